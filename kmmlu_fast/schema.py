@@ -1,0 +1,146 @@
+"""The frozen records that travel between modules, and the one declared polars schema of predictions.
+
+Reading this file is knowing the program:
+
+    Question -> (prompts) -> Request -> (engine) -> Response -> (scoring) -> Prediction -> (store) -> parquet
+
+Knows nothing heavy: polars only, no torch, no vllm. Log-probabilities are natural logarithms, in A-D order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import polars as pl
+
+LETTERS = ("A", "B", "C", "D")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One KMMLU item. ``answer`` is a letter; the files' 1-based answers are converted once, in ``dataset``."""
+
+    question_id: str  # "<Subject>/<split>/<row>", such as "Accounting/test/17"
+    subject: str  # config name
+    supercategory: str
+    split: str  # train, dev or test
+    row: int  # 0-based row in the subject's file of that split
+    question: str
+    options: tuple[str, str, str, str]
+    answer: str  # the key's letter, A-D
+    human_accuracy: float | None = None  # 0-1 where the file gives it
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter directory, already checked against its base model (``models.load_adapter``)."""
+
+    name: str  # distinct within a run
+    path: Path
+    adapter_id: int  # 1-based, distinct within a run (vLLM does not check)
+    rank: int
+    digest: str  # sha256 of the weights file
+    base_model: str | None = None  # base_model_name_or_path, as PEFT wrote it
+    prompt_style: str | None = None  # from the adapter's card where kmmlu_fast trained it
+    template_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for the engine: token ids in, and what is wanted back.
+
+    Three uses, told apart by what is set:
+    * letters: ``candidate_ids`` set, ``max_tokens`` 1 -> ``Response.logprobs``, one a candidate, same order;
+    * continuation: ``score_last`` n > 0 -> ``Response.logprobs`` = (sum of the last n prompt tokens' log-probabilities,);
+    * generation: ``max_tokens`` > 1 -> ``Response.completions``, ``num_samples`` of them.
+    """
+
+    question_id: str
+    stage: str  # unique within the question and model state: "letters", "rotation-2", "reason", "forced-0", ...
+    token_ids: tuple[int, ...]
+    adapter: Adapter | None = None
+    candidate_ids: tuple[int, ...] = ()
+    score_last: int = 0
+    max_tokens: int = 1
+    num_samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False  # keep the stop string in the text
+
+    @property
+    def key(self) -> str:
+        return f"{self.question_id}#{self.stage}"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated text. ``finish_reason`` is "stop" or "length", as vLLM names them."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the engine returned for a request; ``followed_by`` counts the follow-up requests it caused."""
+
+    request: Request
+    logprobs: tuple[float, ...] = ()
+    completions: tuple[Completion, ...] = ()
+    cached_tokens: int = 0  # prompt tokens served from the prefix cache
+    followed_by: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One question's outcome in one run: one row of ``predictions.parquet`` (field order = PREDICTION_SCHEMA)."""
+
+    question_id: str
+    subject: str
+    supercategory: str
+    split: str
+    row: int
+    answer: str
+    prediction: str | None  # None = unparsed: counted as wrong, and counted in the open
+    correct: bool
+    read_by: str | None  # how the letter was read: "loglikelihood", "continuation", "exact_match", or the ladder's rung
+    forced: bool = False  # the letter was forced after the model's own reasoning
+    logprob_A: float | None = None
+    logprob_B: float | None = None
+    logprob_C: float | None = None
+    logprob_D: float | None = None
+    margin: float | None = None  # best minus second-best letter log-probability, nats
+    confidence: float | None = None  # softmax over the four letters of the best; or agreement among samples
+    direct_prediction: str | None = None  # letter of the direct prefill where chain of thought had one as well
+    debiased_prediction: str | None = None  # letter by option log-probabilities averaged over rotations
+    debiased_logprobs: list[float] | None = None  # 4, in the question's own option order
+    sample_predictions: list[str | None] | None = None  # letter of each sample (self-consistency)
+    texts: list[str] | None = None  # generated texts, one a sample
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    prompt_digest: str = ""  # sha256 (16 hex digits) of the first request's token ids
+
+
+_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "str": pl.String,
+    "str | None": pl.String,
+    "int": pl.Int32,
+    "bool": pl.Boolean,
+    "float | None": pl.Float64,
+    "list[float] | None": pl.List(pl.Float64),
+    "list[str] | None": pl.List(pl.String),
+    "list[str | None] | None": pl.List(pl.String),
+}
+
+PREDICTION_SCHEMA = pl.Schema({field.name: _TYPES[str(field.type)] for field in fields(Prediction)})
+LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
+
+
+def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:
+    """Predictions as a frame with exactly PREDICTION_SCHEMA."""
+    names = list(PREDICTION_SCHEMA)
+    return pl.DataFrame({name: [getattr(p, name) for p in predictions] for name in names}, schema=PREDICTION_SCHEMA)
