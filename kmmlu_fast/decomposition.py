@@ -1,0 +1,137 @@
+"""Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains without it.
+
+In: the key's letters, and two runs' letters and (where there are any) A-D log-probabilities, natural, same question order.
+Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words. KMMLU's test key is 10/30/30/30, so
+a run that merely learns "rarely A" gains, and one that learns a training set's letter loses, with the same knowledge.
+
+Two methods; ``Decomposition.method`` says which one was possible.
+
+``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets four additive offsets on its
+log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on log-probabilities are a change of
+class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation 14:21; used for multiple choice by Zheng et al. 2024,
+"Large Language Models Are Not Robust Multiple Choice Selectors", and as batch calibration by Zhou et al. 2024). Fitting is
+convex: minimise mean_i tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted
+share", with tau lowered until soft shares are argmax shares. The key's four shares are used, never a question's answer.
+What is left of the gain at equal letter shares *remains*; the rest is *letter prior*.
+
+``marginals``, for letters alone (imported predictions, generated text): accuracy expected from habit, sum over letters of
+(share predicted) x (share in the key). If a run knows a share k of the questions and guesses the others with a fixed letter
+habit, its accuracy is k + (1 - k) * (habit's agreement with the key), and while k stays, the change of expected accuracy is
+exactly the change of accuracy. So it is taken as the letter prior's part; what k itself adds is in the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmmlu_fast.schema import LETTERS
+
+MIN_LOGPROB_SHARE = 0.99  # below this share of questions with log-probabilities, they do not speak for the run
+_TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
+
+Letters = NDArray[np.int64]  # 0-3 for A-D, -1 for unparsed
+Logprobs = NDArray[np.float64]  # (n, 4); NaN rows where there are none
+
+
+@dataclass(frozen=True, slots=True)
+class LetterHabit:
+    """One run's letters against the key's."""
+
+    accuracy: float  # unparsed counts as wrong
+    shares: tuple[float, float, float, float]  # predicted, of all questions
+    unparsed: float
+    recall: tuple[float | None, ...]  # by key letter; None where the key never has it
+    balanced_accuracy: float | None  # mean recall over the key's letters
+    expected_accuracy: float  # from habit alone: sum of predicted share times key share
+    matched_accuracy: float | None  # with the key's letter shares; None without log-probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """``difference`` = ``letter_prior`` + ``remaining``, second minus first."""
+
+    method: str  # "logprobs" or "marginals"
+    key_shares: tuple[float, float, float, float]
+    first: LetterHabit
+    second: LetterHabit
+    difference: float
+    letter_prior: float
+    remaining: float
+
+
+def as_codes(letters: list[str | None]) -> Letters:
+    """Letters as 0-3; anything else, None included, as -1."""
+    return np.array([LETTERS.index(letter) if letter in LETTERS else -1 for letter in letters], dtype=np.int64)
+
+
+def letter_shares(codes: Letters) -> NDArray[np.float64]:
+    """Share of each letter among all entries; sums to less than 1 where some are unparsed."""
+    return np.bincount(codes[codes >= 0], minlength=4) / max(1, len(codes))
+
+
+def prior_offsets(logprobs: Logprobs, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares."""
+    from scipy.optimize import minimize
+
+    target = np.maximum(shares / shares.sum(), 1e-6)  # a letter the key never has still needs a finite offset
+    target = target / target.sum()
+    offsets = -logprobs.mean(axis=0)
+
+    def objective(values: NDArray[np.float64], temperature: float) -> tuple[float, NDArray[np.float64]]:
+        scaled = (logprobs + values) / temperature
+        top = scaled.max(axis=1)
+        weights = np.exp(scaled - top[:, None])
+        total = weights.sum(axis=1)
+        soft = (weights / total[:, None]).mean(axis=0)
+        return float(temperature * (top + np.log(total)).mean() - target @ values), soft - target
+
+    for temperature in _TEMPERATURES:
+        found = minimize(objective, offsets, args=(temperature,), jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 100})
+        offsets = found.x - found.x.mean()
+    return np.asarray(offsets)
+
+
+def letter_habit(key: Letters, letters: Letters, matched: Letters | None = None) -> LetterHabit:
+    """One run's letter shares, recall by letter, balanced and expected accuracy."""
+    shares, key_shares = letter_shares(letters), letter_shares(key)
+    recall = [float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)]
+    seen = [value for value in recall if value is not None]
+    return LetterHabit(
+        accuracy=float((letters == key).mean()),
+        shares=tuple(shares.tolist()),
+        unparsed=float((letters < 0).mean()),
+        recall=tuple(recall),
+        balanced_accuracy=sum(seen) / len(seen) if seen else None,
+        expected_accuracy=float(shares @ key_shares),
+        matched_accuracy=None if matched is None else float((matched == key).mean()),
+    )
+
+
+def matched_letters(letters: Letters, logprobs: Logprobs | None, key_shares: NDArray[np.float64]) -> Letters | None:
+    """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
+
+    The few questions without them keep their letter.
+    """
+    if logprobs is None or len(logprobs) == 0:
+        return None
+    known = np.isfinite(logprobs).all(axis=1)
+    if known.mean() < MIN_LOGPROB_SHARE:
+        return None
+    result = letters.copy()
+    result[known] = (logprobs[known] + prior_offsets(logprobs[known], key_shares)).argmax(axis=1)
+    return result
+
+
+def decompose(key: Letters, first: LetterHabit, second: LetterHabit) -> Decomposition:
+    """Split second minus first into letter prior and what remains; by log-probabilities where both runs have them."""
+    difference = second.accuracy - first.accuracy
+    by_logprobs = first.matched_accuracy is not None and second.matched_accuracy is not None
+    if first.matched_accuracy is not None and second.matched_accuracy is not None:
+        remaining = second.matched_accuracy - first.matched_accuracy
+    else:
+        remaining = difference - (second.expected_accuracy - first.expected_accuracy)
+    shares = tuple(letter_shares(key).tolist())
+    return Decomposition("logprobs" if by_logprobs else "marginals", shares, first, second, difference, difference - remaining, remaining)

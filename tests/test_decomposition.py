@@ -1,0 +1,85 @@
+"""Gain decomposition against hand-computed numbers and constructed extremes."""
+
+import numpy as np
+import pytest
+
+from kmmlu_fast import decomposition as d
+
+
+def habits(key: list[str], first: list[str | None], second: list[str | None]) -> d.Decomposition:
+    codes = d.as_codes(list(key))
+    return d.decompose(codes, d.letter_habit(codes, d.as_codes(first)), d.letter_habit(codes, d.as_codes(second)))
+
+
+def test_letter_habit_by_hand() -> None:
+    key = d.as_codes(["A", "B", "B", "D", "D", "D", "D", "D"])
+    habit = d.letter_habit(key, d.as_codes(["D", "B", "D", "D", "D", None, "A", "x"]))
+    assert habit.shares == pytest.approx((1 / 8, 1 / 8, 0, 4 / 8))
+    assert habit.unparsed == pytest.approx(2 / 8)
+    assert habit.recall == (0.0, 0.5, None, 0.4)  # the key never has C
+    assert habit.balanced_accuracy == pytest.approx(0.9 / 3)
+    assert habit.expected_accuracy == pytest.approx((1 * 1 + 1 * 2 + 0 + 4 * 5) / 64)
+    assert habit.accuracy == pytest.approx(3 / 8)
+    assert habit.matched_accuracy is None
+
+
+def test_marginals_a_constant_answer_is_all_prior() -> None:
+    # key 1/3/3/3; uniform guessing spread evenly over each letter scores 25 %, always D 30 %
+    key = list("ABBBCCCDDD") * 4
+    uniform = ["ABCD"[(i // 10)] for i in range(40)]
+    split = habits(key, uniform, ["D"] * 40)
+    assert split.method == "marginals"
+    assert split.first.accuracy == pytest.approx(0.25) and split.second.accuracy == pytest.approx(0.30)
+    assert split.letter_prior == pytest.approx(0.05) and split.remaining == pytest.approx(0.0)
+
+
+def test_marginals_same_habit_is_all_remaining() -> None:
+    split = habits(list("ABCD"), list("BADC"), list("ABCD"))
+    assert split.letter_prior == pytest.approx(0.0) and split.remaining == pytest.approx(1.0)
+
+
+def test_offsets_reach_the_wanted_shares() -> None:
+    random = np.random.default_rng(0)
+    logprobs = random.normal(size=(4000, 4)) + np.array([3.0, 0, 0, -2])
+    wanted = np.array([0.1, 0.3, 0.3, 0.3])
+    offsets = d.prior_offsets(logprobs, wanted)
+    assert offsets.sum() == pytest.approx(0.0, abs=1e-9)
+    assert d.letter_shares((logprobs + offsets).argmax(axis=1)) == pytest.approx(wanted, abs=0.003)
+
+
+def test_a_bias_added_to_the_same_knowledge_is_wholly_letter_prior() -> None:
+    random = np.random.default_rng(1)
+    key = random.choice(4, size=3000, p=[0.1, 0.3, 0.3, 0.3])
+    knowledge = random.normal(size=(3000, 4))
+    knowledge[np.arange(3000), key] += 1.0
+    first, second = knowledge + np.array([2.0, 0, 0, 0]), knowledge + np.array([-1.0, 0, 0, 0])
+    letters = first.argmax(axis=1), second.argmax(axis=1)
+    shares = d.letter_shares(key)
+    split = d.decompose(
+        key, *(d.letter_habit(key, x, d.matched_letters(x, lp, shares)) for x, lp in zip(letters, (first, second), strict=True))
+    )
+    assert split.method == "logprobs"
+    assert split.difference > 0.1  # the biased base looks far worse
+    assert split.remaining == pytest.approx(0.0, abs=0.002)
+    assert split.letter_prior == pytest.approx(split.difference, abs=0.002)
+
+
+def test_knowledge_under_the_same_bias_remains() -> None:
+    random = np.random.default_rng(2)
+    key = random.choice(4, size=3000, p=[0.1, 0.3, 0.3, 0.3])
+    noise, bias = random.normal(size=(3000, 4)), np.array([0.2, 0, 0, -0.2])
+    runs = []
+    for strength in (0.5, 1.5):
+        logprobs = noise + bias
+        logprobs[np.arange(3000), key] += strength
+        letters = logprobs.argmax(axis=1)
+        runs.append(d.letter_habit(key, letters, d.matched_letters(letters, logprobs, d.letter_shares(key))))
+    split = d.decompose(key, *runs)
+    assert split.remaining > 0.9 * split.difference > 0.1
+
+
+def test_too_few_logprobs_are_not_used() -> None:
+    logprobs = np.log(np.full((10, 4), 0.25))
+    logprobs[:2] = np.nan
+    assert d.matched_letters(np.zeros(10, dtype=np.int64), logprobs, np.full(4, 0.25)) is None
+    assert d.matched_letters(np.zeros(10, dtype=np.int64), None, np.full(4, 0.25)) is None
