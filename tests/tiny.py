@@ -1,7 +1,7 @@
 """A tiny Qwen2-shaped model with random weights and its LoRA adapters, made on the spot: real files for real engines.
 
-In: a directory. Out: the same directory, holding what ``AutoModelForCausalLM``, vLLM, Unsloth and PEFT load. The tokenizer is a byte-level BPE
-(any UTF-8 goes through) in which ``A``-``D`` and `` A``-`` D`` are single tokens. Knows nothing of kmmlu_fast.
+In: a directory. Out: the same directory, holding what ``AutoModelForCausalLM``, vLLM, Unsloth and PEFT load. The tokenizer is
+a byte-level BPE (any UTF-8 goes through) in which ``A``-``D`` and `` A``-`` D`` are single tokens. Knows nothing of kmmlu_fast.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def make_tiny_tokenizer(bos: bool = False, chat: bool = False) -> Any:
     else:
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|bos|>" if bos else None, eos_token="<|eos|>", pad_token="<|pad|>", model_max_length=MAX_POSITIONS
-    )
+        tokenizer_object=tokenizer, bos_token="<|bos|>" if bos else None, eos_token="<|eos|>", pad_token="<|pad|>",
+        model_max_length=MAX_POSITIONS,
+    )  # fmt: skip
     if chat:
         wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
@@ -56,7 +57,7 @@ def make_tiny_model(path: Path | str, seed: int = 0, *, bos: bool = False, chat:
     path = Path(path)
     tokenizer = make_tiny_tokenizer(bos, chat)
     config = Qwen2Config(
-        vocab_size=-(-len(tokenizer) // 64) * 64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=MAX_POSITIONS, initializer_range=0.15, tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, use_cache=True,
     )  # fmt: skip
