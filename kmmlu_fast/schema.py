@@ -69,6 +69,7 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
+    follow_up_ids: tuple[int, ...] = ()  # not sent: token ids of the prompt that a follow-up may ask (budgeted chain of thought)
 
     @property
     def key(self) -> str:
