@@ -1,0 +1,187 @@
+"""Training rows -> token ids with labels, and the order in which they are trained.
+
+In: rows (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded`` rows whose prompt ids are,
+token for token, what evaluation sends (``prompts.render`` and ``prompts.encode`` make both), the held-out slice, and the
+order of the rows for all epochs, as a pure function of the seed. Knows nothing of Unsloth, TRL or devices.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kmmlu_fast import prompts
+from kmmlu_fast.errors import TrainError
+from kmmlu_fast.schema import LETTERS, Question
+
+MASKED = -100  # the label that transformers' and TRL's losses leave out
+
+_WINDOW_BATCHES = 4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRow:
+    """A question to train on. ``response`` is a text that ends in the answer; None = the letter alone."""
+
+    question: Question
+    response: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One row as the model sees it: ``input_ids[:prompt_tokens]`` is the prompt, the rest is trained on."""
+
+    question_id: str
+    answer: str
+    input_ids: tuple[int, ...]
+    prompt_tokens: int
+    cut_tokens: int = 0  # prompt tokens cut from the beginning to fit
+
+    @property
+    def labels(self) -> list[int]:
+        return [MASKED] * self.prompt_tokens + list(self.input_ids[self.prompt_tokens :])
+
+
+def rotate(question: Question, target: str) -> Question:
+    """The same question with its options rotated cyclically so that the answer's letter is ``target``."""
+    shift = (LETTERS.index(target) - LETTERS.index(question.answer)) % len(LETTERS)
+    o = question.options
+    turned = tuple(o[(i - shift) % len(LETTERS)] for i in range(len(LETTERS)))
+    return replace(question, options=turned, answer=target)
+
+
+def split_held_out(rows: list[TrainRow], wanted: int, seed: int) -> tuple[list[TrainRow], list[TrainRow]]:
+    """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions stay on one side."""
+    groups: dict[tuple[str, str, int], list[TrainRow]] = {}
+    for row in rows:
+        groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
+    keys = sorted(groups)
+    random.Random(f"held-out:{seed}").shuffle(keys)
+    by_letter = {letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in LETTERS}
+    held: set[tuple[str, str, int]] = set()
+    room = min(wanted, len(groups) // 5)
+    while len(held) < room:
+        for letter in LETTERS:
+            if by_letter[letter] and len(held) < room:
+                held.add(by_letter[letter].pop())
+    train = [row for key, group in groups.items() if key not in held for row in group]
+    return train, [group[0] for key, group in groups.items() if key in held]
+
+
+def epoch_targets(rows: list[TrainRow], epoch: int, seed: int) -> list[str]:
+    """A letter a row: balanced within the epoch, another one for a row in each of four epochs."""
+    offsets = [i % len(LETTERS) for i in range(len(rows))]
+    random.Random(f"rotate:{seed}").shuffle(offsets)
+    return [LETTERS[(offset + epoch) % len(LETTERS)] for offset in offsets]
+
+
+def encode_rows(rows: list[TrainRow], tokenizer: Any, style: str) -> list[Encoded]:
+    """Rows as token ids. The response is the style's delimiter and the letter (or the row's text), then end-of-text.
+
+    Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would change the prompt's
+    own last tokens, the response is tokenised alone: evaluation sends the prompt's ids as they are.
+    """
+    rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
+    responses = [prompts.answer_delimiter(style) + (row.response or row.question.answer) for row in rows]
+    contexts = prompts.encode(tokenizer, rendered)
+    wholes = prompts.encode(tokenizer, [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)])
+    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    encoded = []
+    for row, context, whole, response in zip(rows, contexts, wholes, responses, strict=True):
+        tail = whole[len(context) :]
+        if whole[: len(context)] != context:
+            tail = tokenizer(response, add_special_tokens=False)["input_ids"]
+        if not tail:
+            raise TrainError(f"row {row.question.question_id}: the response has no tokens; nothing would be trained on")
+        encoded.append(Encoded(row.question.question_id, row.question.answer, (*context, *tail, *end), len(context)))
+    return encoded
+
+
+def letter_ids(rows: list[TrainRow], tokenizer: Any, style: str) -> list[list[int]]:
+    """The tokens of each letter after the prompt, A-D, as evaluation reads them (several where a letter is not one token)."""
+    rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
+    found = prompts.letter_tokens(tokenizer, rendered, prompts.encode(tokenizer, rendered), style)
+    if found.ids:
+        return [[token] for token in found.ids]
+    delimiter = prompts.answer_delimiter(style)
+    return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in LETTERS]
+
+
+def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None) -> tuple[list[Encoded], dict[str, Any]]:
+    """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the card).
+
+    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole.
+    """
+    fitting: list[Encoded] = []
+    long: list[str] = []
+    for row in rows:
+        excess = len(row.input_ids) - limit
+        if excess <= 0:
+            fitting.append(row)
+            continue
+        long.append(row.question_id)
+        if policy == "refuse":
+            raise TrainError(
+                f"row {row.question_id} has {len(row.input_ids)} tokens, more than --max-seq-length {limit}: "
+                f"raise it, or give --too-long truncate or drop"
+            )
+        if policy == "drop":
+            continue
+        keep = 1 if bos_id is not None and row.input_ids[0] == bos_id else 0
+        if row.prompt_tokens - excess <= keep:
+            raise TrainError(
+                f"row {row.question_id}: --max-seq-length {limit} leaves nothing of its prompt ({row.prompt_tokens} tokens and "
+                f"{len(row.input_ids) - row.prompt_tokens} of response); raise it, or give --too-long drop"
+            )
+        ids = row.input_ids[:keep] + row.input_ids[keep + excess :]
+        fitting.append(replace(row, input_ids=ids, prompt_tokens=row.prompt_tokens - excess, cut_tokens=excess))
+    report = {"policy": policy, "max_seq_length": limit, "rows_too_long": len(long), "question_ids": long}
+    return fitting, report
+
+
+def check_trainable(rows: Iterable[Encoded]) -> None:
+    """TrainError if a row has no token to learn from: its loss would be undefined, and silently nothing."""
+    masked = [row.question_id for row in rows if row.prompt_tokens >= len(row.input_ids)]
+    if masked:
+        names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
+        raise TrainError(f"{len(masked)} rows have every token masked, so no response to learn: {names}; see --max-seq-length and the data file")
+
+
+def order_rows(lengths: list[int], total_rows: int, effective_batch: int, seed: int) -> list[int]:
+    """Indices of rows for the whole training, batch after batch: a pure function of its arguments.
+
+    Every epoch is a seeded shuffle; ``total_rows`` may end within one. Rows of a window of four batches are sorted by
+    length, so that a batch pads little; the batches' own order is shuffled again. The batch with the longest row comes first:
+    if memory runs out, it does so at once. Laid out in full, because a resumed run then has nothing to reconstruct.
+    """
+    stream: list[int] = []
+    epoch = 0
+    while len(stream) < total_rows:
+        indices = list(range(len(lengths)))
+        random.Random(f"epoch:{seed}:{epoch}").shuffle(indices)
+        stream += indices
+        epoch += 1
+    stream = stream[:total_rows]
+    window = effective_batch * _WINDOW_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(stream), window):
+        part = stream[start : start + window]
+        tail = part[len(part) - len(part) % effective_batch :]  # an incomplete batch: only at the very end
+        whole = sorted(part[: len(part) - len(tail)], key=lambda i: (lengths[i], i))
+        chunks = [whole[i : i + effective_batch] for i in range(0, len(whole), effective_batch)]
+        random.Random(f"window:{seed}:{start}").shuffle(chunks)
+        batches += [*chunks, tail] if tail else chunks
+    complete = [batch for batch in batches if len(batch) == effective_batch]
+    if complete:
+        longest = max(range(len(complete)), key=lambda b: max(lengths[i] for i in complete[b]))
+        batches[0], batches[longest] = batches[longest], batches[0]
+    return [i for batch in batches for i in batch]
+
+
+def letter_counts(rows: list[Encoded]) -> dict[str, int]:
+    """How often each letter is the answer, A-D."""
+    counts = Counter(row.answer for row in rows)
+    return {letter: counts[letter] for letter in LETTERS}
