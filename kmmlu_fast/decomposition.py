@@ -50,6 +50,27 @@ class LetterHabit:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLetters:
+    """One run's letters, and the re-weighted ones where its log-probabilities allow them (``matched_letters``)."""
+
+    letters: Letters
+    matched: Letters | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the difference with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def significant(self) -> bool:
+        return not self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
 class Decomposition:
     """``difference`` = ``letter_prior`` + ``remaining``, second minus first."""
 
@@ -58,8 +79,8 @@ class Decomposition:
     first: LetterHabit
     second: LetterHabit
     difference: float
-    letter_prior: float
-    remaining: float
+    letter_prior: Part
+    remaining: Part
 
 
 def as_codes(letters: list[str | None]) -> Letters:
@@ -94,8 +115,9 @@ def prior_offsets(logprobs: Logprobs, shares: NDArray[np.float64]) -> NDArray[np
     return np.asarray(offsets)
 
 
-def letter_habit(key: Letters, letters: Letters, matched: Letters | None = None) -> LetterHabit:
+def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
     """One run's letter shares, recall by letter, balanced and expected accuracy."""
+    letters = run.letters
     shares, key_shares = letter_shares(letters), letter_shares(key)
     recall = [float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)]
     seen = [value for value in recall if value is not None]
@@ -106,7 +128,7 @@ def letter_habit(key: Letters, letters: Letters, matched: Letters | None = None)
         recall=tuple(recall),
         balanced_accuracy=sum(seen) / len(seen) if seen else None,
         expected_accuracy=float(shares @ key_shares),
-        matched_accuracy=None if matched is None else float((matched == key).mean()),
+        matched_accuracy=None if run.matched is None else float((run.matched == key).mean()),
     )
 
 
@@ -125,13 +147,42 @@ def matched_letters(letters: Letters, logprobs: Logprobs | None, key_shares: NDA
     return result
 
 
-def decompose(key: Letters, first: LetterHabit, second: LetterHabit) -> Decomposition:
-    """Split second minus first into letter prior and what remains; by log-probabilities where both runs have them."""
-    difference = second.accuracy - first.accuracy
-    by_logprobs = first.matched_accuracy is not None and second.matched_accuracy is not None
-    if first.matched_accuracy is not None and second.matched_accuracy is not None:
-        remaining = second.matched_accuracy - first.matched_accuracy
+def decompose(key: Letters, strata: Letters, first: RunLetters, second: RunLetters) -> Decomposition:
+    """Split second minus first into letter prior and what remains; by log-probabilities where both runs have them.
+
+    ``strata``: each question's subject as a number. The intervals are normal, of the mean of each question's contribution,
+    questions varying within their subject; for the marginals the contribution is the linearised one (delta method).
+    """
+    shares = letter_shares(key)
+    changes = (second.letters == key).astype(float) - (first.letters == key).astype(float)
+    if first.matched is not None and second.matched is not None:
+        method = "logprobs"
+        rest = (second.matched == key).astype(float) - (first.matched == key).astype(float)
+        remaining = float(rest.mean())
     else:
-        remaining = difference - (second.expected_accuracy - first.expected_accuracy)
-    shares = tuple(letter_shares(key).tolist())
-    return Decomposition("logprobs" if by_logprobs else "marginals", shares, first, second, difference, difference - remaining, remaining)
+        method = "marginals"
+        expected = _habit_contributions(key, second.letters, shares) - _habit_contributions(key, first.letters, shares)
+        rest = changes - expected
+        remaining = float(changes.mean() - (letter_shares(second.letters) - letter_shares(first.letters)) @ shares)
+    difference = float(changes.mean())
+    return Decomposition(
+        method, tuple(shares.tolist()), letter_habit(key, first), letter_habit(key, second), difference,
+        Part(difference - remaining, *_interval(difference - remaining, changes - rest, strata)), Part(remaining, *_interval(remaining, rest, strata)),
+    )  # fmt: skip
+
+
+def _habit_contributions(key: Letters, letters: Letters, key_shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each question's part in sum of predicted share times key share, to first order."""
+    shares = letter_shares(letters)
+    predicted = np.where(letters >= 0, key_shares[letters], 0.0)
+    return np.asarray(predicted + shares[key])
+
+
+def _interval(centre: float, contributions: NDArray[np.float64], strata: Letters) -> tuple[float, float]:
+    from scipy.stats import norm
+
+    counts = np.bincount(strata).astype(float)
+    sums, squares = np.bincount(strata, contributions), np.bincount(strata, contributions**2)
+    within = np.maximum(squares - sums**2 / np.maximum(counts, 1), 0.0)  # n times the variance, subject by subject
+    half = float(norm.ppf(0.975) * np.sqrt(within.sum()) / max(1, len(contributions)))
+    return centre - half, centre + half

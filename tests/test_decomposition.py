@@ -8,12 +8,13 @@ from kmmlu_fast import decomposition as d
 
 def habits(key: list[str], first: list[str | None], second: list[str | None]) -> d.Decomposition:
     codes = d.as_codes(list(key))
-    return d.decompose(codes, d.letter_habit(codes, d.as_codes(first)), d.letter_habit(codes, d.as_codes(second)))
+    strata = np.zeros(len(codes), dtype=np.int64)
+    return d.decompose(codes, strata, d.RunLetters(d.as_codes(first)), d.RunLetters(d.as_codes(second)))
 
 
 def test_letter_habit_by_hand() -> None:
     key = d.as_codes(["A", "B", "B", "D", "D", "D", "D", "D"])
-    habit = d.letter_habit(key, d.as_codes(["D", "B", "D", "D", "D", None, "A", "x"]))
+    habit = d.letter_habit(key, d.RunLetters(d.as_codes(["D", "B", "D", "D", "D", None, "A", "x"])))
     assert habit.shares == pytest.approx((1 / 8, 1 / 8, 0, 4 / 8))
     assert habit.unparsed == pytest.approx(2 / 8)
     assert habit.recall == (0.0, 0.5, None, 0.4)  # the key never has C
@@ -30,12 +31,13 @@ def test_marginals_a_constant_answer_is_all_prior() -> None:
     split = habits(key, uniform, ["D"] * 40)
     assert split.method == "marginals"
     assert split.first.accuracy == pytest.approx(0.25) and split.second.accuracy == pytest.approx(0.30)
-    assert split.letter_prior == pytest.approx(0.05) and split.remaining == pytest.approx(0.0)
+    assert split.letter_prior.low < 0.05 < split.letter_prior.high
+    assert split.letter_prior.value == pytest.approx(0.05) and split.remaining.value == pytest.approx(0.0)
 
 
 def test_marginals_same_habit_is_all_remaining() -> None:
     split = habits(list("ABCD"), list("BADC"), list("ABCD"))
-    assert split.letter_prior == pytest.approx(0.0) and split.remaining == pytest.approx(1.0)
+    assert split.letter_prior.value == pytest.approx(0.0) and split.remaining.value == pytest.approx(1.0)
 
 
 def test_offsets_reach_the_wanted_shares() -> None:
@@ -55,13 +57,12 @@ def test_a_bias_added_to_the_same_knowledge_is_wholly_letter_prior() -> None:
     first, second = knowledge + np.array([2.0, 0, 0, 0]), knowledge + np.array([-1.0, 0, 0, 0])
     letters = first.argmax(axis=1), second.argmax(axis=1)
     shares = d.letter_shares(key)
-    split = d.decompose(
-        key, *(d.letter_habit(key, x, d.matched_letters(x, lp, shares)) for x, lp in zip(letters, (first, second), strict=True))
-    )
+    runs = [d.RunLetters(x, d.matched_letters(x, lp, shares)) for x, lp in zip(letters, (first, second), strict=True)]
+    split = d.decompose(key, np.arange(3000) % 3, *runs)
     assert split.method == "logprobs"
     assert split.difference > 0.1  # the biased base looks far worse
-    assert split.remaining == pytest.approx(0.0, abs=0.002)
-    assert split.letter_prior == pytest.approx(split.difference, abs=0.002)
+    assert split.remaining.value == pytest.approx(0.0, abs=0.002)
+    assert split.letter_prior.value == pytest.approx(split.difference, abs=0.002)
 
 
 def test_knowledge_under_the_same_bias_remains() -> None:
@@ -73,9 +74,10 @@ def test_knowledge_under_the_same_bias_remains() -> None:
         logprobs = noise + bias
         logprobs[np.arange(3000), key] += strength
         letters = logprobs.argmax(axis=1)
-        runs.append(d.letter_habit(key, letters, d.matched_letters(letters, logprobs, d.letter_shares(key))))
-    split = d.decompose(key, *runs)
-    assert split.remaining > 0.9 * split.difference > 0.1
+        runs.append(d.RunLetters(letters, d.matched_letters(letters, logprobs, d.letter_shares(key))))
+    split = d.decompose(key, np.zeros(3000, dtype=np.int64), *runs)
+    assert split.remaining.value > 0.9 * split.difference > 0.1
+    assert split.remaining.significant
 
 
 def test_too_few_logprobs_are_not_used() -> None:
@@ -83,3 +85,18 @@ def test_too_few_logprobs_are_not_used() -> None:
     logprobs[:2] = np.nan
     assert d.matched_letters(np.zeros(10, dtype=np.int64), logprobs, np.full(4, 0.25)) is None
     assert d.matched_letters(np.zeros(10, dtype=np.int64), None, np.full(4, 0.25)) is None
+
+
+def test_marginals_interval_covers_what_a_bootstrap_gives() -> None:
+    random = np.random.default_rng(3)
+    key = random.choice(4, size=600, p=[0.1, 0.3, 0.3, 0.3])
+    first = np.where(random.random(600) < 0.4, key, random.choice(4, size=600, p=[0.7, 0.1, 0.1, 0.1]))
+    second = np.where(random.random(600) < 0.5, key, random.choice(4, size=600, p=[0.1, 0.2, 0.3, 0.4]))
+    whole = d.decompose(key, np.zeros(600, dtype=np.int64), d.RunLetters(first), d.RunLetters(second))
+    remains = []
+    for _ in range(1500):
+        i = random.integers(0, 600, 600)
+        gain = (second[i] == key[i]).mean() - (first[i] == key[i]).mean()
+        remains.append(gain - (d.letter_shares(second[i]) - d.letter_shares(first[i])) @ d.letter_shares(key[i]))
+    low, high = np.quantile(remains, [0.025, 0.975])
+    assert (whole.remaining.low, whole.remaining.high) == pytest.approx((low, high), abs=0.006)

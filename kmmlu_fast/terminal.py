@@ -1,0 +1,146 @@
+"""Runs and comparisons as Rich tables for the terminal, one screen a pair.
+
+In: headlines and ``Comparison``s. Out: Rich renderables, printed by ``compare`` and ``report``. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kmmlu_fast.comparison import Comparison
+from kmmlu_fast.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.paired import ALPHA, Difference
+from kmmlu_fast.schema import LETTERS
+from kmmlu_fast.subjects import SUPERCATEGORIES
+from kmmlu_fast.verdict import verdict
+
+TOP = 4  # subjects shown at either end
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    """``title`` heads the label column, so that a table costs no line more than its rows and one heading."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=Text())
+    for number, name in enumerate([title, *columns]):
+        table.add_column(Text(name), justify="left" if number < left else "right", no_wrap=True)
+    return table
+
+
+def _cells(*values: str) -> list[Text]:
+    """Texts, never markup: names come from files."""
+    return [Text(value) for value in values]
+
+
+def _change(value: float, significant: bool, marked: bool = False) -> Text:
+    style = ("green" if value > 0 else "red") if significant else "dim"
+    return Text(points(value, unit=False) + ("*" if marked else ""), style=style)
+
+
+def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, lang: str) -> Table:
+    """All runs, best micro first, with the difference to the base."""
+    clean = any(row["clean"] is not None for row in rows)
+    groups = [name for name in SUPERCATEGORIES if any(name in row["supercategories"] for row in rows)]
+    table = _table(
+        t("all_runs") + ", %", t("short_micro"), t("interval"), t("short_macro"), *([t("short_clean")] if clean else []), t("short_balanced"),
+        t("unparsed"), *([t("against", name=pairs[0].first), t("letter_prior")] if pairs else []),
+        *[supercategory_name(name, lang) for name in groups], t("tokens"),
+    )  # fmt: skip
+    by_name = {pair.second: pair for pair in pairs}
+    for row in sorted(rows, key=lambda row: -row["micro"]):
+        pair = by_name.get(row["name"])
+        change = [_change(pair.micro.difference, pair.micro.significant), Text(points(pair.letters.letter_prior.value, unit=False))] if pair else _cells("", "")
+        tokens = row["prompt_tokens"]
+        table.add_row(
+            *_cells(row["name"], percent(row["micro"]), f"{percent(row['low'])}–{percent(row['high'])}", percent(row["macro"])),
+            *(_cells(percent(row["clean"])) if clean else []),
+            *_cells(percent(row["balanced"]), "–" if row["unparsed"] is None else f"{row['unparsed']:,}"),
+            *(change if pairs else []),
+            *_cells(*[percent(row["supercategories"].get(name), 1) for name in groups]),
+            *_cells("–" if not tokens else f"{(tokens + row['output_tokens']) / row['questions']:.0f}"),
+        )
+    return table
+
+
+def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: bool, by_subject: bool) -> None:
+    """The verdict, then the tables; ``brief``: the verdict alone."""
+    console.print(Text(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}", style="bold"))
+    for line in verdict(pair, t, lang):
+        console.print(Text("  " + line))
+    if not brief:
+        console.print(_headlines(pair, t))
+        console.print(_letters(pair, t))
+        console.print(_groups(pair, t, lang))
+    if by_subject or not brief:
+        console.print(_subjects(pair, t, lang, by_subject))
+        console.print(Text(t("significant_note"), style="dim"))
+
+
+def _headlines(pair: Comparison, t: Texts) -> Table:
+    table = _table(t("accuracy") + ", %", t("first"), t("second"), t("difference"), t("interval"), t("p"), t("discordant"))
+
+    def row(label: str, found: Difference | None) -> None:
+        if found is not None:
+            counts = f"{found.b:,} / {found.c:,}" if found.p_value is not None else ""
+            interval = f"{points(found.low, unit=False)} … {points(found.high, unit=False)}"
+            table.add_row(
+                *_cells(label, percent(found.first), percent(found.second)), _change(found.difference, found.significant),
+                *_cells(interval, p_text(found.p_value) if found.p_value is not None else "", counts),
+            )  # fmt: skip
+
+    row(t("micro"), pair.micro)
+    row(t("macro"), pair.macro)
+    row(t("clean_row", count=f"{pair.overlapping:,}"), pair.clean)
+    row(t("debiased_row"), pair.debiased)
+    one, other = pair.letters.first, pair.letters.second
+    for label, first, second in (
+        (t("balanced"), one.balanced_accuracy, other.balanced_accuracy),
+        (t("expected"), one.expected_accuracy, other.expected_accuracy),
+        (t("matched"), one.matched_accuracy, other.matched_accuracy),
+    ):
+        if first is not None and second is not None:
+            table.add_row(*_cells(label, percent(first), percent(second), points(second - first, unit=False), "", "", ""))
+    return table
+
+
+def _letters(pair: Comparison, t: Texts) -> Table:
+    one, other = pair.letters.first, pair.letters.second
+    columns = [f"{t('share')}: {t('key')}", *[f"{t(what)}: {t(which)}" for what in ("share", "recall") for which in ("first", "second")]]
+    table = _table(t("letters_title") + ", %", *columns)
+    for code, letter in enumerate(LETTERS):
+        values = (pair.letters.key_shares[code], one.shares[code], other.shares[code], one.recall[code], other.recall[code])
+        table.add_row(*_cells(letter, *[percent(value, 1) for value in values]))
+    table.add_row(*_cells(t("unparsed"), "", percent(one.unparsed, 1), percent(other.unparsed, 1), "", ""))
+    return table
+
+
+def _groups(pair: Comparison, t: Texts, lang: str) -> Table:
+    table = _table(t("supercategory") + ", %", t("questions"), t("first"), t("second"), t("difference"), t("interval"), t("holm"), t("bh"))
+    for row in pair.supercategories.iter_rows(named=True):
+        table.add_row(*_row(row, supercategory_name(row["supercategory"], lang)))
+    return table
+
+
+def _subjects(pair: Comparison, t: Texts, lang: str, all_of_them: bool) -> Table:
+    title = t("all_subjects" if all_of_them else "most_changed")
+    table = _table(title + ", %", t("questions"), t("first"), t("second"), t("difference"), t("interval"), t("holm"), t("bh"), t("mde"))
+    frame = pair.subjects.sort("difference", "subject", descending=[True, False])
+    if not all_of_them and len(frame) > 2 * TOP:
+        frame = pl.concat([frame.head(TOP), frame.tail(TOP)])
+    for number, row in enumerate(frame.iter_rows(named=True)):
+        if not all_of_them and len(frame) == 2 * TOP and number == TOP:
+            table.add_row(*_cells("…", *[""] * 8))
+        table.add_row(*_row(row, subject_name(row["subject"], lang)), *_cells("±" + percent(row["minimum_detectable_effect"], 1)))
+    return table
+
+
+def _row(row: dict[str, Any], label: str) -> list[Text]:
+    significant = row["p_holm"] < ALPHA
+    return [
+        *_cells(label, f"{row['n']:,}", percent(row["first"], 1), percent(row["second"], 1)),
+        _change(row["difference"], significant, significant),
+        *_cells(f"{points(row['low'], 1, False)} … {points(row['high'], 1, False)}", p_text(row["p_holm"]), p_text(row["p_bh"])),
+    ]
