@@ -1,6 +1,6 @@
 """Training rows -> token ids with labels, and the order in which they are trained.
 
-In: rows (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded`` rows whose prompt ids are,
+In: rows of ``sft`` (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded`` rows whose prompt ids are,
 token for token, what evaluation sends (``prompts.render`` and ``prompts.encode`` make both), the held-out slice, and the
 order of the rows for all epochs, as a pure function of the seed. Knows nothing of Unsloth, TRL or devices.
 """
@@ -15,19 +15,12 @@ from typing import Any
 
 from kmmlu_fast import prompts
 from kmmlu_fast.errors import TrainError
-from kmmlu_fast.schema import LETTERS, Question
+from kmmlu_fast.schema import LETTERS
+from kmmlu_fast.sft import SftRow, reorder
 
 MASKED = -100  # the label that transformers' and TRL's losses leave out
 
 _WINDOW_BATCHES = 4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRow:
-    """A question to train on. ``response`` is a text that ends in the answer; None = the letter alone."""
-
-    question: Question
-    response: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +38,18 @@ class Encoded:
         return [MASKED] * self.prompt_tokens + list(self.input_ids[self.prompt_tokens :])
 
 
-def rotate(question: Question, target: str) -> Question:
-    """The same question with its options rotated cyclically so that the answer's letter is ``target``."""
-    shift = (LETTERS.index(target) - LETTERS.index(question.answer)) % len(LETTERS)
-    o = question.options
-    turned = tuple(o[(i - shift) % len(LETTERS)] for i in range(len(LETTERS)))
-    return replace(question, options=turned, answer=target)
+def rotate(row: SftRow, target: str) -> SftRow:
+    """The row with its options turned cyclically so that the answer's letter is ``target``; a rationale's row stays: it names letters."""
+    if row.response is not None:
+        return row
+    shift = LETTERS.index(row.question.answer) - LETTERS.index(target)
+    order = "".join(LETTERS[(i + shift) % len(LETTERS)] for i in range(len(LETTERS)))
+    return replace(row, question=reorder(row.question, order))
 
 
-def split_held_out(rows: list[TrainRow], wanted: int, seed: int) -> tuple[list[TrainRow], list[TrainRow]]:
+def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[SftRow], list[SftRow]]:
     """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions stay on one side."""
-    groups: dict[tuple[str, str, int], list[TrainRow]] = {}
+    groups: dict[tuple[str, str, int], list[SftRow]] = {}
     for row in rows:
         groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
     keys = sorted(groups)
@@ -71,14 +65,14 @@ def split_held_out(rows: list[TrainRow], wanted: int, seed: int) -> tuple[list[T
     return train, [group[0] for key, group in groups.items() if key in held]
 
 
-def epoch_targets(rows: list[TrainRow], epoch: int, seed: int) -> list[str]:
-    """A letter a row: balanced within the epoch, another one for a row in each of four epochs."""
+def rotated_epochs(rows: list[SftRow], epochs: int, seed: int) -> list[SftRow]:
+    """The rows of all epochs on end: every epoch has balanced answer letters, and a row has another letter in each of four."""
     offsets = [i % len(LETTERS) for i in range(len(rows))]
     random.Random(f"rotate:{seed}").shuffle(offsets)
-    return [LETTERS[(offset + epoch) % len(LETTERS)] for offset in offsets]
+    return [rotate(row, LETTERS[(offset + epoch) % len(LETTERS)]) for epoch in range(epochs) for row, offset in zip(rows, offsets, strict=True)]
 
 
-def encode_rows(rows: list[TrainRow], tokenizer: Any, style: str) -> list[Encoded]:
+def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]:
     """Rows as token ids. The response is the style's delimiter and the letter (or the row's text), then end-of-text.
 
     Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would change the prompt's
@@ -100,7 +94,7 @@ def encode_rows(rows: list[TrainRow], tokenizer: Any, style: str) -> list[Encode
     return encoded
 
 
-def letter_ids(rows: list[TrainRow], tokenizer: Any, style: str) -> list[list[int]]:
+def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]]:
     """The tokens of each letter after the prompt, A-D, as evaluation reads them (several where a letter is not one token)."""
     rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
     found = prompts.letter_tokens(tokenizer, rendered, prompts.encode(tokenizer, rendered), style)
@@ -150,21 +144,18 @@ def check_trainable(rows: Iterable[Encoded]) -> None:
         raise TrainError(f"{len(masked)} rows have every token masked, so no response to learn: {names}; see --max-seq-length and the data file")
 
 
-def order_rows(lengths: list[int], total_rows: int, effective_batch: int, seed: int) -> list[int]:
-    """Indices of rows for the whole training, batch after batch: a pure function of its arguments.
+def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, seed: int) -> list[int]:
+    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch. A pure function of its arguments.
 
-    Every epoch is a seeded shuffle; ``total_rows`` may end within one. Rows of a window of four batches are sorted by
-    length, so that a batch pads little; the batches' own order is shuffled again. The batch with the longest row comes first:
-    if memory runs out, it does so at once. Laid out in full, because a resumed run then has nothing to reconstruct.
+    Every epoch is a seeded shuffle. Rows of a window of four batches are sorted by length, so that a batch pads little; the batches'
+    own order is shuffled again. The batch with the longest row comes first: if memory runs out, it does so at once.
+    Laid out in full, because a resumed run then has nothing to reconstruct.
     """
     stream: list[int] = []
-    epoch = 0
-    while len(stream) < total_rows:
-        indices = list(range(len(lengths)))
-        random.Random(f"epoch:{seed}:{epoch}").shuffle(indices)
+    for start in range(0, len(lengths), rows_an_epoch):
+        indices = list(range(start, min(start + rows_an_epoch, len(lengths))))
+        random.Random(f"epoch:{seed}:{start}").shuffle(indices)
         stream += indices
-        epoch += 1
-    stream = stream[:total_rows]
     window = effective_batch * _WINDOW_BATCHES
     batches: list[list[int]] = []
     for start in range(0, len(stream), window):

@@ -10,13 +10,10 @@ tokenises, shuffles or adds anything: what is trained is what was encoded.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from kmmlu_fast import memory_plan
 from kmmlu_fast.errors import ModelError, TrainError
 from kmmlu_fast.memory_plan import MemoryPlan
 from kmmlu_fast.schema import LETTERS
+from kmmlu_fast.store import write_json_atomically
 from kmmlu_fast.train_config import TrainConfig
 from kmmlu_fast.train_data import MASKED, Encoded
 from kmmlu_fast.train_monitor import HeldOut, Monitor, say, summarise
@@ -64,12 +62,12 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, model_path: str, tokenizer: Any, rows: list[Encoded], order: list[int], held_out: list[Encoded],
-    letter_ids: list[list[int]], plan: MemoryPlan, work_dir: Path,
+    config: TrainConfig, model_path: str, revision: str | None, tokenizer: Any, rows: list[Encoded], order: list[int],
+    held_out: list[Encoded], letter_ids: list[list[int]], plan: MemoryPlan, work_dir: Path,
 ) -> TrainResult:  # fmt: skip
     """Train, measure, keep the best; the adapter ends in ``work_dir/adapter``. ``order`` indexes ``rows``, all epochs on end."""
     start_sec = time.monotonic()
-    model = load_model(config, model_path)
+    model = load_model(config, model_path, revision)
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
@@ -157,15 +155,14 @@ def train(
     )  # fmt: skip
 
 
-def load_model(config: TrainConfig, model_path: str) -> Any:
+def load_model(config: TrainConfig, model_path: str, revision: str | None = None) -> Any:
     """The base in 4 bit with a fresh LoRA, by Unsloth."""
     import unsloth  # isort: skip  # noqa: F401  before transformers, TRL and PEFT: it patches them
     from unsloth import FastLanguageModel
 
-    local = Path(model_path).is_dir()
     try:
         model, _ = FastLanguageModel.from_pretrained(
-            model_name=model_path, revision=None if local else config.revision, max_seq_length=config.max_seq_length,
+            model_name=model_path, revision=revision, max_seq_length=config.max_seq_length,
             load_in_4bit=config.load_in_4bit, load_in_16bit=not config.load_in_4bit, dtype=None,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
@@ -242,19 +239,9 @@ def _callback(monitor: Monitor, work_dir: Path) -> Any:
             monitor.logged(state.global_step, logs or {})
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            write_json(work_dir / f"checkpoint-{state.global_step}" / COMPLETE, {"step": state.global_step})
+            write_json_atomically(work_dir / f"checkpoint-{state.global_step}" / COMPLETE, {"step": state.global_step})
 
     return Follow()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _save_best(model: Any, work_dir: Path, held: HeldOut) -> None:
@@ -262,7 +249,7 @@ def _save_best(model: Any, work_dir: Path, held: HeldOut) -> None:
     fresh = work_dir / "best.partial"
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(str(fresh))
-    write_json(fresh / COMPLETE, asdict(held))
+    write_json_atomically(fresh / COMPLETE, asdict(held))
     shutil.rmtree(work_dir / "best", ignore_errors=True)
     fresh.rename(work_dir / "best")
 
@@ -333,11 +320,8 @@ def _half_type(device: str) -> str | None:
     return "float16" if device == "cuda" else None
 
 
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> None:
     """Progress bars off: what this program prints is its own."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    yield

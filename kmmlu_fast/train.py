@@ -1,0 +1,229 @@
+"""python -m kmmlu_fast.train: training rows -> a LoRA adapter that evaluation loads.
+
+In: flags. Out: the adapter directory, a summary on stdout, exit code. Parses and wires; the work is in ``train_data``,
+``memory_plan``, ``trainer`` and ``adapter_card``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast import config as configuration
+from kmmlu_fast import leakage, sft, train_data
+from kmmlu_fast.adapter_card import CARD, LOG, fingerprint, versions, write_adapter
+from kmmlu_fast.errors import TrainError, run_main
+from kmmlu_fast.sft import SftRow
+from kmmlu_fast.store import read_json, write_json_atomically
+from kmmlu_fast.train_config import TrainConfig
+from kmmlu_fast.train_data import Encoded
+from kmmlu_fast.train_monitor import read_log, say
+
+STATE = "training.json"  # what is being trained here, written before the first step: --resume must agree with it
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(lambda: _run(configuration.parse(TrainConfig, argv, prog="python -m kmmlu_fast.train")))
+
+
+def _run(config: TrainConfig) -> int:
+    if _finished(config):
+        return 0
+    rows, held_rows = _read(config)
+    leaks = _check_leakage(config)
+    say("loading Unsloth")
+    import unsloth  # noqa: F401  before transformers: it patches it
+
+    from kmmlu_fast import memory_plan, models, prompts, trainer
+
+    trainer.quiet_libraries()
+    model = models.resolve_model(config.model, config.revision)
+    tokenizer = models.load_tokenizer(model)
+    encoded, order, held_out, too_long = _encode(config, rows, held_rows, tokenizer)
+    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
+    available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
+    longest = max(len(row.input_ids) for row in encoded)
+    micro_batch = _planned_micro_batch(config) or config.micro_batch
+    plan = memory_plan.plan(
+        shape, longest, config.effective_batch, available_bytes,
+        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device,
+    )  # fmt: skip
+    say(str(plan))
+    say(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
+    identity = {
+        "settings": config.deciding(), "model_digest": model.digest, "data_digest": _digest(config.data),
+        "held_out_digest": _digest(config.held_out_data) if config.held_out_data else None,
+        "template_digest": prompts.template_digest(config.prompt_style, tokenizer), "versions": versions(),
+    }  # fmt: skip
+    _claim(config, identity, plan.micro_batch)
+    result = trainer.train(
+        config, model.path, model.revision, tokenizer, encoded, order, held_out,
+        train_data.letter_ids(held_rows, tokenizer, config.prompt_style) if held_rows else [], plan, config.output_dir / "checkpoints",
+    )  # fmt: skip
+    local = Path(model.path).is_dir()
+    card: dict[str, Any] = {
+        "format": 1,
+        "base_model": {"name": model.name, "path": model.path, "revision": None if local else model.revision, "digest": model.digest},
+        "prompt_style": config.prompt_style,
+        "template_digest": identity["template_digest"],
+        "output_type": "multiple_choice",
+        "num_fewshot": 0,
+        "fingerprint": fingerprint(identity),
+        "data": {
+            "file": config.data.name, "digest": identity["data_digest"], "rows": len(rows) + (0 if config.held_out_data else len(held_rows)),
+            "rows_trained": len(rows), "rows_held_out": len(held_rows), "answers": train_data.letter_counts(encoded),
+            "too_long": too_long, "leakage": leaks,
+        },
+        "hyperparameters": config.deciding(),
+        "metrics": {"held_out_rows": len(held_rows), **{k: v for k, v in result.to_json().items() if k not in ("warnings", "peak_bytes", "loaded_bytes")}},
+        "memory": {"planned_bytes": plan.total_bytes, "peak_bytes": result.peak_bytes, "loaded_bytes": result.loaded_bytes, "plan": plan.to_json()},
+        "warnings": result.warnings,
+        "versions": identity["versions"],
+    }  # fmt: skip
+    write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
+    if not config.keep_checkpoints:
+        shutil.rmtree(config.output_dir / "checkpoints")
+    _report(config, card)
+    return 0
+
+
+def _finished(config: TrainConfig) -> bool:
+    """True if --resume finds the work done. TrainError if the directory is in the way: adapters are never overwritten."""
+    folder = config.output_dir
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not folder.is_dir():
+        raise TrainError(f"--output-dir {folder}: is a file; give a directory")
+    if (folder / CARD).exists():
+        if config.resume and (folder / STATE).exists():
+            _refuse_other(folder, {"settings": config.deciding(), "data_digest": _digest(config.data)})
+            say(f"{folder}: already trained; nothing to resume")
+            return True
+        raise TrainError(f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another directory")
+    if (folder / STATE).exists():
+        if config.resume:
+            return False
+        raise TrainError(f"--output-dir {folder}: holds an unfinished training; give --resume to continue it, or another directory")
+    raise TrainError(f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory")
+
+
+def _read(config: TrainConfig) -> tuple[list[SftRow], list[SftRow]]:
+    rows = sft.read_rows(config.data)
+    if config.held_out_data:
+        held = sft.read_rows(config.held_out_data)
+        known = {row.question.question_id for row in rows}
+        shared = [row.question.question_id for row in held if row.question.question_id in known]
+        if shared:
+            raise TrainError(f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data as well, such as {shared[0]}; leave them out of one")
+        return rows, held
+    train, held = train_data.split_held_out(rows, config.held_out, config.seed)
+    if config.held_out and not held:
+        raise TrainError(f"--data {config.data}: {len(rows)} rows are too few to hold any out; give more rows, or --held-out 0 --keep last")
+    return train, held
+
+
+def _check_leakage(config: TrainConfig) -> dict[str, Any]:
+    """What the leakage guard says of the data; TrainError if it flags rows and nobody allowed it."""
+    against = f"{config.dataset} test"
+    pairs = leakage.check_file(config.data, config.dataset, "test", config.dataset_revision)
+    flagged = sorted(set(pairs["train_id"]))
+    if flagged and not config.allow_leakage:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in leakage.counts(pairs).items())
+        raise TrainError(
+            f"--data {config.data}: {len(flagged)} rows overlap {against} ({kinds}; first: {flagged[0]}): an evaluation on it would measure memory. "
+            f"Draw the rows by python -m kmmlu_fast.sample, or give --allow-leakage, which the adapter's card records"
+        )
+    if flagged:
+        say(f"warning: {len(flagged)} rows overlap {against}; going on (--allow-leakage)")
+    return {"against": against, "rows_flagged": len(flagged), "allowed": bool(flagged), "kinds": leakage.counts(pairs)}
+
+
+def _encode(
+    config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow], tokenizer: Any
+) -> tuple[list[Encoded], list[int], list[Encoded], dict[str, Any]]:
+    """Rows of all epochs as tokens, their order, the held-out rows, and what was too long."""
+    one_epoch = train_data.encode_rows(rows, tokenizer, config.prompt_style)
+    fitting, too_long = train_data.fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
+    if too_long["rows_too_long"]:
+        done = "cut at the beginning" if config.too_long == "truncate" else "left out"
+        say(f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: {', '.join(too_long['question_ids'][:5])}")
+    if config.rotate_options:
+        kept = {row.question_id for row in fitting}
+        turned = train_data.rotated_epochs([row for row in rows if row.question.question_id in kept], config.num_train_epochs, config.seed)
+        encoded, _ = train_data.fit_length(
+            train_data.encode_rows(turned, tokenizer, config.prompt_style), config.max_seq_length, "truncate", tokenizer.bos_token_id
+        )
+    else:
+        encoded = fitting
+    if not encoded:
+        raise TrainError(f"--data {config.data}: no row is within --max-seq-length {config.max_seq_length}; raise it")
+    train_data.check_trainable(encoded)
+    total = len(fitting) * config.num_train_epochs
+    lengths = [len(encoded[i % len(encoded)].input_ids) for i in range(total)]
+    order = [i % len(encoded) for i in train_data.order_rows(lengths, len(fitting), config.effective_batch, config.seed)]
+    if config.max_steps:
+        order = order[: config.max_steps * config.effective_batch]
+    held_out, _ = train_data.fit_length(
+        train_data.encode_rows(held_rows, tokenizer, config.prompt_style), config.max_seq_length, "drop", tokenizer.bos_token_id
+    )
+    return encoded, order, held_out, too_long
+
+
+def _planned_micro_batch(config: TrainConfig) -> int | None:
+    """A resumed run keeps its micro-batch: free memory may be different now."""
+    state = config.output_dir / STATE
+    return int(read_json(state)["micro_batch"]) if config.resume and state.exists() else None
+
+
+def _claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
+    """Mark the directory as this training's. A resumed one must be the same in all that decides the result."""
+    state = config.output_dir / STATE
+    if state.exists():
+        _refuse_other(config.output_dir, identity)
+        return
+    if config.resume:
+        say(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
+    try:
+        (config.output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_json_atomically(state, {**identity, "micro_batch": micro_batch})
+    except OSError as error:
+        raise TrainError(f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory") from error
+
+
+def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
+    found = read_json(folder / STATE)
+    differing = []
+    for part, here in identity.items():
+        there = found.get(part)
+        if isinstance(here, dict) and isinstance(there, dict):
+            differing += [f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)" for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+        elif here != there:
+            differing.append(f"{part} ({there!r} there, {here!r} here)")
+    if differing:
+        raise TrainError(f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or another --output-dir")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _report(config: TrainConfig, card: dict[str, Any]) -> None:
+    metrics, memory = card["metrics"], card["memory"]
+    print(
+        f"adapter: {config.output_dir}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
+        f"{metrics['tokens_per_sec']:.0f} tokens/s, final loss {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
+    )
+    print(f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f} GiB")
+    for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
+        if held:
+            shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())
+            print(f"held-out {name}: loss {held['loss']:.4f}  accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}  predicted {shares}")
+    for warning in card["warnings"]:
+        print(f"warning: {warning}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
