@@ -196,6 +196,7 @@ class ServerEngine:
         answer = await self._send("POST", "completions", self._payload(request, name))
         try:
             _read(request, answer)
+            _ = [int(token_id) for token_id in answer["choices"][0]["token_ids"]]
         except (KeyError, IndexError, TypeError) as error:
             raise EngineError(
                 f"server {self._base_url} ignores logprob_token_ids or return_token_ids, so exact letter log-probabilities cannot be had: "
@@ -205,15 +206,14 @@ class ServerEngine:
     # The run
 
     def _payload(self, request: Request, model: str) -> dict[str, Any]:
-        payload: dict[str, Any] = {
-            "model": model, "prompt": list(request.token_ids), "max_tokens": request.max_tokens, "temperature": request.temperature,
-            "top_p": request.top_p, "n": request.num_samples, "return_token_ids": True, **NEUTRAL_SAMPLING,
-        }  # fmt: skip
+        payload: dict[str, Any] = {"model": model, "prompt": list(request.token_ids), "return_token_ids": True, **NEUTRAL_SAMPLING}
         if request.score_last:
-            payload |= {"prompt_logprobs": 0}  # the prompt's own tokens and no others
-        elif request.candidate_ids:
+            return payload | {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0.0}  # 0: the prompt's own tokens and no others
+        if request.candidate_ids:
             ids = list(request.candidate_ids)
-            payload |= {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+            letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+            return payload | letters | {"max_tokens": 1, "temperature": 0.0}
+        payload |= {"max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p, "n": request.num_samples}
         if request.stop:
             payload |= {"stop": list(request.stop), "include_stop_str_in_output": request.include_stop}
         if request.seed is not None:
@@ -321,18 +321,18 @@ def _read(request: Request, answer: dict[str, Any]) -> Response:
     choices = sorted(answer["choices"], key=lambda choice: choice["index"])
     details = answer["usage"].get("prompt_tokens_details") or {}
     cached_tokens = int(details.get("cached_tokens") or 0)  # needs --enable-prompt-tokens-details on the server's side
-    if len(choices) != request.num_samples:
-        raise IndexError(f"{len(choices)} choices for n={request.num_samples}")
     if request.score_last:
         last = range(len(request.token_ids) - request.score_last, len(request.token_ids))
         scores = choices[0]["prompt_logprobs"]
         total = sum(float(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
         return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
-    completions = tuple(Completion(c["text"], tuple(map(int, c["token_ids"])), str(c["finish_reason"])) for c in choices)
     if request.candidate_ids:
         first = choices[0]["logprobs"]["top_logprobs"][0]
         logprobs = tuple(float(first[f"token_id:{token_id}"]) for token_id in request.candidate_ids)
         return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
+    if len(choices) != request.num_samples:
+        raise IndexError(f"{len(choices)} choices for n={request.num_samples}")
+    completions = tuple(Completion(c["text"], tuple(map(int, c["token_ids"])), str(c["finish_reason"])) for c in choices)
     return Response(request, completions=completions, cached_tokens=cached_tokens)
 
 
@@ -347,12 +347,16 @@ def _check_same_weights(adapter: Adapter, card: dict[str, Any]) -> None:
     """The served adapter of that name must be the one that was asked for, where its files can be seen from here."""
     import hashlib
 
-    weights = Path(str(card.get("root") or "")) / "adapter_model.safetensors"
+    folder = Path(str(card.get("root") or ""))
+    files = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
     if not card.get("parent"):
         raise AdapterError(f"adapter {adapter.name!r} has the name of a served base model: give it another, --adapter NAME=PATH")
-    if weights.is_file() and adapter.digest and not hashlib.sha256(weights.read_bytes()).hexdigest().startswith(adapter.digest):
+    if not all(file.is_file() for file in files):
+        return
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()  # as models.load_adapters makes it
+    if adapter.digest and not digest.startswith(adapter.digest):
         raise AdapterError(
-            f"the server's adapter {adapter.name!r} has other weights ({weights.parent}) than {adapter.path}: "
+            f"the server's adapter {adapter.name!r} has other weights ({folder}) than {adapter.path}: "
             "give --adapter NAME=PATH with another name, or restart the server with the right one"
         )
 
