@@ -254,7 +254,7 @@ class ServerEngine:
         import tenacity
 
         attempts = attempts or self._attempts
-        backoff = tenacity.wait_exponential_jitter(initial=self._first_wait_sec, max=30, jitter=self._first_wait_sec)
+        backoff = tenacity.wait_exponential_jitter(multiplier=self._first_wait_sec, max=30, jitter=self._first_wait_sec)
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

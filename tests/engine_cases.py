@@ -1,0 +1,146 @@
+"""What the engines are compared on: one tiny model with an adapter, all kinds of requests, and the in-process answers.
+
+The answers are computed once a test session, by ``VllmEngine``; the other engines must give them up to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tiny import make_tiny_adapter, make_tiny_model
+
+from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+from kmmlu_fast.models import load_adapters, resolve_model
+from kmmlu_fast.schema import Adapter, Request, Response
+
+LETTER_IDS = (262, 263, 264, 265)  # " A".." D" in the tiny tokenizer
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "HF_HUB_OFFLINE": "1",
+}  # fmt: skip
+START_TIMEOUT_SEC = 400
+_files: Files | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    model: Path
+    adapter: Adapter
+
+    @property
+    def settings(self) -> EngineSettings:
+        return EngineSettings(str(self.model), dtype="float32", max_model_len=1024, max_num_seqs=16, max_lora_rank=4, num_adapters=1)
+
+
+def files(tmp_path_factory: Any) -> Files:
+    """The model and adapter, made once a test session."""
+    global _files
+    if _files is None:
+        root = tmp_path_factory.mktemp("engines")
+        model = make_tiny_model(root / "model")
+        make_tiny_adapter(model, root / "lora", seed=1)
+        [adapter] = load_adapters([str(root / "lora")], resolve_model(str(model)), "serve")
+        _files = Files(model, adapter)
+    return _files
+
+
+def requests(files: Files, questions: int = 40) -> list[Request]:
+    """Letters for base and adapter, a shared prefix a subject; a few generations (some sampled), and a few continuations."""
+    draw = random.Random(0)
+    made = []
+    for subject in ("Invented-One", "Invented-Two"):
+        prefix = tuple(draw.randrange(5, 261) for _ in range(300))
+        for row in range(questions // 2):
+            tokens = prefix + tuple(draw.randrange(5, 261) for _ in range(30 + row))
+            name = f"{subject}/test/{row}"
+            made += [Request(name, f"letters-{a.name if a else 'base'}", tokens, a, LETTER_IDS) for a in (None, files.adapter)]
+            if row % 5 == 0:
+                made.append(Request(name, "reason", tokens, max_tokens=12, stop=("\n",), include_stop=True))
+                made.append(Request(name, "sampled", tokens, max_tokens=6, num_samples=2, temperature=0.5, seed=row))
+                made.append(Request(name, "continuation", tokens, score_last=3))
+    return made
+
+
+def follow_up(response: Response) -> list[Request]:
+    """A letter after the model's own tokens, as chain of thought forces one."""
+    request = response.request
+    if request.stage != "reason":
+        return []
+    tokens = request.token_ids + response.completions[0].token_ids + (30, 31)
+    return [Request(request.question_id, "forced-0", tokens, candidate_ids=LETTER_IDS)]
+
+
+@cache
+def in_process(files: Files) -> list[Response]:
+    """The reference. Not with all requests at once as the engine likes it, so that batches differ from the others' as well."""
+    os.environ.update(ENVIRONMENT)
+    engine = VllmEngine(files.settings)
+    responses = list(engine.generate(requests(files), follow_up))
+    engine.close()
+    return responses
+
+
+def assert_same(responses: Iterable[Response], reference: Iterable[Response], tolerance: float = 1e-3) -> None:
+    """Every request answered exactly once, with the reference's numbers up to rounding and its tokens but for near-ties."""
+    got, wanted = list(responses), {r.request.key: r for r in reference}
+    assert sorted(r.request.key for r in got) == sorted(wanted), "a response is missing or came twice"
+    texts = same_texts = 0
+    for response in got:
+        other = wanted[response.request.key]
+        assert response.followed_by == other.followed_by
+        assert len(response.logprobs) == len(other.logprobs)
+        if response.request.token_ids == other.request.token_ids:  # a forced answer follows a text, which a near-tie may have turned
+            difference = max((abs(a - b) for a, b in zip(response.logprobs, other.logprobs, strict=True)), default=0.0)
+            assert difference < tolerance, (response.request.key, response.logprobs, other.logprobs)
+        assert replace(response.request, token_ids=()) == replace(other.request, token_ids=())
+        texts += len(response.completions)
+        same_texts += sum(a == b for a, b in zip(response.completions, other.completions, strict=True))
+    assert texts and same_texts >= 0.9 * texts, f"{same_texts} of {texts} texts agree"
+
+
+class Server:
+    """A real vLLM server on the tiny model, in a process group of its own so that SIGKILL takes all of it."""
+
+    def __init__(self, files: Files, log: Path | None = None) -> None:
+        self.files = files
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        self._log = log or files.model.parent / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.files.model), "--dtype", "float32"]
+        command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--enforce-eager", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--enable-prompt-tokens-details", "--enable-lora", "--max-lora-rank", "8"]
+        with self._log.open("ab") as log:
+            environment = {**os.environ, **ENVIRONMENT}
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + START_TIMEOUT_SEC
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(OSError), opener.open(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                return
+            time.sleep(1)
+        raise RuntimeError("the server did not start:\n" + self._log.read_text(errors="replace")[-3000:])
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
