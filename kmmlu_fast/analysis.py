@@ -117,7 +117,7 @@ def _nested(table: pl.DataFrame, key: str) -> dict[str, dict[str, Any]]:
     return {row.pop(key): row for row in table.drop("errors").to_dicts()}
 
 
-def _ratio(part: float, whole: float) -> float | None:
+def _ratio(part: Any, whole: Any) -> float | None:
     return part / whole if whole else None
 
 

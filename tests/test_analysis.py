@@ -23,7 +23,7 @@ def predictions(rows: list[tuple[str, str, str | None]], **columns: list) -> pl.
     records = []
     for i, (subject, answer, prediction) in enumerate(rows):
         row = seen[subject] = seen.get(subject, -1) + 1
-        record = {name: None for name in PREDICTION_SCHEMA} | {
+        record = dict.fromkeys(PREDICTION_SCHEMA) | {
             "question_id": f"{subject}/test/{row}", "subject": subject, "supercategory": SUBJECTS[subject].supercategory, "split": "test",
             "row": row, "answer": answer, "prediction": prediction, "correct": prediction == answer, "forced": False,
             "prompt_tokens": 10, "output_tokens": 1, "prompt_digest": "",
