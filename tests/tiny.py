@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
+SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")  # the last one transformers adds otherwise
 MAX_POSITIONS = 4096
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -19,7 +19,7 @@ TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 
 
 def make_tiny_tokenizer(bos: bool = False, chat: bool = False) -> Any:
-    """Byte-level BPE: 5 special tokens, 256 bytes, and a space glued to each of A-D. ``bos``: encoding adds <|bos|> in front."""
+    """Byte-level BPE: 6 special tokens, 256 bytes, and a space glued to each of A-D. ``bos``: encoding adds <|bos|> in front."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
