@@ -85,22 +85,25 @@ def render(
     *,
     instruction: str | None = None,
     cue: str | None = None,
+    exemplar_cue: str | None = None,
     exemplar_answers: Sequence[str] | None = None,
     thinking: bool = False,
 ) -> Prompt:
     """The prompt of one question after its exemplars.
 
-    ``instruction`` goes before everything (system turn in chat), ``cue`` replaces the style's last line, ``exemplar_answers`` replace
-    the letters after the exemplars (worked solutions, say). ``tokenizer`` is needed for chat only. Raises ConfigError for a tokenizer
-    without a chat template.
+    ``instruction`` goes before everything (system turn in chat), ``cue`` replaces the style's last line (``exemplar_cue`` that of the
+    exemplars, by default the same), ``exemplar_answers`` replace the letters after the exemplars (worked solutions, say). ``tokenizer``
+    is needed for chat only. Raises ConfigError for a tokenizer without a chat template.
     """
     found = find_style(style)
     answers = list(exemplar_answers) if exemplar_answers is not None else [example.answer for example in exemplars]
+    shot_cue = cue if exemplar_cue is None else exemplar_cue
     if found.chat:
-        return _render_chat(question, exemplars, answers, found, tokenizer, instruction, cue, thinking)
+        return _render_chat(question, exemplars, answers, found, tokenizer, instruction, cue, shot_cue, thinking)
     head = f"{instruction}\n\n" if instruction else ""
     shots = "".join(
-        f"{format_question(example, found, cue)}{found.delimiter}{answer}\n\n" for example, answer in zip(exemplars, answers, strict=True)
+        f"{format_question(example, found, shot_cue)}{found.delimiter}{answer}\n\n"
+        for example, answer in zip(exemplars, answers, strict=True)
     )
     return Prompt(head + shots + format_question(question, found, cue), add_special_tokens=True)
 
@@ -113,13 +116,14 @@ def _render_chat(
     tokenizer: Any,
     instruction: str | None,
     cue: str | None,
+    shot_cue: str | None,
     thinking: bool,
 ) -> Prompt:
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError("--prompt-style chat needs a model with a chat template; this one has none: use --prompt-style lm-eval or qa")
     messages = [{"role": "system", "content": CHAT_INSTRUCTION if instruction is None else instruction}]
     for example, answer in zip(exemplars, answers, strict=True):
-        messages.append({"role": "user", "content": format_question(example, style, cue)})
+        messages.append({"role": "user", "content": format_question(example, style, shot_cue)})
         messages.append({"role": "assistant", "content": answer})
     messages.append({"role": "user", "content": format_question(question, style, cue)})
     try:

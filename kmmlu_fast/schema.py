@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -69,6 +70,7 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
+    carry: Any = None  # a small picklable value for the method's follow_up; engines pass it on untouched
     follow_up_ids: tuple[int, ...] = ()  # not sent: token ids of the prompt that a follow-up may ask (budgeted chain of thought)
 
     @property
