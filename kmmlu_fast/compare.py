@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +22,7 @@ from kmmlu_fast.config import Config, parse
 from kmmlu_fast.errors import ConfigError, DataError, RunError, run_main
 from kmmlu_fast.importers import LoadedRun, load_all
 from kmmlu_fast.language import Texts, texts
+from kmmlu_fast.store import read_json
 from kmmlu_fast.verdict import verdict
 
 
@@ -33,9 +35,11 @@ class PairsConfig(Config):
         description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base"
     )
     base: str | None = Field(None, description="name of the run that the others are compared with; default: the first")
-    dataset: str | None = Field(None, description="dataset (hub id, directory or 'sample') for the key of a predictions table, and for texts")
+    dataset: str | None = Field(
+        None, description="dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs' own, if it is a directory here"
+    )
     split: Literal["train", "dev", "test"] = Field("test", description="split that a predictions table or lm-eval output is over")
-    overlap: Path | None = Field(None, description="file of question ids that overlap training data: adds headlines without them")
+    overlap: str = Field("auto", description="question ids that overlap training data, for the clean headline: FILE, none, or auto (train split of the dataset)")
     intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
     different_prompts: bool = Field(False, description="compare although the prompts differ")
     seed: int = Field(42, description="seed of the bootstrap")
@@ -49,10 +53,8 @@ class CompareConfig(PairsConfig):
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
 
 
-def read_overlap(path: Path | None) -> frozenset[str]:
-    """Question ids, one a line, as a JSON list, or in a CSV or Parquet column ``test_id`` or ``question_id``."""
-    if path is None:
-        return frozenset()
+def read_overlap(path: Path) -> frozenset[str]:
+    """Question ids, one a line, as JSON (a list, or ``leakage``'s file), or a CSV or Parquet column ``test_id`` or ``question_id``."""
     try:
         if path.suffix in (".csv", ".parquet"):
             frame = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
@@ -60,22 +62,40 @@ def read_overlap(path: Path | None) -> frozenset[str]:
             ids = frame[column].cast(pl.String).to_list()
         else:
             text = path.read_text(encoding="utf-8")
-            ids = json.loads(text) if text.lstrip().startswith("[") else text.split()
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            document = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split()
+            ids = document["test_ids"] if isinstance(document, dict) else document
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
         raise DataError(f"--overlap {path}: cannot be read ({str(error).splitlines()[0]}); give a text file of question ids, one a line") from error
     if bad := [value for value in ids if str(value).count("/") != 2]:
         raise DataError(f"--overlap {path}: {bad[0]!r} is no question id such as Accounting/test/17")
     return frozenset(map(str, ids))
 
 
-def load_runs(config: PairsConfig, at_least: int) -> list[LoadedRun]:
-    """The runs of the arguments, the base first."""
-    key = None
+def dataset_of(config: PairsConfig) -> str | None:
+    """--dataset; without it, what the run directories were over, if that is here: the sample or a local directory."""
     if config.dataset is not None:
-        from kmmlu_fast.dataset import load_frame
+        return None if config.dataset == "none" else config.dataset
+    named = set()
+    for argument in config.runs:
+        path = Path(argument) / "config.json"
+        if path.is_file():
+            named.add(str((read_json(path).get("config") or {}).get("dataset")))
+    only = named.pop() if len(named) == 1 else None
+    return only if only is not None and (only == "sample" or Path(only).is_dir()) else None
 
-        key = load_frame(config.dataset, config.split)
-    runs = load_all(config.runs, key, config.split)
+
+def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
+    """The dataset's questions, where a dataset is known."""
+    from kmmlu_fast.dataset import load_frame
+
+    dataset = dataset_of(config)
+    return None if dataset is None else load_frame(dataset, config.split)
+
+
+def load_runs(config: PairsConfig, at_least: int) -> tuple[list[LoadedRun], pl.DataFrame | None]:
+    """The runs of the arguments, the base first; and the dataset's questions where a dataset is known."""
+    questions = load_questions_frame(config)
+    runs = load_all(config.runs, questions, config.split)
     if len(runs) < at_least:
         raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
     if config.base is not None:
@@ -83,13 +103,23 @@ def load_runs(config: PairsConfig, at_least: int) -> list[LoadedRun]:
         if not chosen:
             raise ConfigError(f"--base {config.base!r} is none of the runs {', '.join(run.name for run in runs)}")
         runs = [chosen[0], *[run for run in runs if run is not chosen[0]]]
-    return runs
+    return runs, questions
 
 
 def settings_of(config: PairsConfig) -> Settings:
-    return Settings(
-        seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=read_overlap(config.overlap)
-    )
+    """How pairs are compared; the overlap list comes from --overlap, or from the dataset's own train split."""
+    overlap: frozenset[str] = frozenset()
+    if config.overlap not in ("auto", "none"):
+        overlap = read_overlap(Path(config.overlap))
+    elif config.overlap == "auto" and config.split == "test" and (dataset := dataset_of(config)) is not None:
+        from kmmlu_fast.leakage import overlap_ids
+
+        try:
+            with warnings.catch_warnings(action="ignore"):  # absent train files were reported where the dataset was read
+                overlap = overlap_ids(dataset, config.split)
+        except DataError:
+            overlap = frozenset()  # a dataset without a train split overlaps nothing
+    return Settings(seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=overlap)
 
 
 def as_json(runs: list[LoadedRun], pairs: list[Comparison], settings: Settings, lang: str) -> dict[str, Any]:
@@ -126,8 +156,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         config = parse(CompareConfig, argv, "python -m kmmlu_fast.compare")
-        settings, t = settings_of(config), texts(config.lang)
-        runs = load_runs(config, at_least=2)
+        t = texts(config.lang)
+        runs, _ = load_runs(config, at_least=2)
+        settings = settings_of(config)
         pairs, refused = [], []
         for other in runs[1:]:
             try:

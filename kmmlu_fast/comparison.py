@@ -120,13 +120,13 @@ def _micro(joined: pl.DataFrame, settings: Settings) -> Difference:
 
 
 def _letters(joined: pl.DataFrame) -> Decomposition:
-    key = decomposition.as_codes(joined["answer"].to_list())
+    key = decomposition.as_codes(joined["answer"])
     strata = joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1
     return decomposition.decompose(key, strata, _run_letters(joined, key, ""), _run_letters(joined, key, "_second"))
 
 
 def _run_letters(joined: pl.DataFrame, key: decomposition.Letters, suffix: str) -> RunLetters:
-    letters = decomposition.as_codes(joined[f"prediction{suffix}"].to_list())
+    letters = decomposition.as_codes(joined[f"prediction{suffix}"])
     columns = [f"{name}{suffix}" for name in LOGPROB_COLUMNS]
     if joined[columns[0]].null_count() == len(joined):
         return RunLetters(letters)
@@ -166,12 +166,12 @@ def headline(run: LoadedRun, overlap: frozenset[str] = frozenset()) -> dict[str,
         "unparsed": None if frame is None else frame["prediction"].null_count(),
         "forced": None if frame is None else int(frame["forced"].sum()),
         "prompt_tokens": tokens, "output_tokens": None if frame is None or tokens is None else int(frame["output_tokens"].sum()),
-        "seconds": next((speed[name] for name in ("generate_sec", "wall_sec", "total_sec") if speed.get(name)), None),
+        "seconds": speed.get("seconds") if speed.get("questions", total) == total else None,
         "supercategories": dict(groups.iter_rows()),
     }  # fmt: skip
 
 
 def letter_habit_of(frame: pl.DataFrame) -> decomposition.LetterHabit:
     """A single run's letters against its key's."""
-    key = decomposition.as_codes(frame["answer"].to_list())
-    return decomposition.letter_habit(key, RunLetters(decomposition.as_codes(frame["prediction"].to_list())))
+    key = decomposition.as_codes(frame["answer"])
+    return decomposition.letter_habit(key, RunLetters(decomposition.as_codes(frame["prediction"])))

@@ -17,7 +17,8 @@ What is left of the gain at equal letter shares *remains*; the rest is *letter p
 ``marginals``, for letters alone (imported predictions, generated text): accuracy expected from habit, sum over letters of
 (share predicted) x (share in the key). If a run knows a share k of the questions and guesses the others with a fixed letter
 habit, its accuracy is k + (1 - k) * (habit's agreement with the key), and while k stays, the change of expected accuracy is
-exactly the change of accuracy. So it is taken as the letter prior's part; what k itself adds is in the rest.
+exactly the change of accuracy. So it is taken as the letter prior's part; what k itself adds is in the rest, and so are
+answers that became readable or unreadable (shares are taken among the parsed).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.schema import LETTERS
@@ -83,9 +85,10 @@ class Decomposition:
     remaining: Part
 
 
-def as_codes(letters: list[str | None]) -> Letters:
-    """Letters as 0-3; anything else, None included, as -1."""
-    return np.array([LETTERS.index(letter) if letter in LETTERS else -1 for letter in letters], dtype=np.int64)
+def as_codes(letters: pl.Series | list[str | None]) -> Letters:
+    """Letters as 0-3; anything else, null included, as -1."""
+    series = pl.Series(letters, dtype=pl.String)
+    return series.cast(pl.Enum(LETTERS), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def letter_shares(codes: Letters) -> NDArray[np.float64]:
@@ -161,9 +164,10 @@ def decompose(key: Letters, strata: Letters, first: RunLetters, second: RunLette
         remaining = float(rest.mean())
     else:
         method = "marginals"
-        expected = _habit_contributions(key, second.letters, shares) - _habit_contributions(key, first.letters, shares)
-        rest = changes - expected
-        remaining = float(changes.mean() - (letter_shares(second.letters) - letter_shares(first.letters)) @ shares)
+        parsed = float(((first.letters >= 0).mean() + (second.letters >= 0).mean()) / 2)
+        one, other = _habit(first.letters, key, shares), _habit(second.letters, key, shares)
+        rest = changes - parsed * (other[1] - one[1])
+        remaining = float(changes.mean() - parsed * (other[0] - one[0]))
     difference = float(changes.mean())
     return Decomposition(
         method, tuple(shares.tolist()), letter_habit(key, first), letter_habit(key, second), difference,
@@ -171,11 +175,16 @@ def decompose(key: Letters, strata: Letters, first: RunLetters, second: RunLette
     )  # fmt: skip
 
 
-def _habit_contributions(key: Letters, letters: Letters, key_shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each question's part in sum of predicted share times key share, to first order."""
+def _habit(letters: Letters, key: Letters, key_shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Expected accuracy from habit among the parsed, and each question's contribution to it, to first order and up to a constant.
+
+    Among the parsed, because answers that become readable are no letter habit.
+    """
+    is_parsed = letters >= 0
+    parsed = max(float(is_parsed.mean()), 1 / max(1, len(letters)))
     shares = letter_shares(letters)
-    predicted = np.where(letters >= 0, key_shares[letters], 0.0)
-    return np.asarray(predicted + shares[key])
+    value = float(shares @ key_shares) / parsed
+    return value, (np.where(is_parsed, key_shares[letters] - value, 0.0) + shares[key]) / parsed
 
 
 def _interval(centre: float, contributions: NDArray[np.float64], strata: Letters) -> tuple[float, float]:

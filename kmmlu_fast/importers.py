@@ -8,6 +8,7 @@ column or run. The dataset's frame, where given, brings the key. Knows nothing o
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def read_scores(path: Path) -> pl.DataFrame:
         if path.suffix == ".csv":
             rows: Any = pl.read_csv(path, infer_schema_length=None).to_dicts()
         else:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             rows = document.get("subset_scores", document.get("subjects", [])) if isinstance(document, dict) else document
     except (json.JSONDecodeError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path}: cannot be read as a score file ({str(error).splitlines()[0]})") from error
@@ -206,10 +207,27 @@ def read_scores(path: Path) -> pl.DataFrame:
     return pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row").sort("subject")
 
 
+def read_json(path: Path) -> Any:
+    """JSON; where only the last closing brackets are missing (a public score file is cut like that), with one warning."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        for ending in ("}", "]}", "]"):
+            try:
+                document = json.loads(text + ending)
+            except json.JSONDecodeError:
+                continue
+            warnings.warn(f"{path}: ends without its closing {ending!r}; what is there was read", stacklevel=2)
+            return document
+        raise error
+
+
 def _score_facts(path: Path) -> dict[str, Any]:
     if path.suffix != ".json":
         return {}
-    document = json.loads(path.read_text(encoding="utf-8"))
+    with warnings.catch_warnings(action="ignore"):
+        document = read_json(path)
     return {"model": document["model_id"]} if isinstance(document, dict) and document.get("model_id") else {}
 
 

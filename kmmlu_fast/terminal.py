@@ -5,6 +5,7 @@ In: headlines and ``Comparison``s. Out: Rich renderables, printed by ``compare``
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
@@ -26,7 +27,7 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
     """``title`` heads the label column, so that a table costs no line more than its rows and one heading."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=Text())
     for number, name in enumerate([title, *columns]):
-        table.add_column(Text(name), justify="left" if number < left else "right", no_wrap=True)
+        table.add_column(Text(name), justify="left" if number < left else "right", no_wrap=True, max_width=36 if number < left else None)
     return table
 
 
@@ -144,3 +145,25 @@ def _row(row: dict[str, Any], label: str) -> list[Text]:
         _change(row["difference"], significant, significant),
         *_cells(f"{points(row['low'], 1, False)} … {points(row['high'], 1, False)}", p_text(row["p_holm"]), p_text(row["p_bh"])),
     ]
+
+
+def print_question(console: Console, question_id: str, item: dict[str, Any] | None, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """One question: texts where the dataset is known, the key, and each run's answer, probabilities and generated text."""
+    answer = rows[0][1]["answer"]
+    console.print(Text(question_id, style="bold"))
+    if item is not None:
+        console.print(Text(item["question"]))
+        for letter in LETTERS:
+            console.print(Text(f"  {letter}. {item[letter]}", style="green" if letter == answer else ""))
+    table = _table("", "key", "prediction", *[f"P({letter})" for letter in LETTERS], "read by")
+    for name, row in rows:
+        logprobs = [row[f"logprob_{letter}"] for letter in LETTERS]
+        known = all(value is not None for value in logprobs)
+        weights = [math.exp(value - max(logprobs)) for value in logprobs] if known else []
+        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * 4
+        table.add_row(*_cells(name, row["answer"], row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
+    console.print(table)
+    for name, row in rows:
+        for text in row["texts"] or []:
+            console.print(Text(f"{name}:", style="bold"))
+            console.print(Text(text))

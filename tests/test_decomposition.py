@@ -100,3 +100,11 @@ def test_marginals_interval_covers_what_a_bootstrap_gives() -> None:
         remains.append(gain - (d.letter_shares(second[i]) - d.letter_shares(first[i])) @ d.letter_shares(key[i]))
     low, high = np.quantile(remains, [0.025, 0.975])
     assert (whole.remaining.low, whole.remaining.high) == pytest.approx((low, high), abs=0.006)
+
+
+def test_answers_that_become_readable_are_no_letter_prior() -> None:
+    key = list("ABCD") * 10
+    unparsed: list[str | None] = [None] * 20 + key[20:]  # type: ignore[list-item]
+    split = habits(key, unparsed, list(key))
+    assert split.difference == pytest.approx(0.5)
+    assert split.letter_prior.value == pytest.approx(0.0) and split.remaining.value == pytest.approx(0.5)
