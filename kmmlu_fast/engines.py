@@ -1,0 +1,54 @@
+"""Which engine answers: vLLM in process, replicas on Ray, or a server. The one place that knows all three.
+
+In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from kmmlu_fast.config import EngineConfig
+from kmmlu_fast.engine import Engine
+from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+from kmmlu_fast.models import Model
+from kmmlu_fast.schema import Adapter
+
+
+def settings_for(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None) -> EngineSettings:
+    """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the tokenizer stays the base model's."""
+    return EngineSettings(
+        model=path or model.path,
+        revision=None if path else model.revision,
+        tokenizer=model.path,
+        dtype=config.dtype,
+        quantization=config.quantization,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel_size=config.tensor_parallel_size,
+        data_parallel_size=config.data_parallel_size,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        load_format=config.load_format,
+        seed=config.seed,
+        max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
+        num_adapters=len(adapters),
+    )
+
+
+def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None) -> Engine:
+    """Start the engine of ``config.engine`` for a model and the adapters it will serve; EngineError if it cannot."""
+    if config.engine == "server":
+        from kmmlu_fast.engine_server import ServerEngine
+
+        assert config.base_url is not None  # EngineConfig refuses it
+        return ServerEngine(config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency)
+    settings = settings_for(config, model, adapters, max_model_len, path)
+    if config.engine == "ray":
+        from kmmlu_fast.engine_ray import RayEngine
+
+        return RayEngine(
+            functools.partial(VllmEngine, settings), config.num_replicas,
+            address=config.ray_address, gpus_per_replica=config.tensor_parallel_size,
+        )  # fmt: skip
+    return VllmEngine(settings)

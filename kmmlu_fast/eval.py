@@ -1,0 +1,29 @@
+"""``python -m kmmlu_fast.eval``: evaluate a base model and its adapters on KMMLU. A thin entry point: parse, run, print.
+
+Exit codes: 0 done, 2 a fault of the input (one line on stderr), 130 interrupted (the same command continues).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from kmmlu_fast.config import EvalConfig, parse
+from kmmlu_fast.errors import run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; see ``--help``."""
+    return run_main(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    config = parse(EvalConfig, argv, "python -m kmmlu_fast.eval")
+    from kmmlu_fast.evaluation import evaluate
+    from kmmlu_fast.summary import print_summary
+
+    print_summary(evaluate(config), config.lang)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
