@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Lint and type-check, as CI does.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy

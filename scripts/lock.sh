@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Regenerate requirements/cpu.txt or gpu.txt from the .in files: bash scripts/lock.sh cpu|gpu
+# Resolves without installing; writes names and versions only, no index addresses.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+kind="${1:-}"
+case "$kind" in cpu | gpu) ;; *) echo "error: lock.sh takes cpu or gpu" >&2; exit 2 ;; esac
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+.venv/bin/python -m pip install --quiet --dry-run --ignore-installed --report "$report" -r "requirements/$kind.in"
+.venv/bin/python - "$kind" "$report" <<'PY'
+import json, sys
+from pathlib import Path
+
+kind, report = sys.argv[1:]
+# CUDA builds that come along on a CPU and break every transformers import, and what only they need
+leave_out = {"torchvision", "torchaudio", "torchcodec", "triton", "xformers", "torchao", "diffusers", "opencv-python-headless"} if kind == "cpu" else set()
+found = {}
+for item in json.loads(Path(report).read_text())["install"]:
+    name = item["metadata"]["name"].lower().replace("_", "-")
+    cuda = kind == "cpu" and name.startswith(("nvidia-", "cuda-"))
+    if name not in leave_out and not cuda:
+        found[name] = item["metadata"]["version"]
+target = Path(f"requirements/{kind}.txt")
+head = target.read_text().splitlines()[0]
+target.write_text("\n".join([head, *(f"{name}=={version}" for name, version in sorted(found.items()))]) + "\n")
+print(f"{target}: {len(found)} packages; run bash scripts/test.sh before committing it")
+PY

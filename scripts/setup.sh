@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Set up .venv with the pinned packages, by pip alone. Idempotent: what is installed is not installed again.
+#   bash scripts/setup.sh [cpu|gpu] [demo] [dev]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kind=""
+extras=()
+for word in "$@"; do
+  case "$word" in
+    cpu | gpu) kind="$word" ;;
+    demo | dev) extras+=("$word") ;;
+    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev" >&2; exit 2 ;;
+  esac
+done
+if [ -z "$kind" ]; then
+  if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then kind=gpu; else kind=cpu; fi
+fi
+
+python=""
+wanted="3.12 3.11"
+[ "$kind" = cpu ] && wanted="3.11 3.12 3.13"
+for candidate in ${KMMLU_PYTHON:-} $(printf 'python%s ' $wanted) python3; do
+  if "$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then
+    python="$candidate"
+    break
+  fi
+done
+if [ -z "$python" ]; then
+  echo "error: no Python 3.11 to 3.13 with venv found; install one, or name it: KMMLU_PYTHON=/path/to/python3.11 bash scripts/setup.sh" >&2
+  exit 2
+fi
+
+if [ ! -x .venv/bin/python ]; then
+  echo "setup: creating .venv with $("$python" --version)"
+  "$python" -m venv .venv
+fi
+
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
+# install_once NAME FILE: skipped where the very same file was installed before
+install_once() {
+  local stamp=".venv/.installed-$1" digest
+  digest=$(sha256sum "$2" | cut -d' ' -f1)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then return; fi
+  echo "setup: installing $2"
+  local began=$SECONDS
+  if [ "$1" = cpu ]; then install_torch_cpu "$2"; fi
+  # --no-deps: the file is the whole set. Resolving again would bring torchvision's CUDA build, which breaks transformers on a CPU.
+  pip install -q --no-deps -r "$2"
+  echo "$digest" >"$stamp"
+  echo "setup: $2 took $((SECONDS - began)) s"
+}
+
+# torch's CPU build is on no ordinary index: pip's own configuration may know it, PyTorch's index does.
+install_torch_cpu() {
+  local torch
+  torch=$(grep '^torch==' "$1")
+  if pip install -q --no-deps "$torch" 2>/dev/null; then
+    echo "setup: $torch from pip's configured sources"
+  else
+    local index="${KMMLU_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"
+    pip install -q --no-deps --index-url "$index" "$torch"
+    echo "setup: $torch from $index"
+  fi
+}
+
+began=$SECONDS
+install_once "$kind" "requirements/$kind.txt"
+for extra in ${extras[@]+"${extras[@]}"}; do install_once "$extra" "requirements/$extra.txt"; done
+if ! .venv/bin/python -c 'import kmmlu_fast, sys; sys.exit(0 if "site-packages" not in kmmlu_fast.__file__ else 1)' 2>/dev/null ||
+  [ ! -x .venv/bin/kmmlu-fast ]; then
+  pip install -q --no-deps --no-build-isolation -e .
+fi
+echo "setup: ready ($kind, $((SECONDS - began)) s); activate with: source .venv/bin/activate"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Set up and pass the tests: lint, types, unit tests, then real vLLM, Unsloth, Ray and Chromium on the CPU.
+#   bash scripts/test.sh [pytest arguments]    with arguments: only those tests, no lint
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh cpu demo dev
+
+# The report is tested in a real browser; without one those tests skip with a reason.
+if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+  echo "test: installing chromium for the report's tests"
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-noto-cjk; } >/dev/null 2>&1 ||
+    echo "test: chromium could not be installed; its tests will skip"
+fi
+
+if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
+bash scripts/check.sh
+.venv/bin/python -m pytest -q
