@@ -160,27 +160,26 @@ def plan(
 ) -> MemoryPlan:  # fmt: skip
     """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does."""
     sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
-    tried = None
-    for size in sizes:
-        parts = estimate(shape, seq_length, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes)
-        tried = MemoryPlan(size, effective_batch // size, seq_length, parts, available_bytes, device)
-        if tried.fits:
-            return tried
-    assert tried is not None
-    raise TrainError(f"{tried}: does not fit; {_advice(tried, four_bit)}")
+
+    def at(size: int, tokens: int) -> MemoryPlan:
+        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes)
+        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device)
+
+    fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
+    if fitting:
+        return fitting
+    smallest = at(sizes[-1], seq_length)
+    shorter = next((n for n in range(seq_length // 64 * 64, 0, -64) if at(sizes[-1], n).fits), 0)
+    raise TrainError(f"{smallest}: does not fit; {_advice(smallest, shorter, four_bit)}")
 
 
-def _advice(tried: MemoryPlan, four_bit: bool) -> str:
-    parts = tried.parts_bytes
-    fixed = tried.total_bytes - parts["activations"] - parts["logits"]
-    room = tried.available_bytes * _HEADROOM
-    if fixed > room:
-        advice = ["take a smaller model" if four_bit else "leave --load-in-4bit on", "free memory on the device (another process may hold it)"]
-        return " or ".join(advice) + f": weights, adapter and runtime alone need {fixed / GIB:.2f} GiB"
-    length = int(tried.seq_length * (room - fixed) / (tried.total_bytes - fixed)) // 64 * 64
-    advice = [f"--micro-batch {max(tried.micro_batch // 2, 1)}"] if tried.micro_batch > 1 else []
-    advice += [f"--max-seq-length {length}"] if length >= 64 else []
-    return " or ".join([*advice, "a smaller --r", "free memory on the device"])
+def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
+    if not shorter:
+        fixed = tried.total_bytes - tried.parts_bytes["activations"] - tried.parts_bytes["logits"]
+        advice = "take a smaller model" if four_bit else "leave --load-in-4bit on"
+        return f"{advice} or free memory on the device: weights, adapter and runtime alone need {fixed / GIB:.2f} GiB"
+    smaller_batch = f"--micro-batch {tried.micro_batch // 2} or " if tried.micro_batch > 1 else ""
+    return f"{smaller_batch}--max-seq-length {shorter} or a smaller --r or free memory on the device"
 
 
 def _cross_entropy_bytes(whole: float, half_free: float) -> float:

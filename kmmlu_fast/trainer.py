@@ -124,6 +124,7 @@ def train(
         if not config.report_to:
             raise
         raise TrainError(f"--report-to {','.join(config.report_to)}: {str(error).splitlines()[0]}; install the tracker, or leave it out") from error
+    _keep_adapter_in_float32(model)
     trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
     trainer.add_callback(_callback(monitor, work_dir))
     _same_bytes(trainer, rows, order)
@@ -305,6 +306,13 @@ def _parameters(model: Any) -> tuple[int, int]:
     """(trainable, all): 4-bit weights are stored two to a byte, PEFT counts them as what they stand for."""
     trainable, total = model.get_nb_trainable_parameters()
     return int(trainable), int(total)
+
+
+def _keep_adapter_in_float32(model: Any) -> None:
+    """TRL turns a 4-bit model's LoRA weights into bfloat16, where late small steps round away; Unsloth undoes that on GPU only."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _is_four_bit(model: Any) -> bool:
