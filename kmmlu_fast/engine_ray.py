@@ -55,7 +55,7 @@ class RayEngine:
                 max_restarts=RESTARTS, max_task_retries=RESTARTS, max_concurrency=blocks_in_flight + 2, **resources
             )
             self._replicas = [actor.remote(opener) for _ in range(num_replicas)]
-            self._get([replica.ready.remote() for replica in self._replicas], START_TIMEOUT_SEC)
+            self.replica_pids()
         except BaseException:
             self.close()
             raise
@@ -75,6 +75,11 @@ class RayEngine:
             if not pool.has_next():
                 return
             yield from _plain_errors(pool.get_next_unordered)
+
+    def replica_pids(self) -> list[int]:
+        """Process ids, once every replica's engine is open."""
+        pids: list[int] = self._get([replica.ready.remote() for replica in self._replicas], START_TIMEOUT_SEC)
+        return pids
 
     def stats(self) -> dict[str, Any]:
         """Counters of all replicas, added up; of a replica that was started again, since then."""

@@ -328,7 +328,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine_cas
 def test_a_real_server_gives_the_in_process_answers(real_server: engine_cases.Server) -> None:
     files = real_server.files
     engine = ServerEngine(real_server.base_url, [str(files.model)], [files.adapter], concurrency=16)
-    responses = list(engine.generate(engine_cases.requests(files), engine_cases.follow_up))
+    responses = list(engine_cases.ask(engine, files))
     engine_cases.assert_same(responses, engine_cases.in_process(files))
     assert engine.stats()["cached_tokens"] > 0
     engine.close()
@@ -338,7 +338,7 @@ def test_a_real_server_gives_the_in_process_answers(real_server: engine_cases.Se
 def test_the_server_killed_in_the_middle_and_started_again(real_server: engine_cases.Server) -> None:
     files = real_server.files
     engine = ServerEngine(real_server.base_url, [str(files.model)], [files.adapter], concurrency=8, attempts=40)
-    stream = engine.generate(engine_cases.requests(files), engine_cases.follow_up)
+    stream = engine_cases.ask(engine, files)
     responses = [next(stream) for _ in range(10)]
     real_server.kill()
     restart = threading.Thread(target=real_server.start)
