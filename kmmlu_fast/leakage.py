@@ -24,6 +24,7 @@ replaced; and one changed character leaves (n - 3) / (n + 3) of n 3-grams, 0.7 o
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -117,6 +118,17 @@ def _strictest(found: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return together.unique(["train_id", "test_id"], keep="first", maintain_order=True).sort("test_id", "train_id")
 
 
+def repeated_rows(frame: pl.DataFrame) -> tuple[list[str], list[str]]:
+    """(repeats, conflicting) within one frame: rows whose normalised question and options (in any order) an earlier row has, and all
+    rows of such groups whose keys disagree about the right option."""
+    answer = pl.col("options").list.get(pl.col("answer").replace_strict(list(LETTERS), range(4), return_dtype=pl.Int64))
+    rows = keys(frame).with_columns(frame["answer"]).with_columns(answer.alias("right")).with_row_index()
+    conflicting = (pl.col("right").n_unique() > 1).over("sorted").alias("conflicting")
+    marked = rows.with_columns(conflicting, (pl.col("index") > pl.col("index").min().over("sorted")).alias("later"))
+    repeats = marked.filter(pl.col("later") & ~pl.col("conflicting"))["id"].to_list()
+    return repeats, marked.filter("conflicting")["id"].to_list()
+
+
 def contained(texts: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
     """Pairs of rows of ``texts`` (id, text: of any layout) that hold a test item, within other text or under other markers."""
     left, right = texts.select("id", normalise("text").alias("text")), keys(test)
@@ -151,23 +163,28 @@ def check_file(path: Path, dataset: str, split: str = "test", revision: str | No
     return check_rows(sft.read_records(path), datasets.load_frame(dataset, split, revision=revision))
 
 
-def overlap_ids(dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None) -> frozenset[str]:
-    """Question ids of ``split`` that overlap the dataset's train split, or ``train_file``: what "clean test" leaves out.
+def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
+    """Pairs of the dataset's train split with its test and dev splits, over all subjects.
 
-    Kept in the user's cache by the digest of both sides, so that a report pays for it once (seconds for all of KMMLU).
+    Kept in the user's cache (ids only) by the digest of both sides: all of KMMLU takes some 15 s, once.
     """
-    target = datasets.load_frame(dataset, split, revision=revision)
-    if train_file is not None:
-        return frozenset(check_rows(sft.read_records(train_file), target)["test_id"])
     train = datasets.load_frame(dataset, "train", revision=revision)
+    target = pl.concat([datasets.load_frame(dataset, split, revision=revision) for split in ("test", "dev")])
     digests = [datasets.digest(datasets.to_questions(frame)) for frame in (train, target)]
-    path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.json"
-    if path.exists():
-        return read_ids(path)
-    pairs = overlap(train, target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_ids(path, pairs)
-    return frozenset(pairs["test_id"])
+    path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        overlap(train, target).write_parquet(scratch)
+        scratch.replace(path)
+    return pl.read_parquet(path)
+
+
+def overlap_ids(dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None) -> frozenset[str]:
+    """Question ids of ``split`` (test or dev) that overlap the dataset's train split, or ``train_file``: what "clean test" leaves out."""
+    if train_file is not None:
+        return frozenset(check_file(train_file, dataset, split, revision)["test_id"])
+    return frozenset(train_overlap(dataset, revision).filter(pl.col("test_id").str.contains(f"/{split}/", literal=True))["test_id"])
 
 
 def write_ids(path: Path, pairs: pl.DataFrame) -> None:

@@ -42,8 +42,8 @@ class SftRow:
 
 def reorder(question: Question, order: str) -> Question:
     """The question with its options in ``order`` (source letters, "CABD") and the answer's letter following its option."""
-    options = tuple(question.options[LETTERS.index(letter)] for letter in order)
-    return replace(question, options=options, answer=LETTERS[order.index(question.answer)])
+    a, b, c, d = (question.options[LETTERS.index(letter)] for letter in order)
+    return replace(question, options=(a, b, c, d), answer=LETTERS[order.index(question.answer)])
 
 
 def to_record(row: SftRow) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def question_and_options(record: dict[str, Any]) -> tuple[str, str, str, str, st
     question = record.get("question")
     for options in ([record.get(letter) for letter in LETTERS], *(record.get(name) for name in _OPTION_LISTS)):
         if isinstance(question, str) and isinstance(options, list) and len(options) == 4 and all(isinstance(o, str) for o in options):
-            return (question, *options)  # type: ignore[return-value]
+            return (question, *options)
     return None
 
 

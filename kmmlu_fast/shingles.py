@@ -22,7 +22,8 @@ _CHUNK = 16_384  # texts at a time: bounds memory
 Array = np.ndarray[Any, Any]
 
 PAIRS = pl.Schema({"left": pl.String, "right": pl.String})
-SCORED = pl.Schema({**PAIRS, "similarity": pl.Float64})
+SCORED = pl.Schema({"left": pl.String, "right": pl.String, "similarity": pl.Float64})
+CONTAINED = pl.Schema({"left": pl.String, "right": pl.String, "similarity": pl.Float64, "first": pl.Float64})
 
 
 def shingles(text: str) -> set[str]:
@@ -122,4 +123,4 @@ def containment(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) ->
             counts = [(len(s & held) if len(p) >= SIZE else int(p in text), len(s)) for p in parts[right_id] for s in [shingles(p)]]
             share = sum(found for found, _ in counts) / sum(total for _, total in counts)
             scored.append((left_id, right_id, share, counts[0][0] / counts[0][1]))
-    return pl.DataFrame(scored, schema=pl.Schema({**SCORED, "first": pl.Float64}), orient="row")
+    return pl.DataFrame(scored, schema=CONTAINED, orient="row")

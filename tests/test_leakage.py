@@ -210,7 +210,7 @@ def one_subject(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_exits_1_lists_and_writes_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     one_subject(monkeypatch)
     test = invented(30)
-    root = write_dataset(tmp_path / "kmmlu", test=test, train=invented(30, "train"))
+    root = write_dataset(tmp_path / "kmmlu", test=test, dev=invented(5, "dev"), train=invented(30, "train"))
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(records("alpaca", test)[7], ensure_ascii=False), encoding="utf-8")
     output = tmp_path / "ids.json"
@@ -226,7 +226,7 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
     one_subject(monkeypatch)
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
     test = invented(30)
-    root = write_dataset(tmp_path / "one", test=test, train=planted(test.head(4), CHANGES["reordered"]))
+    root = write_dataset(tmp_path / "one", test=test, dev=invented(5, "dev"), train=planted(test.head(4), CHANGES["reordered"]))
     first = leakage.overlap_ids(str(root))
     assert {f"Accounting/test/{i}" for i in range(4)} <= first
     assert len(list((tmp_path / "cache" / "overlap").iterdir())) == 1
@@ -235,7 +235,7 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     one_subject(monkeypatch)
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
-    other = write_dataset(tmp_path / "two", test=test, train=invented(10, "train"))
+    other = write_dataset(tmp_path / "two", test=test, dev=invented(5, "dev"), train=invented(10, "train"))
     assert leakage.overlap_ids(str(other)) != first
 
 
@@ -252,7 +252,7 @@ def test_malformed_files_are_named(tmp_path: Path, content: str, message: str):
 
 
 def test_a_missing_id_list_says_how_to_write_one(tmp_path: Path):
-    with pytest.raises(DataError, match="kmmlu_fast.leakage --output"):
+    with pytest.raises(DataError, match=r"kmmlu_fast\.leakage --output"):
         leakage.read_ids(tmp_path / "absent.json")
 
 
