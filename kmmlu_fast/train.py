@@ -74,7 +74,7 @@ def _run(config: TrainConfig) -> int:
         "fingerprint": fingerprint(identity),
         "data": {
             "file": config.data.name, "digest": identity["data_digest"], "rows": len(rows) + (0 if config.held_out_data else len(held_rows)),
-            "rows_trained": len(rows), "rows_held_out": len(held_rows), "answers": train_data.letter_counts(encoded),
+            "rows_trained": len(rows), "rows_held_out": len(held_rows), "answers": train_data.letter_counts([encoded[i] for i in order]),
             "too_long": too_long, "leakage": leaks,
         },
         "hyperparameters": config.deciding(),
@@ -150,26 +150,30 @@ def _encode(
     if too_long["rows_too_long"]:
         done = "cut at the beginning" if config.too_long == "truncate" else "left out"
         say(f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: {', '.join(too_long['question_ids'][:5])}")
-    if config.rotate_options:
-        kept = {row.question_id for row in fitting}
-        turned = train_data.rotated_epochs([row for row in rows if row.question.question_id in kept], config.num_train_epochs, config.seed)
-        encoded, _ = train_data.fit_length(
-            train_data.encode_rows(turned, tokenizer, config.prompt_style), config.max_seq_length, "truncate", tokenizer.bos_token_id
-        )
-    else:
-        encoded = fitting
-    if not encoded:
+    if not fitting:
         raise TrainError(f"--data {config.data}: no row is within --max-seq-length {config.max_seq_length}; raise it")
-    train_data.check_trainable(encoded)
-    total = len(fitting) * config.num_train_epochs
-    lengths = [len(encoded[i % len(encoded)].input_ids) for i in range(total)]
-    order = [i % len(encoded) for i in train_data.order_rows(lengths, len(fitting), config.effective_batch, config.seed)]
+    count = len(fitting)
+    lengths = [len(row.input_ids) for row in fitting] * config.num_train_epochs
+    order = [i % count for i in train_data.order_rows(lengths, count, config.effective_batch, config.seed)]
     if config.max_steps:
         order = order[: config.max_steps * config.effective_batch]
+    if config.rotate_options:
+        kept = {row.question_id for row in fitting}
+        fitting, order = _turned([row for row in rows if row.question.question_id in kept], order, config, tokenizer)
+    train_data.check_trainable(fitting)
     held_out, _ = train_data.fit_length(
         train_data.encode_rows(held_rows, tokenizer, config.prompt_style), config.max_seq_length, "drop", tokenizer.bos_token_id
     )
-    return encoded, order, held_out, too_long
+    return fitting, order, held_out, too_long
+
+
+def _turned(rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any) -> tuple[list[Encoded], list[int]]:
+    """The rows under every letter that --rotate-options gives them, and the order in terms of these."""
+    places = list(zip(order, train_data.balanced_letters(order, config.effective_batch, config.seed), strict=True))
+    variants = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    encoded = train_data.encode_rows([train_data.rotate(rows[i], letter) for i, letter in variants], tokenizer, config.prompt_style)
+    fitting, _ = train_data.fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
+    return fitting, [variants[place] for place in places]
 
 
 def _planned_micro_batch(config: TrainConfig) -> int | None:

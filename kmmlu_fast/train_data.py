@@ -65,11 +65,25 @@ def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[Sft
     return train, [group[0] for key, group in groups.items() if key in held]
 
 
-def rotated_epochs(rows: list[SftRow], epochs: int, seed: int) -> list[SftRow]:
-    """The rows of all epochs on end: every epoch has balanced answer letters, and a row has another letter in each of four."""
-    offsets = [i % len(LETTERS) for i in range(len(rows))]
-    random.Random(f"rotate:{seed}").shuffle(offsets)
-    return [rotate(row, LETTERS[(offset + epoch) % len(LETTERS)]) for epoch in range(epochs) for row, offset in zip(rows, offsets, strict=True)]
+def balanced_letters(order: list[int], batch: int, seed: int) -> list[str]:
+    """An answer letter for every position of an order of rows: balanced within each batch, another one each time a row comes back.
+
+    Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to learn by heart.
+    """
+    draw = random.Random(f"letters:{seed}")
+    unused: dict[int, list[str]] = {}
+    letters: list[str] = []
+    for start in range(0, len(order), batch):
+        used: Counter[str] = Counter()
+        for row in order[start : start + batch]:
+            if not unused.get(row):
+                unused[row] = list(LETTERS)
+                draw.shuffle(unused[row])
+            letter = min(unused[row], key=lambda choice: used[choice])
+            unused[row].remove(letter)
+            used[letter] += 1
+            letters.append(letter)
+    return letters
 
 
 def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]:

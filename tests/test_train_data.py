@@ -61,13 +61,19 @@ def test_rotation_moves_the_answer_with_its_option(target: str) -> None:
     assert train_data.rotate(replace(row, response="A는 아니다. 정답: B"), target).question == row.question  # it names letters
 
 
-def test_rotated_epochs_balance_letters_and_never_repeat_one_for_a_row() -> None:
-    rows = make_rows(40, "DDDD")
-    turned = train_data.rotated_epochs(rows, 4, seed=1)
-    for epoch in range(4):
-        assert Counter(row.question.answer for row in turned[epoch * 40 : epoch * 40 + 40]) == dict.fromkeys(LETTERS, 10)
-    for i in range(40):
-        assert {turned[epoch * 40 + i].question.answer for epoch in range(4)} == set(LETTERS)
+def test_letters_are_balanced_in_every_batch_and_new_for_a_row_each_time() -> None:
+    order = train_data.order_rows([10 + i % 7 for i in range(160)], 40, 16, seed=1)
+    rows = [i % 40 for i in order]
+    letters = train_data.balanced_letters(rows, 16, seed=1)
+    for start in range(0, 160, 16):
+        counts = Counter(letters[start : start + 16])
+        assert max(counts.values()) - min(counts[letter] for letter in LETTERS) <= 3, counts
+    assert Counter(letters) == dict.fromkeys(LETTERS, 40)
+    seen: dict[int, set[str]] = {}
+    for row, letter in zip(rows, letters, strict=True):
+        seen.setdefault(row, set()).add(letter)
+    assert all(letters == set(LETTERS) for letters in seen.values())
+    assert letters == train_data.balanced_letters(rows, 16, seed=1) != train_data.balanced_letters(rows, 16, seed=2)
 
 
 def test_held_out_rows_are_never_trained_on_even_in_another_order() -> None:
