@@ -84,7 +84,7 @@ class EvalConfig(EngineConfig):
     limit_mode: Literal["random", "first"] = Field("random", description="how --limit chooses; random is seeded and stable")
     num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev, in the file's order")
     prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
-        None, description="prompt wording; default: the adapter's own where its card names one, else lm-eval"
+        None, description="prompt wording; default: the adapter's own where its card names one, else lm-eval (cot: chat, else qa)"
     )
     output_type: Literal["multiple_choice", "generate_until", "cot"] = Field(
         "multiple_choice", description="letters' log-likelihoods, generated letter (kmmlu_direct), or chain of thought"

@@ -21,6 +21,7 @@ from kmmlu_fast.engine import Engine
 from kmmlu_fast.errors import ConfigError
 from kmmlu_fast.models import Model
 from kmmlu_fast.prompts import letter_tokens, template_digest
+from kmmlu_fast.reasoning import comparison
 from kmmlu_fast.schema import Adapter, Question
 from kmmlu_fast.scoring import DIRECT_MAX_TOKENS, ContinuationChoice, GenerateUntil, Method, MultipleChoice
 from kmmlu_fast.store import Run, RunStore, load_run, note, slug
@@ -67,8 +68,8 @@ def make_plan(config: EvalConfig) -> Plan:
     model = models.resolve_model(config.model, config.revision)
     adapters = models.load_adapters(config.adapter, model, config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := models.base_disagrees(adapter, model))]
-    style = _style(config, adapters)
     tokenizer = models.load_tokenizer(model)
+    style = _style(config, adapters, tokenizer)
     method, asked, candidates, more = _ask(config, style, questions, exemplars, tokenizer)
     template = _template(config, style, tokenizer, method)
     notes += more + _foreign_templates(adapters, template_digest(style, tokenizer))
@@ -80,8 +81,8 @@ def make_plan(config: EvalConfig) -> Plan:
     return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, parts, notes)
 
 
-def _style(config: EvalConfig, adapters: list[Adapter]) -> str:
-    """The style asked for; else the one the adapters were trained with. ConfigError where they disagree."""
+def _style(config: EvalConfig, adapters: list[Adapter], tokenizer: Any) -> str:
+    """The style asked for; else the one the adapters were trained with; else the output type's. ConfigError where adapters disagree."""
     wanted = {adapter.prompt_style for adapter in adapters if adapter.prompt_style}
     if config.prompt_style:
         other = wanted - {config.prompt_style}
@@ -93,7 +94,13 @@ def _style(config: EvalConfig, adapters: list[Adapter]) -> str:
         return config.prompt_style
     if len(wanted) > 1:
         raise ConfigError(f"the adapters were trained with different prompt styles ({', '.join(sorted(wanted))}); evaluate them in separate commands")
-    return wanted.pop() if wanted else "lm-eval"
+    if wanted:
+        return wanted.pop()
+    if config.output_type == "cot":
+        from kmmlu_fast.cot import default_style
+
+        return default_style(tokenizer)
+    return "lm-eval"
 
 
 def _foreign_templates(adapters: list[Adapter], template: str) -> list[str]:
@@ -255,8 +262,9 @@ class _Session:
             note(f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on {moved['probes']} probes")
         elif plan.adapters:
             self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
-        before = dict(engine.stats())
         pending = [item for item in plan.asked if item.question.question_id not in store.answered]
+        direct_sec = self._time_direct(engine, pending, served)
+        before = dict(engine.stats())
         speed = runner.run(engine, pending, plan.method, served, store, name)
         if adapter is None:
             probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
@@ -265,10 +273,22 @@ class _Session:
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
             own = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
-            return {**summarise(frame), **own, "adapter_shift": moved}
+            sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
+            known = None if not pending else len(frame) * sec
+            bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
+            return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
 
         order = [item.question.question_id for item in plan.asked]
         return store.finish(order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters})
+
+    def _time_direct(self, engine: Engine, pending: list[runner.Asked], adapter: Adapter | None) -> float | None:
+        """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
+        if self.plan.config.output_type != "cot":
+            return None
+        from kmmlu_fast.cot import ChainOfThought, time_direct
+
+        assert isinstance(self.plan.method, ChainOfThought)
+        return time_direct(engine, [(item.question, item.token_ids) for item in pending], self.plan.method, adapter)
 
     def _probe_base(self) -> list[list[float]]:
         """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from kmmlu_fast.reasoning import comparison_lines
 from kmmlu_fast.schema import LETTERS
 from kmmlu_fast.store import Run
 from kmmlu_fast.subjects import SUBJECTS, SUPERCATEGORIES, SUPERCATEGORY_KO
+
+_WIDTH = 120  # of a file or a pipe
 
 _KO = {
     "model state": "모델 상태", "micro": "micro(문항 평균)", "95 % interval": "95 % 신뢰구간", "macro": "macro(과목 평균)", "unparsed": "미판독",
@@ -22,7 +26,9 @@ _KO = {
 
 def print_summary(runs: list[Run], lang: str = "en") -> None:
     """Headline, letters and weakest subjects of each run; names the run directories last."""
-    console = Console(width=None)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
 
     def t(text: str) -> str:
         return _KO.get(text, text) if lang == "ko" else text
@@ -41,7 +47,7 @@ def _state(run: Run) -> str:
 
 
 def _headline(runs: list[Run], t: Any, lang: str) -> Table:
-    table = Table(title=f"KMMLU, {runs[0].metrics['num_questions']:,} questions of {len(runs[0].metrics['subjects'])} subjects, accuracy")
+    table = Table(box=SIMPLE, title=f"KMMLU, {runs[0].metrics['num_questions']:,} questions of {len(runs[0].metrics['subjects'])} subjects, accuracy")
     table.add_column(t("model state"))
     for name in ("micro", "95 % interval", "macro"):
         table.add_column(t(name), justify="right")
@@ -65,7 +71,7 @@ def _headline(runs: list[Run], t: Any, lang: str) -> Table:
 
 
 def _letters(runs: list[Run], t: Any) -> Table:
-    table = Table(title=f"{t('letter')}s: a model that favours one fools its accuracy")
+    table = Table(box=SIMPLE, title=f"{t('letter')}s: a model that favours one fools its accuracy")
     table.add_column("")
     for letter in LETTERS:
         table.add_column(letter, justify="right")
@@ -92,6 +98,7 @@ def _print_notes(console: Console, run: Run, t: Any, lang: str) -> None:
         f"{speed['prompt_tokens_per_sec']:,.0f} prompt tokens/s); engine start {engine.get('start_sec', 0)} s; "
         f"prefix cache hit rate {engine.get('prefix_cache_hit_rate', 0):.1%}"
     )
+    lines += [f"{_state(run)}: {line}" for line in comparison_lines(found.get("reasoning") or {})]
     if found.get("adapter_shift"):
         lines.append(f"{_state(run)}: adapter applied, largest shift {found['adapter_shift']['largest_nats']:.4f} nats")
     for line in lines:

@@ -510,6 +510,17 @@ def test_show_gives_every_text() -> None:
     )
 
 
+def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any) -> None:
+    method = build_method("qa", tokenizer)
+    asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
+    engine = Scripted(CANNOT_BE_READ)
+    seconds = cot.time_direct(engine, [(item.question, item.token_ids) for item in asked], method, None)
+    assert seconds is not None and seconds > 0
+    assert [r.stage for r in engine.requests] == ["letters"] * 20
+    assert engine.requests[0].token_ids == tuple(asked[0].token_ids[1])
+    assert cot.time_direct(engine, [], method, None) is None
+
+
 def test_one_method_serves_base_and_adapters(tokenizer: Any) -> None:
     from kmmlu_fast.schema import Adapter
 
