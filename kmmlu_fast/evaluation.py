@@ -50,7 +50,7 @@ class Plan:
     @property
     def probes(self) -> list[list[int]]:
         step = max(1, len(self.asked) // proof.PROBES)
-        return [item.token_ids[0] for item in self.asked[::step][: proof.PROBES]]
+        return [item.lists()[0] for item in self.asked[::step][: proof.PROBES]]
 
 
 def make_plan(config: EvalConfig) -> Plan:
@@ -288,7 +288,7 @@ class _Session:
         from kmmlu_fast.cot import ChainOfThought, time_direct
 
         assert isinstance(self.plan.method, ChainOfThought)
-        return time_direct(engine, [(item.question, item.token_ids) for item in pending], self.plan.method, adapter)
+        return time_direct(engine, [(item.question, item.lists()) for item in pending], self.plan.method, adapter)
 
     def _probe_base(self) -> list[list[float]]:
         """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""

@@ -20,6 +20,7 @@ from typing import Any
 from kmmlu_fast.errors import ConfigError
 from kmmlu_fast.schema import LETTERS, Question
 
+_ENCODE_AT_ONCE = 1024  # texts a call: enough for all cores, few enough for memory
 CHAT_INSTRUCTION = "다음은 객관식 문제입니다. A, B, C, D 중 정답의 알파벳 하나만 답하세요."
 
 
@@ -138,12 +139,26 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
     encoded: list[list[int]] = [[] for _ in prompts]
     for special in (True, False):
         positions = [i for i, prompt in enumerate(prompts) if prompt.add_special_tokens is special]
-        if positions:
-            texts = [prompts[i].text for i in positions]
-            ids = tokenizer(texts, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
-            for position, row in zip(positions, ids, strict=True):
+        for start in range(0, len(positions), _ENCODE_AT_ONCE):
+            some = positions[start : start + _ENCODE_AT_ONCE]
+            for position, row in zip(some, _encode_texts(tokenizer, [prompts[i].text for i in some], special), strict=True):
                 encoded[position] = row
     return encoded
+
+
+def _encode_texts(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
+    def whole(part: list[str]) -> list[list[int]]:
+        found = tokenizer(part, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False)
+        ids: list[list[int]] = found["input_ids"]
+        return ids
+
+    fast = getattr(getattr(tokenizer, "backend_tokenizer", None), "encode_batch_fast", None)
+    if fast is None or len(texts) < 2:
+        return whole(texts)
+    first = whole(texts[:1])  # also switches off what padding and truncation the tokenizer's file may ask for
+    # Ids only: transformers' own call also makes offsets, masks and strings for every token, in half the speed and ten times the memory.
+    rest = [row.ids for row in fast(texts, add_special_tokens=special)]
+    return rest if rest[0] == first[0] else whole(texts)
 
 
 def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,15 +19,20 @@ from kmmlu_fast.prompts import Prompt, encode
 from kmmlu_fast.schema import Adapter, Prediction, Question, Request, Response
 from kmmlu_fast.scoring import Method
 
+_PREPARED_AT_ONCE = 2048  # questions whose token ids exist as Python lists at a time
 _LINE_SEC = 10.0  # a new progress line this often where stderr is not a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with the token ids of its rendered prompts."""
+    """A question with the token ids of its rendered prompts; packed, since five-shot prompts hold 19 million of them."""
 
     question: Question
-    token_ids: list[list[int]]
+    token_ids: list[array[int]]
+
+    def lists(self) -> list[list[int]]:
+        """The token ids as methods take them."""
+        return [ids.tolist() for ids in self.token_ids]
 
 
 class Sink(Protocol):
@@ -38,13 +44,13 @@ class Sink(Protocol):
 def prepare(
     questions: Sequence[Question], exemplars: dict[str, list[Question]], method: Method, tokenizer: Any
 ) -> tuple[list[Asked], list[list[Prompt]]]:
-    """Render and tokenise every prompt, subject by subject, so that prefixes are computed once; one batch for the tokenizer."""
+    """Render and tokenise every prompt, subject by subject, so that prefixes are computed once; in large batches for the tokenizer."""
     rendered = [method.render(question, exemplars[question.subject], tokenizer) for question in questions]
-    flat = encode(tokenizer, [prompt for prompts in rendered for prompt in prompts])
-    asked, start = [], 0
-    for question, prompts in zip(questions, rendered, strict=True):
-        asked.append(Asked(question, flat[start : start + len(prompts)]))
-        start += len(prompts)
+    asked = []
+    for start in range(0, len(questions), _PREPARED_AT_ONCE):
+        some = slice(start, start + _PREPARED_AT_ONCE)
+        ids = iter(encode(tokenizer, [prompt for prompts in rendered[some] for prompt in prompts]))
+        asked += [Asked(q, [array("i", next(ids)) for _ in prompts]) for q, prompts in zip(questions[some], rendered[some], strict=True)]
     return asked, rendered
 
 
@@ -69,7 +75,7 @@ def run(engine: Engine, asked: Sequence[Asked], method: Method, adapter: Adapter
 
     def requests() -> Iterator[Request]:
         for item in asked:
-            first = method.start(item.question, item.token_ids, adapter)
+            first = method.start(item.question, item.lists(), adapter)
             outstanding[item.question.question_id] = len(first)
             responses[item.question.question_id] = []
             yield from first
