@@ -7,7 +7,8 @@ In: a Question, the token ids of its prompts, later Responses. Out: Requests, an
     forced-<i> where sample i reads as nothing: its prompt + its own tokens + ``\\n정답：``, letters' log-probabilities (prefix cached)
 
 So nothing is unparsed by construction; ``forced`` says where. Samples vote, ties go to the letter that ``letters`` found likelier.
-``logprob_A``.. and ``margin`` are those of ``letters`` whatever was answered, and thus comparable between runs and adapters.
+``logprob_A``.. are those that the prediction was read from (of ``letters``, of the one forced sample), and absent where a text was read;
+``margin`` is always that of ``letters``, for it tells where reasoning would have been worth it.
 Knows nothing of files or engines; the wording is data (``instructions.yaml``).
 """
 
@@ -167,20 +168,21 @@ class ChainOfThought:
                 raise ValueError(f"{question.question_id}: neither letters nor reasoning among {sorted(by_stage)}")
             return replace(direct, direct_prediction=direct.prediction, prompt_digest=tokens_digest(letters.request.carry.reason_ids))
         readings: list[Reading] = []
+        logprobs: tuple[float, ...] | None = None
         for i, completion in enumerate(reason.completions):
             reading = self.read(completion, question.options)
             if reading.letter is None:
-                reading = Reading(read_letters(by_stage[f"forced-{i}"].logprobs).letter, FORCED)
+                logprobs = by_stage[f"forced-{i}"].logprobs
+                reading = Reading(read_letters(logprobs).letter, FORCED)
             readings.append(reading)
-        logprobs = letters.logprobs if letters else None
-        letter, share = vote([reading.letter or "" for reading in readings], logprobs)
+        letter, share = vote([reading.letter or "" for reading in readings], letters.logprobs if letters else None)
         rung = min((r.rung or "" for r in readings if r.letter == letter), key=[*LADDER, FORCED].index)
         generated = sum(len(completion.token_ids) for completion in reason.completions)
         forced = sum(reading.rung == FORCED for reading in readings)
         prediction = make_prediction(
             question, letter, rung, reason.request.token_ids,
             forced=rung == FORCED,
-            logprobs=logprobs,
+            logprobs=logprobs if self.num_samples == 1 else None,
             margin=direct.margin if direct else None,
             confidence=share if self.num_samples > 1 else None,
             direct_prediction=direct.prediction if direct else None,

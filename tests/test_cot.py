@@ -160,6 +160,7 @@ def test_a_read_answer_is_not_forced(tokenizer: Any) -> None:
     assert (prediction.prediction, prediction.correct, prediction.read_by, prediction.forced) == ("B", True, "final_line", False)
     assert prediction.texts == ["1을 더하면 하나이다.\n정답: B\n"]
     assert prediction.confidence is None and prediction.sample_predictions is None
+    assert prediction.logprob_A is None and prediction.margin is not None
 
 
 def test_an_option_quoted_instead_of_a_letter_is_read_without_forcing(tokenizer: Any) -> None:
@@ -192,7 +193,7 @@ def test_what_cannot_be_read_is_forced_after_its_own_reasoning(text: str, finish
     )
     assert [tokenizer.decode([i]) for i in forced.candidate_ids] == [" A", " B", " C", " D"]
     assert (prediction.prediction, prediction.read_by, prediction.forced) == ("C", "forced", True)
-    assert (prediction.direct_prediction, prediction.logprob_A, prediction.margin) == ("A", -1.0, 1.0)
+    assert (prediction.direct_prediction, prediction.logprob_A, prediction.margin) == ("A", -3.0, 1.0)
     assert prediction.output_tokens == len(text) + 1 + 1
 
 
