@@ -81,7 +81,7 @@ _DENIED = re.compile(
 )
 _LISTED = re.compile(r"\s?(?:[,/·~&+\-]|와|과|및|또는|혹은|이?나|or\b|and\b)\s?")
 _MARKER = re.compile(
-    r"""(?: (?:정답|해답|(?<![가-힣])답(?:안)?)(?:\s?번호)? | \b(?i:answer) )
+    r"""(?: (?:정\s?답|해답|(?<![가-힣])답(?:안)?)(?:\s?번호)?[\])】>』」]? | \b(?i:answer) )
         \s?(?:은|는|이|으로는|으로|(?i:is))?\s?[:=→-]?>?\s*
         (?:(?:바로|역시|보기|선택지|옵션|번호|위의|최종적으로|결국|option|모두|[A-D①-④1-4,\s]{3,24}\s?중(?:에서)?)\s?)?""",
     re.VERBOSE,
@@ -96,7 +96,7 @@ _NAMED = re.compile(
 _FINAL_LINE = re.compile(r"\W*(?:최종\s?)?정답\s?:\s?[(\[]?\s?([A-D])\s?[)\]]?\s?\.?\W*")
 _ASSERTED = re.compile(r"\s?(?:입니|이다|임(?![가-힣])|이며|이고|이므|예요|이에요|이죠|(?:이|가)\s?[된됩]|에\s?해당|이라고\s?할|[.!]?\s*$)")
 # A bare letter is the conclusion only after such words; after a noun it is part of a name (비타민 C이다).
-_BEFORE_BARE = re.compile(r"(?:^|[,:]|은|는|건|따라서|그러므로|그래서|즉|결국|보기|선택지|옵션|아니라|아니고|중|중에서|결론적으로)\s?$")
+_BEFORE_BARE = re.compile(r"(?:^|[,:∴]|은|는|건|따라서|그러므로|그래서|즉|결국|보기|선택지|옵션|아니라|아니고|중|중에서|결론적으로)\s?$")
 _GAP = re.compile(r"[\s.):,-]{0,4}")
 _PUNCTUATION = " \t.,;:!?\"'“”‘’()[]"
 
