@@ -7,6 +7,8 @@ Knows nothing of runs or statistics: it draws what it is given. Accuracies are 0
 
 from __future__ import annotations
 
+
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,10 @@ def changes(subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], pa
     colour = alt.Color("run:N", scale=alt.Scale(domain=["first", "second"], range=[palette["first"], palette["second"]]), legend=None)
     left = alt.layer(
         alt.Chart(frame).mark_rule(strokeWidth=2, opacity=0.5, color=palette["none"]).encode(
-            y=y, x=alt.X("first:Q", title=t("accuracy_axis"), scale=alt.Scale(zero=False), axis=alt.Axis(format=".0%")), x2="second:Q"
+            y=y, x=alt.X("first:Q", title=t("accuracy_axis"), scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(format=".0%")), x2="second:Q"
         ),
         alt.Chart(both).mark_circle(size=52, opacity=1).encode(y=y, x="accuracy:Q", color=colour, description="tip:N"),
-    ).properties(width=300, height=height)  # fmt: skip
+    ).properties(width=390, height=height)  # fmt: skip
     kind = alt.Color(
         "kind:N", scale=alt.Scale(domain=["up", "down", "none"], range=[palette["up"], palette["down"], palette["none"]]), legend=None
     )
@@ -68,7 +70,7 @@ def changes(subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], pa
         alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color=palette["muted"], strokeDash=[3, 3]).encode(x=alt.X("zero:Q", title=t("change_axis"))),
         alt.Chart(frame).mark_rule(strokeWidth=2).encode(y=bare, x=x, x2="high:Q", color=kind, description="tip:N"),
         alt.Chart(frame).mark_point(filled=True, size=46, opacity=1, shape="diamond").encode(y=bare, x="difference:Q", color=kind, description="tip:N"),
-    ).properties(width=270, height=height)
+    ).properties(width=330, height=height)
     return alt.hconcat(left, right, spacing=18).resolve_scale(color="independent")
 
 
@@ -105,7 +107,7 @@ def weak(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
     ]
     if frame["human"].null_count() < len(frame):
         layers.append(base.mark_point(color=palette["ink"], shape="diamond", size=34).encode(y=y, x="human:Q", description="tip:N"))
-    return alt.layer(*layers).properties(width=380, height={"step": 18})
+    return alt.layer(*layers).properties(width=380, height={"step": 19})
 
 
 def letters(frame: pl.DataFrame, series: list[str], palette: Palette, t: Texts) -> Any:
@@ -195,11 +197,12 @@ def plan(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
     )
 
 
-def to_svg(chart: Any, palette: Palette) -> str:
-    """A chart as SVG text, for the page (PAGE) or for a file (FIGURE)."""
+def to_svg(chart: Any, palette: Palette, prefix: str = "") -> str:
+    """A chart as SVG text, for the page (PAGE) or for a file (FIGURE). ``prefix`` keeps the ids of several charts in a page apart."""
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(_spec(chart, palette), allowed_base_urls=[]))
+    svg = str(vl_convert.vegalite_to_svg(_spec(chart, palette), allowed_base_urls=[]))
+    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg) if prefix else svg
 
 
 def save(chart: Any, folder: Path, name: str) -> list[Path]:
@@ -216,7 +219,7 @@ def save(chart: Any, folder: Path, name: str) -> list[Path]:
 def _spec(chart: Any, palette: Palette) -> dict[str, Any]:
     axis = {
         "labelColor": palette["muted"], "titleColor": palette["muted"], "gridColor": palette["grid"], "domainColor": palette["grid"],
-        "tickColor": palette["grid"], "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "titlePadding": 8,
+        "tickColor": palette["grid"], "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "titlePadding": 8, "labelPadding": 6,
     }  # fmt: skip
     configured = chart.configure(font=FONT, background=palette["paper"]).configure_view(stroke=None).configure_axis(**axis)
     return dict(configured.to_dict(validate=False))

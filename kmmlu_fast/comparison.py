@@ -69,6 +69,10 @@ def compare_pair(first: LoadedRun, second: LoadedRun, settings: Settings) -> Com
             "evaluate both under one protocol, or give --different-prompts"
         )
     joined, dropped = _join(first, second, settings.intersection)
+    if not prompts and not any(dropped) and (texts := _same_ids_other_texts(first, second)):
+        if not settings.different_prompts:
+            raise RunError(f"{first.name} and {second.name} have the same question ids and keys but other texts or exemplars ({texts}): evaluate both over one dataset")
+        prompts = [texts]
     counts = paired.subject_counts(joined)
     draws = paired.replicates(counts, settings.seed, settings.replicates)
     micro = paired.micro_difference(counts, draws)
@@ -96,6 +100,11 @@ def prompt_differences(first: LoadedRun, second: LoadedRun) -> list[str]:
     """Known facts of the protocol in which two runs differ, as "name first -> second"."""
     one, other = first.protocol, second.protocol
     return [f"{name} {one[name]} -> {other[name]}" for name in one if name in other and one[name] != other[name]]
+
+
+def _same_ids_other_texts(first: LoadedRun, second: LoadedRun) -> str | None:
+    one, other = first.facts.get("dataset_digest"), second.facts.get("dataset_digest")
+    return f"dataset_digest {one} -> {other}" if one and other and one != other else None
 
 
 def _join(first: LoadedRun, second: LoadedRun, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:

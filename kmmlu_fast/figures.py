@@ -19,13 +19,16 @@ from kmmlu_fast import charts
 from kmmlu_fast.analysis import wilson
 from kmmlu_fast.charts import Palette
 from kmmlu_fast.comparison import Comparison, letter_habit_of
+from kmmlu_fast.errors import DataError
 from kmmlu_fast.importers import LoadedRun
 from kmmlu_fast.language import Texts, percent, subject_name, supercategory_name
 from kmmlu_fast.schema import LETTERS
+from kmmlu_fast.store import slug
 
 MOST_RUNS = 5  # in one chart; the table shows them all
-WEAKEST = 15
+WEAKEST = 26
 BINS = 10
+SPREAD = 1.2  # costs closer than this are no trade-off to chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +43,22 @@ class Figure:
     size: str = ""
 
 
-def figures(runs: list[LoadedRun], pair: Comparison | None, rows: list[dict[str, Any]], questions: pl.DataFrame | None, t: Texts, lang: str) -> list[Figure]:
+def figures(
+    runs: list[LoadedRun], pair: Comparison | None, rows: list[dict[str, Any]], questions: pl.DataFrame | None, plan: Path | None, t: Texts, lang: str
+) -> list[Figure]:
     """All charts that the data allows, in the report's order. ``pair`` is the comparison in focus, ``runs[0]`` the base."""
     shown = _shown(runs, pair)
     answered = [run for run in shown if run.predictions is not None]
     candidates = [
         _changes(pair, t, lang),
         _groups(shown, t, lang),
-        _letters(answered, t),
         _weak(shown[-1], questions, t, lang),
+        _letters(answered, t),
         _calibration(answered, t),
         _cost(rows, t, "tokens"),
         _cost(rows, t, "seconds"),
         *[_training(run, t) for run in shown],
-        *[_plan(run, t, lang) for run in shown],
+        _plan(plan, t, lang),
     ]
     return [figure for figure in candidates if figure is not None]
 
@@ -139,7 +144,7 @@ def _weak(run: LoadedRun, questions: pl.DataFrame | None, t: Texts, lang: str) -
     legend = [(t("constant_legend"), "|down")] if run.predictions is not None else []
     if frame["human"].null_count() < len(frame):
         legend.append((t("human_legend"), "key"))
-    return Figure("weak", t("weak_title", name=run.name), t("weak_note"), lambda palette: charts.weak(frame, palette, t), tuple(legend))
+    return Figure("weak", t("weak_title", name=run.name), t("weak_note"), lambda palette: charts.weak(frame, palette, t), tuple(legend), "tall")
 
 
 def _calibration(runs: list[LoadedRun], t: Texts) -> Figure | None:
@@ -178,7 +183,7 @@ def _cost(rows: list[dict[str, Any]], t: Texts, what: str) -> Figure | None:
         return (row["prompt_tokens"] + row["output_tokens"]) / row["questions"] if row["prompt_tokens"] else None
 
     known = [{**row, "cost": cost_of(row)} for row in rows if cost_of(row)]
-    if len(known) < 2:
+    if len(known) < 2 or max(row["cost"] for row in known) < SPREAD * min(row["cost"] for row in known):
         return None
     frame = pl.DataFrame([
         {"run": row["name"], "cost": float(row["cost"]), "accuracy": row["micro"], "low": row["low"], "high": row["high"],
@@ -213,8 +218,21 @@ def _training(run: LoadedRun, t: Texts) -> Figure | None:
         return None
     frame = pl.DataFrame(rows)
     legend = ((t("train_line"), "0"), (t("validation_line"), "1"))
-    return Figure(f"training-{run.name}", t("training_title", name=run.name), t("training_note"), lambda palette: charts.training(frame, palette, t), legend)
+    return Figure(f"training-{slug(run.name)}", t("training_title", name=run.name), t("training_note"), lambda palette: charts.training(frame, palette, t), legend)
 
 
-def _plan(run: LoadedRun, t: Texts, lang: str) -> Figure | None:
-    return None
+def _plan(path: Path | None, t: Texts, lang: str) -> Figure | None:
+    """The sampling plan that ``kmmlu_fast.sample`` wrote (``*.plan.parquet``): questions drawn a subject, weak ones marked."""
+    if path is None:
+        return None
+    try:
+        plan = pl.read_parquet(path).select("subject", "drawn", "weak").filter(pl.col("drawn") > 0)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"--plan {path}: is no sampling plan ({str(error).splitlines()[0]}); give the .plan.parquet that kmmlu_fast.sample wrote") from error
+    rows = [
+        {"label": subject_name(subject, lang), "count": drawn, "part": "weak" if weak else "uniform", "tip": f"{subject_name(subject, lang)}: {drawn}"}
+        for subject, drawn, weak in plan.iter_rows()
+    ]
+    frame = pl.DataFrame(rows, schema={"label": pl.String, "count": pl.Int64, "part": pl.String, "tip": pl.String})
+    legend = ((t("plan_weak"), "1"), (t("plan_uniform"), "none"))
+    return None if frame.is_empty() else Figure("plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend)

@@ -89,7 +89,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "forced": ("forced", "강제 응답"),
     "supercategory": ("supercategory", "대분류"), "subject": ("subject", "과목"), "questions": ("questions", "문항"), "correct": ("correct", "정답 수"),
     "holm": ("p (Holm)", "p (Holm)"), "bh": ("p (BH)", "p (BH)"), "mde": ("detectable", "검출 가능"),
-    "tokens": ("tokens a question", "문항당 토큰"), "seconds": ("seconds", "초"), "all_runs": ("All runs", "전체 실행"),
+    "tokens": ("tokens / question", "문항당 토큰"), "seconds": ("seconds", "초"), "all_runs": ("All runs", "전체 실행"),
     "most_changed": ("Subjects that changed most", "가장 많이 변한 과목"), "all_subjects": ("All subjects", "전체 과목"),
     "letters_title": ("Letters", "글자"), "against": ("against {name}", "{name} 대비"), "letter_prior": ("letter prior", "글자 편향"),
     "significant_note": ("b, c: only the first / only the second right.  * significant after Holm's correction.  detectable: smallest true change seen with 80 % power.", "b, c: 기준만 / 비교만 정답.  * Holm 보정 후 유의.  검출 가능: 검정력 80 %로 볼 수 있는 최소 변화."),

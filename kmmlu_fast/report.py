@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import gc
 import hashlib
 import sys
 from dataclasses import replace
@@ -40,6 +41,7 @@ class ReportConfig(PairsConfig):
     output: Path | None = Field(None, description="the HTML file; default: report.html in the run directory (one run), else here")
     export: list[str] = Field([], description="csv, json, xlsx, lm-eval (comma-separated): written beside the HTML file")
     figures: Path | None = Field(None, description="directory for the charts as PNG and SVG")
+    plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
     show: list[str] = Field([], description="print these questions (such as Accounting/test/17) instead of writing a report")
 
     @field_validator("export")
@@ -56,15 +58,21 @@ def compare_with_base(runs: list[LoadedRun], settings: Settings, t: Texts) -> tu
         settings = replace(settings, replicates=2_000)
     settings = replace(settings, different_prompts=True)
     pairs, refused = [], []
-    for other in runs[1:]:
-        try:
-            pairs.append(compare_pair(runs[0], other, settings))
-        except RunError as error:
-            refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
+    gc.freeze()  # statsmodels' Holm calls gc.collect(): 0.1 s each time with this many objects alive, most of a 25-run report
+    try:
+        for other in runs[1:]:
+            try:
+                pairs.append(compare_pair(runs[0], other, settings))
+            except RunError as error:
+                refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
+    finally:
+        gc.unfreeze()
     return pairs, refused
 
 
-def render(runs: list[LoadedRun], questions: pl.DataFrame | None, settings: Settings, lang: str, figure_folder: Path | None = None) -> str:
+def render(
+    runs: list[LoadedRun], questions: pl.DataFrame | None, settings: Settings, lang: str, figure_folder: Path | None = None, plan: Path | None = None
+) -> str:
     """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written there as well."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -74,7 +82,7 @@ def render(runs: list[LoadedRun], questions: pl.DataFrame | None, settings: Sett
     focus = pairs[0] if pairs else None
     rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
-    drawn = figures.figures(runs, focus, rows, questions, t, lang)
+    drawn = figures.figures(runs, focus, rows, questions, plan, t, lang)
     if figure_folder is not None:
         for figure in drawn:
             charts.save(figure.draw(charts.FIGURE), figure_folder, figure.id)
@@ -112,7 +120,7 @@ def _chart(figure: figures.Figure) -> dict[str, Any]:
         {"name": name, "colour": charts.PAGE[key.lstrip("|")] if not key.isdigit() else colours[int(key)], "tick": key.startswith("|")}
         for name, key in figure.legend
     ]
-    svg = charts.to_svg(figure.draw(charts.PAGE), charts.PAGE)
+    svg = charts.to_svg(figure.draw(charts.PAGE), charts.PAGE, figure.id)
     return {"id": f"chart-{figure.id}", "title": figure.title, "note": figure.note, "size": figure.size, "legend": legend, "svg": Markup(svg)}
 
 
@@ -137,11 +145,13 @@ def _data(
     return Markup(packed)
 
 
-def write_report(runs: list[LoadedRun], path: Path, questions: pl.DataFrame | None, settings: Settings, lang: str, figure_folder: Path | None = None) -> int:
+def write_report(
+    runs: list[LoadedRun], path: Path, questions: pl.DataFrame | None, settings: Settings, lang: str, figure_folder: Path | None = None, plan: Path | None = None
+) -> int:
     """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.store import write_bytes_atomically
 
-    page = render(runs, questions, settings, lang, figure_folder).encode()
+    page = render(runs, questions, settings, lang, figure_folder, plan).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)
     return len(page)
@@ -161,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         path = config.output or (only or Path()) / "report.html"
         if path.suffix != ".html":
             raise ConfigError(f"--output {path}: give a file name that ends in .html")
-        size = write_report(runs, path, questions, settings, config.lang, config.figures)
+        size = write_report(runs, path, questions, settings, config.lang, config.figures, config.plan)
         print(f"{path}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if config.export:
             from kmmlu_fast.export import export

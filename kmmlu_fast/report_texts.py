@@ -9,7 +9,7 @@ REPORT_TEXTS: dict[str, tuple[str, str]] = {
     "title": ("KMMLU report: {names}", "KMMLU 보고서: {names}"),
     "sections": ("Sections", "목차"), "theme": ("Light or dark", "밝게 / 어둡게"), "summary": ("Summary", "요약"), "charts": ("Charts", "차트"),
     "matrix": ("Subjects by run", "과목별 × 실행별"), "explorer": ("Questions", "문항"), "facts": ("Run facts", "실행 정보"), "method": ("How to read this", "읽는 법"),
-    "base": ("base", "기준"), "against_base": ("difference to base, pp", "기준 대비, pp"), "show_table": ("Show all {count} subjects", "{count}개 과목 모두 보기"),
+    "base": ("base", "기준"), "against_base": ("Δ base, pp", "기준 대비, pp"), "show_table": ("Show all {count} subjects", "{count}개 과목 모두 보기"),
     "other_verdicts": ("Verdicts of {count} more comparisons with the base", "기준과 비교한 나머지 {count}건의 판정"),
     "eyebrow_pair": ("{n} questions · {subjects} subjects · {split} · question by question", "{n}문항 · {subjects}과목 · {split} · 문항별 비교"),
     "eyebrow_one": ("{n} questions · {subjects} subjects · {split}", "{n}문항 · {subjects}과목 · {split}"),
@@ -34,7 +34,7 @@ REPORT_TEXTS: dict[str, tuple[str, str]] = {
         "Best micro accuracy first; bars with 95 % intervals. Differences that are significant (McNemar mid-p < 0.05, one test a run) are coloured.",
         "micro 정확도순. 막대와 95 % 신뢰구간. 유의한 차이(McNemar mid-p < 0.05, 실행마다 검정 1회)만 색으로 표시합니다.",
     ),
-    "matrix_note": ("Accuracy in %, weakest subjects of the base first; the darker, the higher.", "정확도(%), 기준 실행의 약한 과목부터. 진할수록 높습니다."),
+    "matrix_note": ("Accuracy in %, weakest subjects of the base first; the stronger the colour, the higher.", "정확도(%), 기준 실행의 약한 과목부터. 진할수록 높습니다."),
     "subjects_note": (
         "Every subject of {first} → {second}: McNemar mid-p, corrected for {count} tests by Holm and by Benjamini-Hochberg; “detectable” is the smallest true change "
         "that this many questions show with 80 % power. Click a heading to sort.",

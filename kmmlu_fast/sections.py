@@ -125,9 +125,10 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
 
 
 def matrix(runs: list[LoadedRun], lang: str) -> Row | None:
-    """Subjects x runs, for three runs or more; the base's weakest subjects first."""
+    """Subjects x runs, for three runs or more; the base first, then by accuracy; the base's weakest subjects first."""
     if len(runs) < 3:
         return None
+    runs = [runs[0], *sorted(runs[1:], key=lambda run: -run.scores["correct"].sum() / run.scores["total"].sum())]
     tables = [{name: correct / total for name, correct, total in run.scores.select("subject", "correct", "total").iter_rows()} for run in runs]
     names = subject_order({name for table in tables for name in table})
     names.sort(key=lambda name: tables[0].get(name, 2.0))

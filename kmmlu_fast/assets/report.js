@@ -11,7 +11,7 @@ byId("theme").addEventListener("click", () => {
 
 const tip = byId("tip");
 document.addEventListener("pointermove", (event) => {
-  const mark = event.target.closest?.(".chart [role=graphics-symbol][aria-label]");
+  const mark = event.target.closest?.(".chart [role=graphics-symbol][aria-label]:not([aria-roledescription=axis])");
   tip.hidden = !mark;
   if (!mark) return;
   tip.textContent = mark.getAttribute("aria-label");
