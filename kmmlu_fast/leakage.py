@@ -27,6 +27,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -223,31 +224,33 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str] | None) -> int:
     config = parse(LeakageConfig, argv, prog="python -m kmmlu_fast.leakage")
     target = datasets.load_frame(config.dataset, config.split, revision=config.dataset_revision)
-    found, total = [], 0
+    found = [pl.DataFrame(schema=PAIR_SCHEMA)]
     for path in config.train_file:
         records = sft.read_records(path)
-        pairs = check_rows(records, target)
-        found.append(pairs)
-        _print(f"{path}: {len(records)} rows", "rows", pairs, target, config)
+        found.append(check_rows(records, target))
+        _print(f"{path}: {len(records)} rows", found[-1], target, config)
     if not config.train_file:
-        train = datasets.load_frame(config.dataset, "train", revision=config.dataset_revision)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train = datasets.load_frame(config.dataset, "train", revision=config.dataset_revision)
+        for item in caught:
+            print(f"warning: {item.message}", file=sys.stderr)
         found.append(overlap(train, target))
-        _print(f"{config.dataset} train: {len(train)} rows", "rows", found[0], target, config)
+        _print(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
     together = pl.concat(found)
-    total = len(together)
     if config.output:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
         write_ids(config.output, together)
         print(f"overlapping ids written to {config.output}")
-    return 1 if total and config.train_file else 0
+    return 1 if len(together) and config.train_file else 0
 
 
-def _print(head: str, noun: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
-    print(f"{head}; {pairs['train_id'].n_unique()} {noun} overlap {pairs['test_id'].n_unique()} of {len(target)} {config.split} questions")
+def _print(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
+    print(f"{head}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of {len(target)} {config.split} questions")
     for kind, number in counts(pairs).items():
         print(f"  {kind}: {number} pairs")
-        for train_id, test_id, similarity in (
-            pairs.filter(pl.col("kind") == kind).head(config.show).select("train_id", "test_id", "similarity").iter_rows()
-        ):
+        shown = pairs.filter(pl.col("kind") == kind).head(config.show)
+        for train_id, test_id, similarity in shown.select("train_id", "test_id", "similarity").iter_rows():
             print(f"    {train_id} ~ {test_id} ({similarity:.2f})")
 
 

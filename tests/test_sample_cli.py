@@ -97,7 +97,7 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path: P
 def test_a_train_run_is_excluded_from_the_pool_and_gives_no_warning_of_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = run_directory(tmp_path / "run")
     out = tmp_path / "sft.jsonl"
-    code, printed, err = call(capsys, "--from", run, "--dataset", "sample", "--size", 40, "--out", out)
+    code, _, err = call(capsys, "--from", run, "--dataset", "sample", "--size", 40, "--out", out)
     assert code == 0 and "optimistic" not in err
     held_out = set(pl.read_parquet(run / "predictions.parquet")["question_id"])
     assert not held_out & {row.question.question_id for row in sft.read_rows(out)}

@@ -54,7 +54,8 @@ def test_alpaca_fields_golden(tmp_path: Path):
     text = path.read_text(encoding="utf-8")
     assert "옳은 것은?" in text and "\\u" not in text and text.endswith("}\n")
     assert json.loads(text) == {
-        "instruction": "다음 객관식 문제를 읽고 A, B, C, D 중 정답을 고르시오.", "input": "옳은 것은?\nA. 가\nB. 나\nC. 다\nD. 라", "output": "D", "answer": "D",
+        "instruction": "다음 객관식 문제를 읽고 A, B, C, D 중 정답을 고르시오.",
+        "input": "옳은 것은?\nA. 가\nB. 나\nC. 다\nD. 라", "output": "D", "answer": "D",
         "subject": "Law", "source_id": "Law/train/0", "strategy": "strategic", "option_order": "ABCD", "repeat": 0, "rationale": "none",
     }  # fmt: skip
 
