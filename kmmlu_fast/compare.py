@@ -99,7 +99,7 @@ def load_runs(config: PairsConfig, at_least: int) -> tuple[list[LoadedRun], pl.D
     if len(runs) < at_least:
         raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
     if config.base is not None:
-        chosen = [run for run in runs if config.base in (run.name, run.source)]
+        chosen = [run for run in runs if config.base in (run.name, run.source, run.config.get("name"))]
         if not chosen:
             raise ConfigError(f"--base {config.base!r} is none of the runs {', '.join(run.name for run in runs)}")
         runs = [chosen[0], *[run for run in runs if run is not chosen[0]]]

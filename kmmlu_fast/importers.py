@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,34 @@ class LoadedRun:
 
 
 def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test") -> list[LoadedRun]:
-    """Every argument's runs, with distinct names. ``key``: the dataset's frame (question_id, answer), where given."""
+    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given."""
     runs = [run for argument in arguments for run in load(argument, key, split)]
-    names: dict[str, int] = {}
-    distinct = []
+    return [replace(run, name=name) for run, name in zip(runs, short_names(runs), strict=True)]
+
+
+def short_names(runs: list[LoadedRun]) -> list[str]:
+    """Run directories' names without the fingerprint and without what all of them share; the full names where that is not enough."""
+    made = [run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-") for run in runs if run.kind == "run"]
+    start, end = _shared(made), _shared([words[::-1] for words in made])
+    names = []
     for run in runs:
-        names[run.name] = names.get(run.name, 0) + 1
-        name = run.name if names[run.name] == 1 else f"{run.name} ({names[run.name]})"
-        distinct.append(LoadedRun(name, *(getattr(run, f) for f in list(LoadedRun.__dataclass_fields__)[1:])))
-    return distinct
+        if run.kind == "run":
+            words = run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-")
+            names.append("-".join(words[start : len(words) - end] if len(made) > 1 and start + end < min(map(len, made)) else words))
+        else:
+            names.append(run.name)
+    if len(set(names)) < len(names):
+        names = [run.name for run in runs]
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        names[place] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+    return names
+
+
+def _shared(names: list[list[str]]) -> int:
+    """How many leading words all names share."""
+    return next((place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0))
 
 
 def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") -> list[LoadedRun]:

@@ -124,3 +124,11 @@ def test_lm_eval_results_of_other_benchmarks_are_refused(tmp_path: Path) -> None
     (tmp_path / "results_x.json").write_text(json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "kmmlu_hard_law": {"acc,none": 0.1}}}), encoding="utf-8")
     with pytest.raises(DataError, match="no kmmlu_<subject> task"):
         load(str(tmp_path))
+
+
+def test_names_lose_what_all_runs_share(tmp_path: Path) -> None:
+    names = ("demo-base-sample-test-mc-ffffffffffff", "demo-lora-r16-sample-test-mc-ffffffffffff")
+    folders = [str(run_directory(tmp_path / name, name, predictions(1))) for name in names]
+    assert [run.name for run in load_all(folders)] == ["base", "lora-r16"]
+    assert [run.name for run in load_all(folders[:1])] == ["demo-base-sample-test-mc"]
+    assert [run.name for run in load_all([folders[0], folders[0]])] == [names[0], f"{names[0]} (2)"]
