@@ -3,7 +3,7 @@
 #   bash scripts/test.sh [pytest arguments]    with arguments: only those tests, no lint
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh cpu demo dev
+bash scripts/setup.sh cpu demo dev bench
 
 # The report is tested in a real browser; without one those tests skip with a reason.
 if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
