@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from kmmlu_fast.config import EngineConfig
 from kmmlu_fast.engine import Engine
-from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine, has_gpu
 from kmmlu_fast.models import Model
 from kmmlu_fast.schema import Adapter
 
 
-def settings_for(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None) -> EngineSettings:
+def settings_for(
+    config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None
+) -> EngineSettings:
     """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the tokenizer stays the base model's."""
+    batched_tokens: int | None = config.max_num_batched_tokens
+    extra: tuple[tuple[str, Any], ...] = ()
+    if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
+        batched_tokens, extra = whole_prompts(batched_tokens, max_model_len)
     return EngineSettings(
         model=path or model.path,
         revision=None if path else model.revision,
@@ -28,12 +35,22 @@ def settings_for(config: EngineConfig, model: Model, adapters: Sequence[Adapter]
         tensor_parallel_size=config.tensor_parallel_size,
         data_parallel_size=config.data_parallel_size,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_num_batched_tokens=batched_tokens,
         load_format=config.load_format,
         seed=config.seed,
         max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
         num_adapters=len(adapters),
+        extra=extra,
     )
+
+
+def whole_prompts(batched_tokens: int | None, max_model_len: int) -> tuple[int, tuple[tuple[str, Any], ...]]:
+    """Tokens a step, and the vLLM arguments, with which no prompt is prefilled in pieces.
+
+    vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``: ``gen.set_offset``), which torch's generators
+    on CPU cannot do: seeded sampling would stop with "CPU Generator does not use offset".
+    """
+    return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
 
 
 def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None) -> Engine:

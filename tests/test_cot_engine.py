@@ -9,8 +9,11 @@ import engine_cases
 import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 
+from kmmlu_fast.config import EvalConfig
 from kmmlu_fast.cot import ChainOfThought, build_method
-from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engine_vllm import VllmEngine
+from kmmlu_fast.engines import settings_for
+from kmmlu_fast.models import resolve_model
 from kmmlu_fast.runner import prepare, run
 from kmmlu_fast.schema import Prediction, Question
 
@@ -20,7 +23,9 @@ pytestmark = pytest.mark.engine
 def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) -> None:
     os.environ.update(engine_cases.ENVIRONMENT)
     tokenizer = make_tiny_tokenizer()
-    engine = VllmEngine(EngineSettings(str(make_tiny_model(tmp_path / "model")), dtype="float32", max_model_len=3072, max_num_seqs=8))
+    config = EvalConfig(dtype="float32", max_num_seqs=8, temperature=1.0)  # prompts of 1,500 tokens would be prefilled in pieces on a CPU
+    model = resolve_model(str(make_tiny_model(tmp_path / "model")))
+    engine = VllmEngine(settings_for(config, model, [], max_model_len=2304))
     questions = [
         Question(f"Math/test/{i}", "Math", "STEM", "test", i, f"{i}에 1을 더하면?", ("영", "하나", "둘", "셋"), "B") for i in range(8)
     ]
