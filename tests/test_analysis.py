@@ -141,6 +141,14 @@ def test_negations_are_found(text: str):
     assert analysis.with_features(row).collect()["negation"].item() is True
 
 
+@pytest.mark.parametrize(
+    "text", ["않은 일을 모두 마친 뒤 다음 날 아침에 가장 먼저 적어야 하는 장부로 옳은 것은?", "최대 간격은? (단, 외벽은 아닌 경우)"]
+)
+def test_a_negation_beside_the_asking_is_none(text: str):
+    row = questions().head(1).with_columns(question=pl.lit(text))
+    assert analysis.with_features(row).collect()["negation"].item() is False
+
+
 def test_error_profile_adds_up():
     table = analysis.error_profile(predictions(ROWS), questions())
     assert table.group_by("feature").agg(pl.col("total").sum())["total"].unique().to_list() == [10]
