@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -111,7 +112,7 @@ def _workers_find_this_file() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def two_replicas() -> Iterator[RayEngine]:
     engine = RayEngine(FakeEngine, 2, block_requests=8, blocks_in_flight=2)
     yield engine
@@ -156,13 +157,9 @@ def test_leaving_the_stream_leaves_the_engine_usable(two_replicas: RayEngine) ->
     ("opener", "says"), [(FailingEngine, "lower --max-num-seqs"), (refuse, "cannot be served"), (int, "a replica failed")]
 )
 def test_a_replicas_error_arrives_as_one_line(opener: Callable[[], Any], says: str) -> None:
-    with pytest.raises(EngineError, match=says) as caught:
-        engine = RayEngine(opener)
+    with pytest.raises(EngineError, match=says) as caught, contextlib.closing(RayEngine(opener)) as engine:
         list(engine.generate(letters(3)))
     assert "\n" not in str(caught.value)
-    import ray
-
-    ray.shutdown()
 
 
 @pytest.mark.engine
