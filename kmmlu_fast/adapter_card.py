@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.errors import AdapterError
-from kmmlu_fast.memory_plan import GIB
+from kmmlu_fast.memory_plan import GIB, MemoryPlan
 from kmmlu_fast.models import ADAPTER_CARD as CARD
+from kmmlu_fast.models import Model
 from kmmlu_fast.schema import LETTERS
+from kmmlu_fast.sft import SftRow
 from kmmlu_fast.store import write_bytes_atomically, write_json_atomically
+from kmmlu_fast.train_config import TrainConfig
+from kmmlu_fast.train_data import TrainSet, letter_counts
+from kmmlu_fast.trainer import TrainResult
 
 PLOT = "loss.svg"
 LOG = "train_log.jsonl"
@@ -40,6 +45,47 @@ def versions() -> dict[str, str]:
 def fingerprint(parts: dict[str, Any]) -> str:
     """sha256 (16 hex digits) of what decides the result: base, data, settings, template, versions."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def build_card(
+    config: TrainConfig, model: Model, rows: list[SftRow], data: TrainSet, leaks: dict[str, Any], identity: dict[str, Any],
+    plan: MemoryPlan, result: TrainResult,
+) -> dict[str, Any]:  # fmt: skip
+    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``."""
+    measured = {name: value for name, value in result.to_json().items() if name not in ("warnings", "peak_bytes", "loaded_bytes")}
+    return {
+        "format": 1,
+        "base_model": {
+            "name": model.name,
+            "path": model.path,
+            "revision": None if Path(model.path).is_dir() else model.revision,
+            "digest": model.digest,
+        },
+        "prompt_style": config.prompt_style,
+        "template_digest": identity["template_digest"],
+        "output_type": "cot" if any(row.response for row in rows) else "multiple_choice",
+        "num_fewshot": 0,
+        "fingerprint": fingerprint(identity),
+        "data": {
+            "file": config.data.name,
+            "digest": identity["data_digest"],
+            "rows_trained": len(rows),
+            "rows_held_out": len(data.held_out),
+            "answers": letter_counts([data.rows[i] for i in data.order]),
+            "too_long": data.too_long,
+            "leakage": leaks,
+        },
+        "hyperparameters": config.deciding(),
+        "metrics": {"held_out_rows": len(data.held_out), **measured},
+        "memory": {
+            "planned_bytes": plan.total_bytes,
+            "peak_bytes": result.peak_bytes,
+            "loaded_bytes": result.loaded_bytes,
+            "plan": plan.to_json(),
+        },
+        "warnings": result.warnings,
+        "versions": identity["versions"],
+    }
 
 
 def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
@@ -66,7 +112,10 @@ def model_card(card: dict[str, Any]) -> str:
     warnings = "".join(f"- **Warning:** {warning}\n" for warning in card["warnings"]) or "- No warnings.\n"
     rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
     libraries = "".join(f"| {name} | {version} |\n" for name, version in card["versions"].items())
-    leaks = data["leakage"]
+    leaks, too_long = data["leakage"], data["too_long"]
+    allowed = " and trained on all the same (--allow-leakage)" if leaks["rows_flagged"] else ""
+    speed = round(metrics["tokens_per_sec"])
+    share = metrics["trainable_parameters"] / metrics["total_parameters"]
     return f"""---
 base_model: {base["name"]}
 library_name: peft
@@ -90,15 +139,17 @@ These rows only steer training: they are too few for a claim. Compare base and a
 ![loss]({PLOT})
 
 ## Data
-{data["rows_trained"]} rows from `{data["file"]}` (sha256 `{data["digest"][:16]}`), {data["rows_held_out"]} more held out; answers {_shares(data["answers"])}.
-Rows over {data["too_long"]["max_seq_length"]} tokens: {data["too_long"]["rows_too_long"]} ({data["too_long"]["policy"]}).
-Leakage check against {leaks["against"]}: {leaks["rows_flagged"]} rows flagged{" and trained on all the same (--allow-leakage)" if leaks["rows_flagged"] else ""}.
-The licence of the training data applies to the data, not to these weights; KMMLU itself is CC-BY-ND-4.0. The base model's licence applies to the adapter.
+- {data["rows_trained"]} rows from `{data["file"]}` (sha256 `{data["digest"][:16]}`), {data["rows_held_out"]} more held out
+- answers as trained: {_shares(data["answers"])}
+- rows over {too_long["max_seq_length"]} tokens: {too_long["rows_too_long"]} ({too_long["policy"]})
+- leakage check against {leaks["against"]}: {leaks["rows_flagged"]} rows flagged{allowed}
+- the data's licence is the data's; KMMLU is CC-BY-ND-4.0. The base model's licence applies to the adapter.
 
 ## Training
-{metrics["steps"]} optimiser steps, {metrics["tokens"]:,} tokens in {metrics["train_sec"]:.0f} s ({metrics["tokens_per_sec"]:.0f} tokens/s) on {metrics["device"]}.
-{metrics["trainable_parameters"]:,} of {metrics["total_parameters"]:,} parameters trained ({metrics["trainable_parameters"] / metrics["total_parameters"]:.2%}).
-Peak memory {memory["peak_bytes"] / GIB:.2f} GiB, planned {memory["planned_bytes"] / GIB:.2f} GiB. Base in {"4 bit (nf4)" if metrics["four_bit"] else "16 bit"}, computed in {metrics["dtype"]}.
+- {metrics["steps"]} optimiser steps, {metrics["tokens"]:,} tokens in {metrics["train_sec"]:.0f} s on {metrics["device"]} ({speed} tokens/s)
+- {metrics["trainable_parameters"]:,} of {metrics["total_parameters"]:,} parameters trained ({share:.2%})
+- peak memory {memory["peak_bytes"] / GIB:.2f} GiB, planned {memory["planned_bytes"] / GIB:.2f} GiB
+- base in {"4 bit (nf4)" if metrics["four_bit"] else "16 bit"}, computed in {metrics["dtype"]}
 
 | setting | value |
 |---|---|

@@ -135,12 +135,12 @@ def estimate(shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: 
     unpacked = 2 * shape.largest_linear * _HALF_BYTES if four_bit else 0
     # "unsloth" checkpointing: a layer's input a layer, on the host on GPU machines (two staging buffers stay), in place on CPU.
     inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * _HALF_BYTES
-    layer = tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
+    layer: float = tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
     if cpu:
         layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
     fixed = weights + shape.lora * (_LORA_BYTES + _ADAM_BYTES["32bit" if cpu else "8bit"]) + unpacked
     if cpu:
-        logits = _CPU_CE_ROWS * shape.vocabulary * 3 * 4
+        logits: float = _CPU_CE_ROWS * shape.vocabulary * 3 * 4
     else:
         logits = _cross_entropy_bytes(tokens * shape.vocabulary * _LOGIT_BYTES, max(available_bytes - fixed, 0) / 2)
     return {

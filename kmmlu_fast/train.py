@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast import config as configuration
 from kmmlu_fast import leakage, sft, train_data
-from kmmlu_fast.adapter_card import CARD, LOG, fingerprint, versions, write_adapter
+from kmmlu_fast.adapter_card import LOG, build_card, versions, write_adapter
 from kmmlu_fast.errors import TrainError, run_main
+from kmmlu_fast.models import ADAPTER_CARD as CARD
 from kmmlu_fast.sft import SftRow
 from kmmlu_fast.store import read_json, write_json_atomically
 from kmmlu_fast.train_config import TrainConfig
-from kmmlu_fast.train_data import Encoded
+from kmmlu_fast.train_data import Encoded, TrainSet
 from kmmlu_fast.train_monitor import read_log, say
 
 STATE = "training.json"  # what is being trained here, written before the first step: --resume must agree with it
@@ -42,10 +44,10 @@ def _run(config: TrainConfig) -> int:
     trainer.quiet_libraries()
     model = models.resolve_model(config.model, config.revision)
     tokenizer = models.load_tokenizer(model)
-    encoded, order, held_out, too_long = _encode(config, rows, held_rows, tokenizer)
+    data = _encode(config, rows, held_rows, tokenizer)
     shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
-    longest = max(len(row.input_ids) for row in encoded)
+    longest = max(len(row.input_ids) for row in data.rows)
     micro_batch = _planned_micro_batch(config) or config.micro_batch
     plan = memory_plan.plan(
         shape, longest, config.effective_batch, available_bytes,
@@ -59,30 +61,8 @@ def _run(config: TrainConfig) -> int:
         "template_digest": prompts.template_digest(config.prompt_style, tokenizer), "versions": versions(),
     }  # fmt: skip
     _claim(config, identity, plan.micro_batch)
-    result = trainer.train(
-        config, model.path, model.revision, tokenizer, encoded, order, held_out,
-        train_data.letter_ids(held_rows, tokenizer, config.prompt_style) if held_rows else [], plan, config.output_dir / "checkpoints",
-    )  # fmt: skip
-    local = Path(model.path).is_dir()
-    card: dict[str, Any] = {
-        "format": 1,
-        "base_model": {"name": model.name, "path": model.path, "revision": None if local else model.revision, "digest": model.digest},
-        "prompt_style": config.prompt_style,
-        "template_digest": identity["template_digest"],
-        "output_type": "multiple_choice",
-        "num_fewshot": 0,
-        "fingerprint": fingerprint(identity),
-        "data": {
-            "file": config.data.name, "digest": identity["data_digest"], "rows": len(rows) + (0 if config.held_out_data else len(held_rows)),
-            "rows_trained": len(rows), "rows_held_out": len(held_rows), "answers": train_data.letter_counts([encoded[i] for i in order]),
-            "too_long": too_long, "leakage": leaks,
-        },
-        "hyperparameters": config.deciding(),
-        "metrics": {"held_out_rows": len(held_rows), **{k: v for k, v in result.to_json().items() if k not in ("warnings", "peak_bytes", "loaded_bytes")}},
-        "memory": {"planned_bytes": plan.total_bytes, "peak_bytes": result.peak_bytes, "loaded_bytes": result.loaded_bytes, "plan": plan.to_json()},
-        "warnings": result.warnings,
-        "versions": identity["versions"],
-    }  # fmt: skip
+    result = trainer.train(config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints")
+    card = build_card(config, model, rows, data, leaks, identity, plan, result)
     write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
     if not config.keep_checkpoints:
         shutil.rmtree(config.output_dir / "checkpoints")
@@ -117,7 +97,9 @@ def _read(config: TrainConfig) -> tuple[list[SftRow], list[SftRow]]:
         known = {row.question.question_id for row in rows}
         shared = [row.question.question_id for row in held if row.question.question_id in known]
         if shared:
-            raise TrainError(f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data as well, such as {shared[0]}; leave them out of one")
+            raise TrainError(
+                f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data too, such as {shared[0]}; take them out"
+            )
         return rows, held
     train, held = train_data.split_held_out(rows, config.held_out, config.seed)
     if config.held_out and not held:
@@ -133,7 +115,7 @@ def _check_leakage(config: TrainConfig) -> dict[str, Any]:
     if flagged and not config.allow_leakage:
         kinds = ", ".join(f"{kind} {count}" for kind, count in leakage.counts(pairs).items())
         raise TrainError(
-            f"--data {config.data}: {len(flagged)} rows overlap {against} ({kinds}; first: {flagged[0]}): an evaluation on it would measure memory. "
+            f"--data {config.data}: {len(flagged)} rows overlap {against} ({kinds}; first: {flagged[0]}): evaluation would measure memory. "
             f"Draw the rows by python -m kmmlu_fast.sample, or give --allow-leakage, which the adapter's card records"
         )
     if flagged:
@@ -141,15 +123,16 @@ def _check_leakage(config: TrainConfig) -> dict[str, Any]:
     return {"against": against, "rows_flagged": len(flagged), "allowed": bool(flagged), "kinds": leakage.counts(pairs)}
 
 
-def _encode(
-    config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow], tokenizer: Any
-) -> tuple[list[Encoded], list[int], list[Encoded], dict[str, Any]]:
-    """Rows of all epochs as tokens, their order, the held-out rows, and what was too long."""
+def _encode(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow], tokenizer: Any) -> TrainSet:
+    """Rows as tokens, the order of all epochs, what was too long, and the held-out rows."""
     one_epoch = train_data.encode_rows(rows, tokenizer, config.prompt_style)
     fitting, too_long = train_data.fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
     if too_long["rows_too_long"]:
         done = "cut at the beginning" if config.too_long == "truncate" else "left out"
-        say(f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: {', '.join(too_long['question_ids'][:5])}")
+        say(
+            f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: "
+            + ", ".join(too_long["question_ids"][:5])
+        )
     if not fitting:
         raise TrainError(f"--data {config.data}: no row is within --max-seq-length {config.max_seq_length}; raise it")
     count = len(fitting)
@@ -161,10 +144,21 @@ def _encode(
         kept = {row.question_id for row in fitting}
         fitting, order = _turned([row for row in rows if row.question.question_id in kept], order, config, tokenizer)
     train_data.check_trainable(fitting)
-    held_out, _ = train_data.fit_length(
-        train_data.encode_rows(held_rows, tokenizer, config.prompt_style), config.max_seq_length, "drop", tokenizer.bos_token_id
-    )
-    return fitting, order, held_out, too_long
+    return TrainSet(fitting, order, *_encode_held_out(config, held_rows, tokenizer), too_long)
+
+
+def _encode_held_out(config: TrainConfig, rows: list[SftRow], tokenizer: Any) -> tuple[list[Encoded], list[Encoded], list[list[int]]]:
+    """The held-out rows as they would be trained on, the same answered by the letter alone, and the letters' tokens."""
+    if not rows:
+        return [], [], []
+    letters = [replace(row, response=None) for row in rows]
+    encoded = [
+        train_data.fit_length(train_data.encode_rows(some, tokenizer, config.prompt_style), config.max_seq_length, "drop", None)[0]
+        for some in ([rows] if rows == letters else [rows, letters])
+    ]
+    if not encoded[0]:
+        raise TrainError(f"no held-out row is within --max-seq-length {config.max_seq_length}; raise it")
+    return encoded[0], encoded[-1], train_data.letter_ids(letters, tokenizer, config.prompt_style)
 
 
 def _turned(rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any) -> tuple[list[Encoded], list[int]]:
@@ -203,11 +197,17 @@ def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
     for part, here in identity.items():
         there = found.get(part)
         if isinstance(here, dict) and isinstance(there, dict):
-            differing += [f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)" for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+            differing += [
+                f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
+                for key in sorted({*here, *there})
+                if here.get(key) != there.get(key)
+            ]
         elif here != there:
             differing.append(f"{part} ({there!r} there, {here!r} here)")
     if differing:
-        raise TrainError(f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or another --output-dir")
+        raise TrainError(
+            f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or another --output-dir"
+        )
 
 
 def _digest(path: Path) -> str:
@@ -224,7 +224,8 @@ def _report(config: TrainConfig, card: dict[str, Any]) -> None:
     for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
         if held:
             shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())
-            print(f"held-out {name}: loss {held['loss']:.4f}  accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}  predicted {shares}")
+            accuracies = f"accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}"
+            print(f"held-out {name}: loss {held['loss']:.4f}  {accuracies}  predicted {shares}")
     for warning in card["warnings"]:
         print(f"warning: {warning}")
 

@@ -16,7 +16,18 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 # What may differ between a run and its --resume: it changes where and how loudly, not what is computed (files count by their digest).
 _FREE = frozenset(
-    {"data", "held_out_data", "output_dir", "resume", "report_to", "max_memory_gib", "keep_checkpoints", "allow_leakage", "dataset", "dataset_revision"}
+    {
+        "data",
+        "held_out_data",
+        "output_dir",
+        "resume",
+        "report_to",
+        "max_memory_gib",
+        "keep_checkpoints",
+        "allow_leakage",
+        "dataset",
+        "dataset_revision",
+    }
 )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kmmlu_fast import prompts
+from kmmlu_fast import cot, prompts
 from kmmlu_fast.errors import TrainError
 from kmmlu_fast.schema import LETTERS
 from kmmlu_fast.sft import SftRow, reorder
@@ -36,6 +36,18 @@ class Encoded:
     @property
     def labels(self) -> list[int]:
         return [MASKED] * self.prompt_tokens + list(self.input_ids[self.prompt_tokens :])
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSet:
+    """Everything that is trained and measured on, as token ids."""
+
+    rows: list[Encoded]
+    order: list[int]  # indices into ``rows``, batch after batch, all epochs on end
+    held_out: list[Encoded] = field(default_factory=list)  # as they would be trained on: for the loss
+    asked: list[Encoded] = field(default_factory=list)  # the same questions answered by the letter alone: for the letters
+    letter_ids: list[list[int]] = field(default_factory=list)  # each letter's tokens after a prompt, A-D
+    too_long: dict[str, Any] = field(default_factory=dict)  # what ``fit_length`` says
 
 
 def rotate(row: SftRow, target: str) -> SftRow:
@@ -87,12 +99,19 @@ def balanced_letters(order: list[int], batch: int, seed: int) -> list[str]:
 
 
 def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]:
-    """Rows as token ids. The response is the style's delimiter and the letter (or the row's text), then end-of-text.
+    """Rows as token ids. The response is the style's delimiter and the letter, then end-of-text; the prompt is multiple_choice's.
 
+    A row with a rationale is asked as evaluation asks with ``--output-type cot``, and answers with its text.
     Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would change the prompt's
     own last tokens, the response is tokenised alone: evaluation sends the prompt's ids as they are.
     """
-    rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
+    reasoning = cot.build_method(style, tokenizer) if any(row.response for row in rows) else None
+    rendered = [
+        reasoning.reasoning_prompt(row.question, [], tokenizer)
+        if reasoning and row.response
+        else prompts.render(row.question, [], style, tokenizer)
+        for row in rows
+    ]
     responses = [prompts.answer_delimiter(style) + (row.response or row.question.answer) for row in rows]
     contexts = prompts.encode(tokenizer, rendered)
     wholes = prompts.encode(tokenizer, [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)])
@@ -155,7 +174,9 @@ def check_trainable(rows: Iterable[Encoded]) -> None:
     masked = [row.question_id for row in rows if row.prompt_tokens >= len(row.input_ids)]
     if masked:
         names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
-        raise TrainError(f"{len(masked)} rows have every token masked, so no response to learn: {names}; see --max-seq-length and the data file")
+        raise TrainError(
+            f"{len(masked)} rows have every token masked, so no response to learn: {names}; see --max-seq-length and the data file"
+        )
 
 
 def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, seed: int) -> list[int]:

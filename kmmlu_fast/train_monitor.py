@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -132,21 +131,22 @@ class Monitor:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise TrainError(
                 f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged and was stopped; "
-                f"lower --learning-rate, check the data, or --resume from the last checkpoint with other data order (--seed) in a new directory"
+                "lower --learning-rate, or look for broken rows in the data, and train into a new directory"
             )
         training_sec = max(time.monotonic() - self._started_sec - self._measuring_sec, 1e-9)
         done = step - self._first_step
         tokens = sum(self._tokens_by_step[self._first_step : step])
+        eta_sec = training_sec / max(done, 1) * (self._total_steps - step)
         record = {
             "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)), "grad_norm": grad_norm,
             "tokens": sum(self._tokens_by_step[:step]), "tokens_per_sec": tokens / training_sec, "training_sec": training_sec,
-            "eta_sec": training_sec / max(done, 1) * (self._total_steps - step),
+            "eta_sec": eta_sec,
         }  # fmt: skip
         append_json(self._log_path, record)
         if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
             say(
                 f"step {step}/{self._total_steps}  loss {loss:.4f}  lr {record['learning_rate']:.2e}  "
-                f"{record['tokens_per_sec']:.0f} tokens/s  ETA {_clock(record['eta_sec'])}"
+                f"{tokens / training_sec:.0f} tokens/s  ETA {_clock(eta_sec)}"
             )
 
     def warnings(self) -> list[str]:
@@ -202,7 +202,7 @@ def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
     kept = [record for record in read_log(path) if record["step"] <= step]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
     return kept
 
 

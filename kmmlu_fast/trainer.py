@@ -1,6 +1,6 @@
 """QLoRA by Unsloth and TRL: one straight line, the same on a GPU and on a CPU.
 
-In: encoded rows, the held-out rows, the model's path, settings, a memory plan. Out: the trained adapter in ``work_dir`` (PEFT's files)
+In: a ``TrainSet`` of token ids, the model's path, settings, a memory plan. Out: the trained adapter in ``work_dir`` (PEFT's files)
 and a ``TrainResult`` with what was measured. Knows nothing of wording, leakage or cards.
 
 Unsloth is imported first and only here, in the training process: importing it patches transformers, TRL and PEFT.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ from typing import Any
 from kmmlu_fast import memory_plan
 from kmmlu_fast.errors import ModelError, TrainError
 from kmmlu_fast.memory_plan import MemoryPlan
-from kmmlu_fast.schema import LETTERS
 from kmmlu_fast.store import write_json_atomically
 from kmmlu_fast.train_config import TrainConfig
-from kmmlu_fast.train_data import MASKED, Encoded
-from kmmlu_fast.train_monitor import HeldOut, Monitor, say, summarise
+from kmmlu_fast.train_data import MASKED, Encoded, TrainSet
+from kmmlu_fast.train_measure import measure
+from kmmlu_fast.train_monitor import HeldOut, Monitor, say
 
 COMPLETE = "complete.json"  # in a checkpoint: written last, so a checkpoint without it was cut by a kill
-_MEASURED_TOKENS = 16_384  # padded tokens of held-out rows in one forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,10 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, model_path: str, revision: str | None, tokenizer: Any, rows: list[Encoded], order: list[int],
-    held_out: list[Encoded], letter_ids: list[list[int]], plan: MemoryPlan, work_dir: Path,
-) -> TrainResult:  # fmt: skip
-    """Train, measure, keep the best; the adapter ends in ``work_dir/adapter``. ``order`` indexes ``rows``, all epochs on end."""
+    config: TrainConfig, model_path: str, revision: str | None, tokenizer: Any, data: TrainSet, plan: MemoryPlan, work_dir: Path
+) -> TrainResult:
+    """Train, measure, keep the best; the adapter ends in ``work_dir/adapter``, the log in ``train_log.jsonl`` beside ``work_dir``."""
+    rows, order = data.rows, data.order
     start_sec = time.monotonic()
     model = load_model(config, model_path, revision)
     from datasets import Dataset
@@ -115,7 +113,7 @@ def train(
     monitor = Monitor(
         work_dir.parent / "train_log.jsonl", total_steps, tokens_by_step, config.keep, config.measure_every or every_tenth,
         config.early_stopping,
-        measure=(lambda step: measure(model, held_out, letter_ids, step, half)) if held_out else None,
+        measure=(lambda step: measure(model, data.held_out, data.asked, data.letter_ids, step, half)) if data.held_out else None,
         save_best=lambda held: _save_best(model, work_dir, held),
     )  # fmt: skip
     try:
@@ -123,7 +121,9 @@ def train(
     except (ImportError, RuntimeError) as error:
         if not config.report_to:
             raise
-        raise TrainError(f"--report-to {','.join(config.report_to)}: {str(error).splitlines()[0]}; install the tracker, or leave it out") from error
+        raise TrainError(
+            f"--report-to {','.join(config.report_to)}: {str(error).splitlines()[0]}; install the tracker, or leave it out"
+        ) from error
     _keep_adapter_in_float32(model)
     trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
     trainer.add_callback(_callback(monitor, work_dir))
@@ -143,11 +143,14 @@ def train(
     train_sec = time.monotonic() - train_start_sec
     steps, first = trainer.state.global_step, int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
     if steps != total_steps and not monitor.stopped_early:
-        raise TrainError(f"{steps} optimiser steps were made, {total_steps} planned; the adapter was not kept. Start again in a new directory")
+        raise TrainError(
+            f"{steps} optimiser steps were made, {total_steps} planned; the adapter was not kept. Start again in a new directory"
+        )
     kept = _keep_adapter(model, work_dir, monitor, config.keep)
     tokens = sum(tokens_by_step[:steps])
     return TrainResult(
-        steps=steps, planned_steps=total_steps, resumed_from=first, rows_seen=min(steps * config.effective_batch, len(order)), tokens=tokens,
+        steps=steps, planned_steps=total_steps, resumed_from=first,
+        rows_seen=min(steps * config.effective_batch, len(order)), tokens=tokens,
         final_loss=next((float(e["loss"]) for e in reversed(trainer.state.log_history) if "loss" in e), math.nan),
         train_sec=train_sec, load_sec=train_start_sec - start_sec, tokens_per_sec=sum(tokens_by_step[first:steps]) / max(train_sec, 1e-9),
         peak_bytes=memory_plan.peak_bytes(device.type == "cpu"), loaded_bytes=loaded_bytes, trainable_parameters=trainable,
@@ -175,46 +178,6 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
         bias="none", use_gradient_checkpointing="unsloth", random_state=config.seed, use_rslora=config.use_rslora,
         **({"use_dora": True} if config.use_dora else {}),
     )  # fmt: skip
-
-
-def measure(model: Any, rows: list[Encoded], letter_ids: list[list[int]], step: int, half: str | None = None) -> HeldOut:
-    """Loss and predicted letters on rows, read as evaluation reads them: the best of four letters after the prompt.
-
-    Rows are padded on the right, and a causal model's logits do not depend on what follows: no mask is needed, and only the
-    positions that are read go through ``lm_head``. The loss is the mean over response tokens, as in training.
-    """
-    import torch
-
-    base = model.get_base_model()
-    head = base.get_output_embeddings()
-    softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
-    device = next(model.parameters()).device
-    common = _common_prefix(letter_ids)
-    choice = [ids[common] for ids in letter_ids]
-    was_training = model.training
-    model.eval()
-    answers: list[str] = []
-    predictions: list[str] = []
-    loss_sum, loss_tokens = 0.0, 0
-    try:
-        with torch.no_grad(), torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
-            for batch in _by_length(rows):
-                longest = max(len(row.input_ids) for row in batch)
-                ids = torch.tensor([[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device)
-                hidden = getattr(base, base.base_model_prefix)(input_ids=ids, use_cache=False)[0]
-                for row, states in zip(batch, hidden, strict=True):
-                    # the states before each response token; the letter is told at the first token that differs among the four
-                    logits = head(states[row.prompt_tokens - 1 : len(row.input_ids) - 1].to(head.weight.dtype)).float()
-                    if softcap:
-                        logits = softcap * torch.tanh(logits / softcap)
-                    targets = torch.tensor(row.input_ids[row.prompt_tokens :], device=device)
-                    loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-                    loss_tokens += len(targets)
-                    answers.append(row.answer)
-                    predictions.append(LETTERS[int(logits[common, choice].argmax())])
-    finally:
-        model.train(was_training)
-    return summarise(step, loss_sum / loss_tokens, answers, predictions)
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
@@ -276,30 +239,7 @@ def _same_bytes(trainer: Any, rows: list[Encoded], order: list[int]) -> None:
         size = len(row.input_ids)
         ids, labels = batch["input_ids"][position].tolist(), batch["labels"][position].tolist()
         if tuple(ids[:size]) != row.input_ids or labels[:size] != row.labels or any(label != MASKED for label in labels[size:]):
-            raise TrainError(
-                f"row {row.question_id}: the tokens that TRL would train on are not the ones that were encoded; use the pinned TRL and Unsloth"
-            )
-
-
-def _by_length(rows: list[Encoded]) -> Iterator[list[Encoded]]:
-    batch: list[Encoded] = []
-    for row in sorted(rows, key=lambda r: len(r.input_ids)):
-        if batch and (len(batch) + 1) * len(row.input_ids) > _MEASURED_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _common_prefix(letter_ids: list[list[int]]) -> int:
-    """How many first tokens the four letters share; 0 where each is one token."""
-    common = 0
-    while len({tuple(ids[: common + 1]) for ids in letter_ids}) == 1 and all(len(ids) > common for ids in letter_ids):
-        common += 1
-    if any(len(ids) <= common for ids in letter_ids) or len({ids[common] for ids in letter_ids}) < len(letter_ids):
-        raise TrainError(f"the tokenizer does not tell the letters apart by one token ({letter_ids}); use --held-out 0 --keep last")
-    return common
+            raise TrainError(f"row {row.question_id}: TRL would train on other tokens than were encoded; use the pinned TRL and Unsloth")
 
 
 def _parameters(model: Any) -> tuple[int, int]:

@@ -38,7 +38,9 @@ def test_peft_counts_the_same_on_the_meta_device(shape: ModelShape) -> None:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = get_peft_model(AutoModelForCausalLM.from_config(ax_light()), LoraConfig(r=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM"))
+        model = get_peft_model(
+            AutoModelForCausalLM.from_config(ax_light()), LoraConfig(r=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+        )
     assert tuple(model.get_nb_trainable_parameters()) == (shape.lora, shape.total)
 
 

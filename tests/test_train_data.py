@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from kmmlu_fast import prompts, train_data
+from kmmlu_fast import cot, prompts, train_data
 from kmmlu_fast.errors import TrainError
 from kmmlu_fast.schema import LETTERS, Question
 from kmmlu_fast.scoring import GenerateUntil, MultipleChoice
@@ -19,7 +19,12 @@ from kmmlu_fast.train_data import MASKED, Encoded
 def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:
     options = ("바람", "구름", "호수", "등대")
     return [
-        SftRow(Question(f"Law/train/{i}", "Law", "HUMSS", "train", i, f"  {i}번 문항은? " + "긴 " * (i % 7), options, answers[i % len(answers)]), "uniform")
+        SftRow(
+            Question(
+                f"Law/train/{i}", "Law", "HUMSS", "train", i, f"  {i}번 문항은? " + "긴 " * (i % 7), options, answers[i % len(answers)]
+            ),
+            "uniform",
+        )
         for i in range(count)
     ]
 
@@ -49,6 +54,10 @@ def test_a_rationale_is_trained_on_as_it_stands() -> None:
     row = replace(make_rows(1)[0], response="바람이 먼저다.\n정답: A")
     encoded = train_data.encode_rows([row], tokenizer, "lm-eval")[0]
     assert tokenizer.decode([i for i in encoded.labels if i != MASKED]) == " 바람이 먼저다.\n정답: A<|eos|>"
+    method = cot.build_method("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
+    asked = prompts.encode(tokenizer, method.render(row.question, [], tokenizer))
+    reason = next(request for request in method.start(row.question, asked, None) if request.stage == "reason")
+    assert encoded.input_ids[: encoded.prompt_tokens] == reason.token_ids
 
 
 @pytest.mark.parametrize("target", LETTERS)
@@ -99,7 +108,16 @@ def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:
     assert report == {"policy": "truncate", "max_seq_length": 8, "rows_too_long": 1, "question_ids": ["Law/train/0"]}
     assert kept[0].input_ids == (1, 104, 105, 106, 107, 108, 7, 7) and kept[0].prompt_tokens == 6 and kept[0].cut_tokens == 4
     assert kept[1] == encoded_row(4)
-    assert train_data.fit_length([encoded_row(10, bos=None)], 8, "truncate", bos_id=None)[0][0].input_ids == (104, 105, 106, 107, 108, 109, 7, 7)
+    assert train_data.fit_length([encoded_row(10, bos=None)], 8, "truncate", bos_id=None)[0][0].input_ids == (
+        104,
+        105,
+        106,
+        107,
+        108,
+        109,
+        7,
+        7,
+    )
     assert len(train_data.fit_length([encoded_row(10), encoded_row(4)], 8, "drop", bos_id=1)[0]) == 1
     with pytest.raises(TrainError, match=r"Law/train/0 has 12 tokens, more than --max-seq-length 8"):
         train_data.fit_length([encoded_row(10)], 8, "refuse", bos_id=1)

@@ -25,7 +25,32 @@ from kmmlu_fast.train_monitor import read_log
 
 pytestmark = pytest.mark.engine
 
-WORDS = "사과 바다 구름 연필 호수 나무 기차 시계 모래 우산 등대 거울 종이 단추 열쇠 바람 의자 지도 접시 촛불 다리 그물 나팔 빗자루".split()
+WORDS = [
+    "사과",
+    "바다",
+    "구름",
+    "연필",
+    "호수",
+    "나무",
+    "기차",
+    "시계",
+    "모래",
+    "우산",
+    "등대",
+    "거울",
+    "종이",
+    "단추",
+    "열쇠",
+    "바람",
+    "의자",
+    "지도",
+    "접시",
+    "촛불",
+    "다리",
+    "그물",
+    "나팔",
+    "빗자루",
+]
 STEPS = 90  # 24 rows x 30 epochs in batches of 8
 ENVIRONMENT = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2"}
 
@@ -48,11 +73,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(work: Path, output: str, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "kmmlu_fast.train", "--data", str(work / "sft.jsonl"), "--model", str(work / "model"), "--output-dir", str(work / output),
-        "--dataset", "sample", "--prompt-style", "qa", "--learning-rate", "1e-2", "--num-train-epochs", "30", "--effective-batch", "8",
-        "--micro-batch", "4", "--held-out", "0", "--keep", "last", "--save-every", "10", *more,
-    ]  # fmt: skip
+    files = ["--data", str(work / "sft.jsonl"), "--model", str(work / "model"), "--output-dir", str(work / output), "--dataset", "sample"]
+    schedule = ["--learning-rate", "1e-2", "--num-train-epochs", "30", "--effective-batch", "8", "--micro-batch", "4", "--save-every", "10"]
+    unmeasured = ["--held-out", "0", "--keep", "last"]
+    return [sys.executable, "-m", "kmmlu_fast.train", *files, "--prompt-style", "qa", *schedule, *unmeasured, *more]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -104,7 +128,9 @@ def test_it_is_never_overwritten_and_a_second_resume_does_nothing(work: Path, tr
 
 def test_kill_minus_nine_and_resume(work: Path, trained: Path) -> None:
     folder = work / "killed"
-    process = subprocess.Popen(command(work, "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True)
+    process = subprocess.Popen(
+        command(work, "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + 300
         while len(losses(folder)) < 33 and time.monotonic() < deadline and process.poll() is None:
@@ -134,12 +160,13 @@ def test_plain_peft_and_unsloth_load_it_and_a_diverging_run_stops(work: Path, tr
 import json, sys
 from pathlib import Path
 from unsloth import FastLanguageModel
-from kmmlu_fast import sft, train_data, trainer
+from kmmlu_fast import sft, train_data
+from kmmlu_fast.train_measure import measure
 work = Path(sys.argv[1])
 def accuracy(model, tokenizer):
     rows = sft.read_rows(work / "sft.jsonl")
     encoded = train_data.encode_rows(rows, tokenizer, "qa")
-    return trainer.measure(model, encoded, train_data.letter_ids(rows, tokenizer, "qa"), 0).accuracy
+    return measure(model, encoded, encoded, train_data.letter_ids(rows, tokenizer, "qa"), 0).accuracy
 model, tokenizer = FastLanguageModel.from_pretrained(str(work / "lora"), max_seq_length=512, load_in_4bit=True)
 found = {"unsloth": accuracy(model, tokenizer)}
 from peft import AutoPeftModelForCausalLM
