@@ -6,14 +6,19 @@ Knows nothing of how either was made. No question texts, ids only: the source's 
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-LICENCES = {"sample": "CC0-1.0 (packaged sample, invented questions)"}
-KMMLU_LICENCE = "CC-BY-ND-4.0 (KMMLU, HAERAE-HUB): internal use with attribution; do not publish this file, as it is an edited selection"
+from kmmlu_fast.config import DEFAULT_DATASET
+
+HUB_LICENCES = {
+    "sample": "CC0-1.0 (packaged sample, invented questions)",
+    DEFAULT_DATASET: "cc-by-nd-4.0 (KMMLU, HAERAE-HUB)",
+}
 _COLUMNS = ("subject", "total", "errors", "accuracy", "weak", "weight", "target", "quota", "supply", "drawn", "shortfall", "received")
 
 
@@ -25,6 +30,18 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}" if name == "target" else f"{value:.4f}"
     return str(value) if value or name not in ("shortfall", "received") else ""
+
+
+def licence(dataset: str) -> str:
+    """The source's licence, as its dataset card says; that nothing is known where it does not."""
+    card = Path(dataset).expanduser() / "README.md"
+    if dataset in HUB_LICENCES:
+        found = HUB_LICENCES[dataset]
+    elif card.is_file() and (stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))):
+        found = f"{stated[1]}, as the dataset's README says"
+    else:
+        return "not stated by the dataset; find it out before this file is shared"
+    return found + ("; internal use with attribution: this edited selection must not be published" if "-nd" in found.lower() else "")
 
 
 def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
@@ -86,7 +103,7 @@ def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
         f"- rows: {facts['rows']} ({facts['questions']} distinct questions, {facts['repeats']} repeats under another option order)",
         "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy, option_order, repeat, rationale",
         f"- dataset: {facts['dataset']}, train split" + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
-        f"- licence of the source: {LICENCES.get(facts['dataset'], KMMLU_LICENCE)}",
+        f"- licence of the source: {licence(facts['dataset'])}",
         f"- strategy: {facts['strategy']}" + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
         f"- seed: {facts['seed']}",
         f"- weakness read from: {source}",

@@ -64,7 +64,7 @@ class LeakageConfig(Config):
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample'")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     split: str = Field("test", description="split that must not be trained on: test or dev")
-    output: Path | None = Field(None, description="write the overlapping question ids here (JSON)")
+    output: Path | None = Field(None, description="write the split's overlapping question ids here (JSON), for compare --overlap")
     show: int = Field(10, ge=0, description="pairs to list a kind")
 
 
@@ -159,9 +159,18 @@ def _names_test(source_id: Any) -> bool:
     return found is not None and found[1] in SUBJECTS
 
 
+def guarded(dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:
+    """What must not be trained on: the split, and dev, whose questions are the few-shot exemplars."""
+    frame = datasets.load_frame(dataset, split, revision=revision)
+    try:
+        return pl.concat([frame, datasets.load_frame(dataset, "dev", revision=revision)]) if split != "dev" else frame
+    except DataError:  # a dataset without dev has no exemplars to guard
+        return frame
+
+
 def check_file(path: Path, dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:
-    """Pairs of a JSONL or JSON training file that overlap a dataset's split; empty = clean. DataError for unreadable files."""
-    return check_rows(sft.read_records(path), datasets.load_frame(dataset, split, revision=revision))
+    """Pairs of a JSONL or JSON training file that overlap a dataset's split or dev; empty = clean. DataError for unreadable files."""
+    return check_rows(sft.read_records(path), guarded(dataset, split, revision))
 
 
 def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
@@ -170,7 +179,7 @@ def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
     Kept in the user's cache (ids only) by the digest of both sides: all of KMMLU takes some 15 s, once.
     """
     train = datasets.load_frame(dataset, "train", revision=revision)
-    target = pl.concat([datasets.load_frame(dataset, split, revision=revision) for split in ("test", "dev")])
+    target = guarded(dataset, "test", revision)
     digests = [datasets.digest(datasets.to_questions(frame)) for frame in (train, target)]
     path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
     if not path.exists():
@@ -183,9 +192,12 @@ def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
 
 def overlap_ids(dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None) -> frozenset[str]:
     """Question ids of ``split`` (test or dev) that overlap the dataset's train split, or ``train_file``: what "clean test" leaves out."""
-    if train_file is not None:
-        return frozenset(check_file(train_file, dataset, split, revision)["test_id"])
-    return frozenset(train_overlap(dataset, revision).filter(pl.col("test_id").str.contains(f"/{split}/", literal=True))["test_id"])
+    pairs = train_overlap(dataset, revision) if train_file is None else check_file(train_file, dataset, split, revision)
+    return frozenset(_of_split(pairs, split)["test_id"])
+
+
+def _of_split(pairs: pl.DataFrame, split: str) -> pl.DataFrame:
+    return pairs.filter(pl.col("test_id").str.contains(f"/{split}/", literal=True))
 
 
 def write_ids(path: Path, pairs: pl.DataFrame) -> None:
@@ -223,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     config = parse(LeakageConfig, argv, prog="python -m kmmlu_fast.leakage")
-    target = datasets.load_frame(config.dataset, config.split, revision=config.dataset_revision)
+    target = guarded(config.dataset, config.split, config.dataset_revision)
     found = [pl.DataFrame(schema=PAIR_SCHEMA)]
     for path in config.train_file:
         records = sft.read_records(path)
@@ -240,13 +252,14 @@ def _main(argv: list[str] | None) -> int:
     together = pl.concat(found)
     if config.output:
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_ids(config.output, together)
+        write_ids(config.output, _of_split(together, config.split))
         print(f"overlapping ids written to {config.output}")
     return 1 if len(together) and config.train_file else 0
 
 
 def _print(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
-    print(f"{head}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of {len(target)} {config.split} questions")
+    kinds = " and ".join(sorted({"dev", config.split}, reverse=True))
+    print(f"{head}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of {len(target)} {kinds} questions")
     for kind, number in counts(pairs).items():
         print(f"  {kind}: {number} pairs")
         shown = pairs.filter(pl.col("kind") == kind).head(config.show)

@@ -106,6 +106,12 @@ class Pool:
     conflicting: list[str]
     excluded: int
 
+    @property
+    def dropped(self) -> pl.DataFrame:
+        """Every row that the guard left out and why: ``kind``, and the test or dev question it overlaps (null for repeats)."""
+        rows = [(i, None, kind, None) for kind, ids in (("repeated", self.repeated), ("conflicting", self.conflicting)) for i in ids]
+        return pl.concat([self.overlapping, pl.DataFrame(rows, schema=leakage.PAIR_SCHEMA, orient="row")])
+
 
 def main(argv: list[str] | None = None) -> int:
     return run_main(lambda: _main(argv))
@@ -128,7 +134,7 @@ def _main(argv: list[str] | None) -> int:
         rows, rationales = add_rationales(rows, config)
     sft.write_rows(config.out, rows)
     plan.write_parquet(config.out.with_suffix(".plan.parquet"))
-    pool.overlapping.write_parquet(config.out.with_suffix(".dropped.parquet"))
+    pool.dropped.write_parquet(config.out.with_suffix(".dropped.parquet"))
     facts = describe(config, source, pool, plan, rows, rationales)
     write_card(config.out.with_suffix(".md"), facts, plan)
     plan_table(plan, facts)
@@ -178,7 +184,13 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
         warnings.simplefilter("always")
         pairs = leakage.train_overlap(config.dataset, config.dataset_revision)
         frame = datasets.load_frame(config.dataset, "train", subjects, config.dataset_revision)
-    for text in dict.fromkeys(str(item.message) for item in caught):
+    notes = [str(item.message) for item in caught]
+    answered = source.run.config.get("config", {}).get("dataset") if source.run is not None else None
+    if source.split == "train" and answered not in (None, config.dataset):
+        notes.append(
+            f"the run was over --dataset {answered}, the rows come from {config.dataset}: its questions can only be excluded if the two are one"
+        )
+    for text in dict.fromkeys(notes):
         source.warnings.append(text)
         print(f"warning: {text}", file=sys.stderr)
     size = len(frame)

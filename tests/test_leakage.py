@@ -222,6 +222,29 @@ def test_command_exits_1_lists_and_writes_ids(tmp_path: Path, monkeypatch: pytes
     assert leakage.main([str(path), "--dataset", str(root)]) == 0
 
 
+def test_dev_exemplars_are_guarded_and_stay_off_the_clean_test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    one_subject(monkeypatch)
+    monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
+    dev = invented(5, "dev")
+    root = write_dataset(tmp_path / "kmmlu", test=invented(30), dev=dev, train=invented(10, "train"))
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(records("alpaca", dev)[2], ensure_ascii=False), encoding="utf-8")
+    assert "Accounting/dev/2" in leakage.check_file(path, str(root))["test_id"]
+    assert not any("/dev/" in i for i in leakage.overlap_ids(str(root), train_file=path))
+
+
+def test_repeated_rows_and_contradicting_keys():
+    schema = ["question_id", "question", *LETTERS, "answer"]
+    rows = [
+        ("a", "물음 하나", "가", "나", "다", "라", "A"),
+        ("b", "물음 하나 ", "라", "다", "나", "가", "D"),  # the same, reordered, same right option
+        ("c", "물음 둘", "가", "나", "다", "라", "A"),
+        ("d", "물음 둘", "가", "나", "다", "라", "B"),  # another key
+        ("e", "물음 셋", "가", "나", "다", "라", "B"),
+    ]
+    assert leakage.repeated_rows(pl.DataFrame(rows, schema=schema, orient="row")) == (["b"], ["c", "d"])
+
+
 def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     one_subject(monkeypatch)
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))

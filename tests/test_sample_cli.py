@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kmmlu_fast import dataset, leakage, sample, sft
+from kmmlu_fast import data_card, dataset, leakage, sample, sft
 from kmmlu_fast.schema import LETTERS, PREDICTION_SCHEMA
 from kmmlu_fast.subjects import SUBJECTS
 
@@ -112,6 +112,13 @@ def test_a_test_run_is_allowed_with_a_warning_in_the_card(tmp_path: Path, capsys
     assert "a run over test" in out.with_suffix(".md").read_text(encoding="utf-8")
 
 
+def test_a_run_over_another_dataset_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = run_directory(tmp_path / "run")
+    (run / "config.json").write_text(json.dumps({"name": "base", "config": {"dataset": "elsewhere"}}), encoding="utf-8")
+    code, _, err = call(capsys, "--from", run, "--dataset", "sample", "--size", 5, "--out", tmp_path / "sft.jsonl")
+    assert code == 0 and "the run was over --dataset elsewhere" in err
+
+
 def test_errors_strategy_draws_only_wrong_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = run_directory(tmp_path / "run")
     out = tmp_path / "sft.jsonl"
@@ -209,6 +216,24 @@ def test_500_rows_from_the_reference_scores_share_nothing_with_test(tmp_path: Pa
         quota[s] for s in ("Electrical-Engineering", "Energy-Management", "Environmental-Science", "Agricultural-Sciences", "Biology")
     ] == [22, 22, 22, 21, 20]
     assert plan.filter(pl.col("subject").is_in(["Construction", "Computer-Science", "Industrial-Engineer"]))["drawn"].to_list() == [0, 0, 0]
+
+
+def test_the_card_states_the_licence_of_the_source(tmp_path: Path):
+    assert "CC0" in data_card.licence("sample")
+    assert "must not be published" in data_card.licence("HAERAE-HUB/KMMLU")
+    assert "not stated" in data_card.licence(str(tmp_path))
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    assert data_card.licence(str(tmp_path)).startswith("mit,")
+
+
+def test_what_was_dropped_is_listed_with_its_reason():
+    pairs = pl.DataFrame([("Math/train/0", "Math/test/1", "near", 0.8)], schema=leakage.PAIR_SCHEMA, orient="row")
+    pool = sample.Pool([], 9, pairs, ["Math/train/1"], ["Math/train/2"], 0)
+    assert pool.dropped.select("train_id", "kind").rows() == [
+        ("Math/train/0", "near"),
+        ("Math/train/1", "repeated"),
+        ("Math/train/2", "conflicting"),
+    ]
 
 
 @needs_shared
