@@ -23,8 +23,8 @@ from kmmlu_fast.engine import Engine, FollowUp
 from kmmlu_fast.errors import ConfigError, EngineError, KmmluError
 from kmmlu_fast.schema import Request, Response
 
-BLOCK_REQUESTS = 64  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
-BLOCKS_IN_FLIGHT = 8  # a replica: 512 requests, which keeps vLLM's batch full while finished blocks travel
+BLOCK_REQUESTS = 32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
+BLOCKS_IN_FLIGHT = 16  # a replica: 512 requests, which keeps vLLM's batch full while finished blocks travel
 RESTARTS = 3  # of a replica, and repeats of a block
 START_TIMEOUT_SEC = 3600.0  # a cluster may have to add machines, and each replica to load a large model
 
@@ -47,15 +47,17 @@ class RayEngine:
         ray = _import_ray()
         self._block_requests = block_requests
         self._blocks_in_flight = blocks_in_flight
+        self._counters = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
         self._replicas: list[Any] = []
         self._connected_here = _connect(ray, address, num_replicas * (cpus_per_replica or 1))
         try:
             resources = _resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
+            self._placement = {"replicas": num_replicas, **{f"{name}_per_replica": count for name, count in resources.items()}}
             actor = ray.remote(Replica).options(
-                max_restarts=RESTARTS, max_task_retries=RESTARTS, max_concurrency=blocks_in_flight + 2, **resources
+                max_restarts=RESTARTS, max_task_retries=RESTARTS, max_concurrency=blocks_in_flight + 1, **resources
             )
             self._replicas = [actor.remote(opener) for _ in range(num_replicas)]
-            self.replica_pids()
+            self.replica_pids()  # waits until all are open
         except BaseException:
             self.close()
             raise
@@ -74,23 +76,31 @@ class RayEngine:
                 pool.submit(lambda replica, block: replica.run.remote(block, follow_up_ref), block)
             if not pool.has_next():
                 return
-            yield from _plain_errors(pool.get_next_unordered)
+            for response in _plain_errors(pool.get_next_unordered):
+                self._count(response)
+                yield response
+
+    def _count(self, response: Response) -> None:
+        letters = 1 if response.request.candidate_ids else 0
+        self._counters["requests"] += 1
+        self._counters["prompt_tokens"] += len(response.request.token_ids)
+        self._counters["cached_tokens"] += response.cached_tokens
+        self._counters["output_tokens"] += letters + sum(len(completion.token_ids) for completion in response.completions)
 
     def replica_pids(self) -> list[int]:
         """Process ids, once every replica's engine is open."""
-        pids: list[int] = self._get([replica.ready.remote() for replica in self._replicas], START_TIMEOUT_SEC)
+        import ray
+
+        refs = [replica.ready.remote() for replica in self._replicas]
+        pids: list[int] = _plain_errors(lambda: ray.get(refs, timeout=START_TIMEOUT_SEC))
         return pids
 
     def stats(self) -> dict[str, Any]:
-        """Counters of all replicas, added up; of a replica that was started again, since then."""
-        stats: dict[str, Any] = {}
-        for replica in self._replicas:
-            for name, value in self._get(replica.stats.remote(), 60.0).items():
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    stats[name] = value
-                else:
-                    stats[name] = stats.get(name, 0) + value
-        return {**stats, "engine": "ray", "replicas": len(self._replicas), "start_sec": round(self._start_sec, 3)}
+        """Counters of what arrived here: what a lost replica had done and was repeated is not counted twice."""
+        return {
+            "engine": "ray", "start_sec": round(self._start_sec, 3), "placement": self._placement, **self._counters,
+            "prefix_cache_hit_rate": round(self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"]), 4),
+        }  # fmt: skip
 
     def close(self) -> None:
         import ray
@@ -102,11 +112,6 @@ class RayEngine:
             self._connected_here = False
             ray.shutdown()
 
-    def _get(self, refs: Any, timeout_sec: float) -> Any:
-        import ray
-
-        return _plain_errors(lambda: ray.get(refs, timeout=timeout_sec))
-
 
 class Replica:
     """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does not run dry between blocks.
@@ -117,7 +122,6 @@ class Replica:
 
     def __init__(self, opener: Callable[[], Engine]) -> None:
         self._opener = opener
-        self._engine: Engine | None = None
         self._error: BaseException | None = None
         self._opened = threading.Event()
         self._changed = threading.Condition()
@@ -147,17 +151,14 @@ class Replica:
             raise block.error
         return block.responses
 
-    def stats(self) -> dict[str, Any]:
-        return self._engine.stats() if self._engine else {}
-
     def _work(self) -> None:
         try:
-            self._engine = self._opener()
+            engine = self._opener()
             self._opened.set()
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: bool(self._waiting))
-                for response in self._engine.generate(self._pull(), self._follow_up):
+                for response in engine.generate(self._pull(), self._follow_up):
                     self._block_of.pop(id(response.request)).add(response)
         except BaseException as error:
             with self._changed:

@@ -24,6 +24,7 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.engine import Engine
 from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engines import whole_prompts
 from kmmlu_fast.models import load_adapters, resolve_model
 from kmmlu_fast.schema import Adapter, Request, Response
 
@@ -43,7 +44,11 @@ class Files:
 
     @property
     def settings(self) -> EngineSettings:
-        return EngineSettings(str(self.model), dtype="float32", max_model_len=1024, max_num_seqs=16, max_lora_rank=4, num_adapters=1)
+        tokens, extra = whole_prompts(None, 1024)  # seeded sampling on a CPU needs it
+        return EngineSettings(
+            str(self.model), dtype="float32", max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=tokens, max_lora_rank=4,
+            num_adapters=1, extra=extra,
+        )  # fmt: skip
 
 
 def files(tmp_path_factory: Any) -> Files:
@@ -133,7 +138,7 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.files.model), "--dtype", "float32"]
         command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--enforce-eager", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--enable-prompt-tokens-details", "--enable-lora", "--max-lora-rank", "8"]
+        command += ["--enable-prompt-tokens-details", "--enable-lora", "--max-lora-rank", "8", "--no-enable-chunked-prefill"]
         with self._log.open("ab") as log:
             environment = {**os.environ, **ENVIRONMENT}
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

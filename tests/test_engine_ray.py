@@ -133,15 +133,17 @@ def test_every_request_is_answered_once_and_pulled_lazily(two_replicas: RayEngin
         responses.append(response)
         assert len(pulled) <= 8 * 2 * 2 + len(responses) // 8 * 8 + 8
     assert by_key(responses) == by_key(FakeEngine().generate(letters(200)))
-    assert two_replicas.stats()["requests"] == 200 and two_replicas.stats()["replicas"] == 2
+    assert two_replicas.stats()["requests"] == 200 and two_replicas.stats()["placement"]["replicas"] == 2
 
 
 @pytest.mark.engine
 def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(two_replicas: RayEngine) -> None:
-    before = two_replicas.stats()["requests"]
+    before = two_replicas.replica_pids()
     requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(20)]
     assert by_key(two_replicas.generate(requests, ask_again)) == by_key(FakeEngine().generate(requests, ask_again))
-    assert two_replicas.stats()["requests"] == before + 80
+    assert by_key(two_replicas.generate(letters(9))) == by_key(FakeEngine().generate(letters(9)))
+    assert two_replicas.replica_pids() == before and len(set(before)) == 2
+    assert two_replicas.stats()["requests"] == 89 and two_replicas.stats()["output_tokens"] > 20
 
 
 @pytest.mark.engine
@@ -208,10 +210,9 @@ def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(tmp_path_f
         if len(responses) == 16:
             os.kill(pids[1], signal.SIGKILL)
     assert engine.replica_pids()[1] != pids[1]
-    stats = engine.stats()
     engine.close()
     engine_cases.assert_same(responses, reference)
-    assert stats["cached_tokens"] > 0
+    assert engine.stats()["cached_tokens"] > 0
 
 
 def test_the_cases_can_be_sent_to_replicas() -> None:
