@@ -188,7 +188,7 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
     answered = source.run.config.get("config", {}).get("dataset") if source.run is not None else None
     if source.split == "train" and answered not in (None, config.dataset):
         notes.append(
-            f"the run was over --dataset {answered}, the rows come from {config.dataset}: its questions cannot be excluded unless both are one"
+            f"the run was over --dataset {answered}, rows come from {config.dataset}: its questions cannot be excluded unless both are one"
         )
     for text in dict.fromkeys(notes):
         source.warnings.append(text)
