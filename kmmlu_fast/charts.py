@@ -7,7 +7,6 @@ Knows nothing of runs or statistics: it draws what it is given. Accuracies are 0
 
 from __future__ import annotations
 
-
 import re
 from pathlib import Path
 from typing import Any
@@ -41,9 +40,13 @@ def changes(subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], pa
 
     frame = subjects.with_columns(
         pl.Series("label", labels),
-        (pl.when(pl.col("p_holm") >= 0.05).then(pl.lit("none")).when(pl.col("difference") > 0).then(pl.lit("up")).otherwise(pl.lit("down"))).alias(
-            "kind"
-        ),
+        (
+            pl.when(pl.col("p_holm") >= 0.05)
+            .then(pl.lit("none"))
+            .when(pl.col("difference") > 0)
+            .then(pl.lit("up"))
+            .otherwise(pl.lit("down"))
+        ).alias("kind"),
     ).sort("difference", "label", descending=[True, False])
     tips = [
         f"{row['label']}: {percent(row['first'], 1)} → {percent(row['second'], 1)}, {points(row['difference'], 1)} "
@@ -56,20 +59,28 @@ def changes(subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], pa
     both = frame.unpivot(["first", "second"], index=["label", "tip"], variable_name="run", value_name="accuracy")
     colour = alt.Color("run:N", scale=alt.Scale(domain=["first", "second"], range=[palette["first"], palette["second"]]), legend=None)
     left = alt.layer(
-        alt.Chart(frame).mark_rule(strokeWidth=2, opacity=0.5, color=palette["none"]).encode(
-            y=y, x=alt.X("first:Q", title=t("accuracy_axis"), scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(format=".0%")), x2="second:Q"
+        alt.Chart(frame)
+        .mark_rule(strokeWidth=2, opacity=0.5, color=palette["none"])
+        .encode(
+            y=y,
+            x=alt.X("first:Q", title=t("accuracy_axis"), scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(format=".0%")),
+            x2="second:Q",
         ),
         alt.Chart(both).mark_circle(size=52, opacity=1).encode(y=y, x="accuracy:Q", color=colour, description="tip:N"),
-    ).properties(width=390, height=height)  # fmt: skip
+    ).properties(width=390, height=height)
     kind = alt.Color(
         "kind:N", scale=alt.Scale(domain=["up", "down", "none"], range=[palette["up"], palette["down"], palette["none"]]), legend=None
     )
     bare = alt.Y("label:N", sort=frame["label"].to_list(), title=None, axis=alt.Axis(labels=False, ticks=False, domain=False, grid=True))
     x = alt.X("low:Q", title=t("change_axis"), axis=alt.Axis(format="+.0%"))
     right = alt.layer(
-        alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color=palette["muted"], strokeDash=[3, 3]).encode(x=alt.X("zero:Q", title=t("change_axis"))),
+        alt.Chart(pl.DataFrame({"zero": [0.0]}))
+        .mark_rule(color=palette["muted"], strokeDash=[3, 3])
+        .encode(x=alt.X("zero:Q", title=t("change_axis"))),
         alt.Chart(frame).mark_rule(strokeWidth=2).encode(y=bare, x=x, x2="high:Q", color=kind, description="tip:N"),
-        alt.Chart(frame).mark_point(filled=True, size=46, opacity=1, shape="diamond").encode(y=bare, x="difference:Q", color=kind, description="tip:N"),
+        alt.Chart(frame)
+        .mark_point(filled=True, size=46, opacity=1, shape="diamond")
+        .encode(y=bare, x="difference:Q", color=kind, description="tip:N"),
     ).properties(width=330, height=height)
     return alt.hconcat(left, right, spacing=18).resolve_scale(color="independent")
 
@@ -159,7 +170,9 @@ def cost(frame: pl.DataFrame, palette: Palette, t: Texts, axis: str) -> Any:
     y = alt.Y("accuracy:Q", title=t("accuracy_axis"), scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".0%"))
     base = alt.Chart(frame)
     return alt.layer(
-        base.mark_rule(color=palette["second"], strokeWidth=1.5, opacity=0.5).encode(x=x, y=alt.Y("low:Q", title=t("accuracy_axis")), y2="high:Q"),
+        base.mark_rule(color=palette["second"], strokeWidth=1.5, opacity=0.5).encode(
+            x=x, y=alt.Y("low:Q", title=t("accuracy_axis")), y2="high:Q"
+        ),
         base.mark_circle(color=palette["second"], size=70, opacity=1).encode(x=x, y=y, description="tip:N"),
         base.mark_text(color=palette["ink"], dy=-12, fontSize=11).encode(x=x, y=y, text="run:N"),
     ).properties(width=400, height=240)
@@ -173,8 +186,9 @@ def training(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
     x, y = alt.X("step:Q", title=t("step_axis")), alt.Y("loss:Q", title=t("loss_axis"), scale=alt.Scale(zero=False))
     base = alt.Chart(frame)
     return alt.layer(
-        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour), base.mark_circle(size=28, opacity=1).encode(x=x, y=y, color=colour, description="tip:N")
-    ).properties(width=400, height=220)  # fmt: skip
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+        base.mark_circle(size=28, opacity=1).encode(x=x, y=y, color=colour, description="tip:N"),
+    ).properties(width=400, height=220)
 
 
 def plan(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
@@ -218,8 +232,16 @@ def save(chart: Any, folder: Path, name: str) -> list[Path]:
 
 def _spec(chart: Any, palette: Palette) -> dict[str, Any]:
     axis = {
-        "labelColor": palette["muted"], "titleColor": palette["muted"], "gridColor": palette["grid"], "domainColor": palette["grid"],
-        "tickColor": palette["grid"], "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "titlePadding": 8, "labelPadding": 6,
-    }  # fmt: skip
+        "labelColor": palette["muted"],
+        "titleColor": palette["muted"],
+        "gridColor": palette["grid"],
+        "domainColor": palette["grid"],
+        "tickColor": palette["grid"],
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "labelPadding": 6,
+    }
     configured = chart.configure(font=FONT, background=palette["paper"]).configure_view(stroke=None).configure_axis(**axis)
     return dict(configured.to_dict(validate=False))

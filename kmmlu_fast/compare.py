@@ -36,10 +36,14 @@ class PairsConfig(Config):
     )
     base: str | None = Field(None, description="name of the run that the others are compared with; default: the first")
     dataset: str | None = Field(
-        None, description="dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs' own, if it is a directory here"
+        None,
+        description="dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs' own, if it is here",
     )
     split: Literal["train", "dev", "test"] = Field("test", description="split that a predictions table or lm-eval output is over")
-    overlap: str = Field("auto", description="question ids that overlap training data, for the clean headline: FILE, none, or auto (train split of the dataset)")
+    overlap: str = Field(
+        "auto",
+        description="question ids that overlap training data, for the clean headline: FILE, none, or auto (train split of the dataset)",
+    )
     intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
     different_prompts: bool = Field(False, description="compare although the prompts differ")
     seed: int = Field(42, description="seed of the bootstrap")
@@ -65,7 +69,9 @@ def read_overlap(path: Path) -> frozenset[str]:
             document = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split()
             ids = document["test_ids"] if isinstance(document, dict) else document
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"--overlap {path}: cannot be read ({str(error).splitlines()[0]}); give a text file of question ids, one a line") from error
+        raise DataError(
+            f"--overlap {path}: cannot be read ({str(error).splitlines()[0]}); give a text file of question ids, one a line"
+        ) from error
     if bad := [value for value in ids if str(value).count("/") != 2]:
         raise DataError(f"--overlap {path}: {bad[0]!r} is no question id such as Accounting/test/17")
     return frozenset(map(str, ids))

@@ -65,13 +65,16 @@ def compare_pair(first: LoadedRun, second: LoadedRun, settings: Settings) -> Com
     prompts = prompt_differences(first, second)
     if prompts and not settings.different_prompts:
         raise RunError(
-            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), so a difference would not be the model's alone; "
+            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), so no difference would be the model's alone; "
             "evaluate both under one protocol, or give --different-prompts"
         )
     joined, dropped = _join(first, second, settings.intersection)
     if not prompts and not any(dropped) and (texts := _same_ids_other_texts(first, second)):
         if not settings.different_prompts:
-            raise RunError(f"{first.name} and {second.name} have the same question ids and keys but other texts or exemplars ({texts}): evaluate both over one dataset")
+            raise RunError(
+                f"{first.name} and {second.name} have the same question ids and keys but other texts or exemplars ({texts}): "
+                "evaluate both over one dataset, or give --different-prompts"
+            )
         prompts = [texts]
     counts = paired.subject_counts(joined)
     draws = paired.replicates(counts, settings.seed, settings.replicates)
@@ -116,7 +119,9 @@ def _join(first: LoadedRun, second: LoadedRun, intersection: bool) -> tuple[pl.D
     dropped = (len(left) - len(joined), len(right) - len(joined), conflicts)
     if any(dropped) and not intersection:
         what = f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two different keys"
-        raise RunError(f"{first.name} and {second.name} are over different questions ({what}); give --intersection to compare what they share")
+        raise RunError(
+            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to compare what they share"
+        )
     joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
     if joined.is_empty():
         raise RunError(f"{first.name} and {second.name} share no question; compare runs over the same dataset and split")

@@ -170,9 +170,14 @@ def decompose(key: Letters, strata: Letters, first: RunLetters, second: RunLette
         remaining = float(changes.mean() - parsed * (other[0] - one[0]))
     difference = float(changes.mean())
     return Decomposition(
-        method, tuple(shares.tolist()), letter_habit(key, first), letter_habit(key, second), difference,
-        Part(difference - remaining, *_interval(difference - remaining, changes - rest, strata)), Part(remaining, *_interval(remaining, rest, strata)),
-    )  # fmt: skip
+        method,
+        tuple(shares.tolist()),
+        letter_habit(key, first),
+        letter_habit(key, second),
+        difference,
+        Part(difference - remaining, *_interval(difference - remaining, changes - rest, strata)),
+        Part(remaining, *_interval(remaining, rest, strata)),
+    )
 
 
 def _habit(letters: Letters, key: Letters, key_shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

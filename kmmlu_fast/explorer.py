@@ -47,7 +47,9 @@ def document(
         "row": index["row"].to_list(),
         "key": "".join(index["answer"]),
         "overlap": index.filter(pl.col("question_id").is_in(overlap))["place"].to_list(),
-        "runs": [{"name": name, **_run(index.join(frame, on="question_id", how="left", maintain_order="left"), budget)} for name, frame in frames],
+        "runs": [
+            {"name": name, **_run(index.join(frame, on="question_id", how="left", maintain_order="left"), budget)} for name, frame in frames
+        ],
         "texts": _texts(index, questions),
     }
 
@@ -73,7 +75,9 @@ def _probabilities(joined: pl.DataFrame) -> list[str]:
     top = pl.max_horizontal(LOGPROB_COLUMNS)
     weights = [(pl.col(column) - top).exp() for column in LOGPROB_COLUMNS]
     total = pl.sum_horizontal(weights)
-    frame = joined.select([(weight / total * _STEPS).round(0).fill_nan(None).cast(pl.Int32).alias(c) for weight, c in zip(weights, LETTERS, strict=True)])
+    frame = joined.select(
+        [(weight / total * _STEPS).round(0).fill_nan(None).cast(pl.Int32).alias(c) for weight, c in zip(weights, LETTERS, strict=True)]
+    )
     return ["".join(chr(_ZERO + step) if step is not None else chr(_ZERO - 1) for step in frame[letter].to_list()) for letter in LETTERS]
 
 

@@ -27,7 +27,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(
-    formats: list[str], runs: list[LoadedRun], pairs: list[Comparison], questions: pl.DataFrame | None, settings: Settings, lang: str, folder: Path
+    formats: list[str],
+    runs: list[LoadedRun],
+    pairs: list[Comparison],
+    questions: pl.DataFrame | None,
+    settings: Settings,
+    lang: str,
+    folder: Path,
 ) -> list[Path]:
     """Write the formats asked for into ``folder``; returns what was written."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,15 +78,36 @@ def write_csv(runs: list[LoadedRun], pairs: list[Comparison], questions: pl.Data
     """subjects.csv (a row a run and subject), predictions.csv (a row a run and question), changes.csv (a row a pair and subject)."""
     scores = pl.concat(
         run.scores.select(
-            pl.lit(run.name).alias("run"), "subject", pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}).alias("korean"),
-            "supercategory", "correct", "total", (pl.col("correct") / pl.col("total")).alias("accuracy"),
-        ) for run in runs
-    )  # fmt: skip
+            pl.lit(run.name).alias("run"),
+            "subject",
+            pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}).alias("korean"),
+            "supercategory",
+            "correct",
+            "total",
+            (pl.col("correct") / pl.col("total")).alias("accuracy"),
+        )
+        for run in runs
+    )
     written = [_csv(scores, folder / "subjects.csv")]
     answered = [run for run in runs if run.predictions is not None]
     if answered:
-        columns = ["question_id", "subject", "supercategory", "split", "row", "answer", "prediction", "correct", "read_by", "forced", *LOGPROB_COLUMNS,
-                   "confidence", "debiased_prediction", "prompt_tokens", "output_tokens"]  # fmt: skip
+        columns = [
+            "question_id",
+            "subject",
+            "supercategory",
+            "split",
+            "row",
+            "answer",
+            "prediction",
+            "correct",
+            "read_by",
+            "forced",
+            *LOGPROB_COLUMNS,
+            "confidence",
+            "debiased_prediction",
+            "prompt_tokens",
+            "output_tokens",
+        ]
         frames = []
         for run in answered:
             text = pl.col("texts").list.join("\n\n", ignore_nulls=True).alias("text")
@@ -90,7 +117,9 @@ def write_csv(runs: list[LoadedRun], pairs: list[Comparison], questions: pl.Data
             frame = frame.join(questions.select("question_id", "question", *LETTERS), on="question_id", how="left", maintain_order="left")
         written.append(_csv(frame, folder / "predictions.csv"))
     if pairs:
-        frame = pl.concat(pair.subjects.select(pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()) for pair in pairs)
+        frame = pl.concat(
+            pair.subjects.select(pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()) for pair in pairs
+        )
         written.append(_csv(frame, folder / "changes.csv"))
     return written
 
@@ -126,7 +155,13 @@ def write_xlsx(runs: list[LoadedRun], pairs: list[Comparison], lang: str, path: 
         totals.append([run.name, *whole[0], float((run.scores["correct"] / run.scores["total"]).mean() or 0.0)])  # type: ignore[arg-type]
     sheets.add("Totals", names, totals, percent=(3, 4, 5, 6), scale=(3, 6))
     groups = [[run.name, supercategory_name(row[0], lang), *row[1:]] for run in runs for row in by_group_of(run, ["supercategory"])]
-    sheets.add("Supercategories", ["Run", "Supercategory", "Correct", "Total", "Accuracy", "95 % low", "95 % high"], groups, percent=(4, 5, 6), scale=(4,))
+    sheets.add(
+        "Supercategories",
+        ["Run", "Supercategory", "Correct", "Total", "Accuracy", "95 % low", "95 % high"],
+        groups,
+        percent=(4, 5, 6),
+        scale=(4,),
+    )
     detail = [
         [run.name, row[0], subject_name(row[0], "ko"), supercategory_name(row[1], lang), *row[2:]]
         for run in runs for row in by_group_of(run, ["subject", "supercategory"])
@@ -134,8 +169,24 @@ def write_xlsx(runs: list[LoadedRun], pairs: list[Comparison], lang: str, path: 
     headings = ["Run", "Subject", "과목", "Supercategory", "Correct", "Total", "Accuracy", "95 % low", "95 % high"]
     sheets.add("Subjects", headings, detail, percent=(6, 7, 8), scale=(6,))
     if pairs:
-        headings = ["First", "Second", "Subject", "과목", "n", "First accuracy", "Second accuracy", "Difference", "95 % low", "95 % high", "b", "c",
-                    "p (mid-p)", "p (Holm)", "p (BH)", "Detectable"]  # fmt: skip
+        headings = [
+            "First",
+            "Second",
+            "Subject",
+            "과목",
+            "n",
+            "First accuracy",
+            "Second accuracy",
+            "Difference",
+            "95 % low",
+            "95 % high",
+            "b",
+            "c",
+            "p (mid-p)",
+            "p (Holm)",
+            "p (BH)",
+            "Detectable",
+        ]
         columns = ["n", "first", "second", "difference", "low", "high", "b", "c", "p_value", "p_holm", "p_bh", "minimum_detectable_effect"]
         changes = [
             [pair.first, pair.second, row["subject"], subject_name(row["subject"], "ko"), *[row[name] for name in columns]]
@@ -152,7 +203,12 @@ def by_group_of(run: LoadedRun, keys: list[str]) -> list[list[Any]]:
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
     low, high = wilson(pl.col("correct"), pl.col("total"))
-    return [list(row) for row in frame.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")).iter_rows()]
+    return [
+        list(row)
+        for row in frame.with_columns(
+            (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
+        ).iter_rows()
+    ]
 
 
 class _Sheets:
@@ -165,9 +221,15 @@ class _Sheets:
         self._p, self._count = book.add_format({"num_format": "0.0000"}), book.add_format({"num_format": "#,##0"})
 
     def add(
-        self, name: str, headings: list[str], rows: list[list[Any]], percent: tuple[int, ...], scale: tuple[int, ...], signed: tuple[int, ...] = (),
+        self,
+        name: str,
+        headings: list[str],
+        rows: list[list[Any]],
+        percent: tuple[int, ...],
+        scale: tuple[int, ...],
+        signed: tuple[int, ...] = (),
         p_values: tuple[int, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         sheet = self._book.add_worksheet(name)
         for column, heading in enumerate(headings):
             sheet.write_string(0, column, heading, self._head)
@@ -176,14 +238,24 @@ class _Sheets:
                 if isinstance(value, str):
                     sheet.write_string(number, column, value)
                 elif value is not None:
-                    style = self._signed if column in signed else self._percent if column in percent else self._p if column in p_values else self._count
+                    style = (
+                        self._signed
+                        if column in signed
+                        else self._percent
+                        if column in percent
+                        else self._p
+                        if column in p_values
+                        else self._count
+                    )
                     sheet.write_number(number, column, value, style)
         last = max(1, len(rows))
         sheet.freeze_panes(1, 1)
         sheet.autofilter(0, 0, last, len(headings) - 1)
         sheet.autofit(260)
         for column in scale:
-            sheet.conditional_format(1, column, last, column, {"type": "3_color_scale", "min_color": "#F4B6A2", "mid_color": "#FFFFFF", "max_color": "#A9D8BE"})
+            sheet.conditional_format(
+                1, column, last, column, {"type": "3_color_scale", "min_color": "#F4B6A2", "mid_color": "#FFFFFF", "max_color": "#A9D8BE"}
+            )
         for column in signed:
             bar = {"type": "data_bar", "bar_color": "#7FC4A4", "bar_negative_color": "#E58A6E", "bar_solid": True}
             sheet.conditional_format(1, column, last, column, bar)

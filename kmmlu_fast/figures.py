@@ -44,7 +44,13 @@ class Figure:
 
 
 def figures(
-    runs: list[LoadedRun], pair: Comparison | None, rows: list[dict[str, Any]], questions: pl.DataFrame | None, plan: Path | None, t: Texts, lang: str
+    runs: list[LoadedRun],
+    pair: Comparison | None,
+    rows: list[dict[str, Any]],
+    questions: pl.DataFrame | None,
+    plan: Path | None,
+    t: Texts,
+    lang: str,
 ) -> list[Figure]:
     """All charts that the data allows, in the report's order. ``pair`` is the comparison in focus, ``runs[0]`` the base."""
     shown = _shown(runs, pair)
@@ -79,9 +85,13 @@ def _changes(pair: Comparison | None, t: Texts, lang: str) -> Figure | None:
         return None
     labels = [subject_name(name, lang) for name in pair.subjects["subject"]]
     return Figure(
-        "changes", t("changes_title"), t("changes_note"), lambda palette: charts.changes(pair.subjects, labels, (pair.first, pair.second), palette, t),
-        _legend([pair.first, pair.second]), "wide",
-    )  # fmt: skip
+        "changes",
+        t("changes_title"),
+        t("changes_note"),
+        lambda palette: charts.changes(pair.subjects, labels, (pair.first, pair.second), palette, t),
+        _legend([pair.first, pair.second]),
+        "wide",
+    )
 
 
 def _with_interval(frame: pl.DataFrame) -> pl.DataFrame:
@@ -99,7 +109,10 @@ def _tips(frame: pl.DataFrame, label: Callable[[dict[str, Any]], str]) -> pl.Dat
 
 def _groups(runs: list[LoadedRun], t: Texts, lang: str) -> Figure:
     frame = pl.concat(
-        run.scores.group_by("supercategory").agg(pl.col("correct").sum(), pl.col("total").sum()).sort("supercategory").with_columns(pl.lit(run.name).alias("run"))
+        run.scores.group_by("supercategory")
+        .agg(pl.col("correct").sum(), pl.col("total").sum())
+        .sort("supercategory")
+        .with_columns(pl.lit(run.name).alias("run"))
         for run in runs
     )
     names = [supercategory_name(name, lang) for name in frame["supercategory"]]
@@ -115,10 +128,12 @@ def _letters(runs: list[LoadedRun], t: Texts) -> Figure | None:
     habits = [letter_habit_of(run.frame) for run in runs]
     key = runs[0].frame["answer"]
     series = [t("key"), *[run.name for run in runs]]
-    shares = [[float((key == letter).mean() or 0.0) for letter in LETTERS] + [0.0], *[[*habit.shares, habit.unparsed] for habit in habits]]
+    key_shares: list[float] = [int((key == letter).sum()) / len(key) for letter in LETTERS]
+    shares = [[*key_shares, 0.0], *[[*habit.shares, habit.unparsed] for habit in habits]]
     with_unparsed = any(habit.unparsed > 0.001 for habit in habits)
+    columns = (*LETTERS, t("unparsed"))
     for name, values in zip(series, shares, strict=True):
-        for letter, value in zip((*LETTERS, t("unparsed")), values, strict=True):
+        for letter, value in zip(columns, values, strict=True):
             if letter in LETTERS or with_unparsed:
                 rows.append({"letter": letter, "run": name, "share": value, "tip": f"{name}, {letter}: {percent(value, 1)} %"})
     frame = pl.DataFrame(rows)
@@ -131,20 +146,31 @@ def _letters(runs: list[LoadedRun], t: Texts) -> Figure | None:
 def _weak(run: LoadedRun, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure:
     frame = _with_interval(run.scores).sort("accuracy", "subject").head(WEAKEST)
     nothing = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
-    constant = nothing if run.predictions is None else (
-        run.predictions.group_by("subject", "answer").len().with_columns((pl.col("len") / pl.col("len").sum().over("subject")).alias("constant"))
-        .group_by("subject").agg(pl.col("constant").max())
-    )  # fmt: skip
+    constant = (
+        nothing
+        if run.predictions is None
+        else (
+            run.predictions.group_by("subject", "answer")
+            .len()
+            .with_columns((pl.col("len") / pl.col("len").sum().over("subject")).alias("constant"))
+            .group_by("subject")
+            .agg(pl.col("constant").max())
+        )
+    )
     human = pl.DataFrame(schema={"subject": pl.String, "human": pl.Float64})
     if questions is not None:
         human = questions.group_by("subject").agg(pl.col("human_accuracy").mean().alias("human"))
-    frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(human, on="subject", how="left", maintain_order="left")
+    frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(
+        human, on="subject", how="left", maintain_order="left"
+    )
     frame = frame.with_columns(pl.Series("label", [subject_name(name, lang) for name in frame["subject"]], dtype=pl.String))
     frame = _tips(frame, lambda row: row["label"])
     legend = [(t("constant_legend"), "|down")] if run.predictions is not None else []
     if frame["human"].null_count() < len(frame):
         legend.append((t("human_legend"), "key"))
-    return Figure("weak", t("weak_title", name=run.name), t("weak_note"), lambda palette: charts.weak(frame, palette, t), tuple(legend), "tall")
+    return Figure(
+        "weak", t("weak_title", name=run.name), t("weak_note"), lambda palette: charts.weak(frame, palette, t), tuple(legend), "tall"
+    )
 
 
 def _calibration(runs: list[LoadedRun], t: Texts) -> Figure | None:
@@ -155,8 +181,10 @@ def _calibration(runs: list[LoadedRun], t: Texts) -> Figure | None:
             continue
         binned = (
             frame.with_columns((pl.col("confidence") * BINS).floor().clip(0, BINS - 1).alias("bin"))
-            .group_by("bin").agg(pl.col("confidence").mean(), pl.col("correct").sum().cast(pl.Int64), pl.len().cast(pl.Int64).alias("total")).sort("bin")
-        )  # fmt: skip
+            .group_by("bin")
+            .agg(pl.col("confidence").mean(), pl.col("correct").sum().cast(pl.Int64), pl.len().cast(pl.Int64).alias("total"))
+            .sort("bin")
+        )
         binned = _with_interval(binned).with_columns(pl.lit(run.name).alias("run"), pl.col("total").alias("n"))
         errors.append(f"{run.name}: ECE {percent(expected_calibration_error(binned), 1)} pp")
         parts.append(_tips(binned, lambda row: f"{row['run']}, {percent(row['confidence'], 0)} %"))
@@ -179,7 +207,7 @@ def expected_calibration_error(binned: pl.DataFrame) -> float:
 def _cost(rows: list[dict[str, Any]], t: Texts, what: str) -> Figure | None:
     def cost_of(row: dict[str, Any]) -> float | None:
         if what == "seconds":
-            return row["seconds"]
+            return float(row["seconds"]) if row["seconds"] else None
         return (row["prompt_tokens"] + row["output_tokens"]) / row["questions"] if row["prompt_tokens"] else None
 
     known = [{**row, "cost": cost_of(row)} for row in rows if cost_of(row)]
@@ -213,12 +241,20 @@ def _training(run: LoadedRun, t: Texts) -> Figure | None:
             continue  # a last line cut by a kill
         kind = {"step": "train", "held_out": "validation"}.get(entry.get("kind", ""))
         if kind and entry.get("loss") is not None:
-            rows.append({"step": int(entry["step"]), "loss": float(entry["loss"]), "kind": kind, "tip": f"{entry['step']}: {entry['loss']:.4f}"})
+            rows.append(
+                {"step": int(entry["step"]), "loss": float(entry["loss"]), "kind": kind, "tip": f"{entry['step']}: {entry['loss']:.4f}"}
+            )
     if not rows:
         return None
     frame = pl.DataFrame(rows)
     legend = ((t("train_line"), "0"), (t("validation_line"), "1"))
-    return Figure(f"training-{slug(run.name)}", t("training_title", name=run.name), t("training_note"), lambda palette: charts.training(frame, palette, t), legend)
+    return Figure(
+        f"training-{slug(run.name)}",
+        t("training_title", name=run.name),
+        t("training_note"),
+        lambda palette: charts.training(frame, palette, t),
+        legend,
+    )
 
 
 def _plan(path: Path | None, t: Texts, lang: str) -> Figure | None:
@@ -228,11 +264,22 @@ def _plan(path: Path | None, t: Texts, lang: str) -> Figure | None:
     try:
         plan = pl.read_parquet(path).select("subject", "drawn", "weak").filter(pl.col("drawn") > 0)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"--plan {path}: is no sampling plan ({str(error).splitlines()[0]}); give the .plan.parquet that kmmlu_fast.sample wrote") from error
+        raise DataError(
+            f"--plan {path}: is no sampling plan ({str(error).splitlines()[0]}); give the .plan.parquet that kmmlu_fast.sample wrote"
+        ) from error
     rows = [
-        {"label": subject_name(subject, lang), "count": drawn, "part": "weak" if weak else "uniform", "tip": f"{subject_name(subject, lang)}: {drawn}"}
+        {
+            "label": subject_name(subject, lang),
+            "count": drawn,
+            "part": "weak" if weak else "uniform",
+            "tip": f"{subject_name(subject, lang)}: {drawn}",
+        }
         for subject, drawn, weak in plan.iter_rows()
     ]
     frame = pl.DataFrame(rows, schema={"label": pl.String, "count": pl.Int64, "part": pl.String, "tip": pl.String})
     legend = ((t("plan_weak"), "1"), (t("plan_uniform"), "none"))
-    return None if frame.is_empty() else Figure("plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend)
+    return (
+        None
+        if frame.is_empty()
+        else Figure("plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend)
+    )

@@ -116,7 +116,16 @@ def _from_store(path: Path, source: str) -> LoadedRun:
     document = dict(run.config)
     facts = dict(document.get("fingerprint_parts") or {})
     return LoadedRun(
-        run.name, "run", source, run.predictions, count_scores(run.predictions), facts, document, dict(run.environment), dict(run.metrics), path
+        run.name,
+        "run",
+        source,
+        run.predictions,
+        count_scores(run.predictions),
+        facts,
+        document,
+        dict(run.environment),
+        dict(run.metrics),
+        path,
     )
 
 
@@ -146,11 +155,14 @@ def _from_table(path: Path, column: str | None, key: pl.DataFrame | None, split:
         columns = [str(column)]
     rows = table["_row"].cast(pl.Int32, strict=False)
     if rows.null_count():
-        raise DataError(f"{path} row {rows.is_null().arg_max()}: _row {table['_row'][rows.is_null().arg_max()]!r} is not a whole number")
+        bad = rows.is_null().arg_max() or 0
+        raise DataError(f"{path} row {bad}: _row {table['_row'][bad]!r} is not a whole number")
     subjects = {name: find_subject(name) for name in table["_config"].unique().drop_nulls()}
     config = table["_config"]
     base = table.select(
-        pl.format("{}/{}/{}", config.replace_strict({name: s.name for name, s in subjects.items()}), pl.lit(split), rows).alias("question_id"),
+        pl.format("{}/{}/{}", config.replace_strict({name: s.name for name, s in subjects.items()}), pl.lit(split), rows).alias(
+            "question_id"
+        ),
         config.replace_strict({name: s.name for name, s in subjects.items()}, return_dtype=pl.String).alias("subject"),
         config.replace_strict({name: s.supercategory for name, s in subjects.items()}, return_dtype=pl.String).alias("supercategory"),
         pl.lit(split).alias("split"),
@@ -161,9 +173,7 @@ def _from_table(path: Path, column: str | None, key: pl.DataFrame | None, split:
     if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
         raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
     base = _with_key(base, key, path)
-    return [
-        LoadedRun(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns
-    ]
+    return [LoadedRun(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns]
 
 
 def _letter(column: pl.Expr) -> pl.Expr:
@@ -179,7 +189,9 @@ def _with_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -> pl.Da
             base = base.rename({"key": "answer"})
         elif (bad := base.filter(pl.col("answer") != pl.col("key"))).height:
             row = bad.row(0, named=True)
-            raise DataError(f"{path}: {row['question_id']} has answer {row['answer']}, --dataset says {row['key']}; give the dataset it was made from")
+            raise DataError(
+                f"{path}: {row['question_id']} has answer {row['answer']}, --dataset says {row['key']}; give the dataset it was made from"
+            )
     if "answer" not in base.columns or base["answer"].null_count():
         missing = base["question_id"][0] if "answer" not in base.columns else base.filter(pl.col("answer").is_null())["question_id"][0]
         raise DataError(f"{path}: no answer (A-D) for {missing}; add an answer column or give --dataset")
@@ -217,7 +229,9 @@ def read_scores(path: Path) -> pl.DataFrame:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path} entry {number}: needs a subject, correct and total ({error!r})") from error
         if not 0 <= correct <= total or total == 0:
-            raise DataError(f"{path} entry {number}: {subject.name} has {correct} of {total} correct; total must be positive and at least correct")
+            raise DataError(
+                f"{path} entry {number}: {subject.name} has {correct} of {total} correct; total must be positive and at least correct"
+            )
         scores.append((subject.name, subject.supercategory, correct, total))
     if not scores:
         raise DataError(f"{path}: holds no scores; expected a list of {{subject, correct, total}} (or 'subset_scores')")

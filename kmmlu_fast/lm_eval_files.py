@@ -140,7 +140,8 @@ def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
     absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": ""}
     columns = [
-        (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name) for name, dtype in PREDICTION_SCHEMA.items()
+        (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name)
+        for name, dtype in PREDICTION_SCHEMA.items()
     ]
     return frame.select(columns)
 
@@ -190,7 +191,7 @@ def write_lm_eval(
         "results": {**grouped, **results},
         "groups": grouped,
         "group_subtasks": {top: list(names.values()), **{names[g]: tasks for g, tasks in groups.items() if tasks}},
-        "n-shot": {task: shots for task in results},
+        "n-shot": dict.fromkeys(results, shots),
         "higher_is_better": {task: {metric: True} for task in results},
         "n-samples": sizes,
         "config": {"model": "kmmlu_fast", "model_args": json.dumps(facts, ensure_ascii=False, default=str)},
@@ -218,7 +219,16 @@ def _sample(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -
     doc = document or {"answer": LETTERS.index(row["answer"]) + 1}
     doc_hash = hashlib.sha256(json.dumps(doc, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
     return {
-        "doc_id": row["row"], "doc": doc, "target": row["answer"], "arguments": {}, "resps": responses, "filtered_resps": found, "filter": "none",
-        "metrics": [metric], "doc_hash": doc_hash, "prompt_hash": row["prompt_digest"], "target_hash": hashlib.sha256(row["answer"].encode()).hexdigest(),
+        "doc_id": row["row"],
+        "doc": doc,
+        "target": row["answer"],
+        "arguments": {},
+        "resps": responses,
+        "filtered_resps": found,
+        "filter": "none",
+        "metrics": [metric],
+        "doc_hash": doc_hash,
+        "prompt_hash": row["prompt_digest"],
+        "target_hash": hashlib.sha256(row["answer"].encode()).hexdigest(),
         metric: float(row["correct"]),
-    }  # fmt: skip
+    }

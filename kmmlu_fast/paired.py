@@ -16,6 +16,9 @@ intervals, effect sizes, as plain numbers and polars frames. Pure and seeded. Kn
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +67,18 @@ def corrected(p_values: NDArray[np.float64], method: str) -> NDArray[np.float64]
     if len(p_values) == 0:
         return p_values
     return np.asarray(multipletests(p_values, alpha=ALPHA, method=method)[1])
+
+
+@contextlib.contextmanager
+def many_corrections() -> Iterator[None]:
+    """Around many calls of ``corrected``: statsmodels' Holm calls gc.collect(), 0.1 s each time once it, scipy and pandas are loaded."""
+    import statsmodels.stats.multitest  # noqa: F401  (loaded before the freeze, or its own objects are what is scanned)
+
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def paired_interval(b: NDArray[np.int64], c: NDArray[np.int64], n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

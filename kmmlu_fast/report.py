@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import gc
 import hashlib
 import sys
 from dataclasses import replace
@@ -25,8 +24,8 @@ from kmmlu_fast.comparison import Comparison, Settings, compare_pair, headline
 from kmmlu_fast.config import parse
 from kmmlu_fast.errors import ConfigError, RunError, run_main
 from kmmlu_fast.importers import LoadedRun
-from kmmlu_fast.language import Texts, texts
-from kmmlu_fast.report_texts import EXPLORER_WORDS, REPORT_TEXTS
+from kmmlu_fast.language import Texts, table, texts
+from kmmlu_fast.paired import many_corrections
 from kmmlu_fast.verdict import verdict
 
 ASSETS = Path(__file__).parent / "assets"
@@ -58,26 +57,28 @@ def compare_with_base(runs: list[LoadedRun], settings: Settings, t: Texts) -> tu
         settings = replace(settings, replicates=2_000)
     settings = replace(settings, different_prompts=True)
     pairs, refused = [], []
-    gc.freeze()  # statsmodels' Holm calls gc.collect(): 0.1 s each time with this many objects alive, most of a 25-run report
-    try:
+    with many_corrections():
         for other in runs[1:]:
             try:
                 pairs.append(compare_pair(runs[0], other, settings))
             except RunError as error:
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
-    finally:
-        gc.unfreeze()
     return pairs, refused
 
 
 def render(
-    runs: list[LoadedRun], questions: pl.DataFrame | None, settings: Settings, lang: str, figure_folder: Path | None = None, plan: Path | None = None
+    runs: list[LoadedRun],
+    questions: pl.DataFrame | None,
+    settings: Settings,
+    lang: str,
+    figure_folder: Path | None = None,
+    plan: Path | None = None,
 ) -> str:
     """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written there as well."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    t = texts(lang, REPORT_TEXTS)
+    t = texts(lang, "report")
     pairs, refused = compare_with_base(runs, settings, t)
     focus = pairs[0] if pairs else None
     rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
@@ -86,30 +87,57 @@ def render(
     if figure_folder is not None:
         for figure in drawn:
             charts.save(figure.draw(charts.FIGURE), figure_folder, figure.id)
-    columns, table = sections.subjects_table(focus, t, lang) if focus else ([], [])
-    words = {name: both[("en", "ko").index(lang)] for name, both in EXPLORER_WORDS.items()}
+    columns, changed = sections.subjects_table(focus, t, lang) if focus else ([], [])
+    words = table("explorer", lang)
     css, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     context = {
-        "t": t, "lang": lang, "version": __version__, "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "t": t,
+        "lang": lang,
+        "version": __version__,
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "title": t("title", names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")),
-        "css": Markup(css), "script": Markup(script), "script_hash": Markup(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"),
-        "hero": sections.hero(runs[0], rows[0], focus, t, lang), "cards": sections.cards(rows[0], focus, other, t),
-        **sections.runs_table(rows, pairs, runs[0].name, lang), "refused": refused,
+        "css": Markup(css),
+        "script": Markup(script),
+        "script_hash": Markup(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"),
+        "hero": sections.hero(runs[0], rows[0], focus, t, lang),
+        "cards": sections.cards(rows[0], focus, other, t),
+        **sections.runs_table(rows, pairs, runs[0].name, lang),
+        "refused": refused,
         "others": [{"first": pair.first, "second": pair.second, "lines": verdict(pair, t, lang)} for pair in pairs[1:]],
-        "charts": [_chart(figure) for figure in drawn], "matrix": sections.matrix(runs, lang),
-        "subjects": table, "subject_columns": columns, "facts": sections.facts(runs, t), "has_texts": questions is not None,
-        "method": [t("method_1", replicates=f"{2_000 if len(runs) >= MANY else settings.replicates:,}", seed=settings.seed), t("method_2"), t("method_3")],
-    }  # fmt: skip
+        "charts": [_chart(figure) for figure in drawn],
+        "matrix": sections.matrix(runs, lang),
+        "subjects": changed,
+        "subject_columns": columns,
+        "facts": sections.facts(runs, t),
+        "has_texts": questions is not None,
+        "method": [
+            t("method_1", replicates=f"{2_000 if len(runs) >= MANY else settings.replicates:,}", seed=settings.seed),
+            t("method_2"),
+            t("method_3"),
+        ],
+    }
     if focus:
-        context["note_subjects"] = t("subjects_note", first=focus.first, second=focus.second, count=len(table))
-    present = [("summary", True), ("all_runs", len(runs) > 1), ("charts", True), ("matrix", bool(context["matrix"])), ("all_subjects", bool(table)),
-               ("explorer", any(run.predictions is not None for run in runs)), ("facts", True), ("method", True)]  # fmt: skip
+        context["note_subjects"] = t("subjects_note", first=focus.first, second=focus.second, count=len(changed))
+    present = [
+        ("summary", True),
+        ("all_runs", len(runs) > 1),
+        ("charts", True),
+        ("matrix", bool(context["matrix"])),
+        ("all_subjects", bool(changed)),
+        ("explorer", any(run.predictions is not None for run in runs)),
+        ("facts", True),
+        ("method", True),
+    ]
     anchors = {"all_runs": "runs", "all_subjects": "subjects"}
     context["nav"] = [(anchors.get(name, name), t(name)) for name, there in present if there]
     page = environment.get_template("report.html.j2")
     shell = page.render({**context, "data": None})
-    return page.render({**context, "data": _data(runs, questions, settings, lang, words, MAX_BYTES - len(shell.encode()) - 100_000, context, t)})
+    return page.render(
+        {**context, "data": _data(runs, questions, settings, lang, words, MAX_BYTES - len(shell.encode()) - 100_000, context, t)}
+    )
 
 
 def _chart(figure: figures.Figure) -> dict[str, Any]:
@@ -121,11 +149,25 @@ def _chart(figure: figures.Figure) -> dict[str, Any]:
         for name, key in figure.legend
     ]
     svg = charts.to_svg(figure.draw(charts.PAGE), charts.PAGE, figure.id)
-    return {"id": f"chart-{figure.id}", "title": figure.title, "note": figure.note, "size": figure.size, "legend": legend, "svg": Markup(svg)}
+    return {
+        "id": f"chart-{figure.id}",
+        "title": figure.title,
+        "note": figure.note,
+        "size": figure.size,
+        "legend": legend,
+        "svg": Markup(svg),
+    }
 
 
 def _data(
-    runs: list[LoadedRun], questions: pl.DataFrame | None, settings: Settings, lang: str, words: dict[str, str], room: int, context: dict[str, Any], t: Texts
+    runs: list[LoadedRun],
+    questions: pl.DataFrame | None,
+    settings: Settings,
+    lang: str,
+    words: dict[str, str],
+    room: int,
+    context: dict[str, Any],
+    t: Texts,
 ) -> Any:
     """The explorer's packed data; generated texts are thinned out until it fits into ``room`` bytes."""
     from markupsafe import Markup
@@ -146,7 +188,13 @@ def _data(
 
 
 def write_report(
-    runs: list[LoadedRun], path: Path, questions: pl.DataFrame | None, settings: Settings, lang: str, figure_folder: Path | None = None, plan: Path | None = None
+    runs: list[LoadedRun],
+    path: Path,
+    questions: pl.DataFrame | None,
+    settings: Settings,
+    lang: str,
+    figure_folder: Path | None = None,
+    plan: Path | None = None,
 ) -> int:
     """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.store import write_bytes_atomically
@@ -176,7 +224,9 @@ def main(argv: list[str] | None = None) -> int:
         if config.export:
             from kmmlu_fast.export import export
 
-            for written in export(config.export, runs, compare_with_base(runs, settings, texts(config.lang))[0], questions, settings, config.lang, path.parent):
+            for written in export(
+                config.export, runs, compare_with_base(runs, settings, texts(config.lang))[0], questions, settings, config.lang, path.parent
+            ):
                 print(written)
 
     return run_main(body)

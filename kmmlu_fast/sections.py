@@ -30,14 +30,32 @@ def hero(run: LoadedRun, row: Row, pair: Comparison | None, t: Texts, lang: str)
     split = run.predictions["split"][0] if run.predictions is not None and len(run.predictions) else ""
     if pair is None:
         eyebrow = t("eyebrow_one", n=f"{row['questions']:,}", subjects=len(run.scores), split=split or run.kind)
-        lines = [t("one_run", name=run.name, micro=percent(row["micro"]), low=percent(row["low"]), high=percent(row["high"]), macro=percent(row["macro"]))]
+        lines = [
+            t(
+                "one_run",
+                name=run.name,
+                micro=percent(row["micro"]),
+                low=percent(row["low"]),
+                high=percent(row["high"]),
+                macro=percent(row["macro"]),
+            )
+        ]
         if row["constant"] is not None:
-            lines.append(t("one_baseline", letter=row["constant"][0], constant=percent(row["constant"][1]), expected=percent(row["expected"])))
+            lines.append(
+                t("one_baseline", letter=row["constant"][0], constant=percent(row["constant"][1]), expected=percent(row["expected"]))
+            )
         else:
             lines.append(t("one_scores"))
         return {
-            "first": run.name, "second": None, "value": percent(row["micro"]), "unit": t("unit_one"), "tone": "", "eyebrow": eyebrow, "cautions": [], "lines": lines,
-        }  # fmt: skip
+            "first": run.name,
+            "second": None,
+            "value": percent(row["micro"]),
+            "unit": t("unit_one"),
+            "tone": "",
+            "eyebrow": eyebrow,
+            "cautions": [],
+            "lines": lines,
+        }
     warned = cautions(pair, t)
     return {
         "first": pair.first, "second": pair.second, "value": points(pair.micro.difference, unit=False), "unit": t("unit_pair"),
@@ -68,7 +86,12 @@ def cards(row: Row, pair: Comparison | None, other: Row | None, t: Texts) -> lis
     ]
     if pair.clean is not None and pair.overlapping:
         found.append(
-            _card(t("card_clean"), points(pair.clean.difference), t("card_clean_sub", count=f"{pair.overlapping:,}"), tone(pair.clean.difference, pair.clean.significant))
+            _card(
+                t("card_clean"),
+                points(pair.clean.difference),
+                t("card_clean_sub", count=f"{pair.overlapping:,}"),
+                tone(pair.clean.difference, pair.clean.significant),
+            )
         )
     found.append(_card(t("card_unparsed"), f"{row['unparsed']:,} → {other['unparsed']:,}", t("card_unparsed_sub")))
     return found
@@ -92,7 +115,9 @@ def _card(label: str, value: str, sub: str, tone_: str = "") -> Row:
 
 
 def _difference_card(label: str, found: Difference) -> Row:
-    return _card(label, points(found.difference), f"{percent(found.first)} → {percent(found.second)}", tone(found.difference, found.significant))
+    return _card(
+        label, points(found.difference), f"{percent(found.first)} → {percent(found.second)}", tone(found.difference, found.significant)
+    )
 
 
 def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -> Row:
@@ -103,33 +128,48 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
     by_name = {pair.second: pair for pair in pairs}
 
     def place(value: float) -> float:
-        return round((100 * value - low) / (high - low) * 100, 2)
+        return float(round((100 * value - low) / (high - low) * 100, 2))
 
     shown = []
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
         tokens = None if not row["prompt_tokens"] else (row["prompt_tokens"] + row["output_tokens"]) / row["questions"]
-        shown.append({
-            "name": row["name"], "base": row["name"] == base, "micro": percent(row["micro"]), "macro": percent(row["macro"]), "clean": percent(row["clean"]),
-            "balanced": percent(row["balanced"]), "bar": {"low": place(row["low"]), "high": place(row["high"]), "at": place(row["micro"])},
-            "groups": [percent(row["supercategories"].get(name), 1) for name in names],
-            "difference": points(pair.micro.difference, unit=False) if pair else "", "tone": tone(pair.micro.difference, pair.micro.significant) if pair else "",
-            "prior": points(pair.letters.letter_prior.value, unit=False) if pair else "", "unparsed": "–" if row["unparsed"] is None else f"{row['unparsed']:,}",
-            "tokens": "–" if tokens is None else f"{tokens:,.0f}", "seconds": "–" if row["seconds"] is None else f"{row['seconds']:,.0f}",
-        })  # fmt: skip
+        shown.append(
+            {
+                "name": row["name"],
+                "base": row["name"] == base,
+                "micro": percent(row["micro"]),
+                "macro": percent(row["macro"]),
+                "clean": percent(row["clean"]),
+                "balanced": percent(row["balanced"]),
+                "bar": {"low": place(row["low"]), "high": place(row["high"]), "at": place(row["micro"])},
+                "groups": [percent(row["supercategories"].get(name), 1) for name in names],
+                "difference": points(pair.micro.difference, unit=False) if pair else "",
+                "tone": tone(pair.micro.difference, pair.micro.significant) if pair else "",
+                "prior": points(pair.letters.letter_prior.value, unit=False) if pair else "",
+                "unparsed": "–" if row["unparsed"] is None else f"{row['unparsed']:,}",
+                "tokens": "–" if tokens is None else f"{tokens:,.0f}",
+                "seconds": "–" if row["seconds"] is None else f"{row['seconds']:,.0f}",
+            }
+        )
     return {
-        "runs": shown, "scale": {"low": low, "high": high}, "groups": [{"name": supercategory_name(name, lang)} for name in names],
-        "any_clean": any(row["clean"] is not None for row in rows), "any_tokens": any(row["prompt_tokens"] for row in rows),
+        "runs": shown,
+        "scale": {"low": low, "high": high},
+        "groups": [{"name": supercategory_name(name, lang)} for name in names],
+        "any_clean": any(row["clean"] is not None for row in rows),
+        "any_tokens": any(row["prompt_tokens"] for row in rows),
         "any_seconds": any(row["seconds"] is not None for row in rows),
-    }  # fmt: skip
+    }
 
 
 def matrix(runs: list[LoadedRun], lang: str) -> Row | None:
     """Subjects x runs, for three runs or more; the base first, then by accuracy; the base's weakest subjects first."""
     if len(runs) < 3:
         return None
-    runs = [runs[0], *sorted(runs[1:], key=lambda run: -run.scores["correct"].sum() / run.scores["total"].sum())]
-    tables = [{name: correct / total for name, correct, total in run.scores.select("subject", "correct", "total").iter_rows()} for run in runs]
+    runs = [runs[0], *sorted(runs[1:], key=lambda run: -int(run.scores["correct"].sum()) / int(run.scores["total"].sum()))]
+    tables = [
+        {name: correct / total for name, correct, total in run.scores.select("subject", "correct", "total").iter_rows()} for run in runs
+    ]
     names = subject_order({name for table in tables for name in table})
     names.sort(key=lambda name: tables[0].get(name, 2.0))
 
@@ -145,8 +185,20 @@ def matrix(runs: list[LoadedRun], lang: str) -> Row | None:
 def subjects_table(pair: Comparison, t: Texts, lang: str) -> tuple[list[str], list[list[Row]]]:
     """Headings and rows of the pair's subjects, by change."""
     columns = [
-        t("subject"), t("supercategory"), t("questions"), pair.first, pair.second, t("difference"), t("interval"), "b", "c", t("p"), t("holm"), t("bh"), t("mde"),
-    ]  # fmt: skip
+        t("subject"),
+        t("supercategory"),
+        t("questions"),
+        pair.first,
+        pair.second,
+        t("difference"),
+        t("interval"),
+        "b",
+        "c",
+        t("p"),
+        t("holm"),
+        t("bh"),
+        t("mde"),
+    ]
     rows = []
     for row in pair.subjects.sort("difference", "subject", descending=[True, False]).iter_rows(named=True):
         mark = tone(row["difference"], row["p_holm"] < ALPHA)
@@ -179,7 +231,9 @@ def facts(runs: list[LoadedRun], t: Texts) -> list[Row]:
             (t("facts_speed"), {**(run.metrics.get("speed") or {}), **(run.metrics.get("engine") or {})}),
             (t("facts_environment"), run.environment or run.facts.get("versions") or {}),
         ]
-        found.append({"name": run.name, "source": run.kind, "groups": [{"name": name, "rows": _flat(values)} for name, values in groups if values]})
+        found.append(
+            {"name": run.name, "source": run.kind, "groups": [{"name": name, "rows": _flat(values)} for name, values in groups if values]}
+        )
     return found
 
 

@@ -46,14 +46,25 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     clean = any(row["clean"] is not None for row in rows)
     groups = [name for name in SUPERCATEGORIES if any(name in row["supercategories"] for row in rows)]
     table = _table(
-        t("all_runs") + ", %", t("short_micro"), t("interval"), t("short_macro"), *([t("short_clean")] if clean else []), t("short_balanced"),
-        t("unparsed"), *([t("against", name=pairs[0].first), t("letter_prior")] if pairs else []),
-        *[supercategory_name(name, lang) for name in groups], t("tokens"),
-    )  # fmt: skip
+        t("all_runs") + ", %",
+        t("short_micro"),
+        t("interval"),
+        t("short_macro"),
+        *([t("short_clean")] if clean else []),
+        t("short_balanced"),
+        t("unparsed"),
+        *([t("against", name=pairs[0].first), t("letter_prior")] if pairs else []),
+        *[supercategory_name(name, lang) for name in groups],
+        t("tokens"),
+    )
     by_name = {pair.second: pair for pair in pairs}
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
-        change = [_change(pair.micro.difference, pair.micro.significant), Text(points(pair.letters.letter_prior.value, unit=False))] if pair else _cells("", "")
+        change = (
+            [_change(pair.micro.difference, pair.micro.significant), Text(points(pair.letters.letter_prior.value, unit=False))]
+            if pair
+            else _cells("", "")
+        )
         tokens = row["prompt_tokens"]
         table.add_row(
             *_cells(row["name"], percent(row["micro"]), f"{percent(row['low'])}–{percent(row['high'])}", percent(row["macro"])),

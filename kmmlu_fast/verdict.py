@@ -96,7 +96,8 @@ def _subjects(pair: Comparison, t: Texts, lang: str) -> str:
         return t("subjects_unchanged", n=f"{typical['n'].item():,}", mde=points(typical["minimum_detectable_effect"].item(), 1).lstrip("+"))
     up = int((changed["difference"] > 0).sum())
     names = ", ".join(
-        f"{subject_name(name, lang)} {points(change, 1)}" for name, change in changed.select("subject", "difference").head(NAMED_SUBJECTS).iter_rows()
+        f"{subject_name(name, lang)} {points(change, 1)}"
+        for name, change in changed.select("subject", "difference").head(NAMED_SUBJECTS).iter_rows()
     )
     more = ", …" if len(changed) > NAMED_SUBJECTS else ""
     return t("subjects_changed", count=len(changed), total=len(pair.subjects), up=up, down=len(changed) - up, names=f" ({names}{more})")

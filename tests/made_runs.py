@@ -16,7 +16,13 @@ SIZES = {"Accounting": 40, "Law": 60, "Math": 50, "Computer-Science": 50}
 
 
 def predictions(
-    seed: int, skill: float = 0.6, bias: tuple[float, ...] = (0, 0, 0, 0), sizes: dict[str, int] = SIZES, logprobs: bool = True, text: str | None = None, unparsed: float = 0.0
+    seed: int,
+    skill: float = 0.6,
+    bias: tuple[float, ...] = (0, 0, 0, 0),
+    sizes: dict[str, int] = SIZES,
+    logprobs: bool = True,
+    text: str | None = None,
+    unparsed: float = 0.0,
 ) -> pl.DataFrame:
     """Noise (the same for every call: only knowledge and bias differ) + ``skill`` on the key's letter + ``bias``; natural logs, A-D."""
     noise, chance = random.Random(1), random.Random(seed)
@@ -29,13 +35,26 @@ def predictions(
             values = [value - total for value in values]
             ranked = sorted(values, reverse=True)
             prediction = None if chance.random() < unparsed else LETTERS[values.index(ranked[0])]
-            rows.append(Prediction(
-                question_id=f"{subject}/test/{row}", subject=subject, supercategory=SUBJECTS[subject].supercategory, split="test", row=row, answer=answer,
-                prediction=prediction, correct=prediction == answer, read_by="loglikelihood" if prediction else None,
-                **(dict(zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), values, strict=True)) if logprobs else {}),
-                margin=ranked[0] - ranked[1], confidence=math.exp(ranked[0]), texts=[text] if text else None, prompt_tokens=100, output_tokens=1,
-                prompt_digest=f"{row:016x}",
-            ))  # fmt: skip
+            rows.append(
+                Prediction(
+                    question_id=f"{subject}/test/{row}",
+                    subject=subject,
+                    supercategory=SUBJECTS[subject].supercategory,
+                    split="test",
+                    row=row,
+                    answer=answer,
+                    prediction=prediction,
+                    correct=prediction == answer,
+                    read_by="loglikelihood" if prediction else None,
+                    **(dict(zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), values, strict=True)) if logprobs else {}),
+                    margin=ranked[0] - ranked[1],
+                    confidence=math.exp(ranked[0]),
+                    texts=[text] if text else None,
+                    prompt_tokens=100,
+                    output_tokens=1,
+                    prompt_digest=f"{row:016x}",
+                )
+            )
     return predictions_frame(rows)
 
 
@@ -43,10 +62,19 @@ def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> LoadedRun:
     return LoadedRun(name, "run", name, frame, count_scores(frame), facts)
 
 
-def run_directory(path: Path, name: str, frame: pl.DataFrame, dataset: str = "none-such", adapter: Path | None = None, **facts: Any) -> Path:
+def run_directory(
+    path: Path, name: str, frame: pl.DataFrame, dataset: str = "none-such", adapter: Path | None = None, **facts: Any
+) -> Path:
     """A complete run directory, as ``store`` leaves it."""
     path.mkdir(parents=True)
-    parts = {"model": "demo", "prompt_style": "lm-eval", "template_digest": "t", "output_type": "multiple_choice", "num_fewshot": 0, **facts}
+    parts = {
+        "model": "demo",
+        "prompt_style": "lm-eval",
+        "template_digest": "t",
+        "output_type": "multiple_choice",
+        "num_fewshot": 0,
+        **facts,
+    }
     document = {
         "config": {"dataset": dataset, "split": "test"}, "fingerprint": "f" * 12, "fingerprint_parts": parts, "name": name,
         "adapter": None if adapter is None else {"name": name, "path": str(adapter)},

@@ -24,7 +24,13 @@ def test_one_screen(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert main(runs) == 0
     out = capsys.readouterr().out
     assert "lora is better than base" in out and "letter prior" in out
-    for row in ("micro (over questions)", "macro (over subjects)", "balanced (over letters)", "at the key's letter shares", "Computer Science"):
+    for row in (
+        "micro (over questions)",
+        "macro (over subjects)",
+        "balanced (over letters)",
+        "at the key's letter shares",
+        "Computer Science",
+    ):
         assert row in out
     assert len(out.splitlines()) < 50 and max(map(len, out.splitlines())) <= 120
 
@@ -76,9 +82,11 @@ def test_prompts_that_differ_need_a_flag(runs: list[str], tmp_path: Path, capsys
 def test_overlap_files(tmp_path: Path) -> None:
     wanted = frozenset({"Law/test/1", "Math/test/2"})
     for name, text in (
-        ("a.txt", "Law/test/1\nMath/test/2\n"), ("b.json", '["Law/test/1", "Math/test/2"]'), ("c.json", '{"test_ids": ["Law/test/1", "Math/test/2"]}'),
+        ("a.txt", "Law/test/1\nMath/test/2\n"),
+        ("b.json", '["Law/test/1", "Math/test/2"]'),
+        ("c.json", '{"test_ids": ["Law/test/1", "Math/test/2"]}'),
         ("d.csv", "train_id,test_id\nx,Law/test/1\ny,Math/test/2\n"),
-    ):  # fmt: skip
+    ):
         (tmp_path / name).write_text(text, encoding="utf-8")
         assert read_overlap(tmp_path / name) == wanted
     (tmp_path / "bad.txt").write_text("Law 1", encoding="utf-8")

@@ -23,7 +23,19 @@ def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Load
         for row in range(total):
             answer = "BCD"[row % 3]
             prediction = answer if row < correct else "CDB"[row % 3]
-            rows.append(Prediction(f"{subject}/test/{row}", subject, SUBJECTS[subject].supercategory, "test", row, answer, prediction, row < correct, "exact_match"))
+            rows.append(
+                Prediction(
+                    f"{subject}/test/{row}",
+                    subject,
+                    SUBJECTS[subject].supercategory,
+                    "test",
+                    row,
+                    answer,
+                    prediction,
+                    row < correct,
+                    "exact_match",
+                )
+            )
     return loaded(name, predictions_frame(rows), **facts)
 
 
@@ -77,7 +89,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
 
 def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
     first, second = small("base", {"Law": (5, 10)}, prompt_style="lm-eval"), small("lora", {"Law": (6, 10)}, prompt_style="chat")
-    with pytest.raises(RunError, match="prompt_style lm-eval -> chat.*--different-prompts"):
+    with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
         compare_pair(first, second, QUICK)
     pair = compare_pair(first, second, Settings(replicates=500, different_prompts=True))
     assert verdict(pair, texts("en"), "en")[0].startswith("CAUTION")
@@ -136,7 +148,8 @@ def test_debiased_difference_where_rotations_exist() -> None:
 def test_unparsed_counts_as_wrong_and_in_the_open() -> None:
     first = small("base", {"Law": (6, 10)})
     hidden = first.frame.with_columns(
-        pl.when(pl.col("row") < 3).then(pl.lit(None, dtype=pl.String)).otherwise(pl.col("prediction")).alias("prediction"), (pl.col("correct") & (pl.col("row") >= 3)).alias("correct")
+        pl.when(pl.col("row") < 3).then(pl.lit(None, dtype=pl.String)).otherwise(pl.col("prediction")).alias("prediction"),
+        (pl.col("correct") & (pl.col("row") >= 3)).alias("correct"),
     )
     pair = compare_pair(loaded("silent", hidden), first, QUICK)
     assert (pair.made_readable, pair.made_unreadable) == (3, 0) and pair.micro.c == 3

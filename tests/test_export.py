@@ -21,7 +21,16 @@ def runs() -> list[LoadedRun]:
 
 
 def test_safe_text() -> None:
-    assert [safe_text(value) for value in ("=1+1", "+1", "-1", "@x", "\tx", "plain", "", None)] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain", "", None]
+    assert [safe_text(value) for value in ("=1+1", "+1", "-1", "@x", "\tx", "plain", "", None)] == [
+        "'=1+1",
+        "'+1",
+        "'-1",
+        "'@x",
+        "'\tx",
+        "plain",
+        "",
+        None,
+    ]
 
 
 def test_csv_has_a_bom_and_no_formula(runs: list[LoadedRun], tmp_path: Path) -> None:
@@ -72,4 +81,6 @@ def test_json_and_lm_eval(runs: list[LoadedRun], tmp_path: Path) -> None:
     again = load(str(written[1].parent))[0]
     assert again.name == "=1+1" and again.frame["correct"].sum() == runs[0].frame["correct"].sum()
     sample = json.loads(next(written[1].parent.glob("samples_kmmlu_law_*")).read_text(encoding="utf-8").splitlines()[0])
-    assert sample["doc"]["question"].startswith("다음 중") and sample["doc"]["answer"] in (1, 2, 3, 4) and sample["doc"]["Category"] == "Law"
+    assert (
+        sample["doc"]["question"].startswith("다음 중") and sample["doc"]["answer"] in (1, 2, 3, 4) and sample["doc"]["Category"] == "Law"
+    )

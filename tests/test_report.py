@@ -109,7 +109,9 @@ def test_full_test_set_with_long_generated_texts_stays_small() -> None:
     sizes = dict(list(sizes.items())[:36])
     pool = [" ".join(chance.choices(words, k=200)) for _ in range(500)]
     frame = predictions(1, sizes=sizes)
-    frame = frame.with_columns(pl.Series("texts", [[pool[chance.randrange(500)][: chance.randrange(400, 800)] + str(i)] for i in range(len(frame))]))
+    frame = frame.with_columns(
+        pl.Series("texts", [[pool[chance.randrange(500)][: chance.randrange(400, 800)] + str(i)] for i in range(len(frame))])
+    )
     asked = questions(frame).with_columns(pl.Series("question", [" ".join(chance.choices(words, k=20)) for _ in range(len(frame))]))
     html = report.render([loaded("base", frame), loaded("lora", frame)], asked, QUICK, "en")
     assert len(html.encode()) < report.MAX_BYTES
@@ -136,8 +138,14 @@ def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "is in none of the runs; ids look like Accounting/test/0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["--export", "pdf"], "allowed are csv, json, xlsx, lm-eval"), (["--output", "x.pdf"], "ends in .html"),
-                                                    (["--plan", "nowhere.parquet"], "is no sampling plan")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--export", "pdf"], "allowed are csv, json, xlsx, lm-eval"),
+        (["--output", "x.pdf"], "ends in .html"),
+        (["--plan", "nowhere.parquet"], "is no sampling plan"),
+    ],
+)
 def test_faults(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
     assert report.main([str(run), *arguments]) == 2

@@ -15,8 +15,17 @@ from kmmlu_fast.comparison import Settings
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--disable-dev-shm-usage", "--force-prefers-reduced-motion")  # fmt: skip
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--force-prefers-reduced-motion",
+)
 
 pytestmark = [
     pytest.mark.engine,
@@ -45,7 +54,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runs = [loaded(f"base {EVIL}", predictions(1, skill=0.4, text=EVIL)), loaded("lora", predictions(2, skill=1.4, text="풀이: 정답은 B입니다."))]
+    runs = [
+        loaded(f"base {EVIL}", predictions(1, skill=0.4, text=EVIL)),
+        loaded("lora", predictions(2, skill=1.4, text="풀이: 정답은 B입니다.")),
+    ]
     path = tmp_path_factory.mktemp("report") / "report.html"
     report.write_report(runs, path, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?"), Settings(replicates=200), "ko")
     return path
@@ -147,10 +159,15 @@ def test_subject_table_sorts(opened: Any) -> None:
 
 @pytest.mark.parametrize("width", [360, 820, 1280])
 def test_no_width_overflows(opened: Any, width: int) -> None:
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    )
     try:
-        wide = "return [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll, .chart, nav')).map(e => e.outerHTML.slice(0, 80))"
-        assert opened.execute_script("return document.documentElement.scrollWidth") <= width, opened.execute_script(wide)
+        wide = (
+            "return [...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .chart') &&"
+            " e.getBoundingClientRect().right > arguments[0] + 1).map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= width, opened.execute_script(wide, width)
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
