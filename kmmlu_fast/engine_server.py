@@ -66,14 +66,14 @@ class ServerEngine:
         adapters: Sequence[Adapter] = (),
         *,
         concurrency: int = 64,
-        attempts: int = ATTEMPTS,
+        attempts: int | None = None,
         first_wait_sec: float = 0.5,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         started = time.monotonic()
         self._base_url = check_base_url(base_url)
         self._concurrency = concurrency
-        self._attempts = attempts
+        self._attempts = attempts or ATTEMPTS
         self._first_wait_sec = first_wait_sec
         self._adapters = {adapter.name: adapter for adapter in adapters}
         self._counters = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "output_tokens", "retries"), 0)

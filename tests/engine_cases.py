@@ -20,13 +20,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from tiny import make_tiny_adapter, make_tiny_model
 
+from kmmlu_fast.config import EvalConfig, parse
 from kmmlu_fast.engine import Engine
 from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
 from kmmlu_fast.engines import whole_prompts
+from kmmlu_fast.evaluation import evaluate
 from kmmlu_fast.models import load_adapters, resolve_model
-from kmmlu_fast.schema import Adapter, Request, Response
+from kmmlu_fast.schema import LOGPROB_COLUMNS, Adapter, Request, Response
+from kmmlu_fast.store import Run
 
 LETTER_IDS = (262, 263, 264, 265)  # " A".." D" in the tiny tokenizer
 ENVIRONMENT = {
@@ -103,6 +107,34 @@ def in_process(files: Files) -> list[Response]:
     responses = list(ask(engine, files))
     engine.close()
     return responses
+
+
+def flags(files: Files, output_dir: Path) -> list[str]:
+    """An evaluation as users run it, base and adapter: 45 questions of the sample, one a subject."""
+    made = ["--model", str(files.model), "--adapter", f"lora={files.adapter.path}", "--adapter-mode", "serve", "--dtype", "float32"]
+    return [*made, "--dataset", "sample", "--limit", "1", "--max-num-seqs", "16", "--output-dir", str(output_dir)]
+
+
+@cache
+def evaluated(files: Files) -> list[pl.DataFrame]:
+    """Predictions of base and adapter, in process."""
+    os.environ.update(ENVIRONMENT)
+    config = parse(EvalConfig, flags(files, files.model.parent / "runs-in-process"), "eval")
+    return [run.predictions for run in evaluate(config)]
+
+
+def assert_same_predictions(runs: Iterable[Run], files: Files) -> None:
+    """The same questions, each once, and the same letters but for near-ties."""
+    frames = [run.predictions for run in runs]
+    assert len(frames) == 2
+    for frame, reference in zip(frames, evaluated(files), strict=True):
+        assert frame["question_id"].to_list() == reference["question_id"].to_list()
+        assert frame["question_id"].n_unique() == 45
+        for column in LOGPROB_COLUMNS:
+            assert (frame[column] - reference[column]).abs().max() < 1e-3
+        clear = reference["margin"] > 1e-3
+        assert frame.filter(clear)["prediction"].to_list() == reference.filter(clear)["prediction"].to_list()
+    assert frames[0]["prediction"].to_list() != frames[1]["prediction"].to_list(), "the adapter must change something"
 
 
 def assert_same(responses: Iterable[Response], reference: Iterable[Response], tolerance: float = 1e-3) -> None:

@@ -17,10 +17,12 @@ from typing import Any
 import engine_cases
 import pytest
 
+from kmmlu_fast.config import EvalConfig, parse
 from kmmlu_fast.engine import FakeEngine, FollowUp
 from kmmlu_fast.engine_ray import RayEngine, Replica
 from kmmlu_fast.engine_vllm import VllmEngine
 from kmmlu_fast.errors import EngineError
+from kmmlu_fast.evaluation import evaluate
 from kmmlu_fast.schema import Request, Response
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -213,6 +215,15 @@ def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(tmp_path_f
     engine.close()
     engine_cases.assert_same(responses, reference)
     assert engine.stats()["cached_tokens"] > 0
+
+
+@pytest.mark.engine
+def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    files = engine_cases.files(tmp_path_factory)
+    flags = [*engine_cases.flags(files, tmp_path), "--engine", "ray", "--num-replicas", "2"]
+    runs = evaluate(parse(EvalConfig, flags, "eval"))
+    engine_cases.assert_same_predictions(runs, files)
+    assert [run.metrics["engine"]["placement"]["replicas"] for run in runs] == [2, 2]
 
 
 def test_the_cases_can_be_sent_to_replicas() -> None:

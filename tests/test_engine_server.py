@@ -19,7 +19,9 @@ import pytest
 
 from kmmlu_fast.engine_server import NEUTRAL_SAMPLING, ServerEngine, check_base_url
 from kmmlu_fast.errors import AdapterError, ConfigError, EngineError
-from kmmlu_fast.schema import Adapter, Request, Response
+from kmmlu_fast.eval import main
+from kmmlu_fast.schema import Adapter, Prediction, Request, Response
+from kmmlu_fast.store import RunStore, load_run
 
 URL = "http://server.test:8000/v1"
 KEY = "sk-never-written-anywhere"
@@ -358,3 +360,31 @@ def test_a_real_server_refuses_what_it_lacks(real_server: engine_cases.Server, t
     with pytest.raises(AdapterError, match="cannot load adapter 'missing'"):
         ServerEngine(real_server.base_url, [str(real_server.files.model)], [missing], attempts=2)
     assert os.environ.get("OPENAI_API_KEY") is None
+
+
+@pytest.mark.engine
+def test_a_run_whose_server_died_is_continued_by_the_same_command(
+    real_server: engine_cases.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = real_server.files
+    flags = [*engine_cases.flags(files, tmp_path), "--engine", "server", "--base-url", real_server.base_url, "--concurrency", "4"]
+    monkeypatch.setattr("kmmlu_fast.engine_server.ATTEMPTS", 2)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    append = RunStore.append
+
+    def append_and_kill(store: RunStore, prediction: Prediction) -> None:
+        append(store, prediction)
+        if len(store._buffer) == 20:
+            real_server.kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "append", append_and_kill)
+        assert main(flags) == 2
+    said = capsys.readouterr().err
+    assert "run the same command to continue" in said and "Traceback" not in said
+    real_server.start()
+    assert main(flags) == 0
+    assert "of 45 questions were answered before" in capsys.readouterr().err
+    runs = [load_run(path.parent) for path in sorted(tmp_path.glob("*/metrics.json"), key=lambda path: "base" not in path.parent.name)]
+    engine_cases.assert_same_predictions(runs, files)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
