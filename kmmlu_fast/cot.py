@@ -37,9 +37,16 @@ FORCED = "forced"
 FORCE_CUE = "\n정답："
 _THINK_END = "\n</think>\n"
 _NEXT_QUESTION = "\n문제:"
-# Generation stops with the asked-for line. The line break belongs to it: "정답: A" may still become "정답: A와 B를 비교하면".
-_LINES = tuple(f"정답{colon}{space}{letter}\n" for colon in ":：" for space in (" ", "") for letter in LETTERS)
-_STOPS = (*_LINES, *(f"정답: {letter}**" for letter in LETTERS))
+
+
+def final_lines(style: str) -> tuple[str, ...]:
+    """What ends a generation: the asked-for line, as asked for and as the style's exemplars or a chat model would write it.
+
+    The line break belongs to it: "정답: A" may still become "정답: A와 B를 비교하면". Few, for vLLM looks for each after every token.
+    """
+    found = find_style(style)
+    other = "정답: {}**" if found.chat else f"{found.cue}{found.delimiter}{{}}\n"
+    return tuple(dict.fromkeys(form.format(letter) for form in ("정답: {}\n", other) for letter in LETTERS))
 
 
 @functools.cache
@@ -119,7 +126,8 @@ class ChainOfThought:
         return letters if self.below is not None else [*letters, self._reason(question.question_id, carried, adapter)]
 
     def _reason(self, question_id: str, carried: Carried, adapter: Adapter | None) -> Request:
-        stops = () if self.thinking else _STOPS if find_style(self.style).chat else (*_STOPS, _NEXT_QUESTION)
+        lines = final_lines(self.style)
+        stops = () if self.thinking else lines if find_style(self.style).chat else (*lines, _NEXT_QUESTION)
         return Request(
             question_id, "reason", carried.reason_ids, adapter, max_tokens=max(2, self.max_tokens), num_samples=self.num_samples,
             temperature=self.temperature, top_p=self.top_p, stop=stops, include_stop=True, carry=Carried(carried.options),
@@ -285,4 +293,6 @@ def wording_digest(method: ChainOfThought, tokenizer: Any) -> str:
     """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue: changes with any byte of them."""
     questions = [replace(_PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
     texts = [prompt.text for question in questions for prompt in method.render(question, [_PROBE], tokenizer)]
-    return hashlib.sha256(json.dumps([texts, _STOPS, _NEXT_QUESTION, FORCE_CUE, STRICT], ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([texts, final_lines(method.style), _NEXT_QUESTION, FORCE_CUE, STRICT], ensure_ascii=False).encode()
+    ).hexdigest()[:16]

@@ -235,15 +235,19 @@ def test_nothing_is_ever_unparsed(text: str, finish_reason: str, num_samples: in
         assert prediction.read_by is not None
 
 
-def test_generation_stops_at_every_complete_final_line_and_the_ladder_reads_it_strictly(tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    ("style", "wanted"), [("qa", {"정답: A\n"}), ("lm-eval", {"정답: A\n", "정답： A\n"}), ("chat", {"정답: A\n", "정답: A**"})]
+)
+def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_strictly(style: str, wanted: set[str], qwen: Any) -> None:
     engine = Scripted("정답: A\n")
-    ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
+    ask(engine, build_method(style, qwen), [make_question()], qwen)
     reason = next(r for r in engine.requests if r.stage == "reason")
     assert reason.include_stop
-    lines = [stop for stop in reason.stop if "정답" in stop]
-    assert {"정답: A\n", "정답：D\n", "정답: C**"} <= set(lines)
-    for stop in lines:
-        assert read_answer(f"풀이를 마친다.\n{stop}").rung in STRICT
+    assert {stop for stop in reason.stop if "A" in stop} == wanted
+    assert ("\n문제:" in reason.stop) == (style != "chat")
+    for stop in reason.stop:
+        if stop != "\n문제:":
+            assert read_answer(f"풀이를 마친다.\n{stop}").rung in STRICT
 
 
 # samples, budget, rotations --------------------------------------------------------------------------------------------------
