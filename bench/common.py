@@ -6,6 +6,7 @@ In: numbers a benchmark measured. Out: a table for people, one JSON line last on
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import gc
@@ -44,7 +45,7 @@ class BenchConfig(Config):
     repeats: PositiveInt = Field(3, description="measured repetitions, after one warm-up; the median counts")
     record: bool = Field(False, description="append the result to bench/results/<device>-<date>.json")
     results_dir: Path = Field(RESULTS, description="where --record writes")
-    dataset: str = Field("auto", description="hub id, directory of the hub's layout, 'sample', or auto: ../shared/kmmlu if there, else sample")
+    dataset: str = Field("auto", description="hub id, directory, 'sample', or auto: ../shared/kmmlu if there, else sample")
 
     def dataset_name(self) -> str:
         """``dataset`` with auto resolved."""
@@ -155,6 +156,26 @@ def peak_memory_bytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def restart_peak() -> int:
+    """Start the peak of resident memory anew (Linux) and return what is resident now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status_bytes("VmRSS")
+
+
+def peak_since_restart() -> int:
+    """The most memory resident since ``restart_peak``."""
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(name: str) -> int:
+    try:
+        found = re.search(rf"^{name}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else peak_memory_bytes()
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> str:
