@@ -17,10 +17,11 @@ import engine_cases
 import httpx
 import pytest
 
-from kmmlu_fast.engine_server import NEUTRAL_SAMPLING, ServerEngine, check_base_url
+from kmmlu_fast.engine_server import NEUTRAL_SAMPLING, ServerEngine
 from kmmlu_fast.errors import AdapterError, ConfigError, EngineError
 from kmmlu_fast.eval import main
 from kmmlu_fast.schema import Adapter, Prediction, Request, Response
+from kmmlu_fast.server_client import check_base_url
 from kmmlu_fast.store import RunStore, load_run
 
 URL = "http://server.test:8000/v1"
@@ -290,7 +291,8 @@ def test_the_key_is_sent_and_shown_nowhere(opened: Any, monkeypatch: pytest.Monk
     server.faults = [401]
     with pytest.raises(EngineError) as caught:
         list(engine.generate([letters(2)]))
-    shown = "".join([str(caught.value), repr(engine), repr(vars(engine)), json.dumps(engine.stats()), caplog.text])
+    inside = repr(vars(engine)) + repr(vars(engine._client))
+    shown = "".join([str(caught.value), repr(engine), inside, json.dumps(engine.stats()), caplog.text])
     assert KEY not in shown
 
 
@@ -368,7 +370,7 @@ def test_a_run_whose_server_died_is_continued_by_the_same_command(
 ) -> None:
     files = real_server.files
     flags = [*engine_cases.flags(files, tmp_path), "--engine", "server", "--base-url", real_server.base_url, "--concurrency", "4"]
-    monkeypatch.setattr("kmmlu_fast.engine_server.ATTEMPTS", 2)
+    monkeypatch.setattr("kmmlu_fast.server_client.ATTEMPTS", 2)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     append = RunStore.append
 
