@@ -19,7 +19,7 @@ import pytest
 
 from kmmlu_fast.config import EvalConfig, parse
 from kmmlu_fast.engine import FakeEngine, FollowUp
-from kmmlu_fast.engine_ray import RayEngine, Replica
+from kmmlu_fast.engine_ray import RayEngine, Replica, _resources
 from kmmlu_fast.engine_vllm import VllmEngine
 from kmmlu_fast.errors import EngineError
 from kmmlu_fast.evaluation import evaluate
@@ -228,3 +228,19 @@ def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(tmp_pat
 
 def test_the_cases_can_be_sent_to_replicas() -> None:
     assert pickle.loads(pickle.dumps(engine_cases.follow_up)) is engine_cases.follow_up
+
+
+class Cluster:
+    """What a Ray cluster says it has."""
+
+    def __init__(self, **resources: float) -> None:
+        self.cluster_resources = lambda: resources
+
+
+def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
+    assert _resources(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
+    assert _resources(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
+    assert _resources(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
+    with pytest.raises(EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"):
+        _resources(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
+    assert _resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2  # a cluster may add machines
