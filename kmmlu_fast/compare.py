@@ -40,9 +40,8 @@ class PairsConfig(Config):
         description="dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs' own, if it is here",
     )
     split: Literal["train", "dev", "test"] = Field("test", description="split that a predictions table or lm-eval output is over")
-    overlap: str = Field(
-        "auto",
-        description="question ids that overlap training data, for the clean headline: FILE, none, or auto (train split of the dataset)",
+    overlap: list[str] = Field(
+        ["auto"], description="left out of the clean headline: files of question ids, auto (what overlaps the dataset's train split), none"
     )
     intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
     different_prompts: bool = Field(False, description="compare although the prompts differ")
@@ -113,18 +112,16 @@ def load_runs(config: PairsConfig, at_least: int) -> tuple[list[LoadedRun], pl.D
 
 
 def settings_of(config: PairsConfig) -> Settings:
-    """How pairs are compared; the overlap list comes from --overlap, or from the dataset's own train split."""
-    overlap: frozenset[str] = frozenset()
-    if config.overlap not in ("auto", "none"):
-        overlap = read_overlap(Path(config.overlap))
-    elif config.overlap == "auto" and config.split == "test" and (dataset := dataset_of(config)) is not None:
+    """How pairs are compared; the overlap list is what --overlap names, together."""
+    overlap = frozenset(name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(Path(entry)))
+    if "auto" in config.overlap and config.split == "test" and (dataset := dataset_of(config)) is not None:
         from kmmlu_fast.leakage import overlap_ids
 
         try:
             with warnings.catch_warnings(action="ignore"):  # absent train files were reported where the dataset was read
-                overlap = overlap_ids(dataset, config.split)
+                overlap |= overlap_ids(dataset, config.split)
         except DataError:
-            overlap = frozenset()  # a dataset without a train split overlaps nothing
+            pass  # a dataset without a train split overlaps nothing
     return Settings(seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=overlap)
 
 

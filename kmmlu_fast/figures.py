@@ -20,7 +20,7 @@ from kmmlu_fast.analysis import wilson
 from kmmlu_fast.charts import Palette
 from kmmlu_fast.comparison import Comparison, letter_habit_of
 from kmmlu_fast.errors import DataError
-from kmmlu_fast.importers import LoadedRun
+from kmmlu_fast.importers import LoadedRun, adapter_path
 from kmmlu_fast.language import Texts, percent, subject_name, supercategory_name
 from kmmlu_fast.schema import LETTERS
 from kmmlu_fast.store import slug
@@ -219,13 +219,6 @@ def _cost(rows: list[dict[str, Any]], t: Texts, what: str) -> Figure | None:
     ])  # fmt: skip
     name = t("cost_" + what)
     return Figure(f"cost-{what}", t("cost_title", what=name), t("cost_note"), lambda palette: charts.cost(frame, palette, t, name))
-
-
-def adapter_path(run: LoadedRun) -> Path | None:
-    """The adapter's directory, where the run names one that is still there."""
-    adapter = run.config.get("adapter")
-    path = Path(str(adapter["path"])) if isinstance(adapter, dict) and adapter.get("path") else None
-    return path if path is not None and path.is_dir() else None
 
 
 def _training(run: LoadedRun, t: Texts) -> Figure | None:

@@ -267,3 +267,10 @@ def _score_facts(path: Path) -> dict[str, Any]:
 def subject_order(names: set[str]) -> list[str]:
     """Subjects in the table's order."""
     return [name for name in SUBJECTS if name in names]
+
+
+def adapter_path(run: LoadedRun) -> Path | None:
+    """The adapter's directory, where the run names one that is still there."""
+    adapter = run.config.get("adapter")
+    path = Path(str(adapter["path"])) if isinstance(adapter, dict) and adapter.get("path") else None
+    return path if path is not None and path.is_dir() else None

@@ -78,7 +78,7 @@ def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
     if not documents:
         return {}
     last = documents[-1]
-    facts: dict[str, Any] = {"model": last.get("model_name"), "prompt_style": "lm-eval"}
+    facts: dict[str, Any] = {"model": last.get("model_name"), "prompt_style": "chat" if last.get("chat_template") else "lm-eval"}
     shots = {n for task, n in (last.get("n-shot") or {}).items() if _subject_of(task) and n is not None}
     if len(shots) == 1:
         facts["num_fewshot"] = shots.pop()

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 from pydantic import Field, field_validator
 
-from kmmlu_fast import __version__, charts, explorer, figures, sections
+from kmmlu_fast import __version__, charts, explorer, figures, reasoning, sections
 from kmmlu_fast.compare import PairsConfig, load_runs, settings_of
 from kmmlu_fast.comparison import Comparison, Settings, compare_pair, headline
 from kmmlu_fast.config import parse
@@ -87,6 +87,8 @@ def render(
     if figure_folder is not None:
         for figure in drawn:
             charts.save(figure.draw(charts.FIGURE), figure_folder, figure.id)
+    shown = [run for run in runs if focus is None or run.name == focus.second]
+    warnings = [f"{run.name}: {warning}" for run in shown for warning in sections.adapter_card(run).get("warnings") or []]
     columns, changed = sections.subjects_table(focus, t, lang) if focus else ([], [])
     words = table("explorer", lang)
     css, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -102,13 +104,14 @@ def render(
         "css": Markup(css),
         "script": Markup(script),
         "script_hash": Markup(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"),
-        "hero": sections.hero(runs[0], rows[0], focus, t, lang),
+        "hero": sections.hero(runs[0], rows[0], focus, warnings, t, lang),
         "cards": sections.cards(rows[0], focus, other, t),
         **sections.runs_table(rows, pairs, runs[0].name, lang),
         "refused": refused,
         "others": [{"first": pair.first, "second": pair.second, "lines": verdict(pair, t, lang)} for pair in pairs[1:]],
         "charts": [_chart(figure) for figure in drawn],
         "matrix": sections.matrix(runs, lang),
+        "reasoning": reasoning.section([(run.name, run.metrics) for run in runs], t),
         "subjects": changed,
         "subject_columns": columns,
         "facts": sections.facts(runs, t),
@@ -126,6 +129,7 @@ def render(
         ("all_runs", len(runs) > 1),
         ("charts", True),
         ("matrix", bool(context["matrix"])),
+        ("reasoning", bool(context["reasoning"])),
         ("all_subjects", bool(changed)),
         ("explorer", any(run.predictions is not None for run in runs)),
         ("facts", True),

@@ -12,21 +12,23 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.comparison import Comparison
-from kmmlu_fast.importers import LoadedRun, subject_order
+from kmmlu_fast.importers import LoadedRun, adapter_path, subject_order
 from kmmlu_fast.language import Texts, p_text, percent, points, subject_name, supercategory_name
 from kmmlu_fast.paired import ALPHA, Difference
+from kmmlu_fast.store import read_json
 from kmmlu_fast.subjects import SUPERCATEGORIES
 from kmmlu_fast.verdict import cautions, verdict
 
 Row = dict[str, Any]
+_CARD_FACTS = ("prompt_style", "data", "hyperparameters", "warnings")
 
 
 def tone(value: float, significant: bool) -> str:
     return "" if not significant else "up" if value > 0 else "down"
 
 
-def hero(run: LoadedRun, row: Row, pair: Comparison | None, t: Texts, lang: str) -> Row:
-    """The headline: the pair's verdict, or a single run's accuracy."""
+def hero(run: LoadedRun, row: Row, pair: Comparison | None, warnings: list[str], t: Texts, lang: str) -> Row:
+    """The headline: the pair's verdict, or a single run's accuracy; ``warnings`` of training stand with the cautions."""
     split = run.predictions["split"][0] if run.predictions is not None and len(run.predictions) else ""
     if pair is None:
         eyebrow = t("eyebrow_one", n=f"{row['questions']:,}", subjects=len(run.scores), split=split or run.kind)
@@ -53,13 +55,14 @@ def hero(run: LoadedRun, row: Row, pair: Comparison | None, t: Texts, lang: str)
             "unit": t("unit_one"),
             "tone": "",
             "eyebrow": eyebrow,
-            "cautions": [],
+            "cautions": warnings,
             "lines": lines,
         }
-    warned = cautions(pair, t)
+    said = cautions(pair, t)
     return {
         "first": pair.first, "second": pair.second, "value": points(pair.micro.difference, unit=False), "unit": t("unit_pair"),
-        "tone": tone(pair.micro.difference, pair.micro.significant), "cautions": warned, "lines": verdict(pair, t, lang)[len(warned) :],
+        "tone": tone(pair.micro.difference, pair.micro.significant), "cautions": [*said, *warnings],
+        "lines": verdict(pair, t, lang)[len(said) :],
         "eyebrow": t("eyebrow_pair", n=f"{pair.micro.n:,}", subjects=len(pair.subjects), split=split),
     }  # fmt: skip
 
@@ -224,10 +227,14 @@ def facts(runs: list[LoadedRun], t: Texts) -> list[Row]:
     found = []
     for run in runs:
         adapter = run.config.get("adapter")
+        card = adapter_card(run)
         groups = [
             (t("facts_source"), {"name": run.name, "kind": run.kind, "source": run.source}),
             (t("facts_protocol"), {name: value for name, value in run.facts.items() if name != "versions"}),
-            (t("facts_adapter"), adapter if isinstance(adapter, dict) else {}),
+            (
+                t("facts_adapter"),
+                {**(adapter if isinstance(adapter, dict) else {}), **{name: card[name] for name in _CARD_FACTS if name in card}},
+            ),
             (t("facts_speed"), {**(run.metrics.get("speed") or {}), **(run.metrics.get("engine") or {})}),
             (t("facts_environment"), run.environment or run.facts.get("versions") or {}),
         ]
@@ -235,6 +242,13 @@ def facts(runs: list[LoadedRun], t: Texts) -> list[Row]:
             {"name": run.name, "source": run.kind, "groups": [{"name": name, "rows": _flat(values)} for name, values in groups if values]}
         )
     return found
+
+
+def adapter_card(run: LoadedRun) -> dict[str, Any]:
+    """What ``kmmlu_fast.train`` wrote about the run's adapter; {} where there is none, or it is not there any more."""
+    folder = adapter_path(run)
+    path = folder / "kmmlu_fast.json" if folder else None
+    return read_json(path) if path is not None and path.is_file() else {}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -143,3 +143,39 @@ def test_names_lose_what_all_runs_share(tmp_path: Path) -> None:
     assert [run.name for run in load_all(folders)] == ["base", "lora-r16"]
     assert [run.name for run in load_all(folders[:1])] == ["demo-base-sample-test-mc"]
     assert [run.name for run in load_all([folders[0], folders[0]])] == [names[0], f"{names[0]} (2)"]
+
+
+def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
+    """The shape was taken from real output: a key by index, log-probabilities as texts, one list a request."""
+    document = {
+        "question": "손익분기점 판매량은?",
+        "answer": 3,
+        "A": "134개",
+        "B": "400개",
+        "C": "200개",
+        "D": "80개",
+        "Category": "Accounting",
+    }
+    pairs = [["-0.9", "False"], ["-0.8", "False"], ["-0.25", "True"], ["-1.5", "False"]]
+    line = {
+        "doc_id": 0, "doc": document, "target": "2", "arguments": {}, "resps": [[pair] for pair in pairs],
+        "filtered_resps": pairs, "filter": "none", "metrics": ["acc"], "acc": 1.0,
+    }  # fmt: skip
+    stamp = "2026-01-01T13-47-14.616440"
+    folder = tmp_path / "out" / "some__model"
+    folder.mkdir(parents=True)
+    (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    results = {
+        "results": {"kmmlu_accounting": {"alias": "kmmlu_accounting", "sample_len": 1, "acc,none": 1.0, "acc_stderr,none": "N/A"}},
+        "n-shot": {"kmmlu_accounting": 0}, "n-samples": {"kmmlu_accounting": {"original": 1, "effective": 1}}, "model_name": "some/model",
+        "chat_template": None,
+    }  # fmt: skip
+    (folder / f"results_{stamp}.json").write_text(json.dumps(results), encoding="utf-8")
+    for argument in (tmp_path / "out", folder / f"results_{stamp}.json"):
+        run = load(str(argument))[0]
+        row = run.frame.row(0, named=True)
+        assert (row["question_id"], row["answer"], row["prediction"], row["correct"]) == ("Accounting/test/0", "C", "C", True)
+        assert row["logprob_D"] == -1.5 and row["margin"] == pytest.approx(0.55)
+    (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text('{"doc_id": 0}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="row 1: is no lm-eval sample of Accounting"):
+        load(str(tmp_path / "out"))
