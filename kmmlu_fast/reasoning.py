@@ -6,23 +6,31 @@ the terminal, a question's texts to read. Knows nothing of models or files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.extraction import STRICT
+from kmmlu_fast.language import Texts, percent
 from kmmlu_fast.schema import LETTERS
 
 DIRECT = "loglikelihood"  # read_by of a question that was answered without reasoning
+WAYS = {
+    "direct": "direct",
+    "budgeted": "budgeted",
+    "what_if": "budgeted, had it been margin < {below}",
+    "full": "chain of thought",
+    "full_unforced": "chain of thought, forced counted wrong",
+}
 _SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run
 
 
 def comparison(frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None) -> dict[str, Any]:
     """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Only what the run holds is in the dict.
 
-    ``seconds``: the whole pass; ``direct_seconds``: the part of it that the direct prefills take. Costs of what was not run as such are
-    marked ``estimated``: seconds then go by generated tokens.
+    ``seconds``: the whole pass; ``direct_seconds``: the part of it that the direct prefills take. ``ways`` are named by ``WAYS``; a full
+    run tells what a budgeted one would have answered, at an ``estimated`` cost: seconds by generated tokens.
     """
     result: dict[str, Any] = {}
     if frame["texts"].null_count() < len(frame) or frame["direct_prediction"].null_count() < len(frame):
@@ -61,33 +69,32 @@ def _ways(frame: pl.DataFrame, seconds: float | None, direct_seconds: float | No
     reasoning_seconds = None if seconds is None else max(0.0, seconds - (direct_seconds or 0.0))
     has_direct = frame["direct_prediction"].null_count() == 0
 
-    def row(name: str, predictions: pl.Series, tokens: int, asked: int, estimated: bool, with_direct: bool = True) -> dict[str, Any]:
+    def row(way: str, predictions: pl.Series, tokens: int, asked: int, below: float | None = None) -> dict[str, Any]:
         cost = None
-        if reasoning_seconds is not None:
-            share = tokens / total_generated if total_generated else 0.0
-            cost = round((direct_seconds or 0.0) * with_direct + reasoning_seconds * share, 2)
-        if name == "direct":
-            cost = direct_seconds
+        if way == "direct":
+            cost = None if direct_seconds is None else round(direct_seconds, 2)
+        elif reasoning_seconds is not None:
+            cost = round((direct_seconds or 0.0) + reasoning_seconds * (tokens / total_generated if total_generated else 0.0), 2)
         correct = int((predictions == frame["answer"]).fill_null(False).sum())
         return {
-            "way": name, "accuracy": correct / len(frame), "correct": correct, "reasoned": asked,
-            "output_tokens": tokens + (len(frame) if has_direct and with_direct else 0), "seconds": cost, "estimated": estimated,
+            "way": way, "below": below, "accuracy": correct / len(frame), "correct": correct, "reasoned": asked,
+            "output_tokens": tokens + (len(frame) if has_direct else 0), "seconds": cost, "estimated": below is not None,
         }  # fmt: skip
 
-    rows = [row("direct", frame["direct_prediction"], 0, 0, False)] if has_direct else []
+    rows = [row("direct", frame["direct_prediction"], 0, 0)] if has_direct else []
     asked = int(reasoned.sum())
     if asked < len(frame):
-        rows.append(row("budgeted", frame["prediction"], total_generated, asked, False))
+        rows.append(row("budgeted", frame["prediction"], total_generated, asked))
         return rows
     if has_direct and frame["margin"].null_count() == 0 and len(frame) >= 1 / _SHARES[0]:
         for share in _SHARES:
             below = float(frame["margin"].quantile(share, "lower") or 0.0)
             doubtful = frame["margin"] < below
             mixed = frame.select(pl.when(doubtful).then("prediction").otherwise("direct_prediction")).to_series()
-            rows.append(row(f"budgeted, margin < {below:.3g}", mixed, int(generated.filter(doubtful).sum()), int(doubtful.sum()), True))
+            rows.append(row("what_if", mixed, int(generated.filter(doubtful).sum()), int(doubtful.sum()), below))
     without = frame.select(pl.when(~pl.col("forced")).then("prediction")).to_series()
-    rows.append(row("chain of thought", frame["prediction"], total_generated, asked, False))
-    rows.append(row("chain of thought, forced counted as wrong", without, total_generated, asked, False))
+    rows.append(row("full", frame["prediction"], total_generated, asked))
+    rows.append(row("full_unforced", without, total_generated, asked))
     return rows
 
 
@@ -130,7 +137,8 @@ def comparison_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{'way':<42} {'accuracy':>8} {'reasoned':>8} {'output tokens':>13} {'seconds':>9}")
         for row in result["ways"]:
             cost = "-" if row["seconds"] is None else f"{'~' if row['estimated'] else ''}{row['seconds']:.1f}"
-            lines.append(f"{row['way']:<42} {row['accuracy']:>8.4f} {row['reasoned']:>8} {row['output_tokens']:>13} {cost:>9}")
+            name = WAYS[row["way"]].format(below=f"{row['below'] or 0:.3g}")
+            lines.append(f"{name:<42} {row['accuracy']:>8.4f} {row['reasoned']:>8} {row['output_tokens']:>13} {cost:>9}")
     if samples := result.get("samples"):
         lines.append(
             f"{samples['num_samples']} samples: first {samples['accuracy_first_sample']:.4f}, majority {samples['accuracy_majority']:.4f}, "
@@ -143,6 +151,36 @@ def comparison_lines(result: Mapping[str, Any]) -> list[str]:
         for name in ("raw", "debiased", "answer"):
             lines.append(f"{name + ' letters':<16} " + " ".join(f"{k} {v:.3f}" for k, v in turned[f"letter_share_{name}"].items()))
     return lines
+
+
+def section(runs: Sequence[tuple[str, Mapping[str, Any]]], t: Texts) -> list[dict[str, Any]]:
+    """The HTML report's section, as strings: an entry for each (name, metrics) that reasoned, sampled or rotated."""
+    shown = []
+    for name, metrics in runs:
+        found = metrics.get("reasoning") or {}
+        lines = [t("read_by_line", **{key: f"{count:,}" for key, count in found["read_by"].items()})] if "read_by" in found else []
+        if samples := found.get("samples"):
+            shares = {key: percent(samples[f"accuracy_{long}"]) for key, long in _SAMPLE_KEYS.items()}
+            lines.append(t("samples_line", num=samples["num_samples"], agreement=percent(samples["agreement"]), **shares))
+        if turned := found.get("rotations"):
+            raw, debiased = percent(turned["accuracy_raw"]), percent(turned["accuracy_debiased"])
+            lines.append(t("rotations_line", raw=raw, debiased=debiased, changed=f"{turned['changed']:,}"))
+        ways = [
+            {
+                "name": t(f"way_{row['way']}", below=f"{row['below'] or 0:.3g}"),
+                "accuracy": percent(row["accuracy"]),
+                "reasoned": f"{row['reasoned']:,}",
+                "tokens": f"{row['output_tokens']:,}",
+                "seconds": "–" if row["seconds"] is None else f"{'~' if row['estimated'] else ''}{row['seconds']:,.1f}",
+            }
+            for row in found.get("ways", [])
+        ]
+        if found:
+            shown.append({"name": name, "lines": lines, "ways": ways})
+    return shown
+
+
+_SAMPLE_KEYS = {"first": "first_sample", "majority": "majority", "some": "any_sample"}
 
 
 def show(row: Mapping[str, Any]) -> str:

@@ -459,13 +459,13 @@ def test_comparison_of_a_full_run_is_this() -> None:
     result = reasoning.comparison(frame, seconds=12.0, direct_seconds=2.0)
     assert result["read_by"] == {"strict": 3, "lenient": 0, "forced": 1, "unparsed": 0, "direct": 0}
     assert result["rungs"] == {"final_line": 3, "forced": 1}
-    ways = {row["way"]: row for row in result["ways"]}
+    ways = {f"{row['way']} {row['below'] or ''}".strip(): row for row in result["ways"]}
     picked = {name: (row["accuracy"], row["output_tokens"], row["seconds"], row["reasoned"]) for name, row in ways.items()}
     assert picked["direct"] == (0.5, 4, 2.0, 0)
-    assert picked["chain of thought"] == (0.75, 1004, 12.0, 4)
-    assert picked["chain of thought, forced counted as wrong"] == (0.5, 1004, 12.0, 4)
-    assert picked["budgeted, margin < 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
-    assert ways["budgeted, margin < 0.3"]["estimated"] and not ways["chain of thought"]["estimated"]
+    assert picked["full"] == (0.75, 1004, 12.0, 4)
+    assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
+    assert picked["what_if 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
+    assert ways["what_if 0.3"]["estimated"] and not ways["full"]["estimated"]
     text = "\n".join(reasoning.comparison_lines(result))
     assert "strict 3, lenient 0, forced 1, unparsed 0" in text and "~4.0" in text
 

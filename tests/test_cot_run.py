@@ -9,9 +9,10 @@ import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import eval as eval_main
-from kmmlu_fast import evaluation
+from kmmlu_fast import evaluation, report
 from kmmlu_fast.config import EvalConfig, parse
 from kmmlu_fast.engine import FakeEngine
+from kmmlu_fast.language import table
 from kmmlu_fast.schema import Adapter, Request
 
 COT = str(Path(__file__).parents[1] / "configs" / "eval_cot.yaml")
@@ -58,7 +59,7 @@ def test_the_ready_settings_leave_nothing_unparsed_and_print_the_counts(
     assert counts["strict"] > 0 and counts["lenient"] > 0
     assert f"strict {counts['strict']}, lenient {counts['lenient']}, forced {counts['forced']}, unparsed 0" in out
     assert run.config["fingerprint_parts"]["prompt_style"] == "qa"
-    assert [row["way"] for row in run.metrics["reasoning"]["ways"]][::4] == ["direct", "chain of thought"]
+    assert [row["way"] for row in run.metrics["reasoning"]["ways"]][::4] == ["direct", "full"]
     assert all(row["seconds"] is not None for row in run.metrics["reasoning"]["ways"])
 
 
@@ -77,6 +78,25 @@ def test_samples_budget_and_rotations_print_their_comparison(model: Path, tmp_pa
     assert "budgeted" in out and "direct" in out
     assert eval_main.main(flags(model, tmp_path, "--rotations", "4")) == 0
     assert "debiased" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path: Path) -> None:
+    reasoned = one(model, tmp_path, "--num-samples", "2", "--temperature", "0.7")[0]
+    rotated = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--rotations", "4"), "eval"))[0]
+    out, words = tmp_path / f"{lang}.html", table("report", lang)
+    for run, wanted in ((reasoned, ("way_direct", "way_full", "read_by_line", "samples_line")), (rotated, ("rotations_line",))):
+        assert report.main([str(run.path), "--output", str(out), "--lang", lang]) == 0
+        html = out.read_text(encoding="utf-8")
+        section = html.split('<section id="reasoning">')[1].split("</section>")[0]
+        assert all(words[key].split("{")[0] in section for key in wanted)
+        assert '<a href="#reasoning">' in html
+        ways = run.metrics["reasoning"].get("ways", [])
+        assert section.count('<th scope="row">') == len(ways)
+        assert all(f"{row['output_tokens']:,}" in section for row in ways)
+    plain = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path), "eval"))[0]
+    assert report.main([str(plain.path), "--output", str(out), "--lang", lang]) == 0
+    assert '<section id="reasoning">' not in out.read_text(encoding="utf-8")
 
 
 def test_base_and_adapter_are_asked_the_same(model: Path, tmp_path: Path) -> None:
