@@ -133,7 +133,7 @@ def test_the_model_card_says_warnings_and_leaks() -> None:
         "base_model": {"name": "org/base"}, "prompt_style": "qa", "template_digest": "0123456789abcdef", "fingerprint": "f" * 16,
         "data": {
             "file": "sft.jsonl", "digest": "d" * 64, "rows_trained": 10, "rows_held_out": 8, "answers": dict.fromkeys("ABCD", 5),
-            "too_long": {"max_seq_length": 512, "rows_too_long": 3, "policy": "truncate"}, 
+            "too_long": {"max_seq_length": 512, "rows_too_long": 3, "policy": "truncate"},
             "leakage": {"against": "x test", "rows_flagged": 2},
         },
         "hyperparameters": {"r": 16}, "versions": {"torch": "2"}, "warnings": ["letter collapse: 80%"],
