@@ -90,7 +90,7 @@ def add_rationales(
         tokenizer = models.load_tokenizer(model)
     method = cot.build_method(
         cot.default_style(tokenizer), tokenizer, max_tokens=config.rationale_tokens, num_samples=config.rationale_samples,
-        temperature=config.rationale_temperature, seed=config.seed,
+        temperature=config.temperature, seed=config.seed,
     )  # fmt: skip
     questions = numbered(rows)
     asked, _ = runner.prepare(questions, {question.subject: [] for question in questions}, method, tokenizer)
@@ -110,4 +110,4 @@ def add_rationales(
     kept, without = attach(rows, found, config.rationale_missing)
     became = "left out of the file" if config.rationale_missing == "drop" else "kept with the letter alone"
     facts = {"asked": len(rows), "with": len(rows) - without, "without": without, "became": became}
-    return kept, {**facts, "samples": config.rationale_samples, "model": config.model, "temperature": config.rationale_temperature}
+    return kept, {**facts, "samples": config.rationale_samples, "model": config.model, "temperature": config.temperature}

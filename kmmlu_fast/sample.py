@@ -55,7 +55,7 @@ class SampleFlags(EngineConfig):
     )
     rationale_samples: PositiveInt = Field(4, description="rationale self: attempts a question")
     rationale_tokens: PositiveInt = Field(512, description="rationale self: tokens an attempt at most")
-    rationale_temperature: float = Field(0.7, gt=0, description="rationale self: sampling temperature")
+    temperature: float = Field(0.7, gt=0, description="rationale self: sampling temperature")
     rationale_missing: Literal["answer", "drop"] = Field(
         "answer", description="rationale self: rows without one keep the letter alone, or go"
     )
