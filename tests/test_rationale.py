@@ -92,3 +92,10 @@ def test_the_command_writes_rationales_and_says_how_many(
     assert line in capsys.readouterr().out
     assert line in out.with_suffix(".md").read_text(encoding="utf-8")
     assert [row.response is None for row in sft.read_rows(out)] == [r["rationale"] == "none" for r in records]
+
+
+def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
+    """vLLM on CPU cannot rewind a seeded sampler after a piece of a prompt: the engine must know that attempts are sampled."""
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    settings = engines.settings_for(sample.SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096)
+    assert ("enable_chunked_prefill", False) in settings.extra
