@@ -202,7 +202,7 @@ def plan(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
         .mark_bar(height={"band": 0.7})
         .encode(
             y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=270, ticks=False, domain=False)),
-            x=alt.X("count:Q", title=t("drawn_axis")),
+            x=alt.X("count:Q", title=t("drawn_axis"), axis=alt.Axis(format="d", tickMinStep=1)),
             color=colour,
             order=alt.Order("part:N", sort="descending"),
             description="tip:N",

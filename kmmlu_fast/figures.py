@@ -28,6 +28,7 @@ from kmmlu_fast.store import slug
 MOST_RUNS = 5  # in one chart; the table shows them all
 WEAKEST = 26
 BINS = 10
+MIN_BIN = 5  # questions; fewer make a point of noise (they count in the ECE all the same)
 SPREAD = 1.2  # costs closer than this are no trade-off to chart
 
 
@@ -187,6 +188,7 @@ def _calibration(runs: list[LoadedRun], t: Texts) -> Figure | None:
         )
         binned = _with_interval(binned).with_columns(pl.lit(run.name).alias("run"), pl.col("total").alias("n"))
         errors.append(f"{run.name}: ECE {percent(expected_calibration_error(binned), 1)} pp")
+        binned = binned.filter(pl.col("total") >= MIN_BIN)
         parts.append(_tips(binned, lambda row: f"{row['run']}, {percent(row['confidence'], 0)} %"))
     if not parts:
         return None

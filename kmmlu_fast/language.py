@@ -29,7 +29,7 @@ def texts(lang: str, *more: str) -> Texts:
     """``t(key, **values)`` in that language; ``more`` names further parts of ``texts.yaml``."""
     known = {key: text for part in ("common", *more) for key, text in table(part, lang).items()}
 
-    def translate(key: str, **values: object) -> str:
+    def translate(key: str, /, **values: object) -> str:
         return known[key].format(**values) if values else known[key]
 
     return translate

@@ -55,13 +55,14 @@ def hero(run: LoadedRun, row: Row, pair: Comparison | None, warnings: list[str],
             "unit": t("unit_one"),
             "tone": "",
             "eyebrow": eyebrow,
-            "cautions": warnings,
+            "cautions": [],
+            "warnings": warnings,
             "lines": lines,
         }
     said = cautions(pair, t)
     return {
         "first": pair.first, "second": pair.second, "value": points(pair.micro.difference, unit=False), "unit": t("unit_pair"),
-        "tone": tone(pair.micro.difference, pair.micro.significant), "cautions": [*said, *warnings],
+        "tone": tone(pair.micro.difference, pair.micro.significant), "cautions": said, "warnings": warnings,
         "lines": verdict(pair, t, lang)[len(said) :],
         "eyebrow": t("eyebrow_pair", n=f"{pair.micro.n:,}", subjects=len(pair.subjects), split=split),
     }  # fmt: skip

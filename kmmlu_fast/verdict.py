@@ -8,10 +8,12 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.comparison import Comparison
-from kmmlu_fast.language import Texts, p_clause, p_text, points, subject_name
+from kmmlu_fast.language import Texts, p_clause, p_text, percent, points, subject_name
 from kmmlu_fast.paired import Difference
+from kmmlu_fast.schema import LETTERS
 
 NAMED_SUBJECTS = 4
+COLLAPSE = 0.6  # share of answers on one letter
 SIZEABLE = 0.1  # share of the difference from which letter prior is worth a sentence of its own
 
 
@@ -73,7 +75,7 @@ def prior_meaning(pair: Comparison) -> str | None:
 
 
 def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
-    lines = []
+    lines = _collapses(pair, t)
     if pair.opposite:
         lines.append(t("opposite", micro=points(pair.micro.difference), macro=points(pair.macro.difference)))
     if pair.debiased is not None:
@@ -86,6 +88,17 @@ def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
     if pair.made_readable + pair.made_unreadable > pair.micro.n / 1000:
         lines.append(t("readable", up=f"{pair.made_readable:,}", down=f"{pair.made_unreadable:,}", first=pair.first, second=pair.second))
     lines.append(_subjects(pair, t, lang))
+    return lines
+
+
+def _collapses(pair: Comparison, t: Texts) -> list[str]:
+    """A run that gives most questions the same letter."""
+    lines = []
+    for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
+        code = max(range(4), key=lambda place: habit.shares[place])
+        if habit.shares[code] > COLLAPSE:
+            key = percent(pair.letters.key_shares[code], 1)
+            lines.append(t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key))
     return lines
 
 

@@ -153,3 +153,11 @@ def test_unparsed_counts_as_wrong_and_in_the_open() -> None:
     )
     pair = compare_pair(loaded("silent", hidden), first, QUICK)
     assert (pair.made_readable, pair.made_unreadable) == (3, 0) and pair.micro.c == 3
+
+
+def test_a_collapse_onto_one_letter_is_said() -> None:
+    first, second = small("base", {"Law": (5, 30)}), small("lora", {"Law": (5, 30)})
+    stuck = second.frame.with_columns(pl.lit("D").alias("prediction"), (pl.col("answer") == "D").alias("correct"))
+    lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"), "en")
+    assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
+    assert not any("base answers" in line for line in lines)
