@@ -110,6 +110,7 @@ class VllmEngine:
         arguments |= dict(settings.extra)
         self._max_in_flight = 2 * max_num_seqs
         self._count = 0
+        self._lora_ids: dict[str, int] = {}
         self._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
         try:
             self._llm: Any = LLM(**arguments)
@@ -156,7 +157,11 @@ class VllmEngine:
         self._count += 1
         request_id = str(self._count)
         adapter = request.adapter
-        lora = LoRARequest(adapter.name, adapter.adapter_id, str(adapter.path)) if adapter and self.settings.max_lora_rank else None
+        lora = None
+        if adapter and self.settings.max_lora_rank:
+            # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever the caller numbered.
+            lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
+            lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
         self._engine.add_request(request_id, prompt, _sampling_params(request), lora_request=lora)
