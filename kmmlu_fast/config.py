@@ -21,6 +21,7 @@ from kmmlu_fast.errors import ConfigError
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
 DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
 
+
 def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
@@ -230,7 +231,11 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
     faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls)}" for flag in unknown if flag.startswith("-")]
-    faults += [f"unknown argument {bare!r}" for last, bare in zip(["", *unknown], unknown, strict=False) if not bare.startswith("-") and not last.startswith("-")]
+    faults += [
+        f"unknown argument {bare!r}"
+        for last, bare in zip(["", *unknown], unknown, strict=False)
+        if not bare.startswith("-") and not last.startswith("-")
+    ]
     return given, faults
 
 
@@ -251,7 +256,7 @@ def _metavar(annotation: Any) -> str:
         return _metavar(typing.get_args(annotation)[0])
     if origin is list:
         return _metavar(typing.get_args(annotation)[0])
-    return {int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT")
+    return str({int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT"))
 
 
 def _fault(detail: Any, origin: dict[str, str]) -> str:

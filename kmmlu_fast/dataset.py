@@ -37,7 +37,9 @@ def load_frame(dataset: str, split: str, subjects: list[Subject] | None = None, 
     wanted = list(SUBJECTS.values()) if subjects is None else subjects
     files, missing = _find_files(dataset, split, wanted, revision)
     if missing and (split != "train" or not files):
-        raise DataError(f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the HAERAE-HUB/KMMLU layout")
+        raise DataError(
+            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the HAERAE-HUB/KMMLU layout"
+        )
     if missing:
         warnings.warn(f"{dataset}: no train file for {_some(missing)}; going on without", stacklevel=2)
     return pl.concat([_read_csv(path, subject, split) for subject, path in files])
@@ -88,7 +90,9 @@ def exemplars(dataset: str, subjects: list[Subject], num_fewshot: int, revision:
         found[question.subject].append(question)
     for name, group in found.items():
         if len(group) < num_fewshot:
-            raise DataError(f"{dataset}: {name} has {len(group)} dev questions; --num-fewshot {num_fewshot} needs as many: use at most {len(group)}")
+            raise DataError(
+                f"{dataset}: {name} has {len(group)} dev questions; --num-fewshot {num_fewshot} needs as many: use at most {len(group)}"
+            )
     return {name: group[:num_fewshot] for name, group in found.items()}
 
 
@@ -111,16 +115,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _find_files(
-    dataset: str, split: str, subjects: list[Subject], revision: str | None
-) -> tuple[list[tuple[Subject, Path]], list[str]]:
+def _find_files(dataset: str, split: str, subjects: list[Subject], revision: str | None) -> tuple[list[tuple[Subject, Path]], list[str]]:
     root = _root(dataset, split, revision)
     folder = root / "data" if (root / "data").is_dir() else root
     present: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(f"*-{split}.csv")):
         present.setdefault(path.name.removesuffix(f"-{split}.csv").lower(), []).append(path)
     if not present:
-        raise DataError(f"{dataset}: no *-{split}.csv in {folder}; give a directory of the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'")
+        raise DataError(
+            f"{dataset}: no *-{split}.csv in {folder}; give a directory of the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'"
+        )
     files, missing = [], []
     for subject in subjects:
         paths = present.get(subject.stem.lower(), [])
@@ -140,7 +144,9 @@ def _root(dataset: str, split: str, revision: str | None) -> Path:
     if path.is_dir():
         return path
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
-        raise DataError(f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as HAERAE-HUB/KMMLU, or 'sample'")
+        raise DataError(
+            f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as HAERAE-HUB/KMMLU, or 'sample'"
+        )
     return _download(dataset, split, revision)
 
 

@@ -100,8 +100,12 @@ def _write_tokenizer(gguf: Path, target: Path) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", vocab["<bos>"])]
     )
-    tokenizer.add_tokens([AddedToken(p, normalized=False) for p, kind in zip(pieces, kinds, strict=True) if kind == _USER_DEFINED and p in whole])
-    tokenizer.add_special_tokens([AddedToken(p, normalized=False, special=True) for p, kind in zip(pieces, kinds, strict=True) if kind == _CONTROL])
+    tokenizer.add_tokens(
+        [AddedToken(p, normalized=False) for p, kind in zip(pieces, kinds, strict=True) if kind == _USER_DEFINED and p in whole]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(p, normalized=False, special=True) for p, kind in zip(pieces, kinds, strict=True) if kind == _CONTROL]
+    )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>"
     ).save_pretrained(target)

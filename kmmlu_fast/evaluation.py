@@ -62,7 +62,9 @@ def make_plan(config: EvalConfig) -> Plan:
     notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
     questions = dataset.select(available, config.limit, config.limit_mode, config.seed)
     if not questions:
-        raise ConfigError(f"nothing to evaluate: {config.dataset} has no {config.split} questions in {', '.join(config.subjects) or 'any subject'}")
+        raise ConfigError(
+            f"nothing to evaluate: {config.dataset} has no {config.split} questions in {', '.join(config.subjects) or 'any subject'}"
+        )
     present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
     exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
     model = models.resolve_model(config.model, config.revision)
@@ -73,7 +75,9 @@ def make_plan(config: EvalConfig) -> Plan:
     method, asked, candidates, more = _ask(config, style, questions, exemplars, tokenizer)
     template = _template(config, style, tokenizer, method)
     notes += more + _foreign_templates(adapters, template_digest(style, tokenizer))
-    output_tokens = getattr(method, "output_tokens", None) or (config.max_tokens or DIRECT_MAX_TOKENS if config.output_type == "generate_until" else 1)
+    output_tokens = getattr(method, "output_tokens", None) or (
+        config.max_tokens or DIRECT_MAX_TOKENS if config.output_type == "generate_until" else 1
+    )
     max_model_len = config.max_model_len or _context(asked, output_tokens, model)
     runner.check_lengths(asked, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
@@ -93,7 +97,9 @@ def _style(config: EvalConfig, adapters: list[Adapter], tokenizer: Any) -> str:
             )
         return config.prompt_style
     if len(wanted) > 1:
-        raise ConfigError(f"the adapters were trained with different prompt styles ({', '.join(sorted(wanted))}); evaluate them in separate commands")
+        raise ConfigError(
+            f"the adapters were trained with different prompt styles ({', '.join(sorted(wanted))}); evaluate them in separate commands"
+        )
     if wanted:
         return wanted.pop()
     if config.output_type == "cot":
@@ -279,7 +285,9 @@ class _Session:
             return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
 
         order = [item.question.question_id for item in plan.asked]
-        return store.finish(order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters})
+        return store.finish(
+            order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
+        )
 
     def _time_direct(self, engine: Engine, pending: list[runner.Asked], adapter: Adapter | None) -> float | None:
         """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
@@ -322,7 +330,9 @@ class _Session:
 
 def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Counters of this model state alone; what is not a count is taken as it is."""
-    counts = {key: after[key] - before.get(key, 0) for key, value in after.items() if isinstance(value, int) and not isinstance(value, bool)}
+    counts = {
+        key: after[key] - before.get(key, 0) for key, value in after.items() if isinstance(value, int) and not isinstance(value, bool)
+    }
     found = {**after, **counts}
     if counts.get("prompt_tokens") and "cached_tokens" in counts:
         found["prefix_cache_hit_rate"] = round(counts["cached_tokens"] / counts["prompt_tokens"], 4)
@@ -332,7 +342,13 @@ def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 def _describe(adapter: Adapter | None) -> dict[str, Any] | None:
     if adapter is None:
         return None
-    return {"name": adapter.name, "path": str(adapter.path), "rank": adapter.rank, "digest": adapter.digest, "base_model": adapter.base_model}
+    return {
+        "name": adapter.name,
+        "path": str(adapter.path),
+        "rank": adapter.rank,
+        "digest": adapter.digest,
+        "base_model": adapter.base_model,
+    }
 
 
 def _run_name(plan: Plan, adapter: Adapter | None) -> str:

@@ -51,7 +51,9 @@ def resolve_model(name: str, revision: str | None = None) -> Model:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            hint = "; it is an adapter: give it with --adapter and its base with --model" if (folder / "adapter_config.json").exists() else ""
+            hint = (
+                "; it is an adapter: give it with --adapter and its base with --model" if (folder / "adapter_config.json").exists() else ""
+            )
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
         return Model(folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder))
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -130,7 +132,9 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
     _check_config(where, config, mode)
     weights = folder / _WEIGHTS
     if not weights.exists():
-        raise AdapterError(f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save it again with PEFT")
+        raise AdapterError(
+            f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save it again with PEFT"
+        )
     rank = max([int(config["r"]), *(int(r) for r in (config.get("rank_pattern") or {}).values())])
     _check_weights(where, weights, rank, model)
     card = _read_card(folder)
@@ -183,7 +187,9 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
             raise AdapterError(f"{where}: {key} has rank {shape[0]}, adapter_config.json says {rank}")
         reads_hidden = re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.", key)
         if reads_hidden and hidden and shape[1] != hidden:
-            raise AdapterError(f"{where}: was made for a base of hidden size {shape[1]}, {model.name} has {hidden}; give its base with --model")
+            raise AdapterError(
+                f"{where}: was made for a base of hidden size {shape[1]}, {model.name} has {hidden}; give its base with --model"
+            )
         layer = re.search(r"layers\.(\d+)\.", key)
         if layer and layers and int(layer[1]) >= layers:
             raise AdapterError(f"{where}: has weights for layer {layer[1]}, {model.name} has {layers} layers; give its base with --model")
@@ -232,5 +238,7 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
     except ValueError as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
         raise AdapterError(f"--adapter {adapter.path}: cannot be merged into {model.name} ({str(error).splitlines()[0]})") from error
     except OSError as error:
-        raise AdapterError(f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set KMMLU_FAST_CACHE") from error
+        raise AdapterError(
+            f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set KMMLU_FAST_CACHE"
+        ) from error
     return target

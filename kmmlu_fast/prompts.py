@@ -5,7 +5,8 @@ token ids of the four letters. Training rows go through the same functions, so t
 Knows nothing of engines.
 
 Styles:
-    lm-eval  ``{question}\\nA. ..\\nD. ..\\n정답：``  full-width colon U+FF1A, continuation " A"; lm-eval ``kmmlu`` (tasks/kmmlu/default/_default_kmmlu_yaml)
+    lm-eval  ``{question}\\nA. ..\\nD. ..\\n정답：``  full-width colon U+FF1A, continuation " A"; lm-eval ``kmmlu``
+             (tasks/kmmlu/default/_default_kmmlu_yaml)
     qa       ``문제: {question}\\nA. ..\\n정답:``      ASCII colon, continuation " A"; the public experiment's wording
     chat     the tokenizer's chat template: a system turn, one user and assistant turn an exemplar, a user turn; continuation "A"
 """
@@ -198,7 +199,9 @@ def tokens_digest(token_ids: Sequence[int]) -> str:
 _PROBE = Question("probe/test/0", "probe", "Other", "test", 0, "물은 몇 도에서 어는가?", ("0도", "10도", "50도", "100도"), "A")
 
 
-def template_digest(style: str, tokenizer: Any = None, *, instruction: str | None = None, cue: str | None = None, thinking: bool = False) -> str:
+def template_digest(
+    style: str, tokenizer: Any = None, *, instruction: str | None = None, cue: str | None = None, thinking: bool = False
+) -> str:
     """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes whenever any byte of the wording does."""
     prompt = render(_PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking)
     return hashlib.sha256(f"{prompt.text}\x1f{answer_delimiter(style)}".encode()).hexdigest()[:16]

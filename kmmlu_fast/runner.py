@@ -61,8 +61,9 @@ def check_lengths(asked: Sequence[Asked], max_model_len: int, output_tokens: int
     if tokens + output_tokens > max_model_len:
         over = sum(max(map(len, item.token_ids)) + output_tokens > max_model_len for item in asked)
         raise ConfigError(
-            f"{longest.question.question_id}: prompt of {tokens} tokens + {output_tokens} to generate is over the context of {max_model_len} "
-            f"({over} such questions); raise --max-model-len to {tokens + output_tokens}, or use fewer --num-fewshot or --max-tokens"
+            f"{longest.question.question_id}: prompt of {tokens} tokens + {output_tokens} to generate is over the context of "
+            f"{max_model_len} ({over} such questions); raise --max-model-len to {tokens + output_tokens}, or use fewer --num-fewshot "
+            "or --max-tokens"
         )
 
 
@@ -115,7 +116,8 @@ class Progress:
         rate = self._done / max(self._shown - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else 0.0
         print(
-            f"{self._label}: {self._done}/{self._total} questions, {rate:.1f}/s, {left:.0f} s left, accuracy {self._correct / self._done:.4f}",
+            f"{self._label}: {self._done}/{self._total} questions, {rate:.1f}/s, {left:.0f} s left, "
+            f"accuracy {self._correct / self._done:.4f}",
             end=end, file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -57,7 +57,9 @@ def read_letters(logprobs: Sequence[float]) -> LetterReading:
     return LetterReading(LETTERS[best], ranked[0] - ranked[1], 1.0 / total)
 
 
-def make_prediction(question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any) -> Prediction:
+def make_prediction(
+    question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
+) -> Prediction:
     """A Prediction with the question's own fields filled in; ``logprobs`` (4, A-D) is spread over its columns."""
     logprobs = fields.pop("logprobs", None)
     if logprobs is not None:
@@ -152,9 +154,16 @@ class GenerateUntil:
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         return [
             Request(
-                question.question_id, "generate", tuple(token_ids[0]), adapter,
-                max_tokens=max(2, self.max_tokens), temperature=self.temperature, top_p=self.top_p, seed=self.seed, stop=DIRECT_STOPS,
-            )  # fmt: skip
+                question.question_id,
+                "generate",
+                tuple(token_ids[0]),
+                adapter,
+                max_tokens=max(2, self.max_tokens),
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=self.seed,
+                stop=DIRECT_STOPS,
+            )
         ]
 
     def follow_up(self, response: Response) -> list[Request]:

@@ -57,10 +57,14 @@ def load_run(path: str | Path) -> Run:
     try:
         predictions = pl.read_parquet(folder / "predictions.parquet")
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunError(f"{folder / 'predictions.parquet'}: cannot be read ({str(error).splitlines()[0]}); run eval with --overwrite") from error
+        raise RunError(
+            f"{folder / 'predictions.parquet'}: cannot be read ({str(error).splitlines()[0]}); run eval with --overwrite"
+        ) from error
     absent = [name for name in PREDICTION_SCHEMA if name not in predictions.columns]
     if absent:
-        raise RunError(f"{folder / 'predictions.parquet'}: lacks column {', '.join(absent)}; it was written by another version: run eval again")
+        raise RunError(
+            f"{folder / 'predictions.parquet'}: lacks column {', '.join(absent)}; it was written by another version: run eval again"
+        )
     config = read_json(folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
@@ -141,9 +145,15 @@ class RunStore:
         if not (self.path / "config.json").exists():
             raise RunError(f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to replace it")
         found = read_json(self.path / "config.json").get("fingerprint_parts", {})
-        differing = [f"{key} ({found.get(key)!r} there, {parts.get(key)!r} here)" for key in sorted({*found, *parts}) if found.get(key) != parts.get(key)]
+        differing = [
+            f"{key} ({found.get(key)!r} there, {parts.get(key)!r} here)"
+            for key in sorted({*found, *parts})
+            if found.get(key) != parts.get(key)
+        ]
         if differing:
-            raise RunError(f"{self.path}: holds another run, differing in {', '.join(differing)}; give another --output-dir, or --overwrite")
+            raise RunError(
+                f"{self.path}: holds another run, differing in {', '.join(differing)}; give another --output-dir, or --overwrite"
+            )
 
     def append(self, prediction: Prediction) -> None:
         """Buffer; a part is written every FLUSH_SEC seconds or FLUSH_ROWS rows."""

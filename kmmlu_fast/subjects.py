@@ -80,8 +80,7 @@ Telecommunications-and-Wireless-Technology|Applied Science|통신·무선기술
 """
 
 SUBJECTS: dict[str, Subject] = {
-    name: Subject(name, supercategory, korean)
-    for name, supercategory, korean in (line.split("|") for line in _TABLE.strip().splitlines())
+    name: Subject(name, supercategory, korean) for name, supercategory, korean in (line.split("|") for line in _TABLE.strip().splitlines())
 }
 
 

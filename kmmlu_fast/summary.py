@@ -19,8 +19,9 @@ from kmmlu_fast.subjects import SUBJECTS, SUPERCATEGORIES, SUPERCATEGORY_KO
 _WIDTH = 120  # of a file or a pipe
 
 _KO = {
-    "model state": "모델 상태", "micro": "micro(문항 평균)", "95 % interval": "95 % 신뢰구간", "macro": "macro(과목 평균)", "unparsed": "미판독",
-    "letter": "글자", "key": "정답 비율", "predicted": "예측 비율", "recall": "재현율", "weakest subjects": "취약 과목", "always": "항상 한 글자",
+    "model state": "모델 상태", "micro": "micro(문항 평균)", "95 % interval": "95 % 신뢰구간", "macro": "macro(과목 평균)",
+    "unparsed": "미판독", "letter": "글자", "key": "정답 비율", "predicted": "예측 비율", "recall": "재현율",
+    "weakest subjects": "취약 과목", "always": "항상 한 글자",
 }  # fmt: skip
 
 
@@ -47,7 +48,9 @@ def _state(run: Run) -> str:
 
 
 def _headline(runs: list[Run], t: Any, lang: str) -> Table:
-    table = Table(box=SIMPLE, title=f"KMMLU, {runs[0].metrics['num_questions']:,} questions of {len(runs[0].metrics['subjects'])} subjects, accuracy")
+    table = Table(
+        box=SIMPLE, title=f"KMMLU, {runs[0].metrics['num_questions']:,} questions of {len(runs[0].metrics['subjects'])} subjects, accuracy"
+    )
     table.add_column(t("model state"))
     for name in ("micro", "95 % interval", "macro"):
         table.add_column(t(name), justify="right")

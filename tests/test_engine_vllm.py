@@ -92,7 +92,12 @@ def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
     stems = [path.name.removesuffix("-test.csv") for path in sorted(SAMPLE.glob("*-test.csv"))]
     for stem in stems:
         files = {split: str(SAMPLE / f"{stem}-{split}.csv") for split in ("dev", "test")}
-        own = {"task": stem, "dataset_path": "csv", "dataset_kwargs": {"data_files": files, "features": features}, "fewshot_config": {"sampler": "first_n"}}
+        own = {
+            "task": stem,
+            "dataset_path": "csv",
+            "dataset_kwargs": {"data_files": files, "features": features},
+            "fewshot_config": {"sampler": "first_n"},
+        }
         found[stem] = ConfigurableTask(config={**common, **own, "num_fewshot": num_fewshot})
     lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=16)
     samples = evaluator.evaluate(lm=lm, task_dict=found, log_samples=True, bootstrap_iters=0)["samples"]

@@ -140,7 +140,14 @@ def test_generate_until_counts_unparsed_as_wrong(model: Path, tmp_path: Path) ->
 def test_settings_that_decide_answers_change_the_directory(model: Path, tmp_path: Path) -> None:
     names = {
         run(config(model, tmp_path, "--subjects", "Law", *flags))[0].path.name
-        for flags in ([], ["--num-fewshot", "1"], ["--prompt-style", "qa"], ["--limit", "2"], ["--prompt-style", "chat"], ["--rotations", "2"])
+        for flags in (
+            [],
+            ["--num-fewshot", "1"],
+            ["--prompt-style", "qa"],
+            ["--limit", "2"],
+            ["--prompt-style", "chat"],
+            ["--rotations", "2"],
+        )
     }
     assert len(names) == 6
 

@@ -16,7 +16,9 @@ PARTS = {"model": "m", "prompt_style": "lm-eval"}
 
 
 def prediction(row: int, letter: str | None = "A") -> Prediction:
-    return Prediction(f"Law/test/{row}", "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood", texts=["가"], prompt_digest="d")
+    return Prediction(
+        f"Law/test/{row}", "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood", texts=["가"], prompt_digest="d"
+    )
 
 
 def open_store(root: Path, parts: dict[str, str] = PARTS, overwrite: bool = False) -> RunStore:
@@ -79,7 +81,7 @@ def test_a_foreign_directory_is_not_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / f"name-{fingerprint(PARTS)}"
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match="no config.json"):
+    with pytest.raises(RunError, match=r"no config\.json"):
         open_store(tmp_path)
     assert (folder / "thesis.txt").read_text() == "mine"
 
