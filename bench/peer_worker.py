@@ -1,0 +1,248 @@
+"""One peer in a process of its own: loads its engine once, then answers chunks of questions when asked.
+
+In: JSON lines on stdin ({"chunk": FILE, "shots": N, ...}). Out: JSON lines on the pipe ``--reply``: seconds and the four log-probabilities
+of each question. Every peer is timed from questions in memory to predictions and metrics, tokenisation included. Knows nothing of ratios.
+
+    kmmlu_fast    this project: one prefill a question, in process, predictions stored and summarised
+    lm-eval-vllm  lm-evaluation-harness, its ``vllm`` backend, task ``kmmlu`` (local copies of the same questions)
+    lm-eval-hf    the same with its ``hf`` backend, at the batch size that was fastest on the first questions
+    plain         a transformers loop at batch 2, as in the public experiment, with lm-eval's wording
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import Field, PositiveInt
+
+from kmmlu_fast.config import Config, parse
+from kmmlu_fast.errors import ConfigError, run_main
+from kmmlu_fast.prompts import letter_tokens, render
+from kmmlu_fast.schema import LETTERS, LOGPROB_COLUMNS, Question
+
+Letters = dict[str, list[float]]  # question id -> log-probabilities A-D
+PEERS = ("kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain")
+PLAIN_BATCH = 2
+
+
+class WorkerConfig(Config):
+    """python -m bench.peer_worker: internal to bench.peers."""
+
+    peer: Literal["kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain"] = Field(description="which peer this process is")
+    model: str = Field("demo", description="hub id, directory, or 'demo'")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="compute type")
+    max_model_len: PositiveInt = Field(4096, description="longest prompt, tokens")
+    hf_batch_sizes: list[int] = Field([1, 2, 4], description="lm-eval-hf: batch sizes to try")
+    reply: int = Field(description="file descriptor for answers")
+
+
+class Peer(Protocol):
+    """Loaded once; ``ask`` returns what to run (timed), and what is prepared before it (not timed)."""
+
+    def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]: ...
+
+    def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
+        """Settings found on a few questions before timing; {} = nothing to find."""
+        ...
+
+    def about(self) -> dict[str, Any]: ...
+
+
+class KmmluFast:
+    """This project's own path: prepare, run, store, summarise."""
+
+    def __init__(self, config: WorkerConfig, path: str) -> None:
+        from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+        from kmmlu_fast.models import load_tokenizer, resolve_model
+
+        self.tokenizer = load_tokenizer(resolve_model(config.model))
+        self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len))
+
+    def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
+        return lambda: self._run(questions, exemplars)
+
+    def _run(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Letters:
+        from kmmlu_fast import analysis, runner, store
+        from kmmlu_fast.scoring import MultipleChoice
+
+        asked, rendered = runner.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), self.tokenizer)
+        letters = letter_tokens(self.tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
+        if letters.ids is None:
+            raise ConfigError(f"--model: the peers are compared where each letter is one token, and {letters.reason}")
+        method = MultipleChoice("lm-eval", letters.ids)
+        with tempfile.TemporaryDirectory() as folder:
+            sink = store.RunStore(Path(folder), "peer", {}, {})
+            runner.run(self.engine, asked, method, None, sink, "kmmlu_fast")
+            frame = sink.finish([q.question_id for q in questions], analysis.summarise, {}).predictions
+        return {row[0]: list(row[1:]) for row in frame.select("question_id", *LOGPROB_COLUMNS).iter_rows()}
+
+    def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
+        return {}
+
+    def about(self) -> dict[str, Any]:
+        return self.engine.stats()
+
+
+class LmEval:
+    """lm-evaluation-harness through its own ``evaluate``; tasks are its ``kmmlu`` with local files in place of the hub."""
+
+    def __init__(self, config: WorkerConfig, path: str) -> None:
+        self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
+        if config.peer == "lm-eval-vllm":
+            from kmmlu_fast.engine_vllm import _prepare_environment, has_gpu
+
+            _prepare_environment(gpu=has_gpu())
+            from lm_eval.models.vllm_causallms import VLLM
+
+            eager = {} if has_gpu() else {"enforce_eager": True}
+            self.lm: Any = VLLM(path, dtype=config.dtype, batch_size="auto", max_model_len=config.max_model_len, **eager)
+        else:
+            import torch
+            from lm_eval.models.huggingface import HFLM
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.lm = HFLM(path, dtype=config.dtype, batch_size=self.batch_sizes[0], device=device, max_length=config.max_model_len)
+
+    def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
+        from lm_eval.evaluator import evaluate
+        from lm_eval.tasks import TaskManager
+
+        with tempfile.TemporaryDirectory() as folder:
+            names = write_tasks(Path(folder), questions, exemplars)
+            tasks = TaskManager(include_path=folder, include_defaults=False).load(list(names))
+        order = {name: [q.question_id for q in questions if q.subject == subject] for name, subject in names.items()}
+
+        def run() -> Letters:
+            found = evaluate(self.lm, tasks, bootstrap_iters=0, log_samples=True)
+            samples = found["samples"]
+            return {
+                order[name][sample["doc_id"]]: [float(pair[0]) for pair in sample["filtered_resps"]]
+                for name in names
+                for sample in samples[name]
+            }
+
+        return run
+
+    def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
+        if len(self.batch_sizes) < 2:
+            return {}
+        seconds = {}
+        for size in self.batch_sizes:
+            self.lm.batch_size_per_gpu = size
+            run = self.ask(questions, exemplars)
+            began = time.perf_counter()
+            run()
+            seconds[size] = round(time.perf_counter() - began, 3)
+        self.lm.batch_size_per_gpu = min(seconds, key=lambda size: seconds[size])
+        return {"batch_size": self.lm.batch_size_per_gpu, "tried_sec": seconds}
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+
+def write_tasks(folder: Path, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, str]:
+    """lm-eval's ``kmmlu`` for each subject over files in ``folder``; exemplars in the file's order. Task name -> subject."""
+    import lm_eval
+    import polars as pl
+    import yaml
+
+    base = Path(lm_eval.__file__).parent / "tasks" / "kmmlu" / "default" / "_default_kmmlu_yaml"
+    names = {f"bench_kmmlu_{subject.lower().replace('-', '_')}": subject for subject in dict.fromkeys(q.subject for q in questions)}
+    for name, subject in names.items():
+        files = {}
+        shown = exemplars[subject]
+        for split, rows in (("test", [q for q in questions if q.subject == subject]), ("dev", shown)):
+            if rows:
+                files[split] = str(folder / f"{name}-{split}.parquet")  # not CSV: its reader would guess numbers in options
+                answers = [LETTERS.index(q.answer) + 1 for q in rows]
+                options = {letter: [q.options[i] for q in rows] for i, letter in enumerate(LETTERS)}
+                pl.DataFrame({"question": [q.question for q in rows], **options, "answer": answers}).write_parquet(files[split])
+        task: dict[str, Any] = {"include": str(base), "task": name, "dataset_path": "parquet", "num_fewshot": len(shown)}
+        task["dataset_kwargs"] = {"data_files": files, "cache_dir": str(folder / "cache")}
+        task |= {"fewshot_config": {"sampler": "first_n"}} if shown else {"fewshot_split": None}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, allow_unicode=True), encoding="utf-8")
+    return names
+
+
+class Plain:
+    """What many write first: pad two prompts, run the model, look at the last position."""
+
+    def __init__(self, config: WorkerConfig, path: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype)).to(self.device).eval()
+
+    def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
+        return lambda: dict(self._run(questions, exemplars))
+
+    def _run(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Iterator[tuple[str, list[float]]]:
+        import torch
+
+        texts = [render(q, exemplars[q.subject], "lm-eval").text for q in questions]
+        letters = [self.tokenizer("： " + letter, add_special_tokens=False)["input_ids"][-1] for letter in LETTERS]
+        for start in range(0, len(texts), PLAIN_BATCH):
+            batch = self.tokenizer(texts[start : start + PLAIN_BATCH], return_tensors="pt", padding=True).to(self.device)
+            with torch.no_grad():
+                logits = self.model(**batch).logits[:, -1].float()
+            for question, row in zip(questions[start : start + PLAIN_BATCH], logits.log_softmax(-1)[:, letters].tolist(), strict=True):
+                yield question.question_id, row
+
+    def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
+        return {"batch_size": PLAIN_BATCH}
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+
+def _chunk(message: dict[str, Any]) -> tuple[list[Question], dict[str, list[Question]]]:
+    content = json.loads(Path(message["chunk"]).read_text(encoding="utf-8"))
+
+    def question(row: dict[str, Any]) -> Question:
+        return Question(**{**row, "options": tuple(row["options"])})
+
+    exemplars = {name: [question(row) for row in rows] for name, rows in content["exemplars"].items()}
+    return [question(row) for row in content["questions"]], exemplars
+
+
+def main(argv: list[str] | None = None) -> int:
+    def body() -> int:
+        config = parse(WorkerConfig, argv, "python -m bench.peer_worker")
+        os.dup2(2, 1)  # what the peers print must not mix with the bench's own output
+        with os.fdopen(config.reply, "w", buffering=1) as replies:
+            from kmmlu_fast.models import resolve_model
+
+            path = resolve_model(config.model).path
+            kinds: dict[str, Callable[[WorkerConfig, str], Peer]] = {
+                "kmmlu_fast": KmmluFast, "lm-eval-vllm": LmEval, "lm-eval-hf": LmEval, "plain": Plain,
+            }  # fmt: skip
+            peer = kinds[config.peer](config, path)
+            print(json.dumps({"ready": True}), file=replies)
+            for line in sys.stdin:
+                message = json.loads(line)
+                questions, exemplars = _chunk(message)
+                if message.get("tune"):
+                    print(json.dumps(peer.tune(questions, exemplars)), file=replies)
+                    continue
+                run = peer.ask(questions, exemplars)
+                before, began = peer.about(), time.perf_counter()
+                letters = run()
+                seconds = time.perf_counter() - began
+                print(json.dumps({"seconds": seconds, "letters": letters, "before": before, "after": peer.about()}), file=replies)
+        return 0
+
+    return run_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
