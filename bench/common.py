@@ -151,6 +151,21 @@ def matmul_rate(dtype: str = "bfloat16", repeats: int = 5) -> dict[str, Any]:
     return best
 
 
+def products_rate(shapes: Sequence[tuple[int, int]], tokens: int, dtype: str, repeats: int = 3) -> float:
+    """GFLOP/s of a layer's own matrix products (inputs x outputs) for a batch of ``tokens``: what its sizes allow here."""
+    import torch
+
+    device, kind = ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, dtype)
+    operands = [(torch.randn(tokens, i, device=device).to(kind), torch.randn(o, i, device=device).to(kind)) for i, o in shapes]
+
+    def layer() -> None:
+        for inputs, weights in operands:
+            torch.nn.functional.linear(inputs, weights)
+
+    seconds, _ = timed(layer, repeats)
+    return sum(2 * tokens * i * o for i, o in shapes) / statistics.median(seconds) / 1e9
+
+
 def peak_memory_bytes() -> int:
     """The most memory this process has held, resident."""
     import resource

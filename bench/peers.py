@@ -123,7 +123,7 @@ def environment(peers: list[str]) -> Iterator[dict[str, str]]:
         try:
             version("lm_eval")
         except PackageNotFoundError:
-            raise ConfigError("bench.peers needs lm-eval: bash scripts/setup.sh bench, or leave it out with --peers kmmlu_fast,plain") from None
+            raise ConfigError("bench.peers needs lm-eval: bash scripts/setup.sh bench, or give --peers kmmlu_fast,plain") from None
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(ROOT), folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         with contextlib.suppress(PackageNotFoundError):
@@ -141,7 +141,8 @@ def run_round(workers: list[Worker], config: PeersConfig, shots: int, folder: Pa
     for number, chunk in enumerate([questions[:2], questions[: max(config.hf_batch_sizes)], *chunks]):
         shown = {subject: [asdict(e) for e in exemplars[subject]] for subject in {q.subject for q in chunk}}
         paths.append(folder / f"{shots}-{number}.json")
-        paths[-1].write_text(json.dumps({"questions": [asdict(q) for q in chunk], "exemplars": shown}, ensure_ascii=False), encoding="utf-8")
+        content = {"questions": [asdict(q) for q in chunk], "exemplars": shown}
+        paths[-1].write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     warm_up, tuning, *parts = map(str, paths)
     settings = {}
     for worker in workers:
