@@ -47,7 +47,7 @@ class EngineConfig(Config):
     max_model_len: PositiveInt | None = Field(None, description="longest prompt + output, tokens; default: what the prompts need")
     gpu_memory_utilization: float = Field(0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take")
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs a model is split over")
-    data_parallel_size: PositiveInt = Field(1, description="copies of the model on this machine's GPUs, by vLLM")
+    data_parallel_size: PositiveInt = Field(1, description="copies of the model on this machine's GPUs, as Ray replicas")
     max_num_seqs: PositiveInt | None = Field(None, description="requests in a batch at most; default chosen for throughput")
     max_num_batched_tokens: PositiveInt | None = Field(None, description="tokens in an engine step at most; default chosen for throughput")
     load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights, for benchmarks")
@@ -66,6 +66,8 @@ class EngineConfig(Config):
             raise ValueError("--base-url goes with --engine server")
         if self.num_replicas > 1 and self.engine != "ray":
             raise ValueError("--num-replicas goes with --engine ray")
+        if self.data_parallel_size > 1 and self.engine != "vllm":
+            raise ValueError("--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a server has its own")
         return self
 
 

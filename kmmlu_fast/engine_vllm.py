@@ -38,7 +38,6 @@ class EngineSettings:
     max_model_len: int = 4096
     gpu_memory_utilization: float = 0.90
     tensor_parallel_size: int = 1
-    data_parallel_size: int = 1
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     load_format: str = "auto"

@@ -33,7 +33,6 @@ def settings_for(
         max_model_len=max_model_len,
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel_size=config.tensor_parallel_size,
-        data_parallel_size=config.data_parallel_size,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=batched_tokens,
         load_format=config.load_format,
@@ -61,11 +60,11 @@ def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter],
         assert config.base_url is not None  # EngineConfig refuses it
         return ServerEngine(config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency)
     settings = settings_for(config, model, adapters, max_model_len, path)
-    if config.engine == "ray":
+    if config.engine == "ray" or config.data_parallel_size > 1:  # vLLM refuses data parallelism for an engine in process
         from kmmlu_fast.engine_ray import RayEngine
 
         return RayEngine(
-            functools.partial(VllmEngine, settings), config.num_replicas,
+            functools.partial(VllmEngine, settings), max(config.num_replicas, config.data_parallel_size),
             address=config.ray_address, gpus_per_replica=config.tensor_parallel_size,
         )  # fmt: skip
     return VllmEngine(settings)

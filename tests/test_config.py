@@ -52,6 +52,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         (["--engine", "server"], "needs --base-url"),
         (["--base-url", "http://localhost:1/v1"], "goes with --engine server"),
         (["--num-replicas", "2"], "goes with --engine ray"),
+        (["--data-parallel-size", "2", "--engine", "ray"], "give --num-replicas"),
         (["extra"], "unknown argument 'extra'"),
         (["--limit"], "expected one argument"),
         (["--config", "/no/such.yaml"], "cannot be read"),
