@@ -189,7 +189,8 @@ def main(argv: list[str] | None = None) -> int:
         config = parse(ThroughputConfig, argv, "python -m bench.throughput")
         rows = sweep(config) if config.sweep else [measure(config)]
         shown = table(f"{rows[0]['model']}, {config.num_fewshot}-shot (median)", [{name: row[name] for name in _SHOWN} for row in rows])
-        where = table("seconds by stage", [{"setting": f"{r['max_num_batched_tokens']}:{r['max_num_seqs']}", **r["stage_sec"]} for r in rows])
+        stages = [{"tokens": row["max_num_batched_tokens"], "seqs": row["max_num_seqs"], **row["stage_sec"]} for row in rows]
+        where = table("seconds by stage", stages)
         finish("throughput", config, argv, rows[0] if len(rows) == 1 else {"rows": rows}, [shown, where])
         return 0
 

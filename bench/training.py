@@ -1,0 +1,163 @@
+"""Tokens/s and peak memory of a QLoRA step: Unsloth, as ``train`` uses it, against plain PEFT + bitsandbytes, on the same rows.
+
+In: a model, lengths and batches. Out: a row for each of them and each way, with the memory plan's estimate beside the measured peak.
+A step is forward, backward and optimiser over one micro-batch whose rows are exactly as long as said. Each way runs in a process of its
+own, because Unsloth patches the libraries. Knows nothing of TRL: it is the same for both.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bench.common import BenchConfig, finish, note, peak_since_restart, restart_peak, run_child, spread, synchronise, table
+from kmmlu_fast.config import parse
+from kmmlu_fast.errors import DataError, run_main
+from kmmlu_fast.train_config import PROJECTIONS
+
+WAYS = ("unsloth", "peft")
+WARM_UP = 2  # steps of each size: Unsloth compiles for the first shapes it sees
+GIB = 2**30
+
+
+class TrainingConfig(BenchConfig):
+    """python -m bench.training: QLoRA steps by Unsloth and by PEFT + bitsandbytes, with the memory plan beside the measured peak."""
+
+    model: str = Field("demo", description="hub id, directory, or 'demo'")
+    lengths: list[int] = Field([128, 512], description="tokens a row, comma-separated")
+    batches: list[int] = Field([1, 4], description="rows a step, comma-separated")
+    ways: list[str] = Field(list(WAYS), description="unsloth, peft")
+    r: int = Field(16, gt=0, description="LoRA rank")
+    way: Literal["unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
+
+
+def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[list[int]]:
+    """``batch`` rows of exactly ``length`` tokens of the dataset's questions, one after the other."""
+    from kmmlu_fast.dataset import load_frame
+    from kmmlu_fast.prompts import encode, render
+    from kmmlu_fast.schema import Question
+
+    frame = load_frame(dataset, "test")
+    stream: list[int] = []
+    for row in frame.iter_rows(named=True):
+        options = (row["A"], row["B"], row["C"], row["D"])
+        question = Question(row["question_id"], row["subject"], "", "test", row["row"], row["question"], options, row["answer"])
+        stream += encode(tokenizer, [render(question, [], "lm-eval")])[0]
+        if len(stream) >= length * batch:
+            return [stream[i * length : (i + 1) * length] for i in range(batch)]
+    raise DataError(f"{dataset}: has {len(stream)} tokens; the bench needs {length} x {batch}: use smaller --lengths or --batches")
+
+
+def load(way: str, path: str, r: int, max_length: int) -> Any:
+    """The model in 4 bit with a fresh LoRA, ready to train."""
+    if way == "unsloth":
+        from kmmlu_fast.train_config import TrainConfig
+        from kmmlu_fast.trainer import load_model
+
+        config = TrainConfig.model_validate({"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length})
+        return load_model(config, path)
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    model = AutoModelForCausalLM.from_pretrained(path, quantization_config=four_bit, dtype=torch.bfloat16, device_map={"": device})
+    model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+    return get_peft_model(model, LoraConfig(r=r, lora_alpha=r, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM"))
+
+
+def optimiser(model: Any) -> Any:
+    """8-bit AdamW on a GPU, torch's on a CPU: what Unsloth takes in either place."""
+    import torch
+
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if torch.cuda.is_available():
+        import bitsandbytes
+
+        eight_bit: Any = bitsandbytes.optim.AdamW8bit
+        return eight_bit(weights, lr=2e-4)
+    return torch.optim.AdamW(weights, lr=2e-4, fused=True)
+
+
+def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
+    """All sizes in this process, the smallest first."""
+    if way == "unsloth":
+        import unsloth  # noqa: F401  before transformers: it patches it
+    import torch
+
+    from kmmlu_fast import memory_plan, models
+
+    model_record = models.resolve_model(config.model)
+    tokenizer = models.load_tokenizer(model_record)
+    cpu = not torch.cuda.is_available()
+    shape = memory_plan.describe_model(model_record.path, config.r, PROJECTIONS)
+    available_bytes, _, _ = memory_plan.available_memory()
+    began = time.perf_counter()
+    model = load(way, model_record.path, config.r, max(config.lengths))
+    load_sec = time.perf_counter() - began
+    model.train()
+    step_with = optimiser(model)
+    rows = []
+    for length, batch in sorted(((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]):
+        note(f"{way}: {batch} x {length}")
+        device = next(model.parameters()).device
+        ids = torch.tensor(token_rows(tokenizer, config.dataset_name(), length, batch), device=device)
+        labels = ids.clone()
+        labels[:, :-2] = -100  # the answer and end-of-text, as in training on letters
+        restart_peak()
+        if not cpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        seconds, losses = [], []
+        for turn in range(config.repeats + WARM_UP):
+            began = time.perf_counter()
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+            loss.backward()
+            step_with.step()
+            step_with.zero_grad(set_to_none=True)
+            synchronise()
+            losses.append(float(loss.detach()))
+            if turn >= WARM_UP:
+                seconds.append(time.perf_counter() - began)
+        peak = peak_since_restart() if cpu else int(torch.cuda.max_memory_reserved())
+        plan = memory_plan.estimate(shape, length, batch, four_bit=True, cpu=cpu, available_bytes=available_bytes)
+        rows.append({
+            "way": way, "length": length, "batch": batch, "step_sec": spread(seconds, 3),
+            "tokens_per_sec": round(length * batch / spread(seconds)["median"], 1), "peak_gib": round(peak / GIB, 3),
+            "planned_gib": round(sum(plan.values()) / GIB, 3), "first_loss": round(losses[0], 4), "load_sec": round(load_sec, 1),
+        })  # fmt: skip
+    return {"rows": rows}
+
+
+def main(argv: list[str] | None = None) -> int:
+    def body() -> int:
+        config = parse(TrainingConfig, argv, "python -m bench.training")
+        if config.way:
+            found = measure(config, config.way)
+            print("\n" + json.dumps(found))
+            return 0
+        flags = ["--model", config.model, "--dataset", config.dataset, "--repeats", str(config.repeats), "--r", str(config.r)]
+        flags += ["--lengths", ",".join(map(str, config.lengths)), "--batches", ",".join(map(str, config.batches))]
+        rows = [row for way in config.ways for row in run_child(["bench.training", "--way", way, *flags])["rows"]]
+        base = {(row["length"], row["batch"]): row["tokens_per_sec"] for row in rows if row["way"] == "peft"}
+        for row in rows:
+            plain = base.get((row["length"], row["batch"]))
+            row["times_peft"] = round(row["tokens_per_sec"] / plain, 2) if plain else None
+        shown = [{**row, "step_sec": row["step_sec"]["median"]} for row in rows]
+        name = config.model.rsplit("/", 1)[-1]
+        finish("training", config, argv, {"model": name, "r": config.r, "rows": rows}, [table("QLoRA step (median)", shown)])
+        return 0
+
+    return run_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
