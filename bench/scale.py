@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, note, spread, table
 from kmmlu_fast.config import EvalConfig, parse
 from kmmlu_fast.errors import ConfigError, run_main
-from kmmlu_fast.evaluation import Plan, make_plan
+from kmmlu_fast.plan import Plan, make_plan
 from kmmlu_fast.runner import Asked
 from kmmlu_fast.schema import Prediction
 from kmmlu_fast.subjects import SUBJECTS

@@ -18,8 +18,9 @@ from kmmlu_fast import proof
 from kmmlu_fast.config import EvalConfig, parse
 from kmmlu_fast.engine import FakeEngine
 from kmmlu_fast.errors import AdapterError, ConfigError
-from kmmlu_fast.evaluation import evaluate, make_plan
+from kmmlu_fast.evaluation import evaluate
 from kmmlu_fast.models import ADAPTER_CARD
+from kmmlu_fast.plan import make_plan
 from kmmlu_fast.runner import check_lengths
 from kmmlu_fast.schema import LOGPROB_COLUMNS, Adapter, Request, Response
 from kmmlu_fast.store import load_run
