@@ -264,7 +264,7 @@ def _metavar(annotation: Any) -> str:
 def _fault(detail: Any, origin: dict[str, str]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
-        return message
+        return str(message)
     name = str(detail["loc"][0])
     where = origin.get(name, "--" + name.replace("_", "-"))
     if detail["type"] == "missing":
