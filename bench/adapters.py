@@ -71,7 +71,8 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
 
     model = models.resolve_model(config.model)
-    asked, method = prepare(ThroughputConfig(limit=config.limit, dataset=config.dataset), models.load_tokenizer(model))
+    chosen = ThroughputConfig.model_validate({"limit": config.limit, "dataset": config.dataset})
+    asked, method = prepare(chosen, models.load_tokenizer(model))
     longest = max(len(item.token_ids[0]) for item in asked)
     shape, length = shape_of(model.config()), -(-(longest + 32) // 256) * 256
 
@@ -118,7 +119,8 @@ def totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         sec = base["start_sec"] + base["pass_sec"]["median"]
         found.append({"mode": mode, "states": "base", "total_sec": round(sec, 1)})
         each = [row["pass_sec"]["median"] + (row["start_sec"] + row["merge_sec"] if mode == "merge" else 0.0) for row in added]
-        found += [{"mode": mode, "states": f"base + {n}", "total_sec": round(sec + sum(each[:n]), 1)} for n in sorted({1, len(each)}) if each]
+        for count in sorted({1, len(each)}) if each else ():
+            found.append({"mode": mode, "states": f"base + {count}", "total_sec": round(sec + sum(each[:count]), 1)})
     return found
 
 

@@ -87,15 +87,21 @@ class Stopwatch:
         setattr(owner, name, wrapped)
 
 
-def enlarge(dataset: str, questions: int, folder: Path) -> Path:
-    """A directory of the hub's layout with that many test questions: the dataset's files, rows repeated or cut evenly."""
+def enlarge(dataset: str, questions: int, folder: Path, distinct: bool = False) -> Path:
+    """A directory of the hub's layout with that many test questions: the dataset's files, rows repeated or cut evenly.
+
+    ``distinct`` numbers repeated rows, so that a prefix cache does not find them again.
+    """
     from kmmlu_fast.dataset import load_frame
 
     test, dev = (load_frame(dataset, split) for split in ("test", "dev"))
     for (name,), rows in test.group_by("subject", maintain_order=True):
         wanted = round(questions * len(rows) / len(test))
         take = pl.Series("take", [i % len(rows) for i in range(max(1, wanted))])
-        _write(rows[take], folder, str(name), "test")
+        taken = rows[take]
+        if distinct and wanted > len(rows):
+            taken = taken.with_columns(pl.format("({}) {}", pl.int_range(pl.len()), "question").alias("question"))
+        _write(taken, folder, str(name), "test")
     for (name,), rows in dev.group_by("subject", maintain_order=True):
         _write(rows, folder, str(name), "dev")
     return folder

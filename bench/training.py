@@ -79,9 +79,9 @@ def optimiser(model: Any) -> Any:
 
     weights = [p for p in model.parameters() if p.requires_grad]
     if torch.cuda.is_available():
-        import bitsandbytes
+        from bitsandbytes import optim
 
-        eight_bit: Any = bitsandbytes.optim.AdamW8bit
+        eight_bit: Any = optim.AdamW8bit  # type: ignore[attr-defined]
         return eight_bit(weights, lr=2e-4)
     return torch.optim.AdamW(weights, lr=2e-4, fused=True)
 
