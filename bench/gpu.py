@@ -159,21 +159,26 @@ def cot(config: GpuConfig, folder: Path) -> dict[str, Any]:
     return {**speed, "max_tokens": COT_TOKENS, "start_sec": stats["start_sec"]}
 
 
-def judge(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a part: seconds, the target, and whether it was reached; parts without a target show their rate."""
+def judge(found: dict[str, Any], full: bool) -> list[dict[str, Any]]:
+    """A row a part: seconds, and for the ``full`` set the target and whether it was reached; parts without one show their rate."""
     rows = []
     zero = _seconds(found.get("zero-shot bf16"))
     for part, result in found.items():
         sec = _seconds(result)
-        target = TARGET_SEC.get(part) or (TARGET_FEWSHOT * zero if part == "five-shot bf16" and zero else None)
+        target = (TARGET_SEC.get(part) or (TARGET_FEWSHOT * zero if part == "five-shot bf16" and zero else None)) if full else None
         why = result.get(NOT_MEASURED)
         rows.append({
-            "part": part, "seconds": NOT_MEASURED if why else sec, "target_sec": round(target, 1) if target else None,
-            "reached": None if sec is None or target is None else sec < target,
+            "part": part, "seconds": NOT_MEASURED if why else sec, "tflop_per_sec": _tflop_per_sec(result),
+            "target_sec": round(target, 1) if target else None, "reached": None if sec is None or target is None else sec < target,
             "questions_per_sec": result.get("questions_per_sec"), "output_tokens_per_sec": result.get("output_tokens_per_sec"),
             "share_of_matmul_rate": result.get("share_of_matmul_rate"), "why": why,
         })  # fmt: skip
     return rows
+
+
+def _tflop_per_sec(result: dict[str, Any]) -> float | None:
+    rate = result.get("gflop_per_sec")
+    return round((rate["median"] if isinstance(rate, dict) else rate) / 1000, 2) if rate else None
 
 
 def _seconds(result: dict[str, Any] | None) -> float | None:
@@ -181,8 +186,7 @@ def _seconds(result: dict[str, Any] | None) -> float | None:
     if not result or NOT_MEASURED in result:
         return None
     if "card" in result:
-        sec: float = result["card"]["measured"]["train_sec"] if "measured" in result["card"] else result["total_sec"]
-        return round(sec, 1)
+        return round(float(result["card"]["metrics"]["train_sec"]), 1)
     seconds = result.get("seconds")
     return seconds["median"] if isinstance(seconds, dict) else seconds
 
@@ -202,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
             note("data and tokenizer")
             set_up(config, Path(name))
             found = run_parts(config, Path(name))
-        rows = judge(found)
+        rows = judge(found, config.shape == "ax4-light" and config.questions == QUESTIONS and config.train_rows == 500)
         finish("gpu", config, argv, {"shape": config.shape, "rows": rows, "parts": found}, [table(f"One GPU, {config.shape} shape", rows)])
         return 0
 
