@@ -28,8 +28,10 @@ _ADAM_BYTES = {"8bit": 2 * (1 + 4 / 256), "32bit": 8.0}
 # (unsloth_zoo.fused_losses: _CE_BYTES_PER_LOGIT, _CE_TARGET_GB_CAP, get_chunk_size).
 _LOGIT_BYTES = 16
 _CE_CAP_BYTES = 4 * GIB
-# TRL's chunked loss (Unsloth's choice on CPU) keeps labelled positions only, at most 256 rows of float32 logits and gradient at once.
+# TRL's chunked loss, which runs on CPU, takes 256 labelled positions at a time (padded to 256), and holds six float32 tables of them at
+# once: logits in 16 and 32 bit, log-softmax, probabilities, their product for the entropy, gradient (trl.trainer.sft_trainer._chunk).
 _CPU_CE_ROWS = 256
+_CPU_CE_BYTES = 6 * 4
 # One decoder layer while it is recomputed and differentiated ("unsloth" checkpointing keeps no other): values a token alive at once,
 # counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out, residual, norm + gradients).
 _MLP_VALUES = 6
@@ -140,7 +142,7 @@ def estimate(shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: 
         layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
     fixed = weights + shape.lora * (_LORA_BYTES + _ADAM_BYTES["32bit" if cpu else "8bit"]) + unpacked
     if cpu:
-        logits: float = _CPU_CE_ROWS * shape.vocabulary * 3 * 4
+        logits: float = _CPU_CE_ROWS * shape.vocabulary * _CPU_CE_BYTES
     else:
         logits = _cross_entropy_bytes(tokens * shape.vocabulary * _LOGIT_BYTES, max(available_bytes - fixed, 0) / 2)
     return {
