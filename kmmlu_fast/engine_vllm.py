@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kmmlu_fast.cpu_kernels import joined_norms
 from kmmlu_fast.engine import FollowUp
 from kmmlu_fast.errors import EngineError
 from kmmlu_fast.schema import Completion, Request, Response
@@ -100,7 +101,7 @@ class VllmEngine:
         if gpu:
             arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
         else:
-            arguments["enforce_eager"] = True
+            arguments |= {"enforce_eager": True, **joined_norms()}
         if settings.max_lora_rank:
             rank = next((r for r in _RANKS if r >= settings.max_lora_rank), None)
             if rank is None:
