@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -40,18 +41,19 @@ def ask_again(response: Response) -> list[Request]:
     return [replace(request, stage="again")] if request.stage == "forced-0" else []
 
 
-class SlowEngine(FakeEngine):
-    """Takes ``pause_sec`` for each answer and says in ``diary`` what it was asked, and by which process."""
+class WaitingEngine(FakeEngine):
+    """Says in ``diary`` what it was asked, and by which process; after 20 answers it waits until ``gate`` exists."""
 
-    def __init__(self, diary: Path, pause_sec: float) -> None:
+    def __init__(self, diary: Path, gate: Path) -> None:
         super().__init__()
-        self._diary, self._pause_sec = diary, pause_sec
+        self._diary, self._gate = diary, gate
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
-        for response in super().generate(requests, follow_up):
-            time.sleep(self._pause_sec)
+        for count, response in enumerate(super().generate(requests, follow_up), start=1):
             with self._diary.open("a") as diary:
                 diary.write(f"{os.getpid()} {response.request.key}\n")
+            while count == 20 and not self._gate.exists():
+                time.sleep(0.01)
             yield response
 
 
@@ -168,20 +170,27 @@ def test_a_replicas_error_arrives_as_one_line(opener: Callable[[], Any], says: s
 
 @pytest.mark.engine
 def test_a_replica_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    engine = RayEngine(partial(SlowEngine, diary, 0.01), 2, block_requests=10, blocks_in_flight=3)
+    diary, gate = tmp_path / "diary", tmp_path / "gate"
+    diary.touch()
+    engine = RayEngine(partial(WaitingEngine, diary, gate), 2, block_requests=10, blocks_in_flight=3)
     requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(100)]
-    responses = []
-    killed = 0
-    for response in engine.generate(requests, ask_again):
-        responses.append(response)
-        if len(responses) == 60:
-            killed = int(diary.read_text().split()[-2])
-            os.kill(killed, signal.SIGKILL)
+
+    def kill_one_in_the_middle_of_a_block() -> None:
+        while not (
+            waiting := [pid for pid, count in Counter(line.split()[0] for line in diary.read_text().splitlines()).items() if count == 20]
+        ):
+            time.sleep(0.01)
+        os.kill(int(waiting[0]), signal.SIGKILL)
+        gate.touch()
+
+    killer = threading.Thread(target=kill_one_in_the_middle_of_a_block, daemon=True)
+    killer.start()
+    responses = list(engine.generate(requests, ask_again))
+    killer.join(timeout=60)
     engine.close()
     assert by_key(responses) == by_key(FakeEngine().generate(requests, ask_again))
     asked = [line.split(" ", 1) for line in diary.read_text().splitlines()]
-    assert len(asked) > len(responses), "the kill came too late to have cost anything: the test proves nothing"
+    assert len(asked) > len(responses), "nothing was repeated: the kill cost no block, the test proves nothing"
     assert len({pid for pid, _ in asked}) == 3, "Ray must have started a third process"
 
 
