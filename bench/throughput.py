@@ -44,6 +44,7 @@ class ThroughputConfig(BenchConfig):
     max_num_batched_tokens: PositiveInt | None = Field(None, description="tokens in a step; default: the product's own")
     order: Literal["file", "length", "shuffled"] = Field("file", description="order of the questions")
     sweep: list[str] = Field([], description="TOKENS:SEQS[:ORDER] settings, each measured in its own process, such as 4096:128")
+    norms: Literal["joined", "eager"] = Field("joined", description="CPU: this project's joined layer norms, or vLLM's own")
     prefix_caching: bool = Field(True, description="vLLM's prefix cache; --no-prefix-caching shows what it brings")
 
 
@@ -67,10 +68,12 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
     asked, method = prepare(config, tokenizer)
     tokenise_sec = time.perf_counter() - began
     longest = max(len(item.token_ids[0]) for item in asked)
-    extra = () if config.prefix_caching else (("enable_prefix_caching", False),)
+    extra: dict[str, Any] = {} if config.prefix_caching else {"enable_prefix_caching": False}
+    extra |= {"kernel_config": {}} if config.norms == "eager" else {}
     settings = EngineSettings(
         model.path, dtype=config.dtype, quantization=config.quantization, load_format=config.load_format, max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens, max_model_len=-(-(longest + 32) // 256) * 256, extra=extra,
+        max_num_batched_tokens=config.max_num_batched_tokens, max_model_len=-(-(longest + 32) // 256) * 256,
+        extra=tuple(extra.items()),
     )  # fmt: skip
     engine = VllmEngine(settings)
     scheduler = engine._llm.llm_engine.vllm_config.scheduler_config
@@ -149,8 +152,8 @@ def summarise(
     tokens, cached = sum(n for n, _ in prompts), sum(hit for _, hit in prompts)
     return {
         "model": Path(config.model).name, "dtype": config.dtype, "quantization": config.quantization, "num_fewshot": config.num_fewshot,
-        "order": config.order, "prefix_caching": config.prefix_caching, "questions": len(prompts), "prompt_tokens": tokens,
-        "prefix_cache_hit_rate": round(cached / tokens, 4), "seconds": seconds,
+        "order": config.order, "norms": config.norms, "prefix_caching": config.prefix_caching,
+        "questions": len(prompts), "prompt_tokens": tokens, "prefix_cache_hit_rate": round(cached / tokens, 4), "seconds": seconds,
         "questions_per_sec": round(len(prompts) / seconds["median"], 2), "prompt_tokens_per_sec": round(tokens / seconds["median"], 1),
         "gflop": {name: round(value / 1e9, 1) for name, value in flops.items()}, "gflop_per_sec": round(achieved, 1),
         "matmul_gflop_per_sec": round(limit, 1), "share_of_matmul_rate": round(achieved / limit, 4),
@@ -169,7 +172,7 @@ def sweep(config: ThroughputConfig) -> list[dict[str, Any]]:
             raise ConfigError(f"--sweep {setting}: give TOKENS:SEQS or TOKENS:SEQS:ORDER, such as 4096:128:length")
         note(f"sweep: {setting}")
         flags = ["--max-num-batched-tokens", tokens, "--max-num-seqs", seqs, "--order", order or config.order]
-        for name in ("model", "dtype", "quantization", "load_format", "limit", "num_fewshot", "repeats", "dataset"):
+        for name in ("model", "dtype", "quantization", "load_format", "limit", "num_fewshot", "norms", "repeats", "dataset"):
             value = getattr(config, name)
             flags += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         flags += ["--all"] if config.all else []
@@ -179,8 +182,8 @@ def sweep(config: ThroughputConfig) -> list[dict[str, Any]]:
 
 
 _SHOWN = (
-    "max_num_batched_tokens", "max_num_seqs", "order", "questions", "questions_per_sec", "prompt_tokens_per_sec", "prefix_cache_hit_rate",
-    "gflop_per_sec", "matmul_gflop_per_sec", "share_of_matmul_rate", "start_sec",
+    "max_num_batched_tokens", "max_num_seqs", "order", "norms", "questions", "questions_per_sec", "prompt_tokens_per_sec",
+    "prefix_cache_hit_rate", "gflop_per_sec", "matmul_gflop_per_sec", "share_of_matmul_rate", "start_sec",
 )  # fmt: skip
 
 
