@@ -26,10 +26,15 @@ def joined_norms() -> dict[str, Any]:
     """Register the kernels (once a process) and return the arguments that prefer them to vLLM's own."""
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         return {}
+    kernels = norms()
+    try:
+        _compile_once(*kernels)
+    except Exception:  # a compiler without Python's headers, say: torch raises many kinds, and a slower norm is no fault of a user
+        return {}
     try:
         from vllm import ir
 
-        for name, kernel in zip(_TAKES, norms(), strict=True):
+        for name, kernel in zip(_TAKES, kernels, strict=True):
             op = getattr(ir.ops, name)
             if _PROVIDER not in op.impls:
                 plain = functools.wraps(op.impls["native"].impl_fn)(kernel)  # vLLM reads the signature
@@ -37,6 +42,15 @@ def joined_norms() -> dict[str, Any]:
     except (ImportError, AttributeError, KeyError, ValueError):  # another version of vLLM: its own kernels then
         return {}
     return {"kernel_config": {"ir_op_priority": {name: [_PROVIDER] for name in _TAKES}}}
+
+
+def _compile_once(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any]) -> None:
+    """Compile before the engine is told of the kernels, on a few numbers: what fails here must not fail in the first batch."""
+    import torch
+
+    x, weight = torch.ones(3, 8, dtype=torch.bfloat16), torch.ones(8, dtype=torch.bfloat16)
+    rms_norm(x, weight, 1e-6)
+    fused_add_rms_norm(x, x, weight, 1e-6)
 
 
 def norms() -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -26,3 +26,14 @@ def test_joined_norms_are_bit_for_bit_the_eager_ones():
         assert torch.equal(rms_norm(heads, weight[:256], 1e-6), eager(heads, weight[:256], 1e-6)[0])
         for ours, theirs in zip(fused_add_rms_norm(x, residual, weight, 1e-6), eager(x, weight, 1e-6, residual), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.engine
+def test_a_compiler_that_fails_leaves_vllms_own_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    import kmmlu_fast.cpu_kernels as kernels
+
+    def broken(*norms: object) -> None:
+        raise RuntimeError("Python.h: No such file or directory")
+
+    monkeypatch.setattr(kernels, "_compile_once", broken)
+    assert kernels.joined_norms() == {}
