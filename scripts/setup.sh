@@ -47,7 +47,8 @@ install_once() {
   local began=$SECONDS
   if [ "$1" = cpu ]; then install_torch_cpu "$2"; fi
   # --no-deps: the file is the whole set. Resolving again would bring torchvision's CUDA build, which breaks transformers on a CPU.
-  pip install -q --no-deps -r "$2"
+  # --no-compile: Python compiles what is imported; compiling all of it beforehand takes a minute.
+  pip install -q --no-deps --no-compile -r "$2"
   echo "$digest" >"$stamp"
   echo "setup: $2 took $((SECONDS - began)) s"
 }
@@ -56,11 +57,11 @@ install_once() {
 install_torch_cpu() {
   local torch
   torch=$(grep '^torch==' "$1")
-  if pip install -q --no-deps "$torch" 2>/dev/null; then
+  if pip install -q --no-deps --no-compile "$torch" 2>/dev/null; then
     echo "setup: $torch from pip's configured sources"
   else
     local index="${KMMLU_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"
-    pip install -q --no-deps --index-url "$index" "$torch"
+    pip install -q --no-deps --no-compile --index-url "$index" "$torch"
     echo "setup: $torch from $index"
   fi
 }
