@@ -24,6 +24,7 @@ from kmmlu_fast.train_config import TrainConfig
 from kmmlu_fast.train_data import Encoded, TrainSet
 from kmmlu_fast.train_monitor import read_log, say
 
+_SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
 STATE = "training.json"  # what is being trained here, written before the first step: --resume must agree with it
 
 
@@ -55,6 +56,7 @@ def _run(config: TrainConfig) -> int:
     )  # fmt: skip
     say(str(plan))
     say(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
+    mismatch = _precision_warning(config, shape.total)
     identity = {
         "settings": config.deciding(), "model_digest": model.digest, "data_digest": _digest(config.data),
         "held_out_digest": _digest(config.held_out_data) if config.held_out_data else None,
@@ -62,6 +64,7 @@ def _run(config: TrainConfig) -> int:
     }  # fmt: skip
     _claim(config, identity, plan.micro_batch)
     result = trainer.train(config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints")
+    result = replace(result, warnings=[*mismatch, *result.warnings])
     card = build_card(config, model, rows, data, leaks, identity, plan, result)
     write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
     if not config.keep_checkpoints:
@@ -168,6 +171,18 @@ def _turned(rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer
     encoded = train_data.encode_rows([train_data.rotate(rows[i], letter) for i, letter in variants], tokenizer, config.prompt_style)
     fitting, _ = train_data.fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
     return fitting, [variants[place] for place in places]
+
+
+def _precision_warning(config: TrainConfig, parameters: int) -> list[str]:
+    """Evaluation runs on 16-bit weights; nf4 moves a small model's letters so far that what is learnt on it does not carry over."""
+    if not config.load_in_4bit or parameters >= _SMALL_PARAMETERS:
+        return []
+    warning = (
+        f"the base has {parameters / 1e9:.2f} B parameters and is trained in 4 bit, but evaluated in 16 bit: at this size that can "
+        "turn the predicted letters around, and the held-out rows do not show it; give --no-load-in-4bit"
+    )
+    say(f"warning: {warning}")
+    return [warning]
 
 
 def _planned_micro_batch(config: TrainConfig) -> int | None:

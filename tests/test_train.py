@@ -116,6 +116,13 @@ def test_settings_files_are_valid_and_headed_by_their_command(name: str) -> None
     assert found.rotate_options and found.r == 16 and found.lora_alpha == 16 and len(found.target_modules) == 7
 
 
+def test_a_small_model_in_four_bit_is_warned_of(capsys: Any) -> None:
+    small = train._precision_warning(TrainConfig(data=Path("x")), 270_000_000)
+    assert len(small) == 1 and "give --no-load-in-4bit" in small[0] and "0.27 B" in capsys.readouterr().err
+    assert train._precision_warning(TrainConfig(data=Path("x")), 7_300_000_000) == []
+    assert train._precision_warning(TrainConfig(data=Path("x"), load_in_4bit=False), 270_000_000) == []
+
+
 def test_the_issue_s_defaults() -> None:
     found = TrainConfig(data=Path("x"))
     assert (found.r, found.lora_alpha, found.num_train_epochs, found.learning_rate, found.effective_batch) == (16, 16, 3, 2e-4, 16)
