@@ -17,6 +17,7 @@ from kmmlu_fast.models import Model
 from kmmlu_fast.prompts import letter_tokens, template_digest
 from kmmlu_fast.schema import Adapter, Question
 from kmmlu_fast.scoring import DIRECT_MAX_TOKENS, ContinuationChoice, GenerateUntil, Method, MultipleChoice
+from kmmlu_fast.server_client import check_base_url
 from kmmlu_fast.subjects import find_subjects
 
 _CONTEXT_STEP_TOKENS = 256
@@ -45,6 +46,8 @@ class Plan:
 
 def make_plan(config: EvalConfig) -> Plan:
     """Read, check, render and tokenise everything before any engine starts."""
+    if config.base_url:
+        check_base_url(config.base_url)  # before anything is written: the address is saved with the run, a password must not be
     subjects = find_subjects(config.subjects)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -182,6 +182,7 @@ def test_prompts_over_the_context_are_refused_by_name(model: Path, tmp_path: Pat
         (["--adapter", "/no/such"], "no such directory"),
         (["--num-fewshot", "3"], "has 2 dev questions"),
         (["--output-dir", "/dev/null/x"], "cannot be written"),
+        (["--engine", "server", "--base-url", "http://me:secret@localhost:1/v1"], "must not hold a user or password"),
     ],
 )
 def test_a_users_fault_is_one_line_and_exit_code_2(
