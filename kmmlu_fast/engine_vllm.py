@@ -59,7 +59,6 @@ def _prepare_environment(gpu: bool) -> None:
     """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth of the time there)."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     if not gpu:

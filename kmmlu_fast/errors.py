@@ -15,6 +15,7 @@ Knows nothing of any other module.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -53,6 +54,7 @@ class TrainError(KmmluError):
 
 def run_main(main: Callable[[], int | None]) -> int:
     """Run an entry point's body; turn a KmmluError into one line on stderr and exit code 2, Ctrl-C into 130."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
     try:
         return main() or 0
     except KmmluError as error:

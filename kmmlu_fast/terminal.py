@@ -166,13 +166,16 @@ def print_question(console: Console, question_id: str, item: dict[str, Any] | No
         console.print(Text(item["question"]))
         for letter in LETTERS:
             console.print(Text(f"  {letter}. {item[letter]}", style="green" if letter == answer else ""))
-    table = _table("", "key", "prediction", *[f"P({letter})" for letter in LETTERS], "read by")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(Text(f"key {answer}"), overflow="fold", max_width=36)  # a long run name takes lines, never the figures' room
+    for heading in ("answer", *[f"P({letter})" for letter in LETTERS], "read by"):
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for name, row in rows:
         logprobs = [row[f"logprob_{letter}"] for letter in LETTERS]
         known = all(value is not None for value in logprobs)
         weights = [math.exp(value - max(logprobs)) for value in logprobs] if known else []
         shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * 4
-        table.add_row(*_cells(name, row["answer"], row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
+        table.add_row(*_cells(name, row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
     console.print(table)
     for name, row in rows:
         for text in row["texts"] or []:
