@@ -18,7 +18,7 @@ from typing import Any
 
 from kmmlu_fast.cpu_kernels import joined_norms
 from kmmlu_fast.engine import FollowUp
-from kmmlu_fast.errors import EngineError
+from kmmlu_fast.errors import EngineError, KmmluError
 from kmmlu_fast.schema import Completion, Request, Response
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
@@ -141,7 +141,7 @@ class VllmEngine:
                             self._add(request, active)
                         finished.append(replace(response, followed_by=len(more)))
                 yield from finished
-        except EngineError:
+        except KmmluError:  # also of the requests' source
             raise
         except Exception as error:
             raise _as_engine_error(error, "the engine stopped") from error

@@ -46,6 +46,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *plan.adapters]
         return [session.run(adapter) for adapter in states]
     finally:
+        plan.close()
         session.close()
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from kmmlu_fast.errors import ConfigError
 from kmmlu_fast.schema import LETTERS, Question
 
+ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
 _ENCODE_AT_ONCE = 1024  # texts a call: enough for all cores, few enough for memory
 CHAT_INSTRUCTION = "다음은 객관식 문제입니다. A, B, C, D 중 정답의 알파벳 하나만 답하세요."
 
@@ -171,11 +172,11 @@ def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[
 def letter_tokens(tokenizer: Any, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]], style: str) -> LetterTokens:
     """The letters' token ids after these prompts, checked and not assumed.
 
-    Which tokens a letter becomes depends on how the prompt ends, so one prompt of every distinct ending (its last four tokens) is
+    Which tokens a letter becomes depends on how the prompt ends, so one prompt of every distinct ending (``ENDING_TOKENS``) is
     tokenised together with each letter: the prompt's own tokens must stay as they are and exactly one must be added.
     """
     delimiter = answer_delimiter(style)
-    endings = {tuple(ids[-4:]): i for i, ids in enumerate(token_ids)}
+    endings = {tuple(ids[-ENDING_TOKENS:]): i for i, ids in enumerate(token_ids)}
     found: set[tuple[int, ...]] = set()
     for position in endings.values():
         prompt = prompts[position]

@@ -97,10 +97,9 @@ def add_rationales(
     opened = engine is None
     if engine is None:
         assert model is not None  # an engine is given together with its tokenizer
-        length = config.max_model_len or min(
-            max(len(ids) for item in asked for ids in item.token_ids) + method.output_tokens + 32, model.context_tokens
-        )
-        runner.check_lengths(asked, length, method.output_tokens)
+        tokens = {item.question.question_id: max(map(len, item.token_ids)) for item in asked}
+        length = config.max_model_len or min(max(tokens.values()) + method.output_tokens + 32, model.context_tokens)
+        runner.check_lengths(tokens, length, method.output_tokens)
         engine = engines.open_engine(config, model, [], length)
     try:
         found = generate(engine, asked, method)
