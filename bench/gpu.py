@@ -1,6 +1,6 @@
 """The whole set for one GPU in one command, with random weights in the A.X-4.0-Light shape: no hub and no real weights needed.
 
-    python -m bench.gpu                            everything, within 10 minutes; bash scripts/bench_gpu.sh sets the machine up first
+    python -m bench.gpu                            everything, within 10 minutes (after: bash scripts/setup.sh gpu)
     python -m bench.gpu --shape tiny --questions 45 --minutes 9      tries the scripts out on any machine
 
 In: the dataset (all 35,030 test questions; a smaller one is repeated with its rows made distinct). Out: seconds of the zero-shot pass in
