@@ -28,6 +28,7 @@ from kmmlu_fast.engine import Engine
 from kmmlu_fast.errors import ConfigError
 from kmmlu_fast.extraction import EXPLICIT, LADDER, STRICT, Reading, read_answer
 from kmmlu_fast.prompts import Prompt, answer_delimiter, continuation_ids, encode, find_style, letter_tokens, render, tokens_digest
+from kmmlu_fast.runner import Asked
 from kmmlu_fast.schema import LETTERS, Adapter, Completion, Prediction, Question, Request, Response
 from kmmlu_fast.scoring import MultipleChoice, make_prediction, read_letters
 from kmmlu_fast.subjects import SUBJECTS
@@ -253,8 +254,8 @@ def build_method(
 
 
 def time_direct(
-    engine: Engine, asked: Sequence[tuple[Question, list[list[int]]]], method: ChainOfThought, adapter: Adapter | None
-) -> float | None:
+    engine: Engine, asked: Sequence[Asked], method: ChainOfThought, adapter: Adapter | None
+) -> float | None:  # fmt: skip
     """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256); None without any.
 
     In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot be told apart.
@@ -263,7 +264,7 @@ def time_direct(
     chosen = asked[:: max(1, len(asked) // count)][:count]
     if method.direct is None or not chosen:
         return None
-    requests = [request for question, ids in chosen for request in method.direct.start(question, ids[1:], adapter)]
+    requests = [request for item in chosen for request in method.direct.start(item.question, item.lists()[1:], adapter)]
     begun = time.monotonic()
     for _ in engine.generate(requests):
         pass

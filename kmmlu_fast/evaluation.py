@@ -128,7 +128,7 @@ class _Session:
         from kmmlu_fast.cot import ChainOfThought, time_direct
 
         assert isinstance(self.plan.method, ChainOfThought)
-        return time_direct(engine, [(item.question, item.lists()) for item in pending], self.plan.method, adapter)
+        return time_direct(engine, pending, self.plan.method, adapter)
 
     def _probe_base(self) -> list[list[float]]:
         """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""

@@ -519,7 +519,7 @@ def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any
     method = build_method("qa", tokenizer)
     asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
     engine = Scripted(CANNOT_BE_READ)
-    seconds = cot.time_direct(engine, [(item.question, item.token_ids) for item in asked], method, None)
+    seconds = cot.time_direct(engine, asked, method, None)
     assert seconds is not None and seconds > 0
     assert [r.stage for r in engine.requests] == ["letters"] * 20
     assert engine.requests[0].token_ids == tuple(asked[0].token_ids[1])
