@@ -93,6 +93,7 @@ class VllmEngine:
             "load_format": settings.load_format,
             "seed": settings.seed,
             "enable_prefix_caching": True,
+            "prefix_cache_retention_interval": None,  # sliding windows (Gemma): found again by the second request, not the third
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
             "generation_config": "vllm",  # the model's own sampling defaults must not decide a benchmark
