@@ -2,14 +2,17 @@
 
 In: a model, lengths and batches. Out: a row for each of them and each way, with the memory plan's estimate beside the measured peak.
 A step is forward, backward and optimiser over one micro-batch whose rows are exactly as long as said. Each way runs in a process of its
-own, because Unsloth patches the libraries. Knows nothing of TRL: it is the same for both.
+own, because Unsloth patches the libraries. Unsloth's step goes through TRL, as training
+does; PEFT's is the plain loop of most scripts.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -33,6 +36,38 @@ class TrainingConfig(BenchConfig):
     ways: list[str] = Field(list(WAYS), description="unsloth, peft")
     r: int = Field(16, gt=0, description="LoRA rank")
     way: Literal["unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
+
+
+Step = Callable[[dict[str, Any]], Any]  # a batch -> its loss, gradients in place
+
+
+def plain_step(model: Any) -> Step:
+    """Forward with the model's own loss in mixed precision, and backward."""
+    import torch
+
+    def step(batch: dict[str, Any]) -> Any:
+        with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16):
+            loss = model(**batch).loss
+        loss.backward()
+        return loss
+
+    return step
+
+
+def trl_step(model: Any, tokenizer: Any) -> Step:
+    """The step of ``trainer.train``: TRL's, as Unsloth left it, which takes the loss of the labelled positions only."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SFTConfig(
+            output_dir=folder, per_device_train_batch_size=1, bf16=True, report_to="none", disable_tqdm=True, max_length=None,
+            packing=False, padding_free=False, dataset_kwargs={"skip_prepare_dataset": True},
+        )  # fmt: skip
+        one = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]})
+        trainer = SFTTrainer(model=model, args=arguments, train_dataset=one, processing_class=tokenizer)
+    trainer.current_gradient_accumulation_steps = 1  # set by train(), which is not called
+    return lambda batch: trainer.training_step(model, batch)
 
 
 def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[list[int]]:
@@ -104,6 +139,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     load_sec = time.perf_counter() - began
     model.train()
     step_with = optimiser(model)
+    backward = trl_step(model, tokenizer) if way == "unsloth" else plain_step(model)
     rows = []
     for length, batch in sorted(((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]):
         note(f"{way}: {batch} x {length}")
@@ -118,9 +154,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         seconds, losses = [], []
         for turn in range(config.repeats + WARM_UP):
             began = time.perf_counter()
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
-            loss.backward()
+            loss = backward({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
             step_with.step()
             step_with.zero_grad(set_to_none=True)
             synchronise()
