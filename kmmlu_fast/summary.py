@@ -22,7 +22,7 @@ _WIDTH = 120  # of a file or a pipe
 _KO = {
     "KMMLU, {questions} questions of {subjects} subjects, accuracy": "KMMLU, {subjects}개 과목 {questions}문항 정확도",
     "model state": "모델 상태", "95 % interval": "95 % 신뢰구간", "micro": "micro(문항 평균)", "macro": "macro(과목 평균)",
-    "unparsed": "미판독", "always {letter}": "항상 {letter}", "majority letter of each subject": "과목별 최빈 글자",
+    "unparsed": "미판독", "always {letter}": "항상 {letter}", "majority per subject": "과목별 최빈 글자",
     "letter shares: a model that favours one letter fools its accuracy": "글자 비율: 한 글자에 치우친 모델은 정확도를 왜곡합니다",
     "key": "정답", "{state}: predicted": "{state}: 예측", "{state}: recall": "{state}: 재현율",
     "{state}: weakest subjects: {names}": "{state}: 취약 과목: {names}",
@@ -83,7 +83,7 @@ def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
     best = baselines["best_constant"]
     table.add_section()
     table.add_row(t("always {letter}", letter=best["letter"]), f"{best['accuracy']:.4f}", *[""] * (len(table.columns) - 2))
-    table.add_row(t("majority letter of each subject"), f"{baselines['subject_majority']:.4f}", *[""] * (len(table.columns) - 2))
+    table.add_row(t("majority per subject"), f"{baselines['subject_majority']:.4f}", *[""] * (len(table.columns) - 2))
     return title, table
 
 
