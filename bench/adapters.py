@@ -19,11 +19,13 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, note, run_child, spread, table
 from bench.flops import Shape, shape_of
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast import models, runner
-from kmmlu_fast.config import parse
-from kmmlu_fast.errors import run_main
-from kmmlu_fast.schema import Adapter
-from kmmlu_fast.store import write_json_atomically
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.evaluation import runner
+from kmmlu_fast.models import model as models
+from kmmlu_fast.models.adapters import load_adapters, merge_adapter
 
 MODES = ("base", "serve", "merge")
 
@@ -68,7 +70,7 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
 
 def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     """The passes of one mode in this process."""
-    from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 
     model = models.resolve_model(config.model)
     chosen = ThroughputConfig.model_validate({"limit": config.limit, "dataset": config.dataset})
@@ -93,10 +95,10 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         count = {"base": 0, "serve": config.adapters, "merge": 1}[mode]
         paths = [write_adapter(Path(folder) / f"adapter-{i}", shape, config.rank, i, model.path) for i in range(1, count + 1)]
-        adapters = models.load_adapters([str(path) for path in paths], model, mode if mode == "merge" else "serve")
+        adapters = load_adapters([str(path) for path in paths], model, mode if mode == "merge" else "serve")
         if mode == "merge":
             began = time.perf_counter()
-            merged = str(models.merge_adapter(model, adapters[0], config.dtype))
+            merged = str(merge_adapter(model, adapters[0], config.dtype))
             merge_sec = time.perf_counter() - began
             opened = engine(merged, tokenizer=model.path)
             rows.append({**passes(opened, None, "adapter-1"), "merge_sec": round(merge_sec, 1)})

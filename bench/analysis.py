@@ -19,9 +19,9 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from bench.common import KMMLU, BenchConfig, finish, note, peak_memory_bytes, run_child, spread, table, timed
-from kmmlu_fast.config import parse
-from kmmlu_fast.errors import run_main
-from kmmlu_fast.schema import LETTERS
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import LETTERS
 
 REFERENCE = KMMLU.parent / "reference" / "predictions_25_models_test.csv"
 STATISTICS, LEAKAGE, REPORT = "statistics", "leakage", "report"
@@ -38,7 +38,7 @@ class AnalysisConfig(BenchConfig):
 
 def predictions_file(config: AnalysisConfig, folder: Path) -> Path:
     """The table to analyse; invented, seeded, where none is given or found."""
-    from kmmlu_fast.dataset import load_frame
+    from kmmlu_fast.data.dataset import load_frame
 
     if config.predictions or REFERENCE.exists():
         return config.predictions or REFERENCE
@@ -51,12 +51,16 @@ def predictions_file(config: AnalysisConfig, folder: Path) -> Path:
 
 def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, str, Callable[[], Any]]]:
     """(step, size, what to time) of one part; what is not timed is prepared here."""
-    from kmmlu_fast import analysis, comparison, dataset, importers, leakage, report
+    from kmmlu_fast.analysis import accuracy as analysis
+    from kmmlu_fast.analysis import comparison
+    from kmmlu_fast.data import dataset, overlap
+    from kmmlu_fast.reporting.page import write_report
+    from kmmlu_fast.runs import loading as importers
 
     name = config.dataset_name()
     if part == LEAKAGE:
-        train, target = dataset.load_frame(name, "train"), leakage.guarded(name)
-        return [("train against test and dev", f"{len(train):,} x {len(target):,} rows", lambda: leakage.overlap(train, target))]
+        train, target = dataset.load_frame(name, "train"), overlap.guarded(name)
+        return [("train against test and dev", f"{len(train):,} x {len(target):,} rows", lambda: overlap.overlap(train, target))]
     path = predictions_file(config, folder)
     runs = importers.load(str(path))[: config.runs]
     size = f"{len(runs)} x {len(runs[0].frame):,}"
@@ -65,7 +69,7 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
         questions = dataset.load_frame(name, "test")
 
         def page(count: int) -> Callable[[], int]:
-            return lambda: report.write_report(runs[:count], folder / "report.html", questions, settings, "en")
+            return lambda: write_report(runs[:count], folder / "report.html", questions, settings, "en")
 
         return [(f"HTML of {n} run{'s' if n > 1 else ''}", f"{n} x {len(runs[0].frame):,}", page(n)) for n in sorted({1, 2, len(runs)})]
     together = pl.concat([run.frame.with_columns(pl.lit(run.name).alias("model")) for run in runs])

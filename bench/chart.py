@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from bench.common import ROOT
-from kmmlu_fast.config import Config, parse
-from kmmlu_fast.errors import ConfigError, run_main
-from kmmlu_fast.store import write_bytes_atomically
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.flags import Config, parse
 
 _LABEL, _BAR, _RIGHT, _ROW, _HEAD = 150, 430, 150, 30, 46  # pixels
 _STYLE = """

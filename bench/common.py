@@ -26,9 +26,9 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.config import Config
-from kmmlu_fast.errors import EngineError, RunError
-from kmmlu_fast.store import write_json_atomically
+from kmmlu_fast.core.errors import EngineError, RunError
+from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.core.flags import Config
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]

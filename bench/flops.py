@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kmmlu_fast.errors import ConfigError
+from kmmlu_fast.core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,17 @@ from bench.common import BenchConfig, finish, matmul_rate, note, run_child, tabl
 from bench.overhead import QUESTIONS, enlarge
 from bench.shape_model import write_random_weights, write_shape
 from bench.throughput import Memory
-from kmmlu_fast import dataset, models, runner
-from kmmlu_fast.config import parse
-from kmmlu_fast.errors import KmmluError, run_main
-from kmmlu_fast.prompts import render
-from kmmlu_fast.scoring import GenerateUntil
-from kmmlu_fast.subjects import SUBJECTS
+from kmmlu_fast.asking import tokens
+from kmmlu_fast.asking.methods import GenerateUntil
+from kmmlu_fast.asking.prompts import render
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.data import dataset
+from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.evaluation import runner
+from kmmlu_fast.models import adapters
+from kmmlu_fast.models import model as models
 
 COT_TOKENS = 256
 TARGET_SEC = {"zero-shot bf16": 120.0, "zero-shot fp8": 75.0, "train 500 x 3": 120.0}  # issue targets on one H100
@@ -60,7 +65,7 @@ class GpuConfig(BenchConfig):
 
 def set_up(config: GpuConfig, folder: Path) -> None:
     """Data and model directory: ``data``, ``model``, ``train.jsonl``."""
-    from kmmlu_fast import sft
+    from kmmlu_fast.data import rows as sft
 
     (folder / "data").mkdir()
     enlarge(config.dataset_name(), config.questions, folder / "data", distinct=True)
@@ -77,7 +82,7 @@ def set_up(config: GpuConfig, folder: Path) -> None:
 
 
 def _writable(row: Any) -> bool:
-    from kmmlu_fast import sft
+    from kmmlu_fast.data import rows as sft
 
     try:
         sft.to_record(row)
@@ -133,7 +138,7 @@ def train(folder: Path, limit_sec: float) -> dict[str, Any]:
     ]  # fmt: skip
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", *words], check=False, stdout=sys.stderr, timeout=limit_sec - weights_sec)
-    card_path = out / models.ADAPTER_CARD
+    card_path = out / adapters.ADAPTER_CARD
     if not card_path.exists():
         return {NOT_MEASURED: "training failed; its own message is above"}
     card = json.loads(card_path.read_text(encoding="utf-8"))
@@ -142,14 +147,14 @@ def train(folder: Path, limit_sec: float) -> dict[str, Any]:
 
 def cot(config: GpuConfig, folder: Path) -> dict[str, Any]:
     """Generation of 256 tokens a question: greedy, random weights hardly ever stop."""
-    from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 
     model = models.resolve_model(str(folder / "model"))
     tokenizer = models.load_tokenizer(model)
     questions = dataset.load_questions(str(folder / "data"), "test", None)
     chosen = random.Random(0).sample(questions, min(config.cot_questions, len(questions)))
     method = GenerateUntil("lm-eval", COT_TOKENS)
-    asked, _ = runner.prepare(chosen, {name: [] for name in SUBJECTS}, method, tokenizer)
+    asked, _ = tokens.prepare(chosen, {name: [] for name in SUBJECTS}, method, tokenizer)
     length = max(len(item.token_ids[0]) for item in asked) + COT_TOKENS + 32
     engine = VllmEngine(EngineSettings(model.path, dtype="bfloat16", load_format="dummy", max_model_len=-(-length // 256) * 256))
     runner.run(engine, asked[:4], method, None, Memory(), "warm-up")

@@ -19,9 +19,9 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, peak_memory_bytes, peak_since_restart, restart_peak, run_child, spread, table
-from kmmlu_fast.config import parse
-from kmmlu_fast.errors import run_main
-from kmmlu_fast.subjects import SUBJECTS
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.data.subjects import SUBJECTS
 
 QUESTIONS = 35_030  # KMMLU's test split; a smaller dataset is repeated up to it
 MAX_SEC, MAX_GIB = 20.0, 1.0
@@ -40,9 +40,13 @@ class OverheadConfig(BenchConfig):
 def measure(config: OverheadConfig) -> dict[str, Any]:
     """One evaluation of the whole dataset with a fake engine in this process: seconds by stage, peak bytes."""
     began = time.perf_counter()
-    from kmmlu_fast import dataset, evaluation, models, runner, store
-    from kmmlu_fast.config import EvalConfig
-    from kmmlu_fast.engine import FakeEngine
+    from kmmlu_fast.data import dataset
+    from kmmlu_fast.engines.fake import FakeEngine
+    from kmmlu_fast.evaluation import runner
+    from kmmlu_fast.evaluation import session as evaluation
+    from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.models import model as models
+    from kmmlu_fast.runs import store
 
     # Libraries and vocabulary are loaded first and counted apart: any engine needs them as well.
     tokenizer = models.load_tokenizer(models.resolve_model(config.model))
@@ -93,7 +97,7 @@ def enlarge(dataset: str, questions: int, folder: Path, distinct: bool = False) 
 
     ``distinct`` numbers repeated rows, so that a prefix cache does not find them again.
     """
-    from kmmlu_fast.dataset import load_frame
+    from kmmlu_fast.data.dataset import load_frame
 
     test, dev = (load_frame(dataset, split) for split in ("test", "dev"))
     for (name,), rows in test.group_by("subject", maintain_order=True):

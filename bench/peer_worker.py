@@ -22,10 +22,11 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.config import Config, parse
-from kmmlu_fast.errors import ConfigError, run_main
-from kmmlu_fast.prompts import letter_tokens, render
-from kmmlu_fast.schema import LETTERS, LOGPROB_COLUMNS, Question
+from kmmlu_fast.asking.prompts import letter_tokens, render
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import Config, parse
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Question
 
 Letters = dict[str, list[float]]  # question id -> log-probabilities A-D
 PEERS = ("kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain")
@@ -59,8 +60,8 @@ class KmmluFast:
     """This project's own path: prepare, run, store, summarise."""
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
-        from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
-        from kmmlu_fast.models import load_tokenizer, resolve_model
+        from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+        from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
         self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len))
@@ -69,10 +70,13 @@ class KmmluFast:
         return lambda: self._run(questions, exemplars)
 
     def _run(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Letters:
-        from kmmlu_fast import analysis, runner, store
-        from kmmlu_fast.scoring import MultipleChoice
+        from kmmlu_fast.analysis import accuracy as analysis
+        from kmmlu_fast.asking import tokens
+        from kmmlu_fast.asking.methods import MultipleChoice
+        from kmmlu_fast.evaluation import runner
+        from kmmlu_fast.runs import store
 
-        asked, rendered = runner.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), self.tokenizer)
+        asked, rendered = tokens.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), self.tokenizer)
         letters = letter_tokens(self.tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
         if letters.ids is None:
             raise ConfigError(f"--model: the peers are compared where each letter is one token, and {letters.reason}")
@@ -96,7 +100,8 @@ class LmEval:
     def __init__(self, config: WorkerConfig, path: str) -> None:
         self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
         if config.peer == "lm-eval-vllm":
-            from kmmlu_fast.engine_vllm import _prepare_environment, has_gpu
+            from kmmlu_fast.core.environment import has_gpu
+            from kmmlu_fast.engines.vllm import _prepare_environment
 
             _prepare_environment(gpu=has_gpu())
             from lm_eval.models.vllm_causallms import VLLM
@@ -220,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
         config = parse(WorkerConfig, argv, "python -m bench.peer_worker")
         os.dup2(2, 1)  # what the peers print must not mix with the bench's own output
         with os.fdopen(config.reply, "w", buffering=1) as replies:
-            from kmmlu_fast.models import resolve_model
+            from kmmlu_fast.models.model import resolve_model
 
             path = resolve_model(config.model).path
             kinds: dict[str, Callable[[WorkerConfig, str], Peer]] = {

@@ -28,11 +28,12 @@ from pydantic import Field, PositiveInt
 
 from bench.common import ROOT, BenchConfig, finish, note, spread, table
 from bench.peer_worker import PEERS
-from kmmlu_fast import dataset
-from kmmlu_fast.config import parse
-from kmmlu_fast.errors import ConfigError, EngineError, run_main
-from kmmlu_fast.schema import LETTERS, Question
-from kmmlu_fast.subjects import SUBJECTS
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import ConfigError, EngineError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.data import dataset
+from kmmlu_fast.data.subjects import SUBJECTS
 
 OURS = "kmmlu_fast"
 NEAR_TIE_NATS = 0.05  # a bfloat16 logit near 20 has steps of 0.125 and batches differ: below this, another letter is no disagreement

@@ -15,12 +15,14 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, spread, table
-from kmmlu_fast.config import EvalConfig, parse
-from kmmlu_fast.errors import ConfigError, run_main
-from kmmlu_fast.plan import Plan, make_plan
-from kmmlu_fast.runner import Asked
-from kmmlu_fast.schema import Prediction
-from kmmlu_fast.subjects import SUBJECTS
+from kmmlu_fast.asking.tokens import Asked
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import Prediction
+from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import Plan, make_plan
 
 BLOCK_REQUESTS = 8  # smaller than in a run: a repetition must be many blocks for the replicas to share
 
@@ -60,10 +62,10 @@ def plan_for(config: ScaleConfig) -> tuple[Plan, list[list[Asked]]]:
 
 def measure(config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas: int) -> tuple[dict[str, Any], dict[str, str | None]]:
     """One row of the table, and the letter of every question."""
-    from kmmlu_fast import runner
-    from kmmlu_fast.engine_ray import RayEngine
-    from kmmlu_fast.engine_vllm import VllmEngine
-    from kmmlu_fast.engines import settings_for
+    from kmmlu_fast.engines.opening import settings_for
+    from kmmlu_fast.engines.ray import RayEngine
+    from kmmlu_fast.engines.vllm import VllmEngine
+    from kmmlu_fast.evaluation import runner
 
     note(f"{replicas} replica(s): starting")
     settings = settings_for(plan.config, plan.model, [], plan.max_model_len)

@@ -20,14 +20,18 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, matmul_rate, note, products_rate, run_child, spread, table
 from bench.flops import Shape, pass_flops, shape_of
 from bench.stages import Stages
-from kmmlu_fast import dataset, models, runner
-from kmmlu_fast.config import parse
-from kmmlu_fast.engine import Engine, FollowUp
-from kmmlu_fast.errors import ConfigError, run_main
-from kmmlu_fast.prompts import letter_tokens
-from kmmlu_fast.schema import Prediction, Request, Response
-from kmmlu_fast.scoring import MultipleChoice
-from kmmlu_fast.subjects import SUBJECTS
+from kmmlu_fast.asking import tokens
+from kmmlu_fast.asking.methods import MultipleChoice
+from kmmlu_fast.asking.prompts import letter_tokens
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import Prediction, Request, Response
+from kmmlu_fast.data import dataset
+from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.engines.protocol import Engine, FollowUp
+from kmmlu_fast.evaluation import runner
+from kmmlu_fast.models import model as models
 
 
 class ThroughputConfig(BenchConfig):
@@ -60,7 +64,7 @@ class Memory:
 
 def measure(config: ThroughputConfig) -> dict[str, Any]:
     """One engine: warm-up, then passes, the matmul rate between them."""
-    from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 
     model = models.resolve_model(config.model)
     shape, tokenizer = shape_of(model.config()), models.load_tokenizer(model)
@@ -117,12 +121,12 @@ class Watched:
         self.engine.close()
 
 
-def prepare(config: ThroughputConfig, tokenizer: Any) -> tuple[list[runner.Asked], MultipleChoice]:
+def prepare(config: ThroughputConfig, tokenizer: Any) -> tuple[list[tokens.Asked], MultipleChoice]:
     """Questions rendered and tokenised, in the order asked for."""
     subjects, name = list(SUBJECTS.values()), config.dataset_name()
     questions = dataset.select(dataset.load_questions(name, "test", subjects), None if config.all else config.limit, "first", 0)
     exemplars = dataset.exemplars(name, subjects, config.num_fewshot)
-    asked, rendered = runner.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), tokenizer)
+    asked, rendered = tokens.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), tokenizer)
     letters = letter_tokens(tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
     if letters.ids is None:
         raise ConfigError(f"--model {config.model}: the bench needs letters of one token each, and {letters.reason}")

@@ -18,9 +18,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.common import BenchConfig, finish, note, peak_since_restart, restart_peak, run_child, spread, synchronise, table
-from kmmlu_fast.config import parse
-from kmmlu_fast.errors import DataError, run_main
-from kmmlu_fast.train_config import PROJECTIONS
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.training.config import PROJECTIONS
 
 WAYS = ("unsloth", "peft")
 WARM_UP = 2  # steps of each size: Unsloth compiles for the first shapes it sees
@@ -72,9 +73,9 @@ def trl_step(model: Any, tokenizer: Any) -> Step:
 
 def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[list[int]]:
     """``batch`` rows of exactly ``length`` tokens of the dataset's questions, one after the other."""
-    from kmmlu_fast.dataset import load_frame
-    from kmmlu_fast.prompts import encode, render
-    from kmmlu_fast.schema import Question
+    from kmmlu_fast.asking.prompts import encode, render
+    from kmmlu_fast.core.schema import Question
+    from kmmlu_fast.data.dataset import load_frame
 
     frame = load_frame(dataset, "test")
     stream: list[int] = []
@@ -90,8 +91,8 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
 def load(way: str, path: str, r: int, max_length: int) -> Any:
     """The model in 4 bit with a fresh LoRA, ready to train."""
     if way == "unsloth":
-        from kmmlu_fast.train_config import TrainConfig
-        from kmmlu_fast.trainer import load_model
+        from kmmlu_fast.training.config import TrainConfig
+        from kmmlu_fast.training.trainer import load_model
 
         config = TrainConfig.model_validate({"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length})
         return load_model(config, path)
@@ -127,7 +128,8 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         import unsloth  # noqa: F401  before transformers: it patches it
     import torch
 
-    from kmmlu_fast import memory_plan, models
+    from kmmlu_fast.models import model as models
+    from kmmlu_fast.training import memory as memory_plan
 
     model_record = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model_record)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.config import EvalConfig, parse
-from kmmlu_fast.errors import run_main
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.evaluation.config import EvalConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,8 +19,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     config = parse(EvalConfig, argv, "python -m kmmlu_fast.eval")
-    from kmmlu_fast.evaluation import evaluate
-    from kmmlu_fast.summary import print_summary
+    from kmmlu_fast.evaluation.session import evaluate
+    from kmmlu_fast.reporting.summary import print_summary
 
     print_summary(evaluate(config), config.lang)
     return 0

@@ -8,7 +8,7 @@ bash scripts/setup.sh demo
 setup_sec=$((SECONDS - began))
 
 began=$SECONDS
-.venv/bin/python -c 'from kmmlu_fast.demo import demo_model_path; demo_model_path()'
+.venv/bin/python -c 'from kmmlu_fast.models.demo import demo_model_path; demo_model_path()'
 unpack_sec=$((SECONDS - began))
 
 began=$SECONDS

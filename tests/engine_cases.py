@@ -23,14 +23,16 @@ from typing import Any
 import polars as pl
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.config import EvalConfig, parse
-from kmmlu_fast.engine import Engine
-from kmmlu_fast.engine_vllm import EngineSettings, VllmEngine
-from kmmlu_fast.engines import whole_prompts
-from kmmlu_fast.evaluation import evaluate
-from kmmlu_fast.models import load_adapters, resolve_model
-from kmmlu_fast.schema import LOGPROB_COLUMNS, Adapter, Request, Response
-from kmmlu_fast.store import Run
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Request, Response
+from kmmlu_fast.engines.opening import whole_prompts
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.models.adapters import load_adapters
+from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.runs.run import Run
 
 LETTER_IDS = (262, 263, 264, 265)  # " A".." D" in the tiny tokenizer
 ENVIRONMENT = {

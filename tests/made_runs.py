@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.importers import LoadedRun, count_scores
-from kmmlu_fast.schema import LETTERS, Prediction, predictions_frame
-from kmmlu_fast.subjects import SUBJECTS
+from kmmlu_fast.core.schema import LETTERS, Prediction, predictions_frame
+from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.runs.run import LoadedRun, count_scores
 
 SIZES = {"Accounting": 40, "Law": 60, "Math": 50, "Computer-Science": 50}
 

@@ -1,0 +1,201 @@
+"""What a run's predictions say: accuracy with intervals, letters, and which questions go wrong.
+
+In: predictions (the columns of PREDICTION_SCHEMA; ``model`` may stand beside them as one more group), and for the
+error profile the questions' texts. Out: small frames, and ``summarise``'s JSON-able dict.
+Knows nothing of engines, files or reports. Everything is polars expressions: no Python loop over rows.
+
+Accuracy counts unparsed answers as wrong. Standard errors are lm-eval's, sqrt(p(1-p)/(n-1)), None for one question;
+intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 and hold at p = 0 and 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.runs.run import LoadedRun
+
+Z = 1.959963984540054  # two-sided 95 % of the normal distribution
+
+PARSED = pl.col("prediction").is_in(LETTERS).fill_null(False)
+
+
+def wilson(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Lower and upper end of Wilson's 95 % interval for ``correct`` of ``total``; null where total is 0."""
+    n = total.cast(pl.Float64)
+    p = correct / n
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * (p * (1 - p) / n + Z * Z / (4 * n * n)).sqrt()
+    some = total > 0
+    low, high = (centre - half).clip(0.0, 1.0), (centre + half).clip(0.0, 1.0)
+    return pl.when(some).then(low), pl.when(some).then(high)
+
+
+def _scores(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
+    """accuracy, stderr, ci_low, ci_high from two count columns."""
+    p = correct / total
+    low, high = wilson(correct, total)
+    return [
+        pl.when(total > 0).then(p).alias("accuracy"),
+        pl.when(total > 1).then((p * (1 - p) / (total - 1)).sqrt()).alias("stderr"),
+        low.alias("ci_low"),
+        high.alias("ci_high"),
+    ]
+
+
+def with_correct(frame: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
+    lazy = frame.lazy()
+    if "correct" in lazy.collect_schema().names():
+        return lazy
+    return lazy.with_columns((pl.col("prediction") == pl.col("answer")).fill_null(False).alias("correct"))
+
+
+def by_group_lazy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.LazyFrame:
+    """``by_group``, not yet collected."""
+    keys = [group] if isinstance(group, str) else group
+    counts = (
+        with_correct(frame)
+        .group_by(keys)
+        .agg(
+            pl.len().cast(pl.Int64).alias("total"),
+            pl.col("correct").sum().cast(pl.Int64).alias("correct"),
+            (~PARSED).sum().cast(pl.Int64).alias("unparsed"),
+        )
+        .sort(keys)
+    )
+    errors = (pl.col("total") - pl.col("correct")).alias("errors")
+    scored = counts.with_columns(errors, *_scores(pl.col("total"), pl.col("correct")))
+    return scored.select(*keys, "total", "correct", "errors", "accuracy", "stderr", "ci_low", "ci_high", "unparsed")
+
+
+def by_group(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.DataFrame:
+    """One row a group (``"subject"``, ``["model", "subject"]``, ...), sorted by it:
+    total, correct, errors, accuracy, stderr, ci_low, ci_high, unparsed."""
+    return by_group_lazy(frame, group).collect()
+
+
+def macro(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | None = None) -> pl.DataFrame:
+    """Mean of subject accuracies, one row a ``group`` (one row in all without): accuracy, stderr, subjects.
+
+    The standard error takes subjects as strata: sqrt(sum of squared subject errors) / number of subjects.
+    """
+    keys = [] if group is None else [group] if isinstance(group, str) else group
+    subjects = by_group_lazy(frame, [*keys, "subject"])
+    known = pl.col("stderr").is_not_null().all() & (pl.len() > 0)
+    stderr = pl.when(known).then((pl.col("stderr") ** 2).sum().sqrt() / pl.len())
+    columns = [pl.col("accuracy").mean(), stderr.alias("stderr"), pl.len().cast(pl.Int64).alias("subjects")]
+    result = subjects.group_by(keys).agg(columns).sort(keys) if keys else subjects.select(columns)
+    return result.collect()
+
+
+def letter_counts(frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = None) -> pl.DataFrame:
+    """Letter confusion: rows of (group..., answer, prediction, count); ``prediction`` is null for unparsed."""
+    keys = [*(group or []), "answer", "prediction"]
+    letter = pl.when(PARSED).then(pl.col("prediction")).alias("prediction")
+    return frame.lazy().with_columns(letter).group_by(keys).agg(pl.len().cast(pl.Int64).alias("count")).sort(keys).collect()
+
+
+def confusion(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """Letter confusion as a 4 x 5 table: rows ``answer`` A-D, columns A, B, C, D, unparsed (counts)."""
+    counts = letter_counts(frame)
+    columns = [
+        pl.col("count").filter(pl.col("prediction").eq_missing(pl.lit(letter, dtype=pl.String))).sum().alias(letter or "unparsed")
+        for letter in (*LETTERS, None)
+    ]
+    table = counts.group_by("answer").agg(columns)
+    return pl.DataFrame({"answer": LETTERS}).join(table, on="answer", how="left", maintain_order="left").fill_null(0)
+
+
+def _nested(table: pl.DataFrame, key: str) -> dict[str, dict[str, Any]]:
+    return {row.pop(key): row for row in table.drop("errors").to_dicts()}
+
+
+def _ratio(part: Any, whole: Any) -> float | None:
+    return part / whole if whole else None
+
+
+def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
+    """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None where there is nothing to divide by.
+
+    ``accuracy_without_forced`` counts answers that were forced after the model's own reasoning as unparsed, hence wrong;
+    ``accuracy_debiased`` (option rotations) covers the questions that have a debiased prediction, None where none has.
+    ``baselines.subject_majority`` knows each subject's commonest key letter in these very questions.
+    """
+    frame = with_correct(predictions)
+    names = frame.collect_schema().names()
+    forced = pl.col("forced").fill_null(False) if "forced" in names else pl.col("correct") & False
+    debiased = pl.col("debiased_prediction") if "debiased_prediction" in names else pl.lit(None, dtype=pl.String)
+    whole = frame.select(
+        pl.lit(0).alias("all"),
+        pl.len().cast(pl.Int64).alias("total"),
+        pl.col("correct").sum().cast(pl.Int64),
+        (~PARSED).sum().alias("unparsed"),
+        forced.sum().alias("forced"),
+        (pl.col("correct") & ~forced).sum().alias("correct_unforced"),
+        debiased.is_not_null().sum().alias("debiased_total"),
+        (debiased == pl.col("answer")).sum().alias("debiased_correct"),
+        *[(pl.col(c).sum() if c in names else pl.lit(0)).cast(pl.Int64).alias(c) for c in ("prompt_tokens", "output_tokens")],
+    ).with_columns(*_scores(pl.col("total"), pl.col("correct")))
+    tables = [by_group_lazy(frame, key) for key in ("subject", "supercategory")]
+    key_counts = frame.group_by("subject", "answer").agg(pl.len().alias("count"))
+    majority = key_counts.group_by("subject").agg(pl.col("count").max()).select(pl.col("count").sum())
+    head, subjects, groups, most = pl.collect_all([whole, *tables, majority])
+    row = head.row(0, named=True)
+    total = row["total"]
+    table = confusion(frame)
+    keys = dict(zip(table["answer"], table.select(pl.sum_horizontal(*LETTERS, "unparsed")).to_series(), strict=True))
+    right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in LETTERS}
+    recall = {letter: _ratio(right[letter], keys[letter]) for letter in LETTERS}
+    seen = [value for value in recall.values() if value is not None]
+    best = max(LETTERS, key=lambda letter: keys[letter])
+    over_subjects = macro(frame).row(0, named=True)
+    return {
+        "num_questions": total,
+        "micro": {name: row[name] for name in ("accuracy", "stderr", "ci_low", "ci_high", "correct")},
+        "macro": {name: over_subjects[name] for name in ("accuracy", "stderr")},
+        "supercategories": _nested(groups, "supercategory"),
+        "subjects": _nested(subjects, "subject"),
+        "unparsed": row["unparsed"],
+        "forced": row["forced"],
+        "baselines": {
+            **{f"always_{letter}": _ratio(keys[letter], total) for letter in LETTERS},
+            "best_constant": {"letter": best if total else None, "accuracy": _ratio(keys[best], total)},
+            "subject_majority": _ratio(most.item() or 0, total),
+            "uniform": 0.25,
+        },
+        "predicted_letter_share": {c: _ratio(table[c].sum(), total) for c in (*LETTERS, "unparsed")},
+        "answer_letter_share": {letter: _ratio(keys[letter], total) for letter in LETTERS},
+        "recall": recall,
+        "balanced_accuracy": sum(seen) / len(seen) if seen else None,
+        "accuracy_debiased": _ratio(row["debiased_correct"], row["debiased_total"]),
+        "accuracy_without_forced": _ratio(row["correct_unforced"], total),
+        "prompt_tokens": row["prompt_tokens"],
+        "output_tokens": row["output_tokens"],
+    }
+
+
+def by_group_of(run: LoadedRun, keys: list[str]) -> list[list[Any]]:
+    """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores, so that score files work as well."""
+    sums = [pl.col("correct").sum(), pl.col("total").sum()]
+    frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
+    low, high = wilson(pl.col("correct"), pl.col("total"))
+    return [
+        list(row)
+        for row in frame.with_columns(
+            (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
+        ).iter_rows()
+    ]
+
+
+def with_interval(frame: pl.DataFrame) -> pl.DataFrame:
+    low, high = wilson(pl.col("correct"), pl.col("total"))
+    return frame.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high"))
+
+
+def expected_calibration_error(binned: pl.DataFrame) -> float:
+    """Mean over questions of |accuracy - confidence| by bin (ECE); ``binned``: confidence (mean), accuracy, total."""
+    gaps = np.abs(binned["accuracy"].to_numpy() - binned["confidence"].to_numpy())
+    return float(np.average(gaps, weights=binned["total"].to_numpy()))

@@ -1,0 +1,50 @@
+"""One run in one row: accuracy over questions and over subjects, letter habits, constant-answer baselines.
+
+In: a loaded run, the ids of overlapping questions. Out: a JSON-able row. Knows nothing of languages or layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.analysis import letter_prior as decomposition
+from kmmlu_fast.analysis.letter_prior import RunLetters
+from kmmlu_fast.runs.run import LoadedRun
+
+
+def headline(run: LoadedRun, overlap: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """One run's row of the multi-run table: micro (Wilson interval), macro, clean micro, letters, tokens, seconds; None = not known."""
+    from kmmlu_fast.analysis.accuracy import wilson
+
+    totals = run.scores.select(pl.col("correct").sum(), pl.col("total").sum())
+    correct, total = totals.row(0)
+    interval = wilson(pl.col("correct"), pl.col("total"))
+    low, high = totals.select(interval[0].alias("low"), interval[1].alias("high")).row(0)
+    frame = run.predictions
+    groups = run.scores.group_by("supercategory").agg(pl.col("correct").sum() / pl.col("total").sum()).sort("supercategory")
+    clean = None
+    if frame is not None and overlap:
+        clean = frame.filter(~pl.col("question_id").is_in(overlap))["correct"].mean()
+    speed = run.metrics.get("speed") or {}
+    letters = None if frame is None else letter_habit_of(frame)
+    tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
+    return {
+        "name": run.name, "kind": run.kind, "questions": total, "correct": correct, "micro": correct / total, "low": low, "high": high,
+        "macro": float((run.scores["correct"] / run.scores["total"]).mean()), "clean": clean,  # type: ignore[arg-type]
+        "balanced": None if letters is None else letters.balanced_accuracy,
+        "expected": None if letters is None else letters.expected_accuracy,
+        "shares": None if letters is None else letters.shares,
+        "unparsed": None if frame is None else frame["prediction"].null_count(),
+        "forced": None if frame is None else int(frame["forced"].sum()),
+        "prompt_tokens": tokens, "output_tokens": None if frame is None or tokens is None else int(frame["output_tokens"].sum()),
+        "seconds": speed.get("seconds") if speed.get("questions", total) == total else None,
+        "supercategories": dict(groups.iter_rows()),
+    }  # fmt: skip
+
+
+def letter_habit_of(frame: pl.DataFrame) -> decomposition.LetterHabit:
+    """A single run's letters against its key's."""
+    key = decomposition.as_codes(frame["answer"])
+    return decomposition.letter_habit(key, RunLetters(decomposition.as_codes(frame["prediction"])))

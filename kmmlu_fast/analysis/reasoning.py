@@ -1,0 +1,119 @@
+"""What reasoning, samples and rotations bought: a run's predictions in, the comparison as numbers, lines and one question's text out.
+
+In: predictions (PREDICTION_SCHEMA), and the seconds of the pass where they are known. Out: a JSON-able dict for metrics.json, lines for
+the terminal, a question's texts to read. Knows nothing of models or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.asking.ladder import STRICT
+from kmmlu_fast.core.schema import LETTERS
+
+DIRECT = "loglikelihood"  # read_by of a question that was answered without reasoning
+_SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run
+
+
+def comparison(frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None) -> dict[str, Any]:
+    """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Only what the run holds is in the dict.
+
+    ``seconds``: the whole pass; ``direct_seconds``: the part of it that the direct prefills take. ``ways`` are named by ``WAYS``; a full
+    run tells what a budgeted one would have answered, at an ``estimated`` cost: seconds by generated tokens.
+    """
+    result: dict[str, Any] = {}
+    if frame["texts"].null_count() < len(frame) or frame["direct_prediction"].null_count() < len(frame):
+        result["read_by"] = read_by(frame)
+        result["rungs"] = dict(sorted(frame["read_by"].fill_null("unparsed").value_counts().iter_rows(), key=lambda item: -item[1]))
+        result["ways"] = _ways(frame, seconds, direct_seconds)
+    if frame["sample_predictions"].null_count() < len(frame):
+        result["samples"] = _samples(frame.drop_nulls("sample_predictions"))
+    if frame["debiased_prediction"].null_count() < len(frame):
+        result["rotations"] = _rotations(frame)
+    return result
+
+
+def read_by(frame: pl.DataFrame) -> dict[str, int]:
+    """How many answers were read strictly, leniently, forced, not at all, or without reasoning (``direct``)."""
+    rung, forced = pl.col("read_by"), pl.col("forced")
+    direct = pl.col("texts").is_null() & (rung == DIRECT)
+    strict = rung.is_in(STRICT) & ~forced
+    counts = frame.select(
+        strict=strict.sum(),
+        lenient=(rung.is_not_null() & ~strict & ~forced & ~direct).sum(),
+        forced=forced.sum(),
+        unparsed=pl.col("prediction").is_null().sum(),
+        direct=direct.sum(),
+    )
+    return {name: int(value or 0) for name, value in counts.row(0, named=True).items()}
+
+
+def _ways(frame: pl.DataFrame, seconds: float | None, direct_seconds: float | None) -> list[dict[str, Any]]:
+    """One row a way to answer the same questions, cheapest first."""
+    reasoned = frame["texts"].is_not_null()
+    generated = frame.select(
+        (pl.col("output_tokens") - pl.col("direct_prediction").is_not_null().cast(pl.Int32)).cast(pl.Int64)
+    ).to_series()
+    total_generated = int(generated.filter(reasoned).sum())
+    reasoning_seconds = None if seconds is None else max(0.0, seconds - (direct_seconds or 0.0))
+    has_direct = frame["direct_prediction"].null_count() == 0
+
+    def row(way: str, predictions: pl.Series, tokens: int, asked: int, below: float | None = None) -> dict[str, Any]:
+        cost = None
+        if way == "direct":
+            cost = None if direct_seconds is None else round(direct_seconds, 2)
+        elif reasoning_seconds is not None:
+            cost = round((direct_seconds or 0.0) + reasoning_seconds * (tokens / total_generated if total_generated else 0.0), 2)
+        correct = int((predictions == frame["answer"]).fill_null(False).sum())
+        return {
+            "way": way, "below": below, "accuracy": correct / len(frame), "correct": correct, "reasoned": asked,
+            "output_tokens": tokens + (len(frame) if has_direct else 0), "seconds": cost, "estimated": below is not None,
+        }  # fmt: skip
+
+    rows = [row("direct", frame["direct_prediction"], 0, 0)] if has_direct else []
+    asked = int(reasoned.sum())
+    if asked < len(frame):
+        rows.append(row("budgeted", frame["prediction"], total_generated, asked))
+        return rows
+    if has_direct and frame["margin"].null_count() == 0 and len(frame) >= 1 / _SHARES[0]:
+        for share in _SHARES:
+            below = float(frame["margin"].quantile(share, "lower") or 0.0)
+            doubtful = frame["margin"] < below
+            mixed = frame.select(pl.when(doubtful).then("prediction").otherwise("direct_prediction")).to_series()
+            rows.append(row("what_if", mixed, int(generated.filter(doubtful).sum()), int(doubtful.sum()), below))
+    without = frame.select(pl.when(~pl.col("forced")).then("prediction")).to_series()
+    rows.append(row("full", frame["prediction"], total_generated, asked))
+    rows.append(row("full_unforced", without, total_generated, asked))
+    return rows
+
+
+def _samples(frame: pl.DataFrame) -> dict[str, Any]:
+    first = frame["sample_predictions"].list.first() == frame["answer"]
+    some = frame.select(pl.col("sample_predictions").list.contains(pl.col("answer"))).to_series()
+    return {
+        "num_samples": int(frame["sample_predictions"].list.len().max() or 0),  # type: ignore[arg-type]
+        "accuracy_first_sample": _mean(first),
+        "accuracy_majority": _mean(frame["correct"]),
+        "accuracy_any_sample": _mean(some),
+        "agreement": _mean(frame["confidence"]),
+    }
+
+
+def _rotations(frame: pl.DataFrame) -> dict[str, Any]:
+    def shares(column: str) -> dict[str, float]:
+        return {letter: _mean(frame[column] == letter) for letter in LETTERS}
+
+    return {
+        "accuracy_raw": _mean(frame["correct"]),
+        "accuracy_debiased": _mean(frame["debiased_prediction"] == frame["answer"]),
+        "changed": int((frame["prediction"] != frame["debiased_prediction"]).sum()),
+        "letter_share_raw": shares("prediction"),
+        "letter_share_debiased": shares("debiased_prediction"),
+        "letter_share_answer": shares("answer"),
+    }
+
+
+def _mean(values: pl.Series) -> float:
+    return float(values.fill_null(0).mean() or 0.0)  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""How a question is asked and its answer read: the ``Method`` protocol, and the two methods of lm-eval.
+
+In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction a question.
+Knows nothing of files or engines. Chain of thought and option rotation stand in ``cot``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kmmlu_fast.asking.prompts import Prompt, answer_delimiter, render
+from kmmlu_fast.core.digests import tokens_digest
+from kmmlu_fast.core.letters import exact_match, read_letters
+from kmmlu_fast.core.schema import LETTERS, Adapter, Prediction, Question, Request, Response
+
+# lm-eval tasks/kmmlu/direct/_direct_kmmlu_yaml: generation_kwargs.until
+DIRECT_STOPS = ("Q:", "\n\n", "</s>", ".")
+DIRECT_MAX_TOKENS = 16
+
+
+class Method(Protocol):
+    """One way to ask and read. Instances are frozen and picklable: Ray sends them to its actors."""
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        """Every prompt the question may need that does not depend on an answer; the first is the one that is digested."""
+        ...
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        """The first requests; ``token_ids`` are the rendered prompts', in the same order."""
+        ...
+
+    def follow_up(self, response: Response) -> list[Request]:
+        """What to ask next, from the response alone; [] when it needs nothing more."""
+        ...
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        """The prediction from all responses of the question, in any order."""
+        ...
+
+
+def make_prediction(
+    question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
+) -> Prediction:
+    """A Prediction with the question's own fields filled in; ``logprobs`` (4, A-D) is spread over its columns."""
+    logprobs = fields.pop("logprobs", None)
+    if logprobs is not None:
+        fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=True)}
+    return Prediction(
+        question_id=question.question_id,
+        subject=question.subject,
+        supercategory=question.supercategory,
+        split=question.split,
+        row=question.row,
+        answer=question.answer,
+        prediction=prediction,
+        correct=prediction == question.answer,
+        read_by=read_by,
+        prompt_tokens=len(prompt_ids),
+        prompt_digest=tokens_digest(prompt_ids),
+        **fields,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MultipleChoice:
+    """Letters' log-likelihoods from one prefill: all four stand in the distribution of the next token (lm-eval ``kmmlu``)."""
+
+    style: str
+    letter_ids: tuple[int, int, int, int]
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        return [render(question, exemplars, self.style, tokenizer)]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        return [Request(question.question_id, "letters", tuple(token_ids[0]), adapter, candidate_ids=self.letter_ids)]
+
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        (response,) = responses
+        reading = read_letters(response.logprobs)
+        return make_prediction(
+            question, reading.letter, "loglikelihood", response.request.token_ids,
+            logprobs=response.logprobs, margin=reading.margin, confidence=reading.confidence, output_tokens=1,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationChoice:
+    """The fallback where a letter is several tokens: each letter is scored as a continuation, four prefills a question (lm-eval)."""
+
+    style: str
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        prompt = render(question, exemplars, self.style, tokenizer)
+        delimiter = answer_delimiter(self.style)
+        return [prompt, *(Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in LETTERS)]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        context, *wholes = token_ids
+        return [
+            Request(question.question_id, f"continuation-{letter}", tuple(whole), adapter, score_last=max(1, len(whole) - len(context)))
+            for letter, whole in zip(LETTERS, wholes, strict=True)
+        ]
+
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        by_stage = {response.request.stage: response for response in responses}
+        ordered = [by_stage[f"continuation-{letter}"] for letter in LETTERS]
+        logprobs = [response.logprobs[0] for response in ordered]
+        reading = read_letters(logprobs)
+        first = ordered[0].request
+        return make_prediction(
+            question, reading.letter, "continuation", first.token_ids[: len(first.token_ids) - first.score_last],
+            logprobs=logprobs, margin=reading.margin, confidence=reading.confidence, output_tokens=0,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateUntil:
+    """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a letter is unparsed."""
+
+    style: str
+    max_tokens: int = DIRECT_MAX_TOKENS
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        return [render(question, exemplars, self.style, tokenizer)]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        return [
+            Request(
+                question.question_id,
+                "generate",
+                tuple(token_ids[0]),
+                adapter,
+                max_tokens=max(2, self.max_tokens),
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=self.seed,
+                stop=DIRECT_STOPS,
+            )
+        ]
+
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        (response,) = responses
+        completion = response.completions[0]
+        letter = exact_match(completion.text)
+        return make_prediction(
+            question, letter, "exact_match" if letter else None, response.request.token_ids,
+            texts=[completion.text], output_tokens=len(completion.token_ids),
+        )  # fmt: skip

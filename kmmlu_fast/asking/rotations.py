@@ -1,0 +1,62 @@
+"""Option rotation: the same question under several cyclic orders of its options, averaged per option, which removes letter bias.
+
+In: any method that reads letters from log-probabilities. Out: that method's own prediction (the raw one, from the unrotated order), with
+the debiased letter and log-probabilities beside it. Knows nothing of engines, and nothing of the method inside but its protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kmmlu_fast.asking.methods import Method
+from kmmlu_fast.asking.prompts import Prompt
+from kmmlu_fast.core.letters import log_softmax, read_letters, rotated
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Prediction, Question, Request, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Rotations:
+    """``inner`` asked under ``count`` cyclic orders (2: opposite ones). Stages are ``rotation-<i>/<inner stage>``."""
+
+    inner: Method
+    count: int = 4
+
+    @property
+    def _shifts(self) -> list[int]:
+        return [i * 4 // self.count for i in range(self.count)]
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        return [prompt for shift in self._shifts for prompt in self.inner.render(rotated(question, shift), exemplars, tokenizer)]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        each = len(token_ids) // self.count
+        return [
+            replace(request, stage=f"rotation-{i}/{request.stage}")
+            for i, shift in enumerate(self._shifts)
+            for request in self.inner.start(rotated(question, shift), token_ids[i * each : (i + 1) * each], adapter)
+        ]
+
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        groups: dict[int, list[Response]] = {i: [] for i in range(self.count)}
+        for response in responses:
+            order, _, stage = response.request.stage.removeprefix("rotation-").partition("/")
+            groups[int(order)].append(replace(response, request=replace(response.request, stage=stage)))
+        read = [self.inner.finish(rotated(question, shift), groups[i]) for i, shift in enumerate(self._shifts)]
+        sums = [0.0] * 4
+        for shift, prediction in zip(self._shifts, read, strict=True):
+            letters = [getattr(prediction, column) for column in LOGPROB_COLUMNS]
+            for i, value in enumerate(log_softmax(letters)):
+                sums[(i + shift) % 4] += value
+        averages = [value / self.count for value in sums]
+        return replace(
+            read[0],
+            debiased_prediction=read_letters(averages).letter,
+            debiased_logprobs=averages,
+            prompt_tokens=sum(prediction.prompt_tokens for prediction in read),
+            output_tokens=sum(prediction.output_tokens for prediction in read),
+        )

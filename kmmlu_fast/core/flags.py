@@ -1,0 +1,180 @@
+"""Configuration: defaults < YAML file (``--config``) < flags, one pydantic model an entry point.
+
+In: argv. Out: a validated, frozen config; or ConfigError that names *every* fault at once, with the flag it came from.
+pydantic validates: it collects all faults, where jsonargparse (and pydantic-settings' own command line) stop at the first, and
+vLLM already brings it. argparse only splits the flags, which are generated from the model. Knows nothing of what the settings do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kmmlu_fast.core.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of every entry point's config: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
+
+
+def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
+    """Config from argv (``None`` = sys.argv[1:]). ConfigError lists all faults; ``--help`` prints and exits 0."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments, config_file = _take_config_file(arguments)
+    from_file = _read_yaml(config_file, cls) if config_file else {}
+    faults = _unknown(from_file, cls, str(config_file))
+    from_flags, flag_faults = _read_flags(cls, arguments, prog)
+    faults += flag_faults
+    known = {name: value for name, value in {**from_file, **from_flags}.items() if name in cls.model_fields}
+    try:
+        config = cls(**known)
+    except ValidationError as error:
+        origin = {name: f"{config_file}: {name}" for name in from_file if name not in from_flags}
+        faults += [_fault(detail, origin) for detail in error.errors()]
+    if faults:
+        raise ConfigError("; ".join(faults) + f" (see {prog} --help)")
+    return config
+
+
+def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
+    rest: list[str] = []
+    path: Path | None = None
+    pending = iter(arguments)
+    for argument in pending:
+        if argument == "--config":
+            value = next(pending, None)
+            if value is None:
+                raise ConfigError("--config needs the path of a YAML file")
+            path = Path(value)
+        elif argument.startswith("--config="):
+            path = Path(argument.removeprefix("--config="))
+        else:
+            rest.append(argument)
+    return rest, path
+
+
+def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"--config {path}{where}: is not valid YAML ({getattr(error, 'problem', error)})") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"--config {path}: must be a mapping of settings such as 'model: demo', not a {type(loaded).__name__}")
+    return {str(key).replace("-", "_"): _as_list(cls, str(key).replace("-", "_"), value) for key, value in loaded.items()}
+
+
+def _is_list(cls: type[Config], name: str) -> bool:
+    field = cls.model_fields.get(name)
+    return field is not None and typing.get_origin(field.annotation) is list
+
+
+def _as_list(cls: type[Config], name: str, value: Any) -> Any:
+    return [value] if _is_list(cls, name) and isinstance(value, str) else value
+
+
+def _unknown(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
+    return [f"{where}: unknown key {name!r}{_near(name, cls)}" for name in values if name not in cls.model_fields]
+
+
+def _near(name: str, cls: type[Config]) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), cls.model_fields, n=1)
+    return f", did you mean {near[0].replace('_', '-')}?" if near else ""
+
+
+def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[dict[str, Any], list[str]]:
+    """The flags that were given, as raw values for pydantic, and what could not be read.
+
+    The flags are argparse's, generated from the model's fields, all optional and untyped: pydantic alone judges values,
+    so that every fault ends in one message.
+    """
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog=prog, description=cls.__doc__, allow_abbrev=False, exit_on_error=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=120, max_help_position=34),
+    )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it")
+    for name, field in cls.model_fields.items():
+        help_text = f"{field.description} ({_default(field)})".replace("%", "%%")
+        if name == cls.positional:
+            parser.add_argument(name, nargs="*", default=argparse.SUPPRESS, metavar=name.upper(), help=help_text)
+            continue
+        flag = "--" + name.replace("_", "-")
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
+        if field.annotation is bool:
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            parser.add_argument(flag, action=action, **options)
+        elif _is_list(cls, name):
+            parser.add_argument(flag, action="append", metavar=_metavar(field.annotation), **options)
+        else:
+            parser.add_argument(flag, metavar=_metavar(field.annotation), **options)
+    try:
+        values, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        return {}, [str(error).removeprefix("argument ")]
+    given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
+    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", cls.positional)]:
+        given[name] = [part for value in given[name] for part in value.split(",") if part]
+    if cls.positional and given.get(cls.positional) == []:
+        del given[cls.positional]
+    faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls)}" for flag in unknown if flag.startswith("-")]
+    faults += [
+        f"unknown argument {bare!r}"
+        for last, bare in zip(["", *unknown], unknown, strict=False)
+        if not bare.startswith("-") and not last.startswith("-")
+    ]
+    return given, faults
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return "default: " + ("none" if default in (None, []) else str(default))
+
+
+def _metavar(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return "{" + ",".join(str(value) for value in typing.get_args(annotation)) + "}"
+    if origin in (typing.Union, types.UnionType):
+        return _metavar(next(a for a in typing.get_args(annotation) if a is not type(None)))
+    if origin is typing.Annotated:
+        return _metavar(typing.get_args(annotation)[0])
+    if origin is list:
+        return _metavar(typing.get_args(annotation)[0])
+    return str({int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT"))
+
+
+def _fault(detail: Any, origin: dict[str, str]) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    if not detail["loc"]:
+        return str(message)
+    name = str(detail["loc"][0])
+    where = origin.get(name, "--" + name.replace("_", "-"))
+    if detail["type"] == "missing":
+        return f"{where} is required"
+    value = detail["input"]
+    return f"{where} {value!r}: {message[0].lower()}{message[1:]}"

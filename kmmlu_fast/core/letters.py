@@ -1,0 +1,58 @@
+"""Letters: reading log-probabilities, softmax, rotating and reordering options, lm-eval's exact match.
+
+In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, in A-D order). Knows nothing of prompts or engines.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kmmlu_fast.core.schema import LETTERS, Question
+
+_IGNORED = str.maketrans("", "", string.punctuation + " ")
+
+
+def rotated(question: Question, shift: int) -> Question:
+    """The question with its options moved up by ``shift``: letter i now stands before original option i + shift. The key moves along."""
+    order = [(i + shift) % 4 for i in range(4)]
+    a, b, c, d = (question.options[i] for i in order)
+    return replace(question, options=(a, b, c, d), answer=LETTERS[order.index(LETTERS.index(question.answer))])
+
+
+def log_softmax(values: Sequence[float]) -> list[float]:
+    """Log-probabilities given that the answer is one of these."""
+    top = max(values)
+    total = top + math.log(sum(math.exp(value - top) for value in values))
+    return [value - total for value in values]
+
+
+@dataclass(frozen=True, slots=True)
+class LetterReading:
+    """A letter read from four log-probabilities (natural log, A-D): the best, its lead over the second, its softmax share."""
+
+    letter: str
+    margin: float
+    confidence: float
+
+
+def read_letters(logprobs: Sequence[float]) -> LetterReading:
+    """argmax over A-D, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
+    best = max(range(4), key=lambda i: logprobs[i])
+    ranked = sorted(logprobs, reverse=True)
+    total = sum(math.exp(value - ranked[0]) for value in logprobs)
+    return LetterReading(LETTERS[best], ranked[0] - ranked[1], 1.0 / total)
+
+
+def exact_match(text: str) -> str | None:
+    """The letter if the text is one, ignoring case, ASCII punctuation and spaces (lm-eval exact_match with kmmlu_direct's options)."""
+    letter = text.translate(_IGNORED).upper()
+    return letter if letter in LETTERS else None
+
+
+def reorder(question: Question, order: str) -> Question:
+    """The question with its options in ``order`` (source letters, "CABD") and the answer's letter following its option."""
+    a, b, c, d = (question.options[LETTERS.index(letter)] for letter in order)
+    return replace(question, options=(a, b, c, d), answer=LETTERS[order.index(question.answer)])

@@ -1,0 +1,202 @@
+"""KMMLU questions from the hub, from a directory of the hub's layout, or from the packaged sample.
+
+In: a dataset name, a split and subjects. Out: a polars frame (one row a question) or ``Question`` records.
+The files' 1-based answers become letters here, once. Knows nothing of prompts.
+
+Layout (HAERAE-HUB/KMMLU): ``data/<stem>-{train,dev,test}.csv`` with columns
+``question, answer, A, B, C, D, Category, Human Accuracy``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.data.subjects import SUBJECTS, Subject
+
+DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
+
+
+SAMPLE_DIR = Path(__file__).parent / "sample"
+SPLITS = ("train", "dev", "test")
+_TEXT_COLUMNS = ("question", *LETTERS)
+_COLUMNS = (*_TEXT_COLUMNS, "answer")
+FRAME_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", *_TEXT_COLUMNS, "answer", "human_accuracy")
+
+
+def load_frame(dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None) -> pl.DataFrame:
+    """All rows of a split, columns FRAME_COLUMNS, in subject-table and file order.
+
+    Raises DataError for a dataset that cannot be found or read, wrong columns, answers outside 1-4, empty questions or
+    options, and two files of one subject; each names file and row. Missing *train* files are survived with one warning.
+    """
+    wanted = list(SUBJECTS.values()) if subjects is None else subjects
+    files, missing = _find_files(dataset, split, wanted, revision)
+    if missing and (split != "train" or not files):
+        raise DataError(
+            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the HAERAE-HUB/KMMLU layout"
+        )
+    if missing:
+        warnings.warn(f"{dataset}: no train file for {_some(missing)}; going on without", stacklevel=2)
+    return pl.concat([_read_csv(path, subject, split) for subject, path in files])
+
+
+def load_questions(dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None) -> list[Question]:
+    """The same rows as ``load_frame`` as records."""
+    return to_questions(load_frame(dataset, split, subjects, revision))
+
+
+def to_questions(frame: pl.DataFrame) -> list[Question]:
+    """Records from a frame with FRAME_COLUMNS."""
+    return [
+        Question(qid, subject, group, split, row, question, (a, b, c, d), answer, human)
+        for qid, subject, group, split, row, question, a, b, c, d, answer, human in frame.select(FRAME_COLUMNS).iter_rows()
+    ]
+
+
+def select(questions: list[Question], limit: int | None, mode: str, seed: int) -> list[Question]:
+    """At most ``limit`` questions a subject, file order kept.
+
+    ``first`` takes the file's first; ``random`` ranks by a hash of seed and question id, so that the choice is stable
+    on any machine and a larger limit only adds questions.
+    """
+    if limit is None:
+        return questions
+    by_subject: dict[str, list[Question]] = {}
+    for question in questions:
+        by_subject.setdefault(question.subject, []).append(question)
+    if mode == "first":
+        return [question for group in by_subject.values() for question in group[:limit]]
+
+    def rank(question: Question) -> bytes:
+        return hashlib.blake2b(f"{seed}:{question.question_id}".encode(), digest_size=8).digest()
+
+    chosen: list[Question] = []
+    for group in by_subject.values():
+        chosen += sorted(sorted(group, key=rank)[:limit], key=lambda question: question.row)
+    return chosen
+
+
+def exemplars(dataset: str, subjects: list[Subject], num_fewshot: int, revision: str | None = None) -> dict[str, list[Question]]:
+    """The first ``num_fewshot`` dev questions of each subject, in the file's order (same for the whole subject)."""
+    if num_fewshot == 0:
+        return {subject.name: [] for subject in subjects}
+    found: dict[str, list[Question]] = {subject.name: [] for subject in subjects}
+    for question in load_questions(dataset, "dev", subjects, revision):
+        found[question.subject].append(question)
+    for name, group in found.items():
+        if len(group) < num_fewshot:
+            raise DataError(
+                f"{dataset}: {name} has {len(group)} dev questions; --num-fewshot {num_fewshot} needs as many: use at most {len(group)}"
+            )
+    return {name: group[:num_fewshot] for name, group in found.items()}
+
+
+def digest(questions: Iterable[Question]) -> str:
+    """sha256 (16 hex digits) over ids, texts and keys: which rows a run was over."""
+    state = hashlib.sha256()
+    for q in questions:
+        state.update("\x1f".join((q.question_id, q.question, *q.options, q.answer)).encode() + b"\x1e")
+    return state.hexdigest()[:16]
+
+
+def shuffled(questions: list[Question], seed: int) -> list[Question]:
+    """A seeded shuffle that does not touch the global generator."""
+    copy = list(questions)
+    random.Random(seed).shuffle(copy)
+    return copy
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _find_files(dataset: str, split: str, subjects: list[Subject], revision: str | None) -> tuple[list[tuple[Subject, Path]], list[str]]:
+    root = _root(dataset, split, revision)
+    folder = root / "data" if (root / "data").is_dir() else root
+    present: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob(f"*-{split}.csv")):
+        present.setdefault(path.name.removesuffix(f"-{split}.csv").lower(), []).append(path)
+    if not present:
+        raise DataError(
+            f"{dataset}: no *-{split}.csv in {folder}; give a directory of the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'"
+        )
+    files, missing = [], []
+    for subject in subjects:
+        paths = present.get(subject.stem.lower(), [])
+        if len(paths) > 1:
+            raise DataError(f"{paths[1]}: a second file for {subject.name} beside {paths[0].name}; keep one")
+        if paths:
+            files.append((subject, paths[0]))
+        else:
+            missing.append(subject.name)
+    return files, missing
+
+
+def _root(dataset: str, split: str, revision: str | None) -> Path:
+    if dataset == "sample":
+        return SAMPLE_DIR
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
+        raise DataError(
+            f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as HAERAE-HUB/KMMLU, or 'sample'"
+        )
+    return _download(dataset, split, revision)
+
+
+def _download(dataset: str, split: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(dataset, repo_type="dataset", revision=revision, allow_patterns=[f"data/*-{split}.csv"]))
+    except Exception as error:  # the hub client raises a dozen kinds, httpx's among them; all mean the same to a user
+        raise DataError(
+            f"dataset {dataset!r}: the hub cannot be reached or does not have it ({type(error).__name__}); check the name and the network, "
+            "or give --dataset a directory of the hub's layout, or 'sample'"
+        ) from error
+
+
+def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
+    try:
+        raw = pl.read_csv(path, infer_schema=False, encoding="utf8")
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{path}: is empty; expected a header and questions") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 CSV ({str(error).splitlines()[0]})") from error
+    raw = raw.with_columns(pl.col(name).fill_null("") for name in raw.columns)
+    absent = [name for name in _COLUMNS if name not in raw.columns]
+    if absent:
+        raise DataError(f"{path}: lacks column {', '.join(absent)}; expected question, answer, A, B, C, D (has {', '.join(raw.columns)})")
+    human = pl.col("Human Accuracy") if "Human Accuracy" in raw.columns else pl.lit(None, dtype=pl.String)
+    frame = raw.with_row_index("row").select(
+        pl.format("{}/{}/{}", pl.lit(subject.name), pl.lit(split), "row").alias("question_id"),
+        pl.lit(subject.name).alias("subject"),
+        pl.lit(subject.supercategory).alias("supercategory"),
+        pl.lit(split).alias("split"),
+        pl.col("row").cast(pl.Int32),
+        *_TEXT_COLUMNS,
+        pl.col("answer").str.strip_chars().replace_strict(["1", "2", "3", "4"], LETTERS, default=None, return_dtype=pl.String),
+        human.cast(pl.Float64, strict=False).alias("human_accuracy"),
+    )
+    _refuse_bad_rows(path, raw, frame)
+    return frame
+
+
+def _refuse_bad_rows(path: Path, raw: pl.DataFrame, frame: pl.DataFrame) -> None:
+    bad = frame.filter(pl.col("answer").is_null())
+    if len(bad):
+        row = bad["row"][0]
+        raise DataError(f"{path} row {row}: answer {raw['answer'][row]!r} is not allowed; it must be 1, 2, 3 or 4 (1 = A)")
+    for name in _TEXT_COLUMNS:
+        empty = frame.filter(pl.col(name).str.strip_chars() == "")
+        if len(empty):
+            raise DataError(f"{path} row {empty['row'][0]}: {name} is empty; every question needs a text and four options")

@@ -1,0 +1,73 @@
+"""Records of anybody's training file, as they are.
+
+In: a JSONL file, or a JSON file that is one list. Out: dicts; question and options where the layout keeps them apart.
+DataError names the row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.schema import LETTERS
+
+_ITEM = re.compile(r"(?s)(.*)\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)")
+_OPTION_LISTS = ("options", "choices")
+
+
+def split_item(text: str) -> tuple[str, str, str, str, str] | None:
+    found = _ITEM.fullmatch(text)
+    return (found[1], found[2], found[3], found[4], found[5]) if found else None
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSONL file, or of a JSON file that is one list. DataError names the row that is not one."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a JSONL training file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; give a JSONL training file") from error
+    if text.lstrip().startswith("["):
+        records = _decode(text, str(path))
+    else:
+        # Not splitlines(): it also splits at U+2028 and others, which JSON leaves unescaped within strings.
+        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+        records = [_decode(line, f"{path} row {i}") for i, line in lines]
+    if not records:
+        raise DataError(f"{path}: has no rows; expected one JSON object a line")
+    for i, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise DataError(
+                f'{path} row {i}: is a {type(record).__name__}, not a JSON object such as {{"instruction": ..., "output": ...}}'
+            )
+    return list(records)
+
+
+def _decode(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: is not valid JSON ({error.msg} at column {error.colno}); expected one JSON object a line") from error
+
+
+def question_and_options(record: dict[str, Any]) -> tuple[str, str, str, str, str] | None:
+    """Question and four options of a record whose layout keeps them apart (ours, KMMLU's columns, a list of options), else None."""
+    if "source_id" in record and isinstance(record.get("input"), str):
+        return split_item(record["input"])
+    question = record.get("question")
+    for options in ([record.get(letter) for letter in LETTERS], *(record.get(name) for name in _OPTION_LISTS)):
+        if isinstance(question, str) and isinstance(options, list) and len(options) == 4 and all(isinstance(o, str) for o in options):
+            return (question, *options)
+    return None
+
+
+def all_text(value: Any) -> str:
+    """Every string within a record, in its order, on lines of their own."""
+    if isinstance(value, str):
+        return value
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return "\n".join(text for child in children if (text := all_text(child)))

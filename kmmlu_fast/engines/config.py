@@ -1,0 +1,60 @@
+"""The settings that choose a model, an engine and a device; shared by every verb that generates.
+
+In: values from YAML and the command line. Out: a frozen ``EngineConfig``. Knows nothing of questions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.flags import Config
+from kmmlu_fast.models.model import DEFAULT_MODEL
+
+
+def _check_base_url(base_url: str) -> None:
+    """Before anything is written: the address is saved with the run, a password must not be."""
+    from kmmlu_fast.engines.client import check_base_url
+
+    try:
+        check_base_url(base_url)
+    except KmmluError as error:
+        raise ValueError(str(error)) from error
+
+
+class EngineConfig(Config):
+    """The settings that choose a model, the engine and the device; shared by every entry point that generates."""
+
+    model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
+    revision: str | None = Field(None, description="revision of the model on the hub")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
+    quantization: str | None = Field(None, description="vLLM quantisation, such as fp8 (weights are quantised while loading)")
+    max_model_len: PositiveInt | None = Field(None, description="longest prompt + output, tokens; default: what the prompts need")
+    gpu_memory_utilization: float = Field(0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take")
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs a model is split over")
+    data_parallel_size: PositiveInt = Field(1, description="copies of the model on this machine's GPUs, as Ray replicas")
+    max_num_seqs: PositiveInt | None = Field(None, description="requests in a batch at most; default chosen for throughput")
+    max_num_batched_tokens: PositiveInt | None = Field(None, description="tokens in an engine step at most; default chosen for throughput")
+    load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights, for benchmarks")
+    engine: Literal["vllm", "ray", "server"] = Field("vllm", description="in process, on Ray actors, or an OpenAI-compatible server")
+    num_replicas: PositiveInt = Field(1, description="with --engine ray: actors, one vLLM engine each")
+    ray_address: str | None = Field(None, description="with --engine ray: cluster address; default: this machine")
+    base_url: str | None = Field(None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)")
+    concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
+    seed: int = Field(42, description="seed of sampling and of --limit-mode random")
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> EngineConfig:
+        if self.engine == "server" and not self.base_url:
+            raise ValueError("--engine server needs --base-url, such as http://localhost:8000/v1")
+        if self.base_url:
+            _check_base_url(self.base_url)
+        if self.base_url and self.engine != "server":
+            raise ValueError("--base-url goes with --engine server")
+        if self.num_replicas > 1 and self.engine != "ray":
+            raise ValueError("--num-replicas goes with --engine ray")
+        if self.data_parallel_size > 1 and self.engine != "vllm":
+            raise ValueError("--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a server has its own")
+        return self

@@ -1,0 +1,69 @@
+"""An engine that answers at once, from a hash of the tokens: for tests and for measuring everything around a model.
+
+In: Requests. Out: Responses. Knows nothing of models or questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from kmmlu_fast.core.schema import Completion, Request, Response
+from kmmlu_fast.engines.protocol import FollowUp
+
+
+class FakeEngine:
+    """Answers at once, deterministically from the token ids: for tests and the harness benchmark, not a model.
+
+    ``text`` is what every generation returns, or a function of the request; letters' log-probabilities are derived
+    from a hash of the tokens (and of the adapter's name), so that adapters differ from the base.
+    """
+
+    def __init__(self, text: str | Callable[[Request], str] = "정답: A", max_in_flight: int = 64) -> None:
+        self._text = text
+        self._max_in_flight = max_in_flight
+        self._prompt_tokens = 0
+        self._requests = 0
+
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        source = iter(requests)
+        queue: deque[Request] = deque()
+        exhausted = False
+        while True:
+            while not exhausted and len(queue) < self._max_in_flight:
+                request = next(source, None)
+                if request is None:
+                    exhausted = True
+                else:
+                    queue.append(request)
+            if not queue:
+                return
+            request = queue.popleft()
+            response = self._answer(request)
+            more = follow_up(response) if follow_up else []
+            queue.extendleft(reversed(more))
+            yield replace(response, followed_by=len(more))
+
+    def _answer(self, request: Request) -> Response:
+        self._requests += 1
+        self._prompt_tokens += len(request.token_ids)
+        name = request.adapter.name if request.adapter else ""
+        digest = hashlib.blake2b(repr((request.token_ids, name)).encode(), digest_size=8).digest()
+        draw = random.Random(digest)
+        if request.score_last:
+            return Response(request, logprobs=(-draw.uniform(0.1, 5.0),))
+        if request.candidate_ids:
+            return Response(request, logprobs=tuple(-draw.uniform(0.1, 5.0) for _ in request.candidate_ids))
+        text = self._text if isinstance(self._text, str) else self._text(request)
+        completion = Completion(text, tuple(range(len(text))), "stop")
+        return Response(request, completions=(completion,) * request.num_samples)
+
+    def stats(self) -> dict[str, Any]:
+        return {"engine": "fake", "requests": self._requests, "prompt_tokens": self._prompt_tokens}
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,71 @@
+"""Which engine answers: vLLM in process, replicas on Ray, or a server. The one place that knows all three.
+
+In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.models.model import Model
+
+
+def settings_for(
+    config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None
+) -> EngineSettings:
+    """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the tokenizer stays the base model's."""
+    batched_tokens: int | None = config.max_num_batched_tokens
+    extra: tuple[tuple[str, Any], ...] = ()
+    if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
+        batched_tokens, extra = whole_prompts(batched_tokens, max_model_len)
+    return EngineSettings(
+        model=path or model.path,
+        revision=None if path else model.revision,
+        tokenizer=model.path,
+        dtype=config.dtype,
+        quantization=config.quantization,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel_size=config.tensor_parallel_size,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=batched_tokens,
+        load_format=config.load_format,
+        seed=config.seed,
+        max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
+        num_adapters=len(adapters),
+        extra=extra,
+    )
+
+
+def whole_prompts(batched_tokens: int | None, max_model_len: int) -> tuple[int, tuple[tuple[str, Any], ...]]:
+    """Tokens a step, and the vLLM arguments, with which no prompt is prefilled in pieces.
+
+    vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``: ``gen.set_offset``), which torch's generators
+    on CPU cannot do: seeded sampling would stop with "CPU Generator does not use offset".
+    """
+    return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
+
+
+def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None) -> Engine:
+    """Start the engine of ``config.engine`` for a model and the adapters it will serve; EngineError if it cannot."""
+    if config.engine == "server":
+        from kmmlu_fast.engines.server import ServerEngine
+
+        assert config.base_url is not None  # EngineConfig refuses it
+        return ServerEngine(config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency)
+    settings = settings_for(config, model, adapters, max_model_len, path)
+    if config.engine == "ray" or config.data_parallel_size > 1:  # vLLM refuses data parallelism for an engine in process
+        from kmmlu_fast.engines.ray import RayEngine
+
+        return RayEngine(
+            functools.partial(VllmEngine, settings), max(config.num_replicas, config.data_parallel_size),
+            address=config.ray_address, gpus_per_replica=config.tensor_parallel_size,
+        )  # fmt: skip
+    return VllmEngine(settings)

@@ -1,0 +1,271 @@
+"""Engine on Ray: any number of replicas, one engine each, on this machine or a cluster.
+
+In: a picklable opener of one engine, and Requests in order of subject. Out: Responses, block by block as blocks finish.
+Ray places the replicas, starts them again after a fault and then repeats the blocks they held; a block's responses arrive once and
+whole, so that nothing is missing or doubled. Knows nothing of KMMLU, of vLLM, or of what the follow-ups ask: they are pickled along and
+run on the replicas.
+
+Why actors in an ``ActorPool`` and not Ray Data's ``map_batches``: every Ray Data execution starts its actors and ends them, so that each
+model state (base, every adapter) would load the model again; and it wants its input up front, where ``generate`` is fed lazily.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
+from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.engines.protocol import Engine, FollowUp
+
+BLOCK_REQUESTS = 32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
+BLOCKS_IN_FLIGHT = 16  # a replica: 512 requests, which keeps vLLM's batch full while finished blocks travel
+RESTARTS = 3  # of a replica, and repeats of a block
+START_TIMEOUT_SEC = 3600.0  # a cluster may have to add machines, and each replica to load a large model
+
+
+class RayEngine:
+    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs; the cores are shared out where there are none."""
+
+    def __init__(
+        self,
+        opener: Callable[[], Engine],
+        num_replicas: int = 1,
+        *,
+        address: str | None = None,
+        gpus_per_replica: int = 1,
+        cpus_per_replica: int | None = None,
+        block_requests: int = BLOCK_REQUESTS,
+        blocks_in_flight: int = BLOCKS_IN_FLIGHT,
+    ) -> None:
+        started = time.monotonic()
+        ray = _import_ray()
+        self._block_requests = block_requests
+        self._blocks_in_flight = blocks_in_flight
+        self._counters = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
+        self._replicas: list[Any] = []
+        self._connected_here = _connect(ray, address, num_replicas * (cpus_per_replica or 1))
+        try:
+            resources = _resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
+            self._placement = {"replicas": num_replicas, **{f"{name}_per_replica": count for name, count in resources.items()}}
+            actor = ray.remote(Replica).options(
+                max_restarts=RESTARTS, max_task_retries=RESTARTS, max_concurrency=blocks_in_flight + 1, **resources
+            )
+            self._replicas = [actor.remote(opener) for _ in range(num_replicas)]
+            self.replica_pids()  # waits until all are open
+        except BaseException:
+            self.close()
+            raise
+        self._start_sec = time.monotonic() - started
+
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        import ray
+        from ray.util import ActorPool
+
+        source = iter(requests)
+        follow_up_ref = ray.put(follow_up)
+        # Each replica stands in the pool once for every block it may hold; what is free is fed, the rest waits unpulled.
+        pool = ActorPool(self._replicas * self._blocks_in_flight)
+        while True:
+            while pool.has_free() and (block := list(islice(source, self._block_requests))):
+                pool.submit(lambda replica, block: replica.run.remote(block, follow_up_ref), block)
+            if not pool.has_next():
+                return
+            for response in _plain_errors(pool.get_next_unordered):
+                self._count(response)
+                yield response
+
+    def _count(self, response: Response) -> None:
+        letters = 1 if response.request.candidate_ids else 0
+        self._counters["requests"] += 1
+        self._counters["prompt_tokens"] += len(response.request.token_ids)
+        self._counters["cached_tokens"] += response.cached_tokens
+        self._counters["output_tokens"] += letters + sum(len(completion.token_ids) for completion in response.completions)
+
+    def replica_pids(self) -> list[int]:
+        """Process ids, once every replica's engine is open."""
+        import ray
+
+        refs = [replica.ready.remote() for replica in self._replicas]
+        pids: list[int] = _plain_errors(lambda: ray.get(refs, timeout=START_TIMEOUT_SEC))
+        return pids
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of what arrived here: what a lost replica had done and was repeated is not counted twice."""
+        return {
+            "engine": "ray", "start_sec": round(self._start_sec, 3), "placement": self._placement, **self._counters,
+            "prefix_cache_hit_rate": round(self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"]), 4),
+        }  # fmt: skip
+
+    def close(self) -> None:
+        import ray
+
+        for replica in self._replicas:
+            ray.kill(replica)
+        self._replicas = []
+        if self._connected_here:
+            self._connected_here = False
+            ray.shutdown()
+
+
+class Replica:
+    """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does not run dry between blocks.
+
+    The engine is opened and used by that thread alone (OpenMP's settings belong to a thread). ``run`` may be called again for a block that
+    was lost with an earlier process: it answers from its arguments only.
+    """
+
+    def __init__(self, opener: Callable[[], Engine]) -> None:
+        self._opener = opener
+        self._error: BaseException | None = None
+        self._opened = threading.Event()
+        self._changed = threading.Condition()
+        self._waiting: deque[Request] = deque()
+        self._block_of: dict[int, _Block] = {}  # by id() of the Request: keys repeat between the base model and adapters
+        threading.Thread(target=self._work, name="kmmlu-replica", daemon=True).start()
+
+    def ready(self) -> int:
+        """Wait until the engine is open; the process id."""
+        self._opened.wait()
+        if self._error is not None:
+            raise self._error
+        return os.getpid()
+
+    def run(self, requests: list[Request], follow_up: FollowUp | None) -> list[Response]:
+        """Responses to the requests and to all that follow from them."""
+        self.ready()
+        block = _Block(requests, follow_up)
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            self._block_of.update((id(request), block) for request in requests)
+            self._waiting.extend(requests)
+            self._changed.notify()
+        block.done.wait()
+        if block.error is not None:
+            raise block.error
+        return block.responses
+
+    def _work(self) -> None:
+        try:
+            engine = self._opener()
+            self._opened.set()
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: bool(self._waiting))
+                for response in engine.generate(self._pull(), self._follow_up):
+                    self._block_of.pop(id(response.request)).add(response)
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                for block in self._block_of.values():
+                    block.fail(error)
+            self._opened.set()
+
+    def _pull(self) -> Iterator[Request]:
+        """What waits now, and what arrives while the engine works; when nothing waits, the engine drains and is called anew."""
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    return
+                request = self._waiting.popleft()
+            yield request
+
+    def _follow_up(self, response: Response) -> list[Request]:
+        block = self._block_of[id(response.request)]
+        more = block.follow_up(response) if block.follow_up else []
+        block.expect(more)
+        with self._changed:
+            self._block_of.update((id(request), block) for request in more)
+        return more
+
+
+class _Block:
+    """A block's responses, until none is outstanding. Keeps its requests alive, so that their id()s stay theirs."""
+
+    def __init__(self, requests: list[Request], follow_up: FollowUp | None) -> None:
+        self.requests = list(requests)
+        self.follow_up = follow_up
+        self.responses: list[Response] = []
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+    def expect(self, more: list[Request]) -> None:
+        self.requests += more
+
+    def add(self, response: Response) -> None:
+        self.responses.append(response)
+        if len(self.responses) == len(self.requests):
+            self.done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.done.set()
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("Ray is not installed: pip install --no-deps 'ray==2.60.*' msgpack, or run without --engine ray") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, num_cpus: int) -> bool:
+    """True where this call started or joined Ray, so that closing leaves it."""
+    if ray.is_initialized():
+        return False
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        else:
+            ray.init(
+                address="local", num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False,
+                logging_level="error", object_store_memory=512 * 1024**2,
+            )  # fmt: skip
+    except Exception as error:
+        where = f"join the Ray cluster at {address!r}: is 'ray start --head' running there" if address else "start Ray on this machine"
+        raise EngineError(f"cannot {where}? ({_first_line(error)})") from error
+    return True
+
+
+def _resources(ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None) -> dict[str, Any]:
+    total = ray.cluster_resources()
+    gpus = int(total.get("GPU", 0))
+    if gpus == 0:
+        return {"num_cpus": cpus_per_replica or max(1, int(total.get("CPU", 1)) // num_replicas)}
+    if gpus < num_replicas * gpus_per_replica and not address:
+        raise EngineError(
+            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {num_replicas * gpus_per_replica}, this machine has {gpus}: "
+            "give fewer --num-replicas, or the --ray-address of a cluster"
+        )
+    return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
+
+
+def _plain_errors(get: Callable[[], Any]) -> Any:
+    """What ``get`` returns; Ray's exceptions as one clear line each."""
+    import ray
+
+    try:
+        return get()
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, KmmluError):
+            raise type(cause)(str(cause)) from error
+        raise EngineError(f"a replica failed ({type(cause).__name__}: {_first_line(cause)}); run the same command to continue") from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise EngineError(f"replicas did not get their resources or did not start; the cluster has {ray.cluster_resources()}") from error
+    except ray.exceptions.RayError as error:
+        raise EngineError(
+            f"a replica was lost more than {RESTARTS} times ({_first_line(error)}); run the same command to continue"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

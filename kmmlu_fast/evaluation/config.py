@@ -1,0 +1,69 @@
+"""The flags of ``python -m kmmlu_fast.eval``: which questions, asked how, by which engine, and where the run goes.
+
+In: values from YAML and the command line. Out: a frozen ``EvalConfig``. Knows nothing of what the settings do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.engines.config import EngineConfig
+
+
+def _whole_number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+class EvalConfig(EngineConfig):
+    """python -m kmmlu_fast.eval: evaluate a base model and its LoRA adapters on KMMLU with vLLM."""
+
+    adapter: list[str] = Field([], description="LoRA adapter directory, [NAME=]PATH; may be given several times")
+    no_base: bool = Field(False, description="evaluate only the adapters")
+    adapter_mode: Literal["auto", "serve", "merge"] = Field(
+        "auto", description="serve: vLLM applies the LoRA; merge: PEFT merges it into a cached copy; auto: serve on GPU, merge on CPU"
+    )
+    dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
+    dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
+    split: Literal["train", "dev", "test"] = Field("test", description="split to evaluate")
+    subjects: list[str] = Field([], description="config names or supercategories, comma-separated; default: all 45")
+    limit: PositiveInt | None = Field(None, description="questions a subject at most")
+    limit_mode: Literal["random", "first"] = Field("random", description="how --limit chooses; random is seeded and stable")
+    num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev, in the file's order")
+    prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
+        None, description="prompt wording; default: the adapter's own where its card names one, else lm-eval (cot: chat, else qa)"
+    )
+    output_type: Literal["multiple_choice", "generate_until", "cot"] = Field(
+        "multiple_choice", description="letters' log-likelihoods, generated letter (kmmlu_direct), or chain of thought"
+    )
+    max_tokens: PositiveInt | None = Field(None, description="generated tokens at most; default 16 for generate_until, 512 for cot")
+    num_samples: PositiveInt = Field(1, description="cot: samples a question, majority vote (self-consistency)")
+    temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 = greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    cot_below: float | None = Field(None, gt=0, description="cot: reason only where the direct letter margin is below this (nats)")
+    rotations: Annotated[Literal[1, 2, 4], BeforeValidator(_whole_number)] = Field(
+        1, description="score under this many cyclic option orders and average (removes letter bias)"
+    )
+    thinking: bool = Field(False, description="chat: switch the template's thinking on where it has one")
+    output_dir: Path = Field(Path("runs"), description="root of the run directories")
+    overwrite: bool = Field(False, description="replace a run directory that is in the way")
+    lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> EvalConfig:
+        faults = []
+        if self.output_type != "cot":
+            faults += [f"--{name} goes with --output-type cot" for name, used in (
+                ("num-samples", self.num_samples > 1), ("cot-below", self.cot_below is not None)) if used]  # fmt: skip
+        if self.rotations > 1 and self.output_type != "multiple_choice":
+            faults.append("--rotations goes with --output-type multiple_choice")
+        if self.num_samples > 1 and self.temperature == 0:
+            faults.append("--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are all alike")
+        if self.no_base and not self.adapter:
+            faults.append("--no-base leaves nothing to evaluate without --adapter")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self

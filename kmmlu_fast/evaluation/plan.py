@@ -1,0 +1,117 @@
+"""What is asked, decided before any engine starts: questions, exemplars, model, adapters, method, token ids, fingerprint.
+
+In: an ``EvalConfig``. Out: a ``Plan``, the same for the base and all adapters. Every fault of the input shows here, in a second.
+The prompts are tokenised in the background from there on, while the engine starts. Knows nothing of engines or run directories.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from kmmlu_fast.asking.choosing import PromptChecks, choose_method, choose_style, foreign_templates, template_of
+from kmmlu_fast.asking.methods import DIRECT_MAX_TOKENS, Method
+from kmmlu_fast.asking.prompts import encode, template_digest
+from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
+from kmmlu_fast.core import environment
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.data import dataset
+from kmmlu_fast.data.subjects import find_subjects
+from kmmlu_fast.evaluation import proof
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.models import model as models
+from kmmlu_fast.models.adapters import base_disagrees, load_adapters
+from kmmlu_fast.models.model import Model
+
+_CONTEXT_STEP_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is the same for base and adapters: one token list for all of them."""
+
+    config: EvalConfig
+    model: Model
+    adapters: list[Adapter]
+    style: str
+    method: Method
+    asked: list[Asked]
+    max_model_len: int
+    candidate_ids: tuple[int, ...]  # the letters' tokens, for the probes
+    probes: list[list[int]]  # token ids of some prompts, on which base and adapters are told apart
+    parts: dict[str, Any]  # of the fingerprint, without the adapter
+    notes: list[str]
+
+    def close(self) -> None:
+        """Stop tokenising what nobody waits for any more."""
+        for item in self.asked:
+            item.cancel()
+
+
+def make_plan(config: EvalConfig) -> Plan:
+    """Read, check and render everything before any engine starts; the tokens follow in the background."""
+    subjects = find_subjects(config.subjects)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = dataset.load_questions(config.dataset, config.split, subjects, config.dataset_revision)
+    notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    questions = dataset.select(available, config.limit, config.limit_mode, config.seed)
+    if not questions:
+        raise ConfigError(
+            f"nothing to evaluate: {config.dataset} has no {config.split} questions in {', '.join(config.subjects) or 'any subject'}"
+        )
+    present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
+    exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
+    model = models.resolve_model(config.model, config.revision)
+    adapters = load_adapters(config.adapter, model, config.adapter_mode)
+    notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
+    tokenizer = models.load_tokenizer(model)
+    style = choose_style(config, adapters, tokenizer)
+    method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
+    template = template_of(config, style, tokenizer, method)
+    notes += more + foreign_templates(adapters, template_digest(style, tokenizer))
+    output_tokens = getattr(method, "output_tokens", None) or (
+        config.max_tokens or DIRECT_MAX_TOKENS if config.output_type == "generate_until" else 1
+    )
+    tokens = lengths(questions, rendered, tokenizer, config.max_model_len and config.max_model_len - output_tokens)
+    max_model_len = config.max_model_len or _context(max(tokens.values()) + output_tokens, model)
+    check_lengths(tokens, max_model_len, output_tokens)
+    shown = [exemplar for group in exemplars.values() for exemplar in group]
+    parts = _fingerprint_parts(config, model, style, template, dataset.digest([*questions, *shown]), method)
+    probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
+    asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
+    return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes)
+
+
+def _context(needed: int, model: Model) -> int:
+    """What the longest prompt needs, rounded up, within what the model has."""
+    rounded = -(-(needed + 32) // _CONTEXT_STEP_TOKENS) * _CONTEXT_STEP_TOKENS
+    return min(rounded, model.context_tokens)
+
+
+def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: str, rows: str, method: Method) -> dict[str, Any]:
+    decoding: dict[str, Any] = {}
+    if config.output_type != "multiple_choice":
+        decoding = {"max_tokens": getattr(method, "max_tokens", None), "temperature": config.temperature, "top_p": config.top_p}
+        decoding |= {"num_samples": config.num_samples, "cot_below": config.cot_below, "thinking": config.thinking}
+        decoding |= {"seed": config.seed} if config.temperature > 0 else {}
+    if config.rotations > 1:
+        decoding["rotations"] = config.rotations
+    return {
+        "model": model.name,
+        "model_digest": model.digest,
+        "model_revision": model.revision,
+        "dtype": config.dtype,
+        "quantization": config.quantization,
+        "load_format": config.load_format,
+        "dataset_digest": rows,
+        "split": config.split,
+        "prompt_style": style,
+        "template_digest": template,
+        "output_type": config.output_type,
+        "num_fewshot": config.num_fewshot,
+        "decoding": decoding,
+        "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
+    }

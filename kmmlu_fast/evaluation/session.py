@@ -1,0 +1,217 @@
+"""The evaluation: a plan of what is asked, then each model state (base, adapters) over it, in as few engines as possible.
+
+In: an ``EvalConfig``. Out: one complete ``Run`` a model state. This is the wiring of dataset, prompts, engine, scoring and store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.analysis.accuracy import summarise
+from kmmlu_fast.analysis.reasoning import comparison
+from kmmlu_fast.asking import tokens
+from kmmlu_fast.asking.cot import ChainOfThought
+from kmmlu_fast.asking.tokens import Asked
+from kmmlu_fast.core import environment
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import slug
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.evaluation import proof, runner
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.models import adapters
+from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.store import RunStore, load_run
+
+
+def time_direct(
+    engine: Engine, asked: Sequence[Asked], method: ChainOfThought, adapter: Adapter | None
+) -> float | None:  # fmt: skip
+    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256); None without any.
+
+    In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot be told apart.
+    """
+    count = min(256, max(8, len(asked) // 20))
+    chosen = asked[:: max(1, len(asked) // count)][:count]
+    if method.direct is None or not chosen:
+        return None
+    requests = [request for item in chosen for request in method.direct.start(item.question, item.lists()[1:], adapter)]
+    begun = time.monotonic()
+    for _ in engine.generate(requests):
+        pass
+    return (time.monotonic() - begun) / len(chosen)
+
+
+EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
+_SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
+
+
+def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
+    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: base, then adapters.
+
+    ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
+    """
+    plan = make_plan(config)
+    for text in plan.notes:
+        note(f"note: {text}")
+    if open_engine is None:
+        from kmmlu_fast.engines import opening as engines
+
+        def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
+            note(f"engine: starting {config.engine} for {Path(path or plan.model.path).name}")
+            return engines.open_engine(config, plan.model, adapters, max_model_len, path)
+
+    session = _Session(plan, open_engine)
+    try:
+        states: list[Adapter | None] = [*([] if config.no_base else [None]), *plan.adapters]
+        return [session.run(adapter) for adapter in states]
+    finally:
+        plan.close()
+        session.close()
+
+
+class _Session:
+    """The engine that is open now, and the base's probe. Merged copies need an engine each; served adapters share the base's."""
+
+    def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
+        self.plan, self._open = plan, open_engine
+        self._engine: Engine | None = None
+        self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
+        self._base_probe: list[list[float]] | None = None
+        self._mode: str | None = None
+
+    @property
+    def merge(self) -> bool:
+        if self._mode is None:
+            self._mode = self.plan.config.adapter_mode
+            if self._mode == "auto":
+                from kmmlu_fast.core.environment import has_gpu
+
+                self._mode = "serve" if self.plan.config.engine == "server" or has_gpu() else "merge"
+            if self._mode == "merge" and self.plan.config.engine == "server" and self.plan.adapters:
+                raise ConfigError("--adapter-mode merge does not go with --engine server: the server applies the adapters; use serve")
+        return self._mode == "merge"
+
+    def run(self, adapter: Adapter | None) -> Run:
+        """One model state: reuse, continue or compute."""
+        plan, config = self.plan, self.plan.config
+        name = adapter.name if adapter else "base"
+        about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
+        parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
+        store = RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
+        try:
+            if store.complete:
+                note(f"{name}: finished before, reused from {store.path}")
+                return load_run(store.path)
+            if store.answered:
+                note(f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions were answered before")
+            return self._compute(adapter, name, store)
+        finally:
+            store.close()
+
+    def _compute(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
+        plan = self.plan
+        base_probe = self._probe_base() if adapter else None
+        engine = self._engine_for(adapter)
+        served = None if self.merge else adapter
+        moved = None
+        if adapter and base_probe is not None:
+            moved = proof.shift(adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served))
+            note(f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on {moved['probes']} probes")
+        elif plan.adapters:
+            self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
+        pending = [item for item in plan.asked if item.question.question_id not in store.answered]
+        direct_sec = self._time_direct(engine, pending, served)
+        before = dict(engine.stats())
+        speed = runner.run(engine, pending, plan.method, served, store, name)
+        if adapter is None:
+            probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
+            proof.save(store.path, proof.digest(plan.probes, plan.candidate_ids), probe)
+        counters = _since(before, engine.stats())
+
+        def metrics(frame: pl.DataFrame) -> dict[str, Any]:
+            own = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
+            known = None if not pending else len(frame) * sec
+            bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
+            return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
+
+        order = [item.question.question_id for item in plan.asked]
+        return store.finish(
+            order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
+        )
+
+    def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
+        """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
+        if self.plan.config.output_type != "cot":
+            return None
+        from kmmlu_fast.asking.cot import ChainOfThought
+
+        assert isinstance(self.plan.method, ChainOfThought)
+        return time_direct(engine, pending, self.plan.method, adapter)
+
+    def _probe_base(self) -> list[list[float]]:
+        """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""
+        plan = self.plan
+        if self._base_probe is None:
+            parts = {**plan.parts, "adapter_digest": None}
+            from kmmlu_fast.core.digests import fingerprint
+
+            folder = plan.config.output_dir / f"{_run_name(plan, None)}-{fingerprint(parts)}"
+            self._base_probe = proof.saved(folder, proof.digest(plan.probes, plan.candidate_ids))
+        if self._base_probe is None:
+            self._base_probe = proof.measure(self._engine_for(None), plan.probes, plan.candidate_ids, None)
+        return self._base_probe
+
+    def _engine_for(self, adapter: Adapter | None) -> Engine:
+        weights = None
+        if adapter and self.merge:
+            note(f"{adapter.name}: merging into the base with PEFT (cached)")
+            weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
+        if self._engine is None or weights != self._weights:
+            self.close()
+            served = [] if self.merge or not self.plan.adapters else self.plan.adapters
+            self._engine, self._weights = self._open(served, self.plan.max_model_len, weights), weights
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Counters of this model state alone; what is not a count is taken as it is."""
+    counts = {
+        key: after[key] - before.get(key, 0) for key, value in after.items() if isinstance(value, int) and not isinstance(value, bool)
+    }
+    found = {**after, **counts}
+    if counts.get("prompt_tokens") and "cached_tokens" in counts:
+        found["prefix_cache_hit_rate"] = round(counts["cached_tokens"] / counts["prompt_tokens"], 4)
+    return found
+
+
+def _describe(adapter: Adapter | None) -> dict[str, Any] | None:
+    if adapter is None:
+        return None
+    return {
+        "name": adapter.name,
+        "path": str(adapter.path),
+        "rank": adapter.rank,
+        "digest": adapter.digest,
+        "base_model": adapter.base_model,
+    }
+
+
+def _run_name(plan: Plan, adapter: Adapter | None) -> str:
+    config = plan.config
+    data = "sample" if config.dataset == "sample" else slug(Path(config.dataset).name.lower())
+    pieces = [slug(Path(plan.model.name).name), *([slug(adapter.name)] if adapter else ["base"]), data, config.split]
+    return "-".join([*pieces, plan.style.replace("-", ""), f"{config.num_fewshot}shot", _SHORT[config.output_type]])

@@ -1,0 +1,1 @@
+"""Models, tokenizers and LoRA adapters: found, checked, merged. Knows nothing of questions or engines."""

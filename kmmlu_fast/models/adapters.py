@@ -1,0 +1,180 @@
+"""LoRA adapters: found, checked against their base before an engine starts, and merged where that is quicker than serving.
+
+In: ``--adapter`` arguments and a ``Model``. Out: ``Adapter`` records, or AdapterError that names the file; a merged copy of the model in
+the cache. Knows PEFT's files and the card that ``train`` writes beside them; nothing of engines or questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.files import cache_root
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.models.model import Model, load_tokenizer
+
+PLOT = "loss.svg"
+LOG = "train_log.jsonl"
+ADAPTER_CARD = "kmmlu_fast.json"  # what train wrote beside the weights
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
+    """Adapters for ``[NAME=]PATH`` specs, each checked against the base model; distinct names and ids. AdapterError says what is wrong."""
+    adapters: list[Adapter] = []
+    for number, spec in enumerate(specs, start=1):
+        name, _, path = spec.rpartition("=")
+        folder = Path(path).expanduser()
+        if not name:  # "a/lora" and "b/lora" need different names: vLLM tells adapters apart by name alone
+            name = next(n for n in _names(folder) if n not in {adapter.name for adapter in adapters})
+        if name in {adapter.name for adapter in adapters} or name == "base":
+            raise AdapterError(f"--adapter {spec}: the name {name!r} is taken; give another as NAME={path}")
+        adapters.append(_load_adapter(folder, name, number, model, mode))
+    return adapters
+
+
+def _names(folder: Path) -> list[str]:
+    resolved = folder.resolve()
+    return [resolved.name, f"{resolved.parent.name}-{resolved.name}", *(f"{resolved.name}-{i}" for i in range(2, 1000))]
+
+
+def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: str) -> Adapter:
+    where = f"--adapter {folder}"
+    if not folder.is_dir():
+        raise AdapterError(f"{where}: no such directory; give the directory that holds adapter_config.json")
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdapterError(f"{where}: has no readable adapter_config.json, so it is no PEFT adapter") from error
+    except ValueError as error:
+        raise AdapterError(f"{where}: adapter_config.json is not valid JSON ({error})") from error
+    _check_config(where, config, mode)
+    weights = folder / _WEIGHTS
+    if not weights.exists():
+        raise AdapterError(
+            f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save it again with PEFT"
+        )
+    rank = max([int(config["r"]), *(int(r) for r in (config.get("rank_pattern") or {}).values())])
+    _check_weights(where, weights, rank, model)
+    card = _read_card(folder)
+    base = config.get("base_model_name_or_path")
+    return Adapter(
+        name=name,
+        path=folder.resolve(),
+        adapter_id=adapter_id,
+        rank=rank,
+        digest=hashlib.sha256(weights.read_bytes() + (folder / "adapter_config.json").read_bytes()).hexdigest()[:16],
+        base_model=base,
+        prompt_style=card.get("prompt_style"),
+        template_digest=card.get("template_digest"),
+    )
+
+
+def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(f"{where}: peft_type is {config.get('peft_type')!r}; only LORA adapters can be evaluated")
+    if not isinstance(config.get("r"), int) or config["r"] < 1:
+        raise AdapterError(f"{where}: rank r is {config.get('r')!r}; it must be a whole number of 1 or more")
+    if not config.get("target_modules"):
+        raise AdapterError(f"{where}: target_modules is empty, so the adapter changes nothing")
+    if config.get("modules_to_save"):
+        raise AdapterError(
+            f"{where}: has modules_to_save {config['modules_to_save']}, which vLLM refuses; merge it into the base model yourself "
+            "(PEFT merge_and_unload) and give the result with --model"
+        )
+    if mode == "serve" and config.get("use_dora"):
+        raise AdapterError(f"{where}: is a DoRA adapter, which vLLM cannot serve; use --adapter-mode merge")
+    if mode == "serve" and config.get("bias", "none") != "none":
+        raise AdapterError(f"{where}: has bias {config['bias']!r}, which vLLM cannot serve; use --adapter-mode merge")
+
+
+def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{where}: {_WEIGHTS} is not a safetensors file ({error})") from error
+    factors = {key: shape for key, shape in shapes.items() if "lora_A" in key}
+    if not factors:
+        raise AdapterError(f"{where}: {_WEIGHTS} holds no lora_A matrices")
+    base = model.config()
+    hidden, layers = base.get("hidden_size"), base.get("num_hidden_layers")
+    for key, shape in factors.items():
+        if shape[0] > rank:
+            raise AdapterError(f"{where}: {key} has rank {shape[0]}, adapter_config.json says {rank}")
+        reads_hidden = re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.", key)
+        if reads_hidden and hidden and shape[1] != hidden:
+            raise AdapterError(
+                f"{where}: was made for a base of hidden size {shape[1]}, {model.name} has {hidden}; give its base with --model"
+            )
+        layer = re.search(r"layers\.(\d+)\.", key)
+        if layer and layers and int(layer[1]) >= layers:
+            raise AdapterError(f"{where}: has weights for layer {layer[1]}, {model.name} has {layers} layers; give its base with --model")
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / ADAPTER_CARD
+    if not path.exists():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{path}: is not valid JSON ({error}); delete it or train again") from error
+    return card if isinstance(card, dict) else {}
+
+
+def base_disagrees(adapter: Adapter, model: Model) -> str | None:
+    """A warning where the adapter's recorded base has another name than the model (paths differ between machines), else None."""
+    if not adapter.base_model or adapter.base_model in (model.name, model.path):
+        return None
+    known, given = Path(adapter.base_model).name.lower(), Path(model.path).name.lower()
+    if known == given:
+        return None
+    return f"adapter {adapter.name} was made for base model {adapter.base_model!r}, but is evaluated on {model.name!r}; sizes agree"
+
+
+def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
+    """A cached copy of the base with the adapter merged by PEFT: as fast as the base where LoRA kernels are slow (CPU)."""
+    target = cache_root() / "merged" / f"{model.digest}-{adapter.digest}-{dtype}"
+    if (target / "config.json").exists():
+        return target
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        kind = "auto" if dtype == "auto" else getattr(torch, dtype)
+        base = AutoModelForCausalLM.from_pretrained(model.path, revision=model.revision, dtype=kind)
+        merged = PeftModel.from_pretrained(base, str(adapter.path)).merge_and_unload(safe_merge=True)
+        partial.mkdir(parents=True)
+        merged.save_pretrained(partial)
+        load_tokenizer(model).save_pretrained(partial)
+        partial.rename(target)
+    except ValueError as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
+        raise AdapterError(f"--adapter {adapter.path}: cannot be merged into {model.name} ({str(error).splitlines()[0]})") from error
+    except OSError as error:
+        raise AdapterError(
+            f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set KMMLU_FAST_CACHE"
+        ) from error
+    return target
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The log's records; a last line cut by a kill is left out."""
+    records: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records

@@ -1,0 +1,97 @@
+"""Which model, and which adapters: names to paths, checked before any engine starts.
+
+In: a hub id, a local directory or ``demo``; adapter directories as PEFT writes them. Out: ``Model`` and ``Adapter`` records, tokenizers,
+and merged copies for the CPU. A wrong adapter would kill the engine or, worse, be ignored: it is refused here in one line.
+Knows nothing of prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import ModelError
+from kmmlu_fast.models.demo import demo_model_path
+
+DEFAULT_MODEL = "skt/A.X-4.0-Light"
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` tells its weights apart."""
+
+    name: str
+    path: str
+    revision: str | None
+    digest: str
+
+    def config(self) -> dict[str, Any]:
+        """config.json; text settings of a multimodal model lifted to the top."""
+        loaded: dict[str, Any] = json.loads(_config_path(self.path, self.revision).read_text(encoding="utf-8"))
+        return {**loaded, **loaded.get("text_config", {})}
+
+    @property
+    def context_tokens(self) -> int:
+        return int(self.config().get("max_position_embeddings") or 2048)
+
+
+def resolve_model(name: str, revision: str | None = None) -> Model:
+    """The model of that name. ModelError if the directory is no model, or the hub cannot be reached or does not have it."""
+    if name == "demo":
+        path = demo_model_path()
+        return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            hint = (
+                "; it is an adapter: give it with --adapter and its base with --model" if (folder / "adapter_config.json").exists() else ""
+            )
+            raise ModelError(f"model {name}: the directory has no config.json{hint}")
+        return Model(folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder))
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"model {name!r}: no such directory; give a local model directory, a hub id such as skt/A.X-4.0-Light, or 'demo'")
+    commit = _config_path(name, revision).parent.name
+    return Model(name, name, commit, commit[:16])
+
+
+def _config_path(path: str, revision: str | None) -> Path:
+    if Path(path).is_dir():
+        return Path(path) / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(path, "config.json", revision=revision))
+    except Exception as error:  # the hub client raises a dozen kinds; all mean the same to a user
+        raise ModelError(
+            f"model {path!r}: the hub cannot be reached or does not have it ({type(error).__name__}); check the name, --revision and the "
+            "network, or give a local directory, or --model demo"
+        ) from error
+
+
+def _directory_digest(folder: Path) -> str:
+    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer and weights: quick at any size."""
+    state = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja")):
+        size = path.stat().st_size
+        state.update(f"{path.name}\x1f{size}\x1f".encode())
+        with path.open("rb") as file:
+            state.update(file.read(_MIB))
+            if size > _MIB:
+                file.seek(max(_MIB, size - _MIB))
+                state.update(file.read(_MIB))
+    return state.hexdigest()[:16]
+
+
+def load_tokenizer(model: Model) -> Any:
+    """The base model's tokenizer (an adapter's own is never used, as in vLLM)."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.path, revision=model.revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {model.name}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,117 @@
+"""The error explorer's data: every question, what each run answered, and (with a dataset) the texts, small enough for one page.
+
+In: runs with predictions, and the dataset's frame where there is one. Out: one JSON document, gzipped and base64-encoded, which
+``assets/report.js`` unpacks in the browser. Column by column, because that compresses well: a run's 35,030 answers are one
+string of letters. Knows nothing of HTML.
+
+Generated texts are the only thing that can outgrow a page: each is cut at TEXT_CHARS, and texts are kept, wrong answers first,
+until TEXT_BUDGET_BYTES; the document counts what was left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
+from kmmlu_fast.reporting.language import subject_name, supercategory_name
+from kmmlu_fast.runs.run import LoadedRun
+
+TEXT_CHARS = 2_000
+TEXT_BUDGET_BYTES = 12_000_000  # before compression, all runs together; compresses to a quarter or less
+UNPARSED = "-"
+_ZERO, _STEPS = 40, 80  # probabilities as printable characters: chr(40) = 0, chr(120) = 1; chr(39) = not known
+
+
+def document(
+    runs: list[LoadedRun], questions: pl.DataFrame | None, overlap: frozenset[str], lang: str, text_budget_bytes: int = TEXT_BUDGET_BYTES
+) -> dict[str, Any]:
+    """The data of the explorer, JSON-able. Questions are those of any run, in the order of the first run that has them."""
+    frames = [(run.name, run.frame) for run in runs if run.predictions is not None]
+    index = (
+        pl.concat([frame.select("question_id", "subject", "supercategory", "row", "answer") for _, frame in frames])
+        .unique("question_id", keep="first", maintain_order=True)
+        .with_row_index("place")
+    )
+    subjects = index["subject"].unique(maintain_order=True).to_list()
+    groups = dict(index.select("subject", "supercategory").unique().iter_rows())
+    budget = [text_budget_bytes]
+    return {
+        "subjects": [{"id": name, "name": subject_name(name, lang), "group": supercategory_name(groups[name], lang)} for name in subjects],
+        "split": frames[0][1]["split"][0] if len(index) else "test",
+        "subject": index["subject"].replace_strict({name: place for place, name in enumerate(subjects)}, return_dtype=pl.Int32).to_list(),
+        "row": index["row"].to_list(),
+        "key": "".join(index["answer"]),
+        "overlap": index.filter(pl.col("question_id").is_in(overlap))["place"].to_list(),
+        "runs": [
+            {"name": name, **_run(index.join(frame, on="question_id", how="left", maintain_order="left"), budget)} for name, frame in frames
+        ],
+        "texts": _texts(index, questions),
+    }
+
+
+def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
+    prediction = joined["prediction"].fill_null(UNPARSED)
+    missing = joined["correct"].is_null()  # the run was not asked this question
+    letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
+    result: dict[str, Any] = {"letters": letters}
+    if joined[LOGPROB_COLUMNS[0]].null_count() < len(joined):
+        result["probabilities"] = _probabilities(joined)
+    forced = joined.with_row_index("at").filter(pl.col("forced"))["at"].to_list()
+    if forced:
+        result["forced"] = forced
+    texts, left_out = _generated(joined, budget)
+    if texts:
+        result |= {"texts": texts, "texts_left_out": left_out}
+    return result
+
+
+def _probabilities(joined: pl.DataFrame) -> list[str]:
+    """One string a letter: the softmax over the four letters, in steps of 1/80."""
+    top = pl.max_horizontal(LOGPROB_COLUMNS)
+    weights = [(pl.col(column) - top).exp() for column in LOGPROB_COLUMNS]
+    total = pl.sum_horizontal(weights)
+    frame = joined.select(
+        [(weight / total * _STEPS).round(0).fill_nan(None).cast(pl.Int32).alias(c) for weight, c in zip(weights, LETTERS, strict=True)]
+    )
+    return ["".join(chr(_ZERO + step) if step is not None else chr(_ZERO - 1) for step in frame[letter].to_list()) for letter in LETTERS]
+
+
+def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[str]], int]:
+    """Generated texts by place, wrong answers first while the budget lasts; and how many were left out."""
+    rows = joined.filter(pl.col("texts").list.len() > 0).sort("correct", maintain_order=True).select("place", "texts")
+    kept: dict[str, list[str]] = {}
+    left_out = 0
+    for place, texts in rows.iter_rows():
+        cut = [text if len(text) <= TEXT_CHARS else text[:TEXT_CHARS] + " …" for text in texts if text]
+        size = sum(len(text.encode()) for text in cut)
+        if size > budget[0]:
+            left_out += 1
+            continue
+        if cut:
+            budget[0] -= size
+            kept[str(place)] = cut
+    return kept, left_out
+
+
+def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any]] | None:
+    if questions is None:
+        return None
+    columns = ["question", *LETTERS, "human_accuracy"]
+    joined = index.join(questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left")
+    return {name: joined[name].to_list() for name in columns}
+
+
+def pack(data: dict[str, Any]) -> str:
+    """The document as base64 of gzip of JSON: letters, digits, + / = only, so it can stand in HTML as it is."""
+    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
+
+
+def unpack(text: str) -> dict[str, Any]:
+    """What ``pack`` packed."""
+    return dict(json.loads(gzip.decompress(base64.b64decode(text))))

@@ -1,0 +1,139 @@
+"""What ``compare`` and ``report`` are given: their flags, the runs, the questions' texts, the overlap list.
+
+In: flags. Out: loaded runs with the base first, the dataset's frame, and the settings of a comparison. Knows nothing of how it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import polars as pl
+from pydantic import Field, field_validator
+
+from kmmlu_fast.analysis.comparison import Settings
+from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.files import read_json
+from kmmlu_fast.core.flags import Config
+from kmmlu_fast.runs.loading import load_all
+from kmmlu_fast.runs.run import LoadedRun
+
+FORMATS = ("csv", "json", "xlsx", "lm-eval")
+
+
+class PairsConfig(Config):
+    """What compare and report have in common: which runs, and how pairs of them are compared."""
+
+    positional: ClassVar[str | None] = "runs"
+
+    runs: list[str] = Field(
+        description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base"
+    )
+    base: str | None = Field(None, description="name of the run that the others are compared with; default: the first")
+    dataset: str | None = Field(
+        None,
+        description="dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs' own, if it is here",
+    )
+    split: Literal["train", "dev", "test"] = Field("test", description="split that a predictions table or lm-eval output is over")
+    overlap: list[str] = Field(
+        ["auto"], description="left out of the clean headline: files of question ids, auto (what overlaps the dataset's train split), none"
+    )
+    intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
+    different_prompts: bool = Field(False, description="compare although the prompts differ")
+    seed: int = Field(42, description="seed of the bootstrap")
+    lang: Literal["en", "ko"] = Field("en", description="language of the output")
+
+
+class CompareConfig(PairsConfig):
+    """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
+
+    by_subject: bool = Field(False, description="list every subject, not only those that changed most")
+    json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
+
+
+def read_overlap(path: Path) -> frozenset[str]:
+    """Question ids, one a line, as JSON (a list, or ``leakage``'s file), or a CSV or Parquet column ``test_id`` or ``question_id``."""
+    try:
+        if path.suffix in (".csv", ".parquet"):
+            frame = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
+            column = next((name for name in ("test_id", "question_id") if name in frame.columns), frame.columns[0])
+            ids = frame[column].cast(pl.String).to_list()
+        else:
+            text = path.read_text(encoding="utf-8")
+            document = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split()
+            ids = document["test_ids"] if isinstance(document, dict) else document
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"--overlap {path}: cannot be read ({str(error).splitlines()[0]}); give a text file of question ids, one a line"
+        ) from error
+    if bad := [value for value in ids if str(value).count("/") != 2]:
+        raise DataError(f"--overlap {path}: {bad[0]!r} is no question id such as Accounting/test/17")
+    return frozenset(map(str, ids))
+
+
+def dataset_of(config: PairsConfig) -> str | None:
+    """--dataset; without it, what the run directories were over, if that is here: the sample or a local directory."""
+    if config.dataset is not None:
+        return None if config.dataset == "none" else config.dataset
+    named = set()
+    for argument in config.runs:
+        path = Path(argument) / "config.json"
+        if path.is_file():
+            named.add(str((read_json(path).get("config") or {}).get("dataset")))
+    only = named.pop() if len(named) == 1 else None
+    return only if only is not None and (only == "sample" or Path(only).is_dir()) else None
+
+
+def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
+    """The dataset's questions, where a dataset is known."""
+    from kmmlu_fast.data.dataset import load_frame
+
+    dataset = dataset_of(config)
+    return None if dataset is None else load_frame(dataset, config.split)
+
+
+def load_runs(config: PairsConfig, at_least: int) -> tuple[list[LoadedRun], pl.DataFrame | None]:
+    """The runs of the arguments, the base first; and the dataset's questions where a dataset is known."""
+    questions = load_questions_frame(config)
+    runs = load_all(config.runs, questions, config.split)
+    if len(runs) < at_least:
+        raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
+    if config.base is not None:
+        chosen = [run for run in runs if config.base in (run.name, run.source, run.config.get("name"))]
+        if not chosen:
+            raise ConfigError(f"--base {config.base!r} is none of the runs {', '.join(run.name for run in runs)}")
+        runs = [chosen[0], *[run for run in runs if run is not chosen[0]]]
+    return runs, questions
+
+
+def settings_of(config: PairsConfig) -> Settings:
+    """How pairs are compared; the overlap list is what --overlap names, together."""
+    overlap = frozenset(name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(Path(entry)))
+    if "auto" in config.overlap and config.split == "test" and (dataset := dataset_of(config)) is not None:
+        from kmmlu_fast.data.overlap import overlap_ids
+
+        try:
+            with warnings.catch_warnings(action="ignore"):  # absent train files were reported where the dataset was read
+                overlap |= overlap_ids(dataset, config.split)
+        except DataError:
+            pass  # a dataset without a train split overlaps nothing
+    return Settings(seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=overlap)
+
+
+class ReportConfig(PairsConfig):
+    """python -m kmmlu_fast.report: runs as one HTML file, and as CSV, JSON, XLSX or lm-eval files."""
+
+    output: Path | None = Field(None, description="the HTML file; default: report.html in the run directory (one run), else here")
+    export: list[str] = Field([], description="csv, json, xlsx, lm-eval (comma-separated): written beside the HTML file")
+    figures: Path | None = Field(None, description="directory for the charts as PNG and SVG")
+    plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
+    show: list[str] = Field([], description="print these questions (such as Accounting/test/17) instead of writing a report")
+
+    @field_validator("export")
+    @classmethod
+    def _formats(cls, value: list[str]) -> list[str]:
+        if unknown := [name for name in value if name not in FORMATS]:
+            raise ValueError(f"unknown format {unknown[0]!r}; allowed are {', '.join(FORMATS)}")
+        return value

@@ -1,0 +1,69 @@
+"""What compare and report say, in English and Korean.
+
+In: a language and a key of ``texts.yaml`` with its values. Out: a text. Knows nothing of how numbers come about.
+Numbers are formatted here too, so that both languages and all outputs show them alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORY_KO
+
+LANGUAGES = ("en", "ko")
+Texts = Callable[..., str]
+
+
+@functools.cache
+def table(part: str, lang: str) -> dict[str, str]:
+    """One part of ``texts.yaml`` (common, report or explorer) in a language."""
+    import yaml
+
+    parts = yaml.safe_load((Path(__file__).parent / "texts.yaml").read_text(encoding="utf-8"))
+    return {key: both[lang] for key, both in parts[part].items()}
+
+
+def texts(lang: str, *more: str) -> Texts:
+    """``t(key, **values)`` in that language; ``more`` names further parts of ``texts.yaml``."""
+    known = {key: text for part in ("common", *more) for key, text in table(part, lang).items()}
+
+    def translate(key: str, /, **values: object) -> str:
+        return known[key].format(**values) if values else known[key]
+
+    return translate
+
+
+def subject_name(name: str, lang: str) -> str:
+    """Config name in English with spaces, or the Korean name."""
+    subject = SUBJECTS.get(name)
+    return subject.korean if lang == "ko" and subject else name.replace("-", " ")
+
+
+def supercategory_name(name: str, lang: str) -> str:
+    return SUPERCATEGORY_KO.get(name, name) if lang == "ko" else name
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """0.5625 -> "56.25"."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None, digits: int = 2, unit: bool = True) -> str:
+    """0.0133 -> "+1.33 pp"; never "-0.00"."""
+    if value is None:
+        return "–"
+    rounded = round(100 * value, digits) + 0.0
+    return f"{rounded:+.{digits}f}{' pp' if unit else ''}".replace("-", "−")
+
+
+def p_text(value: float | None) -> str:
+    """0.0527 -> "0.053"; below 0.001 "< 0.001"."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_clause(value: float | None) -> str:
+    """The same after the word p: "= 0.053" or "< 0.001"."""
+    text = p_text(value)
+    return text if text.startswith("<") else f"= {text}"

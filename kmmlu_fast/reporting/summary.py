@@ -1,0 +1,131 @@
+"""The table that eval leaves on the terminal.
+
+In: finished runs. Out: Rich tables on stdout. Knows nothing of how the numbers came about.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, SUPERCATEGORY_KO
+from kmmlu_fast.reporting.reasoning import comparison_lines
+from kmmlu_fast.runs.run import Run
+
+_WIDTH = 120  # of a file or a pipe
+
+# The English text is the key; what is in braces is filled in afterwards, in either language.
+_KO = {
+    "KMMLU, {questions} questions of {subjects} subjects, accuracy": "KMMLU, {subjects}개 과목 {questions}문항 정확도",
+    "model state": "모델 상태", "95 % interval": "95 % 신뢰구간", "micro": "micro(문항 평균)", "macro": "macro(과목 평균)",
+    "unparsed": "미판독", "always {letter}": "항상 {letter}", "majority per subject": "과목별 최빈 글자",
+    "letter shares: a model that favours one letter fools its accuracy": "글자 비율: 한 글자에 치우친 모델은 정확도를 왜곡합니다",
+    "key": "정답", "{state}: predicted": "{state}: 예측", "{state}: recall": "{state}: 재현율",
+    "{state}: weakest subjects: {names}": "{state}: 취약 과목: {names}",
+    "{state}: micro {raw} raw, {debiased} debiased over rotations": "{state}: micro 원래 {raw}, 선택지 순환 평균 {debiased}",
+    "{state}: {count} answers forced; accuracy with these counted wrong {accuracy}":
+        "{state}: 강제 응답 {count}개, 이를 오답으로 센 정확도 {accuracy}",
+    "{state}: {questions} questions in {seconds} s ({rate} questions/s, {tokens} prompt tokens/s)":
+        "{state}: {questions}문항 {seconds}초({rate}문항/초, 프롬프트 {tokens}토큰/초)",
+    "; engine start {start} s; prefix cache hit rate {hits}": ", 엔진 시작 {start}초, 접두사 캐시 적중률 {hits}",
+    "{state}: adapter applied, largest shift {nats} nats": "{state}: 어댑터 적용 확인, 최대 로그 확률 변화 {nats} nats",
+    "run directory: {path}": "실행 디렉터리: {path}",
+}  # fmt: skip
+
+
+def print_summary(runs: list[Run], lang: str = "en") -> None:
+    """Headline, letters and weakest subjects of each run; names the run directories last."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+
+    def t(text: str, **values: Any) -> str:
+        return (_KO[text] if lang == "ko" else text).format(**values)
+
+    for title, table in (_headline(runs, t, lang), _letters(runs, t)):
+        console.print(title, highlight=False, markup=False)
+        console.print(table)
+    for run in runs:
+        _print_notes(console, run, t, lang)
+    for run in runs:
+        print(t("run directory: {path}", path=run.path))
+
+
+def _state(run: Run) -> str:
+    adapter = run.config.get("adapter")
+    return str(adapter["name"]) if adapter else "base"
+
+
+def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
+    found = runs[0].metrics
+    heading = "KMMLU, {questions} questions of {subjects} subjects, accuracy"
+    title = t(heading, questions=f"{found['num_questions']:,}", subjects=len(found["subjects"]))
+    table = Table(box=SIMPLE)
+    table.add_column(t("model state"))
+    for name in ("micro", "95 % interval", "macro"):
+        table.add_column(t(name), justify="right")
+    groups = [name for name in SUPERCATEGORIES if name in runs[0].metrics["supercategories"]]
+    for name in groups:
+        table.add_column(SUPERCATEGORY_KO[name] if lang == "ko" else name, justify="right")
+    table.add_column(t("unparsed"), justify="right")
+    for run in runs:
+        found = run.metrics
+        micro = found["micro"]
+        table.add_row(
+            _state(run), f"{micro['accuracy']:.4f}", f"{micro['ci_low']:.4f}–{micro['ci_high']:.4f}", f"{found['macro']['accuracy']:.4f}",
+            *(f"{found['supercategories'][name]['accuracy']:.4f}" for name in groups), f"{found['unparsed']:,}",
+        )  # fmt: skip
+    baselines = runs[0].metrics["baselines"]
+    best = baselines["best_constant"]
+    table.add_section()
+    table.add_row(t("always {letter}", letter=best["letter"]), f"{best['accuracy']:.4f}", *[""] * (len(table.columns) - 2))
+    table.add_row(t("majority per subject"), f"{baselines['subject_majority']:.4f}", *[""] * (len(table.columns) - 2))
+    return title, table
+
+
+def _letters(runs: list[Run], t: Any) -> tuple[str, Table]:
+    table = Table(box=SIMPLE)
+    table.add_column("")
+    for letter in LETTERS:
+        table.add_column(letter, justify="right")
+    table.add_row(t("key"), *(f"{runs[0].metrics['answer_letter_share'][letter]:.3f}" for letter in LETTERS))
+    for run in runs:
+        shares = run.metrics["predicted_letter_share"]
+        table.add_row(t("{state}: predicted", state=_state(run)), *(f"{shares[letter]:.3f}" for letter in LETTERS))
+        recall = run.metrics["recall"]
+        shown = ("–" if recall[letter] is None else f"{recall[letter]:.3f}" for letter in LETTERS)
+        table.add_row(t("{state}: recall", state=_state(run)), *shown)
+    return t("letter shares: a model that favours one letter fools its accuracy"), table
+
+
+def _print_notes(console: Console, run: Run, t: Any, lang: str) -> None:
+    found = run.metrics
+    weakest = sorted(found["subjects"].items(), key=lambda item: item[1]["accuracy"])[:5]
+    names = ", ".join(f"{SUBJECTS[name].korean if lang == 'ko' else name} {score['accuracy']:.2f}" for name, score in weakest)
+    state, micro = _state(run), found["micro"]["accuracy"]
+    lines = [t("{state}: weakest subjects: {names}", state=state, names=names)]
+    if (debiased := found.get("accuracy_debiased")) is not None:
+        rotated = "{state}: micro {raw} raw, {debiased} debiased over rotations"
+        lines.append(t(rotated, state=state, raw=f"{micro:.4f}", debiased=f"{debiased:.4f}"))
+    if found.get("forced"):
+        without = f"{found['accuracy_without_forced']:.4f}"
+        text = "{state}: {count} answers forced; accuracy with these counted wrong {accuracy}"
+        lines.append(t(text, state=state, count=f"{found['forced']:,}", accuracy=without))
+    speed, engine = found["speed"], found["engine"]
+    rate = t(
+        "{state}: {questions} questions in {seconds} s ({rate} questions/s, {tokens} prompt tokens/s)", state=state,
+        questions=f"{speed['questions']:,}", seconds=f"{speed['seconds']:.1f}", rate=speed["questions_per_sec"],
+        tokens=f"{speed['prompt_tokens_per_sec']:,.0f}",
+    )  # fmt: skip
+    hits = f"{engine.get('prefix_cache_hit_rate', 0):.1%}"
+    lines.append(rate + t("; engine start {start} s; prefix cache hit rate {hits}", start=engine.get("start_sec", 0), hits=hits))
+    lines += [f"{state}: {line}" for line in comparison_lines(found.get("reasoning") or {})]
+    if found.get("adapter_shift"):
+        nats = f"{found['adapter_shift']['largest_nats']:.4f}"
+        lines.append(t("{state}: adapter applied, largest shift {nats} nats", state=state, nats=nats))
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Runs on disk: our own directory, and what others write, read as one record. Knows nothing of models or statistics."""

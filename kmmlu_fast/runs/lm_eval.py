@@ -1,0 +1,225 @@
+"""lm-evaluation-harness's files, read and written: ``results_*.json`` and ``samples_<task>_*.jsonl``.
+
+In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions); or a run's predictions.
+Out: predictions and scores by subject; or the two kinds of file in lm-eval's shape. Tasks ``kmmlu_<subject>`` (letter
+log-likelihoods) and ``kmmlu_direct_<subject>`` (generated text). Knows nothing of models; log-probabilities are natural, A-D.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
+from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, Subject
+from kmmlu_fast.runs.run import complete_frame
+
+_TASKS = {name.lower().replace("-", "_"): subject for name, subject in SUBJECTS.items()}
+_PREFIXES = ("kmmlu_direct_", "kmmlu_")
+_METRICS = ("acc,none", "exact_match,none", "acc", "exact_match")
+
+
+def task_name(subject: str, direct: bool = False) -> str:
+    return ("kmmlu_direct_" if direct else "kmmlu_") + subject.lower().replace("-", "_")
+
+
+def _subject_of(task: str) -> Subject | None:
+    """The subject of an lm-eval task; None for groups and for other benchmarks (kmmlu_hard among them)."""
+    for prefix in _PREFIXES:
+        if task.startswith(prefix) and task.removeprefix(prefix) in _TASKS:
+            return _TASKS[task.removeprefix(prefix)]
+    return None
+
+
+def find_lm_eval_files(path: Path) -> list[Path]:
+    """results_*.json and samples_*.jsonl at or below a directory, or beside a results file of the same time."""
+    if path.is_file():
+        stamp = path.stem.removeprefix("results")
+        return [path, *sorted(path.parent.glob(f"samples_*{stamp}.jsonl"))]
+    return sorted([*path.rglob("results_*.json"), *path.rglob("samples_*.jsonl")])
+
+
+def read_lm_eval(path: Path, split: str) -> tuple[str, pl.DataFrame | None, list[tuple[str, str, int, int]], dict[str, Any]]:
+    """Name, predictions (None without samples), score rows (subject, supercategory, correct, total), and facts.
+
+    Files of several times under one directory: the latest of each task counts, as their names sort by time.
+    """
+    files = find_lm_eval_files(path)
+    documents = [_read_json(file) for file in files if file.suffix == ".json"]
+    name = str(documents[-1].get("model_name") or path.stem) if documents else path.stem
+    facts = _facts(documents)
+    samples = {task: file for file in files if file.suffix == ".jsonl" for task in [file.stem[len("samples_") :].rsplit("_", 1)[0]]}
+    known = [(subject, samples[task]) for task in sorted(samples) if (subject := _subject_of(task)) is not None]
+    if known:
+        facts["output_type"] = "generate_until" if any(t.startswith("kmmlu_direct_") for t in samples) else "multiple_choice"
+        rows = [row for subject, file in known for row in _read_samples(file, subject, split)]
+        return name, _predictions(rows, path), [], facts
+    scores = [score for document in documents for score in _scores(document, path)]
+    if not scores:
+        raise DataError(f"{path}: has no kmmlu_<subject> task; give an lm-eval output of the kmmlu or kmmlu_direct group")
+    return name, None, list({row[0]: row for row in scores}.values()), facts
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: is not JSON ({error})") from error
+    if not isinstance(document, dict) or "results" not in document:
+        raise DataError(f"{file}: has no 'results'; give a results_*.json of lm-eval")
+    return document
+
+
+def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    if not documents:
+        return {}
+    last = documents[-1]
+    facts: dict[str, Any] = {"model": last.get("model_name"), "prompt_style": "chat" if last.get("chat_template") else "lm-eval"}
+    shots = {n for task, n in (last.get("n-shot") or {}).items() if _subject_of(task) and n is not None}
+    if len(shots) == 1:
+        facts["num_fewshot"] = shots.pop()
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, int, int]]:
+    rows = []
+    for task, values in document["results"].items():
+        subject = _subject_of(task)
+        metric = next((m for m in _METRICS if m in values), None)
+        if subject is None or metric is None:
+            continue
+        sizes = (document.get("n-samples") or {}).get(task) or {}
+        total = sizes.get("effective") or sizes.get("original") or values.get("sample_len")
+        if not total:
+            raise DataError(f"{path}: {task} says no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as well")
+        rows.append((subject.name, subject.supercategory, round(values[metric] * total), int(total)))
+    return rows
+
+
+def _read_samples(file: Path, subject: Subject, split: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            sample = json.loads(line)
+            rows.append(_read_sample(sample, subject, split))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"{file} row {number}: is no lm-eval sample of {subject.name} ({error!r})") from error
+    return rows
+
+
+def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[str, Any]:
+    row = int(sample["doc_id"])
+    answer = LETTERS[int(sample["doc"]["answer"]) - 1]
+    result: dict[str, Any] = {
+        "question_id": f"{subject.name}/{split}/{row}", "subject": subject.name, "supercategory": subject.supercategory, "split": split,
+        "row": row, "answer": answer,
+    }  # fmt: skip
+    found = sample["filtered_resps"]
+    if "acc" in sample:
+        logprobs = [float(pair[0]) for pair in found]
+        if len(logprobs) != 4:
+            raise ValueError(f"{len(logprobs)} options")
+        ranked = sorted(logprobs, reverse=True)
+        prediction = LETTERS[logprobs.index(ranked[0])]
+        result |= {**dict(zip(LOGPROB_COLUMNS, logprobs, strict=True)), "margin": ranked[0] - ranked[1], "read_by": "loglikelihood"}
+    else:
+        text = found[0] if isinstance(found[0], str) else found[0][0]
+        letter = text.strip().strip(".,:;()[]'\"!? ").upper()
+        prediction = letter if letter in LETTERS else None  # type: ignore[assignment]
+        result |= {"texts": [text], "read_by": "exact_match" if prediction else None}
+    return result | {"prediction": prediction, "correct": prediction == answer}
+
+
+def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
+    names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
+    frame = pl.DataFrame({n: [row.get(n) for row in rows] for n in names}, schema={n: PREDICTION_SCHEMA[n] for n in names})
+    if twice := frame.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
+        raise DataError(f"{path}: {twice[0]} stands in two samples; give one lm-eval output")
+    total = pl.sum_horizontal(pl.col(column).exp() for column in LOGPROB_COLUMNS) if LOGPROB_COLUMNS[0] in names else None
+    if total is not None:
+        frame = frame.with_columns((pl.max_horizontal(LOGPROB_COLUMNS).exp() / total).alias("confidence"))
+    return complete_frame(frame)
+
+
+def write_lm_eval(
+    folder: Path, name: str, predictions: pl.DataFrame, facts: dict[str, Any], documents: dict[str, dict[str, Any]], stamp: str
+) -> list[Path]:
+    """``results_<stamp>.json`` and a ``samples_<task>_<stamp>.jsonl`` a subject, in lm-eval's shape.
+
+    ``documents``: the dataset's row of each question id as lm-eval's ``doc``; where there is none, ``doc`` holds the key only.
+    """
+    direct = predictions[LOGPROB_COLUMNS[0]].null_count() == len(predictions)
+    metric = "exact_match" if direct else "acc"
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
+    groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
+    written = []
+    sizes: dict[str, Any] = {}
+    for (subject,), part in sorted(predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])):
+        task = task_name(str(subject), direct)
+        file = folder / f"samples_{task}_{stamp}.jsonl"
+        with file.open("w", encoding="utf-8", newline="\n") as stream:
+            for row in part.sort("row").iter_rows(named=True):
+                stream.write(json.dumps(_sample(row, metric, documents.get(row["question_id"])), ensure_ascii=False) + "\n")
+        written.append(file)
+        results[task] = {"alias": task, **_metric(part, metric)}
+        groups[SUBJECTS[str(subject)].supercategory].append(task)
+        sizes[task] = {"original": len(part), "effective": len(part)}
+    top = "kmmlu_direct" if direct else "kmmlu"
+    names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
+    grouped = {top: {"alias": top, **_metric(predictions, metric)}}
+    for group, task in names.items():
+        grouped[task] = {"alias": f" - {task}", **_metric(predictions.filter(pl.col("supercategory") == group), metric)}
+    shots = facts.get("num_fewshot")
+    document = {
+        "results": {**grouped, **results},
+        "groups": grouped,
+        "group_subtasks": {top: list(names.values()), **{names[g]: tasks for g, tasks in groups.items() if tasks}},
+        "n-shot": dict.fromkeys(results, shots),
+        "higher_is_better": {task: {metric: True} for task in results},
+        "n-samples": sizes,
+        "config": {"model": "kmmlu_fast", "model_args": json.dumps(facts, ensure_ascii=False, default=str)},
+        "model_name": name,
+    }
+    file = folder / f"results_{stamp}.json"
+    file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return [file, *written]
+
+
+def _metric(part: pl.DataFrame, metric: str) -> dict[str, Any]:
+    n, accuracy = len(part), float(part["correct"].mean() or 0.0)  # type: ignore[arg-type]
+    return {f"{metric},none": accuracy, f"{metric}_stderr,none": (accuracy * (1 - accuracy) / (n - 1)) ** 0.5 if n > 1 else "N/A"}
+
+
+def _sample(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -> dict[str, Any]:
+    logprobs = [row[column] for column in LOGPROB_COLUMNS]
+    if metric == "acc":
+        best = row["prediction"]
+        found: list[Any] = [[str(value), str(letter == best)] for letter, value in zip(LETTERS, logprobs, strict=True)]
+        responses: list[Any] = [[pair] for pair in found]
+    else:
+        found = [row["prediction"] or (row["texts"] or [""])[0]]
+        responses = [[(row["texts"] or found)[0]]]
+    doc = document or {"answer": LETTERS.index(row["answer"]) + 1}
+    doc_hash = hashlib.sha256(json.dumps(doc, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    return {
+        "doc_id": row["row"],
+        "doc": doc,
+        "target": row["answer"],
+        "arguments": {},
+        "resps": responses,
+        "filtered_resps": found,
+        "filter": "none",
+        "metrics": [metric],
+        "doc_hash": doc_hash,
+        "prompt_hash": row["prompt_digest"],
+        "target_hash": hashlib.sha256(row["answer"].encode()).hexdigest(),
+        metric: float(row["correct"]),
+    }

@@ -1,0 +1,83 @@
+"""A run as everything after it sees it, whatever wrote it: our run directory, lm-eval, a table, a score file.
+
+In: predictions or counts, and what is known of the protocol. Out: one record. Knows nothing of files or statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.schema import PREDICTION_SCHEMA
+
+SCORE_SCHEMA = pl.Schema({"subject": pl.String, "supercategory": pl.String, "correct": pl.Int64, "total": pl.Int64})
+PROTOCOL_KEYS = ("prompt_style", "template_digest", "output_type", "num_fewshot")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A run as compare and report see it. ``predictions`` is None for a score file, which has counts only."""
+
+    name: str
+    kind: str  # "run", "lm-eval", "table" or "scores"
+    source: str  # the argument it came from
+    predictions: pl.DataFrame | None
+    scores: pl.DataFrame  # SCORE_SCHEMA
+    facts: dict[str, Any] = field(default_factory=dict)  # fingerprint parts: model, adapter_digest, prompt_style, ...
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None  # run directory, where it has one
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Its predictions; RunError where there are none."""
+        if self.predictions is None:
+            raise RunError(f"{self.source}: holds scores by subject only; comparing question by question needs a run with predictions")
+        return self.predictions
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What was asked, and how; only the facts that are known."""
+        return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
+
+
+def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:
+    """correct and total by subject."""
+    counts = predictions.group_by("subject", "supercategory").agg(
+        pl.col("correct").sum().cast(pl.Int64).alias("correct"), pl.len().cast(pl.Int64).alias("total")
+    )
+    return counts.sort("subject").select(list(SCORE_SCHEMA))
+
+
+def adapter_path(run: LoadedRun) -> Path | None:
+    """The adapter's directory, where the run names one that is still there."""
+    adapter = run.config.get("adapter")
+    path = Path(str(adapter["path"])) if isinstance(adapter, dict) and adapter.get("path") else None
+    return path if path is not None and path.is_dir() else None
+
+
+def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
+    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": ""}
+    columns = [
+        (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name)
+        for name, dtype in PREDICTION_SCHEMA.items()
+    ]
+    return frame.select(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A complete run, read back. ``predictions`` has PREDICTION_SCHEMA, in dataset order."""
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    metrics: dict[str, Any]
+    predictions: pl.DataFrame

@@ -1,0 +1,78 @@
+"""A predictions table, ``FILE.csv`` keyed by ``_config`` and ``_row`` with a column a run, as runs.
+
+In: the file, a column's name or none for all, the dataset's key where given. Out: ``LoadedRun`` records, or DataError with the row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from kmmlu_fast.core.errors import DataError, RunError
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.data.subjects import find_subject
+from kmmlu_fast.runs.run import LoadedRun, complete_frame, count_scores
+
+
+def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: str) -> list[LoadedRun]:
+    table = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
+    table = table.rename({name: name.lstrip("\ufeff") for name in table.columns})
+    columns = [name for name in table.columns if name not in ("_config", "_row", "answer")]
+    if column not in (None, "*"):
+        if column not in columns:
+            raise RunError(f"{path}: has no column {column!r}; its predictions are {', '.join(columns)}")
+        columns = [str(column)]
+    rows = table["_row"].cast(pl.Int32, strict=False)
+    if rows.null_count():
+        bad = rows.is_null().arg_max() or 0
+        raise DataError(f"{path} row {bad}: _row {table['_row'][bad]!r} is not a whole number")
+    subjects = {name: find_subject(name) for name in table["_config"].unique().drop_nulls()}
+    config = table["_config"]
+    base = table.select(
+        pl.format("{}/{}/{}", config.replace_strict({name: s.name for name, s in subjects.items()}), pl.lit(split), rows).alias(
+            "question_id"
+        ),
+        config.replace_strict({name: s.name for name, s in subjects.items()}, return_dtype=pl.String).alias("subject"),
+        config.replace_strict({name: s.supercategory for name, s in subjects.items()}, return_dtype=pl.String).alias("supercategory"),
+        pl.lit(split).alias("split"),
+        rows.alias("row"),
+        *([_letter(pl.col("answer")).alias("answer")] if "answer" in table.columns else []),
+        *[_letter(pl.col(name)).alias(f":{name}") for name in columns],
+    )
+    if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
+        raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
+    base = _with_key(base, key, path)
+    return [LoadedRun(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns]
+
+
+def _letter(column: pl.Expr) -> pl.Expr:
+    """A letter, or null for a blank or a word such as FILTERED."""
+    letter = column.str.strip_chars().str.to_uppercase()
+    return pl.when(letter.is_in(LETTERS)).then(letter)
+
+
+def _with_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -> pl.DataFrame:
+    if key is not None:
+        base = base.join(key.select("question_id", pl.col("answer").alias("key")), on="question_id", how="left", maintain_order="left")
+        if "answer" not in base.columns:
+            base = base.rename({"key": "answer"})
+        elif (bad := base.filter(pl.col("answer") != pl.col("key"))).height:
+            row = bad.row(0, named=True)
+            raise DataError(
+                f"{path}: {row['question_id']} has answer {row['answer']}, --dataset says {row['key']}; give the dataset it was made from"
+            )
+    if "answer" not in base.columns or base["answer"].null_count():
+        missing = base["question_id"][0] if "answer" not in base.columns else base.filter(pl.col("answer").is_null())["question_id"][0]
+        raise DataError(f"{path}: no answer (A-D) for {missing}; add an answer column or give --dataset")
+    return base
+
+
+def _table_frame(base: pl.DataFrame, name: str) -> pl.DataFrame:
+    prediction = pl.col(f":{name}")
+    return complete_frame(
+        base.select(
+            "question_id", "subject", "supercategory", "split", "row", "answer", prediction.alias("prediction"),
+            (prediction == pl.col("answer")).fill_null(False).alias("correct"),
+        )
+    )  # fmt: skip

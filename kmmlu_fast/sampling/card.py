@@ -1,0 +1,129 @@
+"""The data card beside a training file, and the plan as a table on the terminal.
+
+In: the plan (``sampling``) and a dict of facts (``sample.describe``). Out: markdown, and a rich table on stdout.
+Knows nothing of how either was made. No question texts, ids only: the source's licence forbids edited copies.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.data.dataset import DEFAULT_DATASET
+
+HUB_LICENCES = {
+    "sample": "CC0-1.0 (packaged sample, invented questions)",
+    DEFAULT_DATASET: "cc-by-nd-4.0 (KMMLU, HAERAE-HUB)",
+}
+_COLUMNS = ("subject", "total", "errors", "accuracy", "weak", "weight", "target", "quota", "supply", "drawn", "shortfall", "received")
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return f"{value:.2f}" if name == "target" else f"{value:.4f}"
+    return str(value) if value or name not in ("shortfall", "received") else ""
+
+
+def licence(dataset: str) -> str:
+    """The source's licence, as its dataset card says; that nothing is known where it does not."""
+    card = Path(dataset).expanduser() / "README.md"
+    if dataset in HUB_LICENCES:
+        found = HUB_LICENCES[dataset]
+    elif card.is_file() and (stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))):
+        found = f"{stated[1]}, as the dataset's README says"
+    else:
+        return "not stated by the dataset; find it out before this file is shared"
+    return found + ("; internal use with attribution: this edited selection must not be published" if "-nd" in found.lower() else "")
+
+
+def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
+    """The plan on stdout, most rows first, and what the guard did."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{facts['strategy']}: {facts['rows']} rows, seed {facts['seed']}")
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in ("subject", "weak") else "right", no_wrap=True)
+    for row in plan.sort(["drawn", "subject"], descending=[True, False]).iter_rows(named=True):
+        table.add_row(*(_cell(name, row[name]) for name in _COLUMNS))
+    table.add_section()
+    table.add_row(*(_cell(name, _total(plan, name)) for name in _COLUMNS))
+    # Piped output is not a terminal: wide enough that no column is cut.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    for line in guard_lines(facts):
+        print(line)
+
+
+def _total(plan: pl.DataFrame, name: str) -> Any:
+    if name == "subject":
+        return "all"
+    return None if name in ("accuracy", "weak", "weight") else plan[name].sum()
+
+
+def guard_lines(facts: dict[str, Any]) -> list[str]:
+    """What stood in the pool and why some of it was left out; one line each."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in facts["overlapping_kinds"].items()) or "none"
+    return [
+        f"pool: {facts['pool']} train rows; drawn from {facts['drawn_from']}",
+        f"dropped: {facts['overlapping']} rows that overlap test or dev (pairs by kind: {kinds})",
+        f"dropped: {facts['repeated']} repeats of another train row, {facts['conflicting']} whose repeats have another key",
+        f"excluded: {facts['excluded']} questions that the source run was over",
+        f"answer letters: {', '.join(f'{letter} {count}' for letter, count in facts['letters'].items())}; "
+        f"{facts['kept_order']} rows kept their option order",
+        *_rationale_lines(facts),
+    ]
+
+
+def _rationale_lines(facts: dict[str, Any]) -> list[str]:
+    found = facts["rationales"]
+    if not found:
+        return []
+    return [
+        f"rationales: {found['with']} of {found['asked']} rows have one that reached the key in {found['samples']} attempts "
+        f"(model {found['model']}); {found['without']} had none and were {found['became']}"
+    ]
+
+
+def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
+    """The data card: where the rows come from, what was left out, the licence, the plan."""
+    source = (
+        f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})" if facts["source"] else "none"
+    )
+    lines = [
+        f"# Data card: {facts['file']}",
+        "",
+        f"- rows: {facts['rows']} ({facts['questions']} distinct questions, {facts['repeats']} repeats under another option order)",
+        "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy, option_order, repeat, rationale",
+        f"- dataset: {facts['dataset']}, train split" + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
+        f"- licence of the source: {licence(facts['dataset'])}",
+        f"- strategy: {facts['strategy']}" + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
+        f"- seed: {facts['seed']}",
+        f"- weakness read from: {source}",
+        f"- options permuted: {'yes' if facts['permuted'] else 'no'}",
+        f"- rationale: {facts['rationale']}",
+        f"- quota that supply could not fill, given to other subjects: {facts['shortfall']}",
+        "",
+        "## Leakage guard",
+        "",
+        *(f"- {line}" for line in guard_lines(facts)),
+        "",
+        "## Warnings",
+        "",
+        *(f"- {note}" for note in facts["warnings"] or ["none"]),
+        "",
+        "## Plan",
+        "",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + "---|" * len(_COLUMNS),
+        *("| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |" for row in plan.iter_rows(named=True)),
+        "",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")

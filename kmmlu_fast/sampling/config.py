@@ -1,0 +1,73 @@
+"""The flags of ``python -m kmmlu_fast.sample``.
+
+In: values from YAML and the command line. Out: a frozen config. Knows nothing of what the settings do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt, create_model, model_validator
+
+from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.sampling import draw as sampling
+
+
+class SampleFlags(EngineConfig):
+    """python -m kmmlu_fast.sample: draw fine-tuning questions from the train split, weak subjects first, test questions never."""
+
+    size: PositiveInt = Field(500, description="training rows to write, exactly")
+    out: Path = Field(Path("data/sft.jsonl"), description="JSONL file to write; plan, drop list and data card stand beside it")
+    overwrite: bool = Field(False, description="replace --out where it exists")
+    dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
+    dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
+    subjects: list[str] = Field([], description="draw only from these config names or supercategories; default: all 45")
+    strategy: Literal["strategic", "uniform", "proportional", "errors"] = Field(
+        "strategic", description="weak subjects by errors + evenly, evenly, by the pool's sizes, or only what the run got wrong"
+    )
+    weak_share: float = Field(0.7, gt=0, le=1, description="strategic: share that goes to weak subjects; the rest goes evenly to all")
+    weak_fraction: float | None = Field(
+        None, gt=0, le=1, description="this fraction of subjects is weak; default: those below micro accuracy"
+    )
+    weak_subjects: list[str] = Field([], description="these subjects are weak, by name or supercategory")
+    errors_order: Literal["hardest", "random"] = Field("hardest", description="errors: largest margin for a wrong letter first, or any")
+    permute_options: bool = Field(True, description="reorder options so that the answer letters are balanced")
+    max_repeats: int = Field(
+        1, ge=1, le=sampling.MAX_REPEATS, description="uses of a question in small subjects, each in another option order"
+    )
+    rationale: Literal["none", "self"] = Field(
+        "none", description="train on the letter alone, or on the model's own reasoning that reached it"
+    )
+    rationale_samples: PositiveInt = Field(4, description="rationale self: attempts a question")
+    rationale_tokens: PositiveInt = Field(512, description="rationale self: tokens an attempt at most")
+    temperature: float = Field(0.7, gt=0, description="rationale self: sampling temperature")
+    rationale_missing: Literal["answer", "drop"] = Field(
+        "answer", description="rationale self: rows without one keep the letter alone, or go"
+    )
+
+    @model_validator(mode="after")
+    def _flags_fit(self) -> SampleFlags:
+        if self.weak_fraction is not None and self.weak_subjects:
+            raise ValueError("--weak-fraction and --weak-subjects both say what is weak: give one")
+        if self.max_repeats > 1 and not self.permute_options:
+            raise ValueError("--max-repeats above 1 needs --permute-options: a question is repeated only under another option order")
+        if self.max_repeats > 1 and self.strategy == "errors":
+            raise ValueError("--max-repeats goes with the strategies that draw by subject, not with errors")
+        return self
+
+
+# The flag is --from, which is no name for a Python attribute: read it by source_of.
+SampleConfig = create_model(
+    "SampleConfig",
+    __base__=SampleFlags,
+    __doc__=SampleFlags.__doc__,
+    **{"from": (str | None, Field(None, description="run directory, score file, or lm-eval results that say where the model is weak"))},
+)  # type: ignore[call-overload]
+
+
+def source_of(config: SampleFlags) -> str | None:
+    """--from."""
+    value: str | None = getattr(config, "from")
+    return value

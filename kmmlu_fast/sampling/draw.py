@@ -1,0 +1,129 @@
+"""Which training questions to take: error counts + pool -> a plan by subject, the questions drawn, their option orders.
+
+In: scores by subject (``subject, correct, total``), the pool's questions, a seed. Out: a plan that shows every number, the
+chosen (question, repeat) pairs, and an option order for each. Pure, and the same on any machine and polars version:
+the only randomness is blake2b over seed and question id, so a larger size only adds questions to a subject.
+Knows nothing of files, leakage (the pool comes in clean) or models.
+
+Strategies:
+    strategic     ``weak_share`` of the size goes to weak subjects in proportion to their errors, the rest evenly to all subjects
+    uniform       evenly to all subjects
+    proportional  in proportion to what the pool holds, as a plain random draw would
+    errors        only questions that the run got wrong, whatever their subject (``draw_errors``)
+
+Targets become whole numbers by largest remainder, so 500 means 500. A subject that cannot fill its quota gives what it has;
+the shortfall goes to subjects with room, in proportion to their targets, again by largest remainder, until none is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import permutations
+
+from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.data.rows import IDENTITY
+
+ORDERS = tuple("".join(order) for order in permutations(LETTERS))
+MAX_REPEATS = len(ORDERS)  # uses of one question, each under another option order
+
+Chosen = tuple[Question, int]  # a question and which use of it this is, 0 for the first
+
+# Options that speak of other options by number or place keep their order.
+POSITION_BOUND = re.compile(
+    r"[①-⑨]|(?<!\d)[1-4]\s*번(?!째)|(?:위|이상)의?\s*(?:모두|전부|것|항|보기|사항|내용)|\b[A-D]\s*(?:와|과|,|및|and)\s*[A-D]\b"
+)
+
+
+def _rank(seed: int, text: str) -> bytes:
+    return hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
+
+
+def capacity(pool: Iterable[Question], max_repeats: int) -> dict[str, int]:
+    """Rows that each subject's questions can give: every question once, and ``max_repeats`` times where its options may change places."""
+    counts: Counter[str] = Counter()
+    for question in pool:
+        counts[question.subject] += 1 if is_position_bound(question) else max_repeats
+    return dict(counts)
+
+
+def draw(pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats: int = 1) -> list[Chosen]:
+    """``drawn[subject]`` questions of each subject, by rank; beyond a subject's supply they are used again, as repeat 1, 2, ..."""
+    by_subject: dict[str, list[Question]] = {}
+    for question in pool:
+        by_subject.setdefault(question.subject, []).append(question)
+    chosen: list[Chosen] = []
+    for name, count in drawn.items():
+        ranked = sorted(by_subject.get(name, []), key=lambda q: _rank(seed, q.question_id))
+        uses = [(q, repeat) for repeat in range(max_repeats) for q in ranked if repeat == 0 or not is_position_bound(q)]
+        if count > len(uses):
+            raise DataError(f"{name}: {count} rows wanted, but its {len(ranked)} questions give {len(uses)}")
+        chosen += uses[:count]
+    return shuffled(chosen, seed)
+
+
+def draw_errors(pool: Iterable[Question], margins: dict[str, float | None], size: int, order: str, seed: int) -> list[Chosen]:
+    """``size`` of the pool's questions that the run got wrong (ids in ``margins``): "hardest" = the largest margin (nats) for a wrong
+    letter first, answers without one last; or "random"."""
+    wrong = [question for question in pool if question.question_id in margins]
+    if len(wrong) < size:
+        raise ConfigError(
+            f"--size {size} is larger than the {len(wrong)} wrongly answered questions of the run that are left to draw from; lower --size"
+        )
+    ranked = sorted(wrong, key=lambda q: _rank(seed, q.question_id))
+    if order == "hardest":
+        # Stable: equal margins stay in the order of their rank.
+        ranked.sort(key=lambda q: -m if (m := margins[q.question_id]) is not None else float("inf"))
+    return shuffled([(question, 0) for question in ranked[:size]], seed)
+
+
+def shuffled(chosen: list[Chosen], seed: int) -> list[Chosen]:
+    """Rows in an order that mixes subjects, by rank."""
+    return sorted(chosen, key=lambda item: _rank(seed, f"order:{item[0].question_id}:{item[1]}"))
+
+
+def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> list[str]:
+    """An option order for each row ("CABD": the row's A is the source's C) such that answer letters are balanced.
+
+    Within a subject the letters' counts differ by one at most, and so they do overall, as far as rows whose options speak of each
+    other by number or place, which keep their order, allow. Uses of one question have different orders.
+    """
+    if not permute:
+        return [IDENTITY] * len(chosen)
+    overall: Counter[str] = Counter()
+    subjects: dict[str, Counter[str]] = {question.subject: Counter() for question, _ in chosen}
+    orders = [""] * len(chosen)
+    used: dict[str, set[str]] = {}
+    for i, (question, _) in enumerate(chosen):
+        if is_position_bound(question):
+            orders[i] = IDENTITY
+            overall[question.answer] += 1
+            subjects[question.subject][question.answer] += 1
+    for name, counts in subjects.items():
+        for i, (question, repeat) in enumerate(chosen):
+            if orders[i] or question.subject != name:
+                continue
+            where = f"{seed}:{question.question_id}:{repeat}"
+            target = min(LETTERS, key=lambda x: (counts[x], overall[x], _rank(seed, f"letter:{where}:{x}")))
+            taken = used.setdefault(question.question_id, set())
+            orders[i] = _order(question.answer, target, where, taken)
+            taken.add(orders[i])
+            letter = LETTERS[orders[i].index(question.answer)]
+            counts[letter] += 1
+            overall[letter] += 1
+    return orders
+
+
+def _order(answer: str, target: str, where: str, taken: set[str]) -> str:
+    """The first by rank of the orders that are not taken and put the source's ``answer`` at ``target``, or else anywhere."""
+    free = [order for order in ORDERS if order not in taken]
+    fitting = [order for order in free if order[LETTERS.index(target)] == answer]
+    return min(fitting or free, key=lambda order: hashlib.blake2b(f"{where}:{order}".encode(), digest_size=8).digest())
+
+
+def is_position_bound(question: Question) -> bool:
+    """True where an option names other options by number or place ("1번과 2번", "위의 모두")."""
+    return any(POSITION_BOUND.search(option) for option in question.options)

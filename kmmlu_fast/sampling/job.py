@@ -1,0 +1,108 @@
+"""The work of ``python -m kmmlu_fast.sample``: source, pool, plan, draw, rationales, files.
+
+In: flags. Out: Alpaca JSONL; beside it the plan (parquet), what the guard dropped (parquet) and a data card (markdown).
+Wires the wing together; knows no model unless ``--rationale self``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core import letters
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.data import overlap
+from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data.subjects import Subject, find_subjects
+from kmmlu_fast.sampling import draw as sampling
+from kmmlu_fast.sampling.card import plan_table, write_card
+from kmmlu_fast.sampling.config import SampleConfig, SampleFlags, source_of
+from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
+from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
+
+
+def run_job(argv: list[str] | None) -> int:
+    config = parse(SampleConfig, argv, prog="python -m kmmlu_fast.sample")
+    if config.out.exists() and not config.overwrite:
+        raise ConfigError(f"--out {config.out}: exists; give another name, or --overwrite to replace it")
+    subjects = find_subjects(config.subjects)
+    source = read_source(source_of(config), config.strategy)
+    pool = build_pool(config, subjects, source)
+    plan, chosen = choose(config, subjects, source, pool)
+    orders = sampling.option_orders(chosen, config.seed, config.permute_options)
+    rows = [
+        sft.SftRow(letters.reorder(q, order), config.strategy, order, repeat) for (q, repeat), order in zip(chosen, orders, strict=True)
+    ]
+    rationales: dict[str, Any] = {}
+    if config.rationale == "self":
+        from kmmlu_fast.sampling.rationale import add_rationales
+
+        rows, rationales = add_rationales(rows, config)
+    sft.write_rows(config.out, rows)
+    plan.write_parquet(config.out.with_suffix(".plan.parquet"))
+    pool.dropped.write_parquet(config.out.with_suffix(".dropped.parquet"))
+    facts = describe(config, source, pool, plan, rows, rationales)
+    write_card(config.out.with_suffix(".md"), facts, plan)
+    plan_table(plan, facts)
+    print(f"{len(rows)} rows written to {config.out}; plan, dropped rows and data card beside it")
+    return 0
+
+
+def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, pool: Pool) -> tuple[pl.DataFrame, list[sampling.Chosen]]:
+    """The plan, and the questions drawn by it."""
+    supply = {subject.name: 0 for subject in subjects}
+    for question in pool.questions:
+        supply[question.subject] += 1
+    scores = source.run.scores if source.run is not None else None
+    if config.strategy == "errors" and source.run is not None:
+        wrong = dict(source.run.frame.filter(~pl.col("correct")).select("question_id", "margin").iter_rows())
+        chosen = sampling.draw_errors(pool.questions, wrong, config.size, config.errors_order, config.seed)
+        supply = {name: sum(q.question_id in wrong for q in pool.questions if q.subject == name) for name in supply}
+        drawn = {name: sum(q.subject == name for q, _ in chosen) for name in supply}
+        return errors_plan(source.run.scores, supply, drawn), chosen
+    weak: list[str] = []
+    if config.strategy == "strategic" and scores is not None:
+        named = [subject.name for subject in find_subjects(config.weak_subjects)] if config.weak_subjects else []
+        weak = weak_subjects(scores, config.weak_fraction, named)
+    room = sampling.capacity(pool.questions, config.max_repeats)
+    plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room)
+    drawn = dict(plan.select("subject", "drawn").iter_rows())
+    return plan, sampling.draw(pool.questions, drawn, config.seed, config.max_repeats)
+
+
+def describe(
+    config: SampleFlags, source: Source, pool: Pool, plan: pl.DataFrame, rows: list[sft.SftRow], rationales: dict[str, Any]
+) -> dict[str, Any]:
+    """What the data card and the terminal say beside the plan."""
+    letters = [row.question.answer for row in rows]
+    return {
+        "file": config.out.name,
+        "rows": len(rows),
+        "questions": len({row.question.question_id for row in rows}),
+        "repeats": sum(row.repeat > 0 for row in rows),
+        "strategy": config.strategy,
+        "weak_share": config.weak_share,
+        "seed": config.seed,
+        "dataset": config.dataset,
+        "dataset_revision": config.dataset_revision,
+        "source": source.run.source if source.run else None,
+        "source_model": source.run.facts.get("model") if source.run else None,
+        "source_split": source.split,
+        "warnings": source.warnings,
+        "pool": pool.size,
+        "overlapping_kinds": overlap.counts(pool.overlapping),
+        "overlapping": pool.overlapping["train_id"].n_unique(),
+        "repeated": len(pool.repeated),
+        "conflicting": len(pool.conflicting),
+        "excluded": pool.excluded,
+        "drawn_from": len(pool.questions),
+        "permuted": config.permute_options,
+        "kept_order": sum(sampling.is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
+        "letters": {letter: letters.count(letter) for letter in "ABCD"},
+        "rationale": config.rationale,
+        "rationales": rationales,
+        "shortfall": int(plan["shortfall"].sum()),
+    }

@@ -1,0 +1,145 @@
+"""How many questions of which subject: weak subjects in proportion to their errors, the rest evenly.
+
+In: scores by subject, sizes of the pool. Out: a plan, written beside the data. Knows nothing of single questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.data.subjects import SUBJECTS
+
+
+def weak_subjects(scores: pl.DataFrame, fraction: float | None = None, named: Sequence[str] = ()) -> list[str]:
+    """Subjects named; else the ``fraction`` with the lowest accuracy; else those below micro accuracy. By name."""
+    if named:
+        return sorted(named)
+    accuracy = {subject: correct / total for subject, correct, total in scores.select("subject", "correct", "total").iter_rows()}
+    if fraction is not None:
+        count = max(1, round(fraction * len(accuracy)))
+        return sorted(sorted(accuracy, key=lambda name: (accuracy[name], name))[:count])
+    micro = sum(scores["correct"]) / sum(scores["total"])
+    return sorted(name for name, value in accuracy.items() if value < micro)
+
+
+def largest_remainder(targets: dict[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that sum to ``total``, in proportion to ``targets``; equal remainders by name."""
+    weight = sum(targets.values())
+    exact = {name: target * total / weight for name, target in targets.items()}
+    whole = {name: int(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (-round(exact[name] - whole[name], 9), name))
+    for name in by_remainder[: total - sum(whole.values())]:
+        whole[name] += 1
+    return whole
+
+
+def allocate(targets: dict[str, float], supply: dict[str, int], size: int) -> tuple[dict[str, int], dict[str, int]]:
+    """(quota, drawn): largest remainder without caps, and what is drawn once supply has capped it. Both sum to ``size``."""
+    available = sum(supply.get(name, 0) for name in targets)
+    if available < size:
+        raise ConfigError(
+            f"--size {size} is larger than the {available} questions there are to draw from; lower --size, or allow --max-repeats"
+        )
+    quota = largest_remainder(targets, size)
+    drawn = {name: min(count, supply.get(name, 0)) for name, count in quota.items()}
+    while missing := size - sum(drawn.values()):
+        room = {name: targets[name] for name in targets if drawn[name] < supply.get(name, 0) and targets[name] > 0}
+        # With every target used up, whoever has questions left shares the rest evenly.
+        room = room or {name: 1.0 for name in targets if drawn[name] < supply.get(name, 0)}
+        for name, count in largest_remainder(room, missing).items():
+            drawn[name] = min(drawn[name] + count, supply[name])
+    return quota, drawn
+
+
+def make_plan(
+    scores: pl.DataFrame | None,
+    supply: dict[str, int],
+    size: int,
+    strategy: str = "strategic",
+    weak: Sequence[str] = (),
+    weak_share: float = 0.7,
+    capacity: dict[str, int] | None = None,
+) -> pl.DataFrame:
+    """The plan, one row a subject in table order: subject, supercategory, total, correct, errors, accuracy, weak, weight (share of
+    the weak part), target, quota, supply (distinct questions), drawn, shortfall, received.
+
+    ``supply`` names the subjects to draw from, 0 where the pool has none; ``capacity`` (default: the supply) is how many rows each can
+    give with its questions repeated. ConfigError where size and supply do not fit.
+    """
+    if not any(supply.values()):
+        raise ConfigError(
+            "the pool is empty: no training questions are left for these subjects; see what was dropped, or choose other --subjects"
+        )
+    counted = (
+        {name: (total, correct) for name, total, correct in scores.select("subject", "total", "correct").iter_rows()}
+        if scores is not None
+        else {}
+    )
+    errors = {name: total - correct for name, (total, correct) in counted.items()}
+    weak_errors = {name: errors.get(name, 0) for name in weak if name in supply} if strategy == "strategic" else {}
+    if strategy == "strategic" and not sum(weak_errors.values()):
+        raise ConfigError("no weak subject with errors among those to draw from; name some by --weak-subjects, or use --strategy uniform")
+    if strategy == "proportional":
+        targets = {name: size * count / sum(supply.values()) for name, count in supply.items()}
+    else:
+        even = size * (1 - weak_share if strategy == "strategic" else 1) / len(supply)
+        targets = dict.fromkeys(supply, even)
+    for name, count in weak_errors.items():
+        targets[name] += size * weak_share * count / sum(weak_errors.values())
+    quota, drawn = allocate(targets, capacity or supply, size)
+    return plan_frame(counted, weak_errors, targets, quota, supply, drawn)
+
+
+def errors_plan(scores: pl.DataFrame, supply: dict[str, int], drawn: dict[str, int]) -> pl.DataFrame:
+    """The plan of ``draw_errors``, which has no quotas: what was drawn is what was aimed at; ``supply`` counts wrong answers."""
+    counted = {name: (total, correct) for name, total, correct in scores.select("subject", "total", "correct").iter_rows()}
+    return plan_frame(counted, {}, {name: float(count) for name, count in drawn.items()}, drawn, supply, drawn)
+
+
+def plan_frame(
+    counted: dict[str, tuple[int, int]],
+    weak_errors: dict[str, int],
+    targets: dict[str, float],
+    quota: dict[str, int],
+    supply: dict[str, int],
+    drawn: dict[str, int],
+) -> pl.DataFrame:
+    """The plan's rows, in the subject table's order."""
+    columns = ("subject", "supercategory", "total", "correct", "weak", "weak_errors", "target", "quota", "supply", "drawn")
+    rows = [
+        (
+            n,
+            SUBJECTS[n].supercategory,
+            *counted.get(n, (None, None)),
+            n in weak_errors,
+            weak_errors.get(n, 0),
+            targets[n],
+            quota[n],
+            supply[n],
+            drawn[n],
+        )
+        for n in SUBJECTS
+        if n in supply
+    ]
+    whole = dict.fromkeys(("total", "correct", "weak_errors", "quota", "supply", "drawn"), pl.Int64)
+    frame = pl.DataFrame(rows, schema=columns, orient="row", schema_overrides={**whole, "target": pl.Float64})
+    weight = pl.col("weak_errors") / pl.max_horizontal(pl.col("weak_errors").sum(), 1)
+    return frame.select(
+        "subject",
+        "supercategory",
+        "total",
+        "correct",
+        (pl.col("total") - pl.col("correct")).alias("errors"),
+        (pl.col("correct") / pl.col("total")).alias("accuracy"),
+        "weak",
+        weight.alias("weight"),
+        "target",
+        "quota",
+        "supply",
+        "drawn",
+        (pl.col("quota") - pl.col("drawn")).clip(lower_bound=0).alias("shortfall"),
+        (pl.col("drawn") - pl.col("quota")).clip(lower_bound=0).alias("received"),
+    )

@@ -1,0 +1,182 @@
+"""The adapter directory: PEFT's files, ``kmmlu_fast.json``, a model card and the loss plot.
+
+In: the trained adapter, what it was trained with and what was measured. Out: a directory that vLLM, plain PEFT and Unsloth load, and
+that evaluation asks for prompt style and template digest. ``kmmlu_fast.json`` is written last: a directory that has it is finished.
+Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
+from kmmlu_fast.models.adapters import PLOT
+from kmmlu_fast.models.model import Model
+from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.encoding import TrainSet, letter_counts
+from kmmlu_fast.training.memory import GIB, MemoryPlan
+from kmmlu_fast.training.trainer import TrainResult
+
+
+def build_card(
+    config: TrainConfig, model: Model, rows: list[SftRow], data: TrainSet, leaks: dict[str, Any], identity: dict[str, Any],
+    plan: MemoryPlan, result: TrainResult,
+) -> dict[str, Any]:  # fmt: skip
+    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``."""
+    measured = {name: value for name, value in result.to_json().items() if name not in ("warnings", "peak_bytes", "loaded_bytes")}
+    return {
+        "format": 1,
+        "base_model": {
+            "name": model.name,
+            "path": model.path,
+            "revision": None if Path(model.path).is_dir() else model.revision,
+            "digest": model.digest,
+        },
+        "prompt_style": config.prompt_style,
+        "template_digest": identity["template_digest"],
+        "output_type": "cot" if any(row.response for row in rows) else "multiple_choice",
+        "num_fewshot": 0,
+        "fingerprint": fingerprint(identity, 16),
+        "data": {
+            "file": config.data.name,
+            "digest": identity["data_digest"],
+            "rows_trained": len(rows),
+            "rows_held_out": len(data.held_out),
+            "answers": letter_counts([data.rows[i] for i in data.order]),
+            "too_long": data.too_long,
+            "leakage": leaks,
+        },
+        "hyperparameters": config.deciding(),
+        "metrics": {"held_out_rows": len(data.held_out), **measured},
+        "memory": {
+            "planned_bytes": plan.total_bytes,
+            "peak_bytes": result.peak_bytes,
+            "loaded_bytes": result.loaded_bytes,
+            "plan": plan.to_json(),
+        },
+        "warnings": result.warnings,
+        "versions": identity["versions"],
+    }
+
+
+def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
+    """Move PEFT's files into ``target`` and add the card, the model card and the plot."""
+    weights = trained / "adapter_model.safetensors"
+    if not weights.exists():
+        raise AdapterError(f"{trained}: training left no adapter_model.safetensors; look for an earlier message")
+    config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = card["base_model"]["path"]
+    config["revision"] = card["base_model"]["revision"]
+    write_json_atomically(trained / "adapter_config.json", config)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(trained / name, target / f"{name}.partial")
+        (target / f"{name}.partial").rename(target / name)
+    plot(log, target / PLOT)
+    write_bytes_atomically(target / "README.md", model_card(card).encode())
+    write_json_atomically(target / CARD, {**card, "adapter_digest": hashlib.sha256(weights.read_bytes()).hexdigest()})
+
+
+def model_card(card: dict[str, Any]) -> str:
+    """README.md: the hub's metadata block, then what a person wants to know first."""
+    base, data, metrics, settings = card["base_model"], card["data"], card["metrics"], card["hyperparameters"]
+    memory = card["memory"]
+    warnings = "".join(f"- **Warning:** {warning}\n" for warning in card["warnings"]) or "- No warnings.\n"
+    rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
+    libraries = "".join(f"| {name} | {version} |\n" for name, version in card["versions"].items())
+    leaks, too_long = data["leakage"], data["too_long"]
+    allowed = " and trained on all the same (--allow-leakage)" if leaks["rows_flagged"] else ""
+    speed = round(metrics["tokens_per_sec"])
+    share = metrics["trainable_parameters"] / metrics["total_parameters"]
+    return f"""---
+base_model: {base["name"]}
+library_name: peft
+pipeline_tag: text-generation
+language: ko
+tags: [lora, qlora, unsloth, kmmlu, kmmlu_fast]
+---
+# LoRA adapter for {base["name"]}, trained on KMMLU-style questions
+
+Trained by `python -m kmmlu_fast.train` (run `{card["fingerprint"]}`). Evaluate it with the same prompts:
+
+    python -m kmmlu_fast.eval --model {base["name"]} --adapter PATH
+
+Prompt style `{card["prompt_style"]}` (template digest `{card["template_digest"]}`); evaluation reads it from `{CARD}`.
+
+## Measured on {metrics["held_out_rows"]} held-out rows
+{_held_out_table(card)}
+{warnings}
+These rows only steer training: they are too few for a claim. Compare base and adapter with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
+
+![loss]({PLOT})
+
+## Data
+- {data["rows_trained"]} rows from `{data["file"]}` (sha256 `{data["digest"][:16]}`), {data["rows_held_out"]} more held out
+- answers as trained: {_shares(data["answers"])}
+- rows over {too_long["max_seq_length"]} tokens: {too_long["rows_too_long"]} ({too_long["policy"]})
+- leakage check against {leaks["against"]}: {leaks["rows_flagged"]} rows flagged{allowed}
+- the data's licence is the data's; KMMLU is CC-BY-ND-4.0. The base model's licence applies to the adapter.
+
+## Training
+- {metrics["steps"]} optimiser steps, {metrics["tokens"]:,} tokens in {metrics["train_sec"]:.0f} s on {metrics["device"]} ({speed} tokens/s)
+- {metrics["trainable_parameters"]:,} of {metrics["total_parameters"]:,} parameters trained ({share:.2%})
+- peak memory {memory["peak_bytes"] / GIB:.2f} GiB, planned {memory["planned_bytes"] / GIB:.2f} GiB
+- base in {"4 bit (nf4)" if metrics["four_bit"] else "16 bit"}, computed in {metrics["dtype"]}
+
+| setting | value |
+|---|---|
+{rows}
+| library | version |
+|---|---|
+{libraries}"""
+
+
+def plot(log: list[dict[str, Any]], path: Path) -> None:
+    """Loss of every step and of the held-out rows, and below it the held-out accuracy and the largest letter share, as SVG."""
+    import altair as alt
+
+    steps = [{"step": r["step"], "value": r["loss"], "line": "training loss"} for r in log if r["kind"] == "step"]
+    held = [r for r in log if r["kind"] == "held_out"]
+    losses = steps + [{"step": r["step"], "value": r["loss"], "line": "held-out loss"} for r in held]
+    shares = [{"step": r["step"], "value": r[key], "line": name} for r in held for key, name in (
+        ("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"))]  # fmt: skip
+    shares += [{"step": r["step"], "value": max(r["letter_share"].values()), "line": "largest letter share"} for r in held]
+
+    def lines(rows: list[dict[str, Any]], title: str, scale: Any) -> Any:
+        return (
+            alt.Chart(alt.Data(values=rows), width=560, height=200)
+            .mark_line(point=len(rows) < 120)
+            .encode(
+                alt.X("step:Q", title="optimiser step"), alt.Y("value:Q", title=title, scale=scale),
+                alt.Color("line:N", title=None, scale=alt.Scale(scheme="tableau10"), legend=alt.Legend(orient="top")),
+            )
+        )  # fmt: skip
+
+    charts = [lines(losses, "loss, nats a response token", alt.Scale(zero=True))]
+    if shares:
+        charts.append(lines(shares, "held-out rows", alt.Scale(domain=[0, 1])))
+    alt.vconcat(*charts).resolve_scale(color="independent").save(str(path))
+
+
+def _held_out_table(card: dict[str, Any]) -> str:
+    base, kept = card["metrics"]["base"], card["metrics"]["kept"]
+    if not base or not kept:
+        return "Nothing was held out."
+    head = "| | loss | accuracy | balanced accuracy | predicted letters |\n|---|---|---|---|---|\n"
+    return head + "".join(
+        f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {m['balanced_accuracy']:.3f} | {_shares(m['letter_share'])} |\n"
+        for name, m in (("base", base), (f"adapter (step {kept['step']})", kept))
+    )
+
+
+def _shares(shares: dict[str, float]) -> str:
+    total = sum(shares.values()) or 1
+    return ", ".join(f"{letter} {shares[letter] / total:.0%}" for letter in LETTERS)

@@ -1,0 +1,102 @@
+"""Settings of training, their defaults and which of them decide the result.
+
+In: flags and YAML through ``config.parse``. Out: a frozen ``TrainConfig``. Knows nothing of Unsloth or files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from kmmlu_fast.core.flags import Config
+from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.models.model import DEFAULT_MODEL
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+# What may differ between a run and its --resume: it changes where and how loudly, not what is computed (files count by their digest).
+_FREE = frozenset(
+    {
+        "data",
+        "held_out_data",
+        "output_dir",
+        "resume",
+        "report_to",
+        "max_memory_gib",
+        "keep_checkpoints",
+        "allow_leakage",
+        "dataset",
+        "dataset_revision",
+    }
+)
+
+
+class TrainConfig(Config):
+    """python -m kmmlu_fast.train: train a 4-bit QLoRA adapter with Unsloth, on a GPU or (slowly) on a CPU."""
+
+    data: Path = Field(description="training rows, as kmmlu_fast.sample writes them (JSONL)")
+    output_dir: Path = Field(Path("out/lora"), description="adapter directory; must be new, or --resume")
+    model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
+    revision: str | None = Field(None, description="revision of the model on the hub")
+    prompt_style: Literal["lm-eval", "qa", "chat"] = Field("lm-eval", description="prompt wording; evaluation reads it from the adapter")
+    max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
+    too_long: Literal["truncate", "drop", "refuse"] = Field(
+        "truncate", description="rows over --max-seq-length: cut the prompt's beginning, leave out, or stop; always counted"
+    )
+    rotate_options: bool = Field(False, description="show the options in another order every epoch, answer letters balanced")
+
+    load_in_4bit: bool = Field(True, description="QLoRA: nf4 weights with double quantisation")
+    r: PositiveInt = Field(16, description="LoRA rank")
+    lora_alpha: PositiveInt = Field(16, description="LoRA alpha")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout; 0 keeps Unsloth's fused kernels")
+    target_modules: list[str] = Field(PROJECTIONS, description="projections that get an adapter")
+    use_rslora: bool = Field(False, description="rank-stabilised LoRA (PEFT)")
+    use_dora: bool = Field(False, description="DoRA (PEFT)")
+    neftune_noise_alpha: float | None = Field(None, gt=0, description="NEFTune noise (TRL)")
+
+    num_train_epochs: PositiveInt = Field(3, description="passes over the data")
+    max_steps: PositiveInt | None = Field(None, description="stop after this many optimiser steps")
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
+    lr_scheduler_type: str = Field("linear", description="as TRL names it: linear, cosine, constant_with_warmup, ...")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
+    optim: str = Field("adamw_8bit", description="as TRL names it; Unsloth takes 32-bit AdamW on CPU")
+    effective_batch: PositiveInt = Field(16, description="rows an optimiser step: micro-batch x accumulation")
+    micro_batch: PositiveInt | None = Field(None, description="rows at once; default: the most that fits by the memory plan")
+    max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
+    seed: int = Field(42, description="seed of the data order, held-out slice, rotations and LoRA weights")
+
+    held_out: NonNegativeInt = Field(48, description="rows kept out of training to measure on (at most a fifth of the data)")
+    held_out_data: Path | None = Field(None, description="measure on these rows instead, and train on all of --data")
+    measure_every: PositiveInt | None = Field(None, description="optimiser steps between measurements; default: a tenth of all")
+    keep: Literal["best-loss", "best-accuracy", "last"] = Field("best-loss", description="which adapter is kept, by the held-out rows")
+    early_stopping: PositiveInt | None = Field(None, description="stop after this many measurements without a better one")
+    save_every: PositiveInt | None = Field(None, description="optimiser steps between checkpoints; default: a tenth of all")
+    keep_checkpoints: bool = Field(False, description="leave the checkpoints in OUTPUT_DIR/checkpoints when done")
+    resume: bool = Field(False, description="continue after the last complete checkpoint in --output-dir")
+    report_to: list[str] = Field([], description="as TRL names it: tensorboard, wandb, trackio; default: none")
+
+    dataset: str = Field(DEFAULT_DATASET, description="dataset whose test split the rows are checked against for leakage")
+    dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
+    allow_leakage: bool = Field(False, description="train even on rows that the leakage guard flags (recorded in the card)")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        faults = []
+        if self.micro_batch and self.effective_batch % self.micro_batch:
+            faults.append(f"--micro-batch {self.micro_batch} must divide --effective-batch {self.effective_batch}")
+        measured = self.held_out > 0 or self.held_out_data is not None
+        if not measured and self.keep != "last":
+            faults.append(f"--keep {self.keep} needs held-out rows: give --held-out N, or --keep last")
+        if not measured and self.early_stopping:
+            faults.append("--early-stopping needs held-out rows: give --held-out N")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the result: a resumed run must have the same."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _FREE}

@@ -1,0 +1,264 @@
+"""Training rows -> token ids with labels, and the order in which they are trained.
+
+In: rows of ``sft`` (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded`` rows whose prompt ids are,
+token for token, what evaluation sends (``prompts.render`` and ``prompts.encode`` make both), the held-out slice, and the
+order of the rows for all epochs, as a pure function of the seed. Knows nothing of Unsloth, TRL or devices.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kmmlu_fast.asking import cot, prompts
+from kmmlu_fast.core.console import say
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.letters import reorder
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.training.config import TrainConfig
+
+
+def encode_set(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow], tokenizer: Any) -> TrainSet:
+    """Rows as tokens, the order of all epochs, what was too long, and the held-out rows."""
+    one_epoch = encode_rows(rows, tokenizer, config.prompt_style)
+    fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
+    if too_long["rows_too_long"]:
+        done = "cut at the beginning" if config.too_long == "truncate" else "left out"
+        say(
+            f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: "
+            + ", ".join(too_long["question_ids"][:5])
+        )
+    if not fitting:
+        raise TrainError(f"--data {config.data}: no row is within --max-seq-length {config.max_seq_length}; raise it")
+    count = len(fitting)
+    lengths = [len(row.input_ids) for row in fitting] * config.num_train_epochs
+    order = [i % count for i in order_rows(lengths, count, config.effective_batch, config.seed)]
+    if config.max_steps:
+        order = order[: config.max_steps * config.effective_batch]
+    if config.rotate_options:
+        kept = {row.question_id for row in fitting}
+        fitting, order = _turned([row for row in rows if row.question.question_id in kept], order, config, tokenizer)
+    check_trainable(fitting)
+    return TrainSet(fitting, order, *_encode_held_out(config, held_rows, tokenizer), too_long)
+
+
+def _encode_held_out(config: TrainConfig, rows: list[SftRow], tokenizer: Any) -> tuple[list[Encoded], list[Encoded], list[list[int]]]:
+    """The held-out rows as they would be trained on, the same answered by the letter alone, and the letters' tokens."""
+    if not rows:
+        return [], [], []
+    letters = [replace(row, response=None) for row in rows]
+    encoded = [
+        fit_length(encode_rows(some, tokenizer, config.prompt_style), config.max_seq_length, "drop", None)[0]
+        for some in ([rows] if rows == letters else [rows, letters])
+    ]
+    if not encoded[0]:
+        raise TrainError(f"no held-out row is within --max-seq-length {config.max_seq_length}; raise it")
+    return encoded[0], encoded[-1], letter_ids(letters, tokenizer, config.prompt_style)
+
+
+def _turned(rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any) -> tuple[list[Encoded], list[int]]:
+    """The rows under every letter that --rotate-options gives them, and the order in terms of these."""
+    places = list(zip(order, balanced_letters(order, config.effective_batch, config.seed), strict=True))
+    variants = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    encoded = encode_rows([rotate(rows[i], letter) for i, letter in variants], tokenizer, config.prompt_style)
+    fitting, _ = fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
+    return fitting, [variants[place] for place in places]
+
+
+MASKED = -100  # the label that transformers' and TRL's losses leave out
+
+_WINDOW_BATCHES = 4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One row as the model sees it: ``input_ids[:prompt_tokens]`` is the prompt, the rest is trained on."""
+
+    question_id: str
+    answer: str
+    input_ids: tuple[int, ...]
+    prompt_tokens: int
+    cut_tokens: int = 0  # prompt tokens cut from the beginning to fit
+
+    @property
+    def labels(self) -> list[int]:
+        return [MASKED] * self.prompt_tokens + list(self.input_ids[self.prompt_tokens :])
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSet:
+    """Everything that is trained and measured on, as token ids."""
+
+    rows: list[Encoded]
+    order: list[int]  # indices into ``rows``, batch after batch, all epochs on end
+    held_out: list[Encoded] = field(default_factory=list)  # as they would be trained on: for the loss
+    asked: list[Encoded] = field(default_factory=list)  # the same questions answered by the letter alone: for the letters
+    letter_ids: list[list[int]] = field(default_factory=list)  # each letter's tokens after a prompt, A-D
+    too_long: dict[str, Any] = field(default_factory=dict)  # what ``fit_length`` says
+
+
+def rotate(row: SftRow, target: str) -> SftRow:
+    """The row with its options turned cyclically so that the answer's letter is ``target``; a rationale's row stays: it names letters."""
+    if row.response is not None:
+        return row
+    shift = LETTERS.index(row.question.answer) - LETTERS.index(target)
+    order = "".join(LETTERS[(i + shift) % len(LETTERS)] for i in range(len(LETTERS)))
+    return replace(row, question=reorder(row.question, order))
+
+
+def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[SftRow], list[SftRow]]:
+    """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions stay on one side."""
+    groups: dict[tuple[str, str, int], list[SftRow]] = {}
+    for row in rows:
+        groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
+    keys = sorted(groups)
+    random.Random(f"held-out:{seed}").shuffle(keys)
+    by_letter = {letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in LETTERS}
+    held: set[tuple[str, str, int]] = set()
+    room = min(wanted, len(groups) // 5)
+    while len(held) < room:
+        for letter in LETTERS:
+            if by_letter[letter] and len(held) < room:
+                held.add(by_letter[letter].pop())
+    train = [row for key, group in groups.items() if key not in held for row in group]
+    return train, [group[0] for key, group in groups.items() if key in held]
+
+
+def balanced_letters(order: list[int], batch: int, seed: int) -> list[str]:
+    """An answer letter for every position of an order of rows: balanced within each batch, another one each time a row comes back.
+
+    Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to learn by heart.
+    """
+    draw = random.Random(f"letters:{seed}")
+    unused: dict[int, list[str]] = {}
+    letters: list[str] = []
+    for start in range(0, len(order), batch):
+        used: Counter[str] = Counter()
+        for row in order[start : start + batch]:
+            if not unused.get(row):
+                unused[row] = list(LETTERS)
+                draw.shuffle(unused[row])
+            letter = min(unused[row], key=lambda choice: used[choice])
+            unused[row].remove(letter)
+            used[letter] += 1
+            letters.append(letter)
+    return letters
+
+
+def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]:
+    """Rows as token ids. The response is the style's delimiter and the letter, then end-of-text; the prompt is multiple_choice's.
+
+    A row with a rationale is asked as evaluation asks with ``--output-type cot``, and answers with its text.
+    Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would change the prompt's
+    own last tokens, the response is tokenised alone: evaluation sends the prompt's ids as they are.
+    """
+    reasoning = cot.build_method(style, tokenizer) if any(row.response for row in rows) else None
+    rendered = [
+        reasoning.reasoning_prompt(row.question, [], tokenizer)
+        if reasoning and row.response
+        else prompts.render(row.question, [], style, tokenizer)
+        for row in rows
+    ]
+    responses = [prompts.answer_delimiter(style) + (row.response or row.question.answer) for row in rows]
+    contexts = prompts.encode(tokenizer, rendered)
+    wholes = prompts.encode(tokenizer, [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)])
+    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    encoded = []
+    for row, context, whole, response in zip(rows, contexts, wholes, responses, strict=True):
+        tail = whole[len(context) :]
+        if whole[: len(context)] != context:
+            tail = tokenizer(response, add_special_tokens=False)["input_ids"]
+        if not tail:
+            raise TrainError(f"row {row.question.question_id}: the response has no tokens; nothing would be trained on")
+        encoded.append(Encoded(row.question.question_id, row.question.answer, (*context, *tail, *end), len(context)))
+    return encoded
+
+
+def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]]:
+    """The tokens of each letter after the prompt, A-D, as evaluation reads them (several where a letter is not one token)."""
+    rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
+    found = prompts.letter_tokens(tokenizer, rendered, prompts.encode(tokenizer, rendered), style)
+    if found.ids:
+        return [[token] for token in found.ids]
+    delimiter = prompts.answer_delimiter(style)
+    return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in LETTERS]
+
+
+def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None) -> tuple[list[Encoded], dict[str, Any]]:
+    """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the card).
+
+    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole.
+    """
+    fitting: list[Encoded] = []
+    long: list[str] = []
+    for row in rows:
+        excess = len(row.input_ids) - limit
+        if excess <= 0:
+            fitting.append(row)
+            continue
+        long.append(row.question_id)
+        if policy == "refuse":
+            raise TrainError(
+                f"row {row.question_id} has {len(row.input_ids)} tokens, more than --max-seq-length {limit}: "
+                f"raise it, or give --too-long truncate or drop"
+            )
+        if policy == "drop":
+            continue
+        keep = 1 if bos_id is not None and row.input_ids[0] == bos_id else 0
+        if row.prompt_tokens - excess <= keep:
+            raise TrainError(
+                f"row {row.question_id}: --max-seq-length {limit} leaves nothing of its prompt ({row.prompt_tokens} tokens and "
+                f"{len(row.input_ids) - row.prompt_tokens} of response); raise it, or give --too-long drop"
+            )
+        ids = row.input_ids[:keep] + row.input_ids[keep + excess :]
+        fitting.append(replace(row, input_ids=ids, prompt_tokens=row.prompt_tokens - excess, cut_tokens=excess))
+    report = {"policy": policy, "max_seq_length": limit, "rows_too_long": len(long), "question_ids": long}
+    return fitting, report
+
+
+def check_trainable(rows: Iterable[Encoded]) -> None:
+    """TrainError if a row has no token to learn from: its loss would be undefined, and silently nothing."""
+    masked = [row.question_id for row in rows if row.prompt_tokens >= len(row.input_ids)]
+    if masked:
+        names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
+        raise TrainError(
+            f"{len(masked)} rows have every token masked, so no response to learn: {names}; see --max-seq-length and the data file"
+        )
+
+
+def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, seed: int) -> list[int]:
+    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch. A pure function of its arguments.
+
+    Every epoch is a seeded shuffle. Rows of a window of four batches are sorted by length, so that a batch pads little; the batches'
+    own order is shuffled again. The batch with the longest row comes first: if memory runs out, it does so at once.
+    Laid out in full, because a resumed run then has nothing to reconstruct.
+    """
+    stream: list[int] = []
+    for start in range(0, len(lengths), rows_an_epoch):
+        indices = list(range(start, min(start + rows_an_epoch, len(lengths))))
+        random.Random(f"epoch:{seed}:{start}").shuffle(indices)
+        stream += indices
+    window = effective_batch * _WINDOW_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(stream), window):
+        part = stream[start : start + window]
+        tail = part[len(part) - len(part) % effective_batch :]  # an incomplete batch: only at the very end
+        whole = sorted(part[: len(part) - len(tail)], key=lambda i: (lengths[i], i))
+        chunks = [whole[i : i + effective_batch] for i in range(0, len(whole), effective_batch)]
+        random.Random(f"window:{seed}:{start}").shuffle(chunks)
+        batches += [*chunks, tail] if tail else chunks
+    complete = [batch for batch in batches if len(batch) == effective_batch]
+    if complete:
+        longest = max(range(len(complete)), key=lambda b: max(lengths[i] for i in complete[b]))
+        batches[0], batches[longest] = batches[longest], batches[0]
+    return [i for batch in batches for i in batch]
+
+
+def letter_counts(rows: list[Encoded]) -> dict[str, int]:
+    """How often each letter is the answer, A-D."""
+    counts = Counter(row.answer for row in rows)
+    return {letter: counts[letter] for letter in LETTERS}

@@ -1,0 +1,131 @@
+"""The work of ``python -m kmmlu_fast.train``: rows, leakage check, memory plan, training, adapter directory.
+
+In: a ``TrainConfig``. Out: the adapter directory, a summary on stdout, an exit code. Wires the wing together.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from kmmlu_fast.core.console import say
+from kmmlu_fast.core.digests import file_digest
+from kmmlu_fast.core.environment import versions
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.data import overlap
+from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.models.adapters import LOG, read_log
+from kmmlu_fast.training import encoding as train_data
+from kmmlu_fast.training.card import build_card, write_adapter
+from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.encoding import encode_set
+from kmmlu_fast.training.state import claim, finished, planned_micro_batch
+
+_SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
+
+
+def run_job(config: TrainConfig) -> int:
+    if finished(config):
+        return 0
+    rows, held_rows = _read(config)
+    leaks = _check_leakage(config)
+    say("loading Unsloth")
+    import unsloth  # noqa: F401  before transformers: it patches it
+
+    from kmmlu_fast.asking import prompts
+    from kmmlu_fast.models import model as models
+    from kmmlu_fast.training import memory as memory_plan
+    from kmmlu_fast.training import trainer
+
+    trainer.quiet_libraries()
+    model = models.resolve_model(config.model, config.revision)
+    tokenizer = models.load_tokenizer(model)
+    data = encode_set(config, rows, held_rows, tokenizer)
+    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
+    available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
+    longest = max(len(row.input_ids) for row in data.rows)
+    micro_batch = planned_micro_batch(config) or config.micro_batch
+    plan = memory_plan.plan(
+        shape, longest, config.effective_batch, available_bytes,
+        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device,
+    )  # fmt: skip
+    say(str(plan))
+    say(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
+    mismatch = _precision_warning(config, shape.total)
+    identity = {
+        "settings": config.deciding(), "model_digest": model.digest, "data_digest": file_digest(config.data),
+        "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
+        "template_digest": prompts.template_digest(config.prompt_style, tokenizer), "versions": versions(),
+    }  # fmt: skip
+    claim(config, identity, plan.micro_batch)
+    result = trainer.train(config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints")
+    result = replace(result, warnings=[*mismatch, *result.warnings])
+    card = build_card(config, model, rows, data, leaks, identity, plan, result)
+    write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
+    if not config.keep_checkpoints:
+        shutil.rmtree(config.output_dir / "checkpoints")
+    _report(config, card)
+    return 0
+
+
+def _read(config: TrainConfig) -> tuple[list[SftRow], list[SftRow]]:
+    rows = sft.read_rows(config.data)
+    if config.held_out_data:
+        held = sft.read_rows(config.held_out_data)
+        known = {row.question.question_id for row in rows}
+        shared = [row.question.question_id for row in held if row.question.question_id in known]
+        if shared:
+            raise TrainError(
+                f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data too, such as {shared[0]}; take them out"
+            )
+        return rows, held
+    train, held = train_data.split_held_out(rows, config.held_out, config.seed)
+    if config.held_out and not held:
+        raise TrainError(f"--data {config.data}: {len(rows)} rows are too few to hold any out; give more rows, or --held-out 0 --keep last")
+    return train, held
+
+
+def _check_leakage(config: TrainConfig) -> dict[str, Any]:
+    """What the leakage guard says of the data; TrainError if it flags rows and nobody allowed it."""
+    against = f"{config.dataset} test"
+    pairs = overlap.check_file(config.data, config.dataset, "test", config.dataset_revision)
+    flagged = sorted(set(pairs["train_id"]))
+    if flagged and not config.allow_leakage:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in overlap.counts(pairs).items())
+        raise TrainError(
+            f"--data {config.data}: {len(flagged)} rows overlap {against} ({kinds}; first: {flagged[0]}): evaluation would measure memory. "
+            f"Draw the rows by python -m kmmlu_fast.sample, or give --allow-leakage, which the adapter's card records"
+        )
+    if flagged:
+        say(f"warning: {len(flagged)} rows overlap {against}; going on (--allow-leakage)")
+    return {"against": against, "rows_flagged": len(flagged), "allowed": bool(flagged), "kinds": overlap.counts(pairs)}
+
+
+def _precision_warning(config: TrainConfig, parameters: int) -> list[str]:
+    """Evaluation runs on 16-bit weights; nf4 moves a small model's letters so far that what is learnt on it does not carry over."""
+    if not config.load_in_4bit or parameters >= _SMALL_PARAMETERS:
+        return []
+    warning = (
+        f"the base has {parameters / 1e9:.2f} B parameters and is trained in 4 bit, but evaluated in 16 bit: at this size that can "
+        "turn the predicted letters around, and the held-out rows do not show it; give --no-load-in-4bit"
+    )
+    say(f"warning: {warning}")
+    return [warning]
+
+
+def _report(config: TrainConfig, card: dict[str, Any]) -> None:
+    metrics, memory = card["metrics"], card["memory"]
+    print(
+        f"adapter: {config.output_dir}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
+        f"{metrics['tokens_per_sec']:.0f} tokens/s, final loss {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
+    )
+    print(f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f} GiB")
+    for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
+        if held:
+            shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())
+            accuracies = f"accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}"
+            print(f"held-out {name}: loss {held['loss']:.4f}  {accuracies}  predicted {shares}")
+    for warning in card["warnings"]:
+        print(f"warning: {warning}")

@@ -1,0 +1,88 @@
+"""The held-out rows read by the model in training: loss, and the letters it would answer.
+
+In: a PEFT model, encoded rows. Out: a ``HeldOut``. Only torch is needed: the same code reads a model of Unsloth's or of plain PEFT.
+Knows nothing of TRL, files or logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.training.encoding import Encoded
+from kmmlu_fast.training.monitor import HeldOut, summarise
+
+_PASS_TOKENS = 16_384  # padded tokens in one forward pass
+
+
+def measure(
+    model: Any, rows: list[Encoded], asked: list[Encoded], letter_ids: list[list[int]], step: int, half: str | None = None
+) -> HeldOut:
+    """Loss on ``rows``, and the letters predicted for ``asked`` (the same questions, answered by the letter alone).
+
+    Letters are read as evaluation reads them: the best of four after the prompt. The loss is the mean over response tokens, as in training.
+    """
+    import torch
+
+    common = _common_prefix(letter_ids)
+    choice = [ids[common] for ids in letter_ids]
+    loss_sum, loss_tokens = 0.0, 0
+    predicted: dict[int, str] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for row, logits in _response_logits(model, rows, half):
+            targets = torch.tensor(row.input_ids[row.prompt_tokens :], device=logits.device)
+            loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            loss_tokens += len(targets)
+            predicted[id(row)] = LETTERS[int(logits[common, choice].argmax())]
+        if asked is not rows:
+            predicted = {id(row): LETTERS[int(logits[common, choice].argmax())] for row, logits in _response_logits(model, asked, half)}
+    finally:
+        model.train(was_training)
+    return summarise(step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked])
+
+
+def _response_logits(model: Any, rows: list[Encoded], half: str | None) -> Iterator[tuple[Encoded, Any]]:
+    """Each row with the float32 logits before every token of its response.
+
+    Rows are padded on the right, and a causal model's logits do not depend on what follows: no mask is needed, and only the positions
+    that are read go through ``lm_head``.
+    """
+    import torch
+
+    base = model.get_base_model()
+    head = base.get_output_embeddings()
+    softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
+    device = next(model.parameters()).device
+    for batch in _by_length(rows):
+        longest = max(len(row.input_ids) for row in batch)
+        ids = torch.tensor([[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device)
+        with torch.no_grad(), torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
+            hidden = getattr(base, base.base_model_prefix)(input_ids=ids, use_cache=False)[0]
+            for row, states in zip(batch, hidden, strict=True):
+                logits = head(states[row.prompt_tokens - 1 : len(row.input_ids) - 1].to(head.weight.dtype)).float()
+                yield row, softcap * torch.tanh(logits / softcap) if softcap else logits
+
+
+def _by_length(rows: list[Encoded]) -> Iterator[list[Encoded]]:
+    batch: list[Encoded] = []
+    for row in sorted(rows, key=lambda r: len(r.input_ids)):
+        if batch and (len(batch) + 1) * len(row.input_ids) > _PASS_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _common_prefix(letter_ids: list[list[int]]) -> int:
+    """How many first tokens the four letters share; 0 where each is one token."""
+    common = 0
+    while len({tuple(ids[: common + 1]) for ids in letter_ids}) == 1 and all(len(ids) > common for ids in letter_ids):
+        common += 1
+    if any(len(ids) <= common for ids in letter_ids) or len({ids[common] for ids in letter_ids}) < len(letter_ids):
+        raise TrainError(f"the tokenizer does not tell the letters apart by one token ({letter_ids}); use --held-out 0 --keep last")
+    return common

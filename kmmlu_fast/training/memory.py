@@ -1,0 +1,227 @@
+"""Will training fit, and in which micro-batch: estimated from the model's config before any weight is read.
+
+In: a model directory or config, LoRA settings, sequence length, free device memory. Out: a ``MemoryPlan`` (bytes by part, micro-batch,
+accumulation), or TrainError that says what to change. Shapes come from the model built on torch's meta device (no memory).
+Knows nothing of data. Every constant names its source; measured peaks stand beside the estimate in the adapter's card.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import ModelError, TrainError
+
+GIB = 1024**3
+_HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
+
+# QLoRA (Dettmers et al. 2023, section 3): nf4 is half a byte, one absmax for 64 weights, itself quantised to one byte
+# with one float32 for 256 of them ("double quantisation").
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+_HALF_BYTES = 2  # embeddings, norms, lm_head: bitsandbytes leaves them in bfloat16 / float16
+_LORA_BYTES = 4 + 4  # Unsloth keeps LoRA weights, and so their gradients, in float32 (prepare_model_for_training)
+# bitsandbytes 8-bit Adam: two states of one byte and one float32 absmax for 256 each (Dettmers et al. 2021); torch's has float32.
+_ADAM_BYTES = {"8bit": 2 * (1 + 4 / 256), "32bit": 8.0}
+# Unsloth's fused cross-entropy: 16 bytes a logit over the whole chain, cut in 1, 4, 8, ... chunks under min(half of what is free, 4 GiB)
+# (unsloth_zoo.fused_losses: _CE_BYTES_PER_LOGIT, _CE_TARGET_GB_CAP, get_chunk_size).
+_LOGIT_BYTES = 16
+_CE_CAP_BYTES = 4 * GIB
+# TRL's chunked loss, which runs on CPU, takes 256 labelled positions at a time (padded to 256), and holds six float32 tables of them at
+# once: logits in 16 and 32 bit, log-softmax, probabilities, their product for the entropy, gradient (trl.trainer.sft_trainer._chunk).
+_CPU_CE_ROWS = 256
+_CPU_CE_BYTES = 6 * 4
+# One decoder layer while it is recomputed and differentiated ("unsloth" checkpointing keeps no other): values a token alive at once,
+# counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out, residual, norm + gradients).
+_MLP_VALUES = 6
+_ATTENTION_VALUES = 12
+# Attention scores: flash / memory-efficient kernels on GPU keep none; torch's math kernel on CPU keeps them in float32.
+# On CPU the stock, unfused modules run, with float32 copies: nine times as much. Fitted to Gemma 3 270M (peak 3.07 GiB at 16 rows of 101
+# tokens and 5.88 GiB at 16 of 462, where this gives 3.5 and 5.7).
+_CPU_ACTIVATIONS = 9
+_CONTEXT_BYTES = int(0.6 * GIB)  # CUDA context, cuBLAS workspaces, bitsandbytes and Triton modules: outside torch's allocator
+_CPU_RUNTIME_BYTES = int(1.0 * GIB)  # the libraries' own resident memory
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the plan needs to know of a model, counted on the meta device. Numbers of values, not bytes."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    vocabulary: int
+    quantised: int  # weights of the decoder's linear layers: 4-bit
+    unquantised: int  # embeddings, norms, biases, lm_head: 16-bit (tied weights once)
+    largest_linear: int
+    lora: int  # trainable
+
+    @property
+    def total(self) -> int:
+        return self.quantised + self.unquantised + self.lora
+
+    @property
+    def trainable_share(self) -> float:
+        return self.lora / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes by part for one micro-batch; ``available_bytes`` is what the device had free, or the user's limit."""
+
+    micro_batch: int
+    accumulation: int
+    seq_length: int
+    parts_bytes: dict[str, int]
+    available_bytes: int
+    device: str
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.parts_bytes.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.total_bytes <= self.available_bytes * _HEADROOM
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "total_bytes": self.total_bytes}
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.parts_bytes.items())
+        return (
+            f"memory plan ({self.device}): {self.total_bytes / GIB:.2f} GiB of {self.available_bytes / GIB:.2f} free at "
+            f"micro-batch {self.micro_batch} x accumulation {self.accumulation}, {self.seq_length} tokens a row (GiB: {parts})"
+        )
+
+
+def describe(config: Any, r: int, target_modules: list[str]) -> ModelShape:
+    """Count a transformers config's weights on the meta device. ModelError if no target module is in the model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    weights = sum(m.weight.numel() for m in linear.values())
+    adapted = [m for name, m in linear.items() if name.rsplit(".", 1)[-1] in target_modules]
+    if not adapted:
+        present = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise ModelError(f"--target-modules {', '.join(target_modules)}: none is in this model; it has {', '.join(present)}")
+    text = config.get_text_config()
+    return ModelShape(
+        text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.num_attention_heads, text.vocab_size,
+        quantised=weights,
+        unquantised=sum(p.numel() for p in model.parameters()) - weights,  # parameters() names tied weights once
+        largest_linear=max(m.weight.numel() for m in linear.values()),
+        lora=sum(r * (m.in_features + m.out_features) for m in adapted),
+    )  # fmt: skip
+
+
+def describe_model(path: str | Path, r: int, target_modules: list[str], revision: str | None = None) -> ModelShape:
+    """``describe`` for a model directory or hub id; only its config is read."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: its config.json cannot be read ({str(error).splitlines()[0]})") from error
+    return describe(config, r, target_modules)
+
+
+def estimate(shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, available_bytes: int) -> dict[str, int]:
+    """Bytes by part at the peak of a training step."""
+    tokens = seq_length * micro_batch
+    weights = shape.quantised * (_NF4_BYTES if four_bit else _HALF_BYTES) + shape.unquantised * _HALF_BYTES
+    # A 4-bit layer is unpacked to 16 bit for its product: one buffer of the largest layer forward, one more backward.
+    unpacked = 2 * shape.largest_linear * _HALF_BYTES if four_bit else 0
+    # "unsloth" checkpointing: a layer's input a layer, on the host on GPU machines (two staging buffers stay), in place on CPU.
+    inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * _HALF_BYTES
+    layer: float = tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
+    if cpu:
+        layer *= _CPU_ACTIVATIONS
+        layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
+    fixed = weights + shape.lora * (_LORA_BYTES + _ADAM_BYTES["32bit" if cpu else "8bit"]) + unpacked
+    if cpu:
+        logits: float = _CPU_CE_ROWS * shape.vocabulary * _CPU_CE_BYTES
+    else:
+        logits = _cross_entropy_bytes(tokens * shape.vocabulary * _LOGIT_BYTES, max(available_bytes - fixed, 0) / 2)
+    return {
+        "weights": int(weights),
+        "adapter and gradients": shape.lora * _LORA_BYTES,
+        "optimiser": int(shape.lora * _ADAM_BYTES["32bit" if cpu else "8bit"]),
+        "unpacked layer": unpacked,
+        "activations": int(inputs + layer),
+        "logits": int(logits),
+        "runtime": _CPU_RUNTIME_BYTES if cpu else _CONTEXT_BYTES,
+    }
+
+
+def plan(
+    shape: ModelShape, seq_length: int, effective_batch: int, available_bytes: int, *,
+    micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU",
+) -> MemoryPlan:  # fmt: skip
+    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does."""
+    sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
+
+    def at(size: int, tokens: int) -> MemoryPlan:
+        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes)
+        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device)
+
+    fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
+    if fitting:
+        return fitting
+    smallest = at(sizes[-1], seq_length)
+    shorter = next((n for n in range(seq_length // 64 * 64, 0, -64) if at(sizes[-1], n).fits), 0)
+    raise TrainError(f"{smallest}: does not fit; {_advice(smallest, shorter, four_bit)}")
+
+
+def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
+    if not shorter:
+        fixed = tried.total_bytes - tried.parts_bytes["activations"] - tried.parts_bytes["logits"]
+        advice = "take a smaller model" if four_bit else "leave --load-in-4bit on"
+        return f"{advice} or free memory on the device: weights, adapter and runtime alone need {fixed / GIB:.2f} GiB"
+    smaller_batch = f"--micro-batch {tried.micro_batch // 2} or " if tried.micro_batch > 1 else ""
+    return f"{smaller_batch}--max-seq-length {shorter} or a smaller --r or free memory on the device"
+
+
+def _cross_entropy_bytes(whole: float, half_free: float) -> float:
+    target = min(_CE_CAP_BYTES, max(half_free, 1))
+    return whole if whole <= target else whole / (math.ceil(whole / target / 4) * 4)
+
+
+def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
+    """(free bytes, device name, is it the CPU) of the device that training will use, capped by the user's limit."""
+    import torch
+
+    if torch.cuda.is_available():
+        free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
+    else:
+        free, name, cpu = _free_host_bytes(), "CPU", True
+    return (min(free, int(limit_gib * GIB)) if limit_gib else free), name, cpu
+
+
+def _free_host_bytes() -> int:
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+        free = min(free, max(int(text) - int(used.read_text()), 0))  # a container's own limit
+    return free
+
+
+def peak_bytes(cpu: bool) -> int:
+    """The most memory that this process has held: torch's reserved pool on GPU, resident memory on CPU."""
+    if cpu:
+        import resource
+        import sys
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    import torch
+
+    return int(torch.cuda.max_memory_reserved())

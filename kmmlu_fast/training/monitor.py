@@ -1,0 +1,196 @@
+"""What happens while training: the log, the held-out curve, the best adapter so far, warnings, and when to stop.
+
+In: events of the training loop and a function that reads the held-out rows. Out: ``train_log.jsonl`` (one JSON object a line:
+``kind`` is "step" or "held_out"), progress lines, the best adapter on disk, warnings. Knows nothing of Unsloth or TRL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.console import say
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.models.adapters import read_log
+
+COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The held-out rows under one state of the adapter. ``step`` 0 is the base: a new LoRA changes nothing."""
+
+    step: int
+    loss: float  # nats a response token
+    num_rows: int
+    accuracy: float
+    balanced_accuracy: float  # mean recall over the letters that occur in the key
+    letter_share: dict[str, float]  # of the predictions, A-D
+    answer_share: dict[str, float]  # of the key, A-D
+
+
+def summarise(step: int, loss: float, answers: list[str], predictions: list[str]) -> HeldOut:
+    """Letter statistics of one measurement. ValueError on no rows: an accuracy of nothing is not 0."""
+    if not answers:
+        raise ValueError("no held-out rows to summarise")
+    predicted, key = Counter(predictions), Counter(answers)
+    hits = Counter(a for a, p in zip(answers, predictions, strict=True) if a == p)
+    recalls = [hits[letter] / key[letter] for letter in LETTERS if key[letter]]
+    total = len(answers)
+    return HeldOut(
+        step, loss, total, sum(hits.values()) / total, sum(recalls) / len(recalls),
+        {letter: predicted[letter] / total for letter in LETTERS}, {letter: key[letter] / total for letter in LETTERS},
+    )  # fmt: skip
+
+
+def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
+    """Plain sentences about what the kept adapter does to the letters; [] = nothing to warn of."""
+    warnings = []
+    letter, share = max(kept.letter_share.items(), key=lambda item: item[1])
+    if share > COLLAPSE_SHARE:
+        warnings.append(
+            f"letter collapse: {share:.0%} of the {kept.num_rows} held-out predictions are {letter} "
+            f"(base: {base.letter_share[letter]:.0%}, key: {kept.answer_share[letter]:.0%}); a gain or loss may be letter habit alone. "
+            f"Balance the letters (sample --permute-options, train --rotate-options), or train longer or with a lower learning rate"
+        )
+    if kept.balanced_accuracy < base.balanced_accuracy:
+        warnings.append(
+            f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's {base.balanced_accuracy:.3f} to "
+            f"{kept.balanced_accuracy:.3f}; look at the letter shares before trusting any gain"
+        )
+    return warnings
+
+
+def is_better(new: HeldOut, best: HeldOut | None, keep: str) -> bool:
+    """Whether ``new`` replaces ``best``: lower loss, or higher accuracy (ties: lower loss)."""
+    if best is None:
+        return True
+    if keep == "best-accuracy":
+        return (new.accuracy, -new.loss) > (best.accuracy, -best.loss)
+    return new.loss < best.loss
+
+
+class Monitor:
+    """Follows one training run. ``measure`` reads the held-out rows; ``save_best`` writes the adapter as it is."""
+
+    def __init__(
+        self, log_path: Path, total_steps: int, tokens_by_step: list[int], keep: str, measure_every: int, early_stopping: int | None,
+        measure: Callable[[int], HeldOut] | None, save_best: Callable[[HeldOut], None],
+    ) -> None:  # fmt: skip
+        self._log_path = log_path
+        self._total_steps = total_steps
+        self._tokens_by_step = tokens_by_step
+        self._keep = keep
+        self._measure_every = measure_every
+        self._early_stopping = early_stopping
+        self._measure = measure
+        self._save_best = save_best
+        self._measuring_sec = 0.0
+        self._started_sec = 0.0
+        self._first_step = 0
+        self.base: HeldOut | None = None
+        self.best: HeldOut | None = None
+        self.last: HeldOut | None = None
+        self.stopped_early = False
+        self._without_gain = 0
+
+    def start(self, step: int) -> None:
+        """Before the first step. A resumed run forgets what was logged after its checkpoint, and reads the rest back."""
+        self._first_step = step
+        for record in rewind_log(self._log_path, step):
+            if record["kind"] == "held_out":
+                self._take(HeldOut(**{name: record[name] for name in HeldOut.__slots__}), record["best"])
+        if self._measure is not None and self.base is None:
+            self._record(self._measure(0))
+        self._started_sec = time.monotonic()
+        self._measuring_sec = 0.0
+
+    def step_done(self, step: int) -> bool:
+        """After an optimiser step; True = stop training now."""
+        if self._measure is None or (step % self._measure_every and step != self._total_steps):
+            return False
+        before_sec = time.monotonic()
+        self._record(self._measure(step))
+        self._measuring_sec += time.monotonic() - before_sec
+        if self._early_stopping and self._without_gain >= self._early_stopping and step < self._total_steps:
+            self.stopped_early = True
+            say(f"early stop at step {step}: {self._without_gain} measurements without a better one")
+        return self.stopped_early
+
+    def logged(self, step: int, values: dict[str, Any]) -> None:
+        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a number."""
+        if "loss" not in values:
+            return
+        loss, grad_norm = float(values["loss"]), float(values.get("grad_norm", 0.0))
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise TrainError(
+                f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged and was stopped; "
+                "lower --learning-rate, or look for broken rows in the data, and train into a new directory"
+            )
+        training_sec = max(time.monotonic() - self._started_sec - self._measuring_sec, 1e-9)
+        done = step - self._first_step
+        tokens = sum(self._tokens_by_step[self._first_step : step])
+        eta_sec = training_sec / max(done, 1) * (self._total_steps - step)
+        record = {
+            "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)), "grad_norm": grad_norm,
+            "tokens": sum(self._tokens_by_step[:step]), "tokens_per_sec": tokens / training_sec, "training_sec": training_sec,
+            "eta_sec": eta_sec,
+        }  # fmt: skip
+        append_json(self._log_path, record)
+        if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
+            say(
+                f"step {step}/{self._total_steps}  loss {loss:.4f}  lr {record['learning_rate']:.2e}  "
+                f"{tokens / training_sec:.0f} tokens/s  ETA {_clock(eta_sec)}"
+            )
+
+    def warnings(self) -> list[str]:
+        kept = self.last if self._keep == "last" else self.best
+        return collapse_warnings(self.base, kept) if self.base and kept else []
+
+    def _record(self, held: HeldOut) -> None:
+        best = held.step > 0 and is_better(held, self.best, self._keep)
+        if best and self._keep != "last":
+            self._save_best(held)  # before the log says so: a kill in between repeats the measurement
+        self._take(held, best)
+        append_json(self._log_path, {"kind": "held_out", **asdict(held), "best": best})
+        shares = " ".join(f"{letter} {share:.0%}" for letter, share in held.letter_share.items())
+        say(
+            f"held-out at step {held.step}: loss {held.loss:.4f}  accuracy {held.accuracy:.3f}  "
+            f"balanced {held.balanced_accuracy:.3f}  predicted {shares}" + ("  (base)" if held.step == 0 else "  (best)" if best else "")
+        )
+
+    def _take(self, held: HeldOut, best: bool) -> None:
+        if held.step == 0:
+            self.base = held
+            return
+        self.last = held
+        self._without_gain = 0 if best else self._without_gain + 1
+        if best:
+            self.best = held
+
+
+def append_json(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are done, and logged, again."""
+    kept = [record for record in read_log(path) if record["step"] <= step]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
+    partial.replace(path)
+    return kept
+
+
+def _clock(seconds: float) -> str:
+    minutes, sec = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{sec:02d}"

@@ -1,0 +1,78 @@
+"""Whose directory it is: what is being trained there, whether it is finished, whether ``--resume`` may go on.
+
+In: a ``TrainConfig`` and what decides the result. Out: training.json, or TrainError that names what differs. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.console import say
+from kmmlu_fast.core.digests import file_digest
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.files import read_json, write_json_atomically
+from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
+from kmmlu_fast.training.config import TrainConfig
+
+STATE = "training.json"  # what is being trained here, written before the first step: --resume must agree with it
+
+
+def finished(config: TrainConfig) -> bool:
+    """True if --resume finds the work done. TrainError if the directory is in the way: adapters are never overwritten."""
+    folder = config.output_dir
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not folder.is_dir():
+        raise TrainError(f"--output-dir {folder}: is a file; give a directory")
+    if (folder / CARD).exists():
+        if config.resume and (folder / STATE).exists():
+            _refuse_other(folder, {"settings": config.deciding(), "data_digest": file_digest(config.data)})
+            say(f"{folder}: already trained; nothing to resume")
+            return True
+        raise TrainError(f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another directory")
+    if (folder / STATE).exists():
+        if config.resume:
+            return False
+        raise TrainError(f"--output-dir {folder}: holds an unfinished training; give --resume to continue it, or another directory")
+    raise TrainError(f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory")
+
+
+def planned_micro_batch(config: TrainConfig) -> int | None:
+    """A resumed run keeps its micro-batch: free memory may be different now."""
+    state = config.output_dir / STATE
+    return int(read_json(state)["micro_batch"]) if config.resume and state.exists() else None
+
+
+def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
+    """Mark the directory as this training's. A resumed one must be the same in all that decides the result."""
+    state = config.output_dir / STATE
+    if state.exists():
+        _refuse_other(config.output_dir, identity)
+        return
+    if config.resume:
+        say(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
+    try:
+        (config.output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_json_atomically(state, {**identity, "micro_batch": micro_batch})
+    except OSError as error:
+        raise TrainError(f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory") from error
+
+
+def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
+    found = read_json(folder / STATE)
+    differing = []
+    for part, here in identity.items():
+        there = found.get(part)
+        if isinstance(here, dict) and isinstance(there, dict):
+            differing += [
+                f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
+                for key in sorted({*here, *there})
+                if here.get(key) != there.get(key)
+            ]
+        elif here != there:
+            differing.append(f"{part} ({there!r} there, {here!r} here)")
+    if differing:
+        raise TrainError(
+            f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or another --output-dir"
+        )

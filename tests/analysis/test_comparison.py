@@ -1,0 +1,163 @@
+"""Comparisons of invented runs: refusals, what the verdict says, and the numbers behind it."""
+
+import polars as pl
+import pytest
+from made_runs import loaded, predictions
+
+from kmmlu_fast.analysis.comparison import Settings, compare_pair
+from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.verdict import prior_meaning, verdict
+from kmmlu_fast.runs.run import LoadedRun
+
+QUICK = Settings(replicates=500)
+
+
+def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> LoadedRun:
+    """Per subject (right, total): the first questions right, the others wrong; the key is B, C, D in turn."""
+    from kmmlu_fast.core.schema import Prediction, predictions_frame
+    from kmmlu_fast.data.subjects import SUBJECTS
+
+    rows = []
+    for subject, (correct, total) in right.items():
+        for row in range(total):
+            answer = "BCD"[row % 3]
+            prediction = answer if row < correct else "CDB"[row % 3]
+            rows.append(
+                Prediction(
+                    f"{subject}/test/{row}",
+                    subject,
+                    SUBJECTS[subject].supercategory,
+                    "test",
+                    row,
+                    answer,
+                    prediction,
+                    row < correct,
+                    "exact_match",
+                )
+            )
+    return loaded(name, predictions_frame(rows), **facts)
+
+
+def test_micro_rises_and_macro_falls_and_the_verdict_says_so() -> None:
+    first = small("base", {"Law": (50, 100), "Math": (8, 10)})
+    second = small("lora", {"Law": (60, 100), "Math": (4, 10)})
+    pair = compare_pair(first, second, QUICK)
+    assert pair.micro.difference == pytest.approx(6 / 110) and pair.macro.difference == pytest.approx(-0.15)
+    assert (pair.micro.b, pair.micro.c) == (4, 10)
+    assert pair.opposite
+    assert any("+5.45 pp over questions, −15.00 pp over subjects" in line for line in verdict(pair, texts("en"), "en"))
+
+
+def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
+    first = loaded("base", predictions(1, skill=0.8, bias=(2.5, 0, 0, 0), sizes={"Law": 900}))
+    second = loaded("lora", predictions(1, skill=0.8, bias=(-0.8, 0, 0, 0), sizes={"Law": 900}))
+    pair = compare_pair(first, second, QUICK)
+    assert pair.micro.significant and pair.micro.difference > 0.1
+    assert pair.letters.method == "logprobs"
+    assert pair.letters.letter_prior.value == pytest.approx(pair.micro.difference, abs=0.01)
+    assert prior_meaning(pair) == "all_prior"
+    lines = verdict(pair, texts("en"), "en")
+    assert "is better than base" in lines[0]
+    assert any("letter habit, not knowledge" in line for line in lines)
+    assert any("지식이 아니라 글자 편향" in line for line in verdict(pair, texts("ko"), "ko"))
+
+
+def test_knowledge_is_not_called_letter_habit() -> None:
+    first = loaded("base", predictions(1, skill=0.5, sizes={"Law": 900}))
+    second = loaded("lora", predictions(1, skill=1.5, sizes={"Law": 900}))
+    assert prior_meaning(compare_pair(first, second, QUICK)) == "not_prior"
+
+
+def test_no_significant_difference_is_a_sentence() -> None:
+    pair = compare_pair(small("base", {"Law": (50, 100)}), small("lora", {"Law": (52, 100)}), QUICK)
+    assert verdict(pair, texts("en"), "en")[0].startswith("No significant difference between base and lora: +2.00 pp")
+    assert "유의한 차이가 없습니다" in verdict(pair, texts("ko"), "ko")[0]
+
+
+def test_equal_runs() -> None:
+    pair = compare_pair(small("base", {"Law": (5, 10)}), small("same", {"Law": (5, 10)}), QUICK)
+    assert pair.micro.p_value == 1.0 and not pair.micro.significant
+    assert verdict(pair, texts("en"), "en")[0] == "base and same answered every question alike right or wrong."
+
+
+def test_subjects_that_changed_carry_their_corrected_p() -> None:
+    pair = compare_pair(small("base", {"Law": (20, 100), "Math": (50, 100)}), small("lora", {"Law": (60, 100), "Math": (50, 100)}), QUICK)
+    assert pair.changed_subjects()["subject"].to_list() == ["Law"]
+    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in verdict(pair, texts("en"), "en")[-1]
+
+
+def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
+    first, second = small("base", {"Law": (5, 10)}, prompt_style="lm-eval"), small("lora", {"Law": (6, 10)}, prompt_style="chat")
+    with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
+        compare_pair(first, second, QUICK)
+    pair = compare_pair(first, second, Settings(replicates=500, different_prompts=True))
+    assert verdict(pair, texts("en"), "en")[0].startswith("CAUTION")
+
+
+def test_an_unknown_protocol_is_no_difference() -> None:
+    compare_pair(small("base", {"Law": (5, 10)}, prompt_style="lm-eval"), small("table", {"Law": (6, 10)}), QUICK)
+
+
+def test_same_ids_over_other_texts_are_refused() -> None:
+    first, second = small("base", {"Law": (5, 10)}, dataset_digest="aa"), small("lora", {"Law": (6, 10)}, dataset_digest="bb")
+    with pytest.raises(RunError, match="other texts or exemplars"):
+        compare_pair(first, second, QUICK)
+
+
+def test_other_questions_are_refused_or_compared_on_the_intersection() -> None:
+    first, second = small("base", {"Law": (5, 10)}), small("lora", {"Law": (6, 12)})
+    with pytest.raises(RunError, match="0 questions only in the first, 2 only in the second"):
+        compare_pair(first, second, QUICK)
+    pair = compare_pair(first, second, Settings(replicates=500, intersection=True))
+    assert pair.micro.n == 10 and pair.dropped == (0, 2, 0)
+    assert "shared questions only" in verdict(pair, texts("en"), "en")[0]
+
+
+def test_conflicting_keys_are_refused_or_left_out() -> None:
+    first, second = small("base", {"Law": (5, 10)}), small("lora", {"Law": (6, 10)})
+    changed = second.frame.with_columns(pl.when(pl.col("row") == 9).then(pl.lit("A")).otherwise(pl.col("answer")).alias("answer"))
+    other = loaded("lora", changed)
+    with pytest.raises(RunError, match="1 with two different keys"):
+        compare_pair(first, other, QUICK)
+    assert compare_pair(first, other, Settings(replicates=500, intersection=True)).micro.n == 9
+
+
+def test_nothing_shared() -> None:
+    with pytest.raises(RunError, match="share no question"):
+        compare_pair(small("base", {"Law": (5, 10)}), small("lora", {"Math": (5, 10)}), Settings(intersection=True))
+
+
+def test_clean_leaves_out_the_overlap() -> None:
+    first, second = small("base", {"Law": (4, 10)}), small("lora", {"Law": (6, 10)})
+    overlap = frozenset({"Law/test/4", "Law/test/5", "Law/test/9", "Math/test/1"})
+    pair = compare_pair(first, second, Settings(replicates=500, overlap=overlap))
+    assert pair.clean is not None and pair.overlapping == 3
+    assert (pair.clean.n, pair.clean.difference) == (7, 0.0)  # the whole gain stood in the overlap
+    assert any(line.startswith("Without the 3 questions") for line in verdict(pair, texts("en"), "en"))
+
+
+def test_debiased_difference_where_rotations_exist() -> None:
+    first, second = small("base", {"Law": (4, 10)}), small("lora", {"Law": (6, 10)})
+    assert compare_pair(first, second, QUICK).debiased is None
+    both = [loaded(run.name, run.frame.with_columns(pl.col("answer").alias("debiased_prediction"))) for run in (first, second)]
+    found = compare_pair(*both, QUICK).debiased
+    assert found is not None and found.first == 1.0 and found.difference == 0.0
+
+
+def test_unparsed_counts_as_wrong_and_in_the_open() -> None:
+    first = small("base", {"Law": (6, 10)})
+    hidden = first.frame.with_columns(
+        pl.when(pl.col("row") < 3).then(pl.lit(None, dtype=pl.String)).otherwise(pl.col("prediction")).alias("prediction"),
+        (pl.col("correct") & (pl.col("row") >= 3)).alias("correct"),
+    )
+    pair = compare_pair(loaded("silent", hidden), first, QUICK)
+    assert (pair.made_readable, pair.made_unreadable) == (3, 0) and pair.micro.c == 3
+
+
+def test_a_collapse_onto_one_letter_is_said() -> None:
+    first, second = small("base", {"Law": (5, 30)}), small("lora", {"Law": (5, 30)})
+    stuck = second.frame.with_columns(pl.lit("D").alias("prediction"), (pl.col("answer") == "D").alias("correct"))
+    lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"), "en")
+    assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
+    assert not any("base answers" in line for line in lines)

@@ -1,0 +1,73 @@
+"""Defaults < YAML < flags, and every fault in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.evaluation.config import EvalConfig
+
+PROG = "python -m kmmlu_fast.eval"
+
+
+def test_defaults_are_the_public_model_and_data() -> None:
+    config = parse(EvalConfig, [], PROG)
+    assert (config.model, config.dataset, config.split) == ("skt/A.X-4.0-Light", "HAERAE-HUB/KMMLU", "test")
+
+
+def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("model: demo\nlimit: 3\nnum-fewshot: 2\nadapter: out/lora\n")
+    config = parse(EvalConfig, ["--config", str(path), "--limit", "7"], PROG)
+    assert (config.model, config.limit, config.num_fewshot, config.adapter, config.seed) == ("demo", 7, 2, ["out/lora"], 42)
+
+
+def test_lists_repeat_and_subjects_split_at_commas() -> None:
+    config = parse(EvalConfig, ["--adapter", "a=x,1", "--adapter", "y", "--subjects", "Law,STEM", "--subjects", "Math"], PROG)
+    assert config.adapter == ["a=x,1", "y"]  # a path may hold a comma
+    assert config.subjects == ["Law", "STEM", "Math"]
+
+
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("moddel: demo\nlimit: many\n")
+    with pytest.raises(ConfigError) as caught:
+        parse(EvalConfig, ["--config", str(path), "--prompt-style", "x", "--sede", "3"], PROG)
+    message = str(caught.value)
+    for part in ("unknown key 'moddel', did you mean model?", "c.yaml: limit 'many'", "--prompt-style 'x'", "--sede, did you mean seed?"):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--rotations", "3"], "1, 2 or 4"),
+        (["--num-samples", "4"], "--num-samples goes with --output-type cot"),
+        (["--output-type", "cot", "--num-samples", "4"], "needs --temperature above 0"),
+        (["--rotations", "4", "--output-type", "cot"], "--rotations goes with --output-type multiple_choice"),
+        (["--no-base"], "--no-base leaves nothing"),
+        (["--engine", "server"], "needs --base-url"),
+        (["--base-url", "http://localhost:1/v1"], "goes with --engine server"),
+        (["--num-replicas", "2"], "goes with --engine ray"),
+        (["--data-parallel-size", "2", "--engine", "ray"], "give --num-replicas"),
+        (["extra"], "unknown argument 'extra'"),
+        (["--limit"], "expected one argument"),
+        (["--config", "/no/such.yaml"], "cannot be read"),
+    ],
+)
+def test_contradictions_are_refused(argv: list[str], part: str) -> None:
+    with pytest.raises(ConfigError, match=part.replace("(", r"\(")):
+        parse(EvalConfig, argv, PROG)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- a\n- b\n", "\tx: 1"])
+def test_broken_yaml_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        parse(EvalConfig, ["--config", str(path)], PROG)
+    assert "\n" not in str(caught.value) and "c.yaml" in str(caught.value)

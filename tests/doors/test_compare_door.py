@@ -1,0 +1,108 @@
+"""``python -m kmmlu_fast.compare`` as a user runs it, and the known answers of the reference predictions where they are there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from made_runs import predictions, run_directory
+
+from kmmlu_fast.compare import main
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.reporting.inputs import read_overlap
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "predictions_25_models_test.csv"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    base = run_directory(tmp_path / "base", "base", predictions(1, skill=0.5))
+    lora = run_directory(tmp_path / "lora", "lora", predictions(1, skill=1.5))
+    return [str(base), str(lora)]
+
+
+def test_one_screen(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(runs) == 0
+    out = capsys.readouterr().out
+    assert "lora is better than base" in out and "letter prior" in out
+    for row in (
+        "micro (over questions)",
+        "macro (over subjects)",
+        "balanced (over letters)",
+        "at the key's letter shares",
+        "Computer Science",
+    ):
+        assert row in out
+    assert len(out.splitlines()) < 50 and max(map(len, out.splitlines())) <= 120
+
+
+def test_korean(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*runs, "--lang", "ko", "--by-subject"]) == 0
+    out = capsys.readouterr().out
+    assert "lora이(가) base보다 낫습니다" in out and "회계" in out and "인문사회" in out
+
+
+def test_three_runs_and_base_by_name(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = run_directory(tmp_path / "cot", "cot", predictions(1, skill=1.0), output_type="cot")
+    assert main([*runs, str(other), "--base", "lora", "--json-file", str(tmp_path / "out.json")]) == 0
+    out = capsys.readouterr().out
+    assert "All runs" in out and "base is worse than lora" in out
+    assert "were not compared" in out and "output_type multiple_choice -> cot" in re.sub(r"\s+", " ", out)
+    document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [run["name"] for run in document["runs"]] == ["lora", "base", "cot"]
+    assert document["comparisons"][0]["micro"]["difference"] < 0 and len(document["comparisons"]) == 1
+
+
+def test_score_files_stand_in_the_table(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = tmp_path / "old.csv"
+    scores.write_text("subject,correct,total\nLaw,30,60\n", encoding="utf-8")
+    assert main([runs[0], str(scores)]) == 0
+    out = capsys.readouterr().out
+    assert "50.00" in out and "scores by subject only" in re.sub(r"\s+", " ", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "--runs|runs"), (["{base}"], "1 run given, 2 needed"), (["{base}", "{lora}", "--base", "x"], "is none of the runs base, lora"),
+     (["{base}", "nowhere"], "does not exist"), (["{base}", "{lora}", "--overlap", "nowhere.txt"], "cannot be read")],
+)  # fmt: skip
+def test_faults_are_one_line(runs: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([argument.format(base=runs[0], lora=runs[1]) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and re.search(message, error) and error.count("\n") == 1
+
+
+def test_prompts_that_differ_need_a_flag(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chat = run_directory(tmp_path / "chat", "chat", predictions(1), prompt_style="chat")
+    assert main([runs[0], str(chat)]) == 2
+    assert "--different-prompts" in capsys.readouterr().err
+    assert main([runs[0], str(chat), "--different-prompts"]) == 0
+    assert "CAUTION" in capsys.readouterr().out
+
+
+def test_overlap_files(tmp_path: Path) -> None:
+    wanted = frozenset({"Law/test/1", "Math/test/2"})
+    for name, text in (
+        ("a.txt", "Law/test/1\nMath/test/2\n"),
+        ("b.json", '["Law/test/1", "Math/test/2"]'),
+        ("c.json", '{"test_ids": ["Law/test/1", "Math/test/2"]}'),
+        ("d.csv", "train_id,test_id\nx,Law/test/1\ny,Math/test/2\n"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert read_overlap(tmp_path / name) == wanted
+    (tmp_path / "bad.txt").write_text("Law 1", encoding="utf-8")
+    with pytest.raises(DataError, match="no question id"):
+        read_overlap(tmp_path / "bad.txt")
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
+@pytest.mark.parametrize(
+    ("first", "second", "b", "c", "said"),
+    [("gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14", 5034, 2852, "is worse than"),
+     ("phi-3-5-moe-instruct", "phi-3-5-moe-instruct-5shot", 3809, 3980, "No significant difference")],
+)  # fmt: skip
+def test_known_answers(first: str, second: str, b: int, c: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"{REFERENCE}:{first}", f"{REFERENCE}:{second}", "--json-file", str(tmp_path / "o.json")]) == 0
+    found = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["comparisons"][0]
+    assert (found["micro"]["b"], found["micro"]["c"], found["micro"]["n"]) == (b, c, 35_030)
+    assert said in capsys.readouterr().out

@@ -1,0 +1,121 @@
+"""Chain of thought through the whole evaluation with a fake engine: printed counts and comparisons, adapters, resume, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_tiny_adapter, make_tiny_model
+
+from kmmlu_fast import eval as eval_main
+from kmmlu_fast import report
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import Adapter, Request
+from kmmlu_fast.engines.fake import FakeEngine
+from kmmlu_fast.evaluation import session as evaluation
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.reporting.language import table
+
+COT = str(Path(__file__).parents[2] / "configs" / "eval_cot.yaml")
+ENDINGS = ("풀이를 마친다.\n정답: B\n", "따라서 정답은 ③번입니다.", "쉽지 않은 문제이다")
+
+
+def text(request: Request) -> str:
+    return ENDINGS[sum(request.token_ids) % 3]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("cot") / "base")
+
+
+@pytest.fixture(autouse=True)
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kmmlu_fast.engines import opening as engines
+
+    def opener(config: Any, model: Any, adapters: list[Adapter], length: int, path: str | None = None) -> FakeEngine:
+        return FakeEngine(text)
+
+    monkeypatch.setattr(engines, "open_engine", opener)
+
+
+def flags(model: Path, root: Path, *more: str) -> list[str]:
+    return ["--model", str(model), "--dataset", "sample", "--output-dir", str(root), "--adapter-mode", "serve", *more]
+
+
+def one(model: Path, root: Path, *more: str) -> Any:
+    return evaluation.evaluate(parse(EvalConfig, flags(model, root, "--config", COT, *more), "eval"))
+
+
+def test_the_ready_settings_leave_nothing_unparsed_and_print_the_counts(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert eval_main.main(flags(model, tmp_path, "--config", COT)) == 0
+    out = capsys.readouterr().out
+    [run] = one(model, tmp_path)  # finished before, reused
+    counts = run.metrics["reasoning"]["read_by"]
+    assert counts["unparsed"] == run.metrics["unparsed"] == 0
+    assert sum(counts.values()) == len(run.predictions) == 180
+    assert counts["forced"] == run.metrics["forced"] == run.predictions["forced"].sum() > 0
+    assert counts["strict"] > 0 and counts["lenient"] > 0
+    assert f"strict {counts['strict']}, lenient {counts['lenient']}, forced {counts['forced']}, unparsed 0" in out
+    assert run.config["fingerprint_parts"]["prompt_style"] == "qa"
+    assert [row["way"] for row in run.metrics["reasoning"]["ways"]][::4] == ["direct", "full"]
+    assert all(row["seconds"] is not None for row in run.metrics["reasoning"]["ways"])
+
+
+def test_direct_letters_are_those_of_a_multiple_choice_run(model: Path, tmp_path: Path) -> None:
+    [reasoned] = one(model, tmp_path)
+    [direct] = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--prompt-style", "qa"), "eval"))
+    assert reasoned.predictions["direct_prediction"].to_list() == direct.predictions["prediction"].to_list()
+    assert reasoned.predictions["margin"].to_list() == direct.predictions["margin"].to_list()
+
+
+def test_samples_budget_and_rotations_print_their_comparison(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eval_main.main(flags(model, tmp_path, "--config", COT, "--num-samples", "4", "--temperature", "0.7")) == 0
+    assert "4 samples: first " in capsys.readouterr().out
+    assert eval_main.main(flags(model, tmp_path, "--config", COT, "--cot-below", "0.5")) == 0
+    out = capsys.readouterr().out
+    assert "budgeted" in out and "direct" in out
+    assert eval_main.main(flags(model, tmp_path, "--rotations", "4")) == 0
+    assert "debiased" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path: Path) -> None:
+    reasoned = one(model, tmp_path, "--num-samples", "2", "--temperature", "0.7")[0]
+    rotated = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--rotations", "4"), "eval"))[0]
+    out, words = tmp_path / f"{lang}.html", table("report", lang)
+    for run, wanted in ((reasoned, ("way_direct", "way_full", "read_by_line", "samples_line")), (rotated, ("rotations_line",))):
+        assert report.main([str(run.path), "--output", str(out), "--lang", lang]) == 0
+        html = out.read_text(encoding="utf-8")
+        section = html.split('<section id="reasoning">')[1].split("</section>")[0]
+        assert all(words[key].split("{")[0] in section for key in wanted)
+        assert '<a href="#reasoning">' in html
+        ways = run.metrics["reasoning"].get("ways", [])
+        assert section.count('<th scope="row">') == len(ways)
+        assert all(f"{row['output_tokens']:,}" in section for row in ways)
+    plain = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path), "eval"))[0]
+    assert report.main([str(plain.path), "--output", str(out), "--lang", lang]) == 0
+    assert '<section id="reasoning">' not in out.read_text(encoding="utf-8")
+
+
+def test_base_and_adapter_are_asked_the_same(model: Path, tmp_path: Path) -> None:
+    lora = make_tiny_adapter(model, tmp_path / "lora")
+    base, adapted = one(model, tmp_path, "--adapter", str(lora), "--cot-below", "0.7")
+    assert base.predictions["prompt_digest"].to_list() == adapted.predictions["prompt_digest"].to_list()
+    assert base.predictions["margin"].to_list() != adapted.predictions["margin"].to_list()
+
+
+def test_settings_that_change_an_answer_change_the_fingerprint(model: Path, tmp_path: Path) -> None:
+    variants: list[tuple[str, ...]] = [
+        (), ("--max-tokens", "64"), ("--cot-below", "0.5"), ("--temperature", "0.7"), ("--temperature", "0.7", "--seed", "1"),
+        ("--num-samples", "2", "--temperature", "0.7"), ("--num-fewshot", "2"), ("--prompt-style", "lm-eval"),
+    ]  # fmt: skip
+    assert len({one(model, tmp_path, "--subjects", "Math", *variant)[0].path for variant in variants}) == len(variants)
+
+
+def test_thinking_without_a_template_for_it_is_one_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eval_main.main(flags(model, tmp_path, "--config", COT, "--thinking")) == 2
+    assert "enable_thinking" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Exports: nothing that came from data or a model may act as a formula, and numbers stay numbers."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+from made_runs import loaded, predictions, questions
+
+from kmmlu_fast.analysis.comparison import Settings, compare_pair
+from kmmlu_fast.reporting.exports import export, safe_text, write_csv
+from kmmlu_fast.reporting.spreadsheet import write_xlsx
+from kmmlu_fast.runs.loading import load
+from kmmlu_fast.runs.run import LoadedRun
+
+QUICK = Settings(replicates=200)
+
+
+@pytest.fixture
+def runs() -> list[LoadedRun]:
+    return [loaded("=1+1", predictions(1, text="=cmd|' /C calc'!A0")), loaded("@lora", predictions(2, skill=1.2, text="정답: B"))]
+
+
+def test_safe_text() -> None:
+    assert [safe_text(value) for value in ("=1+1", "+1", "-1", "@x", "\tx", "plain", "", None)] == [
+        "'=1+1",
+        "'+1",
+        "'-1",
+        "'@x",
+        "'\tx",
+        "plain",
+        "",
+        None,
+    ]
+
+
+def test_csv_has_a_bom_and_no_formula(runs: list[LoadedRun], tmp_path: Path) -> None:
+    pair = compare_pair(runs[0], runs[1], QUICK)
+    files = write_csv(runs, [pair], questions(runs[0].frame, text="=1+1"), tmp_path)
+    assert [file.name for file in files] == ["subjects.csv", "predictions.csv", "changes.csv"]
+    for file in files:
+        assert file.read_bytes().startswith(b"\xef\xbb\xbf")
+        frame = pl.read_csv(file, infer_schema=False)
+        for name in frame.columns:
+            texts = [value for value in frame[name] if value and value[0] in "=+@\t"]
+            assert not texts, (file.name, name, texts[:1])
+    frame = pl.read_csv(files[1], infer_schema_length=None)
+    assert frame["run"].unique().sort().to_list() == ["'=1+1", "'@lora"]
+    assert frame["question"][0] == "'=1+1 (0)" and frame["text"][0].startswith("'=cmd")
+    assert frame["logprob_A"].dtype == pl.Float64 and (frame["logprob_A"] < 0).all()  # a negative number is no formula
+
+
+def test_xlsx_cells_are_typed_and_coloured(runs: list[LoadedRun], tmp_path: Path) -> None:
+    path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "en", tmp_path / "r.xlsx")
+    with zipfile.ZipFile(path) as book:
+        sheets = [book.read(name).decode() for name in book.namelist() if name.startswith("xl/worksheets/sheet")]
+        assert len(sheets) == 4
+        assert not any("<f>" in sheet or "<hyperlink" in sheet for sheet in sheets)
+        assert any("colorScale" in sheet for sheet in sheets) and any("dataBar" in sheet for sheet in sheets)
+        assert "0.00%" in book.read("xl/styles.xml").decode()
+    totals = pl.read_excel(path, sheet_name="Totals")
+    assert totals["Run"].to_list() == ["=1+1", "@lora"]
+    assert totals["Accuracy (micro)"][0] == pytest.approx(runs[0].frame["correct"].mean())
+    subjects = pl.read_excel(path, sheet_name="Subjects")
+    assert len(subjects) == 8 and subjects["과목"][0] == "회계"
+    changes = pl.read_excel(path, sheet_name="Changes")
+    assert changes["Difference"].to_list() == pytest.approx(compare_pair(runs[0], runs[1], QUICK).subjects["difference"].to_list())
+
+
+def test_score_files_export_too(tmp_path: Path) -> None:
+    scores = pl.DataFrame({"subject": ["Law"], "supercategory": ["HUMSS"], "correct": [3], "total": [4]})
+    run = LoadedRun("old", "scores", "old.json", None, scores)
+    written = export(["csv", "xlsx", "json", "lm-eval"], [run], [], None, QUICK, "en", tmp_path)
+    assert sorted(path.name for path in written) == ["report.json", "report.xlsx", "subjects.csv"]
+
+
+def test_json_and_lm_eval(runs: list[LoadedRun], tmp_path: Path) -> None:
+    pairs = [compare_pair(runs[0], runs[1], QUICK)]
+    written = export(["json", "lm-eval"], runs, pairs, questions(runs[0].frame), QUICK, "en", tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert document["comparisons"][0]["verdict"] and len(document["runs"]) == 2
+    again = load(str(written[1].parent))[0]
+    assert again.name == "=1+1" and again.frame["correct"].sum() == runs[0].frame["correct"].sum()
+    sample = json.loads(next(written[1].parent.glob("samples_kmmlu_law_*")).read_text(encoding="utf-8").splitlines()[0])
+    assert (
+        sample["doc"]["question"].startswith("다음 중") and sample["doc"]["answer"] in (1, 2, 3, 4) and sample["doc"]["Category"] == "Law"
+    )

@@ -1,0 +1,108 @@
+"""memory_plan: the A.X-4.0-Light shape on a meta device, formulas by hand, the choice of batch, refusals that say what to change."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmmlu_fast.core.errors import ModelError, TrainError
+from kmmlu_fast.training import memory as memory_plan
+from kmmlu_fast.training.config import PROJECTIONS
+from kmmlu_fast.training.memory import GIB, ModelShape
+
+
+def ax_light() -> object:
+    """The shape of skt/A.X-4.0-Light: 7.3 B parameters, Qwen2 architecture."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944,
+        vocab_size=102_400, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shape() -> ModelShape:
+    return memory_plan.describe(ax_light(), 16, PROJECTIONS)
+
+
+def test_trainable_parameters_of_ax_light_are_about_40_million(shape: ModelShape) -> None:
+    # by hand: 28 layers x 16 x ((3584+3584) + 2 (3584+512) + (3584+3584) + 2 (3584+18944) + (18944+3584))
+    assert shape.lora == 28 * 16 * (7168 + 2 * 4096 + 7168 + 3 * 22528) == 40_370_176
+    assert shape.trainable_share == pytest.approx(0.0055, abs=0.0001)
+    assert shape.total == pytest.approx(7.3e9, rel=0.01)
+
+
+def test_peft_counts_the_same_on_the_meta_device(shape: ModelShape) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = get_peft_model(
+            AutoModelForCausalLM.from_config(ax_light()), LoraConfig(r=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+        )
+    assert tuple(model.get_nb_trainable_parameters()) == (shape.lora, shape.total)
+
+
+def test_weights_by_hand(shape: ModelShape) -> None:
+    parts = memory_plan.estimate(shape, 1024, 1, four_bit=True, cpu=False, available_bytes=24 * GIB)
+    linear = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
+    assert shape.quantised == linear
+    # half a byte, a byte for 64 and four for 16,384 weights; embeddings, lm_head, norms and q/k/v biases in 16 bit
+    rest = 2 * 102_400 * 3584 + 28 * (2 * 3584 + 3584 + 2 * 512) + 3584
+    assert parts["weights"] == int(linear * (0.5 + 1 / 64 + 1 / 4096) + rest * 2)
+    assert parts["adapter and gradients"] == 40_370_176 * 8
+    whole = memory_plan.estimate(shape, 1024, 1, four_bit=False, cpu=False, available_bytes=24 * GIB)
+    assert whole["weights"] == (linear + rest) * 2
+
+
+@pytest.mark.parametrize(("tokens", "limit_gib"), [(1024, 10), (2048, 12)])
+def test_the_targets_for_ax_light_can_be_planned(shape: ModelShape, tokens: int, limit_gib: int) -> None:
+    plan = memory_plan.plan(shape, tokens, 16, limit_gib * GIB)
+    assert plan.total_bytes < limit_gib * GIB and plan.micro_batch * plan.accumulation == 16
+    assert plan.micro_batch >= 2  # the public experiment ran out of memory at batch 4 on 16 GB
+
+
+def test_the_largest_micro_batch_that_fits_is_taken(shape: ModelShape) -> None:
+    sizes = [memory_plan.plan(shape, 1024, 16, gib * GIB).micro_batch for gib in (8, 10, 16, 24, 80)]
+    assert sizes == sorted(sizes) and sizes[-1] == 16 and sizes[0] < 16
+    plan = memory_plan.plan(shape, 1024, 16, 10 * GIB)
+    bigger = memory_plan.estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False, available_bytes=10 * GIB)
+    assert sum(bigger.values()) > 10 * GIB * 0.92
+    assert memory_plan.plan(shape, 1024, 16, 80 * GIB, micro_batch=2).accumulation == 8
+
+
+def test_a_refusal_says_what_to_change(shape: ModelShape) -> None:
+    with pytest.raises(TrainError, match=r"does not fit; --max-seq-length \d+ or a smaller --r"):
+        memory_plan.plan(shape, 32_768, 16, 10 * GIB)
+    with pytest.raises(TrainError, match=r"does not fit; --micro-batch 8 or --max-seq-length"):
+        memory_plan.plan(shape, 2048, 16, 10 * GIB, micro_batch=16)
+    with pytest.raises(TrainError, match=r"take a smaller model or free memory.*alone need \d"):
+        memory_plan.plan(shape, 1024, 16, 4 * GIB)
+    with pytest.raises(TrainError, match=r"leave --load-in-4bit on"):
+        memory_plan.plan(shape, 1024, 16, 10 * GIB, four_bit=False)
+
+
+def test_the_suggested_length_does_fit(shape: ModelShape) -> None:
+    with pytest.raises(TrainError) as refusal:
+        memory_plan.plan(shape, 32_768, 16, 10 * GIB)
+    length = int(str(refusal.value).split("--max-seq-length ")[1].split()[0])
+    assert memory_plan.plan(shape, length, 16, 10 * GIB).fits
+
+
+def test_unknown_target_modules_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"--target-modules qkv: none is in this model; it has down_proj, gate_proj"):
+        memory_plan.describe(ax_light(), 16, ["qkv"])
+
+
+def test_cross_entropy_is_cut_as_unsloth_cuts_it() -> None:
+    cut = memory_plan._cross_entropy_bytes
+    assert cut(3.0 * GIB, 20 * GIB) == 3.0 * GIB  # under the 4 GiB cap: in one piece
+    assert cut(6.0 * GIB, 20 * GIB) == 1.5 * GIB  # over it: in multiples of four pieces
+    assert cut(40.0 * GIB, 20 * GIB) == pytest.approx(40 / 12 * GIB)
+    assert cut(3.0 * GIB, 1 * GIB) == 0.75 * GIB  # half of what is free
+
+
+def test_device_memory_is_capped_by_the_user() -> None:
+    free_bytes, _, _ = memory_plan.available_memory(0.25)
+    assert free_bytes == GIB // 4

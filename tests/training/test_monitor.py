@@ -1,0 +1,106 @@
+"""train_monitor: letter statistics by hand, collapse warnings, the best kept, early stop, NaN, and a log that can be rewound."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.models.adapters import read_log
+from kmmlu_fast.training.monitor import HeldOut, Monitor, collapse_warnings, is_better, summarise
+
+
+def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOut:
+    return summarise(step, loss, list(answers), list(predictions))
+
+
+def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
+    # key: 4 A, 1 B, 1 C; always A: accuracy 4/6, recalls 1, 0, 0 -> balanced 1/3; D does not occur and does not count
+    found = held(7, 1.5, "AAAAAA", "AAAABC")
+    assert found.accuracy == pytest.approx(4 / 6) and found.balanced_accuracy == pytest.approx(1 / 3)
+    assert found.letter_share == {"A": 1, "B": 0, "C": 0, "D": 0} and found.answer_share["A"] == pytest.approx(4 / 6)
+    with pytest.raises(ValueError, match="no held-out rows"):
+        summarise(0, 1.0, [], [])
+
+
+def test_collapse_is_a_warning_above_sixty_percent() -> None:
+    base = held(0, 2.0, "AABC", "ABCD")
+    at_sixty = held(5, 1.0, "AAABCAAABC", "AAABCAAABC")
+    assert at_sixty.letter_share["A"] == 0.6 and collapse_warnings(base, at_sixty) == []
+    [warning] = collapse_warnings(base, held(5, 1.0, "DDDDDABC", "DDDDDABC"))  # 62 % D, all of them right
+    assert "letter collapse: 62% of the 8 held-out predictions are D" in warning
+
+
+def test_collapse_and_a_fall_are_both_said() -> None:
+    base = held(0, 2.0, "ABCC", "ABCD")
+    warnings = collapse_warnings(base, held(5, 1.0, "DDDD", "ABCD"))
+    assert len(warnings) == 2
+    assert "letter collapse: 100% of the 4 held-out predictions are D (base: 0%, key: 25%)" in warnings[0]
+    assert "fell from the base's 0.750 to 0.250" in warnings[1]
+
+
+def test_better_by_loss_or_by_accuracy() -> None:
+    low_loss, high_accuracy = held(1, 0.5, "AAAA"), held(2, 0.9, "ABCA")
+    assert is_better(high_accuracy, None, "best-loss")
+    assert not is_better(high_accuracy, low_loss, "best-loss") and is_better(high_accuracy, low_loss, "best-accuracy")
+    assert is_better(held(3, 0.8, "ABCA"), high_accuracy, "best-accuracy")  # a tie goes to the lower loss
+
+
+def monitor(path: Path, losses: dict[int, float], **settings: object) -> tuple[Monitor, list[int]]:
+    saved: list[int] = []
+    values: dict[str, object] = {"keep": "best-loss", "measure_every": 2, "early_stopping": None, **settings}
+    made = Monitor(
+        path, 10, [100] * 10, measure=lambda step: held(step, losses[step]), save_best=lambda h: saved.append(h.step), **values,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return made, saved
+
+
+def test_base_is_measured_before_step_one_and_the_best_is_saved(tmp_path: Path) -> None:
+    made, saved = monitor(tmp_path / "log", {0: 3.0, 2: 2.0, 4: 1.0, 6: 1.5, 8: 1.2, 10: 0.9})
+    made.start(0)
+    assert made.base is not None and made.base.step == 0 and saved == []
+    for step in range(1, 11):
+        made.logged(step, {"loss": "1.25", "learning_rate": "0.1", "grad_norm": "0.5"})
+        assert made.step_done(step) is False
+    assert saved == [2, 4, 10] and made.best is not None and made.best.step == 10
+    records = read_log(tmp_path / "log")
+    assert [r["step"] for r in records if r["kind"] == "held_out"] == [0, 2, 4, 6, 8, 10]
+    step = next(r for r in records if r["kind"] == "step" and r["step"] == 4)
+    assert step["loss"] == 1.25 and step["tokens"] == 400 and step["eta_sec"] >= 0
+
+
+def test_early_stop_counts_measurements_without_a_gain(tmp_path: Path) -> None:
+    made, saved = monitor(tmp_path / "log", {0: 3.0, 2: 2.0, 4: 2.5, 6: 2.4}, early_stopping=2)
+    made.start(0)
+    assert [step for step in range(1, 7) if made.step_done(step)] == [6]
+    assert made.stopped_early and saved == [2]
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
+def test_a_loss_that_is_no_number_stops(tmp_path: Path, loss: float, norm: float) -> None:
+    made, _ = monitor(tmp_path / "log", {0: 1.0})
+    made.start(0)
+    with pytest.raises(TrainError, match=r"step 3: .*diverged.*--learning-rate"):
+        made.logged(3, {"loss": loss, "grad_norm": norm})
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    first, _ = monitor(path, {0: 3.0, 2: 2.0, 4: 1.0, 6: 5.0})
+    first.start(0)
+    for step in range(1, 7):
+        first.logged(step, {"loss": 1.0, "grad_norm": 1.0})
+        first.step_done(step)
+    with path.open("a") as file:
+        file.write('{"kind": "step", "st')  # a kill in the middle of a line
+    again, saved = monitor(path, {6: 5.0, 8: 0.5, 10: 4.0})
+    again.start(5)
+    assert again.base is not None and again.base.loss == 3.0  # read back, not measured again
+    assert again.best is not None and again.best.step == 4
+    for step in range(6, 11):
+        again.logged(step, {"loss": 1.0, "grad_norm": 1.0})
+        again.step_done(step)
+    assert [r["step"] for r in read_log(path) if r["kind"] == "step"] == list(range(1, 11))
+    assert saved == [8]
