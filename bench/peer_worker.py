@@ -84,7 +84,7 @@ class KmmluFast:
         with tempfile.TemporaryDirectory() as folder:
             sink = store.RunStore(Path(folder), "peer", {}, {})
             runner.run(self.engine, asked, method, None, sink, "kmmlu_fast")
-            frame = sink.finish([q.question_id for q in questions], analysis.summarise, {}).predictions
+            frame = sink.finish([q.question_id for q in questions], analysis.summarise, {}).frame
         return {row[0]: list(row[1:]) for row in frame.select("question_id", *LOGPROB_COLUMNS).iter_rows()}
 
     def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Two runs, question by question: everything that compare and report say about the pair.
 
-In: two ``LoadedRun``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins the
+In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins the
 statistics (``paired``, ``decomposition``) to runs. Knows nothing of words, tables or files.
 """
 
@@ -17,12 +17,12 @@ from kmmlu_fast.analysis.letter_prior import Decomposition, RunLetters
 from kmmlu_fast.analysis.paired import Difference, many_corrections
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 MANY = 3  # runs from which the bootstrap takes fewer replicates
 
 
-def compare_with_base(runs: list[LoadedRun], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
+def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
     """Every run against the first, and the runs that cannot be compared with it, each with the reason. Prompts may differ here."""
     if len(runs) >= MANY:
         settings = replace(settings, replicates=2_000)
@@ -77,7 +77,7 @@ class Comparison:
         return self.subjects.filter(pl.col("p_holm") < paired.ALPHA)
 
 
-def compare_pair(first: LoadedRun, second: LoadedRun, settings: Settings) -> Comparison:
+def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
     prompts = prompt_differences(first, second)
     if prompts and not settings.different_prompts:
@@ -116,18 +116,18 @@ def compare_pair(first: LoadedRun, second: LoadedRun, settings: Settings) -> Com
     )
 
 
-def prompt_differences(first: LoadedRun, second: LoadedRun) -> list[str]:
+def prompt_differences(first: Run, second: Run) -> list[str]:
     """Known facts of the protocol in which two runs differ, as "name first -> second"."""
     one, other = first.protocol, second.protocol
     return [f"{name} {one[name]} -> {other[name]}" for name in one if name in other and one[name] != other[name]]
 
 
-def _same_ids_other_texts(first: LoadedRun, second: LoadedRun) -> str | None:
+def _same_ids_other_texts(first: Run, second: Run) -> str | None:
     one, other = first.facts.get("dataset_digest"), second.facts.get("dataset_digest")
     return f"dataset_digest {one} -> {other}" if one and other and one != other else None
 
 
-def _join(first: LoadedRun, second: LoadedRun, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
+def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
     wanted = ["question_id", "answer", "prediction", "correct", "debiased_prediction", *LOGPROB_COLUMNS]
     left = first.frame.select("subject", "supercategory", *wanted)
     right = second.frame.select(wanted)

@@ -1,20 +1,57 @@
 """What a command says beside its results: progress on stderr, and one line with exit code 2 for what a user can mend.
 
 In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has them.
+The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command (``speak``) shows that.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from kmmlu_fast.core.errors import KmmluError
+
+LOGGER = logging.getLogger("kmmlu_fast")
+LOGGER.addHandler(logging.NullHandler())
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Today's ``sys.stderr``, whatever it was when the handler was made; as ``logging`` does for its last resort."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self, logging.INFO)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def speak() -> None:
+    """Show notes and progress on stderr from here on: what every command does first. Calling it twice is harmless."""
+    if not speaks():
+        LOGGER.addHandler(_Stderr())
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+
+
+def speaks() -> bool:
+    """Whether notes are shown on stderr."""
+    return any(isinstance(handler, _Stderr) for handler in LOGGER.handlers)
+
+
+def note(text: str) -> None:
+    """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a program or notebook."""
+    LOGGER.info("%s", text)
 
 
 def run_main(main: Callable[[], int | None]) -> int:
     """Run an entry point's body; turn a KmmluError into one line on stderr and exit code 2, Ctrl-C into 130."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
+    speak()
     try:
         return main() or 0
     except KmmluError as error:
@@ -23,13 +60,3 @@ def run_main(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)
         return 130
-
-
-def note(text: str) -> None:
-    """A line of progress on stderr: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def say(message: str) -> None:
-    """A progress line on stderr; stdout stays for the result."""
-    print(message, file=sys.stderr, flush=True)

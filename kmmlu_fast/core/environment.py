@@ -59,7 +59,7 @@ def device() -> dict[str, Any]:
 
 def describe() -> dict[str, Any]:
     """Versions, platform, device, git revision of the code."""
-    from kmmlu_fast import __version__
+    from kmmlu_fast.core.version import __version__
 
     return {
         "kmmlu_fast": __version__,

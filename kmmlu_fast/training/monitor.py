@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.models.adapters import read_log
@@ -121,7 +121,7 @@ class Monitor:
         self._measuring_sec += time.monotonic() - before_sec
         if self._early_stopping and self._without_gain >= self._early_stopping and step < self._total_steps:
             self.stopped_early = True
-            say(f"early stop at step {step}: {self._without_gain} measurements without a better one")
+            note(f"early stop at step {step}: {self._without_gain} measurements without a better one")
         return self.stopped_early
 
     def logged(self, step: int, values: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ class Monitor:
         }  # fmt: skip
         append_json(self._log_path, record)
         if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
-            say(
+            note(
                 f"step {step}/{self._total_steps}  loss {loss:.4f}  lr {record['learning_rate']:.2e}  "
                 f"{tokens / training_sec:.0f} tokens/s  ETA {_clock(eta_sec)}"
             )
@@ -161,7 +161,7 @@ class Monitor:
         self._take(held, best)
         append_json(self._log_path, {"kind": "held_out", **asdict(held), "best": best})
         shares = " ".join(f"{letter} {share:.0%}" for letter, share in held.letter_share.items())
-        say(
+        note(
             f"held-out at step {held.step}: loss {held.loss:.4f}  accuracy {held.accuracy:.3f}  "
             f"balanced {held.balanced_accuracy:.3f}  predicted {shares}" + ("  (base)" if held.step == 0 else "  (best)" if best else "")
         )

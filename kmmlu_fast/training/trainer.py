@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.training import memory as memory_plan
@@ -130,7 +130,7 @@ def train(
     trainer.add_callback(_callback(monitor, work_dir))
     _same_bytes(trainer, rows, order)
     trainable, total = _parameters(model)
-    say(
+    note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(order)} rows in {total_steps} steps"
         + (f", continued after {checkpoint.name}" if checkpoint else "")
     )
