@@ -16,19 +16,26 @@ from kmmlu_fast.core.version import __version__
 
 if TYPE_CHECKING:
     from kmmlu_fast.api import compare_runs, draw_rows, evaluate, find_overlap, load_run, train_adapter, write_report
-    from kmmlu_fast.core.errors import KmmluError
+    from kmmlu_fast.core.errors import AdapterError, ConfigError, DataError, EngineError, KmmluError, ModelError, RunError, TrainError
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.reporting.found import Comparison
     from kmmlu_fast.runs.run import Run
 
 __all__ = [
+    "AdapterError",
     "Comparison",
+    "ConfigError",
+    "DataError",
+    "EngineError",
     "EvalConfig",
     "KmmluError",
+    "ModelError",
     "Prediction",
     "Question",
     "Run",
+    "RunError",
+    "TrainError",
     "__version__",
     "compare_runs",
     "draw_rows",
@@ -39,10 +46,11 @@ __all__ = [
     "write_report",
 ]
 
+_ERRORS = ("AdapterError", "ConfigError", "DataError", "EngineError", "KmmluError", "ModelError", "RunError", "TrainError")
 _HOMES = {
+    **dict.fromkeys(_ERRORS, "core.errors"),
     "Comparison": "reporting.found",
     "EvalConfig": "evaluation.config",
-    "KmmluError": "core.errors",
     "Prediction": "core.schema",
     "Question": "core.schema",
     "Run": "runs.run",

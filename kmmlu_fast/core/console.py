@@ -1,15 +1,16 @@
 """What a command says beside its results: progress on stderr, and one line with exit code 2 for what a user can mend.
 
 In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has them.
-The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command (``speak``) shows that.
+The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command (``speaking``) shows that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from kmmlu_fast.core.errors import KmmluError
@@ -30,12 +31,22 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def speak() -> None:
-    """Show notes and progress on stderr from here on: what every command does first. Calling it twice is harmless."""
-    if not speaks():
-        LOGGER.addHandler(_Stderr())
+@contextlib.contextmanager
+def speaking() -> Iterator[None]:
+    """Show notes and progress on stderr: what every command does, and only while it runs."""
+    if speaks():
+        yield
+        return
+    handler, level, propagate = _Stderr(), LOGGER.level, LOGGER.propagate
+    LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
 
 
 def speaks() -> bool:
@@ -51,12 +62,12 @@ def note(text: str) -> None:
 def run_main(main: Callable[[], int | None]) -> int:
     """Run an entry point's body; turn a KmmluError into one line on stderr and exit code 2, Ctrl-C into 130."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
-    speak()
-    try:
-        return main() or 0
-    except KmmluError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
-        return 130
+    with speaking():
+        try:
+            return main() or 0
+        except KmmluError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted: run the same command again to continue", file=sys.stderr)
+            return 130
