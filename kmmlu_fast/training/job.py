@@ -14,6 +14,7 @@ from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
@@ -55,6 +56,7 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
         return load_adapter_card(config.output_dir)
+    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
     note("loading Unsloth")
