@@ -160,8 +160,8 @@ def disk_free_bytes(folder: Path) -> int:
 def _folders(membership: str, controller: str, root: Path) -> Iterator[Path]:
     """The control-group folders that limit this process, innermost first.
 
-    ``membership`` is /proc/self/cgroup: "0::/path" in version 2, "4:memory:/path" in version 1. In a container
-    the path may be the host's, which is not mounted: then only the root of the mount is there.
+    ``membership`` is /proc/self/cgroup: "0::/path" in version 2, "4:memory:/path" in version 1. In a
+    container the path may be the host's, which is not mounted: then only the root of the mount is there.
     """
     for line in membership.splitlines():
         number, _, rest = line.partition(":")

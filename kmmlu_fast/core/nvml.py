@@ -1,8 +1,9 @@
-"""The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned for forking.
+"""The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned
+for forking.
 
-In: nothing. Out: ``Cards``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it cannot be
-loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference (functions and the
-layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
+In: nothing. Out: ``Cards``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it
+cannot be loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference
+(functions and the layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
 """
 
 from __future__ import annotations
