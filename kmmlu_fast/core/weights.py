@@ -147,7 +147,7 @@ def read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
             for name, entry in header.items()
             if name != "__metadata__"
         ]
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return []
 
 

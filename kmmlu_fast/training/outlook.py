@@ -43,7 +43,7 @@ class TrainingOutlook:
     def line(self) -> str:
         """One line for a person."""
         if self.plan is None:
-            return f"does not fit: {self.reason}" if self.reason else "not known"
+            return self.reason
         kind = f"4-bit QLoRA in {self.dtype}" if self.four_bit else f"LoRA in {self.dtype}, 16-bit weights"
         size = f"{self.plan.total_bytes / GIB:.1f} of {self.plan.available_bytes / GIB:.1f} GiB"
         return f"{kind}: {self.plan.seq_length} tokens a row, micro-batch {self.plan.micro_batch} ({size})"
@@ -89,7 +89,7 @@ def outlook(
 ) -> TrainingOutlook:
     """What fits in ``free_bytes`` of the card (``capability``), or of the CPU where that is None."""
     if model is None:
-        return TrainingOutlook(None, True, cpu_dtype, "the model's size is not known")
+        return TrainingOutlook(None, True, cpu_dtype, "not known: the model's size is not")
     four_bit = model.parameters >= SMALL_PARAMETERS
     dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
     if model.quantised:
@@ -97,9 +97,7 @@ def outlook(
             None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
         )
     if not (model.layers and model.hidden):
-        return TrainingOutlook(
-            None, four_bit, dtype, "its config.json is not at hand, so its shape is not known"
-        )
+        return TrainingOutlook(None, four_bit, dtype, "not known: its config.json is not at hand")
     reason = ""
     for length in LENGTHS:
         try:
