@@ -1,7 +1,7 @@
 """A card that is not there: a driver library (NVML) that answers what the environment says.
 
-FAKE_CC (89 = compute capability 8.9), FAKE_GIB, FAKE_USED_MIB, FAKE_NAME, FAKE_DRIVER, FAKE_COUNT, FAKE_STATUS
-(an error code). Only what ``core.nvml`` asks; no CUDA.
+FAKE_CC (89 is compute capability 8.9), FAKE_GIB, FAKE_USED_MIB, FAKE_NAME, FAKE_DRIVER, FAKE_COUNT, and
+FAKE_STATUS (an error code). Only what ``core.nvml`` asks; no CUDA.
 """
 
 from __future__ import annotations
