@@ -112,6 +112,17 @@ def test_killed_from_outside(verb: Path) -> None:
 
 
 def test_killed_for_memory_is_told_apart() -> None:
+    """The kernel counts one kill for memory more than before. None is provoked: it could hit others."""
+    script = (
+        "import os, signal, sys\n"
+        "from kmmlu_fast.core import guard, machine\n"
+        "machine.oom_kills = iter([4, 5]).__next__\n"
+        "sys.exit(guard.guarded(lambda: os.kill(os.getpid(), signal.SIGKILL)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 137 and "the kernel killed this process for memory" in done.stderr
     text = explain(signal.SIGKILL, [], peak_bytes=3 << 30, starved=True)
     assert (
         "the kernel killed this process for memory" in text and "3.0 GiB" in text and "smaller model" in text
