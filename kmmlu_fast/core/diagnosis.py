@@ -58,8 +58,15 @@ class Diagnosis:
 
     @property
     def card(self) -> Card | None:
-        """The card that is computed on; None where the CPU computes."""
-        return self.cards.cards[0] if self.cards.cards and not self.card_problem else None
+        """The card that everything else is about; None where that is the CPU.
+
+        With an old driver it is still the card (that can be mended), unless the CPU set is what is installed.
+        """
+        if not self.cards.cards:
+            return None
+        card = self.cards.cards[0]
+        mendable = self.installed != "cpu" and not fit.unsupported(card.capability)
+        return card if mendable or not self.card_problem else None
 
     @property
     def dtype(self) -> str:
@@ -128,9 +135,9 @@ class Diagnosis:
             )
         if not OLDEST_PYTHON <= here.python <= NEWEST_PYTHON:
             found.append(f"Python {_dotted(here.python)}: 3.11 to 3.13 are needed")
+        if self.card_problem and self.cards.cards and self.installed != "cpu":
+            found.append(self.card_problem)
         if self.card is None:
-            if self.card_problem and self.cards.cards and self.installed != "cpu":
-                found.append(self.card_problem)
             if "avx2" not in here.cpu.flags:
                 found.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
         elif not self.toolchain.complete and self.installed == "gpu":

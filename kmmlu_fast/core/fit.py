@@ -22,6 +22,7 @@ from kmmlu_fast.core.weights import ModelFacts
 GIB = 1024**3
 
 OLDEST, BFLOAT16, FP8 = (7, 5), (8, 0), (8, 9)
+_IN_PROCESS = ("--engine", "transformers")
 GPU_SHARE = 0.90  # of the card's memory, as --gpu-memory-utilization has it by default
 
 # Cards report less than their name says (a "24 GB" one 22 to 24 GiB, a "40 GB" one 39.4, a "48 GB" one 44.5).
@@ -141,7 +142,8 @@ def card_ways(
         return Way(name, spread, parts, space, batch, note, other, over)
 
     if model.quantised:
-        return [way(f"as stored ({model.stored_as})", note=_stored_note(model, capability))]
+        flags = _IN_PROCESS if model.stored_as == "bitsandbytes" else ()
+        return [way(f"as stored ({model.stored_as})", flags, _stored_note(model, capability))]
     half = "bfloat16" if capability >= BFLOAT16 else "float16"
     note = (
         ""
@@ -172,25 +174,19 @@ def cpu_ways(model: ModelFacts, dtype: str, free_bytes: int) -> list[Way]:
     name = f"as stored ({model.stored_as})" if model.quantised else dtype
     note = "vLLM's CPU build takes some AWQ and GPTQ; not tried here" if model.quantised else ""
     first = Way(name, () if model.quantised else flags, parts, free_bytes, batch, note)
-    return [first] if model.quantised else [first, _nf4(model, BatchSettings(2048, 16), free_bytes)]
+    return [first] if model.quantised else [first, _nf4(model, batch, free_bytes)]
 
 
 def _nf4(model: ModelFacts, batch: BatchSettings, space: int) -> Way:
-    """The in-process engine: a small batch, no paged cache."""
-    small = BatchSettings(min(batch.max_num_batched_tokens, 4096), min(batch.max_num_seqs, 32))
-    return Way(
-        "nf4",
-        ("--engine", "transformers"),
-        engine_bytes(model, "nf4", small),
-        space,
-        small,
-        "in process, slower: the very base of a QLoRA adapter",
-    )
+    """The in-process engine on the very base of a QLoRA adapter. Its cache is counted like vLLM's."""
+    parts = engine_bytes(model, "nf4", batch)
+    note = "in process, slower: the very base of a QLoRA adapter"
+    return Way("nf4", (*_IN_PROCESS, "--quantization", "nf4"), parts, space, batch, note)
 
 
 def _stored_note(model: ModelFacts, capability: tuple[int, int]) -> str:
     if model.stored_as == "bitsandbytes":
-        return "vLLM 0.32 refuses bitsandbytes: take --engine transformers, or an AWQ or GPTQ repository"
+        return "vLLM 0.32 refuses bitsandbytes; an AWQ or GPTQ repository is faster"
     if model.stored_as in ("fp8", "compressed-tensors") and capability < FP8:
         return "fp8 weights are computed in 16 bit on this card"
     return ""

@@ -126,7 +126,7 @@ def test_a_quantised_repository_is_taken_as_it_is() -> None:
     (only,) = card_ways(awq, (8, 6), 8 * GIB, 8 * GIB)
     assert only.name == "as stored (awq)" and only.flags == () and only.parts_bytes["weights"] == 5 * GIB
     (bnb,) = card_ways(replace(awq, stored_as="bitsandbytes"), (8, 6), 8 * GIB, 8 * GIB)
-    assert "refuses bitsandbytes" in bnb.note
+    assert "refuses bitsandbytes" in bnb.note and bnb.flags == ("--engine", "transformers")
 
 
 def test_on_a_cpu_the_fast_type_is_named_where_it_is_not_the_models_own() -> None:
