@@ -137,6 +137,11 @@ class Diagnosis:
             found.append(f"Python {_dotted(here.python)}: 3.11 to 3.13 are needed")
         if self.card_problem and self.cards.cards and self.installed != "cpu":
             found.append(self.card_problem)
+        if self.installed == "gpu" and not self.cards.cards:
+            why = self.cards.problem or "no NVIDIA card answers"
+            found.append(
+                f"the GPU set is installed, but {why}; for the CPU: rm -rf .venv && bash scripts/setup.sh cpu"
+            )
         if self.card is None:
             if "avx2" not in here.cpu.flags:
                 found.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")

@@ -89,6 +89,15 @@ def test_volta_is_an_obstacle_with_its_reason() -> None:
     assert "7.0" in reason and "setup.sh cpu" in reason
 
 
+def test_the_gpu_set_without_a_card_cannot_run() -> None:
+    (reason,) = found(installed="gpu").obstacles
+    assert reason.startswith("the GPU set is installed, but no NVIDIA card answers")
+    (reason,) = found(
+        at=Cards(problem="CUDA_VISIBLE_DEVICES='' hides every card (1)"), installed="gpu"
+    ).obstacles
+    assert "hides every card" in reason
+
+
 def test_other_obstacles() -> None:
     assert "Python 3.14" in found(replace(ZEN4, python=(3, 14))).obstacles[0]
     assert "Linux on x86-64" in found(platform="darwin").obstacles[0]
