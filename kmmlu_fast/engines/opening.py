@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.protocol import Engine

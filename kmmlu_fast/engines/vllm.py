@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.device import auto_dtype, gpu_capability, has_gpu, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Completion, Request, Response
 from kmmlu_fast.engines.cpu_kernels import joined_norms
@@ -51,6 +51,7 @@ class EngineSettings:
 
 def _prepare_environment(gpu: bool) -> None:
     """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth of the time there)."""
+    prepare_cuda()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
@@ -78,7 +79,7 @@ class VllmEngine:
             "model": settings.model,
             "revision": settings.revision,
             "tokenizer": settings.tokenizer or settings.model,
-            "dtype": settings.dtype,
+            "dtype": auto_dtype(gpu_capability())[0] if settings.dtype == "auto" else settings.dtype,
             "quantization": settings.quantization,
             "max_model_len": settings.max_model_len,
             "tensor_parallel_size": settings.tensor_parallel_size,

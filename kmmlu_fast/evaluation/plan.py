@@ -15,6 +15,7 @@ from kmmlu_fast.asking.methods import DIRECT_MAX_TOKENS, Method
 from kmmlu_fast.asking.prompts import encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
+from kmmlu_fast.core.device import auto_dtype, gpu_capability
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.data import dataset
@@ -52,11 +53,12 @@ class Plan:
 
 def make_plan(config: EvalConfig) -> Plan:
     """Read, check and render everything before any engine starts; the tokens follow in the background."""
+    config, type_notes = _with_dtype(config)
     subjects = find_subjects(config.subjects)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = dataset.load_questions(config.dataset, config.split, subjects, config.dataset_revision)
-    notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    notes = [*type_notes, *(str(warning.message) for warning in caught if warning.category is UserWarning)]
     questions = dataset.select(available, config.limit, config.limit_mode, config.seed)
     if not questions:
         raise ConfigError(
@@ -83,6 +85,14 @@ def make_plan(config: EvalConfig) -> Plan:
     probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
     asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
     return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes)
+
+
+def _with_dtype(config: EvalConfig) -> tuple[EvalConfig, list[str]]:
+    """The config with ``--dtype auto`` replaced by what this device computes in, where that is another type than on most; and why."""
+    if config.dtype != "auto" or config.engine == "server" or config.ray_address:  # other machines compute there
+        return config, []
+    dtype, why = auto_dtype(gpu_capability())
+    return config.model_copy(update={"dtype": dtype}), [why] if why else []
 
 
 def _context(needed: int, model: Model) -> int:

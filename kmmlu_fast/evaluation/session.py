@@ -66,7 +66,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
 
         def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
             note(f"engine: starting {config.engine} for {Path(path or plan.model.path).name}")
-            return engines.open_engine(config, plan.model, adapters, max_model_len, path)
+            return engines.open_engine(plan.config, plan.model, adapters, max_model_len, path)
 
     session = _Session(plan, open_engine)
     try:
@@ -92,7 +92,7 @@ class _Session:
         if self._mode is None:
             self._mode = self.plan.config.adapter_mode
             if self._mode == "auto":
-                from kmmlu_fast.core.environment import has_gpu
+                from kmmlu_fast.core.device import has_gpu
 
                 self._mode = "serve" if self.plan.config.engine == "server" or has_gpu() else "merge"
             if self._mode == "merge" and self.plan.config.engine == "server" and self.plan.adapters:

@@ -20,6 +20,7 @@ from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_log
 from kmmlu_fast.training import encoding as train_data
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import encode_set
@@ -55,11 +56,15 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
         return load_adapter_card(config.output_dir)
+    with libraries.without_vllm():
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> TrainedAdapter:
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
     note("loading Unsloth")
-    import unsloth  # noqa: F401  before transformers: it patches it
-
+    libraries.import_unsloth()
     from kmmlu_fast.asking import prompts
     from kmmlu_fast.models import model as models
     from kmmlu_fast.training import memory as memory_plan

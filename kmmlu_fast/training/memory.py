@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ModelError, TrainError
 
 GIB = 1024**3
@@ -197,7 +198,7 @@ def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
     """(free bytes, device name, is it the CPU) of the device that training will use, capped by the user's limit."""
     import torch
 
-    if torch.cuda.is_available():
+    if has_gpu():
         free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
     else:
         free, name, cpu = _free_host_bytes(), "CPU", True

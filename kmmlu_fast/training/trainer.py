@@ -20,6 +20,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import MASKED, Encoded, TrainSet
@@ -162,9 +163,7 @@ def train(
 
 def load_model(config: TrainConfig, model_path: str, revision: str | None = None) -> Any:
     """The base in 4 bit with a fresh LoRA, by Unsloth."""
-    import unsloth  # isort: skip  # noqa: F401  before transformers, TRL and PEFT: it patches them
-    from unsloth import FastLanguageModel
-
+    FastLanguageModel = libraries.import_unsloth().FastLanguageModel
     try:
         model, _ = FastLanguageModel.from_pretrained(
             model_name=model_path, revision=revision, max_seq_length=config.max_seq_length,
@@ -262,9 +261,7 @@ def _is_four_bit(model: Any) -> bool:
 
 def _half_type(device: str) -> str | None:
     """The 16-bit type of mixed precision: bfloat16 where the device has it, else float16 on GPU, else none."""
-    from unsloth import is_bfloat16_supported
-
-    if is_bfloat16_supported():
+    if libraries.import_unsloth().is_bfloat16_supported():
         return "bfloat16"
     return "float16" if device == "cuda" else None
 
