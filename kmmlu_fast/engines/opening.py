@@ -40,6 +40,8 @@ def settings_for(
         seed=config.seed,
         max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
         num_adapters=len(adapters),
+        generates=getattr(config, "output_type", None) != "multiple_choice",
+        letter_precision=config.letter_precision,
         extra=extra,
     )
 

@@ -53,12 +53,11 @@ class Plan:
 
 def make_plan(config: EvalConfig) -> Plan:
     """Read, check and render everything before any engine starts; the tokens follow in the background."""
-    config, type_notes = _with_dtype(config)
     subjects = find_subjects(config.subjects)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = dataset.load_questions(config.dataset, config.split, subjects, config.dataset_revision)
-    notes = [*type_notes, *(str(warning.message) for warning in caught if warning.category is UserWarning)]
+    notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
     questions = dataset.select(available, config.limit, config.limit_mode, config.seed)
     if not questions:
         raise ConfigError(
@@ -67,6 +66,8 @@ def make_plan(config: EvalConfig) -> Plan:
     present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
     exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
     model = models.resolve_model(config.model, config.revision)
+    config, type_notes = _with_dtype(config, model)
+    notes += type_notes
     adapters = load_adapters(config.adapter, model, config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
     tokenizer = models.load_tokenizer(model)
@@ -87,11 +88,12 @@ def make_plan(config: EvalConfig) -> Plan:
     return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes)
 
 
-def _with_dtype(config: EvalConfig) -> tuple[EvalConfig, list[str]]:
+def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
     """The config with ``--dtype auto`` replaced by what this device computes in, where that is another type than on most; and why."""
     if config.dtype != "auto" or config.engine == "server" or config.ray_address:  # other machines compute there
         return config, []
-    dtype, why = auto_dtype(gpu_capability())
+    about = model.config()
+    dtype, why = auto_dtype(gpu_capability(), str(about.get("model_type", "")), bool(about.get("quantization_config")))
     return config.model_copy(update={"dtype": dtype}), [why] if why else []
 
 
@@ -124,4 +126,6 @@ def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: s
         "num_fewshot": config.num_fewshot,
         "decoding": decoding,
         "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
+        # Only where it is not the default, so that the fingerprints of runs made before it existed stay as they are.
+        **({"letter_precision": config.letter_precision} if config.letter_precision != "auto" else {}),
     }
