@@ -15,6 +15,7 @@ from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
+from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.rows import SftRow
@@ -76,11 +77,15 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     data = encode_set(config, rows, held_rows, tokenizer)
     shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
+    float32 = cpu and best_cpu_dtype() == "float32"
+    if float32:
+        note("note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where bfloat16 is only emulated")
     longest = max(len(row.input_ids) for row in data.rows)
     micro_batch = planned_micro_batch(config) or config.micro_batch
     plan = memory_plan.plan(
         shape, longest, config.effective_batch, available_bytes,
-        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device,
+        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device, checkpointing=config.gradient_checkpointing,
+        float32=float32,
     )  # fmt: skip
     note(str(plan))
     note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")

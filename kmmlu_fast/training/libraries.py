@@ -8,17 +8,18 @@ dies of an illegal instruction. Training needs nothing of vLLM. Knows nothing of
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from kmmlu_fast.core.device import has_gpu
 
 
 @contextlib.contextmanager
 def without_vllm() -> Iterator[None]:
     """Inside, vLLM is not installed: ``import vllm`` fails and ``find_spec("vllm")`` finds nothing. Afterwards all is as it was."""
-    loaded = {
-        name: module for name, module in sys.modules.items() if name == "vllm" or name.startswith("vllm.")
-    }
+    loaded = {name: module for name, module in sys.modules.items() if name == "vllm" or name.startswith("vllm.")}
     for name in loaded:
         del sys.modules[name]
     sys.modules["vllm"] = None  # type: ignore[assignment]  # what Python's import system takes for "there is none"
@@ -31,7 +32,12 @@ def without_vllm() -> Iterator[None]:
 
 
 def import_unsloth() -> Any:
-    """The ``unsloth`` module; must come before transformers, TRL and PEFT, which it patches, the import itself is ``without_vllm``."""
+    """The ``unsloth`` module; must come before transformers, TRL and PEFT, which it patches, the import itself is ``without_vllm``.
+
+    EngineError where a card is here that torch cannot use: Unsloth would train on the CPU, for days, and say so in one line among many.
+    """
+    if has_gpu():
+        os.environ.setdefault("UNSLOTH_DISABLE_CPU_FALLBACK", "1")
     with without_vllm():
         import unsloth
 
