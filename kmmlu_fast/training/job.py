@@ -16,6 +16,7 @@ from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.rows import SftRow
@@ -65,7 +66,8 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
     note("loading Unsloth")
-    libraries.import_unsloth()
+    with waiting("loading Unsloth"):
+        libraries.import_unsloth()
     from kmmlu_fast.asking import prompts
     from kmmlu_fast.models import model as models
     from kmmlu_fast.training import memory as memory_plan

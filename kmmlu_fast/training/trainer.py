@@ -20,6 +20,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
@@ -67,7 +68,8 @@ def train(
     """Train, measure, keep the best; the adapter ends in ``work_dir/adapter``, the log in ``train_log.jsonl`` beside ``work_dir``."""
     rows, order = data.rows, data.order
     start_sec = time.monotonic()
-    model = load_model(config, model_path, revision, plan.checkpointing)
+    with waiting("loading the model"):
+        model = load_model(config, model_path, revision, plan.checkpointing)
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
@@ -148,7 +150,8 @@ def train(
     loaded_bytes = memory_plan.peak_bytes(device.type == "cpu")
     train_start_sec = time.monotonic()
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with waiting("training", lambda: f"step {trainer.state.global_step + 1}/{total_steps}"):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
