@@ -79,7 +79,7 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     shape, length = shape_of(model.config()), -(-(longest + 32) // 256) * 256
 
     def engine(path: str, **settings: Any) -> Any:
-        chosen = {"dtype": config.dtype, "load_format": config.load_format, "max_model_len": length, "generates": False}
+        chosen: dict[str, Any] = {"dtype": config.dtype, "load_format": config.load_format, "max_model_len": length, "generates": False}
         return VllmEngine(EngineSettings(path, **chosen, **settings))
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
