@@ -19,8 +19,10 @@ from pydantic import Field
 
 from bench.common import BenchConfig, finish, note, peak_since_restart, restart_peak, run_child, spread, synchronise, table
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training.config import PROJECTIONS
 
 WAYS = ("unsloth", "peft")
@@ -100,7 +102,7 @@ def load(way: str, path: str, r: int, max_length: int) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if has_gpu() else "cpu"
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
@@ -114,7 +116,7 @@ def optimiser(model: Any) -> Any:
     import torch
 
     weights = [p for p in model.parameters() if p.requires_grad]
-    if torch.cuda.is_available():
+    if has_gpu():
         from bitsandbytes import optim
 
         eight_bit: Any = optim.AdamW8bit  # type: ignore[attr-defined]
@@ -125,7 +127,7 @@ def optimiser(model: Any) -> Any:
 def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     """All sizes in this process, the smallest first."""
     if way == "unsloth":
-        import unsloth  # noqa: F401  before transformers: it patches it
+        libraries.import_unsloth()
     import torch
 
     from kmmlu_fast.models import model as models
@@ -133,7 +135,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
 
     model_record = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model_record)
-    cpu = not torch.cuda.is_available()
+    cpu = not has_gpu()
     shape = memory_plan.describe_model(model_record.path, config.r, PROJECTIONS)
     available_bytes, _, _ = memory_plan.available_memory()
     began = time.perf_counter()
@@ -177,7 +179,8 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(TrainingConfig, argv, "python -m bench.training")
         if config.way:
-            found = measure(config, config.way)
+            with libraries.without_vllm():
+                found = measure(config, config.way)
             print("\n" + json.dumps(found))
             return 0
         flags = ["--model", config.model, "--dataset", config.dataset, "--repeats", str(config.repeats), "--r", str(config.r)]

@@ -22,9 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Hand the rest of the command line to the verb's own main."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "usage: kmmlu-fast VERB ...\n\n" + "\n".join(f"  {verb:<9}{text}" for verb, text in VERBS.items())
-        )
+        print("usage: kmmlu-fast VERB ...\n\n" + "\n".join(f"  {verb:<9}{text}" for verb, text in VERBS.items()))
         return 0
     if arguments[0] not in VERBS:
         print(f"error: unknown verb {arguments[0]!r}: allowed are {', '.join(VERBS)}", file=sys.stderr)

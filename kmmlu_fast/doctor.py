@@ -17,9 +17,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.reporting import doctor as shown
 from kmmlu_fast.training.outlook import TrainingOutlook, outlook
 
-DEFAULT_MODEL = (
-    "skt/A.X-4.0-Light"  # models.model's, which is too heavy to import here; a test holds them together
-)
+DEFAULT_MODEL = "skt/A.X-4.0-Light"  # models.model's, which is too heavy to import here; a test holds them together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,9 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     arguments = parser.parse_args(argv)

@@ -65,9 +65,7 @@ def guarded(main: Callable[[], int]) -> int:
     kills = machine.oom_kills()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or the fork would write it once more
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # ignored, as some starters leave it, there would be no status
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters leave it, there would be no status
     with tempfile.TemporaryFile() as trace, _blocked() as mask:
         parent = os.getpid()
         child = os.fork()
@@ -161,9 +159,7 @@ def _blocked() -> Iterator[set[int]]:
 def _run(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int]) -> None:
     """The fork: die with the parent, write where a crash was, run the verb. Does not return."""
     _die_with(parent)
-    faulthandler.enable(
-        file=os.dup(trace.fileno()), all_threads=False
-    )  # a copy: written to until the very end
+    faulthandler.enable(file=os.dup(trace.fileno()), all_threads=False)  # a copy: written to until the very end
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     sys.exit(main())  # through the interpreter's own end: buffers, atexit, threads
 

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ModelError, TrainError
 
 GIB = 1024**3
 _HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
+_KEEPING_HEADROOM = 0.80  # where all layers' activations are kept: counted from Unsloth's source, not yet measured on a card
 
 # QLoRA (Dettmers et al. 2023, section 3): nf4 is half a byte, one absmax for 64 weights, itself quantised to one byte
 # with one float32 for 256 of them ("double quantisation").
@@ -36,6 +38,12 @@ _CPU_CE_BYTES = 6 * 4
 # counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out, residual, norm + gradients).
 _MLP_VALUES = 6
 _ATTENTION_VALUES = 12
+# Without checkpointing each layer keeps for its backward pass: gate and up (Unsloth's fused LoRA MLP), and of the hidden size the residual
+# and the norm's output twice, q, k, v, the attention's output and its product. A micro-batch of _FULL_TOKENS fills a card: a larger one
+# is worth less than not computing every layer twice (a third of a step).
+_KEPT_MLP_VALUES = 2
+_KEPT_HIDDEN_VALUES = 9
+_FULL_TOKENS = 2048
 # Attention scores: flash / memory-efficient kernels on GPU keep none; torch's math kernel on CPU keeps them in float32.
 # On CPU the stock, unfused modules run, with float32 copies: nine times as much. Fitted to Gemma 3 270M (peak 3.07 GiB at 16 rows of 101
 # tokens and 5.88 GiB at 16 of 462, where this gives 3.5 and 5.7).
@@ -77,6 +85,7 @@ class MemoryPlan:
     parts_bytes: dict[str, int]
     available_bytes: int
     device: str
+    checkpointing: bool = True  # layers' activations are computed again in the backward pass instead of being kept
 
     @property
     def total_bytes(self) -> int:
@@ -84,7 +93,7 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        return self.total_bytes <= self.available_bytes * _HEADROOM
+        return self.total_bytes <= self.available_bytes * (_HEADROOM if self.checkpointing else _KEEPING_HEADROOM)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "total_bytes": self.total_bytes}
@@ -93,7 +102,8 @@ class MemoryPlan:
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.parts_bytes.items())
         return (
             f"memory plan ({self.device}): {self.total_bytes / GIB:.2f} GiB of {self.available_bytes / GIB:.2f} free at "
-            f"micro-batch {self.micro_batch} x accumulation {self.accumulation}, {self.seq_length} tokens a row (GiB: {parts})"
+            f"micro-batch {self.micro_batch} x accumulation {self.accumulation}, {self.seq_length} tokens a row"
+            f"{'' if self.checkpointing else ', no gradient checkpointing'} (GiB: {parts})"
         )
 
 
@@ -132,15 +142,25 @@ def describe_model(path: str | Path, r: int, target_modules: list[str], revision
     return describe(config, r, target_modules)
 
 
-def estimate(shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, available_bytes: int) -> dict[str, int]:
-    """Bytes by part at the peak of a training step."""
+def estimate(
+    shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, available_bytes: int, checkpointing: bool = True,
+    float32: bool = False,
+) -> dict[str, int]:  # fmt: skip
+    """Bytes by part at the peak of a training step. Measuring the held-out rows needs no more: its passes hold a micro-batch's tokens.
+
+    ``float32``: a CPU without bfloat16, where Unsloth keeps whatever is not 4-bit in 32 bit.
+    """
     tokens = seq_length * micro_batch
-    weights = shape.quantised * (_NF4_BYTES if four_bit else _HALF_BYTES) + shape.unquantised * _HALF_BYTES
+    value = 4 if float32 else _HALF_BYTES
+    weights = shape.quantised * (_NF4_BYTES if four_bit else value) + shape.unquantised * value
     # A 4-bit layer is unpacked to 16 bit for its product: one buffer of the largest layer forward, one more backward.
-    unpacked = 2 * shape.largest_linear * _HALF_BYTES if four_bit else 0
+    unpacked = 2 * shape.largest_linear * value if four_bit else 0
     # "unsloth" checkpointing: a layer's input a layer, on the host on GPU machines (two staging buffers stay), in place on CPU.
     inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * _HALF_BYTES
     layer: float = tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
+    if not checkpointing:
+        kept = _KEPT_MLP_VALUES * shape.intermediate + _KEPT_HIDDEN_VALUES * shape.hidden
+        inputs = shape.layers * tokens * kept * _HALF_BYTES
     if cpu:
         layer *= _CPU_ACTIVATIONS
         layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
@@ -162,16 +182,28 @@ def estimate(shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: 
 
 def plan(
     shape: ModelShape, seq_length: int, effective_batch: int, available_bytes: int, *,
-    micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU",
+    micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU", checkpointing: str = "auto",
+    float32: bool = False,
 ) -> MemoryPlan:  # fmt: skip
-    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does."""
+    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does.
+
+    ``checkpointing``: on, off, or auto = off where a micro-batch that fills the card fits without it (never on a CPU, whose memory
+    estimate is fitted to it).
+    """
     sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
 
-    def at(size: int, tokens: int) -> MemoryPlan:
-        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes)
-        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device)
+    def at(size: int, tokens: int, again: bool = checkpointing != "off") -> MemoryPlan:
+        parts = estimate(
+            shape, tokens, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes, checkpointing=again, float32=float32
+        )
+        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
+    if fitting and checkpointing == "auto" and not cpu:
+        largest = fitting.micro_batch
+        full = [n for n in sizes if n == largest or (n < largest and n * seq_length >= _FULL_TOKENS)]
+        kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
+        fitting = kept or fitting
     if fitting:
         return fitting
     smallest = at(sizes[-1], seq_length)
@@ -197,7 +229,7 @@ def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
     """(free bytes, device name, is it the CPU) of the device that training will use, capped by the user's limit."""
     import torch
 
-    if torch.cuda.is_available():
+    if has_gpu():
         free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
     else:
         free, name, cpu = _free_host_bytes(), "CPU", True

@@ -93,9 +93,7 @@ def outlook(
     four_bit = model.parameters >= SMALL_PARAMETERS
     dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
     if model.quantised:
-        return TrainingOutlook(
-            None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
-        )
+        return TrainingOutlook(None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original")
     if not (model.layers and model.hidden):
         return TrainingOutlook(None, four_bit, dtype, "not known: its config.json is not at hand")
     reason = ""

@@ -64,7 +64,7 @@ def test_the_targets_for_ax_light_can_be_planned(shape: ModelShape, tokens: int,
 
 
 def test_the_largest_micro_batch_that_fits_is_taken(shape: ModelShape) -> None:
-    sizes = [memory_plan.plan(shape, 1024, 16, gib * GIB).micro_batch for gib in (8, 10, 16, 24, 80)]
+    sizes = [memory_plan.plan(shape, 1024, 16, gib * GIB, checkpointing="on").micro_batch for gib in (8, 10, 16, 24, 80)]
     assert sizes == sorted(sizes) and sizes[-1] == 16 and sizes[0] < 16
     plan = memory_plan.plan(shape, 1024, 16, 10 * GIB)
     bigger = memory_plan.estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False, available_bytes=10 * GIB)
@@ -106,3 +106,33 @@ def test_cross_entropy_is_cut_as_unsloth_cuts_it() -> None:
 def test_device_memory_is_capped_by_the_user() -> None:
     free_bytes, _, _ = memory_plan.available_memory(0.25)
     assert free_bytes == GIB // 4
+
+
+def test_activations_are_kept_where_a_full_micro_batch_leaves_the_room(shape: ModelShape) -> None:
+    def planned(gib: int, checkpointing: str = "auto", **more: object) -> memory_plan.MemoryPlan:
+        return memory_plan.plan(shape, 256, 16, gib * GIB, checkpointing=checkpointing, **more)  # type: ignore[arg-type]
+
+    assert planned(8).checkpointing and planned(12).checkpointing
+    big = planned(80)
+    assert not big.checkpointing and big.micro_batch == 16 and "no gradient checkpointing" in str(big)
+    middle = planned(24)
+    assert not middle.checkpointing and middle.micro_batch * 256 >= 2048
+    assert middle.total_bytes <= 0.80 * 24 * GIB
+    assert planned(80, "on").checkpointing and not planned(24, "off").checkpointing
+    assert planned(200, cpu=True).checkpointing  # the estimate for a CPU is fitted to checkpointing
+
+
+def test_kept_activations_by_hand(shape: ModelShape) -> None:
+    options = {"four_bit": True, "cpu": False, "available_bytes": 80 * GIB}
+    again = memory_plan.estimate(shape, 100, 2, **options)  # type: ignore[arg-type]
+    kept = memory_plan.estimate(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
+    # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three inputs were staged
+    assert kept["activations"] - again["activations"] == 200 * 2 * (28 * (2 * 18944 + 9 * 3584) - 3 * 3584)
+    assert {**kept, "activations": 0} == {**again, "activations": 0}
+
+
+def test_float32_takes_twice_the_bytes_of_what_is_not_4_bit(shape: ModelShape) -> None:
+    options = {"four_bit": False, "cpu": True, "available_bytes": 80 * GIB}
+    half = memory_plan.estimate(shape, 100, 1, **options)  # type: ignore[arg-type]
+    whole = memory_plan.estimate(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
+    assert whole["weights"] == 2 * half["weights"]
