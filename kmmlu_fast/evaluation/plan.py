@@ -65,7 +65,8 @@ def make_plan(config: EvalConfig) -> Plan:
     present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
     exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
     model = models.resolve_model(config.model, config.revision)
-    adapters = load_adapters(config.adapter, model, config.adapter_mode)
+    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
     tokenizer = models.load_tokenizer(model)
     style = choose_style(config, adapters, tokenizer)
@@ -114,4 +115,17 @@ def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: s
         "num_fewshot": config.num_fewshot,
         "decoding": decoding,
         "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
+        **_engine_parts(config),
+    }
+
+
+def _engine_parts(config: EvalConfig) -> dict[str, Any]:
+    """What another engine than vLLM changes in the parts; {} for those that run vLLM, whose fingerprints stay as they were."""
+    if config.engine != "transformers":
+        return {}
+    libraries = ("transformers", "bitsandbytes") if config.quantization else ("transformers",)
+    return {
+        "engine": config.engine,
+        "quantization": "nf4" if config.quantization else None,
+        "versions": {name: environment.version_of(name) for name in libraries},
     }
