@@ -1,7 +1,7 @@
 """Which requests go through a model together: by length, and by the tokens that they begin with.
 
 In: requests of one kind and one adapter. Out: batches within a budget of padded tokens, and how many first
-tokens a batch has in common, which are then computed once. Pure; knows nothing of torch or of what tokens mean.
+tokens a batch has in common, which are then computed once. Pure; knows nothing of torch or of meanings.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Row:
 def scoring_batches(
     requests: Sequence[Request], limits: Limits, least_saved_tokens: int | None
 ) -> Iterator[Batch]:
-    """Batches for scoring: those that share a prefix worth ``least_saved_tokens`` (None: never), then the rest.
+    """Batches for scoring: those with a prefix worth ``least_saved_tokens`` (None: never), then the rest.
 
     Requests come out in another order than they went in, each exactly once.
     """

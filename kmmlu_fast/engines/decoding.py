@@ -15,7 +15,7 @@ from kmmlu_fast.core.schema import Completion
 
 
 class Sampler:
-    """A logits processor after which the argmax is the row's choice: untouched for a greedy row, else a sample.
+    """A logits processor after which the argmax is the row's choice: as it was if greedy, else a sample.
 
     Sampling is an argmax over log-probabilities minus the logarithm of exponential noise (the Gumbel-max
     trick), drawn from a generator a row: seeded by the request's seed and the sample's number, or, without a
@@ -134,7 +134,7 @@ def _stream(prompt: Sequence[int]) -> Any:
 
 
 class Finish:
-    """A stopping criterion for ``generate``: hands new tokens to their writers and says which rows have ended."""
+    """A stopping criterion for ``generate``: hands new tokens to the writers and says which rows ended."""
 
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = writers

@@ -2,8 +2,8 @@
 
 In: Requests of token ids. Out: Responses, a batch at a time, in another order than they were asked. It serves
 what vLLM cannot: a bitsandbytes nf4 base with the adapter that was trained on it, in 8 GB. Letters and
-continuations take one forward a question, in batches of like length; few-shot prefixes are computed once a group;
-generation goes through ``model.generate``. Knows nothing of KMMLU.
+continuations take one forward a question, in batches of like length; few-shot prefixes are computed once a
+group; generation goes through ``model.generate``. Knows nothing of KMMLU.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class TransformersEngine:
         return tokenizer, frozenset(token for token in (tokenizer.eos_token_id, *ends) if token is not None)
 
     def _attempt(self, work: Callable[[B], T], batch: B, rows: int, tokens_a_row: int) -> T | None:
-        """``work(batch)``; None after memory ran out and the limits were lowered. EngineError if one row is too
-        much."""
+        """``work(batch)``; None after memory ran out and the limits were lowered. EngineError if one row does
+        not fit."""
         try:
             found = work(batch)
             self._count(batches=1)

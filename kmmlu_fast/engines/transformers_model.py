@@ -1,7 +1,7 @@
-"""A transformers model as the engine needs it: on its device, in its type, 4-bit if asked for, with its adapters.
+"""A transformers model as the engine needs it: on its device, in its type, 4-bit if asked, with its adapters.
 
-In: settings. Out: the model, and a switch between the adapters and the base. What cannot be served is refused in
-one line that says what can. Knows nothing of requests.
+In: settings. Out: the model, and a switch between the adapters and the base. What cannot be served is refused
+in one line that says what can. Knows nothing of requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
 
-# What QLoRA leaves as it is: the output layer, the routers of mixtures of experts, encoders that are not text.
+# What QLoRA leaves as it is: the output layer, routers of mixtures of experts, encoders that are not text.
 _NOT_QUANTISED = (
     "lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba",
     "multi_modal_projector", "mm_projector", "merger", "vision_tower", "visual", "audio_tower",
@@ -41,10 +41,10 @@ class TransformersSettings:
 
 
 def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
-    """The base model in evaluation mode on ``device`` ("cpu", "cuda:0"), and the name of the type it computes in.
+    """The base model in evaluation mode on ``device`` ("cpu", "cuda:0"), and the type it computes in.
 
-    nf4 is QLoRA's: 4-bit NormalFloat, the scales quantised again, computed in ``dtype`` (Dettmers et al. 2023;
-    Unsloth's ``load_in_4bit`` sets the same): a 16-bit repository becomes the base that an adapter was trained on.
+    nf4 is QLoRA's: 4-bit NormalFloat, the scales quantised again, computed in ``dtype`` (Dettmers et al.
+    2023; Unsloth's ``load_in_4bit`` sets the same): a 16-bit repository becomes the base of the training.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils.logging import disable_progress_bar
@@ -85,7 +85,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
         raise EngineError(f"{where}: transformers cannot load it ({_line(error)})") from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # bitsandbytes' packed CPU kernel rounds scales and inputs to bfloat16: not what trains or runs on GPUs.
+            # bitsandbytes' packed CPU kernel rounds scales and inputs to bfloat16; training does not.
             module.support_avx512bf16_for_cpu = False
     return model.eval(), dtype
 
@@ -149,8 +149,8 @@ class AdapterSwitch:
         ):
             if keys:
                 raise AdapterError(
-                    f"{where}: does not fit its base or its adapter_config.json: {what} ({len(keys)}), such as "
-                    f"{keys[0]}; give its base with --model"
+                    f"{where}: does not fit its base or its adapter_config.json: {what} ({len(keys)}), such "
+                    f"as {keys[0]}; give its base with --model"
                 )
         for key, weight in self._peft.named_parameters():
             if f".{name}." in f"{key}." and weight.is_floating_point():

@@ -2,7 +2,7 @@
 
 In: a Batch (requests of one adapter, which the caller has switched on). Out: natural logarithms, one tuple a
 request. Rows are padded on the right, where a causal model does not look, so no mask is needed and sliding
-windows stay right; only the positions that are read go through the output layer. Knows nothing of memory limits.
+windows stay right; only the positions that are read go through the output layer. Knows nothing of limits.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Scorer:
         self._model = self._kept = None
 
     def _forward(self, ids: Any, wanted: Sequence[Sequence[int]], cache: Any) -> Any:
-        """Logits after each row's ``wanted`` positions: (rows, most wanted, vocabulary), padded by the last."""
+        """Logits after each row's ``wanted`` positions: (rows, most wanted, vocabulary), padded."""
         import torch
 
         most = max(map(len, wanted))
@@ -79,8 +79,8 @@ class Scorer:
         return logits
 
     def _only_wanted(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Before the output layer: hidden states (rows, length, hidden) to those of the wanted positions, so that
-        nothing of rows x length x vocabulary is made. (``logits_to_keep`` names the same places in all rows.)"""
+        """Before the output layer: hidden states (rows, length, hidden) to those of the wanted positions, so
+        that nothing of rows x length x vocabulary is made. (``logits_to_keep`` has no places by row.)"""
         if self._positions is None:
             return None
         hidden = arguments[0]
@@ -130,8 +130,8 @@ def _reusable(cache: Any) -> bool:
 
 
 def _views(cache: Any, rows: int) -> Any:
-    """A cache of ``rows`` rows that all begin with the one row of ``cache``, for one pass. It takes memory a layer
-    at a time and leaves ``cache`` as it was: new keys and values are joined to the prefix's and not kept."""
+    """A cache of ``rows`` rows that all begin with the one row of ``cache``, for one pass. It takes memory a
+    layer at a time and leaves ``cache`` as it was: new keys and values are joined to it, not kept."""
     wide = copy.copy(cache)
     wide.layers = [_view(layer, rows) for layer in cache.layers]
     return wide

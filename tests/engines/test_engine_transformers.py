@@ -1,4 +1,4 @@
-"""The transformers engine on a tiny model in float32: against plain forwards, ``generate`` alone, PEFT, and vLLM."""
+"""The transformers engine on a tiny model in float32: against plain forwards, ``generate``, and vLLM."""
 
 from __future__ import annotations
 
@@ -511,7 +511,7 @@ import torch
 from unsloth import FastLanguageModel
 settings = {"max_seq_length": 256, "load_in_4bit": True, "dtype": torch.float32}
 model, _ = FastLanguageModel.from_pretrained(sys.argv[1], **settings)
-layers = {name: module.weight for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+layers = {name: m.weight for name, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
 torch.save({name: (weight.data, weight.quant_state.absmax) for name, weight in layers.items()}, sys.argv[2])
 """
 
