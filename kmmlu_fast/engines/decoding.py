@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.engines.batching import Row
 from kmmlu_fast.core.schema import Completion
+from kmmlu_fast.engines.batching import Row
 
 
 class Sampler:

@@ -17,21 +17,21 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
 
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.errors import EngineError, KmmluError
+from kmmlu_fast.core.fit import settings_for_memory
+from kmmlu_fast.core.schema import Completion, Request, Response
 from kmmlu_fast.engines import decoding
 from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, scoring_batches
-from kmmlu_fast.core.fit import settings_for_memory
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.transformers_scoring import Scorer
 from kmmlu_fast.engines.transformers_model import (
     AdapterSwitch,
     TransformersSettings,
     is_out_of_memory,
     load_model,
 )
-from kmmlu_fast.core.environment import has_gpu
-from kmmlu_fast.core.errors import EngineError, KmmluError
-from kmmlu_fast.core.schema import Completion, Request, Response
-from kmmlu_fast.core.console import note
+from kmmlu_fast.engines.transformers_scoring import Scorer
 
 B = TypeVar("B")
 T = TypeVar("T")

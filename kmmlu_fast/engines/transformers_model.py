@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.errors import AdapterError, EngineError
+from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.schema import Adapter
 
 # What QLoRA leaves as it is: the output layer, routers of mixtures of experts, encoders that are not text.

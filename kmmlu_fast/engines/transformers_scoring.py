@@ -11,9 +11,9 @@ import copy
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from kmmlu_fast.engines.batching import Batch
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Request
+from kmmlu_fast.engines.batching import Batch
 
 _ROWS_AT_ONCE = 64  # whose float32 logits over the whole vocabulary exist at a time
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, scoring_batches
 from kmmlu_fast.core.schema import Request
+from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, scoring_batches
 
 LIMITS = Limits(tokens=200, rows=8, cached_tokens=400)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import make_tiny_tokenizer
 
+from kmmlu_fast.core.schema import Completion, Request
 from kmmlu_fast.engines.batching import Row
 from kmmlu_fast.engines.decoding import Sampler, Writer
-from kmmlu_fast.core.schema import Completion, Request
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
 

@@ -18,16 +18,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny import make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Completion, Request, Response
 from kmmlu_fast.engines.transformers import TransformersEngine
 from kmmlu_fast.engines.transformers_model import TransformersSettings, compute_dtype
-from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import make_plan
 from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
-from kmmlu_fast.evaluation.plan import make_plan
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Completion, Request, Response
 
 LETTERS = engine_cases.LETTER_IDS
 EXACT = 1e-5  # nats, float32
@@ -347,7 +347,8 @@ def test_a_4_bit_base_and_its_adapter_are_bitsandbytes_and_pefts(root: Path) -> 
     assert found[scoring()[0].key].logprobs != pytest.approx(whole, abs=1e-2), "it must really be 4 bit"
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_of_memory_halves_the_batch_and_goes_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
     opened, model = open_engine(root), reference(root)
     score, write = opened._scorer.score, opened._write
 
@@ -363,7 +364,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(root: Path, capsys: pytest.C
     found = by_key(opened.generate(scoring()))
     assert len(found) == 72
     assert_plain(found, model)
-    said = capsys.readouterr().err.splitlines()
+    said = caplog.messages
     assert len(said) == 2 and all("memory ran out" in line for line in said)
     opened._limits = replace(opened._limits, rows=8, cached_tokens=8000)
     opened._write = small(write, len)  # type: ignore[method-assign]
@@ -467,7 +468,8 @@ def test_engine_and_quantisation_are_in_the_fingerprint_and_vllms_stays(root: Pa
     assert len({json.dumps(found, sort_keys=True) for found in (by_vllm, alone, four_bit)}) == 3
 
 
-def test_an_evaluation_of_base_and_adapter(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
     adapter = [
         "--adapter",
         str(root / "lora"),
@@ -479,7 +481,7 @@ def test_an_evaluation_of_base_and_adapter(root: Path, capsys: pytest.CaptureFix
         "2",
     ]
     base, lora = evaluate(parse(EvalConfig, flags(root, *adapter), "eval"))
-    assert "transformers on a CPU is the slower way" in capsys.readouterr().err
+    assert "transformers on a CPU is the slower way" in caplog.text
     assert len(base.predictions) == len(lora.predictions) == 45
     assert lora.metrics["adapter_shift"]["largest_nats"] > 0.1
     assert lora.metrics["engine"]["engine"] == "transformers"

@@ -1,27 +1,29 @@
 """Two engines on the same questions: do they give the same letters? (``doctor --verify MODEL``)
 
-In: a config, or two sets of predictions. Out: a ``Verification``, as numbers and as lines of text. The reference is
-the plain forward pass of the transformers engine; vLLM is what is verified. Knows nothing of how either computes.
+In: a config, or two sets of log-probabilities. Out: a ``Verification``, as numbers and as lines of text. The
+reference is the plain forward pass of the transformers engine; vLLM is what is verified. Knows nothing of how
+either computes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kmmlu_fast import runner
-from kmmlu_fast.config import EvalConfig
-from kmmlu_fast.engine import Engine
-from kmmlu_fast.errors import EngineError
-from kmmlu_fast.plan import Plan, make_plan
-from kmmlu_fast.schema import LETTERS, Prediction
-from kmmlu_fast.scoring import read_letters
-from kmmlu_fast.store import note
+from kmmlu_fast.asking.tokens import Asked
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.core.letters import read_letters
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Prediction
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.evaluation import runner
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import Plan, make_plan
 
 QUESTIONS = 64
-# Nats below which rounding may choose between two letters. 16-bit logits between 16 and 32 step by 0.125 (bfloat16).
-NEAR_TIE = {"float32": 0.01}
+# Nats below which rounding may choose between two letters: bfloat16 logits from 16 to 32 step by 0.125.
+NEAR_TIE_32_BIT = 0.01
 NEAR_TIE_16_BIT = 0.25
 
 Scores = Mapping[str, Sequence[float]]  # natural-log probabilities of A-D by question id
@@ -65,10 +67,10 @@ class Verification:
         made = [
             f"{found}: {self.same_letters} of {self.questions} letters are the same"
             + (f", {ties} differ in near ties (below {self.near_tie_nats:g} nats)" if ties else ""),
-            f"log-probabilities differ by {self.largest_nats:.4f} nats at most, {self.mean_nats:.5f} on average",
+            f"they differ by {self.largest_nats:.4f} nats at most, {self.mean_nats:.5f} on average",
         ]
         if not math.isnan(sum(self.seconds)):
-            made.append(f"transformers took {self.seconds[0]:.1f} s to answer, vLLM {self.seconds[1]:.1f} s")
+            made.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))
         return made + [
             f"{d.question_id}: transformers {d.reference}, vLLM {d.verified}, {d.margin:.3f} nats apart"
             for d in self.beyond_near_ties[:5]
@@ -76,9 +78,11 @@ class Verification:
 
 
 def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verification:
-    """Letters and log-probabilities side by side; EngineError where the two did not answer the same questions."""
+    """Letters and log-probabilities side by side; EngineError where the two did not answer the same."""
     if not reference or set(reference) != set(verified):
-        raise EngineError(f"{len(reference)} and {len(verified)} questions were answered, and not the same ones")
+        raise EngineError(
+            f"{len(reference)} and {len(verified)} questions were answered, and not the same ones"
+        )
     shifts, differences, same = [], [], 0
     for question_id, scores in reference.items():
         others = verified[question_id]
@@ -88,22 +92,19 @@ def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verifi
             same += 1
         else:
             differences.append(Difference(question_id, one.letter, two.letter, one.margin))
-    worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan
+    worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
     differences.sort(key=lambda difference: -difference.margin)
-    return Verification(
-        len(reference), same, worst, sum(shifts) / len(shifts), near_tie_nats, differences
-    )  # fmt: skip
+    mean = sum(shifts) / len(shifts)
+    return Verification(len(reference), same, worst, mean, near_tie_nats, differences)
 
 
 def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
-    """Ask ``questions`` of the config's by vLLM and by transformers, one after the other; each is closed before the next opens.
+    """Ask ``questions`` of the config's by vLLM and by transformers; each is closed before the next opens.
 
-    The config's model, data and prompts are taken as they are, its engine is not. EngineError where one cannot serve the model: a
-    quantised repository has no second engine to be compared with.
+    The config's model, data and prompts are taken as they are, its engine is not. EngineError where one of
+    the two cannot serve the model: a quantised repository has no second engine to be compared with.
     """
-    from dataclasses import replace
-
-    from kmmlu_fast import engines
+    from kmmlu_fast.engines import opening
 
     plan = make_plan(config)
     step = max(1.0, len(plan.asked) / questions)
@@ -113,7 +114,7 @@ def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
         for name in ("vllm", "transformers"):
             note(f"verify: asking {len(chosen)} questions by {name}")
             own = plan.config.model_copy(update={"engine": name})
-            engine = engines.open_engine(own, plan.model, [], plan.max_model_len)
+            engine = opening.open_engine(own, plan.model, [], plan.max_model_len)
             try:
                 found.append(_ask(engine, plan, chosen, name))
             finally:
@@ -121,11 +122,11 @@ def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
     finally:
         plan.close()
     (verified, vllm_sec), (reference, transformers_sec) = found
-    near_tie = NEAR_TIE.get(plan.config.dtype, NEAR_TIE_16_BIT)
+    near_tie = NEAR_TIE_32_BIT if plan.config.dtype == "float32" else NEAR_TIE_16_BIT
     return replace(compare(reference, verified, near_tie), seconds=(transformers_sec, vllm_sec))
 
 
-def _ask(engine: Engine, plan: Plan, chosen: Sequence[runner.Asked], name: str) -> tuple[Scores, float]:
+def _ask(engine: Engine, plan: Plan, chosen: Sequence[Asked], name: str) -> tuple[Scores, float]:
     answers = _Answers()
     speed = runner.run(engine, chosen, plan.method, None, answers, name)
     return answers.scores, float(speed["seconds"])
@@ -138,5 +139,5 @@ class _Answers:
         self.scores: dict[str, tuple[float, ...]] = {}
 
     def append(self, prediction: Prediction) -> None:
-        values = [getattr(prediction, f"logprob_{letter}") for letter in LETTERS]
-        self.scores[prediction.question_id] = tuple(math.nan if value is None else value for value in values)
+        values = [getattr(prediction, column) for column in LOGPROB_COLUMNS]
+        self.scores[prediction.question_id] = tuple(value for value in values if value is not None)
