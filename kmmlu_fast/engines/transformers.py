@@ -52,7 +52,7 @@ class TransformersEngine:
         self._device = "cuda:0" if has_gpu() else "cpu"
         self._model, self.dtype = load_model(settings, self._device)
         self._switch = AdapterSwitch(self._model, settings.adapters, self._device, self.dtype)
-        self._scorer = Scorer(self._model, self._device)
+        self._scorer = Scorer(self._model, self._device, settings.letter_precision == "float32")
         self._limits = _limits(settings, self._device)
         self._window = _WINDOW_BATCHES * self._limits.rows
         self._least_saved_tokens = self._limits.tokens // 4 if self._scorer.reuses_prefixes else None

@@ -33,6 +33,7 @@ class TransformersSettings:
     tokenizer: str | None = None
     dtype: str = "auto"
     quantization: str | None = None  # "nf4", or None: as the repository has it
+    letter_precision: str = "auto"  # float32: the output layer's products when scoring, and so the logits
     max_model_len: int = 4096
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None

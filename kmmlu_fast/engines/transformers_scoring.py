@@ -16,13 +16,15 @@ from kmmlu_fast.core.schema import Request
 from kmmlu_fast.engines.batching import Batch
 
 _ROWS_AT_ONCE = 64  # whose float32 logits over the whole vocabulary exist at a time
+_TOKENS_AT_ONCE = 16384  # of the vocabulary, whose float32 weights exist at a time
 
 
 class Scorer:
     """Scores batches on ``model``; keeps the keys and values of the last shared prefix until ``forget``."""
 
-    def __init__(self, model: Any, device: str) -> None:
-        """EngineError where the model has no output layer over the vocabulary."""
+    def __init__(self, model: Any, device: str, float32_logits: bool = False) -> None:
+        """``float32_logits``: the output layer computes in float32, whatever the model does. EngineError
+        where the model has no output layer over the vocabulary."""
         self._model, self._device = model, device
         self._positions: Any = None  # (rows, wanted) during a pass: what the output layer is to see
         head = model.get_output_embeddings()
@@ -30,7 +32,13 @@ class Scorer:
             raise EngineError(
                 f"model {model.name_or_path}: has no output layer over its vocabulary: it is no causal model"
             )
-        self._hook = head.register_forward_pre_hook(self._only_wanted)
+        self._hooks = [head.register_forward_pre_hook(self._only_wanted)]
+        if float32_logits:
+            if type(head).__name__ != "Linear" or not head.weight.is_floating_point():
+                raise EngineError(
+                    "--letter-precision float32 needs an output layer of plain weights, no adapter's"
+                )
+            self._hooks.append(head.register_forward_hook(self._in_float32))
         self._kept: tuple[Hashable, Any] | None = None
         self.reuses_prefixes = _reusable(self._empty_cache())
 
@@ -57,7 +65,8 @@ class Scorer:
         self._kept = None
 
     def close(self) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._model = self._kept = None
 
     def _forward(self, ids: Any, wanted: Sequence[Sequence[int]], cache: Any) -> Any:
@@ -86,6 +95,17 @@ class Scorer:
         hidden = arguments[0]
         places = self._positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         return (hidden.gather(1, places), *arguments[1:])
+
+    def _in_float32(self, head: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+        """After the output layer: the same product in float32, a part of the vocabulary at a time."""
+        import torch
+
+        if self._positions is None:
+            return None
+        hidden = arguments[0].float()
+        parts = [hidden @ some.float().T for some in head.weight.split(_TOKENS_AT_ONCE)]
+        logits = torch.cat(parts, dim=-1)
+        return logits if getattr(head, "bias", None) is None else logits + head.bias.float()
 
     def _prefix(self, batch: Batch) -> Any:
         """Keys and values of the shared prefix, one row; those of the last one are kept."""

@@ -101,6 +101,20 @@ def test_shared_prefixes_of_a_model_with_sliding_windows(root: Path) -> None:
     assert plain(model, scoring()[0]) != pytest.approx(plain(reference(root), scoring()[0]), abs=1e-2)
 
 
+def test_letters_in_float32_on_a_model_in_bfloat16(root: Path) -> None:
+    request = scoring()[0]
+    for precision, tolerance in (("float32", EXACT), ("auto", 0.1)):
+        opened = open_engine(root, dtype="bfloat16", letter_precision=precision)
+        head, seen = opened._model.get_output_embeddings(), []
+        head.register_forward_pre_hook(lambda _, arguments, seen=seen: seen.append(arguments[0]))
+        [response] = opened.generate([request])
+        assert seen[0].shape == (1, 1, 64) and seen[0].dtype == head.weight.dtype == torch.bfloat16
+        logits = head.weight.double() @ seen[0][0, 0].double()
+        wanted = logits.log_softmax(-1)[list(LETTERS)].tolist()
+        assert response.logprobs == pytest.approx(wanted, abs=tolerance)
+        assert (response.logprobs == pytest.approx(wanted, abs=EXACT)) is (precision == "float32")
+
+
 def test_what_a_row_is_batched_with_changes_nothing(engine: TransformersEngine, root: Path) -> None:
     single = open_engine(root, max_num_seqs=1)
     one_by_one = by_key(single.generate(engine_cases.requests()))
