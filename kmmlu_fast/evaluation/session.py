@@ -99,7 +99,8 @@ class _Session:
             if self._mode == "auto":
                 from kmmlu_fast.core.device import has_gpu
 
-                self._mode = "serve" if self.plan.config.engine == "server" or has_gpu() else "merge"
+                serves = self.plan.config.engine in ("server", "transformers") or has_gpu()
+                self._mode = "serve" if serves else "merge"
             if self._mode == "merge" and self.plan.config.engine == "server" and self.plan.adapters:
                 raise ConfigError("--adapter-mode merge does not go with --engine server: the server applies the adapters; use serve")
         return self._mode == "merge"
