@@ -1,9 +1,9 @@
-"""Tokens/s and peak memory of a QLoRA step: Unsloth, as ``train`` uses it, against plain PEFT + bitsandbytes, on the same rows.
+"""Tokens/s and peak memory of a QLoRA step: as ``train`` does it, by Unsloth alone, and by plain PEFT + bitsandbytes, on the same rows.
 
 In: a model, lengths and batches. Out: a row for each of them and each way, with the memory plan's estimate beside the measured peak.
 A step is forward, backward and optimiser over one micro-batch whose rows are exactly as long as said. Each way runs in a process of its
-own, because Unsloth patches the libraries. Unsloth's step goes through TRL, as training
-does; PEFT's is the plain loop of most scripts.
+own, because Unsloth patches the libraries. ``train`` and ``unsloth`` go through TRL and differ in the loss (``label_loss`` or the stack's
+own); PEFT's is the plain loop of most scripts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.training.config import PROJECTIONS
 
-WAYS = ("unsloth", "peft")
+WAYS = ("train", "unsloth", "peft")
 WARM_UP = 2  # steps of each size: Unsloth compiles for the first shapes it sees
 GIB = 2**30
 
@@ -34,9 +34,9 @@ class TrainingConfig(BenchConfig):
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     lengths: list[int] = Field([128, 512], description="tokens a row, comma-separated")
     batches: list[int] = Field([1, 4], description="rows a step, comma-separated")
-    ways: list[str] = Field(list(WAYS), description="unsloth, peft")
+    ways: list[str] = Field(list(WAYS), description="train (as kmmlu_fast trains), unsloth (with the stack's own loss), peft")
     r: int = Field(16, gt=0, description="LoRA rank")
-    way: Literal["unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
+    way: Literal["train", "unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
 
 
 Step = Callable[[dict[str, Any]], Any]  # a batch -> its loss, gradients in place
@@ -55,18 +55,23 @@ def plain_step(model: Any) -> Step:
     return step
 
 
-def trl_step(model: Any, tokenizer: Any) -> Step:
-    """The step of ``trainer.train``: TRL's, as Unsloth left it, which takes the loss of the labelled positions only."""
+def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
+    """TRL's step as Unsloth left it: with the loss of ``train`` (logits at the labels only), or with the stack's own."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
+
+    from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = SFTConfig(
             output_dir=folder, per_device_train_batch_size=1, bf16=True, report_to="none", disable_tqdm=True, max_length=None,
-            packing=False, padding_free=False, dataset_kwargs={"skip_prepare_dataset": True},
+            packing=False, padding_free=False, dataset_kwargs={"skip_prepare_dataset": True}, **({"loss_type": "nll"} if labelled else {}),
         )  # fmt: skip
         one = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]})
-        trainer = SFTTrainer(model=model, args=arguments, train_dataset=one, processing_class=tokenizer)
+        trainer = with_labelled_loss(SFTTrainer)(model=model, args=arguments, train_dataset=one, processing_class=tokenizer)
+    if labelled:
+        attach(model)
+        trainer.use_labelled_loss()
     trainer.current_gradient_accumulation_steps = 1  # set by train(), which is not called
     return lambda batch: trainer.training_step(model, batch)
 
@@ -90,7 +95,7 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
 
 def load(way: str, path: str, r: int, max_length: int) -> Any:
     """The model in 4 bit with a fresh LoRA, ready to train."""
-    if way == "unsloth":
+    if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
         from kmmlu_fast.training.trainer import load_model
 
@@ -124,7 +129,7 @@ def optimiser(model: Any) -> Any:
 
 def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     """All sizes in this process, the smallest first."""
-    if way == "unsloth":
+    if way != "peft":
         import unsloth  # noqa: F401  before transformers: it patches it
     import torch
 
@@ -141,7 +146,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     load_sec = time.perf_counter() - began
     model.train()
     step_with = optimiser(model)
-    backward = trl_step(model, tokenizer) if way == "unsloth" else plain_step(model)
+    backward = plain_step(model) if way == "peft" else trl_step(model, tokenizer, way == "train")
     rows = []
     for length, batch in sorted(((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]):
         note(f"{way}: {batch} x {length}")

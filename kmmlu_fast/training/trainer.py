@@ -23,6 +23,7 @@ from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import MASKED, Encoded, TrainSet
+from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 from kmmlu_fast.training.measure import measure
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.monitor import HeldOut, Monitor
@@ -110,6 +111,7 @@ def train(
         save_steps=config.save_every or every_tenth,
         save_total_limit=2,
         eval_strategy="no",
+        loss_type="nll",  # TRL's chunked loss would take 256 positions where a row has two labels
     )
     monitor = Monitor(
         work_dir.parent / "train_log.jsonl", total_steps, tokens_by_step, config.keep, config.measure_every or every_tenth,
@@ -118,7 +120,9 @@ def train(
         save_best=lambda held: _save_best(model, work_dir, held),
     )  # fmt: skip
     try:
-        trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+        trainer = with_labelled_loss(SFTTrainer)(
+            model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
+        )
     except (ImportError, RuntimeError) as error:
         if not config.report_to:
             raise
@@ -129,6 +133,7 @@ def train(
     trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
     trainer.add_callback(_callback(monitor, work_dir))
     _same_bytes(trainer, rows, order)
+    take_labelled_loss(trainer, model, rows[order[0]], half)
     trainable, total = _parameters(model)
     note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(order)} rows in {total_steps} steps"
@@ -179,6 +184,21 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
         bias="none", use_gradient_checkpointing="unsloth", random_state=config.seed, use_rslora=config.use_rslora,
         **({"use_dora": True} if config.use_dora else {}),
     )  # fmt: skip
+
+
+def take_labelled_loss(trainer: Any, model: Any, row: Encoded, half: str | None) -> None:
+    """Compute logits only where there are labels, if that gives the model's own loss on a row; else say so and leave the loss alone."""
+    import torch
+
+    device = next(model.parameters()).device
+    ids = torch.tensor([row.input_ids], device=device)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([row.labels], device=device)}
+    with torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
+        agrees = attach(model, batch)
+    if agrees:
+        trainer.use_labelled_loss()
+    else:
+        note("the model's loss is not that of its labelled positions alone: it computes its own, which takes longer")
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
