@@ -23,7 +23,8 @@ def tiny(architecture: str = "Qwen2", **more: Any) -> Any:
     torch.manual_seed(0)
     kind = {"Gemma3Text": "Gemma3ForCausalLM"}.get(architecture, f"{architecture}ForCausalLM")
     model = get_peft_model(
-        getattr(transformers, kind)(config), LoraConfig(r=4, target_modules=["q_proj", "o_proj", "up_proj"], task_type="CAUSAL_LM")
+        getattr(transformers, kind)(config),
+        LoraConfig(r=4, target_modules=["q_proj", "o_proj", "up_proj"], task_type="CAUSAL_LM"),
     )
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -51,7 +52,9 @@ def gradients(model: Any, inputs: dict[str, Any], **more: Any) -> tuple[float, d
     return float(loss), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def assert_close(one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, dict[str, torch.Tensor]]) -> None:
+def assert_close(
+    one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, dict[str, torch.Tensor]]
+) -> None:
     assert one[0] == pytest.approx(two[0], rel=1e-5)
     assert one[1].keys() == two[1].keys()
     assert any(grad.abs().max() > 1e-4 for grad in one[1].values())
@@ -61,10 +64,16 @@ def assert_close(one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, d
 
 @pytest.mark.parametrize(
     ("architecture", "more"),
-    [("Qwen2", {}), ("Llama", {"tie_word_embeddings": True}), ("Gemma3Text", {"head_dim": 16, "final_logit_softcapping": 5.0})],
+    [
+        ("Qwen2", {}),
+        ("Llama", {"tie_word_embeddings": True}),
+        ("Gemma3Text", {"head_dim": 16, "final_logit_softcapping": 5.0}),
+    ],
 )
 @pytest.mark.parametrize("num_items", [None, 17])
-def test_loss_and_gradients_are_the_models_own(architecture: str, more: dict[str, Any], num_items: int | None) -> None:
+def test_loss_and_gradients_are_the_models_own(
+    architecture: str, more: dict[str, Any], num_items: int | None
+) -> None:
     model, inputs = tiny(architecture, **more), batch()
     count = {} if num_items is None else {"num_items_in_batch": torch.tensor(num_items)}
     usual = gradients(model, inputs, **count)
@@ -72,7 +81,9 @@ def test_loss_and_gradients_are_the_models_own(architecture: str, more: dict[str
     assert attach(model, {name: value[:1] for name, value in inputs.items()})
     assert_close(gradients(model, inputs, **count), usual)
     assert model(**inputs).logits is None  # nothing was computed that has no label
-    torch.testing.assert_close(model(input_ids=inputs["input_ids"]).logits, logits)  # without labels it stays the model's own
+    torch.testing.assert_close(
+        model(input_ids=inputs["input_ids"]).logits, logits
+    )  # without labels it stays the model's own
 
 
 def test_only_labelled_positions_reach_the_head() -> None:
@@ -145,14 +156,19 @@ def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
             train_sampling_strategy="sequential", gradient_checkpointing=False, dataset_kwargs={"skip_prepare_dataset": True},
         )  # fmt: skip
         trainer = with_labelled_loss(SFTTrainer)(
-            model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=make_tiny_tokenizer()
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=make_tiny_tokenizer(),
         )
         if labelled:
             assert attach(model)
             trainer.use_labelled_loss()
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        return losses[-1], {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        return losses[-1], {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
 
     whole = trained(True, 4)
     assert_close(trained(True, 2), whole)
