@@ -10,11 +10,13 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from kmmlu_fast.core.errors import KmmluError
 
+_CLEAR = "\r\x1b[K"  # to the beginning of the line, and what stands there away (ECMA-48 EL)
 LOGGER = logging.getLogger("kmmlu_fast")
 LOGGER.addHandler(logging.NullHandler())
 
@@ -54,9 +56,38 @@ def speaks() -> bool:
     return any(isinstance(handler, _Stderr) for handler in LOGGER.handlers)
 
 
+class _Line:
+    """What stands on the terminal just now."""
+
+    moving = False  # a line without an end, which the next one replaces
+    said_sec = 0.0  # when something was said last (time.monotonic)
+
+
 def note(text: str) -> None:
     """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a program or notebook."""
+    clear()
+    _Line.said_sec = time.monotonic()
     LOGGER.info("%s", text)
+
+
+def move(text: str) -> None:
+    """A line on the terminal that the next one replaces."""
+    sys.stderr.write(f"{_CLEAR}{text}")
+    sys.stderr.flush()
+    _Line.moving, _Line.said_sec = True, time.monotonic()
+
+
+def clear() -> None:
+    """Take the moving line away, if one stands there."""
+    if _Line.moving:
+        _Line.moving = False
+        sys.stderr.write(_CLEAR)
+        sys.stderr.flush()
+
+
+def quiet_sec() -> float:
+    """Seconds since anything was said."""
+    return time.monotonic() - _Line.said_sec
 
 
 def run_main(main: Callable[[], int | None]) -> int:

@@ -1,18 +1,23 @@
-"""How far a long piece of work is: one moving line on a terminal, a bar in a notebook, a line every ten seconds elsewhere.
+"""How far a long piece of work is, and what is being waited for: one moving line on a terminal, a bar in a notebook, a line every ten
+seconds elsewhere.
 
 In: a total, and how much is done now. Out: nothing but what is shown. Knows nothing of what is counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from kmmlu_fast.core.console import note, speaks
+from kmmlu_fast.core.console import clear, move, note, quiet_sec, speaks
 
 LINE_SEC = 10.0  # a new line this often where stderr is no terminal
+WAIT_SEC = 8.0  # the longest silence of a wait
 _MOVING_SEC = 0.5
 
 
@@ -46,10 +51,51 @@ class Meter:
         rate = done / max(self._shown - self._start, 1e-9)
         left = (self._total - done) / rate if rate else 0.0
         line = f"{self._label}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left{', ' if more else ''}{more}"
-        if self._moving:
-            print(line, end="\n" if last else "\r", file=sys.stderr, flush=True)
+        if self._moving and not last:
+            move(line)
         else:
             note(line)
+
+
+@contextlib.contextmanager
+def waiting(what: str, phase: Callable[[], str] | None = None, closing: Callable[[], str] | None = None) -> Iterator[None]:
+    """Say what is being waited for and for how long, wherever nothing else was said for WAIT_SEC; on a terminal, one line that moves.
+
+    Nothing is said of what is over sooner, nor in a library. ``phase``: what is being done just now, in a word or two; ``closing``: what
+    the last line adds. Waits may be nested: the innermost speaks.
+    """
+    if not speaks():
+        yield
+        return
+    began, over = time.monotonic(), threading.Event()
+    moving, said = sys.stderr.isatty(), False
+    every_sec = 1.0 if moving else WAIT_SEC
+
+    def tick() -> None:
+        nonlocal said
+        while not over.wait(every_sec / 8):
+            if _WAITS[-1] is over and time.monotonic() - began >= every_sec and quiet_sec() >= every_sec:
+                said = True
+                now = phase() if phase else ""
+                line = f"{what}: {now + ', ' if now else ''}{time.monotonic() - began:.0f} s"
+                (move if moving else note)(line)
+
+    _WAITS.append(over)
+    thread = threading.Thread(target=tick, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        _WAITS.remove(over)
+        clear()
+    if said:
+        more = closing() if closing else ""
+        note(f"{what}: done in {time.monotonic() - began:.0f} s" + (f" ({more})" if more else ""))
+
+
+_WAITS: list[threading.Event] = []  # running, the innermost last
 
 
 def in_notebook() -> bool:

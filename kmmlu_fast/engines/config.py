@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.flags import Config
+from kmmlu_fast.engines.arguments import check_quantization
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
 
@@ -30,7 +31,12 @@ class EngineConfig(Config):
     model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
     revision: str | None = Field(None, description="revision of the model on the hub")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
-    quantization: str | None = Field(None, description="vLLM quantisation, such as fp8 (weights are quantised while loading)")
+    letter_precision: Literal["auto", "float32"] = Field(
+        "auto", description="float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes to A)"
+    )
+    quantization: str | None = Field(
+        None, description="weights quantised while loading, by vLLM: fp8_per_channel, ... ('fp8' is its old name of fp8_per_tensor)"
+    )
     max_model_len: PositiveInt | None = Field(None, description="longest prompt + output, tokens; default: what the prompts need")
     gpu_memory_utilization: float = Field(0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take")
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs a model is split over")
@@ -53,6 +59,10 @@ class EngineConfig(Config):
             _check_base_url(self.base_url)
         if self.base_url and self.engine != "server":
             raise ValueError("--base-url goes with --engine server")
+        if self.letter_precision != "auto" and self.engine not in ("vllm", "ray"):
+            raise ValueError(f"--letter-precision goes with vLLM; --engine {self.engine} has its own")
+        if self.engine in ("vllm", "ray") and not self.ray_address and (why := check_quantization(self.quantization)):
+            raise ValueError(why)
         if self.num_replicas > 1 and self.engine != "ray":
             raise ValueError("--num-replicas goes with --engine ray")
         if self.data_parallel_size > 1 and self.engine != "vllm":

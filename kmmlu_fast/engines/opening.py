@@ -9,8 +9,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines import phases
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
@@ -40,6 +42,8 @@ def settings_for(
         seed=config.seed,
         max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
         num_adapters=len(adapters),
+        generates=getattr(config, "output_type", None) != "multiple_choice",
+        letter_precision=config.letter_precision,
         extra=extra,
     )
 
@@ -68,4 +72,5 @@ def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter],
             functools.partial(VllmEngine, settings), max(config.num_replicas, config.data_parallel_size),
             address=config.ray_address, gpus_per_replica=config.tensor_parallel_size,
         )  # fmt: skip
-    return VllmEngine(settings)
+    with phases.watched() as log, waiting("engine: starting", lambda: phases.current(log), lambda: phases.seconds(log)):
+        return VllmEngine(settings)

@@ -87,7 +87,7 @@ class SwapWorker:
 
         changes = read_changes(Path(folder)) if folder else {}
         model, config = self.model_runner.get_model(), self.vllm_config.model_config
-        before = getattr(self, "_written", set())
+        before: set[str] = getattr(self, "_written", set())
         touched = before | with_partners(changes, getattr(model, "packed_modules_mapping", {}))
         if not touched:
             return 0

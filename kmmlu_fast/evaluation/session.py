@@ -21,6 +21,7 @@ from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import slug
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import proof, runner
@@ -66,7 +67,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
 
         def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
             note(f"engine: starting {config.engine} for {Path(path or plan.model.path).name}")
-            return engines.open_engine(config, plan.model, adapters, max_model_len, path)
+            return engines.open_engine(plan.config, plan.model, adapters, max_model_len, path)
 
     session = _Session(plan, open_engine)
     try:
@@ -92,7 +93,7 @@ class _Session:
         if self._mode is None:
             self._mode = self.plan.config.adapter_mode
             if self._mode == "auto":
-                from kmmlu_fast.core.environment import has_gpu
+                from kmmlu_fast.core.device import has_gpu
 
                 self._mode = "serve" if self.plan.config.engine == "server" or has_gpu() else "merge"
             if self._mode == "merge" and self.plan.config.engine == "server" and self.plan.adapters:
@@ -112,7 +113,8 @@ class _Session:
                 return load_run(store.path)
             if store.answered:
                 note(f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions were answered before")
-            return self._compute(adapter, name, store)
+            with waiting(f"{name}: answering"):
+                return self._compute(adapter, name, store)
         finally:
             store.close()
 
@@ -137,7 +139,8 @@ class _Session:
         counters = _since(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-            own = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            own |= {"exact_ties": exact_ties(frame)}
             sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
             known = None if not pending else len(frame) * sec
             bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
@@ -174,7 +177,8 @@ class _Session:
         weights = None
         if adapter and self.merge:
             note(f"{adapter.name}: merging into the base with PEFT (cached)")
-            weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
+            with waiting(f"{adapter.name}: merging"):
+                weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
         if self._engine is None or weights != self._weights:
             self.close()
             served = [] if self.merge or not self.plan.adapters else self.plan.adapters
@@ -185,6 +189,14 @@ class _Session:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+
+def exact_ties(frame: pl.DataFrame) -> int:
+    """Questions whose two best letters have the same log-probability: the earlier letter was taken, whatever the model meant.
+
+    A bfloat16 logit of 20 is a multiple of 0.125: --letter-precision float32 leaves hardly any tie.
+    """
+    return int((frame["margin"] == 0).sum())
 
 
 def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

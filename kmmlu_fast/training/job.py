@@ -15,11 +15,14 @@ from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
+from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_log
 from kmmlu_fast.training import encoding as train_data
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import encode_set
@@ -55,11 +58,16 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
         return load_adapter_card(config.output_dir)
+    with libraries.without_vllm():
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> TrainedAdapter:
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
     note("loading Unsloth")
-    import unsloth  # noqa: F401  before transformers: it patches it
-
+    with waiting("loading Unsloth"):
+        libraries.import_unsloth()
     from kmmlu_fast.asking import prompts
     from kmmlu_fast.models import model as models
     from kmmlu_fast.training import memory as memory_plan
@@ -71,11 +79,15 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     data = encode_set(config, rows, held_rows, tokenizer)
     shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
+    float32 = cpu and best_cpu_dtype() == "float32"
+    if float32:
+        note("note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where bfloat16 is only emulated")
     longest = max(len(row.input_ids) for row in data.rows)
     micro_batch = planned_micro_batch(config) or config.micro_batch
     plan = memory_plan.plan(
         shape, longest, config.effective_batch, available_bytes,
-        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device,
+        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device, checkpointing=config.gradient_checkpointing,
+        float32=float32, labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
     )  # fmt: skip
     note(str(plan))
     note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")

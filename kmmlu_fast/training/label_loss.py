@@ -19,18 +19,18 @@ from typing import Any
 MASKED = -100  # the label that torch's cross entropy ignores
 # Logits alive at once: 2 + 4 bytes in 16 and 32 bit, 4 of log-softmax, 4 + 2 of their gradients.
 LOGIT_BYTES = 16
-CHUNK_BYTES = {"cpu": 2**30, "cuda": 2**32}
+CHUNK_BYTES = 2**30
 _AGREES = 0.02  # relative: both losses of the check are taken in the same 16-bit products
 _HIDDEN = "UNSLOTH_RETURN_HIDDEN_STATES"  # Unsloth's own switch: forward returns hidden states as ``logits``
 _IGNORED = "_kmmlu_fast_switch_ignored"
-_NOT_OF_THE_BACKBONE = frozenset({
-    "labels", "shift_labels", "num_items_in_batch", "n_items", "use_cache", "return_dict", "logits_to_keep", "num_logits_to_keep",
-})  # fmt: skip
+_NOT_OF_THE_BACKBONE = frozenset(
+    "labels shift_labels num_items_in_batch n_items use_cache return_dict logits_to_keep num_logits_to_keep".split()
+)
 
 
-def rows_at_once(vocabulary: int, device: str) -> int:
+def rows_at_once(vocabulary: int) -> int:
     """How many positions' logits are held at once; more labelled positions go through in pieces, recomputed for their gradients."""
-    return max(CHUNK_BYTES[device] // (vocabulary * LOGIT_BYTES), 16)
+    return max(CHUNK_BYTES // (vocabulary * LOGIT_BYTES), 16)
 
 
 def labelled_loss(
@@ -99,7 +99,7 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
             more.get("num_items_in_batch"),
             softcap=getattr(text, "final_logit_softcapping", None),
             scale=getattr(text, "logit_scale", None) or 1.0,
-            chunk=rows_at_once(text.vocab_size, hidden.device.type),
+            chunk=rows_at_once(text.vocab_size),
         )
         return CausalLMOutputWithPast(loss=loss)
 

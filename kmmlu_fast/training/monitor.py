@@ -20,6 +20,7 @@ from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.models.adapters import read_log
 
+OVERFLOWS = 20  # steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of them
 COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
 
 
@@ -82,8 +83,9 @@ class Monitor:
 
     def __init__(
         self, log_path: Path, total_steps: int, tokens_by_step: list[int], keep: str, measure_every: int, early_stopping: int | None,
-        measure: Callable[[int], HeldOut] | None, save_best: Callable[[HeldOut], None],
+        measure: Callable[[int], HeldOut] | None, save_best: Callable[[HeldOut], None], scaled: bool = False,
     ) -> None:  # fmt: skip
+        """``scaled``: float16 with a loss scale that is found by overflowing; such a step changes no weight and is no divergence."""
         self._log_path = log_path
         self._total_steps = total_steps
         self._tokens_by_step = tokens_by_step
@@ -92,6 +94,8 @@ class Monitor:
         self._early_stopping = early_stopping
         self._measure = measure
         self._save_best = save_best
+        self._scaled = scaled
+        self._overflows = 0
         self._measuring_sec = 0.0
         self._started_sec = 0.0
         self._first_step = 0
@@ -125,11 +129,14 @@ class Monitor:
         return self.stopped_early
 
     def logged(self, step: int, values: dict[str, Any]) -> None:
-        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a number."""
+        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a number, and on gradients
+        that are none: at once, or in float16 after OVERFLOWS steps in a row."""
         if "loss" not in values:
             return
         loss, grad_norm = float(values["loss"]), float(values.get("grad_norm", 0.0))
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        finite = math.isfinite(grad_norm)
+        self._overflows = 0 if finite else self._overflows + 1
+        if not math.isfinite(loss) or self._overflows > (OVERFLOWS if self._scaled else 0):
             raise TrainError(
                 f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged and was stopped; "
                 "lower --learning-rate, or look for broken rows in the data, and train into a new directory"
@@ -139,7 +146,8 @@ class Monitor:
         tokens = sum(self._tokens_by_step[self._first_step : step])
         eta_sec = training_sec / max(done, 1) * (self._total_steps - step)
         record = {
-            "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)), "grad_norm": grad_norm,
+            "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)),
+            "grad_norm": grad_norm if finite else None,
             "tokens": sum(self._tokens_by_step[:step]), "tokens_per_sec": tokens / training_sec, "training_sec": training_sec,
             "eta_sec": eta_sec,
         }  # fmt: skip

@@ -118,8 +118,8 @@ def test_a_batch_without_labels_has_no_loss_and_no_gradient() -> None:
 
 
 def test_pieces_are_bounded_by_bytes() -> None:
-    assert rows_at_once(262_144, "cpu") * 262_144 * 16 <= 2**30
-    assert rows_at_once(10**9, "cpu") == 16
+    assert rows_at_once(262_144) * 262_144 * 16 <= 2**30
+    assert rows_at_once(10**9) == 16
 
 
 def test_a_model_whose_loss_is_more_than_cross_entropy_keeps_its_own() -> None:

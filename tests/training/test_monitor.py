@@ -86,6 +86,20 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path, loss: float, norm: float
         made.logged(3, {"loss": loss, "grad_norm": norm})
 
 
+def test_float16_survives_the_overflows_that_find_its_loss_scale_and_no_more(tmp_path: Path) -> None:
+    made, _ = monitor(tmp_path / "log", {0: 3.0}, scaled=True, measure_every=100)
+    made.start(0)
+    norms = [math.inf] * 16 + [0.5] + [math.nan] * 20
+    for number, norm in enumerate(norms):
+        made.logged(number % 10 + 1, {"loss": 1.5, "grad_norm": norm})
+    with pytest.raises(TrainError, match="diverged"):
+        made.logged(9, {"loss": 1.5, "grad_norm": math.inf})
+    steps = [record for record in read_log(tmp_path / "log") if record["kind"] == "step"]
+    assert len(steps) == len(norms) and steps[0]["grad_norm"] is None and steps[16]["grad_norm"] == 0.5
+    with pytest.raises(TrainError, match="diverged"):  # a loss that is none is never the scale's doing
+        monitor(tmp_path / "other", {0: 3.0}, scaled=True)[0].logged(1, {"loss": math.nan, "grad_norm": 0.5})
+
+
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "log"
     first, _ = monitor(path, {0: 3.0, 2: 2.0, 4: 1.0, 6: 5.0})
