@@ -19,7 +19,9 @@ from kmmlu_fast.core.errors import AdapterError
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
-_PLAIN = frozenset("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj qkv_proj gate_up_proj".split())
+_PLAIN = frozenset(
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"]
+)
 # Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
 _MORE = (
     *(

@@ -24,7 +24,16 @@ _AGREES = 0.02  # relative: both losses of the check are taken in the same 16-bi
 _HIDDEN = "UNSLOTH_RETURN_HIDDEN_STATES"  # Unsloth's own switch: forward returns hidden states as ``logits``
 _IGNORED = "_kmmlu_fast_switch_ignored"
 _NOT_OF_THE_BACKBONE = frozenset(
-    "labels shift_labels num_items_in_batch n_items use_cache return_dict logits_to_keep num_logits_to_keep".split()
+    [
+        "labels",
+        "shift_labels",
+        "num_items_in_batch",
+        "n_items",
+        "use_cache",
+        "return_dict",
+        "logits_to_keep",
+        "num_logits_to_keep",
+    ]
 )
 
 
