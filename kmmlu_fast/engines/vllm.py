@@ -20,11 +20,12 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import auto_dtype, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
-from kmmlu_fast.core.schema import Completion, Request, Response
+from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
 from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe, memory_facts
 from kmmlu_fast.engines.cpu_kernels import joined_norms
 from kmmlu_fast.engines.protocol import FollowUp
+from kmmlu_fast.engines.swap import WORKER, HeldWeights
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
@@ -86,7 +87,8 @@ class VllmEngine:
             if rank is None:
                 raise EngineError(f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode merge")
             arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": max(1, settings.num_adapters)}
-        arguments |= dict(settings.extra)
+        arguments |= {"worker_extension_cls": WORKER, **dict(settings.extra)}
+        self._weights = HeldWeights(self._write_adapter, self._forget)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
         self._lora_ids: dict[str, int] = {}
@@ -100,6 +102,7 @@ class VllmEngine:
         self.start_sec = time.monotonic() - began
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        self._weights.require()
         source = iter(requests)
         exhausted = False
         active: dict[str, Request] = {}
@@ -130,6 +133,19 @@ class VllmEngine:
             if active and self._engine is not None:  # the caller went away, or an error: leave nothing running behind
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(active))
+
+    def swap(self, adapter: Adapter | None) -> None:
+        """Hold the adapter's weights from now on (None: the base's), for requests without ``adapter``. EngineError while requests run."""
+        if self._engine.has_unfinished_requests():
+            raise EngineError("weights are swapped between passes, not while requests run")
+        self._weights.become(adapter)
+
+    def _write_adapter(self, adapter: Adapter | None) -> None:
+        self._llm.collective_rpc("write_adapter", args=(str(adapter.path) if adapter else None,))
+
+    def _forget(self) -> None:
+        if not self._engine.reset_prefix_cache():
+            raise EngineError("the prefix cache could not be emptied after a swap")
 
     def _cache_holds(self, active: dict[str, Request]) -> bool:
         """Whether the key-value cache has room for one more text at its full length: past that, vLLM drops some and computes them again."""

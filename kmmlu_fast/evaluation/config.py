@@ -23,8 +23,10 @@ class EvalConfig(EngineConfig):
 
     adapter: list[str] = Field([], description="LoRA adapter directory, [NAME=]PATH; may be given several times")
     no_base: bool = Field(False, description="evaluate only the adapters")
-    adapter_mode: Literal["auto", "serve", "merge"] = Field(
-        "auto", description="serve: vLLM applies the LoRA; merge: PEFT merges it into a cached copy; auto: serve on GPU, merge on CPU"
+    adapter_mode: Literal["auto", "serve", "swap", "merge"] = Field(
+        "auto",
+        description="serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT merges it into "
+        "a cached copy; auto: serve on GPU, swap on CPU (merge for what is no plain LoRA)",
     )
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")

@@ -89,7 +89,7 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     plan = memory_plan.plan(
         shape, longest, config.effective_batch, available_bytes,
         micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device, checkpointing=config.gradient_checkpointing,
-        float32=float32,
+        float32=float32, labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
     )  # fmt: skip
     note(str(plan))
     note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")

@@ -7,13 +7,13 @@ Knows nothing of data. Every constant names its source; measured peaks stand bes
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ModelError, TrainError
+from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
 
 GIB = 1024**3
 _HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
@@ -26,14 +26,7 @@ _HALF_BYTES = 2  # embeddings, norms, lm_head: bitsandbytes leaves them in bfloa
 _LORA_BYTES = 4 + 4  # Unsloth keeps LoRA weights, and so their gradients, in float32 (prepare_model_for_training)
 # bitsandbytes 8-bit Adam: two states of one byte and one float32 absmax for 256 each (Dettmers et al. 2021); torch's has float32.
 _ADAM_BYTES = {"8bit": 2 * (1 + 4 / 256), "32bit": 8.0}
-# Unsloth's fused cross-entropy: 16 bytes a logit over the whole chain, cut in 1, 4, 8, ... chunks under min(half of what is free, 4 GiB)
-# (unsloth_zoo.fused_losses: _CE_BYTES_PER_LOGIT, _CE_TARGET_GB_CAP, get_chunk_size).
-_LOGIT_BYTES = 16
-_CE_CAP_BYTES = 4 * GIB
-# TRL's chunked loss, which runs on CPU, takes 256 labelled positions at a time (padded to 256), and holds six float32 tables of them at
-# once: logits in 16 and 32 bit, log-softmax, probabilities, their product for the entropy, gradient (trl.trainer.sft_trainer._chunk).
-_CPU_CE_ROWS = 256
-_CPU_CE_BYTES = 6 * 4
+# ``label_loss`` computes logits at the labels alone, 16 bytes each (its LOGIT_BYTES), and at most a chunk of them at once.
 # One decoder layer while it is recomputed and differentiated ("unsloth" checkpointing keeps no other): values a token alive at once,
 # counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out, residual, norm + gradients).
 _MLP_VALUES = 6
@@ -48,6 +41,9 @@ _FULL_TOKENS = 2048
 # On CPU the stock, unfused modules run, with float32 copies: nine times as much. Fitted to Gemma 3 270M (peak 3.07 GiB at 16 rows of 101
 # tokens and 5.88 GiB at 16 of 462, where this gives 3.5 and 5.7).
 _CPU_ACTIVATIONS = 9
+# What such a layer keeps where it is not recomputed, against the same count. Fitted to Gemma 3 270M in bfloat16: a step's memory rose by
+# 0.53 GiB at 512 tokens and 1.92 at 2,048, where this gives 0.58 and 2.3.
+_CPU_KEPT = 1.2
 _CONTEXT_BYTES = int(0.6 * GIB)  # CUDA context, cuBLAS workspaces, bitsandbytes and Triton modules: outside torch's allocator
 _CPU_RUNTIME_BYTES = int(1.0 * GIB)  # the libraries' own resident memory
 
@@ -143,12 +139,13 @@ def describe_model(path: str | Path, r: int, target_modules: list[str], revision
 
 
 def estimate(
-    shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, available_bytes: int, checkpointing: bool = True,
-    float32: bool = False,
+    shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, checkpointing: bool = True,
+    float32: bool = False, labels: int | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by part at the peak of a training step. Measuring the held-out rows needs no more: its passes hold a micro-batch's tokens.
 
-    ``float32``: a CPU without bfloat16, where Unsloth keeps whatever is not 4-bit in 32 bit.
+    ``float32``: a CPU without bfloat16, where Unsloth keeps whatever is not 4-bit in 32 bit. ``labels``: tokens trained on in a row at most
+    (two where a letter and an end are); None = every token.
     """
     tokens = seq_length * micro_batch
     value = 4 if float32 else _HALF_BYTES
@@ -162,20 +159,18 @@ def estimate(
         kept = _KEPT_MLP_VALUES * shape.intermediate + _KEPT_HIDDEN_VALUES * shape.hidden
         inputs = shape.layers * tokens * kept * _HALF_BYTES
     if cpu:
+        if not checkpointing:
+            inputs = int(shape.layers * layer * _CPU_KEPT) * value // _HALF_BYTES
         layer *= _CPU_ACTIVATIONS
         layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
-    fixed = weights + shape.lora * (_LORA_BYTES + _ADAM_BYTES["32bit" if cpu else "8bit"]) + unpacked
-    if cpu:
-        logits: float = _CPU_CE_ROWS * shape.vocabulary * _CPU_CE_BYTES
-    else:
-        logits = _cross_entropy_bytes(tokens * shape.vocabulary * _LOGIT_BYTES, max(available_bytes - fixed, 0) / 2)
+    labelled = min(micro_batch * (labels or seq_length), rows_at_once(shape.vocabulary))
     return {
         "weights": int(weights),
         "adapter and gradients": shape.lora * _LORA_BYTES,
         "optimiser": int(shape.lora * _ADAM_BYTES["32bit" if cpu else "8bit"]),
         "unpacked layer": unpacked,
         "activations": int(inputs + layer),
-        "logits": int(logits),
+        "logits": labelled * shape.vocabulary * LOGIT_BYTES,
         "runtime": _CPU_RUNTIME_BYTES if cpu else _CONTEXT_BYTES,
     }
 
@@ -183,25 +178,23 @@ def estimate(
 def plan(
     shape: ModelShape, seq_length: int, effective_batch: int, available_bytes: int, *,
     micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU", checkpointing: str = "auto",
-    float32: bool = False,
+    float32: bool = False, labels: int | None = None,
 ) -> MemoryPlan:  # fmt: skip
     """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does.
 
-    ``checkpointing``: on, off, or auto = off where a micro-batch that fills the card fits without it (never on a CPU, whose memory
-    estimate is fitted to it).
+    ``checkpointing``: on, off, or auto = off where a micro-batch that fills the device fits without it (on a CPU the largest that fits
+    with it: a smaller one is slower there). ``float32``, ``labels``: as ``estimate`` takes them.
     """
     sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
 
     def at(size: int, tokens: int, again: bool = checkpointing != "off") -> MemoryPlan:
-        parts = estimate(
-            shape, tokens, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes, checkpointing=again, float32=float32
-        )
+        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, checkpointing=again, float32=float32, labels=labels)
         return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
-    if fitting and checkpointing == "auto" and not cpu:
+    if fitting and checkpointing == "auto":
         largest = fitting.micro_batch
-        full = [n for n in sizes if n == largest or (n < largest and n * seq_length >= _FULL_TOKENS)]
+        full = [n for n in sizes if n == largest or (not cpu and n < largest and n * seq_length >= _FULL_TOKENS)]
         kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
         fitting = kept or fitting
     if fitting:
@@ -218,11 +211,6 @@ def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
         return f"{advice} or free memory on the device: weights, adapter and runtime alone need {fixed / GIB:.2f} GiB"
     smaller_batch = f"--micro-batch {tried.micro_batch // 2} or " if tried.micro_batch > 1 else ""
     return f"{smaller_batch}--max-seq-length {shorter} or a smaller --r or free memory on the device"
-
-
-def _cross_entropy_bytes(whole: float, half_free: float) -> float:
-    target = min(_CE_CAP_BYTES, max(half_free, 1))
-    return whole if whole <= target else whole / (math.ceil(whole / target / 4) * 4)
 
 
 def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:

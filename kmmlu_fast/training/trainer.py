@@ -25,6 +25,7 @@ from kmmlu_fast.training import libraries
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import MASKED, Encoded, TrainSet
+from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 from kmmlu_fast.training.measure import measure
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.monitor import HeldOut, Monitor
@@ -113,6 +114,8 @@ def train(
         save_steps=config.save_every or every_tenth,
         save_total_limit=2,
         eval_strategy="no",
+        gradient_checkpointing=plan.checkpointing,  # TRL switches it on by itself
+        loss_type="nll",  # TRL's chunked loss would take 256 positions where a row has two labels
     )
 
     def held_out(step: int) -> HeldOut:
@@ -125,7 +128,7 @@ def train(
         save_best=lambda held: _save_best(model, work_dir, held), scaled=half == "float16",
     )  # fmt: skip
     try:
-        trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+        trainer = with_labelled_loss(SFTTrainer)(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
     except (ImportError, RuntimeError) as error:
         if not config.report_to:
             raise
@@ -136,6 +139,7 @@ def train(
     trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
     trainer.add_callback(_callback(monitor, work_dir))
     _same_bytes(trainer, rows, order)
+    take_labelled_loss(trainer, model, rows[order[0]], device, half)
     trainable, total = _parameters(model)
     note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(order)} rows in {total_steps} steps"
@@ -194,6 +198,20 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
         use_rslora=config.use_rslora,
         **({"use_dora": True} if config.use_dora else {}),
     )  # fmt: skip
+
+
+def take_labelled_loss(trainer: Any, model: Any, row: Encoded, device: Any, half: str | None) -> None:
+    """Compute logits only where there are labels, if that gives the model's own loss on a row; else say so and leave the loss alone."""
+    import torch
+
+    ids = torch.tensor([row.input_ids], device=device)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([row.labels], device=device)}
+    with torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
+        agrees = attach(model, batch)
+    if agrees:
+        trainer.use_labelled_loss()
+    else:
+        note("the model's loss is not that of its labelled positions alone: it computes its own, which takes longer")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
