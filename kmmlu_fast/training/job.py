@@ -59,7 +59,6 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
         return load_adapter_card(config.output_dir)
-    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     with libraries.without_vllm():
         return _train(config)
 
@@ -67,6 +66,7 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
 def _train(config: TrainConfig) -> TrainedAdapter:
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
+    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     note("loading Unsloth")
     with waiting("loading Unsloth"):
         libraries.import_unsloth()

@@ -19,6 +19,7 @@ from kmmlu_fast.training.memory import MemoryPlan, ModelShape, plan
 RANK = 16
 EFFECTIVE_BATCH = 16
 LENGTHS = (1024, 512, 256)  # the first is the default; KMMLU's rows are about 250 tokens
+LABELS = 2  # tokens trained on in a row: a letter and an end, as kmmlu_fast.sample writes rows without rationales
 SMALL_PARAMETERS = 2_000_000_000  # below, training's own warning says to leave 4 bit
 
 
@@ -107,6 +108,8 @@ def outlook(
                 four_bit=four_bit,
                 cpu=capability is None,
                 device="CPU" if capability is None else "GPU",
+                float32=capability is None and cpu_dtype == "float32",
+                labels=LABELS,
             )
         except TrainError as error:
             reason = reason or str(error)

@@ -52,7 +52,7 @@ def flags(root: Path, *more: str) -> list[str]:
     ("given", "said"),
     [
         (["--engine", "transformers", "--quantization", "fp8"], "takes nf4"),
-        (["--quantization", "bitsandbytes"], "add --engine transformers"),
+        (["--quantization", "bitsandbytes"], "give --engine transformers"),
         (["--engine", "transformers", "--tensor-parallel-size", "2"], "one device"),
         (["--engine", "transformers", "--load-format", "dummy"], "--load-format goes with vLLM"),
         (

@@ -41,7 +41,7 @@ def test_defaults_are_trainings_own() -> None:
     assert fields["max_seq_length"].default == LENGTHS[0]
 
 
-@pytest.mark.parametrize(("free_gib", "length"), [(6.8, 256), (7.5, 1024), (11.5, 1024), (15.5, 1024), (23.5, 1024), (79.5, 1024)])
+@pytest.mark.parametrize(("free_gib", "length"), [(6.4, 256), (7.5, 1024), (11.5, 1024), (15.5, 1024), (23.5, 1024), (79.5, 1024)])
 def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
     found = outlook(AX4, int(free_gib * GIB), capability=(8, 9))
     assert found.plan is not None and found.plan.fits and found.plan.seq_length == length
@@ -51,7 +51,8 @@ def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
 
 def test_more_memory_takes_more_rows_at_once() -> None:
     small, large = (outlook(AX4, gib * GIB, capability=(9, 0)).plan for gib in (12, 80))
-    assert small is not None and large is not None and small.micro_batch < large.micro_batch
+    assert small is not None and large is not None
+    assert small.checkpointing and not large.checkpointing  # activations kept: a third less to compute
 
 
 def test_types() -> None:
