@@ -106,6 +106,7 @@ def outlook(
                 free_bytes,
                 four_bit=four_bit,
                 cpu=capability is None,
+                float32=capability is None and dtype == "float32",
                 device="CPU" if capability is None else "GPU",
             )
         except TrainError as error:

@@ -48,7 +48,7 @@ def document(library: Path, **variables: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("gib", "capability", "fitting", "length"),
     [
-        ("8", "89", ["4-bit", "nf4"], 1024),
+        ("8", "89", ["4-bit", "nf4"], 512),
         ("12", "86", ["fp8_per_tensor", "4-bit", "nf4"], 1024),
         ("16", "89", ["fp8_per_channel", "4-bit", "nf4"], 1024),
         ("24", "89", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
