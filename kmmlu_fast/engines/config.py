@@ -65,8 +65,8 @@ class EngineConfig(Config):
             _check_base_url(self.base_url)
         if self.base_url and self.engine != "server":
             raise ValueError("--base-url goes with --engine server")
-        if self.letter_precision != "auto" and self.engine not in ("vllm", "ray"):
-            raise ValueError(f"--letter-precision goes with vLLM; --engine {self.engine} has its own")
+        if self.letter_precision != "auto" and self.engine == "server":
+            raise ValueError("--letter-precision goes with an engine that is started here; a server has its own")
         if self.engine in ("vllm", "ray") and not self.ray_address and (why := check_quantization(self.quantization)):
             raise ValueError(why)
         if self.num_replicas > 1 and self.engine != "ray":
@@ -75,11 +75,6 @@ class EngineConfig(Config):
             raise ValueError("--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a server has its own")
         if self.engine == "transformers":
             self._transformers_fits()
-        elif self.quantization in NF4_NAMES:
-            raise ValueError(
-                f"--quantization {self.quantization}: vLLM does not load bitsandbytes weights; add --engine transformers, or give "
-                "vLLM's fp8_per_channel, or an AWQ or GPTQ repository with --model"
-            )
         return self
 
     def _transformers_fits(self) -> None:

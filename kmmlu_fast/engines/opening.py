@@ -92,7 +92,7 @@ def _open_transformers(config: EngineConfig, model: Model, adapters: Sequence[Ad
             tokenizer=model.path,
             dtype=config.dtype,
             quantization="nf4" if config.quantization else None,
-            letter_precision=getattr(config, "letter_precision", "auto"),
+            letter_precision=config.letter_precision,
             max_model_len=max_model_len,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,

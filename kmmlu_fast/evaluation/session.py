@@ -62,6 +62,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
     """
     needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
+    needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
     if open_engine is None:
         require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
     plan = make_plan(config)
