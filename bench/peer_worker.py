@@ -65,7 +65,7 @@ class KmmluFast:
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
-        self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len))
+        self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False))
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: self._run(questions, exemplars)

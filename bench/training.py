@@ -144,6 +144,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     cpu = not has_gpu()
     shape = memory_plan.describe_model(model_record.path, config.r, PROJECTIONS)
     available_bytes, _, _ = memory_plan.available_memory()
+
     def planned(length: int, batch: int, checkpointing: str) -> memory_plan.MemoryPlan:
         return memory_plan.plan(
             shape, length, batch, available_bytes, micro_batch=batch, cpu=cpu, checkpointing=checkpointing,

@@ -16,7 +16,17 @@ from kmmlu_fast.core.version import __version__
 
 if TYPE_CHECKING:
     from kmmlu_fast.api import compare_runs, draw_rows, evaluate, find_overlap, load_run, train_adapter, write_report
-    from kmmlu_fast.core.errors import AdapterError, ConfigError, DataError, EngineError, KmmluError, ModelError, RunError, TrainError
+    from kmmlu_fast.core.errors import (
+        AdapterError,
+        ConfigError,
+        DataError,
+        EngineError,
+        InstallError,
+        KmmluError,
+        ModelError,
+        RunError,
+        TrainError,
+    )
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.reporting.found import Comparison
@@ -29,6 +39,7 @@ __all__ = [
     "DataError",
     "EngineError",
     "EvalConfig",
+    "InstallError",
     "KmmluError",
     "ModelError",
     "Prediction",
@@ -46,7 +57,7 @@ __all__ = [
     "write_report",
 ]
 
-_ERRORS = ("AdapterError", "ConfigError", "DataError", "EngineError", "KmmluError", "ModelError", "RunError", "TrainError")
+_ERRORS = ("AdapterError", "ConfigError", "DataError", "EngineError", "InstallError", "KmmluError", "ModelError", "RunError", "TrainError")
 _HOMES = {
     **dict.fromkeys(_ERRORS, "core.errors"),
     "Comparison": "reporting.found",

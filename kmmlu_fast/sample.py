@@ -8,16 +8,19 @@ from __future__ import annotations
 import sys
 
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.sampling.card import plan_table
-from kmmlu_fast.sampling.config import SampleConfig
-from kmmlu_fast.sampling.job import draw_rows
+from kmmlu_fast.core.guard import guarded
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
+        # Imported here, in the watched process: nothing native may be loaded before it is made.
+        from kmmlu_fast.core.flags import parse
+        from kmmlu_fast.sampling.card import plan_table
+        from kmmlu_fast.sampling.config import SampleConfig
+        from kmmlu_fast.sampling.job import draw_rows
+
         drawn = draw_rows(parse(SampleConfig, argv, prog="python -m kmmlu_fast.sample"))
         plan_table(drawn.plan, drawn.facts)
         print(f"{len(drawn.rows)} rows written to {drawn.path}; plan, dropped rows and data card beside it")
@@ -26,4 +29,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

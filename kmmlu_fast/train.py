@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.job import run_job
+from kmmlu_fast.core.guard import guarded
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
+        # Imported here, in the watched process: nothing native may be loaded before it is made.
+        from kmmlu_fast.core.flags import parse
+        from kmmlu_fast.training.config import TrainConfig
+        from kmmlu_fast.training.job import run_job
+
         trained = run_job(parse(TrainConfig, argv, prog="python -m kmmlu_fast.train"))
         _report(trained.path, trained.card)
 
@@ -42,4 +45,4 @@ def _report(path: Path, card: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -1,7 +1,8 @@
 """What is installed against the pins, what Triton needs to compile, and whether the model hub can be reached.
 
-In: ``requirements/*.txt`` and the system. Out: small frozen records. Versions are read from metadata: nothing is
-imported. Only the standard library. A token is looked for, never read. Knows nothing of cards or models.
+In: ``requirements/*.txt`` and the system. Out: small frozen records. Versions are read from metadata:
+nothing is imported. Only the standard library. A token is looked for, never read. Knows nothing of cards
+or models.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import os
 import re
 import shutil
+import sys
 import sysconfig
 import urllib.error
 import urllib.request
@@ -21,6 +23,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)={2,3}([^\s;#]+)")
+_MARKER = re.compile(r';\s*python_version\s*(<|>=)\s*"(\d+)\.(\d+)"')
 # The first driver of each CUDA major version on Linux (NVIDIA, CUDA compatibility guide, "minor version
 # compatibility"): an older one makes torch see no card at all.
 _DRIVERS = {11: 450, 12: 525, 13: 580}
@@ -76,8 +79,18 @@ def read_pins(kind: str, root: Path = _ROOT) -> dict[str, str]:
     """Names and versions of requirements/{kind}.txt; {} where the file is not at hand."""
     with contextlib.suppress(OSError):
         lines = (root / "requirements" / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
-        return {found[1].lower(): found[2] for line in lines if (found := _PIN.match(line))}
+        wanted = [line for line in lines if _for_this_python(line)]
+        return {found[1].lower(): found[2] for line in wanted if (found := _PIN.match(line))}
     return {}
+
+
+def _for_this_python(line: str) -> bool:
+    """The one marker that the files use: python_version, below or from a version."""
+    found = _MARKER.search(line)
+    if not found:
+        return True
+    below = sys.version_info[:2] < (int(found[2]), int(found[3]))
+    return below if found[1] == "<" else not below
 
 
 def check_pins(kind: str, root: Path = _ROOT) -> Pins:
@@ -85,11 +98,7 @@ def check_pins(kind: str, root: Path = _ROOT) -> Pins:
     wanted = read_pins(kind, root)
     have = {name: version_of(name) for name in {*wanted, *_NAMED}}
     missing = sorted(name for name in wanted if not have[name])
-    differing = sorted(
-        (name, have[name], version)
-        for name, version in wanted.items()
-        if have[name] and not _same(have[name], version)
-    )
+    differing = sorted((name, have[name], version) for name, version in wanted.items() if have[name] and not _same(have[name], version))
     named = {name: have[name] for name in _NAMED if have[name]}
     return Pins(kind, len(wanted), tuple(missing), tuple(differing), named)
 
@@ -121,15 +130,12 @@ def pinned_cuda(root: Path = _ROOT) -> int:
 
 
 def driver_problem(driver: str, cuda: int) -> str:
-    """Why a driver does not do for that CUDA, in one line; empty where it does (or does not say its number)."""
+    """Why a driver does not do for that CUDA, in one line; empty where it does, or says no number."""
     first = driver.split(".")[0]
     wanted = _DRIVERS.get(cuda)
     if not first.isdigit() or wanted is None or int(first) >= wanted:
         return ""
-    return (
-        f"driver {driver} is older than CUDA {cuda} needs ({wanted}): torch would see no GPU; "
-        f"install driver {wanted} or newer"
-    )
+    return f"driver {driver} is older than CUDA {cuda} needs ({wanted}): torch would see no GPU; install driver {wanted} or newer"
 
 
 def toolchain() -> Toolchain:

@@ -112,9 +112,7 @@ def cores(membership: str | None = None, root: Path = _CGROUPS) -> int:
     return max(1, min([allowed, *quotas]))
 
 
-def memory_bytes(
-    meminfo: str | None = None, membership: str | None = None, root: Path = _CGROUPS
-) -> tuple[int, int]:
+def memory_bytes(meminfo: str | None = None, membership: str | None = None, root: Path = _CGROUPS) -> tuple[int, int]:
     """(total, free) memory for this process: the machine's, or its container's where that is less.
 
     Page cache that the kernel would give back counts as free. (0, 0) where the system does not say.
@@ -130,9 +128,7 @@ def memory_bytes(
     for folder in _folders(text, "memory", root):
         limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
         if limit is not None and limit < total:
-            used = (_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0) - _cache(
-                folder
-            )
+            used = (_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0) - _cache(folder)
             total, free = limit, min(free, max(limit - used, 0))
     return total, free
 
@@ -160,8 +156,8 @@ def disk_free_bytes(folder: Path) -> int:
 def _folders(membership: str, controller: str, root: Path) -> Iterator[Path]:
     """The control-group folders that limit this process, innermost first.
 
-    ``membership`` is /proc/self/cgroup: "0::/path" in version 2, "4:memory:/path" in version 1. In a container
-    the path may be the host's, which is not mounted: then only the root of the mount is there.
+    ``membership`` is /proc/self/cgroup: "0::/path" in version 2, "4:memory:/path" in version 1. In a
+    container the path may be the host's, which is not mounted: then only the root of the mount is there.
     """
     for line in membership.splitlines():
         number, _, rest = line.partition(":")

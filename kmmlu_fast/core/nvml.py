@@ -1,8 +1,9 @@
-"""The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned for forking.
+"""The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned
+for forking.
 
-In: nothing. Out: ``Cards``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it cannot be
-loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference (functions and the
-layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
+In: nothing. Out: ``Cards``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it
+cannot be loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference
+(functions and the layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
 """
 
 from __future__ import annotations
@@ -155,9 +156,7 @@ def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
         else:
             call("nvmlDeviceGetHandleByUUID", place.encode(), ctypes.byref(handle))
         call("nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
-        nvml.nvmlDeviceGetMemoryInfo(
-            handle, ctypes.byref(memory)
-        )  # cards that share the host's do not say: 0
+        nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))  # cards that share the host's do not say: 0
         name, uuid = text("nvmlDeviceGetName", handle), text("nvmlDeviceGetUUID", handle)
         index = place if isinstance(place, int) else 0
         return Card(name, (major.value, minor.value), memory.total, memory.free, driver, index, uuid)
@@ -191,9 +190,7 @@ def _on_the_bus() -> bool:
     try:
         devices = list(_PCI.iterdir())
         return any(
-            (device / "vendor").read_text().strip() == "0x10de"
-            and (device / "class").read_text().startswith("0x03")
-            for device in devices
+            (device / "vendor").read_text().strip() == "0x10de" and (device / "class").read_text().startswith("0x03") for device in devices
         )
     except OSError:
         return False

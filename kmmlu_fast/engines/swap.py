@@ -44,9 +44,7 @@ class HeldWeights:
                     self._write(None)
             if isinstance(error, KmmluError):
                 raise
-            raise EngineError(
-                f"weights of {name} could not be written into the engine ({type(error).__name__}: {error})"
-            ) from error
+            raise EngineError(f"weights of {name} could not be written into the engine ({type(error).__name__}: {error})") from error
 
     def require(self) -> None:
         """EngineError unless the engine holds one model state, whole."""
@@ -94,17 +92,13 @@ class SwapWorker:
         self._written = touched  # before the first byte: a write that is cut must be undone
         loader = get_model_loader(self.vllm_config.load_config)
         if not hasattr(loader, "get_all_weights"):
-            raise EngineError(
-                "--adapter-mode swap needs a model read from files (--load-format auto); use serve"
-            )
+            raise EngineError("--adapter-mode swap needs a model read from files (--load-format auto); use serve")
         weights = loader.get_all_weights(config, model)
         try:
             self.reload_weights(weights_iterator=changed_weights(weights, touched, changes, config.dtype))  # type: ignore[attr-defined]
         except BaseException:
             with contextlib.suppress(Exception):
-                finalize_layerwise_reload(
-                    model, config
-                )  # vLLM would hand the weights it has buffered to the next writing
+                finalize_layerwise_reload(model, config)  # vLLM would hand the weights it has buffered to the next writing
             raise
         if not folder:
             self._written = set()

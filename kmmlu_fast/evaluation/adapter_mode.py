@@ -18,17 +18,16 @@ Mode = Literal["serve", "swap", "merge"]
 def choose_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
     """The adapter's mode, and why it is merged although it might have been swapped ("" otherwise).
 
-    auto: served on a GPU and by a server; on a CPU, whose LoRA kernels are slow, swapped. ConfigError for modes that a server has not.
+    auto: served on a GPU, by a server and by transformers (PEFT); on a CPU, whose LoRA kernels are slow, swapped.
+    ConfigError for modes that a server has not.
     """
     wanted = config.adapter_mode
     if config.engine == "server" and wanted in ("merge", "swap"):
-        raise ConfigError(
-            f"--adapter-mode {wanted} does not go with --engine server: the server applies the adapters; use serve"
-        )
+        raise ConfigError(f"--adapter-mode {wanted} does not go with --engine server: the server applies the adapters; use serve")
     if wanted == "auto":
         from kmmlu_fast.core.device import has_gpu
 
-        wanted = "serve" if config.engine == "server" or has_gpu() else "swap"
+        wanted = "serve" if config.engine in ("server", "transformers") or has_gpu() else "swap"
     if wanted != "swap":
         return wanted, ""
     if config.engine != "vllm" or config.data_parallel_size > 1:

@@ -68,7 +68,8 @@ def make_plan(config: EvalConfig) -> Plan:
     model = models.resolve_model(config.model, config.revision)
     config, type_notes = _with_dtype(config, model)
     notes += type_notes
-    adapters = load_adapters(config.adapter, model, config.adapter_mode)
+    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
     tokenizer = models.load_tokenizer(model)
     style = choose_style(config, adapters, tokenizer)
@@ -128,4 +129,17 @@ def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: s
         "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
         # Only where it is not the default, so that the fingerprints of runs made before it existed stay as they are.
         **({"letter_precision": config.letter_precision} if config.letter_precision != "auto" else {}),
+        **_engine_parts(config),
+    }
+
+
+def _engine_parts(config: EvalConfig) -> dict[str, Any]:
+    """What another engine than vLLM changes in the parts; {} for those that run vLLM, whose fingerprints stay as they were."""
+    if config.engine != "transformers":
+        return {}
+    libraries = ("transformers", "bitsandbytes") if config.quantization else ("transformers",)
+    return {
+        "engine": config.engine,
+        "quantization": "nf4" if config.quantization else None,
+        "versions": {name: environment.version_of(name) for name in libraries},
     }

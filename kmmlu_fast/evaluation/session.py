@@ -20,6 +20,7 @@ from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
@@ -62,6 +63,9 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     """
     if (shown := again.finished(config)) is not None:
         return shown
+    needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
+    if open_engine is None:
+        require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
     plan = make_plan(config)
     for text in plan.notes:
         note(f"note: {text}")

@@ -14,6 +14,7 @@ from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.progress import waiting
@@ -58,6 +59,7 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
         return load_adapter_card(config.output_dir)
+    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     with libraries.without_vllm():
         return _train(config)
 

@@ -91,9 +91,7 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
     usual, had_its_own = base.forward, "forward" in vars(base)
     expected = None if row is None else _loss_of(model, row)
 
-    def forward(
-        self: Any, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **more: Any
-    ) -> Any:
+    def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **more: Any) -> Any:
         if labels is None:
             return usual(input_ids=input_ids, attention_mask=attention_mask, **more)
         from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -150,16 +148,12 @@ def with_labelled_loss(trainer_class: Any) -> Any:
             if not self.labelled:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             # by keyword: Unsloth's own step, which stands before transformers', looks for it there
-            return Trainer.compute_loss(
-                self, model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
+            return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
 
     return LabelledTrainer
 
 
-def _hidden_states(
-    model: Any, usual: Any, input_ids: Any, attention_mask: Any, labels: Any, more: dict[str, Any]
-) -> Any:
+def _hidden_states(model: Any, usual: Any, input_ids: Any, attention_mask: Any, labels: Any, more: dict[str, Any]) -> Any:
     """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks: there its own switch gives the states."""
     if labels.device.type == "cuda" and not vars(model).get(_IGNORED):
         with _returning_hidden_states():
@@ -167,9 +161,7 @@ def _hidden_states(
         if states is not None and states.shape[-1] == model.config.get_text_config().hidden_size:
             return states
         vars(model)[_IGNORED] = True
-    kept = {
-        name: value for name, value in more.items() if value is not None and name not in _NOT_OF_THE_BACKBONE
-    }
+    kept = {name: value for name, value in more.items() if value is not None and name not in _NOT_OF_THE_BACKBONE}
     backbone = getattr(model, model.base_model_prefix)
     return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kept)[0]
 

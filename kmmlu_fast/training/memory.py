@@ -188,9 +188,7 @@ def plan(
     sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
 
     def at(size: int, tokens: int, again: bool = checkpointing != "off") -> MemoryPlan:
-        parts = estimate(
-            shape, tokens, size, four_bit=four_bit, cpu=cpu, checkpointing=again, float32=float32, labels=labels
-        )
+        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, checkpointing=again, float32=float32, labels=labels)
         return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)

@@ -119,9 +119,7 @@ def train(
     )
 
     def held_out(step: int) -> HeldOut:
-        return measure(
-            model, data.held_out, data.asked, data.letter_ids, step, half, pass_tokens=plan.micro_batch * plan.seq_length
-        )
+        return measure(model, data.held_out, data.asked, data.letter_ids, step, half, pass_tokens=plan.micro_batch * plan.seq_length)
 
     monitor = Monitor(
         work_dir.parent / "train_log.jsonl", total_steps, tokens_by_step, config.keep, config.measure_every or every_tenth,
@@ -130,9 +128,7 @@ def train(
         save_best=lambda held: _save_best(model, work_dir, held), scaled=half == "float16",
     )  # fmt: skip
     try:
-        trainer = with_labelled_loss(SFTTrainer)(
-            model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
-        )
+        trainer = with_labelled_loss(SFTTrainer)(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
     except (ImportError, RuntimeError) as error:
         if not config.report_to:
             raise

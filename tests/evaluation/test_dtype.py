@@ -31,9 +31,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(device.machine, "best_cpu_dtype", lambda flags=None: kind)
 
 
-def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu(monkeypatch, "float32")
     plan = planned(model)
     assert plan.config.dtype == plan.parts["dtype"] == "float32"
@@ -43,9 +41,7 @@ def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(
     assert planned(model, "--dtype", "bfloat16").parts["dtype"] == "bfloat16"
 
 
-def test_elsewhere_the_fingerprint_is_what_it_was_before(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_elsewhere_the_fingerprint_is_what_it_was_before(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu(monkeypatch, "bfloat16")
     on_bfloat16 = planned(model)
     monkeypatch.setattr(plans, "gpu_capability", lambda: (8, 9))

@@ -52,9 +52,7 @@ def gradients(model: Any, inputs: dict[str, Any], **more: Any) -> tuple[float, d
     return float(loss), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def assert_close(
-    one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, dict[str, torch.Tensor]]
-) -> None:
+def assert_close(one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, dict[str, torch.Tensor]]) -> None:
     assert one[0] == pytest.approx(two[0], rel=1e-5)
     assert one[1].keys() == two[1].keys()
     assert any(grad.abs().max() > 1e-4 for grad in one[1].values())
@@ -71,9 +69,7 @@ def assert_close(
     ],
 )
 @pytest.mark.parametrize("num_items", [None, 17])
-def test_loss_and_gradients_are_the_models_own(
-    architecture: str, more: dict[str, Any], num_items: int | None
-) -> None:
+def test_loss_and_gradients_are_the_models_own(architecture: str, more: dict[str, Any], num_items: int | None) -> None:
     model, inputs = tiny(architecture, **more), batch()
     count = {} if num_items is None else {"num_items_in_batch": torch.tensor(num_items)}
     usual = gradients(model, inputs, **count)
@@ -81,9 +77,7 @@ def test_loss_and_gradients_are_the_models_own(
     assert attach(model, {name: value[:1] for name, value in inputs.items()})
     assert_close(gradients(model, inputs, **count), usual)
     assert model(**inputs).logits is None  # nothing was computed that has no label
-    torch.testing.assert_close(
-        model(input_ids=inputs["input_ids"]).logits, logits
-    )  # without labels it stays the model's own
+    torch.testing.assert_close(model(input_ids=inputs["input_ids"]).logits, logits)  # without labels it stays the model's own
 
 
 def test_only_labelled_positions_reach_the_head() -> None:
@@ -166,9 +160,7 @@ def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
             trainer.use_labelled_loss()
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        return losses[-1], {
-            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
-        }
+        return losses[-1], {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     whole = trained(True, 4)
     assert_close(trained(True, 2), whole)

@@ -61,10 +61,7 @@ def test_pieces_and_small_passes_change_nothing(monkeypatch: pytest.MonkeyPatch)
     assert one_pass == 1 and all(count * length <= 40 for count, length in model.passes)
     assert small.loss == pytest.approx(whole.loss, abs=1e-6)
     assert (small.accuracy, small.letter_share) == (whole.accuracy, whole.letter_share)
-    letters_alone = [
-        Encoded(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens)
-        for row in encoded
-    ]
+    letters_alone = [Encoded(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens) for row in encoded]
     assert measure(model, encoded, letters_alone, LETTERS, 1).accuracy == whole.accuracy
 
 
