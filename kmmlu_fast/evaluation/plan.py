@@ -25,6 +25,7 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import base_disagrees, load_adapters
 from kmmlu_fast.models.model import Model
+from kmmlu_fast.models.tokens import open_tokenizer
 
 _CONTEXT_STEP_TOKENS = 256
 
@@ -71,7 +72,7 @@ def make_plan(config: EvalConfig) -> Plan:
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = open_tokenizer(model)
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
     template = template_of(config, style, tokenizer, method)

@@ -35,6 +35,10 @@ class Model:
         loaded: dict[str, Any] = json.loads(_config_path(self.path, self.revision).read_text(encoding="utf-8"))
         return {**loaded, **loaded.get("text_config", {})}
 
+    def folder(self) -> Path:
+        """Where its files lie: the directory itself, or the hub client's snapshot of it. ModelError if the hub does not have it."""
+        return _config_path(self.path, self.revision).parent
+
     @property
     def context_tokens(self) -> int:
         return int(self.config().get("max_position_embeddings") or 2048)
