@@ -11,6 +11,7 @@ import warnings
 import polars as pl
 
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data.config import LeakageConfig
@@ -25,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     config = parse(LeakageConfig, argv, prog="python -m kmmlu_fast.leakage")
+    if config.output:
+        inputs = [*config.train_file, *datasets.input_files(config.dataset)]
+        claim([config.output], inputs, overwrite=config.overwrite)
     target = guarded(config.dataset, config.split, config.dataset_revision)
     found = [pl.DataFrame(schema=PAIR_SCHEMA)]
     for path in config.train_file:
@@ -41,7 +45,6 @@ def _main(argv: list[str] | None) -> int:
         _print(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
     together = pl.concat(found)
     if config.output:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
         write_ids(config.output, of_split(together, config.split))
         print(f"overlapping ids written to {config.output}")
     return 1 if len(together) and config.train_file else 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from kmmlu_fast.core.schema import LETTERS, Question
 
+MAX_LOGPROB = 1e-3  # nats above 0 that rounding can make; more is no logarithm of a probability
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 

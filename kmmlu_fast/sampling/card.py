@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 
 HUB_LICENCES = {
@@ -34,7 +36,7 @@ def _cell(name: str, value: Any) -> str:
 
 def licence(dataset: str) -> str:
     """The source's licence, as its dataset card says; that nothing is known where it does not."""
-    card = Path(dataset).expanduser() / "README.md"
+    card = expand(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
     elif card.is_file() and (stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))):
@@ -126,4 +128,4 @@ def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
         *("| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |" for row in plan.iter_rows(named=True)),
         "",
     ]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_bytes_atomically(path, "\n".join(lines).encode("utf-8", "backslashreplace"))

@@ -76,10 +76,10 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     from kmmlu_fast.training import trainer
 
     trainer.quiet_libraries()
-    model = models.resolve_model(config.model, config.revision)
+    model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
     data = encode_set(config, rows, held_rows, tokenizer)
-    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
+    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision, config.trust_remote_code)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
     if float32:

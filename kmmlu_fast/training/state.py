@@ -13,9 +13,8 @@ from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
+from kmmlu_fast.models.adapters import STATE
 from kmmlu_fast.training.config import TrainConfig
-
-STATE = "training.json"  # what is being trained here, written before the first step: --resume must agree with it
 
 
 def finished(config: TrainConfig) -> bool:

@@ -182,7 +182,7 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
     try:
         model, _ = FastLanguageModel.from_pretrained(
             model_name=model_path, revision=revision, max_seq_length=config.max_seq_length,
-            load_in_4bit=config.load_in_4bit, load_in_16bit=not config.load_in_4bit, dtype=None,
+            load_in_4bit=config.load_in_4bit, load_in_16bit=not config.load_in_4bit, dtype=None, trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         if "out of memory" in str(error).lower():
