@@ -42,6 +42,7 @@ _FULL_WORDS = (
     "File too large",
     "os error 28",
     "os error 27",
+    "PytorchStreamWriter failed writing",  # torch.save
 )
 _PLAIN = str.maketrans({
     "−": "-", "–": "-", "—": "-", "…": "...", "·": ".", "“": '"', "”": '"', "‘": "'", "’": "'", "×": "x", "±": "+/-", "→": "->",
