@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -26,13 +27,9 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.reading import expand, read_json
-
-__all__ = [
-    "cache_root", "claim", "distinct_slugs", "expand", "files_in", "partial_name", "read_json", "remove_partials", "slug", "swap_in",
-    "write_bytes_atomically", "write_json_atomically",
-]  # fmt: skip
+from kmmlu_fast.core.errors import ConfigError, KmmluError
+from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.reading import read_json as read_json
 
 PARTIAL = ".partial"
 _SLUG_LENGTH = 80
@@ -74,7 +71,7 @@ def claim(
             )
         if path.is_dir():
             raise ConfigError(f"{flag} {path}: is a directory; give a file's name")
-        if os.path.lexists(path) and not overwrite:
+        if os.path.lexists(path) and not overwrite and not _left_by_a_kill(path, wanted[0]):
             raise ConfigError(f"{flag} {path}: exists; give another name, or --overwrite to replace it")
     for folder in dict.fromkeys(path.parent for path in wanted):
         _check_writable(folder, flag)
@@ -120,18 +117,68 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write beside, sync, rename, sync the folder. A link at ``path`` is replaced, not followed."""
     partial = path.with_name(partial_name(path.name))
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
+        with _naming(path, partial):
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(partial)):
-            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
+
+
+def write_together(files: dict[Path, bytes]) -> None:
+    """Write several files that belong together, the first naming them all.
+
+    All of them are written beside their places before the first is renamed; a journal says which, by digest, until the
+    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do it again.
+    """
+    partials = {path: path.with_name(partial_name(path.name)) for path in files}
+    journal = _journal(next(iter(files)))
+    try:
+        for path, partial in partials.items():
+            with _naming(path, partial), partial.open("xb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        write_json_atomically(journal, digests)
+        for path, partial in reversed(partials.items()):  # the first one last: where it is, all are
+            partial.replace(path)
+    finally:
+        for partial in partials.values():
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
+    journal.unlink(missing_ok=True)
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f".{path.name}.journal")
+
+
+def _left_by_a_kill(path: Path, first: Path) -> bool:
+    """Whether ``write_together`` wrote this very file before it was killed."""
+    try:
+        known = read_json(_journal(first)).get(path.name) if _journal(first).is_file() else None
+        return known is not None and known == hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, KmmluError):
+        return False
+
+
+@contextlib.contextmanager
+def _naming(path: Path, partial: Path) -> Iterator[None]:
+    """An error names the file that was wanted, not the one that was being written beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
@@ -142,9 +189,13 @@ def write_json_atomically(path: Path, value: Any) -> None:
 
 
 def write_parquet_atomically(path: Path, frame: pl.DataFrame) -> None:
+    write_bytes_atomically(path, parquet_bytes(frame))
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
     data = io.BytesIO()
     frame.write_parquet(data, compression="zstd")
-    write_bytes_atomically(path, data.getvalue())
+    return data.getvalue()
 
 
 def sync_folder(folder: Path) -> None:

@@ -65,9 +65,14 @@ def to_record(row: SftRow) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: list[SftRow]) -> None:
     """UTF-8 JSONL, Korean unescaped, one row a line; whole or not at all."""
-    lines = [json.dumps(to_record(row), ensure_ascii=False) + "\n" for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, "".join(lines).encode("utf-8", "backslashreplace"))
+    write_bytes_atomically(path, rows_bytes(rows))
+
+
+def rows_bytes(rows: list[SftRow]) -> bytes:
+    """What ``write_rows`` writes."""
+    lines = [json.dumps(to_record(row), ensure_ascii=False) + "\n" for row in rows]
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> list[SftRow]:

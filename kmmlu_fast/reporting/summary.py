@@ -78,7 +78,8 @@ def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
         found = run.metrics
         micro = found["micro"]
         table.add_row(
-            Text(_state(run)), f"{micro['accuracy']:.4f}", f"{micro['ci_low']:.4f}–{micro['ci_high']:.4f}", f"{found['macro']['accuracy']:.4f}",
+            Text(_state(run)), f"{micro['accuracy']:.4f}",
+            f"{micro['ci_low']:.4f}–{micro['ci_high']:.4f}", f"{found['macro']['accuracy']:.4f}",
             *(f"{found['supercategories'][name]['accuracy']:.4f}" for name in groups), f"{found['unparsed']:,}",
         )  # fmt: skip
     baselines = runs[0].metrics["baselines"]

@@ -34,7 +34,8 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
     """``title`` heads the label column, so that a table costs no line more than its rows and one heading."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=Text())
     for number, name in enumerate([title, *columns]):
-        table.add_column(Text(clean(name)), justify="left" if number < left else "right", no_wrap=True, max_width=36 if number < left else None)
+        label = number < left
+        table.add_column(Text(clean(name)), justify="left" if label else "right", no_wrap=True, max_width=36 if label else None)
     return table
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 
@@ -94,8 +92,8 @@ def _rationale_lines(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
-    """The data card: where the rows come from, what was left out, the licence, the plan."""
+def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
+    """The data card, markdown: where the rows come from, what was left out, the licence, the plan."""
     source = (
         f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})" if facts["source"] else "none"
     )
@@ -128,4 +126,4 @@ def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
         *("| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |" for row in plan.iter_rows(named=True)),
         "",
     ]
-    write_bytes_atomically(path, "\n".join(lines).encode("utf-8", "backslashreplace"))
+    return "\n".join(lines)

@@ -14,14 +14,14 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core import letters
-from kmmlu_fast.core.files import claim, write_parquet_atomically
+from kmmlu_fast.core.files import claim, parquet_bytes, write_together
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import Subject, find_subjects
 from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling
-from kmmlu_fast.sampling.card import write_card
+from kmmlu_fast.sampling.card import data_card
 from kmmlu_fast.sampling.config import SampleFlags, source_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
@@ -56,11 +56,10 @@ def draw_rows(config: SampleFlags) -> Drawn:
         from kmmlu_fast.sampling.rationale import add_rationales
 
         rows, rationales = add_rationales(rows, config)
-    sft.write_rows(config.out, rows)
-    write_parquet_atomically(beside[0], plan)
-    write_parquet_atomically(beside[1], pool.dropped)
     facts = describe(config, source, pool, plan, rows, rationales)
-    write_card(beside[2], facts, plan)
+    card = data_card(facts, plan).encode("utf-8", "backslashreplace")
+    parts = [sft.rows_bytes(rows), parquet_bytes(plan), parquet_bytes(pool.dropped), card]
+    write_together(dict(zip([config.out, *beside], parts, strict=True)))
     return Drawn(config.out, rows, plan, pool.dropped, facts)
 
 
