@@ -23,9 +23,7 @@ def check_toolchain() -> None:
         )
 
 
-_NOT_IN_FLOAT16 = frozenset(
-    {"gemma2", "gemma3", "gemma3_text", "glm4"}
-)  # they overflow; vLLM 0.32 config/model.py refuses them too
+_NOT_IN_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})  # they overflow; vLLM 0.32 config/model.py refuses them too
 
 
 def has_gpu() -> bool:
@@ -40,9 +38,7 @@ def has_gpu() -> bool:
     if found := nvml.cards():
         why = card_problem(found[0], torch.__version__, torch.version.cuda, sees)
         if why:
-            raise EngineError(
-                f"{why}; to compute on the CPU on purpose, hide the card: CUDA_VISIBLE_DEVICES=-1"
-            )
+            raise EngineError(f"{why}; to compute on the CPU on purpose, hide the card: CUDA_VISIBLE_DEVICES=-1")
     return sees
 
 

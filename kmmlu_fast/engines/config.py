@@ -32,6 +32,7 @@ class EngineConfig(Config):
 
     model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
     revision: str | None = Field(None, description="revision of the model on the hub")
+    trust_remote_code: bool = Field(False, description="run Python code that the model brings along; read it first: it has your rights")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
     letter_precision: Literal["auto", "float32"] = Field(
         "auto", description="float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes to A)"
@@ -55,7 +56,7 @@ class EngineConfig(Config):
     ray_address: str | None = Field(None, description="with --engine ray: cluster address; default: this machine")
     base_url: str | None = Field(None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)")
     concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
-    seed: int = Field(42, description="seed of sampling and of --limit-mode random")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of sampling and of --limit-mode random")
 
     @model_validator(mode="after")
     def _engine_fits(self) -> EngineConfig:

@@ -28,6 +28,8 @@ def settings_for(
     extra: tuple[tuple[str, Any], ...] = ()
     if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
         batched_tokens, extra = whole_prompts(batched_tokens, max_model_len)
+    if config.trust_remote_code:
+        extra = (*extra, ("trust_remote_code", True))
     return EngineSettings(
         model=path or model.path,
         revision=None if path else model.revision,

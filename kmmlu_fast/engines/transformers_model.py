@@ -49,9 +49,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # PEFT imports it; it warns of kernels it can do without
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; it warns of kernels it can do without
     where = f"model {settings.model}"
     try:
         config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=False)

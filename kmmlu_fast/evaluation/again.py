@@ -64,15 +64,11 @@ def _path(config: EvalConfig) -> Path:
 
 def _sources(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names are made from. KmmluError as the ordinary way raises it."""
-    questions = dataset.load_questions(
-        config.dataset, config.split, find_subjects(config.subjects), config.dataset_revision
-    )
+    questions = dataset.load_questions(config.dataset, config.split, find_subjects(config.subjects), config.dataset_revision)
     model = resolve_model(config.model, config.revision)
     adapters = load_adapters(config.adapter, model, config.adapter_mode)
     shown = (
-        dataset.load_questions(config.dataset, "dev", find_subjects(config.subjects), config.dataset_revision)
-        if config.num_fewshot
-        else []
+        dataset.load_questions(config.dataset, "dev", find_subjects(config.subjects), config.dataset_revision) if config.num_fewshot else []
     )
     return {
         "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),

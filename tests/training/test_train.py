@@ -63,7 +63,8 @@ def test_a_foreign_directory_is_left_alone(capsys: Any, tmp_path: Path, rows: Pa
 def test_resume_names_every_setting_that_differs(capsys: Any, tmp_path: Path, rows: Path) -> None:
     settings = TrainConfig(data=rows, output_dir=tmp_path).deciding() | {"learning_rate": 0.1, "r": 8}
     (tmp_path / "training.json").write_text(json.dumps({"settings": settings, "data_digest": "other"}))
-    (tmp_path / "kmmlu_fast.json").write_text("{}")
+    for name in ("kmmlu_fast.json", "adapter_config.json"):
+        (tmp_path / name).write_text("{}")
     said = refusal(capsys, "--data", rows, "--output-dir", tmp_path, "--resume", "--dataset", "sample")
     assert "learning_rate (0.1 there, 0.0002 here), r (8 there, 16 here), data_digest ('other' there" in said
 
