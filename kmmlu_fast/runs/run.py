@@ -47,6 +47,12 @@ class Run:
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
     @property
+    def prefix(self) -> dict[str, Any] | None:
+        """What is known of a run that stopped early (``prefix.json``); None for one that has all its questions."""
+        found = self.metrics.get("prefix")
+        return found if isinstance(found, dict) else None
+
+    @property
     def correct(self) -> int:
         """Questions answered right."""
         return int(self.scores["correct"].sum())
@@ -72,16 +78,24 @@ class Run:
         from rich.text import Text
 
         table = Table("run", "questions", "micro", "macro", title_justify="left")
-        table.add_row(Text(self.name), f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        table.add_row(Text(self.name), *self._cells())
         return table
 
     def _repr_html_(self) -> str:
         """The run as a table of one row, in a notebook."""
-        cells = (self.name, f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        cells = (self.name, *self._cells())
         head = "".join(f"<th>{name}</th>" for name in ("run", "questions", "micro", "macro"))
         return f"<table><tr>{head}</tr><tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr></table>"
 
+    def _cells(self) -> tuple[str, str, str]:
+        if self.prefix is not None:  # its accuracy so far is no estimate to be read off a table
+            low, high = self.prefix["accuracy"]
+            return f"first {self.total:,} of {self.prefix['total']:,}", f"{low:.2%} to {high:.2%}", "-"
+        return f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}"
+
     def __repr__(self) -> str:
+        if self.prefix is not None:
+            return f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random order)"
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
 
 
