@@ -81,7 +81,7 @@ def vendor(name: str) -> str:
 
 
 def ask(first: Rights, second: Rights, known: sequential_control.Known, margin: float | None = None) -> Row:
-    """One pair in one order: verdict, questions until then, and whether the truth was never refuted by then."""
+    """One pair in one order: verdict, questions until then, and whether the truth was refuted by then."""
     total, truth = known.total, float(second.mean() - first.mean())
     for prefix in (*(count for count in _PREFIXES if count < total), total):
         stream = sequential_control.paired_stream(first, second[:prefix], known)

@@ -4,8 +4,7 @@ In: the order (ids, keys, how easy, of all N questions) and predictions frames t
 all. Out: a ``Decision``, or an interval for an accuracy. Joins ``sequential`` to frames. Knows nothing of
 words or run directories.
 
-A subject's questions among n are few and were not what was waited for: no claim about a subject is made here
-(``NO_SUBJECTS``).
+A subject's questions among n are few and were not what was waited for: no claim about a subject is made here.
 """
 
 from __future__ import annotations
@@ -22,11 +21,6 @@ from kmmlu_fast.analysis.sequential import ALPHA, MARGIN, Decision
 from kmmlu_fast.analysis.sequential_control import Known, accuracy_stream, paired_stream
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.data.difficulty import public_ease
-
-NO_SUBJECTS = (
-    "asking stopped when the overall difference was settled, so a subject has few questions, and stopping was not for its sake: "
-    "finish the pass (the same eval command without --until-decided) for claims about subjects"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +69,26 @@ def answers_of(order: Order, predictions: pl.DataFrame) -> Answers:
 
 
 def decide_answers(
-    order: Order, first: Answers, second: Answers, alpha: float = ALPHA, margin: float | None = MARGIN
+    order: Order,
+    first: Answers,
+    second: Answers,
+    alpha: float = ALPHA,
+    margin: float | None = MARGIN,
+    ahead: bool | None = None,
 ) -> Decision:
-    """Second against first, as of the question at which it was decided; undecided: as of the last that both
-    have.
+    """Second against first, as of the question that decided it; undecided: as of the last that both have.
+
+    ``ahead``: whether the first was complete before the second was asked; default: if it is complete.
     """
     total = len(order)
-    complete = len(first) == total
-    known = Known(total, order.ease, order.key, first.margin if complete else None)
     n = min(len(first), len(second))
+    complete = len(first) == total and ahead is not False
+    known = Known(total, order.ease, order.key, first.margin if complete else None)
     one = first.right if complete else first.right[:n]
-    stream = paired_stream(one, second.right[:n], known)
+    stream = paired_stream(one, second.right[:n], known, ahead=complete)
     _, at = sequential.first_verdict(stream, alpha, margin)
     if at is not None and at < n < total:  # with all answers the difference is known: that is reported
-        stream = paired_stream(one if complete else one[:at], second.right[:at], known)
+        stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
     return sequential.decide(stream, alpha, margin)
 
 
@@ -115,6 +115,6 @@ def compare_prefixes(
     one, other = answers_of(order, first), answers_of(order, second)
     if not min(len(one), len(other)):
         raise RunError(
-            "the runs share no beginning of the random order; evaluate both with --until-decided or --questions, or in full"
+            "the runs share no beginning of the random order; evaluate both with --until-decided"
         )
     return decide_answers(order, one, other, alpha, margin)

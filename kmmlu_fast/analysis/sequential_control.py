@@ -68,16 +68,20 @@ class Stream:
 
 
 def paired_stream(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], known: Known, refits: Sequence[int] | None = None
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    known: Known,
+    refits: Sequence[int] | None = None,
+    ahead: bool | None = None,
 ) -> Stream:
-    """y = second right - first right. ``second``: (n,), in the order of asking; ``first``: (N,) where that
-    run is complete, else (n,).
+    """y = second right - first right, (n,) in the order of asking; ``first``: (N,) if complete, else (n,).
 
     ``refits``: numbers of answers after which the regression is fitted anew; default 50, 75, 112, ...
+    ``ahead``: whether the first run was complete before the second was asked; default: if it is complete.
     """
     n, total = len(second), known.total
     one, other = first.astype(np.float64), second.astype(np.float64)
-    if len(first) == total:
+    if len(first) == total and ahead is not False:
         design, guess, penalty = _design(known, one)
         lowest, highest = -one, 1.0 - one
 

@@ -21,7 +21,7 @@ _DRAWN = 4.0  # models' worth of the subject's mean: what a share of few models 
 
 
 def ease(right: NDArray[np.bool_], subjects: Sequence[str]) -> NDArray[np.float64]:
-    """(questions,) share of models that were right, drawn to the subject's. ``right``: (models, questions)."""
+    """(questions,) share of models that are right, drawn to the subject's; ``right``: (models, questions)."""
     models = len(right)
     names = np.unique(np.asarray(subjects), return_inverse=True)[1]
     shares = right.mean(axis=0)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +30,7 @@ from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation.looks import State, ask, ends
+from kmmlu_fast.evaluation.outcome import drawn, recorded
 from kmmlu_fast.evaluation.plan import Plan
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
@@ -38,7 +38,6 @@ from kmmlu_fast.runs.store import RunStore, load_run
 _PRECISE_GROWTH = (
     1.2  # of looks: one state's interval narrows slowly, and half as many again would be too many
 )
-_WIDTH = 31  # characters of the drawn interval
 
 
 class Engines(Protocol):
@@ -124,9 +123,8 @@ class Deciding:
             )
             frame = store.stored()
             if len(frame):
-                note(
-                    f"{name}: continuing {store.path}: {len(frame):,} of {len(order):,} questions were answered before"
-                )
+                count = f"{len(frame):,} of {len(order):,} questions"
+                note(f"{name}: continuing {store.path}: {count} were answered before")
         for question_id, right, margin in frame.select("question_id", "correct", "margin").iter_rows():
             state.know(question_id, right, margin)
         return state
@@ -148,7 +146,7 @@ class Deciding:
             self._looked[state.name] = n
             found = self._decide(state)
             self._shown[state.name] = (
-                f"{drawn(found.low, found.high)} {_points(found.low)} to {_points(found.high)} pp"
+                f"{drawn(found.low, found.high)} {100 * found.low:+.2f} to {100 * found.high:+.2f} pp"
             )
             said = (
                 found.verdict
@@ -167,10 +165,15 @@ class Deciding:
 
     def _decide(self, state: State) -> Decision:
         """The adapter against the base, as of the question at which it was decided, if it is."""
-        base, total = self.states[0], len(self._order)
+        base = self.states[0]
         n = min(base.reach, state.reach, self._most)
-        first = self._answers(base) if base.reach == total else _cut(self._answers(base), n)
-        return decide_answers(self._order, first, _cut(self._answers(state), n), self._alpha, self._margin)
+        ahead = (
+            base.sink is None
+        )  # not where it became complete on the way: the decision must not hang on look sizes
+        first = self._answers(base) if ahead else _cut(self._answers(base), n)
+        return decide_answers(
+            self._order, first, _cut(self._answers(state), n), self._alpha, self._margin, ahead
+        )
 
     def _precise(self, state: State) -> bool:
         if state.reach >= self._most:
@@ -253,7 +256,12 @@ class Deciding:
         store, decision = self._stores[state.name], self._decisions.get(state.name)
         if decision is None and state.adapter is not None and self.states[0].adapter is None:
             decision = self._decide(state)
-        found = self._found(state, decision)
+        found = recorded(state, self._seconds.get(state.name, 0.0), decision)
+        found |= {
+            "notes": self._plan.notes,
+            "engine": self._counters,
+            "adapter_shift": self._moved.get(state.name),
+        }
         if state.reach == len(self._order):
             described = {
                 **environment.describe(),
@@ -276,49 +284,6 @@ class Deciding:
         }
         return store.pause(prefix)
 
-    def _found(self, state: State, decision: Decision | None) -> dict[str, Any]:
-        """What a run records beside its predictions; seconds of the full pass are an estimate from this
-        session's rate.
-        """
-        seconds, count = self._seconds.get(state.name, 0.0), state.asked_now
-        per_question = seconds / count if count else None
-        speed = {
-            "questions": count,
-            "seconds": round(seconds, 3),
-            "questions_per_sec": round(count / seconds, 2) if seconds else 0.0,
-            "prompt_tokens_per_sec": round(state.prompt_tokens / seconds, 1) if seconds else 0.0,
-            "output_tokens_per_sec": round(state.output_tokens / seconds, 1) if seconds else 0.0,
-            "questions_before": len(state.right) - count,
-        }
-        full = {
-            "questions": len(self._order),
-            "seconds": None if per_question is None else round(per_question * len(self._order), 1),
-        }
-        return {
-            "decision": None if decision is None else asdict(decision),
-            "full_pass": full,
-            "notes": self._plan.notes,
-            "speed": speed,
-            "engine": self._counters,
-            "adapter_shift": self._moved.get(state.name),
-        }
-
 
 def _cut(answers: Answers, n: int) -> Answers:
     return Answers(answers.right[:n], answers.margin[:n])
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
-
-
-def drawn(low: float, high: float) -> str:
-    """An interval as a line of characters, zero in the middle: -20 pp [        |  ---     ] +20 pp; what is
-    beyond is cut.
-    """
-    edge = next((edge for edge in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if max(-low, high) <= edge), 1.0)
-    places = np.linspace(-edge, edge, _WIDTH)
-    inside = (places >= low - edge / _WIDTH) & (places <= high + edge / _WIDTH)
-    middle = _WIDTH // 2
-    line = "".join("|" if place == middle else "-" if inside[place] else " " for place in range(_WIDTH))
-    return f"{-100 * edge:g} [{line}] {100 * edge:+g}"

@@ -6,6 +6,7 @@ In: predictions or counts, and what is known of the protocol. Out: one record. K
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,17 @@ class Run:
         if self.prefix is not None:
             return f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random order)"
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
+
+
+def refuse_prefixes(runs: Iterable[Run]) -> None:
+    """RunError where a run stopped early: its questions are a beginning of a random order, and not to be read as a whole run."""
+    for run in runs:
+        if run.prefix is not None:
+            raise RunError(
+                f"{run.name}: holds the first {run.total:,} of {run.prefix['total']:,} questions, because it stopped early: "
+                "`python -m kmmlu_fast.compare` compares it by the sequential test; for anything else finish it (the same eval "
+                "command without --until-decided, --until-precise, --questions and --max-questions)"
+            )
 
 
 def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:

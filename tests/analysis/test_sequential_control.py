@@ -79,3 +79,14 @@ def test_separated_answers_do_not_break_the_fit():
         paired = paired_stream(first, second, Known(N, np.arange(N) * 1.0))
         for stream in (paired, accuracy_stream(second, Known(N))):
             assert np.isfinite(stream.value).all() and (np.abs(stream.value) <= 1).all()
+
+
+def test_a_first_run_that_became_complete_on_the_way_is_not_known_ahead():
+    first, second, skill, _ = _world(5)
+    known = Known(N, skill)
+    along, whole = (
+        paired_stream(first[:900], second[:900], known),
+        paired_stream(first, second, known, ahead=False),
+    )
+    assert np.allclose(along.value, whole.value[:900], atol=1e-12)
+    assert not np.allclose(paired_stream(first, second, known).value[:900], along.value)
