@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from bench import decide_engine
 from bench.analysis import REFERENCE
 from bench.common import BenchConfig, finish, note, table
 from kmmlu_fast.analysis import sequential, sequential_control
@@ -52,6 +53,13 @@ class DecideConfig(BenchConfig):
     nulls: PositiveInt = Field(1200, description="exact nulls")
     seed: int = Field(42, description="seed of the orders and of the nulls")
     margin: float = Field(1.0, gt=0, description="pp; for the row with the stop 'equal within the margin'")
+    engine: bool = Field(False, description="with a real engine instead: seconds until --adapter is decided")
+    model: str = Field("demo", description="engine: hub id, directory, or 'demo'")
+    adapter: str | None = Field(None, description="engine: the LoRA adapter's directory")
+    limit: PositiveInt | None = Field(None, description="engine: questions a subject at most")
+    peer_limit: int = Field(
+        1, ge=0, description="engine: questions a subject for lm-eval's rate; 0 = without lm-eval"
+    )
 
 
 class Pairs:
@@ -203,6 +211,20 @@ def tables_of(result: dict[str, Any], margin: float) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(DecideConfig, argv, "python -m bench.decide")
+        if config.engine:
+            if config.adapter is None:
+                raise ConfigError("--engine needs --adapter, the directory of a LoRA adapter")
+            asked = (
+                config.model,
+                config.adapter,
+                config.dataset_name(),
+                config.limit,
+                config.margin,
+                config.peer_limit,
+            )
+            found = decide_engine.measured(*asked)
+            finish("decide", config, argv, found, [table("Until decided", decide_engine.shown(found))])
+            return 0
         path = config.predictions or REFERENCE
         if not path.exists():
             raise ConfigError(

@@ -21,7 +21,8 @@ from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
 from kmmlu_fast.engines.protocol import Engine
 
-FIRST = 225  # questions of the first look
+FIRST = 225  # questions of the first look; an eighth of a small exam, but not under LEAST
+LEAST = 20
 GROWTH = 1.5
 
 
@@ -64,8 +65,8 @@ class State:
 
 
 def ends(most: int, growth: float = GROWTH) -> Iterator[int]:
-    """Questions asked at the end of each look: 225, then half as many again each time, and ``most`` last."""
-    end = float(FIRST)
+    """Questions asked at the end of each look: 225 (fewer of few), then half as many again, ``most`` last."""
+    end = float(min(FIRST, max(LEAST, most // 8)))
     while end < most:
         yield int(end)
         end *= growth
