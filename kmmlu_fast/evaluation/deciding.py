@@ -6,9 +6,9 @@ run directories. Out: a ``Run`` a state: complete, or a prefix that says so (``R
 pass continues from. Which question decided is a function of the stored answers in order alone: killed and
 started again, it is the same.
 
-Where one engine holds all states, looks stream through it; where each state has an engine of its own (merged
-adapters), a look is asked of one after the other, and grows until asking takes as long as starting the
-engines does.
+Where one engine serves all states, looks stream through it; where an adapter's weights must be in the engine
+(swapped or merged), a look is asked of one state after the other, and grows until asking takes as long as
+putting the weights in does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kmmlu_fast.core.console import note
 from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine
-from kmmlu_fast.evaluation.looks import State, ask, ends
+from kmmlu_fast.evaluation.looks import GROWTH, State, ask, ends
 from kmmlu_fast.evaluation.outcome import drawn, recorded
 from kmmlu_fast.evaluation.plan import Plan
 from kmmlu_fast.runs.run import Run
@@ -43,12 +43,15 @@ _PRECISE_GROWTH = (
 class Engines(Protocol):
     """What opens engines and run directories (``session``)."""
 
-    @property
-    def merge(self) -> bool: ...
+    def serves(self, adapter: Adapter) -> bool: ...
 
     def open_store(self, adapter: Adapter | None) -> RunStore: ...
 
-    def open_for(self, adapter: Adapter | None, name: str) -> tuple[Engine, dict[str, Any] | None]: ...
+    def open_for(
+        self, adapter: Adapter | None, name: str, prove: bool = True
+    ) -> tuple[Engine, dict[str, Any] | None]: ...
+
+    def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]: ...
 
     def save_probe(self, store: RunStore, engine: Engine) -> None: ...
 
@@ -97,6 +100,11 @@ class Deciding:
             return [self._result(state) for state in self.states]
         finally:
             self._close()
+
+    @property
+    def _turns(self) -> bool:
+        """Whether some adapter's weights must be in the engine: states are asked one after the other then."""
+        return not all(self._engines.serves(adapter) for adapter in self._plan.adapters)
 
     def _close(self) -> None:
         for store in self._stores.values():
@@ -192,39 +200,37 @@ class Deciding:
 
     def _advance(self, states: list[State], go_on: Any) -> None:
         """Ask the states until ``go_on`` names none."""
-        growth = _PRECISE_GROWTH if self._config.until_precise is not None else 1.5
-        step, starting = 0.0, 0.0
+        growth = _PRECISE_GROWTH if self._config.until_precise is not None else GROWTH
+        more = 0.0  # questions that a turn must bring at least, to be worth its start
         while wanted := [state for state in go_on() if state.sink is not None and state.reach < self._most]:
             reached = min(state.reach for state in wanted)
             looks = [end for end in ends(self._most, growth) if end > reached]
-            if not self._engines.merge:
+            if not self._turns:
                 self._ask(wanted, looks, go_on)
-                continue
-            if (
-                wanted[0].adapter is not None or len(wanted) == 1
-            ):  # the base has its answers: no need to take turns
+            elif (
+                len(wanted) == 1 or wanted[0].adapter is not None
+            ):  # the base has its answers: no turns to take
                 self._ask(wanted[:1], looks, go_on)
-                continue
-            end = next((end for end in looks if end >= reached + step), self._most)
-            began = time.monotonic()
-            for state in wanted:
-                starting += self._ask([state], [end], lambda: [])
-            asking = max(time.monotonic() - began - starting, 1e-9)
-            step = starting * sum(max(0, end - reached) for _ in wanted) / asking / len(wanted)
-            starting = 0.0
+            else:
+                end = next((end for end in looks if end >= reached + more), self._most)
+                before, began = sum(state.asked_now for state in wanted), time.monotonic()
+                starting = sum(self._ask([state], [end], lambda: []) for state in wanted)
+                asking = max(time.monotonic() - began - starting, 1e-9)
+                rate = (sum(state.asked_now for state in wanted) - before) / asking
+                more = starting * rate / len(wanted)
 
     def _ask(self, states: list[State], looks: list[int], go_on: Any) -> float:
         """One stream through one engine; returns the seconds until it was open."""
         began = time.monotonic()
         engine: Engine | None = None
         for state in sorted(states, key=lambda state: state.adapter is not None):
-            if state.name not in self._moved or self._engines.merge:
-                engine, moved = self._engines.open_for(state.adapter, state.name)
+            new = state.name not in self._moved
+            if new or engine is None:
+                engine, moved = self._engines.open_for(state.adapter, state.name, new)
                 self._moved.setdefault(state.name, moved)
-                if state.adapter is None:
+                if new and state.adapter is None:
                     self._engines.save_probe(self._stores[state.name], engine)
-        if engine is None:
-            engine, _ = self._engines.open_for(states[0].adapter, states[0].name)
+        assert engine is not None  # there are states
         opened = time.monotonic() - began
         before = {state.name: state.asked_now for state in states}
         reached = sum(state.reach for state in states)
@@ -239,7 +245,7 @@ class Deciding:
 
         begun = time.monotonic()
         try:
-            ask(engine, self._plan.method, states, looks, self._places, go_on, not self._engines.merge, shown)
+            ask(engine, self._plan.method, states, looks, self._places, go_on, not self._turns, shown)
         finally:
             meter.close(*done())
             seconds = time.monotonic() - begun
@@ -271,7 +277,8 @@ class Deciding:
 
             def metrics(frame: pl.DataFrame) -> dict[str, Any]:
                 bought = comparison(frame, seconds=found["full_pass"]["seconds"], direct_seconds=None)
-                return {**summarise(frame), **found, **({"reasoning": bought} if bought else {})}
+                own = self._engines.own_metrics(frame, state.adapter)
+                return {**summarise(frame), **own, **found, **({"reasoning": bought} if bought else {})}
 
             return store.finish(self._plan.question_ids, metrics, described)
         answers = self._answers(state)

@@ -12,7 +12,8 @@ by then: where nothing goes on they are given up, and the engine cancels them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -102,16 +103,17 @@ def ask(
             start = end
 
     pending = list(looks)
-    for state, prediction in _answers(engine, method, items(), by_adapter, served):
-        state.add(prediction)
-        shown()
-        reached = min((other.reach for other in wanted), default=0)
-        if pending and reached >= pending[0]:
-            pending = [end for end in pending if end > reached]
-            kept = go_on()
-            wanted[:] = [other for other in wanted if other in kept]
-            if not wanted:
-                return
+    with contextlib.closing(_answers(engine, method, items(), by_adapter, served)) as answers:
+        for state, prediction in answers:
+            state.add(prediction)
+            shown()
+            reached = min((other.reach for other in wanted), default=0)
+            if pending and reached >= pending[0]:
+                pending = [end for end in pending if end > reached]
+                kept = go_on()
+                wanted[:] = [other for other in wanted if other in kept]
+                if not wanted:
+                    return
 
 
 def _answers(
@@ -120,7 +122,7 @@ def _answers(
     items: Iterator[tuple[State, Asked]],
     by_adapter: Mapping[str | None, State],
     served: bool,
-) -> Iterator[tuple[State, Prediction]]:
+) -> Generator[tuple[State, Prediction]]:
     """Each question's prediction as it finishes; closing this closes the engine's stream, which gives up what
     is in flight.
     """

@@ -175,18 +175,20 @@ class _Session:
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
             own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
-            own |= {"exact_ties": exact_ties(frame)}
+            own |= self.own_metrics(frame, adapter)
             sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
             known = None if not pending else len(frame) * sec
             bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
-            if adapter:
-                own["adapter_mode"] = self._mode_of(adapter)
             return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
 
         order = [item.question.question_id for item in plan.asked]
         return store.finish(
             order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
         )
+
+    def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
+        """What this evaluation knows of a complete run beside its answers."""
+        return {"exact_ties": exact_ties(frame), **({"adapter_mode": self._mode_of(adapter)} if adapter else {})}
 
     def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
         """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
