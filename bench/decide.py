@@ -49,7 +49,7 @@ class DecideConfig(BenchConfig):
     """python -m bench.decide: questions until decided, and wrong decisions, over all pairs of public runs."""
 
     predictions: Path | None = Field(None, description=f"predictions table; default: {REFERENCE}")
-    permutations: PositiveInt = Field(15, description="random orders in which each pair is asked")
+    permutations: PositiveInt = Field(40, description="random orders in which each pair is asked")
     nulls: PositiveInt = Field(1200, description="exact nulls")
     seed: int = Field(42, description="seed of the orders and of the nulls")
     margin: float = Field(1.0, gt=0, description="pp; for the row with the stop 'equal within the margin'")
