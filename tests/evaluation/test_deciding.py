@@ -431,3 +431,11 @@ def test_drawn_interval_has_zero_in_the_middle() -> None:
     line = drawn(0.01, 0.03)
     assert line.startswith("-5 [") and line.endswith("] +5") and line.index("|") < line.index("---")
     assert drawn(-0.004, 0.004).count("-") > drawn(-0.001, 0.001).count("-")
+
+
+def test_overwrite_starts_the_prefix_anew_in_its_place(model: Path, data: Path, tmp_path: Path) -> None:
+    [before] = run(config(model, data, tmp_path, "--questions", "60"), Skilled(data, GAIN))
+    engine = Skilled(data, {**GAIN, "base": 0.9})
+    [after] = run(config(model, data, tmp_path, "--questions", "60", "--overwrite"), engine)
+    assert len(engine.asked) == 60 and after.path == before.path and after.micro > before.micro
+    assert load_run(after.path, prefix=True).predictions.equals(after.predictions)
