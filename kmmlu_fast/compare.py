@@ -12,6 +12,7 @@ from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting.early import compare_early, early_json, early_lines
 from kmmlu_fast.reporting.exports import as_json
 from kmmlu_fast.reporting.inputs import CompareConfig, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
@@ -26,7 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         t = texts(config.lang)
         if config.json_file is not None:
             claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
-        runs, _ = load_runs(config, at_least=2)
+        runs, _ = load_runs(config, at_least=2, prefix=True)
+        if any(run.prefix is not None for run in runs):
+            early = compare_early(runs, config.different_prompts)
+            if config.json_file is not None:
+                write_json_atomically(config.json_file, early_json(runs, early, config.lang))
+            print("\n".join(early_lines(runs, early, config.lang)))
+            return
         settings = settings_of(config)
         pairs, refused = [], []
         for other in runs[1:]:

@@ -17,7 +17,7 @@ from kmmlu_fast.analysis.letter_prior import Decomposition, RunLetters
 from kmmlu_fast.analysis.paired import Difference, many_corrections
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 MANY = 3  # runs from which the bootstrap takes fewer replicates
 
@@ -79,6 +79,7 @@ class Comparison:
 
 def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
+    refuse_prefixes((first, second))
     prompts = prompt_differences(first, second)
     if prompts and not settings.different_prompts:
         raise RunError(

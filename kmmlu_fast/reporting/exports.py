@@ -23,7 +23,7 @@ from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.lm_eval import write_lm_eval
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 
 def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: str) -> dict[str, Any]:
@@ -52,6 +52,7 @@ def export(
     folder: Path,
 ) -> list[Path]:
     """Write the formats asked for into ``folder``; returns what was written."""
+    refuse_prefixes(runs)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     if "csv" in formats:

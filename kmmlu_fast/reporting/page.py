@@ -21,7 +21,7 @@ from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import charts, explorer, figures, reasoning, sections
 from kmmlu_fast.reporting.language import Texts, table, texts
 from kmmlu_fast.reporting.verdict import verdict
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
@@ -164,6 +164,7 @@ def write_report(
     """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.core.files import write_bytes_atomically
 
+    refuse_prefixes(runs)
     page = render(runs, questions, settings, lang, figure_folder, plan).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)

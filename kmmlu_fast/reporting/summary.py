@@ -15,6 +15,8 @@ from rich.text import Text
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, SUPERCATEGORY_KO
+from kmmlu_fast.reporting.early import decision_lines, early_lines, recorded
+from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
 from kmmlu_fast.runs.run import Run
 
@@ -48,11 +50,18 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
     def t(text: str, **values: Any) -> str:
         return (_KO[text] if lang == "ko" else text).format(**values)
 
+    if any(run.prefix is not None for run in runs):
+        print("\n".join(early_lines(runs, recorded(runs), lang)))
+        for run in runs:
+            print(t("run directory: {path}", path=run.path))
+        return
     for title, table in (_headline(runs, t, lang), _letters(runs, t)):
         console.print(title, highlight=False, markup=False)
         console.print(table)
     for run in runs:
         _print_notes(console, run, t, lang)
+    for pair in recorded(runs):
+        console.print("\n".join(decision_lines(pair, texts(lang, "early"))), highlight=False, markup=False, soft_wrap=True)
     for run in runs:
         print(clean(t("run directory: {path}", path=run.path)))
 
