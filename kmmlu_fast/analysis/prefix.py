@@ -96,9 +96,7 @@ def accuracy_interval(order: Order, answers: Answers, alpha: float = ALPHA) -> t
     """Confidence sequence of one run's accuracy over all N questions, 0-1."""
     if not len(answers):
         return 0.0, 1.0
-    low, high = sequential.interval(
-        accuracy_stream(answers.right, Known(len(order), order.ease, order.key)), alpha
-    )
+    low, high = sequential.interval(accuracy_stream(answers.right, Known(len(order), order.ease, order.key)), alpha)
     return max(0.0, low), min(1.0, high)
 
 
@@ -114,7 +112,5 @@ def compare_prefixes(
     """
     one, other = answers_of(order, first), answers_of(order, second)
     if not min(len(one), len(other)):
-        raise RunError(
-            "the runs share no beginning of the random order; evaluate both with --until-decided"
-        )
+        raise RunError("the runs share no beginning of the random order; evaluate both with --until-decided")
     return decide_answers(order, one, other, alpha, margin)

@@ -30,9 +30,7 @@ class EarlyComparison:
     decision: Decision
 
 
-def compare_early(
-    runs: Sequence[Run], different_prompts: bool = False, margin: float = MARGIN
-) -> list[EarlyComparison]:
+def compare_early(runs: Sequence[Run], different_prompts: bool = False, margin: float = MARGIN) -> list[EarlyComparison]:
     """Every run against the first, on the questions both have from the beginning of their order, at 5 % for
     all together.
 
@@ -50,10 +48,7 @@ def compare_early(
                 "difference would be the model's alone; evaluate both alike, or give --different-prompts"
             )
     level = ALPHA / len(others)
-    return [
-        EarlyComparison(base.name, run.name, compare_prefixes(order, base.frame, run.frame, level, margin))
-        for run in others
-    ]
+    return [EarlyComparison(base.name, run.name, compare_prefixes(order, base.frame, run.frame, level, margin)) for run in others]
 
 
 def order_of(runs: Sequence[Run]) -> Order:
@@ -70,9 +65,7 @@ def order_of(runs: Sequence[Run]) -> Order:
     asked = early[0].config.get("config") or {}
     public = asked.get("dataset") != "sample" and asked.get("split") == "test"
     first = orders[0]
-    return make_order(
-        first["question_id"].to_list(), first["answer"].to_list(), int(found.get("seed", 0)), public
-    )
+    return make_order(first["question_id"].to_list(), first["answer"].to_list(), int(found.get("seed", 0)), public)
 
 
 def early_lines(runs: Sequence[Run], found: Sequence[EarlyComparison], lang: str) -> list[str]:

@@ -22,9 +22,7 @@ from kmmlu_fast.runs.store import load_run
 from kmmlu_fast.runs.tables import read_table
 
 
-def load_all(
-    arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
-) -> list[Run]:
+def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
     """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given.
 
     ``prefix``: runs that stopped early are read too.
