@@ -12,6 +12,7 @@ from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting.comparing import counted
 from kmmlu_fast.reporting.exports import as_json
 from kmmlu_fast.reporting.inputs import CompareConfig, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
@@ -24,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         config = parse(CompareConfig, argv, "python -m kmmlu_fast.compare")
         t = texts(config.lang)
-        runs, _ = load_runs(config, at_least=2)
-        settings = settings_of(config)
+        runs, questions = load_runs(config, at_least=2)
+        settings = settings_of(config, questions)
         pairs, refused = [], []
         for other in runs[1:]:
             try:
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
                 if len(runs) == 2 and not (runs[0].predictions is None or other.predictions is None):
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
+        pairs = counted(runs, pairs)
         if config.json_file is not None:
             document = json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)
             config.json_file.write_text(document + "\n", encoding="utf-8")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kmmlu_fast.analysis.comparison import compare_with_base
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.inputs import ReportConfig, load_runs, settings_of
 from kmmlu_fast.reporting.page import write_report
 from kmmlu_fast.reporting.tables import print_questions
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.show:
             print_questions(runs, questions, config.show)
             return
-        settings = settings_of(config)
+        settings = settings_of(config, questions)
         only = runs[0].path if len(runs) == 1 else None
         path = config.output or (only or Path()) / "report.html"
         if path.suffix != ".html":
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.export:
             from kmmlu_fast.reporting.exports import export
 
-            for written in export(config.export, runs, compare_with_base(runs, settings)[0], questions, settings, config.lang, path.parent):
+            for written in export(config.export, runs, compared(runs, settings)[0], questions, settings, config.lang, path.parent):
                 print(written)
 
     return run_main(body)

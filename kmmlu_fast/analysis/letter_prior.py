@@ -35,8 +35,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.letter_models import MODELS, Fit
+from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
 from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.analysis.strata import Codes, Floats, mean_of, question_weights
 
 MIN_LOGPROB_SHARE = 0.99  # below this share of questions with log-probabilities, they do not speak for the run
 MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 2_250  # questions below which a split is not given
@@ -254,7 +254,9 @@ def _moved(
     return result, parts
 
 
-def decompose(key: Letters, strata: Codes, first: RunLetters, second: RunLetters, weights: Floats | None = None) -> Decomposition:
+def decompose(
+    key: Letters, strata: Codes, first: RunLetters, second: RunLetters, weights: Floats | None = None, asked: Floats | None = None
+) -> Decomposition:
     """Split second minus first into letter prior, reading and what remains; by log-probabilities where both runs have them.
 
     ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the accuracy (default: its share of
@@ -267,7 +269,7 @@ def decompose(key: Letters, strata: Codes, first: RunLetters, second: RunLetters
     common = (tuple(shares.tolist()), letter_habit(key, first), letter_habit(key, second), difference)
 
     def part(value: float, contributions: Floats) -> Part:
-        half = mean_of(contributions, strata, weights)
+        half = mean_of(contributions, strata, weights, asked)
         low, high = half.interval()
         return Part(value, low - half.value + value, high - half.value + value)
 
@@ -295,6 +297,14 @@ def decompose(key: Letters, strata: Codes, first: RunLetters, second: RunLetters
         rest_parts = changes - reading_parts - prior_parts
         splits.append(Split(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
     return Decomposition("letters", *common, reading, tuple(splits))
+
+
+def difference_of(one: Estimate, other: Estimate) -> Part:
+    """The difference of two independent estimates."""
+    variance = one.error**2 + other.error**2
+    df = variance**2 / max(one.error**4 / max(one.df, 1.0) + other.error**4 / max(other.df, 1.0), 1e-300)
+    found = Estimate(one.value - other.value, variance**0.5, df)
+    return Part(found.value, *found.interval())
 
 
 def _reading(table: Floats) -> float:

@@ -35,7 +35,8 @@ def as_json(runs: list[LoadedRun], pairs: list[Comparison], settings: Settings, 
         document = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
         document |= {name: document[name].to_dicts() for name in ("supercategories", "subjects")}
         document |= {name: asdict(document[name]) for name in ("micro", "macro", "letters")}
-        document |= {name: asdict(document[name]) if document[name] else None for name in ("clean", "debiased")}
+        document |= {name: asdict(document[name]) if document[name] else None for name in ("clean", "debiased", "overlap_gap", "moved")}
+        document |= {"endpoints": [asdict(endpoint) for endpoint in pair.endpoints], "significant": pair.significant, "equal": pair.equal}
         rows.append({"verdict": verdict(pair, t, lang), **document})
     return {"runs": [headline(run, settings.overlap) for run in runs], "comparisons": rows}
 
@@ -58,8 +59,6 @@ def export(
     if "csv" in formats:
         written += write_csv(runs, pairs, questions, folder)
     if "json" in formats:
-        pass
-
         path = folder / "report.json"
         write_bytes_atomically(path, (json.dumps(as_json(runs, pairs, settings, lang), ensure_ascii=False, indent=2) + "\n").encode())
         written.append(path)

@@ -42,7 +42,11 @@ class PairsConfig(Config):
     )
     intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
     different_prompts: bool = Field(False, description="compare although the prompts differ")
-    seed: int = Field(42, description="seed of the bootstrap")
+    margin: float = Field(1.0, gt=0, lt=100, description="differences within this many percentage points are equal for all that matters")
+    population: Literal["like", "these"] = Field(
+        "like", description="intervals speak of questions like these, or of these very questions (finite population)"
+    )
+    seed: int = Field(42, description="seed of resampling")
     lang: Literal["en", "ko"] = Field("en", description="language of the output")
 
 
@@ -74,7 +78,8 @@ def read_overlap(path: Path) -> frozenset[str]:
 
 
 def dataset_of(config: PairsConfig) -> str | None:
-    """--dataset; without it, what the run directories were over, if that is here: the sample or a local directory."""
+    """--dataset; without it, what the run directories were over, if that is here: the sample, a local directory, or a hub id whose
+    files are in the hub's cache."""
     if config.dataset is not None:
         return None if config.dataset == "none" else config.dataset
     named = set()
@@ -83,7 +88,22 @@ def dataset_of(config: PairsConfig) -> str | None:
         if path.is_file():
             named.add(str((read_json(path).get("config") or {}).get("dataset")))
     only = named.pop() if len(named) == 1 else None
-    return only if only is not None and (only == "sample" or Path(only).is_dir()) else None
+    if only is None or only == "sample" or Path(only).is_dir():
+        return only
+    root = cached_root(only)
+    return str(root) if root is not None and any((root / "data").glob(f"*-{config.split}.csv")) else None
+
+
+def cached_root(dataset: str) -> Path | None:
+    """Where a hub id's files lie in the hub's cache; None where they do not. Nothing is asked of the network."""
+    if dataset.count("/") != 1:
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
+    except Exception:  # the hub client raises a dozen kinds; all mean that it is not here
+        return None
 
 
 def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
@@ -108,18 +128,39 @@ def load_runs(config: PairsConfig, at_least: int) -> tuple[list[LoadedRun], pl.D
     return runs, questions
 
 
-def settings_of(config: PairsConfig) -> Settings:
-    """How pairs are compared; the overlap list is what --overlap names, together."""
+def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None) -> Settings:
+    """How pairs are compared; the overlap list is what --overlap names, together. ``questions``: the dataset's frame, where known."""
     overlap = frozenset(name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(Path(entry)))
+    known = False
     if "auto" in config.overlap and config.split == "test" and (dataset := dataset_of(config)) is not None:
         from kmmlu_fast.data.overlap import overlap_ids
 
         try:
             with warnings.catch_warnings(action="ignore"):  # absent train files were reported where the dataset was read
                 overlap |= overlap_ids(dataset, config.split)
+            known = True
         except DataError:
-            pass  # a dataset without a train split overlaps nothing
-    return Settings(seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=overlap)
+            known = dataset == "sample" or is_whole(Path(dataset))  # a dataset without a train split overlaps nothing
+    return Settings(
+        seed=config.seed,
+        intersection=config.intersection,
+        different_prompts=config.different_prompts,
+        overlap=overlap,
+        overlap_known=known or "auto" not in config.overlap or len(config.overlap) > 1 or config.split != "test",
+        margin=config.margin / 100,
+        population=config.population,
+        sizes=subject_sizes(questions),
+    )
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a directory is a dataset of the user's own making, not the hub's cache, which holds only what was asked for."""
+    return folder.is_dir() and "snapshots" not in folder.parts
+
+
+def subject_sizes(questions: pl.DataFrame | None) -> dict[str, int]:
+    """How many questions each subject has in the dataset's split; {} where the dataset is not known."""
+    return {} if questions is None else dict(questions.group_by("subject").len().iter_rows())
 
 
 class ReportConfig(PairsConfig):

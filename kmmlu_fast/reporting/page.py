@@ -10,15 +10,17 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from kmmlu_fast import __version__
-from kmmlu_fast.analysis.comparison import MANY, Settings, compare_with_base
+from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.reporting import charts, explorer, figures, reasoning, sections
+from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.language import Texts, table, texts
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import LoadedRun
@@ -40,7 +42,8 @@ def render(
     from markupsafe import Markup
 
     t = texts(lang, "report")
-    pairs, refused = compare_with_base(runs, settings)
+    settings = replace(settings, questions=settings.questions if settings.questions is not None else questions)
+    pairs, refused = compared(runs, settings)
     focus = pairs[0] if pairs else None
     rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
@@ -78,7 +81,7 @@ def render(
         "facts": sections.facts(runs, t),
         "has_texts": questions is not None,
         "method": [
-            t("method_1", replicates=f"{2_000 if len(runs) >= MANY else settings.replicates:,}", seed=settings.seed),
+            t("method_1"),
             t("method_2"),
             t("method_3"),
         ],

@@ -22,7 +22,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import SUPERCATEGORIES
 from kmmlu_fast.reporting.inputs import CompareConfig
-from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import LoadedRun
 
@@ -67,7 +67,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
         change = (
-            [_change(pair.micro.difference, pair.micro.significant), Text(points(pair.letters.letter_prior.value, unit=False))]
+            [_change(pair.micro.difference, pair.significant), Text(points_range(pair.letters.prior_range, unit=False))]
             if pair
             else _cells("", "")
         )
