@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-PSEUDO = 0.5  # questions' worth of evenly spread pseudo-counts: a letter never given still has a finite pull
+PSEUDO = 0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
 _DIAGONAL = np.eye(4)
 
 
@@ -49,9 +49,15 @@ def choice_table(theta: Floats) -> Floats:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
+def _padded(counts: Floats) -> Floats:
+    """With pseudo-counts of the table's own margins, independent: what a run does not tell is taken for no knowledge."""
+    rows, columns = (margin + 0.1 for margin in (counts.sum(axis=1), counts.sum(axis=0)))
+    return np.asarray(counts + PSEUDO * np.outer(rows / rows.sum(), columns / columns.sum()))
+
+
 def fit_mixture(counts: Floats) -> Fit:
     """Maximum likelihood in g, where the likelihood is concave; k may fall below 0 (worse than its habit)."""
-    table = counts + PSEUDO / 16
+    table = _padded(counts)
     diagonal, off = np.diag(table), table.sum(axis=0) - np.diag(table)
 
     def parts(g: Floats) -> tuple[float, Floats, Floats]:
@@ -80,7 +86,7 @@ def fit_mixture(counts: Floats) -> Fit:
 
 def fit_choice(counts: Floats) -> Fit:
     """Maximum likelihood of the multinomial logit."""
-    table = counts + PSEUDO / 16
+    table = _padded(counts)
     # What each (key, answer) adds to (beta, A, B, C).
     design = np.zeros((4, 4, 4))
     design[:, :, 0] = _DIAGONAL

@@ -187,18 +187,18 @@ def _collapses(pair: Comparison, t: Texts) -> list[str]:
     lines = []
     for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
         code = max(range(4), key=lambda place: habit.shares[place])
-        if _surely_above(habit.shares[code], pair.micro.n, COLLAPSE):
+        if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):
             key = percent(pair.letters.key_shares[code], 1)
             lines.append(t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key))
     return lines
 
 
 def _surely_above(share: float, n: int, limit: float) -> bool:
-    """Whether the binomial test rejects "the share is ``limit`` or less" at 5 %."""
+    """Whether the binomial test rejects "the share is ``limit`` or less" at 2.5 %: two runs are looked at."""
     from scipy.special import bdtrc
 
     count = round(share * n)
-    return count > limit * n and float(bdtrc(count - 1, n, limit)) < 0.05
+    return count > limit * n and float(bdtrc(count - 1, n, limit)) < 0.025
 
 
 def _subjects(pair: Comparison, t: Texts, lang: str) -> str:
