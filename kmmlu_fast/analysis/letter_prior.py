@@ -39,7 +39,7 @@ from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, questio
 from kmmlu_fast.core.schema import LETTERS
 
 MIN_LOGPROB_SHARE = 0.99  # below this share of questions with log-probabilities, they do not speak for the run
-MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 2_250  # questions below which a split is not given
+MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 9_000  # questions below which a split is not given
 SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
