@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.runs.run import LoadedRun

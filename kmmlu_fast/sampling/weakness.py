@@ -6,10 +6,11 @@ interval. Knows nothing of files but the shipped prior, and nothing of questions
 Twenty questions a subject say little: of the eleven subjects that look weakest, the accuracies come out 9 points too low, and four of
 the eleven are others. Which subjects are hard is much the same for all models, so their accuracies are where to start from:
 
-    right_h ~ binomial(total_h, accuracy_h),   accuracy_h ~ normal(a + b (prior_h - mean prior), tau^2)
+    right_h ~ binomial(total_h, accuracy_h),   accuracy_h ~ beta(mean_h, k),   mean_h = a + b (prior_h - mean prior)
 
-with the level a and the slope b (near 1) by restricted maximum likelihood, averaged over tau (Morris 1983, JASA 78:47, Parametric
-Empirical Bayes Inference). Without a prior b = 0: shrinkage to the mean. Human accuracy is no prior (its correlation with models' is -.19 to .16).
+averaged over the level a, the slope b (near 1) and the concentration k by how well each explains what was answered (the beta-binomial
+model; Morris 1983, JASA 78:47, Parametric Empirical Bayes Inference). Without a prior b = 0: shrinkage to the mean of all subjects.
+Human accuracy is no prior (its correlation with models' is -.19 to .16).
 The prior comes from public results on KMMLU's *test* split, 45 numbers by other models: the data card says so.
 """
 
@@ -28,7 +29,8 @@ from kmmlu_fast.data.subjects import SUBJECTS
 
 SHIPPED = Path(__file__).parent / "subject_prior.yaml"
 SLOPE, SLOPE_DEVIATION = 1.0, 0.5  # what the prior's slope is expected to be: weak models spread less than strong ones
-TAUS = np.linspace(0.01, 0.25, 25)  # of how far subjects lie from what the prior expects
+LEVELS, SLOPES = 15, 9  # points of the grid
+CONCENTRATIONS = np.geomspace(2.0, 2000.0, 18)  # questions' worth of the prior: subjects spread by 0.35 down to 0.01 around it
 Floats = NDArray[np.float64]
 
 
@@ -69,42 +71,35 @@ def posterior(scores: pl.DataFrame, prior: dict[str, float] | None) -> pl.DataFr
     """
     names = scores["subject"].to_list()
     correct, total = (scores[name].to_numpy().astype(float) for name in ("correct", "total"))
-    raw = correct / total
-    if len(names) < 2:
-        return _frame(names, raw, raw, np.sqrt(np.maximum(raw * (1 - raw), 0.01) / total))
     known = np.array([np.nan if prior is None else prior.get(name, np.nan) for name in names])
-    design = np.nan_to_num(known - np.nanmean(known), nan=0.0) if np.isfinite(known).any() else None
-    start, noise = raw, np.full(len(raw), 0.25) / total
-    for _ in range(4):  # the binomial variance is taken at the shrunk accuracy: a raw 0 of 5 is not certain
-        middle = np.clip(start, 0.05, 0.95)
-        noise = middle * (1 - middle) / total
-        start, error = _shrunk(raw, noise, design)
-    return _frame(names, raw, start, error)
+    spread = np.nan_to_num(known - np.nanmean(known), nan=0.0) if np.isfinite(known).any() else np.zeros(len(names))
+    if len(names) < 2:
+        middle = correct / total
+        return _frame(names, correct / total, middle, np.sqrt(np.maximum(middle * (1 - middle), 0.01) / total))
+    return _frame(names, correct / total, *_shrunk(correct, total, spread))
 
 
-def _shrunk(raw: Floats, noise: Floats, design: Floats | None) -> tuple[Floats, Floats]:
-    """Posterior means and standard deviations, averaged over how well each tau fits (flat in tau): tau itself is not known."""
-    columns = np.ones((len(raw), 1)) if design is None else np.column_stack([np.ones(len(raw)), design])
-    means, variances, fits = [], [], []
-    for tau in TAUS:
-        variance = tau**2 + noise
-        precision = columns.T @ (columns / variance[:, None])
-        right = columns.T @ (raw / variance)
-        if design is not None:
-            precision[1, 1] += SLOPE_DEVIATION**-2
-            right[1] += SLOPE * SLOPE_DEVIATION**-2
-        covariance = np.linalg.inv(precision)
-        slope = covariance @ right
-        fit, trust = columns @ slope, tau**2 / variance
-        unsure = np.einsum("ij,jk,ik->i", columns, covariance, columns)
-        means.append(trust * raw + (1 - trust) * fit)
-        variances.append(trust * noise + (1 - trust) ** 2 * unsure)
-        extra = 0.0 if design is None else float((slope[1] - SLOPE) ** 2) / SLOPE_DEVIATION**2
-        fits.append(-0.5 * (np.log(variance).sum() + ((raw - fit) ** 2 / variance).sum() + np.linalg.slogdet(precision)[1] + extra))
-    weights = np.exp(np.array(fits) - max(fits))
+def _shrunk(correct: Floats, total: Floats, spread: Floats) -> tuple[Floats, Floats]:
+    """Posterior means and standard deviations over the grid of level, slope and concentration."""
+    from scipy.special import betaln
+
+    middle = float(np.clip((correct / total).mean(), 0.02, 0.98))
+    unsure = 4 * float(np.sqrt((middle * (1 - middle) / total).mean() / len(total) + 0.02 / len(total)))
+    levels = middle + np.linspace(-unsure, unsure, LEVELS)
+    steps = np.linspace(-2.5, 2.5, SLOPES)
+    slopes, slope_weights = (SLOPE + SLOPE_DEVIATION * steps, -(steps**2) / 2) if spread.any() else (np.zeros(1), np.zeros(1))
+    mean = np.clip(levels[:, None, None, None] + slopes[None, :, None, None] * spread, 0.01, 0.99)
+    size = CONCENTRATIONS[:, None]
+    right, wrong = mean * size, (1 - mean) * size
+    evidence = (betaln(right + correct, wrong + total - correct) - betaln(right, wrong)).sum(axis=-1)
+    # Flat in the standard deviation around the prior, which goes with size ** -0.5.
+    evidence = evidence + slope_weights[None, :, None] - 0.5 * np.log(CONCENTRATIONS)
+    weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
-    mean = weights @ np.array(means)
-    return mean, np.sqrt(weights @ (np.array(variances) + (np.array(means) - mean) ** 2))
+    means = (correct + right) / (total + size)
+    variances = means * (1 - means) / (total + size + 1)
+    average = np.einsum("abk,abkh->h", weights, means)
+    return average, np.sqrt(np.einsum("abk,abkh->h", weights, variances + (means - average) ** 2))
 
 
 def _frame(names: list[str], raw: Floats, shrunk: Floats, error: Floats) -> pl.DataFrame:
