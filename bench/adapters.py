@@ -79,7 +79,8 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     shape, length = shape_of(model.config()), -(-(longest + 32) // 256) * 256
 
     def engine(path: str, **settings: Any) -> Any:
-        return VllmEngine(EngineSettings(path, dtype=config.dtype, load_format=config.load_format, max_model_len=length, **settings))
+        chosen: dict[str, Any] = {"dtype": config.dtype, "load_format": config.load_format, "max_model_len": length, "generates": False}
+        return VllmEngine(EngineSettings(path, **chosen, **settings))
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
         runner.run(opened, asked[:2], method, adapter, Memory(), f"warm-up {label}")

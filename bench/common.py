@@ -26,6 +26,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import EngineError, RunError
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.core.flags import Config
@@ -80,7 +81,7 @@ def timed(run: Callable[[], Any], repeats: int, warm_up: int = 1) -> tuple[list[
 def synchronise() -> None:
     """Wait for the GPU if torch is loaded and has one; else nothing."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and has_gpu():
         torch.cuda.synchronize()
 
 
@@ -133,7 +134,7 @@ def matmul_rate(dtype: str = "bfloat16", repeats: int = 5) -> dict[str, Any]:
     """The device's own limit: FLOP/s of square matrix products in ``dtype``; the best size's median counts."""
     import torch
 
-    gpu = torch.cuda.is_available()
+    gpu = has_gpu()
     device, kind = ("cuda" if gpu else "cpu"), getattr(torch, dtype)
     best: dict[str, Any] = {}
     for size in (4096, 8192) if gpu else (1024, 2048, 4096):
@@ -155,7 +156,7 @@ def products_rate(shapes: Sequence[tuple[int, int]], tokens: int, dtype: str, re
     """GFLOP/s of a layer's own matrix products (inputs x outputs) for a batch of ``tokens``: what its sizes allow here."""
     import torch
 
-    device, kind = ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, dtype)
+    device, kind = ("cuda" if has_gpu() else "cpu"), getattr(torch, dtype)
     operands = [(torch.randn(tokens, i, device=device).to(kind), torch.randn(o, i, device=device).to(kind)) for i, o in shapes]
 
     def layer() -> None:

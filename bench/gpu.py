@@ -1,18 +1,21 @@
 """The whole set for one GPU in one command, with random weights in the A.X-4.0-Light shape: no hub and no real weights needed.
 
     python -m bench.gpu                            everything, within 10 minutes (after: bash scripts/setup.sh gpu)
-    python -m bench.gpu --shape tiny --questions 45 --minutes 9      tries the scripts out on any machine
+    python -m bench.gpu --shape tiny --questions 45 --some 45 --minutes 9      tries the scripts out on any machine
 
-In: the dataset (all 35,030 test questions; a smaller one is repeated with its rows made distinct). Out: seconds of the zero-shot pass in
-bf16 and fp8, of the five-shot pass, of chain of thought with 256 tokens, of training 500 rows three times, and QLoRA steps; each beside
-its target. Every part is a process of its own with a time limit; what did not run is "not measured", never estimated.
-Knows nothing of accuracy: random weights have none.
+In: the dataset (all 35,030 test questions; a smaller one is repeated with its rows made distinct). Out: the parts of PARTS, the cheapest
+first: starts and passes of 5,000 questions with and without CUDA graphs, in fp8, five-shot in the same engine, with LoRA; an engine that
+runs out of memory; letters against plain transformers; an adapter's life (trained, killed, resumed, served, merged); chain of thought; and
+the full passes and trainings beside their targets. Every part is a process of its own with a time limit; what did not run is "not
+measured", never estimated. Knows nothing of accuracy: random weights have none.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,29 +27,29 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from bench.common import BenchConfig, finish, matmul_rate, note, run_child, table
+from bench.common import BenchConfig, finish, note, run_child, table
+from bench.gpu_parts import COMPARED, compare
 from bench.overhead import QUESTIONS, enlarge
-from bench.shape_model import write_random_weights, write_shape
-from bench.throughput import Memory
-from kmmlu_fast.asking import tokens
-from kmmlu_fast.asking.methods import GenerateUntil
+from bench.shape_model import write_shape
 from kmmlu_fast.asking.prompts import render
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.device import gpu_card
 from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.fit import FP8
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import adapters
-from kmmlu_fast.models import model as models
+from kmmlu_fast.runs.store import load_run
 
-COT_TOKENS = 256
 TARGET_SEC = {"zero-shot bf16": 120.0, "zero-shot fp8": 75.0, "train 500 x 3": 120.0}  # issue targets on one H100
 TARGET_FEWSHOT = 1.3  # times the zero-shot pass
 NOT_MEASURED = "not measured"
-# Parts in order of worth, each with the most seconds it may take.
+# Parts, cheapest first, each with the most seconds it may take.
 LIMIT_SEC = {
-    "matmul": 60, "zero-shot bf16": 240, "five-shot bf16": 240, "train 500 x 3": 300, "zero-shot fp8": 200, "cot bf16": 200, "steps": 200,
+    "matmul": 60, "eager 0+5-shot": 150, "graphs": 180, "fp8": 150, "LoRA": 150, "out of memory": 120, "letters": 150,
+    "adapter's life": 240, "cot bf16": 200, "zero-shot bf16": 240, "train 500 x 3": 300, "zero-shot fp8": 200, "five-shot bf16": 240,
+    "steps": 200,
 }  # fmt: skip
 
 
@@ -54,13 +57,12 @@ class GpuConfig(BenchConfig):
     """python -m bench.gpu: the whole set on one GPU, random weights, within --minutes."""
 
     shape: Literal["ax4-light", "tiny"] = Field("ax4-light", description="the model's shape")
-    questions: PositiveInt = Field(QUESTIONS, description="questions of a pass")
+    questions: PositiveInt = Field(QUESTIONS, description="questions of a full pass")
+    some: PositiveInt = Field(5000, description="questions of the parts that are not a full pass")
     cot_questions: PositiveInt = Field(2048, description="questions of the chain-of-thought part, at most")
     train_rows: PositiveInt = Field(500, description="rows that are trained on three times")
     minutes: float = Field(9.5, gt=0, description="stop starting parts after this")
     parts: list[str] = Field(list(LIMIT_SEC), description="which parts, comma-separated")
-    part: Literal["matmul", "cot", "weights"] | None = Field(None, description="internal: run this part in this process, print JSON only")
-    folder: Path | None = Field(None, description="internal: where model and data lie")
 
 
 def set_up(config: GpuConfig, folder: Path) -> None:
@@ -94,20 +96,32 @@ def _writable(row: Any) -> bool:
 def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
     """Every part that fits into the time; failures and time-outs are said, and the others still run."""
     began, model, data = time.monotonic(), str(folder / "model"), str(folder / "data")
-    inference = ["bench.throughput", "--model", model, "--dataset", data, "--load-format", "dummy", "--all", "--repeats", "1"]
-    own = ["bench.gpu", "--folder", str(folder), "--cot-questions", str(config.cot_questions)]
+    full = ["bench.throughput", "--model", model, "--dataset", data, "--load-format", "dummy", "--all", "--repeats", "1"]
+    own = ["bench.gpu_parts", "--folder", str(folder), "--part"]
+    some = [*own, "passes", "--count", str(config.some)]
+    fp8 = ["--quantization", fp8_name()]
+
+    def child(words: list[str]) -> Callable[[float], dict[str, Any]]:
+        return lambda limit: run_child(words, timeout_sec=limit)
+
     makers: dict[str, Callable[[float], dict[str, Any]]] = {
-        "matmul": lambda limit: run_child([*own, "--part", "matmul"], timeout_sec=limit),
-        "zero-shot bf16": lambda limit: run_child(inference, timeout_sec=limit),
-        "zero-shot fp8": lambda limit: run_child([*inference, "--quantization", "fp8"], timeout_sec=limit),
-        "five-shot bf16": lambda limit: run_child([*inference, "--num-fewshot", "5"], timeout_sec=limit),
-        "cot bf16": lambda limit: run_child([*own, "--part", "cot"], timeout_sec=limit),
+        "matmul": child([*own, "matmul"]),
+        "eager 0+5-shot": child([*some, "--shots", "0,5"]),
+        "graphs": child([*some, "--graphs"]),
+        "fp8": child([*some, *fp8]),
+        "LoRA": child([*some, "--lora"]),
+        "out of memory": child([*own, "memory"]),
+        "letters": lambda limit: letters(folder, limit),
+        "adapter's life": lambda limit: life(folder, limit),
+        "cot bf16": child([*own, "cot", "--count", str(config.cot_questions)]),
+        "zero-shot bf16": child(full),
+        "zero-shot fp8": child([*full, *fp8]),
+        "five-shot bf16": child([*full, "--num-fewshot", "5"]),
         "train 500 x 3": lambda limit: train(folder, limit),
-        "steps": lambda limit: run_child(
-            ["bench.training", "--model", model, "--dataset", data, "--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"],
-            timeout_sec=limit,
+        "steps": child(
+            ["bench.training", "--model", model, "--dataset", data, "--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"]
         ),
-    }  # fmt: skip
+    }
     found: dict[str, Any] = {}
     for part in (part for part in LIMIT_SEC if part in config.parts):
         left = config.minutes * 60 - (time.monotonic() - began)
@@ -115,53 +129,109 @@ def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
             found[part] = {NOT_MEASURED: "no time left"}
             continue
         note(f"{part} ({left:.0f} s left)")
+        part_began = time.monotonic()
         try:
             found[part] = makers[part](min(left, LIMIT_SEC[part]))
         except subprocess.TimeoutExpired as error:
             found[part] = {NOT_MEASURED: f"not done after {error.timeout:.0f} s"}
         except KmmluError as error:
             found[part] = {NOT_MEASURED: str(error)}
+        found[part]["part_sec"] = round(time.monotonic() - part_began, 1)
         note(f"{part}: {json.dumps(found[part])[:300]}")
     return found
 
 
+def fp8_name() -> str:
+    """The fp8 that this card computes: from Ada on with weights and activations in fp8, before with the weights alone."""
+    card = gpu_card()
+    return "fp8_per_channel" if card is None or card.capability >= FP8 else "fp8_per_tensor"
+
+
+def weights(folder: Path, limit_sec: float) -> float:
+    """Random weights on disk, once; the seconds it took now."""
+    began = time.monotonic()
+    if not list((folder / "model").glob("*.safetensors")):
+        run_child(["bench.gpu_parts", "--folder", str(folder), "--part", "weights"], timeout_sec=limit_sec)
+    return time.monotonic() - began
+
+
+def letters(folder: Path, limit_sec: float) -> dict[str, Any]:
+    """The same questions' letters by vLLM and by plain transformers, on the same weights."""
+    left = limit_sec - weights(folder, limit_sec)
+    words = ["bench.gpu_parts", "--folder", str(folder), "--part", "letters", "--count", str(COMPARED), "--by"]
+    began = time.monotonic()
+    one = run_child([*words, "vllm"], timeout_sec=left)
+    two = run_child([*words, "transformers"], timeout_sec=max(left - (time.monotonic() - began), 1))
+    return compare(one["letters"], two["letters"])
+
+
+def life(folder: Path, limit_sec: float) -> dict[str, Any]:
+    """An adapter's life by the product's own commands: training killed after a checkpoint, resumed; evaluated served, then merged."""
+    until = time.monotonic() + limit_sec
+    weights(folder, limit_sec)
+    out, data, model = folder / "killed", str(folder / "data"), str(folder / "model")
+    words = [*_training(folder, out), "--max-steps", "12", "--save-every", "2", "--effective-batch", "8"]
+    found: dict[str, Any] = {}
+    first = subprocess.Popen([sys.executable, "-m", *words], stdout=sys.stderr, start_new_session=True)
+    try:
+        while not list(out.glob("checkpoints/checkpoint-*/complete.json")):
+            if first.poll() is not None or time.monotonic() > until:
+                return {NOT_MEASURED: "no checkpoint was written; training's own message is above"}
+            time.sleep(0.2)
+    finally:
+        if first.poll() is None:
+            os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    found["killed_after"] = max(int(path.parent.name.rsplit("-", 1)[-1]) for path in out.glob("checkpoints/*/complete.json"))
+    steps = {
+        "resumed_sec": [*words, "--resume"],
+        "served_sec": _evaluation(model, data, out, "serve"),
+        "merged_sec": _evaluation(model, data, out, "merge"),
+    }
+    for name, step in steps.items():
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", *step], stdout=sys.stderr, check=False, timeout=max(until - began, 1))
+        if done.returncode:
+            return {**found, NOT_MEASURED: f"{name}: ended with exit code {done.returncode}; its own message is above"}
+        found[name] = round(time.monotonic() - began, 1)
+    card = json.loads((out / adapters.ADAPTER_CARD).read_text(encoding="utf-8"))
+    one, two = (_letters_of(out.parent / f"runs-{mode}") for mode in ("serve", "merge"))
+    return {**found, "steps": card["metrics"]["steps"], "resumed_from": card["metrics"]["resumed_from"], "served_merged": compare(one, two)}
+
+
+def _training(folder: Path, out: Path) -> list[str]:
+    return [
+        "kmmlu_fast.train", "--data", str(folder / "train.jsonl"), "--model", str(folder / "model"), "--output-dir", str(out),
+        "--dataset", "sample", "--allow-leakage", "--num-train-epochs", "3", "--held-out", "0", "--keep", "last",
+    ]  # fmt: skip
+
+
+def _evaluation(model: str, data: str, adapter: Path, mode: str) -> list[str]:
+    output = str(adapter.parent / f"runs-{mode}")
+    words = ["kmmlu_fast.eval", "--model", model, "--dataset", data, "--adapter", f"lora={adapter}", "--adapter-mode", mode]
+    return [*words, "--limit", "4", "--output-dir", output]
+
+
+def _letters_of(runs: Path) -> list[list[float]]:
+    """The adapter's log-probabilities in a folder of runs, in the dataset's order."""
+    [path] = runs.glob("*-lora-*")
+    frame = load_run(path).predictions
+    assert frame is not None  # a complete run has them
+    return [list(row) for row in frame.select(LOGPROB_COLUMNS).iter_rows()]
+
+
 def train(folder: Path, limit_sec: float) -> dict[str, Any]:
     """The product's own ``train`` on the rows, three epochs; random weights are written first, and counted apart."""
-    began = time.monotonic()
-    if not (folder / "model" / "model.safetensors").exists() and not list((folder / "model").glob("*.safetensors")):
-        run_child(["bench.gpu", "--folder", str(folder), "--part", "weights"], timeout_sec=limit_sec)
-    weights_sec = time.monotonic() - began
+    weights_sec = weights(folder, limit_sec)
     out = folder / "lora"
-    words = [
-        "kmmlu_fast.train", "--data", str(folder / "train.jsonl"), "--model", str(folder / "model"), "--output-dir", str(out),
-        "--dataset", "sample", "--allow-leakage", "--num-train-epochs", "3", "--held-out", "0", "--keep", "last", "--save-every", "1000000",
-    ]  # fmt: skip
     began = time.monotonic()
+    words = [*_training(folder, out), "--save-every", "1000000"]
     subprocess.run([sys.executable, "-m", *words], check=False, stdout=sys.stderr, timeout=limit_sec - weights_sec)
     card_path = out / adapters.ADAPTER_CARD
     if not card_path.exists():
         return {NOT_MEASURED: "training failed; its own message is above"}
     card = json.loads(card_path.read_text(encoding="utf-8"))
     return {"total_sec": round(time.monotonic() - began, 1), "weights_sec": round(weights_sec, 1), "card": card}
-
-
-def cot(config: GpuConfig, folder: Path) -> dict[str, Any]:
-    """Generation of 256 tokens a question: greedy, random weights hardly ever stop."""
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
-
-    model = models.resolve_model(str(folder / "model"))
-    tokenizer = models.load_tokenizer(model)
-    questions = dataset.load_questions(str(folder / "data"), "test", None)
-    chosen = random.Random(0).sample(questions, min(config.cot_questions, len(questions)))
-    method = GenerateUntil("lm-eval", COT_TOKENS)
-    asked, _ = tokens.prepare(chosen, {name: [] for name in SUBJECTS}, method, tokenizer)
-    length = max(len(item.token_ids[0]) for item in asked) + COT_TOKENS + 32
-    engine = VllmEngine(EngineSettings(model.path, dtype="bfloat16", load_format="dummy", max_model_len=-(-length // 256) * 256))
-    runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
-    speed = runner.run(engine, asked, method, None, Memory(), "cot")
-    stats = engine.stats()
-    engine.close()
-    return {**speed, "max_tokens": COT_TOKENS, "start_sec": stats["start_sec"]}
 
 
 def judge(found: dict[str, Any], full: bool) -> list[dict[str, Any]]:
@@ -176,7 +246,7 @@ def judge(found: dict[str, Any], full: bool) -> list[dict[str, Any]]:
             "part": part, "seconds": NOT_MEASURED if why else sec, "tflop_per_sec": _tflop_per_sec(result),
             "target_sec": round(target, 1) if target else None, "reached": None if sec is None or target is None else sec < target,
             "questions_per_sec": result.get("questions_per_sec"), "output_tokens_per_sec": result.get("output_tokens_per_sec"),
-            "share_of_matmul_rate": result.get("share_of_matmul_rate"), "why": why,
+            "share_of_matmul_rate": result.get("share_of_matmul_rate"), "start_sec": result.get("start_sec"), "why": why,
         })  # fmt: skip
     return rows
 
@@ -199,14 +269,6 @@ def _seconds(result: dict[str, Any] | None) -> float | None:
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(GpuConfig, argv, "python -m bench.gpu")
-        if config.part and config.folder:
-            result: dict[str, Any] = {}
-            if config.part == "weights":
-                write_random_weights(config.folder / "model")
-            else:
-                result = matmul_rate() if config.part == "matmul" else cot(config, config.folder)
-            print(json.dumps(result))
-            return 0
         with tempfile.TemporaryDirectory() as name:
             note("data and tokenizer")
             set_up(config, Path(name))

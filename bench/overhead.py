@@ -64,7 +64,7 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
         own_sec = time.perf_counter() - began
     own_bytes = peak_since_restart() - resident_bytes
     return {
-        "questions": len(run.predictions), "prompt_tokens": int(run.predictions["prompt_tokens"].sum()),
+        "questions": len(run.frame), "prompt_tokens": int(run.frame["prompt_tokens"].sum()),
         "total_sec": libraries_sec + own_sec, "cpu_sec": time.process_time(), "own_cpu_sec": time.process_time() - libraries_cpu_sec,
         "libraries_tokenizer_sec": libraries_sec, "own_sec": own_sec,
         **{f"{stage}_sec": value for stage, value in watch.seconds.items()}, "rest_sec": own_sec - sum(watch.seconds.values()),

@@ -24,6 +24,7 @@ from pydantic import Field, PositiveInt
 
 from kmmlu_fast.asking.prompts import letter_tokens, render
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import Config, parse
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Question
@@ -64,7 +65,7 @@ class KmmluFast:
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
-        self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len))
+        self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False))
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: self._run(questions, exemplars)
@@ -84,7 +85,7 @@ class KmmluFast:
         with tempfile.TemporaryDirectory() as folder:
             sink = store.RunStore(Path(folder), "peer", {}, {})
             runner.run(self.engine, asked, method, None, sink, "kmmlu_fast")
-            frame = sink.finish([q.question_id for q in questions], analysis.summarise, {}).predictions
+            frame = sink.finish([q.question_id for q in questions], analysis.summarise, {}).frame
         return {row[0]: list(row[1:]) for row in frame.select("question_id", *LOGPROB_COLUMNS).iter_rows()}
 
     def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
@@ -100,7 +101,6 @@ class LmEval:
     def __init__(self, config: WorkerConfig, path: str) -> None:
         self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
         if config.peer == "lm-eval-vllm":
-            from kmmlu_fast.core.environment import has_gpu
             from kmmlu_fast.engines.vllm import _prepare_environment
 
             _prepare_environment(gpu=has_gpu())
@@ -109,10 +109,9 @@ class LmEval:
             eager = {} if has_gpu() else {"enforce_eager": True}
             self.lm: Any = VLLM(path, dtype=config.dtype, batch_size="auto", max_model_len=config.max_model_len, **eager)
         else:
-            import torch
             from lm_eval.models.huggingface import HFLM
 
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if has_gpu() else "cpu"
             self.lm = HFLM(path, dtype=config.dtype, batch_size=self.batch_sizes[0], device=device, max_length=config.max_model_len)
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
@@ -185,7 +184,7 @@ class Plain:
 
         self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = "cuda" if has_gpu() else "cpu"
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype)).to(self.device).eval()
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_json_atomically
 
@@ -70,7 +71,7 @@ def write_random_weights(folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if has_gpu() else "cpu"
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):

@@ -37,7 +37,7 @@ from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.verdict import COLLAPSE, _collapses, prior_meaning
-from kmmlu_fast.runs.run import LoadedRun, complete_frame, count_scores
+from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 from kmmlu_fast.sampling.weakness import read_prior
 
 Floats = NDArray[np.float64]
@@ -112,7 +112,7 @@ def answers(world: World, strata: NDArray[np.int64], random: np.random.Generator
     return key, found
 
 
-def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values: Floats, stored: bool) -> LoadedRun:
+def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values: Floats, stored: bool) -> Run:
     """Utilities as a run's predictions, with log-probabilities where ``stored``."""
     names, groups = list(SUBJECTS), [subject.supercategory for subject in SUBJECTS.values()]
     top = values - values.max(axis=1, keepdims=True)
@@ -125,7 +125,7 @@ def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values:
         *([pl.Series(column, logprobs[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)] if stored else []),
     )  # fmt: skip
     frame = complete_frame(frame)
-    return LoadedRun(name, "run", name, frame, count_scores(frame), {"prompt_style": "simulated"})
+    return Run(name, "run", name, frame, count_scores(frame), {"prompt_style": "simulated"})
 
 
 def intervals(pair: Comparison) -> dict[str, tuple[float, float, float]]:

@@ -39,7 +39,8 @@ class ThroughputConfig(BenchConfig):
 
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="compute type")
-    quantization: str | None = Field(None, description="vLLM quantisation, such as fp8")
+    quantization: str | None = Field(None, description="vLLM quantisation, such as fp8_per_channel")
+    graphs: bool = Field(False, description="GPU: compile and capture CUDA graphs, as for generated text; letters run without")
     load_format: str = Field("auto", description="'dummy' = random weights")
     limit: PositiveInt | None = Field(5, description="questions a subject, the file's first")
     all: bool = Field(False, description="all questions, whatever --limit says")
@@ -76,7 +77,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
     extra |= {"kernel_config": {}} if config.norms == "eager" else {}
     settings = EngineSettings(
         model.path, dtype=config.dtype, quantization=config.quantization, load_format=config.load_format, max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens, max_model_len=-(-(longest + 32) // 256) * 256,
+        max_num_batched_tokens=config.max_num_batched_tokens, generates=config.graphs, max_model_len=-(-(longest + 32) // 256) * 256,
         extra=tuple(extra.items()),
     )  # fmt: skip
     engine = VllmEngine(settings)
@@ -184,6 +185,7 @@ def sweep(config: ThroughputConfig) -> list[dict[str, Any]]:
             value = getattr(config, name)
             flags += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         flags += ["--all"] if config.all else []
+        flags += ["--graphs"] if config.graphs else []
         flags += [] if config.prefix_caching else ["--no-prefix-caching"]
         found.append(run_child(["bench.throughput", *flags]))
     return found

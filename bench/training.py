@@ -1,9 +1,9 @@
-"""Tokens/s and peak memory of a QLoRA step: Unsloth, as ``train`` uses it, against plain PEFT + bitsandbytes, on the same rows.
+"""Tokens/s and peak memory of a QLoRA step: as ``train`` does it, by Unsloth alone, and by plain PEFT + bitsandbytes, on the same rows.
 
 In: a model, lengths and batches. Out: a row for each of them and each way, with the memory plan's estimate beside the measured peak.
 A step is forward, backward and optimiser over one micro-batch whose rows are exactly as long as said. Each way runs in a process of its
-own, because Unsloth patches the libraries. Unsloth's step goes through TRL, as training
-does; PEFT's is the plain loop of most scripts.
+own, because Unsloth patches the libraries. ``train`` and ``unsloth`` go through TRL and differ in the loss (``label_loss`` or the stack's
+own); PEFT's is the plain loop of most scripts.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from pydantic import Field
 
 from bench.common import BenchConfig, finish, note, peak_since_restart, restart_peak, run_child, spread, synchronise, table
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training.config import PROJECTIONS
 
-WAYS = ("unsloth", "peft")
+WAYS = ("train", "unsloth", "peft")
 WARM_UP = 2  # steps of each size: Unsloth compiles for the first shapes it sees
 GIB = 2**30
 
@@ -34,9 +37,9 @@ class TrainingConfig(BenchConfig):
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     lengths: list[int] = Field([128, 512], description="tokens a row, comma-separated")
     batches: list[int] = Field([1, 4], description="rows a step, comma-separated")
-    ways: list[str] = Field(list(WAYS), description="unsloth, peft")
+    ways: list[str] = Field(list(WAYS), description="train (as kmmlu_fast trains), unsloth (with the stack's own loss), peft")
     r: int = Field(16, gt=0, description="LoRA rank")
-    way: Literal["unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
+    way: Literal["train", "unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
 
 
 Step = Callable[[dict[str, Any]], Any]  # a batch -> its loss, gradients in place
@@ -55,18 +58,23 @@ def plain_step(model: Any) -> Step:
     return step
 
 
-def trl_step(model: Any, tokenizer: Any) -> Step:
-    """The step of ``trainer.train``: TRL's, as Unsloth left it, which takes the loss of the labelled positions only."""
+def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
+    """TRL's step as Unsloth left it: with the loss of ``train`` (logits at the labels only), or with the stack's own."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
+
+    from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = SFTConfig(
             output_dir=folder, per_device_train_batch_size=1, bf16=True, report_to="none", disable_tqdm=True, max_length=None,
-            packing=False, padding_free=False, dataset_kwargs={"skip_prepare_dataset": True},
+            packing=False, padding_free=False, dataset_kwargs={"skip_prepare_dataset": True}, **({"loss_type": "nll"} if labelled else {}),
         )  # fmt: skip
         one = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]})
-        trainer = SFTTrainer(model=model, args=arguments, train_dataset=one, processing_class=tokenizer)
+        trainer = with_labelled_loss(SFTTrainer)(model=model, args=arguments, train_dataset=one, processing_class=tokenizer)
+    if labelled:
+        attach(model)
+        trainer.use_labelled_loss()
     trainer.current_gradient_accumulation_steps = 1  # set by train(), which is not called
     return lambda batch: trainer.training_step(model, batch)
 
@@ -88,19 +96,19 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
     raise DataError(f"{dataset}: has {len(stream)} tokens; the bench needs {length} x {batch}: use smaller --lengths or --batches")
 
 
-def load(way: str, path: str, r: int, max_length: int) -> Any:
-    """The model in 4 bit with a fresh LoRA, ready to train."""
-    if way == "unsloth":
+def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = True) -> Any:
+    """The model in 4 bit with a fresh LoRA, ready to train; ``checkpointing`` is for the ways that go through Unsloth."""
+    if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
         from kmmlu_fast.training.trainer import load_model
 
         config = TrainConfig.model_validate({"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length})
-        return load_model(config, path)
+        return load_model(config, path, checkpointing=checkpointing)
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if has_gpu() else "cpu"
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
@@ -114,7 +122,7 @@ def optimiser(model: Any) -> Any:
     import torch
 
     weights = [p for p in model.parameters() if p.requires_grad]
-    if torch.cuda.is_available():
+    if has_gpu():
         from bitsandbytes import optim
 
         eight_bit: Any = optim.AdamW8bit  # type: ignore[attr-defined]
@@ -124,8 +132,8 @@ def optimiser(model: Any) -> Any:
 
 def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     """All sizes in this process, the smallest first."""
-    if way == "unsloth":
-        import unsloth  # noqa: F401  before transformers: it patches it
+    if way != "peft":
+        libraries.import_unsloth()
     import torch
 
     from kmmlu_fast.models import model as models
@@ -133,15 +141,24 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
 
     model_record = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model_record)
-    cpu = not torch.cuda.is_available()
+    cpu = not has_gpu()
     shape = memory_plan.describe_model(model_record.path, config.r, PROJECTIONS)
     available_bytes, _, _ = memory_plan.available_memory()
+
+    def planned(length: int, batch: int, checkpointing: str) -> memory_plan.MemoryPlan:
+        return memory_plan.plan(
+            shape, length, batch, available_bytes, micro_batch=batch, cpu=cpu, checkpointing=checkpointing,
+            float32=cpu and best_cpu_dtype() == "float32", labels=2 if way == "train" else None,
+        )  # fmt: skip
+
+    # as kmmlu_fast trains: layers are computed twice only where keeping them would not fit; the other ways do it always
+    kept = way == "train" and not planned(max(config.lengths), max(config.batches), "auto").checkpointing
     began = time.perf_counter()
-    model = load(way, model_record.path, config.r, max(config.lengths))
+    model = load(way, model_record.path, config.r, max(config.lengths), not kept)
     load_sec = time.perf_counter() - began
     model.train()
     step_with = optimiser(model)
-    backward = trl_step(model, tokenizer) if way == "unsloth" else plain_step(model)
+    backward = plain_step(model) if way == "peft" else trl_step(model, tokenizer, way == "train")
     rows = []
     for length, batch in sorted(((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]):
         note(f"{way}: {batch} x {length}")
@@ -153,9 +170,9 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         if not cpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        seconds, losses = [], []
+        seconds, cpu_seconds, losses = [], [], []
         for turn in range(config.repeats + WARM_UP):
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             loss = backward({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
             step_with.step()
             step_with.zero_grad(set_to_none=True)
@@ -163,12 +180,14 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
             losses.append(float(loss.detach()))
             if turn >= WARM_UP:
                 seconds.append(time.perf_counter() - began)
+                cpu_seconds.append(time.process_time() - cpu_began)
         peak = peak_since_restart() if cpu else int(torch.cuda.max_memory_reserved())
-        plan = memory_plan.estimate(shape, length, batch, four_bit=True, cpu=cpu, available_bytes=available_bytes)
+        plan = planned(length, batch, "off" if kept else "on")
         rows.append({
-            "way": way, "length": length, "batch": batch, "step_sec": spread(seconds, 3),
+            "way": way, "length": length, "batch": batch, "checkpointing": not kept,
+            "step_sec": spread(seconds, 3), "cpu_sec": spread(cpu_seconds, 3),
             "tokens_per_sec": round(length * batch / spread(seconds)["median"], 1), "peak_gib": round(peak / GIB, 3),
-            "planned_gib": round(sum(plan.values()) / GIB, 3), "first_loss": round(losses[0], 4), "load_sec": round(load_sec, 1),
+            "planned_gib": round(plan.total_bytes / GIB, 3), "first_loss": round(losses[0], 4), "load_sec": round(load_sec, 1),
         })  # fmt: skip
     return {"rows": rows}
 
@@ -177,7 +196,8 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(TrainingConfig, argv, "python -m bench.training")
         if config.way:
-            found = measure(config, config.way)
+            with libraries.without_vllm():
+                found = measure(config, config.way)
             print("\n" + json.dumps(found))
             return 0
         flags = ["--model", config.model, "--dataset", config.dataset, "--repeats", str(config.repeats), "--r", str(config.r)]
@@ -187,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
         for row in rows:
             plain = base.get((row["length"], row["batch"]))
             row["times_peft"] = round(row["tokens_per_sec"] / plain, 2) if plain else None
-        shown = [{**row, "step_sec": row["step_sec"]["median"]} for row in rows]
+        shown = [{**row, "step_sec": row["step_sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]} for row in rows]
         name = config.model.rsplit("/", 1)[-1]
         finish("training", config, argv, {"model": name, "r": config.r, "rows": rows}, [table("QLoRA step (median)", shown)])
         return 0

@@ -1,3 +1,78 @@
-"""kmmlu_fast: measure and improve language models on KMMLU, on one GPU."""
+"""kmmlu_fast: measure and improve language models on KMMLU, on one GPU.
 
-__version__ = "0.1.0"
+    from kmmlu_fast import evaluate, compare_runs, write_report
+    base, lora = evaluate(model="demo", dataset="sample", adapter=["out/lora"])
+    print(compare_runs(base, lora).verdict())
+
+Names are looked up when they are first used (PEP 562), so that ``import kmmlu_fast`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kmmlu_fast.core.version import __version__
+
+if TYPE_CHECKING:
+    from kmmlu_fast.api import compare_runs, draw_rows, evaluate, find_overlap, load_run, train_adapter, write_report
+    from kmmlu_fast.core.errors import (
+        AdapterError,
+        ConfigError,
+        DataError,
+        EngineError,
+        InstallError,
+        KmmluError,
+        ModelError,
+        RunError,
+        TrainError,
+    )
+    from kmmlu_fast.core.schema import Prediction, Question
+    from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.reporting.found import Comparison
+    from kmmlu_fast.runs.run import Run
+
+__all__ = [
+    "AdapterError",
+    "Comparison",
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "EvalConfig",
+    "InstallError",
+    "KmmluError",
+    "ModelError",
+    "Prediction",
+    "Question",
+    "Run",
+    "RunError",
+    "TrainError",
+    "__version__",
+    "compare_runs",
+    "draw_rows",
+    "evaluate",
+    "find_overlap",
+    "load_run",
+    "train_adapter",
+    "write_report",
+]
+
+_ERRORS = ("AdapterError", "ConfigError", "DataError", "EngineError", "InstallError", "KmmluError", "ModelError", "RunError", "TrainError")
+_HOMES = {
+    **dict.fromkeys(_ERRORS, "core.errors"),
+    "Comparison": "reporting.found",
+    "EvalConfig": "evaluation.config",
+    "Prediction": "core.schema",
+    "Question": "core.schema",
+    "Run": "runs.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'kmmlu_fast' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"kmmlu_fast.{_HOMES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from kmmlu_fast.core.guard import guarded
+
 VERBS = {
     "eval": "evaluate a base model and its adapters",
     "sample": "draw clean fine-tuning data from weak subjects",
@@ -12,6 +14,7 @@ VERBS = {
     "train": "train a QLoRA adapter",
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
+    "doctor": "what this computer has, and what will work on it",
 }
 
 
@@ -25,3 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: unknown verb {arguments[0]!r}: allowed are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     return int(importlib.import_module(f"kmmlu_fast.{arguments[0]}").main(arguments[1:]))
+
+
+def run() -> int:
+    """What the installed command calls: the verb in a watched process, so that a crash is told in words."""
+    return guarded(main)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.core.guard import guarded
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +17,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
+    # Imported here, in the watched process: nothing native may be loaded before it is made.
+    from kmmlu_fast.core.flags import parse
+    from kmmlu_fast.evaluation.config import EvalConfig
+
     config = parse(EvalConfig, argv, "python -m kmmlu_fast.eval")
     from kmmlu_fast.evaluation.session import evaluate
     from kmmlu_fast.reporting.summary import print_summary
@@ -27,4 +30,4 @@ def _main(argv: list[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

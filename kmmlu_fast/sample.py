@@ -1,16 +1,32 @@
-"""``python -m kmmlu_fast.sample``: weak subjects of a run -> training questions that no test question is among. See ``sampling.job``."""
+"""``python -m kmmlu_fast.sample``: weak subjects of a run -> training questions that no test question is among.
+
+In: flags. Out: the plan on stdout, the files' names. The work is in ``sampling.job``.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.sampling.job import run_job
+from kmmlu_fast.core.guard import guarded
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_main(lambda: run_job(argv))
+    """Entry point."""
+
+    def body() -> None:
+        # Imported here, in the watched process: nothing native may be loaded before it is made.
+        from kmmlu_fast.core.flags import parse
+        from kmmlu_fast.sampling.card import plan_table
+        from kmmlu_fast.sampling.config import SampleConfig
+        from kmmlu_fast.sampling.job import draw_rows
+
+        drawn = draw_rows(parse(SampleConfig, argv, prog="python -m kmmlu_fast.sample"))
+        plan_table(drawn.plan, drawn.facts)
+        print(f"{len(drawn.rows)} rows written to {drawn.path}; plan, dropped rows and data card beside it")
+
+    return run_main(body)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

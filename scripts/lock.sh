@@ -21,8 +21,13 @@ for item in json.loads(Path(report).read_text())["install"]:
     cuda = kind == "cpu" and name.startswith(("nvidia-", "cuda-"))
     if name not in leave_out and not cuda:
         found[name] = item["metadata"]["version"]
+# torch's CUDA build has no local version: "==" would also take a +cpu build where pip knows one, "===" takes this very one.
+exact = {"torch"} if kind == "gpu" else set()
+if kind == "gpu" and "+" in found.get("torch", ""):
+    sys.exit(f"error: pip took torch {found['torch']} for the GPU set; requirements/gpu.in must name torch===, without a build")
+pins = [f"{name}{'===' if name in exact else '=='}{version}" for name, version in sorted(found.items())]
 target = Path(f"requirements/{kind}.txt")
 head = target.read_text().splitlines()[0]
-target.write_text("\n".join([head, *(f"{name}=={version}" for name, version in sorted(found.items()))]) + "\n")
+target.write_text("\n".join([head, *pins]) + "\n")
 print(f"{target}: {len(found)} packages; run bash scripts/test.sh before committing it")
 PY

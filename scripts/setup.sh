@@ -14,6 +14,7 @@ for word in "$@"; do
   esac
 done
 if [ -z "$kind" ]; then
+  echo "setup: looking for an NVIDIA card (name cpu or gpu to decide yourself)"
   if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then kind=gpu; else kind=cpu; fi
 fi
 
@@ -30,6 +31,15 @@ if [ -z "$python" ]; then
   echo "error: no Python 3.11 to 3.13 with venv found; install one, or name it: KMMLU_PYTHON=/path/to/python3.11 bash scripts/setup.sh" >&2
   exit 2
 fi
+
+# Before anything is downloaded: disk, CPU or card, driver, compiler. Stops with the reason.
+"$python" -m kmmlu_fast.core.before_setup "$kind" || exit 2
+for other in cpu gpu; do
+  if [ "$other" != "$kind" ] && [ -e ".venv/.installed-$other" ]; then
+    echo "error: .venv holds the $other set, and the two do not mix: rm -rf .venv && bash scripts/setup.sh $*" >&2
+    exit 2
+  fi
+done
 
 if [ ! -x .venv/bin/python ]; then
   echo "setup: creating .venv with $("$python" --version)"
@@ -72,6 +82,20 @@ for extra in ${extras[@]+"${extras[@]}"}; do install_once "$extra" "requirements
 if ! .venv/bin/python -c 'import kmmlu_fast, sys; sys.exit(0 if "site-packages" not in kmmlu_fast.__file__ else 1)' 2>/dev/null ||
   [ ! -x .venv/bin/kmmlu-fast ]; then
   pip install -q --no-deps --no-build-isolation -e .
+fi
+# A set that looks installed and cannot use the card would train and evaluate on the CPU for days.
+if [ "$kind" = gpu ]; then
+  .venv/bin/python - <<'PY'
+import os, sys, warnings
+
+warnings.simplefilter("ignore")
+import torch
+
+if not torch.version.cuda:
+    sys.exit(f"error: torch {torch.__version__} has no CUDA; remove .venv, and name the sources pip is to use for requirements/gpu.txt")
+if not torch.cuda.is_available() and os.environ.get("KMMLU_SETUP_ANYWAY") != "1":
+    sys.exit(f"error: torch {torch.__version__} (CUDA {torch.version.cuda}) sees no card; what is in the way: .venv/bin/kmmlu-fast doctor")
+PY
 fi
 # Python compiles what it imports, once. Where it may not write that down (many containers set this), every start would compile all of
 # vLLM and torch again, ten seconds and more: compiled here instead, on all cores.

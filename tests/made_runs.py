@@ -10,7 +10,7 @@ import polars as pl
 
 from kmmlu_fast.core.schema import LETTERS, Prediction, predictions_frame
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.runs.run import LoadedRun, count_scores
+from kmmlu_fast.runs.run import Run, count_scores
 
 SIZES = {"Accounting": 40, "Law": 60, "Math": 50, "Computer-Science": 50}
 
@@ -58,8 +58,8 @@ def predictions(
     return predictions_frame(rows)
 
 
-def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> LoadedRun:
-    return LoadedRun(name, "run", name, frame, count_scores(frame), facts)
+def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> Run:
+    return Run(name, "run", name, frame, count_scores(frame), facts)
 
 
 def run_directory(

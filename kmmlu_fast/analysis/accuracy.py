@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 
@@ -177,7 +177,7 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def by_group_of(run: LoadedRun, keys: list[str]) -> list[list[Any]]:
+def by_group_of(run: Run, keys: list[str]) -> list[list[Any]]:
     """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores, so that score files work as well."""
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)

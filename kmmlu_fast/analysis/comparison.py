@@ -1,6 +1,6 @@
 """Two runs, question by question: everything that compare and report say about the pair.
 
-In: two ``LoadedRun``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins the
+In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins the
 statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables or files.
 """
 
@@ -20,7 +20,7 @@ from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.analysis.strata import Floats, stratified
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 MARGIN = 0.01
 Population = Literal["like", "these"]
@@ -112,7 +112,7 @@ class Comparison:
         return self.subjects.filter((pl.col("p_holm") < ALPHA) & ((pl.col("low") > 0) | (pl.col("high") < 0)))
 
 
-def compare_with_base(runs: list[LoadedRun], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
+def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
     """Every run against the first, corrected for their number, and the runs that cannot be compared with it, each with the reason.
     Prompts may differ here."""
     settings = replace(settings, different_prompts=True)
@@ -138,7 +138,7 @@ def corrected_for_many(pairs: list[Comparison], earlier: list[float] | None = No
     ]
 
 
-def compare_pair(first: LoadedRun, second: LoadedRun, settings: Settings) -> Comparison:
+def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
     prompts = protocol.prompt_differences(first, second)
     if prompts and not settings.different_prompts:
@@ -192,7 +192,7 @@ def _population(counts: pl.DataFrame, settings: Settings) -> tuple[Floats | None
     return paired.by_size(counts, settings.sizes), asked
 
 
-def _join(first: LoadedRun, second: LoadedRun, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
+def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
     wanted = ["question_id", "answer", "prediction", "correct", "debiased_prediction", "prompt_digest", *LOGPROB_COLUMNS]
     left = first.frame.select("subject", "supercategory", *wanted)
     right = second.frame.select(wanted)

@@ -11,10 +11,10 @@ import polars as pl
 
 from kmmlu_fast.analysis import letter_prior as decomposition
 from kmmlu_fast.analysis.letter_prior import RunLetters
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 
-def headline(run: LoadedRun, overlap: frozenset[str] = frozenset()) -> dict[str, Any]:
+def headline(run: Run, overlap: frozenset[str] = frozenset()) -> dict[str, Any]:
     """One run's row of the multi-run table: micro (Wilson interval), macro, clean micro, letters, tokens, seconds; None = not known."""
     from kmmlu_fast.analysis.accuracy import wilson
 

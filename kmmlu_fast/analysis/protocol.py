@@ -1,6 +1,6 @@
 """Whether two runs were asked the same, in the same way: what is known to differ, and what is not known.
 
-In: two ``LoadedRun``s. Out: differences as "name first -> second", those of the prompt apart. Only the adapter, and the model where
+In: two ``Run``s. Out: differences as "name first -> second", those of the prompt apart. Only the adapter, and the model where
 two models are compared, may differ in silence. Knows nothing of statistics or words.
 """
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.runs.run import PROTOCOL_KEYS, LoadedRun
+from kmmlu_fast.runs.run import PROTOCOL_KEYS, Run
 
 _MODEL = ("model", "model_digest", "model_revision")  # the object of the comparison, where the models' names differ
 _ELSEWHERE = ("dataset_digest", "model_id", "split")  # compared by the questions themselves
 
 
-def prompt_differences(first: LoadedRun, second: LoadedRun) -> list[str]:
+def prompt_differences(first: Run, second: Run) -> list[str]:
     """Known facts of the prompt in which two runs differ, as "name first -> second"."""
     one, other = first.protocol, second.protocol
     return [f"{name} {one[name]} -> {other[name]}" for name in one if name in other and one[name] != other[name]]
 
 
-def setting_differences(first: LoadedRun, second: LoadedRun) -> list[str]:
+def setting_differences(first: Run, second: Run) -> list[str]:
     """Known facts besides the prompt in which they differ: quantization, dtype, decoding, versions, ..."""
     one, other = _leaves(first.facts), _leaves(second.facts)
     free = (*PROTOCOL_KEYS, *_ELSEWHERE, *(_MODEL if first.facts.get("model") != second.facts.get("model") else ()))
@@ -33,12 +33,12 @@ def setting_differences(first: LoadedRun, second: LoadedRun) -> list[str]:
     ]
 
 
-def unknown(run: LoadedRun) -> bool:
+def unknown(run: Run) -> bool:
     """Whether nothing is known of how the run was asked (imported predictions)."""
     return not run.protocol
 
 
-def other_prompts(first: LoadedRun, second: LoadedRun, joined: pl.DataFrame) -> str | None:
+def other_prompts(first: Run, second: Run, joined: pl.DataFrame) -> str | None:
     """Questions whose prompts had other tokens, where one model was asked; ``joined``: prompt_digest and prompt_digest_second."""
     if first.facts.get("model") is None or first.facts.get("model") != second.facts.get("model"):
         return None  # two tokenizers, two digests
@@ -47,7 +47,7 @@ def other_prompts(first: LoadedRun, second: LoadedRun, joined: pl.DataFrame) -> 
     return f"prompt_digest of {count:,} questions" if count else None
 
 
-def other_texts(first: LoadedRun, second: LoadedRun) -> str | None:
+def other_texts(first: Run, second: Run) -> str | None:
     """The datasets' digests, where both are known and differ."""
     one, other = first.facts.get("dataset_digest"), second.facts.get("dataset_digest")
     return f"dataset_digest {one} -> {other}" if one and other and one != other else None

@@ -1,35 +1,104 @@
 """What a command says beside its results: progress on stderr, and one line with exit code 2 for what a user can mend.
 
 In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has them.
+The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command (``speaking``) shows that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from kmmlu_fast.core.errors import KmmluError
+
+_CLEAR = "\r\x1b[K"  # to the beginning of the line, and what stands there away (ECMA-48 EL)
+LOGGER = logging.getLogger("kmmlu_fast")
+LOGGER.addHandler(logging.NullHandler())
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Today's ``sys.stderr``, whatever it was when the handler was made; as ``logging`` does for its last resort."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self, logging.INFO)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+@contextlib.contextmanager
+def speaking() -> Iterator[None]:
+    """Show notes and progress on stderr: what every command does, and only while it runs."""
+    if speaks():
+        yield
+        return
+    handler, level, propagate = _Stderr(), LOGGER.level, LOGGER.propagate
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
+
+
+def speaks() -> bool:
+    """Whether notes are shown on stderr."""
+    return any(isinstance(handler, _Stderr) for handler in LOGGER.handlers)
+
+
+class _Line:
+    """What stands on the terminal just now."""
+
+    moving = False  # a line without an end, which the next one replaces
+    said_sec = 0.0  # when something was said last (time.monotonic)
+
+
+def note(text: str) -> None:
+    """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a program or notebook."""
+    clear()
+    _Line.said_sec = time.monotonic()
+    LOGGER.info("%s", text)
+
+
+def move(text: str) -> None:
+    """A line on the terminal that the next one replaces."""
+    sys.stderr.write(f"{_CLEAR}{text}")
+    sys.stderr.flush()
+    _Line.moving, _Line.said_sec = True, time.monotonic()
+
+
+def clear() -> None:
+    """Take the moving line away, if one stands there."""
+    if _Line.moving:
+        _Line.moving = False
+        sys.stderr.write(_CLEAR)
+        sys.stderr.flush()
+
+
+def quiet_sec() -> float:
+    """Seconds since anything was said."""
+    return time.monotonic() - _Line.said_sec
 
 
 def run_main(main: Callable[[], int | None]) -> int:
     """Run an entry point's body; turn a KmmluError into one line on stderr and exit code 2, Ctrl-C into 130."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
-    try:
-        return main() or 0
-    except KmmluError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
-        return 130
-
-
-def note(text: str) -> None:
-    """A line of progress on stderr: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def say(message: str) -> None:
-    """A progress line on stderr; stdout stays for the result."""
-    print(message, file=sys.stderr, flush=True)
+    with speaking():
+        try:
+            return main() or 0
+        except KmmluError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted: run the same command again to continue", file=sys.stderr)
+            return 130

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.device import has_gpu
+
 _LIBRARIES = ("kmmlu_fast", "torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -25,13 +27,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "absent"
     return found
-
-
-def has_gpu() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "trl", "unsloth", "bitsandbytes", "polars", "datasets", "ray", "safetensors")
@@ -51,7 +46,7 @@ def device() -> dict[str, Any]:
     """The GPU's name and memory where torch is loaded and sees one, and the CPU's."""
     found: dict[str, Any] = {"cpu": _cpu_name(), "cpu_count": os.cpu_count()}
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and has_gpu():
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "gpu_count": torch.cuda.device_count(), "gpu_memory_bytes": properties.total_memory}
     return found
@@ -59,7 +54,7 @@ def device() -> dict[str, Any]:
 
 def describe() -> dict[str, Any]:
     """Versions, platform, device, git revision of the code."""
-    from kmmlu_fast import __version__
+    from kmmlu_fast.core.version import __version__
 
     return {
         "kmmlu_fast": __version__,

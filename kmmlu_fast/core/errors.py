@@ -10,7 +10,8 @@ Knows nothing of any other module.
     ├── AdapterError            an adapter directory that is malformed or does not fit its base
     ├── EngineError             the engine could not start, ran out of memory, or lost a server or replica
     ├── RunError                a run directory that is incomplete, of another fingerprint, or in the way
-    └── TrainError              training that cannot start or must not continue
+    ├── TrainError              training that cannot start or must not continue
+    └── InstallError            a package that the plain install leaves out
 """
 
 from __future__ import annotations
@@ -46,3 +47,7 @@ class RunError(KmmluError):
 
 class TrainError(KmmluError):
     """Training that cannot start or must not continue."""
+
+
+class InstallError(KmmluError):
+    """A package is absent that the plain install leaves out; names the extra that brings it."""

@@ -48,6 +48,30 @@ def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
     return config
 
 
+def build(cls: type[ConfigT], **values: Any) -> ConfigT:
+    """Config from keyword arguments, the fields by their own names. ConfigError lists all faults, none of them printed.
+
+    A value where a list is wanted stands for a list of one; paths are taken for text as well.
+    """
+    faults = _unknown(values, cls, cls.__name__)
+    known = {name: _listed(cls, name, value) for name, value in values.items() if name in cls.model_fields}
+    try:
+        config = cls(**known)
+    except ValidationError as error:
+        names = {name: name for name in cls.model_fields}
+        faults += [_fault(detail, names) for detail in error.errors()]
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return config
+
+
+def _listed(cls: type[Config], name: str, value: Any) -> Any:
+    if not _is_list(cls, name):
+        return value
+    items = [value] if isinstance(value, (str, Path)) else value
+    return [str(item) if isinstance(item, Path) else item for item in items] if isinstance(items, (list, tuple)) else items
+
+
 def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
     rest: list[str] = []
     path: Path | None = None

@@ -11,7 +11,10 @@ from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.flags import Config
+from kmmlu_fast.engines.arguments import check_quantization
 from kmmlu_fast.models.model import DEFAULT_MODEL
+
+NF4_NAMES = ("nf4", "bitsandbytes")  # two names for the same, of --engine transformers
 
 
 def _check_base_url(base_url: str) -> None:
@@ -30,7 +33,14 @@ class EngineConfig(Config):
     model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
     revision: str | None = Field(None, description="revision of the model on the hub")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
-    quantization: str | None = Field(None, description="vLLM quantisation, such as fp8 (weights are quantised while loading)")
+    letter_precision: Literal["auto", "float32"] = Field(
+        "auto", description="float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes to A)"
+    )
+    quantization: str | None = Field(
+        None,
+        description="weights quantised while loading, by vLLM: fp8_per_channel, ... ('fp8' is its old name of fp8_per_tensor); "
+        "with --engine transformers nf4 (as in QLoRA)",
+    )
     max_model_len: PositiveInt | None = Field(None, description="longest prompt + output, tokens; default: what the prompts need")
     gpu_memory_utilization: float = Field(0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take")
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs a model is split over")
@@ -38,7 +48,9 @@ class EngineConfig(Config):
     max_num_seqs: PositiveInt | None = Field(None, description="requests in a batch at most; default chosen for throughput")
     max_num_batched_tokens: PositiveInt | None = Field(None, description="tokens in an engine step at most; default chosen for throughput")
     load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights, for benchmarks")
-    engine: Literal["vllm", "ray", "server"] = Field("vllm", description="in process, on Ray actors, or an OpenAI-compatible server")
+    engine: Literal["vllm", "ray", "server", "transformers"] = Field(
+        "vllm", description="in process, on Ray actors, an OpenAI-compatible server, or plain transformers (nf4 bases; slower)"
+    )
     num_replicas: PositiveInt = Field(1, description="with --engine ray: actors, one vLLM engine each")
     ray_address: str | None = Field(None, description="with --engine ray: cluster address; default: this machine")
     base_url: str | None = Field(None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)")
@@ -53,8 +65,27 @@ class EngineConfig(Config):
             _check_base_url(self.base_url)
         if self.base_url and self.engine != "server":
             raise ValueError("--base-url goes with --engine server")
+        if self.letter_precision != "auto" and self.engine not in ("vllm", "ray"):
+            raise ValueError(f"--letter-precision goes with vLLM; --engine {self.engine} has its own")
+        if self.engine in ("vllm", "ray") and not self.ray_address and (why := check_quantization(self.quantization)):
+            raise ValueError(why)
         if self.num_replicas > 1 and self.engine != "ray":
             raise ValueError("--num-replicas goes with --engine ray")
         if self.data_parallel_size > 1 and self.engine != "vllm":
             raise ValueError("--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a server has its own")
+        if self.engine == "transformers":
+            self._transformers_fits()
+        elif self.quantization in NF4_NAMES:
+            raise ValueError(
+                f"--quantization {self.quantization}: vLLM does not load bitsandbytes weights; add --engine transformers, or give "
+                "vLLM's fp8_per_channel, or an AWQ or GPTQ repository with --model"
+            )
         return self
+
+    def _transformers_fits(self) -> None:
+        if self.quantization not in (None, *NF4_NAMES):
+            raise ValueError(f"--quantization {self.quantization} is vLLM's; --engine transformers takes nf4 (or bitsandbytes, the same)")
+        if self.tensor_parallel_size > 1:
+            raise ValueError("--tensor-parallel-size goes with vLLM: --engine transformers computes on one device")
+        if self.load_format != "auto":
+            raise ValueError("--load-format goes with vLLM: --engine transformers loads the repository's safetensors")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from kmmlu_fast.core.schema import Completion, Request, Response
+from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
 from kmmlu_fast.engines.protocol import FollowUp
 
 
@@ -28,6 +28,10 @@ class FakeEngine:
         self._max_in_flight = max_in_flight
         self._prompt_tokens = 0
         self._requests = 0
+        self._held: Adapter | None = None
+
+    def swap(self, adapter: Adapter | None) -> None:
+        self._held = adapter
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
         source = iter(requests)
@@ -51,7 +55,8 @@ class FakeEngine:
     def _answer(self, request: Request) -> Response:
         self._requests += 1
         self._prompt_tokens += len(request.token_ids)
-        name = request.adapter.name if request.adapter else ""
+        adapter = request.adapter or self._held
+        name = adapter.name if adapter else ""
         digest = hashlib.blake2b(repr((request.token_ids, name)).encode(), digest_size=8).digest()
         draw = random.Random(digest)
         if request.score_last:

@@ -1,4 +1,4 @@
-"""Which engine answers: vLLM in process, replicas on Ray, or a server. The one place that knows all three.
+"""Which engine answers: vLLM in process, replicas on Ray, a server, or transformers. The one place that knows all four.
 
 In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
 """
@@ -9,8 +9,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines import phases
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
@@ -40,6 +43,8 @@ def settings_for(
         seed=config.seed,
         max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
         num_adapters=len(adapters),
+        generates=getattr(config, "output_type", None) != "multiple_choice",
+        letter_precision=config.letter_precision,
         extra=extra,
     )
 
@@ -60,6 +65,8 @@ def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter],
 
         assert config.base_url is not None  # EngineConfig refuses it
         return ServerEngine(config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency)
+    if config.engine == "transformers":
+        return _open_transformers(config, model, adapters, max_model_len, path)
     settings = settings_for(config, model, adapters, max_model_len, path)
     if config.engine == "ray" or config.data_parallel_size > 1:  # vLLM refuses data parallelism for an engine in process
         from kmmlu_fast.engines.ray import RayEngine
@@ -68,4 +75,28 @@ def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter],
             functools.partial(VllmEngine, settings), max(config.num_replicas, config.data_parallel_size),
             address=config.ray_address, gpus_per_replica=config.tensor_parallel_size,
         )  # fmt: skip
-    return VllmEngine(settings)
+    with phases.watched() as log, waiting("engine: starting", lambda: phases.current(log), lambda: phases.seconds(log)):
+        return VllmEngine(settings)
+
+
+def _open_transformers(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None) -> Engine:
+    from kmmlu_fast.engines.transformers import TransformersEngine
+    from kmmlu_fast.engines.transformers_model import TransformersSettings
+
+    if not has_gpu():
+        note("engine: transformers on a CPU is the slower way; --engine vllm answers sooner where it can serve the model")
+    return TransformersEngine(
+        TransformersSettings(
+            model=path or model.path,
+            revision=None if path else model.revision,
+            tokenizer=model.path,
+            dtype=config.dtype,
+            quantization="nf4" if config.quantization else None,
+            letter_precision=getattr(config, "letter_precision", "auto"),
+            max_model_len=max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            seed=config.seed,
+            adapters=tuple(adapters),
+        )
+    )

@@ -8,9 +8,9 @@ Knows nothing of KMMLU: neither what a question is nor what a letter means. The 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.core.schema import Adapter, Request, Response
 
 FollowUp = Callable[[Response], list[Request]]
 """Pure and picklable: what to ask next, given a response (a forced answer after reasoning, say). [] = nothing."""
@@ -33,4 +33,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the device. Calling it twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class SwappingEngine(Engine, Protocol):
+    """An engine whose weights can be replaced while it lives: one for the base and all adapters."""
+
+    def swap(self, adapter: Adapter | None) -> None:
+        """Answer requests without an adapter as the base with this one from now on (None: as the base again).
+
+        AdapterError where the adapter does not fit: the engine then holds the base. EngineError while requests run, or where
+        the weights could not be written.
+        """
         ...

@@ -7,50 +7,34 @@ chunks. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``s
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from kmmlu_fast.core.environment import has_gpu
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.device import auto_dtype, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
-from kmmlu_fast.core.schema import Completion, Request, Response
+from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
+from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
+from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe, memory_facts
 from kmmlu_fast.engines.cpu_kernels import joined_norms
 from kmmlu_fast.engines.protocol import FollowUp
+from kmmlu_fast.engines.swap import WORKER, HeldWeights
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
-_CPU_SEQS, _CPU_TOKENS = 64, 2048
-_GPU_SEQS, _GPU_TOKENS = 1024, 16384
 _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """Everything an engine is opened with; picklable. ``None`` = chosen here for throughput by device."""
-
-    model: str
-    revision: str | None = None
-    tokenizer: str | None = None
-    dtype: str = "auto"
-    quantization: str | None = None
-    max_model_len: int = 4096
-    gpu_memory_utilization: float = 0.90
-    tensor_parallel_size: int = 1
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    load_format: str = "auto"
-    seed: int = 42
-    max_lora_rank: int = 0  # 0 = no adapters
-    num_adapters: int = 0
-    extra: tuple[tuple[str, Any], ...] = ()  # further vLLM engine arguments, as items
+_IN_ANOTHER_PROCESS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered", "WorkerProc initialization failed")
 
 
 def _prepare_environment(gpu: bool) -> None:
     """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth of the time there)."""
+    prepare_cuda()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
@@ -67,23 +51,23 @@ class VllmEngine:
     def __init__(self, settings: EngineSettings) -> None:
         """Load the model. EngineError with the flags that help where memory is short or the model cannot be served."""
         began = time.monotonic()
-        gpu = has_gpu()
-        _prepare_environment(gpu)
+        card = gpu_card()
+        _prepare_environment(card is not None)
+        chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
+        if card:
+            note(f"engine: {describe(chosen, card)}")
         from vllm import LLM
 
         self.settings = settings
-        max_num_seqs = settings.max_num_seqs or (_GPU_SEQS if gpu else _CPU_SEQS)
-        tokens = settings.max_num_batched_tokens or (_GPU_TOKENS if gpu else _CPU_TOKENS)
+        self._memory = memory_facts(settings, card)
         arguments: dict[str, Any] = {
             "model": settings.model,
             "revision": settings.revision,
             "tokenizer": settings.tokenizer or settings.model,
-            "dtype": settings.dtype,
+            "dtype": auto_dtype(None)[0] if settings.dtype == "auto" and card is None else settings.dtype,
             "quantization": settings.quantization,
             "max_model_len": settings.max_model_len,
             "tensor_parallel_size": settings.tensor_parallel_size,
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max(tokens, max_num_seqs),
             "load_format": settings.load_format,
             "seed": settings.seed,
             "enable_prefix_caching": True,
@@ -92,9 +76,10 @@ class VllmEngine:
             "use_tqdm_on_load": False,
             "generation_config": "vllm",  # the model's own sampling defaults must not decide a benchmark
         }
-        if gpu:
-            arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-        else:
+        arguments |= chosen
+        if settings.letter_precision == "float32":
+            arguments["hf_overrides"] = {"head_dtype": "float32"}
+        if card is None:
             # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only: five-shot, a tenth of the pass.
             arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms()}
         if settings.max_lora_rank:
@@ -102,25 +87,28 @@ class VllmEngine:
             if rank is None:
                 raise EngineError(f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode merge")
             arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": max(1, settings.num_adapters)}
-        arguments |= dict(settings.extra)
-        self._max_in_flight = 2 * max_num_seqs
+        arguments |= {"worker_extension_cls": WORKER, **dict(settings.extra)}
+        self._weights = HeldWeights(self._write_adapter, self._forget)
+        self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
         self._lora_ids: dict[str, int] = {}
         self._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
-            raise _as_engine_error(error, "the engine did not start") from error
+            raise _as_engine_error(error, "the engine did not start", self._memory) from error
         self._engine = self._llm.llm_engine
+        self._cache_tokens = int(getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0)
         self.start_sec = time.monotonic() - began
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        self._weights.require()
         source = iter(requests)
         exhausted = False
         active: dict[str, Request] = {}
         try:
             while True:
-                while not exhausted and len(active) < self._max_in_flight:
+                while not exhausted and len(active) < self._max_in_flight and self._cache_holds(active):
                     request = next(source, None)
                     if request is None:
                         exhausted = True
@@ -140,11 +128,31 @@ class VllmEngine:
         except KmmluError:  # also of the requests' source
             raise
         except Exception as error:
-            raise _as_engine_error(error, "the engine stopped") from error
+            raise _as_engine_error(error, "the engine stopped", self._memory) from error
         finally:
             if active and self._engine is not None:  # the caller went away, or an error: leave nothing running behind
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(active))
+
+    def swap(self, adapter: Adapter | None) -> None:
+        """Hold the adapter's weights from now on (None: the base's), for requests without ``adapter``. EngineError while requests run."""
+        if self._engine.has_unfinished_requests():
+            raise EngineError("weights are swapped between passes, not while requests run")
+        self._weights.become(adapter)
+
+    def _write_adapter(self, adapter: Adapter | None) -> None:
+        self._llm.collective_rpc("write_adapter", args=(str(adapter.path) if adapter else None,))
+
+    def _forget(self) -> None:
+        if not self._engine.reset_prefix_cache():
+            raise EngineError("the prefix cache could not be emptied after a swap")
+
+    def _cache_holds(self, active: dict[str, Request]) -> bool:
+        """Whether the key-value cache has room for one more text at its full length: past that, vLLM drops some and computes them again."""
+        if not active or not self._cache_tokens:
+            return True
+        own = 1 - self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])  # of a prompt, beside what prompts share
+        return sum(_cache_tokens(request, own) for request in active.values()) < self._cache_tokens
 
     def _add(self, request: Request, active: dict[str, Request]) -> None:
         from vllm.lora.request import LoRARequest
@@ -200,32 +208,58 @@ class VllmEngine:
             cleanup_dist_env_and_memory()
 
 
+def _cache_tokens(request: Request, own: float) -> float:
+    """Tokens that a request may come to hold in the cache; a prompt that is only read leaves it at once."""
+    if request.candidate_ids or request.score_last:
+        return 0.0
+    return own * len(request.token_ids) + request.max_tokens * request.num_samples
+
+
 def _sampling_params(request: Request) -> Any:
+    """One object for all requests that are sampled alike: vLLM copies it for each request, with skip_clone without a deep copy."""
+    return _shared_params(
+        request.candidate_ids, request.score_last, request.max_tokens, request.temperature, request.top_p, request.num_samples,
+        request.seed, request.stop, request.include_stop,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_params(
+    candidate_ids: tuple[int, ...], score_last: int, max_tokens: int, temperature: float, top_p: float, num_samples: int,
+    seed: int | None, stop: tuple[str, ...], include_stop: bool,
+) -> Any:  # fmt: skip
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "seed": request.seed}
-    if request.score_last:
+    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "seed": seed, "skip_clone": True}
+    if score_last:
         return SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, **common)
-    if request.candidate_ids:
-        ids = list(request.candidate_ids)
+    if candidate_ids:
+        ids = list(candidate_ids)
         return SamplingParams(temperature=0.0, max_tokens=1, logprobs=len(ids), logprob_token_ids=ids, detokenize=False, **common)
     return SamplingParams(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        n=request.num_samples,
-        max_tokens=request.max_tokens,
-        stop=list(request.stop) or None,
-        include_stop_str_in_output=request.include_stop,
-        **common,
-    )
+        temperature=temperature, top_p=top_p, n=num_samples, max_tokens=max_tokens, stop=list(stop) or None,
+        include_stop_str_in_output=include_stop, **common,
+    )  # fmt: skip
 
 
-def _as_engine_error(error: Exception, what: str) -> EngineError:
+def _as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
     text = " ".join(str(error).split())
     if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
+        return EngineError(f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept")
+    if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
+        # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only that it died.
         return EngineError(
-            f"{what}: not enough memory ({text[:200]}); lower --max-model-len, --max-num-seqs or --gpu-memory-utilization, "
-            "use --quantization fp8, or split the model with --tensor-parallel-size; finished answers are kept"
+            f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory: {_what_helps(memory)}; "
+            "if Triton did not compile: install gcc and Python's headers; if it says 'bootstrapping phase': start your script under "
+            "if __name__ == '__main__'; finished answers are kept"
         )
     return EngineError(f"{what}: {type(error).__name__}: {text[:300]}; finished answers are kept, the same command continues")
+
+
+def _what_helps(memory: str) -> str:
+    known = f"{memory}; " if memory else ""
+    return (
+        f"{known}lower --max-model-len, --max-num-seqs, --max-num-batched-tokens or --gpu-memory-utilization, use "
+        "--quantization fp8_per_channel or an AWQ or GPTQ repository, or split the model with --tensor-parallel-size"
+    )

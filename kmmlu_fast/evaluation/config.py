@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
-from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.config import NF4_NAMES, EngineConfig
 
 
 def _whole_number(value: Any) -> Any:
@@ -23,8 +23,10 @@ class EvalConfig(EngineConfig):
 
     adapter: list[str] = Field([], description="LoRA adapter directory, [NAME=]PATH; may be given several times")
     no_base: bool = Field(False, description="evaluate only the adapters")
-    adapter_mode: Literal["auto", "serve", "merge"] = Field(
-        "auto", description="serve: vLLM applies the LoRA; merge: PEFT merges it into a cached copy; auto: serve on GPU, merge on CPU"
+    adapter_mode: Literal["auto", "serve", "swap", "merge"] = Field(
+        "auto",
+        description="serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT merges it into "
+        "a cached copy; auto: serve on GPU, swap on CPU (merge for what is no plain LoRA)",
     )
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
@@ -64,6 +66,8 @@ class EvalConfig(EngineConfig):
             faults.append("--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are all alike")
         if self.no_base and not self.adapter:
             faults.append("--no-base leaves nothing to evaluate without --adapter")
+        if self.adapter_mode == "merge" and self.quantization in NF4_NAMES:
+            faults.append("--adapter-mode merge does not go with a 4-bit base, whose weights it would round: leave it out, or serve")
         if faults:
             raise ValueError("; ".join(faults))
         return self

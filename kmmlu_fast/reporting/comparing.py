@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_with_base, corrected_for_many
 from kmmlu_fast.runs.peeks import counts_as_peek, record_peeks
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 
-def compared(runs: list[LoadedRun], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
+def compared(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
     """``compare_with_base``, corrected for earlier looks of other adapters too."""
     pairs, refused = compare_with_base(runs, settings)
     return counted(runs, pairs), refused
 
 
-def counted(runs: list[LoadedRun], pairs: list[Comparison]) -> list[Comparison]:
+def counted(runs: list[Run], pairs: list[Comparison]) -> list[Comparison]:
     """The pairs, corrected for each other and for adapters that were looked at before; these looks are recorded."""
     by_name = {run.name: run for run in runs[1:]}
     looked = [(by_name[pair.second], pair.micro.n, pair.micro.p_value) for pair in pairs if counts_as_peek(runs[0], by_name[pair.second])]

@@ -19,7 +19,7 @@ import polars as pl
 
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.reporting.language import subject_name, supercategory_name
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 TEXT_CHARS = 2_000
 TEXT_BUDGET_BYTES = 12_000_000  # before compression, all runs together; compresses to a quarter or less
@@ -28,7 +28,7 @@ _ZERO, _STEPS = 40, 80  # probabilities as printable characters: chr(40) = 0, ch
 
 
 def document(
-    runs: list[LoadedRun], questions: pl.DataFrame | None, overlap: frozenset[str], lang: str, text_budget_bytes: int = TEXT_BUDGET_BYTES
+    runs: list[Run], questions: pl.DataFrame | None, overlap: frozenset[str], lang: str, text_budget_bytes: int = TEXT_BUDGET_BYTES
 ) -> dict[str, Any]:
     """The data of the explorer, JSON-able. Questions are those of any run, in the order of the first run that has them."""
     frames = [(run.name, run.frame) for run in runs if run.predictions is not None]

@@ -24,10 +24,10 @@ from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.lm_eval import write_lm_eval
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 
-def as_json(runs: list[LoadedRun], pairs: list[Comparison], settings: Settings, lang: str) -> dict[str, Any]:
+def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: str) -> dict[str, Any]:
     """Everything that was found, JSON-able; shares and differences 0-1."""
     t = texts(lang)
     rows = []
@@ -46,7 +46,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def export(
     formats: list[str],
-    runs: list[LoadedRun],
+    runs: list[Run],
     pairs: list[Comparison],
     questions: pl.DataFrame | None,
     settings: Settings,
@@ -90,7 +90,7 @@ def _csv(frame: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-def write_csv(runs: list[LoadedRun], pairs: list[Comparison], questions: pl.DataFrame | None, folder: Path) -> list[Path]:
+def write_csv(runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, folder: Path) -> list[Path]:
     """subjects.csv (a row a run and subject), predictions.csv (a row a run and question), changes.csv (a row a pair and subject)."""
     scores = pl.concat(
         run.scores.select(

@@ -23,7 +23,7 @@ from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.reporting import charts
 from kmmlu_fast.reporting.charts import Palette
 from kmmlu_fast.reporting.language import Texts, percent, subject_name, supercategory_name
-from kmmlu_fast.runs.run import LoadedRun, adapter_path
+from kmmlu_fast.runs.run import Run, adapter_path
 
 MOST_RUNS = 5  # in one chart; the table shows them all
 WEAKEST = 26
@@ -45,7 +45,7 @@ class Figure:
 
 
 def figures(
-    runs: list[LoadedRun],
+    runs: list[Run],
     pair: Comparison | None,
     rows: list[dict[str, Any]],
     questions: pl.DataFrame | None,
@@ -70,7 +70,7 @@ def figures(
     return [figure for figure in candidates if figure is not None]
 
 
-def _shown(runs: list[LoadedRun], pair: Comparison | None) -> list[LoadedRun]:
+def _shown(runs: list[Run], pair: Comparison | None) -> list[Run]:
     """The runs that charts have room for: the pair in focus, and others if there are few."""
     if len(runs) <= MOST_RUNS or pair is None:
         return runs[:MOST_RUNS]
@@ -103,7 +103,7 @@ def _tips(frame: pl.DataFrame, label: Callable[[dict[str, Any]], str]) -> pl.Dat
     return frame.with_columns(pl.Series("tip", tips, dtype=pl.String))
 
 
-def _groups(runs: list[LoadedRun], t: Texts, lang: str) -> Figure:
+def _groups(runs: list[Run], t: Texts, lang: str) -> Figure:
     frame = pl.concat(
         run.scores.group_by("supercategory")
         .agg(pl.col("correct").sum(), pl.col("total").sum())
@@ -117,7 +117,7 @@ def _groups(runs: list[LoadedRun], t: Texts, lang: str) -> Figure:
     return Figure("groups", t("groups_title"), t("groups_note"), lambda palette: charts.groups(frame, order, palette, t), _legend(order))
 
 
-def _letters(runs: list[LoadedRun], t: Texts) -> Figure | None:
+def _letters(runs: list[Run], t: Texts) -> Figure | None:
     if not runs:
         return None
     rows = []
@@ -139,7 +139,7 @@ def _letters(runs: list[LoadedRun], t: Texts) -> Figure | None:
     )  # fmt: skip
 
 
-def _weak(run: LoadedRun, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure:
+def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure:
     frame = with_interval(run.scores).sort("accuracy", "subject").head(WEAKEST)
     nothing = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
     constant = (
@@ -169,7 +169,7 @@ def _weak(run: LoadedRun, questions: pl.DataFrame | None, t: Texts, lang: str) -
     )
 
 
-def _calibration(runs: list[LoadedRun], t: Texts) -> Figure | None:
+def _calibration(runs: list[Run], t: Texts) -> Figure | None:
     parts, errors = [], []
     for run in runs:
         frame = run.frame.filter(pl.col("confidence").is_not_null())
@@ -212,7 +212,7 @@ def _cost(rows: list[dict[str, Any]], t: Texts, what: str) -> Figure | None:
     return Figure(f"cost-{what}", t("cost_title", what=name), t("cost_note"), lambda palette: charts.cost(frame, palette, t, name))
 
 
-def _training(run: LoadedRun, t: Texts) -> Figure | None:
+def _training(run: Run, t: Texts) -> Figure | None:
     folder = adapter_path(run)
     log = folder / "train_log.jsonl" if folder else None
     if log is None or not log.is_file():

@@ -18,7 +18,7 @@ from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.flags import Config
 from kmmlu_fast.runs.loading import load_all
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 FORMATS = ("csv", "json", "xlsx", "lm-eval")
 
@@ -114,7 +114,7 @@ def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
     return None if dataset is None else load_frame(dataset, config.split)
 
 
-def load_runs(config: PairsConfig, at_least: int) -> tuple[list[LoadedRun], pl.DataFrame | None]:
+def load_runs(config: PairsConfig, at_least: int) -> tuple[list[Run], pl.DataFrame | None]:
     """The runs of the arguments, the base first; and the dataset's questions where a dataset is known."""
     questions = load_questions_frame(config)
     runs = load_all(config.runs, questions, config.split)

@@ -16,21 +16,21 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast import __version__
 from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import charts, explorer, figures, reasoning, sections
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.language import Texts, table, texts
 from kmmlu_fast.reporting.verdict import verdict
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
 
 
 def render(
-    runs: list[LoadedRun],
+    runs: list[Run],
     questions: pl.DataFrame | None,
     settings: Settings,
     lang: str,
@@ -128,7 +128,7 @@ def _chart(figure: figures.Figure) -> dict[str, Any]:
 
 
 def _data(
-    runs: list[LoadedRun],
+    runs: list[Run],
     questions: pl.DataFrame | None,
     settings: Settings,
     lang: str,
@@ -156,7 +156,7 @@ def _data(
 
 
 def write_report(
-    runs: list[LoadedRun],
+    runs: list[Run],
     path: Path,
     questions: pl.DataFrame | None,
     settings: Settings,

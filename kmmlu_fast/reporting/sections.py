@@ -17,7 +17,7 @@ from kmmlu_fast.core.files import read_json
 from kmmlu_fast.data.subjects import SUPERCATEGORIES, subject_order
 from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.verdict import cautions, verdict
-from kmmlu_fast.runs.run import LoadedRun, adapter_path
+from kmmlu_fast.runs.run import Run, adapter_path
 
 Row = dict[str, Any]
 _CARD_FACTS = ("prompt_style", "data", "hyperparameters", "warnings")
@@ -27,7 +27,7 @@ def tone(value: float, significant: bool) -> str:
     return "" if not significant else "up" if value > 0 else "down"
 
 
-def hero(run: LoadedRun, row: Row, pair: Comparison | None, warnings: list[str], t: Texts, lang: str) -> Row:
+def hero(run: Run, row: Row, pair: Comparison | None, warnings: list[str], t: Texts, lang: str) -> Row:
     """The headline: the pair's verdict, or a single run's accuracy; ``warnings`` of training stand with the cautions."""
     split = run.predictions["split"][0] if run.predictions is not None and len(run.predictions) else ""
     if pair is None:
@@ -167,7 +167,7 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
     }
 
 
-def matrix(runs: list[LoadedRun], lang: str) -> Row | None:
+def matrix(runs: list[Run], lang: str) -> Row | None:
     """Subjects x runs, for three runs or more; the base first, then by accuracy; the base's weakest subjects first."""
     if len(runs) < 3:
         return None
@@ -224,7 +224,7 @@ def subjects_table(pair: Comparison, t: Texts, lang: str) -> tuple[list[str], li
     return columns, rows
 
 
-def facts(runs: list[LoadedRun], t: Texts) -> list[Row]:
+def facts(runs: list[Run], t: Texts) -> list[Row]:
     """What is known about each run: where from, protocol, adapter, environment, speed."""
     found = []
     for run in runs:
@@ -246,7 +246,7 @@ def facts(runs: list[LoadedRun], t: Texts) -> list[Row]:
     return found
 
 
-def adapter_card(run: LoadedRun) -> dict[str, Any]:
+def adapter_card(run: Run) -> dict[str, Any]:
     """What ``kmmlu_fast.train`` wrote about the run's adapter; {} where there is none, or it is not there any more."""
     folder = adapter_path(run)
     path = folder / "kmmlu_fast.json" if folder else None
@@ -264,7 +264,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def with_constant(row: Row, run: LoadedRun, overlap: frozenset[str]) -> Row:
+def with_constant(row: Row, run: Run, overlap: frozenset[str]) -> Row:
     """A headline row and the best constant answer (letter, accuracy) of its questions."""
     constant = None
     if run.predictions is not None and len(run.predictions):

@@ -12,10 +12,10 @@ from kmmlu_fast.analysis.accuracy import by_group_of
 from kmmlu_fast.analysis.comparison import Comparison
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.reporting.language import subject_name, supercategory_name
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 
-def write_xlsx(runs: list[LoadedRun], pairs: list[Comparison], lang: str, path: Path) -> Path:
+def write_xlsx(runs: list[Run], pairs: list[Comparison], lang: str, path: Path) -> Path:
     """Totals, supercategories and subject detail of every run, and what changed: number formats, and colours by value."""
     import io
 

@@ -24,7 +24,7 @@ from kmmlu_fast.data.subjects import SUPERCATEGORIES
 from kmmlu_fast.reporting.inputs import CompareConfig
 from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.verdict import verdict
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 TOP = 4  # subjects shown at either end
 
@@ -190,7 +190,7 @@ def print_question(console: Console, question_id: str, item: dict[str, Any] | No
 
 
 def print_comparison(
-    runs: list[LoadedRun], pairs: list[Comparison], refused: list[str], config: CompareConfig, settings: Settings, t: Texts
+    runs: list[Run], pairs: list[Comparison], refused: list[str], config: CompareConfig, settings: Settings, t: Texts
 ) -> None:
     """Print it all, best seen at 100 columns or more."""
     from rich.console import Console
@@ -205,7 +205,7 @@ def print_comparison(
         console.print(line, style="yellow", markup=False)
 
 
-def print_questions(runs: list[LoadedRun], questions: pl.DataFrame | None, wanted: list[str]) -> None:
+def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: list[str]) -> None:
     """Print single questions: texts (with a dataset), key, and what each run answered."""
     from rich.console import Console
 

@@ -1,7 +1,7 @@
-"""A run argument of ``compare`` and ``report`` -> ``LoadedRun``, whatever wrote it.
+"""A run argument of ``compare`` and ``report`` -> ``Run``, whatever wrote it.
 
 In: a string: a run directory; an lm-eval output (directory or ``results_*.json``); a predictions table ``FILE.csv`` or
-``FILE.csv:COLUMN`` keyed by ``_config`` and ``_row``; or a score file (JSON or CSV by subject). Out: one ``LoadedRun`` a
+``FILE.csv:COLUMN`` keyed by ``_config`` and ``_row``; or a score file (JSON or CSV by subject). Out: one ``Run`` a
 column or run. The dataset's frame, where given, brings the key. Knows nothing of statistics or of how results are shown.
 """
 
@@ -14,18 +14,19 @@ import polars as pl
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.lm_eval import find_lm_eval_files, read_lm_eval
-from kmmlu_fast.runs.run import SCORE_SCHEMA, LoadedRun, count_scores
+from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_scores
 from kmmlu_fast.runs.score_files import read_scores, score_facts
+from kmmlu_fast.runs.store import load_run
 from kmmlu_fast.runs.tables import read_table
 
 
-def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test") -> list[LoadedRun]:
+def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
     """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given."""
     runs = [run for argument in arguments for run in load(argument, key, split)]
     return [replace(run, name=name) for run, name in zip(runs, short_names(runs), strict=True)]
 
 
-def short_names(runs: list[LoadedRun]) -> list[str]:
+def short_names(runs: list[Run]) -> list[str]:
     """Run directories' names without the fingerprint and without what all of them share; the full names where that is not enough."""
     made = [run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-") for run in runs if run.kind == "run"]
     start, end = _shared(made), _shared([words[::-1] for words in made])
@@ -50,7 +51,7 @@ def _shared(names: list[list[str]]) -> int:
     return next((place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0))
 
 
-def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") -> list[LoadedRun]:
+def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
     """The runs of one argument; RunError or DataError where there is none, saying what would do."""
     table, column = _split_column(argument)
     path = Path(table).expanduser()
@@ -59,7 +60,7 @@ def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") ->
             f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a predictions table FILE.csv:COLUMN"
         )
     if path.is_dir() and (path / "config.json").is_file():
-        return [_from_store(path, argument)]
+        return [replace(load_run(path), source=argument)]
     if path.is_dir() or path.name.startswith("results_"):
         return [_from_lm_eval(path, argument, split)]
     if path.suffix == ".csv":
@@ -67,7 +68,7 @@ def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") ->
         if {"_config", "_row"} <= {name.lstrip("\ufeff") for name in header}:
             return read_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
-        return [LoadedRun(path.stem, "scores", argument, None, read_scores(path), facts=score_facts(path))]
+        return [Run(path.stem, "scores", argument, None, read_scores(path), facts=score_facts(path))]
     raise RunError(f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with _config and _row")
 
 
@@ -76,29 +77,9 @@ def _split_column(argument: str) -> tuple[str, str | None]:
     return (head + ".csv", tail) if colon and tail else (argument, None)
 
 
-def _from_store(path: Path, source: str) -> LoadedRun:
-    from kmmlu_fast.runs.store import load_run
-
-    run = load_run(path)
-    document = dict(run.config)
-    facts = dict(document.get("fingerprint_parts") or {})
-    return LoadedRun(
-        run.name,
-        "run",
-        source,
-        run.predictions,
-        count_scores(run.predictions),
-        facts,
-        document,
-        dict(run.environment),
-        dict(run.metrics),
-        path,
-    )
-
-
-def _from_lm_eval(path: Path, source: str, split: str) -> LoadedRun:
+def _from_lm_eval(path: Path, source: str, split: str) -> Run:
     if not find_lm_eval_files(path):
         raise RunError(f"{source}: holds neither config.json (a run) nor results_*.json or samples_*.jsonl (lm-eval)")
     name, predictions, scores, facts = read_lm_eval(path, split)
     counted = count_scores(predictions) if predictions is not None else pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row")
-    return LoadedRun(name, "lm-eval", source, predictions, counted, facts)
+    return Run(name, "lm-eval", source, predictions, counted, facts)

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from kmmlu_fast.core.files import write_bytes_atomically
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 FILE = "peeks.json"
 
@@ -27,14 +27,14 @@ class Peek:
     p_value: float | None
 
 
-def counts_as_peek(base: LoadedRun, other: LoadedRun) -> bool:
+def counts_as_peek(base: Run, other: Run) -> bool:
     """Whether the comparison is a look at test of an adapter of this base: a base without adapter, the same model, an adapter."""
     same = base.facts.get("model") is not None and base.facts.get("model") == other.facts.get("model")
     on_test = base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
     return bool(same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest"))
 
 
-def read_peeks(base: LoadedRun) -> list[Peek]:
+def read_peeks(base: Run) -> list[Peek]:
     """The looks recorded so far; [] where there are none, or the file cannot be read."""
     if base.path is None:
         return []
@@ -44,7 +44,7 @@ def read_peeks(base: LoadedRun) -> list[Peek]:
         return []
 
 
-def record_peeks(base: LoadedRun, looked: list[tuple[LoadedRun, int, float | None]]) -> list[Peek]:
+def record_peeks(base: Run, looked: list[tuple[Run, int, float | None]]) -> list[Peek]:
     """Add the adapters that are not recorded yet (run, questions, p); returns those recorded *before* that are not among ``looked``.
 
     A run directory that cannot be written is left alone: the comparison is then counted by what it was given.

@@ -5,6 +5,7 @@ In: predictions or counts, and what is known of the protocol. Out: one record. K
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ SCORE_SCHEMA = pl.Schema({"subject": pl.String, "supercategory": pl.String, "cor
 PROTOCOL_KEYS = ("prompt_style", "template_digest", "output_type", "num_fewshot")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRun:
-    """A run as compare and report see it. ``predictions`` is None for a score file, which has counts only."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """One model state over the questions of a split. ``predictions`` is None for a score file, which has counts only."""
 
     name: str
-    kind: str  # "run", "lm-eval", "table" or "scores"
+    kind: str  # "run" (our run directory), "lm-eval", "table" or "scores"
     source: str  # the argument it came from
-    predictions: pl.DataFrame | None
+    predictions: pl.DataFrame | None  # PREDICTION_SCHEMA, in dataset order
     scores: pl.DataFrame  # SCORE_SCHEMA
     facts: dict[str, Any] = field(default_factory=dict)  # fingerprint parts: model, adapter_digest, prompt_style, ...
     config: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +46,44 @@ class LoadedRun:
         """What was asked, and how; only the facts that are known."""
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
+    @property
+    def correct(self) -> int:
+        """Questions answered right."""
+        return int(self.scores["correct"].sum())
+
+    @property
+    def total(self) -> int:
+        """Questions of the run."""
+        return int(self.scores["total"].sum())
+
+    @property
+    def micro(self) -> float:
+        """Accuracy over questions, 0-1."""
+        return self.correct / self.total
+
+    @property
+    def macro(self) -> float:
+        """Mean of the subjects' accuracies, 0-1."""
+        return float((self.scores["correct"] / self.scores["total"]).mean())  # type: ignore[arg-type]
+
+    def __rich__(self) -> Any:
+        """The run as a table of one row, in a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("run", "questions", "micro", "macro", title_justify="left")
+        table.add_row(Text(self.name), f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        return table
+
+    def _repr_html_(self) -> str:
+        """The run as a table of one row, in a notebook."""
+        cells = (self.name, f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        head = "".join(f"<th>{name}</th>" for name in ("run", "questions", "micro", "macro"))
+        return f"<table><tr>{head}</tr><tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr></table>"
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
+
 
 def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:
     """correct and total by subject."""
@@ -54,7 +93,7 @@ def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:
     return counts.sort("subject").select(list(SCORE_SCHEMA))
 
 
-def adapter_path(run: LoadedRun) -> Path | None:
+def adapter_path(run: Run) -> Path | None:
     """The adapter's directory, where the run names one that is still there."""
     adapter = run.config.get("adapter")
     path = Path(str(adapter["path"])) if isinstance(adapter, dict) and adapter.get("path") else None
@@ -69,15 +108,3 @@ def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
         for name, dtype in PREDICTION_SCHEMA.items()
     ]
     return frame.select(columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A complete run, read back. ``predictions`` has PREDICTION_SCHEMA, in dataset order."""
-
-    path: Path
-    name: str
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    metrics: dict[str, Any]
-    predictions: pl.DataFrame

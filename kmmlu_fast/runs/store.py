@@ -19,7 +19,7 @@ from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
@@ -48,7 +48,10 @@ def load_run(path: str | Path) -> Run:
     config = read_json(folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
-    return Run(folder, name, config, environment, read_json(folder / "metrics.json"), predictions.select(PREDICTION_SCHEMA.names()))
+    predictions = predictions.select(PREDICTION_SCHEMA.names())
+    facts = dict(config.get("fingerprint_parts") or {})
+    metrics = read_json(folder / "metrics.json")
+    return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, environment, metrics, folder)
 
 
 class RunStore:

@@ -1,6 +1,6 @@
 """A predictions table, ``FILE.csv`` keyed by ``_config`` and ``_row`` with a column a run, as runs.
 
-In: the file, a column's name or none for all, the dataset's key where given. Out: ``LoadedRun`` records, or DataError with the row.
+In: the file, a column's name or none for all, the dataset's key where given. Out: ``Run`` records, or DataError with the row.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import find_subject
-from kmmlu_fast.runs.run import LoadedRun, complete_frame, count_scores
+from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 
-def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: str) -> list[LoadedRun]:
+def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: str) -> list[Run]:
     table = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
     table = table.rename({name: name.lstrip("\ufeff") for name in table.columns})
     columns = [name for name in table.columns if name not in ("_config", "_row", "answer")]
@@ -43,7 +43,7 @@ def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: 
     if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
         raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
     base = _with_key(base, key, path)
-    return [LoadedRun(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns]
+    return [Run(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns]
 
 
 def _letter(column: pl.Expr) -> pl.Expr:

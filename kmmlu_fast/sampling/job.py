@@ -7,6 +7,7 @@ Wires the wing together; knows no model unless ``--rationale self``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,30 @@ import polars as pl
 
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import Subject, find_subjects
 from kmmlu_fast.sampling import draw as sampling
-from kmmlu_fast.sampling.card import plan_table, write_card
-from kmmlu_fast.sampling.config import SampleConfig, SampleFlags, source_of
+from kmmlu_fast.sampling.card import write_card
+from kmmlu_fast.sampling.config import SampleFlags, source_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
 from kmmlu_fast.sampling.weakness import SubjectPrior, posterior, read_prior
 
 
-def run_job(argv: list[str] | None) -> int:
-    config = parse(SampleConfig, argv, prog="python -m kmmlu_fast.sample")
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Training rows that were drawn and written to ``path``, Alpaca JSONL; plan, dropped rows and data card stand beside it."""
+
+    path: Path
+    rows: list[sft.SftRow]
+    plan: pl.DataFrame  # a row a subject: errors, weight, quota, supply, drawn
+    dropped: pl.DataFrame  # what the guard left out, and why
+    facts: dict[str, Any]  # what the data card says
+
+
+def draw_rows(config: SampleFlags) -> Drawn:
+    """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError, RunError for what cannot be read."""
     if config.out.exists() and not config.overwrite:
         raise ConfigError(f"--out {config.out}: exists; give another name, or --overwrite to replace it")
     subjects = find_subjects(config.subjects)
@@ -48,9 +59,7 @@ def run_job(argv: list[str] | None) -> int:
     pool.dropped.write_parquet(config.out.with_suffix(".dropped.parquet"))
     facts = describe(config, source, pool, plan, rows, rationales)
     write_card(config.out.with_suffix(".md"), facts, plan)
-    plan_table(plan, facts)
-    print(f"{len(rows)} rows written to {config.out}; plan, dropped rows and data card beside it")
-    return 0
+    return Drawn(config.out, rows, plan, pool.dropped, facts)
 
 
 def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, pool: Pool) -> tuple[pl.DataFrame, list[sampling.Chosen]]:

@@ -5,19 +5,19 @@ In: a run or score file, a dataset. Out: a ``Source`` with its warnings; a ``Poo
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data.subjects import Subject
 from kmmlu_fast.runs.loading import load
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 from kmmlu_fast.sampling.config import SampleFlags
 
 TRAIN_RUN = "`python -m kmmlu_fast.eval --split train --limit 50`"
@@ -27,7 +27,7 @@ TRAIN_RUN = "`python -m kmmlu_fast.eval --split train --limit 50`"
 class Source:
     """Where weakness was read from. ``split`` is None for none at all; score files are taken to be of test."""
 
-    run: LoadedRun | None = None
+    run: Run | None = None
     split: str | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -81,8 +81,8 @@ def read_source(argument: str | None, strategy: str) -> Source:
         )
     if strategy == "errors":
         notes.append("the run's own train questions are drawn from: they cannot serve as a held-out slice again")
-    for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
+    for text in notes:
+        note(f"warning: {text}")
     return Source(run, split, notes)
 
 
@@ -100,7 +100,7 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
         )
     for text in dict.fromkeys(notes):
         source.warnings.append(text)
-        print(f"warning: {text}", file=sys.stderr)
+        note(f"warning: {text}")
     size = len(frame)
     pairs = pairs.join(frame, left_on="train_id", right_on="question_id", how="semi")
     clean = frame.join(pairs, left_on="question_id", right_on="train_id", how="anti", maintain_order="left")

@@ -25,6 +25,7 @@ _FREE = frozenset(
         "resume",
         "report_to",
         "max_memory_gib",
+        "gradient_checkpointing",
         "keep_checkpoints",
         "allow_leakage",
         "dataset",
@@ -66,6 +67,9 @@ class TrainConfig(Config):
     optim: str = Field("adamw_8bit", description="as TRL names it; Unsloth takes 32-bit AdamW on CPU")
     effective_batch: PositiveInt = Field(16, description="rows an optimiser step: micro-batch x accumulation")
     micro_batch: PositiveInt | None = Field(None, description="rows at once; default: the most that fits by the memory plan")
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="compute activations twice instead of keeping them; auto: off where the memory plan allows"
+    )
     max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
     seed: int = Field(42, description="seed of the data order, held-out slice, rotations and LoRA weights")
 

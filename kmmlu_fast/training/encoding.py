@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kmmlu_fast.asking import cot, prompts
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import LETTERS
@@ -28,7 +28,7 @@ def encode_set(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow],
     fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
     if too_long["rows_too_long"]:
         done = "cut at the beginning" if config.too_long == "truncate" else "left out"
-        say(
+        note(
             f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: "
             + ", ".join(too_long["question_ids"][:5])
         )

@@ -1,23 +1,29 @@
 """The work of ``python -m kmmlu_fast.train``: rows, leakage check, memory plan, training, adapter directory.
 
-In: a ``TrainConfig``. Out: the adapter directory, a summary on stdout, an exit code. Wires the wing together.
+In: a ``TrainConfig``. Out: the adapter directory and its card. Wires the wing together.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.extras import require
+from kmmlu_fast.core.files import read_json
+from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.rows import SftRow
-from kmmlu_fast.models.adapters import LOG, read_log
+from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_log
 from kmmlu_fast.training import encoding as train_data
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import encode_set
@@ -26,14 +32,44 @@ from kmmlu_fast.training.state import claim, finished, planned_micro_batch
 _SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
 
 
-def run_job(config: TrainConfig) -> int:
+@dataclass(frozen=True, slots=True)
+class TrainedAdapter:
+    """An adapter directory that ``train`` wrote, and what its card says. ``path`` is what ``evaluate(adapter=...)`` takes."""
+
+    path: Path
+    card: dict[str, Any]  # kmmlu_fast.json: base model, data, hyperparameters, metrics, memory, warnings, versions
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Loss (nats a token), speed (tokens/s), and the held-out rows before and after."""
+        return dict(self.card["metrics"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What training found worth a warning, one sentence each."""
+        return list(self.card["warnings"])
+
+
+def load_adapter_card(folder: Path) -> TrainedAdapter:
+    """What a finished training left in ``folder``; RunError where there is no card."""
+    return TrainedAdapter(folder, read_json(folder / ADAPTER_CARD))
+
+
+def run_job(config: TrainConfig) -> TrainedAdapter:
+    """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
-        return 0
+        return load_adapter_card(config.output_dir)
+    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
+    with libraries.without_vllm():
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> TrainedAdapter:
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
-    say("loading Unsloth")
-    import unsloth  # noqa: F401  before transformers: it patches it
-
+    note("loading Unsloth")
+    with waiting("loading Unsloth"):
+        libraries.import_unsloth()
     from kmmlu_fast.asking import prompts
     from kmmlu_fast.models import model as models
     from kmmlu_fast.training import memory as memory_plan
@@ -45,14 +81,18 @@ def run_job(config: TrainConfig) -> int:
     data = encode_set(config, rows, held_rows, tokenizer)
     shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
+    float32 = cpu and best_cpu_dtype() == "float32"
+    if float32:
+        note("note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where bfloat16 is only emulated")
     longest = max(len(row.input_ids) for row in data.rows)
     micro_batch = planned_micro_batch(config) or config.micro_batch
     plan = memory_plan.plan(
         shape, longest, config.effective_batch, available_bytes,
-        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device,
+        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device, checkpointing=config.gradient_checkpointing,
+        float32=float32, labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
     )  # fmt: skip
-    say(str(plan))
-    say(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
+    note(str(plan))
+    note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     mismatch = _precision_warning(config, shape.total)
     identity = {
         "settings": config.deciding(), "model_digest": model.digest, "data_digest": file_digest(config.data),
@@ -66,8 +106,7 @@ def run_job(config: TrainConfig) -> int:
     write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
     if not config.keep_checkpoints:
         shutil.rmtree(config.output_dir / "checkpoints")
-    _report(config, card)
-    return 0
+    return load_adapter_card(config.output_dir)
 
 
 def _read(config: TrainConfig) -> tuple[list[SftRow], list[SftRow]]:
@@ -99,7 +138,7 @@ def _check_leakage(config: TrainConfig) -> dict[str, Any]:
             f"Draw the rows by python -m kmmlu_fast.sample, or give --allow-leakage, which the adapter's card records"
         )
     if flagged:
-        say(f"warning: {len(flagged)} rows overlap {against}; going on (--allow-leakage)")
+        note(f"warning: {len(flagged)} rows overlap {against}; going on (--allow-leakage)")
     return {"against": against, "rows_flagged": len(flagged), "allowed": bool(flagged), "kinds": overlap.counts(pairs)}
 
 
@@ -111,21 +150,5 @@ def _precision_warning(config: TrainConfig, parameters: int) -> list[str]:
         f"the base has {parameters / 1e9:.2f} B parameters and is trained in 4 bit, but evaluated in 16 bit: at this size that can "
         "turn the predicted letters around, and the held-out rows do not show it; give --no-load-in-4bit"
     )
-    say(f"warning: {warning}")
+    note(f"warning: {warning}")
     return [warning]
-
-
-def _report(config: TrainConfig, card: dict[str, Any]) -> None:
-    metrics, memory = card["metrics"], card["memory"]
-    print(
-        f"adapter: {config.output_dir}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
-        f"{metrics['tokens_per_sec']:.0f} tokens/s, final loss {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
-    )
-    print(f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f} GiB")
-    for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
-        if held:
-            shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())
-            accuracies = f"accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}"
-            print(f"held-out {name}: loss {held['loss']:.4f}  {accuracies}  predicted {shares}")
-    for warning in card["warnings"]:
-        print(f"warning: {warning}")

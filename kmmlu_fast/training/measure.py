@@ -14,15 +14,18 @@ from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.training.encoding import Encoded
 from kmmlu_fast.training.monitor import HeldOut, summarise
 
-_PASS_TOKENS = 16_384  # padded tokens in one forward pass
+_PASS_TOKENS = 16_384  # padded tokens in one forward pass, at most
+_LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a time
 
 
 def measure(
-    model: Any, rows: list[Encoded], asked: list[Encoded], letter_ids: list[list[int]], step: int, half: str | None = None
-) -> HeldOut:
+    model: Any, rows: list[Encoded], asked: list[Encoded], letter_ids: list[list[int]], step: int, half: str | None = None,
+    pass_tokens: int = _PASS_TOKENS,
+) -> HeldOut:  # fmt: skip
     """Loss on ``rows``, and the letters predicted for ``asked`` (the same questions, answered by the letter alone).
 
     Letters are read as evaluation reads them: the best of four after the prompt. The loss is the mean over response tokens, as in training.
+    ``pass_tokens``: padded tokens in one forward pass; those of a training step's micro-batch need no more memory than the step did.
     """
     import torch
 
@@ -33,20 +36,26 @@ def measure(
     was_training = model.training
     model.eval()
     try:
-        for row, logits in _response_logits(model, rows, half):
-            targets = torch.tensor(row.input_ids[row.prompt_tokens :], device=logits.device)
+        for row, first, logits in _response_logits(model, rows, half, pass_tokens):
+            start = row.prompt_tokens + first
+            targets = torch.tensor(row.input_ids[start : start + len(logits)], device=logits.device)
             loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             loss_tokens += len(targets)
-            predicted[id(row)] = LETTERS[int(logits[common, choice].argmax())]
+            if first == 0:
+                predicted[id(row)] = LETTERS[int(logits[common, choice].argmax())]
         if asked is not rows:
-            predicted = {id(row): LETTERS[int(logits[common, choice].argmax())] for row, logits in _response_logits(model, asked, half)}
+            predicted = {
+                id(row): LETTERS[int(logits[common, choice].argmax())]
+                for row, first, logits in _response_logits(model, asked, half, pass_tokens)
+                if first == 0
+            }
     finally:
         model.train(was_training)
     return summarise(step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked])
 
 
-def _response_logits(model: Any, rows: list[Encoded], half: str | None) -> Iterator[tuple[Encoded, Any]]:
-    """Each row with the float32 logits before every token of its response.
+def _response_logits(model: Any, rows: list[Encoded], half: str | None, pass_tokens: int) -> Iterator[tuple[Encoded, int, Any]]:
+    """Each row with the float32 logits before the tokens of its response, in pieces: (row, the piece's first token, logits).
 
     Rows are padded on the right, and a causal model's logits do not depend on what follows: no mask is needed, and only the positions
     that are read go through ``lm_head``.
@@ -56,21 +65,23 @@ def _response_logits(model: Any, rows: list[Encoded], half: str | None) -> Itera
     base = model.get_base_model()
     head = base.get_output_embeddings()
     softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
-    device = next(model.parameters()).device
-    for batch in _by_length(rows):
+    device = head.weight.device  # on small cards Unsloth keeps the input embeddings, the first parameters, on the host
+    for batch in _by_length(rows, pass_tokens):
         longest = max(len(row.input_ids) for row in batch)
         ids = torch.tensor([[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device)
         with torch.no_grad(), torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
             hidden = getattr(base, base.base_model_prefix)(input_ids=ids, use_cache=False)[0]
             for row, states in zip(batch, hidden, strict=True):
-                logits = head(states[row.prompt_tokens - 1 : len(row.input_ids) - 1].to(head.weight.dtype)).float()
-                yield row, softcap * torch.tanh(logits / softcap) if softcap else logits
+                before = states[row.prompt_tokens - 1 : len(row.input_ids) - 1]
+                for first in range(0, len(before), _LOGIT_ROWS):
+                    logits = head(before[first : first + _LOGIT_ROWS].to(head.weight.dtype)).float()
+                    yield row, first, softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
-def _by_length(rows: list[Encoded]) -> Iterator[list[Encoded]]:
+def _by_length(rows: list[Encoded], pass_tokens: int) -> Iterator[list[Encoded]]:
     batch: list[Encoded] = []
     for row in sorted(rows, key=lambda r: len(r.input_ids)):
-        if batch and (len(batch) + 1) * len(row.input_ids) > _PASS_TOKENS:
+        if batch and (len(batch) + 1) * len(row.input_ids) > pass_tokens:
             yield batch
             batch = []
         batch.append(row)

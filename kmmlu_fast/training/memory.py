@@ -7,15 +7,17 @@ Knows nothing of data. Every constant names its source; measured peaks stand bes
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ModelError, TrainError
+from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
 
 GIB = 1024**3
 _HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
+_KEEPING_HEADROOM = 0.80  # where all layers' activations are kept: counted from Unsloth's source, not yet measured on a card
 
 # QLoRA (Dettmers et al. 2023, section 3): nf4 is half a byte, one absmax for 64 weights, itself quantised to one byte
 # with one float32 for 256 of them ("double quantisation").
@@ -24,22 +26,24 @@ _HALF_BYTES = 2  # embeddings, norms, lm_head: bitsandbytes leaves them in bfloa
 _LORA_BYTES = 4 + 4  # Unsloth keeps LoRA weights, and so their gradients, in float32 (prepare_model_for_training)
 # bitsandbytes 8-bit Adam: two states of one byte and one float32 absmax for 256 each (Dettmers et al. 2021); torch's has float32.
 _ADAM_BYTES = {"8bit": 2 * (1 + 4 / 256), "32bit": 8.0}
-# Unsloth's fused cross-entropy: 16 bytes a logit over the whole chain, cut in 1, 4, 8, ... chunks under min(half of what is free, 4 GiB)
-# (unsloth_zoo.fused_losses: _CE_BYTES_PER_LOGIT, _CE_TARGET_GB_CAP, get_chunk_size).
-_LOGIT_BYTES = 16
-_CE_CAP_BYTES = 4 * GIB
-# TRL's chunked loss, which runs on CPU, takes 256 labelled positions at a time (padded to 256), and holds six float32 tables of them at
-# once: logits in 16 and 32 bit, log-softmax, probabilities, their product for the entropy, gradient (trl.trainer.sft_trainer._chunk).
-_CPU_CE_ROWS = 256
-_CPU_CE_BYTES = 6 * 4
+# ``label_loss`` computes logits at the labels alone, 16 bytes each (its LOGIT_BYTES), and at most a chunk of them at once.
 # One decoder layer while it is recomputed and differentiated ("unsloth" checkpointing keeps no other): values a token alive at once,
 # counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out, residual, norm + gradients).
 _MLP_VALUES = 6
 _ATTENTION_VALUES = 12
+# Without checkpointing each layer keeps for its backward pass: gate and up (Unsloth's fused LoRA MLP), and of the hidden size the residual
+# and the norm's output twice, q, k, v, the attention's output and its product. A micro-batch of _FULL_TOKENS fills a card: a larger one
+# is worth less than not computing every layer twice (a third of a step).
+_KEPT_MLP_VALUES = 2
+_KEPT_HIDDEN_VALUES = 9
+_FULL_TOKENS = 2048
 # Attention scores: flash / memory-efficient kernels on GPU keep none; torch's math kernel on CPU keeps them in float32.
 # On CPU the stock, unfused modules run, with float32 copies: nine times as much. Fitted to Gemma 3 270M (peak 3.07 GiB at 16 rows of 101
 # tokens and 5.88 GiB at 16 of 462, where this gives 3.5 and 5.7).
 _CPU_ACTIVATIONS = 9
+# What such a layer keeps where it is not recomputed, against the same count. Fitted to Gemma 3 270M in bfloat16: a step's memory rose by
+# 0.53 GiB at 512 tokens and 1.92 at 2,048, where this gives 0.58 and 2.3.
+_CPU_KEPT = 1.2
 _CONTEXT_BYTES = int(0.6 * GIB)  # CUDA context, cuBLAS workspaces, bitsandbytes and Triton modules: outside torch's allocator
 _CPU_RUNTIME_BYTES = int(1.0 * GIB)  # the libraries' own resident memory
 
@@ -77,6 +81,7 @@ class MemoryPlan:
     parts_bytes: dict[str, int]
     available_bytes: int
     device: str
+    checkpointing: bool = True  # layers' activations are computed again in the backward pass instead of being kept
 
     @property
     def total_bytes(self) -> int:
@@ -84,7 +89,7 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        return self.total_bytes <= self.available_bytes * _HEADROOM
+        return self.total_bytes <= self.available_bytes * (_HEADROOM if self.checkpointing else _KEEPING_HEADROOM)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "total_bytes": self.total_bytes}
@@ -93,7 +98,8 @@ class MemoryPlan:
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.parts_bytes.items())
         return (
             f"memory plan ({self.device}): {self.total_bytes / GIB:.2f} GiB of {self.available_bytes / GIB:.2f} free at "
-            f"micro-batch {self.micro_batch} x accumulation {self.accumulation}, {self.seq_length} tokens a row (GiB: {parts})"
+            f"micro-batch {self.micro_batch} x accumulation {self.accumulation}, {self.seq_length} tokens a row"
+            f"{'' if self.checkpointing else ', no gradient checkpointing'} (GiB: {parts})"
         )
 
 
@@ -132,46 +138,65 @@ def describe_model(path: str | Path, r: int, target_modules: list[str], revision
     return describe(config, r, target_modules)
 
 
-def estimate(shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, available_bytes: int) -> dict[str, int]:
-    """Bytes by part at the peak of a training step."""
+def estimate(
+    shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, checkpointing: bool = True,
+    float32: bool = False, labels: int | None = None,
+) -> dict[str, int]:  # fmt: skip
+    """Bytes by part at the peak of a training step. Measuring the held-out rows needs no more: its passes hold a micro-batch's tokens.
+
+    ``float32``: a CPU without bfloat16, where Unsloth keeps whatever is not 4-bit in 32 bit. ``labels``: tokens trained on in a row at most
+    (two where a letter and an end are); None = every token.
+    """
     tokens = seq_length * micro_batch
-    weights = shape.quantised * (_NF4_BYTES if four_bit else _HALF_BYTES) + shape.unquantised * _HALF_BYTES
+    value = 4 if float32 else _HALF_BYTES
+    weights = shape.quantised * (_NF4_BYTES if four_bit else value) + shape.unquantised * value
     # A 4-bit layer is unpacked to 16 bit for its product: one buffer of the largest layer forward, one more backward.
-    unpacked = 2 * shape.largest_linear * _HALF_BYTES if four_bit else 0
+    unpacked = 2 * shape.largest_linear * value if four_bit else 0
     # "unsloth" checkpointing: a layer's input a layer, on the host on GPU machines (two staging buffers stay), in place on CPU.
     inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * _HALF_BYTES
     layer: float = tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
+    if not checkpointing:
+        kept = _KEPT_MLP_VALUES * shape.intermediate + _KEPT_HIDDEN_VALUES * shape.hidden
+        inputs = shape.layers * tokens * kept * _HALF_BYTES
     if cpu:
+        if not checkpointing:
+            inputs = int(shape.layers * layer * _CPU_KEPT) * value // _HALF_BYTES
         layer *= _CPU_ACTIVATIONS
         layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
-    fixed = weights + shape.lora * (_LORA_BYTES + _ADAM_BYTES["32bit" if cpu else "8bit"]) + unpacked
-    if cpu:
-        logits: float = _CPU_CE_ROWS * shape.vocabulary * _CPU_CE_BYTES
-    else:
-        logits = _cross_entropy_bytes(tokens * shape.vocabulary * _LOGIT_BYTES, max(available_bytes - fixed, 0) / 2)
+    labelled = min(micro_batch * (labels or seq_length), rows_at_once(shape.vocabulary))
     return {
         "weights": int(weights),
         "adapter and gradients": shape.lora * _LORA_BYTES,
         "optimiser": int(shape.lora * _ADAM_BYTES["32bit" if cpu else "8bit"]),
         "unpacked layer": unpacked,
         "activations": int(inputs + layer),
-        "logits": int(logits),
+        "logits": labelled * shape.vocabulary * LOGIT_BYTES,
         "runtime": _CPU_RUNTIME_BYTES if cpu else _CONTEXT_BYTES,
     }
 
 
 def plan(
     shape: ModelShape, seq_length: int, effective_batch: int, available_bytes: int, *,
-    micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU",
+    micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU", checkpointing: str = "auto",
+    float32: bool = False, labels: int | None = None,
 ) -> MemoryPlan:  # fmt: skip
-    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does."""
+    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does.
+
+    ``checkpointing``: on, off, or auto = off where a micro-batch that fills the device fits without it (on a CPU the largest that fits
+    with it: a smaller one is slower there). ``float32``, ``labels``: as ``estimate`` takes them.
+    """
     sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
 
-    def at(size: int, tokens: int) -> MemoryPlan:
-        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, available_bytes=available_bytes)
-        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device)
+    def at(size: int, tokens: int, again: bool = checkpointing != "off") -> MemoryPlan:
+        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, checkpointing=again, float32=float32, labels=labels)
+        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
+    if fitting and checkpointing == "auto":
+        largest = fitting.micro_batch
+        full = [n for n in sizes if n == largest or (not cpu and n < largest and n * seq_length >= _FULL_TOKENS)]
+        kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
+        fitting = kept or fitting
     if fitting:
         return fitting
     smallest = at(sizes[-1], seq_length)
@@ -188,16 +213,11 @@ def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
     return f"{smaller_batch}--max-seq-length {shorter} or a smaller --r or free memory on the device"
 
 
-def _cross_entropy_bytes(whole: float, half_free: float) -> float:
-    target = min(_CE_CAP_BYTES, max(half_free, 1))
-    return whole if whole <= target else whole / (math.ceil(whole / target / 4) * 4)
-
-
 def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
     """(free bytes, device name, is it the CPU) of the device that training will use, capped by the user's limit."""
     import torch
 
-    if torch.cuda.is_available():
+    if has_gpu():
         free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
     else:
         free, name, cpu = _free_host_bytes(), "CPU", True

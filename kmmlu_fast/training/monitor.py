@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.models.adapters import read_log
 
+OVERFLOWS = 20  # steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of them
 COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
 
 
@@ -34,6 +35,8 @@ class HeldOut:
     balanced_accuracy: float  # mean recall over the letters that occur in the key
     letter_share: dict[str, float]  # of the predictions, A-D
     answer_share: dict[str, float]  # of the key, A-D
+    predictions: str = ""  # a letter a row, in the rows' order: what a paired test needs; "" in logs of before
+    answers: str = ""
 
 
 def summarise(step: int, loss: float, answers: list[str], predictions: list[str]) -> HeldOut:
@@ -47,6 +50,7 @@ def summarise(step: int, loss: float, answers: list[str], predictions: list[str]
     return HeldOut(
         step, loss, total, sum(hits.values()) / total, sum(recalls) / len(recalls),
         {letter: predicted[letter] / total for letter in LETTERS}, {letter: key[letter] / total for letter in LETTERS},
+        "".join(predictions), "".join(answers),
     )  # fmt: skip
 
 
@@ -60,12 +64,48 @@ def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
             f"(base: {base.letter_share[letter]:.0%}, key: {kept.answer_share[letter]:.0%}); a gain or loss may be letter habit alone. "
             f"Balance the letters (sample --permute-options, train --rotate-options), or train longer or with a lower learning rate"
         )
-    if kept.balanced_accuracy < base.balanced_accuracy:
+    fall = fall_p(base, kept)
+    if fall is not None and fall < 0.05 and kept.balanced_accuracy < base.balanced_accuracy:
         warnings.append(
             f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's {base.balanced_accuracy:.3f} to "
-            f"{kept.balanced_accuracy:.3f}; look at the letter shares before trusting any gain"
+            f"{kept.balanced_accuracy:.3f} (paired p {fall:.3f}); look at the letter shares before trusting any gain"
         )
     return warnings
+
+
+def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
+    """Two-sided p of a change of balanced accuracy, row by row on the same rows; None where the rows are not known.
+
+    The score test of a mean over strata, the strata being the key's letters: under no change a changed row goes either way alike.
+    """
+    if not base.predictions or base.answers != kept.answers:
+        return None
+    from scipy.special import ndtr
+
+    letters = sorted(set(base.answers))
+    change, variance = 0.0, 0.0
+    for letter in letters:
+        rows = [(a == letter, b == letter) for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True) if key == letter]
+        change += sum(after - before for before, after in rows) / len(rows) / len(letters)
+        variance += sum(after != before for before, after in rows) / (len(rows) * len(letters)) ** 2
+    return 1.0 if variance == 0 else float(2 * ndtr(-abs(change) / variance**0.5))
+
+
+def selection_notes(base: HeldOut, kept: HeldOut, measured: int, keep: str) -> list[str]:
+    """What choosing the best of several measurements means for its numbers; the base takes part in the choice."""
+    notes = []
+    if not is_better(kept, base, keep):
+        notes.append(
+            f"the base wins: none of {measured} measurements on the {kept.num_rows} held-out rows was better than the base "
+            f"(loss {base.loss:.4f} against {kept.loss:.4f}, accuracy {base.accuracy:.3f} against {kept.accuracy:.3f}); "
+            f"the best adapter was kept all the same"
+        )
+    elif measured > 1:
+        notes.append(
+            f"accuracy {kept.accuracy:.3f} is that of the best of {measured} measurements on the same {kept.num_rows} rows: "
+            f"the best of several is optimistic, so compare the adapter with the base on rows that did not choose it"
+        )
+    return notes
 
 
 def is_better(new: HeldOut, best: HeldOut | None, keep: str) -> bool:
@@ -82,8 +122,9 @@ class Monitor:
 
     def __init__(
         self, log_path: Path, total_steps: int, tokens_by_step: list[int], keep: str, measure_every: int, early_stopping: int | None,
-        measure: Callable[[int], HeldOut] | None, save_best: Callable[[HeldOut], None],
+        measure: Callable[[int], HeldOut] | None, save_best: Callable[[HeldOut], None], scaled: bool = False,
     ) -> None:  # fmt: skip
+        """``scaled``: float16 with a loss scale that is found by overflowing; such a step changes no weight and is no divergence."""
         self._log_path = log_path
         self._total_steps = total_steps
         self._tokens_by_step = tokens_by_step
@@ -92,6 +133,8 @@ class Monitor:
         self._early_stopping = early_stopping
         self._measure = measure
         self._save_best = save_best
+        self._scaled = scaled
+        self._overflows = 0
         self._measuring_sec = 0.0
         self._started_sec = 0.0
         self._first_step = 0
@@ -100,13 +143,14 @@ class Monitor:
         self.last: HeldOut | None = None
         self.stopped_early = False
         self._without_gain = 0
+        self._measured = 0  # states of the adapter, the base not counted
 
     def start(self, step: int) -> None:
         """Before the first step. A resumed run forgets what was logged after its checkpoint, and reads the rest back."""
         self._first_step = step
         for record in rewind_log(self._log_path, step):
             if record["kind"] == "held_out":
-                self._take(HeldOut(**{name: record[name] for name in HeldOut.__slots__}), record["best"])
+                self._take(HeldOut(**{name: record[name] for name in HeldOut.__slots__ if name in record}), record["best"])
         if self._measure is not None and self.base is None:
             self._record(self._measure(0))
         self._started_sec = time.monotonic()
@@ -121,15 +165,18 @@ class Monitor:
         self._measuring_sec += time.monotonic() - before_sec
         if self._early_stopping and self._without_gain >= self._early_stopping and step < self._total_steps:
             self.stopped_early = True
-            say(f"early stop at step {step}: {self._without_gain} measurements without a better one")
+            note(f"early stop at step {step}: {self._without_gain} measurements without a better one")
         return self.stopped_early
 
     def logged(self, step: int, values: dict[str, Any]) -> None:
-        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a number."""
+        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a number, and on gradients
+        that are none: at once, or in float16 after OVERFLOWS steps in a row."""
         if "loss" not in values:
             return
         loss, grad_norm = float(values["loss"]), float(values.get("grad_norm", 0.0))
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        finite = math.isfinite(grad_norm)
+        self._overflows = 0 if finite else self._overflows + 1
+        if not math.isfinite(loss) or self._overflows > (OVERFLOWS if self._scaled else 0):
             raise TrainError(
                 f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged and was stopped; "
                 "lower --learning-rate, or look for broken rows in the data, and train into a new directory"
@@ -139,20 +186,24 @@ class Monitor:
         tokens = sum(self._tokens_by_step[self._first_step : step])
         eta_sec = training_sec / max(done, 1) * (self._total_steps - step)
         record = {
-            "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)), "grad_norm": grad_norm,
+            "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)),
+            "grad_norm": grad_norm if finite else None,
             "tokens": sum(self._tokens_by_step[:step]), "tokens_per_sec": tokens / training_sec, "training_sec": training_sec,
             "eta_sec": eta_sec,
         }  # fmt: skip
         append_json(self._log_path, record)
         if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
-            say(
+            note(
                 f"step {step}/{self._total_steps}  loss {loss:.4f}  lr {record['learning_rate']:.2e}  "
                 f"{tokens / training_sec:.0f} tokens/s  ETA {_clock(eta_sec)}"
             )
 
     def warnings(self) -> list[str]:
         kept = self.last if self._keep == "last" else self.best
-        return collapse_warnings(self.base, kept) if self.base and kept else []
+        if not (self.base and kept):
+            return []
+        chosen = [] if self._keep == "last" else selection_notes(self.base, kept, self._measured, self._keep)
+        return [*collapse_warnings(self.base, kept), *chosen]
 
     def _record(self, held: HeldOut) -> None:
         best = held.step > 0 and is_better(held, self.best, self._keep)
@@ -161,7 +212,7 @@ class Monitor:
         self._take(held, best)
         append_json(self._log_path, {"kind": "held_out", **asdict(held), "best": best})
         shares = " ".join(f"{letter} {share:.0%}" for letter, share in held.letter_share.items())
-        say(
+        note(
             f"held-out at step {held.step}: loss {held.loss:.4f}  accuracy {held.accuracy:.3f}  "
             f"balanced {held.balanced_accuracy:.3f}  predicted {shares}" + ("  (base)" if held.step == 0 else "  (best)" if best else "")
         )
@@ -171,6 +222,7 @@ class Monitor:
             self.base = held
             return
         self.last = held
+        self._measured += 1
         self._without_gain = 0 if best else self._without_gain + 1
         if best:
             self.best = held

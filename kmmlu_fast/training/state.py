@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json, write_json_atomically
@@ -28,7 +28,7 @@ def finished(config: TrainConfig) -> bool:
     if (folder / CARD).exists():
         if config.resume and (folder / STATE).exists():
             _refuse_other(folder, {"settings": config.deciding(), "data_digest": file_digest(config.data)})
-            say(f"{folder}: already trained; nothing to resume")
+            note(f"{folder}: already trained; nothing to resume")
             return True
         raise TrainError(f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another directory")
     if (folder / STATE).exists():
@@ -51,7 +51,7 @@ def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> No
         _refuse_other(config.output_dir, identity)
         return
     if config.resume:
-        say(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
+        note(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
     try:
         (config.output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_json_atomically(state, {**identity, "micro_batch": micro_batch})

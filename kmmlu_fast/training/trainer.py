@@ -17,12 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import say
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.training import libraries
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import MASKED, Encoded, TrainSet
+from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 from kmmlu_fast.training.measure import measure
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.monitor import HeldOut, Monitor
@@ -66,7 +69,8 @@ def train(
     """Train, measure, keep the best; the adapter ends in ``work_dir/adapter``, the log in ``train_log.jsonl`` beside ``work_dir``."""
     rows, order = data.rows, data.order
     start_sec = time.monotonic()
-    model = load_model(config, model_path, revision)
+    with waiting("loading the model"):
+        model = load_model(config, model_path, revision, plan.checkpointing)
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
@@ -77,7 +81,7 @@ def train(
     ]
     every_tenth = max(round(total_steps / 10), 1)
     checkpoint = last_checkpoint(work_dir) if config.resume else None
-    device = next(model.parameters()).device
+    device = model.get_base_model().get_output_embeddings().weight.device  # the first parameters may be on the host: see measure
     half = _half_type(device.type)
     dataset = Dataset.from_dict({"input_ids": [list(r.input_ids) for r in rows], "labels": [r.labels for r in rows]}).select(order)
     arguments = SFTConfig(
@@ -110,15 +114,21 @@ def train(
         save_steps=config.save_every or every_tenth,
         save_total_limit=2,
         eval_strategy="no",
+        gradient_checkpointing=plan.checkpointing,  # TRL switches it on by itself
+        loss_type="nll",  # TRL's chunked loss would take 256 positions where a row has two labels
     )
+
+    def held_out(step: int) -> HeldOut:
+        return measure(model, data.held_out, data.asked, data.letter_ids, step, half, pass_tokens=plan.micro_batch * plan.seq_length)
+
     monitor = Monitor(
         work_dir.parent / "train_log.jsonl", total_steps, tokens_by_step, config.keep, config.measure_every or every_tenth,
         config.early_stopping,
-        measure=(lambda step: measure(model, data.held_out, data.asked, data.letter_ids, step, half)) if data.held_out else None,
-        save_best=lambda held: _save_best(model, work_dir, held),
+        measure=held_out if data.held_out else None,
+        save_best=lambda held: _save_best(model, work_dir, held), scaled=half == "float16",
     )  # fmt: skip
     try:
-        trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+        trainer = with_labelled_loss(SFTTrainer)(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
     except (ImportError, RuntimeError) as error:
         if not config.report_to:
             raise
@@ -129,8 +139,9 @@ def train(
     trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
     trainer.add_callback(_callback(monitor, work_dir))
     _same_bytes(trainer, rows, order)
+    take_labelled_loss(trainer, model, rows[order[0]], device, half)
     trainable, total = _parameters(model)
-    say(
+    note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(order)} rows in {total_steps} steps"
         + (f", continued after {checkpoint.name}" if checkpoint else "")
     )
@@ -140,7 +151,16 @@ def train(
         torch.cuda.reset_peak_memory_stats()
     loaded_bytes = memory_plan.peak_bytes(device.type == "cpu")
     train_start_sec = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with waiting("training", lambda: f"step {trainer.state.global_step + 1}/{total_steps}"):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainError(
+            f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]}); {plan}: give a smaller "
+            "--micro-batch, --gradient-checkpointing on or a shorter --max-seq-length, and --resume to go on after the last checkpoint"
+        ) from error
     train_sec = time.monotonic() - train_start_sec
     steps, first = trainer.state.global_step, int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
     if steps != total_steps and not monitor.stopped_early:
@@ -160,11 +180,9 @@ def train(
     )  # fmt: skip
 
 
-def load_model(config: TrainConfig, model_path: str, revision: str | None = None) -> Any:
-    """The base in 4 bit with a fresh LoRA, by Unsloth."""
-    import unsloth  # isort: skip  # noqa: F401  before transformers, TRL and PEFT: it patches them
-    from unsloth import FastLanguageModel
-
+def load_model(config: TrainConfig, model_path: str, revision: str | None = None, checkpointing: bool = True) -> Any:
+    """The base in 4 bit with a fresh LoRA, by Unsloth. ``checkpointing``: compute a layer's activations again in its backward pass."""
+    FastLanguageModel = libraries.import_unsloth().FastLanguageModel
     try:
         model, _ = FastLanguageModel.from_pretrained(
             model_name=model_path, revision=revision, max_seq_length=config.max_seq_length,
@@ -176,9 +194,29 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
         raise ModelError(f"{model_path}: cannot be loaded for training ({str(error).splitlines()[0]})") from error
     return FastLanguageModel.get_peft_model(
         model, r=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=list(config.target_modules),
-        bias="none", use_gradient_checkpointing="unsloth", random_state=config.seed, use_rslora=config.use_rslora,
+        bias="none", use_gradient_checkpointing="unsloth" if checkpointing else False, random_state=config.seed,
+        use_rslora=config.use_rslora,
         **({"use_dora": True} if config.use_dora else {}),
     )  # fmt: skip
+
+
+def take_labelled_loss(trainer: Any, model: Any, row: Encoded, device: Any, half: str | None) -> None:
+    """Compute logits only where there are labels, if that gives the model's own loss on a row; else say so and leave the loss alone."""
+    import torch
+
+    ids = torch.tensor([row.input_ids], device=device)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([row.labels], device=device)}
+    with torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
+        agrees = attach(model, batch)
+    if agrees:
+        trainer.use_labelled_loss()
+    else:
+        note("the model's loss is not that of its labelled positions alone: it computes its own, which takes longer")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's OutOfMemoryError on a card; on a CPU its allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in ("out of memory", "can't allocate memory"))
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
@@ -262,9 +300,7 @@ def _is_four_bit(model: Any) -> bool:
 
 def _half_type(device: str) -> str | None:
     """The 16-bit type of mixed precision: bfloat16 where the device has it, else float16 on GPU, else none."""
-    from unsloth import is_bfloat16_supported
-
-    if is_bfloat16_supported():
+    if libraries.import_unsloth().is_bfloat16_supported():
         return "bfloat16"
     return "float16" if device == "cuda" else None
 

@@ -8,12 +8,12 @@ from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.verdict import prior_meaning, verdict
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 QUICK = Settings(replicates=500)
 
 
-def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> LoadedRun:
+def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
     """Per subject (right, total): the first questions right, the others wrong; the key is B, C, D in turn."""
     from kmmlu_fast.core.schema import Prediction, predictions_frame
     from kmmlu_fast.data.subjects import SUBJECTS

@@ -160,11 +160,11 @@ def test_the_offsets_own_error_is_in_the_interval() -> None:
 def test_a_subjects_own_habit_is_matched_too() -> None:
     """Two subjects with opposite keys: a run that learns each one's letter gains nothing at each subject's own shares."""
     random = np.random.default_rng(6)
-    strata = np.repeat([0, 1], 1500)
-    key = np.where(strata == 0, random.choice(4, size=3000, p=[0.7, 0.1, 0.1, 0.1]), random.choice(4, size=3000, p=[0.1, 0.1, 0.1, 0.7]))
-    noise = random.normal(size=(3000, 4))
-    noise[np.arange(3000), key] += 0.5
-    habit = np.zeros((3000, 4))
+    strata = np.repeat([0, 1], 4500)
+    key = np.where(strata == 0, random.choice(4, size=9000, p=[0.7, 0.1, 0.1, 0.1]), random.choice(4, size=9000, p=[0.1, 0.1, 0.1, 0.7]))
+    noise = random.normal(size=(9000, 4))
+    noise[np.arange(9000), key] += 0.5
+    habit = np.zeros((9000, 4))
     habit[strata == 0, 0] = habit[strata == 1, 3] = 1.5
     runs = [d.RunLetters(x.argmax(axis=1), d.match(key, x.argmax(axis=1), x, strata)) for x in (noise, noise + habit)]
     found = d.decompose(key, strata, *runs)

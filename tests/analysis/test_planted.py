@@ -15,13 +15,13 @@ from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.verdict import verdict
-from kmmlu_fast.runs.run import LoadedRun, complete_frame
+from kmmlu_fast.runs.run import Run, complete_frame
 
 KEY = (0.1, 0.3, 0.3, 0.3)
 EVEN, RARELY_A, ONLY_A = (0.25,) * 4, (0.04, 0.32, 0.32, 0.32), (0.85, 0.05, 0.05, 0.05)
 
 
-def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | None = None, **facts: object) -> LoadedRun:
+def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | None = None, **facts: object) -> Run:
     """Letters (0-3, -1 unparsed) over invented questions of three subjects as a run."""
     subjects = np.array(["Law", "Math", "Patent"])[np.arange(len(key)) % 3]
     predicted = pl.Series([None if code < 0 else LETTERS[code] for code in letters], dtype=pl.String)
@@ -39,7 +39,7 @@ def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | 
     return loaded(name, complete_frame(frame), **known)
 
 
-def mixture(n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], ...], seed: int = 0) -> tuple[LoadedRun, LoadedRun]:
+def mixture(n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], ...], seed: int = 0) -> tuple[Run, Run]:
     """Both know a share (the same questions first) and guess the rest by habit."""
     random = np.random.default_rng(seed)
     key, luck = random.choice(4, size=n, p=KEY), random.random(n)
@@ -47,7 +47,7 @@ def mixture(n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], 
     return run("base", key, sides[0]), run("lora", key, sides[1])
 
 
-def utility(n: int, strength: tuple[float, float], bias: tuple[float, float], stored: bool, seed: int = 0) -> tuple[LoadedRun, LoadedRun]:
+def utility(n: int, strength: tuple[float, float], bias: tuple[float, float], stored: bool, seed: int = 0) -> tuple[Run, Run]:
     """Both answer the option of the highest utility: noise, ``strength`` on the key, ``bias`` on A."""
     random = np.random.default_rng(seed)
     key, noise = random.choice(4, size=n, p=KEY), random.gumbel(size=(n, 4))
@@ -59,7 +59,7 @@ def utility(n: int, strength: tuple[float, float], bias: tuple[float, float], st
     return made[0], made[1]
 
 
-def simpson() -> tuple[LoadedRun, LoadedRun]:
+def simpson() -> tuple[Run, Run]:
     """One large subject gains, many small ones lose."""
     rows = []
     random = np.random.default_rng(1)
@@ -78,7 +78,7 @@ def simpson() -> tuple[LoadedRun, LoadedRun]:
     )
 
 
-def leaked() -> tuple[LoadedRun, LoadedRun]:
+def leaked() -> tuple[Run, Run]:
     """The second run knows the first 300 questions by heart and has learned nothing else."""
     random = np.random.default_rng(2)
     key = random.choice(4, size=3000, p=KEY)
@@ -87,7 +87,7 @@ def leaked() -> tuple[LoadedRun, LoadedRun]:
     return run("base", key, first), run("lora", key, np.where(np.arange(3000) < 300, key, moved))
 
 
-def halves() -> tuple[LoadedRun, LoadedRun]:
+def halves() -> tuple[Run, Run]:
     """The same weights in two precisions: a few answers flip either way."""
     random = np.random.default_rng(3)
     key = random.choice(4, size=20_000, p=KEY)
@@ -97,14 +97,14 @@ def halves() -> tuple[LoadedRun, LoadedRun]:
     return run("bf16", key, first, quantization="none"), run("fp8", key, second, quantization="fp8")
 
 
-def tiny(n: int) -> tuple[LoadedRun, LoadedRun]:
+def tiny(n: int) -> tuple[Run, Run]:
     """All of n questions gained."""
     key = np.full(n, 3)
     return run("base", key, np.full(n, 1)), run("lora", key, key)
 
 
 LEAKED = frozenset(f"{('Law', 'Math', 'Patent')[i % 3]}/test/{i}" for i in range(300))
-Pair = Callable[[], tuple[LoadedRun, LoadedRun]]
+Pair = Callable[[], tuple[Run, Run]]
 CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     "a letter prior by mixture": (
         lambda: mixture(9000, (0.4, 0.4), (ONLY_A, RARELY_A)),

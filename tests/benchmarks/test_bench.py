@@ -130,3 +130,19 @@ def test_five_shot_is_judged_by_the_zero_shot_pass():
     found = {"zero-shot bf16": {"seconds": {"median": 100.0}}, "five-shot bf16": {"seconds": {"median": 131.0}}}
     assert [row["reached"] for row in gpu.judge(found, True)] == [True, False]
     assert [row["reached"] for row in gpu.judge(found, False)] == [None, None]
+
+
+def test_letters_of_two_engines_are_compared_beyond_their_own_difference():
+    one = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -1.01, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
+    two = [[-1.1, -2.0, -3.0, -4.0], [-1.02, -1.0, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
+    found = gpu.compare(one, two)
+    assert found["largest_nats"] == pytest.approx(0.1) and found["mean_nats"] == pytest.approx((0.1 + 0.02) / 3)
+    assert (found["same_letter"], found["clear"], found["clear_and_same"]) == (2, 2, 2)  # the second is a near tie
+
+
+def test_fp8_is_what_the_card_computes(monkeypatch):
+    from kmmlu_fast.core.nvml import Card
+
+    for capability, name in (((8, 6), "fp8_per_tensor"), ((8, 9), "fp8_per_channel"), ((9, 0), "fp8_per_channel")):
+        monkeypatch.setattr(gpu, "gpu_card", lambda capability=capability: Card("A card", capability, 1, 1, ""))
+        assert gpu.fp8_name() == name

@@ -12,13 +12,13 @@ from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.reporting.exports import export, safe_text, write_csv
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.runs.loading import load
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 QUICK = Settings(replicates=200)
 
 
 @pytest.fixture
-def runs() -> list[LoadedRun]:
+def runs() -> list[Run]:
     return [loaded("=1+1", predictions(1, text="=cmd|' /C calc'!A0")), loaded("@lora", predictions(2, skill=1.2, text="정답: B"))]
 
 
@@ -35,7 +35,7 @@ def test_safe_text() -> None:
     ]
 
 
-def test_csv_has_a_bom_and_no_formula(runs: list[LoadedRun], tmp_path: Path) -> None:
+def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
     pair = compare_pair(runs[0], runs[1], QUICK)
     files = write_csv(runs, [pair], questions(runs[0].frame, text="=1+1"), tmp_path)
     assert [file.name for file in files] == ["subjects.csv", "predictions.csv", "changes.csv"]
@@ -51,7 +51,7 @@ def test_csv_has_a_bom_and_no_formula(runs: list[LoadedRun], tmp_path: Path) -> 
     assert frame["logprob_A"].dtype == pl.Float64 and (frame["logprob_A"] < 0).all()  # a negative number is no formula
 
 
-def test_xlsx_cells_are_typed_and_coloured(runs: list[LoadedRun], tmp_path: Path) -> None:
+def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> None:
     path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "en", tmp_path / "r.xlsx")
     with zipfile.ZipFile(path) as book:
         sheets = [book.read(name).decode() for name in book.namelist() if name.startswith("xl/worksheets/sheet")]
@@ -70,12 +70,12 @@ def test_xlsx_cells_are_typed_and_coloured(runs: list[LoadedRun], tmp_path: Path
 
 def test_score_files_export_too(tmp_path: Path) -> None:
     scores = pl.DataFrame({"subject": ["Law"], "supercategory": ["HUMSS"], "correct": [3], "total": [4]})
-    run = LoadedRun("old", "scores", "old.json", None, scores)
+    run = Run("old", "scores", "old.json", None, scores)
     written = export(["csv", "xlsx", "json", "lm-eval"], [run], [], None, QUICK, "en", tmp_path)
     assert sorted(path.name for path in written) == ["report.json", "report.xlsx", "subjects.csv"]
 
 
-def test_json_and_lm_eval(runs: list[LoadedRun], tmp_path: Path) -> None:
+def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
     pairs = [compare_pair(runs[0], runs[1], QUICK)]
     written = export(["json", "lm-eval"], runs, pairs, questions(runs[0].frame), QUICK, "en", tmp_path)
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting import explorer
 from kmmlu_fast.reporting.page import MAX_BYTES, render
-from kmmlu_fast.runs.run import LoadedRun
+from kmmlu_fast.runs.run import Run
 
 QUICK = Settings(replicates=200)
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -90,7 +90,7 @@ def test_korean_report() -> None:
 
 def test_one_run_and_a_score_file() -> None:
     scores = pl.DataFrame({"subject": ["Law", "Math"], "supercategory": ["HUMSS", "STEM"], "correct": [3, 1], "total": [4, 4]})
-    old = LoadedRun("old", "scores", "old.json", None, scores)
+    old = Run("old", "scores", "old.json", None, scores)
     alone = render([old], None, QUICK, "en")
     assert "Only scores by subject are known" in alone and 'id="data"' not in alone
     both = render([loaded("base", predictions(1)), old], None, QUICK, "en")

@@ -45,14 +45,14 @@ def test_peft_counts_the_same_on_the_meta_device(shape: ModelShape) -> None:
 
 
 def test_weights_by_hand(shape: ModelShape) -> None:
-    parts = memory_plan.estimate(shape, 1024, 1, four_bit=True, cpu=False, available_bytes=24 * GIB)
+    parts = memory_plan.estimate(shape, 1024, 1, four_bit=True, cpu=False)
     linear = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     assert shape.quantised == linear
     # half a byte, a byte for 64 and four for 16,384 weights; embeddings, lm_head, norms and q/k/v biases in 16 bit
     rest = 2 * 102_400 * 3584 + 28 * (2 * 3584 + 3584 + 2 * 512) + 3584
     assert parts["weights"] == int(linear * (0.5 + 1 / 64 + 1 / 4096) + rest * 2)
     assert parts["adapter and gradients"] == 40_370_176 * 8
-    whole = memory_plan.estimate(shape, 1024, 1, four_bit=False, cpu=False, available_bytes=24 * GIB)
+    whole = memory_plan.estimate(shape, 1024, 1, four_bit=False, cpu=False)
     assert whole["weights"] == (linear + rest) * 2
 
 
@@ -64,10 +64,10 @@ def test_the_targets_for_ax_light_can_be_planned(shape: ModelShape, tokens: int,
 
 
 def test_the_largest_micro_batch_that_fits_is_taken(shape: ModelShape) -> None:
-    sizes = [memory_plan.plan(shape, 1024, 16, gib * GIB).micro_batch for gib in (8, 10, 16, 24, 80)]
+    sizes = [memory_plan.plan(shape, 1024, 16, gib * GIB, checkpointing="on").micro_batch for gib in (8, 10, 16, 24, 80)]
     assert sizes == sorted(sizes) and sizes[-1] == 16 and sizes[0] < 16
     plan = memory_plan.plan(shape, 1024, 16, 10 * GIB)
-    bigger = memory_plan.estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False, available_bytes=10 * GIB)
+    bigger = memory_plan.estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False)
     assert sum(bigger.values()) > 10 * GIB * 0.92
     assert memory_plan.plan(shape, 1024, 16, 80 * GIB, micro_batch=2).accumulation == 8
 
@@ -95,14 +95,54 @@ def test_unknown_target_modules_are_refused() -> None:
         memory_plan.describe(ax_light(), 16, ["qkv"])
 
 
-def test_cross_entropy_is_cut_as_unsloth_cuts_it() -> None:
-    cut = memory_plan._cross_entropy_bytes
-    assert cut(3.0 * GIB, 20 * GIB) == 3.0 * GIB  # under the 4 GiB cap: in one piece
-    assert cut(6.0 * GIB, 20 * GIB) == 1.5 * GIB  # over it: in multiples of four pieces
-    assert cut(40.0 * GIB, 20 * GIB) == pytest.approx(40 / 12 * GIB)
-    assert cut(3.0 * GIB, 1 * GIB) == 0.75 * GIB  # half of what is free
+def test_logits_stand_only_where_there_are_labels(shape: ModelShape) -> None:
+    def logits(length: int, batch: int, labels: int | None) -> int:
+        return memory_plan.estimate(shape, length, batch, four_bit=True, cpu=False, labels=labels)["logits"]
+
+    assert logits(128, 4, 2) == 8 * 102_400 * 16 == logits(1024, 4, 2)
+    assert logits(128, 4, None) == 4 * 128 * 102_400 * 16
+    assert logits(1024, 16, None) == logits(1024, 16, 500) <= GIB  # many labels go through in pieces
+
+
+def test_activations_are_kept_on_a_cpu_too_where_they_fit(shape: ModelShape) -> None:
+    plan = memory_plan.plan(shape, 128, 16, 200 * GIB, cpu=True, labels=2)
+    assert not plan.checkpointing and plan.micro_batch == 16
+    tight = memory_plan.plan(shape, 128, 16, int(plan.total_bytes * 1.1), cpu=True, labels=2)
+    assert tight.checkpointing and tight.total_bytes < plan.total_bytes
 
 
 def test_device_memory_is_capped_by_the_user() -> None:
     free_bytes, _, _ = memory_plan.available_memory(0.25)
     assert free_bytes == GIB // 4
+
+
+def test_activations_are_kept_where_a_full_micro_batch_leaves_the_room(shape: ModelShape) -> None:
+    def planned(gib: int, checkpointing: str = "auto", **more: object) -> memory_plan.MemoryPlan:
+        return memory_plan.plan(shape, 256, 16, gib * GIB, checkpointing=checkpointing, **more)  # type: ignore[arg-type]
+
+    assert planned(8).checkpointing and planned(12).checkpointing
+    big = planned(80)
+    assert not big.checkpointing and big.micro_batch == 16 and "no gradient checkpointing" in str(big)
+    middle = planned(24)
+    assert not middle.checkpointing and middle.micro_batch * 256 >= 2048
+    assert middle.total_bytes <= 0.80 * 24 * GIB
+    assert planned(80, "on").checkpointing and not planned(24, "off").checkpointing
+
+
+def test_kept_activations_by_hand(shape: ModelShape) -> None:
+    options = {"four_bit": True, "cpu": False}
+    again = memory_plan.estimate(shape, 100, 2, **options)  # type: ignore[arg-type]
+    kept = memory_plan.estimate(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
+    # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three inputs were staged
+    assert kept["activations"] - again["activations"] == 200 * 2 * (28 * (2 * 18944 + 9 * 3584) - 3 * 3584)
+    assert {**kept, "activations": 0} == {**again, "activations": 0}
+
+
+def test_float32_takes_twice_the_bytes_of_what_is_not_4_bit(shape: ModelShape) -> None:
+    options = {"four_bit": False, "cpu": True}
+    half = memory_plan.estimate(shape, 100, 1, **options)  # type: ignore[arg-type]
+    whole = memory_plan.estimate(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
+    assert whole["weights"] == 2 * half["weights"]
+    assert whole["activations"] == half["activations"]  # what is computed again is float32 either way
+    kept = [memory_plan.estimate(shape, 100, 1, checkpointing=False, float32=wide, **options) for wide in (False, True)]  # type: ignore[arg-type]
+    assert kept[1]["activations"] > 1.3 * kept[0]["activations"]

@@ -1,0 +1,200 @@
+"""The public Python API: what the command line does, as functions. ``import kmmlu_fast`` offers all of it, lazily.
+
+In: keyword arguments, which are the fields of the verb's config (``evaluate`` takes what ``python -m kmmlu_fast.eval --help`` lists).
+Out: ``Run``, ``Comparison`` and plain frames. Errors are raised as ``KmmluError``, nothing is printed, nothing exits; progress goes to the
+logger ``kmmlu_fast``, and is a bar in a notebook. Nothing heavy is imported before the function that needs it is called.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.errors import RunError, TrainError
+from kmmlu_fast.core.flags import build
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from kmmlu_fast.reporting.found import Comparison
+    from kmmlu_fast.runs.run import Run
+    from kmmlu_fast.sampling.job import Drawn
+    from kmmlu_fast.training.job import TrainedAdapter
+
+
+def evaluate(**settings: Any) -> list[Run]:
+    """Evaluate a base model and its adapters; one ``Run`` a model state, the base first.
+
+    Keyword arguments are the fields of ``EvalConfig``: ``model`` (hub id, directory or "demo"), ``adapter`` (a path or a list of
+    ``[NAME=]PATH``), ``dataset`` (hub id, directory or "sample"), ``split``, ``limit`` (questions a subject), ``num_fewshot``,
+    ``output_type``, ``output_dir`` and so on. A finished run is reused, a broken one continued, as on the command line.
+
+    Raises ``ConfigError`` (all faults at once), ``ModelError``, ``AdapterError``, ``DataError``, ``EngineError`` or ``RunError``.
+    """
+    from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.evaluation.session import evaluate as run_session
+
+    return run_session(build(EvalConfig, **settings))
+
+
+def load_run(source: str | Path) -> Run:
+    """A run that is on disk: a run directory, an lm-eval output, a score file, or ``FILE.csv:COLUMN`` of a predictions table.
+
+    ``Run.predictions`` is a polars frame, a row a question in dataset order (``schema.Prediction`` names its columns; log-probabilities
+    are natural logarithms), or None for a score file; ``Run.metrics`` is the run's ``metrics.json``, ``Run.path`` its directory.
+
+    Raises ``RunError`` or ``DataError`` where there is none, and where a table holds several runs and none is named.
+    """
+    from kmmlu_fast.runs.loading import load
+
+    runs = load(str(source))
+    if len(runs) > 1:
+        names = ", ".join(run.name for run in runs[:5])
+        raise RunError(f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}")
+    return runs[0]
+
+
+def compare_runs(
+    first: Run | str | Path,
+    second: Run | str | Path,
+    *,
+    dataset: str | None = None,
+    overlap: Sequence[str] = ("auto",),
+    intersection: bool = False,
+    different_prompts: bool = False,
+    seed: int = 42,
+) -> Comparison:
+    """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
+
+    Both are paired question by question; differences are second minus first, 0-1. ``overlap`` names what is left out of the clean
+    headline: "auto" (test questions that overlap the dataset's train split), "none", or files of question ids; ``intersection``
+    compares what both runs share; ``seed`` is the bootstrap's.
+
+    Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
+    """
+    from kmmlu_fast.reporting.found import compare_runs as compare
+    from kmmlu_fast.reporting.inputs import PairsConfig, settings_of
+
+    one, other = (run if not isinstance(run, (str, Path)) else load_run(run) for run in (first, second))
+    config = build(
+        PairsConfig,
+        runs=[one.source, other.source],
+        dataset=dataset,
+        overlap=list(overlap),
+        intersection=intersection,
+        different_prompts=different_prompts,
+        seed=seed,
+    )
+    return compare(one, other, settings_of(config))
+
+
+def write_report(
+    runs: Run | Sequence[Run | str | Path],
+    path: str | Path,
+    *,
+    lang: Literal["en", "ko"] = "en",
+    dataset: str | None = None,
+    overlap: Sequence[str] = ("auto",),
+    figures: str | Path | None = None,
+    seed: int = 42,
+) -> Path:
+    """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
+
+    With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
+    ``figures`` names a directory for the charts as PNG and SVG.
+
+    Raises ``RunError`` or ``DataError`` for what cannot be read.
+    """
+    from kmmlu_fast.reporting import page
+    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame, settings_of
+    from kmmlu_fast.runs.run import Run as RunType
+
+    several = [runs] if isinstance(runs, RunType) else list(runs)
+    loaded = [run if isinstance(run, RunType) else load_run(run) for run in several]
+    sources = [run.source for run in loaded]
+    config = build(PairsConfig, runs=sources, dataset=dataset, overlap=list(overlap), seed=seed, lang=lang)
+    questions = load_questions_frame(config)
+    folder = None if figures is None else Path(figures)
+    page.write_report(loaded, Path(path), questions, settings_of(config), lang, folder)
+    return Path(path)
+
+
+def draw_rows(**settings: Any) -> Drawn:
+    """Draw training rows from weak subjects and write them as Alpaca JSONL, with plan, dropped rows and data card beside them.
+
+    Keyword arguments are the fields of ``python -m kmmlu_fast.sample``; ``source`` stands for ``--from`` (a run directory or a score
+    file): ``size`` rows, ``out``, ``dataset``, ``strategy``, ``seed``. Rows that overlap test or dev are never drawn.
+
+    Raises ``ConfigError`` where ``out`` exists, ``RunError`` or ``DataError`` for what cannot be read.
+    """
+    from kmmlu_fast.core.errors import ConfigError
+    from kmmlu_fast.sampling.config import SampleConfig
+    from kmmlu_fast.sampling.job import draw_rows as draw
+
+    if "source" in settings:
+        if "from" in settings:
+            raise ConfigError("source and from are one setting: give one of them")
+        source = settings.pop("source")
+        settings["from"] = source.source if hasattr(source, "source") else None if source is None else str(source)
+    return draw(build(SampleConfig, **settings))
+
+
+def train_adapter(**settings: Any) -> TrainedAdapter:
+    """Train a LoRA adapter with Unsloth; returns its directory and card (``.path``, ``.metrics``, ``.warnings``).
+
+    Keyword arguments are the fields of ``TrainConfig``: ``data`` (JSONL), ``output_dir``, ``model``, ``num_train_epochs``,
+    ``learning_rate``, ``r`` and so on. It runs in a process of its own: importing Unsloth patches transformers, which evaluation must not
+    see, and its memory is free again afterwards. Its lines of progress go to the logger ``kmmlu_fast``.
+
+    Raises ``ConfigError`` before anything starts, ``TrainError`` with the child's own words where it stops.
+    """
+    import yaml
+
+    from kmmlu_fast.training.config import TrainConfig
+    from kmmlu_fast.training.job import load_adapter_card
+
+    config = build(TrainConfig, **settings)
+    given = {name: value for name, value in config.model_dump(mode="json").items() if name in config.model_fields_set}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "train.yaml")
+        file.write_text(yaml.safe_dump(given, allow_unicode=True), encoding="utf-8")
+        command = [sys.executable, "-m", "kmmlu_fast.train", "--config", str(file)]
+        last = ""
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stderr is not None
+            try:
+                for line in child.stderr:
+                    last = line.strip() or last
+                    note(line.rstrip())
+            except BaseException:
+                child.terminate()
+                raise
+    if child.returncode:
+        raise TrainError(last.removeprefix("error: ") or f"training ended with exit code {child.returncode}")
+    return load_adapter_card(config.output_dir)
+
+
+def find_overlap(
+    train: str | Path | None = None,
+    *,
+    dataset: str = "HAERAE-HUB/KMMLU",
+    split: Literal["test", "dev"] = "test",
+    revision: str | None = None,
+) -> pl.DataFrame:
+    """Rows of a training file that overlap a split of a dataset; without a file, the dataset's own train split.
+
+    Returns a frame of pairs: ``train_id``, ``test_id``, ``kind`` (source, exact, normalised, reordered, question, near, contained) and
+    ``similarity`` (0-1); empty means clean.
+
+    Raises ``DataError`` for what cannot be read.
+    """
+    from kmmlu_fast.data import overlap
+
+    if train is None:
+        return overlap.train_overlap(dataset, revision)
+    return overlap.check_file(Path(train), dataset, split, revision)

@@ -1,0 +1,37 @@
+"""What the plain install leaves out, and how to get it.
+
+In: names of modules. Out: nothing, or InstallError that says which extra brings them.
+Imports none of them: only looks whether they are there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from kmmlu_fast.core.errors import InstallError
+
+_EXTRAS = {
+    "vllm": "gpu or cpu",
+    "torch": "gpu or cpu",
+    "peft": "gpu or cpu",
+    "safetensors": "gpu or cpu",
+    "unsloth": "gpu or cpu",
+    "trl": "gpu or cpu",
+    "bitsandbytes": "gpu or cpu",
+    "transformers": "gpu, cpu or server",
+    "httpx": "server",
+    "tenacity": "server",
+    "ray": "ray",
+}
+
+
+def require(what: str, *modules: str) -> None:
+    """InstallError where one of ``modules`` is absent; ``what`` needs them ("evaluation in process", say)."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if absent:
+        extra = _EXTRAS.get(absent[0], "gpu or cpu")
+        first = extra.split(",")[0].split(" ")[0]
+        raise InstallError(
+            f"{what} needs {', '.join(absent)}, which the plain install leaves out: pip install 'kmmlu-fast[{first}]' (extra {extra}), "
+            f"or bash scripts/setup.sh in a clone"
+        )

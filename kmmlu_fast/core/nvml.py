@@ -1,0 +1,196 @@
+"""The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned
+for forking.
+
+In: nothing. Out: ``Cards``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it
+cannot be loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference
+(functions and the layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
+_PCI = Path("/sys/bus/pci/devices")
+_SMI_FIELDS = "index,name,compute_cap,memory.total,memory.free,uuid,driver_version"
+_MIB = 1 << 20
+_TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; a UUID needs as many, the driver's version 80
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One card. ``capability`` is CUDA's, such as (8, 9); sizes in bytes, 0 where the driver does not say."""
+
+    name: str
+    capability: tuple[int, int]
+    total_bytes: int
+    free_bytes: int
+    driver: str
+    index: int = 0
+    uuid: str = ""
+
+    def __str__(self) -> str:
+        major, minor = self.capability
+        size = f"{self.total_bytes / 2**30:.0f} GiB"
+        return f"{self.name} ({size}, compute capability {major}.{minor}, driver {self.driver})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """The cards that this process may use. ``problem``: why there are none, where something is amiss."""
+
+    cards: tuple[Card, ...] = ()
+    driver: str = ""
+    problem: str = ""
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class _NvmlError(Exception):
+    """What NVML answered instead of success."""
+
+
+def cards() -> list[Card]:
+    """The cards that this process may use; [] where there is no driver, or they are hidden."""
+    return list(find_cards().cards)
+
+
+def hidden() -> bool:
+    """Whether the user hides every card: an empty CUDA_VISIBLE_DEVICES, or -1."""
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return setting is not None and setting.strip() in ("", "-1")
+
+
+def find_cards() -> Cards:
+    """The cards in CUDA's order (CUDA_VISIBLE_DEVICES), and what is amiss. Raises nothing."""
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    library = _load()
+    if library is not None:
+        try:
+            return visible(*_by_nvml(library, setting or ""), setting)
+        except (_NvmlError, AttributeError) as error:
+            return Cards(problem=f"the NVIDIA driver does not answer: {error}")
+    found, driver, problem = _by_smi() if shutil.which("nvidia-smi") else ([], "", "")
+    if not found and not problem and _on_the_bus():
+        advice = "install the driver, or start the container with --gpus all"
+        problem = f"an NVIDIA card is on the bus, but no driver answers: {advice}"
+    return Cards(driver=driver, problem=problem) if problem else visible(found, driver, setting)
+
+
+def visible(found: Sequence[Card], driver: str, setting: str | None) -> Cards:
+    """What CUDA_VISIBLE_DEVICES leaves: indices or (beginnings of) UUIDs, up to the first that names no card.
+
+    A slice of a card (MIG) is seen only where its UUID is named.
+    """
+    whole = [card for card in found if not card.uuid.startswith("MIG-")]
+    if setting is None or not found:
+        return Cards(tuple(whole), driver)
+    chosen: list[Card] = []
+    for word in (part.strip() for part in setting.split(",")):
+        named = [card for card in found if word.startswith(("GPU-", "MIG-")) and card.uuid.startswith(word)]
+        card = next(iter(named or [card for card in whole if word == str(card.index)]), None)
+        if card is None:
+            break
+        chosen.append(card)
+    problem = "" if chosen else f"CUDA_VISIBLE_DEVICES={setting!r} hides every card ({len(whole)})"
+    return Cards(tuple(chosen), driver, problem)
+
+
+def parse_smi(text: str) -> list[Card]:
+    """The lines of ``nvidia-smi --query-gpu=index,name,... --format=csv,noheader,nounits``."""
+    rows = [[part.strip() for part in line.split(",")] for line in text.splitlines()]
+    return [
+        Card(name, parse_capability(capability), _mib(total), _mib(free), driver, int(index), uuid)
+        for index, name, capability, total, free, uuid, driver in (row for row in rows if len(row) == 7)
+        if index.isdigit()
+    ]
+
+
+def parse_capability(text: str) -> tuple[int, int]:
+    """ "8.9" as (8, 9); (0, 0) where it is no such pair."""
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+def _mib(text: str) -> int:
+    return int(text) * _MIB if text.isdigit() else 0
+
+
+def _load() -> Any:
+    for name in _LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
+    """All cards, the slices that ``setting`` names, and the driver's version."""
+
+    def call(function: str, *arguments: Any) -> None:
+        status = getattr(nvml, function)(*arguments)
+        if status:
+            nvml.nvmlErrorString.restype = ctypes.c_char_p
+            words = (nvml.nvmlErrorString(status) or b"").decode(errors="replace")
+            raise _NvmlError(f"{words} ({function}: {status})")
+
+    def text(function: str, *handle: Any) -> str:
+        buffer = ctypes.create_string_buffer(_TEXT_BYTES)
+        call(function, *handle, buffer, ctypes.c_uint(_TEXT_BYTES))
+        return buffer.value.decode(errors="replace")
+
+    def card(place: int | str) -> Card:
+        handle, major, minor, memory = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int(), _Memory()
+        if isinstance(place, int):
+            call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(place), ctypes.byref(handle))
+        else:
+            call("nvmlDeviceGetHandleByUUID", place.encode(), ctypes.byref(handle))
+        call("nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
+        nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))  # cards that share the host's do not say: 0
+        name, uuid = text("nvmlDeviceGetName", handle), text("nvmlDeviceGetUUID", handle)
+        index = place if isinstance(place, int) else 0
+        return Card(name, (major.value, minor.value), memory.total, memory.free, driver, index, uuid)
+
+    call("nvmlInit_v2")
+    try:
+        driver, count = text("nvmlSystemGetDriverVersion"), ctypes.c_uint()
+        call("nvmlDeviceGetCount_v2", ctypes.byref(count))
+        slices = [word.strip() for word in setting.split(",") if word.strip().startswith("MIG-")]
+        return [card(place) for place in (*range(count.value), *slices)], driver
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _by_smi() -> tuple[list[Card], str, str]:
+    """All cards, the driver's version, and why there is no answer."""
+    command = ["nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=4, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], "", f"nvidia-smi does not answer ({type(error).__name__})"
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        return [], "", f"nvidia-smi: {said[0]}"
+    found = parse_smi(done.stdout)
+    return found, found[0].driver if found else "", ""
+
+
+def _on_the_bus() -> bool:
+    """Whether sysfs shows a display controller (class 03) of NVIDIA (vendor 10de)."""
+    try:
+        devices = list(_PCI.iterdir())
+        return any(
+            (device / "vendor").read_text().strip() == "0x10de" and (device / "class").read_text().startswith("0x03") for device in devices
+        )
+    except OSError:
+        return False

@@ -1,0 +1,60 @@
+"""``python -m kmmlu_fast.doctor [--model X] [--json]``: what this computer has, and what will work on it.
+
+Within five seconds, without a download, and also before anything is installed (``python3 -m
+kmmlu_fast.doctor`` with any Python 3.11 or newer). Exit codes: 0 something can run here, 2 nothing can
+(the reason is the last line).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.diagnosis import Diagnosis, examine
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.reporting import doctor as shown
+from kmmlu_fast.training.outlook import TrainingOutlook, outlook
+
+DEFAULT_MODEL = "skt/A.X-4.0-Light"  # models.model's, which is too heavy to import here; a test holds them together
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; see ``--help``."""
+    return run_main(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    arguments = parser.parse_args(argv)
+    if not arguments.model:
+        raise ConfigError("--model needs a hub id, a local directory, or 'demo'")
+    found = examine(arguments.model)
+    training = _training(found)
+    command = " ".join(
+        [
+            "kmmlu-fast train --data data/sft.jsonl --output-dir out/lora --model",
+            found.model_name,
+            *training.flags,
+        ]
+    )
+    if arguments.json:
+        document = {**found.to_json(), "training": training.to_json()}
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        shown.show(found, training.line, command if training.plan else "")
+    return 2 if found.obstacles else 0
+
+
+def _training(found: Diagnosis) -> TrainingOutlook:
+    """On the card, else on the CPU."""
+    free = found.card.free_bytes if found.card else found.machine.memory_free_bytes
+    capability = found.card.capability if found.card else None
+    return outlook(found.model, free, capability=capability, cpu_dtype=found.dtype)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Which requests go through a model together: by length, and by the tokens that they begin with.
+
+In: requests of one kind and one adapter. Out: batches within a budget of padded tokens, and how many first
+tokens a batch has in common, which are then computed once. Pure; knows nothing of torch or of meanings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kmmlu_fast.core.schema import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one forward pass may hold."""
+
+    tokens: int  # padded tokens that are computed
+    rows: int
+    cached_tokens: int  # padded tokens of prompt and output whose keys and values are kept while generating
+
+    def after_running_out(self, rows: int, tokens_a_row: int) -> Limits:
+        """Half of what did not fit."""
+        padded = rows * tokens_a_row
+        return Limits(
+            max(1, min(self.tokens, padded // 2)),
+            max(1, min(self.rows, rows // 2)),
+            max(1, min(self.cached_tokens, padded // 2)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests of one adapter, scored in one forward; the first ``shared_tokens`` of all are the same."""
+
+    requests: Sequence[Request]
+    shared_tokens: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, without the shared ones."""
+        return max(len(request.token_ids) for request in self.requests) - self.shared_tokens
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        return self.requests[0].token_ids[: self.shared_tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of a request that generates."""
+
+    request: Request
+    sample: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt and of the longest output."""
+        return len(self.request.token_ids) + self.request.max_tokens
+
+
+def scoring_batches(requests: Sequence[Request], limits: Limits, least_saved_tokens: int | None) -> Iterator[Batch]:
+    """Batches for scoring: those with a prefix worth ``least_saved_tokens`` (None: never), then the rest.
+
+    Requests come out in another order than they went in, each exactly once.
+    """
+    alone: list[Request] = []
+    for group in _groups(requests) if least_saved_tokens is not None else [_Group([*requests])]:
+        if least_saved_tokens is None or group.saved_tokens < least_saved_tokens:
+            alone += group.requests
+        else:
+            yield from _by_length(group.requests, limits, group.shared_tokens)
+    yield from _by_length(alone, limits, 0)
+
+
+def generating_batches(rows: Iterable[Row], limits: Limits) -> Iterator[list[Row]]:
+    """Batches for generation: of like output and prompt length, within the cache's budget."""
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.request.max_tokens, len(row.request.token_ids))):
+        longest = max([row.tokens, *(other.tokens for other in batch)])
+        if batch and (len(batch) == limits.rows or (len(batch) + 1) * longest > limits.cached_tokens):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+@dataclass(slots=True)
+class _Group:
+    """Requests that begin alike. ``shared_tokens`` leaves each the tokens after which something is read."""
+
+    requests: list[Request] = field(default_factory=list)
+    shared_tokens: int = 0
+
+    @property
+    def saved_tokens(self) -> int:
+        return (len(self.requests) - 1) * self.shared_tokens
+
+
+def _groups(requests: Sequence[Request]) -> Iterator[_Group]:
+    """Sorted by their tokens, requests with a common prefix are neighbours; a group ends where one more would
+    save nothing."""
+    group = _Group()
+    for request in sorted(requests, key=lambda request: request.token_ids):
+        own = len(request.token_ids) - max(1, request.score_last + 1)
+        if not group.requests:
+            group = _Group([request], own)
+            continue
+        shared = min(own, _common(group.requests[-1].token_ids, request.token_ids, group.shared_tokens))
+        if len(group.requests) * shared >= group.saved_tokens and shared > 0:
+            group.requests.append(request)
+            group.shared_tokens = shared
+        else:
+            yield group
+            group = _Group([request], own)
+    if group.requests:
+        yield group
+
+
+def _common(one: Sequence[int], two: Sequence[int], most: int) -> int:
+    """Length of the common prefix, at most ``most``."""
+    most = min(most, len(one), len(two))
+    if one[:most] == two[:most]:
+        return most
+    return next(place for place in range(most) if one[place] != two[place])
+
+
+def _by_length(requests: Sequence[Request], limits: Limits, shared_tokens: int) -> Iterator[Batch]:
+    batch: list[Request] = []
+    for request in sorted(requests, key=lambda request: len(request.token_ids)):
+        tokens = (len(batch) + 1) * (len(request.token_ids) - shared_tokens)
+        if batch and (len(batch) == limits.rows or tokens > limits.tokens):
+            yield Batch(batch, shared_tokens)
+            batch = []
+        batch.append(request)
+    if batch:
+        yield Batch(batch, shared_tokens)

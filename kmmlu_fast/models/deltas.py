@@ -1,0 +1,154 @@
+"""What a LoRA adapter adds to its base's weights: W + s·B·A, with the numbers that PEFT's merge gives, bit for bit.
+
+In: an adapter directory as PEFT writes it. Out: for each changed module its two factors and scale, and the sum for a weight; or why the
+adapter is more than such a sum. Source: PEFT 0.21 ``LoraLayer.update_layer``, ``Linear.get_delta_weight`` and ``Linear.merge``.
+Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import AdapterError
+
+_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+# Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
+_PLAIN = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"])
+# Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
+_MORE = (
+    *(
+        "use_dora",
+        "use_qalora",
+        "lora_bias",
+        "layer_replication",
+        "target_parameters",
+        "trainable_token_indices",
+    ),
+    *("fan_in_fan_out", "alora_invocation_tokens", "modules_to_save", "arrow_config", "megatron_config"),
+)
+_OTHER_BASE = (
+    "pissa",
+    "olora",
+    "corda",
+    "loftq",
+    "lora_ga",
+)  # initialisations that change the base's weights
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One module's factors: ``down`` is lora_A (rank, inputs), ``up`` lora_B (outputs, rank)."""
+
+    down: Any
+    up: Any
+    scale: float
+
+    def added_to(self, weight: Any, dtype: Any) -> Any:
+        """The weight in ``dtype`` with the product added, as ``merge`` does it: product in float32, rounded, then summed."""
+        down, up = self.down.float(), self.up.float()
+        return weight.to(dtype) + ((up @ down) * self.scale).to(dtype)
+
+
+def obstacle(folder: Path) -> str | None:
+    """Why the adapter cannot be added to its base's weights module by module; None where it can. AdapterError if a file is unreadable."""
+    config = _config(folder)
+    if found := [name for name in _MORE if config.get(name)]:
+        return f"{', '.join(found)} in adapter_config.json"
+    if config.get("bias", "none") != "none":
+        return f"bias {config['bias']!r} in adapter_config.json"
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(_OTHER_BASE):
+        return f"init_lora_weights {start!r}: it was trained beside other weights than the base's"
+    for key in _keys(folder):
+        found_key = _KEY.fullmatch(key)
+        if found_key is None:
+            return f"{key} is no lora_A or lora_B of a linear layer"
+        module = found_key[1]
+        if module.rpartition(".")[2] not in _PLAIN or ".experts." in module:
+            return f"it changes {module}"
+    return None
+
+
+def read_changes(folder: Path) -> dict[str, Change]:
+    """Every changed module by its name in the model, such as ``model.layers.0.self_attn.q_proj``. AdapterError if the file is torn."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = _config(folder)
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error
+    factors: dict[str, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        if found := _KEY.fullmatch(key):
+            factors.setdefault(found[1], {})[found[2]] = tensor
+    torn = [module for module, pair in factors.items() if len(pair) != 2]
+    if torn or not factors:
+        raise AdapterError(f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B")
+    return {module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()}
+
+
+def scale_of(config: Mapping[str, Any], module: str) -> float:
+    """alpha / rank (/ root of the rank with ``use_rslora``), by the module's own patterns where there are some."""
+    rank = float(_pattern(config.get("rank_pattern") or {}, module, config["r"]))
+    alpha = float(_pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8)))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
+    """The first pattern that matches the end of the module's name, as PEFT's ``get_pattern_key`` finds it."""
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
+
+
+def changed_weights(
+    weights: Iterable[tuple[str, Any]], touched: set[str], changes: Mapping[str, Change], dtype: Any
+) -> Iterator[tuple[str, Any]]:
+    """The checkpoint's tensors of the ``touched`` modules, with the changes added. AdapterError if a change found no weight."""
+    left = set(changes)
+    for name, tensor in weights:
+        module, _, kind = name.rpartition(".")
+        if module not in touched:
+            continue
+        if kind == "weight" and module in changes:
+            left.discard(module)
+            yield name, changes[module].added_to(tensor, dtype)
+        else:
+            yield name, tensor
+    if left:
+        raise AdapterError(f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use --adapter-mode merge")
+
+
+def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> set[str]:
+    """The modules and those that an engine keeps in one matrix with them (q, k, v; gate, up): one cannot be written without the others."""
+    found = set(modules)
+    for module in list(found):
+        parent, _, leaf = module.rpartition(".")
+        for parts in packed.values():
+            if leaf in parts:
+                found |= {f"{parent}.{part}" for part in parts}
+    return found
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"--adapter {folder}: adapter_config.json cannot be read ({error})") from error
+    return dict(config)
+
+
+def _keys(folder: Path) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error

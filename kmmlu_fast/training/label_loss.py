@@ -1,0 +1,191 @@
+"""The loss of a training step, with logits computed only where there is a label.
+
+In: a causal language model (bare or PEFT's), batches of token ids with labels. Out: the same loss and gradients as the model's own forward
+gives, to rounding; the vocabulary's products are taken for the labelled positions alone, unpadded. Letter rows have one to three labels in
+a hundred tokens: TRL 1.14's chunked loss computes 256 positions for them, Unsloth's fused loss on a GPU every position of the row.
+Nothing is forked: ``attach`` replaces the one model's ``forward``, as TRL's and Unsloth's own losses do, and checks itself on a row first.
+Knows nothing of KMMLU, files or plans.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+MASKED = -100  # the label that torch's cross entropy ignores
+# Logits alive at once: 2 + 4 bytes in 16 and 32 bit, 4 of log-softmax, 4 + 2 of their gradients.
+LOGIT_BYTES = 16
+CHUNK_BYTES = 2**30
+_AGREES = 0.02  # relative: both losses of the check are taken in the same 16-bit products
+_HIDDEN = "UNSLOTH_RETURN_HIDDEN_STATES"  # Unsloth's own switch: forward returns hidden states as ``logits``
+_IGNORED = "_kmmlu_fast_switch_ignored"
+_NOT_OF_THE_BACKBONE = frozenset(
+    [
+        "labels",
+        "shift_labels",
+        "num_items_in_batch",
+        "n_items",
+        "use_cache",
+        "return_dict",
+        "logits_to_keep",
+        "num_logits_to_keep",
+    ]
+)
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """How many positions' logits are held at once; more labelled positions go through in pieces, recomputed for their gradients."""
+    return max(CHUNK_BYTES // (vocabulary * LOGIT_BYTES), 16)
+
+
+def labelled_loss(
+    hidden: Any,
+    labels: Any,
+    head: Callable[[Any], Any],
+    num_items: Any = None,
+    *,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    chunk: int | None = None,
+) -> Any:
+    """Cross entropy of the next token, in nats: its sum over the labelled positions by ``num_items``, or its mean where that is None.
+
+    ``hidden`` (rows, tokens, width) are the states before ``head``; ``labels`` (rows, tokens) are not shifted, -100 = no label.
+    ``num_items`` counts the labels of all micro-batches of an optimiser step (``Trainer`` does), so that accumulation changes nothing.
+    """
+    import torch
+
+    targets = labels[:, 1:].to(hidden.device)
+    where = targets != MASKED
+    states, targets = hidden[:, :-1][where], targets[where]
+
+    def part(states: Any, targets: Any) -> Any:
+        logits = head(states).float()
+        if scale != 1.0:
+            logits = logits * scale
+        if softcap is not None:
+            logits = softcap * torch.tanh(logits / softcap)
+        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+
+    if chunk is None or len(targets) <= chunk:
+        total = part(states, targets)
+    else:
+        pieces = zip(states.split(chunk), targets.split(chunk), strict=True)
+        total = sum(torch.utils.checkpoint.checkpoint(part, *piece, use_reentrant=False) for piece in pieces)
+    return total / (max(len(targets), 1) if num_items is None else num_items)
+
+
+def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
+    """Give the model a forward that computes ``labelled_loss`` for batches with labels; without labels it stays as it was.
+
+    ``row``: a batch of one row with labels, on which the new loss is compared with the model's own (one forward pass each, no gradients).
+    False, and the model as it was, where they differ: a model whose loss is more than the cross entropy of its head (routers, say).
+    """
+    import torch
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    usual, had_its_own = base.forward, "forward" in vars(base)
+    expected = None if row is None else _loss_of(model, row)
+
+    def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **more: Any) -> Any:
+        if labels is None:
+            return usual(input_ids=input_ids, attention_mask=attention_mask, **more)
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        text = self.config.get_text_config()
+        hidden = _hidden_states(self, usual, input_ids, attention_mask, labels, more)
+        head = self.get_output_embeddings()
+        loss = labelled_loss(
+            hidden,
+            labels,
+            lambda states: head(states.to(head.weight.dtype)),
+            more.get("num_items_in_batch"),
+            softcap=getattr(text, "final_logit_softcapping", None),
+            scale=getattr(text, "logit_scale", None) or 1.0,
+            chunk=rows_at_once(text.vocab_size),
+        )
+        return CausalLMOutputWithPast(loss=loss)
+
+    if hasattr(usual, "__func__"):  # transformers and PEFT read which arguments a model takes
+        forward.__signature__ = inspect.signature(usual.__func__)  # type: ignore[attr-defined]
+    base.forward = types.MethodType(forward, base)
+    if expected is None:
+        return True
+    found = _loss_of(model, row or {})
+    if torch.isfinite(found) and abs(found - expected) <= _AGREES * max(abs(expected), 1e-3):
+        return True
+    if had_its_own:
+        base.forward = usual
+    else:
+        del base.forward
+    return False
+
+
+def with_labelled_loss(trainer_class: Any) -> Any:
+    """TRL's trainer, whose step takes the loss of an ``attach``ed model; without TRL's metrics, which read all logits.
+
+    ``model_accepts_loss_kwargs`` is set: the loss is normalised by the labels of the whole step, also for models whose own is not.
+    """
+    from transformers import Trainer
+
+    class LabelledTrainer(trainer_class):  # type: ignore[misc]
+        labelled = False
+
+        def use_labelled_loss(self) -> None:
+            self.labelled = self.model_accepts_loss_kwargs = self._loss_shifts_labels = True
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            if not self.labelled:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # by keyword: Unsloth's own step, which stands before transformers', looks for it there
+            return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+
+    return LabelledTrainer
+
+
+def _hidden_states(model: Any, usual: Any, input_ids: Any, attention_mask: Any, labels: Any, more: dict[str, Any]) -> Any:
+    """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks: there its own switch gives the states."""
+    if labels.device.type == "cuda" and not vars(model).get(_IGNORED):
+        with _returning_hidden_states():
+            states = usual(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **more).logits
+        if states is not None and states.shape[-1] == model.config.get_text_config().hidden_size:
+            return states
+        vars(model)[_IGNORED] = True
+    kept = {name: value for name, value in more.items() if value is not None and name not in _NOT_OF_THE_BACKBONE}
+    backbone = getattr(model, model.base_model_prefix)
+    return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kept)[0]
+
+
+@contextmanager
+def _returning_hidden_states() -> Iterator[None]:
+    before = os.environ.get(_HIDDEN)
+    os.environ[_HIDDEN] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_HIDDEN]
+        else:
+            os.environ[_HIDDEN] = before
+
+
+def _loss_of(model: Any, row: dict[str, Any]) -> Any:
+    import torch
+
+    training = model.training
+    model.eval()  # no dropout: the two losses must be the same
+    try:
+        with torch.no_grad():
+            return model(**row).loss.detach().float()
+    finally:
+        model.train(training)

@@ -1,0 +1,136 @@
+"""Pins against what is installed, drivers, compilers, and the hub: files and servers made for the purpose."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from kmmlu_fast.core import installed
+from kmmlu_fast.core.installed import Toolchain, check_pins, driver_problem, read_pins
+
+
+def pins(root: Path, text: str, kind: str = "cpu") -> Path:
+    (root / "requirements").mkdir(exist_ok=True)
+    (root / "requirements" / f"{kind}.txt").write_text(text)
+    return root
+
+
+def test_pins_are_read_with_their_markers(tmp_path: Path) -> None:
+    below = f"{sys.version_info[0]}.{sys.version_info[1] + 1}"
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    root = pins(
+        tmp_path,
+        f'# a comment\nTorch===2.13.0\nrich==14.1\nold==1; python_version < "{here}"\n'
+        f'new==2 ; python_version < "{below}"\nnew==3; python_version >= "{below}"\n',
+    )
+    assert read_pins("cpu", root) == {"torch": "2.13.0", "rich": "14.1", "new": "2"}
+    assert read_pins("gpu", root) == {}
+
+
+def test_what_is_installed_against_the_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    have = {"a": "1", "b": "2", "torch": "2.13.0+cu130"}
+    monkeypatch.setattr(installed, "version_of", lambda name: have.get(name, ""))
+    found = check_pins("cpu", pins(tmp_path, "a==1\nb==3\nc==1\ntorch===2.13.0\n"))
+    assert (found.pinned, found.missing, found.differing) == (4, ("c",), (("b", "2", "3"),))
+    assert found.named == {"torch": "2.13.0+cu130"} and not found.complete
+
+
+def test_a_cpu_build_of_torch_is_not_the_pinned_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "version_of", lambda name: "2.13.0+cpu" if name == "torch" else "")
+    found = check_pins("gpu", pins(tmp_path, "torch===2.13.0\n", "gpu"))
+    assert found.differing == (("torch", "2.13.0+cpu", "2.13.0"),)
+
+
+def test_the_gpu_set_takes_torch_by_its_very_name() -> None:
+    root = Path(__file__).resolve().parents[2]
+    for name in ("gpu.txt", "gpu.in"):
+        lines = (root / "requirements" / name).read_text().splitlines()
+        assert [line.split()[0] for line in lines if line.startswith("torch=")] == ["torch===2.13.0"]
+    assert installed.pinned_cuda() == 13
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "refused"),
+    [
+        ("550.90.07", 13, True),
+        ("579.99", 13, True),
+        ("580.65.06", 13, False),
+        ("590.1", 13, False),
+        ("550.90.07", 12, False),
+        ("", 13, False),
+        ("unknown", 13, False),
+    ],
+)
+def test_drivers(driver: str, cuda: int, refused: bool) -> None:
+    found = driver_problem(driver, cuda)
+    assert bool(found) is refused
+    assert not refused or (driver in found and "580" in found)
+
+
+def test_a_missing_compiler_is_named() -> None:
+    assert Toolchain("", "", "").missing == "a C compiler (gcc) and Python.h"
+    assert Toolchain("/usr/bin/gcc", "", "/x/Python.h").complete
+
+
+def test_the_compiler_is_looked_for_as_triton_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert installed.toolchain().c_compiler == ""
+    for name in ("clang", "mycc"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert installed.toolchain().c_compiler == str(tmp_path / "clang")
+    monkeypatch.setenv("CC", "mycc -m64")
+    assert installed.toolchain().c_compiler == str(tmp_path / "mycc")
+
+
+@pytest.mark.parametrize(("status", "words"), [(200, ""), (404, ""), (503, "answered 503")])
+def test_a_hub_that_answers(status: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    try:
+        assert installed.hub().problem == words
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert installed.hub(0.5).problem.startswith("no answer")
+
+
+def test_offline_by_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE" in installed.hub().problem
+
+
+def test_a_token_is_seen_and_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert not installed.has_token()
+    (tmp_path / "token").write_text("made-up-secret")
+    assert installed.has_token()
+    monkeypatch.setenv("HF_TOKEN", "made-up-secret")
+    found = installed.hub()
+    assert found.token and "made-up-secret" not in repr(found)
+
+
+def test_names_of_quantisation_are_vllms_own() -> None:
+    names = installed.quantization_names()
+    if not installed.installed_kind():
+        pytest.skip("vLLM is not installed")
+    assert {"fp8_per_channel", "awq", "gptq"} <= set(names)
+    assert "bitsandbytes" not in names

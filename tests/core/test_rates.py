@@ -1,0 +1,44 @@
+"""The estimate of a full pass: FLOPs by hand, peaks by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmmlu_fast.core import rates
+from kmmlu_fast.core.weights import find_model
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "eight"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989, 1979),
+        ("NVIDIA H100 PCIe", 756, 1513),
+        ("NVIDIA GeForce RTX 4090", 165, 330),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", 88, 176),
+        ("NVIDIA GeForce RTX 3090", 71, 0),
+        ("Tesla T4", 65, 0),
+        ("NVIDIA A100-SXM4-80GB", 312, 0),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 0, 0),
+        ("Quadro of another time", 0, 0),
+    ],
+)
+def test_peaks(name: str, half: float, eight: float) -> None:
+    assert rates.peak_flops(name) == half * 1e12
+    assert rates.peak_flops(name, fp8=True) == eight * 1e12
+
+
+def test_minutes_by_hand() -> None:
+    model = find_model("skt/A.X-4.0-Light", offline=True)
+    assert model is not None
+    found = rates.minutes(model, 1e14)
+    assert found is not None
+    question = 65 * 2 * model.linear + 2 * 102400 * 3584  # 65 tokens through the layers, one through the head
+    assert found[0] == pytest.approx(35_030 * question / 0.6e14 / 60)
+    assert found[1] == pytest.approx(2 * found[0], rel=0.01)
+    assert rates.minutes(model, 0.0) is None
+
+
+def test_a_cpu_with_bfloat16_counts_more() -> None:
+    plain = rates.cpu_flops(())
+    assert plain > 0
+    assert rates.cpu_flops({"amx_bf16", "avx512_bf16"}) > plain

@@ -1,0 +1,82 @@
+"""A wait that is long enough is said, line by line, and no other."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from kmmlu_fast.core import progress
+from kmmlu_fast.core.console import note, speaking
+from kmmlu_fast.core.progress import waiting
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "WAIT_SEC", 0.05)
+
+
+def until(said: Any, capsys: pytest.CaptureFixture[str], count: int = 1) -> str:
+    """What was said until ``said`` stood in it ``count`` times; gives up after a minute."""
+    text, deadline = "", time.monotonic() + 60
+    while text.count(said) < count:
+        assert time.monotonic() < deadline, text
+        time.sleep(0.01)
+        text += capsys.readouterr().err
+    return text
+
+
+def test_a_long_wait_says_what_phase_and_how_long(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking():
+        with waiting("engine: starting", lambda: "reading weights", lambda: "reading weights 3"):
+            text = until("engine: starting: reading weights, 0 s\n", capsys, count=2)
+        assert capsys.readouterr().err.endswith("engine: starting: done in 0 s (reading weights 3)\n")
+    assert "\r" not in text  # no terminal: lines
+
+
+def test_a_short_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking(), waiting("merging"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_said_where_others_speak(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking(), waiting("training"):
+        for _ in range(30):
+            note("a step")
+            time.sleep(0.005)
+        assert "training" not in capsys.readouterr().err
+
+
+def test_the_innermost_wait_speaks(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking(), waiting("outer"):
+        with waiting("inner"):
+            assert "outer" not in until("inner", capsys)
+        capsys.readouterr()
+        assert "inner" not in until("outer", capsys)
+
+
+def test_a_library_is_silent(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting("engine"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_is_not_said_to_be_done(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), speaking(), waiting("loading"):
+        until("loading", capsys)
+        raise KeyError
+    assert "done" not in capsys.readouterr().err
+
+
+def test_on_a_terminal_one_line_moves_and_is_gone(soon: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with speaking():
+        with waiting("engine"):
+            text = until("engine: 1 s", capsys)
+            note("another line")
+        text += capsys.readouterr().err
+    assert "\r\x1b[Kengine: 1 s" in text and "\r\x1b[Kanother line\n" in text

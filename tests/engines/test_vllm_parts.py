@@ -1,0 +1,121 @@
+"""What the vLLM engine does around vLLM, without starting it: advice in its errors, how far ahead it takes texts, shared parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kmmlu_fast.core.nvml import Card
+from kmmlu_fast.core.schema import Request
+from kmmlu_fast.engines import vllm as engine_vllm
+from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
+from kmmlu_fast.engines.vllm import VllmEngine
+
+
+class EngineDeadError(Exception):
+    """By the name that vLLM's has."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': 1}"),
+        EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause."),
+        EngineDeadError(),
+    ],
+)
+def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_before(
+    error: Exception,
+) -> None:
+    memory = "A card has 7.5 of 8.0 GiB free; weights take 13.5 GiB in bfloat16"
+    line = str(engine_vllm._as_engine_error(error, "the engine did not start", memory))
+    assert "\n" not in line and memory in line
+    for flag in (
+        "--quantization fp8_per_channel",
+        "--max-num-batched-tokens",
+        "--gpu-memory-utilization",
+        "gcc",
+    ):
+        assert flag in line
+
+
+def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> None:
+    assert "fp8_per_channel" in str(engine_vllm._as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x"))
+    plain = str(engine_vllm._as_engine_error(ValueError("no such architecture"), "the engine did not start", "x"))
+    assert "no such architecture" in plain and "fp8_per_channel" not in plain
+
+
+def test_what_is_known_of_memory_before_the_engine_starts(tmp_path: Any) -> None:
+    import json
+
+    shape = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "intermediate_size": 4096,
+        "vocab_size": 32000,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    line = memory_facts(EngineSettings(str(tmp_path)), Card("A card", (8, 9), 8 << 30, 7 << 30, "580"))
+    assert line.startswith("A card has 7.0 of 8.0 GiB free; weights take ") and "in fp8_per_channel" in line
+    assert memory_facts(EngineSettings(str(tmp_path)), None) == ""
+
+
+class Recorder:
+    """An LLMEngine that finishes its oldest request at every step, and keeps how many were in it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[str] = []
+        self.largest = 0
+
+    def add_request(self, request_id: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        self.waiting.append(request_id)
+        self.largest = max(self.largest, len(self.waiting))
+
+    def step(self) -> list[Any]:
+        done = self.waiting.pop(0)
+        entry = {token: SimpleNamespace(logprob=-1.0) for token in (1, 2, 3, 4)}
+        output = SimpleNamespace(text="", token_ids=[1], finish_reason="stop", logprobs=[entry])
+        return [SimpleNamespace(finished=True, request_id=done, num_cached_tokens=0, outputs=[output])]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
+    made = object.__new__(VllmEngine)
+    made.settings = EngineSettings("none")
+    made._engine, made._max_in_flight, made._count, made._lora_ids = Recorder(), 64, 0, {}
+    made._cache_tokens, made._memory = 1000, ""
+    made._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    monkeypatch.setattr(engine_vllm, "_sampling_params", lambda request: None)
+    return made
+
+
+def asked(count: int, **fields: Any) -> Iterator[Request]:
+    return (Request(str(i), "stage", tuple(range(100)), **fields) for i in range(count))
+
+
+def test_texts_are_taken_as_far_as_the_cache_holds_them_at_full_length(engine: VllmEngine) -> None:
+    assert len(list(engine.generate(asked(40, max_tokens=150)))) == 40
+    assert engine._engine.largest == 4  # 250 tokens each
+
+
+def test_letters_are_taken_as_far_as_the_batch_goes(engine: VllmEngine) -> None:
+    assert len(list(engine.generate(asked(100, candidate_ids=(1, 2, 3, 4))))) == 100
+    assert engine._engine.largest == 64
+
+
+def test_a_text_larger_than_the_cache_still_goes_alone(engine: VllmEngine) -> None:
+    assert len(list(engine.generate(asked(3, max_tokens=5000)))) == 3
+    assert engine._engine.largest == 1
+
+
+def test_requests_that_are_sampled_alike_share_their_parameters() -> None:
+    one, two = (engine_vllm._sampling_params(Request(str(i), "s", (1, 2), candidate_ids=(5, 6, 7, 8))) for i in range(2))
+    other = engine_vllm._sampling_params(Request("3", "s", (1, 2), candidate_ids=(5, 6, 7, 9)))
+    assert one is two and one is not other
+    assert one.skip_clone and one.logprob_token_ids == [5, 6, 7, 8] and other.logprob_token_ids == [5, 6, 7, 9]
+    text = engine_vllm._sampling_params(Request("4", "s", (1,), max_tokens=9, temperature=0.5, seed=7, stop=("\n",)))
+    assert (text.max_tokens, text.temperature, text.seed, text.stop) == (9, 0.5, 7, ["\n"])

@@ -1,0 +1,99 @@
+"""``--engine transformers`` as users give it: flags that go together, the fingerprint, a whole evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers_cases import (
+    make_files,
+)
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import make_plan
+from kmmlu_fast.evaluation.session import evaluate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products: on a busy machine two threads wait for each other longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_files(tmp_path_factory.mktemp("transformers"))
+
+
+def flags(root: Path, *more: str) -> list[str]:
+    return [
+        "--model",
+        str(root / "base"),
+        "--dataset",
+        "sample",
+        "--limit",
+        "1",
+        "--output-dir",
+        str(root / "runs"),
+        *more,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--engine", "transformers", "--quantization", "fp8"], "takes nf4"),
+        (["--quantization", "bitsandbytes"], "add --engine transformers"),
+        (["--engine", "transformers", "--tensor-parallel-size", "2"], "one device"),
+        (["--engine", "transformers", "--load-format", "dummy"], "--load-format goes with vLLM"),
+        (
+            ["--engine", "transformers", "--quantization", "nf4", "--adapter-mode", "merge"],
+            "merge does not go with",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(root: Path, given: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse(EvalConfig, flags(root, *given), "eval")
+
+
+def test_engine_and_quantisation_are_in_the_fingerprint_and_vllms_stays(root: Path) -> None:
+    def parts(*more: str) -> dict[str, Any]:
+        plan = make_plan(parse(EvalConfig, flags(root, *more), "eval"))
+        plan.close()
+        return plan.parts
+
+    by_vllm, alone = parts(), parts("--engine", "transformers")
+    assert "engine" not in by_vllm and set(by_vllm["versions"]) == {"vllm", "transformers"}
+    four_bit = parts("--engine", "transformers", "--quantization", "nf4")
+    assert four_bit == parts("--engine", "transformers", "--quantization", "bitsandbytes")
+    assert len({json.dumps(found, sort_keys=True) for found in (by_vllm, alone, four_bit)}) == 3
+
+
+def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
+    adapter = [
+        "--adapter",
+        str(root / "lora"),
+        "--dtype",
+        "float32",
+        "--engine",
+        "transformers",
+        "--num-fewshot",
+        "2",
+    ]
+    base, lora = evaluate(parse(EvalConfig, flags(root, *adapter), "eval"))
+    assert "transformers on a CPU is the slower way" in caplog.text
+    assert len(base.predictions) == len(lora.predictions) == 45
+    assert lora.metrics["adapter_shift"]["largest_nats"] > 0.1
+    assert lora.metrics["engine"]["engine"] == "transformers"
+    assert base.predictions["prediction"].to_list() != lora.predictions["prediction"].to_list()

@@ -1,0 +1,73 @@
+"""The training plan from counts alone: the same shape as torch counts, and what fits on which card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kmmlu_fast.core.weights import find_model, from_config
+from kmmlu_fast.training import memory
+from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
+from kmmlu_fast.training.outlook import EFFECTIVE_BATCH, LENGTHS, RANK, outlook, shape_of
+
+GIB = 1 << 30
+AX4 = find_model("skt/A.X-4.0-Light", offline=True)
+assert AX4 is not None
+
+
+def test_the_shape_is_the_one_that_torch_counts() -> None:
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        vocab_size=100,
+        tie_word_embeddings=False,
+    )
+    counted = memory.describe(config, RANK, PROJECTIONS)
+    ours = shape_of(from_config(config.to_dict(), "made", "made"))
+    biases = 2 * (64 + 32 + 32)  # Qwen2's, of query, key and value; and the last norm: too small to matter
+    assert replace(ours, unquantised=ours.unquantised + biases + 64) == counted
+
+
+def test_defaults_are_trainings_own() -> None:
+    fields = TrainConfig.model_fields
+    assert fields["r"].default == RANK
+    assert fields["effective_batch"].default == EFFECTIVE_BATCH
+    assert fields["max_seq_length"].default == LENGTHS[0]
+
+
+@pytest.mark.parametrize(("free_gib", "length"), [(6.8, 256), (7.5, 1024), (11.5, 1024), (15.5, 1024), (23.5, 1024), (79.5, 1024)])
+def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
+    found = outlook(AX4, int(free_gib * GIB), capability=(8, 9))
+    assert found.plan is not None and found.plan.fits and found.plan.seq_length == length
+    assert found.flags == (() if length == 1024 else ("--max-seq-length", "256"))
+    assert f"{length} tokens a row, micro-batch {found.plan.micro_batch}" in found.line
+
+
+def test_more_memory_takes_more_rows_at_once() -> None:
+    small, large = (outlook(AX4, gib * GIB, capability=(9, 0)).plan for gib in (12, 80))
+    assert small is not None and large is not None and small.micro_batch < large.micro_batch
+
+
+def test_types() -> None:
+    assert outlook(AX4, 14 * GIB, capability=(7, 5)).dtype == "float16"
+    assert outlook(AX4, 14 * GIB, capability=(8, 0)).dtype == "bfloat16"
+    assert outlook(AX4, 60 * GIB, capability=None, cpu_dtype="float32").dtype == "float32"
+
+
+def test_a_small_model_is_trained_in_16_bit() -> None:
+    demo = find_model("demo", offline=True)
+    found = outlook(demo, 23 * GIB, capability=(8, 9))
+    assert not found.four_bit and found.flags == ("--no-load-in-4bit",)
+
+
+def test_what_cannot_be_trained_says_why() -> None:
+    assert "quantised already" in outlook(replace(AX4, quantised=True), 80 * GIB, capability=(9, 0)).line
+    assert "does not fit" in outlook(AX4, 4 * GIB, capability=(8, 9)).line
+    assert "config.json" in outlook(replace(AX4, layers=0), 80 * GIB, capability=(9, 0)).line
+    assert outlook(None, 80 * GIB, capability=None).line == "not known: the model's size is not"
