@@ -1,10 +1,13 @@
-"""Are the sentences true? Type-I error of every claim, coverage of every interval, power of planted effects, by simulation.
+"""Are the sentences true? Type-I error of every claim, coverage of every interval, power of planted effects,
+by simulation.
 
-In: a seed and a number of simulated pairs. Out: tables, and one JSON line last with ``type_one`` {sentence: {n: share}}, ``coverage``
-{interval: {n: share}}, ``power`` {effect: {n: share}}. Seeded; minutes on two cores. No model, no data set.
+In: a seed and a number of simulated pairs. Out: tables, and one JSON line last with ``type_one`` {sentence:
+{n: share}}, ``coverage`` {interval: {n: share}}, ``power`` {effect: {n: share}}. Seeded; minutes on two
+cores. No model, no data set.
 
-A simulated run answers the option of the highest utility: noise (partly shared by both runs, as two states of one model share it), a
-strength on the key that differs by subject, and a pull on letters. Its utilities are its log-probabilities. Worlds:
+A simulated run answers the option of the highest utility: noise (partly shared by both runs, as two states
+of one model share it), a strength on the key that differs by subject, and a pull on letters. Its utilities
+are its log-probabilities. Worlds:
 
     null      both runs are draws of one model
     prior     only the pull on the letters differs: a gain that is letter habit and nothing else
@@ -93,7 +96,9 @@ def strata_of(n: int) -> NDArray[np.int64]:
     return np.repeat(np.arange(45), n // 45)
 
 
-def answers(world: World, strata: NDArray[np.int64], random: np.random.Generator) -> tuple[NDArray[np.int64], list[Floats]]:
+def answers(
+    world: World, strata: NDArray[np.int64], random: np.random.Generator
+) -> tuple[NDArray[np.int64], list[Floats]]:
     """The key, and both runs' utilities (n, 4)."""
     n = len(strata)
     key = random.choice(4, size=n, p=KEY)
@@ -119,11 +124,15 @@ def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values:
     logprobs = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
     predicted = np.asarray(LETTERS)[values.argmax(axis=1)]
     answer = np.asarray(LETTERS)[key]
-    frame = pl.DataFrame({"answer": answer, "prediction": predicted, "correct": answer == predicted}).with_columns(
-        pl.Series("subject", np.asarray(names)[strata]), pl.Series("supercategory", np.asarray(groups)[strata]),
-        pl.Series("question_id", [f"{names[h]}/test/{i}" for i, h in enumerate(strata)]), pl.lit("test").alias("split"),
+    frame = pl.DataFrame(
+        {"answer": answer, "prediction": predicted, "correct": answer == predicted}
+    ).with_columns(
+        pl.Series("subject", np.asarray(names)[strata]),
+        pl.Series("supercategory", np.asarray(groups)[strata]),
+        pl.Series("question_id", [f"{names[h]}/test/{i}" for i, h in enumerate(strata)]),
+        pl.lit("test").alias("split"),
         *([pl.Series(column, logprobs[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)] if stored else []),
-    )  # fmt: skip
+    )
     frame = complete_frame(frame)
     return Run(name, "run", name, frame, count_scores(frame), {"prompt_style": "simulated"})
 
@@ -147,7 +156,9 @@ def intervals(pair: Comparison) -> dict[str, tuple[float, float, float]]:
 
 
 def truths(name: str, number: int) -> dict[str, float]:
-    """What the intervals should cover: the mean over ``number`` times KMMLU's questions. The overlap is drawn at random: its gap is 0."""
+    """What the intervals should cover: the mean over ``number`` times KMMLU's questions. The overlap is
+    drawn at random: its gap is 0.
+    """
     random = np.random.default_rng([2, *name.encode()])
     strata = strata_of(0)
     sums: dict[str, list[float]] = defaultdict(list)
@@ -158,16 +169,23 @@ def truths(name: str, number: int) -> dict[str, float]:
     return {interval: float(np.mean(values)) for interval, values in sums.items()} | {"overlap gap": 0.0}
 
 
-def simulate(world: World, strata: NDArray[np.int64], random: np.random.Generator, stored: bool) -> Comparison:
+def simulate(
+    world: World, strata: NDArray[np.int64], random: np.random.Generator, stored: bool
+) -> Comparison:
     """One simulated pair, compared as compare does."""
     key, (one, other) = answers(world, strata, random)
-    runs = [as_run(name, strata, key, values, stored and not world.mixture) for name, values in (("first", one), ("second", other))]
+    runs = [
+        as_run(name, strata, key, values, stored and not world.mixture)
+        for name, values in (("first", one), ("second", other))
+    ]
     overlap = frozenset(runs[0].frame["question_id"][::9]) if len(strata) >= 90 else frozenset()
     return compare_pair(runs[0], runs[1], Settings(sizes=full_sizes(), overlap=overlap))
 
 
 def task(name: str, n: int, seed: int, number: int, truth: dict[str, float]) -> dict[str, Any]:
-    """``number`` pairs of one world and size: claims made (type I or power), and intervals that cover their ``truth``."""
+    """``number`` pairs of one world and size: claims made (type I or power), and intervals that cover their
+    ``truth``.
+    """
     random = np.random.default_rng([seed, n, *name.encode()])
     claims: dict[str, list[bool]] = defaultdict(list)
     covered: dict[str, list[bool]] = defaultdict(list)
@@ -177,7 +195,10 @@ def task(name: str, n: int, seed: int, number: int, truth: dict[str, float]) -> 
     if name == "margin":
         return {"claims": {"equal": _equal_claims(random, n or 35_030, number)}, "covered": {}}
     if name == "many":
-        return {"claims": {"better, best of 5": [_best_of(random, strata) for _ in range(number)]}, "covered": {}}
+        return {
+            "claims": {"better, best of 5": [_best_of(random, strata) for _ in range(number)]},
+            "covered": {},
+        }
     world = WORLDS[name]
     for turn in range(number):
         pair = simulate(world, strata, random, turn % 2 == 0)
@@ -194,9 +215,11 @@ def said(pair: Comparison) -> dict[str, bool]:
     meaning = prior_meaning(pair)
     kind = "log-probabilities" if pair.letters.method == "logprobs" else "letters"
     found = {
-        "micro": pair.significant, "macro": pair.macro.significant, "opposite": pair.opposite,
+        "micro": pair.significant,
+        "macro": pair.macro.significant,
+        "opposite": pair.opposite,
         "subject changes": len(pair.changed_subjects()) > 0,
-    }  # fmt: skip
+    }
     if pair.letters.splits:
         found |= {f"remaining ({kind})": meaning in CLAIMS, f"hidden ({kind})": meaning == "hidden"}
     if pair.endpoints:
@@ -212,15 +235,22 @@ def _collapse_claims(random: np.random.Generator, n: int, number: int) -> list[b
     made = []
     for _ in range(min(number, 400)):
         key = random.choice(4, size=n, p=KEY)
-        values = [np.eye(4)[np.where(random.random(n) < COLLAPSE, 3, random.integers(0, 3, n))] for _ in range(2)]
-        runs = [as_run(name, strata, key, utility, False) for name, utility in zip(("first", "second"), values, strict=True)]
+        values = [
+            np.eye(4)[np.where(random.random(n) < COLLAPSE, 3, random.integers(0, 3, n))] for _ in range(2)
+        ]
+        runs = [
+            as_run(name, strata, key, utility, False)
+            for name, utility in zip(("first", "second"), values, strict=True)
+        ]
         pair = compare_pair(runs[0], runs[1], Settings())
         made.append(bool(_collapses(pair, lambda name, /, **_: name)))
     return made
 
 
 def _equal_claims(random: np.random.Generator, n: int, number: int) -> list[bool]:
-    """Whether "equal within the margin" is said where the true difference is the margin (1 pp; changes 10 and 9 %)."""
+    """Whether "equal within the margin" is said where the true difference is the margin (1 pp; changes 10
+    and 9 %).
+    """
     from kmmlu_fast.analysis.paired import micro_difference, subject_counts
 
     made = []
@@ -243,7 +273,9 @@ def _best_of(random: np.random.Generator, strata: NDArray[np.int64]) -> bool:
         values = SHARED**0.5 * common + (1 - SHARED) ** 0.5 * random.normal(size=(n, 4))
         values[np.arange(n), key] += 1.0
         runs.append(as_run(str(place), strata, key, values, False))
-    pairs = corrected_for_many([compare_pair(runs[0], other, Settings(sizes=full_sizes())) for other in runs[1:]])
+    pairs = corrected_for_many(
+        [compare_pair(runs[0], other, Settings(sizes=full_sizes())) for other in runs[1:]]
+    )
     return any(pair.significant for pair in pairs)
 
 
@@ -282,9 +314,21 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
                 power[claim][size] = round(float(np.mean(made)), 4)
         for interval, inside in covered.items():
             if name == "gain" or (name == "mixture" and "mixture" in interval):
-                coverage[f"{interval}, mixture world" if name == "mixture" else interval][size] = round(float(np.mean(inside)), 4)
-    within = all(share <= 0.05 + 2 * errors[claim][n] for claim, shares in type_one.items() for n, share in shares.items())
-    return {"type_one": type_one, "coverage": coverage, "power": power, "type_one_within": within, "simulated": config.simulated}
+                coverage[f"{interval}, mixture world" if name == "mixture" else interval][size] = round(
+                    float(np.mean(inside)), 4
+                )
+    within = all(
+        share <= 0.05 + 2 * errors[claim][n]
+        for claim, shares in type_one.items()
+        for n, share in shares.items()
+    )
+    return {
+        "type_one": type_one,
+        "coverage": coverage,
+        "power": power,
+        "type_one_within": within,
+        "simulated": config.simulated,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -293,8 +337,15 @@ def main(argv: list[str] | None = None) -> int:
         result = measure(config)
         sizes = [str(size or 35_030) for size in config.sizes]
         shown = []
-        for kind, title in (("type_one", "Type-I error"), ("coverage", "Coverage of 95 % intervals"), ("power", "Power")):
-            rows = [{"of": name, **{size: shares.get(size) for size in sizes}} for name, shares in result[kind].items()]
+        for kind, title in (
+            ("type_one", "Type-I error"),
+            ("coverage", "Coverage of 95 % intervals"),
+            ("power", "Power"),
+        ):
+            rows = [
+                {"of": name, **{size: shares.get(size) for size in sizes}}
+                for name, shares in result[kind].items()
+            ]
             shown.append(table(title, rows))
         finish("soundness", config, argv, result, shown)
 

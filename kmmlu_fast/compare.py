@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 
 from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.reporting.comparing import counted
+from kmmlu_fast.reporting.comparing import counted, recipe_of
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, groups_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison
+from kmmlu_fast.reporting.verdict import key_lines, recipe_line
+from kmmlu_fast.runs.loading import load_all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         config = parse(CompareConfig, argv, "python -m kmmlu_fast.compare")
         t = texts(config.lang)
-        runs, questions = load_runs(config, at_least=2)
-        settings = settings_of(config, questions)
+        groups = groups_of(config)
+        runs, questions = load_runs(config, at_least=1 if groups else 2)
+        settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
         pairs, refused = [], []
         for other in runs[1:]:
             try:
@@ -36,10 +41,15 @@ def main(argv: list[str] | None = None) -> int:
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
         pairs = counted(runs, pairs)
+        recipes = [recipe_of(name, runs[0], load_all(sources, questions, config.split)) for name, sources in groups.items()]
+        audit = audit_key(runs, questions) if config.key_audit else None
         if config.json_file is not None:
-            document = json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)
+            extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
+            document = json.dumps({**as_json(runs, pairs, settings, config.lang), **extra}, ensure_ascii=False, indent=2)
             config.json_file.write_text(document + "\n", encoding="utf-8")
         print_comparison(runs, pairs, refused, config, settings, t)
+        for line in [*(recipe_line(recipe, t) for recipe in recipes), *(key_lines(audit, t) if config.key_audit else [])]:
+            print(line)
 
     return run_main(body)
 

@@ -1,7 +1,7 @@
 """Two runs, question by question: everything that compare and report say about the pair.
 
-In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins the
-statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables or files.
+In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins
+the statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables or files.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ class Settings:
     replicates: int = paired.REPLICATES
     intersection: bool = False  # compare on the questions that both runs have, under the same key
     different_prompts: bool = False  # compare although the prompts differ
-    overlap: frozenset[str] = frozenset()  # question ids that overlap training data: left out of the clean headline
+    overlap: frozenset[str] = (
+        frozenset()
+    )  # question ids that overlap training data: left out of the clean headline
     overlap_known: bool = True  # False: nobody looked which questions overlap training data
     margin: float = MARGIN  # differences within it are equal for all that matters, 0-1
     population: Population = "like"  # intervals speak of questions like these, or of these questions
-    sizes: dict[str, int] = field(default_factory=dict)  # the subjects' full numbers of questions, where known
+    sizes: dict[str, int] = field(
+        default_factory=dict
+    )  # the subjects' full numbers of questions, where known
     questions: pl.DataFrame | None = None  # the dataset's texts, for what sort of question moved
 
 
@@ -53,7 +57,9 @@ class Comparison:
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
     letters: Decomposition
-    debiased: Difference | None  # micro by option-rotation answers, where both runs have them for every question
+    debiased: (
+        Difference | None
+    )  # micro by option-rotation answers, where both runs have them for every question
     clean: Difference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
     made_readable: int  # second is right where first was unparsed
@@ -93,7 +99,9 @@ class Comparison:
     @property
     def opposite(self) -> bool:
         """Whether micro and macro go opposite ways, both significantly."""
-        return self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
+        return (
+            self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
+        )
 
     @property
     def only_leaked(self) -> bool:
@@ -113,8 +121,8 @@ class Comparison:
 
 
 def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
-    """Every run against the first, corrected for their number, and the runs that cannot be compared with it, each with the reason.
-    Prompts may differ here."""
+    """Every run against the first, corrected for their number, and the runs that cannot be compared with it,
+    each with the reason. Prompts may differ here."""
     settings = replace(settings, different_prompts=True)
     pairs, refused = [], []
     for other in runs[1:]:
@@ -126,15 +134,20 @@ def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Compari
 
 
 def corrected_for_many(pairs: list[Comparison], earlier: list[float] | None = None) -> list[Comparison]:
-    """The pairs with p corrected (Holm) for all of them and for ``earlier`` p-values of other runs against the same base."""
+    """The pairs with p corrected (Holm) for all of them and for ``earlier`` p-values of other runs against
+    the same base.
+    """
     tried = len(pairs) + len(earlier or [])
     if tried < 2 or not pairs:
         return pairs
-    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs] + list(earlier or [])
+    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs] + list(
+        earlier or []
+    )
     holm = paired.corrected(np.array(values), "holm")
     best = max(pair.micro.difference for pair in pairs)
     return [
-        replace(pair, tried=tried, p_holm=float(holm[place]), best_of=pair.micro.difference == best) for place, pair in enumerate(pairs)
+        replace(pair, tried=tried, p_holm=float(holm[place]), best_of=pair.micro.difference == best)
+        for place, pair in enumerate(pairs)
     ]
 
 
@@ -182,18 +195,30 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         population=settings.population,
         population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
         one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
-        moved=what_moved(joined, settings.questions, settings.overlap) if settings.questions is not None else None,
+        moved=what_moved(joined, settings.questions, settings.overlap)
+        if settings.questions is not None
+        else None,
     )
 
 
 def _population(counts: pl.DataFrame, settings: Settings) -> tuple[Floats | None, Floats | None]:
-    """(weights, asked): subjects' weights where they are not the sample's, and the asked shares where these questions are meant."""
+    """(weights, asked): subjects' weights where they are not the sample's, and the asked shares where these
+    questions are meant.
+    """
     asked = paired.asked_share(counts, settings.sizes) if settings.population == "these" else None
     return paired.by_size(counts, settings.sizes), asked
 
 
 def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
-    wanted = ["question_id", "answer", "prediction", "correct", "debiased_prediction", "prompt_digest", *LOGPROB_COLUMNS]
+    wanted = [
+        "question_id",
+        "answer",
+        "prediction",
+        "correct",
+        "debiased_prediction",
+        "prompt_digest",
+        *LOGPROB_COLUMNS,
+    ]
     left = first.frame.select("subject", "supercategory", *wanted)
     right = second.frame.select(wanted)
     joined = left.join(right, on="question_id", how="inner", suffix="_second", maintain_order="left")
@@ -206,8 +231,12 @@ def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tu
         )
     joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
     if joined.is_empty():
-        raise RunError(f"{first.name} and {second.name} share no question; compare runs over the same dataset and split")
-    return joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")), dropped
+        raise RunError(
+            f"{first.name} and {second.name} share no question; compare runs over the same dataset and split"
+        )
+    return joined.with_columns(
+        pl.col("correct").alias("first"), pl.col("correct_second").alias("second")
+    ), dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +246,9 @@ class _Data:
     key: letter_prior.Letters
     strata: letter_prior.Letters
     letters: tuple[letter_prior.Letters, letter_prior.Letters]
-    logprobs: tuple[Floats, Floats] | None  # (n, 4) each, NaN where there is none; None unless both runs have some
+    logprobs: (
+        tuple[Floats, Floats] | None
+    )  # (n, 4) each, NaN where there is none; None unless both runs have some
 
 
 def _arrays(joined: pl.DataFrame) -> _Data:
@@ -254,7 +285,12 @@ def _debiased(joined: pl.DataFrame, settings: Settings) -> Difference | None:
     one, other = joined["debiased_prediction"], joined["debiased_prediction_second"]
     if one.null_count() or other.null_count():
         return None
-    return _micro(joined.with_columns((one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")), settings)
+    return _micro(
+        joined.with_columns(
+            (one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")
+        ),
+        settings,
+    )
 
 
 def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
@@ -264,7 +300,9 @@ def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
         return found
     marked = joined["question_id"].is_in(settings.overlap)
     clean, leaked = joined.filter(~marked), joined.filter(marked)
-    on_list = pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
+    on_list = (
+        pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
+    )
     sizes = {name: size - dict(on_list).get(name, 0) for name, size in settings.sizes.items()}
     if clean.is_empty():
         return {**found, "overlapping": len(leaked)}

@@ -1,12 +1,16 @@
 """More than right or wrong: how sure a run was of the key, paired with another run's.
 
-In: the key's letters and two runs' A-D log-probabilities (natural). Out: an ``Endpoint`` each, means and their paired difference.
-Knows nothing of runs, files or words. Log-probabilities are taken over the four letters: their probabilities sum to 1.
+In: the key's letters and two runs' A-D log-probabilities (natural). Out: an ``Endpoint`` each, means and
+their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken over the four
+letters: their probabilities sum to 1.
 
-* ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score, and a stronger paired endpoint
-  than right or wrong, because a question whose answer did not change still says whether it became surer.
-* ``brier``: mean squared distance of the four probabilities from the key's 1, 0, 0, 0 (0-2; lower is better; Brier 1950).
-* ``overconfidence``: mean confidence minus accuracy (0 = calibrated in the large; above, it claims more than it knows).
+* ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score, and a
+  stronger paired endpoint than right or wrong, because a question whose answer did not change still says
+  whether it became surer.
+* ``brier``: mean squared distance of the four probabilities from the key's 1, 0, 0, 0 (0-2; lower is better;
+  Brier 1950).
+* ``overconfidence``: mean confidence minus accuracy (0 = calibrated in the large; above, it claims more than
+  it knows).
 """
 
 from __future__ import annotations
@@ -43,16 +47,25 @@ class Endpoint:
 
 
 def endpoints(
-    key: Codes, strata: Codes, first: Floats, second: Floats, weights: Floats | None = None, asked: Floats | None = None
+    key: Codes,
+    strata: Codes,
+    first: Floats,
+    second: Floats,
+    weights: Floats | None = None,
+    asked: Floats | None = None,
 ) -> tuple[Endpoint, ...]:
-    """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, 4), NaN rows where there are none;
-    ``weights`` and ``asked`` by stratum, as in ``strata.stratified``."""
+    """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, 4), NaN
+    rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified``."""
     known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
     if len(key) < 2 or known.mean() < MIN_SHARE:
         return ()
-    one, other = ([np.where(known, column, 0.0) for column in _scores(key, logprobs)] for logprobs in (first, second))
+    one, other = (
+        [np.where(known, column, 0.0) for column in _scores(key, logprobs)] for logprobs in (first, second)
+    )
     found = []
-    for name, higher, left, right in zip(("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True):
+    for name, higher, left, right in zip(
+        ("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True
+    ):
         change = mean_of(right - left, strata, weights, asked)
         low, high = change.interval()
         means = (mean_of(values, strata, weights).value for values in (left, right))

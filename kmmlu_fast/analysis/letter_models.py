@@ -1,18 +1,23 @@
-"""What letters alone can say about knowledge and habit: two models of guessing, both fitted by maximum likelihood.
+"""What letters alone can say about knowledge and habit: two models of guessing, both fitted by maximum
+likelihood.
 
-In: a confusion table (4 key letters x 4 answered letters, counts). Out: fitted parameters, their influence by cell, and what a run
-would score with its knowledge under another run's habit. Knows nothing of runs, questions or words.
+In: a confusion table (4 key letters x 4 answered letters, counts). Out: fitted parameters, their influence
+by cell, and what a run would score with its knowledge under another run's habit. Knows nothing of runs,
+questions or words.
 
 Letters do not identify how much of an accuracy is habit, because the answer depends on *how* a model guesses:
 
     mixture  it knows a share k and guesses the rest by a habit h:  P(j | i) = k [i = j] + (1 - k) h_j
-    choice   every letter has a pull, the right one more of it:  P(j | i) ~ exp(b_j + beta [i = j])  (Luce 1963, biased choice;
+    choice   every letter has a pull, the right one more of it:  P(j | i) ~ exp(b_j + beta [i = j])  (Luce
+    1963, biased choice;
              a multinomial logit with one knowledge and three bias parameters)
 
-Of 25 public runs' tables about half prefer the one and half the other. So both are fitted, and a verdict is given where they agree.
+Of 25 public runs' tables about half prefer the one and half the other. So both are fitted, and a verdict is
+given where they agree.
 
-Both have four parameters, a concave likelihood (Newton's method), and a smooth accuracy, so the error of everything derived from them
-follows by the delta method from each question's influence: a robust (sandwich) error, right even where the model is not.
+Both have four parameters, a concave likelihood (Newton's method), and a smooth accuracy, so the error of
+everything derived from them follows by the delta method from each question's influence: a robust (sandwich)
+error, right even where the model is not.
 """
 
 from __future__ import annotations
@@ -24,13 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-PSEUDO = 0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
+PSEUDO = (
+    0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
+)
 _DIAGONAL = np.eye(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One model of one run. ``theta``: its four parameters; ``influence`` (4 key, 4 answer, 4): d theta by one more such answer."""
+    """One model of one run. ``theta``: its four parameters; ``influence`` (4 key, 4 answer, 4): d theta by
+    one more such answer.
+    """
 
     theta: Floats
     influence: Floats
@@ -50,7 +59,9 @@ def choice_table(theta: Floats) -> Floats:
 
 
 def _padded(counts: Floats) -> Floats:
-    """With pseudo-counts of the table's own margins, independent: what a run does not tell is taken for no knowledge."""
+    """With pseudo-counts of the table's own margins, independent: what a run does not tell is taken for no
+    knowledge.
+    """
     rows, columns = (margin + 0.1 for margin in (counts.sum(axis=1), counts.sum(axis=0)))
     return np.asarray(counts + PSEUDO * np.outer(rows / rows.sum(), columns / columns.sum()))
 
@@ -71,7 +82,9 @@ def fit_mixture(counts: Floats) -> Fit:
         hessian = -np.diag(off / g**2) - others @ np.diag(diagonal / right**2) @ others
         return value, gradient, hessian
 
-    start = off / np.maximum(table.sum() - table.sum(axis=1), 1e-9)  # P(j | key is not j): consistent, and near
+    start = off / np.maximum(
+        table.sum() - table.sum(axis=1), 1e-9
+    )  # P(j | key is not j): consistent, and near
     start = np.clip(start, 1e-6, None)
     if start.sum() >= 1:
         start *= 0.999 / start.sum()
@@ -127,11 +140,15 @@ def _newton(parts: Callable[[Floats], tuple[float, Floats, Floats]], theta: Floa
 
 
 def _fit(theta: Floats, hessian: Floats, scores: Floats, counts: Floats, table: Floats) -> Fit:
-    return Fit(theta, scores @ np.linalg.inv(-hessian).T, float((counts * np.log(np.maximum(table, 1e-300))).sum()))
+    return Fit(
+        theta, scores @ np.linalg.inv(-hessian).T, float((counts * np.log(np.maximum(table, 1e-300))).sum())
+    )
 
 
 def mixture_swapped(first: Floats, second: Floats, key: Floats) -> float:
-    """What of the accuracy's change is the habit's, at the mean of both knowledges: mean(1 - k) x change of h.q."""
+    """What of the accuracy's change is the habit's, at the mean of both knowledges: mean(1 - k) x change of
+    h.q.
+    """
     one, other = first.sum(), second.sum()
     return float((one + other) / 2 * (second / max(other, 1e-12) - first / max(one, 1e-12)) @ key)
 

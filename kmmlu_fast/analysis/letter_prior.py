@@ -1,28 +1,31 @@
-"""Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains without it.
+"""Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains
+without it.
 
-In: the key's letters, and two runs' letters and (where there are any) A-D log-probabilities, natural, same question order.
-Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words. KMMLU's test key is 10/30/30/30, so
-a run that merely learns "rarely A" gains, and one that learns a training set's letter loses, with the same knowledge.
+In: the key's letters, and two runs' letters and (where there are any) A-D log-probabilities, natural, same
+question order. Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
+KMMLU's test key is 10/30/30/30, so a run that merely learns "rarely A" gains, and one that learns a training
+set's letter loses, with the same knowledge.
 
 difference = letter prior + reading + remaining. ``Decomposition.method`` says what was possible.
 
-``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets four additive offsets on its
-log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on log-probabilities are a change of
-class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation 14:21; used for multiple choice by Zheng et al. 2024,
-"Large Language Models Are Not Robust Multiple Choice Selectors", and as batch calibration by Zhou et al. 2024). Fitting is
-convex: minimise mean_i tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted
-share", with tau lowered until soft shares are argmax shares. The key's four shares are used, never a question's answer.
-What is left of the gain at equal letter shares *remains*. The interval holds the offsets' own error (delta method, with a kernel
-estimate of how shares and accuracy follow the offsets). Habits differ by subject: ``by_subject`` matches each subject's own
-shares, its offsets shrunk to the global ones.
+``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets four additive
+offsets on its log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on
+log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation
+14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust Multiple Choice
+Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i tau *
+logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted share",
+with tau lowered until soft shares are argmax shares. The key's four shares are used, never a question's
+answer. What is left of the gain at equal letter shares *remains*. The interval holds the offsets' own error
+(delta method, with a kernel estimate of how shares and accuracy follow the offsets). Habits differ by
+subject: ``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
 
-``letters``, for letters alone (imported predictions, generated text): two models of guessing, which give a range
-(``letter_models``). A verdict holds only where both agree.
+``letters``, for letters alone (imported predictions, generated text): two models of guessing, which give a
+range (``letter_models``). A verdict holds only where both agree.
 
 ``none``: too few questions to tell the parts apart.
 
-Reading: answers that became readable or unreadable are neither knowledge nor habit; change of the parsed share times the accuracy
-among the parsed.
+Reading: answers that became readable or unreadable are neither knowledge nor habit; change of the parsed
+share times the accuracy among the parsed.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ from kmmlu_fast.analysis.letter_models import MODELS, Fit
 from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
 from kmmlu_fast.core.schema import LETTERS
 
-MIN_LOGPROB_SHARE = 0.99  # below this share of questions with log-probabilities, they do not speak for the run
+MIN_LOGPROB_SHARE = (
+    0.99  # below this share of questions with log-probabilities, they do not speak for the run
+)
 MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 9_000  # questions below which a split is not given
 SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -62,7 +67,9 @@ class LetterHabit:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets' error included."""
+    """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets'
+    error included.
+    """
 
     letters: Letters
     contributions: Floats  # mean = the matched accuracy, to first order
@@ -92,7 +99,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What one model of habit makes of the difference. ``model``: "logprobs", or one of ``letter_models.MODELS``."""
+    """What one model of habit makes of the difference. ``model``: "logprobs", or one of
+    ``letter_models.MODELS``.
+    """
 
     model: str
     letter_prior: Part
@@ -101,7 +110,9 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """``difference`` = ``letter_prior`` + ``reading`` + ``remaining`` in every one of ``splits``, second minus first."""
+    """``difference`` = ``letter_prior`` + ``reading`` + ``remaining`` in every one of ``splits``, second
+    minus first.
+    """
 
     method: str  # "logprobs", "letters" or "none"
     key_shares: tuple[float, float, float, float]
@@ -110,7 +121,9 @@ class Decomposition:
     difference: float
     reading: float
     splits: tuple[Split, ...]  # one by log-probabilities, two by letters alone, none with too few questions
-    by_subject: Part | None = None  # what remains at each subject's own letter shares (log-probabilities only)
+    by_subject: Part | None = (
+        None  # what remains at each subject's own letter shares (log-probabilities only)
+    )
 
     @property
     def prior_range(self) -> tuple[float, float] | None:
@@ -135,10 +148,13 @@ def letter_shares(codes: Letters) -> NDArray[np.float64]:
     return np.bincount(codes[codes >= 0], minlength=4) / max(1, len(codes))
 
 
-def prior_offsets(logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None) -> Floats:
+def prior_offsets(
+    logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
+) -> Floats:
     """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares.
 
-    ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last temperatures are then gone through).
+    ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
+    temperatures are then gone through).
     """
     target = np.maximum(shares / shares.sum(), 1e-6)  # a letter the key never has still needs a finite offset
     target = target / target.sum()
@@ -168,7 +184,9 @@ def prior_offsets(logprobs: Logprobs, shares: Floats, weights: Floats | None = N
     return np.asarray(offsets)
 
 
-def _soft(logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float) -> tuple[float, Floats, Floats]:
+def _soft(
+    logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float
+) -> tuple[float, Floats, Floats]:
     """Value, gradient and Hessian of the objective above."""
     scaled = (logprobs + offsets) / temperature
     top = scaled.max(axis=1)
@@ -184,7 +202,9 @@ def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
     """One run's letter shares, recall by letter, balanced and expected accuracy."""
     letters = run.letters
     shares, key_shares = letter_shares(letters), letter_shares(key)
-    recall = [float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)]
+    recall = [
+        float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)
+    ]
     seen = [value for value in recall if value is not None]
     return LetterHabit(
         accuracy=float((letters == key).mean()),
@@ -198,12 +218,16 @@ def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
 
 
 def match(
-    key: Letters, letters: Letters, logprobs: Logprobs | None, strata: Codes | None = None, weights: Floats | None = None
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs | None,
+    strata: Codes | None = None,
+    weights: Floats | None = None,
 ) -> Matched | None:
     """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
 
-    The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects, for ``by_subject``;
-    ``weights``: of the questions, summing to 1.
+    The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects,
+    for ``by_subject``; ``weights``: of the questions, summing to 1.
     """
     if logprobs is None or len(logprobs) == 0:
         return None
@@ -223,18 +247,30 @@ def match(
         there = rows[known[rows]]
         if len(there) < 2:
             continue
-        fitted = prior_offsets(logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets)
+        fitted = prior_offsets(
+            logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets
+        )
         trust = len(there) / (len(there) + SHRINKAGE)
         even = np.full(len(rows), 1 / len(rows))
         near = offsets + trust * (fitted - offsets)
-        own[rows], own_parts[rows] = _moved(key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust)
+        own[rows], own_parts[rows] = _moved(
+            key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust
+        )
     return Matched(result, parts, (own, own_parts))
 
 
 def _moved(
-    key: Letters, letters: Letters, logprobs: Logprobs, known: NDArray[np.bool_], offsets: Floats, weights: Floats, trust: float = 1.0
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs,
+    known: NDArray[np.bool_],
+    offsets: Floats,
+    weights: Floats,
+    trust: float = 1.0,
 ) -> tuple[Letters, Floats]:
-    """Letters under ``offsets``, and each question's part in their accuracy: its own answer, and its pull on the offsets."""
+    """Letters under ``offsets``, and each question's part in their accuracy: its own answer, and its pull on
+    the offsets.
+    """
     moved = logprobs[known] + offsets
     result = letters.copy()
     result[known] = moved.argmax(axis=1)
@@ -245,7 +281,9 @@ def _moved(
     scaled = moved / max(width, 1e-6)
     soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     soft /= soft.sum(axis=1, keepdims=True)
-    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)  # d shares / d offsets
+    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(
+        width, 1e-6
+    )  # d shares / d offsets
     onto = soft[np.arange(len(keys)), keys] * weight
     gain = (np.bincount(keys, onto, minlength=4) - onto @ soft) / max(width, 1e-6)  # d accuracy / d offsets
     pull = np.eye(4)[keys] - np.eye(4)[result[known]]
@@ -255,12 +293,19 @@ def _moved(
 
 
 def decompose(
-    key: Letters, strata: Codes, first: RunLetters, second: RunLetters, weights: Floats | None = None, asked: Floats | None = None
+    key: Letters,
+    strata: Codes,
+    first: RunLetters,
+    second: RunLetters,
+    weights: Floats | None = None,
+    asked: Floats | None = None,
 ) -> Decomposition:
-    """Split second minus first into letter prior, reading and what remains; by log-probabilities where both runs have them.
+    """Split second minus first into letter prior, reading and what remains; by log-probabilities where both
+    runs have them.
 
-    ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the accuracy (default: its share of
-    the questions). Intervals are of the mean of each question's contribution, questions varying within their subject.
+    ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the
+    accuracy (default: its share of the questions). Intervals are of the mean of each question's
+    contribution, questions varying within their subject.
     """
     each = question_weights(strata, weights)
     shares = np.bincount(key, each, minlength=4)
@@ -287,7 +332,9 @@ def decompose(
         if one.by_subject is not None and other.by_subject is not None:
             left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
             own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
-        return Decomposition("logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own)
+        return Decomposition(
+            "logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own
+        )
     if len(key) < MIN_LETTERS:
         return Decomposition("none", *common, reading, ())
     splits = []
@@ -308,16 +355,24 @@ def difference_of(one: Estimate, other: Estimate) -> Part:
 
 
 def _reading(table: Floats) -> float:
-    """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1, second + 1)."""
+    """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
+    second + 1).
+    """
     cube = table.reshape(4, 5, 5)
     letters = np.arange(4)
     parsed = cube[:, 1:, :].sum(), cube[:, :, 1:].sum()
     right = cube[letters, letters + 1, :].sum(), cube[letters, :, letters + 1].sum()
-    return float((parsed[1] - parsed[0]) * sum(r / max(p, 1e-12) for r, p in zip(right, parsed, strict=True)) / 2)
+    return float(
+        (parsed[1] - parsed[0]) * sum(r / max(p, 1e-12) for r, p in zip(right, parsed, strict=True)) / 2
+    )
 
 
-def _habit_part(counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], swapped: Callable[..., float]) -> tuple[float, Floats]:
-    """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second + 1)."""
+def _habit_part(
+    counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], swapped: Callable[..., float]
+) -> tuple[float, Floats]:
+    """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
+    + 1).
+    """
     cube = counts.reshape(4, 5, 5)
     fits = [fit(cube[:, 1:, :].sum(axis=2)), fit(cube[:, :, 1:].sum(axis=1))]
 
@@ -331,11 +386,17 @@ def _habit_part(counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], sw
     influence[0][:, 1:, :, :] = fits[0].influence[:, :, None, :] * total
     influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
     points = [fits[0].theta, fits[1].theta, counts / total]
-    return _linearised(value, points, [influence[0].reshape(100, 4), influence[1].reshape(100, 4), np.eye(100)], cells)
+    return _linearised(
+        value, points, [influence[0].reshape(100, 4), influence[1].reshape(100, 4), np.eye(100)], cells
+    )
 
 
-def _linearised(function: Callable[..., float], points: list[Floats], influence: list[Floats], cells: Letters) -> tuple[float, Floats]:
-    """A function's value at ``points`` and each question's part in it: gradient (by differences) times the cell's influence."""
+def _linearised(
+    function: Callable[..., float], points: list[Floats], influence: list[Floats], cells: Letters
+) -> tuple[float, Floats]:
+    """A function's value at ``points`` and each question's part in it: gradient (by differences) times the
+    cell's influence.
+    """
     value = function(*points)
     by_cell = np.zeros(100)
     for place, point in enumerate(points):

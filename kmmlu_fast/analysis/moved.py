@@ -1,11 +1,14 @@
-"""What sort of question moved: among the questions that only one of two runs has right, which kinds were rather gained than lost.
+"""What sort of question moved: among the questions that only one of two runs has right, which kinds were
+rather gained than lost.
 
-In: the joined questions of two runs (first, second: right or wrong), the dataset's texts, ids that overlap training data. Out: an odds
-ratio a feature, all in one logistic model, so that long questions with formulas are not counted twice. Knows nothing of runs or words.
+In: the joined questions of two runs (first, second: right or wrong), the dataset's texts, ids that overlap
+training data. Out: an odds ratio a feature, all in one logistic model, so that long questions with formulas
+are not counted twice. Knows nothing of runs or words.
 
-Features: long (twice as many characters), negation ("which is NOT ..."), formula, figure, number_middle (all options are numbers and the
-right one is neither the smallest nor the largest), all_of_the_above (options that name other options), overlap (with training data).
-An odds ratio above 1: such questions were gained more often, against lost, than others. p is corrected (Holm) for the features.
+Features: long (twice as many characters), negation ("which is NOT ..."), formula, figure, number_middle (all
+options are numbers and the right one is neither the smallest nor the largest), all_of_the_above (options
+that name other options), overlap (with training data). An odds ratio above 1: such questions were gained
+more often, against lost, than others. p is corrected (Holm) for the features.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from kmmlu_fast.core.letters import POSITION_BOUND
 from kmmlu_fast.core.schema import LETTERS
 
 MIN_CHANGED = 200
-MIN_CELL = 10  # of gained and of lost questions, with and without the feature; fewer say nothing, and can separate the model
+# of gained and of lost questions, with and without the feature; fewer say nothing, and can separate the model
+MIN_CELL = 10
 FEATURES = ("long", "negation", "formula", "figure", "number_middle", "all_of_the_above", "overlap")
 _NUMBER = r"^\s*([-+]?\d[\d,]*\.?\d*)"
 
@@ -44,14 +48,18 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """``gained`` and ``lost``: questions that only the second, only the first run has right, among those whose texts are known."""
+    """``gained`` and ``lost``: questions that only the second, only the first run has right, among those
+    whose texts are known.
+    """
 
     gained: int
     lost: int
     kinds: tuple[Kind, ...]
 
 
-def what_moved(joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> Moved | None:
+def what_moved(
+    joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()
+) -> Moved | None:
     """The logistic model of gained against lost; None where too few questions changed to ask."""
     changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
     frame = marked(questions.join(changed, on="question_id"), overlap)
@@ -69,12 +77,22 @@ def what_moved(joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset
 
 def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
     """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
-    numbers = [pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False) for letter in LETTERS]
-    right = pl.coalesce([pl.when(pl.col("answer") == letter).then(value) for letter, value in zip(LETTERS, numbers, strict=True)])
+    numbers = [
+        pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False)
+        for letter in LETTERS
+    ]
+    right = pl.coalesce(
+        [
+            pl.when(pl.col("answer") == letter).then(value)
+            for letter, value in zip(LETTERS, numbers, strict=True)
+        ]
+    )
     middle = (right > pl.min_horizontal(numbers)) & (right < pl.max_horizontal(numbers))
     known = pl.all_horizontal([value.is_not_null() for value in numbers])
     options = questions.select(LETTERS).iter_rows()
-    bound = pl.Series([any(POSITION_BOUND.search(option) for option in row) for row in options], dtype=pl.Boolean)
+    bound = pl.Series(
+        [any(POSITION_BOUND.search(option) for option in row) for row in options], dtype=pl.Boolean
+    )
     return (
         with_features(questions)
         .with_columns(
@@ -101,6 +119,11 @@ def _fit(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[Kind, ...]
     half = norm.ppf(1 - ALPHA / 2) * found.bse[1:]
     holm = corrected(np.asarray(found.pvalues[1:]), "holm")
     return tuple(
-        Kind(name, int((columns[name] > 0).sum()) if name != "long" else len(gained), *map(float, np.exp([b, b - h, b + h])), float(p))
+        Kind(
+            name,
+            int((columns[name] > 0).sum()) if name != "long" else len(gained),
+            *map(float, np.exp([b, b - h, b + h])),
+            float(p),
+        )
         for name, b, h, p in zip(columns, found.params[1:], half, holm, strict=True)
     )

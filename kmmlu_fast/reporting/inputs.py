@@ -55,6 +55,9 @@ class CompareConfig(PairsConfig):
 
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
+    group: list[str] = Field([], description="adapters of one recipe under several seeds, against the base: NAME=RUN,RUN,...")
+    what_moved: bool = Field(False, description="fit which sorts of question were gained or lost (needs the dataset's texts)")
+    key_audit: bool = Field(False, description="list question ids that many runs answer against the key, and repeats with other keys")
 
 
 def read_overlap(path: Path) -> frozenset[str]:
@@ -106,6 +109,21 @@ def cached_root(dataset: str) -> Path | None:
         return None
 
 
+def groups_of(config: CompareConfig) -> dict[str, list[str]]:
+    """--group's recipes: name -> runs. ConfigError for an entry without a name."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for entry in config.group:
+        head, equals, tail = entry.partition("=")
+        if equals:
+            name = head
+            found.setdefault(name, [])
+        if not name or not (tail if equals else entry):
+            raise ConfigError(f"--group {entry}: give a recipe's name and its runs, such as --group lora=runs/lora-s1,runs/lora-s2")
+        found[name].append(tail if equals else entry)
+    return found
+
+
 def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
     """The dataset's questions, where a dataset is known."""
     from kmmlu_fast.data.dataset import load_frame
@@ -128,8 +146,11 @@ def load_runs(config: PairsConfig, at_least: int) -> tuple[list[Run], pl.DataFra
     return runs, questions
 
 
-def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None) -> Settings:
-    """How pairs are compared; the overlap list is what --overlap names, together. ``questions``: the dataset's frame, where known."""
+def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None) -> Settings:
+    """How pairs are compared; the overlap list is what --overlap names, together.
+
+    ``questions``: the dataset's frame, for what sort of question moved; ``sizes_from``: for the subjects' full sizes alone.
+    """
     overlap = frozenset(name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(Path(entry)))
     known = False
     if "auto" in config.overlap and config.split == "test" and (dataset := dataset_of(config)) is not None:
@@ -149,7 +170,8 @@ def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None) -> S
         overlap_known=known or "auto" not in config.overlap or len(config.overlap) > 1 or config.split != "test",
         margin=config.margin / 100,
         population=config.population,
-        sizes=subject_sizes(questions),
+        sizes=subject_sizes(questions if questions is not None else sizes_from),
+        questions=questions,
     )
 
 

@@ -1,8 +1,11 @@
-"""A comparison in sentences: whether the second run is better, by how much, where, and whether that is letter habit.
+"""A comparison in sentences: whether the second run is better, by how much, where, and whether that is
+letter habit.
 
-In: a ``Comparison`` and a language. Out: sentences, the most important first. Knows nothing of how they are shown.
+In: a ``Comparison`` and a language. Out: sentences, the most important first. Knows nothing of how they are
+shown.
 
-A sentence that claims something claims it at 5 % or less: what is not shown is called not shown, never absent.
+A sentence that claims something claims it at 5 % or less: what is not shown is called not shown, never
+absent.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.key_audit import KeyAudit
 from kmmlu_fast.analysis.letter_prior import Decomposition, Part, Split
 from kmmlu_fast.analysis.paired import Difference, minimum_detectable_effect
+from kmmlu_fast.analysis.recipe import Recipe
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.reporting.language import Texts, p_clause, percent, points, points_range, subject_name
 
@@ -23,7 +28,14 @@ READING = 0.0005  # change by readability from which it is worth a word
 
 def verdict(pair: Comparison, t: Texts, lang: str) -> list[str]:
     """Cautions, then the headline, its decomposition, and what else a reader must not miss."""
-    return [*cautions(pair, t), headline(pair, t), *_beside(pair, t), *letter_prior(pair, t), *_rest(pair, t, lang), *_notes(pair, t)]
+    return [
+        *cautions(pair, t),
+        headline(pair, t),
+        *_beside(pair, t),
+        *letter_prior(pair, t),
+        *_rest(pair, t, lang),
+        *_notes(pair, t),
+    ]
 
 
 def cautions(pair: Comparison, t: Texts) -> list[str]:
@@ -33,10 +45,24 @@ def cautions(pair: Comparison, t: Texts) -> list[str]:
         lines.append(t("settings_differ", what="; ".join(pair.setting_differences)))
     if any(pair.dropped):
         a, b, c = pair.dropped
-        lines.append(t("intersection", n=f"{pair.micro.n:,}", first=pair.first, second=pair.second, a=f"{a:,}", b=f"{b:,}", c=f"{c:,}"))
+        lines.append(
+            t(
+                "intersection",
+                n=f"{pair.micro.n:,}",
+                first=pair.first,
+                second=pair.second,
+                a=f"{a:,}",
+                b=f"{b:,}",
+                c=f"{c:,}",
+            )
+        )
     if pair.only_leaked and pair.clean is not None:
         gap = pair.overlap_gap
-        values = {"count": f"{pair.overlapping:,}", "diff": points(pair.clean.difference), **_interval(pair.clean)}
+        values = {
+            "count": f"{pair.overlapping:,}",
+            "diff": points(pair.clean.difference),
+            **_interval(pair.clean),
+        }
         values |= {"on": points(pair.on_overlap), "p": p_clause(pair.clean.p_value)}
         lines.append(t("only_leaked", **values))
         if gap is not None:
@@ -58,15 +84,25 @@ def headline(pair: Comparison, t: Texts) -> str:
         return t("opposite", **names, **values)
     values = {**names, "diff": points(micro.difference), **_interval(micro)}
     if pair.exact:
-        which = "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
+        which = (
+            "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
+        )
         return t(which, **values, n=f"{micro.n:,}")
-    p = p_clause(pair.p_value) if pair.p_holm is None else t("p_of_many", p=p_clause(pair.p_holm), count=pair.tried)
+    p = (
+        p_clause(pair.p_value)
+        if pair.p_holm is None
+        else t("p_of_many", p=p_clause(pair.p_holm), count=pair.tried)
+    )
     if pair.significant:
         return t("better" if micro.difference > 0 else "worse", **values, p=p)
     if pair.equal:
         return t("equal", **values, p=p, margin=percent(pair.margin, 1))
     effect = minimum_detectable_effect(micro.n, (micro.b + micro.c) / micro.n)
-    shown = t("shows", n=f"{micro.n:,}", mde=points(effect, 1).lstrip("+")) if effect is not None else t("shows_nothing", n=f"{micro.n:,}")
+    shown = (
+        t("shows", n=f"{micro.n:,}", mde=points(effect, 1).lstrip("+"))
+        if effect is not None
+        else t("shows_nothing", n=f"{micro.n:,}")
+    )
     return t("undecided", **values, p=p, shows=shown)
 
 
@@ -92,14 +128,22 @@ def letter_prior(pair: Comparison, t: Texts) -> list[str]:
     if pair.micro.b + pair.micro.c == 0 and not any(part.letter_prior.significant for part in split.splits):
         return []
     reading = t("of_which_reading", reading=points(split.reading)) if abs(split.reading) >= READING else ""
-    lines = [_logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)]
+    lines = [
+        _logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)
+    ]
     if split.by_subject is not None:
-        lines.append(t("by_subject_habit", rest=points(split.by_subject.value), **_interval(split.by_subject)))
+        lines.append(
+            t("by_subject_habit", rest=points(split.by_subject.value), **_interval(split.by_subject))
+        )
     meaning = prior_meaning(pair)
     if meaning is None:
         return lines
     found = split.splits[0]
-    values = {"prior": points_range(split.prior_range), "rest": points_range(split.remaining_range), **_widest(split.splits)}
+    values = {
+        "prior": points_range(split.prior_range),
+        "rest": points_range(split.remaining_range),
+        **_widest(split.splits),
+    }
     if meaning == "reversed":
         meaning = "worse_without" if found.remaining.value < 0 else "better_without"
         values["rest"] = points_range(split.remaining_range, signed=False)
@@ -114,21 +158,29 @@ def _widest(splits: tuple[Split, ...]) -> dict[str, str]:
 def _logprobs_line(split: Decomposition, reading: str, t: Texts) -> str:
     part = split.splits[0]
     return t(
-        "of_which", diff=points(split.difference), prior=points(part.letter_prior.value), rest=points(part.remaining.value),
-        reading=reading, **_interval(part.remaining),
-    )  # fmt: skip
+        "of_which",
+        diff=points(split.difference),
+        prior=points(part.letter_prior.value),
+        rest=points(part.remaining.value),
+        reading=reading,
+        **_interval(part.remaining),
+    )
 
 
 def _letters_line(split: Decomposition, reading: str, t: Texts) -> str:
     return t(
-        "of_which_letters", diff=points(split.difference), prior=points_range(split.prior_range), rest=points_range(split.remaining_range),
-        reading=reading, **_widest(split.splits),
-    )  # fmt: skip
+        "of_which_letters",
+        diff=points(split.difference),
+        prior=points_range(split.prior_range),
+        rest=points_range(split.remaining_range),
+        reading=reading,
+        **_widest(split.splits),
+    )
 
 
 def prior_meaning(pair: Comparison) -> str | None:
-    """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two readings of a change;
-    None where there is nothing to explain."""
+    """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
+    readings of a change; None where there is nothing to explain."""
     found = {_meaning(pair, part) for part in pair.letters.splits}
     if len(found) == 1:
         return found.pop()
@@ -152,15 +204,30 @@ def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
     lines = _collapses(pair, t)
     if pair.debiased is not None:
         found = pair.debiased
-        lines.append(t("debiased", diff=points(found.difference), **_interval(found), p=p_clause(found.p_value)))
+        lines.append(
+            t("debiased", diff=points(found.difference), **_interval(found), p=p_clause(found.p_value))
+        )
     if pair.clean is not None and not pair.only_leaked:
         found = pair.clean
-        values = {"count": f"{pair.overlapping:,}", "diff": points(found.difference), **_interval(found), "p": p_clause(found.p_value)}
+        values = {
+            "count": f"{pair.overlapping:,}",
+            "diff": points(found.difference),
+            **_interval(found),
+            "p": p_clause(found.p_value),
+        }
         lines.append(t("clean", **values) if pair.overlapping else t("clean_none"))
         if pair.overlap_gap is not None and pair.overlap_gap.significant:
             lines.append(t("overlap_gap", gap=points(pair.overlap_gap.value), **_interval(pair.overlap_gap)))
     if pair.made_readable + pair.made_unreadable > pair.micro.n / 1000:
-        lines.append(t("readable", up=f"{pair.made_readable:,}", down=f"{pair.made_unreadable:,}", first=pair.first, second=pair.second))
+        lines.append(
+            t(
+                "readable",
+                up=f"{pair.made_readable:,}",
+                down=f"{pair.made_unreadable:,}",
+                first=pair.first,
+                second=pair.second,
+            )
+        )
     lines += _endpoints(pair, t)
     lines.append(_subjects(pair, t, lang))
     lines += _moved(pair, t)
@@ -174,11 +241,19 @@ def _endpoints(pair: Comparison, t: Texts) -> list[str]:
         return []
     score, brier = found["log_score"], found["brier"]
     right = 0 if not pair.significant else 1 if pair.micro.difference > 0 else -1
-    key = "score_agrees" if score.better == right else "score_opposite" if score.better * right < 0 else "score_alone"
+    key = (
+        "score_agrees"
+        if score.better == right
+        else "score_opposite"
+        if score.better * right < 0
+        else "score_alone"
+    )
     if key == "score_alone":
         key = "score_only" if score.better else "accuracy_only"
     values = {"diff": f"{score.difference:+.3f}", "low": f"{score.low:+.3f}", "high": f"{score.high:+.3f}"}
-    values = {name: value.replace("-", "−") for name, value in values.items()} | {"p": p_clause(score.p_value)}
+    values = {name: value.replace("-", "−") for name, value in values.items()} | {
+        "p": p_clause(score.p_value)
+    }
     return [t(key, **values, brier=f"{brier.difference:+.4f}".replace("-", "−"))]
 
 
@@ -189,7 +264,9 @@ def _collapses(pair: Comparison, t: Texts) -> list[str]:
         code = max(range(4), key=lambda place: habit.shares[place])
         if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):
             key = percent(pair.letters.key_shares[code], 1)
-            lines.append(t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key))
+            lines.append(
+                t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key)
+            )
     return lines
 
 
@@ -217,17 +294,29 @@ def _subjects(pair: Comparison, t: Texts, lang: str) -> str:
         for name, change in changed.select("subject", "difference").head(NAMED_SUBJECTS).iter_rows()
     )
     more = ", …" if len(changed) > NAMED_SUBJECTS else ""
-    return t("subjects_changed", count=len(changed), total=len(pair.subjects), up=up, down=len(changed) - up, names=f" ({names}{more})")
+    return t(
+        "subjects_changed",
+        count=len(changed),
+        total=len(pair.subjects),
+        up=up,
+        down=len(changed) - up,
+        names=f" ({names}{more})",
+    )
 
 
 def _moved(pair: Comparison, t: Texts) -> list[str]:
     """The sorts of question that were rather gained, or rather lost."""
     kinds = [kind for kind in (pair.moved.kinds if pair.moved else ()) if kind.significant]
     return [
-        t("moved_up" if kind.odds_ratio > 1 else "moved_down", kind=t(f"kind_{kind.feature}"), ratio=f"{kind.odds_ratio:.2f}",
-          low=f"{kind.low:.2f}", high=f"{kind.high:.2f}")
+        t(
+            "moved_up" if kind.odds_ratio > 1 else "moved_down",
+            kind=t(f"kind_{kind.feature}"),
+            ratio=f"{kind.odds_ratio:.2f}",
+            low=f"{kind.low:.2f}",
+            high=f"{kind.high:.2f}",
+        )
         for kind in kinds
-    ]  # fmt: skip
+    ]
 
 
 def _notes(pair: Comparison, t: Texts) -> list[str]:
@@ -247,4 +336,52 @@ def _notes(pair: Comparison, t: Texts) -> list[str]:
         lines.append(t("overlap_unknown"))
     if pair.protocol_unknown:
         lines.append(t("protocol_unknown", names=", ".join(pair.protocol_unknown)))
+    return lines
+
+
+def recipe_line(recipe: Recipe, t: Texts) -> str:
+    """What the recipe does, over its seeds."""
+    key = (
+        "recipe_not_shown"
+        if not recipe.significant
+        else "recipe_better"
+        if recipe.effect > 0
+        else "recipe_worse"
+    )
+    values = {
+        "name": recipe.name,
+        "first": recipe.first,
+        "seeds": len(recipe.runs),
+        "effect": points(recipe.effect),
+    }
+    values |= {"low": points(recipe.low, unit=False), "high": points(recipe.high, unit=False)}
+    values |= {
+        "deviation": percent(recipe.seed_deviation),
+        "each": ", ".join(points(effect, unit=False) for effect in recipe.effects),
+    }
+    return t(key, **values)
+
+
+def key_lines(audit: KeyAudit | None, t: Texts, most: int = 20) -> list[str]:
+    """Questions whose key is in doubt, by id, and accuracy without them."""
+    if audit is None:
+        return [t("key_too_few")]
+    lines = [
+        t("key_against", count=len(audit.against_key)),
+        *(
+            f"  {question}: {key} → {letter} ({percent(share, 0)} %)"
+            for question, key, letter, share in audit.against_key[:most]
+        ),
+    ]
+    if len(audit.against_key) > most:
+        lines.append(f"  … {len(audit.against_key) - most:,}")
+    if audit.conflicting:
+        more = ", …" if len(audit.conflicting) > most else ""
+        lines.append(
+            t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more)
+        )
+    lines += [
+        t("key_accuracy", name=name, all=percent(whole), without=percent(rest))
+        for name, whole, rest in audit.accuracy
+    ]
     return lines

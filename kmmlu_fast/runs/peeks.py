@@ -1,7 +1,8 @@
 """Looks at the test split, counted: which adapters were compared with a base run, and when.
 
-In: a base's run directory, a comparison's outcome. Out: ``peeks.json`` beside the run's files, one entry an adapter. Whoever tries six
-adapters on test and shows the best shows the luckiest; the count is what makes its p honest. Knows nothing of statistics.
+In: a base's run directory, a comparison's outcome. Out: ``peeks.json`` beside the run's files, one entry an
+adapter. Whoever tries six adapters on test and shows the best shows the luckiest; the count is what makes
+its p honest. Knows nothing of statistics.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ class Peek:
 
 
 def counts_as_peek(base: Run, other: Run) -> bool:
-    """Whether the comparison is a look at test of an adapter of this base: a base without adapter, the same model, an adapter."""
+    """Whether the comparison is a look at test of an adapter of this base: a base without adapter, the same
+    model, an adapter.
+    """
     same = base.facts.get("model") is not None and base.facts.get("model") == other.facts.get("model")
-    on_test = base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
-    return bool(same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest"))
+    on_test = (
+        base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
+    )
+    return bool(
+        same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest")
+    )
 
 
 def read_peeks(base: Run) -> list[Peek]:
@@ -45,7 +52,8 @@ def read_peeks(base: Run) -> list[Peek]:
 
 
 def record_peeks(base: Run, looked: list[tuple[Run, int, float | None]]) -> list[Peek]:
-    """Add the adapters that are not recorded yet (run, questions, p); returns those recorded *before* that are not among ``looked``.
+    """Add the adapters that are not recorded yet (run, questions, p); returns those recorded *before* that
+    are not among ``looked``.
 
     A run directory that cannot be written is left alone: the comparison is then counted by what it was given.
     """

@@ -85,7 +85,9 @@ def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
     letters = sorted(set(base.answers))
     change, variance = 0.0, 0.0
     for letter in letters:
-        rows = [(a == letter, b == letter) for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True) if key == letter]
+        rows = [
+            (a == letter, b == letter) for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True) if key == letter
+        ]
         change += sum(after - before for before, after in rows) / len(rows) / len(letters)
         variance += sum(after != before for before, after in rows) / (len(rows) * len(letters)) ** 2
     return 1.0 if variance == 0 else float(2 * ndtr(-abs(change) / variance**0.5))

@@ -1,4 +1,6 @@
-"""Planted cases, a to i: what was done to the second run is known, so the sentence that must follow is known."""
+"""Planted cases, a to i: what was done to the second run is known, so the sentence that must follow is
+known.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,22 @@ KEY = (0.1, 0.3, 0.3, 0.3)
 EVEN, RARELY_A, ONLY_A = (0.25,) * 4, (0.04, 0.32, 0.32, 0.32), (0.85, 0.05, 0.05, 0.05)
 
 
-def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | None = None, **facts: object) -> Run:
+def run(
+    name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | None = None, **facts: object
+) -> Run:
     """Letters (0-3, -1 unparsed) over invented questions of three subjects as a run."""
     subjects = np.array(["Law", "Math", "Patent"])[np.arange(len(key)) % 3]
     predicted = pl.Series([None if code < 0 else LETTERS[code] for code in letters], dtype=pl.String)
-    frame = pl.DataFrame({"subject": subjects, "answer": [LETTERS[code] for code in key], "prediction": predicted}).with_row_index("row")
+    frame = pl.DataFrame(
+        {"subject": subjects, "answer": [LETTERS[code] for code in key], "prediction": predicted}
+    ).with_row_index("row")
     groups = {name: subject.supercategory for name, subject in SUBJECTS.items()}
     frame = frame.with_columns(
-        pl.format("{}/test/{}", "subject", "row").alias("question_id"), pl.lit("test").alias("split"),
+        pl.format("{}/test/{}", "subject", "row").alias("question_id"),
+        pl.lit("test").alias("split"),
         pl.col("subject").replace_strict(groups).alias("supercategory"),
         (pl.col("prediction") == pl.col("answer")).fill_null(False).alias("correct"),
-    )  # fmt: skip
+    )
     if logprobs is not None:
         normal = logprobs - np.log(np.exp(logprobs).sum(axis=1, keepdims=True))
         frame = frame.with_columns(pl.Series(name, normal[:, i]) for i, name in enumerate(LOGPROB_COLUMNS))
@@ -39,15 +46,21 @@ def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | 
     return loaded(name, complete_frame(frame), **known)
 
 
-def mixture(n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], ...], seed: int = 0) -> tuple[Run, Run]:
+def mixture(
+    n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], ...], seed: int = 0
+) -> tuple[Run, Run]:
     """Both know a share (the same questions first) and guess the rest by habit."""
     random = np.random.default_rng(seed)
     key, luck = random.choice(4, size=n, p=KEY), random.random(n)
-    sides = [np.where(luck < k, key, random.choice(4, size=n, p=h)) for k, h in zip(known, habit, strict=True)]
+    sides = [
+        np.where(luck < k, key, random.choice(4, size=n, p=h)) for k, h in zip(known, habit, strict=True)
+    ]
     return run("base", key, sides[0]), run("lora", key, sides[1])
 
 
-def utility(n: int, strength: tuple[float, float], bias: tuple[float, float], stored: bool, seed: int = 0) -> tuple[Run, Run]:
+def utility(
+    n: int, strength: tuple[float, float], bias: tuple[float, float], stored: bool, seed: int = 0
+) -> tuple[Run, Run]:
     """Both answer the option of the highest utility: noise, ``strength`` on the key, ``bias`` on A."""
     random = np.random.default_rng(seed)
     key, noise = random.choice(4, size=n, p=KEY), random.gumbel(size=(n, 4))
@@ -67,13 +80,28 @@ def simpson() -> tuple[Run, Run]:
         size, first, second = (4000, 0.4, 0.5) if place == 0 else (60, 0.6, 0.5)
         luck = random.random(size)
         rows += [
-            {"question_id": f"{subject}/test/{i}", "subject": subject, "supercategory": SUBJECTS[subject].supercategory, "split": "test",
-             "row": i, "answer": "B", "one": "B" if luck[i] < first else "C", "two": "B" if luck[i] < second else "C"}
+            {
+                "question_id": f"{subject}/test/{i}",
+                "subject": subject,
+                "supercategory": SUBJECTS[subject].supercategory,
+                "split": "test",
+                "row": i,
+                "answer": "B",
+                "one": "B" if luck[i] < first else "C",
+                "two": "B" if luck[i] < second else "C",
+            }
             for i in range(size)
-        ]  # fmt: skip
+        ]
     frame = pl.DataFrame(rows)
     return tuple(  # type: ignore[return-value]
-        loaded(name, complete_frame(frame.with_columns(pl.col(column).alias("prediction"), (pl.col(column) == "B").alias("correct"))))
+        loaded(
+            name,
+            complete_frame(
+                frame.with_columns(
+                    pl.col(column).alias("prediction"), (pl.col(column) == "B").alias("correct")
+                )
+            ),
+        )
         for name, column in (("base", "one"), ("lora", "two"))
     )
 
@@ -83,7 +111,11 @@ def leaked() -> tuple[Run, Run]:
     random = np.random.default_rng(2)
     key = random.choice(4, size=3000, p=KEY)
     first = np.where(random.random(3000) < 0.3, key, random.choice(4, size=3000))
-    moved = np.where(random.random(3000) < 0.9, first, np.where(random.random(3000) < 0.3, key, random.choice(4, size=3000)))
+    moved = np.where(
+        random.random(3000) < 0.9,
+        first,
+        np.where(random.random(3000) < 0.3, key, random.choice(4, size=3000)),
+    )
     return run("base", key, first), run("lora", key, np.where(np.arange(3000) < 300, key, moved))
 
 
@@ -118,7 +150,10 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     ),
     "b letter prior by random utility, log-probabilities": (
         lambda: utility(9000, (1.0, 1.0), (2.5, -0.5), stored=True),
-        ["lora is better than base", "Letter habit explains the change: beyond it, no change is shown to remain."],
+        [
+            "lora is better than base",
+            "Letter habit explains the change: beyond it, no change is shown to remain.",
+        ],
         ["not knowledge"],
     ),
     "c letters shift with real gain": (
@@ -134,16 +169,30 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     "e Simpson": (simpson, ["opposite ways from base to lora"], ["is better than", "is worse than"]),
     "f leaked-only gain": (
         leaked,
-        ["CAUTION: the change is not shown on questions that do not overlap", "Change on overlapping questions minus change on the others"],
+        [
+            "CAUTION: the change is not shown on questions that do not overlap",
+            "Change on overlapping questions minus change on the others",
+        ],
         [],
     ),
     "g fp8 against bf16": (
         halves,
-        ["CAUTION: the runs differ in more than the model (quantization none -> fp8)", "equal within ±1.0 pp"],
+        [
+            "CAUTION: the runs differ in more than the model (quantization none -> fp8)",
+            "equal within ±1.0 pp",
+        ],
         ["is better than", "is worse than"],
     ),
-    "h one question": (lambda: tiny(1), ["No significant difference", "Undecided", "too few to show"], ["is better than", "hardly reads"]),
-    "i eight questions": (lambda: tiny(8), ["8 questions are too few to tell letter habit from the rest"], ["letter prior", "nats"]),
+    "h one question": (
+        lambda: tiny(1),
+        ["No significant difference", "Undecided", "too few to show"],
+        ["is better than", "hardly reads"],
+    ),
+    "i eight questions": (
+        lambda: tiny(8),
+        ["8 questions are too few to tell letter habit from the rest"],
+        ["letter prior", "nats"],
+    ),
 }
 
 
@@ -166,7 +215,10 @@ def test_the_planted_case_gives_its_sentence(name: str) -> None:
 
 def test_cautions_come_before_the_headline() -> None:
     lines = verdict(compared("f leaked-only gain"), texts("en"), "en")
-    assert lines[0].startswith("CAUTION") and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
+    assert (
+        lines[0].startswith("CAUTION")
+        and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,10 +228,15 @@ def test_cautions_come_before_the_headline() -> None:
         ((-0.0064, -0.009, -0.003), (-0.0602, -0.08, -0.04), False, None),  # one direction: nothing is hidden
     ],
 )
-def test_hidden_needs_opposite_signs(prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None) -> None:
+def test_hidden_needs_opposite_signs(
+    prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
+) -> None:
     from kmmlu_fast.analysis.letter_prior import Part, Split
     from kmmlu_fast.reporting.verdict import prior_meaning
 
     pair = compared("g fp8 against bf16")
     split = Split("logprobs", Part(*prior), Part(*rest))
-    assert not pair.significant and prior_meaning(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
+    assert (
+        not pair.significant
+        and prior_meaning(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
+    )

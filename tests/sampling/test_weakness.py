@@ -1,4 +1,6 @@
-"""weakness: shrinkage by hand, the shipped prior, and that few questions find the weak subjects of the public runs."""
+"""weakness: shrinkage by hand, the shipped prior, and that few questions find the weak subjects of the
+public runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "pred
 
 
 def scores(correct: list[int], total: int = 20) -> pl.DataFrame:
-    return pl.DataFrame({"subject": list(SUBJECTS)[: len(correct)], "correct": correct, "total": [total] * len(correct)})
+    return pl.DataFrame(
+        {"subject": list(SUBJECTS)[: len(correct)], "correct": correct, "total": [total] * len(correct)}
+    )
 
 
 def test_the_shipped_prior_holds_all_subjects_and_says_where_it_comes_from() -> None:
@@ -30,7 +34,9 @@ def test_the_shipped_prior_holds_all_subjects_and_says_where_it_comes_from() -> 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
 def test_the_shipped_prior_is_the_mean_of_the_public_runs() -> None:
     runs = loading.load(str(REFERENCE))
-    table = pl.concat([run.scores.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy")) for run in runs])
+    table = pl.concat(
+        [run.scores.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy")) for run in runs]
+    )
     means = dict(table.group_by("subject").agg(pl.col("accuracy").mean()).iter_rows())
     assert weakness.read_prior().accuracy == pytest.approx(means, abs=0.00006)
 
@@ -73,7 +79,9 @@ def test_twenty_questions_find_the_weak_subjects_of_the_public_runs() -> None:
         others = accuracy[[i for i, vendor in enumerate(vendors) if vendor != vendors[place]]].mean(axis=0)
         weak = np.flatnonzero(truth < (truth * total).sum() / total.sum())
         for _ in range(4):
-            correct = random.hypergeometric(np.round(truth * total).astype(int), total - np.round(truth * total).astype(int), 20)
+            correct = random.hypergeometric(
+                np.round(truth * total).astype(int), total - np.round(truth * total).astype(int), 20
+            )
             table = pl.DataFrame({"subject": names, "correct": correct, "total": np.full(45, 20)})
             shrunk = weakness.posterior(table, dict(zip(names, others, strict=True)))
             values = shrunk["shrunk"].to_numpy()
@@ -89,7 +97,13 @@ def test_twenty_questions_find_the_weak_subjects_of_the_public_runs() -> None:
 def test_the_plan_follows_the_posterior_error_and_shows_it() -> None:
     few = scores([0, 10, 20], 20)
     found = pl.DataFrame(
-        {"subject": few["subject"], "raw": [0.0, 0.5, 1.0], "shrunk": [0.25, 0.5, 0.75], "low": [0.1] * 3, "high": [0.9] * 3}
+        {
+            "subject": few["subject"],
+            "raw": [0.0, 0.5, 1.0],
+            "shrunk": [0.25, 0.5, 0.75],
+            "low": [0.1] * 3,
+            "high": [0.9] * 3,
+        }
     )
     supply = dict.fromkeys(few["subject"], 1000)
     plan = make_plan(few, supply, 90, weak=list(few["subject"]), weak_share=1.0, posterior=found)
@@ -98,7 +112,10 @@ def test_the_plan_follows_the_posterior_error_and_shows_it() -> None:
     assert plan["weight"].to_list() == pytest.approx([0.5, 1 / 3, 1 / 6])
 
 
-@pytest.mark.parametrize("text", ["subjects: [1]", "x: 1", "subjects: {Law: 1.5}", "subjects: {Nowhere: 0.5}", "subjects: {Law: high}"])
+@pytest.mark.parametrize(
+    "text",
+    ["subjects: [1]", "x: 1", "subjects: {Law: 1.5}", "subjects: {Nowhere: 0.5}", "subjects: {Law: high}"],
+)
 def test_a_prior_that_is_none_is_one_clear_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prior.yaml"
     path.write_text(text, encoding="utf-8")
