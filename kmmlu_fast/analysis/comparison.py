@@ -17,7 +17,7 @@ from kmmlu_fast.analysis.endpoints import Endpoint, endpoints
 from kmmlu_fast.analysis.letter_prior import Decomposition, Part, RunLetters
 from kmmlu_fast.analysis.moved import Moved, what_moved
 from kmmlu_fast.analysis.paired import ALPHA, Difference
-from kmmlu_fast.analysis.strata import Floats, stratified
+from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.runs.run import Run
@@ -156,7 +156,8 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     prompts = protocol.prompt_differences(first, second)
     if prompts and not settings.different_prompts:
         raise RunError(
-            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), so no difference would be the model's alone; "
+            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), "
+            "so no difference would be the model's alone; "
             "evaluate both under one protocol, or give --different-prompts"
         )
     joined, dropped = _join(first, second, settings.intersection)
@@ -165,7 +166,8 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         if texts := texts or protocol.other_prompts(first, second, joined):
             if not settings.different_prompts:
                 raise RunError(
-                    f"{first.name} and {second.name} have the same question ids and keys but other texts or exemplars ({texts}): "
+                    f"{first.name} and {second.name} have the same question ids and keys "
+                    f"but other texts or exemplars ({texts}): "
                     "evaluate both over one dataset, or give --different-prompts"
                 )
             prompts = [texts]
@@ -225,9 +227,13 @@ def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tu
     conflicts = int((joined["answer"] != joined["answer_second"]).sum())
     dropped = (len(left) - len(joined), len(right) - len(joined), conflicts)
     if any(dropped) and not intersection:
-        what = f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two different keys"
+        what = (
+            f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, "
+            f"{conflicts} with two different keys"
+        )
         raise RunError(
-            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to compare what they share"
+            f"{first.name} and {second.name} are over different questions ({what}); "
+            "give --intersection to compare what they share"
         )
     joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
     if joined.is_empty():
@@ -267,13 +273,14 @@ def _arrays(joined: pl.DataFrame) -> _Data:
 
 def _letters(data: _Data, weights: Floats | None, asked: Floats | None) -> Decomposition:
     if data.logprobs is None:
-        return letter_prior.decompose(data.key, data.strata, *map(RunLetters, data.letters), weights, asked)
-    each = letter_prior.question_weights(data.strata, weights)
-    runs = [
+        one, other = map(RunLetters, data.letters)
+        return letter_prior.decompose(data.key, data.strata, one, other, weights, asked)
+    each = question_weights(data.strata, weights)
+    one, other = (
         RunLetters(letters, letter_prior.match(data.key, letters, logprobs, data.strata, each))
         for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
-    ]
-    return letter_prior.decompose(data.key, data.strata, *runs, weights, asked)
+    )
+    return letter_prior.decompose(data.key, data.strata, one, other, weights, asked)
 
 
 def _micro(joined: pl.DataFrame, settings: Settings) -> Difference:

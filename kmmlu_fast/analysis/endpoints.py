@@ -68,8 +68,8 @@ def endpoints(
     ):
         change = mean_of(right - left, strata, weights, asked)
         low, high = change.interval()
-        means = (mean_of(values, strata, weights).value for values in (left, right))
-        found.append(Endpoint(name, *means, change.value, low, high, change.p_value, higher))
+        before, after = (mean_of(values, strata, weights).value for values in (left, right))
+        found.append(Endpoint(name, before, after, change.value, low, high, change.p_value, higher))
     return tuple(found)
 
 

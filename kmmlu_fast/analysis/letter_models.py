@@ -48,7 +48,7 @@ class Fit:
 
 def mixture_table(theta: Floats) -> Floats:
     """P(answer | key), rows by key; ``theta``: g_j = (1 - k) h_j."""
-    return np.broadcast_to(theta, (4, 4)) + (1.0 - theta.sum()) * _DIAGONAL
+    return np.asarray(np.broadcast_to(theta, (4, 4)) + (1.0 - theta.sum()) * _DIAGONAL)
 
 
 def choice_table(theta: Floats) -> Floats:

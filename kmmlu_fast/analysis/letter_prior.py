@@ -236,7 +236,7 @@ def match(
         return None
     known &= letters >= 0
     weights = np.full(len(key), 1 / len(key)) if weights is None else weights
-    shares = np.bincount(key[known], weights[known], minlength=4)
+    shares = np.bincount(key[known], weights[known], minlength=4).astype(float)
     offsets = prior_offsets(logprobs[known], shares, weights[known])
     result, parts = _moved(key, letters, logprobs, known, offsets, weights)
     if strata is None or len(key) < MIN_BY_SUBJECT:
@@ -319,7 +319,7 @@ def decompose(
         return Part(value, low - half.value + value, high - half.value + value)
 
     cells = (key * 5 + first.letters + 1) * 5 + second.letters + 1
-    table = np.bincount(cells, each, minlength=100)
+    table = np.bincount(cells, each, minlength=100).astype(float)
     reading, reading_parts = _linearised(_reading, [table], [np.eye(100)], cells)
     if first.matched is not None and second.matched is not None:
         if len(key) < MIN_LOGPROBS:

@@ -122,7 +122,9 @@ def _fit(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[Kind, ...]
         Kind(
             name,
             int((columns[name] > 0).sum()) if name != "long" else len(gained),
-            *map(float, np.exp([b, b - h, b + h])),
+            float(np.exp(b)),
+            float(np.exp(b - h)),
+            float(np.exp(b + h)),
             float(p),
         )
         for name, b, h, p in zip(columns, found.params[1:], half, holm, strict=True)

@@ -179,7 +179,7 @@ def asked_share(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats:
     """Share of each subject's questions that were asked; all of them (1) where the full size is not known."""
     n = counts["n"].to_numpy().astype(float)
     full = np.array([(sizes or {}).get(name, 0) for name in counts["subject"]], dtype=float)
-    return np.minimum(1.0, n / np.maximum(full, n))
+    return np.asarray(np.minimum(1.0, n / np.maximum(full, n)))
 
 
 def _mean(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> tuple[float, float, float]:
@@ -225,10 +225,7 @@ def micro_difference(
 
 def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> Difference:
     """Mean over subjects of each subject's difference."""
-    first, second = (
-        float((counts["first"] / counts["n"]).mean()),
-        float((counts["second"] / counts["n"]).mean()),
-    )  # type: ignore[arg-type]
+    first, second = (float((counts[name] / counts["n"]).to_numpy().mean()) for name in ("first", "second"))
     _, low, high = _mean(counts, np.full(len(counts), 1 / len(counts)), asked)
     b, c = int(counts["b"].sum()), int(counts["c"].sum())
     return Difference(int(counts["n"].sum()), first, second, second - first, low, high, b, c, None)

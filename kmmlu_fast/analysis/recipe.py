@@ -53,7 +53,8 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> Recipe:
     """
     if len(runs) < 2:
         raise RunError(
-            f"--group {name}: holds {len(runs)} run; a recipe's interval needs at least 2 seeds, such as {name}=runs/s1,runs/s2"
+            f"--group {name}: holds {len(runs)} run; a recipe's interval needs at least 2 seeds, "
+            f"such as {name}=runs/s1,runs/s2"
         )
     right = pl.col("correct")
     joined = base.frame.select("question_id", "subject", "answer", right.cast(pl.Float64).alias("base"))
@@ -65,7 +66,8 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> Recipe:
         joined = joined.join(other, on="question_id", how="inner", maintain_order="left")
         if len(joined) != before or len(other) != before or (joined["answer"] != joined["key"]).any():
             raise RunError(
-                f"--group {name}: {run.name} is over other questions than {base.name}; evaluate all of them over one selection"
+                f"--group {name}: {run.name} is over other questions than {base.name}; "
+                "evaluate all of them over one selection"
             )
         joined = joined.drop("key")
     changes = joined.select(pl.col("^seed_.*$") - pl.col("base")).to_numpy()

@@ -90,7 +90,8 @@ def mean_of(
     """
     n = np.bincount(strata).astype(float)
     weights = n / n.sum() if weights is None else weights
-    return stratified(n, np.bincount(strata, values), np.bincount(strata, values**2), weights, asked)
+    sums, squares = (np.bincount(strata, column).astype(float) for column in (values, values**2))
+    return stratified(n, sums, squares, weights, asked)
 
 
 def question_weights(strata: Codes, weights: Floats | None = None) -> Floats:

@@ -37,7 +37,7 @@ def counted(runs: list[Run], pairs: list[Comparison]) -> list[Comparison]:
 def recipe_of(name: str, base: Run, runs: list[Run]) -> Recipe:
     """A recipe's effect over its seeds; each of its adapters is a look at test."""
     recipe = recipe_effect(name, base, runs)
-    looked = []
+    looked: list[tuple[Run, int, float | None]] = []
     for run in runs:
         both = base.frame.select("question_id", "correct").join(
             run.frame.select("question_id", "correct"), on="question_id", suffix="_run"

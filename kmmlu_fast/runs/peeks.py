@@ -7,6 +7,7 @@ its p honest. Knows nothing of statistics.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from dataclasses import asdict, dataclass
@@ -67,9 +68,7 @@ def record_peeks(base: Run, looked: list[tuple[Run, int, float | None]]) -> list
     ]
     if fresh and base.path is not None:
         text = json.dumps([asdict(peek) for peek in [*before, *fresh]], ensure_ascii=False, indent=1) + "\n"
-        try:
+        with contextlib.suppress(OSError):
             write_bytes_atomically(base.path / FILE, text.encode())
-        except OSError:
-            pass
     here = {str(run.facts.get("adapter_digest")) for run, _, _ in looked}
     return [peek for peek in before if peek.adapter not in here]

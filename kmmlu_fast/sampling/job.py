@@ -15,6 +15,7 @@ import polars as pl
 
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import Subject, find_subjects
@@ -138,7 +139,7 @@ def describe(
         "excluded": pool.excluded,
         "drawn_from": len(pool.questions),
         "permuted": config.permute_options,
-        "kept_order": sum(sampling.is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
+        "kept_order": sum(is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
         "letters": {letter: letters.count(letter) for letter in "ABCD"},
         "rationale": config.rationale,
         "rationales": rationales,
