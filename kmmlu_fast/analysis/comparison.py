@@ -128,6 +128,7 @@ def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Compari
     for other in runs[1:]:
         try:
             pairs.append(compare_pair(runs[0], other, settings))
+            settings = replace(settings, questions=None)  # what sort of question moved: of the first pair alone
         except RunError as error:
             refused.append((other.name, str(error)))
     return corrected_for_many(pairs), refused
