@@ -5,7 +5,6 @@ In: two or more runs. Out: one screen of text, and a JSON file with all of it on
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
@@ -13,10 +12,11 @@ from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.reporting.comparing import counted, recipe_of
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, groups_of, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, groups_of, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison
 from kmmlu_fast.reporting.verdict import key_lines, recipe_line
@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         config = parse(CompareConfig, argv, "python -m kmmlu_fast.compare")
         t = texts(config.lang)
+        if config.json_file is not None:
+            claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
         groups = groups_of(config)
         runs, questions = load_runs(config, at_least=1 if groups else 2)
         settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
@@ -45,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         audit = audit_key(runs, questions) if config.key_audit else None
         if config.json_file is not None:
             extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
-            document = json.dumps({**as_json(runs, pairs, settings, config.lang), **extra}, ensure_ascii=False, indent=2)
-            config.json_file.write_text(document + "\n", encoding="utf-8")
+            write_json_atomically(config.json_file, {**as_json(runs, pairs, settings, config.lang), **extra})
         print_comparison(runs, pairs, refused, config, settings, t)
         for line in [*(recipe_line(recipe, t) for recipe in recipes), *(key_lines(audit, t) if config.key_audit else [])]:
             print(line)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.device import auto_dtype, gpu_card, prepare_cuda
+from kmmlu_fast.core.device import auto_dtype, check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
@@ -26,6 +26,7 @@ from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe
 from kmmlu_fast.engines.cpu_kernels import joined_norms
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.swap import WORKER, HeldWeights
+from kmmlu_fast.engines.texts import can_wait, give_tokenizer
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
@@ -55,6 +56,7 @@ class VllmEngine:
         _prepare_environment(card is not None)
         chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
         if card:
+            check_toolchain()
             note(f"engine: {describe(chosen, card)}")
         from vllm import LLM
 
@@ -87,7 +89,9 @@ class VllmEngine:
             if rank is None:
                 raise EngineError(f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode merge")
             arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": max(1, settings.num_adapters)}
-        arguments |= {"worker_extension_cls": WORKER, **dict(settings.extra)}
+        arguments |= {"worker_extension_cls": WORKER, "skip_tokenizer_init": can_wait(settings.model, settings.revision)}
+        arguments |= dict(settings.extra)
+        self._has_tokenizer = not arguments["skip_tokenizer_init"]
         self._weights = HeldWeights(self._write_adapter, self._forget)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
@@ -165,6 +169,9 @@ class VllmEngine:
             # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever the caller numbered.
             lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
             lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
+        if not self._has_tokenizer and not request.candidate_ids and not request.score_last:
+            give_tokenizer(self._engine)
+            self._has_tokenizer = True
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
         self._engine.add_request(request_id, prompt, _sampling_params(request), lora_request=lora)

@@ -25,6 +25,7 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import base_disagrees, load_adapters
 from kmmlu_fast.models.model import Model
+from kmmlu_fast.models.tokens import open_tokenizer
 
 _CONTEXT_STEP_TOKENS = 256
 
@@ -65,13 +66,13 @@ def make_plan(config: EvalConfig) -> Plan:
         )
     present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
     exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
-    model = models.resolve_model(config.model, config.revision)
+    model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _with_dtype(config, model)
     notes += type_notes
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = open_tokenizer(model)
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
     template = template_of(config, style, tokenizer, method)
@@ -112,7 +113,9 @@ def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: s
         decoding |= {"seed": config.seed} if config.temperature > 0 else {}
     if config.rotations > 1:
         decoding["rotations"] = config.rotations
+    trusted = {"trust_remote_code": True} if config.trust_remote_code else {}
     return {
+        **trusted,
         "model": model.name,
         "model_digest": model.digest,
         "model_revision": model.revision,

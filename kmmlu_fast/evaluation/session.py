@@ -25,7 +25,7 @@ from kmmlu_fast.core.files import slug
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine, SwappingEngine
-from kmmlu_fast.evaluation import proof, runner
+from kmmlu_fast.evaluation import again, proof, runner
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import Plan, make_plan
@@ -61,7 +61,10 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
     """
+    if (shown := again.finished(config)) is not None:
+        return shown
     needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
+    needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
     if open_engine is None:
         require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
     plan = make_plan(config)
@@ -77,7 +80,9 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     session = _Session(plan, open_engine)
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *plan.adapters]
-        return [session.run(adapter) for adapter in states]
+        runs = [session.run(adapter) for adapter in states]
+        again.remember(config, runs, plan.notes)
+        return runs
     finally:
         plan.close()
         session.close()
