@@ -47,7 +47,6 @@ Floats = NDArray[np.float64]
 SIZES = (45, 90, 225, 450, 2_250, 0)  # questions; 0 = all 35,030
 KEY = np.array([0.1, 0.3, 0.3, 0.3])
 SHARED = 0.8  # of the noise's variance that both runs have in common
-TRUTH_PAIRS = 40  # full-size pairs whose mean is what an interval should cover
 FULL_SHARE = 0.1  # of the replicates that full-size worlds get: they take a hundred times as long
 CLAIMS = ("not_prior", "partly_prior", "reversed")
 
@@ -75,6 +74,9 @@ class SoundnessConfig(BenchConfig):
     simulated: PositiveInt = Field(1000, description="simulated pairs a world and size (full size: a tenth)")
     seed: int = Field(0, description="seed of the simulation")
     sizes: list[int] = Field(list(SIZES), description="questions of a run; 0 = all 35,030")
+    truth_pairs: PositiveInt = Field(
+        40, description="full-size pairs whose mean is what an interval should cover"
+    )
     jobs: int = Field(0, ge=0, description="processes; 0 = as many as cores")
 
 
@@ -288,9 +290,9 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
         jobs.append((name, n, number))
     results = {}
     with ProcessPoolExecutor(config.jobs or len(os.sched_getaffinity(0))) as pool:
-        known = {name: pool.submit(truths, name, TRUTH_PAIRS) for name in ("gain", "mixture")}
+        known = {name: pool.submit(truths, name, config.truth_pairs) for name in ("gain", "mixture")}
         truth = {name: future.result() for name, future in known.items()}
-        note(f"true values of {', '.join(truth)} from {TRUTH_PAIRS} full-size pairs each")
+        note(f"true values of {', '.join(truth)} from {config.truth_pairs} full-size pairs each")
         waiting = {
             job: pool.submit(task, job[0], job[1], config.seed, job[2], truth.get(job[0], {}))
             for job in sorted(jobs, key=lambda job: job[1] != 0)

@@ -128,26 +128,33 @@ def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Compari
     for other in runs[1:]:
         try:
             pairs.append(compare_pair(runs[0], other, settings))
-            settings = replace(settings, questions=None)  # what sort of question moved: of the first pair alone
+            settings = replace(
+                settings, questions=None
+            )  # what sort of question moved: of the first pair alone
         except RunError as error:
             refused.append((other.name, str(error)))
     return corrected_for_many(pairs), refused
 
 
-def corrected_for_many(pairs: list[Comparison], earlier: list[float] | None = None) -> list[Comparison]:
-    """The pairs with p corrected (Holm) for all of them and for ``earlier`` p-values of other runs against
-    the same base.
+def corrected_for_many(
+    pairs: list[Comparison], earlier: list[tuple[float, float]] | None = None
+) -> list[Comparison]:
+    """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same base:
+    (p, difference) each.
     """
-    tried = len(pairs) + len(earlier or [])
-    if tried < 2 or not pairs:
+    looks = earlier or []
+    if not pairs or len(pairs) + len(looks) < 2:
         return pairs
-    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs] + list(
-        earlier or []
-    )
-    holm = paired.corrected(np.array(values), "holm")
-    best = max(pair.micro.difference for pair in pairs)
+    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs]
+    holm = paired.corrected(np.array([*values, *(p_value for p_value, _ in looks)]), "holm")
+    best = max([*(pair.micro.difference for pair in pairs), *(difference for _, difference in looks)])
     return [
-        replace(pair, tried=tried, p_holm=float(holm[place]), best_of=pair.micro.difference == best)
+        replace(
+            pair,
+            tried=len(holm),
+            p_holm=float(holm[place]),
+            best_of=pair.micro.difference == best,
+        )
         for place, pair in enumerate(pairs)
     ]
 

@@ -46,7 +46,7 @@ def render(
     settings = replace(settings, questions=settings.questions if settings.questions is not None else questions)
     pairs, refused = compared(runs, settings)
     focus = pairs[0] if pairs else None
-    rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
+    rows = [sections.with_constant(headline(run, settings.overlap, settings.sizes), run, settings.overlap) for run in runs]
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
     drawn = figures.figures(runs, focus, rows, questions, plan, t, lang)
     if figure_folder is not None:

@@ -116,7 +116,7 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), Settings())
         for i in (1, 2, 4)
     ]
-    found = corrected_for_many(pairs, earlier=[1.0])
+    found = corrected_for_many(pairs, earlier=[(1.0, -1.0)])
     assert [pair.tried for pair in found] == [4, 4, 4] and [pair.best_of for pair in found] == [
         False,
         False,
@@ -128,6 +128,7 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         "is the best of 4 that were tried" in line for line in lines
     )
     assert corrected_for_many(pairs[:1])[0].p_holm is None
+    assert not corrected_for_many(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
 
 
 def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
