@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kmmlu_fast.analysis.comparison import prompt_differences
 from kmmlu_fast.analysis.prefix import Order, compare_prefixes, make_order
+from kmmlu_fast.analysis.protocol import prompt_differences
 from kmmlu_fast.analysis.sequential import ALPHA, MARGIN, Decision
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.language import Texts, percent, points, texts

@@ -34,9 +34,10 @@ def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: 
         document = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
         document |= {name: document[name].to_dicts() for name in ("supercategories", "subjects")}
         document |= {name: asdict(document[name]) for name in ("micro", "macro", "letters")}
-        document |= {name: asdict(document[name]) if document[name] else None for name in ("clean", "debiased")}
+        document |= {name: asdict(document[name]) if document[name] else None for name in ("clean", "debiased", "overlap_gap", "moved")}
+        document |= {"endpoints": [asdict(endpoint) for endpoint in pair.endpoints], "significant": pair.significant, "equal": pair.equal}
         rows.append({"verdict": verdict(pair, t, lang), **document})
-    return {"runs": [headline(run, settings.overlap) for run in runs], "comparisons": rows}
+    return {"runs": [headline(run, settings.overlap, settings.sizes) for run in runs], "comparisons": rows}
 
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
