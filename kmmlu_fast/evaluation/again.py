@@ -64,19 +64,14 @@ def _path(config: EvalConfig) -> Path:
 
 def _sources(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names are made from. KmmluError as the ordinary way raises it."""
-    questions = dataset.load_questions(
-        config.dataset, config.split, find_subjects(config.subjects), config.dataset_revision
-    )
+    subjects = find_subjects(config.subjects)
+    splits = [config.split, *(["dev"] if config.num_fewshot else [])]
+    frames = [dataset.load_frame(config.dataset, split, subjects, config.dataset_revision) for split in splits]
     model = resolve_model(config.model, config.revision)
     adapters = load_adapters(config.adapter, model, config.adapter_mode)
-    shown = (
-        dataset.load_questions(config.dataset, "dev", find_subjects(config.subjects), config.dataset_revision)
-        if config.num_fewshot
-        else []
-    )
     return {
         "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),
-        "questions": dataset.digest([*questions, *shown]),
+        "questions": [dataset.frame_digest(frame) for frame in frames],
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
         "device": [*map(str, nvml.cards()), best_cpu_dtype()],  # what --dtype auto goes by
