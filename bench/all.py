@@ -40,9 +40,7 @@ class Figure:
 
 
 def _row(entry: Entry, **wanted: Any) -> Entry:
-    return next(
-        (row for row in entry["rows"] if all(row.get(key) == value for key, value in wanted.items())), {}
-    )
+    return next((row for row in entry["rows"] if all(row.get(key) == value for key, value in wanted.items())), {})
 
 
 def _median(row: Entry, name: str) -> float | None:

@@ -247,6 +247,7 @@ def kind_name(device: dict[str, Any]) -> str:
 
 def last_record(name: str, device: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     """The newest entry of a benchmark on this kind of machine: the same GPU, or as many cores of the same kind of CPU."""
+
     def alike(other: dict[str, Any]) -> bool:
         if device["kind"] == "gpu" or other["kind"] == "gpu":
             return bool(device["kind"] == other["kind"] and device["name"] == other["name"])

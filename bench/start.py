@@ -31,12 +31,8 @@ class StartConfig(BenchConfig):
 
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     limit: PositiveInt = Field(1, description="questions a subject")
-    subjects: str = Field(
-        "Law", description="subjects, comma-separated; few: the start is measured, not the answers"
-    )
-    before: Path | None = Field(
-        None, description="another checkout of this project, measured in turn with this one"
-    )
+    subjects: str = Field("Law", description="subjects, comma-separated; few: the start is measured, not the answers")
+    before: Path | None = Field(None, description="another checkout of this project, measured in turn with this one")
 
 
 def timed_command(tree: Path, arguments: list[str]) -> tuple[float, float]:
@@ -53,9 +49,7 @@ def timed_command(tree: Path, arguments: list[str]) -> tuple[float, float]:
     )
     sec, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise EngineError(
-            f"kmmlu_fast.eval in {tree.name}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}"
-        )
+        raise EngineError(f"kmmlu_fast.eval in {tree.name}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
     return sec, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
 
 
@@ -73,9 +67,7 @@ def measure(config: StartConfig, trees: dict[str, Path]) -> list[dict[str, Any]]
         "--limit",
         str(config.limit),
     ]
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {
-        (name, what): [] for name in trees for what in WHAT
-    }
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {(name, what): [] for name in trees for what in WHAT}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(config.repeats + 1):
             for name, tree in trees.items():

@@ -102,22 +102,25 @@ def write_report(
     overlap: Sequence[str] = ("auto",),
     figures: str | Path | None = None,
     seed: int = 42,
+    overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
 
     With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
-    ``figures`` names a directory for the charts as PNG and SVG.
+    ``figures`` names a directory for the charts as PNG and SVG. What exists is replaced with ``overwrite`` only.
 
-    Raises ``RunError`` or ``DataError`` for what cannot be read.
+    Raises ``RunError`` or ``DataError`` for what cannot be read, ``ConfigError`` for a file that is in the way.
     """
+    from kmmlu_fast.core.files import claim
     from kmmlu_fast.reporting import page
-    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame, settings_of
+    from kmmlu_fast.reporting.inputs import PairsConfig, input_files_of, load_questions_frame, settings_of
     from kmmlu_fast.runs.run import Run as RunType
 
     several = [runs] if isinstance(runs, RunType) else list(runs)
     loaded = [run if isinstance(run, RunType) else load_run(run) for run in several]
     sources = [run.source for run in loaded]
     config = build(PairsConfig, runs=sources, dataset=dataset, overlap=list(overlap), seed=seed, lang=lang)
+    claim([Path(path)], input_files_of(config), overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
     folder = None if figures is None else Path(figures)
     page.write_report(loaded, Path(path), questions, settings_of(config), lang, folder)

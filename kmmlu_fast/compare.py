@@ -5,15 +5,15 @@ In: two or more runs. Out: one screen of text, and a JSON file with all of it on
 
 from __future__ import annotations
 
-import json
 import sys
 
 from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison
 
@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         config = parse(CompareConfig, argv, "python -m kmmlu_fast.compare")
         t = texts(config.lang)
+        if config.json_file is not None:
+            claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
         runs, _ = load_runs(config, at_least=2)
         settings = settings_of(config)
         pairs, refused = [], []
@@ -35,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
         if config.json_file is not None:
-            document = json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)
-            config.json_file.write_text(document + "\n", encoding="utf-8")
+            write_json_atomically(config.json_file, as_json(runs, pairs, settings, config.lang))
         print_comparison(runs, pairs, refused, config, settings, t)
 
     return run_main(body)

@@ -13,6 +13,16 @@ from collections.abc import Collection
 from kmmlu_fast.core import fit, installed, machine, nvml
 from kmmlu_fast.core.errors import EngineError
 
+
+def check_toolchain() -> None:
+    """EngineError where Triton, which compiles kernels while they run on a card, would fail in the middle of it."""
+    if missing := installed.toolchain().missing:
+        raise EngineError(
+            f"a card's kernels are compiled by Triton while they run, which needs {missing}: install them (such as apt install gcc "
+            "python3-dev), or name a compiler in CC"
+        )
+
+
 _NOT_IN_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})  # they overflow; vLLM 0.32 config/model.py refuses them too
 
 
@@ -74,7 +84,10 @@ def gpu_capability() -> tuple[int, int] | None:
 
 
 def auto_dtype(
-    capability: tuple[int, int] | None, model_type: str = "", quantised: bool = False, cpu_flags: Collection[str] | None = None
+    capability: tuple[int, int] | None,
+    model_type: str = "",
+    quantised: bool = False,
+    cpu_flags: Collection[str] | None = None,
 ) -> tuple[str, str | None]:
     """What ``--dtype auto`` stands for on a device, and a note for the user where it is not the model's own type.
 
@@ -87,7 +100,10 @@ def auto_dtype(
             return "auto", None
         dtype = "float32" if model_type in _NOT_IN_FLOAT16 else "float16"
         kind = f"{capability[0]}.{capability[1]}"
-        return dtype, f"computing in {dtype}: a card of compute capability {kind} has no bfloat16, which needs 8.0"
+        return (
+            dtype,
+            f"computing in {dtype}: a card of compute capability {kind} has no bfloat16, which needs 8.0",
+        )
     if quantised or machine.best_cpu_dtype(cpu_flags) == "bfloat16":
         return "auto", None
     return "float32", (

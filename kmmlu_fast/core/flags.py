@@ -14,9 +14,11 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.reading import expand, read_yaml
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -27,6 +29,19 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
+
+    @field_validator("*")
+    @classmethod
+    def _expand_paths(cls, value: Any) -> Any:
+        """``~`` and ``~user`` in every path, from whichever side it came; a shell expands flags only, and not all of them."""
+        try:
+            if isinstance(value, Path):
+                return expand(value)
+            if isinstance(value, list) and any(isinstance(item, Path) for item in value):
+                return [expand(item) if isinstance(item, Path) else item for item in value]
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("path ")) from error
+        return value
 
 
 def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
@@ -90,18 +105,7 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"--config {path}{where}: is not valid YAML ({getattr(error, 'problem', error)})") from error
+    loaded = read_yaml(expand(path, "--config"), f"--config {path}")
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -119,7 +123,7 @@ def _as_list(cls: type[Config], name: str, value: Any) -> Any:
 
 
 def _unknown(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
-    return [f"{where}: unknown key {name!r}{_near(name, cls)}" for name in values if name not in cls.model_fields]
+    return [f"{where}: unknown key {shown(name)}{_near(name, cls)}" for name in values if name not in cls.model_fields]
 
 
 def _near(name: str, cls: type[Config]) -> str:
@@ -165,7 +169,7 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         del given[cls.positional]
     faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls)}" for flag in unknown if flag.startswith("-")]
     faults += [
-        f"unknown argument {bare!r}"
+        f"unknown argument {shown(bare)}"
         for last, bare in zip(["", *unknown], unknown, strict=False)
         if not bare.startswith("-") and not last.startswith("-")
     ]
@@ -201,4 +205,4 @@ def _fault(detail: Any, origin: dict[str, str]) -> str:
     if detail["type"] == "missing":
         return f"{where} is required"
     value = detail["input"]
-    return f"{where} {value!r}: {message[0].lower()}{message[1:]}"
+    return f"{where} {shown(value)}: {message[0].lower()}{message[1:]}"

@@ -10,8 +10,10 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LETTERS, Question
 
+MAX_LOGPROB = 1e-3  # nats above 0 that rounding can make; more is no logarithm of a probability
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 
@@ -40,6 +42,11 @@ class LetterReading:
 
 def read_letters(logprobs: Sequence[float]) -> LetterReading:
     """argmax over A-D, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
+    if not all(value <= MAX_LOGPROB for value in logprobs) or max(logprobs) == -math.inf:  # NaN compares with nothing
+        raise EngineError(
+            f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its weights are damaged; "
+            "try --dtype float32, or another copy of the model"
+        )
     best = max(range(4), key=lambda i: logprobs[i])
     ranked = sorted(logprobs, reverse=True)
     total = sum(math.exp(value - ranked[0]) for value in logprobs)

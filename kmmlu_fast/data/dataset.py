@@ -18,6 +18,8 @@ from pathlib import Path
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.files import files_in
+from kmmlu_fast.core.reading import expand, read_csv
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 
@@ -123,6 +125,13 @@ def shuffled(questions: list[Question], seed: int) -> list[Question]:
     return copy
 
 
+def input_files(dataset: str | None) -> list[Path]:
+    """The files that a dataset directory holds: nothing that is written may be one of them."""
+    if dataset in (None, "none", "sample") or not (root := expand(str(dataset), "--dataset")).is_dir():
+        return []
+    return [path for folder in (root, root / "data") for path in files_in(folder, "*.csv", "*.parquet", "*.json", "*.jsonl", "*.md")]
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
@@ -152,7 +161,7 @@ def _find_files(dataset: str, split: str, subjects: list[Subject], revision: str
 def _root(dataset: str, split: str, revision: str | None) -> Path:
     if dataset == "sample":
         return SAMPLE_DIR
-    path = Path(dataset).expanduser()
+    path = expand(dataset, "--dataset")
     if path.is_dir():
         return path
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
@@ -175,12 +184,9 @@ def _download(dataset: str, split: str, revision: str | None) -> Path:
 
 
 def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
-    try:
-        raw = pl.read_csv(path, infer_schema=False, encoding="utf8")
-    except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path}: is empty; expected a header and questions") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 CSV ({str(error).splitlines()[0]})") from error
+    raw = read_csv(path, DataError)
+    if raw.is_empty():
+        raise DataError(f"{path}: has column names and no questions; give the whole file, or remove it")
     raw = raw.with_columns(pl.col(name).fill_null("") for name in raw.columns)
     absent = [name for name in _COLUMNS if name not in raw.columns]
     if absent:
@@ -194,7 +200,7 @@ def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
         pl.col("row").cast(pl.Int32),
         *_TEXT_COLUMNS,
         pl.col("answer").str.strip_chars().replace_strict(["1", "2", "3", "4"], LETTERS, default=None, return_dtype=pl.String),
-        human.cast(pl.Float64, strict=False).alias("human_accuracy"),
+        human.cast(pl.Float64, strict=False).fill_nan(None).alias("human_accuracy"),
     )
     _refuse_bad_rows(path, raw, frame)
     return frame
@@ -205,6 +211,9 @@ def _refuse_bad_rows(path: Path, raw: pl.DataFrame, frame: pl.DataFrame) -> None
     if len(bad):
         row = bad["row"][0]
         raise DataError(f"{path} row {row}: answer {raw['answer'][row]!r} is not allowed; it must be 1, 2, 3 or 4 (1 = A)")
+    human = frame.filter(~pl.col("human_accuracy").is_between(0, 1))
+    if len(human):
+        raise DataError(f"{path} row {human['row'][0]}: Human Accuracy {human['human_accuracy'][0]} is no share from 0 to 1")
     for name in _TEXT_COLUMNS:
         empty = frame.filter(pl.col(name).str.strip_chars() == "")
         if len(empty):

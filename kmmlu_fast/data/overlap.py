@@ -23,8 +23,8 @@ replaced; and one changed character leaves (n - 3) / (n + 3) of n 3-grams, 0.7 o
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,8 +32,10 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.files import cache_root
+from kmmlu_fast.core.files import cache_root, read_json, write_bytes_atomically, write_parquet_atomically
+from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import shingles
@@ -164,12 +166,15 @@ def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
     target = guarded(dataset, "test", revision)
     digests = [datasets.frame_digest(frame) for frame in (train, target)]
     path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
-    if not path.exists():
+    with contextlib.suppress(DataError, OSError):  # absent, unreadable or damaged: computed again
+        return read_parquet(path, DataError, schema=PAIR_SCHEMA)
+    found = overlap(train, target)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        overlap(train, target).write_parquet(scratch)
-        scratch.replace(path)
-    return pl.read_parquet(path)
+        write_parquet_atomically(path, found)
+    except OSError as error:
+        note(f"note: {path}: cannot be written ({error.strerror}), so that the overlap is computed anew each time; set KMMLU_FAST_CACHE")
+    return found
 
 
 def overlap_ids(dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None) -> frozenset[str]:
@@ -189,19 +194,19 @@ def write_ids(path: Path, pairs: pl.DataFrame) -> None:
         "pairs": counts(pairs),
         "test_ids": sorted(set(pairs["test_id"])),
     }
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_bytes_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_ids(path: Path) -> frozenset[str]:
     """The ids that ``write_ids`` wrote; DataError for any other file."""
+    how = f"write one by python -m kmmlu_fast.leakage --output {path}"
     try:
-        return frozenset(str(i) for i in json.loads(path.read_text(encoding="utf-8"))["test_ids"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: is not a list of overlapping ids ({type(error).__name__}); write one by python -m kmmlu_fast.leakage --output {path}"
-        ) from error
+        ids = read_json(path, DataError).get("test_ids")
+    except DataError as error:
+        raise DataError(f"{error}; {how}") from error
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+        raise DataError(f"{path}: is not a list of overlapping ids; {how}")
+    return frozenset(ids)
 
 
 def counts(pairs: pl.DataFrame) -> dict[str, int]:

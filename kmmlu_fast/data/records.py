@@ -6,12 +6,12 @@ DataError names the row.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS
 
 _ITEM = re.compile(r"(?s)(.*)\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)")
@@ -25,18 +25,13 @@ def split_item(text: str) -> tuple[str, str, str, str, str] | None:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSONL file, or of a JSON file that is one list. DataError names the row that is not one."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a JSONL training file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; give a JSONL training file") from error
+    text = read_text(path, DataError)
     if text.lstrip().startswith("["):
-        records = _decode(text, str(path))
+        records = parse_json(text, str(path), DataError)
     else:
         # Not splitlines(): it also splits at U+2028 and others, which JSON leaves unescaped within strings.
         lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        records = [_decode(line, f"{path} row {i}") for i, line in lines]
+        records = [parse_json(line, f"{path} row {i}", DataError) for i, line in lines]
     if not records:
         raise DataError(f"{path}: has no rows; expected one JSON object a line")
     for i, record in enumerate(records, 1):
@@ -45,13 +40,6 @@ def read_records(path: Path) -> list[dict[str, Any]]:
                 f'{path} row {i}: is a {type(record).__name__}, not a JSON object such as {{"instruction": ..., "output": ...}}'
             )
     return list(records)
-
-
-def _decode(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: is not valid JSON ({error.msg} at column {error.colno}); expected one JSON object a line") from error
 
 
 def question_and_options(record: dict[str, Any]) -> tuple[str, str, str, str, str] | None:

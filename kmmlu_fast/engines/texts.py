@@ -22,11 +22,7 @@ def can_wait(model: str, revision: str | None = None) -> bool:
         return False
     if not isinstance(config, dict):
         return False
-    return not any(
-        name.endswith("_config") and name != "quantization_config"
-        for name, part in config.items()
-        if isinstance(part, dict)
-    )
+    return not any(name.endswith("_config") and name != "quantization_config" for name, part in config.items() if isinstance(part, dict))
 
 
 def give_tokenizer(engine: Any) -> None:

@@ -17,10 +17,8 @@ from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.schema import Adapter
 
 # What QLoRA leaves as it is: the output layer, routers of mixtures of experts, encoders that are not text.
-_NOT_QUANTISED = (
-    "lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba",
-    "multi_modal_projector", "mm_projector", "merger", "vision_tower", "visual", "audio_tower",
-)  # fmt: skip
+_NOT_QUANTISED = ["lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba"]
+_NOT_QUANTISED += ["vision_tower", "visual", "audio_tower", "multi_modal_projector", "mm_projector", "merger"]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -51,6 +49,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; it warns of kernels it can do without
     where = f"model {settings.model}"
     try:
         config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=False)
@@ -70,10 +69,8 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=list(_NOT_QUANTISED),
+            llm_int8_skip_modules=_NOT_QUANTISED,
         )
-    if settings.quantization or found:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(settings.model, revision=settings.revision, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.device import auto_dtype, gpu_card, prepare_cuda
+from kmmlu_fast.core.device import auto_dtype, check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
@@ -56,6 +56,7 @@ class VllmEngine:
         _prepare_environment(card is not None)
         chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
         if card:
+            check_toolchain()
             note(f"engine: {describe(chosen, card)}")
         from vllm import LLM
 

@@ -66,7 +66,7 @@ def make_plan(config: EvalConfig) -> Plan:
         )
     present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
     exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
-    model = models.resolve_model(config.model, config.revision)
+    model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _with_dtype(config, model)
     notes += type_notes
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
@@ -113,7 +113,9 @@ def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: s
         decoding |= {"seed": config.seed} if config.temperature > 0 else {}
     if config.rotations > 1:
         decoding["rotations"] = config.rotations
+    trusted = {"trust_remote_code": True} if config.trust_remote_code else {}
     return {
+        **trusted,
         "model": model.name,
         "model_digest": model.digest,
         "model_revision": model.revision,

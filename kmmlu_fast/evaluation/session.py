@@ -64,6 +64,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     if (shown := again.finished(config)) is not None:
         return shown
     needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
+    needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
     if open_engine is None:
         require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
     plan = make_plan(config)

@@ -36,16 +36,12 @@ class LightTokenizer:
         self._model, self.backend_tokenizer, self.chat_template = model, backend, chat_template
         self._full: Any = None
 
-    def __call__(
-        self, texts: str | Sequence[str], add_special_tokens: bool = True, **options: Any
-    ) -> dict[str, Any]:
+    def __call__(self, texts: str | Sequence[str], add_special_tokens: bool = True, **options: Any) -> dict[str, Any]:
         """``input_ids`` of a text, or of each; ``options`` of transformers that ask for more are not known here."""
         if any(options.values()):
             return dict(self.full(texts, add_special_tokens=add_special_tokens, **options))
         if isinstance(texts, str):
-            return {
-                "input_ids": self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids
-            }
+            return {"input_ids": self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids}
         rows = self.backend_tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return {"input_ids": [row.ids for row in rows]}
 
@@ -81,11 +77,7 @@ def open_tokenizer(model: Model) -> Any:
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomically(record, known)
         return full
-    return (
-        LightTokenizer(model, _read(folder), known.get("chat_template"))
-        if known.get("same") is True
-        else load_tokenizer(model)
-    )
+    return LightTokenizer(model, _read(folder), known.get("chat_template")) if known.get("same") is True else load_tokenizer(model)
 
 
 def same_state(full: Any, folder: Path) -> bool:
@@ -103,11 +95,7 @@ def same_state(full: Any, folder: Path) -> bool:
 def _computed(state: Any) -> Any:
     """A tokenizer's state without what no id depends on: offsets, and "" for an absent prefix or suffix."""
     if isinstance(state, dict):
-        return {
-            name: None if value == "" else _computed(value)
-            for name, value in state.items()
-            if name != "trim_offsets"
-        }
+        return {name: None if value == "" else _computed(value) for name, value in state.items() if name != "trim_offsets"}
     return [_computed(value) for value in state] if isinstance(state, list) else state
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.reporting.language import Texts, percent, points
 
 PAGE = {
@@ -225,8 +226,8 @@ def save(chart: Any, folder: Path, name: str) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     svg = to_svg(chart, FIGURE)
-    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
+    write_bytes_atomically(folder / f"{name}.svg", svg.encode())
+    write_bytes_atomically(folder / f"{name}.png", vl_convert.svg_to_png(svg, scale=2))
     return [folder / f"{name}.svg", folder / f"{name}.png"]
 
 

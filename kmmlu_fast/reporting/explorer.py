@@ -103,12 +103,13 @@ def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, lis
         return None
     columns = ["question", *LETTERS, "human_accuracy"]
     joined = index.join(questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left")
-    return {name: joined[name].to_list() for name in columns}
+    finite = joined.with_columns(pl.col("human_accuracy").fill_nan(None))  # JSON has no NaN, and the browser would read none of it
+    return {name: finite[name].to_list() for name in columns}
 
 
 def pack(data: dict[str, Any]) -> str:
     """The document as base64 of gzip of JSON: letters, digits, + / = only, so it can stand in HTML as it is."""
-    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "backslashreplace")
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
 
 

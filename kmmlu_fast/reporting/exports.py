@@ -8,7 +8,6 @@ as typed strings, and CSV text that begins like a formula gets a leading apostro
 from __future__ import annotations
 
 import datetime
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.comparison import Comparison, Settings
 from kmmlu_fast.analysis.headline import headline
-from kmmlu_fast.core.files import slug, write_bytes_atomically
+from kmmlu_fast.core.files import distinct_slugs, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.language import texts
@@ -58,19 +57,17 @@ def export(
     if "csv" in formats:
         written += write_csv(runs, pairs, questions, folder)
     if "json" in formats:
-        pass
-
         path = folder / "report.json"
-        write_bytes_atomically(path, (json.dumps(as_json(runs, pairs, settings, lang), ensure_ascii=False, indent=2) + "\n").encode())
+        write_json_atomically(path, as_json(runs, pairs, settings, lang))
         written.append(path)
     if "xlsx" in formats:
         written.append(write_xlsx(runs, pairs, lang, folder / "report.xlsx"))
     if "lm-eval" in formats:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
         documents = lm_eval_documents(questions)
-        for run in runs:
+        for run, name in zip(runs, distinct_slugs(run.name for run in runs), strict=True):
             if run.predictions is not None:
-                written.append(write_lm_eval(folder / "lm-eval" / slug(run.name), run.name, run.frame, run.facts, documents, stamp)[0])
+                written.append(write_lm_eval(folder / "lm-eval" / name, run.name, run.frame, run.facts, documents, stamp)[0])
     return written
 
 
@@ -97,7 +94,7 @@ def write_csv(runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame 
         run.scores.select(
             pl.lit(run.name).alias("run"),
             "subject",
-            pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}).alias("korean"),
+            pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}, default=pl.col("subject")).alias("korean"),
             "supercategory",
             "correct",
             "total",

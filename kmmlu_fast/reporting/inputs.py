@@ -5,10 +5,9 @@ In: flags. Out: loaded runs with the base first, the dataset's frame, and the se
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field, field_validator
@@ -17,7 +16,10 @@ from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.flags import Config
-from kmmlu_fast.runs.loading import load_all
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.reading import expand, parse_json, read_csv, read_parquet, read_text
+from kmmlu_fast.data.dataset import input_files as dataset_files
+from kmmlu_fast.runs.loading import input_files, load_all
 from kmmlu_fast.runs.run import Run
 
 FORMATS = ("csv", "json", "xlsx", "lm-eval")
@@ -42,13 +44,14 @@ class PairsConfig(Config):
     )
     intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
     different_prompts: bool = Field(False, description="compare although the prompts differ")
-    seed: int = Field(42, description="seed of the bootstrap")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of the bootstrap")
     lang: Literal["en", "ko"] = Field("en", description="language of the output")
 
 
 class CompareConfig(PairsConfig):
     """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
 
+    overwrite: bool = Field(False, description="replace --json-file where it exists")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
 
@@ -57,20 +60,22 @@ def read_overlap(path: Path) -> frozenset[str]:
     """Question ids, one a line, as JSON (a list, or ``leakage``'s file), or a CSV or Parquet column ``test_id`` or ``question_id``."""
     try:
         if path.suffix in (".csv", ".parquet"):
-            frame = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
-            column = next((name for name in ("test_id", "question_id") if name in frame.columns), frame.columns[0])
-            ids = frame[column].cast(pl.String).to_list()
+            frame = read_csv(path, DataError) if path.suffix == ".csv" else read_parquet(path, DataError)
+            column = next((name for name in ("test_id", "question_id") if name in frame.columns), next(iter(frame.columns), ""))
+            if not column or frame.schema[column] != pl.String:
+                raise DataError(f"{path}: has no column test_id or question_id of texts")
+            ids: Any = frame[column].to_list()
         else:
-            text = path.read_text(encoding="utf-8")
-            document = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split()
-            ids = document["test_ids"] if isinstance(document, dict) else document
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"--overlap {path}: cannot be read ({str(error).splitlines()[0]}); give a text file of question ids, one a line"
-        ) from error
-    if bad := [value for value in ids if str(value).count("/") != 2]:
-        raise DataError(f"--overlap {path}: {bad[0]!r} is no question id such as Accounting/test/17")
-    return frozenset(map(str, ids))
+            text = read_text(path, DataError)
+            document = parse_json(text, str(path), DataError) if text.lstrip()[:1] in ("[", "{") else text.split()
+            ids = document.get("test_ids") if isinstance(document, dict) else document
+    except DataError as error:
+        raise DataError(f"--overlap {error}; give a text file of question ids, one a line") from error
+    if not isinstance(ids, list):
+        raise DataError(f"--overlap {path}: has no list test_ids; give a text file of question ids, one a line")
+    if bad := [value for value in ids if not isinstance(value, str) or value.count("/") != 2]:
+        raise DataError(f"--overlap {path}: {shown(bad[0])} is no question id such as Accounting/test/17")
+    return frozenset(ids)
 
 
 def dataset_of(config: PairsConfig) -> str | None:
@@ -79,11 +84,25 @@ def dataset_of(config: PairsConfig) -> str | None:
         return None if config.dataset == "none" else config.dataset
     named = set()
     for argument in config.runs:
-        path = Path(argument) / "config.json"
+        path = expand(argument, "run") / "config.json"
         if path.is_file():
-            named.add(str((read_json(path).get("config") or {}).get("dataset")))
+            asked = read_json(path).get("config")
+            named.add(str(asked.get("dataset")) if isinstance(asked, dict) else "")
     only = named.pop() if len(named) == 1 else None
-    return only if only is not None and (only == "sample" or Path(only).is_dir()) else None
+    return only if only is not None and (only == "sample" or (only and expand(only).is_dir())) else None
+
+
+def input_files_of(config: PairsConfig) -> list[Path]:
+    """Every file that the flags name to be read: none of them is ever written to."""
+    named = [expand(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
+    plan = getattr(config, "plan", None)
+    return [*input_files(config.runs), *named, *([plan] if plan else []), *dataset_files(config.dataset)]
+
+
+def default_output(config: ReportConfig) -> Path:
+    """report.html in the run directory where one was given, else here."""
+    only = expand(config.runs[0], "run") if len(config.runs) == 1 else None
+    return (only if only is not None and (only / "config.json").is_file() else Path()) / "report.html"
 
 
 def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
@@ -110,7 +129,9 @@ def load_runs(config: PairsConfig, at_least: int) -> tuple[list[Run], pl.DataFra
 
 def settings_of(config: PairsConfig) -> Settings:
     """How pairs are compared; the overlap list is what --overlap names, together."""
-    overlap = frozenset(name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(Path(entry)))
+    overlap = frozenset(
+        name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(expand(entry, "--overlap"))
+    )
     if "auto" in config.overlap and config.split == "test" and (dataset := dataset_of(config)) is not None:
         from kmmlu_fast.data.overlap import overlap_ids
 
@@ -125,6 +146,7 @@ def settings_of(config: PairsConfig) -> Settings:
 class ReportConfig(PairsConfig):
     """python -m kmmlu_fast.report: runs as one HTML file, and as CSV, JSON, XLSX or lm-eval files."""
 
+    overwrite: bool = Field(False, description="replace files that exist; without it nothing is")
     output: Path | None = Field(None, description="the HTML file; default: report.html in the run directory (one run), else here")
     export: list[str] = Field([], description="csv, json, xlsx, lm-eval (comma-separated): written beside the HTML file")
     figures: Path | None = Field(None, description="directory for the charts as PNG and SVG")

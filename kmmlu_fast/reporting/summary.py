@@ -10,7 +10,9 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, SUPERCATEGORY_KO
 from kmmlu_fast.reporting.reasoning import comparison_lines
@@ -52,12 +54,12 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
     for run in runs:
         _print_notes(console, run, t, lang)
     for run in runs:
-        print(t("run directory: {path}", path=run.path))
+        print(clean(t("run directory: {path}", path=run.path)))
 
 
 def _state(run: Run) -> str:
     adapter = run.config.get("adapter")
-    return str(adapter["name"]) if adapter else "base"
+    return clean(str(adapter["name"])) if adapter else "base"
 
 
 def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
@@ -76,7 +78,8 @@ def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
         found = run.metrics
         micro = found["micro"]
         table.add_row(
-            _state(run), f"{micro['accuracy']:.4f}", f"{micro['ci_low']:.4f}–{micro['ci_high']:.4f}", f"{found['macro']['accuracy']:.4f}",
+            Text(_state(run)), f"{micro['accuracy']:.4f}",
+            f"{micro['ci_low']:.4f}–{micro['ci_high']:.4f}", f"{found['macro']['accuracy']:.4f}",
             *(f"{found['supercategories'][name]['accuracy']:.4f}" for name in groups), f"{found['unparsed']:,}",
         )  # fmt: skip
     baselines = runs[0].metrics["baselines"]
@@ -95,10 +98,10 @@ def _letters(runs: list[Run], t: Any) -> tuple[str, Table]:
     table.add_row(t("key"), *(f"{runs[0].metrics['answer_letter_share'][letter]:.3f}" for letter in LETTERS))
     for run in runs:
         shares = run.metrics["predicted_letter_share"]
-        table.add_row(t("{state}: predicted", state=_state(run)), *(f"{shares[letter]:.3f}" for letter in LETTERS))
+        table.add_row(Text(t("{state}: predicted", state=_state(run))), *(f"{shares[letter]:.3f}" for letter in LETTERS))
         recall = run.metrics["recall"]
         shown = ("–" if recall[letter] is None else f"{recall[letter]:.3f}" for letter in LETTERS)
-        table.add_row(t("{state}: recall", state=_state(run)), *shown)
+        table.add_row(Text(t("{state}: recall", state=_state(run))), *shown)
     return t("letter shares: a model that favours one letter fools its accuracy"), table
 
 

@@ -19,6 +19,7 @@ from kmmlu_fast.analysis.comparison import Comparison, Settings
 from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.foreign import clean, one_line, shown
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import SUPERCATEGORIES
 from kmmlu_fast.reporting.inputs import CompareConfig
@@ -33,13 +34,14 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
     """``title`` heads the label column, so that a table costs no line more than its rows and one heading."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=Text())
     for number, name in enumerate([title, *columns]):
-        table.add_column(Text(name), justify="left" if number < left else "right", no_wrap=True, max_width=36 if number < left else None)
+        label = number < left
+        table.add_column(Text(clean(name)), justify="left" if label else "right", no_wrap=True, max_width=36 if label else None)
     return table
 
 
 def _cells(*values: str) -> list[Text]:
-    """Texts, never markup: names come from files."""
-    return [Text(value) for value in values]
+    """Texts, never markup nor terminal escapes: names come from files."""
+    return [Text(clean(value)) for value in values]
 
 
 def _change(value: float, significant: bool, marked: bool = False) -> Text:
@@ -85,9 +87,9 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
 
 def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: bool, by_subject: bool) -> None:
     """The verdict, then the tables; ``brief``: the verdict alone."""
-    console.print(Text(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}", style="bold"))
+    console.print(Text(clean(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"), style="bold"))
     for line in verdict(pair, t, lang):
-        console.print(Text("  " + line))
+        console.print(Text(clean("  " + line)))
     if not brief:
         console.print(_headlines(pair, t))
         console.print(_letters(pair, t))
@@ -167,11 +169,11 @@ def _row(row: dict[str, Any], label: str) -> list[Text]:
 def print_question(console: Console, question_id: str, item: dict[str, Any] | None, rows: list[tuple[str, dict[str, Any]]]) -> None:
     """One question: texts where the dataset is known, the key, and each run's answer, probabilities and generated text."""
     answer = rows[0][1]["answer"]
-    console.print(Text(question_id, style="bold"))
+    console.print(Text(clean(question_id), style="bold"))
     if item is not None:
-        console.print(Text(item["question"]))
+        console.print(Text(clean(item["question"])))
         for letter in LETTERS:
-            console.print(Text(f"  {letter}. {item[letter]}", style="green" if letter == answer else ""))
+            console.print(Text(clean(f"  {letter}. {item[letter]}"), style="green" if letter == answer else ""))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(f"key {answer}"), overflow="fold", max_width=36)  # a long run name takes lines, never the figures' room
     for heading in ("answer", *[f"P({letter})" for letter in LETTERS], "read by"):
@@ -185,8 +187,8 @@ def print_question(console: Console, question_id: str, item: dict[str, Any] | No
     console.print(table)
     for name, row in rows:
         for text in row["texts"] or []:
-            console.print(Text(f"{name}:", style="bold"))
-            console.print(Text(text))
+            console.print(Text(clean(f"{name}:"), style="bold"))
+            console.print(Text(clean(text or "")))
 
 
 def print_comparison(
@@ -202,7 +204,7 @@ def print_comparison(
     for pair in pairs:
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:
-        console.print(line, style="yellow", markup=False)
+        console.print(Text(one_line(line)), style="yellow", markup=False)
 
 
 def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: list[str]) -> None:
@@ -214,6 +216,6 @@ def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: lis
         found = [(run.name, run.frame.filter(pl.col("question_id") == question_id)) for run in runs if run.predictions is not None]
         rows = [(name, frame.row(0, named=True)) for name, frame in found if len(frame)]
         if not rows:
-            raise ConfigError(f"--show {question_id}: is in none of the runs; ids look like {runs[0].frame['question_id'][0]}")
+            raise ConfigError(f"--show {shown(question_id)}: is in none of the runs; ids look like {runs[0].frame['question_id'][0]}")
         item = None if questions is None else next(questions.filter(pl.col("question_id") == question_id).iter_rows(named=True), None)
         print_question(console, question_id, item, rows)

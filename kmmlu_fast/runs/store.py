@@ -3,55 +3,71 @@
 In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json, environment.json,
 ``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when complete. Every file is written beside its
 place, synced and renamed, so that a kill at any moment leaves whole files only. Knows nothing of vLLM or prompts.
+
+``overwrite`` works in ``.<name>-<fingerprint>.new`` and puts that in place when it is complete: until then the run that was there stays
+what it was, and the same command continues where it was killed.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import shutil
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
+from kmmlu_fast.core.files import (
+    finish_swap,
+    read_json,
+    remove_partials,
+    remove_tree,
+    swap_in,
+    write_json_atomically,
+    write_parquet_atomically,
+)
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.locks import Lock, lock
+from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
+from kmmlu_fast.runs.checks import check_predictions
 from kmmlu_fast.runs.run import Run, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
+_AGAIN = "run eval with --overwrite"
 
 
 def load_run(path: str | Path) -> Run:
-    """A complete run directory; RunError if it is missing, incomplete or not one."""
+    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation wrote."""
     folder = Path(path)
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as runs/<name>")
+        aside = folder.with_name(f".{folder.name}.old")
+        hint = f"; a killed --overwrite left it in {aside}: run the same eval command again" if aside.is_dir() else ""
+        raise RunError(f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as runs/<name>{hint}")
     if not (folder / "config.json").exists():
         raise RunError(f"{folder}: has no config.json, so it is not a run directory; give one that `python -m kmmlu_fast.eval` wrote")
     if not (folder / "predictions.parquet").exists() or not (folder / "metrics.json").exists():
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
-    try:
-        predictions = pl.read_parquet(folder / "predictions.parquet")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunError(
-            f"{folder / 'predictions.parquet'}: cannot be read ({str(error).splitlines()[0]}); run eval with --overwrite"
-        ) from error
-    absent = [name for name in PREDICTION_SCHEMA if name not in predictions.columns]
-    if absent:
-        raise RunError(
-            f"{folder / 'predictions.parquet'}: lacks column {', '.join(absent)}; it was written by another version: run eval again"
-        )
+    predictions = check_predictions(_read(folder / "predictions.parquet"), folder / "predictions.parquet")
     config = read_json(folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
-    predictions = predictions.select(PREDICTION_SCHEMA.names())
-    facts = dict(config.get("fingerprint_parts") or {})
+    facts = config.get("fingerprint_parts") or {}
+    if not isinstance(facts, dict):
+        raise RunError(f"{folder / 'config.json'}: fingerprint_parts is {shown(facts)}, not an object; {_AGAIN}")
     metrics = read_json(folder / "metrics.json")
     return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, environment, metrics, folder)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return read_parquet(path, RunError, schema=PREDICTION_SCHEMA)
+    except RunError as error:
+        raise RunError(f"{error}; {_AGAIN}") from error
 
 
 class RunStore:
@@ -60,41 +76,81 @@ class RunStore:
     def __init__(self, root: Path, name: str, fingerprint_parts: dict[str, Any], config: dict[str, Any], overwrite: bool = False) -> None:
         """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, of another fingerprint, or cannot be written."""
         self.fingerprint = fingerprint(fingerprint_parts)
-        self.path = root / f"{name}-{self.fingerprint}"
+        self._place = root / f"{name}-{self.fingerprint}"
+        self._fresh = root / f".{self._place.name}.new"
+        self.path = self._fresh if overwrite else self._place
         self.answered: set[str] = set()
         self._parts = self.path / "predictions"
         self._buffer: list[Prediction] = []
         self._flushed = time.monotonic()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(root / f".{self.path.name}.lock", self.path)
-            if overwrite and self.path.exists():
-                shutil.rmtree(self.path)
-            self._open(name, fingerprint_parts, config)
+            in_use = RunError(f"{self._place}: another process is writing this run; wait for it, or give another --output-dir")
+            self._lock: Lock = lock(root / f".{self._place.name}.lock", in_use)
+            try:
+                self._open_locked(name, fingerprint_parts, config, overwrite)
+            except BaseException:
+                self._lock.close()
+                raise
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); give another --output-dir") from error
+            raise RunError(f"{self._place}: cannot be written ({error.strerror}); give another --output-dir") from error
+
+    def _open_locked(self, name: str, parts: dict[str, Any], config: dict[str, Any], overwrite: bool) -> None:
+        for folder in (self._place, self._fresh):
+            if folder.is_symlink():
+                raise RunError(f"{folder}: is a link, which a run never follows; give --output-dir the real place, or remove it")
+        finish_swap(self._fresh, self._place, _is_complete(self._fresh))
+        if overwrite and _is_complete(self._fresh):  # killed when all that was left was to put it in place
+            swap_in(self._fresh, self._place)
+            self.path = self._place
+        elif overwrite and self._fresh.exists() and not self._is_ours(parts):
+            remove_tree(self._fresh)
+        self._parts = self.path / "predictions"
+        self._open(name, parts, config)
 
     @property
     def complete(self) -> bool:
-        return (self.path / "metrics.json").exists() and (self.path / "predictions.parquet").exists()
+        return _is_complete(self.path)
 
     def _open(self, name: str, parts: dict[str, Any], config: dict[str, Any]) -> None:
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not self._is_empty():
             self._refuse_other(parts)
-        self._parts.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         if not self.complete:
+            remove_partials(self.path)
             content = {"name": f"{name}-{self.fingerprint}", "fingerprint": self.fingerprint, "fingerprint_parts": parts, **config}
             write_json_atomically(self.path / "config.json", content)
-        for part in sorted(self._parts.glob("part-*.parquet")):
-            self.answered |= set(pl.read_parquet(part, columns=["question_id"])["question_id"])
-        self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._parts.glob("part-*.parquet")), default=-1)
+            self._parts.mkdir(exist_ok=True)
+        for part in self._part_files():
+            self.answered |= set(_read_part(part)["question_id"])
+        self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._part_files()), default=-1)
+
+    def _is_empty(self) -> bool:
+        """Nothing there but what a kill before config.json leaves: half-written files, and the parts' folder without parts."""
+        foreign = [p for p in self.path.iterdir() if not p.name.endswith(".partial")]
+        return not foreign or (foreign == [self._parts] and not self._part_files())
+
+    def _is_ours(self, parts: dict[str, Any]) -> bool:
+        """Whether what a killed --overwrite left can be continued; it holds nobody's finished work."""
+        try:
+            self._parts = self.path / "predictions"
+            if not self._is_empty():
+                self._refuse_other(parts)
+            return all(len(_read_part(part)) > 0 for part in self._part_files())
+        except (RunError, OSError):
+            return False
+
+    def _part_files(self) -> list[Path]:
+        return sorted(p for p in self._parts.glob("part-*.parquet") if p.stem.split("-")[1].isdigit())
 
     def _refuse_other(self, parts: dict[str, Any]) -> None:
         if not (self.path / "config.json").exists():
             raise RunError(f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to replace it")
         found = read_json(self.path / "config.json").get("fingerprint_parts", {})
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away, or {_AGAIN}")
         differing = [
-            f"{key} ({found.get(key)!r} there, {parts.get(key)!r} here)"
+            f"{key} ({shown(found.get(key))} there, {shown(parts.get(key))} here)"
             for key in sorted({*found, *parts})
             if found.get(key) != parts.get(key)
         ]
@@ -112,7 +168,7 @@ class RunStore:
     def flush(self) -> None:
         """Write what is buffered as one part."""
         if self._buffer:
-            write_bytes_atomically(self._parts / f"part-{self._next:05d}.parquet", _parquet(predictions_frame(self._buffer)))
+            write_parquet_atomically(self._parts / f"part-{self._next:05d}.parquet", predictions_frame(self._buffer))
             self._next += 1
             self._buffer = []
         self._flushed = time.monotonic()
@@ -120,44 +176,37 @@ class RunStore:
     def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
         """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError if a question is missing or twice."""
         self.flush()
-        frame = pl.concat([pl.read_parquet(part) for part in sorted(self._parts.glob("part-*.parquet"))])
+        frame = pl.concat([_read(part) for part in self._part_files()])
         wanted = pl.DataFrame({"question_id": order})
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
             raise RunError(f"{self.path}: holds {len(frame)} predictions for {len(order)} questions; run with --overwrite")
         frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(PREDICTION_SCHEMA.names())
-        write_bytes_atomically(self.path / "predictions.parquet", _parquet(frame))
+        write_parquet_atomically(self.path / "predictions.parquet", frame)
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
+        if self.path != self._place:
+            swap_in(self.path, self._place)
+            self.path, self._parts = self._place, self._place / "predictions"
         self.close()
         return load_run(self.path)
 
     def close(self) -> None:
         """Keep what was answered, release the directory."""
-        if not self._lock.closed:
+        if self._lock.closed:
+            return
+        try:
             if self._buffer:
                 self.flush()
+        finally:
             self._lock.close()
-            self._lock_path.unlink(missing_ok=True)
-
-    @property
-    def _lock_path(self) -> Path:
-        return Path(self._lock.name)
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
-    import io
-
-    target = io.BytesIO()
-    frame.write_parquet(target, compression="zstd")
-    return target.getvalue()
+def _is_complete(folder: Path) -> bool:
+    return (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
 
 
-def _lock(path: Path, run: Path) -> IO[str]:
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunError(f"{run}: another process is writing this run; wait for it, or give another --output-dir") from error
-    return file
+def _read_part(path: Path) -> pl.DataFrame:
+    with contextlib.suppress(OSError):
+        return _read(path)
+    raise RunError(f"{path}: cannot be read; {_AGAIN}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 
 HUB_LICENCES = {
@@ -34,7 +34,7 @@ def _cell(name: str, value: Any) -> str:
 
 def licence(dataset: str) -> str:
     """The source's licence, as its dataset card says; that nothing is known where it does not."""
-    card = Path(dataset).expanduser() / "README.md"
+    card = expand(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
     elif card.is_file() and (stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))):
@@ -92,8 +92,8 @@ def _rationale_lines(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
-    """The data card: where the rows come from, what was left out, the licence, the plan."""
+def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
+    """The data card, markdown: where the rows come from, what was left out, the licence, the plan."""
     source = (
         f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})" if facts["source"] else "none"
     )
@@ -126,4 +126,4 @@ def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
         *("| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |" for row in plan.iter_rows(named=True)),
         "",
     ]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    return "\n".join(lines)

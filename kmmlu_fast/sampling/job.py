@@ -14,12 +14,14 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core import letters
-from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import claim, parquet_bytes, write_together
+from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import Subject, find_subjects
+from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling
-from kmmlu_fast.sampling.card import write_card
+from kmmlu_fast.sampling.card import data_card
 from kmmlu_fast.sampling.config import SampleFlags, source_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
@@ -38,8 +40,9 @@ class Drawn:
 
 def draw_rows(config: SampleFlags) -> Drawn:
     """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError, RunError for what cannot be read."""
-    if config.out.exists() and not config.overwrite:
-        raise ConfigError(f"--out {config.out}: exists; give another name, or --overwrite to replace it")
+    beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
+    source_files = input_files([named]) if (named := source_of(config)) is not None else []
+    claim([config.out, *beside], [*source_files, *datasets.input_files(config.dataset)], overwrite=config.overwrite, flag="--out")
     subjects = find_subjects(config.subjects)
     source = read_source(source_of(config), config.strategy)
     pool = build_pool(config, subjects, source)
@@ -53,11 +56,10 @@ def draw_rows(config: SampleFlags) -> Drawn:
         from kmmlu_fast.sampling.rationale import add_rationales
 
         rows, rationales = add_rationales(rows, config)
-    sft.write_rows(config.out, rows)
-    plan.write_parquet(config.out.with_suffix(".plan.parquet"))
-    pool.dropped.write_parquet(config.out.with_suffix(".dropped.parquet"))
     facts = describe(config, source, pool, plan, rows, rationales)
-    write_card(config.out.with_suffix(".md"), facts, plan)
+    card = data_card(facts, plan).encode("utf-8", "backslashreplace")
+    parts = [sft.rows_bytes(rows), parquet_bytes(plan), parquet_bytes(pool.dropped), card]
+    write_together(dict(zip([config.out, *beside], parts, strict=True)))
     return Drawn(config.out, rows, plan, pool.dropped, facts)
 
 

@@ -1,21 +1,20 @@
 """The adapter directory: PEFT's files, ``kmmlu_fast.json``, a model card and the loss plot.
 
 In: the trained adapter, what it was trained with and what was measured. Out: a directory that vLLM, plain PEFT and Unsloth load, and
-that evaluation asks for prompt style and template digest. ``kmmlu_fast.json`` is written last: a directory that has it is finished.
+that evaluation asks for prompt style and template digest. ``adapter_config.json`` is written last: a directory that has it is finished.
 Knows nothing of training.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
+import io
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import AdapterError
-from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
+from kmmlu_fast.core.files import read_json, remove_partials, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
@@ -69,20 +68,23 @@ def build_card(
 
 
 def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
-    """Move PEFT's files into ``target`` and add the card, the model card and the plot."""
+    """Put PEFT's files into ``target``, with the card, the model card and the plot.
+
+    ``adapter_config.json`` comes last: without it nothing takes the directory for an adapter, however far a kill let it get.
+    """
     weights = trained / "adapter_model.safetensors"
     if not weights.exists():
         raise AdapterError(f"{trained}: training left no adapter_model.safetensors; look for an earlier message")
-    config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(trained / "adapter_config.json", AdapterError)
     config["base_model_name_or_path"] = card["base_model"]["path"]
     config["revision"] = card["base_model"]["revision"]
-    write_json_atomically(trained / "adapter_config.json", config)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copyfile(trained / name, target / f"{name}.partial")
-        (target / f"{name}.partial").rename(target / name)
+    data = weights.read_bytes()
+    remove_partials(target)
+    write_bytes_atomically(target / "adapter_model.safetensors", data)
     plot(log, target / PLOT)
-    write_bytes_atomically(target / "README.md", model_card(card).encode())
-    write_json_atomically(target / CARD, {**card, "adapter_digest": hashlib.sha256(weights.read_bytes()).hexdigest()})
+    write_bytes_atomically(target / "README.md", model_card(card).encode("utf-8", "backslashreplace"))
+    write_json_atomically(target / CARD, {**card, "adapter_digest": hashlib.sha256(data).hexdigest()})
+    write_json_atomically(target / "adapter_config.json", config)
 
 
 def model_card(card: dict[str, Any]) -> str:
@@ -163,7 +165,9 @@ def plot(log: list[dict[str, Any]], path: Path) -> None:
     charts = [lines(losses, "loss, nats a response token", alt.Scale(zero=True))]
     if shares:
         charts.append(lines(shares, "held-out rows", alt.Scale(domain=[0, 1])))
-    alt.vconcat(*charts).resolve_scale(color="independent").save(str(path))
+    drawn = io.StringIO()
+    alt.vconcat(*charts).resolve_scale(color="independent").save(drawn, format="svg")
+    write_bytes_atomically(path, drawn.getvalue().encode())
 
 
 def _held_out_table(card: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ class TrainConfig(Config):
     output_dir: Path = Field(Path("out/lora"), description="adapter directory; must be new, or --resume")
     model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
     revision: str | None = Field(None, description="revision of the model on the hub")
+    trust_remote_code: bool = Field(False, description="run Python code that the model brings along; read it first: it has your rights")
     prompt_style: Literal["lm-eval", "qa", "chat"] = Field("lm-eval", description="prompt wording; evaluation reads it from the adapter")
     max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
     too_long: Literal["truncate", "drop", "refuse"] = Field(
@@ -71,7 +72,7 @@ class TrainConfig(Config):
         "auto", description="compute activations twice instead of keeping them; auto: off where the memory plan allows"
     )
     max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
-    seed: int = Field(42, description="seed of the data order, held-out slice, rotations and LoRA weights")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights")
 
     held_out: NonNegativeInt = Field(48, description="rows kept out of training to measure on (at most a fifth of the data)")
     held_out_data: Path | None = Field(None, description="measure on these rows instead, and train on all of --data")
@@ -103,4 +104,5 @@ class TrainConfig(Config):
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the result: a resumed run must have the same."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _FREE}
+        free = _FREE if self.trust_remote_code else _FREE | {"trust_remote_code"}
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in free}

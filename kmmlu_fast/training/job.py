@@ -27,7 +27,7 @@ from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import encode_set
-from kmmlu_fast.training.state import claim, finished, planned_micro_batch
+from kmmlu_fast.training.state import claim, claim_alone, finished, planned_micro_batch
 
 _SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
 
@@ -59,7 +59,6 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
         return load_adapter_card(config.output_dir)
-    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     with libraries.without_vllm():
         return _train(config)
 
@@ -67,6 +66,14 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
 def _train(config: TrainConfig) -> TrainedAdapter:
     rows, held_rows = _read(config)
     leaks = _check_leakage(config)
+    require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
+    with claim_alone(config):
+        # Once more: the process that held the lock may just have finished.
+        return load_adapter_card(config.output_dir) if finished(config) else _train_alone(config, rows, held_rows, leaks)
+
+
+def _train_alone(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow], leaks: dict[str, Any]) -> TrainedAdapter:
+    """Alone in the directory."""
     note("loading Unsloth")
     with waiting("loading Unsloth"):
         libraries.import_unsloth()
@@ -76,10 +83,10 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     from kmmlu_fast.training import trainer
 
     trainer.quiet_libraries()
-    model = models.resolve_model(config.model, config.revision)
+    model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
     data = encode_set(config, rows, held_rows, tokenizer)
-    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
+    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision, config.trust_remote_code)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
     if float32:

@@ -127,12 +127,14 @@ def describe(config: Any, r: int, target_modules: list[str]) -> ModelShape:
     )  # fmt: skip
 
 
-def describe_model(path: str | Path, r: int, target_modules: list[str], revision: str | None = None) -> ModelShape:
+def describe_model(
+    path: str | Path, r: int, target_modules: list[str], revision: str | None = None, trust_remote_code: bool = False
+) -> ModelShape:
     """``describe`` for a model directory or hub id; only its config is read."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: its config.json cannot be read ({str(error).splitlines()[0]})") from error
     return describe(config, r, target_modules)

@@ -17,6 +17,7 @@ from typing import Any
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.models.adapters import read_log
 
@@ -192,9 +193,7 @@ def append_json(path: Path, record: dict[str, Any]) -> None:
 def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
     """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are done, and logged, again."""
     kept = [record for record in read_log(path) if record["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
-    partial.replace(path)
+    write_bytes_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode())
     return kept
 
 

@@ -19,6 +19,7 @@ from kmmlu_fast.training.memory import MemoryPlan, ModelShape, plan
 RANK = 16
 EFFECTIVE_BATCH = 16
 LENGTHS = (1024, 512, 256)  # the first is the default; KMMLU's rows are about 250 tokens
+LABELS = 2  # tokens trained on in a row: a letter and an end, as kmmlu_fast.sample writes rows without rationales
 SMALL_PARAMETERS = 2_000_000_000  # below, training's own warning says to leave 4 bit
 
 
@@ -106,7 +107,9 @@ def outlook(
                 free_bytes,
                 four_bit=four_bit,
                 cpu=capability is None,
+                float32=capability is None and dtype == "float32",
                 device="CPU" if capability is None else "GPU",
+                labels=LABELS,
             )
         except TrainError as error:
             reason = reason or str(error)

@@ -12,6 +12,7 @@ from kmmlu_fast.core.nvml import Card
 from kmmlu_fast.core.schema import Request
 from kmmlu_fast.engines import vllm as engine_vllm
 from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
+from kmmlu_fast.engines.swap import HeldWeights
 from kmmlu_fast.engines.vllm import VllmEngine
 
 
@@ -88,6 +89,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
     made.settings = EngineSettings("none")
     made._engine, made._max_in_flight, made._count, made._lora_ids = Recorder(), 64, 0, {}
     made._cache_tokens, made._memory = 1000, ""
+    made._weights = HeldWeights(lambda _: None, lambda: None)
     made._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
     monkeypatch.setattr(engine_vllm, "_sampling_params", lambda request: None)
     return made

@@ -52,15 +52,10 @@ def test_ids_are_those_of_transformers(tmp_path: Path, bos: bool) -> None:
         prompts = [Prompt(text, special) for text in TEXTS]
         assert encode(light, prompts) == encode(full, prompts)
         assert encode(light, prompts[3:4]) == encode(full, prompts[3:4])
-        assert (
-            light(TEXTS[2], add_special_tokens=special)["input_ids"]
-            == full(TEXTS[2], add_special_tokens=special)["input_ids"]
-        )
+        assert light(TEXTS[2], add_special_tokens=special)["input_ids"] == full(TEXTS[2], add_special_tokens=special)["input_ids"]
 
 
-def test_transformers_is_loaded_once_a_model_and_then_on_demand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_is_loaded_once_a_model_and_then_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tokenizer_at(tmp_path / "model", chat=True)
     loads = []
     monkeypatch.setattr(tokens, "load_tokenizer", lambda model: (loads.append(1), load_tokenizer(model))[1])

@@ -63,7 +63,8 @@ def test_a_foreign_directory_is_left_alone(capsys: Any, tmp_path: Path, rows: Pa
 def test_resume_names_every_setting_that_differs(capsys: Any, tmp_path: Path, rows: Path) -> None:
     settings = TrainConfig(data=rows, output_dir=tmp_path).deciding() | {"learning_rate": 0.1, "r": 8}
     (tmp_path / "training.json").write_text(json.dumps({"settings": settings, "data_digest": "other"}))
-    (tmp_path / "kmmlu_fast.json").write_text("{}")
+    for name in ("kmmlu_fast.json", "adapter_config.json"):
+        (tmp_path / name).write_text("{}")
     said = refusal(capsys, "--data", rows, "--output-dir", tmp_path, "--resume", "--dataset", "sample")
     assert "learning_rate (0.1 there, 0.0002 here), r (8 there, 16 here), data_digest ('other' there" in said
 
@@ -78,13 +79,14 @@ def test_rows_from_the_test_split_are_refused(capsys: Any, tmp_path: Path) -> No
     assert not (tmp_path / "lora").exists()
 
 
-def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, capsys: Any) -> None:
+def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="kmmlu_fast")
     path = tmp_path / "leaked.jsonl"
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
     sft.write_rows(path, [sft.SftRow(question, "uniform") for question in leaked])
     found = job._check_leakage(TrainConfig(data=path, dataset="sample", allow_leakage=True))
     assert found["rows_flagged"] == 2 and found["allowed"] is True
-    assert "warning: 2 rows overlap sample test" in capsys.readouterr().err
+    assert "warning: 2 rows overlap sample test" in caplog.text
 
 
 def test_held_out_data_must_not_be_trained_on(capsys: Any, tmp_path: Path, rows: Path) -> None:
@@ -120,9 +122,10 @@ def test_settings_files_are_valid_and_headed_by_their_command(name: str) -> None
     assert found.rotate_options and found.r == 16 and found.lora_alpha == 16 and len(found.target_modules) == 7
 
 
-def test_a_small_model_in_four_bit_is_warned_of(capsys: Any) -> None:
+def test_a_small_model_in_four_bit_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="kmmlu_fast")
     small = job._precision_warning(TrainConfig(data=Path("x")), 270_000_000)
-    assert len(small) == 1 and "give --no-load-in-4bit" in small[0] and "0.27 B" in capsys.readouterr().err
+    assert len(small) == 1 and "give --no-load-in-4bit" in small[0] and "0.27 B" in caplog.text
     assert job._precision_warning(TrainConfig(data=Path("x")), 7_300_000_000) == []
     assert job._precision_warning(TrainConfig(data=Path("x"), load_in_4bit=False), 270_000_000) == []
 
