@@ -120,6 +120,15 @@ def digest(questions: Iterable[Question]) -> str:
     return state.hexdigest()[:16]
 
 
+def frame_digest(frame: pl.DataFrame) -> str:
+    """``digest`` of a frame's rows, without making records of them: a tenth of the time."""
+    state = hashlib.sha256()
+    columns = ["question_id", *_TEXT_COLUMNS, "answer"]
+    for some in frame.select(pl.concat_str(columns, separator="\x1f") + "\x1e").iter_slices(50_000):
+        state.update("".join(some.to_series()).encode())
+    return state.hexdigest()[:16]
+
+
 def shuffled(questions: list[Question], seed: int) -> list[Question]:
     """A seeded shuffle that does not touch the global generator."""
     copy = list(questions)

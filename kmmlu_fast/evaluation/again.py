@@ -53,7 +53,7 @@ def finished(config: EvalConfig) -> list[Run] | None:
 
 def remember(config: EvalConfig, runs: Sequence[Run], notes: Sequence[str]) -> None:
     """Note which runs the command led to, beside them. A directory that cannot be written is no fault: the ordinary way remains."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, KmmluError):
         names = [run.path.name for run in runs if run.path is not None]
         write_json_atomically(_path(config), {"runs": names, "notes": list(notes)})
 
@@ -64,15 +64,15 @@ def _path(config: EvalConfig) -> Path:
 
 def _sources(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names are made from. KmmluError as the ordinary way raises it."""
-    questions = dataset.load_questions(config.dataset, config.split, find_subjects(config.subjects), config.dataset_revision)
-    model = resolve_model(config.model, config.revision)
-    adapters = load_adapters(config.adapter, model, config.adapter_mode)
-    shown = (
-        dataset.load_questions(config.dataset, "dev", find_subjects(config.subjects), config.dataset_revision) if config.num_fewshot else []
-    )
+    subjects = find_subjects(config.subjects)
+    splits = [config.split, *(["dev"] if config.num_fewshot else [])]
+    frames = [dataset.load_frame(config.dataset, split, subjects, config.dataset_revision) for split in splits]
+    model = resolve_model(config.model, config.revision, config.trust_remote_code)
+    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     return {
         "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),
-        "questions": dataset.digest([*questions, *shown]),
+        "questions": [dataset.frame_digest(frame) for frame in frames],
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
         "device": [*map(str, nvml.cards()), best_cpu_dtype()],  # what --dtype auto goes by
