@@ -22,6 +22,11 @@ from kmmlu_fast.runs.run import Run
 
 _WIDTH = 120  # of a file or a pipe
 
+_LIMITED = (
+    "{state}: with --limit micro is over an equal number of questions a subject, so near macro; "
+    "compare and report weight subjects by their full sizes"
+)
+
 # The English text is the key; what is in braces is filled in afterwards, in either language.
 _KO = {
     "KMMLU, {questions} questions of {subjects} subjects, accuracy": "KMMLU, {subjects}개 과목 {questions}문항 정확도",
@@ -35,6 +40,8 @@ _KO = {
         "{state}: 강제 응답 {count}개, 이를 오답으로 센 정확도 {accuracy}",
     "{state}: {questions} questions in {seconds} s ({rate} questions/s, {tokens} prompt tokens/s)":
         "{state}: {questions}문항 {seconds}초({rate}문항/초, 프롬프트 {tokens}토큰/초)",
+    _LIMITED: "{state}: --limit는 과목마다 같은 수의 문항을 물으므로 여기의 micro는 macro에 가깝습니다. "
+    "compare와 report는 과목별 전체 문항 수로 가중합니다",
     "; engine start {start} s; prefix cache hit rate {hits}": ", 엔진 시작 {start}초, 접두사 캐시 적중률 {hits}",
     "{state}: adapter applied, largest shift {nats} nats": "{state}: 어댑터 적용 확인, 최대 로그 확률 변화 {nats} nats",
     "run directory: {path}": "실행 디렉터리: {path}",
@@ -120,6 +127,8 @@ def _print_notes(console: Console, run: Run, t: Any, lang: str) -> None:
     names = ", ".join(f"{SUBJECTS[name].korean if lang == 'ko' else name} {score['accuracy']:.2f}" for name, score in weakest)
     state, micro = _state(run), found["micro"]["accuracy"]
     lines = [t("{state}: weakest subjects: {names}", state=state, names=names)]
+    if (run.config.get("config") or {}).get("limit"):
+        lines.append(t(_LIMITED, state=state))
     if (debiased := found.get("accuracy_debiased")) is not None:
         rotated = "{state}: micro {raw} raw, {debiased} debiased over rotations"
         lines.append(t(rotated, state=state, raw=f"{micro:.4f}", debiased=f"{debiased:.4f}"))

@@ -133,7 +133,9 @@ def letter_prior(pair: Comparison, t: Texts) -> list[str]:
     if meaning == "reversed":
         meaning = "worse_without" if found.remaining.value < 0 else "better_without"
         values["rest"] = points_range(split.remaining_range, signed=False)
-    return [*lines, t(meaning, **values)]
+    said = t(meaning, **values)
+    agreed = split.method == "letters" and meaning != "not_identified"
+    return [*lines, t("by_both_models", said=said) if agreed else said]
 
 
 def _widest(splits: tuple[Split, ...]) -> dict[str, str]:
