@@ -76,20 +76,8 @@ def scenarios(place: Place) -> list[Scenario]:
         found.append(Scenario("merge", "eval", merged, _merged, _whole_merge))
     if place.rows is not None:
         train = ["--model", str(place.model), "--data", str(place.rows), "--output-dir", "lora", "--dataset", "sample", "--resume"]
-        train += [
-            "--max-steps",
-            "4",
-            "--effective-batch",
-            "4",
-            "--micro-batch",
-            "4",
-            "--measure-every",
-            "1",
-            "--save-every",
-            "2",
-            "--r",
-            "4",
-        ]
+        train += ["--max-steps", "4", "--effective-batch", "4", "--micro-batch", "4", "--measure-every", "1", "--save-every", "2"]
+        train += ["--r", "4"]
         train += ["--held-out", "4", "--no-load-in-4bit", "--max-seq-length", "512", "--learning-rate", "0.01"]
         found.append(Scenario("training", "train", train, _adapter, _whole_adapter, real=True, timeout_sec=400))
     return found

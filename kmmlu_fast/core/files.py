@@ -59,6 +59,8 @@ def claim(targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bo
     read = [path for path in inputs if path.is_file()]
     taken: dict[Path, Path] = {}
     for path in wanted:
+        if path.name in ("", ".."):
+            raise ConfigError(f"{flag} {path}: names no file; give a file's name")
         real = path.parent.resolve() / path.name
         if real in taken:
             raise ConfigError(f"{flag} {path}: would be written twice; give another name")
