@@ -364,7 +364,9 @@ def make_run(folder: Path, frame: pl.DataFrame) -> None:
 
     folder.mkdir()
     values = {"logprob_A": -0.5, "logprob_B": -1.5, "logprob_C": -2.5, "logprob_D": -3.5, "margin": 1.0, "confidence": 0.6}
-    known = frame.with_columns(pl.lit("A").alias("prediction"), (pl.col("answer") == "A").alias("correct"), *[pl.lit(v).alias(n) for n, v in values.items()])
+    guess = pl.when(pl.col("subject") == "Math").then("answer").otherwise(pl.lit("A"))  # so that one subject is weak
+    known = frame.with_columns(guess.alias("prediction"), (guess == pl.col("answer")).alias("correct"))
+    known = known.with_columns(pl.lit(value).alias(name) for name, value in values.items())
     data = io.BytesIO()
     complete_frame(known.with_columns(pl.lit("loglikelihood").alias("read_by"))).write_parquet(data)
     (folder / "predictions.parquet").write_bytes(data.getvalue())

@@ -106,7 +106,8 @@ def partial_name(name: str) -> str:
     """A name for what is not whole yet, that no other process has. Hidden, and short enough for any file
     system.
     """
-    return f".{name[:60].encode()[:120].decode(errors='ignore')}.{secrets.token_hex(6)}{PARTIAL}"
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:60])  # whatever encoding this system has for names
+    return f".{short}.{secrets.token_hex(6)}{PARTIAL}"
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
