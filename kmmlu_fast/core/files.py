@@ -5,7 +5,8 @@ what they hold.
 
 The rule for every file that a command leaves: ``claim`` all of them before work begins (what exists is
 replaced with ``--overwrite``
-only, an input never, parents are made, and a place that cannot be written is refused at once), then write each by
+only, an input never, parents are made, and a place that cannot be written is refused at once), then write
+each by
 ``write_bytes_atomically``: beside its place under a name that nobody else has, synced, renamed. Links are
 replaced, never followed.
 """
@@ -130,8 +131,10 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 def write_together(files: dict[Path, bytes]) -> None:
     """Write several files that belong together, the first naming them all.
 
-    All of them are written beside their places before the first is renamed; a journal says which, by digest, until the
-    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do it again.
+    All of them are written beside their places before the first is renamed; a journal says which, by digest,
+    until the
+    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do
+    it again.
     """
     partials = {path: path.with_name(partial_name(path.name)) for path in files}
     journal = _journal(next(iter(files)))

@@ -1,4 +1,6 @@
-"""How commands end: one line for everything, on every console, with closed pipes, odd caches, hostile names and faults of the program."""
+"""How commands end: one line for everything, on every console, with closed pipes, odd caches, hostile names
+and faults of the program.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def raising(error: BaseException) -> Any:
     ("error", "said"),
     [
         (DataError("bad\nfile \x1b[31mred"), "error: bad file red"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.csv"), "gone.csv: no such file or directory"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.csv"),
+            "gone.csv: no such file or directory",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "x.json"), "x.json: no space left to write to"),
         (UnicodeEncodeError("cp949", "−", 0, 1, "no"), "a text cannot be read or written"),
         (RecursionError("deep"), "nested too deeply"),
@@ -46,7 +51,9 @@ def raising(error: BaseException) -> Any:
         (PermissionError(errno.EACCES, "Permission denied", "a", None, "b"), "a -> b: permission denied"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(error: BaseException, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_user_can_cause_is_one_line(
+    error: BaseException, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, err = end(raising(error), capsys)
     assert code == 2 and err.startswith("error: ") and said in err and err.count("\n") == 1
 
@@ -58,10 +65,16 @@ def test_a_full_disk_is_found_below_what_libraries_make_of_it(capsys: pytest.Cap
         except OSError as error:
             raise RuntimeError("save failed") from error
 
-    assert end(body, capsys) == (2, "error: weights: no space left to write to; free space, or write elsewhere, and run the same command again\n")
+    assert end(body, capsys) == (
+        2,
+        "error: weights: no space left to write to; free space, or write elsewhere, "
+        "and run the same command again\n",
+    )
 
 
-def test_a_fault_of_the_program_is_one_line_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_of_the_program_is_one_line_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path))
     code, err = end(raising(KeyError("x" * 5000)), capsys)
     assert code == 70 and err.count("\n") == 1 and len(err) < 1500 and "please report it" in err
@@ -73,7 +86,9 @@ def test_a_fault_of_the_program_is_one_line_and_a_file(tmp_path: Path, monkeypat
         run_main(raising(KeyError("x")))
 
 
-def test_a_fault_where_nothing_can_be_written_is_still_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_where_nothing_can_be_written_is_still_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("KMMLU_FAST_CACHE", "/proc/nowhere")
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/proc/nowhere")
     code, err = end(raising(ValueError("odd")), capsys)
@@ -84,12 +99,22 @@ def test_a_fault_where_nothing_can_be_written_is_still_one_line(monkeypatch: pyt
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("runs")
     names = ("base", "조정 [/b] \x1b[31m")
-    return [str(run_directory(folder / f"run{i}", name, predictions(1, skill=0.5 + i))) for i, name in enumerate(names)]
+    return [
+        str(run_directory(folder / f"run{i}", name, predictions(1, skill=0.5 + i)))
+        for i, name in enumerate(names)
+    ]
 
 
 def python(*argv: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KMMLU_GUARD": "0", **options.pop("env", {})}
-    return subprocess.run([sys.executable, "-m", *argv], capture_output="stdout" not in options, env=environment, check=False, timeout=120, **options)
+    return subprocess.run(
+        [sys.executable, "-m", *argv],
+        capture_output="stdout" not in options,
+        env=environment,
+        check=False,
+        timeout=120,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +125,9 @@ def watcher() -> Iterator[Watcher]:
 
 @pytest.mark.parametrize("encoding", ["cp949", "latin-1", "ascii"])
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_compare_on_consoles_of_other_encodings(runs: list[str], encoding: str, lang: str, watcher: Watcher) -> None:
+def test_compare_on_consoles_of_other_encodings(
+    runs: list[str], encoding: str, lang: str, watcher: Watcher
+) -> None:
     argv = [*runs, "--overlap", "none", "--dataset", "none", "--lang", lang]
     ended = watcher.run(Job("compare", argv, encoding=encoding, environment={"COLUMNS": "100"}))
     assert ended.code == 0, ended.err
@@ -109,7 +136,13 @@ def test_compare_on_consoles_of_other_encodings(runs: list[str], encoding: str, 
     assert ("조정" in ended.out) == (encoding == "cp949")
 
 
-@pytest.mark.parametrize("environment", [{"LANG": "C", "LC_ALL": "C"}, {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LANG": "C", "LC_ALL": "C"},
+        {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
 def test_the_c_locale(runs: list[str], environment: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "결과.json"
     argv = ["kmmlu_fast.compare", *runs, "--overlap", "none", "--dataset", "none", "--json-file", str(file)]
@@ -117,7 +150,9 @@ def test_the_c_locale(runs: list[str], environment: dict[str, str], tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert [path for path in tmp_path.iterdir() if path.suffix == ".json"]
     missing = python("kmmlu_fast.report", str(tmp_path / "없음"), env=environment)
-    assert missing.returncode == 2 and missing.stderr.count(b"\n") == 1 and missing.stderr.startswith(b"error: ")
+    assert (
+        missing.returncode == 2 and missing.stderr.count(b"\n") == 1 and missing.stderr.startswith(b"error: ")
+    )
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "latin-1", "ascii"])
@@ -131,11 +166,21 @@ def test_help_and_a_fault_of_every_verb_on_every_console(encoding: str, watcher:
 
 def test_a_reader_that_goes_away_is_no_fault(runs: list[str]) -> None:
     compared = ["kmmlu_fast.compare", *runs, "--by-subject", "--overlap", "none", "--dataset", "none"]
-    for argv, codes in ((compared, (141,)), (["kmmlu_fast.eval", "--help"], (0, 141))):  # argparse itself looks away
+    for argv, codes in (
+        (compared, (141,)),
+        (["kmmlu_fast.eval", "--help"], (0, 141)),
+    ):  # argparse itself looks away
         reader, writer = os.pipe()
         os.close(reader)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "KMMLU_GUARD": "0"}
-        done = subprocess.run([sys.executable, "-m", *argv], stdout=writer, stderr=subprocess.PIPE, env=environment, check=False, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", *argv],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+            timeout=120,
+        )
         os.close(writer)
         assert done.returncode in codes and not done.stderr, (done.returncode, done.stderr)
 
@@ -145,13 +190,17 @@ def test_closed_streams_and_a_full_stdout(runs: list[str]) -> None:
     for redirection, code in ((">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("> /dev/full", 2)):
         line = " ".join(f"'{word}'" for word in argv) + f" {redirection}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment, check=False, timeout=120)
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, env=environment, check=False, timeout=120
+        )
         assert done.returncode == code, (redirection, done.returncode, done.stderr)
         assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
 
 
 def test_twenty_columns(runs: list[str]) -> None:
-    done = python("kmmlu_fast.compare", *runs, "--overlap", "none", "--dataset", "none", env={"COLUMNS": "20"})
+    done = python(
+        "kmmlu_fast.compare", *runs, "--overlap", "none", "--dataset", "none", env={"COLUMNS": "20"}
+    )
     assert done.returncode == 0 and not done.stderr
 
 
@@ -171,7 +220,9 @@ def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.Capture
     assert "[/b]" in capsys.readouterr().out
 
 
-def test_a_corrupt_or_unwritable_cache_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_or_unwritable_cache_costs_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kmmlu_fast.data import overlap
 
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
@@ -209,7 +260,9 @@ def test_human_accuracy_that_is_no_number_does_not_break_the_explorer(tmp_path: 
     (tmp_path / "data").mkdir()
     head = "question,answer,A,B,C,D,Category,Human Accuracy\n"
     (tmp_path / "data" / "Law-test.csv").write_text(head + "q,1,a,b,c,d,Law,NaN\n")
-    assert dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))["human_accuracy"].to_list() == [None]
+    assert dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))["human_accuracy"].to_list() == [
+        None
+    ]
     (tmp_path / "data" / "Law-test.csv").write_text(head + "q,1,a,b,c,d,Law,inf\n")
     with pytest.raises(DataError, match="Human Accuracy inf is no share"):
         dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))
@@ -246,7 +299,15 @@ def test_lm_eval_samples_that_cannot_be(tmp_path: Path, sample: dict[str, Any], 
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize(("values", "size"), [({"acc,none": 1.5}, 4), ({"acc,none": float("nan")}, 4), ({"acc,none": 0.5}, -4), ({"acc,none": "x"}, 4)])
+@pytest.mark.parametrize(
+    ("values", "size"),
+    [
+        ({"acc,none": 1.5}, 4),
+        ({"acc,none": float("nan")}, 4),
+        ({"acc,none": 0.5}, -4),
+        ({"acc,none": "x"}, 4),
+    ],
+)
 def test_lm_eval_results_that_cannot_be(tmp_path: Path, values: dict[str, Any], size: int) -> None:
     import json
 

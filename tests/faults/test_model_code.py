@@ -1,4 +1,6 @@
-"""Python files that a model brings along run on ``--trust-remote-code`` only, and never after a question at the terminal."""
+"""Python files that a model brings along run on ``--trust-remote-code`` only, and never after a question at
+the terminal.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ ROOT = Path(__file__).parents[2]
 def model(tmp_path: Path) -> Path:
     """A model whose tokenizer is a class of its own, in a file that leaves a mark when it is run."""
     folder = make_tiny_model(tmp_path / "model")
-    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast):\n    pass\n"
+    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    code += (
+        "from transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast):\n    pass\n"
+    )
     (folder / "own.py").write_text(code)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
@@ -53,7 +58,14 @@ def test_nothing_is_asked_at_a_terminal(model: Path) -> None:
         f"load_tokenizer(resolve_model({str(model)!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=theirs,
+        capture_output=True,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
     os.close(ours)
     os.close(theirs)
     assert b"[y/N]" not in done.stdout + done.stderr and not (model.parent / "ran").exists()
@@ -64,7 +76,9 @@ def test_the_flag_is_part_of_the_fingerprint(model: Path) -> None:
 
     plain = make_tiny_model(model.parent / "plain")
     flags = ["--model", str(plain), "--dataset", "sample", "--subjects", "Law"]
-    without, given = (make_plan(parse(EvalConfig, [*flags, *more], "eval")) for more in ([], ["--trust-remote-code"]))
+    without, given = (
+        make_plan(parse(EvalConfig, [*flags, *more], "eval")) for more in ([], ["--trust-remote-code"])
+    )
     for plan in (without, given):
         plan.close()
     assert "trust_remote_code" not in without.parts and given.parts["trust_remote_code"] is True

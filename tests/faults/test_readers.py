@@ -1,4 +1,6 @@
-"""Every reader: any bytes in, a value or one KmmluError out, nothing else. Hypothesis draws bytes, texts and bent documents."""
+"""Every reader: any bytes in, a value or one KmmluError out, nothing else. Hypothesis draws bytes, texts and
+bent documents.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.attacks import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
+from bench.bending import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
 from kmmlu_fast.core import reading
 from kmmlu_fast.core.errors import ConfigError, DataError, KmmluError
 from kmmlu_fast.core.flags import parse
@@ -31,7 +33,12 @@ from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.score_files import read_scores
 from kmmlu_fast.runs.store import load_run
 
-FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+FEW = settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "json": (".json", reading.read_json),
     "csv": (".csv", reading.read_csv),
@@ -83,7 +90,10 @@ def test_any_bytes(name: str, data: bytes, tmp_path: Path) -> None:
 @given(
     document=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("subject"), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text(max_size=8) | st.just("subject"), inner, max_size=4)
+        ),
         max_leaves=12,
     )
 )
@@ -95,7 +105,10 @@ def test_any_json(name: str, document: Any, tmp_path: Path) -> None:
 
 
 @FEW
-@given(seed=st.integers(0, 10**9), name=st.sampled_from(["scores.json", "ids.json", "rows.jsonl", "any.jsonl", "table.csv", "scores.csv"]))
+@given(
+    seed=st.integers(0, 10**9),
+    name=st.sampled_from(["scores.json", "ids.json", "rows.jsonl", "any.jsonl", "table.csv", "scores.csv"]),
+)
 def test_good_files_bent(good: Path, tmp_path: Path, seed: int, name: str) -> None:
     chance, data = random.Random(seed), (good / name).read_bytes()
     path = tmp_path / name
@@ -127,7 +140,10 @@ def test_predictions_that_no_evaluation_writes_are_refused(good: Path, tmp_path:
 
 
 @FEW
-@given(seed=st.integers(0, 10**9), name=st.sampled_from(["config.json", "metrics.json", "environment.json", "predictions.parquet"]))
+@given(
+    seed=st.integers(0, 10**9),
+    name=st.sampled_from(["config.json", "metrics.json", "environment.json", "predictions.parquet"]),
+)
 def test_bent_run_directories(good: Path, tmp_path: Path, seed: int, name: str) -> None:
     import shutil
 
@@ -138,7 +154,12 @@ def test_bent_run_directories(good: Path, tmp_path: Path, seed: int, name: str) 
 
 
 @FEW
-@given(document=st.dictionaries(st.sampled_from(["hidden_size", "text_config", "max_position_embeddings", "x"]), st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just({"hidden_size": -1})))
+@given(
+    document=st.dictionaries(
+        st.sampled_from(["hidden_size", "text_config", "max_position_embeddings", "x"]),
+        st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just({"hidden_size": -1}),
+    )
+)
 def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8", errors="replace")
     (tmp_path / "kmmlu_fast.json").write_text(json.dumps(document), encoding="utf-8", errors="replace")
@@ -149,7 +170,10 @@ def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
 @FEW
 @given(text=st.text(max_size=400))
 def test_foreign_text_is_fit_for_a_terminal(text: str) -> None:
-    assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in clean(text))
+    assert not any(
+        (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000
+        for c in clean(text)
+    )
     assert "\n" not in one_line(text) and clean(clean(text)) == clean(text)
 
 
@@ -233,7 +257,11 @@ def test_homes_in_yaml_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "c.yaml").write_text("output_dir: ~/runs\n")
     assert parse(EvalConfig, ["--config", "~/c.yaml"], "eval").output_dir == tmp_path / "runs"
     assert parse(EvalConfig, ["--output-dir=~/r"], "eval").output_dir == tmp_path / "r"
-    for value, message in (("~nosuchuser/r", "there is no such user"), ("x" * 5000, "no path is longer"), ("a\0b", "NUL")):
+    for value, message in (
+        ("~nosuchuser/r", "there is no such user"),
+        ("x" * 5000, "no path is longer"),
+        ("a\0b", "NUL"),
+    ):
         with pytest.raises(ConfigError, match=message) as caught:
             parse(EvalConfig, ["--output-dir", value], "eval")
         assert len(str(caught.value)) < 500

@@ -1,4 +1,6 @@
-"""A hostile server: endless, slow, packed, deep, wrong and lying answers end in one EngineError, in bounded time and memory."""
+"""A hostile server: endless, slow, packed, deep, wrong and lying answers end in one EngineError, in bounded
+time and memory.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,14 @@ TEXTS = Request("Law/test/0", "reason", (5, 6), max_tokens=4, num_samples=1)
 def answer(**changes: Any) -> dict[str, Any]:
     """A good answer to LETTERS, TEXTS and the probe, with parts of its choice replaced."""
     top = {f"token_id:{i}": -1.0 - i for i in range(5)}
-    choice = {"index": 0, "text": "A", "token_ids": [7], "finish_reason": "length", "logprobs": {"top_logprobs": [top]}, **changes}
+    choice = {
+        "index": 0,
+        "text": "A",
+        "token_ids": [7],
+        "finish_reason": "length",
+        "logprobs": {"top_logprobs": [top]},
+        **changes,
+    }
     return {"choices": [choice], "usage": {"prompt_tokens": 2, "completion_tokens": 1}}
 
 
@@ -37,9 +46,15 @@ def engine(reply: Callable[[httpx.Request], httpx.Response]) -> ServerEngine:
     def handle(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/models"):
             return httpx.Response(200, json={"data": [{"id": "tiny", "root": "/m"}]})
-        return httpx.Response(200, json=answer()) if b'"prompt":[0,1,2]' in request.content.replace(b" ", b"") else reply(request)
+        return (
+            httpx.Response(200, json=answer())
+            if b'"prompt":[0,1,2]' in request.content.replace(b" ", b"")
+            else reply(request)
+        )
 
-    return ServerEngine("http://x.test/v1", ["tiny"], attempts=2, first_wait_sec=0.0, transport=httpx.MockTransport(handle))
+    return ServerEngine(
+        "http://x.test/v1", ["tiny"], attempts=2, first_wait_sec=0.0, transport=httpx.MockTransport(handle)
+    )
 
 
 def ask(reply: Callable[[httpx.Request], httpx.Response], request: Request = LETTERS) -> Any:
@@ -54,7 +69,9 @@ def test_a_good_answer_is_read() -> None:
     assert ask(lambda _: httpx.Response(200, json=answer())).logprobs == (-2.0, -3.0, -4.0, -5.0)
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "0.5", "1e400", "true", '"-1"', "null", "[]"])
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-Infinity", "0.5", "1e400", "true", '"-1"', "null", "[]"]
+)
 def test_log_probabilities_that_cannot_be_are_not_scored(value: str) -> None:
     text = json.dumps(answer()).replace('"token_id:1": -2.0', f'"token_id:1": {value}')
     with pytest.raises(EngineError, match="without what was asked for"):
@@ -63,7 +80,15 @@ def test_log_probabilities_that_cannot_be_are_not_scored(value: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"token_ids": [-1]}, {"token_ids": ["7"]}, {"token_ids": list(range(50))}, {"token_ids": None}, {"text": 5}, {"finish_reason": "\x1b[2J"}, {"index": "0"}],
+    [
+        {"token_ids": [-1]},
+        {"token_ids": ["7"]},
+        {"token_ids": list(range(50))},
+        {"token_ids": None},
+        {"text": 5},
+        {"finish_reason": "\x1b[2J"},
+        {"index": "0"},
+    ],
 )
 def test_texts_of_wrong_types_and_counts(changes: dict[str, Any]) -> None:
     with pytest.raises(EngineError, match="without what was asked for") as caught:
@@ -73,7 +98,11 @@ def test_texts_of_wrong_types_and_counts(changes: dict[str, Any]) -> None:
 
 def test_deep_and_huge_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 100_000)
-    for body, message in ((b"[" * 90_000, "without what was asked"), (b"x" * 100_001, "sent an answer of more than"), (b"", "without what")):
+    for body, message in (
+        (b"[" * 90_000, "without what was asked"),
+        (b"x" * 100_001, "sent an answer of more than"),
+        (b"", "without what"),
+    ):
         with pytest.raises(EngineError, match=message):
             ask(lambda _, body=body: httpx.Response(200, content=body))
 
@@ -81,7 +110,9 @@ def test_deep_and_huge_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packed_answers_are_refused_unopened() -> None:
     bomb = gzip.compress(b"0" * 10_000_000)
     with pytest.raises(EngineError, match="packs its answers"):
-        ask(lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb)))
+        ask(
+            lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb))
+        )
 
 
 def test_the_key_is_never_shown_and_escapes_are_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,10 +120,17 @@ def test_the_key_is_never_shown_and_escapes_are_stripped(monkeypatch: pytest.Mon
     reply = {"error": {"message": "bad key sk-secret-123 \x1b]0;owned\x07 " + "x" * 10_000}}
     with pytest.raises(EngineError) as caught:
         ask(lambda _: httpx.Response(400, json=reply))
-    assert "sk-secret" not in str(caught.value) and "\x1b" not in str(caught.value) and len(str(caught.value)) < 700
+    assert (
+        "sk-secret" not in str(caught.value)
+        and "\x1b" not in str(caught.value)
+        and len(str(caught.value)) < 700
+    )
 
 
-@pytest.mark.parametrize("models", [{"data": [{"id": 5}]}, {"data": "x"}, {"data": [{"id": "\x1b[2J" + "y" * 9999}]}, {}, {"data": [[]]}])
+@pytest.mark.parametrize(
+    "models",
+    [{"data": [{"id": 5}]}, {"data": "x"}, {"data": [{"id": "\x1b[2J" + "y" * 9999}]}, {}, {"data": [[]]}],
+)
 def test_odd_model_lists(models: Any) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=models))
     with pytest.raises(EngineError) as caught:
@@ -104,8 +142,25 @@ def test_odd_model_lists(models: Any) -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["choices", "index", "usage", "logprobs", "top_logprobs", "token_ids", "text", "token_id:1"]), inner, max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "choices",
+                        "index",
+                        "usage",
+                        "logprobs",
+                        "top_logprobs",
+                        "token_ids",
+                        "text",
+                        "token_id:1",
+                    ]
+                ),
+                inner,
+                max_size=5,
+            )
+        ),
         max_leaves=15,
     )
 )
@@ -156,7 +211,13 @@ class SlowServer:
         self._socket.close()
 
 
-@pytest.fixture(params=[b"HTTP/1.1 200 OK\r\nx-slow: ", b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"])
+@pytest.fixture(
+    params=[
+        b"HTTP/1.1 200 OK\r\nx-slow: ",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+    ]
+)
 def slow(request: pytest.FixtureRequest) -> Iterator[SlowServer]:
     server = SlowServer(request.param)
     yield server
