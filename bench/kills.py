@@ -162,9 +162,7 @@ def scenarios(place: Place) -> list[Scenario]:
             "--learning-rate",
             "0.01",
         ]
-        found.append(
-            Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=400)
-        )
+        found.append(Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=400))
     return found
 
 
@@ -190,20 +188,14 @@ def disturb(
     None.
     """
     folder = _fresh(scenario, place)
-    job = replace(
-        _job(scenario, place, folder), stop_at=at or None, stop_with=how, max_file_bytes=max_file_bytes
-    )
+    job = replace(_job(scenario, place, folder), stop_at=at or None, stop_with=how, max_file_bytes=max_file_bytes)
     ended = watcher.run(job)
     where = f"{scenario.name}, {'full disk' if max_file_bytes else signal.Signals(how).name} at event {at}"
     if problem := _ended_well(ended.code, ended.err, how, max_file_bytes):
         return f"{where}: {problem}"
     if problem := scenario.check(folder, wanted):
         return f"{where}: {problem}"
-    second = watcher.run(
-        replace(
-            _job(scenario, place, folder), argv=[*scenario.argv, *(scenario.again if _left(folder) else [])]
-        )
-    )
+    second = watcher.run(replace(_job(scenario, place, folder), argv=[*scenario.argv, *(scenario.again if _left(folder) else [])]))
     if second.code != 0:
         return f"{where}: the same command then ends with {second.code}: {second.err[-1500:]}"
     found = scenario.outcome(folder)
@@ -221,11 +213,7 @@ def _ended_well(code: int | None, err: str, how: int, max_file_bytes: int | None
     if "Traceback" in err:
         return f"a traceback: {err[-1500:]}"
     if max_file_bytes is not None:
-        return (
-            None
-            if code == 0 or (code == 2 and err.count("error: ") == 1)
-            else f"ends with {code}: {err[-500:]}"
-        )
+        return None if code == 0 or (code == 2 and err.count("error: ") == 1) else f"ends with {code}: {err[-500:]}"
     allowed = {0, -signal.SIGKILL} if how == signal.SIGKILL else {0, 128 + how}
     return None if code in allowed else f"ends with {code}: {err[-500:]}"
 
@@ -260,9 +248,7 @@ def _job(scenario: Scenario, place: Place, folder: Path) -> Job:
 
 def _difference(wanted: Any, found: Any) -> str:
     if isinstance(wanted, dict) and isinstance(found, dict):
-        return ", ".join(str(key) for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key))[
-            :300
-        ]
+        return ", ".join(str(key) for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key))[:300]
     return f"{str(wanted)[:200]} became {str(found)[:200]}"
 
 
@@ -283,9 +269,7 @@ def _scores(root: Path) -> Path:
     from kmmlu_fast.data.subjects import SUBJECTS
 
     path = root / "scores.json"
-    rows = [
-        {"subject": name, "total": 10, "correct": 3 if name in ("Law", "Math") else 8} for name in SUBJECTS
-    ]
+    rows = [{"subject": name, "total": 10, "correct": 3 if name in ("Law", "Math") else 8} for name in SUBJECTS]
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
 
@@ -299,9 +283,7 @@ def _two_runs(root: Path) -> list[Path]:
     paths = []
     for shift, name in ((0, "base"), (1, "lora")):
         guess = pl.Series([("A", "B", "C", "D")[(row * 7 + shift * 3) % 4] for row in range(len(frame))])
-        table = frame.select(
-            pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", guess.alias(name)
-        )
+        table = frame.select(pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", guess.alias(name))
         paths.append(root / f"{name}.csv")
         table.write_csv(paths[-1])
     return paths

@@ -65,6 +65,4 @@ def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
         row = bad.row(0, named=True)
         said = why.format(**{name: shown(value) for name, value in row.items()})
         question = shown(row["question_id"])
-        raise RunError(
-            f"{path}: {question} {said}; the file was damaged or edited: run eval with --overwrite"
-        )
+        raise RunError(f"{path}: {question} {said}; the file was damaged or edited: run eval with --overwrite")

@@ -90,10 +90,7 @@ def test_any_bytes(name: str, data: bytes, tmp_path: Path) -> None:
 @given(
     document=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda inner: (
-            st.lists(inner, max_size=4)
-            | st.dictionaries(st.text(max_size=8) | st.just("subject"), inner, max_size=4)
-        ),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("subject"), inner, max_size=4),
         max_leaves=12,
     )
 )
@@ -170,10 +167,7 @@ def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
 @FEW
 @given(text=st.text(max_size=400))
 def test_foreign_text_is_fit_for_a_terminal(text: str) -> None:
-    assert not any(
-        (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000
-        for c in clean(text)
-    )
+    assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in clean(text))
     assert "\n" not in one_line(text) and clean(clean(text)) == clean(text)
 
 
