@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core import letters
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim, parquet_bytes, write_together
 from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.data import dataset as datasets
@@ -42,6 +43,8 @@ class Drawn:
 
 def draw_rows(config: SampleFlags) -> Drawn:
     """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError, RunError for what cannot be read."""
+    if config.out.name in ("", ".."):
+        raise ConfigError(f"--out {config.out}: names no file; give such as data/sft.jsonl")
     beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
     source_files = input_files([named]) if (named := source_of(config)) is not None else []
     claim([config.out, *beside], [*source_files, *datasets.input_files(config.dataset)], overwrite=config.overwrite, flag="--out")
