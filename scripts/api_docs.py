@@ -22,7 +22,8 @@ found = compare_runs(base, lora); found.subjects; found.verdict(lang="ko")
 write_report([base, lora], "report.html")
 ```
 
-Errors are raised as `KmmluError` (or one of its kinds below), nothing is printed, nothing exits. Progress goes to the logger `kmmlu_fast`, and is a bar in a notebook.
+Errors are raised as `KmmluError` (or one of its kinds below), nothing is printed, nothing exits. Progress goes to the logger
+`kmmlu_fast`, and is a bar in a notebook.
 """
 
 
