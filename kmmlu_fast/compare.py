@@ -6,16 +6,22 @@ In: two or more runs. Out: one screen of text, and a JSON file with all of it on
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting.comparing import counted, recipe_of
+from kmmlu_fast.reporting.early import compare_early, early_json, early_lines
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, groups_of, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison
+from kmmlu_fast.reporting.verdict import key_lines, recipe_line
+from kmmlu_fast.runs.loading import load_all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,8 +32,15 @@ def main(argv: list[str] | None = None) -> int:
         t = texts(config.lang)
         if config.json_file is not None:
             claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
-        runs, _ = load_runs(config, at_least=2)
-        settings = settings_of(config)
+        groups = groups_of(config)
+        runs, questions = load_runs(config, at_least=1 if groups else 2, prefix=True)
+        if any(run.prefix is not None for run in runs):
+            early = compare_early(runs, config.different_prompts)
+            if config.json_file is not None:
+                write_json_atomically(config.json_file, early_json(runs, early, config.lang))
+            print("\n".join(early_lines(runs, early, config.lang)))
+            return
+        settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
         pairs, refused = [], []
         for other in runs[1:]:
             try:
@@ -36,9 +49,15 @@ def main(argv: list[str] | None = None) -> int:
                 if len(runs) == 2 and not (runs[0].predictions is None or other.predictions is None):
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
+        pairs = counted(runs, pairs)
+        recipes = [recipe_of(name, runs[0], load_all(sources, questions, config.split)) for name, sources in groups.items()]
+        audit = audit_key(runs, questions) if config.key_audit else None
         if config.json_file is not None:
-            write_json_atomically(config.json_file, as_json(runs, pairs, settings, config.lang))
+            extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
+            write_json_atomically(config.json_file, {**as_json(runs, pairs, settings, config.lang), **extra})
         print_comparison(runs, pairs, refused, config, settings, t)
+        for line in [*(recipe_line(recipe, t) for recipe in recipes), *(key_lines(audit, t) if config.key_audit else [])]:
+            print(line)
 
     return run_main(body)
 

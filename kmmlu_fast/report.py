@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.analysis.comparison import compare_with_base
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.inputs import ReportConfig, default_output, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.page import write_report
 from kmmlu_fast.reporting.places import targets
@@ -30,13 +30,13 @@ def main(argv: list[str] | None = None) -> int:
         if config.show:
             print_questions(runs, questions, config.show)
             return
-        settings = settings_of(config)
+        settings = settings_of(config, questions)
         size = write_report(runs, path, questions, settings, config.lang, config.figures, config.plan)
         print(f"{clean(str(path))}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if config.export:
             from kmmlu_fast.reporting.exports import export
 
-            for written in export(config.export, runs, compare_with_base(runs, settings)[0], questions, settings, config.lang, path.parent):
+            for written in export(config.export, runs, compared(runs, settings)[0], questions, settings, config.lang, path.parent):
                 print(clean(str(written)))
 
     return run_main(body)

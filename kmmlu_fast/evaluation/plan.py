@@ -39,7 +39,8 @@ class Plan:
     adapters: list[Adapter]
     style: str
     method: Method
-    asked: list[Asked]
+    asked: list[Asked]  # in dataset order; in the one random order where the evaluation may stop early
+    question_ids: list[str]  # in dataset order
     max_model_len: int
     candidate_ids: tuple[int, ...]  # the letters' tokens, for the probes
     probes: list[list[int]]  # token ids of some prompts, on which base and adapters are told apart
@@ -86,8 +87,13 @@ def make_plan(config: EvalConfig) -> Plan:
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, dataset.digest([*questions, *shown]), method)
     probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
+    question_ids = [question.question_id for question in questions]
+    if config.may_stop:
+        places = {question_id: place for place, question_id in enumerate(question_ids)}
+        questions = dataset.permuted(questions, config.seed)
+        rendered = [rendered[places[question.question_id]] for question in questions]
     asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
-    return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes)
+    return Plan(config, model, adapters, style, method, asked, question_ids, max_model_len, candidates, probes, parts, notes)
 
 
 def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:

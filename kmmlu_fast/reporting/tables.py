@@ -23,7 +23,7 @@ from kmmlu_fast.core.foreign import clean, one_line, shown
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import SUPERCATEGORIES
 from kmmlu_fast.reporting.inputs import CompareConfig
-from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
@@ -69,7 +69,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
         change = (
-            [_change(pair.micro.difference, pair.micro.significant), Text(points(pair.letters.letter_prior.value, unit=False))]
+            [_change(pair.micro.difference, pair.significant), Text(points_range(pair.letters.prior_range, unit=False))]
             if pair
             else _cells("", "")
         )
@@ -200,7 +200,7 @@ def print_comparison(
     console = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     many = len(pairs) > 1
     if len(runs) > 2 or refused:
-        console.print(runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang))
+        console.print(runs_table([headline(run, settings.overlap, settings.sizes) for run in runs], pairs, t, config.lang))
     for pair in pairs:
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:
