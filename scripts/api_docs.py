@@ -16,6 +16,7 @@ Made from the docstrings: `python scripts/api_docs.py > docs/api.md`.
 
 ```python
 from kmmlu_fast import evaluate, compare_runs, write_report
+
 base, lora = evaluate(model="demo", dataset="sample", adapter=["out/lora"])
 base.predictions  # polars frame; .metrics, .path
 found = compare_runs(base, lora)
