@@ -7,7 +7,6 @@ Knows nothing of engines.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.reading import read_json
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
@@ -163,11 +163,7 @@ def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> se
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"--adapter {folder}: adapter_config.json cannot be read ({error})") from error
-    return dict(config)
+    return read_json(folder / "adapter_config.json", AdapterError)
 
 
 def _keys(folder: Path) -> list[str]:
