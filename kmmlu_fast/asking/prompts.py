@@ -76,7 +76,7 @@ def answer_delimiter(style: str) -> str:
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
     """Question, options and cue; the question is stripped and the options are not, as lm-eval does."""
-    options = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, question.options, strict=True))
+    options = "".join(f"\n{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True))
     return f"{style.prefix}{question.question.strip()}{options}\n{style.cue if cue is None else cue}"
 
 

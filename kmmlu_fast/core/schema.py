@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-LETTERS = ("A", "B", "C", "D")
+LETTERS = ("A", "B", "C", "D")  # KMMLU's
+OPTION_LETTERS = tuple("ABCDEFGHIJ")  # of any question: 2 to 10 options
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,14 @@ class Question:
     split: str  # train, dev or test
     row: int  # 0-based row in the subject's file of that split
     question: str
-    options: tuple[str, str, str, str]
-    answer: str  # the key's letter, A-D
+    options: tuple[str, ...]  # 2 to 10; KMMLU's are 4
+    answer: str  # the key's letter, one of ``letters``
     human_accuracy: float | None = None  # 0-1 where the file gives it
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters of its options, A first."""
+        return OPTION_LETTERS[: len(self.options)]
 
 
 @dataclass(frozen=True, slots=True)
