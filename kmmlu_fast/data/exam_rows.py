@@ -79,7 +79,7 @@ def read_questions(
         for place, (number, row) in enumerate(islice(table.rows, rows)):
             where = f"{table.name} row {number}"
             try:
-                values = _question(row, reading, where)
+                values = question_of(row, reading, where)
                 subject, group = _grouped(exam, reading, row, config, where)
             except DataError as error:
                 yield None, str(error)
@@ -94,7 +94,7 @@ def read_questions(
             yield {**about, **values}, None
 
 
-def _question(row: Row, reading: Reading, where: str) -> dict[str, Any]:
+def question_of(row: Row, reading: Reading, where: str) -> dict[str, Any]:
     options, stem = _options(row, reading, where)
     question = stem if stem is not None else _worded(reading.question or "", row, where)
     context = _text(row, reading.context, where, needed=False) if reading.context else ""
