@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.data.raw_tables import is_hub_id
 from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
-from kmmlu_fast.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from kmmlu_fast import sft
+from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.schema import OPTION_LETTERS, Question
+from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.exam import Reading
 from kmmlu_fast.data.exam_rows import question_of
 from kmmlu_fast.data.raw_tables import Row, read_table
-from kmmlu_fast.errors import ConfigError, DataError
-from kmmlu_fast.schema import OPTION_LETTERS, Question
-from kmmlu_fast.sft import SftRow
+from kmmlu_fast.data.rows import SftRow
 
 ROLES = {
     "system": "system",

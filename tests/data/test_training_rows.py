@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from exam_files import write_jsonl
 
+from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.data.mixture import Part, mixture_lines, parse_part, read_mixture, times
 from kmmlu_fast.data.training_rows import TrainingRow, Turn, parse_columns, read_training_rows
-from kmmlu_fast.errors import ConfigError, DataError
 
 ALPACA = {"instruction": "더하세요.", "input": "1과 2", "output": "3"}
 CHAT = {

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.config import EvalConfig, parse
-from kmmlu_fast.evaluation import _run_name
-from kmmlu_fast.plan import make_plan
-from kmmlu_fast.store import fingerprint
+from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import make_plan
+from kmmlu_fast.evaluation.session import _run_name
 
 # Written by the code of 2026-11-24, before a question could have other than four options; the model's own
 # digest and the
