@@ -14,6 +14,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.schema import OPTION_LETTERS
+from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, Exam, read_exam
 from kmmlu_fast.data.raw_tables import READERS, is_hub_id, read_table
 
@@ -137,3 +138,33 @@ def source_of(exam: Exam, dataset: str | None) -> str:
         return exam.hub
     path = Path(exam.path or "").expanduser()
     return str(path if path.is_absolute() or exam.folder is None else exam.folder / path)
+
+
+def find_exams(names: list[str]) -> list[Exam]:
+    """The exams of ``--exam``, in order; ConfigError where two have the same name."""
+    exams = [find_exam(name) for name in names]
+    twice = [
+        exam.name for place, exam in enumerate(exams) if exam.name in [other.name for other in exams[:place]]
+    ]
+    if twice:
+        raise ConfigError(f"--exam {twice[0]}: is given twice; name each exam once")
+    return exams
+
+
+def dataset_for(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
+    """Where ``--dataset`` puts that exam's rows: ``PATH``, or ``NAME=PATH`` for each of several; None: where
+    its declaration says.
+
+    A plain value that is not for a single exam is KMMLU's, as it was before there were others.
+    """
+    if "=" in dataset and not Path(dataset).exists():
+        pairs = dict(part.partition("=")[::2] for part in dataset.split(","))
+        unknown = [name for name in pairs if name not in [one.name for one in exams]]
+        if unknown:
+            raise ConfigError(
+                f"--dataset {unknown[0]}=...: is none of the exams {', '.join(one.name for one in exams)}"
+            )
+        return pairs.get(exam.name) or None
+    if exam.is_kmmlu:
+        return dataset
+    return dataset if len(exams) == 1 and dataset != KMMLU_SOURCE else None

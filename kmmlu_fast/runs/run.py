@@ -102,7 +102,7 @@ def adapter_path(run: Run) -> Path | None:
 
 def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
-    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": ""}
+    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": "", "num_options": 4}
     columns = [
         (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name)
         for name, dtype in PREDICTION_SCHEMA.items()
