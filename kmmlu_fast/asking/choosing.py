@@ -116,8 +116,8 @@ def _rotating(rotations: int | str, questions: list[Question]) -> Callable[[Meth
     counts = {len(question.options) for question in questions}
     if rotations == 4 and counts != {4}:
         raise ConfigError(
-            f"--rotations 4: questions here have {' or '.join(map(str, sorted(counts)))} options; give --rotations all (as many orders as a "
-            "question has options) or 2"
+            f"--rotations 4: questions here have {' or '.join(map(str, sorted(counts)))} options; give --rotations all "
+            "(as many orders as a question has options) or 2"
         )
     return lambda inner: Rotations(inner, ALL if rotations == "all" else int(rotations))
 

@@ -269,7 +269,8 @@ def _forcing_tokens(tokenizer: Any, style: str, letters: Sequence[str]) -> tuple
         if len(set(ids)) == len(letters):
             return tuple(cue), tuple(ids)
     raise ConfigError(
-        f"--output-type cot: this tokenizer splits one of the letters A-{letters[-1]} after '정답：', so an answer cannot be forced; use generate_until"
+        f"--output-type cot: this tokenizer splits one of the letters A-{letters[-1]} after '정답：', "
+        "so an answer cannot be forced; use generate_until"
     )
 
 

@@ -11,10 +11,10 @@ Rungs are tried from strict to lenient; the first that reads something decides. 
     concluded       the one label that the last sentence asserts: ``(A)가 아니라 (B)입니다``
     closing_option  the one option whose text the last sentence asserts
 
-A label is A-D, 1-4 or ①-④ (as far as the question has options, to J, 10 and ⑩), in brackets or bare, full-width or not. It is no label as part of a word (A형, CPU, 3개, 2.5),
-inside an option's own text (비타민 C), denied (A가 아니라), doubted (A인 것 같지만, A라면) or one of several (A와 B).
-A bare digit is no label where an option is a number; ①-④ are none where an option contains one. What cannot be read
-stays unread: a forced answer is better than an invented one.
+A label is A-D, 1-4 or ①-④ (further, to J, 10 and ⑩, where the question has more options), in brackets or bare, full-width or not.
+It is no label as part of a word (A형, CPU, 3개, 2.5), inside an option's own text (비타민 C), denied (A가 아니라), doubted (A인 것
+같지만, A라면) or one of several (A와 B). A bare digit is no label where an option is a number; ①-④ are none where an option contains
+one. What cannot be read stays unread: a forced answer is better than an invented one.
 
 Knows nothing of prompts, engines or scores.
 """
@@ -125,7 +125,8 @@ def _labels_of(count: int) -> _Labels:
     digits = f"[1-{count}]" if count < 10 else "10|[1-9]"
     mark = rf"[A-{last}]|{digits}|[①-{circled}]"
     listed = rf"[A-{last}①-{circled}1-{min(count, 9)},\s]{{3,{max(24, 4 * count)}}}"
-    label = rf"""(?:[(\[<「『【"'“‘]\s?)?(?P<mark>{mark})(?P<decimal>[.,]\d)?\s?(?P<close>[)\]>」』】"'”’])?(?P<number>\s?번)?(?={_AFTER})"""
+    label = rf"""(?:[(\[<「『【"'“‘]\s?)?
+        (?P<mark>{mark})(?P<decimal>[.,]\d)?\s?(?P<close>[)\]>」』】"'”’])?(?P<number>\s?번)?(?={_AFTER})"""
     marker = rf"""(?: (?:정\s?답|해답|(?<![가-힣])답(?:안)?)(?:\s?번호)?[\])】>』」]? | \b(?i:answer) )
         \s?(?:은|는|이|으로는|으로|(?i:is))?\s?[:=→-]?>?\s*
         (?:(?:바로|역시|보기|선택지|옵션|번호|위의|최종적으로|결국|option|모두|{listed}\s?중(?:에서)?)\s?)?"""
@@ -148,7 +149,8 @@ class _View:
         self.text = _END_TOKENS.sub("", text.translate(translation)).strip()
         self.plain = _MARKUP.sub("", self.text)
         texts = [" ".join(_MARKUP.sub("", option.translate(translation)).split()).strip(_PUNCTUATION) for option in options or ()]
-        self.options = {letter: option for letter, option in zip(OPTION_LETTERS, texts, strict=False) if option and texts.count(option) == 1}
+        lettered = zip(self.labelling.letters, texts, strict=False)
+        self.options = {letter: option for letter, option in lettered if option and texts.count(option) == 1}
         self.digits_are_values = any(re.fullmatch(r"[-+−]?[\d.,]+", option) for option in texts)
         self.circled_are_values = any(set(option) & self.labelling.circled for option in texts)
 

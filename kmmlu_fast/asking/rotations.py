@@ -15,7 +15,6 @@ from kmmlu_fast.asking.prompts import Prompt
 from kmmlu_fast.core.letters import log_softmax, read_letters, rotated
 from kmmlu_fast.core.schema import Adapter, Prediction, Question, Request, Response
 
-
 ALL = 0  # as ``Rotations.count``
 
 

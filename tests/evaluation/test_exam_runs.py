@@ -188,5 +188,5 @@ def test_wrong_names_are_told(model: Path, mixed: Path, tmp_path: Path) -> None:
         run(model, tmp_path, "--exam", "kmmlu", "--exam", "kmmlu")
     with pytest.raises(ConfigError, match="is none of the exams"):
         run(model, tmp_path, "--exam", "click", "--dataset", "kobest=x")
-    with pytest.raises(ConfigError, match="has .*국어"):
+    with pytest.raises(ConfigError, match=r"has .*국어"):
         run(model, tmp_path, "--exam", str(mixed), "--subjects", "Law")
