@@ -1,6 +1,7 @@
 """Letters: reading log-probabilities, softmax, rotating and reordering options, lm-eval's exact match.
 
-In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one an option). Knows nothing of prompts or engines.
+In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one an option).
+Knows nothing of prompts or engines.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def read_letters(logprobs: Sequence[float]) -> LetterReading:
 
 
 def exact_match(text: str, letters: Sequence[str] = LETTERS) -> str | None:
-    """The letter if the text is one of ``letters``, ignoring case, ASCII punctuation and spaces (lm-eval ``kmmlu_direct``'s exact_match)."""
+    """The letter if the text is one of ``letters``, ignoring case, ASCII punctuation and spaces (lm-eval ``kmmlu_direct``)."""
     letter = text.translate(_IGNORED).upper()
     return letter if letter in letters else None
 

@@ -20,7 +20,7 @@ from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.foreign import clean, one_line, shown
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data.subjects import SUPERCATEGORIES
 from kmmlu_fast.reporting.inputs import CompareConfig
 from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
@@ -172,17 +172,19 @@ def print_question(console: Console, question_id: str, item: dict[str, Any] | No
     console.print(Text(clean(question_id), style="bold"))
     if item is not None:
         console.print(Text(clean(item["question"])))
-        for letter in LETTERS:
+        for letter in [name for name in OPTION_LETTERS if item.get(name) is not None]:
             console.print(Text(clean(f"  {letter}. {item[letter]}"), style="green" if letter == answer else ""))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(f"key {answer}"), overflow="fold", max_width=36)  # a long run name takes lines, never the figures' room
-    for heading in ("answer", *[f"P({letter})" for letter in LETTERS], "read by"):
+    count = max(row["num_options"] or 4 for _, row in rows)
+    for heading in ("answer", *[f"P({letter})" for letter in OPTION_LETTERS[:count]], "read by"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for name, row in rows:
-        logprobs = [row[f"logprob_{letter}"] for letter in LETTERS]
-        known = all(value is not None for value in logprobs)
+        four = [row[f"logprob_{letter}"] for letter in LETTERS]
+        logprobs = row["option_logprobs"] or [value for value in four if value is not None]
+        known = len(logprobs) == count
         weights = [math.exp(value - max(logprobs)) for value in logprobs] if known else []
-        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * 4
+        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * count
         table.add_row(*_cells(name, row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
     console.print(table)
     for name, row in rows:

@@ -47,6 +47,22 @@ class Run:
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
     @property
+    def exam(self) -> str:
+        """The exam's name; what does not say is KMMLU's, as everything was before there were others."""
+        return str((self.config.get("exam") or {}).get("name") or self.facts.get("exam") or "kmmlu")
+
+    @property
+    def exam_title(self) -> str:
+        """The exam's name as it is written."""
+        return str((self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam))
+
+    @property
+    def state(self) -> str:
+        """Which model state it is within its model: "base", or the adapter's name."""
+        adapter = self.config.get("adapter")
+        return str(adapter["name"]) if isinstance(adapter, dict) and adapter.get("name") else "base"
+
+    @property
     def correct(self) -> int:
         """Questions answered right."""
         return int(self.scores["correct"].sum())
