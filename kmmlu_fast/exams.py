@@ -7,10 +7,8 @@ as it will be asked, and every fault named. Exit codes: 0 fine, 1 the check foun
 
 from __future__ import annotations
 
-import os
 import sys
 from itertools import islice
-from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
@@ -18,9 +16,8 @@ from kmmlu_fast.asking.prompts import find_style, format_question
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.flags import Config, parse
-from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_rows import read_questions, to_frame, to_questions
-from kmmlu_fast.data.finding import find_exam, shipped, source_of
+from kmmlu_fast.data.finding import find_exam, is_cached, shipped, source_of
 
 
 class ExamsConfig(Config):
@@ -66,7 +63,7 @@ def show_list() -> None:
             exam.training,
             "yes" if exam.gated else "",
         )
-        table.add_row(name, *cells, "yes" if cached(exam) else "", exam.hub or "")
+        table.add_row(name, *cells, "yes" if is_cached(exam) else "", exam.hub or "")
     width = None if sys.stdout.isatty() else 150
     console = Console(highlight=False, width=width)
     console.print(table)
@@ -75,16 +72,6 @@ def show_list() -> None:
         "lines, or a table with "
         "question, options (a list) or A, B, ..., and answer: check it with --check FILE."
     )
-
-
-def cached(exam: Exam) -> bool:
-    """Whether the hub's cache on this machine holds a copy (perhaps of some files only)."""
-    if exam.hub is None:
-        return False
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    snapshots = hub / f"datasets--{exam.hub.replace('/', '--')}" / "snapshots"
-    return snapshots.is_dir() and any(snapshots.iterdir())
 
 
 def check(config: ExamsConfig) -> int:

@@ -8,6 +8,7 @@ questions.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,13 @@ def dataset_for(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
     if exam.is_kmmlu:
         return dataset
     return dataset if len(exams) == 1 and dataset != KMMLU_SOURCE else None
+
+
+def is_cached(exam: Exam) -> bool:
+    """Whether the hub's cache on this machine holds a copy (perhaps of some files only)."""
+    if exam.hub is None:
+        return False
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    snapshots = hub / f"datasets--{exam.hub.replace('/', '--')}" / "snapshots"
+    return snapshots.is_dir() and any(snapshots.iterdir())
