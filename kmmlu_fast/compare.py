@@ -8,14 +8,16 @@ from __future__ import annotations
 import sys
 
 from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.exams import exam_rows
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting import exams
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, focused, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.tables import print_comparison
+from kmmlu_fast.reporting.tables import print_comparison, print_exams
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         runs, _ = load_runs(config, at_least=2)
         settings = settings_of(config)
         pairs, refused = [], []
+        rows = exam_rows(runs, settings) if len({run.exam for run in runs}) > 1 else []
+        all_runs, runs = runs, focused(runs, config.exam)
+        if len(runs) < 2 and not rows:
+            raise ConfigError("nothing to compare: the runs are of different exams; name two of one exam")
         for other in runs[1:]:
             try:
                 pairs.append(compare_pair(runs[0], other, settings))
@@ -37,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
         if config.json_file is not None:
-            write_json_atomically(config.json_file, as_json(runs, pairs, settings, config.lang))
+            found = as_json(all_runs if rows else runs, pairs, settings, config.lang)
+            write_json_atomically(config.json_file, {**found, **(exams.as_json(rows, t) if rows else {})})
+        if rows:
+            print_exams(rows, t)
         print_comparison(runs, pairs, refused, config, settings, t)
 
     return run_main(body)

@@ -111,7 +111,7 @@ def chance_level(frame: pl.DataFrame | pl.LazyFrame) -> float:
     if "num_options" not in frame.lazy().collect_schema().names():
         return 1 / len(LETTERS)
     mean = frame.lazy().select((1 / pl.col("num_options")).mean()).collect().item()
-    return 1 / len(LETTERS) if mean is None else float(mean)
+    return 1 / len(LETTERS) if mean is None else round(float(mean), 12)
 
 
 def above_chance(accuracy: float, chance: float) -> float:

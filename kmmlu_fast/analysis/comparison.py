@@ -58,7 +58,7 @@ class Comparison:
     macro: Difference
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
-    letters: Decomposition
+    letters: Decomposition | None  # None where questions have other than four options: the split is for four letters
     debiased: Difference | None  # micro by option-rotation answers, where both runs have them for every question
     clean: Difference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
@@ -105,7 +105,7 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         macro=paired.macro_difference(counts, draws),
         supercategories=paired.by_supercategory(counts, draws),
         subjects=paired.by_subject(counts),
-        letters=_letters(joined),
+        letters=_letters(joined) if (joined["num_options"] == 4).all() else None,
         debiased=_debiased(joined, settings),
         clean=_micro(clean, settings) if clean is not None and len(clean) else None,
         overlapping=0 if clean is None else len(joined) - len(clean),
@@ -128,7 +128,7 @@ def _same_ids_other_texts(first: Run, second: Run) -> str | None:
 
 
 def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
-    wanted = ["question_id", "answer", "prediction", "correct", "debiased_prediction", *LOGPROB_COLUMNS]
+    wanted = ["question_id", "answer", "prediction", "correct", "debiased_prediction", "num_options", *LOGPROB_COLUMNS]
     left = first.frame.select("subject", "supercategory", *wanted)
     right = second.frame.select(wanted)
     joined = left.join(right, on="question_id", how="inner", suffix="_second", maintain_order="left")

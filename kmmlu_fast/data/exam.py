@@ -113,6 +113,7 @@ class Exam(Reading):
     note: str = ""
     korean: dict[str, str] = {}  # Korean names of subjects and groups
     folder: Path | None = None
+    declaration: str = ""  # the name or file that it was found by
 
     @model_validator(mode="after")
     def _whole(self) -> Exam:
@@ -163,6 +164,7 @@ class Exam(Reading):
             "source": self.hub or self.path,
             "licence": self.licence,
             "training": self.training,
+            "declaration": self.declaration,
         }
 
     def refuse_training(self, purpose: str) -> None:

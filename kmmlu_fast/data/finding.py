@@ -31,8 +31,16 @@ def shipped() -> list[str]:
 
 
 def find_exam(name_or_file: str) -> Exam:
-    """A shipped exam by name, a declaration by its YAML file, or one's own table (JSONL, CSV, ...) with the
+    """A shipped exam by name, a declaration by its YAML file, or one's own table (JSONL, CSV, ...) with
     default column names."""
+    exam = _find(name_or_file)
+    file = name_or_file.strip().lower().replace("_", "-") not in shipped()
+    return exam.model_copy(
+        update={"declaration": str(Path(name_or_file).expanduser().resolve()) if file else exam.name}
+    )
+
+
+def _find(name_or_file: str) -> Exam:
     path = Path(name_or_file).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return read_exam(path)

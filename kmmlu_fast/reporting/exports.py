@@ -33,8 +33,8 @@ def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: 
     for pair in pairs:
         document = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
         document |= {name: document[name].to_dicts() for name in ("supercategories", "subjects")}
-        document |= {name: asdict(document[name]) for name in ("micro", "macro", "letters")}
-        document |= {name: asdict(document[name]) if document[name] else None for name in ("clean", "debiased")}
+        document |= {name: asdict(document[name]) for name in ("micro", "macro")}
+        document |= {name: asdict(document[name]) if document[name] else None for name in ("clean", "debiased", "letters")}
         rows.append({"verdict": verdict(pair, t, lang), **document})
     return {"runs": [headline(run, settings.overlap) for run in runs], "comparisons": rows}
 

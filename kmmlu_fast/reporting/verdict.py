@@ -49,6 +49,8 @@ def _interval(found: Difference) -> dict[str, str]:
 def letter_prior(pair: Comparison, t: Texts) -> list[str]:
     """The split of the difference, and what it means."""
     split = pair.letters
+    if split is None:
+        return []
     if pair.micro.b + pair.micro.c == 0 and not split.letter_prior.significant:
         return []
     key = "of_which" if split.method == "logprobs" else "of_which_marginals"
@@ -64,6 +66,8 @@ def letter_prior(pair: Comparison, t: Texts) -> list[str]:
 def prior_meaning(pair: Comparison) -> str | None:
     """all_prior, partly_prior, not_prior, hidden, or None where there is nothing to explain."""
     split = pair.letters
+    if split is None:
+        return None
     same_way = split.remaining.value * split.difference > 0
     if not pair.micro.significant:
         return "hidden" if split.remaining.significant and split.letter_prior.significant else None
@@ -93,7 +97,9 @@ def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
 
 def _collapses(pair: Comparison, t: Texts) -> list[str]:
     """A run that gives most questions the same letter."""
-    lines = []
+    lines: list[str] = []
+    if pair.letters is None:
+        return lines
     for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
         code = max(range(4), key=lambda place: habit.shares[place])
         if habit.shares[code] > COLLAPSE:

@@ -57,6 +57,11 @@ class Run:
         return str((self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam))
 
     @property
+    def licence(self) -> str:
+        """The exam's licence as its declaration states it."""
+        return str((self.config.get("exam") or {}).get("licence") or ("CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated"))
+
+    @property
     def state(self) -> str:
         """Which model state it is within its model: "base", or the adapter's name."""
         adapter = self.config.get("adapter")
