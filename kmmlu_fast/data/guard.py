@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -26,6 +26,8 @@ from kmmlu_fast.data import overlap, shingles
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.data.finding import find_exam, is_cached, shipped
+from kmmlu_fast.data.raw_tables import read_table
+from kmmlu_fast.data.records import all_text, question_and_options
 from kmmlu_fast.data.training_rows import TrainingRow
 
 CACHED = "cached"  # as a name: every shipped exam that is in the hub's cache
@@ -68,6 +70,50 @@ def _frames(exam: Exam) -> list[pl.DataFrame]:
 
 def check_training_rows(rows: Iterable[TrainingRow], guarded: pl.DataFrame) -> pl.DataFrame:
     """Pairs of rows that overlap ``guarded``, each once under its strictest kind; empty = clean."""
+    return _check((_looked_at(row) for row in rows), guarded)
+
+
+def check_table(source: str, guarded: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Pairs of the rows of a table of whatever layout ("row N", 1-based), and how many rows it has. Texts
+    are searched as they stand."""
+    count = 0
+
+    def looked_at() -> Iterator[_Looked]:
+        nonlocal count
+        for number, record in read_table(source):
+            count += 1
+            yield _record(record, number)
+
+    return _check(looked_at(), guarded), count
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What of a row is compared: its question and options, and what else it says."""
+
+    where: str
+    item: tuple[str, ...] | None = None  # question, options
+    text: str = ""
+    claims: str | None = None  # the test question that it says it is
+
+
+def _looked_at(row: TrainingRow) -> _Looked:
+    if row.item is None:
+        return _Looked(row.where, text=row.text)
+    question = row.item.question
+    claims = question.question_id if overlap.names_test(question.question_id) else None
+    extra = "\n".join(filter(None, (row.item.response, row.explanation)))
+    return _Looked(row.where, (question.question, *question.options), extra, claims)
+
+
+def _record(record: dict[str, Any], number: int) -> _Looked:
+    source = record.get("source_id")
+    claims = str(source) if overlap.names_test(source) else None
+    item = question_and_options(record)
+    return _Looked(f"row {number}", item, "" if item else all_text(record), claims)
+
+
+def _check(rows: Iterable[_Looked], guarded: pl.DataFrame) -> pl.DataFrame:
     right = overlap.keys(guarded)
     anchors = shingles.anchors_of(right, overlap.MIN_STEM)
     questions: list[dict[str, str | None]] = []
@@ -75,18 +121,12 @@ def check_training_rows(rows: Iterable[TrainingRow], guarded: pl.DataFrame) -> p
     found: list[pl.DataFrame] = []
     stream = iter(rows)
     while some := list(islice(stream, _AT_ONCE)):
-        texts: list[tuple[str, str]] = []
+        claimed += [(row.where, row.claims, "source", 1.0) for row in some if row.claims]
         for row in some:
-            if row.item is None:
-                texts.append((row.where, row.text))
-                continue
-            question = row.item.question
-            if overlap.names_test(question.question_id):
-                claimed.append((row.where, question.question_id, "source", 1.0))
-            options = dict(zip(OPTION_LETTERS, question.options, strict=False))
-            questions.append({"question_id": row.where, "question": question.question, **options})
-            if extra := "\n".join(filter(None, (row.item.response, row.explanation))):
-                texts.append((row.where, extra))
+            if row.item:
+                options = dict(zip(OPTION_LETTERS, row.item[1:], strict=False))
+                questions.append({"question_id": row.where, "question": row.item[0], **options})
+        texts = [(row.where, row.text) for row in some if row.text]
         frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
         found.append(overlap.contained_in(frame, right, anchors))
     known = [overlap.overlap(_items(questions), guarded)] if questions else []
@@ -100,10 +140,3 @@ def _items(questions: list[dict[str, str | None]]) -> pl.DataFrame:
     names = ["question_id", "question", *letters]
     columns = {name: [question.get(name) for question in questions] for name in names}
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
-
-
-def read_and_check(paths: Iterable[Path | str], guarded: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of all rows of some files, read as a stream."""
-    from kmmlu_fast.data.training_rows import read_training_rows
-
-    return check_training_rows((row for path in paths for row in read_training_rows(str(path))), guarded)

@@ -138,7 +138,9 @@ def check_rows(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFram
     ids = [f"row {i}" for i in range(1, len(records) + 1)]
     sources = [(i, str(r["source_id"]), "source", 1.0) for i, r in zip(ids, records, strict=True) if names_test(r.get("source_id"))]
     parsed = [(i, *item) for i, item in zip(ids, map(question_and_options, records), strict=True) if item]
-    named = pl.DataFrame(parsed, schema=dict.fromkeys(("question_id", "question", *LETTERS), pl.String), orient="row")
+    letters = OPTION_LETTERS[: max((len(row) - 2 for row in parsed), default=len(LETTERS))]
+    padded = [(*row, *[None] * (len(letters) + 2 - len(row))) for row in parsed]
+    named = pl.DataFrame(padded, schema=dict.fromkeys(("question_id", "question", *letters), pl.String), orient="row")
     known = {row[0] for row in parsed}
     free = [(i, all_text(r)) for i, r in zip(ids, records, strict=True) if i not in known]
     texts = pl.DataFrame(free, schema={"id": pl.String, "text": pl.String}, orient="row")
