@@ -19,7 +19,9 @@ class LeakageConfig(Config):
 
     positional: ClassVar[str | None] = "train_file"
 
-    train_file: list[Path] = Field([], description=".jsonl, .json, .csv, .tsv or .parquet of any layout, or a hub id; default: the train split")
+    train_file: list[Path] = Field(
+        [], description=".jsonl, .json, .csv, .tsv or .parquet of any layout, or a hub id; default: the train split"
+    )
     exam: list[str] = Field(
         [], description="exams besides the dataset to look for: names, declarations (FILE.yaml), cached (those in the hub's cache)"
     )
