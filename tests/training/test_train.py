@@ -11,7 +11,6 @@ import pytest
 
 from kmmlu_fast import train
 from kmmlu_fast.core import flags
-from kmmlu_fast.core.console import speaking
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import find_subjects
@@ -87,8 +86,7 @@ def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, caplog: p
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
     sft.write_rows(path, [sft.SftRow(question, "uniform") for question in leaked])
     settings = {"data": path, "dataset": "sample", "allow_leakage": True, "held_out": 0, "keep": "last"}
-    with speaking():
-        found = read_material(TrainConfig.model_validate(settings)).leaks
+    found = read_material(TrainConfig.model_validate(settings)).leaks
     assert found["rows_flagged"] == 2 and found["allowed"] is True
     assert "warning: 2 rows overlap sample test" in caplog.text
 
