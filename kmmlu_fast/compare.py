@@ -9,17 +9,19 @@ import sys
 from dataclasses import asdict
 
 from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.exams import exam_rows
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting import exams
 from kmmlu_fast.reporting.comparing import counted, recipe_of
 from kmmlu_fast.reporting.early import compare_early, early_json, early_lines
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, groups_of, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, focused, groups_of, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.tables import print_comparison
+from kmmlu_fast.reporting.tables import print_comparison, print_exams
 from kmmlu_fast.reporting.verdict import key_lines, recipe_line
 from kmmlu_fast.runs.loading import load_all
 
@@ -42,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
             return
         settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
         pairs, refused = [], []
+        rows = exam_rows(runs, settings) if len({run.exam for run in runs}) > 1 else []
+        all_runs, runs = runs, focused(runs, config.exam)
+        if len(runs) < 2 and not rows:
+            raise ConfigError("nothing to compare: the runs are of different exams; name two of one exam")
         for other in runs[1:]:
             try:
                 pairs.append(compare_pair(runs[0], other, settings))
@@ -54,7 +60,10 @@ def main(argv: list[str] | None = None) -> int:
         audit = audit_key(runs, questions) if config.key_audit else None
         if config.json_file is not None:
             extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
-            write_json_atomically(config.json_file, {**as_json(runs, pairs, settings, config.lang), **extra})
+            extra |= exams.as_json(rows, t) if rows else {}
+            write_json_atomically(config.json_file, {**as_json(all_runs if rows else runs, pairs, settings, config.lang), **extra})
+        if rows:
+            print_exams(rows, t)
         print_comparison(runs, pairs, refused, config, settings, t)
         for line in [*(recipe_line(recipe, t) for recipe in recipes), *(key_lines(audit, t) if config.key_audit else [])]:
             print(line)

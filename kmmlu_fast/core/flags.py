@@ -163,7 +163,7 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     except argparse.ArgumentError as error:
         return {}, [str(error).removeprefix("argument ")]
     given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
-    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", cls.positional)]:
+    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", "data", cls.positional)]:
         given[name] = [part for value in given[name] for part in value.split(",") if part]
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
