@@ -37,6 +37,21 @@ def read_material(config: EvalConfig) -> list[Material]:
     return [_of_exam(config, exam, dataset_for(config.dataset, exam, exams)) for exam in exams]
 
 
+def source_digests(config: EvalConfig) -> list[str]:
+    """Digests of all rows that the exams' questions and examples are chosen from, without making records of them: a tenth of the time."""
+    exams = find_exams(config.exam)
+    found = []
+    for exam in exams:
+        source = dataset_for(config.dataset, exam, exams)
+        for split in [config.split, *(["dev"] if config.num_fewshot else [])]:
+            if exam.is_kmmlu:
+                frame = dataset.load_frame(source or str(exam.hub), split, find_subjects(config.subjects), config.dataset_revision)
+            else:
+                frame = load_exam(exam, split, source, config.dataset_revision)
+            found.append(f"{exam.name} {split} {dataset.frame_digest(frame)}")
+    return found
+
+
 def _of_exam(config: EvalConfig, exam: Exam, source: str | None) -> Material:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
