@@ -9,6 +9,7 @@ from kmmlu_fast.core.guard import guarded
 
 VERBS = {
     "eval": "evaluate a base model and its adapters",
+    "exams": "list exams, or check one of your own",
     "sample": "draw clean fine-tuning data from weak subjects",
     "leakage": "find test questions in a training file",
     "train": "train a QLoRA adapter",

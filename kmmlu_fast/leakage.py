@@ -16,8 +16,8 @@ from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data.config import LeakageConfig
-from kmmlu_fast.data.overlap import PAIR_SCHEMA, check_rows, counts, guarded, of_split, overlap, write_ids
-from kmmlu_fast.data.records import read_records
+from kmmlu_fast.data.guard import check_table, guard_exams
+from kmmlu_fast.data.overlap import PAIR_SCHEMA, counts, guarded, of_split, overlap, write_ids
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,10 +32,13 @@ def _main(argv: list[str] | None) -> int:
         claim([config.output], inputs, overwrite=config.overwrite)
     target = guarded(config.dataset, config.split, config.dataset_revision)
     found = [pl.DataFrame(schema=PAIR_SCHEMA)]
+    if config.exam:
+        target = pl.concat([target, guard_exams(config.dataset, config.exam, config.dataset_revision).frame], how="diagonal")
+        target = target.unique("question_id", keep="first", maintain_order=True)
     for path in config.train_file:
-        records = read_records(path)
-        found.append(check_rows(records, target))
-        _print(f"{path}: {len(records)} rows", found[-1], target, config)
+        pairs, rows = check_table(str(path), target)
+        found.append(pairs)
+        _print(f"{path}: {rows} rows", pairs, target, config)
     if not config.train_file:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

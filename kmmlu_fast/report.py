@@ -10,7 +10,9 @@ from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.reporting.comparing import compared
-from kmmlu_fast.reporting.inputs import ReportConfig, default_output, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.exams import section
+from kmmlu_fast.reporting.inputs import ReportConfig, default_output, focused, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.page import write_report
 from kmmlu_fast.reporting.places import targets
 from kmmlu_fast.reporting.tables import print_questions
@@ -31,12 +33,16 @@ def main(argv: list[str] | None = None) -> int:
             print_questions(runs, questions, config.show)
             return
         settings = settings_of(config, questions)
-        size = write_report(runs, path, questions, settings, config.lang, config.figures, config.plan)
+        t = texts(config.lang, "report")
+        chosen = focused(runs, config.exam)
+        exams = section(runs, settings, chosen[0].exam_title, t)
+        size = write_report(chosen, path, questions, settings, config.lang, config.figures, config.plan, exams)
         print(f"{clean(str(path))}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if config.export:
             from kmmlu_fast.reporting.exports import export
 
-            for written in export(config.export, runs, compared(runs, settings)[0], questions, settings, config.lang, path.parent):
+            pairs = compared(chosen, settings)[0]
+            for written in export(config.export, chosen, pairs, questions, settings, config.lang, path.parent):
                 print(clean(str(written)))
 
     return run_main(body)

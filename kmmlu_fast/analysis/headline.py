@@ -41,13 +41,14 @@ def headline(run: Run, overlap: frozenset[str] = frozenset(), sizes: dict[str, i
     if frame is not None and overlap:
         clean = frame.filter(~pl.col("question_id").is_in(overlap))["correct"].mean()
     speed = run.metrics.get("speed") or {}
-    letters = None if frame is None else letter_habit_of(frame)
+    four = frame is not None and bool((frame["num_options"] == 4).all())
+    letters = letter_habit_of(frame) if four and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
     return {
         "name": run.name, "kind": run.kind, "questions": total, "correct": correct,
         "micro": micro, "weighted": weighted, "low": low, "high": high,
         "macro": float((run.scores["correct"] / run.scores["total"]).mean()), "clean": clean,  # type: ignore[arg-type]
-        "balanced": None if letters is None else letters.balanced_accuracy,
+        "balanced": letters.balanced_accuracy if letters else run.metrics.get("balanced_accuracy"),
         "expected": None if letters is None else letters.expected_accuracy,
         "shares": None if letters is None else letters.shares,
         "unparsed": None if frame is None else frame["prediction"].null_count(),

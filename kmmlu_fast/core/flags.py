@@ -163,7 +163,7 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     except argparse.ArgumentError as error:
         return {}, [str(error).removeprefix("argument ")]
     given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
-    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", cls.positional)]:
+    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", "data", cls.positional)]:
         # argparse takes "--" for a separator even where it is a flag's value, and gives a list.
         texts = [value if isinstance(value, str) else "--" for value in given[name]]
         given[name] = [part for text in texts for part in text.split(",") if part]

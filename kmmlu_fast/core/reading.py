@@ -160,8 +160,9 @@ def read_parquet(
     *,
     schema: pl.Schema | None = None,
     columns: list[str] | None = None,
+    optional: tuple[str, ...] = (),
 ) -> pl.DataFrame:
-    """A Parquet file; with ``schema`` it must have these columns and types (others are left out)."""
+    """A Parquet file; with ``schema`` it must have these columns and types (others are left out), save those that are ``optional``."""
     data = read_bytes(path, raised, MAX_TABLE_BYTES)
     try:
         lazy = pl.scan_parquet(io.BytesIO(data), glob=False)
@@ -169,7 +170,7 @@ def read_parquet(
         rows = lazy.select(pl.len()).collect().item()
         if rows * max(1, len(found)) > MAX_TABLE_CELLS:
             raise raised(f"{path}: says that it has {rows:,} rows; no such file has as many")
-        wanted = columns or (list(schema) if schema is not None else None)
+        wanted = columns or ([n for n in schema if n in found or n not in optional] if schema is not None else None)
         if absent := [name for name in wanted or [] if name not in found]:
             raise raised(f"{path}: lacks column {', '.join(absent)}; it was written by another version or program")
         if schema is not None and (other := [n for n in wanted or [] if found[n] != schema[n] and found[n] != pl.Null]):

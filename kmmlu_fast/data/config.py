@@ -19,7 +19,12 @@ class LeakageConfig(Config):
 
     positional: ClassVar[str | None] = "train_file"
 
-    train_file: list[Path] = Field([], description="JSONL or JSON training file of any layout; default: the dataset's train split")
+    train_file: list[Path] = Field(
+        [], description=".jsonl, .json, .csv, .tsv or .parquet of any layout, or a hub id; default: the train split"
+    )
+    exam: list[str] = Field(
+        [], description="exams besides the dataset to look for: names, declarations (FILE.yaml), cached (those in the hub's cache)"
+    )
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample'")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     split: Literal["test", "dev"] = Field("test", description="split that must not be trained on")

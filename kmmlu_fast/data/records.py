@@ -12,7 +12,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import parse_json, read_text
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import OPTION_LETTERS
 
 _ITEM = re.compile(r"(?s)(.*)\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)")
 _OPTION_LISTS = ("options", "choices")
@@ -42,14 +42,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return list(records)
 
 
-def question_and_options(record: dict[str, Any]) -> tuple[str, str, str, str, str] | None:
-    """Question and four options of a record whose layout keeps them apart (ours, KMMLU's columns, a list of options), else None."""
+def question_and_options(record: dict[str, Any]) -> tuple[str, ...] | None:
+    """Question and its 2 to 10 options of a record whose layout keeps them apart (ours, KMMLU's columns, a list of options), else None."""
     if "source_id" in record and isinstance(record.get("input"), str):
         return split_item(record["input"])
     question = record.get("question")
-    for options in ([record.get(letter) for letter in LETTERS], *(record.get(name) for name in _OPTION_LISTS)):
-        if isinstance(question, str) and isinstance(options, list) and len(options) == 4 and all(isinstance(o, str) for o in options):
-            return (question, *options)
+    lettered = [record[letter] for letter in OPTION_LETTERS if record.get(letter) not in (None, "")]
+    for options in (lettered, *(record.get(name) for name in _OPTION_LISTS)):
+        listed = isinstance(options, list) and 2 <= len(options) <= len(OPTION_LETTERS)
+        if isinstance(question, str) and listed and all(isinstance(option, str) for option in options or ()):
+            return (question, *(options or ()))
     return None
 
 

@@ -77,10 +77,10 @@ def rows_bytes(rows: list[SftRow]) -> bytes:
 
 def read_rows(path: Path) -> list[SftRow]:
     """The rows that ``write_rows`` wrote. DataError names file and row for anything else."""
-    return [_from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
+    return [from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
 
 
-def _from_record(record: dict[str, Any], where: str) -> SftRow:
+def from_record(record: dict[str, Any], where: str) -> SftRow:
     absent = [name for name in ("input", "output", "subject", "source_id", "strategy") if not isinstance(record.get(name), str)]
     if absent:
         raise DataError(f"{where}: lacks {', '.join(absent)}; expected a file of python -m kmmlu_fast.sample")

@@ -9,6 +9,7 @@ becomes a candidate with probability 1 - (1 - s^4)^32: 0.99985 at 0.7, 1 - 5e-8 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ import polars as pl
 SIZE = 3  # characters of a shingle
 _ANCHOR = 5  # characters of the windows that find contained texts
 _PERMUTATIONS, _BANDS, _SEED = 128, 32, 42
+_WHOLE_ANCHORS, _WHOLE_NEEDED = 8, 3
+_FIRST_ANCHORS, _FIRST_NEEDED = 4, 2
+_COARSE_BITS = 24
+_COMMON = 16  # items that share a window
 _CHUNK = 16_384  # texts at a time: bounds memory
 
 Array = np.ndarray[Any, Any]
@@ -93,24 +98,69 @@ def _texts(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> list
     return [dict(side.join(pairs, left_on="id", right_on=name, how="semi").select("id", "text").iter_rows()) for side, name in sides]
 
 
-def anchored(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-    """Pairs (left, right) whose left ``text`` holds one of the right text's anchors: the rarest window of each quarter.
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Where contained items are looked for: of each item the rarest window of every eighth of its text, and of every quarter of its
+    first part. ``table`` has window (uint64), right (id), first (is it of the first part); ``needed`` how many of each must be held."""
 
-    ``right`` has a list column ``parts`` whose strings are expected in the left text, in any order and with anything between.
+    table: pl.DataFrame
+    needed: pl.DataFrame  # right, whole, first
+    coarse: Array  # bool by the upper bits of a window: False = no anchor has them
+
+
+def anchors_of(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
+    """The anchors of items whose list column ``parts`` holds strings that are expected in a text, in any order.
+
+    A first part of fewer than ``first_chars`` characters is looked for only together with the rest. Windows that many items have (they
+    come from wordings such as "which of these is right") are no anchors where an item has others.
     """
     parts = right.select("id", "parts").explode("parts").drop_nulls()
+    parts = parts.with_columns((pl.int_range(pl.len()).over("id") == 0).alias("first"))
     hashes, owner = _windows(parts["parts"].to_list(), _ANCHOR)
-    table = pl.DataFrame({"window": hashes, "id": parts["id"].gather(owner)})
-    place = pl.int_range(pl.len()).over("id") * 4 // pl.len().over("id")
-    spread = table.with_columns(place.alias("quarter"), pl.len().over("window").alias("frequency"))
-    anchors = spread.sort("frequency", maintain_order=True).unique(["id", "quarter"], keep="first", maintain_order=True)
-    anchors = anchors.select("window", pl.col("id").alias("right"))
+    windows = pl.DataFrame({"window": hashes, "right": parts["id"].gather(owner), "first": parts["first"].gather(owner)})
+    windows = windows.with_columns(pl.len().over("window").alias("frequency"))
+    whole = _rarest(windows, _WHOLE_ANCHORS).with_columns(pl.lit(False).alias("first"))
+    long = windows.filter(pl.col("first") & (pl.col("first").sum().over("right") > first_chars - _ANCHOR))
+    first = _rarest(long, _FIRST_ANCHORS)
+    table = pl.concat([whole, first]).select("window", "right", "first").unique(maintain_order=True)
+    counts = table.group_by("right", maintain_order=True).agg(
+        pl.min_horizontal((~pl.col("first")).sum(), pl.lit(_WHOLE_NEEDED)).alias("whole"),
+        pl.min_horizontal(pl.col("first").sum(), pl.lit(_FIRST_NEEDED)).alias("first"),
+    )
+    coarse = np.zeros(1 << _COARSE_BITS, dtype=bool)
+    coarse[table["window"].to_numpy() >> np.uint64(64 - _COARSE_BITS)] = True
+    return Anchors(table, counts, coarse)
+
+
+def _rarest(windows: pl.DataFrame, places: int) -> pl.DataFrame:
+    place = pl.int_range(pl.len()).over("right") * places // pl.len().over("right")
+    ranked = windows.with_columns(place.alias("place")).sort("frequency", maintain_order=True)
+    chosen = ranked.unique(["right", "place"], keep="first", maintain_order=True)
+    rank = pl.int_range(pl.len()).over("right")
+    return chosen.filter((pl.col("frequency") <= _COMMON) | (rank == 0))
+
+
+def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
+    """Pairs (left, right) whose left ``text`` holds enough of the right text's anchors: three of the whole, or two of its first part.
+
+    An item that is quoted as it is has all of them; the margin is for what was changed in it.
+    """
+    anchors = right if isinstance(right, Anchors) else anchors_of(right)
     found = [pl.DataFrame(schema=PAIRS)]
     for chunk in left.select("id", "text").iter_slices(_CHUNK):
         hashes, owner = _windows(chunk["text"].to_list(), _ANCHOR)
-        seen = np.isin(hashes, anchors["window"].to_numpy())
-        held = pl.DataFrame({"window": hashes[seen], "left": chunk["id"].gather(owner[seen])})
-        found.append(held.join(anchors, on="window").select("left", "right").unique(maintain_order=True))
+        seen = anchors.coarse[hashes >> np.uint64(64 - _COARSE_BITS)]
+        held = pl.DataFrame({"window": hashes[seen], "place": owner[seen]}).unique()
+        hits = (
+            held.join(anchors.table, on="window")
+            .group_by("place", "right", maintain_order=False)
+            .agg((~pl.col("first")).sum().alias("whole"), pl.col("first").sum().alias("first"))
+        )
+        wanted = hits.join(anchors.needed, on="right", suffix="_needed").filter(
+            (pl.col("whole") >= pl.col("whole_needed")) | ((pl.col("first_needed") > 0) & (pl.col("first") >= pl.col("first_needed")))
+        )
+        some = wanted.sort("place", "right")
+        found.append(some.select(chunk["id"].gather(some["place"]).alias("left"), "right"))
     return pl.concat(found)
 
 

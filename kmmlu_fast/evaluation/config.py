@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_EXAM
 from kmmlu_fast.engines.config import NF4_NAMES, EngineConfig
 
 
@@ -19,7 +20,7 @@ def _whole_number(value: Any) -> Any:
 
 
 class EvalConfig(EngineConfig):
-    """python -m kmmlu_fast.eval: evaluate a base model and its LoRA adapters on KMMLU with vLLM."""
+    """python -m kmmlu_fast.eval: evaluate a base model and its LoRA adapters on KMMLU or other exams."""
 
     adapter: list[str] = Field([], description="LoRA adapter directory, [NAME=]PATH; may be given several times")
     no_base: bool = Field(False, description="evaluate only the adapters")
@@ -28,7 +29,14 @@ class EvalConfig(EngineConfig):
         description="serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT merges it into "
         "a cached copy; auto: serve on GPU, swap on CPU (merge for what is no plain LoRA)",
     )
-    dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
+    exam: list[str] = Field(
+        [DEFAULT_EXAM],
+        description="a shipped exam, a declaration (FILE.yaml) or your own table; may be given several times (python -m kmmlu_fast.exams)",
+    )
+    dataset: str = Field(
+        DEFAULT_DATASET,
+        description="where its rows are: hub id, directory, file, or 'sample' (packaged, CC0); NAME=PATH,... with several exams",
+    )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     split: Literal["train", "dev", "test"] = Field("test", description="split to evaluate")
     subjects: list[str] = Field([], description="config names or supercategories, comma-separated; default: all 45")
@@ -53,8 +61,8 @@ class EvalConfig(EngineConfig):
     temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 = greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     cot_below: float | None = Field(None, gt=0, description="cot: reason only where the direct letter margin is below this (nats)")
-    rotations: Annotated[Literal[1, 2, 4], BeforeValidator(_whole_number)] = Field(
-        1, description="score under this many cyclic option orders and average (removes letter bias)"
+    rotations: Annotated[Literal[1, 2, 4, "all"], BeforeValidator(_whole_number)] = Field(
+        1, description="score under this many cyclic option orders and average (removes letter bias); all: as many as options"
     )
     thinking: bool = Field(False, description="chat: switch the template's thinking on where it has one")
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
@@ -72,7 +80,7 @@ class EvalConfig(EngineConfig):
         if self.output_type != "cot":
             faults += [f"--{name} goes with --output-type cot" for name, used in (
                 ("num-samples", self.num_samples > 1), ("cot-below", self.cot_below is not None)) if used]  # fmt: skip
-        if self.rotations > 1 and self.output_type != "multiple_choice":
+        if self.rotations != 1 and self.output_type != "multiple_choice":
             faults.append("--rotations goes with --output-type multiple_choice")
         if self.num_samples > 1 and self.temperature == 0:
             faults.append("--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are all alike")

@@ -59,7 +59,7 @@ class Deciding:
         """Open every state's run directory and read what it holds."""
         self._plan, self._engines, self._config = plan, engines, plan.config
         questions = [item.question for item in plan.asked]
-        public = self._config.dataset != "sample" and self._config.split == "test"
+        public = plan.exam.is_kmmlu and plan.source != "sample" and self._config.split == "test"
         ids, keys = (
             [question.question_id for question in questions],
             [question.answer for question in questions],

@@ -19,6 +19,7 @@ from kmmlu_fast.asking.cot import ChainOfThought
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
+from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
@@ -29,7 +30,7 @@ from kmmlu_fast.evaluation import again, proof, runner
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.deciding import Deciding
-from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.evaluation.plan import Plan, make_plans
 from kmmlu_fast.models import adapters
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
@@ -58,7 +59,7 @@ _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
 def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
-    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: base, then adapters.
+    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: exam by exam, base, then adapters.
 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
     """
@@ -68,40 +69,58 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
     if open_engine is None:
         require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
-    plan = make_plan(config)
-    for text in plan.notes:
+    plans = make_plans(config)
+    for text in dict.fromkeys(text for plan in plans for text in plan.notes):
         note(f"note: {text}")
+    first = plans[0]
     if open_engine is None:
         from kmmlu_fast.engines import opening as engines
 
         def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
-            note(f"engine: starting {config.engine} for {Path(path or plan.model.path).name}")
-            return engines.open_engine(plan.config, plan.model, adapters, max_model_len, path)
+            note(f"engine: starting {config.engine} for {Path(path or first.model.path).name}")
+            return engines.open_engine(first.config, first.model, adapters, max_model_len, path)
 
-    session = _Session(plan, open_engine)
+    engine = _Engines(first, open_engine)
+    sessions = [_Session(plan, engine, len(plans) > 1) for plan in plans]
     try:
-        states: list[Adapter | None] = [*([] if config.no_base else [None]), *plan.adapters]
+        states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
         if config.may_stop:
-            return Deciding(plan, session, states).run()
-        runs = [session.run(adapter) for adapter in states]
-        again.remember(config, runs, plan.notes)
-        return runs
+            return _decided(sessions, states)
+        found: list[list[Run]] = [[] for _ in sessions]
+        for adapter in states:
+            for session in sessions if adapter else []:
+                session.prepare(adapter)  # every exam needs the base first: merged weights are another engine
+            for runs, session in zip(found, sessions, strict=True):
+                runs.append(session.run(adapter))
+        done = [run for runs in found for run in runs]
+        again.remember(config, done, list(dict.fromkeys(text for plan in plans for text in plan.notes)))
+        return done
     finally:
-        plan.close()
-        session.close()
+        for plan in plans:
+            plan.close()
+        engine.close()
 
 
-class _Session:
-    """The engine that is open now, and the base's probe. Merged copies need an engine each; other adapters share the base's."""
+def _decided(sessions: list[_Session], states: list[Adapter | None]) -> list[Run]:
+    """One exam after the other: each has its own random order and its own decision."""
+    found = []
+    for session in sessions:
+        if len(sessions) > 1:
+            note(f"{session.plan.exam.label}: {len(session.plan.asked):,} questions")
+        found += Deciding(session.plan, session, states).run()
+    return found
+
+
+class _Engines:
+    """The engine that is open now, for all exams. Merged copies need an engine each; other adapters share the base's."""
 
     def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
         self.plan, self._open = plan, open_engine
         self._engine: Engine | None = None
         self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
-        self._base_probe: list[list[float]] | None = None
         self._modes: dict[str, Mode] = {}  # by adapter
 
-    def _mode_of(self, adapter: Adapter) -> Mode:
+    def mode_of(self, adapter: Adapter) -> Mode:
         if adapter.name not in self._modes:
             mode, reason = choose_mode(self.plan.config, adapter)
             self._modes[adapter.name] = mode
@@ -109,10 +128,69 @@ class _Session:
                 note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
         return self._modes[adapter.name]
 
+    def engine_for(self, adapter: Adapter | None) -> Engine:
+        """An engine that answers as the adapter (None: the base); a served adapter goes with each request."""
+        modes = {each.name: self.mode_of(each) for each in self.plan.adapters}
+        mode = modes[adapter.name] if adapter else "serve"
+        weights = None
+        if adapter and mode == "merge":
+            note(f"{adapter.name}: merging into the base with PEFT (cached)")
+            weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
+        if self._engine is None or weights != self._weights:
+            self.close()
+            served = [each for each in self.plan.adapters if modes[each.name] == "serve"]
+            self._engine, self._weights = self._open(served, self.plan.max_model_len, weights), weights
+        if weights is None and "swap" in modes.values():
+            return self._swapped(self._engine, adapter if mode == "swap" else None)
+        return self._engine
+
+    def _swapped(self, engine: Engine, adapter: Adapter | None) -> Engine:
+        """The engine with the adapter's weights, or, where they do not go in, an engine of the merged copy."""
+        reason = "this engine's weights stay as they are"
+        if isinstance(engine, SwappingEngine):
+            began = time.monotonic()
+            try:
+                engine.swap(adapter)
+                if adapter:
+                    note(f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s")
+                return engine
+            except AdapterError as error:  # the engine holds the base again
+                reason = str(error)
+        if adapter is None:
+            return engine
+        note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+        self._modes[adapter.name] = "merge"
+        return self.engine_for(adapter)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+class _Session:
+    """One exam's model states, and the base's probe on it."""
+
+    def __init__(self, plan: Plan, engines: _Engines, one_of_several: bool = False) -> None:
+        self.plan, self._engines, self._one_of_several = plan, engines, one_of_several
+        self._base_probe: list[list[float]] | None = None
+
+    def prepare(self, adapter: Adapter | None) -> None:
+        """The base's probe, where the adapter's run is still to be computed."""
+        folder = self._folder(adapter)
+        done = (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
+        if self.plan.config.overwrite or not done:
+            self._probe_base()
+
+    def _folder(self, adapter: Adapter | None) -> Path:
+        parts = {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
+        return self.plan.config.output_dir / f"{_run_name(self.plan, adapter)}-{fingerprint(parts)}"
+
     def run(self, adapter: Adapter | None) -> Run:
         """One model state: reuse, continue or compute."""
         plan = self.plan
         name = adapter.name if adapter else "base"
+        name = f"{plan.exam.name} {name}" if self._one_of_several else name
         store = self.open_store(adapter)
         try:
             if store.complete:
@@ -129,12 +207,13 @@ class _Session:
         """The run directory of a model state, opened or continued."""
         plan, config = self.plan, self.plan.config
         about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
+        about |= {"exam": {**plan.exam.terms(), **({"dataset": plan.source} if plan.source else {})}}
         parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
         return RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
 
     def serves(self, adapter: Adapter) -> bool:
         """Whether the base's engine applies the adapter request by request; else its weights must be in the engine."""
-        return self._mode_of(adapter) == "serve"
+        return self._engines.mode_of(adapter) == "serve"
 
     def open_for(self, adapter: Adapter | None, name: str, prove: bool = True) -> tuple[Engine, dict[str, Any] | None]:
         """The engine that holds a model state, and how far the adapter moves the probes; AdapterError where it does not.
@@ -143,9 +222,9 @@ class _Session:
         """
         plan = self.plan
         if not prove:
-            return self._engine_for(adapter), None
+            return self._engines.engine_for(adapter), None
         base_probe = self._probe_base() if adapter else None
-        engine = self._engine_for(adapter)
+        engine = self._engines.engine_for(adapter)
         moved = None
         if adapter and base_probe is not None:
             served = adapter if self.serves(adapter) else None
@@ -188,7 +267,7 @@ class _Session:
 
     def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
         """What this evaluation knows of a complete run beside its answers."""
-        return {"exact_ties": exact_ties(frame), **({"adapter_mode": self._mode_of(adapter)} if adapter else {})}
+        return {"exact_ties": exact_ties(frame), **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {})}
 
     def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
         """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
@@ -203,53 +282,10 @@ class _Session:
         """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""
         plan = self.plan
         if self._base_probe is None:
-            parts = {**plan.parts, "adapter_digest": None}
-            from kmmlu_fast.core.digests import fingerprint
-
-            folder = plan.config.output_dir / f"{_run_name(plan, None)}-{fingerprint(parts)}"
-            self._base_probe = proof.saved(folder, proof.digest(plan.probes, plan.candidate_ids))
+            self._base_probe = proof.saved(self._folder(None), proof.digest(plan.probes, plan.candidate_ids))
         if self._base_probe is None:
-            self._base_probe = proof.measure(self._engine_for(None), plan.probes, plan.candidate_ids, None)
+            self._base_probe = proof.measure(self._engines.engine_for(None), plan.probes, plan.candidate_ids, None)
         return self._base_probe
-
-    def _engine_for(self, adapter: Adapter | None) -> Engine:
-        """An engine that answers as the adapter (None: the base); a served adapter goes with each request."""
-        modes = {each.name: self._mode_of(each) for each in self.plan.adapters}
-        mode = modes[adapter.name] if adapter else "serve"
-        weights = None
-        if adapter and mode == "merge":
-            note(f"{adapter.name}: merging into the base with PEFT (cached)")
-            weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
-        if self._engine is None or weights != self._weights:
-            self.close()
-            served = [each for each in self.plan.adapters if modes[each.name] == "serve"]
-            self._engine, self._weights = self._open(served, self.plan.max_model_len, weights), weights
-        if weights is None and "swap" in modes.values():
-            return self._swapped(self._engine, adapter if mode == "swap" else None)
-        return self._engine
-
-    def _swapped(self, engine: Engine, adapter: Adapter | None) -> Engine:
-        """The engine with the adapter's weights, or, where they do not go in, an engine of the merged copy."""
-        reason = "this engine's weights stay as they are"
-        if isinstance(engine, SwappingEngine):
-            began = time.monotonic()
-            try:
-                engine.swap(adapter)
-                if adapter:
-                    note(f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s")
-                return engine
-            except AdapterError as error:  # the engine holds the base again
-                reason = str(error)
-        if adapter is None:
-            return engine
-        note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
-        self._modes[adapter.name] = "merge"
-        return self._engine_for(adapter)
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
 
 
 def exact_ties(frame: pl.DataFrame) -> int:
@@ -285,6 +321,8 @@ def _describe(adapter: Adapter | None) -> dict[str, Any] | None:
 
 def _run_name(plan: Plan, adapter: Adapter | None) -> str:
     config = plan.config
-    data = "sample" if config.dataset == "sample" else slug(Path(config.dataset).name.lower())
+    data = plan.exam.name
+    if plan.exam.is_kmmlu:
+        data = "sample" if plan.source == "sample" else slug(Path(plan.source or data).name.lower())
     pieces = [slug(Path(plan.model.name).name), *([slug(adapter.name)] if adapter else ["base"]), data, config.split]
     return "-".join([*pieces, plan.style.replace("-", ""), f"{config.num_fewshot}shot", _SHORT[config.output_type]])

@@ -14,13 +14,11 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import expected_calibration_error, with_interval
+from kmmlu_fast.analysis.accuracy import expected_calibration_error, letters_in, with_interval
 from kmmlu_fast.analysis.comparison import Comparison
-from kmmlu_fast.analysis.headline import letter_habit_of
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import distinct_slugs
 from kmmlu_fast.core.reading import read_parquet
-from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.models.adapters import read_log
 from kmmlu_fast.reporting import charts
 from kmmlu_fast.reporting.charts import Palette
@@ -124,22 +122,27 @@ def _letters(runs: list[Run], t: Texts) -> Figure | None:
     if not runs:
         return None
     rows = []
-    habits = [letter_habit_of(run.frame) for run in runs]
-    key = runs[0].frame["answer"]
+    letters = max((letters_in(run.frame) for run in runs), key=len)
     series = [t("key"), *[run.name for run in runs]]
-    key_shares: list[float] = [int((key == letter).sum()) / len(key) for letter in LETTERS]
-    shares = [[*key_shares, 0.0], *[[*habit.shares, habit.unparsed] for habit in habits]]
-    with_unparsed = any(habit.unparsed > 0.001 for habit in habits)
-    columns = (*LETTERS, t("unparsed"))
+    shares = [_shares(runs[0].frame["answer"], letters), *[_shares(run.frame["prediction"], letters) for run in runs]]
+    with_unparsed = any(values[-1] > 0.001 for values in shares)
+    columns = (*letters, t("unparsed"))
     for name, values in zip(series, shares, strict=True):
         for letter, value in zip(columns, values, strict=True):
-            if letter in LETTERS or with_unparsed:
+            if letter in letters or with_unparsed:
                 rows.append({"letter": letter, "run": name, "share": value, "tip": f"{name}, {letter}: {percent(value, 1)} %"})
     frame = pl.DataFrame(rows)
     return Figure(
         "letters", t("letters_chart"), t("letters_note"), lambda palette: charts.letters(frame, series, palette, t),
         ((t("key"), "key"), *_legend(series[1:])),
     )  # fmt: skip
+
+
+def _shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
+    """The share of each letter, and of what is none of them, 0-1."""
+    count = max(1, len(values))
+    found = [int((values == letter).sum()) / count for letter in letters]
+    return [*found, int((~values.is_in(letters)).fill_null(True).sum()) / count]
 
 
 def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure:

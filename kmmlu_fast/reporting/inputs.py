@@ -13,12 +13,16 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from kmmlu_fast.analysis.comparison import Settings
-from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.analysis.exams import by_exam
+from kmmlu_fast.core.errors import ConfigError, DataError, KmmluError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.flags import Config
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.reading import expand, parse_json, read_csv, read_parquet, read_text
 from kmmlu_fast.data.dataset import input_files as dataset_files
+from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_rows import load_exam
+from kmmlu_fast.data.finding import find_exam
 from kmmlu_fast.runs.loading import input_files, load_all
 from kmmlu_fast.runs.run import Run
 
@@ -32,6 +36,9 @@ class PairsConfig(Config):
 
     runs: list[str] = Field(
         description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base"
+    )
+    exam: str | None = Field(
+        None, description="with runs of several exams: the one in focus; also where a table's questions are from (name or FILE.yaml)"
     )
     base: str | None = Field(None, description="name of the run that the others are compared with; default: the first")
     dataset: str | None = Field(
@@ -80,7 +87,7 @@ def read_overlap(path: Path) -> frozenset[str]:
         raise DataError(f"--overlap {error}; give a text file of question ids, one a line") from error
     if not isinstance(ids, list):
         raise DataError(f"--overlap {path}: has no list test_ids; give a text file of question ids, one a line")
-    if bad := [value for value in ids if not isinstance(value, str) or value.count("/") != 2]:
+    if bad := [value for value in ids if not isinstance(value, str) or value.count("/") < 2]:
         raise DataError(f"--overlap {path}: {shown(bad[0])} is no question id such as Accounting/test/17")
     return frozenset(ids)
 
@@ -91,15 +98,13 @@ def dataset_of(config: PairsConfig) -> str | None:
     if config.dataset is not None:
         return None if config.dataset == "none" else config.dataset
     named = set()
-    for argument in config.runs:
-        path = expand(argument, "run") / "config.json"
-        if path.is_file():
-            asked = read_json(path).get("config")
-            named.add(str(asked.get("dataset")) if isinstance(asked, dict) else "")
+    for document in _documents(config):
+        as_asked = _part(document, "config").get("dataset") if _exam_name(document) == "kmmlu" else None
+        named.add(str(_part(document, "exam").get("dataset") or as_asked or ""))
     only = named.pop() if len(named) == 1 else None
     if not only:
         return None
-    if only == "sample" or expand(only).is_dir():
+    if only == "sample" or expand(only).exists():
         return only
     root = cached_root(only)
     return str(root) if root is not None and any((root / "data").glob(f"*-{config.split}.csv")) else None
@@ -132,6 +137,37 @@ def groups_of(config: CompareConfig) -> dict[str, list[str]]:
     return found
 
 
+def _documents(config: PairsConfig) -> list[dict[str, Any]]:
+    """config.json of the run directories that are of the exam in focus (all, where none is named and they are of one)."""
+    found = [read_json(path) for argument in config.runs if (path := expand(argument, "run") / "config.json").is_file()]
+    names = list(dict.fromkeys(_exam_name(document) for document in found))
+    focus = config.exam if config.exam in names else names[0] if names else None
+    return [document for document in found if _exam_name(document) == focus]
+
+
+def _exam_name(document: dict[str, Any]) -> str:
+    return str(_part(document, "exam").get("name") or "kmmlu")
+
+
+def _part(document: dict[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def exam_of(config: PairsConfig) -> Exam | None:
+    """The declaration of the exam that the questions are of; None for KMMLU, and where it is not to be found any more."""
+    declared = config.exam
+    for document in _documents(config):
+        declared = _part(document, "exam").get("declaration") or declared
+    if declared is None:
+        return None
+    try:
+        exam = find_exam(str(declared))
+    except KmmluError:
+        return None
+    return None if exam.is_kmmlu else exam
+
+
 def input_files_of(config: PairsConfig) -> list[Path]:
     """Every file that the flags name to be read: none of them is ever written to."""
     named = [expand(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
@@ -149,7 +185,11 @@ def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
     """The dataset's questions, where a dataset is known."""
     from kmmlu_fast.data.dataset import load_frame
 
-    dataset = dataset_of(config)
+    dataset, exam = dataset_of(config), exam_of(config)
+    if exam is not None:
+        at_hand = dataset is not None or exam.path is not None
+        with warnings.catch_warnings(action="ignore"):  # faulty rows were reported by the evaluation
+            return load_exam(exam, config.split, dataset) if at_hand and config.dataset != "none" else None
     return None if dataset is None else load_frame(dataset, config.split)
 
 
@@ -170,6 +210,17 @@ def load_runs(config: PairsConfig, at_least: int, prefix: bool = False) -> tuple
     return runs, questions
 
 
+def focused(runs: list[Run], exam: str | None) -> list[Run]:
+    """The runs of the exam in focus, under short names: the exam named, else the first run's. ConfigError where it has no run."""
+    groups = by_exam(runs)
+    if exam is None:
+        return next(iter(groups.values()))
+    found = groups.get(exam) or groups.get(find_exam(exam).name)
+    if not found:
+        raise ConfigError(f"--exam {exam}: none of the runs is of it; they are of {', '.join(groups)}")
+    return found
+
+
 def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None) -> Settings:
     """How pairs are compared; the overlap list is what --overlap names, together.
 
@@ -179,7 +230,8 @@ def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None, size
         name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(expand(entry, "--overlap"))
     )
     known = False
-    if "auto" in config.overlap and config.split == "test" and (dataset := dataset_of(config)) is not None:
+    of_kmmlu = config.split == "test" and exam_of(config) is None
+    if "auto" in config.overlap and of_kmmlu and (dataset := dataset_of(config)) is not None:
         from kmmlu_fast.data.overlap import overlap_ids
 
         try:

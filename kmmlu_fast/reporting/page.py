@@ -37,8 +37,10 @@ def render(
     lang: str,
     figure_folder: Path | None = None,
     plan: Path | None = None,
+    exams: dict[str, Any] | None = None,
 ) -> str:
-    """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written there as well."""
+    """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written there as well.
+    ``exams``: the table of several exams (``reporting.exams``), where the runs are of several."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -65,10 +67,12 @@ def render(
         "lang": lang,
         "version": __version__,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "title": t("title", names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")),
+        "title": t("title", exam=runs[0].exam_title, names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")),
         "css": Markup(css),
         "script": Markup(script),
         "script_hash": Markup(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"),
+        "licence": t("licence", exam=runs[0].exam_title, licence=runs[0].licence),
+        "exams": exams,
         "hero": sections.hero(runs[0], rows[0], focus, warnings, t, lang),
         "cards": sections.cards(rows[0], focus, other, t),
         **sections.runs_table(rows, pairs, runs[0].name, lang),
@@ -84,13 +88,14 @@ def render(
         "has_texts": questions is not None,
         "method": [
             t("method_1"),
-            t("method_2"),
+            *([t("method_2")] if focus is None or focus.letters else []),
             t("method_3"),
         ],
     }
     if focus:
         context["note_subjects"] = t("subjects_note", first=focus.first, second=focus.second, count=len(changed))
     present = [
+        ("exams", exams is not None),
         ("summary", True),
         ("all_runs", len(runs) > 1),
         ("charts", True),
@@ -166,12 +171,13 @@ def write_report(
     lang: str,
     figure_folder: Path | None = None,
     plan: Path | None = None,
+    exams: dict[str, Any] | None = None,
 ) -> int:
     """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.core.files import write_bytes_atomically
 
     refuse_prefixes(runs)
-    page = render(runs, questions, settings, lang, figure_folder, plan).encode()
+    page = render(runs, questions, settings, lang, figure_folder, plan, exams).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)
     return len(page)

@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kmmlu_fast.core.foreign import clean
-from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, SUPERCATEGORY_KO
+from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.early import decision_lines, early_lines, recorded
-from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.language import subject_name, supercategory_name, texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
 from kmmlu_fast.runs.run import Run
 
 _WIDTH = 120  # of a file or a pipe
+_MOST_GROUPS = 6  # columns of supercategories
 
 _LIMITED = (
     "{state}: with --limit micro is over an equal number of questions a subject, so near macro; "
@@ -29,9 +29,10 @@ _LIMITED = (
 
 # The English text is the key; what is in braces is filled in afterwards, in either language.
 _KO = {
-    "KMMLU, {questions} questions of {subjects} subjects, accuracy": "KMMLU, {subjects}개 과목 {questions}문항 정확도",
+    "{exam}, {questions} questions of {subjects} subjects, accuracy": "{exam}, {subjects}개 과목 {questions}문항 정확도",
     "model state": "모델 상태", "95 % interval": "95 % 신뢰구간", "micro": "micro(문항 평균)", "macro": "macro(과목 평균)",
     "unparsed": "미판독", "always {letter}": "항상 {letter}", "majority per subject": "과목별 최빈 글자",
+    "guessing": "무작위 추측",
     "letter shares: a model that favours one letter fools its accuracy": "글자 비율: 한 글자에 치우친 모델은 정확도를 왜곡합니다",
     "key": "정답", "{state}: predicted": "{state}: 예측", "{state}: recall": "{state}: 재현율",
     "{state}: weakest subjects: {names}": "{state}: 취약 과목: {names}",
@@ -57,38 +58,51 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
     def t(text: str, **values: Any) -> str:
         return (_KO[text] if lang == "ko" else text).format(**values)
 
-    if any(run.prefix is not None for run in runs):
-        print("\n".join(early_lines(runs, recorded(runs), lang)))
-        for run in runs:
-            print(t("run directory: {path}", path=run.path))
-        return
-    for title, table in (_headline(runs, t, lang), _letters(runs, t)):
-        console.print(title, highlight=False, markup=False)
-        console.print(table)
+    by_exam: dict[str, list[Run]] = {}
     for run in runs:
-        _print_notes(console, run, t, lang)
-    for pair in recorded(runs):
-        console.print("\n".join(decision_lines(pair, texts(lang, "early"))), highlight=False, markup=False, soft_wrap=True)
+        by_exam.setdefault(run.exam, []).append(run)
+    early = [some for some in by_exam.values() if any(run.prefix is not None for run in some)]
+    complete = [some for some in by_exam.values() if some not in early]
+    for some in complete:
+        for title, table in (_headline(some, t, lang), _letters(some, t)):
+            console.print(title, highlight=False, markup=False)
+            console.print(table)
+    for some in complete:
+        for run in some:
+            _print_notes(console, run, t, lang)
+        for pair in recorded(some):
+            lines = decision_lines(pair, texts(lang, "early"))
+            console.print("\n".join(_titled(lines, some[0], by_exam)), highlight=False, markup=False, soft_wrap=True)
+    for some in early:
+        print("\n".join(_titled(early_lines(some, recorded(some), lang), some[0], by_exam)))
     for run in runs:
         print(clean(t("run directory: {path}", path=run.path)))
 
 
+def _titled(lines: list[str], run: Run, by_exam: dict[str, list[Run]]) -> list[str]:
+    """The lines under the exam's name, where there are several exams."""
+    return [f"{_exam(run)}:", *lines] if len(by_exam) > 1 else lines
+
+
 def _state(run: Run) -> str:
-    adapter = run.config.get("adapter")
-    return clean(str(adapter["name"])) if adapter else "base"
+    return clean(run.state)
+
+
+def _exam(run: Run) -> str:
+    return clean(run.exam_title)
 
 
 def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
     found = runs[0].metrics
-    heading = "KMMLU, {questions} questions of {subjects} subjects, accuracy"
-    title = t(heading, questions=f"{found['num_questions']:,}", subjects=len(found["subjects"]))
+    heading = "{exam}, {questions} questions of {subjects} subjects, accuracy"
+    title = t(heading, exam=_exam(runs[0]), questions=f"{found['num_questions']:,}", subjects=len(found["subjects"]))
     table = Table(box=SIMPLE)
     table.add_column(t("model state"))
     for name in ("micro", "95 % interval", "macro"):
         table.add_column(t(name), justify="right")
-    groups = [name for name in SUPERCATEGORIES if name in runs[0].metrics["supercategories"]]
+    groups = group_order(set(runs[0].metrics["supercategories"]))[:_MOST_GROUPS]
     for name in groups:
-        table.add_column(SUPERCATEGORY_KO[name] if lang == "ko" else name, justify="right")
+        table.add_column(supercategory_name(name, lang), justify="right")
     table.add_column(t("unparsed"), justify="right")
     for run in runs:
         found = run.metrics
@@ -102,6 +116,8 @@ def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
     best = baselines["best_constant"]
     table.add_section()
     table.add_row(t("always {letter}", letter=best["letter"]), f"{best['accuracy']:.4f}", *[""] * (len(table.columns) - 2))
+    if run.exam != "kmmlu":
+        table.add_row(t("guessing"), f"{baselines['uniform']:.4f}", *[""] * (len(table.columns) - 2))
     table.add_row(t("majority per subject"), f"{baselines['subject_majority']:.4f}", *[""] * (len(table.columns) - 2))
     return title, table
 
@@ -109,14 +125,15 @@ def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
 def _letters(runs: list[Run], t: Any) -> tuple[str, Table]:
     table = Table(box=SIMPLE)
     table.add_column("")
-    for letter in LETTERS:
+    letters = list(runs[0].metrics["answer_letter_share"])
+    for letter in letters:
         table.add_column(letter, justify="right")
-    table.add_row(t("key"), *(f"{runs[0].metrics['answer_letter_share'][letter]:.3f}" for letter in LETTERS))
+    table.add_row(t("key"), *(f"{runs[0].metrics['answer_letter_share'][letter]:.3f}" for letter in letters))
     for run in runs:
         shares = run.metrics["predicted_letter_share"]
-        table.add_row(Text(t("{state}: predicted", state=_state(run))), *(f"{shares[letter]:.3f}" for letter in LETTERS))
+        table.add_row(Text(t("{state}: predicted", state=_state(run))), *(f"{shares[letter]:.3f}" for letter in letters))
         recall = run.metrics["recall"]
-        shown = ("–" if recall[letter] is None else f"{recall[letter]:.3f}" for letter in LETTERS)
+        shown = ("–" if recall[letter] is None else f"{recall[letter]:.3f}" for letter in letters)
         table.add_row(Text(t("{state}: recall", state=_state(run))), *shown)
     return t("letter shares: a model that favours one letter fools its accuracy"), table
 
@@ -124,7 +141,7 @@ def _letters(runs: list[Run], t: Any) -> tuple[str, Table]:
 def _print_notes(console: Console, run: Run, t: Any, lang: str) -> None:
     found = run.metrics
     weakest = sorted(found["subjects"].items(), key=lambda item: item[1]["accuracy"])[:5]
-    names = ", ".join(f"{SUBJECTS[name].korean if lang == 'ko' else name} {score['accuracy']:.2f}" for name, score in weakest)
+    names = ", ".join(f"{subject_name(name, lang) if lang == 'ko' else name} {score['accuracy']:.2f}" for name, score in weakest)
     state, micro = _state(run), found["micro"]["accuracy"]
     lines = [t("{state}: weakest subjects: {names}", state=state, names=names)]
     if (run.config.get("config") or {}).get("limit"):

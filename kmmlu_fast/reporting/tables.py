@@ -16,14 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kmmlu_fast.analysis.comparison import Comparison, Settings
+from kmmlu_fast.analysis.exams import ExamRow
 from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.analysis.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.foreign import clean, one_line, shown
-from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.data.subjects import SUPERCATEGORIES
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.inputs import CompareConfig
 from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
+from kmmlu_fast.reporting.sections import MOST_GROUPS
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
@@ -52,7 +55,7 @@ def _change(value: float, significant: bool, marked: bool = False) -> Text:
 def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, lang: str) -> Table:
     """All runs, best micro first, with the difference to the base."""
     clean = any(row["clean"] is not None for row in rows)
-    groups = [name for name in SUPERCATEGORIES if any(name in row["supercategories"] for row in rows)]
+    groups = group_order({name for row in rows for name in row["supercategories"]})[:MOST_GROUPS]
     table = _table(
         t("all_runs") + ", %",
         t("short_micro"),
@@ -68,11 +71,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     by_name = {pair.second: pair for pair in pairs}
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
-        change = (
-            [_change(pair.micro.difference, pair.significant), Text(points_range(pair.letters.prior_range, unit=False))]
-            if pair
-            else _cells("", "")
-        )
+        change = [_change(pair.micro.difference, pair.significant), Text(_prior(pair))] if pair else _cells("", "")
         tokens = row["prompt_tokens"]
         table.add_row(
             *_cells(row["name"], percent(row["micro"]), f"{percent(row['low'])}–{percent(row['high'])}", percent(row["macro"])),
@@ -85,6 +84,10 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     return table
 
 
+def _prior(pair: Comparison) -> str:
+    return points_range(pair.letters.prior_range, unit=False) if pair.letters else ""
+
+
 def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: bool, by_subject: bool) -> None:
     """The verdict, then the tables; ``brief``: the verdict alone."""
     console.print(Text(clean(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"), style="bold"))
@@ -92,7 +95,8 @@ def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: b
         console.print(Text(clean("  " + line)))
     if not brief:
         console.print(_headlines(pair, t))
-        console.print(_letters(pair, t))
+        if pair.letters is not None:
+            console.print(_letters(pair, pair.letters, t))
         console.print(_groups(pair, t, lang))
     if by_subject or not brief:
         console.print(_subjects(pair, t, lang, by_subject))
@@ -115,6 +119,8 @@ def _headlines(pair: Comparison, t: Texts) -> Table:
     row(t("macro"), pair.macro)
     row(t("clean_row", count=f"{pair.overlapping:,}"), pair.clean)
     row(t("debiased_row"), pair.debiased)
+    if pair.letters is None:
+        return table
     one, other = pair.letters.first, pair.letters.second
     for label, first, second in (
         (t("balanced"), one.balanced_accuracy, other.balanced_accuracy),
@@ -126,12 +132,12 @@ def _headlines(pair: Comparison, t: Texts) -> Table:
     return table
 
 
-def _letters(pair: Comparison, t: Texts) -> Table:
-    one, other = pair.letters.first, pair.letters.second
+def _letters(pair: Comparison, split: Decomposition, t: Texts) -> Table:
+    one, other = split.first, split.second
     columns = [f"{t('share')}: {t('key')}", *[f"{t(what)}: {t(which)}" for what in ("share", "recall") for which in ("first", "second")]]
     table = _table(t("letters_title") + ", %", *columns)
     for code, letter in enumerate(LETTERS):
-        values = (pair.letters.key_shares[code], one.shares[code], other.shares[code], one.recall[code], other.recall[code])
+        values = (split.key_shares[code], one.shares[code], other.shares[code], one.recall[code], other.recall[code])
         table.add_row(*_cells(letter, *[percent(value, 1) for value in values]))
     table.add_row(*_cells(t("unparsed"), "", percent(one.unparsed, 1), percent(other.unparsed, 1), "", ""))
     return table
@@ -172,17 +178,19 @@ def print_question(console: Console, question_id: str, item: dict[str, Any] | No
     console.print(Text(clean(question_id), style="bold"))
     if item is not None:
         console.print(Text(clean(item["question"])))
-        for letter in LETTERS:
+        for letter in [name for name in OPTION_LETTERS if item.get(name) is not None]:
             console.print(Text(clean(f"  {letter}. {item[letter]}"), style="green" if letter == answer else ""))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(f"key {answer}"), overflow="fold", max_width=36)  # a long run name takes lines, never the figures' room
-    for heading in ("answer", *[f"P({letter})" for letter in LETTERS], "read by"):
+    count = max(row["num_options"] or 4 for _, row in rows)
+    for heading in ("answer", *[f"P({letter})" for letter in OPTION_LETTERS[:count]], "read by"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for name, row in rows:
-        logprobs = [row[f"logprob_{letter}"] for letter in LETTERS]
-        known = all(value is not None for value in logprobs)
+        four = [row[f"logprob_{letter}"] for letter in LETTERS]
+        logprobs = row["option_logprobs"] or [value for value in four if value is not None]
+        known = len(logprobs) == count
         weights = [math.exp(value - max(logprobs)) for value in logprobs] if known else []
-        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * 4
+        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * count
         table.add_row(*_cells(name, row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
     console.print(table)
     for name, row in rows:
@@ -205,6 +213,16 @@ def print_comparison(
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:
         console.print(Text(one_line(line)), style="yellow", markup=False)
+
+
+def print_exams(rows: list[ExamRow], t: Texts) -> None:
+    """Exams x model states, and the sentence about each state."""
+    from kmmlu_fast.reporting.exams import sentences, terminal_table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    for line in sentences(rows, t):
+        console.print(Text(line, style="bold"))
+    console.print(terminal_table(rows, t))
 
 
 def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: list[str]) -> None:

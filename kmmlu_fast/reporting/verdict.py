@@ -113,6 +113,8 @@ def _interval(found: Difference | Part) -> dict[str, str]:
 def letter_prior(pair: Comparison, t: Texts) -> list[str]:
     """The split of the difference, and what it means."""
     split = pair.letters
+    if split is None:
+        return []
     if not split.splits:
         return [t("too_few_to_split", n=f"{pair.micro.n:,}")] if pair.significant else []
     if pair.micro.b + pair.micro.c == 0 and not any(part.letter_prior.significant for part in split.splits):
@@ -168,15 +170,17 @@ def _letters_line(split: Decomposition, reading: str, t: Texts) -> str:
 
 def prior_meaning(pair: Comparison) -> str | None:
     """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
-    readings of a change; None where there is nothing to explain."""
-    found = {_meaning(pair, part) for part in pair.letters.splits}
+    readings of a change; None where there is nothing to explain, or no four letters to explain it by."""
+    if pair.letters is None:
+        return None
+    found = {_meaning(pair, part, pair.letters.difference) for part in pair.letters.splits}
     if len(found) == 1:
         return found.pop()
     return "not_identified" if found and pair.significant else None
 
 
-def _meaning(pair: Comparison, part: Split) -> str | None:
-    prior, rest, difference = part.letter_prior, part.remaining, pair.letters.difference
+def _meaning(pair: Comparison, part: Split, difference: float) -> str | None:
+    prior, rest = part.letter_prior, part.remaining
     if not pair.significant:
         return "hidden" if rest.significant and prior.significant and rest.value * prior.value < 0 else None
     if rest.significant and rest.value * difference < 0:
@@ -237,7 +241,9 @@ def _endpoints(pair: Comparison, t: Texts) -> list[str]:
 
 def _collapses(pair: Comparison, t: Texts) -> list[str]:
     """A run that gives most questions the same letter, and not by the chance of a few questions."""
-    lines = []
+    lines: list[str] = []
+    if pair.letters is None:
+        return lines
     for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
         code = max(range(4), key=lambda place: habit.shares[place])
         if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):

@@ -13,14 +13,14 @@ import polars as pl
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.letters import MAX_LOGPROB
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
 _LETTERS_OR_NULL = ("prediction", "direct_prediction", "debiased_prediction")
 
 
 def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Every question once, letters A-D, ``correct`` that agrees with them, log-probabilities that can be.
+    """Every question once, letters that it has, ``correct`` that agrees with them, log-probabilities that can be.
 
     RunError names the first question that is not so.
     """
@@ -30,12 +30,9 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         _refuse(frame, pl.col(name).is_null(), f"has no {name}", path)
     _refuse(frame, pl.col("question_id").is_duplicated(), "stands in two rows", path)
     for name in ("answer", *_LETTERS_OR_NULL):
-        _refuse(
-            frame,
-            ~pl.col(name).is_in(LETTERS),
-            f"has {name} {{{name}}}, which is none of {', '.join(LETTERS)}",
-            path,
-        )
+        place = pl.col(name).replace_strict(list(OPTION_LETTERS), range(len(OPTION_LETTERS)), default=99, return_dtype=pl.Int32)
+        known = pl.col(name).is_null() | (place < pl.col("num_options"))
+        _refuse(frame, ~known, f"has {name} {{{name}}}, which is none of its {{num_options}} options' letters", path)
     right = (pl.col("prediction") == pl.col("answer")).fill_null(False)
     _refuse(
         frame,

@@ -54,6 +54,27 @@ class Run:
         return found if isinstance(found, dict) else None
 
     @property
+    def exam(self) -> str:
+        """The exam's name; what does not say is KMMLU's, as everything was before there were others."""
+        return str((self.config.get("exam") or {}).get("name") or self.facts.get("exam") or "kmmlu")
+
+    @property
+    def exam_title(self) -> str:
+        """The exam's name as it is written."""
+        return str((self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam))
+
+    @property
+    def licence(self) -> str:
+        """The exam's licence as its declaration states it."""
+        return str((self.config.get("exam") or {}).get("licence") or ("CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated"))
+
+    @property
+    def state(self) -> str:
+        """Which model state it is within its model: "base", or the adapter's name."""
+        adapter = self.config.get("adapter")
+        return str(adapter["name"]) if isinstance(adapter, dict) and adapter.get("name") else "base"
+
+    @property
     def correct(self) -> int:
         """Questions answered right."""
         return int(self.scores["correct"].sum())
@@ -128,7 +149,7 @@ def adapter_path(run: Run) -> Path | None:
 
 def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
-    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": ""}
+    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": "", "num_options": 4}
     columns = [
         (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name)
         for name, dtype in PREDICTION_SCHEMA.items()

@@ -33,9 +33,9 @@ from kmmlu_fast.core.files import (
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.core.reading import read_parquet
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
+from kmmlu_fast.core.schema import OPTIONAL_COLUMNS, PREDICTION_SCHEMA, Prediction, predictions_frame
 from kmmlu_fast.runs.checks import check_predictions
-from kmmlu_fast.runs.run import Run, count_scores
+from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
@@ -75,7 +75,7 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return read_parquet(path, RunError, schema=PREDICTION_SCHEMA)
+        return complete_frame(read_parquet(path, RunError, schema=PREDICTION_SCHEMA, optional=OPTIONAL_COLUMNS))
     except RunError as error:
         raise RunError(f"{error}; {_AGAIN}") from error
 
@@ -247,7 +247,7 @@ class RunStore:
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
             raise RunError(f"{self.path}: holds {len(frame)} predictions for {len(order)} questions; run with --overwrite")
         frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(PREDICTION_SCHEMA.names())
-        write_parquet_atomically(self.path / "predictions.parquet", frame)
+        write_parquet_atomically(self.path / "predictions.parquet", _stored(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
@@ -272,6 +272,12 @@ class RunStore:
 
 def _is_complete(folder: Path) -> bool:
     return (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
+
+
+def _stored(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the columns that say nothing about four-option questions."""
+    other = (frame["num_options"] != 4).any() or frame["option_logprobs"].is_not_null().any()
+    return frame if other else frame.drop(OPTIONAL_COLUMNS)
 
 
 def _read_part(path: Path) -> pl.DataFrame:

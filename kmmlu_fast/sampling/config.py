@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, create_model, model_validator
 
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.sampling import draw as sampling
 
@@ -21,6 +22,7 @@ class SampleFlags(EngineConfig):
     size: PositiveInt = Field(500, description="training rows to write, exactly")
     out: Path = Field(Path("data/sft.jsonl"), description="JSONL file to write; plan, drop list and data card stand beside it")
     overwrite: bool = Field(False, description="replace --out where it exists")
+    exam: str = Field(DEFAULT_EXAM, description="rows are drawn from KMMLU; an exam whose declaration forbids training is refused")
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     subjects: list[str] = Field([], description="draw only from these config names or supercategories; default: all 45")

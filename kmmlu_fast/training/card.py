@@ -15,22 +15,23 @@ from typing import Any
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import read_json, remove_partials, write_bytes_atomically, write_json_atomically
-from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import PLOT
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import TrainSet, letter_counts
+from kmmlu_fast.training.material import Material
 from kmmlu_fast.training.memory import GIB, MemoryPlan
 from kmmlu_fast.training.trainer import TrainResult
 
 
 def build_card(
-    config: TrainConfig, model: Model, rows: list[SftRow], data: TrainSet, leaks: dict[str, Any], identity: dict[str, Any],
-    plan: MemoryPlan, result: TrainResult,
+    config: TrainConfig, model: Model, material: Material, data: TrainSet, identity: dict[str, Any],
+    plan: MemoryPlan, result: TrainResult, tokens: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``."""
+    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``, of questions' wording alone: rows that
+    are no questions bind evaluation to none."""
+    questions = material.questions
     measured = {name: value for name, value in result.to_json().items() if name not in ("warnings", "peak_bytes", "loaded_bytes")}
     return {
         "format": 1,
@@ -40,19 +41,32 @@ def build_card(
             "revision": None if Path(model.path).is_dir() else model.revision,
             "digest": model.digest,
         },
-        "prompt_style": config.prompt_style,
-        "template_digest": identity["template_digest"],
-        "output_type": "cot" if any(row.response for row in rows) else "multiple_choice",
+        "prompt_style": config.prompt_style if questions else None,
+        "template_digest": identity["template_digest"] if questions else None,
+        "output_type": "cot" if any(row.response for row in questions) else "multiple_choice",
         "num_fewshot": 0,
         "fingerprint": fingerprint(identity, 16),
         "data": {
-            "file": config.data.name,
+            "file": ", ".join(Path(share.source).name for share in material.shares),
             "digest": identity["data_digest"],
-            "rows_trained": len(rows),
+            "rows_trained": len(material.rows),
             "rows_held_out": len(data.held_out),
             "answers": letter_counts([data.rows[i] for i in data.order]),
             "too_long": data.too_long,
-            "leakage": leaks,
+            "leakage": material.leaks,
+            "tokens": tokens,
+            "mixture": [
+                {
+                    "source": Path(s.source).name,
+                    "weight": s.weight,
+                    "rows": s.rows,
+                    "taken": s.taken,
+                    "forms": dict(s.forms),
+                    "duplicates": s.duplicates,
+                }
+                for s in material.shares
+            ],
+            "asked": material.asked_of,
         },
         "hyperparameters": config.deciding(),
         "metrics": {"held_out_rows": len(data.held_out), **measured},
@@ -98,6 +112,10 @@ def model_card(card: dict[str, Any]) -> str:
     allowed = " and trained on all the same (--allow-leakage)" if leaks["rows_flagged"] else ""
     speed = round(metrics["tokens_per_sec"])
     share = metrics["trainable_parameters"] / metrics["total_parameters"]
+    style = "The rows are no questions in a prompt style: evaluation asks as it is told to."
+    if card["prompt_style"]:
+        style = f"Prompt style `{card['prompt_style']}` (template digest `{card['template_digest']}`); evaluation reads it from `{CARD}`."
+    kind = "KMMLU-style questions" if card["prompt_style"] else f"`{data['file']}`"
     return f"""---
 base_model: {base["name"]}
 library_name: peft
@@ -105,13 +123,13 @@ pipeline_tag: text-generation
 language: ko
 tags: [lora, qlora, unsloth, kmmlu, kmmlu_fast]
 ---
-# LoRA adapter for {base["name"]}, trained on KMMLU-style questions
+# LoRA adapter for {base["name"]}, trained on {kind}
 
 Trained by `python -m kmmlu_fast.train` (run `{card["fingerprint"]}`). Evaluate it with the same prompts:
 
     python -m kmmlu_fast.eval --model {base["name"]} --adapter PATH
 
-Prompt style `{card["prompt_style"]}` (template digest `{card["template_digest"]}`); evaluation reads it from `{CARD}`.
+{style}
 
 ## Measured on {metrics["held_out_rows"]} held-out rows
 {_held_out_table(card)}
@@ -183,4 +201,4 @@ def _held_out_table(card: dict[str, Any]) -> str:
 
 def _shares(shares: dict[str, float]) -> str:
     total = sum(shares.values()) or 1
-    return ", ".join(f"{letter} {shares[letter] / total:.0%}" for letter in LETTERS)
+    return ", ".join(f"{letter} {share / total:.0%}" for letter, share in shares.items())

@@ -18,7 +18,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import write_bytes_atomically
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.models.adapters import read_log
 
 OVERFLOWS = 20  # steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of them
@@ -46,11 +46,12 @@ def summarise(step: int, loss: float, answers: list[str], predictions: list[str]
         raise ValueError("no held-out rows to summarise")
     predicted, key = Counter(predictions), Counter(answers)
     hits = Counter(a for a, p in zip(answers, predictions, strict=True) if a == p)
-    recalls = [hits[letter] / key[letter] for letter in LETTERS if key[letter]]
+    letters = [letter for letter in OPTION_LETTERS if letter in LETTERS or key[letter] or predicted[letter]]
+    recalls = [hits[letter] / key[letter] for letter in letters if key[letter]]
     total = len(answers)
     return HeldOut(
         step, loss, total, sum(hits.values()) / total, sum(recalls) / len(recalls),
-        {letter: predicted[letter] / total for letter in LETTERS}, {letter: key[letter] / total for letter in LETTERS},
+        {letter: predicted[letter] / total for letter in letters}, {letter: key[letter] / total for letter in letters},
         "".join(predictions), "".join(answers),
     )  # fmt: skip
 
@@ -62,7 +63,8 @@ def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
     if share > COLLAPSE_SHARE:
         warnings.append(
             f"letter collapse: {share:.0%} of the {kept.num_rows} held-out predictions are {letter} "
-            f"(base: {base.letter_share[letter]:.0%}, key: {kept.answer_share[letter]:.0%}); a gain or loss may be letter habit alone. "
+            f"(base: {base.letter_share.get(letter, 0.0):.0%}, key: {kept.answer_share[letter]:.0%}); "
+            "a gain or loss may be letter habit alone. "
             f"Balance the letters (sample --permute-options, train --rotate-options), or train longer or with a lower learning rate"
         )
     fall = fall_p(base, kept)

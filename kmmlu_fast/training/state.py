@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import PARTIAL, read_json, write_json_atomically
 from kmmlu_fast.core.foreign import shown
@@ -17,6 +16,7 @@ from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import STATE
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.material import data_digest
 
 CHECKPOINTS = "checkpoints"  # work in progress, removed at the end with the lock in it
 LOCK = ".lock"
@@ -32,7 +32,7 @@ def finished(config: TrainConfig) -> bool:
     # The card, then PEFT's config, are the last things written.
     if (folder / CARD).exists() and ((folder / "adapter_config.json").exists() or not (folder / STATE).exists()):
         if config.resume and (folder / STATE).exists():
-            _refuse_other(folder, {"settings": config.deciding(), "data_digest": file_digest(config.data)})
+            _refuse_other(folder, {"settings": config.deciding(), "data_digest": data_digest(config)})
             note(f"{folder}: already trained; nothing to resume")
             return True
         raise TrainError(f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another directory")

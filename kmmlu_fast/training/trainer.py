@@ -24,7 +24,8 @@ from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.encoding import MASKED, Encoded, TrainSet
+from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoding import TrainSet
 from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 from kmmlu_fast.training.measure import measure
 from kmmlu_fast.training.memory import MemoryPlan
@@ -196,6 +197,7 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
         model, r=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=list(config.target_modules),
         bias="none", use_gradient_checkpointing="unsloth" if checkpointing else False, random_state=config.seed,
         use_rslora=config.use_rslora,
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
         **({"use_dora": True} if config.use_dora else {}),
     )  # fmt: skip
 

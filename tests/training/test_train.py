@@ -17,6 +17,7 @@ from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.training import job
 from kmmlu_fast.training.card import model_card
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.material import read_material
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,7 +85,8 @@ def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, caplog: p
     path = tmp_path / "leaked.jsonl"
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
     sft.write_rows(path, [sft.SftRow(question, "uniform") for question in leaked])
-    found = job._check_leakage(TrainConfig(data=path, dataset="sample", allow_leakage=True))
+    settings = {"data": path, "dataset": "sample", "allow_leakage": True, "held_out": 0, "keep": "last"}
+    found = read_material(TrainConfig.model_validate(settings)).leaks
     assert found["rows_flagged"] == 2 and found["allowed"] is True
     assert "warning: 2 rows overlap sample test" in caplog.text
 
