@@ -67,18 +67,21 @@ def compare_runs(
     overlap: Sequence[str] = ("auto",),
     intersection: bool = False,
     different_prompts: bool = False,
+    margin: float = 1.0,
+    population: Literal["like", "these"] = "like",
     seed: int = 42,
 ) -> Comparison:
     """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
 
     Both are paired question by question; differences are second minus first, 0-1. ``overlap`` names what is left out of the clean
     headline: "auto" (test questions that overlap the dataset's train split), "none", or files of question ids; ``intersection``
-    compares what both runs share; ``seed`` is the bootstrap's.
+    compares what both runs share; differences within ``margin`` percentage points are equal for all that matters; ``population`` says
+    whether intervals speak of questions "like" these or of "these" very questions.
 
     Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
     """
     from kmmlu_fast.reporting.found import compare_runs as compare
-    from kmmlu_fast.reporting.inputs import PairsConfig, settings_of
+    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame, settings_of
 
     one, other = (run if not isinstance(run, (str, Path)) else load_run(run) for run in (first, second))
     config = build(
@@ -88,9 +91,11 @@ def compare_runs(
         overlap=list(overlap),
         intersection=intersection,
         different_prompts=different_prompts,
+        margin=margin,
+        population=population,
         seed=seed,
     )
-    return compare(one, other, settings_of(config))
+    return compare(one, other, settings_of(config, sizes_from=load_questions_frame(config)))
 
 
 def write_report(
@@ -123,7 +128,7 @@ def write_report(
     claim([Path(path)], input_files_of(config), overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
     folder = None if figures is None else Path(figures)
-    page.write_report(loaded, Path(path), questions, settings_of(config), lang, folder)
+    page.write_report(loaded, Path(path), questions, settings_of(config, questions), lang, folder)
     return Path(path)
 
 

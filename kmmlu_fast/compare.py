@@ -6,18 +6,23 @@ In: two or more runs. Out: one screen of text, and a JSON file with all of it on
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.analysis.exams import exam_rows
+from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.reporting import exams
+from kmmlu_fast.reporting.comparing import counted, recipe_of
 from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig, focused, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import CompareConfig, focused, groups_of, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison, print_exams
+from kmmlu_fast.reporting.verdict import key_lines, recipe_line
+from kmmlu_fast.runs.loading import load_all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,12 +33,13 @@ def main(argv: list[str] | None = None) -> int:
         t = texts(config.lang)
         if config.json_file is not None:
             claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
-        runs, _ = load_runs(config, at_least=2)
-        settings = settings_of(config)
+        groups = groups_of(config)
+        runs, questions = load_runs(config, at_least=1 if groups else 2)
+        settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
         pairs, refused = [], []
         rows = exam_rows(runs, settings) if len({run.exam for run in runs}) > 1 else []
         all_runs, runs = runs, focused(runs, config.exam)
-        if len(runs) < 2 and not rows:
+        if len(runs) < 2 and not rows and not groups:
             raise ConfigError("nothing to compare: the runs are of different exams; name two of one exam")
         for other in runs[1:]:
             try:
@@ -42,12 +48,19 @@ def main(argv: list[str] | None = None) -> int:
                 if len(runs) == 2 and not (runs[0].predictions is None or other.predictions is None):
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
+        pairs = counted(runs, pairs)
+        recipes = [recipe_of(name, runs[0], load_all(sources, questions, config.split)) for name, sources in groups.items()]
+        audit = audit_key(runs, questions) if config.key_audit else None
         if config.json_file is not None:
+            extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
+            extra |= exams.as_json(rows, t) if rows else {}
             found = as_json(all_runs if rows else runs, pairs, settings, config.lang)
-            write_json_atomically(config.json_file, {**found, **(exams.as_json(rows, t) if rows else {})})
+            write_json_atomically(config.json_file, {**found, **extra})
         if rows:
             print_exams(rows, t)
         print_comparison(runs, pairs, refused, config, settings, t)
+        for line in [*(recipe_line(recipe, t) for recipe in recipes), *(key_lines(audit, t) if config.key_audit else [])]:
+            print(line)
 
     return run_main(body)
 

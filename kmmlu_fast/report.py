@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.analysis.comparison import compare_with_base
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.exams import section
 from kmmlu_fast.reporting.inputs import ReportConfig, default_output, focused, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.show:
             print_questions(runs, questions, config.show)
             return
-        settings = settings_of(config)
+        settings = settings_of(config, questions)
         t = texts(config.lang, "report")
         chosen = focused(runs, config.exam)
         exams = section(runs, settings, chosen[0].exam_title, t)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.export:
             from kmmlu_fast.reporting.exports import export
 
-            pairs = compare_with_base(chosen, settings)[0]
+            pairs = compared(chosen, settings)[0]
             for written in export(config.export, chosen, pairs, questions, settings, config.lang, path.parent):
                 print(clean(str(written)))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from kmmlu_fast.asking.methods import Method, letters_of
 from kmmlu_fast.asking.prompts import Prompt
-from kmmlu_fast.core.letters import log_softmax, read_letters, rotated
+from kmmlu_fast.core.letters import is_position_bound, log_softmax, read_letters, rotated
 from kmmlu_fast.core.schema import Adapter, Prediction, Question, Request, Response
 
 ALL = 0  # as ``Rotations.count``
@@ -23,12 +23,17 @@ class Rotations:
     """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as the question has options).
 
     Stages are ``rotation-<i>/<inner stage>``.
+
+    A question whose options speak of other options by number or place ("all of the above") is asked once, as it stands: turned, it
+    would be another question. Its debiased letter is its raw one.
     """
 
     inner: Method
     count: int = 4
 
     def _shifts(self, question: Question) -> list[int]:
+        if is_position_bound(question):
+            return [0]
         options = len(question.options)
         count = options if self.count == ALL else min(self.count, options)
         return [i * options // count for i in range(count)]

@@ -7,6 +7,7 @@ Knows nothing of prompts or engines.
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,16 @@ from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 
 MAX_LOGPROB = 1e-3  # nats above 0 that rounding can make; more is no logarithm of a probability
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
+
+# Options that speak of other options by number or place keep their order.
+POSITION_BOUND = re.compile(
+    r"[①-⑨]|(?<!\d)[1-4]\s*번(?!째)|(?:위|이상)의?\s*(?:모두|전부|것|항|보기|사항|내용)|\b[A-D]\s*(?:와|과|,|및|and)\s*[A-D]\b"
+)
+
+
+def is_position_bound(question: Question) -> bool:
+    """True where an option names other options by number or place ("1번과 2번", "위의 모두")."""
+    return any(POSITION_BOUND.search(option) for option in question.options)
 
 
 def rotated(question: Question, shift: int) -> Question:

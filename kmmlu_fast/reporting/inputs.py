@@ -51,7 +51,11 @@ class PairsConfig(Config):
     )
     intersection: bool = Field(False, description="compare on the questions that both runs have, under the same key")
     different_prompts: bool = Field(False, description="compare although the prompts differ")
-    seed: int = Field(42, ge=0, lt=2**32, description="seed of the bootstrap")
+    margin: float = Field(1.0, gt=0, lt=100, description="differences within this many percentage points are equal for all that matters")
+    population: Literal["like", "these"] = Field(
+        "like", description="intervals speak of questions like these, or of these very questions (finite population)"
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of resampling")
     lang: Literal["en", "ko"] = Field("en", description="language of the output")
 
 
@@ -61,6 +65,9 @@ class CompareConfig(PairsConfig):
     overwrite: bool = Field(False, description="replace --json-file where it exists")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
+    group: list[str] = Field([], description="adapters of one recipe under several seeds, against the base: NAME=RUN,RUN,...")
+    what_moved: bool = Field(False, description="fit which sorts of question were gained or lost (needs the dataset's texts)")
+    key_audit: bool = Field(False, description="list question ids that many runs answer against the key, and repeats with other keys")
 
 
 def read_overlap(path: Path) -> frozenset[str]:
@@ -86,7 +93,8 @@ def read_overlap(path: Path) -> frozenset[str]:
 
 
 def dataset_of(config: PairsConfig) -> str | None:
-    """--dataset; without it, what the run directories were over, if that is here: the sample or a local directory."""
+    """--dataset; without it, what the run directories were over, if that is here: the sample, a local directory, or a hub id whose
+    files are in the hub's cache."""
     if config.dataset is not None:
         return None if config.dataset == "none" else config.dataset
     named = set()
@@ -94,7 +102,12 @@ def dataset_of(config: PairsConfig) -> str | None:
         as_asked = _part(document, "config").get("dataset") if _exam_name(document) == "kmmlu" else None
         named.add(str(_part(document, "exam").get("dataset") or as_asked or ""))
     only = named.pop() if len(named) == 1 else None
-    return only if only is not None and (only == "sample" or (only and expand(only).exists())) else None
+    if not only:
+        return None
+    if only == "sample" or expand(only).exists():
+        return only
+    root = cached_root(only)
+    return str(root) if root is not None and any((root / "data").glob(f"*-{config.split}.csv")) else None
 
 
 def _documents(config: PairsConfig) -> list[dict[str, Any]]:
@@ -126,6 +139,33 @@ def exam_of(config: PairsConfig) -> Exam | None:
     except KmmluError:
         return None
     return None if exam.is_kmmlu else exam
+
+
+def cached_root(dataset: str) -> Path | None:
+    """Where a hub id's files lie in the hub's cache; None where they do not. Nothing is asked of the network."""
+    if dataset.count("/") != 1:
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
+    except Exception:  # the hub client raises a dozen kinds; all mean that it is not here
+        return None
+
+
+def groups_of(config: CompareConfig) -> dict[str, list[str]]:
+    """--group's recipes: name -> runs. ConfigError for an entry without a name."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for entry in config.group:
+        head, equals, tail = entry.partition("=")
+        if equals:
+            name = head
+            found.setdefault(name, [])
+        if not name or not (tail if equals else entry):
+            raise ConfigError(f"--group {entry}: give a recipe's name and its runs, such as --group lora=runs/lora-s1,runs/lora-s2")
+        found[name].append(tail if equals else entry)
+    return found
 
 
 def input_files_of(config: PairsConfig) -> list[Path]:
@@ -178,11 +218,15 @@ def focused(runs: list[Run], exam: str | None) -> list[Run]:
     return found
 
 
-def settings_of(config: PairsConfig) -> Settings:
-    """How pairs are compared; the overlap list is what --overlap names, together."""
+def settings_of(config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None) -> Settings:
+    """How pairs are compared; the overlap list is what --overlap names, together.
+
+    ``questions``: the dataset's frame, for what sort of question moved; ``sizes_from``: for the subjects' full sizes alone.
+    """
     overlap = frozenset(
         name for entry in config.overlap if entry not in ("auto", "none") for name in read_overlap(expand(entry, "--overlap"))
     )
+    known = False
     of_kmmlu = config.split == "test" and exam_of(config) is None
     if "auto" in config.overlap and of_kmmlu and (dataset := dataset_of(config)) is not None:
         from kmmlu_fast.data.overlap import overlap_ids
@@ -190,9 +234,30 @@ def settings_of(config: PairsConfig) -> Settings:
         try:
             with warnings.catch_warnings(action="ignore"):  # absent train files were reported where the dataset was read
                 overlap |= overlap_ids(dataset, config.split)
+            known = True
         except DataError:
-            pass  # a dataset without a train split overlaps nothing
-    return Settings(seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=overlap)
+            known = dataset == "sample" or is_whole(Path(dataset))  # a dataset without a train split overlaps nothing
+    return Settings(
+        seed=config.seed,
+        intersection=config.intersection,
+        different_prompts=config.different_prompts,
+        overlap=overlap,
+        overlap_known=known or "auto" not in config.overlap or len(config.overlap) > 1 or config.split != "test",
+        margin=config.margin / 100,
+        population=config.population,
+        sizes=subject_sizes(questions if questions is not None else sizes_from),
+        questions=questions,
+    )
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a directory is a dataset of the user's own making, not the hub's cache, which holds only what was asked for."""
+    return folder.is_dir() and "snapshots" not in folder.parts
+
+
+def subject_sizes(questions: pl.DataFrame | None) -> dict[str, int]:
+    """How many questions each subject has in the dataset's split; {} where the dataset is not known."""
+    return {} if questions is None else dict(questions.group_by("subject").len().iter_rows())
 
 
 class ReportConfig(PairsConfig):

@@ -58,6 +58,16 @@ def points(value: float | None, digits: int = 2, unit: bool = True) -> str:
     return f"{rounded:+.{digits}f}{' pp' if unit else ''}".replace("-", "−")
 
 
+def points_range(values: tuple[float, float] | None, unit: bool = True, signed: bool = True) -> str:
+    """(-0.0176, -0.0093) -> "−1.76 … −0.93 pp"; one number where both ends show alike."""
+    if values is None:
+        return "–"
+    low, high = values if signed else sorted(map(abs, values))
+    texts = [points(value, unit=False) for value in (low, high)]
+    texts = texts if signed else [text.lstrip("+") for text in texts]
+    return (texts[0] if texts[0] == texts[1] else " … ".join(texts)) + (" pp" if unit else "")
+
+
 def p_text(value: float | None) -> str:
     """0.0527 -> "0.053"; below 0.001 "< 0.001"."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -10,17 +10,20 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import MANY, Settings, compare_with_base
+from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.analysis.key_audit import MIN_RUNS, audit_key
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import charts, explorer, figures, reasoning, sections
+from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.language import Texts, table, texts
-from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.reporting.verdict import key_lines, verdict
 from kmmlu_fast.runs.run import Run
 
 ASSETS = Path(__file__).parent / "assets"
@@ -42,7 +45,8 @@ def render(
     from markupsafe import Markup
 
     t = texts(lang, "report")
-    pairs, refused = compare_with_base(runs, settings)
+    settings = replace(settings, questions=settings.questions if settings.questions is not None else questions)
+    pairs, refused = compared(runs, settings)
     focus = pairs[0] if pairs else None
     rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
@@ -76,13 +80,14 @@ def render(
         "others": [{"first": pair.first, "second": pair.second, "lines": verdict(pair, t, lang)} for pair in pairs[1:]],
         "charts": [_chart(figure) for figure in drawn],
         "matrix": sections.matrix(runs, lang),
+        "key_lines": key_lines(audit_key(runs, questions), t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning.section([(run.name, run.metrics) for run in runs], t),
         "subjects": changed,
         "subject_columns": columns,
         "facts": sections.facts(runs, t),
         "has_texts": questions is not None,
         "method": [
-            t("method_1", replicates=f"{2_000 if len(runs) >= MANY else settings.replicates:,}", seed=settings.seed),
+            t("method_1"),
             *([t("method_2")] if focus is None or focus.letters else []),
             t("method_3"),
         ],
@@ -95,13 +100,14 @@ def render(
         ("all_runs", len(runs) > 1),
         ("charts", True),
         ("matrix", bool(context["matrix"])),
+        ("key_audit", bool(context["key_lines"])),
         ("reasoning", bool(context["reasoning"])),
         ("all_subjects", bool(changed)),
         ("explorer", any(run.predictions is not None for run in runs)),
         ("facts", True),
         ("method", True),
     ]
-    anchors = {"all_runs": "runs", "all_subjects": "subjects"}
+    anchors = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key"}
     context["nav"] = [(anchors.get(name, name), t(name)) for name, there in present if there]
     page = environment.get_template("report.html.j2")
     shell = page.render({**context, "data": None})

@@ -16,7 +16,7 @@ from kmmlu_fast.analysis.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.data.subjects import group_order, subject_order
-from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.verdict import cautions, verdict
 from kmmlu_fast.runs.run import Run, adapter_path
 
@@ -64,7 +64,7 @@ def hero(run: Run, row: Row, pair: Comparison | None, warnings: list[str], t: Te
     said = cautions(pair, t)
     return {
         "first": pair.first, "second": pair.second, "value": points(pair.micro.difference, unit=False), "unit": t("unit_pair"),
-        "tone": tone(pair.micro.difference, pair.micro.significant), "cautions": said, "warnings": warnings,
+        "tone": tone(pair.micro.difference, pair.significant), "cautions": said, "warnings": warnings,
         "lines": verdict(pair, t, lang)[len(said) :],
         "eyebrow": t("eyebrow_pair", n=f"{pair.micro.n:,}", subjects=len(pair.subjects), split=split),
     }  # fmt: skip
@@ -99,11 +99,12 @@ def cards(row: Row, pair: Comparison | None, other: Row | None, t: Texts) -> lis
 
 
 def _split_card(split: Decomposition, t: Texts) -> Row:
-    parts = [abs(split.letter_prior.value), abs(split.remaining.value)]
+    """Of a range, the bar shows the middle."""
+    parts = [abs(sum(ends) / 2) for ends in (split.prior_range, split.remaining_range) if ends is not None]
     widths = [round(100 * part / (sum(parts) or 1), 1) for part in parts]
     return {
-        **_card(t("card_prior"), points(split.letter_prior.value), t("card_prior_sub", rest=points(split.remaining.value))),
-        "split": [{"kind": kind, "width": width} for kind, width in zip(("prior", "rest"), widths, strict=True)],
+        **_card(t("card_prior"), points_range(split.prior_range), t("card_prior_sub", rest=points_range(split.remaining_range))),
+        "split": [{"kind": kind, "width": width} for kind, width in zip(("prior", "rest"), widths, strict=False)],
     }
 
 
@@ -155,8 +156,8 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
                 "bar": {"low": place(row["low"]), "high": place(row["high"]), "at": place(row["micro"])},
                 "groups": [percent(row["supercategories"].get(name), 1) for name in names],
                 "difference": points(pair.micro.difference, unit=False) if pair else "",
-                "tone": tone(pair.micro.difference, pair.micro.significant) if pair else "",
-                "prior": points(pair.letters.letter_prior.value, unit=False) if pair and pair.letters else "",
+                "tone": tone(pair.micro.difference, pair.significant) if pair else "",
+                "prior": points_range(pair.letters.prior_range, unit=False) if pair and pair.letters else "",
                 "unparsed": "–" if row["unparsed"] is None else f"{row['unparsed']:,}",
                 "tokens": "–" if tokens is None else f"{tokens:,.0f}",
                 "seconds": "–" if row["seconds"] is None else f"{row['seconds']:,.0f}",

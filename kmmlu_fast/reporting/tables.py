@@ -25,7 +25,7 @@ from kmmlu_fast.core.foreign import clean, one_line, shown
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.inputs import CompareConfig
-from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.sections import MOST_GROUPS
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
@@ -72,7 +72,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
         change = (
-            [_change(pair.micro.difference, pair.micro.significant), Text(_prior(pair))]
+            [_change(pair.micro.difference, pair.significant), Text(_prior(pair))]
             if pair
             else _cells("", "")
         )
@@ -89,7 +89,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
 
 
 def _prior(pair: Comparison) -> str:
-    return points(pair.letters.letter_prior.value, unit=False) if pair.letters else ""
+    return points_range(pair.letters.prior_range, unit=False) if pair.letters else ""
 
 
 def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: bool, by_subject: bool) -> None:

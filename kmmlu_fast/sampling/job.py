@@ -16,6 +16,7 @@ import polars as pl
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim, parquet_bytes, write_together
+from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
@@ -27,6 +28,7 @@ from kmmlu_fast.sampling.card import data_card
 from kmmlu_fast.sampling.config import SampleFlags, source_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
+from kmmlu_fast.sampling.weakness import SubjectPrior, posterior, read_prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,39 @@ def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, poo
         drawn = {name: sum(q.subject == name for q, _ in chosen) for name in supply}
         return errors_plan(source.run.scores, supply, drawn), chosen
     weak: list[str] = []
+    cut, shrunk = False, {}
+    found: pl.DataFrame | None = None
     if config.strategy == "strategic" and scores is not None:
         named = [subject.name for subject in find_subjects(config.weak_subjects)] if config.weak_subjects else []
-        weak = weak_subjects(scores, config.weak_fraction, named)
+        prior = prior_of(config)
+        found = posterior(scores, None if prior is None else prior.accuracy)
+        shrunk = dict(found.select("subject", "shrunk").iter_rows())
+        cut = bool(named or config.weak_fraction)
+        weak = weak_subjects(scores, config.weak_fraction, named, shrunk) if cut else sorted(shrunk)
     room = sampling.capacity(pool.questions, config.max_repeats)
-    plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room)
+    plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room, found)
+    if found is not None and not cut and scores is not None:  # no cut: all take part; those below micro accuracy are called weak
+        plan = plan.with_columns(pl.col("subject").is_in(weak_subjects(scores, accuracy=shrunk)).alias("weak"))
     drawn = dict(plan.select("subject", "drawn").iter_rows())
     return plan, sampling.draw(pool.questions, drawn, config.seed, config.max_repeats)
+
+
+def prior_of(config: SampleFlags) -> SubjectPrior | None:
+    """What --weak-prior names; None for none. The packaged sample's questions are invented: no other model's results fit them."""
+    if config.weak_prior == "none" or (config.weak_prior == "public" and config.dataset == "sample"):
+        return None
+    return read_prior(None if config.weak_prior == "public" else Path(config.weak_prior))
+
+
+def weakness_note(config: SampleFlags) -> str:
+    """Where subject accuracies start from, for the card."""
+    if config.strategy != "strategic":
+        return "not used"
+    prior = prior_of(config)
+    if prior is None:
+        return "none: each subject's accuracy is shrunk to the mean of all"
+    test = "; public results of other models on KMMLU's test split: which subjects count as hard comes partly from test"
+    return f"accuracies by subject from {prior.source}, {prior.date}" + (test if config.weak_prior == "public" else "")
 
 
 def describe(
@@ -106,6 +134,7 @@ def describe(
         "repeats": sum(row.repeat > 0 for row in rows),
         "strategy": config.strategy,
         "weak_share": config.weak_share,
+        "weak_prior": weakness_note(config),
         "seed": config.seed,
         "dataset": config.dataset,
         "dataset_revision": config.dataset_revision,
@@ -121,7 +150,7 @@ def describe(
         "excluded": pool.excluded,
         "drawn_from": len(pool.questions),
         "permuted": config.permute_options,
-        "kept_order": sum(sampling.is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
+        "kept_order": sum(is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
         "letters": {letter: letters.count(letter) for letter in "ABCD"},
         "rationale": config.rationale,
         "rationales": rationales,

@@ -25,7 +25,7 @@ from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.reporting.exams import sentences
 from kmmlu_fast.reporting.language import texts
 
-SETTINGS = Settings(replicates=200)
+SETTINGS = Settings()
 
 
 def five(frame: pl.DataFrame) -> pl.DataFrame:
