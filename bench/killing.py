@@ -1,11 +1,17 @@
-"""Verbs run in forks of a process that has everything imported, watched at every file-system event, and killed at any one of them.
+"""Verbs run in forks of a process that has everything imported, watched at every file-system event, and
+killed at any one of them.
 
-In: jobs (a verb, its arguments, what is to be done to it). Out: how each ended: code, output, events, memory, seconds. An event is
-what Python's audit hooks tell of: a file opened for writing, a folder made, a name changed or removed, below the job's folder. No
-strace, no privileges. At the event that is named, what is half-written is cut in half and the process kills itself, before the
-event takes place. Engines are ``FakeEngine``; training stops before Unsloth unless ``real`` is set. Knows nothing of what is right.
+In: jobs (a verb, its arguments, what is to be done to it). Out: how each ended: code, output, events, memory,
+seconds. An event is
+what Python's audit hooks tell of: a file opened for writing, a folder made, a name changed or removed, below
+the job's folder. No
+strace, no privileges. At the event that is named, what is half-written is cut in half and the process kills
+itself, before the
+event takes place. Engines are ``FakeEngine``; training stops before Unsloth unless ``real`` is set. Knows
+nothing of what is right.
 
-    python -m bench.killing        # the watcher itself: one JSON job a line on stdin, one JSON answer a line on stdout
+    python -m bench.killing        # the watcher itself: one JSON job a line on stdin, one JSON answer a line
+    on stdout
 """
 
 from __future__ import annotations
@@ -27,12 +33,21 @@ from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = frozenset({"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"})
-LEAN = ("kmmlu_fast.eval", "kmmlu_fast.sample", "kmmlu_fast.compare", "kmmlu_fast.report", "kmmlu_fast.leakage", "kmmlu_fast.train")
+LEAN = (
+    "kmmlu_fast.eval",
+    "kmmlu_fast.sample",
+    "kmmlu_fast.compare",
+    "kmmlu_fast.report",
+    "kmmlu_fast.leakage",
+    "kmmlu_fast.train",
+)
 
 
 @dataclass(slots=True)
 class Job:
-    """One run of a verb. ``stop_at``: the event (from 1) before which ``stop_with`` is sent; None lets it run."""
+    """One run of a verb. ``stop_at``: the event (from 1) before which ``stop_with`` is sent; None lets it
+    run.
+    """
 
     verb: str
     argv: list[str]
@@ -64,9 +79,13 @@ class Watcher:
 
     def __init__(self, *imports: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.killing", *imports], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parents[1], env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
+            [sys.executable, "-m", "bench.killing", *imports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+        )
 
     def run(self, job: Job) -> Ended:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -1,12 +1,13 @@
-"""What is killed, and what must be true afterwards: a run, chain of thought, sampling, exports, merging, training.
+"""What is killed, and what must be true afterwards: a run, chain of thought, sampling, exports, merging,
+training.
 
-In: a folder, a watcher (``killing``). Out: problems in words, none where all is well: whatever a kill left, nothing half-finished looks
+In: a folder, a watcher (``killing``). Out: problems in words, none where all is well: whatever a kill left,
+nothing half-finished looks
 whole, and the same command then gives what it gives uninterrupted. Knows nothing of how a process is killed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -19,14 +20,26 @@ from typing import Any
 import polars as pl
 
 from bench.killing import Job, Watcher
-from kmmlu_fast.core.errors import KmmluError
-
-_TIMES = ("speed", "engine", "reasoning")  # of metrics.json: other every time
+from bench.outcomes import (
+    adapter_outcome,
+    digests,
+    exports,
+    merged,
+    old_or_new,
+    run_outcome,
+    same_or_absent,
+    whole_adapter,
+    whole_exports,
+    whole_merge,
+    whole_run,
+)
 
 
 @dataclass(slots=True)
 class Scenario:
-    """``prepare`` fills the folder; ``outcome`` reads what the finished command left; ``check`` looks at what a kill left."""
+    """``prepare`` fills the folder; ``outcome`` reads what the finished command left; ``check`` looks at what
+    a kill left.
+    """
 
     name: str
     verb: str
@@ -57,25 +70,76 @@ class Place:
 
 def scenarios(place: Place) -> list[Scenario]:
     """Those that need no engine. Merging needs ``place.adapter``, training ``place.rows``."""
-    asked = ["--model", str(place.model), "--dataset", "sample", "--subjects", "Math,Law,Biology", "--output-dir", "runs"]
+    asked = [
+        "--model",
+        str(place.model),
+        "--dataset",
+        "sample",
+        "--subjects",
+        "Math,Law,Biology",
+        "--output-dir",
+        "runs",
+    ]
     cot = [*asked, "--output-type", "cot", "--max-tokens", "32"]
-    drawn = ["--from", str(_scores(place.root)), "--dataset", "sample", "--size", "6", "--subjects", "Law,Math"]
+    drawn = [
+        "--from",
+        str(_scores(place.root)),
+        "--dataset",
+        "sample",
+        "--size",
+        "6",
+        "--subjects",
+        "Law,Math",
+    ]
     runs = [str(path) for path in _two_runs(place.root)]
     overlap = ["--overlap", "none", "--dataset", "none"]
-    report = [*runs, "--output", "out/report.html", "--export", "csv,json,xlsx,lm-eval", "--figures", "out/figures", *overlap]
+    report = [
+        *runs,
+        "--output",
+        "out/report.html",
+        "--export",
+        "csv,json,xlsx,lm-eval",
+        "--figures",
+        "out/figures",
+        *overlap,
+    ]
     found = [
-        Scenario("eval", "eval", asked, _run, _whole_run),
-        Scenario("eval --overwrite", "eval", [*asked, "--overwrite"], _run, _old_or_new, lambda folder: _old_run(folder, place, asked)),
-        Scenario("chain of thought", "eval", cot, _run, _whole_run),
-        Scenario("sample", "sample", [*drawn, "--out", "out/sft.jsonl"], _files, _same_or_absent),
-        Scenario("export", "report", report, _exports, _whole_exports, again=["--overwrite"]),
-        Scenario("compare", "compare", [*runs, "--json-file", "out/pair.json", *overlap], _files, _same_or_absent, again=["--overwrite"]),
+        Scenario("eval", "eval", asked, run_outcome, whole_run),
+        Scenario(
+            "eval --overwrite",
+            "eval",
+            [*asked, "--overwrite"],
+            run_outcome,
+            old_or_new,
+            lambda folder: _old_run(folder, place, asked),
+        ),
+        Scenario("chain of thought", "eval", cot, run_outcome, whole_run),
+        Scenario("sample", "sample", [*drawn, "--out", "out/sft.jsonl"], digests, same_or_absent),
+        Scenario("export", "report", report, exports, whole_exports, again=["--overwrite"]),
+        Scenario(
+            "compare",
+            "compare",
+            [*runs, "--json-file", "out/pair.json", *overlap],
+            digests,
+            same_or_absent,
+            again=["--overwrite"],
+        ),
     ]
     if place.adapter is not None:
-        merged = [*asked, "--adapter", f"lora={place.adapter}", "--adapter-mode", "merge"]
-        found.append(Scenario("merge", "eval", merged, _merged, _whole_merge))
+        with_lora = [*asked, "--adapter", f"lora={place.adapter}", "--adapter-mode", "merge"]
+        found.append(Scenario("merge", "eval", with_lora, merged, whole_merge))
     if place.rows is not None:
-        train = ["--model", str(place.model), "--data", str(place.rows), "--output-dir", "lora", "--dataset", "sample", "--resume"]
+        train = [
+            "--model",
+            str(place.model),
+            "--data",
+            str(place.rows),
+            "--output-dir",
+            "lora",
+            "--dataset",
+            "sample",
+            "--resume",
+        ]
         train += [
             "--max-steps",
             "4",
@@ -87,11 +151,18 @@ def scenarios(place: Place) -> list[Scenario]:
             "1",
             "--save-every",
             "2",
-            "--r",
-            "4",
         ]
-        train += ["--held-out", "4", "--no-load-in-4bit", "--max-seq-length", "512", "--learning-rate", "0.01"]
-        found.append(Scenario("training", "train", train, _adapter, _whole_adapter, real=True, timeout_sec=400))
+        train += ["--r", "4"]
+        train += [
+            "--held-out",
+            "4",
+            "--no-load-in-4bit",
+            "--max-seq-length",
+            "512",
+            "--learning-rate",
+            "0.01",
+        ]
+        found.append(Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=400))
     return found
 
 
@@ -105,9 +176,17 @@ def uninterrupted(scenario: Scenario, place: Place, watcher: Watcher) -> tuple[A
 
 
 def disturb(
-    scenario: Scenario, place: Place, watcher: Watcher, wanted: Any, at: int, how: int = signal.SIGKILL, max_file_bytes: int | None = None
+    scenario: Scenario,
+    place: Place,
+    watcher: Watcher,
+    wanted: Any,
+    at: int,
+    how: int = signal.SIGKILL,
+    max_file_bytes: int | None = None,
 ) -> str | None:
-    """Stop the command before event ``at`` (or fill its disk), look, start it again, look. What is wrong, or None."""
+    """Stop the command before event ``at`` (or fill its disk), look, start it again, look. What is wrong, or
+    None.
+    """
     folder = _fresh(scenario, place)
     job = replace(_job(scenario, place, folder), stop_at=at or None, stop_with=how, max_file_bytes=max_file_bytes)
     ended = watcher.run(job)
@@ -152,48 +231,25 @@ def _fresh(scenario: Scenario, place: Place) -> Path:
 
 
 def _job(scenario: Scenario, place: Place, folder: Path) -> Job:
-    environment = {**place.environment, **({"KMMLU_FAST_CACHE": str(folder / "cache")} if scenario.name == "merge" else {})}
+    environment = {
+        **place.environment,
+        **({"KMMLU_FAST_CACHE": str(folder / "cache")} if scenario.name == "merge" else {}),
+    }
     return Job(
-        scenario.verb, scenario.argv, str(folder), flush_rows=scenario.flush_rows, environment=environment, real=scenario.real,
+        scenario.verb,
+        scenario.argv,
+        str(folder),
+        flush_rows=scenario.flush_rows,
+        environment=environment,
+        real=scenario.real,
         timeout_sec=scenario.timeout_sec,
-    )  # fmt: skip
+    )
 
 
 def _difference(wanted: Any, found: Any) -> str:
     if isinstance(wanted, dict) and isinstance(found, dict):
         return ", ".join(str(key) for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key))[:300]
     return f"{str(wanted)[:200]} became {str(found)[:200]}"
-
-
-# Runs
-
-
-def _run_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "runs").glob("*") if path.is_dir() and not path.name.startswith("."))
-
-
-def _run(folder: Path) -> dict[str, Any]:
-    from kmmlu_fast.runs.store import load_run
-
-    found = {}
-    for path in _run_folders(folder):
-        run = load_run(path)
-        metrics = {name: value for name, value in run.metrics.items() if name not in _TIMES}
-        found[path.name] = (run.frame.to_dicts(), json.dumps(metrics, sort_keys=True, default=str))
-    return found
-
-
-def _whole_run(folder: Path, wanted: dict[str, Any]) -> str | None:
-    from kmmlu_fast.runs.store import load_run
-
-    for path in _run_folders(folder):
-        try:
-            run = load_run(path)
-        except KmmluError:
-            continue  # refused: that is what an unfinished run must be
-        if run.frame.to_dicts() != wanted[path.name][0]:
-            return f"{path.name} looks whole and is not"
-    return None
 
 
 def _old_run(folder: Path, place: Place, argv: list[str]) -> None:
@@ -207,136 +263,6 @@ def _old_run(folder: Path, place: Place, argv: list[str]) -> None:
         shutil.copytree(folder / "runs", kept)
     shutil.rmtree(folder / "runs", ignore_errors=True)
     shutil.copytree(kept, folder / "runs")
-
-
-def _old_or_new(folder: Path, wanted: dict[str, Any]) -> str | None:
-    from kmmlu_fast.runs.store import load_run
-
-    (name,) = wanted
-    place = folder / "runs" / name
-    try:
-        run = load_run(place)
-    except KmmluError as error:
-        aside, fresh = place.with_name(f".{name}.old"), place.with_name(f".{name}.new")
-        return None if aside.is_dir() and fresh.is_dir() else f"the finished run is lost: {error}"
-    return None if run.frame.to_dicts() == wanted[name][0] else "the finished run was changed"
-
-
-# Files
-
-
-def _files(folder: Path) -> dict[str, str]:
-    """Digests of what a command leaves, by name. Hidden files are nobody's business but its own, unless they stay."""
-    found = {}
-    for path in sorted((folder / "out").rglob("*")):
-        if path.is_file() and not path.name.endswith(".partial"):
-            found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def _same_or_absent(folder: Path, wanted: dict[str, str]) -> str | None:
-    for name, digest in _files(folder).items():
-        if name in wanted and digest != wanted[name]:
-            return f"{name} is there and is not whole"
-    return None
-
-
-def _exports(folder: Path) -> dict[str, Any]:
-    """CSV and figures by digest, JSON and XLSX by content, the page by its length: times are in it."""
-    from zipfile import ZipFile
-
-    found: dict[str, Any] = {}
-    for path in sorted((folder / "out").rglob("*")):
-        name = str(path.relative_to(folder))
-        if not path.is_file() or path.name.startswith("."):
-            continue
-        if path.suffix == ".xlsx":
-            with ZipFile(path) as book:
-                found[name] = {entry: book.read(entry) for entry in book.namelist() if entry.startswith("xl/worksheets")}
-        elif path.suffix == ".html":
-            found[name] = path.read_text(encoding="utf-8").rstrip().endswith("</html>")
-        elif "lm-eval" in name:
-            task = path.name.split("_2")[0]
-            found[f"lm-eval/{path.parent.name}/{task}"] = "whole" if _parses(path) else "cut"
-        else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def _parses(path: Path) -> bool:
-    try:
-        text = path.read_text(encoding="utf-8")
-        _ = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
-        return text.endswith("\n")
-    except ValueError:
-        return False
-
-
-def _whole_exports(folder: Path, wanted: dict[str, Any]) -> str | None:
-    for name, content in _exports(folder).items():
-        if content != wanted.get(name):
-            return f"{name} is there and is not whole"
-    return None
-
-
-# Merged copies and adapters
-
-
-def _merged(folder: Path) -> dict[str, Any]:
-    tensors = {}
-    for path in sorted((folder / "cache" / "merged").glob("*/model*.safetensors")):
-        tensors[path.parent.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {**tensors, **_run(folder)}
-
-
-def _whole_merge(folder: Path, wanted: dict[str, Any]) -> str | None:
-    for path in (folder / "cache" / "merged").glob("*"):
-        if path.name.startswith(".") or path.name.endswith(".partial") or not (path / "config.json").exists():
-            continue
-        weights = path / "model.safetensors"
-        if not weights.exists() or hashlib.sha256(weights.read_bytes()).hexdigest() != wanted.get(path.name):
-            return f"{path.name} looks whole and is not"
-        if not (path / "tokenizer.json").exists():
-            return f"{path.name} has no tokenizer"
-    return _whole_run(folder, wanted)
-
-
-def _adapter(folder: Path) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    card = json.loads((folder / "lora" / "kmmlu_fast.json").read_text(encoding="utf-8"))
-    weights = load_file(folder / "lora" / "adapter_model.safetensors")
-    digest = hashlib.sha256((folder / "lora" / "adapter_model.safetensors").read_bytes()).hexdigest()
-    log = [json.loads(line) for line in (folder / "lora" / "train_log.jsonl").read_text().splitlines()]
-    rounded = {name: [round(float(x), 4) for x in tensor.reshape(-1)[:8]] for name, tensor in sorted(weights.items())}
-    steps = [(entry["kind"], entry["step"]) for entry in log]
-    if card["adapter_digest"] != digest:
-        raise RuntimeError("the card names other weights")
-    kept = card["metrics"]["kept"]["loss"]
-    if abs(kept - min(e["loss"] for e in log if e["kind"] == "held_out" and e["step"])) > 1e-6:
-        raise RuntimeError("the card names another step than the best")
-    return {"kept_step": card["metrics"]["kept_step"], "weights": rounded, "log": steps, "left": (folder / "lora" / "checkpoints").exists()}
-
-
-def _whole_adapter(folder: Path, wanted: Any) -> str | None:
-    from kmmlu_fast.models.adapters import load_adapters
-    from kmmlu_fast.models.model import Model
-
-    lora = folder / "lora"
-    try:
-        load_adapters([str(lora)], Model("tiny", str(lora), None, "x"), "merge")
-    except KmmluError:
-        return None
-    except FileNotFoundError:
-        pass  # it got as far as the base's config, which this model has not: the adapter was taken
-    try:
-        found = _adapter(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        return f"the adapter looks whole and is not ({error})"
-    return None if {**found, "left": False} == wanted else "the adapter looks whole and is another"
-
-
-# What scenarios read
 
 
 def _scores(root: Path) -> Path:

@@ -47,12 +47,13 @@ def load_run(source: str | Path) -> Run:
 
     ``Run.predictions`` is a polars frame, a row a question in dataset order (``schema.Prediction`` names its columns; log-probabilities
     are natural logarithms), or None for a score file; ``Run.metrics`` is the run's ``metrics.json``, ``Run.path`` its directory.
+    ``Run.prefix`` is set where the run stopped early and holds a beginning of a random order.
 
     Raises ``RunError`` or ``DataError`` where there is none, and where a table holds several runs and none is named.
     """
     from kmmlu_fast.runs.loading import load
 
-    runs = load(str(source))
+    runs = load(str(source), prefix=True)
     if len(runs) > 1:
         names = ", ".join(run.name for run in runs[:5])
         raise RunError(f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}")

@@ -17,6 +17,7 @@ from kmmlu_fast.core.files import claim, write_json_atomically
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.reporting import exams
 from kmmlu_fast.reporting.comparing import counted, recipe_of
+from kmmlu_fast.reporting.early import compare_early, early_json, early_lines
 from kmmlu_fast.reporting.exports import as_json
 from kmmlu_fast.reporting.inputs import CompareConfig, focused, groups_of, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
@@ -34,7 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         if config.json_file is not None:
             claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
         groups = groups_of(config)
-        runs, questions = load_runs(config, at_least=1 if groups else 2)
+        runs, questions = load_runs(config, at_least=1 if groups else 2, prefix=True)
+        if any(run.prefix is not None for run in runs):
+            early = compare_early(runs, config.different_prompts)
+            if config.json_file is not None:
+                write_json_atomically(config.json_file, early_json(runs, early, config.lang))
+            print("\n".join(early_lines(runs, early, config.lang)))
+            return
         settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
         pairs, refused = [], []
         rows = exam_rows(runs, settings) if len({run.exam for run in runs}) > 1 else []

@@ -20,7 +20,7 @@ from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 MARGIN = 0.01
 Population = Literal["like", "these"]
@@ -34,15 +34,11 @@ class Settings:
     replicates: int = paired.REPLICATES
     intersection: bool = False  # compare on the questions that both runs have, under the same key
     different_prompts: bool = False  # compare although the prompts differ
-    overlap: frozenset[str] = (
-        frozenset()
-    )  # question ids that overlap training data: left out of the clean headline
+    overlap: frozenset[str] = frozenset()  # question ids that overlap training data: left out of the clean headline
     overlap_known: bool = True  # False: nobody looked which questions overlap training data
     margin: float = MARGIN  # differences within it are equal for all that matters, 0-1
     population: Population = "like"  # intervals speak of questions like these, or of these questions
-    sizes: dict[str, int] = field(
-        default_factory=dict
-    )  # the subjects' full numbers of questions, where known
+    sizes: dict[str, int] = field(default_factory=dict)  # the subjects' full numbers of questions, where known
     questions: pl.DataFrame | None = None  # the dataset's texts, for what sort of question moved
 
 
@@ -57,9 +53,7 @@ class Comparison:
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
     letters: Decomposition | None  # None unless all questions have four options
-    debiased: (
-        Difference | None
-    )  # micro by option-rotation answers, where both runs have them for every question
+    debiased: Difference | None  # micro by option-rotation answers, where both runs have them for every question
     clean: Difference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
     made_readable: int  # second is right where first was unparsed
@@ -99,9 +93,7 @@ class Comparison:
     @property
     def opposite(self) -> bool:
         """Whether micro and macro go opposite ways, both significantly."""
-        return (
-            self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
-        )
+        return self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
 
     @property
     def only_leaked(self) -> bool:
@@ -134,26 +126,30 @@ def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Compari
     return corrected_for_many(pairs), refused
 
 
-def corrected_for_many(pairs: list[Comparison], earlier: list[float] | None = None) -> list[Comparison]:
-    """The pairs with p corrected (Holm) for all of them and for ``earlier`` p-values of other runs against
-    the same base.
+def corrected_for_many(pairs: list[Comparison], earlier: list[tuple[float, float]] | None = None) -> list[Comparison]:
+    """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same base:
+    (p, difference) each.
     """
-    tried = len(pairs) + len(earlier or [])
-    if tried < 2 or not pairs:
+    looks = earlier or []
+    if not pairs or len(pairs) + len(looks) < 2:
         return pairs
-    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs] + list(
-        earlier or []
-    )
-    holm = paired.corrected(np.array(values), "holm")
-    best = max(pair.micro.difference for pair in pairs)
+    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs]
+    holm = paired.corrected(np.array([*values, *(p_value for p_value, _ in looks)]), "holm")
+    best = max([*(pair.micro.difference for pair in pairs), *(difference for _, difference in looks)])
     return [
-        replace(pair, tried=tried, p_holm=float(holm[place]), best_of=pair.micro.difference == best)
+        replace(
+            pair,
+            tried=len(holm),
+            p_holm=float(holm[place]),
+            best_of=pair.micro.difference == best,
+        )
         for place, pair in enumerate(pairs)
     ]
 
 
 def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
+    refuse_prefixes((first, second))
     prompts = protocol.prompt_differences(first, second)
     if prompts and not settings.different_prompts:
         raise RunError(
@@ -199,9 +195,7 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         population=settings.population,
         population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
         one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
-        moved=what_moved(joined, settings.questions, settings.overlap)
-        if settings.questions is not None
-        else None,
+        moved=what_moved(joined, settings.questions, settings.overlap) if settings.questions is not None else None,
     )
 
 
@@ -230,22 +224,14 @@ def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tu
     conflicts = int((joined["answer"] != joined["answer_second"]).sum())
     dropped = (len(left) - len(joined), len(right) - len(joined), conflicts)
     if any(dropped) and not intersection:
-        what = (
-            f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, "
-            f"{conflicts} with two different keys"
-        )
+        what = f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two different keys"
         raise RunError(
-            f"{first.name} and {second.name} are over different questions ({what}); "
-            "give --intersection to compare what they share"
+            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to compare what they share"
         )
     joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
     if joined.is_empty():
-        raise RunError(
-            f"{first.name} and {second.name} share no question; compare runs over the same dataset and split"
-        )
-    return joined.with_columns(
-        pl.col("correct").alias("first"), pl.col("correct_second").alias("second")
-    ), dropped
+        raise RunError(f"{first.name} and {second.name} share no question; compare runs over the same dataset and split")
+    return joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")), dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +241,7 @@ class _Data:
     key: letter_prior.Letters
     strata: letter_prior.Letters
     letters: tuple[letter_prior.Letters, letter_prior.Letters]
-    logprobs: (
-        tuple[Floats, Floats] | None
-    )  # (n, 4) each, NaN where there is none; None unless both runs have some
+    logprobs: tuple[Floats, Floats] | None  # (n, 4) each, NaN where there is none; None unless both runs have some
 
 
 def _arrays(joined: pl.DataFrame) -> _Data:
@@ -296,9 +280,7 @@ def _debiased(joined: pl.DataFrame, settings: Settings) -> Difference | None:
     if one.null_count() or other.null_count():
         return None
     return _micro(
-        joined.with_columns(
-            (one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")
-        ),
+        joined.with_columns((one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")),
         settings,
     )
 
@@ -310,9 +292,7 @@ def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
         return found
     marked = joined["question_id"].is_in(settings.overlap)
     clean, leaked = joined.filter(~marked), joined.filter(marked)
-    on_list = (
-        pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
-    )
+    on_list = pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
     sizes = {name: size - dict(on_list).get(name, 0) for name, size in settings.sizes.items()}
     if clean.is_empty():
         return {**found, "overlapping": len(leaked)}

@@ -59,13 +59,9 @@ def endpoints(
     known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
     if len(key) < 2 or known.mean() < MIN_SHARE:
         return ()
-    one, other = (
-        [np.where(known, column, 0.0) for column in _scores(key, logprobs)] for logprobs in (first, second)
-    )
+    one, other = ([np.where(known, column, 0.0) for column in _scores(key, logprobs)] for logprobs in (first, second))
     found = []
-    for name, higher, left, right in zip(
-        ("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True
-    ):
+    for name, higher, left, right in zip(("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True):
         change = mean_of(right - left, strata, weights, asked)
         low, high = change.interval()
         before, after = (mean_of(values, strata, weights).value for values in (left, right))

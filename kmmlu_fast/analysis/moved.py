@@ -57,9 +57,7 @@ class Moved:
     kinds: tuple[Kind, ...]
 
 
-def what_moved(
-    joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()
-) -> Moved | None:
+def what_moved(joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> Moved | None:
     """The logistic model of gained against lost; None where too few questions changed to ask."""
     changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
     frame = marked(questions.join(changed, on="question_id"), overlap)
@@ -77,22 +75,12 @@ def what_moved(
 
 def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
     """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
-    numbers = [
-        pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False)
-        for letter in LETTERS
-    ]
-    right = pl.coalesce(
-        [
-            pl.when(pl.col("answer") == letter).then(value)
-            for letter, value in zip(LETTERS, numbers, strict=True)
-        ]
-    )
+    numbers = [pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False) for letter in LETTERS]
+    right = pl.coalesce([pl.when(pl.col("answer") == letter).then(value) for letter, value in zip(LETTERS, numbers, strict=True)])
     middle = (right > pl.min_horizontal(numbers)) & (right < pl.max_horizontal(numbers))
     known = pl.all_horizontal([value.is_not_null() for value in numbers])
     options = questions.select(LETTERS).iter_rows()
-    bound = pl.Series(
-        [any(POSITION_BOUND.search(option) for option in row) for row in options], dtype=pl.Boolean
-    )
+    bound = pl.Series([any(POSITION_BOUND.search(option) for option in row) for row in options], dtype=pl.Boolean)
     return (
         with_features(questions)
         .with_columns(

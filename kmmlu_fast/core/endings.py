@@ -6,7 +6,8 @@ In: an entry point's body, or what ended it. Out: a line, a code. Knows nothing 
     2        a fault that the user can mend: one line that names file or flag, no traceback
     70       a fault of the program: one line that names the file with the details, and how to report it
     130      Ctrl-C
-    143      SIGTERM, and 129 SIGHUP, as schedulers send them: what was answered is kept, the same command goes on
+    143      SIGTERM, and 129 SIGHUP, as schedulers send them: what was answered is kept, the same command
+    goes on
     141      the reader of stdout has gone (``| head``): nothing is said
 
 ``KMMLU_FAST_DEBUG=1`` lets a fault of the program through with its traceback.
@@ -45,7 +46,8 @@ _FULL_WORDS = (
     "PytorchStreamWriter failed writing",  # torch.save
 )
 _PLAIN = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "…": "...", "·": ".", "“": '"', "”": '"', "‘": "'", "’": "'", "×": "x", "±": "+/-", "→": "->",
+    "−": "-", "–": "-", "—": "-", "…": "...", "·": ".", "“": '"', "”": '"', "‘": "'", "’": "'", "×": "x",
+    "±": "+/-", "→": "->",
     "≥": ">=", "≤": "<=", "≈": "~", "Δ": "d", "✓": "ok", "•": "*", "\u00a0": " ",
 })  # fmt: skip
 
@@ -88,15 +90,18 @@ def _ended_by(error: BaseException) -> int:
     if isinstance(error, KmmluError):
         return _fail(str(error))
     if (where := _disk_full(error)) is not None:
-        return _fail(f"{where}: no space left to write to; free space, or write elsewhere, and run the same command again")
+        again = "free space, or write elsewhere, and run the same command again"
+        return _fail(f"{where}: no space left to write to; {again}")
     if isinstance(error, OSError):
         return _fail(_os_error(error))
     if isinstance(error, UnicodeError):
-        return _fail(f"a text cannot be read or written ({error}); give UTF-8 files, and names that this system's encoding has")
+        wanted = "give UTF-8 files, and names that this system's encoding has"
+        return _fail(f"a text cannot be read or written ({error}); {wanted}")
     if isinstance(error, RecursionError):
         return _fail("a file is nested too deeply to be read; give one that this tool, lm-eval or PEFT wrote")
     if isinstance(error, MemoryError):
-        return _fail(f"out of memory{f' ({error})' if str(error) else ''}; give smaller files, or a machine with more memory")
+        why = f" ({error})" if str(error) else ""
+        return _fail(f"out of memory{why}; give smaller files, or a machine with more memory")
     # polars' panics are BaseExceptions.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
@@ -114,7 +119,8 @@ def _fail(text: str) -> int:
 
 
 def _say_stopped(number: int) -> int:
-    _say(f"stopped by {signal.Signals(number).name}: what was answered is kept; run the same command again to continue")
+    name = signal.Signals(number).name
+    _say(f"stopped by {name}: what was answered is kept; run the same command again to continue")
     return 128 + number
 
 
@@ -148,8 +154,10 @@ def _own_fault(error: BaseException) -> int:
     try:
         where = f"details in {_write_details(error)}"
     except OSError as unwritable:
-        where = f"details could not be written ({unwritable.strerror}): run again with KMMLU_FAST_DEBUG=1 to see them"
-    _say(f"error: a fault in kmmlu_fast itself ({kind}); {where}; please report it as CONTRIBUTING.md says, with that file")
+        why = unwritable.strerror
+        where = f"details could not be written ({why}): run again with KMMLU_FAST_DEBUG=1 to see them"
+    report = "please report it as SECURITY.md says, with that file"
+    _say(f"error: a fault in kmmlu_fast itself ({kind}); {where}; {report}")
     return FAULT
 
 

@@ -5,7 +5,8 @@ what they hold.
 
 The rule for every file that a command leaves: ``claim`` all of them before work begins (what exists is
 replaced with ``--overwrite``
-only, an input never, parents are made, and a place that cannot be written is refused at once), then write each by
+only, an input never, parents are made, and a place that cannot be written is refused at once), then write
+each by
 ``write_bytes_atomically``: beside its place under a name that nobody else has, synced, renamed. Links are
 replaced, never followed.
 """
@@ -59,6 +60,8 @@ def claim(targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bo
     read = [path for path in inputs if path.is_file()]
     taken: dict[Path, Path] = {}
     for path in wanted:
+        if path.name in ("", ".."):
+            raise ConfigError(f"{flag} {path}: names no file; give a file's name")
         real = path.parent.resolve() / path.name
         if real in taken:
             raise ConfigError(f"{flag} {path}: would be written twice; give another name")
@@ -104,7 +107,8 @@ def partial_name(name: str) -> str:
     """A name for what is not whole yet, that no other process has. Hidden, and short enough for any file
     system.
     """
-    return f".{name[:60].encode()[:120].decode(errors='ignore')}.{secrets.token_hex(6)}{PARTIAL}"
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:60])  # whatever encoding this system has for names
+    return f".{short}.{secrets.token_hex(6)}{PARTIAL}"
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
@@ -127,8 +131,10 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 def write_together(files: dict[Path, bytes]) -> None:
     """Write several files that belong together, the first naming them all.
 
-    All of them are written beside their places before the first is renamed; a journal says which, by digest, until the
-    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do it again.
+    All of them are written beside their places before the first is renamed; a journal says which, by digest,
+    until the
+    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do
+    it again.
     """
     partials = {path: path.with_name(partial_name(path.name)) for path in files}
     journal = _journal(next(iter(files)))

@@ -1,4 +1,5 @@
-"""Text that came from elsewhere (servers, models, data, file names), made fit for a terminal and for one line.
+"""Text that came from elsewhere (servers, models, data, file names), made fit for a terminal and for one
+line.
 
 In: any text. Out: text without terminal escapes, control characters and lone surrogates; values cut to a
 length that a person reads.

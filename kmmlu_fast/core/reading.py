@@ -1,4 +1,5 @@
-"""Reading what others wrote: one reader for JSON, one for tables, one for YAML. Any bytes in; a value or one error out.
+"""Reading what others wrote: one reader for JSON, one for tables, one for YAML. Any bytes in; a value or one
+error out.
 
 In: a path (or text) and the error to raise. Out: plain values and polars frames of strings. Bounded in size,
 depth and the length of numbers;
@@ -56,7 +57,8 @@ def read_bytes(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES
     except (OSError, ValueError) as error:
         raise raised(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(data) > most:
-        raise raised(f"{path}: is larger than {most / 2**20:,.0f} MiB, more than such a file has; give the right file, or split it")
+        size = f"{most / 2**20:,.0f} MiB"
+        raise raised(f"{path}: is larger than {size}, more than such a file has; give the right file")
     return data
 
 
@@ -199,7 +201,8 @@ def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise raised(f"{where}{line}: is not valid YAML ({one_line(str(getattr(error, 'problem', None) or error), 200)})") from error
+        why = one_line(str(getattr(error, "problem", None) or error), 200)
+        raise raised(f"{where}{line}: is not valid YAML ({why})") from error
     except (
         ValueError,
         OverflowError,

@@ -77,13 +77,24 @@ def select(questions: list[Question], limit: int | None, mode: str, seed: int) -
     if mode == "first":
         return [question for group in by_subject.values() for question in group[:limit]]
 
-    def rank(question: Question) -> bytes:
-        return hashlib.blake2b(f"{seed}:{question.question_id}".encode(), digest_size=8).digest()
-
     chosen: list[Question] = []
     for group in by_subject.values():
-        chosen += sorted(sorted(group, key=rank)[:limit], key=lambda question: question.row)
+        ranked = sorted(group, key=lambda question: rank(question.question_id, seed))
+        chosen += sorted(ranked[:limit], key=lambda question: question.row)
     return chosen
+
+
+def rank(question_id: str, seed: int) -> bytes:
+    """A question's place in the seeded random order, as bytes to sort by: the same on every machine and in every version."""
+    return hashlib.blake2b(f"{seed}:{question_id}".encode(), digest_size=8).digest()
+
+
+def permuted(questions: Iterable[Question], seed: int) -> list[Question]:
+    """All questions in the one seeded random order: every slice from the start is a prefix of every longer one.
+
+    Subjects come in proportion to their sizes, but for chance. A subset of the questions keeps the order it has here.
+    """
+    return sorted(questions, key=lambda question: rank(question.question_id, seed))
 
 
 def exemplars(dataset: str, subjects: list[Subject], num_fewshot: int, revision: str | None = None) -> dict[str, list[Question]]:
@@ -106,6 +117,15 @@ def digest(questions: Iterable[Question]) -> str:
     state = hashlib.sha256()
     for q in questions:
         state.update("\x1f".join((q.question_id, q.question, *q.options, q.answer)).encode() + b"\x1e")
+    return state.hexdigest()[:16]
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """``digest`` of a frame's rows, without making records of them: a tenth of the time."""
+    state = hashlib.sha256()
+    columns = ["question_id", *_TEXT_COLUMNS, "answer"]
+    for some in frame.select(pl.concat_str(columns, separator="\x1f") + "\x1e").iter_slices(50_000):
+        state.update("".join(some.to_series()).encode())
     return state.hexdigest()[:16]
 
 

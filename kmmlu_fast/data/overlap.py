@@ -174,7 +174,7 @@ def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
     """
     train = datasets.load_frame(dataset, "train", revision=revision)
     target = guarded(dataset, "test", revision)
-    digests = [datasets.digest(datasets.to_questions(frame)) for frame in (train, target)]
+    digests = [datasets.frame_digest(frame) for frame in (train, target)]
     path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
     with contextlib.suppress(DataError, OSError):  # absent, unreadable or damaged: computed again
         return read_parquet(path, DataError, schema=PAIR_SCHEMA)

@@ -50,42 +50,46 @@ def _windows(texts: list[str], size: int) -> tuple[Array, Array]:
     return mixed[whole], owner[:count][whole]
 
 
-def _bands(frame: pl.DataFrame) -> pl.DataFrame:
-    """(id, band): one row for each text and MinHash band."""
+def _bands(texts: pl.Series) -> pl.DataFrame:
+    """(place, band): one row for each text, by its place, and MinHash band. Places, not ids: five million rows are joined by them."""
     import rensa
 
     rows = _PERMUTATIONS // _BANDS
     multipliers = np.random.default_rng(_SEED).integers(1, 2**63, size=(_BANDS, rows), dtype=np.uint64) | np.uint64(1)
     number = np.arange(_BANDS, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)  # the same rows in two bands are two keys
-    parts = [pl.DataFrame(schema={"id": pl.String, "band": pl.UInt64})]
-    for chunk in frame.select("id", "text").iter_slices(_CHUNK):
-        hashes, owner = _windows(chunk["text"].to_list(), SIZE)
+    parts = [np.zeros(0, dtype=np.uint64)]
+    for start in range(0, len(texts), _CHUNK):
+        chunk = texts[start : start + _CHUNK]
+        hashes, owner = _windows(chunk.to_list(), SIZE)
         ends = np.searchsorted(owner, np.arange(len(chunk) + 1)).astype(np.uint64)
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _PERMUTATIONS, _SEED)
         digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(chunk), _BANDS, rows)
-        keys = (digests * multipliers).sum(axis=2, dtype=np.uint64) ^ number
-        parts.append(pl.DataFrame({"id": np.repeat(np.arange(len(chunk)), _BANDS), "band": keys.ravel()}).with_columns(
-            chunk["id"].gather(np.repeat(np.arange(len(chunk)), _BANDS)).alias("id")))  # fmt: skip
-    return pl.concat(parts)
+        parts.append(((digests * multipliers).sum(axis=2, dtype=np.uint64) ^ number).ravel())
+    place = np.repeat(np.arange(len(texts), dtype=np.uint32), _BANDS)
+    return pl.DataFrame({"place": place, "band": np.concatenate(parts)})
 
 
 def candidates(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     """Pairs (left, right) of ids whose ``text`` shares a MinHash band. Texts shorter than a shingle are never candidates."""
     sides = [side.filter(pl.col("text").str.len_chars() >= SIZE) for side in (left, right)]
-    joined = _bands(sides[0]).join(_bands(sides[1]), on="band")
-    return joined.select(pl.col("id").alias("left"), pl.col("id_right").alias("right")).unique(maintain_order=True)
+    joined = _bands(sides[0]["text"]).join(_bands(sides[1]["text"]), on="band")
+    found = joined.select("place", "place_right").unique().sort("place", "place_right")
+    return pl.DataFrame(
+        {"left": sides[0]["id"].gather(found["place"]), "right": sides[1]["id"].gather(found["place_right"])},
+        schema=PAIRS,
+    )
 
 
 def jaccard(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     """The pairs with the true Jaccard similarity of their texts' 3-gram sets."""
     texts = _texts(pairs, left, right)
-    scored = []
-    for (right_id,), group in pairs.group_by("right", maintain_order=True):
-        target = shingles(texts[1][str(right_id)])
-        for left_id in group["left"]:
-            other = shingles(texts[0][left_id])
-            common = len(target & other)
-            scored.append((left_id, right_id, common / (len(target) + len(other) - common)))
+    scored, last, target = [], None, set[str]()
+    for left_id, right_id in pairs.sort("right", maintain_order=True).iter_rows():
+        if right_id != last:  # the sets of one right text at a time: memory
+            last, target = right_id, shingles(texts[1][right_id])
+        other = shingles(texts[0][left_id])
+        common = len(target & other)
+        scored.append((left_id, right_id, common / (len(target) + len(other) - common)))
     return pl.DataFrame(scored, schema=SCORED, orient="row")
 
 

@@ -99,6 +99,7 @@ def _open_transformers(config: EngineConfig, model: Model, adapters: Sequence[Ad
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
             seed=config.seed,
+            trust_remote_code=config.trust_remote_code,
             adapters=tuple(adapters),
         )
     )

@@ -36,6 +36,7 @@ class TransformersSettings:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     seed: int = 42
+    trust_remote_code: bool = False
     adapters: tuple[Adapter, ...] = ()
 
 
@@ -52,7 +53,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; it warns of kernels it can do without
     where = f"model {settings.model}"
     try:
-        config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as error:
         raise EngineError(f"{where}: its config cannot be loaded ({_line(error)})") from error
     found = repository_quantization(config.to_dict())
@@ -62,7 +63,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
             "(it takes 16- and 32-bit repositories, with --quantization nf4 if wanted, and bitsandbytes ones)"
         )
     dtype = compute_dtype(settings.dtype, str(config.dtype or "float32").removeprefix("torch."), device)
-    arguments: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "trust_remote_code": False}
+    arguments: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "trust_remote_code": settings.trust_remote_code}
     if settings.quantization and found is None:
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

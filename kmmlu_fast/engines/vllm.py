@@ -95,6 +95,7 @@ class VllmEngine:
         self._weights = HeldWeights(self._write_adapter, self._forget)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
+        self._texts = (0, 0)
         self._lora_ids: dict[str, int] = {}
         self._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
         try:
@@ -110,9 +111,10 @@ class VllmEngine:
         source = iter(requests)
         exhausted = False
         active: dict[str, Request] = {}
+        self._texts = (0, 0)
         try:
             while True:
-                while not exhausted and len(active) < self._max_in_flight and self._cache_holds(active):
+                while not exhausted and len(active) < self._max_in_flight and self._cache_holds():
                     request = next(source, None)
                     if request is None:
                         exhausted = True
@@ -123,7 +125,9 @@ class VllmEngine:
                 finished = []
                 for output in self._engine.step():
                     if output.finished:
-                        response = self._response(active.pop(output.request_id), output)
+                        request = active.pop(output.request_id)
+                        self._count_text(request, -1)
+                        response = self._response(request, output)
                         more = follow_up(response) if follow_up else []
                         for request in more:
                             self._add(request, active)
@@ -151,12 +155,16 @@ class VllmEngine:
         if not self._engine.reset_prefix_cache():
             raise EngineError("the prefix cache could not be emptied after a swap")
 
-    def _cache_holds(self, active: dict[str, Request]) -> bool:
+    def _count_text(self, request: Request, sign: int) -> None:
+        """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests come and go."""
+        prompt, output = _text_tokens(request)
+        self._texts = (self._texts[0] + sign * prompt, self._texts[1] + sign * output)
+
+    def _cache_holds(self) -> bool:
         """Whether the key-value cache has room for one more text at its full length: past that, vLLM drops some and computes them again."""
-        if not active or not self._cache_tokens:
-            return True
+        prompts, outputs = self._texts
         own = 1 - self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])  # of a prompt, beside what prompts share
-        return sum(_cache_tokens(request, own) for request in active.values()) < self._cache_tokens
+        return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
 
     def _add(self, request: Request, active: dict[str, Request]) -> None:
         from vllm.lora.request import LoRARequest
@@ -174,6 +182,7 @@ class VllmEngine:
             self._has_tokenizer = True
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
+        self._count_text(request, 1)
         self._engine.add_request(request_id, prompt, _sampling_params(request), lora_request=lora)
 
     def _response(self, request: Request, output: Any) -> Response:
@@ -215,11 +224,11 @@ class VllmEngine:
             cleanup_dist_env_and_memory()
 
 
-def _cache_tokens(request: Request, own: float) -> float:
-    """Tokens that a request may come to hold in the cache; a prompt that is only read leaves it at once."""
+def _text_tokens(request: Request) -> tuple[int, int]:
+    """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is only read leaves it at once."""
     if request.candidate_ids or request.score_last:
-        return 0.0
-    return own * len(request.token_ids) + request.max_tokens * request.num_samples
+        return 0, 0
+    return len(request.token_ids), request.max_tokens * request.num_samples
 
 
 def _sampling_params(request: Request) -> Any:

@@ -53,7 +53,7 @@ def finished(config: EvalConfig) -> list[Run] | None:
 
 def remember(config: EvalConfig, runs: Sequence[Run], notes: Sequence[str]) -> None:
     """Note which runs the command led to, beside them. A directory that cannot be written is no fault: the ordinary way remains."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, KmmluError):
         names = [run.path.name for run in runs if run.path is not None]
         write_json_atomically(_path(config), {"runs": names, "notes": list(notes)})
 
@@ -65,8 +65,9 @@ def _path(config: EvalConfig) -> Path:
 def _sources(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names are made from. KmmluError as the ordinary way raises it."""
     material = read_material(config)
-    model = resolve_model(config.model, config.revision)
-    adapters = load_adapters(config.adapter, model, config.adapter_mode)
+    model = resolve_model(config.model, config.revision, config.trust_remote_code)
+    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     return {
         "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),
         "questions": [

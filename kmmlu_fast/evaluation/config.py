@@ -42,6 +42,13 @@ class EvalConfig(EngineConfig):
     subjects: list[str] = Field([], description="config names or supercategories, comma-separated; default: all 45")
     limit: PositiveInt | None = Field(None, description="questions a subject at most")
     limit_mode: Literal["random", "first"] = Field("random", description="how --limit chooses; random is seeded and stable")
+    questions: PositiveInt | None = Field(None, description="ask the first N of the one seeded random order, in proportion to subjects")
+    until_decided: bool = Field(
+        False, description="stop as soon as each adapter is better, worse or equal to the base; the same command without it goes on"
+    )
+    margin: float = Field(1.0, ge=0, description="until-decided: pp within which two states count as equal; 0 = never equal")
+    until_precise: float | None = Field(None, gt=0, description="stop when the accuracy's interval is plus or minus this many pp")
+    max_questions: PositiveInt | None = Field(None, description="until-decided, until-precise: questions a model state at most")
     num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev, in the file's order")
     prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
         None, description="prompt wording; default: the adapter's own where its card names one, else lm-eval (cot: chat, else qa)"
@@ -62,6 +69,11 @@ class EvalConfig(EngineConfig):
     overwrite: bool = Field(False, description="replace a run directory that is in the way")
     lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether the questions are asked in the one random order, and perhaps not all of them."""
+        return self.until_decided or self.until_precise is not None or self.questions is not None
+
     @model_validator(mode="after")
     def _method_fits(self) -> EvalConfig:
         faults = []
@@ -76,6 +88,14 @@ class EvalConfig(EngineConfig):
             faults.append("--no-base leaves nothing to evaluate without --adapter")
         if self.adapter_mode == "merge" and self.quantization in NF4_NAMES:
             faults.append("--adapter-mode merge does not go with a 4-bit base, whose weights it would round: leave it out, or serve")
+        if self.until_decided and (self.no_base or not self.adapter):
+            faults.append("--until-decided compares adapters with the base: give --adapter, and leave out --no-base")
+        if self.until_decided and self.until_precise is not None:
+            faults.append("--until-decided and --until-precise are two ways to stop: give one of them")
+        if self.questions is not None and (self.until_decided or self.until_precise is not None):
+            faults.append("--questions is a fixed number: with --until-decided or --until-precise give --max-questions")
+        if self.max_questions is not None and not (self.until_decided or self.until_precise is not None):
+            faults.append("--max-questions goes with --until-decided or --until-precise; a fixed number is --questions")
         if faults:
             raise ValueError("; ".join(faults))
         return self

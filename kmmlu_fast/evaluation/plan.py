@@ -40,7 +40,8 @@ class Plan:
     adapters: list[Adapter]
     style: str
     method: Method
-    asked: list[Asked]
+    asked: list[Asked]  # in dataset order; in the one random order where the evaluation may stop early
+    question_ids: list[str]  # in dataset order
     max_model_len: int
     candidate_ids: tuple[int, ...]  # the letters' tokens, for the probes
     probes: list[list[int]]  # token ids of some prompts, on which base and adapters are told apart
@@ -93,9 +94,14 @@ def _plan(config: EvalConfig, material: Material, model: Model, adapters: list[A
     if not exam.is_kmmlu:  # a KMMLU run has the fingerprint that it had before there were others
         parts["exam"] = exam.name
     probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
+    question_ids = [question.question_id for question in questions]
+    if config.may_stop:
+        places = {question_id: place for place, question_id in enumerate(question_ids)}
+        questions = dataset.permuted(questions, config.seed)
+        rendered = [rendered[places[question.question_id]] for question in questions]
     asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
     return Plan(
-        config, exam, material.source, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes
+        config, exam, material.source, model, adapters, style, method, asked, question_ids, max_model_len, candidates, probes, parts, notes
     )
 
 

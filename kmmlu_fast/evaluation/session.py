@@ -29,6 +29,7 @@ from kmmlu_fast.engines.protocol import Engine, SwappingEngine
 from kmmlu_fast.evaluation import again, proof, runner
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.deciding import Deciding
 from kmmlu_fast.evaluation.plan import Plan, make_plans
 from kmmlu_fast.models import adapters
 from kmmlu_fast.runs.run import Run
@@ -83,6 +84,8 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     sessions = [_Session(plan, engine, len(plans) > 1) for plan in plans]
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
+        if config.may_stop:
+            return [run for session in sessions for run in Deciding(session.plan, session, states).run()]
         found: list[list[Run]] = [[] for _ in sessions]
         for adapter in states:
             for session in sessions if adapter else []:
@@ -175,13 +178,10 @@ class _Session:
 
     def run(self, adapter: Adapter | None) -> Run:
         """One model state: reuse, continue or compute."""
-        plan, config = self.plan, self.plan.config
+        plan = self.plan
         name = adapter.name if adapter else "base"
         name = f"{plan.exam.name} {name}" if self._one_of_several else name
-        about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
-        about |= {"exam": {**plan.exam.terms(), **({"dataset": plan.source} if plan.source else {})}}
-        parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
-        store = RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
+        store = self.open_store(adapter)
         try:
             if store.complete:
                 note(f"{name}: finished before, reused from {store.path}")
@@ -193,40 +193,71 @@ class _Session:
         finally:
             store.close()
 
-    def _compute(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
+    def open_store(self, adapter: Adapter | None) -> RunStore:
+        """The run directory of a model state, opened or continued."""
+        plan, config = self.plan, self.plan.config
+        about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
+        about |= {"exam": {**plan.exam.terms(), **({"dataset": plan.source} if plan.source else {})}}
+        parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
+        return RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
+
+    def serves(self, adapter: Adapter) -> bool:
+        """Whether the base's engine applies the adapter request by request; else its weights must be in the engine."""
+        return self._engines.mode_of(adapter) == "serve"
+
+    def open_for(self, adapter: Adapter | None, name: str, prove: bool = True) -> tuple[Engine, dict[str, Any] | None]:
+        """The engine that holds a model state, and how far the adapter moves the probes; AdapterError where it does not.
+
+        ``prove`` False: it was measured before, and is not again (None).
+        """
         plan = self.plan
+        if not prove:
+            return self._engines.engine_for(adapter), None
         base_probe = self._probe_base() if adapter else None
         engine = self._engines.engine_for(adapter)
-        served = adapter if adapter and self._engines.mode_of(adapter) == "serve" else None
         moved = None
         if adapter and base_probe is not None:
+            served = adapter if self.serves(adapter) else None
             moved = proof.shift(adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served))
             note(f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on {moved['probes']} probes")
-        elif plan.adapters:
+        elif plan.adapters and self._base_probe is None:
             self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
+        return engine, moved
+
+    def save_probe(self, store: RunStore, engine: Engine) -> None:
+        """Leave the base's probe with its run, so that a reused base need not be started again."""
+        plan = self.plan
+        probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
+        proof.save(store.path, proof.digest(plan.probes, plan.candidate_ids), probe)
+
+    def _compute(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
+        plan = self.plan
+        engine, moved = self.open_for(adapter, name)
+        served = adapter if adapter and self.serves(adapter) else None
         pending = [item for item in plan.asked if item.question.question_id not in store.answered]
         direct_sec = self._time_direct(engine, pending, served)
         before = dict(engine.stats())
         speed = runner.run(engine, pending, plan.method, served, store, name)
         if adapter is None:
-            probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
-            proof.save(store.path, proof.digest(plan.probes, plan.candidate_ids), probe)
+            self.save_probe(store, engine)
         counters = _since(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
             own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
-            own |= {"exact_ties": exact_ties(frame)}
+            own |= self.own_metrics(frame, adapter)
             sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
             known = None if not pending else len(frame) * sec
             bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
-            if adapter:
-                own["adapter_mode"] = self._engines.mode_of(adapter)
             return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
 
         order = [item.question.question_id for item in plan.asked]
         return store.finish(
             order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
         )
+
+    def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
+        """What this evaluation knows of a complete run beside its answers."""
+        return {"exact_ties": exact_ties(frame), **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {})}
 
     def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
         """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""

@@ -16,8 +16,7 @@ from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.extras import require
-from kmmlu_fast.core.letters import read_letters
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Prediction
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Prediction
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -91,15 +90,26 @@ def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verifi
     for question_id, scores in reference.items():
         others = verified[question_id]
         shifts += [abs(a - b) for a, b in zip(scores, others, strict=True)]
-        one, two = read_letters(scores), read_letters(others)
-        if one.letter == two.letter:
+        one, two = _letter(scores), _letter(others)
+        if one == two:
             same += 1
         else:
-            differences.append(Difference(question_id, one.letter, two.letter, one.margin))
+            differences.append(Difference(question_id, one, two, _margin(scores)))
     worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
     differences.sort(key=lambda difference: -difference.margin)
     mean = sum(shifts) / len(shifts)
     return Verification(len(reference), same, worst, mean, near_tie_nats, differences)
+
+
+def _letter(scores: Sequence[float]) -> str:
+    """The best letter; "none" where a number is none, which ``read_letters`` refuses and a comparison has to show."""
+    return "none" if any(map(math.isnan, scores)) else LETTERS[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def _margin(scores: Sequence[float]) -> float:
+    """Best minus second-best, nats; infinite where a number is none: no near tie."""
+    best, second = sorted(scores, reverse=True)[:2]
+    return math.inf if any(map(math.isnan, scores)) else best - second
 
 
 def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:

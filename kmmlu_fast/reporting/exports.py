@@ -23,7 +23,7 @@ from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.lm_eval import write_lm_eval
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 
 def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: 
         document |= {name: asdict(document[name]) if document[name] else None for name in perhaps}
         document |= {"endpoints": [asdict(endpoint) for endpoint in pair.endpoints], "significant": pair.significant, "equal": pair.equal}
         rows.append({"verdict": verdict(pair, t, lang), **document})
-    return {"runs": [headline(run, settings.overlap) for run in runs], "comparisons": rows}
+    return {"runs": [headline(run, settings.overlap, settings.sizes) for run in runs], "comparisons": rows}
 
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -54,6 +54,7 @@ def export(
     folder: Path,
 ) -> list[Path]:
     """Write the formats asked for into ``folder``; returns what was written."""
+    refuse_prefixes(runs)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     if "csv" in formats:

@@ -193,10 +193,13 @@ def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
     return None if dataset is None else load_frame(dataset, config.split)
 
 
-def load_runs(config: PairsConfig, at_least: int) -> tuple[list[Run], pl.DataFrame | None]:
-    """The runs of the arguments, the base first; and the dataset's questions where a dataset is known."""
+def load_runs(config: PairsConfig, at_least: int, prefix: bool = False) -> tuple[list[Run], pl.DataFrame | None]:
+    """The runs of the arguments, the base first; and the dataset's questions where a dataset is known.
+
+    ``prefix``: runs that stopped early are read too.
+    """
     questions = load_questions_frame(config)
-    runs = load_all(config.runs, questions, config.split)
+    runs = load_all(config.runs, questions, config.split, prefix)
     if len(runs) < at_least:
         raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
     if config.base is not None:

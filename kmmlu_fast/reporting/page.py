@@ -24,7 +24,7 @@ from kmmlu_fast.reporting import charts, explorer, figures, reasoning, sections
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.language import Texts, table, texts
 from kmmlu_fast.reporting.verdict import key_lines, verdict
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
@@ -48,7 +48,7 @@ def render(
     settings = replace(settings, questions=settings.questions if settings.questions is not None else questions)
     pairs, refused = compared(runs, settings)
     focus = pairs[0] if pairs else None
-    rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
+    rows = [sections.with_constant(headline(run, settings.overlap, settings.sizes), run, settings.overlap) for run in runs]
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
     drawn = figures.figures(runs, focus, rows, questions, plan, t, lang)
     if figure_folder is not None:
@@ -176,6 +176,7 @@ def write_report(
     """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.core.files import write_bytes_atomically
 
+    refuse_prefixes(runs)
     page = render(runs, questions, settings, lang, figure_folder, plan, exams).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)

@@ -1,4 +1,5 @@
-"""Where a report and its exports are written, known before anything is computed, so that nothing in the way is found too late.
+"""Where a report and its exports are written, known before anything is computed, so that nothing in the way
+is found too late.
 
 In: what was asked for. Out: paths. Knows nothing of what is written there.
 """

@@ -14,12 +14,18 @@ from rich.text import Text
 
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.data.subjects import group_order
-from kmmlu_fast.reporting.language import subject_name, supercategory_name
+from kmmlu_fast.reporting.early import decision_lines, early_lines, recorded
+from kmmlu_fast.reporting.language import subject_name, supercategory_name, texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
 from kmmlu_fast.runs.run import Run
 
 _WIDTH = 120  # of a file or a pipe
 _MOST_GROUPS = 6  # columns of supercategories
+
+_LIMITED = (
+    "{state}: with --limit micro is over an equal number of questions a subject, so near macro; "
+    "compare and report weight subjects by their full sizes"
+)
 
 # The English text is the key; what is in braces is filled in afterwards, in either language.
 _KO = {
@@ -35,6 +41,8 @@ _KO = {
         "{state}: 강제 응답 {count}개, 이를 오답으로 센 정확도 {accuracy}",
     "{state}: {questions} questions in {seconds} s ({rate} questions/s, {tokens} prompt tokens/s)":
         "{state}: {questions}문항 {seconds}초({rate}문항/초, 프롬프트 {tokens}토큰/초)",
+    _LIMITED: "{state}: --limit는 과목마다 같은 수의 문항을 물으므로 여기의 micro는 macro에 가깝습니다. "
+    "compare와 report는 과목별 전체 문항 수로 가중합니다",
     "; engine start {start} s; prefix cache hit rate {hits}": ", 엔진 시작 {start}초, 접두사 캐시 적중률 {hits}",
     "{state}: adapter applied, largest shift {nats} nats": "{state}: 어댑터 적용 확인, 최대 로그 확률 변화 {nats} nats",
     "run directory: {path}": "실행 디렉터리: {path}",
@@ -50,6 +58,11 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
     def t(text: str, **values: Any) -> str:
         return (_KO[text] if lang == "ko" else text).format(**values)
 
+    if any(run.prefix is not None for run in runs):
+        print("\n".join(early_lines(runs, recorded(runs), lang)))
+        for run in runs:
+            print(t("run directory: {path}", path=run.path))
+        return
     by_exam: dict[str, list[Run]] = {}
     for run in runs:
         by_exam.setdefault(run.exam, []).append(run)
@@ -59,6 +72,8 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
             console.print(table)
     for run in runs:
         _print_notes(console, run, t, lang)
+    for pair in recorded(runs):
+        console.print("\n".join(decision_lines(pair, texts(lang, "early"))), highlight=False, markup=False, soft_wrap=True)
     for run in runs:
         print(clean(t("run directory: {path}", path=run.path)))
 
@@ -123,6 +138,8 @@ def _print_notes(console: Console, run: Run, t: Any, lang: str) -> None:
     names = ", ".join(f"{subject_name(name, lang) if lang == 'ko' else name} {score['accuracy']:.2f}" for name, score in weakest)
     state, micro = _state(run), found["micro"]["accuracy"]
     lines = [t("{state}: weakest subjects: {names}", state=state, names=names)]
+    if (run.config.get("config") or {}).get("limit"):
+        lines.append(t(_LIMITED, state=state))
     if (debiased := found.get("accuracy_debiased")) is not None:
         rotated = "{state}: micro {raw} raw, {debiased} debiased over rotations"
         lines.append(t(rotated, state=state, raw=f"{micro:.4f}", debiased=f"{debiased:.4f}"))

@@ -212,7 +212,7 @@ def print_comparison(
     console = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     many = len(pairs) > 1
     if len(runs) > 2 or refused:
-        console.print(runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang))
+        console.print(runs_table([headline(run, settings.overlap, settings.sizes) for run in runs], pairs, t, config.lang))
     for pair in pairs:
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:

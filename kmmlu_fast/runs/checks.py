@@ -1,6 +1,7 @@
 """What a run's predictions must be for its numbers to mean anything, whoever wrote or edited the file.
 
-In: a frame with PREDICTION_SCHEMA. Out: the same, or RunError that names the file and the question. Knows nothing of how answers were made.
+In: a frame with PREDICTION_SCHEMA. Out: the same, or RunError that names the file and the question. Knows
+nothing of how answers were made.
 """
 
 from __future__ import annotations
@@ -33,10 +34,25 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         known = pl.col(name).is_null() | (place < pl.col("num_options"))
         _refuse(frame, ~known, f"has {name} {{{name}}}, which is none of its {{num_options}} options' letters", path)
     right = (pl.col("prediction") == pl.col("answer")).fill_null(False)
-    _refuse(frame, pl.col("correct") != right, "is marked correct={correct}, but answer and prediction are {answer} and {prediction}", path)
+    _refuse(
+        frame,
+        pl.col("correct") != right,
+        "is marked correct={correct}, but answer and prediction are {answer} and {prediction}",
+        path,
+    )
     for name in LOGPROB_COLUMNS:
-        _refuse(frame, pl.col(name).is_nan() | (pl.col(name) > MAX_LOGPROB), f"has {name} {{{name}}}, which is no log-probability", path)
-    _refuse(frame, ~pl.col("confidence").is_between(0, 1 + 1e-9), "has confidence {confidence}, which is no share from 0 to 1", path)
+        _refuse(
+            frame,
+            pl.col(name).is_nan() | (pl.col(name) > MAX_LOGPROB),
+            f"has {name} {{{name}}}, which is no log-probability",
+            path,
+        )
+    _refuse(
+        frame,
+        ~pl.col("confidence").is_between(0, 1 + 1e-9),
+        "has confidence {confidence}, which is no share from 0 to 1",
+        path,
+    )
     return frame
 
 
@@ -45,4 +61,5 @@ def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
     if len(bad):
         row = bad.row(0, named=True)
         said = why.format(**{name: shown(value) for name, value in row.items()})
-        raise RunError(f"{path}: {shown(row['question_id'])} {said}; the file was damaged or edited: run eval with --overwrite")
+        question = shown(row["question_id"])
+        raise RunError(f"{path}: {question} {said}; the file was damaged or edited: run eval with --overwrite")

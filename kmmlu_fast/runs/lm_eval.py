@@ -163,6 +163,8 @@ def _whole(value: Any, low: int, high: int, what: str) -> int:
 
 
 def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
+    if not rows:
+        raise DataError(f"{path}: its samples_*.jsonl hold no samples; give lm-eval's whole output")
     names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
     frame = pl.DataFrame({n: [row.get(n) for row in rows] for n in names}, schema={n: PREDICTION_SCHEMA[n] for n in names})
     if twice := frame.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():

@@ -22,9 +22,12 @@ from kmmlu_fast.runs.store import load_run
 from kmmlu_fast.runs.tables import read_table
 
 
-def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
-    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given."""
-    runs = [run for argument in arguments for run in load(argument, key, split)]
+def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
+    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given.
+
+    ``prefix``: runs that stopped early are read too.
+    """
+    runs = [run for argument in arguments for run in load(argument, key, split, prefix)]
     return [replace(run, name=name) for run, name in zip(runs, short_names(runs), strict=True)]
 
 
@@ -53,7 +56,7 @@ def _shared(names: list[list[str]]) -> int:
     return next((place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0))
 
 
-def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
+def load(argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
     """The runs of one argument; RunError or DataError where there is none, saying what would do."""
     table, column = _split_column(argument)
     path = expand(table, "run")
@@ -62,7 +65,7 @@ def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") ->
             f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a predictions table FILE.csv:COLUMN"
         )
     if path.is_dir() and (path / "config.json").is_file():
-        return [replace(load_run(path), source=argument)]
+        return [replace(load_run(path, prefix), source=argument)]
     if path.is_dir() or path.name.startswith("results_"):
         return [_from_lm_eval(path, argument, split)]
     if path.suffix == ".csv" and {"_config", "_row"} <= set(read_csv(path, DataError, lossy=True).columns):

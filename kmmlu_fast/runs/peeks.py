@@ -27,6 +27,7 @@ class Peek:
     time_utc: str
     questions: int
     p_value: float | None
+    difference: float = 0.0  # of accuracy over questions, adapter minus base, 0-1
 
 
 def counts_as_peek(base: Run, other: Run) -> bool:
@@ -34,12 +35,8 @@ def counts_as_peek(base: Run, other: Run) -> bool:
     model, an adapter.
     """
     same = base.facts.get("model") is not None and base.facts.get("model") == other.facts.get("model")
-    on_test = (
-        base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
-    )
-    return bool(
-        same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest")
-    )
+    on_test = base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
+    return bool(same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest"))
 
 
 def read_peeks(base: Run) -> list[Peek]:
@@ -52,8 +49,8 @@ def read_peeks(base: Run) -> list[Peek]:
         return []
 
 
-def record_peeks(base: Run, looked: list[tuple[Run, int, float | None]]) -> list[Peek]:
-    """Add the adapters that are not recorded yet (run, questions, p); returns those recorded *before* that
+def record_peeks(base: Run, looked: list[tuple[Run, int, float | None, float]]) -> list[Peek]:
+    """Add the adapters that are not recorded yet (run, questions, p, difference); returns those recorded *before* that
     are not among ``looked``.
 
     A run directory that cannot be written is left alone: the comparison is then counted by what it was given.
@@ -62,13 +59,13 @@ def record_peeks(base: Run, looked: list[tuple[Run, int, float | None]]) -> list
     known = {peek.adapter for peek in before}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     fresh = [
-        Peek(str(run.facts["adapter_digest"]), run.name, now, questions, p_value)
-        for run, questions, p_value in looked
+        Peek(str(run.facts["adapter_digest"]), run.name, now, questions, p_value, difference)
+        for run, questions, p_value, difference in looked
         if counts_as_peek(base, run) and str(run.facts["adapter_digest"]) not in known
     ]
     if fresh and base.path is not None:
         text = json.dumps([asdict(peek) for peek in [*before, *fresh]], ensure_ascii=False, indent=1) + "\n"
         with contextlib.suppress(OSError):
             write_bytes_atomically(base.path / FILE, text.encode())
-    here = {str(run.facts.get("adapter_digest")) for run, _, _ in looked}
+    here = {str(run.facts.get("adapter_digest")) for run, _, _, _ in looked}
     return [peek for peek in before if peek.adapter not in here]

@@ -6,6 +6,7 @@ In: predictions or counts, and what is known of the protocol. Out: one record. K
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ class Run:
         return str(adapter["name"]) if isinstance(adapter, dict) and adapter.get("name") else "base"
 
     @property
+    def prefix(self) -> dict[str, Any] | None:
+        """What is known of a run that stopped early (``prefix.json``); None for one that has all its questions."""
+        found = self.metrics.get("prefix")
+        return found if isinstance(found, dict) else None
+
+    @property
     def correct(self) -> int:
         """Questions answered right."""
         return int(self.scores["correct"].sum())
@@ -93,17 +100,36 @@ class Run:
         from rich.text import Text
 
         table = Table("run", "questions", "micro", "macro", title_justify="left")
-        table.add_row(Text(self.name), f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        table.add_row(Text(self.name), *self._cells())
         return table
 
     def _repr_html_(self) -> str:
         """The run as a table of one row, in a notebook."""
-        cells = (self.name, f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        cells = (self.name, *self._cells())
         head = "".join(f"<th>{name}</th>" for name in ("run", "questions", "micro", "macro"))
         return f"<table><tr>{head}</tr><tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr></table>"
 
+    def _cells(self) -> tuple[str, str, str]:
+        if self.prefix is not None:  # its accuracy so far is no estimate to be read off a table
+            low, high = self.prefix["accuracy"]
+            return f"first {self.total:,} of {self.prefix['total']:,}", f"{low:.2%} to {high:.2%}", "-"
+        return f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}"
+
     def __repr__(self) -> str:
+        if self.prefix is not None:
+            return f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random order)"
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
+
+
+def refuse_prefixes(runs: Iterable[Run]) -> None:
+    """RunError where a run stopped early: its questions are a beginning of a random order, and not to be read as a whole run."""
+    for run in runs:
+        if run.prefix is not None:
+            raise RunError(
+                f"{run.name}: holds the first {run.total:,} of {run.prefix['total']:,} questions, because it stopped early: "
+                "`python -m kmmlu_fast.compare` compares it by the sequential test; for anything else finish it (the same eval "
+                "command without --until-decided, --until-precise, --questions and --max-questions)"
+            )
 
 
 def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:

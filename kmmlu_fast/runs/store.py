@@ -1,7 +1,8 @@
 """The run directory: atomic parts while running, one parquet file when complete, resume by fingerprint.
 
 In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json, environment.json,
-``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when complete. Every file is written beside its
+``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when complete; prefix.json and
+order.parquet while it holds a beginning of a random order (an evaluation that may stop early). Every file is written beside its
 place, synced and renamed, so that a kill at any moment leaves whole files only. Knows nothing of vLLM or prompts.
 
 ``overwrite`` works in ``.<name>-<fingerprint>.new`` and puts that in place when it is complete: until then the run that was there stays
@@ -41,8 +42,15 @@ FLUSH_ROWS = 4096
 _AGAIN = "run eval with --overwrite"
 
 
-def load_run(path: str | Path) -> Run:
-    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation wrote."""
+PREFIX, ORDER = "prefix.json", "order.parquet"
+_ORDER_SCHEMA = pl.Schema({"question_id": pl.String, "answer": pl.String})
+
+
+def load_run(path: str | Path, prefix: bool = False) -> Run:
+    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation wrote.
+
+    ``prefix``: one that stopped early is read too (``Run.prefix`` is set): as many questions of its order as it has from the start.
+    """
     folder = Path(path)
     if not folder.is_dir():
         aside = folder.with_name(f".{folder.name}.old")
@@ -51,6 +59,8 @@ def load_run(path: str | Path) -> Run:
     if not (folder / "config.json").exists():
         raise RunError(f"{folder}: has no config.json, so it is not a run directory; give one that `python -m kmmlu_fast.eval` wrote")
     if not (folder / "predictions.parquet").exists() or not (folder / "metrics.json").exists():
+        if (folder / PREFIX).exists():
+            return _load_prefix(folder, prefix)
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
     predictions = check_predictions(_read(folder / "predictions.parquet"), folder / "predictions.parquet")
     config = read_json(folder / "config.json")
@@ -68,6 +78,37 @@ def _read(path: Path) -> pl.DataFrame:
         return complete_frame(read_parquet(path, RunError, schema=PREDICTION_SCHEMA, optional=OPTIONAL_COLUMNS))
     except RunError as error:
         raise RunError(f"{error}; {_AGAIN}") from error
+
+
+def _load_prefix(folder: Path, wanted: bool) -> Run:
+    found, order = read_json(folder / PREFIX), read_order(folder)
+    if not wanted:
+        raise RunError(
+            f"{folder}: holds the first {found.get('questions', 0):,} of {len(order):,} questions (it stopped early), which compare reads; "
+            "for anything else finish it: the same eval command without --until-decided, --until-precise, --questions and --max-questions"
+        )
+    stored = stored_parts(folder)
+    answered = order.join(stored.select("question_id", pl.lit(True).alias("answered")), on="question_id", how="left", maintain_order="left")
+    missing = answered["answered"].is_null()
+    count = int(missing.arg_max() or 0) if missing.any() else len(order)
+    rows = order.head(count).select("question_id").join(stored, on="question_id", how="left", maintain_order="left")
+    predictions = rows.select(PREDICTION_SCHEMA.names())
+    config = read_json(folder / "config.json")
+    metrics = {"prefix": {**found, "questions": count, "total": len(order)}}
+    facts = dict(config.get("fingerprint_parts") or {})
+    name = str(config.get("name", folder.name))
+    return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, {}, metrics, folder)
+
+
+def read_order(folder: Path) -> pl.DataFrame:
+    """question_id and answer of all questions, in the order in which a run that may stop early asks them."""
+    return read_parquet(folder / ORDER, RunError, schema=_ORDER_SCHEMA)
+
+
+def stored_parts(folder: Path) -> pl.DataFrame:
+    """The predictions of the parts on disk, PREDICTION_SCHEMA."""
+    parts = [_read(part) for part in sorted((folder / "predictions").glob("part-*.parquet"))]
+    return pl.concat(parts) if parts else pl.DataFrame(schema=PREDICTION_SCHEMA)
 
 
 class RunStore:
@@ -173,6 +214,31 @@ class RunStore:
             self._buffer = []
         self._flushed = time.monotonic()
 
+    def stored(self) -> pl.DataFrame:
+        """What the parts on disk hold, PREDICTION_SCHEMA."""
+        return stored_parts(self.path)
+
+    def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
+        """Mark the directory as one that may stop early; ``order``: question_id and answer of all questions, in the order of asking."""
+        if (self.path / PREFIX).exists() and not read_order(self.path).equals(order):
+            raise RunError(
+                f"{self.path}: was asked in the random order of --seed {read_json(self.path / PREFIX).get('seed')}; give the same seed, "
+                "finish the pass without stopping, or give another --output-dir"
+            )
+        if not (self.path / PREFIX).exists():
+            write_parquet_atomically(self.path / ORDER, order)
+            write_json_atomically(self.path / PREFIX, prefix)
+
+    def pause(self, prefix: dict[str, Any]) -> Run:
+        """Keep what was answered, write what it says, release the directory: the run can go on from here."""
+        self.flush()
+        write_json_atomically(self.path / PREFIX, prefix)
+        if self.path != self._place:  # --overwrite
+            swap_in(self.path, self._place)
+            self.path, self._parts = self._place, self._place / "predictions"
+        self.close()
+        return load_run(self.path, prefix=True)
+
     def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
         """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError if a question is missing or twice."""
         self.flush()
@@ -185,6 +251,8 @@ class RunStore:
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
+        for name in (PREFIX, ORDER):
+            (self.path / name).unlink(missing_ok=True)
         if self.path != self._place:
             swap_in(self.path, self._place)
             self.path, self._parts = self._place, self._place / "predictions"

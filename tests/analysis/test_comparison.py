@@ -168,3 +168,15 @@ def test_a_collapse_onto_one_letter_is_said() -> None:
     lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"), "en")
     assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
     assert not any("base answers" in line for line in lines)
+
+
+def test_a_limited_runs_micro_is_weighted_to_the_full_sizes() -> None:
+    from kmmlu_fast.analysis.headline import headline
+
+    run = small("base", {"Law": (8, 10), "Patent": (2, 10)})
+    assert headline(run)["micro"] == 0.5 and not headline(run)["weighted"]
+    row = headline(run, sizes={"Law": 900, "Patent": 100})
+    assert row["micro"] == pytest.approx(0.9 * 0.8 + 0.1 * 0.2) and row["weighted"] and row["low"] < row["micro"] < row["high"]
+    pair = compare_pair(run, small("lora", {"Law": (8, 10), "Patent": (4, 10)}), Settings(sizes={"Law": 900, "Patent": 100}))
+    assert pair.micro.first == pytest.approx(row["micro"]) and pair.micro.difference == pytest.approx(0.02)
+    assert any("weights each subject by its full number" in line for line in verdict(pair, texts("en"), "en"))

@@ -96,10 +96,7 @@ def test_overlap_files(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_several_seeds(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seeds = [
-        str(run_directory(tmp_path / f"s{i}", f"s{i}", predictions(1, skill=1.4 + 0.1 * i), adapter_digest=f"d{i}"))
-        for i in range(3)
-    ]
+    seeds = [str(run_directory(tmp_path / f"s{i}", f"s{i}", predictions(1, skill=1.4 + 0.1 * i), adapter_digest=f"d{i}")) for i in range(3)]
     assert main([runs[0], "--group", f"lora={','.join(seeds)}", "--json-file", str(tmp_path / "o.json")]) == 0
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Recipe lora is better than base" in out and "over 3 seeds" in out and "seeds and questions" in out
@@ -112,9 +109,7 @@ def test_a_recipe_of_several_seeds(runs: list[str], tmp_path: Path, capsys: pyte
     assert "by Holm over 4 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(
-    ("group", "message"), [("lora", "give a recipe's name and its runs"), ("lora={lora}", "needs at least 2 seeds")]
-)
+@pytest.mark.parametrize(("group", "message"), [("lora", "give a recipe's name and its runs"), ("lora={lora}", "needs at least 2 seeds")])
 def test_faults_of_groups(runs: list[str], group: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([runs[0], "--group", group.format(lora=runs[1])]) == 2
     assert message in capsys.readouterr().err
@@ -152,9 +147,7 @@ def test_a_hub_dataset_in_the_cache_is_resolved(
     monkeypatch.setattr("kmmlu_fast.reporting.inputs.cached_root", lambda dataset: SAMPLE_DIR)
     sizes = {"Law": 4, "Math": 4}
     frame = predictions(1, sizes=sizes)
-    pair = [
-        str(run_directory(tmp_path / name, name, frame, dataset="HAERAE-HUB/KMMLU")) for name in ("base", "lora")
-    ]
+    pair = [str(run_directory(tmp_path / name, name, frame, dataset="HAERAE-HUB/KMMLU")) for name in ("base", "lora")]
     assert main(pair) == 0
     assert "Overlap unknown" not in capsys.readouterr().out
 

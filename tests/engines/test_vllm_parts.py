@@ -89,7 +89,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
     made.settings = EngineSettings("none")
     made._engine, made._max_in_flight, made._count, made._lora_ids = Recorder(), 64, 0, {}
     made._cache_tokens, made._memory = 1000, ""
-    made._weights = HeldWeights(lambda _: None, lambda: None)
+    made._weights, made._has_tokenizer = HeldWeights(lambda _: None, lambda: None), True
     made._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
     monkeypatch.setattr(engine_vllm, "_sampling_params", lambda request: None)
     return made

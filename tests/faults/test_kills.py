@@ -1,5 +1,8 @@
-"""Killed, stopped and out of disk at file-system events of every verb that writes: nothing half-finished looks whole, and the same command
-then gives what it gives uninterrupted. A sample of the events in CI; all of them by ``python -m bench.faults``."""
+"""Killed, stopped and out of disk at file-system events of every verb that writes: nothing half-finished
+looks whole, and the same command
+then gives what it gives uninterrupted. A sample of the events in CI; all of them by ``python -m
+bench.faults``.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,14 @@ def test_schedulers_signals_flush_what_was_answered_and_end_with_one_line(stage:
     assert disturb(scenario, stage.place, stage.watcher, wanted, at, how) is None
     folder = stage.place.root / "signalled"
     folder.mkdir(exist_ok=True)
-    job = Job("eval", [*scenario.argv, "--output-dir", f"runs-{int(how)}"], str(folder), stop_at=14, stop_with=how, flush_rows=5)
+    job = Job(
+        "eval",
+        [*scenario.argv, "--output-dir", f"runs-{int(how)}"],
+        str(folder),
+        stop_at=14,
+        stop_with=how,
+        flush_rows=5,
+    )
     job.environment = stage.place.environment
     ended = stage.watcher.run(job)
     assert ended.code == 128 + how
@@ -65,7 +75,10 @@ def test_schedulers_signals_flush_what_was_answered_and_end_with_one_line(stage:
     assert parts and not list((folder / f"runs-{int(how)}").rglob("*.partial"))
 
 
-@pytest.mark.parametrize(("name", "limit"), [("eval", 4_000), ("eval", 9_000), ("sample", 3_000), ("compare", 5_000), ("merge", 50_000)])
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("eval", 4_000), ("eval", 9_000), ("sample", 3_000), ("compare", 5_000), ("merge", 50_000)],
+)
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(stage: Stage, name: str, limit: int) -> None:
     scenario, wanted, _ = stage.known(name)
     assert disturb(scenario, stage.place, stage.watcher, wanted, 0, max_file_bytes=limit) is None
