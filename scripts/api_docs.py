@@ -16,9 +16,12 @@ Made from the docstrings: `python scripts/api_docs.py > docs/api.md`.
 
 ```python
 from kmmlu_fast import evaluate, compare_runs, write_report
+
 base, lora = evaluate(model="demo", dataset="sample", adapter=["out/lora"])
-base.predictions                                  # polars frame; .metrics, .path
-found = compare_runs(base, lora); found.subjects; found.verdict(lang="ko")
+base.predictions  # polars frame; .metrics, .path
+found = compare_runs(base, lora)
+found.subjects
+found.verdict(lang="ko")
 write_report([base, lora], "report.html")
 ```
 
@@ -47,7 +50,7 @@ def page() -> str:
     kinds = [name for name in names if name not in errors and name not in functions]
     parts = [HEAD, "## Functions"]
     for name in functions:
-        parts.append(f"### {name}\n\n```python\n{name}{inspect.signature(things[name])}\n```\n\n{inspect.getdoc(things[name])}")
+        parts.append(f"### {name}\n\n```text\n{name}{inspect.signature(things[name])}\n```\n\n{inspect.getdoc(things[name])}")
     parts.append("## Types")
     for name in kinds:
         lines = [f"- `{shown}`: {text}" for shown, text in members(things[name])]

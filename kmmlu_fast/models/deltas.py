@@ -7,7 +7,6 @@ Knows nothing of engines.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.reading import read_json
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
-_PLAIN = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"])
+_PLAIN = frozenset(
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"]
+)
 # Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
 _MORE = (
     *(
@@ -41,6 +43,9 @@ _OTHER_BASE = (
 )  # initialisations that change the base's weights
 
 
+Scratch = dict[tuple[tuple[int, int], Any], tuple[Any, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One module's factors: ``down`` is lora_A (rank, inputs), ``up`` lora_B (outputs, rank)."""
@@ -49,10 +54,21 @@ class Change:
     up: Any
     scale: float
 
-    def added_to(self, weight: Any, dtype: Any) -> Any:
-        """The weight in ``dtype`` with the product added, as ``merge`` does it: product in float32, rounded, then summed."""
-        down, up = self.down.float(), self.up.float()
-        return weight.to(dtype) + ((up @ down) * self.scale).to(dtype)
+    def added_to(self, weight: Any, dtype: Any, scratch: Scratch | None = None) -> Any:
+        """The weight in ``dtype`` with the product added, as ``merge`` does it: product in float32, rounded, then summed.
+
+        ``scratch`` is kept between calls: new memory for every product takes three times as long as the products do.
+        """
+        import torch
+
+        shape, room = (self.up.shape[0], self.down.shape[1]), {} if scratch is None else scratch
+        if (shape, dtype) not in room:
+            room[shape, dtype] = (torch.empty(shape), torch.empty(shape, dtype=dtype))
+        product, rounded = room[shape, dtype]
+        torch.matmul(self.up.float(), self.down.float(), out=product)
+        if self.scale != 1.0:
+            product.mul_(self.scale)
+        return weight.to(dtype) + rounded.copy_(product)
 
 
 def obstacle(folder: Path) -> str | None:
@@ -84,15 +100,21 @@ def read_changes(folder: Path) -> dict[str, Change]:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error
+        raise AdapterError(
+            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
+        ) from error
     factors: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if found := _KEY.fullmatch(key):
             factors.setdefault(found[1], {})[found[2]] = tensor
     torn = [module for module, pair in factors.items() if len(pair) != 2]
     if torn or not factors:
-        raise AdapterError(f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B")
-    return {module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()}
+        raise AdapterError(
+            f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B"
+        )
+    return {
+        module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()
+    }
 
 
 def scale_of(config: Mapping[str, Any], module: str) -> float:
@@ -104,25 +126,29 @@ def scale_of(config: Mapping[str, Any], module: str) -> float:
 
 def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
     """The first pattern that matches the end of the module's name, as PEFT's ``get_pattern_key`` finds it."""
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
+    return next(
+        (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise
+    )
 
 
 def changed_weights(
     weights: Iterable[tuple[str, Any]], touched: set[str], changes: Mapping[str, Change], dtype: Any
 ) -> Iterator[tuple[str, Any]]:
     """The checkpoint's tensors of the ``touched`` modules, with the changes added. AdapterError if a change found no weight."""
-    left = set(changes)
+    left, scratch = set(changes), Scratch()
     for name, tensor in weights:
         module, _, kind = name.rpartition(".")
         if module not in touched:
             continue
         if kind == "weight" and module in changes:
             left.discard(module)
-            yield name, changes[module].added_to(tensor, dtype)
+            yield name, changes[module].added_to(tensor, dtype, scratch)
         else:
             yield name, tensor
     if left:
-        raise AdapterError(f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use --adapter-mode merge")
+        raise AdapterError(
+            f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use --adapter-mode merge"
+        )
 
 
 def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> set[str]:
@@ -137,11 +163,7 @@ def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> se
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"--adapter {folder}: adapter_config.json cannot be read ({error})") from error
-    return dict(config)
+    return read_json(folder / "adapter_config.json", AdapterError)
 
 
 def _keys(folder: Path) -> list[str]:
@@ -151,4 +173,6 @@ def _keys(folder: Path) -> list[str]:
         with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error
+        raise AdapterError(
+            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
+        ) from error
