@@ -14,6 +14,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
+from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.machine import best_cpu_dtype
