@@ -13,16 +13,6 @@ from collections.abc import Collection
 from kmmlu_fast.core import fit, installed, machine, nvml
 from kmmlu_fast.core.errors import EngineError
 
-
-def check_toolchain() -> None:
-    """EngineError where Triton, which compiles kernels while they run on a card, would fail in the middle of it."""
-    if missing := installed.toolchain().missing:
-        raise EngineError(
-            f"a card's kernels are compiled by Triton while they run, which needs {missing}: install them (such as apt install gcc "
-            "python3-dev), or name a compiler in CC"
-        )
-
-
 _NOT_IN_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})  # they overflow; vLLM 0.32 config/model.py refuses them too
 
 
@@ -38,7 +28,8 @@ def has_gpu() -> bool:
     if found := nvml.cards():
         why = card_problem(found[0], torch.__version__, torch.version.cuda, sees)
         if why:
-            raise EngineError(f"{why}; to compute on the CPU on purpose, hide the card: CUDA_VISIBLE_DEVICES=-1")
+            set_up = "bash scripts/setup.sh cpu, and " if installed.installed_kind() == "gpu" else ""
+            raise EngineError(f"{why}; to compute on the CPU on purpose: {set_up}CUDA_VISIBLE_DEVICES=-1")
     return sees
 
 
@@ -81,6 +72,15 @@ def gpu_capability() -> tuple[int, int] | None:
     """Compute capability of the first card, such as (8, 9); None where computing is the CPU's. Starts no CUDA in this process."""
     found = gpu_card()
     return None if found is None else found.capability
+
+
+def check_toolchain() -> None:
+    """EngineError where Triton, which compiles kernels while they run on a card, would fail in the middle of it."""
+    if missing := installed.toolchain().missing:
+        raise EngineError(
+            f"a card's kernels are compiled by Triton while they run, which needs {missing}: install them (such as apt install gcc "
+            "python3-dev), or name a compiler in CC"
+        )
 
 
 def auto_dtype(

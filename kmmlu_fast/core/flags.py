@@ -164,7 +164,9 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         return {}, [str(error).removeprefix("argument ")]
     given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
     for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", "data", cls.positional)]:
-        given[name] = [part for value in given[name] for part in value.split(",") if part]
+        # argparse takes "--" for a separator even where it is a flag's value, and gives a list.
+        texts = [value if isinstance(value, str) else "--" for value in given[name]]
+        given[name] = [part for text in texts for part in text.split(",") if part]
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
     faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls)}" for flag in unknown if flag.startswith("-")]

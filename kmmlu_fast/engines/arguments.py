@@ -100,7 +100,7 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     """vLLM arguments on a CPU."""
     if installed.installed_kind() == "gpu":
         why = nvml.find_cards().problem or "this machine shows no NVIDIA card"
-        raise EngineError(f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or mend the driver")
+        raise EngineError(f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or give this process a card")
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     return {
         "max_num_seqs": seqs,

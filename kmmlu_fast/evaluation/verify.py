@@ -73,7 +73,7 @@ class Verification:
         made = [
             f"{found}: {self.same_letters} of {self.questions} letters are the same"
             + (f", {ties} differ in near ties (below {self.near_tie_nats:g} nats)" if ties else ""),
-            f"they differ by {self.largest_nats:.4f} nats at most, {self.mean_nats:.5f} on average",
+            f"they differ by {self.largest_nats:.2g} nats at most, {self.mean_nats:.2g} on average",
         ]
         if self.seconds is not None:
             made.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))

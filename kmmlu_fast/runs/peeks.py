@@ -12,7 +12,9 @@ import datetime
 import json
 from dataclasses import asdict, dataclass
 
+from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.runs.run import Run
 
 FILE = "peeks.json"
@@ -44,9 +46,11 @@ def read_peeks(base: Run) -> list[Peek]:
     if base.path is None:
         return []
     try:
-        return [Peek(**entry) for entry in json.loads((base.path / FILE).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        path = base.path / FILE
+        found = [Peek(**entry) for entry in parse_json(read_text(path), str(path))] if path.is_file() else []
+    except (RunError, TypeError):
         return []
+    return [peek for peek in found if isinstance(peek.adapter, str) and isinstance(peek.name, str)]
 
 
 def record_peeks(base: Run, looked: list[tuple[Run, int, float | None, float]]) -> list[Peek]:

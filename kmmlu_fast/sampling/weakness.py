@@ -29,6 +29,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.reading import read_yaml
 from kmmlu_fast.data.subjects import SUBJECTS
 
 SHIPPED = Path(__file__).parent / "subject_prior.yaml"
@@ -55,15 +56,13 @@ def read_prior(path: Path | None = None) -> SubjectPrior:
     """The shipped table, or one of the same layout: source, date, subjects: {name: {accuracy, questions}}
     (or name: accuracy).
     """
-    import yaml
-
     path = path or SHIPPED
     try:
-        document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_yaml(path, str(path), DataError)
         entries = {name: value if isinstance(value, dict) else {"accuracy": value} for name, value in document["subjects"].items()}
         accuracy = {name: float(entry["accuracy"]) for name, entry in entries.items()}
         questions = {name: int(entry["questions"]) for name, entry in entries.items() if "questions" in entry}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, DataError) as error:
         raise DataError(
             f"{path}: is no table of subject accuracies ({str(error).splitlines()[0]}); "
             f"write source, date and subjects: {{Accounting: 0.54, ...}} as {SHIPPED.name} does"
