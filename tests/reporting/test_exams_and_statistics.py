@@ -22,18 +22,21 @@ from kmmlu_fast.analysis.exams import exam_rows
 from kmmlu_fast.analysis.moved import marked
 from kmmlu_fast.analysis.paired import asked_share, by_size
 from kmmlu_fast.asking.rotations import ALL, Rotations
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question, predictions_frame
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam_rows import to_frame, to_questions
 from kmmlu_fast.engines.fake import FakeEngine
+from kmmlu_fast.evaluation import verify
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.reporting.early import order_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.summary import print_summary
 from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.sampling.pool import read_source
 
 
 def question(*options: str) -> Question:
@@ -195,3 +198,22 @@ def test_a_recipe_of_another_exam_than_the_base_is_refused(tmp_path: Path, capsy
     (two / "config.json").write_text(json.dumps({**document, "exam": {"name": "click", "title": "CLIcK"}}))
     assert compare.main([str(base), "--group", f"lora={one},{two}", "--overlap", "none"]) == 2
     assert "name runs of one exam" in capsys.readouterr().err
+
+
+def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> None:
+    run = run_directory(tmp_path / "own", "own", five_options(0.5, 1))
+    document = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**document, "exam": {"name": "own", "title": "Own"}}))
+    with pytest.raises(ConfigError, match=r"is a run over Own, whose subjects \(five, \.\.\.\) are not KMMLU's"):
+        read_source(str(run), "strategic")
+
+
+def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
+    sink = verify._Answers()
+    values = [-5.0, -4.0, -3.0, -2.0, -1.0]
+    frame = five_options(0.5, 1, 1)
+    row = {**frame.row(0, named=True), "option_logprobs": values}
+    sink.append(Prediction(**row))
+    assert sink.scores == {"five/test/0": tuple(values)}
+    found = verify.compare(sink.scores, {"five/test/0": (*values[:4], -9.0)}, 0.01)
+    assert found.lines()[-1].startswith("five/test/0: transformers E, vLLM D")
