@@ -137,7 +137,7 @@ def intervals(pair: Comparison) -> dict[str, tuple[float, float, float]]:
     """Every interval of a comparison: (value, low, high)."""
     found = {"micro": pair.micro, "macro": pair.macro}
     parts: dict[str, Any] = {name: (part.difference, part.low, part.high) for name, part in found.items()}
-    assert pair.letters is not None  # four options each
+    assert pair.letters is not None  # four options
     for split in pair.letters.splits:
         for name in ("letter_prior", "remaining"):
             part = getattr(split, name)
@@ -204,8 +204,8 @@ def task(name: str, n: int, seed: int, number: int, truth: dict[str, float]) -> 
 
 def said(pair: Comparison) -> dict[str, bool]:
     """Which claims the verdict makes."""
+    assert pair.letters is not None  # four options
     meaning = prior_meaning(pair)
-    assert pair.letters is not None
     kind = "log-probabilities" if pair.letters.method == "logprobs" else "letters"
     found = {
         "micro": pair.significant,

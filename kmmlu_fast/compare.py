@@ -24,6 +24,7 @@ from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison, print_exams
 from kmmlu_fast.reporting.verdict import key_lines, recipe_line
 from kmmlu_fast.runs.loading import load_all
+from kmmlu_fast.runs.run import Run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         groups = groups_of(config)
         runs, questions = load_runs(config, at_least=1 if groups else 2, prefix=True)
         if any(run.prefix is not None for run in runs):
+            runs = _of_one_exam(runs, config.exam)
+        if any(run.prefix is not None for run in runs):
+            if len(runs) < 2:
+                raise ConfigError(f"nothing to compare: {runs[0].name} is the only run of its exam; name two of one exam")
             early = compare_early(runs, config.different_prompts)
             if config.json_file is not None:
                 write_json_atomically(config.json_file, early_json(runs, early, config.lang))
@@ -44,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
             return
         settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
         pairs, refused = [], []
-        rows = exam_rows(runs, settings) if len({run.exam for run in runs}) > 1 else []
         all_runs, runs = runs, focused(runs, config.exam)
+        rows = exam_rows(all_runs, settings, runs[0].exam) if len({run.exam for run in all_runs}) > 1 else []
         if len(runs) < 2 and not rows and not groups:
             raise ConfigError("nothing to compare: the runs are of different exams; name two of one exam")
         for other in runs[1:]:
@@ -56,13 +61,13 @@ def main(argv: list[str] | None = None) -> int:
                     raise
                 refused.append(t("not_comparable", first=runs[0].name, second=other.name, why=str(error)))
         pairs = counted(runs, pairs)
-        recipes = [recipe_of(name, runs[0], load_all(sources, questions, config.split)) for name, sources in groups.items()]
+        members = {name: load_all(sources, questions, config.split) for name, sources in groups.items()}
+        recipes = [recipe_of(name, runs[0], _of_the_base(runs[0], name, found)) for name, found in members.items()]
         audit = audit_key(runs, questions) if config.key_audit else None
         if config.json_file is not None:
             extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
             extra |= exams.as_json(rows, t) if rows else {}
-            found = as_json(all_runs if rows else runs, pairs, settings, config.lang)
-            write_json_atomically(config.json_file, {**found, **extra})
+            write_json_atomically(config.json_file, {**as_json(all_runs if rows else runs, pairs, settings, config.lang), **extra})
         if rows:
             print_exams(rows, t)
         print_comparison(runs, pairs, refused, config, settings, t)
@@ -70,6 +75,24 @@ def main(argv: list[str] | None = None) -> int:
             print(line)
 
     return run_main(body)
+
+
+def _of_one_exam(runs: list[Run], exam: str | None) -> list[Run]:
+    """The runs of the exam in focus; ConfigError where some stopped early and nothing says which exam is meant."""
+    names = list(dict.fromkeys(run.exam for run in runs))
+    if exam is None and len(names) > 1:
+        raise ConfigError(
+            f"runs that stopped early are compared one exam at a time: give --exam {names[0]}, or another of {', '.join(names)}"
+        )
+    return focused(runs, exam)
+
+
+def _of_the_base(base: Run, name: str, runs: list[Run]) -> list[Run]:
+    """The recipe's runs; ConfigError where one is of another exam than the base."""
+    for run in runs:
+        if run.exam != base.exam:
+            raise ConfigError(f"--group {name}: {run.name} is of {run.exam_title}, {base.name} of {base.exam_title}; name runs of one exam")
+    return runs
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from kmmlu_fast.analysis.moved import Moved, what_moved
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 MARGIN = 0.01
@@ -52,7 +52,7 @@ class Comparison:
     macro: Difference
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
-    letters: Decomposition | None  # None unless all questions have four options
+    letters: Decomposition | None  # None where questions have other than four options: the split is for four letters
     debiased: Difference | None  # micro by option-rotation answers, where both runs have them for every question
     clean: Difference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
@@ -171,9 +171,8 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     counts = paired.subject_counts(joined)
     weights, asked = _population(counts, settings)
     one, other = joined["prediction"].is_null(), joined["prediction_second"].is_null()
-    data = _arrays(joined)
-    four = bool((joined["num_options"] == 4).all())
-    sizes = [settings.sizes.get(name) for name in counts["subject"]]
+    data = _arrays(joined, counts)
+    sizes = [settings.sizes.get(name) for name in counts["subject"].unique()]
     return Comparison(
         first=first.name,
         second=second.name,
@@ -181,7 +180,7 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         macro=paired.macro_difference(counts, asked),
         supercategories=paired.by_supercategory(counts, weights, asked),
         subjects=paired.by_subject(counts, asked),
-        letters=_letters(data, weights, asked) if four else None,
+        letters=_letters(data, weights, asked) if (joined["num_options"] == len(LETTERS)).all() else None,
         debiased=_debiased(joined, settings),
         **_overlap(joined, settings),  # type: ignore[arg-type]
         made_readable=int((one & joined["second"]).sum()),
@@ -190,7 +189,7 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         prompt_differences=tuple(prompts),
         setting_differences=tuple(protocol.setting_differences(first, second)),
         protocol_unknown=tuple(run.name for run in (first, second) if protocol.unknown(run)),
-        endpoints=endpoints(data.key, data.strata, *data.logprobs, weights, asked) if data.logprobs and four else (),
+        endpoints=endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options) if data.logprobs else (),
         margin=settings.margin,
         population=settings.population,
         population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
@@ -214,8 +213,9 @@ def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tu
         "prediction",
         "correct",
         "debiased_prediction",
-        "prompt_digest",
         "num_options",
+        "option_logprobs",
+        "prompt_digest",
         *LOGPROB_COLUMNS,
     ]
     left = first.frame.select("subject", "supercategory", *wanted)
@@ -239,23 +239,40 @@ class _Data:
     """The joined questions as arrays."""
 
     key: letter_prior.Letters
+    options: letter_prior.Letters  # how many each question has
     strata: letter_prior.Letters
     letters: tuple[letter_prior.Letters, letter_prior.Letters]
-    logprobs: tuple[Floats, Floats] | None  # (n, 4) each, NaN where there is none; None unless both runs have some
+    # (n, most options) each, A first, NaN where there is none; None unless both runs have some
+    logprobs: tuple[Floats, Floats] | None
 
 
-def _arrays(joined: pl.DataFrame) -> _Data:
-    found = []
-    for suffix in ("", "_second"):
-        columns = [f"{name}{suffix}" for name in LOGPROB_COLUMNS]
-        if joined[columns[0]].null_count() < len(joined):
-            found.append(joined.select(pl.col(columns).fill_null(float("nan"))).to_numpy())
+def _arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> _Data:
+    """``counts``: paired.subject_counts, whose rows are the strata."""
+    most = int(joined["num_options"].max() or len(LETTERS))  # type: ignore[arg-type]
+    found = [known for suffix in ("", "_second") if (known := _logprobs(joined, suffix, most)) is not None]
+    by = ["subject", "supercategory"]
+    strata = joined.select(by).join(counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left")
+    key, first, second = (
+        letter_prior.as_codes(joined[name], OPTION_LETTERS[:most]) for name in ("answer", "prediction", "prediction_second")
+    )
     return _Data(
-        letter_prior.as_codes(joined["answer"]),
-        joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1,
-        (letter_prior.as_codes(joined["prediction"]), letter_prior.as_codes(joined["prediction_second"])),
+        key,
+        joined["num_options"].to_numpy().astype(np.int64),
+        strata["stratum"].to_numpy().astype(np.int64),
+        (first, second),
         (found[0], found[1]) if len(found) == 2 else None,
     )
+
+
+def _logprobs(joined: pl.DataFrame, suffix: str, most: int) -> Floats | None:
+    if joined[f"{LOGPROB_COLUMNS[0]}{suffix}"].null_count() == len(joined):
+        return None
+    more = pl.col(f"option_logprobs{suffix}")
+    columns = [more.list.get(place, null_on_oob=True) for place in range(most)]
+    for place, name in enumerate(LOGPROB_COLUMNS[:most]):
+        columns[place] = pl.coalesce(f"{name}{suffix}", columns[place])
+    named = [column.fill_null(float("nan")).alias(str(place)) for place, column in enumerate(columns)]
+    return joined.select(named).to_numpy()
 
 
 def _letters(data: _Data, weights: Floats | None, asked: Floats | None) -> Decomposition:

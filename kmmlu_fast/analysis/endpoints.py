@@ -1,13 +1,13 @@
 """More than right or wrong: how sure a run was of the key, paired with another run's.
 
-In: the key's letters and two runs' A-D log-probabilities (natural). Out: an ``Endpoint`` each, means and
-their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken over the four
-letters: their probabilities sum to 1.
+In: the key's letters and two runs' log-probabilities of the letters (natural, A first). Out: an ``Endpoint`` each, means and
+their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken over the
+question's letters: their probabilities sum to 1.
 
 * ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score, and a
   stronger paired endpoint than right or wrong, because a question whose answer did not change still says
   whether it became surer.
-* ``brier``: mean squared distance of the four probabilities from the key's 1, 0, 0, 0 (0-2; lower is better;
+* ``brier``: mean squared distance of the probabilities from 1 for the key and 0 for the others (0-2; lower is better;
   Brier 1950).
 * ``overconfidence``: mean confidence minus accuracy (0 = calibrated in the large; above, it claims more than
   it knows).
@@ -53,13 +53,15 @@ def endpoints(
     second: Floats,
     weights: Floats | None = None,
     asked: Floats | None = None,
+    options: Codes | None = None,
 ) -> tuple[Endpoint, ...]:
-    """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, 4), NaN
-    rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified``."""
+    """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, options),
+    NaN rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified``;
+    ``options``: (n,) how many columns are options of the question, default all."""
     known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
     if len(key) < 2 or known.mean() < MIN_SHARE:
         return ()
-    one, other = ([np.where(known, column, 0.0) for column in _scores(key, logprobs)] for logprobs in (first, second))
+    one, other = ([np.where(known, column, 0.0) for column in _scores(key, logprobs, options)] for logprobs in (first, second))
     found = []
     for name, higher, left, right in zip(("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True):
         change = mean_of(right - left, strata, weights, asked)
@@ -69,9 +71,11 @@ def endpoints(
     return tuple(found)
 
 
-def _scores(key: Codes, logprobs: Floats) -> list[Floats]:
+def _scores(key: Codes, logprobs: Floats, options: Codes | None = None) -> list[Floats]:
     """Log score, Brier score and confidence minus right, a question."""
     values = np.maximum(np.nan_to_num(logprobs, nan=FLOOR, neginf=FLOOR), FLOOR)
+    if options is not None:
+        values = np.where(np.arange(values.shape[1]) < options[:, None], values, -np.inf)
     values = values - values.max(axis=1, keepdims=True)
     values = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
     shares = np.exp(values)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from kmmlu_fast.analysis.accuracy import above_chance, chance_level
 from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair
-from kmmlu_fast.analysis.paired import ALPHA
+from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.loading import short_names
 from kmmlu_fast.runs.run import Run
@@ -33,7 +33,7 @@ class State:
     @property
     def change(self) -> int:
         """1 better, -1 worse, 0 no significant difference to the base."""
-        if self.pair is None or self.p_holm is None or self.p_holm >= ALPHA:
+        if self.pair is None or self.p_holm is None or not self.pair.micro.significant_at(self.p_holm):
             return 0
         return 1 if self.pair.micro.difference > 0 else -1
 
@@ -64,20 +64,20 @@ def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(run.exam, []).append(run)
-    if len(found) == 1:  # the names are short already
-        return found
-    return {
-        exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)]
-        for exam, some in found.items()
-    }
+    return {exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)] for exam, some in found.items()}
 
 
-def exam_rows(runs: Sequence[Run], settings: Settings) -> list[ExamRow]:
+def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None) -> list[ExamRow]:
     """A row an exam. Differences are tested exam by exam, and corrected (Holm) over the exams of each
-    state."""
-    settings = replace(settings, different_prompts=True)
+    state.
+
+    ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
+    """
+    groups = by_exam(runs)
+    of_focus = replace(settings, different_prompts=True, questions=None)
     rows = []
-    for exam, some in by_exam(runs).items():
+    for exam, some in groups.items():
+        settings = of_focus if exam == (focus or next(iter(groups))) else replace(of_focus, sizes={})
         frame = some[0].predictions
         chance = 0.25 if frame is None else chance_level(frame)
         states = tuple(_state(run, some[0], chance, settings) for run in some)
@@ -87,7 +87,8 @@ def exam_rows(runs: Sequence[Run], settings: Settings) -> list[ExamRow]:
 
 def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
     name = run.state if run.kind == "run" else run.name
-    found = State(name, run.micro, above_chance(run.micro, chance))
+    micro = float(headline(run, sizes=settings.sizes)["micro"])  # subjects by their full sizes, as in the comparison
+    found = State(name, micro, above_chance(micro, chance))
     if run is base:
         return found
     try:
@@ -121,12 +122,7 @@ def changes(rows: Sequence[ExamRow]) -> list[Change]:
     names = dict.fromkeys(state.name for row in rows for state in row.states if state.pair is not None)
     found = []
     for name in names:
-        own = [
-            (row.title, state)
-            for row in rows
-            for state in row.states
-            if state.name == name and state.pair is not None
-        ]
+        own = [(row.title, state) for row in rows for state in row.states if state.name == name and state.pair is not None]
         better = tuple(title for title, state in own if state.change > 0)
         worse = tuple(title for title, state in own if state.change < 0)
         found.append(Change(name, better, worse, len(own)))

@@ -30,7 +30,7 @@ share times the accuracy among the parsed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,10 +133,10 @@ class Decomposition:
         return (min(values), max(values)) if values else None
 
 
-def as_codes(letters: pl.Series | list[str | None]) -> Letters:
-    """Letters as 0-3; anything else, null included, as -1."""
+def as_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
+    """Letters as their places in ``known`` (0-3); anything else, null included, as -1."""
     series = pl.Series(letters, dtype=pl.String)
-    return series.cast(pl.Enum(LETTERS), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    return series.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def letter_shares(codes: Letters) -> NDArray[np.float64]:

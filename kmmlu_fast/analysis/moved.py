@@ -20,8 +20,8 @@ import polars as pl
 
 from kmmlu_fast.analysis.paired import ALPHA, corrected
 from kmmlu_fast.analysis.profile import with_features
-from kmmlu_fast.core.letters import POSITION_BOUND
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.letters import names_others
+from kmmlu_fast.core.schema import OPTION_LETTERS
 
 MIN_CHANGED = 200
 # of gained and of lost questions, with and without the feature; fewer say nothing, and can separate the model
@@ -75,12 +75,13 @@ def what_moved(joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset
 
 def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
     """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
-    numbers = [pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False) for letter in LETTERS]
-    right = pl.coalesce([pl.when(pl.col("answer") == letter).then(value) for letter, value in zip(LETTERS, numbers, strict=True)])
+    letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
+    numbers = [pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False) for letter in letters]
+    right = pl.coalesce([pl.when(pl.col("answer") == letter).then(value) for letter, value in zip(letters, numbers, strict=True)])
     middle = (right > pl.min_horizontal(numbers)) & (right < pl.max_horizontal(numbers))
-    known = pl.all_horizontal([value.is_not_null() for value in numbers])
-    options = questions.select(LETTERS).iter_rows()
-    bound = pl.Series([any(POSITION_BOUND.search(option) for option in row) for row in options], dtype=pl.Boolean)
+    known = pl.all_horizontal([value.is_not_null() | pl.col(letter).is_null() for letter, value in zip(letters, numbers, strict=True)])
+    options = questions.select(letters).iter_rows()
+    bound = pl.Series([names_others([option for option in row if option is not None]) for row in options], dtype=pl.Boolean)
     return (
         with_features(questions)
         .with_columns(

@@ -151,27 +151,35 @@ def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
             (one & ~other).sum().cast(pl.Int64).alias("b"),
             (~one & other).sum().cast(pl.Int64).alias("c"),
         )
-        .sort("subject")
+        .sort("subject", "supercategory")
     )
 
 
 def by_size(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None:
     """Each subject's weight by its full size; None where sizes are not known or the sample already has their
-    proportions.
+    proportions. A subject of several groups (another exam's) is in several rows, which share its weight.
     """
     if sizes is None or not set(counts["subject"]) <= set(sizes):
         return None
     full = np.array([sizes[name] for name in counts["subject"]], dtype=float)
-    n = counts["n"].to_numpy().astype(float)
-    weights = full / full.sum()
-    return None if (n > full).any() or np.allclose(weights, n / n.sum(), atol=1e-9) else weights
+    n, of_subject = counts["n"].to_numpy().astype(float), _of_subject(counts)
+    weights = full * (n / of_subject)
+    weights = weights / weights.sum()
+    return None if (of_subject > full).any() or np.allclose(weights, n / n.sum(), atol=1e-9) else weights
 
 
 def asked_share(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats:
     """Share of each subject's questions that were asked; all of them (1) where the full size is not known."""
-    n = counts["n"].to_numpy().astype(float)
+    n = _of_subject(counts)
     full = np.array([(sizes or {}).get(name, 0) for name in counts["subject"]], dtype=float)
     return np.asarray(np.minimum(1.0, n / np.maximum(full, n)))
+
+
+def _of_subject(counts: pl.DataFrame) -> Floats:
+    """The subject's n in each of its rows."""
+    if counts["subject"].is_unique().all():
+        return counts["n"].to_numpy().astype(float)
+    return counts.select(pl.col("n").sum().over("subject"))["n"].to_numpy().astype(float)
 
 
 def _mean(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> tuple[float, float, float]:

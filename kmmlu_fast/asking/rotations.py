@@ -22,10 +22,8 @@ ALL = 0  # as ``Rotations.count``
 class Rotations:
     """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as the question has options).
 
-    Stages are ``rotation-<i>/<inner stage>``.
-
-    A question whose options speak of other options by number or place ("all of the above") is asked once, as it stands: turned, it
-    would be another question. Its debiased letter is its raw one.
+    Stages are ``rotation-<i>/<inner stage>``. A question whose options speak of other options by number or place ("all of the
+    above") is asked once, as it stands: turned, it would be another question. Its debiased letter is its raw one.
     """
 
     inner: Method

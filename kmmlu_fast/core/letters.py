@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
@@ -18,15 +19,28 @@ from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 MAX_LOGPROB = 1e-3  # nats above 0 that rounding can make; more is no logarithm of a probability
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
-# Options that speak of other options by number or place keep their order.
-POSITION_BOUND = re.compile(
-    r"[①-⑨]|(?<!\d)[1-4]\s*번(?!째)|(?:위|이상)의?\s*(?:모두|전부|것|항|보기|사항|내용)|\b[A-D]\s*(?:와|과|,|및|and)\s*[A-D]\b"
-)
+
+@cache
+def position_bound(options: int) -> re.Pattern[str]:
+    """What an option of a question with that many options says where it speaks of others by number or place: it keeps its order."""
+    most = max(options, len(LETTERS))
+    figures = "[1-9]|10" if most > 9 else f"[1-{most}]"
+    circled = "[①-⑩]" if most > 9 else "[①-⑨]"
+    letter = f"[A-{OPTION_LETTERS[most - 1]}]"
+    return re.compile(
+        rf"{circled}|(?<!\d)(?:{figures})\s*번(?!째)|(?:위|이상)의?\s*(?:모두|전부|것|항|보기|사항|내용)|"
+        rf"\b{letter}\s*(?:와|과|,|및|and)\s*{letter}\b"
+    )
+
+
+def names_others(options: Sequence[str]) -> bool:
+    """True where one of a question's options names others by number or place ("1번과 2번", "위의 모두")."""
+    return any(position_bound(len(options)).search(option) for option in options)
 
 
 def is_position_bound(question: Question) -> bool:
-    """True where an option names other options by number or place ("1번과 2번", "위의 모두")."""
-    return any(POSITION_BOUND.search(option) for option in question.options)
+    """True where the question's options must stay where they are: one of them names others by number or place."""
+    return names_others(question.options)
 
 
 def rotated(question: Question, shift: int) -> Question:

@@ -20,7 +20,7 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.reading import expand, read_csv
-from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 
 DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
@@ -123,8 +123,8 @@ def digest(questions: Iterable[Question]) -> str:
 def frame_digest(frame: pl.DataFrame) -> str:
     """``digest`` of a frame's rows, without making records of them: a tenth of the time."""
     state = hashlib.sha256()
-    columns = ["question_id", *_TEXT_COLUMNS, "answer"]
-    for some in frame.select(pl.concat_str(columns, separator="\x1f") + "\x1e").iter_slices(50_000):
+    columns = ["question_id", "question", *(letter for letter in OPTION_LETTERS if letter in frame.columns), "answer"]
+    for some in frame.select(pl.concat_str(columns, separator="\x1f", ignore_nulls=True) + "\x1e").iter_slices(50_000):
         state.update("".join(some.to_series()).encode())
     return state.hexdigest()[:16]
 

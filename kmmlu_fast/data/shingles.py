@@ -151,12 +151,13 @@ def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
         hashes, owner = _windows(chunk["text"].to_list(), _ANCHOR)
         seen = anchors.coarse[hashes >> np.uint64(64 - _COARSE_BITS)]
         held = pl.DataFrame({"window": hashes[seen], "place": owner[seen]}).unique()
-        hits = held.join(anchors.table, on="window").group_by("place", "right", maintain_order=False).agg(
-            (~pl.col("first")).sum().alias("whole"), pl.col("first").sum().alias("first")
+        hits = (
+            held.join(anchors.table, on="window")
+            .group_by("place", "right", maintain_order=False)
+            .agg((~pl.col("first")).sum().alias("whole"), pl.col("first").sum().alias("first"))
         )
         wanted = hits.join(anchors.needed, on="right", suffix="_needed").filter(
-            (pl.col("whole") >= pl.col("whole_needed"))
-            | ((pl.col("first_needed") > 0) & (pl.col("first") >= pl.col("first_needed")))
+            (pl.col("whole") >= pl.col("whole_needed")) | ((pl.col("first_needed") > 0) & (pl.col("first") >= pl.col("first_needed")))
         )
         some = wanted.sort("place", "right")
         found.append(some.select(chunk["id"].gather(some["place"]).alias("left"), "right"))

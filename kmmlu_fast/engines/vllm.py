@@ -33,7 +33,7 @@ _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memo
 _IN_ANOTHER_PROCESS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered", "WorkerProc initialization failed")
 
 
-def _prepare_environment(gpu: bool) -> None:
+def prepare_environment(gpu: bool) -> None:
     """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth of the time there)."""
     prepare_cuda()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -53,7 +53,7 @@ class VllmEngine:
         """Load the model. EngineError with the flags that help where memory is short or the model cannot be served."""
         began = time.monotonic()
         card = gpu_card()
-        _prepare_environment(card is not None)
+        prepare_environment(card is not None)
         chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
         if card:
             check_toolchain()
@@ -101,7 +101,7 @@ class VllmEngine:
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
-            raise _as_engine_error(error, "the engine did not start", self._memory) from error
+            raise as_engine_error(error, "the engine did not start", self._memory) from error
         self._engine = self._llm.llm_engine
         self._cache_tokens = int(getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0)
         self.start_sec = time.monotonic() - began
@@ -136,7 +136,7 @@ class VllmEngine:
         except KmmluError:  # also of the requests' source
             raise
         except Exception as error:
-            raise _as_engine_error(error, "the engine stopped", self._memory) from error
+            raise as_engine_error(error, "the engine stopped", self._memory) from error
         finally:
             if active and self._engine is not None:  # the caller went away, or an error: leave nothing running behind
                 with contextlib.suppress(Exception):
@@ -183,7 +183,7 @@ class VllmEngine:
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
         self._count_text(request, 1)
-        self._engine.add_request(request_id, prompt, _sampling_params(request), lora_request=lora)
+        self._engine.add_request(request_id, prompt, sampling_params(request), lora_request=lora)
 
     def _response(self, request: Request, output: Any) -> Response:
         cached = output.num_cached_tokens or 0
@@ -231,7 +231,7 @@ def _text_tokens(request: Request) -> tuple[int, int]:
     return len(request.token_ids), request.max_tokens * request.num_samples
 
 
-def _sampling_params(request: Request) -> Any:
+def sampling_params(request: Request) -> Any:
     """One object for all requests that are sampled alike: vLLM copies it for each request, with skip_clone without a deep copy."""
     return _shared_params(
         request.candidate_ids, request.score_last, request.max_tokens, request.temperature, request.top_p, request.num_samples,
@@ -259,7 +259,7 @@ def _shared_params(
     )  # fmt: skip
 
 
-def _as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
+def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
     text = " ".join(str(error).split())
     if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
         return EngineError(f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept")

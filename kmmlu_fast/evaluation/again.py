@@ -19,9 +19,8 @@ from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.core.machine import best_cpu_dtype
-from kmmlu_fast.data import dataset
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.questions import read_material
+from kmmlu_fast.evaluation.questions import source_digests
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
@@ -64,15 +63,12 @@ def _path(config: EvalConfig) -> Path:
 
 def _sources(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names are made from. KmmluError as the ordinary way raises it."""
-    material = read_material(config)
     model = resolve_model(config.model, config.revision, config.trust_remote_code)
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     return {
         "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),
-        "questions": [
-            dataset.digest([*one.questions, *(shown for group in one.exemplars.values() for shown in group)]) for one in material
-        ],
+        "questions": source_digests(config),
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
         "device": [*map(str, nvml.cards()), best_cpu_dtype()],  # what --dtype auto goes by

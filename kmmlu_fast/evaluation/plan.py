@@ -101,7 +101,20 @@ def _plan(config: EvalConfig, material: Material, model: Model, adapters: list[A
         rendered = [rendered[places[question.question_id]] for question in questions]
     asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
     return Plan(
-        config, exam, material.source, model, adapters, style, method, asked, question_ids, max_model_len, candidates, probes, parts, notes
+        config,
+        exam,
+        material.source,
+        model,
+        adapters,
+        style,
+        method,
+        asked,
+        question_ids,
+        max_model_len,
+        candidates,
+        probes,
+        parts,
+        notes,
     )
 
 

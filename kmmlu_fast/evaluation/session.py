@@ -85,7 +85,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
         if config.may_stop:
-            return [run for session in sessions for run in Deciding(session.plan, session, states).run()]
+            return _decided(sessions, states)
         found: list[list[Run]] = [[] for _ in sessions]
         for adapter in states:
             for session in sessions if adapter else []:
@@ -99,6 +99,16 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
         for plan in plans:
             plan.close()
         engine.close()
+
+
+def _decided(sessions: list[_Session], states: list[Adapter | None]) -> list[Run]:
+    """One exam after the other: each has its own random order and its own decision."""
+    found = []
+    for session in sessions:
+        if len(sessions) > 1:
+            note(f"{session.plan.exam.label}: {len(session.plan.asked):,} questions")
+        found += Deciding(session.plan, session, states).run()
+    return found
 
 
 class _Engines:

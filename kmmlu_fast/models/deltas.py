@@ -19,9 +19,7 @@ from kmmlu_fast.core.reading import read_json
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
-_PLAIN = frozenset(
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"]
-)
+_PLAIN = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"])
 # Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
 _MORE = (
     *(
@@ -100,21 +98,15 @@ def read_changes(folder: Path) -> dict[str, Change]:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
-        ) from error
+        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error
     factors: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if found := _KEY.fullmatch(key):
             factors.setdefault(found[1], {})[found[2]] = tensor
     torn = [module for module, pair in factors.items() if len(pair) != 2]
     if torn or not factors:
-        raise AdapterError(
-            f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B"
-        )
-    return {
-        module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()
-    }
+        raise AdapterError(f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B")
+    return {module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()}
 
 
 def scale_of(config: Mapping[str, Any], module: str) -> float:
@@ -126,9 +118,7 @@ def scale_of(config: Mapping[str, Any], module: str) -> float:
 
 def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
     """The first pattern that matches the end of the module's name, as PEFT's ``get_pattern_key`` finds it."""
-    return next(
-        (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise
-    )
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
 
 
 def changed_weights(
@@ -146,9 +136,7 @@ def changed_weights(
         else:
             yield name, tensor
     if left:
-        raise AdapterError(
-            f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use --adapter-mode merge"
-        )
+        raise AdapterError(f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use --adapter-mode merge")
 
 
 def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> set[str]:
@@ -173,6 +161,4 @@ def _keys(folder: Path) -> list[str]:
         with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
-        ) from error
+        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error

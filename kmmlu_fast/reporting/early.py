@@ -63,7 +63,8 @@ def order_of(runs: Sequence[Run]) -> Order:
             )
     found = early[0].prefix or {}
     asked = early[0].config.get("config") or {}
-    public = asked.get("dataset") != "sample" and asked.get("split") == "test"
+    source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
+    public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
     first = orders[0]
     return make_order(first["question_id"].to_list(), first["answer"].to_list(), int(found.get("seed", 0)), public)
 

@@ -40,7 +40,8 @@ def section(runs: Sequence[Run], settings: Settings, focus: str, t: Texts) -> di
     the page is about."""
     if len({run.exam for run in runs}) < 2:
         return None
-    rows = exam_rows(runs, settings)
+    titles = {run.exam_title: run.exam for run in runs}
+    rows = exam_rows(runs, settings, titles.get(focus))
     names = _names(rows)
     return {
         "lines": sentences(rows, t),

@@ -34,8 +34,8 @@ def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: 
         document = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
         document |= {name: document[name].to_dicts() for name in ("supercategories", "subjects")}
         document |= {name: asdict(document[name]) for name in ("micro", "macro")}
-        perhaps = ("clean", "debiased", "letters", "overlap_gap", "moved")
-        document |= {name: asdict(document[name]) if document[name] else None for name in perhaps}
+        optional = ("clean", "debiased", "letters", "overlap_gap", "moved")
+        document |= {name: asdict(document[name]) if document[name] else None for name in optional}
         document |= {"endpoints": [asdict(endpoint) for endpoint in pair.endpoints], "significant": pair.significant, "equal": pair.equal}
         rows.append({"verdict": verdict(pair, t, lang), **document})
     return {"runs": [headline(run, settings.overlap, settings.sizes) for run in runs], "comparisons": rows}

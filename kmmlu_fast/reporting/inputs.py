@@ -110,6 +110,33 @@ def dataset_of(config: PairsConfig) -> str | None:
     return str(root) if root is not None and any((root / "data").glob(f"*-{config.split}.csv")) else None
 
 
+def cached_root(dataset: str) -> Path | None:
+    """Where a hub id's files lie in the hub's cache; None where they do not. Nothing is asked of the network."""
+    if dataset.count("/") != 1:
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
+    except Exception:  # the hub client raises a dozen kinds; all mean that it is not here
+        return None
+
+
+def groups_of(config: CompareConfig) -> dict[str, list[str]]:
+    """--group's recipes: name -> runs. ConfigError for an entry without a name."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for entry in config.group:
+        head, equals, tail = entry.partition("=")
+        if equals:
+            name = head
+            found.setdefault(name, [])
+        if not name or not (tail if equals else entry):
+            raise ConfigError(f"--group {entry}: give a recipe's name and its runs, such as --group lora=runs/lora-s1,runs/lora-s2")
+        found[name].append(tail if equals else entry)
+    return found
+
+
 def _documents(config: PairsConfig) -> list[dict[str, Any]]:
     """config.json of the run directories that are of the exam in focus (all, where none is named and they are of one)."""
     found = [read_json(path) for argument in config.runs if (path := expand(argument, "run") / "config.json").is_file()]
@@ -139,33 +166,6 @@ def exam_of(config: PairsConfig) -> Exam | None:
     except KmmluError:
         return None
     return None if exam.is_kmmlu else exam
-
-
-def cached_root(dataset: str) -> Path | None:
-    """Where a hub id's files lie in the hub's cache; None where they do not. Nothing is asked of the network."""
-    if dataset.count("/") != 1:
-        return None
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
-    except Exception:  # the hub client raises a dozen kinds; all mean that it is not here
-        return None
-
-
-def groups_of(config: CompareConfig) -> dict[str, list[str]]:
-    """--group's recipes: name -> runs. ConfigError for an entry without a name."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for entry in config.group:
-        head, equals, tail = entry.partition("=")
-        if equals:
-            name = head
-            found.setdefault(name, [])
-        if not name or not (tail if equals else entry):
-            raise ConfigError(f"--group {entry}: give a recipe's name and its runs, such as --group lora=runs/lora-s1,runs/lora-s2")
-        found[name].append(tail if equals else entry)
-    return found
 
 
 def input_files_of(config: PairsConfig) -> list[Path]:

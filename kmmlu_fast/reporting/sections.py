@@ -99,7 +99,7 @@ def cards(row: Row, pair: Comparison | None, other: Row | None, t: Texts) -> lis
 
 
 def _split_card(split: Decomposition, t: Texts) -> Row:
-    """Of a range, the bar shows the middle."""
+    # Of a range, the bar shows the middle.
     parts = [abs(sum(ends) / 2) for ends in (split.prior_range, split.remaining_range) if ends is not None]
     widths = [round(100 * part / (sum(parts) or 1), 1) for part in parts]
     return {

@@ -58,24 +58,30 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
     def t(text: str, **values: Any) -> str:
         return (_KO[text] if lang == "ko" else text).format(**values)
 
-    if any(run.prefix is not None for run in runs):
-        print("\n".join(early_lines(runs, recorded(runs), lang)))
-        for run in runs:
-            print(t("run directory: {path}", path=run.path))
-        return
     by_exam: dict[str, list[Run]] = {}
     for run in runs:
         by_exam.setdefault(run.exam, []).append(run)
-    for some in by_exam.values():
+    early = [some for some in by_exam.values() if any(run.prefix is not None for run in some)]
+    complete = [some for some in by_exam.values() if some not in early]
+    for some in complete:
         for title, table in (_headline(some, t, lang), _letters(some, t)):
             console.print(title, highlight=False, markup=False)
             console.print(table)
-    for run in runs:
-        _print_notes(console, run, t, lang)
-    for pair in recorded(runs):
-        console.print("\n".join(decision_lines(pair, texts(lang, "early"))), highlight=False, markup=False, soft_wrap=True)
+    for some in complete:
+        for run in some:
+            _print_notes(console, run, t, lang)
+        for pair in recorded(some):
+            lines = decision_lines(pair, texts(lang, "early"))
+            console.print("\n".join(_titled(lines, some[0], by_exam)), highlight=False, markup=False, soft_wrap=True)
+    for some in early:
+        print("\n".join(_titled(early_lines(some, recorded(some), lang), some[0], by_exam)))
     for run in runs:
         print(clean(t("run directory: {path}", path=run.path)))
+
+
+def _titled(lines: list[str], run: Run, by_exam: dict[str, list[Run]]) -> list[str]:
+    """The lines under the exam's name, where there are several exams."""
+    return [f"{_exam(run)}:", *lines] if len(by_exam) > 1 else lines
 
 
 def _state(run: Run) -> str:

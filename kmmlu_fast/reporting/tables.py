@@ -71,11 +71,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     by_name = {pair.second: pair for pair in pairs}
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
-        change = (
-            [_change(pair.micro.difference, pair.significant), Text(_prior(pair))]
-            if pair
-            else _cells("", "")
-        )
+        change = [_change(pair.micro.difference, pair.significant), Text(_prior(pair))] if pair else _cells("", "")
         tokens = row["prompt_tokens"]
         table.add_row(
             *_cells(row["name"], percent(row["micro"]), f"{percent(row['low'])}–{percent(row['high'])}", percent(row["macro"])),

@@ -170,7 +170,7 @@ def _letters_line(split: Decomposition, reading: str, t: Texts) -> str:
 
 def prior_meaning(pair: Comparison) -> str | None:
     """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
-    readings of a change; None where there is nothing to explain."""
+    readings of a change; None where there is nothing to explain, or no four letters to explain it by."""
     if pair.letters is None:
         return None
     found = {_meaning(pair, part, pair.letters.difference) for part in pair.letters.splits}

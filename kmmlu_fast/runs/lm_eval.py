@@ -18,7 +18,7 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.foreign import shown
-from kmmlu_fast.core.letters import MAX_LOGPROB
+from kmmlu_fast.core.letters import MAX_LOGPROB, exact_match
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, Subject
@@ -148,8 +148,9 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
         text = found[0] if isinstance(found[0], str) else found[0][0]
         if not isinstance(text, str):
             raise TypeError("the answer is no text")
-        letter = text.strip().strip(".,:;()[]'\"!? ").upper()
-        prediction = letter if letter in LETTERS else None  # type: ignore[assignment]
+        prediction = exact_match(text)  # type: ignore[assignment]
+        if isinstance(own := sample.get("exact_match"), (int, float)) and bool(own) != (prediction == answer):
+            prediction = answer if own else None  # type: ignore[assignment]  # lm-eval's own metric goes first
         result |= {"texts": [text], "read_by": "exact_match" if prediction else None}
     return result | {"prediction": prediction, "correct": prediction == answer}
 

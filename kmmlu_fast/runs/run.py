@@ -48,6 +48,12 @@ class Run:
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
     @property
+    def prefix(self) -> dict[str, Any] | None:
+        """What is known of a run that stopped early (``prefix.json``); None for one that has all its questions."""
+        found = self.metrics.get("prefix")
+        return found if isinstance(found, dict) else None
+
+    @property
     def exam(self) -> str:
         """The exam's name; what does not say is KMMLU's, as everything was before there were others."""
         return str((self.config.get("exam") or {}).get("name") or self.facts.get("exam") or "kmmlu")
@@ -67,12 +73,6 @@ class Run:
         """Which model state it is within its model: "base", or the adapter's name."""
         adapter = self.config.get("adapter")
         return str(adapter["name"]) if isinstance(adapter, dict) and adapter.get("name") else "base"
-
-    @property
-    def prefix(self) -> dict[str, Any] | None:
-        """What is known of a run that stopped early (``prefix.json``); None for one that has all its questions."""
-        found = self.metrics.get("prefix")
-        return found if isinstance(found, dict) else None
 
     @property
     def correct(self) -> int:

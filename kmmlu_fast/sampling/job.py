@@ -44,6 +44,8 @@ class Drawn:
 
 def draw_rows(config: SampleFlags) -> Drawn:
     """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError, RunError for what cannot be read."""
+    if config.out.name in ("", ".."):
+        raise ConfigError(f"--out {config.out}: names no file; give such as data/sft.jsonl")
     exam = find_exam(config.exam)
     exam.refuse_training(f"--exam {config.exam}")
     if not exam.is_kmmlu:
@@ -51,8 +53,6 @@ def draw_rows(config: SampleFlags) -> Drawn:
             f"--exam {config.exam}: rows are drawn from KMMLU's train split only; to train on {exam.label}'s own rows give their file or "
             "hub id to python -m kmmlu_fast.train --data"
         )
-    if config.out.name in ("", ".."):
-        raise ConfigError(f"--out {config.out}: names no file; give such as data/sft.jsonl")
     beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
     source_files = input_files([named]) if (named := source_of(config)) is not None else []
     claim([config.out, *beside], [*source_files, *datasets.input_files(config.dataset)], overwrite=config.overwrite, flag="--out")

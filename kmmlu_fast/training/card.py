@@ -55,8 +55,17 @@ def build_card(
             "too_long": data.too_long,
             "leakage": material.leaks,
             "tokens": tokens,
-            "mixture": [{"source": Path(s.source).name, "weight": s.weight, "rows": s.rows, "taken": s.taken, "forms": dict(s.forms),
-                         "duplicates": s.duplicates} for s in material.shares],
+            "mixture": [
+                {
+                    "source": Path(s.source).name,
+                    "weight": s.weight,
+                    "rows": s.rows,
+                    "taken": s.taken,
+                    "forms": dict(s.forms),
+                    "duplicates": s.duplicates,
+                }
+                for s in material.shares
+            ],
             "asked": material.asked_of,
         },
         "hyperparameters": config.deciding(),

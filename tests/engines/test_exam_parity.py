@@ -77,12 +77,8 @@ def lm_eval(root: Path, name: str) -> dict[int, list[float]]:
         }
     )  # fmt: skip
     lm = HFLM(pretrained=str(root / "base"), dtype="float32", device="cpu", batch_size=16)
-    samples = evaluator.evaluate(lm=lm, task_dict={name: task}, log_samples=True, bootstrap_iters=0)[
-        "samples"
-    ][name]
-    return {
-        sample["doc_id"]: [float(response[0]) for response in sample["filtered_resps"]] for sample in samples
-    }
+    samples = evaluator.evaluate(lm=lm, task_dict={name: task}, log_samples=True, bootstrap_iters=0)["samples"][name]
+    return {sample["doc_id"]: [float(response[0]) for response in sample["filtered_resps"]] for sample in samples}
 
 
 def agree(name: str, frame: pl.DataFrame, theirs: dict[int, list[float]], tolerance: float) -> None:

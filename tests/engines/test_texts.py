@@ -28,9 +28,7 @@ from kmmlu_fast.engines.texts import can_wait, give_tokenizer
         ([], False),
     ],
 )
-def test_models_that_take_pictures_start_with_their_tokenizer(
-    tmp_path: Path, config: object, waits: bool
-) -> None:
+def test_models_that_take_pictures_start_with_their_tokenizer(tmp_path: Path, config: object, waits: bool) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert can_wait(str(tmp_path)) is waits
 

@@ -180,3 +180,17 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
     (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text('{"doc_id": 0}\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 1: is no lm-eval sample of Accounting"):
         load(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "prediction"),
+    [("-A", 1.0, "A"), ("**B**", 0.0, "B"), ("{C}", 0.0, "C"), ("A\n", 1.0, "A"), ("답", 0.0, None), ("ax", 1.0, "A"), ("A", 0.0, None)],
+)
+def test_an_answer_in_words_is_read_as_lm_eval_reads_it(tmp_path: Path, text: str, own: float, prediction: str | None) -> None:
+    """The sample's own metric goes first (key A); without a contradiction the letter is the one that ``generate_until`` would read."""
+    sample = {
+        "doc_id": 0, "doc": {"answer": 1}, "filtered_resps": [text], "filter": "none", "metrics": ["exact_match"], "exact_match": own,
+    }  # fmt: skip
+    (tmp_path / "samples_kmmlu_direct_law_2026.jsonl").write_text(json.dumps(sample), encoding="utf-8")
+    row = load(str(tmp_path))[0].frame.row(0, named=True)
+    assert row["prediction"] == prediction and row["correct"] is bool(own)

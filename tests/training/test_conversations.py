@@ -51,10 +51,7 @@ def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> No
 
 def test_a_base_model_without_a_template_gets_the_named_default() -> None:
     tokenizer = make_tiny_tokenizer(bos=True)
-    assert (
-        template_of(tokenizer)[0] == PLAIN_NAME
-        and template_of(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
-    )
+    assert template_of(tokenizer)[0] == PLAIN_NAME and template_of(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
     found = one(tokenizer)
     text = "".join(text for text, _ in shown(found, tokenizer))
     assert text.startswith("<|bos|>### 지시\n짧게 답하세요.\n\n### 질문\n하나?\n\n### 답변\n둘.<|eos|>")
@@ -79,9 +76,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn() -> None:
 def test_a_template_without_a_system_turn_is_told() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
-    with pytest.raises(
-        TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"
-    ):
+    with pytest.raises(TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"):
         encode_conversations([row()], tokenizer)
 
 
@@ -118,11 +113,7 @@ def test_a_set_of_both_kinds(tmp_path: Path) -> None:
         2,
     ]
     asked = data.rows[1]
-    assert (
-        asked.answer == "B"
-        and asked.num_options == 5
-        and tokenizer.decode(asked.input_ids).endswith("정답： B<|eos|>")
-    )
+    assert asked.answer == "B" and asked.num_options == 5 and tokenizer.decode(asked.input_ids).endswith("정답： B<|eos|>")
     assert len(data.held_out) == 1 and len(data.asked) == 1 and len(data.letter_ids) == 5
 
 
