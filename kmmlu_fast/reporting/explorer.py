@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
+from kmmlu_fast.reporting import human
 from kmmlu_fast.reporting.language import subject_name, supercategory_name
 from kmmlu_fast.runs.run import Run
 
@@ -58,7 +60,7 @@ def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     prediction = joined["prediction"].fill_null(UNPARSED)
     missing = joined["correct"].is_null()  # the run was not asked this question
     letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
-    result: dict[str, Any] = {"letters": letters}
+    result: dict[str, Any] = {"letters": letters, "asked": _asked(joined)}
     if joined[LOGPROB_COLUMNS[0]].null_count() < len(joined):
         result["probabilities"] = _probabilities(joined)
     forced = joined.with_row_index("at").filter(pl.col("forced"))["at"].to_list()
@@ -68,6 +70,12 @@ def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     if texts:
         result |= {"texts": texts, "texts_left_out": left_out}
     return result
+
+
+def _asked(joined: pl.DataFrame) -> str | None:
+    """What the run was asked, in one digest: two runs with the same one got the same prompts. None where that is not known."""
+    digests = joined["prompt_digest"]
+    return None if digests.is_empty() or digests.null_count() else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def _probabilities(joined: pl.DataFrame) -> list[str]:
@@ -98,12 +106,14 @@ def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[
     return kept, left_out
 
 
-def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any]] | None:
+def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any] | None] | None:
     if questions is None:
         return None
     columns = ["question", *LETTERS, "human_accuracy"]
+    questions = human.known(questions)
     joined = index.join(questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left")
-    return {name: joined[name].to_list() for name in columns}
+    found = {name: joined[name].to_list() for name in columns}
+    return found if joined["human_accuracy"].count() else {**found, "human_accuracy": None}  # the exam has none
 
 
 def pack(data: dict[str, Any]) -> str:
