@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from kmmlu_fast.analysis.comparison import compare_with_base
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.console import note, run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.reporting.inputs import ReportConfig, load_runs, settings_of
@@ -28,8 +28,13 @@ def main(argv: list[str] | None = None) -> int:
         path = config.output or (only or Path()) / "report.html"
         if path.suffix != ".html":
             raise ConfigError(f"--output {path}: give a file name that ends in .html")
-        size = write_report(runs, path, questions, settings, config.lang, config.figures, config.plan)
+        size = write_report(
+            runs, path, questions, settings, config.lang, config.figures, config.plan,
+            with_texts=not config.no_texts, figure_width=config.figure_width,
+        )  # fmt: skip
         print(f"{path}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
+        if questions is not None and not config.no_texts:
+            note(f"{path} holds question texts: keep it private, or write it with --no-texts")
         if config.export:
             from kmmlu_fast.reporting.exports import export
 

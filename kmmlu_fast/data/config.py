@@ -19,6 +19,12 @@ class LeakageConfig(Config):
 
     positional: ClassVar[str | None] = "train_file"
 
+    examples: ClassVar[tuple[str, ...]] = (
+        "data/sft.jsonl",
+        "anybody.json --dataset sample",
+        "--output overlap.json",
+    )
+
     train_file: list[Path] = Field([], description="JSONL or JSON training file of any layout; default: the dataset's train split")
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample'")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")

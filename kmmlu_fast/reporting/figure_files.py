@@ -1,6 +1,7 @@
 """A chart as files for a paper: title and legend inside, fixed colours on white, SVG, PNG and PDF, to a given width; and as numbers.
 
-In: a ``Figure``. Out: files. Text is at least 8 pt at the width asked for: a narrower figure has narrower plots, not smaller letters.
+In: a ``Figure``. Out: files. Asked for a width, the plots become narrower first and the letters smaller only then (subjects' full
+names leave 6 pt at 3.3 inches).
 PDFs embed the glyphs they use, Korean ones too, from a font of this computer. Knows nothing of runs.
 """
 

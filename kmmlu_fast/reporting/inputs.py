@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.flags import Config
 from kmmlu_fast.runs.loading import load_all
+from kmmlu_fast.runs.naming import named, without_other_bases
 from kmmlu_fast.runs.run import Run
 
 FORMATS = ("csv", "json", "xlsx", "lm-eval")
@@ -27,10 +28,22 @@ class PairsConfig(Config):
     """What compare and report have in common: which runs, and how pairs of them are compared."""
 
     positional: ClassVar[str | None] = "runs"
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "runs": ("base", "latest", "runs_dir"),
+        "comparison": ("overlap", "intersection", "different_prompts", "margin", "population", "seed"),
+        "questions": ("dataset", "split"),
+        "output": (
+            "output", "lang", "format", "by_subject", "json_file", "no_texts", "export", "figures", "figure_width", "plan", "show",
+        ),
+    }  # fmt: skip
 
     runs: list[str] = Field(
-        description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base"
+        [],
+        description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base. "
+        "Of runs in --runs-dir also base, an adapter's name, or the last characters of a fingerprint",
     )
+    latest: bool = Field(False, description="the run finished last, beside the base run that was asked the same")
+    runs_dir: Path = Field(Path("runs"), description="where --latest and short names are looked up")
     base: str | None = Field(None, description="name of the run that the others are compared with; default: the first")
     dataset: str | None = Field(
         None,
@@ -49,6 +62,10 @@ class PairsConfig(Config):
 class CompareConfig(PairsConfig):
     """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
 
+    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "lang")
+    examples: ClassVar[tuple[str, ...]] = ("base lora", "--latest", "runs/*-base-* runs/*-lora-* --format md")
+
+    format: Literal["text", "md", "csv", "json"] = Field("text", description="of what is printed; csv: a row a comparison and subject")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
 
@@ -96,8 +113,9 @@ def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
 
 def load_runs(config: PairsConfig, at_least: int) -> tuple[list[Run], pl.DataFrame | None]:
     """The runs of the arguments, the base first; and the dataset's questions where a dataset is known."""
+    config = config.model_copy(update={"runs": named(config.runs, config.runs_dir, config.latest)})
     questions = load_questions_frame(config)
-    runs = load_all(config.runs, questions, config.split)
+    runs = without_other_bases(load_all(config.runs, questions, config.split), config.base)
     if len(runs) < at_least:
         raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
     if config.base is not None:
@@ -122,12 +140,34 @@ def settings_of(config: PairsConfig) -> Settings:
     return Settings(seed=config.seed, intersection=config.intersection, different_prompts=config.different_prompts, overlap=overlap)
 
 
+def _inches(value: Any) -> Any:
+    """A length in inches; what is none is left to pydantic's own message."""
+    text = str(value).strip().lower()
+    for unit, inches in (("in", 1.0), ("mm", 1 / 25.4), ("cm", 1 / 2.54), ("pt", 1 / 72)):
+        number = text.removesuffix(unit).strip()
+        if number != text and number.replace(".", "", 1).isdigit():
+            return float(number) * inches
+    return value
+
+
 class ReportConfig(PairsConfig):
     """python -m kmmlu_fast.report: runs as one HTML file, and as CSV, JSON, XLSX or lm-eval files."""
 
+    first: ClassVar[tuple[str, ...]] = ("output", "dataset", "no_texts", "export", "figures", "lang", "show")
+    examples: ClassVar[tuple[str, ...]] = (
+        "base lora",
+        "runs/* --base base --export xlsx csv --figures figures --figure-width 3.3in",
+        "lora --show Accounting/test/17",
+    )
+    words: ClassVar[dict[str, tuple[str, ...]]] = {"export": FORMATS}
+
     output: Path | None = Field(None, description="the HTML file; default: report.html in the run directory (one run), else here")
     export: list[str] = Field([], description="csv, json, xlsx, lm-eval (comma-separated): written beside the HTML file")
-    figures: Path | None = Field(None, description="directory for the charts as PNG and SVG")
+    no_texts: bool = Field(False, description="leave out all texts of questions and models: ids and letters only, fit for sharing")
+    figures: Path | None = Field(None, description="directory for the charts as SVG, PNG and PDF")
+    figure_width: Annotated[float | None, BeforeValidator(_inches)] = Field(
+        None, gt=0.5, lt=50, description="width of the figures, such as 3.3in, 84mm or 8.4cm; default: their own"
+    )
     plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
     show: list[str] = Field([], description="print these questions (such as Accounting/test/17) instead of writing a report")
 

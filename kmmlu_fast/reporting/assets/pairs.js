@@ -54,7 +54,7 @@ function pairs(data) {
     title.replaceChildren(make("span", { className: "run first", textContent: view.first }), " ", make("span", { className: "arrow", textContent: "→" }), " ", make("span", { className: "run second", textContent: view.second }));
     headline.replaceChildren(make("div", { className: "big" }, make("strong", { textContent: view.value }), make("small", { textContent: view.unit })),
       make("div", { className: "said" }, ...view.cautions.map((line) => para(line, "caution")), ...view.lines.map((line, at) => para(line, at ? "" : "lead")), ...view.warnings.map((line) => para(line, "caution"))));
-    cards.replaceChildren(...view.cards.map((card) => make("div", { className: "card" }, make("h3", { textContent: card.label }), para(card.value, "value " + card.tone), para(card.sub, "sub"))));
+    cards.replaceChildren(...view.cards.map((card) => make("div", { className: "card" }, make("h2", { textContent: card.label }), para(card.value, "value " + card.tone), para(card.sub, "sub"))));
   }
   function subjects(found, first, second) {
     const rows = [...found.subjects].sort((x, y) => y.difference - x.difference), name = (row) => data.subjects[row.at].name;

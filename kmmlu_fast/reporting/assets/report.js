@@ -155,7 +155,7 @@ function explorer(data, picked) {
     });
     const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: words.run }), make("th", { scope: "col", textContent: words.prediction }), ...(probs ? ["A", "B", "C", "D"].map((l) => make("th", { scope: "col", textContent: "P(" + l + ")" })) : [])));
     box.append(make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: identity(i) }, make("table", { className: "probs" }, head, body)));
-    for (const run of runs) for (const text of run.texts?.[i] ?? []) box.append(make("div", {}, make("h4", { textContent: run.name }), make("pre", { className: "said-by", tabIndex: 0, textContent: text })));
+    for (const run of runs) for (const text of run.texts?.[i] ?? []) box.append(make("div", {}, make("h3", { className: "h4", textContent: run.name }), make("pre", { className: "said-by", tabIndex: 0, textContent: text })));
     return box;
   }
   let waiting = 0;
