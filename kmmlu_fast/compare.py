@@ -14,6 +14,7 @@ from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.reporting.exports import as_json
 from kmmlu_fast.reporting.inputs import CompareConfig, load_runs, settings_of
+from kmmlu_fast.reporting.formats import formatted
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison
 
@@ -37,7 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         if config.json_file is not None:
             document = json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)
             config.json_file.write_text(document + "\n", encoding="utf-8")
-        print_comparison(runs, pairs, refused, config, settings, t)
+        if config.format == "text":
+            print_comparison(runs, pairs, refused, config, settings, t)
+        else:
+            print(formatted(config, runs, pairs, refused, settings, t))
 
     return run_main(body)
 

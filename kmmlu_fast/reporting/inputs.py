@@ -5,6 +5,7 @@ In: flags. Out: loaded runs with the base first, the dataset's frame, and the se
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from pathlib import Path
@@ -90,12 +91,22 @@ def read_overlap(path: Path) -> frozenset[str]:
     return frozenset(map(str, ids))
 
 
+def sources(config: PairsConfig) -> list[str]:
+    """The run arguments as paths: short names and --latest looked up, once."""
+    return list(_sources(tuple(config.runs), config.runs_dir, config.latest))
+
+
+@functools.cache
+def _sources(runs: tuple[str, ...], folder: Path, latest: bool) -> tuple[str, ...]:
+    return tuple(named(list(runs), folder, latest))
+
+
 def dataset_of(config: PairsConfig) -> str | None:
     """--dataset; without it, what the run directories were over, if that is here: the sample or a local directory."""
     if config.dataset is not None:
         return None if config.dataset == "none" else config.dataset
     named = set()
-    for argument in config.runs:
+    for argument in sources(config):
         path = Path(argument) / "config.json"
         if path.is_file():
             named.add(str((read_json(path).get("config") or {}).get("dataset")))
@@ -113,9 +124,8 @@ def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
 
 def load_runs(config: PairsConfig, at_least: int) -> tuple[list[Run], pl.DataFrame | None]:
     """The runs of the arguments, the base first; and the dataset's questions where a dataset is known."""
-    config = config.model_copy(update={"runs": named(config.runs, config.runs_dir, config.latest)})
     questions = load_questions_frame(config)
-    runs = without_other_bases(load_all(config.runs, questions, config.split), config.base)
+    runs = without_other_bases(load_all(sources(config), questions, config.split), config.base)
     if len(runs) < at_least:
         raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
     if config.base is not None:
