@@ -101,12 +101,15 @@ def write_report(
     dataset: str | None = None,
     overlap: Sequence[str] = ("auto",),
     figures: str | Path | None = None,
+    figure_width: float | None = None,
+    no_texts: bool = False,
     seed: int = 42,
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
 
     With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
-    ``figures`` names a directory for the charts as PNG and SVG.
+    ``no_texts`` leaves them out, so that the page may be shared. ``figures`` names a directory for the charts as SVG, PNG and PDF,
+    ``figure_width`` inches wide.
 
     Raises ``RunError`` or ``DataError`` for what cannot be read.
     """
@@ -120,7 +123,9 @@ def write_report(
     config = build(PairsConfig, runs=sources, dataset=dataset, overlap=list(overlap), seed=seed, lang=lang)
     questions = load_questions_frame(config)
     folder = None if figures is None else Path(figures)
-    page.write_report(loaded, Path(path), questions, settings_of(config), lang, folder)
+    page.write_report(
+        loaded, Path(path), questions, settings_of(config), lang, folder, with_texts=not no_texts, figure_width=figure_width
+    )
     return Path(path)
 
 

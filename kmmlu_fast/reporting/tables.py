@@ -223,7 +223,9 @@ def print_comparison(
     console = wide_console()
     many = len(pairs) > 1
     if len(runs) > 2 or refused:
-        print_fitted(console, runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang), 1, 2)
+        board = runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang)
+        against = next((place for place, column in enumerate(board.columns) if str(column.header) == t("p")), 2)
+        print_fitted(console, board, 1, 2, *((against - 1, against) if pairs else ()))
     for pair in pairs:
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:

@@ -53,14 +53,28 @@ def named(arguments: list[str], folder: Path, latest: bool = False) -> list[str]
     if latest:
         known = finished(folder)
         return [*_latest(known, folder), *[_path(argument, known, folder) for argument in arguments]]
-    paths = []
+    paths: list[str] = []
     for argument in arguments:
-        if "/" not in argument and "." not in argument and not Path(argument).exists():
-            known = finished(folder) if known is None else known
-            paths.append(_path(argument, known, folder))
-        else:
+        if "/" in argument or "." in argument or _is_given(argument):
             paths.append(argument)
+            continue
+        known = finished(folder) if known is None else known
+        paths.append(_path(argument, _asked_alike(argument, arguments, known), folder))
     return paths
+
+
+def _is_given(argument: str) -> bool:
+    """Whether there is such a file or folder; an adapter's folder is no run, though its name may be one's."""
+    path = Path(argument)
+    return path.exists() and not (path / "adapter_config.json").is_file()
+
+
+def _asked_alike(argument: str, arguments: list[str], known: list[Found]) -> list[Found]:
+    """For "base" beside an adapter's name: the runs that were asked what the adapter's latest run was, where there are any."""
+    beside = next((run for run in known if run.name in arguments and run.name != argument), None)
+    if argument != "base" or beside is None:
+        return known
+    return [run for run in known if run.asked == beside.asked] or known
 
 
 def _latest(known: list[Found], folder: Path) -> list[str]:
@@ -76,7 +90,7 @@ def _latest(known: list[Found], folder: Path) -> list[str]:
 
 
 def _path(argument: str, known: list[Found], folder: Path) -> str:
-    if Path(argument).exists():
+    if _is_given(argument):
         return argument
     by_name = [run for run in known if run.name == argument]
     if by_name:
