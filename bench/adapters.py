@@ -1,7 +1,8 @@
-"""What an adapter costs: the base alone, then base + 1 and base + 4 adapters, served by one engine or merged by PEFT.
+"""What an adapter costs: the base alone, then base + 1 and base + 4 adapters, served, written into one engine, or merged by PEFT.
 
 In: a model and questions; the adapters are invented (random LoRA of all seven projections). Out: seconds of each pass, and its ratio to
-the base's in an engine without LoRA; for merging also the seconds of the merge and of one more engine start. Each engine is a process
+the base's in an engine without LoRA (swap: the base's in the same engine, pass after pass in turn); for merging also the seconds of the
+merge and of one more engine start, for swapping those of a swap; CPU seconds beside the clock's. Each engine is a process
 of its own. Knows nothing of accuracy.
 """
 
@@ -27,7 +28,7 @@ from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import load_adapters, merge_adapter
 
-MODES = ("base", "serve", "merge")
+MODES = ("base", "serve", "swap", "merge")
 
 
 class AdaptersConfig(BenchConfig):
@@ -39,8 +40,10 @@ class AdaptersConfig(BenchConfig):
     limit: PositiveInt = Field(2, description="questions a subject, the file's first")
     adapters: PositiveInt = Field(4, description="adapters at most")
     rank: PositiveInt = Field(16, description="LoRA rank")
-    modes: list[str] = Field(list(MODES), description="base, serve, merge")
-    mode: Literal["base", "serve", "merge"] | None = Field(None, description="internal: measure this mode in this process, print JSON only")
+    modes: list[str] = Field(list(MODES), description="base, serve, swap, merge")
+    mode: Literal["base", "serve", "swap", "merge"] | None = Field(
+        None, description="internal: measure this mode in this process, print JSON only"
+    )
 
 
 def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -> Path:
@@ -84,25 +87,46 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
         runner.run(opened, asked[:2], method, adapter, Memory(), f"warm-up {label}")
-        seconds = []
+        return row(label, [one_pass(opened, adapter, label) for _ in range(config.repeats)])
+
+    def one_pass(opened: Any, adapter: Adapter | None, label: str) -> tuple[float, float]:
+        opened._llm.reset_prefix_cache()
+        began, cpu_began = time.perf_counter(), time.process_time()
+        runner.run(opened, asked, method, adapter, Memory(), label)
+        return time.perf_counter() - began, time.process_time() - cpu_began
+
+    def row(label: str, times: list[tuple[float, float]]) -> dict[str, Any]:
+        measured = {"pass_sec": spread([sec for sec, _ in times], 3), "cpu_sec": spread([sec for _, sec in times], 3)}
+        return {"mode": mode, "state": label, "questions": len(asked), **measured}
+
+    def swapped(opened: Any, adapters: list[Adapter]) -> list[dict[str, Any]]:
+        """Base and adapters in turn, so that a machine that grows busier slows all of them alike."""
+        states: list[Adapter | None] = [None, *adapters]
+        times: dict[str, list[tuple[float, float]]] = {each.name if each else "base": [] for each in states}
+        swaps: dict[str, list[float]] = {name: [] for name in times}
+        runner.run(opened, asked[:2], method, None, Memory(), "warm-up")
         for _ in range(config.repeats):
-            opened._llm.reset_prefix_cache()
-            began = time.perf_counter()
-            runner.run(opened, asked, method, adapter, Memory(), label)
-            seconds.append(time.perf_counter() - began)
-        return {"mode": mode, "state": label, "questions": len(asked), "pass_sec": spread(seconds, 3)}
+            for each in states:
+                name, began = each.name if each else "base", time.perf_counter()
+                opened.swap(each)
+                swaps[name].append(time.perf_counter() - began)
+                times[name].append(one_pass(opened, None, name))
+        return [{**row(name, found), "swap_sec": spread(swaps[name], 2)["median"]} for name, found in times.items()]
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        count = {"base": 0, "serve": config.adapters, "merge": 1}[mode]
+        count = {"base": 0, "serve": config.adapters, "swap": config.adapters, "merge": 1}[mode]
         paths = [write_adapter(Path(folder) / f"adapter-{i}", shape, config.rank, i, model.path) for i in range(1, count + 1)]
-        adapters = load_adapters([str(path) for path in paths], model, mode if mode == "merge" else "serve")
+        adapters = load_adapters([str(path) for path in paths], model, mode if mode in ("merge", "swap") else "serve")
         if mode == "merge":
             began = time.perf_counter()
             merged = str(merge_adapter(model, adapters[0], config.dtype))
             merge_sec = time.perf_counter() - began
             opened = engine(merged, tokenizer=model.path)
             rows.append({**passes(opened, None, "adapter-1"), "merge_sec": round(merge_sec, 1)})
+        elif mode == "swap":
+            opened = engine(model.path)
+            rows += swapped(opened, adapters)
         else:
             opened = engine(model.path, max_lora_rank=config.rank if count else 0, num_adapters=count)
             rows.append(passes(opened, None, "base"))
@@ -113,15 +137,18 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
 
 
 def totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a user waits for: base, base + 1, base + all adapters, engine start included; served in one engine, merged in one each."""
+    """What a user waits for: base, base + 1, base + all adapters, engine start included; merged copies need an engine each."""
     found = []
     for mode in dict.fromkeys(row["mode"] for row in rows):
         own = [row for row in rows if row["mode"] == mode]
-        base = next(row for row in rows if row["state"] == "base" and (row["mode"] == mode or mode == "merge"))
+        base = next((row for row in rows if row["state"] == "base" and (row["mode"] == mode or mode == "merge")), None)
+        if base is None:  # merged copies alone were measured
+            continue
         added = [row for row in own if row["state"] != "base"]
         sec = base["start_sec"] + base["pass_sec"]["median"]
         found.append({"mode": mode, "states": "base", "total_sec": round(sec, 1)})
-        each = [row["pass_sec"]["median"] + (row["start_sec"] + row["merge_sec"] if mode == "merge" else 0.0) for row in added]
+        more = {"merge": ("start_sec", "merge_sec"), "swap": ("swap_sec",)}.get(mode, ())
+        each = [row["pass_sec"]["median"] + sum(row[name] for name in more) for row in added]
         for count in sorted({1, len(each)}) if each else ():
             found.append({"mode": mode, "states": f"base + {count}", "total_sec": round(sec + sum(each[:count]), 1)})
     return found
@@ -140,11 +167,13 @@ def main(argv: list[str] | None = None) -> int:
         for mode in config.modes:
             note(f"adapters: {mode}")
             rows += run_child(["bench.adapters", "--mode", mode, *flags])["rows"]
-        base = next((row["pass_sec"]["median"] for row in rows if row["mode"] == "base"), None)
+        bases = {row["mode"]: row for row in rows if row["state"] == "base"}
         for row in rows:
-            row["times_base"] = round(row["pass_sec"]["median"] / base, 3) if base else None
-        shown = [{**row, "pass_sec": row["pass_sec"]["median"]} for row in rows]
-        waited = totals(rows) if base else []
+            base = bases.get("swap") if row["mode"] == "swap" else bases.get("base")
+            row["times_base"] = round(row["pass_sec"]["median"] / base["pass_sec"]["median"], 3) if base else None
+            row["times_base_cpu"] = round(row["cpu_sec"]["median"] / base["cpu_sec"]["median"], 3) if base else None
+        shown = [{**row, "pass_sec": row["pass_sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]} for row in rows]
+        waited = totals(rows) if bases else []
         tables = [table("Passes (median)", shown), *([table("Base and adapters, engine start included", waited)] if waited else [])]
         finish("adapters", config, argv, {"model": Path(config.model).name, "rows": rows, "totals": waited}, tables)
         return 0

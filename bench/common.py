@@ -30,6 +30,7 @@ from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import EngineError, RunError
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.core.flags import Config
+from kmmlu_fast.core.machine import cpu, cpu_kind
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,8 @@ def device_info() -> dict[str, Any]:
     """The device that the work runs on. ``load_1min`` tells whether others used the machine while it was measured."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info: dict[str, Any] = {
-        "kind": "cpu", "name": _cpu_name(), "cores": cores, "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "kind": "cpu", "name": _cpu_name(), "cpu_kind": cpu_kind(cpu().flags), "cores": cores,
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
         "load_1min": round(os.getloadavg()[0], 2),
     }  # fmt: skip
     gpu = _gpu()
@@ -238,10 +240,32 @@ def finish(name: str, config: BenchConfig, argv: list[str] | None, result: dict[
     print(json.dumps(entry, ensure_ascii=False), flush=True)
 
 
+def kind_name(device: dict[str, Any]) -> str:
+    """The kind of processor in a word, such as AVX512_BF16: figures of another kind do not compare. "" where a record does not say."""
+    return str(device.get("cpu_kind", "")).partition(":")[0].partition(",")[0]
+
+
+def last_record(name: str, device: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """The newest entry of a benchmark on this kind of machine: the same GPU, or as many cores of the same kind of CPU."""
+
+    def alike(other: dict[str, Any]) -> bool:
+        if device["kind"] == "gpu" or other["kind"] == "gpu":
+            return bool(device["kind"] == other["kind"] and device["name"] == other["name"])
+        return kind_name(device) == kind_name(other) and device["cores"] == other["cores"]
+
+    found = [
+        entry
+        for path in folder.glob("*.json")
+        for entry in json.loads(path.read_text(encoding="utf-8"))
+        if entry["bench"] == name and alike(entry["device"])
+    ]
+    return max(found, key=lambda entry: str(entry["time_utc"]), default=None)
+
+
 def record(entry: dict[str, Any], folder: Path) -> Path:
-    """Append an entry to the device's and day's file; two benchmarks at once do not lose each other's."""
+    """Append an entry to the device's and day's file, CPUs by their kind; two benchmarks at once do not lose each other's."""
     device = entry["device"]
-    name = device["name"] if device["kind"] == "gpu" else f"{device['name']} {device['cores']} cores"
+    name = device["name"] if device["kind"] == "gpu" else f"{device['name']} {device['cores']} cores {kind_name(device)}"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = folder / f"{slug}-{entry['time_utc'][:10]}.json"
     try:

@@ -101,9 +101,9 @@ class LmEval:
     def __init__(self, config: WorkerConfig, path: str) -> None:
         self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
         if config.peer == "lm-eval-vllm":
-            from kmmlu_fast.engines.vllm import _prepare_environment
+            from kmmlu_fast.engines.vllm import prepare_environment
 
-            _prepare_environment(gpu=has_gpu())
+            prepare_environment(gpu=has_gpu())
             from lm_eval.models.vllm_causallms import VLLM
 
             eager = {} if has_gpu() else {"enforce_eager": True}

@@ -47,12 +47,13 @@ def load_run(source: str | Path) -> Run:
 
     ``Run.predictions`` is a polars frame, a row a question in dataset order (``schema.Prediction`` names its columns; log-probabilities
     are natural logarithms), or None for a score file; ``Run.metrics`` is the run's ``metrics.json``, ``Run.path`` its directory.
+    ``Run.prefix`` is set where the run stopped early and holds a beginning of a random order.
 
     Raises ``RunError`` or ``DataError`` where there is none, and where a table holds several runs and none is named.
     """
     from kmmlu_fast.runs.loading import load
 
-    runs = load(str(source))
+    runs = load(str(source), prefix=True)
     if len(runs) > 1:
         names = ", ".join(run.name for run in runs[:5])
         raise RunError(f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}")
@@ -67,18 +68,21 @@ def compare_runs(
     overlap: Sequence[str] = ("auto",),
     intersection: bool = False,
     different_prompts: bool = False,
+    margin: float = 1.0,
+    population: Literal["like", "these"] = "like",
     seed: int = 42,
 ) -> Comparison:
     """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
 
     Both are paired question by question; differences are second minus first, 0-1. ``overlap`` names what is left out of the clean
     headline: "auto" (test questions that overlap the dataset's train split), "none", or files of question ids; ``intersection``
-    compares what both runs share; ``seed`` is the bootstrap's.
+    compares what both runs share; differences within ``margin`` percentage points are equal for all that matters; ``population`` says
+    whether intervals speak of questions "like" these or of "these" very questions.
 
     Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
     """
     from kmmlu_fast.reporting.found import compare_runs as compare
-    from kmmlu_fast.reporting.inputs import PairsConfig, settings_of
+    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame, settings_of
 
     one, other = (run if not isinstance(run, (str, Path)) else load_run(run) for run in (first, second))
     config = build(
@@ -88,9 +92,11 @@ def compare_runs(
         overlap=list(overlap),
         intersection=intersection,
         different_prompts=different_prompts,
+        margin=margin,
+        population=population,
         seed=seed,
     )
-    return compare(one, other, settings_of(config))
+    return compare(one, other, settings_of(config, sizes_from=load_questions_frame(config)))
 
 
 def write_report(
@@ -104,28 +110,32 @@ def write_report(
     figure_width: float | None = None,
     no_texts: bool = False,
     seed: int = 42,
+    overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
 
     With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
     ``no_texts`` leaves them out, so that the page may be shared. ``figures`` names a directory for the charts as SVG, PNG and PDF,
-    ``figure_width`` inches wide.
+    ``figure_width`` inches wide. What exists is replaced with ``overwrite`` only.
 
-    Raises ``RunError`` or ``DataError`` for what cannot be read.
+    Raises ``RunError`` or ``DataError`` for what cannot be read, ``ConfigError`` for a file that is in the way.
     """
+    from kmmlu_fast.core.files import claim
     from kmmlu_fast.reporting import page
-    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame, settings_of
+    from kmmlu_fast.reporting.inputs import PairsConfig, input_files_of, load_questions_frame, settings_of
     from kmmlu_fast.runs.run import Run as RunType
 
     several = [runs] if isinstance(runs, RunType) else list(runs)
     loaded = [run if isinstance(run, RunType) else load_run(run) for run in several]
     sources = [run.source for run in loaded]
     config = build(PairsConfig, runs=sources, dataset=dataset, overlap=list(overlap), seed=seed, lang=lang)
+    claim([Path(path)], input_files_of(config), overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
     folder = None if figures is None else Path(figures)
     page.write_report(
-        loaded, Path(path), questions, settings_of(config), lang, folder, with_texts=not no_texts, figure_width=figure_width
-    )
+        loaded, Path(path), questions, settings_of(config, questions), lang, folder,
+        with_texts=not no_texts, figure_width=figure_width,
+    )  # fmt: skip
     return Path(path)
 
 

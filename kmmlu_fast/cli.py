@@ -10,6 +10,7 @@ from kmmlu_fast.core.guard import guarded
 
 VERBS = {
     "eval": "evaluate a base model and its adapters",
+    "exams": "list exams, or check one of your own",
     "sample": "draw clean fine-tuning data from weak subjects",
     "leakage": "find test questions in a training file",
     "train": "train a QLoRA adapter",
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _usage() -> str:
     rows = [f"  {verb:<12}{text}" for verb, text in {**VERBS, **_EXTRA}.items()]
-    return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", "The way round: doctor, eval, sample, train, eval --adapter, compare, report."])
+    way = "The way round: doctor, eval, sample, train, eval --adapter, compare, report."
+    return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", way])
 
 
 def _completion(arguments: list[str]) -> int:

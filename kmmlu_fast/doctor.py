@@ -3,6 +3,9 @@
 Within five seconds, without a download, and also before anything is installed (``python3 -m
 kmmlu_fast.doctor`` with any Python 3.11 or newer). Exit codes: 0 something can run here, 2 nothing can
 (the reason is the last line).
+
+``--verify MODEL`` is another question, of minutes: do vLLM and transformers give the model's letters alike
+here? Exit codes: 0 they do but for near ties, 1 they do not, 2 one of them cannot run.
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ def _main(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--verify", metavar="MODEL", help="ask 64 questions by vLLM and by transformers, show the difference")
     arguments = parser.parse_args(argv)
+    if arguments.verify is not None:
+        return _verify(arguments.verify, arguments.json)
     if not arguments.model:
         raise ConfigError("--model needs a hub id, a local directory, or 'demo'")
     found = examine(arguments.model)
@@ -47,6 +53,16 @@ def _main(argv: list[str] | None) -> int:
     else:
         shown.show(found, training.line, command if training.plan else "")
     return 2 if found.obstacles else 0
+
+
+def _verify(model: str, as_json: bool) -> int:
+    from kmmlu_fast.core.flags import parse
+    from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.evaluation.verify import verify
+
+    found = verify(parse(EvalConfig, ["--model", model, "--dataset", "sample"], "python -m kmmlu_fast.doctor"))
+    print(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else "\n".join(found.lines()))
+    return 0 if found.passed else 1
 
 
 def _training(found: Diagnosis) -> TrainingOutlook:

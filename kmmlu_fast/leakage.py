@@ -10,12 +10,14 @@ import warnings
 
 import polars as pl
 
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.console import note, run_main
+from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data.config import LeakageConfig
-from kmmlu_fast.data.overlap import PAIR_SCHEMA, check_rows, counts, guarded, of_split, overlap, write_ids
-from kmmlu_fast.data.records import read_records
+from kmmlu_fast.data.guard import check_table, guard_exams
+from kmmlu_fast.data.overlap import PAIR_SCHEMA, counts, guarded, of_split, overlap, write_ids
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,36 +27,41 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     config = parse(LeakageConfig, argv, prog="python -m kmmlu_fast.leakage")
+    if config.output:
+        inputs = [*config.train_file, *datasets.input_files(config.dataset)]
+        claim([config.output], inputs, overwrite=config.overwrite)
     target = guarded(config.dataset, config.split, config.dataset_revision)
     found = [pl.DataFrame(schema=PAIR_SCHEMA)]
+    if config.exam:
+        target = pl.concat([target, guard_exams(config.dataset, config.exam, config.dataset_revision).frame], how="diagonal")
+        target = target.unique("question_id", keep="first", maintain_order=True)
     for path in config.train_file:
-        records = read_records(path)
-        found.append(check_rows(records, target))
-        _print(f"{path}: {len(records)} rows", found[-1], target, config)
+        pairs, rows = check_table(str(path), target)
+        found.append(pairs)
+        _print(f"{path}: {rows} rows", pairs, target, config)
     if not config.train_file:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             train = datasets.load_frame(config.dataset, "train", revision=config.dataset_revision)
         for item in caught:
-            print(f"warning: {item.message}", file=sys.stderr)
+            note(f"warning: {item.message}")
         found.append(overlap(train, target))
         _print(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
     together = pl.concat(found)
     if config.output:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
         write_ids(config.output, of_split(together, config.split))
-        print(f"overlapping ids written to {config.output}")
+        print(clean(f"overlapping ids written to {config.output}"))
     return 1 if len(together) and config.train_file else 0
 
 
 def _print(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
     kinds = " and ".join(sorted({"dev", config.split}, reverse=True))
-    print(f"{head}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of {len(target)} {kinds} questions")
+    print(f"{clean(head)}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of {len(target)} {kinds} questions")
     for kind, number in counts(pairs).items():
         print(f"  {kind}: {number} pairs")
         shown = pairs.filter(pl.col("kind") == kind).head(config.show)
         for train_id, test_id, similarity in shown.select("train_id", "test_id", "similarity").iter_rows():
-            print(f"    {train_id} ~ {test_id} ({similarity:.2f})")
+            print(clean(f"    {train_id} ~ {test_id} ({similarity:.2f})"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.guard import guarded
 
 
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
         drawn = draw_rows(parse(SampleConfig, argv, prog="python -m kmmlu_fast.sample"))
         plan_table(drawn.plan, drawn.facts)
-        print(f"{len(drawn.rows)} rows written to {drawn.path}; plan, dropped rows and data card beside it")
+        print(f"{len(drawn.rows)} rows written to {clean(str(drawn.path))}; plan, dropped rows and data card beside it")
 
     return run_main(body)
 

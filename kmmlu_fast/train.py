@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.guard import guarded
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def _report(path: Path, card: dict[str, Any]) -> None:
     metrics, memory = card["metrics"], card["memory"]
     print(
-        f"adapter: {path}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
+        f"adapter: {clean(str(path))}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
         f"{metrics['tokens_per_sec']:.0f} tokens/s, final loss {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
     )
     over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0

@@ -13,7 +13,7 @@ if [ -n "$full" ]; then
   size=500 train_config=configs/train.yaml weakness_limit=20 setup=()
 else
   out="${1:-out/reproduce-demo}" model=demo dataset=sample
-  size=120 train_config=configs/train_demo.yaml weakness_limit=1 setup=(demo)
+  size=120 train_config=configs/train_demo.yaml weakness_limit=2 setup=(demo)
 fi
 python="${KMMLU_VENV:-.venv}/bin/python"
 [ -n "${KMMLU_VENV:-}" ] || bash scripts/setup.sh "${setup[@]}"

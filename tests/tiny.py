@@ -18,14 +18,14 @@ CHAT_TEMPLATE = (
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def make_tiny_tokenizer(bos: bool = False, chat: bool = False) -> Any:
-    """Byte-level BPE: 6 special tokens, 256 bytes, and a space glued to each of A-D. ``bos``: encoding adds <|bos|> in front."""
+def make_tiny_tokenizer(bos: bool = False, chat: bool = False, letters: str = "ABCD") -> Any:
+    """Byte-level BPE: 6 special tokens, 256 bytes, and a space glued to each of ``letters``. ``bos``: encoding adds <|bos|> in front."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     space = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(" ")[0][0]
-    merges = [(space, letter) for letter in "ABCD"]
+    merges = [(space, letter) for letter in letters]
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *symbols, *(a + b for a, b in merges)])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
@@ -46,7 +46,9 @@ def make_tiny_tokenizer(bos: bool = False, chat: bool = False) -> Any:
     return wrapped
 
 
-def make_tiny_model(path: Path | str, seed: int = 0, *, bos: bool = False, chat: bool = False, dtype: str = "float32") -> Path:
+def make_tiny_model(
+    path: Path | str, seed: int = 0, *, bos: bool = False, chat: bool = False, dtype: str = "float32", letters: str = "ABCD"
+) -> Path:
     """Write a 2-layer model (hidden 64, 2 heads of 32, which vLLM's CPU attention takes) and its tokenizer. Another seed, another model.
 
     Weights are drawn wider than usual: with 0.02 all answers would be near-ties, which rounding could flip between two engines.
@@ -55,7 +57,7 @@ def make_tiny_model(path: Path | str, seed: int = 0, *, bos: bool = False, chat:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     path = Path(path)
-    tokenizer = make_tiny_tokenizer(bos, chat)
+    tokenizer = make_tiny_tokenizer(bos, chat, letters)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=MAX_POSITIONS, initializer_range=0.15, tie_word_embeddings=False,

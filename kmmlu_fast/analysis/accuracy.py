@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.runs.run import Run
 
 Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 
-PARSED = pl.col("prediction").is_in(LETTERS).fill_null(False)
+PARSED = pl.col("prediction").is_in(OPTION_LETTERS).fill_null(False)
 
 
 def wilson(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
@@ -98,15 +98,37 @@ def letter_counts(frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = 
     return frame.lazy().with_columns(letter).group_by(keys).agg(pl.len().cast(pl.Int64).alias("count")).sort(keys).collect()
 
 
+def letters_in(frame: pl.DataFrame | pl.LazyFrame) -> tuple[str, ...]:
+    """The letters that its questions have, A first: as many as the longest has options (four where that is not known)."""
+    if "num_options" not in frame.lazy().collect_schema().names():
+        return LETTERS
+    most = frame.lazy().select(pl.col("num_options").max()).collect().item()
+    return OPTION_LETTERS[: most or len(LETTERS)]
+
+
+def chance_level(frame: pl.DataFrame | pl.LazyFrame) -> float:
+    """Accuracy of guessing evenly among each question's options, 0-1."""
+    if "num_options" not in frame.lazy().collect_schema().names():
+        return 1 / len(LETTERS)
+    mean = frame.lazy().select((1 / pl.col("num_options")).mean()).collect().item()
+    return 1 / len(LETTERS) if mean is None else round(float(mean), 12)
+
+
+def above_chance(accuracy: float, chance: float) -> float:
+    """0 where it is as good as guessing evenly, 1 where all is right, negative below: comparable between exams of other options."""
+    return (accuracy - chance) / (1 - chance)
+
+
 def confusion(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    """Letter confusion as a 4 x 5 table: rows ``answer`` A-D, columns A, B, C, D, unparsed (counts)."""
+    """Letter confusion: rows ``answer`` A, B, ..., columns A, B, ..., unparsed (counts)."""
+    letters = letters_in(frame)
     counts = letter_counts(frame)
     columns = [
         pl.col("count").filter(pl.col("prediction").eq_missing(pl.lit(letter, dtype=pl.String))).sum().alias(letter or "unparsed")
-        for letter in (*LETTERS, None)
+        for letter in (*letters, None)
     ]
     table = counts.group_by("answer").agg(columns)
-    return pl.DataFrame({"answer": LETTERS}).join(table, on="answer", how="left", maintain_order="left").fill_null(0)
+    return pl.DataFrame({"answer": letters}).join(table, on="answer", how="left", maintain_order="left").fill_null(0)
 
 
 def _nested(table: pl.DataFrame, key: str) -> dict[str, dict[str, Any]]:
@@ -145,12 +167,12 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
     head, subjects, groups, most = pl.collect_all([whole, *tables, majority])
     row = head.row(0, named=True)
     total = row["total"]
-    table = confusion(frame)
-    keys = dict(zip(table["answer"], table.select(pl.sum_horizontal(*LETTERS, "unparsed")).to_series(), strict=True))
-    right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in LETTERS}
-    recall = {letter: _ratio(right[letter], keys[letter]) for letter in LETTERS}
+    table, letters = confusion(frame), letters_in(frame)
+    keys = dict(zip(table["answer"], table.select(pl.sum_horizontal(*letters, "unparsed")).to_series(), strict=True))
+    right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in letters}
+    recall = {letter: _ratio(right[letter], keys[letter]) for letter in letters}
     seen = [value for value in recall.values() if value is not None]
-    best = max(LETTERS, key=lambda letter: keys[letter])
+    best = max(letters, key=lambda letter: keys[letter])
     over_subjects = macro(frame).row(0, named=True)
     return {
         "num_questions": total,
@@ -161,13 +183,13 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
         "unparsed": row["unparsed"],
         "forced": row["forced"],
         "baselines": {
-            **{f"always_{letter}": _ratio(keys[letter], total) for letter in LETTERS},
+            **{f"always_{letter}": _ratio(keys[letter], total) for letter in letters},
             "best_constant": {"letter": best if total else None, "accuracy": _ratio(keys[best], total)},
             "subject_majority": _ratio(most.item() or 0, total),
-            "uniform": 0.25,
+            "uniform": chance_level(frame),
         },
-        "predicted_letter_share": {c: _ratio(table[c].sum(), total) for c in (*LETTERS, "unparsed")},
-        "answer_letter_share": {letter: _ratio(keys[letter], total) for letter in LETTERS},
+        "predicted_letter_share": {c: _ratio(table[c].sum(), total) for c in (*letters, "unparsed")},
+        "answer_letter_share": {letter: _ratio(keys[letter], total) for letter in letters},
         "recall": recall,
         "balanced_accuracy": sum(seen) / len(seen) if seen else None,
         "accuracy_debiased": _ratio(row["debiased_correct"], row["debiased_total"]),

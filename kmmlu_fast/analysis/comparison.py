@@ -1,40 +1,29 @@
 """Two runs, question by question: everything that compare and report say about the pair.
 
-In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins the
-statistics (``paired``, ``decomposition``) to runs. Knows nothing of words, tables or files.
+In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins
+the statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables or files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis import letter_prior as decomposition
-from kmmlu_fast.analysis import paired
-from kmmlu_fast.analysis.letter_prior import Decomposition, RunLetters
-from kmmlu_fast.analysis.paired import Difference, many_corrections
+from kmmlu_fast.analysis import letter_prior, paired, protocol
+from kmmlu_fast.analysis.endpoints import Endpoint, endpoints
+from kmmlu_fast.analysis.letter_prior import Decomposition, Part, RunLetters
+from kmmlu_fast.analysis.moved import Moved, what_moved
+from kmmlu_fast.analysis.paired import ALPHA, Difference
+from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
-MANY = 3  # runs from which the bootstrap takes fewer replicates
-
-
-def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
-    """Every run against the first, and the runs that cannot be compared with it, each with the reason. Prompts may differ here."""
-    if len(runs) >= MANY:
-        settings = replace(settings, replicates=2_000)
-    settings = replace(settings, different_prompts=True)
-    pairs, refused = [], []
-    with many_corrections():
-        for other in runs[1:]:
-            try:
-                pairs.append(compare_pair(runs[0], other, settings))
-            except RunError as error:
-                refused.append((other.name, str(error)))
-    return pairs, refused
+MARGIN = 0.01
+Population = Literal["like", "these"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +35,11 @@ class Settings:
     intersection: bool = False  # compare on the questions that both runs have, under the same key
     different_prompts: bool = False  # compare although the prompts differ
     overlap: frozenset[str] = frozenset()  # question ids that overlap training data: left out of the clean headline
+    overlap_known: bool = True  # False: nobody looked which questions overlap training data
+    margin: float = MARGIN  # differences within it are equal for all that matters, 0-1
+    population: Population = "like"  # intervals speak of questions like these, or of these questions
+    sizes: dict[str, int] = field(default_factory=dict)  # the subjects' full numbers of questions, where known
+    questions: pl.DataFrame | None = None  # the dataset's texts, for what sort of question moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +52,7 @@ class Comparison:
     macro: Difference
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
-    letters: Decomposition
+    letters: Decomposition | None  # None where questions have other than four options: the split is for four letters
     debiased: Difference | None  # micro by option-rotation answers, where both runs have them for every question
     clean: Difference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
@@ -66,69 +60,164 @@ class Comparison:
     made_unreadable: int  # first was right where second is unparsed
     dropped: tuple[int, int, int]  # questions only in first, only in second, with two different keys
     prompt_differences: tuple[str, ...]  # "prompt_style lm-eval -> chat"
+    setting_differences: tuple[str, ...] = ()  # "quantization None -> fp8"
+    protocol_unknown: tuple[str, ...] = ()  # runs of which nothing is known of how they were asked
+    overlap_known: bool = True
+    overlap_gap: Part | None = None  # change on the overlapping questions minus change on the others
+    on_overlap: float | None = None  # change on the overlapping questions
+    endpoints: tuple[Endpoint, ...] = ()
+    margin: float = MARGIN
+    population: Population = "like"
+    population_size: int | None = None  # questions of these subjects there are, where known
+    tried: int = 1  # runs that were compared with this base, this one included, earlier ones on test too
+    p_holm: float | None = None  # micro's p corrected for ``tried`` comparisons; None for one
+    best_of: bool = False  # the largest difference of several
+    one_adapter: bool = False  # the second run is one adapter of a recipe: another seed would give another
+    moved: Moved | None = None  # what sort of question changed, where the texts are known
+
+    @property
+    def p_value(self) -> float | None:
+        """Micro's p, corrected where several runs were tried."""
+        return self.micro.p_value if self.p_holm is None else self.p_holm
+
+    @property
+    def significant(self) -> bool:
+        """Whether micro changed, by the corrected p and by its interval."""
+        return self.micro.significant_at(self.p_value)
+
+    @property
+    def equal(self) -> bool:
+        """Whether the whole interval lies inside the margin."""
+        return self.micro.within(self.margin)
 
     @property
     def opposite(self) -> bool:
-        """Whether micro and macro go opposite ways."""
-        return self.micro.difference * self.macro.difference < 0
+        """Whether micro and macro go opposite ways, both significantly."""
+        return self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
+
+    @property
+    def only_leaked(self) -> bool:
+        """Whether the change is not shown on the questions that do not overlap training data."""
+        if not (self.significant and self.overlapping and self.clean is not None):
+            return False
+        return not (self.clean.significant and self.clean.difference * self.micro.difference > 0)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every question of the population was asked, so that nothing is estimated."""
+        return self.population == "these" and self.population_size in (None, self.micro.n)
 
     def changed_subjects(self) -> pl.DataFrame:
         """Subjects whose change is significant after Holm's correction."""
-        return self.subjects.filter(pl.col("p_holm") < paired.ALPHA)
+        return self.subjects.filter((pl.col("p_holm") < ALPHA) & ((pl.col("low") > 0) | (pl.col("high") < 0)))
+
+
+def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
+    """Every run against the first, corrected for their number, and the runs that cannot be compared with it,
+    each with the reason. Prompts may differ here."""
+    settings = replace(settings, different_prompts=True)
+    pairs, refused = [], []
+    for other in runs[1:]:
+        try:
+            pairs.append(compare_pair(runs[0], other, settings))
+            settings = replace(settings, questions=None)  # what sort of question moved: of the first pair alone
+        except RunError as error:
+            refused.append((other.name, str(error)))
+    return corrected_for_many(pairs), refused
+
+
+def corrected_for_many(pairs: list[Comparison], earlier: list[tuple[float, float]] | None = None) -> list[Comparison]:
+    """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same base:
+    (p, difference) each.
+    """
+    looks = earlier or []
+    if not pairs or len(pairs) + len(looks) < 2:
+        return pairs
+    values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs]
+    holm = paired.corrected(np.array([*values, *(p_value for p_value, _ in looks)]), "holm")
+    best = max([*(pair.micro.difference for pair in pairs), *(difference for _, difference in looks)])
+    return [
+        replace(
+            pair,
+            tried=len(holm),
+            p_holm=float(holm[place]),
+            best_of=pair.micro.difference == best,
+        )
+        for place, pair in enumerate(pairs)
+    ]
 
 
 def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
-    prompts = prompt_differences(first, second)
+    refuse_prefixes((first, second))
+    prompts = protocol.prompt_differences(first, second)
     if prompts and not settings.different_prompts:
         raise RunError(
-            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), so no difference would be the model's alone; "
+            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), "
+            "so no difference would be the model's alone; "
             "evaluate both under one protocol, or give --different-prompts"
         )
     joined, dropped = _join(first, second, settings.intersection)
-    if not prompts and not any(dropped) and (texts := _same_ids_other_texts(first, second)):
-        if not settings.different_prompts:
-            raise RunError(
-                f"{first.name} and {second.name} have the same question ids and keys but other texts or exemplars ({texts}): "
-                "evaluate both over one dataset, or give --different-prompts"
-            )
-        prompts = [texts]
+    if not prompts:
+        texts = None if any(dropped) else protocol.other_texts(first, second)
+        if texts := texts or protocol.other_prompts(first, second, joined):
+            if not settings.different_prompts:
+                raise RunError(
+                    f"{first.name} and {second.name} have the same question ids and keys "
+                    f"but other texts or exemplars ({texts}): "
+                    "evaluate both over one dataset, or give --different-prompts"
+                )
+            prompts = [texts]
     counts = paired.subject_counts(joined)
-    draws = paired.replicates(counts, settings.seed, settings.replicates)
-    micro = paired.micro_difference(counts, draws)
+    weights, asked = _population(counts, settings)
     one, other = joined["prediction"].is_null(), joined["prediction_second"].is_null()
-    clean = joined.filter(~pl.col("question_id").is_in(settings.overlap)) if settings.overlap else None
+    data = _arrays(joined, counts)
+    sizes = [settings.sizes.get(name) for name in counts["subject"].unique()]
     return Comparison(
         first=first.name,
         second=second.name,
-        micro=micro,
-        macro=paired.macro_difference(counts, draws),
-        supercategories=paired.by_supercategory(counts, draws),
-        subjects=paired.by_subject(counts),
-        letters=_letters(joined),
+        micro=paired.micro_difference(counts, weights, asked),
+        macro=paired.macro_difference(counts, asked),
+        supercategories=paired.by_supercategory(counts, weights, asked),
+        subjects=paired.by_subject(counts, asked),
+        letters=_letters(data, weights, asked) if (joined["num_options"] == len(LETTERS)).all() else None,
         debiased=_debiased(joined, settings),
-        clean=_micro(clean, settings) if clean is not None and len(clean) else None,
-        overlapping=0 if clean is None else len(joined) - len(clean),
+        **_overlap(joined, settings),  # type: ignore[arg-type]
         made_readable=int((one & joined["second"]).sum()),
         made_unreadable=int((joined["first"] & other).sum()),
         dropped=dropped,
         prompt_differences=tuple(prompts),
+        setting_differences=tuple(protocol.setting_differences(first, second)),
+        protocol_unknown=tuple(run.name for run in (first, second) if protocol.unknown(run)),
+        endpoints=endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options) if data.logprobs else (),
+        margin=settings.margin,
+        population=settings.population,
+        population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
+        one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
+        moved=what_moved(joined, settings.questions, settings.overlap) if settings.questions is not None else None,
     )
 
 
-def prompt_differences(first: Run, second: Run) -> list[str]:
-    """Known facts of the protocol in which two runs differ, as "name first -> second"."""
-    one, other = first.protocol, second.protocol
-    return [f"{name} {one[name]} -> {other[name]}" for name in one if name in other and one[name] != other[name]]
-
-
-def _same_ids_other_texts(first: Run, second: Run) -> str | None:
-    one, other = first.facts.get("dataset_digest"), second.facts.get("dataset_digest")
-    return f"dataset_digest {one} -> {other}" if one and other and one != other else None
+def _population(counts: pl.DataFrame, settings: Settings) -> tuple[Floats | None, Floats | None]:
+    """(weights, asked): subjects' weights where they are not the sample's, and the asked shares where these
+    questions are meant.
+    """
+    asked = paired.asked_share(counts, settings.sizes) if settings.population == "these" else None
+    return paired.by_size(counts, settings.sizes), asked
 
 
 def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
-    wanted = ["question_id", "answer", "prediction", "correct", "debiased_prediction", *LOGPROB_COLUMNS]
+    wanted = [
+        "question_id",
+        "answer",
+        "prediction",
+        "correct",
+        "debiased_prediction",
+        "num_options",
+        "option_logprobs",
+        "prompt_digest",
+        *LOGPROB_COLUMNS,
+    ]
     left = first.frame.select("subject", "supercategory", *wanted)
     right = second.frame.select(wanted)
     joined = left.join(right, on="question_id", how="inner", suffix="_second", maintain_order="left")
@@ -145,28 +234,92 @@ def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tu
     return joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")), dropped
 
 
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The joined questions as arrays."""
+
+    key: letter_prior.Letters
+    options: letter_prior.Letters  # how many each question has
+    strata: letter_prior.Letters
+    letters: tuple[letter_prior.Letters, letter_prior.Letters]
+    # (n, most options) each, A first, NaN where there is none; None unless both runs have some
+    logprobs: tuple[Floats, Floats] | None
+
+
+def _arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> _Data:
+    """``counts``: paired.subject_counts, whose rows are the strata."""
+    most = int(joined["num_options"].max() or len(LETTERS))  # type: ignore[arg-type]
+    found = [known for suffix in ("", "_second") if (known := _logprobs(joined, suffix, most)) is not None]
+    by = ["subject", "supercategory"]
+    strata = joined.select(by).join(counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left")
+    key, first, second = (
+        letter_prior.as_codes(joined[name], OPTION_LETTERS[:most]) for name in ("answer", "prediction", "prediction_second")
+    )
+    return _Data(
+        key,
+        joined["num_options"].to_numpy().astype(np.int64),
+        strata["stratum"].to_numpy().astype(np.int64),
+        (first, second),
+        (found[0], found[1]) if len(found) == 2 else None,
+    )
+
+
+def _logprobs(joined: pl.DataFrame, suffix: str, most: int) -> Floats | None:
+    if joined[f"{LOGPROB_COLUMNS[0]}{suffix}"].null_count() == len(joined):
+        return None
+    more = pl.col(f"option_logprobs{suffix}")
+    columns = [more.list.get(place, null_on_oob=True) for place in range(most)]
+    for place, name in enumerate(LOGPROB_COLUMNS[:most]):
+        columns[place] = pl.coalesce(f"{name}{suffix}", columns[place])
+    named = [column.fill_null(float("nan")).alias(str(place)) for place, column in enumerate(columns)]
+    return joined.select(named).to_numpy()
+
+
+def _letters(data: _Data, weights: Floats | None, asked: Floats | None) -> Decomposition:
+    if data.logprobs is None:
+        one, other = map(RunLetters, data.letters)
+        return letter_prior.decompose(data.key, data.strata, one, other, weights, asked)
+    each = question_weights(data.strata, weights)
+    one, other = (
+        RunLetters(letters, letter_prior.match(data.key, letters, logprobs, data.strata, each))
+        for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
+    )
+    return letter_prior.decompose(data.key, data.strata, one, other, weights, asked)
+
+
 def _micro(joined: pl.DataFrame, settings: Settings) -> Difference:
     counts = paired.subject_counts(joined)
-    return paired.micro_difference(counts, paired.replicates(counts, settings.seed, settings.replicates))
-
-
-def _letters(joined: pl.DataFrame) -> Decomposition:
-    key = decomposition.as_codes(joined["answer"])
-    strata = joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1
-    return decomposition.decompose(key, strata, _run_letters(joined, key, ""), _run_letters(joined, key, "_second"))
-
-
-def _run_letters(joined: pl.DataFrame, key: decomposition.Letters, suffix: str) -> RunLetters:
-    letters = decomposition.as_codes(joined[f"prediction{suffix}"])
-    columns = [f"{name}{suffix}" for name in LOGPROB_COLUMNS]
-    if joined[columns[0]].null_count() == len(joined):
-        return RunLetters(letters)
-    logprobs = joined.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
-    return RunLetters(letters, decomposition.matched_letters(letters, logprobs, decomposition.letter_shares(key)))
+    return paired.micro_difference(counts, *_population(counts, settings))
 
 
 def _debiased(joined: pl.DataFrame, settings: Settings) -> Difference | None:
     one, other = joined["debiased_prediction"], joined["debiased_prediction_second"]
     if one.null_count() or other.null_count():
         return None
-    return _micro(joined.with_columns((one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")), settings)
+    return _micro(
+        joined.with_columns((one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")),
+        settings,
+    )
+
+
+def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
+    """Change without the overlapping questions, and how much larger it is on them."""
+    found: dict[str, object] = {"clean": None, "overlapping": 0, "overlap_known": settings.overlap_known}
+    if not settings.overlap:
+        return found
+    marked = joined["question_id"].is_in(settings.overlap)
+    clean, leaked = joined.filter(~marked), joined.filter(marked)
+    on_list = pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
+    sizes = {name: size - dict(on_list).get(name, 0) for name, size in settings.sizes.items()}
+    if clean.is_empty():
+        return {**found, "overlapping": len(leaked)}
+    found |= {"clean": _micro(clean, replace(settings, sizes=sizes)), "overlapping": len(leaked)}
+    if leaked.is_empty():
+        return found
+    parts = []
+    for frame in (leaked, clean):
+        counts = paired.subject_counts(frame)
+        b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
+        parts.append(stratified(n, c - b, b + c, n / n.sum()))
+    gap = letter_prior.difference_of(*parts)
+    return {**found, "overlap_gap": gap, "on_overlap": parts[0].value}

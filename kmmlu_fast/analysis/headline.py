@@ -11,29 +11,44 @@ import polars as pl
 
 from kmmlu_fast.analysis import letter_prior as decomposition
 from kmmlu_fast.analysis.letter_prior import RunLetters
+from kmmlu_fast.analysis.paired import by_size
 from kmmlu_fast.runs.run import Run
 
 
-def headline(run: Run, overlap: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """One run's row of the multi-run table: micro (Wilson interval), macro, clean micro, letters, tokens, seconds; None = not known."""
+def headline(run: Run, overlap: frozenset[str] = frozenset(), sizes: dict[str, int] | None = None) -> dict[str, Any]:
+    """One run's row of the multi-run table: micro (Wilson interval), macro, clean micro, letters, tokens, seconds; None = not known.
+
+    ``sizes``: the subjects' full numbers of questions. Where the run does not hold them in proportion (``--limit``), micro weights
+    each subject by its size (``weighted``); else it would be macro under another name.
+    """
     from kmmlu_fast.analysis.accuracy import wilson
 
     totals = run.scores.select(pl.col("correct").sum(), pl.col("total").sum())
     correct, total = totals.row(0)
     interval = wilson(pl.col("correct"), pl.col("total"))
     low, high = totals.select(interval[0].alias("low"), interval[1].alias("high")).row(0)
+    micro, weighted = correct / total, False
+    weights = by_size(run.scores.rename({"total": "n"}), sizes)
+    if weights is not None:
+        n = run.scores["total"].to_numpy()
+        micro, weighted = float(weights @ (run.scores["correct"].to_numpy() / n)), True
+        size = 1.0 / float((weights**2 / n).sum())  # questions of equal weight that would be as sure
+        ends = pl.DataFrame({"correct": [micro * size], "total": [size]}).select(interval[0].alias("low"), interval[1].alias("high"))
+        low, high = ends.row(0)
     frame = run.predictions
     groups = run.scores.group_by("supercategory").agg(pl.col("correct").sum() / pl.col("total").sum()).sort("supercategory")
     clean = None
     if frame is not None and overlap:
         clean = frame.filter(~pl.col("question_id").is_in(overlap))["correct"].mean()
     speed = run.metrics.get("speed") or {}
-    letters = None if frame is None else letter_habit_of(frame)
+    four = frame is not None and bool((frame["num_options"] == 4).all())
+    letters = letter_habit_of(frame) if four and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
     return {
-        "name": run.name, "kind": run.kind, "questions": total, "correct": correct, "micro": correct / total, "low": low, "high": high,
+        "name": run.name, "kind": run.kind, "questions": total, "correct": correct,
+        "micro": micro, "weighted": weighted, "low": low, "high": high,
         "macro": float((run.scores["correct"] / run.scores["total"]).mean()), "clean": clean,  # type: ignore[arg-type]
-        "balanced": None if letters is None else letters.balanced_accuracy,
+        "balanced": letters.balanced_accuracy if letters else run.metrics.get("balanced_accuracy"),
         "expected": None if letters is None else letters.expected_accuracy,
         "shares": None if letters is None else letters.shares,
         "unparsed": None if frame is None else frame["prediction"].null_count(),

@@ -1,37 +1,49 @@
-"""Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains without it.
+"""Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains
+without it.
 
-In: the key's letters, and two runs' letters and (where there are any) A-D log-probabilities, natural, same question order.
-Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words. KMMLU's test key is 10/30/30/30, so
-a run that merely learns "rarely A" gains, and one that learns a training set's letter loses, with the same knowledge.
+In: the key's letters, and two runs' letters and (where there are any) A-D log-probabilities, natural, same
+question order. Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
+KMMLU's test key is 10/30/30/30, so a run that merely learns "rarely A" gains, and one that learns a training
+set's letter loses, with the same knowledge.
 
-Two methods; ``Decomposition.method`` says which one was possible.
+difference = letter prior + reading + remaining. ``Decomposition.method`` says what was possible.
 
-``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets four additive offsets on its
-log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on log-probabilities are a change of
-class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation 14:21; used for multiple choice by Zheng et al. 2024,
-"Large Language Models Are Not Robust Multiple Choice Selectors", and as batch calibration by Zhou et al. 2024). Fitting is
-convex: minimise mean_i tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted
-share", with tau lowered until soft shares are argmax shares. The key's four shares are used, never a question's answer.
-What is left of the gain at equal letter shares *remains*; the rest is *letter prior*.
+``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets four additive
+offsets on its log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on
+log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation
+14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust Multiple Choice
+Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i tau *
+logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted share",
+with tau lowered until soft shares are argmax shares. The key's four shares are used, never a question's
+answer. What is left of the gain at equal letter shares *remains*. The interval holds the offsets' own error
+(delta method, with a kernel estimate of how shares and accuracy follow the offsets). Habits differ by
+subject: ``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
 
-``marginals``, for letters alone (imported predictions, generated text): accuracy expected from habit, sum over letters of
-(share predicted) x (share in the key). If a run knows a share k of the questions and guesses the others with a fixed letter
-habit, its accuracy is k + (1 - k) * (habit's agreement with the key), and while k stays, the change of expected accuracy is
-exactly the change of accuracy. So it is taken as the letter prior's part; what k itself adds is in the rest, and so are
-answers that became readable or unreadable (shares are taken among the parsed).
+``letters``, for letters alone (imported predictions, generated text): two models of guessing, which give a
+range (``letter_models``). A verdict holds only where both agree.
+
+``none``: too few questions to tell the parts apart.
+
+Reading: answers that became readable or unreadable are neither knowledge nor habit; change of the parsed
+share times the accuracy among the parsed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kmmlu_fast.analysis.letter_models import MODELS, Fit
+from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
 from kmmlu_fast.core.schema import LETTERS
 
 MIN_LOGPROB_SHARE = 0.99  # below this share of questions with log-probabilities, they do not speak for the run
+MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 9_000  # questions below which a split is not given
+SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 Letters = NDArray[np.int64]  # 0-3 for A-D, -1 for unparsed
@@ -52,11 +64,22 @@ class LetterHabit:
 
 
 @dataclass(frozen=True, slots=True)
-class RunLetters:
-    """One run's letters, and the re-weighted ones where its log-probabilities allow them (``matched_letters``)."""
+class Matched:
+    """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets'
+    error included.
+    """
 
     letters: Letters
-    matched: Letters | None = None
+    contributions: Floats  # mean = the matched accuracy, to first order
+    by_subject: tuple[Letters, Floats] | None = None  # the same by each subject's own shares
+
+
+@dataclass(frozen=True, slots=True)
+class RunLetters:
+    """One run's letters, and the re-weighted ones where its log-probabilities allow them (``match``)."""
+
+    letters: Letters
+    matched: Matched | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +96,47 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Decomposition:
-    """``difference`` = ``letter_prior`` + ``remaining``, second minus first."""
+class Split:
+    """What one model of habit makes of the difference. ``model``: "logprobs", or one of
+    ``letter_models.MODELS``.
+    """
 
-    method: str  # "logprobs" or "marginals"
-    key_shares: tuple[float, float, float, float]
-    first: LetterHabit
-    second: LetterHabit
-    difference: float
+    model: str
     letter_prior: Part
     remaining: Part
 
 
-def as_codes(letters: pl.Series | list[str | None]) -> Letters:
-    """Letters as 0-3; anything else, null included, as -1."""
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """``difference`` = ``letter_prior`` + ``reading`` + ``remaining`` in every one of ``splits``, second
+    minus first.
+    """
+
+    method: str  # "logprobs", "letters" or "none"
+    key_shares: tuple[float, float, float, float]
+    first: LetterHabit
+    second: LetterHabit
+    difference: float
+    reading: float
+    splits: tuple[Split, ...]  # one by log-probabilities, two by letters alone, none with too few questions
+    by_subject: Part | None = None  # what remains at each subject's own letter shares (log-probabilities only)
+
+    @property
+    def prior_range(self) -> tuple[float, float] | None:
+        """Smallest and largest letter prior among the splits; None where there is none."""
+        values = [split.letter_prior.value for split in self.splits]
+        return (min(values), max(values)) if values else None
+
+    @property
+    def remaining_range(self) -> tuple[float, float] | None:
+        values = [split.remaining.value for split in self.splits]
+        return (min(values), max(values)) if values else None
+
+
+def as_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
+    """Letters as their places in ``known`` (0-3); anything else, null included, as -1."""
     series = pl.Series(letters, dtype=pl.String)
-    return series.cast(pl.Enum(LETTERS), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    return series.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def letter_shares(codes: Letters) -> NDArray[np.float64]:
@@ -96,26 +144,50 @@ def letter_shares(codes: Letters) -> NDArray[np.float64]:
     return np.bincount(codes[codes >= 0], minlength=4) / max(1, len(codes))
 
 
-def prior_offsets(logprobs: Logprobs, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares."""
-    from scipy.optimize import minimize
+def prior_offsets(logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None) -> Floats:
+    """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares.
 
+    ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
+    temperatures are then gone through).
+    """
     target = np.maximum(shares / shares.sum(), 1e-6)  # a letter the key never has still needs a finite offset
     target = target / target.sum()
-    offsets = -logprobs.mean(axis=0)
+    weights = np.full(len(logprobs), 1 / len(logprobs)) if weights is None else weights / weights.sum()
+    offsets = -(weights @ logprobs) if start is None else start
 
-    def objective(values: NDArray[np.float64], temperature: float) -> tuple[float, NDArray[np.float64]]:
-        scaled = (logprobs + values) / temperature
-        top = scaled.max(axis=1)
-        weights = np.exp(scaled - top[:, None])
-        total = weights.sum(axis=1)
-        soft = (weights / total[:, None]).mean(axis=0)
-        return float(temperature * (top + np.log(total)).mean() - target @ values), soft - target
-
-    for temperature in _TEMPERATURES:
-        found = minimize(objective, offsets, args=(temperature,), jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 100})
-        offsets = found.x - found.x.mean()
+    for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
+        value, slope, curve = _soft(logprobs, offsets, target, weights, temperature)
+        for _ in range(30):
+            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(4), slope, rcond=None)[0]
+            step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
+            expected = float(slope @ step)
+            if expected > -1e-12:
+                break
+            size = 1.0
+            while size > 1e-4:
+                tried = _soft(logprobs, offsets + size * step, target, weights, temperature)
+                if tried[0] <= value + 1e-4 * size * expected:
+                    break
+                size /= 2
+            else:
+                break
+            offsets, (value, slope, curve) = offsets + size * step, tried
+            if np.abs(slope).max() < 1e-5:
+                break
+        offsets = offsets - offsets.mean()
     return np.asarray(offsets)
+
+
+def _soft(logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float) -> tuple[float, Floats, Floats]:
+    """Value, gradient and Hessian of the objective above."""
+    scaled = (logprobs + offsets) / temperature
+    top = scaled.max(axis=1)
+    soft = np.exp(scaled - top[:, None])
+    total = soft.sum(axis=1)
+    soft /= total[:, None]
+    shares = weights @ soft
+    curve = (np.diag(shares) - (soft * weights[:, None]).T @ soft) / temperature
+    return float(temperature * (weights @ (top + np.log(total))) - target @ offsets), shares - target, curve
 
 
 def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
@@ -131,72 +203,185 @@ def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
         recall=tuple(recall),
         balanced_accuracy=sum(seen) / len(seen) if seen else None,
         expected_accuracy=float(shares @ key_shares),
-        matched_accuracy=None if run.matched is None else float((run.matched == key).mean()),
+        matched_accuracy=None if run.matched is None else float((run.matched.letters == key).mean()),
     )
 
 
-def matched_letters(letters: Letters, logprobs: Logprobs | None, key_shares: NDArray[np.float64]) -> Letters | None:
+def match(
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs | None,
+    strata: Codes | None = None,
+    weights: Floats | None = None,
+) -> Matched | None:
     """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
 
-    The few questions without them keep their letter.
+    The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects,
+    for ``by_subject``; ``weights``: of the questions, summing to 1.
     """
     if logprobs is None or len(logprobs) == 0:
         return None
     known = np.isfinite(logprobs).all(axis=1)
     if known.mean() < MIN_LOGPROB_SHARE:
         return None
+    known &= letters >= 0
+    weights = np.full(len(key), 1 / len(key)) if weights is None else weights
+    shares = np.bincount(key[known], weights[known], minlength=4).astype(float)
+    offsets = prior_offsets(logprobs[known], shares, weights[known])
+    result, parts = _moved(key, letters, logprobs, known, offsets, weights)
+    if strata is None or len(key) < MIN_BY_SUBJECT:
+        return Matched(result, parts)
+    own, own_parts = result.copy(), parts.copy()
+    order = np.argsort(strata, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
+        there = rows[known[rows]]
+        if len(there) < 2:
+            continue
+        fitted = prior_offsets(logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets)
+        trust = len(there) / (len(there) + SHRINKAGE)
+        even = np.full(len(rows), 1 / len(rows))
+        near = offsets + trust * (fitted - offsets)
+        own[rows], own_parts[rows] = _moved(key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust)
+    return Matched(result, parts, (own, own_parts))
+
+
+def _moved(
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs,
+    known: NDArray[np.bool_],
+    offsets: Floats,
+    weights: Floats,
+    trust: float = 1.0,
+) -> tuple[Letters, Floats]:
+    """Letters under ``offsets``, and each question's part in their accuracy: its own answer, and its pull on
+    the offsets.
+    """
+    moved = logprobs[known] + offsets
     result = letters.copy()
-    result[known] = (logprobs[known] + prior_offsets(logprobs[known], key_shares)).argmax(axis=1)
-    return result
+    result[known] = moved.argmax(axis=1)
+    right = (result == key).astype(float)
+    keys, weight = key[known], weights[known] / weights[known].sum()
+    # Kernel width by the rule of thumb; a logistic kernel of scale s has standard deviation 1.81 s.
+    width = 1.06 * float((moved - moved.mean(axis=1, keepdims=True)).std()) * len(moved) ** -0.2 / 1.81
+    scaled = moved / max(width, 1e-6)
+    soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    soft /= soft.sum(axis=1, keepdims=True)
+    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)  # d shares / d offsets
+    onto = soft[np.arange(len(keys)), keys] * weight
+    gain = (np.bincount(keys, onto, minlength=4) - onto @ soft) / max(width, 1e-6)  # d accuracy / d offsets
+    pull = np.eye(4)[keys] - np.eye(4)[result[known]]
+    parts = right
+    parts[known] += trust * (pull @ (np.linalg.pinv(slope, rcond=1e-6) @ gain))
+    return result, parts
 
 
-def decompose(key: Letters, strata: Letters, first: RunLetters, second: RunLetters) -> Decomposition:
-    """Split second minus first into letter prior and what remains; by log-probabilities where both runs have them.
+def decompose(
+    key: Letters,
+    strata: Codes,
+    first: RunLetters,
+    second: RunLetters,
+    weights: Floats | None = None,
+    asked: Floats | None = None,
+) -> Decomposition:
+    """Split second minus first into letter prior, reading and what remains; by log-probabilities where both
+    runs have them.
 
-    ``strata``: each question's subject as a number. The intervals are normal, of the mean of each question's contribution,
-    questions varying within their subject; for the marginals the contribution is the linearised one (delta method).
+    ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the
+    accuracy (default: its share of the questions). Intervals are of the mean of each question's
+    contribution, questions varying within their subject.
     """
-    shares = letter_shares(key)
+    each = question_weights(strata, weights)
+    shares = np.bincount(key, each, minlength=4)
     changes = (second.letters == key).astype(float) - (first.letters == key).astype(float)
+    difference = float(each @ changes)
+    common = (tuple(shares.tolist()), letter_habit(key, first), letter_habit(key, second), difference)
+
+    def part(value: float, contributions: Floats) -> Part:
+        half = mean_of(contributions, strata, weights, asked)
+        low, high = half.interval()
+        return Part(value, low - half.value + value, high - half.value + value)
+
+    cells = (key * 5 + first.letters + 1) * 5 + second.letters + 1
+    table = np.bincount(cells, each, minlength=100).astype(float)
+    reading, reading_parts = _linearised(_reading, [table], [np.eye(100)], cells)
     if first.matched is not None and second.matched is not None:
-        method = "logprobs"
-        rest = (second.matched == key).astype(float) - (first.matched == key).astype(float)
-        remaining = float(rest.mean())
-    else:
-        method = "marginals"
-        parsed = float(((first.letters >= 0).mean() + (second.letters >= 0).mean()) / 2)
-        one, other = _habit(first.letters, key, shares), _habit(second.letters, key, shares)
-        rest = changes - parsed * (other[1] - one[1])
-        remaining = float(changes.mean() - parsed * (other[0] - one[0]))
-    difference = float(changes.mean())
-    return Decomposition(
-        method,
-        tuple(shares.tolist()),
-        letter_habit(key, first),
-        letter_habit(key, second),
-        difference,
-        Part(difference - remaining, *_interval(difference - remaining, changes - rest, strata)),
-        Part(remaining, *_interval(remaining, rest, strata)),
-    )
+        if len(key) < MIN_LOGPROBS:
+            return Decomposition("none", *common, reading, ())
+        one, other = first.matched, second.matched
+        remaining = float(each @ ((other.letters == key).astype(float) - (one.letters == key).astype(float)))
+        rest = other.contributions - one.contributions
+        prior = part(difference - reading - remaining, changes - reading_parts - rest)
+        own = None
+        if one.by_subject is not None and other.by_subject is not None:
+            left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
+            own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
+        return Decomposition("logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own)
+    if len(key) < MIN_LETTERS:
+        return Decomposition("none", *common, reading, ())
+    splits = []
+    for name, (fit, swapped) in MODELS.items():
+        prior_value, prior_parts = _habit_part(table * len(key), cells, fit, swapped)
+        rest_value = difference - reading - prior_value
+        rest_parts = changes - reading_parts - prior_parts
+        splits.append(Split(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
+    return Decomposition("letters", *common, reading, tuple(splits))
 
 
-def _habit(letters: Letters, key: Letters, key_shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Expected accuracy from habit among the parsed, and each question's contribution to it, to first order and up to a constant.
+def difference_of(one: Estimate, other: Estimate) -> Part:
+    """The difference of two independent estimates."""
+    variance = one.error**2 + other.error**2
+    df = variance**2 / max(one.error**4 / max(one.df, 1.0) + other.error**4 / max(other.df, 1.0), 1e-300)
+    found = Estimate(one.value - other.value, variance**0.5, df)
+    return Part(found.value, *found.interval())
 
-    Among the parsed, because answers that become readable are no letter habit.
+
+def _reading(table: Floats) -> float:
+    """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
+    second + 1).
     """
-    is_parsed = letters >= 0
-    parsed = max(float(is_parsed.mean()), 1 / max(1, len(letters)))
-    shares = letter_shares(letters)
-    value = float(shares @ key_shares) / parsed
-    return value, (np.where(is_parsed, key_shares[letters] - value, 0.0) + shares[key]) / parsed
+    cube = table.reshape(4, 5, 5)
+    letters = np.arange(4)
+    parsed = cube[:, 1:, :].sum(), cube[:, :, 1:].sum()
+    right = cube[letters, letters + 1, :].sum(), cube[letters, :, letters + 1].sum()
+    return float((parsed[1] - parsed[0]) * sum(r / max(p, 1e-12) for r, p in zip(right, parsed, strict=True)) / 2)
 
 
-def _interval(centre: float, contributions: NDArray[np.float64], strata: Letters) -> tuple[float, float]:
-    from scipy.stats import norm
+def _habit_part(counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], swapped: Callable[..., float]) -> tuple[float, Floats]:
+    """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
+    + 1).
+    """
+    cube = counts.reshape(4, 5, 5)
+    fits = [fit(cube[:, 1:, :].sum(axis=2)), fit(cube[:, :, 1:].sum(axis=1))]
 
-    counts = np.bincount(strata).astype(float)
-    sums, squares = np.bincount(strata, contributions), np.bincount(strata, contributions**2)
-    within = np.maximum(squares - sums**2 / np.maximum(counts, 1), 0.0)  # n times the variance, subject by subject
-    half = float(norm.ppf(0.975) * np.sqrt(within.sum()) / max(1, len(contributions)))
-    return centre - half, centre + half
+    def value(first: Floats, second: Floats, table: Floats) -> float:
+        shares = table.reshape(4, 5, 5)
+        parsed = (shares[:, 1:, :].sum() + shares[:, :, 1:].sum()) / 2
+        return float(parsed * swapped(first, second, shares.sum(axis=(1, 2))))
+
+    total = counts.sum()
+    influence = [np.zeros((4, 5, 5, 4)), np.zeros((4, 5, 5, 4))]
+    influence[0][:, 1:, :, :] = fits[0].influence[:, :, None, :] * total
+    influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
+    points = [fits[0].theta, fits[1].theta, counts / total]
+    return _linearised(value, points, [influence[0].reshape(100, 4), influence[1].reshape(100, 4), np.eye(100)], cells)
+
+
+def _linearised(function: Callable[..., float], points: list[Floats], influence: list[Floats], cells: Letters) -> tuple[float, Floats]:
+    """A function's value at ``points`` and each question's part in it: gradient (by differences) times the
+    cell's influence.
+    """
+    value = function(*points)
+    by_cell = np.zeros(100)
+    for place, point in enumerate(points):
+        step = 1e-5
+        gradient = np.empty(len(point))
+        for i in range(len(point)):
+            ends = []
+            for sign in (1, -1):
+                moved = point.copy()
+                moved[i] += sign * step
+                ends.append(function(*points[:place], moved, *points[place + 1 :]))
+            gradient[i] = (ends[0] - ends[1]) / (2 * step)
+        by_cell += influence[place] @ gradient
+    return value, by_cell[cells]

@@ -1,33 +1,43 @@
-"""Paired statistics of two runs over the same questions: is the difference real, and what could have been seen at all.
+"""Paired statistics of two runs over the same questions: is the difference real, and what could have been
+seen at all.
 
-In: per-question correctness of a first and a second run, and each question's group; or the counts b and c. Out: p-values,
-intervals, effect sizes, as plain numbers and polars frames. Pure and seeded. Knows nothing of runs, files or words.
+In: per-question correctness of a first and a second run, and each question's group; or the counts b and c.
+Out: p-values, intervals, effect sizes, as plain numbers and polars frames. Pure and seeded. Knows nothing of
+runs, files or words.
 
-``b``: only the first run was right; ``c``: only the second. A difference is always second minus first, (c - b) / n, 0-1.
+``b``: only the first run was right; ``c``: only the second. A difference is always second minus first, (c -
+b) / n, 0-1.
 
-* p-value: McNemar's exact test as mid-p, which the binomial distribution of b given b + c yields (Fagerland, Lydersen and
-  Laake 2013, BMC Med Res Methodol 13:91: the exact test is needlessly conservative, mid-p keeps its level).
-* micro, macro and supercategory intervals: percentile bootstrap, questions resampled within each subject (the subjects are
-  KMMLU's, not a sample). Only (b, c, rest) matter, so a subject's replicate is one multinomial draw instead of n.
-* a single subject's interval: adjusted Wald for paired proportions (Bonett and Price 2012, J Educ Behav Stat 37:479), which
-  stays sound at n = 100 and with b = c = 0, where a bootstrap has nothing to resample.
-* minimum detectable effect: the sample-size formula of McNemar's test (Connor 1987, Biometrics 43:207), solved for the effect.
+* p-value: McNemar's exact test as mid-p, which the binomial distribution of b given b + c yields (Fagerland,
+  Lydersen and Laake 2013, BMC Med Res Methodol 13:91: the exact test is needlessly conservative, mid-p keeps
+  its level).
+* micro, macro and supercategory intervals: stratified by subject (the subjects are KMMLU's, not a sample),
+  ``strata``. On full data this equals a bootstrap within subjects to 0.0003; with few questions a subject
+  that bootstrap is too narrow.
+* a single subject's interval, and any over fewer than 50 questions or 10 changes: adjusted Wald for paired
+  proportions (Bonett and Price 2012, J Educ Behav Stat 37:479), which stays sound with b = c = 0.
+* where a sample does not hold the subjects in their full proportions, micro weights each subject by its full
+  size (post-stratification), and its p is the stratified McNemar score test's.
+* minimum detectable effect: the sample-size formula of McNemar's test (Connor 1987, Biometrics 43:207),
+  solved for the effect.
+* population: all of that speaks of questions *like these*. ``asked`` (sampled share a subject) makes it
+  speak of *these* questions.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kmmlu_fast.analysis.strata import Estimate, Floats, stratified
+
 ALPHA = 0.05
 POWER = 0.8
-REPLICATES = 10_000
+REPLICATES = 2_000
+FEW_QUESTIONS, FEW_CHANGES = 50, 10  # below either, Bonett and Price's interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,65 +52,81 @@ class Difference:
     high: float
     b: int  # only the first run right
     c: int  # only the second
-    p_value: float | None  # McNemar mid-p; None for macro, where the interval decides
+    p_value: float | None  # McNemar mid-p, or a weighted mean's score test; None for macro, where the interval decides
+    weighted: bool = False  # subjects count by their full sizes, not by how many of their questions were asked
 
     @property
     def significant(self) -> bool:
-        """At 5 %, by the test where there is one, else by the interval."""
-        return self.p_value < ALPHA if self.p_value is not None else not self.low <= 0.0 <= self.high
+        """At 5 %, by the interval, and by the test where there is one: no claim that its own interval
+        contradicts.
+        """
+        return self.significant_at(self.p_value)
+
+    def significant_at(self, p_value: float | None) -> bool:
+        """The same with a corrected p."""
+        return not self.low <= 0.0 <= self.high and (p_value is None or p_value < ALPHA)
+
+    def within(self, margin: float) -> bool:
+        """Whether the whole interval lies inside +-margin (0-1): equal for all that matters."""
+        return -margin < self.low and self.high < margin
 
 
 def mcnemar_midp(b: NDArray[np.int64] | int, c: NDArray[np.int64] | int) -> NDArray[np.float64]:
     """Two-sided mid-p of McNemar's exact test, elementwise; 1 where no answer differs."""
-    from scipy.stats import binom
+    from scipy.special import bdtr, gammaln
 
-    b, c = np.asarray(b, dtype=np.int64), np.asarray(c, dtype=np.int64)
-    smaller = np.minimum(b, c)
-    values = 2 * binom.cdf(smaller, b + c, 0.5) - binom.pmf(smaller, b + c, 0.5)
-    return np.where(b + c == 0, 1.0, np.clip(values, 0.0, 1.0))
-
-
-def corrected(p_values: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    """p-values corrected for their number by statsmodels: ``holm`` (family-wise) or ``fdr_bh`` (false discovery rate)."""
-    from statsmodels.stats.multitest import multipletests
-
-    if len(p_values) == 0:
-        return p_values
-    return np.asarray(multipletests(p_values, alpha=ALPHA, method=method)[1])
+    b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
+    smaller, both = np.minimum(b, c), b + c
+    exactly = np.exp(gammaln(both + 1) - gammaln(smaller + 1) - gammaln(both - smaller + 1) - both * np.log(2.0))
+    values = 2 * bdtr(smaller, both.astype(np.int64), 0.5) - exactly
+    return np.where(both == 0, 1.0, np.clip(values, 0.0, 1.0))
 
 
-@contextlib.contextmanager
-def many_corrections() -> Iterator[None]:
-    """Around many calls of ``corrected``: statsmodels' Holm calls gc.collect(), 0.1 s each time once it, scipy and pandas are loaded."""
-    import statsmodels.stats.multitest  # noqa: F401  (loaded before the freeze, or its own objects are what is scanned)
+def corrected(p_values: Floats, method: str) -> Floats:
+    """p-values corrected for their number: ``holm`` (family-wise; Holm 1979) or ``fdr_bh`` (Benjamini and
+    Hochberg 1995).
 
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    Equal to statsmodels' multipletests, which takes two seconds to import and a garbage collection a call.
+    """
+    count = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    ranked = np.asarray(p_values, dtype=float)[order]
+    if method == "holm":
+        ranked = np.maximum.accumulate(ranked * np.arange(count, 0, -1)) if count else ranked
+    elif method == "fdr_bh":
+        ranked = np.minimum.accumulate((ranked * count / np.arange(1, count + 1))[::-1])[::-1] if count else ranked
+    else:
+        raise ValueError(f"unknown correction {method!r}; allowed are holm and fdr_bh")
+    result = np.empty(count)
+    result[order] = np.clip(ranked, 0.0, 1.0)
+    return result
 
 
-def paired_interval(b: NDArray[np.int64], c: NDArray[np.int64], n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % interval of (c - b) / n by Bonett and Price's adjusted Wald, elementwise."""
-    from scipy.stats import norm
+def paired_interval(b: Floats, c: Floats, n: Floats, asked: Floats | float = 0.0) -> tuple[Floats, Floats]:
+    """95 % interval of (c - b) / n by Bonett and Price's adjusted Wald, elementwise; ``asked`` narrows it to
+    these questions.
+    """
+    from scipy.special import ndtri
 
+    b, c, n = (np.asarray(values, dtype=float) for values in (b, c, n))
+    left = np.sqrt(np.clip(1.0 - np.asarray(asked, dtype=float), 0.0, 1.0))
     first, second = (b + 1) / (n + 2), (c + 1) / (n + 2)
-    centre = second - first
-    half = norm.ppf(1 - ALPHA / 2) * np.sqrt((first + second - centre**2) / (n + 2))
+    centre = np.where(left > 0, second - first, (c - b) / n)
+    half = ndtri(1 - ALPHA / 2) * np.sqrt((first + second - (second - first) ** 2) / (n + 2)) * left
     return np.clip(centre - half, -1.0, 1.0), np.clip(centre + half, -1.0, 1.0)
 
 
-def minimum_detectable_effect(n: int, discordance: float) -> float | None:
-    """Smallest true difference that McNemar's test sees with 80 % power at 5 %, for n questions; None where none is.
+def minimum_detectable_effect(n: int, discordance: float, alpha: float = ALPHA) -> float | None:
+    """Smallest true difference that McNemar's test at ``alpha`` sees with 80 % power, for n questions; None
+    where none is.
 
-    ``discordance`` is the share of questions on which exactly one run is right. A difference cannot exceed it, so for
-    larger ones all changes are taken to go the same way, the most favourable case.
+    ``discordance`` is the share of questions on which exactly one run is right. A difference cannot exceed
+    it, so for larger ones all changes are taken to go the same way, the most favourable case.
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    z_alpha, z_beta = norm.ppf(1 - ALPHA / 2), norm.ppf(POWER)
+    z_alpha, z_beta = ndtri(1 - alpha / 2), ndtri(POWER)
 
     def shortfall(effect: float) -> float:
         share = max(discordance, effect)
@@ -112,7 +138,9 @@ def minimum_detectable_effect(n: int, discordance: float) -> float | None:
 
 
 def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
-    """``pairs`` (subject, supercategory, first, second: booleans) -> a row a subject: n, first, second (right), b, c."""
+    """``pairs`` (subject, supercategory, first, second: booleans) -> a row a subject: n, first, second
+    (right), b, c.
+    """
     one, other = pl.col("first"), pl.col("second")
     return (
         pairs.group_by("subject", "supercategory")
@@ -123,66 +151,124 @@ def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
             (one & ~other).sum().cast(pl.Int64).alias("b"),
             (~one & other).sum().cast(pl.Int64).alias("c"),
         )
-        .sort("subject")
+        .sort("subject", "supercategory")
     )
 
 
-def replicates(counts: pl.DataFrame, seed: int, number: int = REPLICATES) -> NDArray[np.float64]:
-    """Bootstrap replicates of every subject's c - b, shape (number, subjects): questions resampled within the subject."""
-    random = np.random.default_rng(seed)
-    b, c, n = (counts[name].to_numpy() for name in ("b", "c", "n"))
-    draws = np.empty((number, len(counts)))
-    for i in range(len(counts)):
-        cells = random.multinomial(n[i], [b[i] / n[i], c[i] / n[i], max(0.0, 1 - (b[i] + c[i]) / n[i])], size=number)
-        draws[:, i] = cells[:, 1] - cells[:, 0]
-    return draws
+def by_size(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None:
+    """Each subject's weight by its full size; None where sizes are not known or the sample already has their
+    proportions. A subject of several groups (another exam's) is in several rows, which share its weight.
+    """
+    if sizes is None or not set(counts["subject"]) <= set(sizes):
+        return None
+    full = np.array([sizes[name] for name in counts["subject"]], dtype=float)
+    n, of_subject = counts["n"].to_numpy().astype(float), _of_subject(counts)
+    weights = full * (n / of_subject)
+    weights = weights / weights.sum()
+    return None if (of_subject > full).any() or np.allclose(weights, n / n.sum(), atol=1e-9) else weights
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, [ALPHA / 2, 1 - ALPHA / 2])
-    return float(low), float(high)
+def asked_share(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats:
+    """Share of each subject's questions that were asked; all of them (1) where the full size is not known."""
+    n = _of_subject(counts)
+    full = np.array([(sizes or {}).get(name, 0) for name in counts["subject"]], dtype=float)
+    return np.asarray(np.minimum(1.0, n / np.maximum(full, n)))
 
 
-def micro_difference(counts: pl.DataFrame, draws: NDArray[np.float64]) -> Difference:
-    """Over questions. ``counts`` and ``draws`` have the same subjects in the same order."""
+def _of_subject(counts: pl.DataFrame) -> Floats:
+    """The subject's n in each of its rows."""
+    if counts["subject"].is_unique().all():
+        return counts["n"].to_numpy().astype(float)
+    return counts.select(pl.col("n").sum().over("subject"))["n"].to_numpy().astype(float)
+
+
+def _mean(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> tuple[float, float, float]:
+    """(difference, low, high) of the weighted mean of the subjects' differences."""
+    b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
+    found = stratified(n, c - b, b + c, weights, asked)
+    if n.sum() >= FEW_QUESTIONS and b.sum() + c.sum() >= FEW_CHANGES:
+        return found.value, *found.interval()
+    size = 1.0 / float((weights**2 / n).sum())  # questions of equal weight that would be as sure
+    part = 0.0 if asked is None else float(asked.min())
+    # type: ignore[arg-type]
+    low, high = paired_interval(weights @ (b / n) * size, weights @ (c / n) * size, np.array(size), part)
+    return found.value, float(low), float(high)
+
+
+def score_p(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> float:
+    """McNemar's score test of a weighted mean over strata: under "no difference" a changed question goes
+    either way alike.
+    """
+    b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
+    if asked is not None:
+        return stratified(n, c - b, b + c, weights, asked).p_value
+    variance = float((weights**2 * (b + c) / n**2).sum())
+    return Estimate(float(weights @ ((c - b) / n)), variance**0.5, 1e9).p_value
+
+
+def micro_difference(counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None) -> Difference:
+    """Over questions; ``weights`` (a subject's share, see ``by_size``) where the sample's own are not the
+    population's.
+    """
     n, first, second, b, c = (int(counts[name].sum()) for name in ("n", "first", "second", "b", "c"))
-    low, high = _interval(draws.sum(axis=1) / n)
-    return Difference(n, first / n, second / n, (c - b) / n, low, high, b, c, float(mcnemar_midp(b, c)))
+    own = counts["n"].to_numpy() / n
+    difference, low, high = _mean(counts, own if weights is None else weights, asked)
+    if weights is None and asked is None:
+        return Difference(n, first / n, second / n, (c - b) / n, low, high, b, c, float(mcnemar_midp(b, c)))
+    weighted, weights = weights is not None, own if weights is None else weights
+    p_value = score_p(counts, weights, asked)
+    one, other = (float(weights @ (counts[name] / counts["n"]).to_numpy()) for name in ("first", "second"))
+    return Difference(n, one, other, difference, low, high, b, c, p_value, weighted)
 
 
-def macro_difference(counts: pl.DataFrame, draws: NDArray[np.float64]) -> Difference:
+def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> Difference:
     """Mean over subjects of each subject's difference."""
-    n = counts["n"].to_numpy()
-    first, second = float((counts["first"] / counts["n"]).mean()), float((counts["second"] / counts["n"]).mean())  # type: ignore[arg-type]
-    low, high = _interval((draws / n).mean(axis=1))
-    return Difference(int(n.sum()), first, second, second - first, low, high, int(counts["b"].sum()), int(counts["c"].sum()), None)
+    first, second = (float((counts[name] / counts["n"]).to_numpy().mean()) for name in ("first", "second"))
+    _, low, high = _mean(counts, np.full(len(counts), 1 / len(counts)), asked)
+    b, c = int(counts["b"].sum()), int(counts["c"].sum())
+    return Difference(int(counts["n"].sum()), first, second, second - first, low, high, b, c, None)
 
 
-def by_supercategory(counts: pl.DataFrame, draws: NDArray[np.float64]) -> pl.DataFrame:
-    """A row a supercategory: n, first, second (accuracies), difference, low, high, b, c, p_value, p_holm, p_bh."""
+def by_supercategory(counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None) -> pl.DataFrame:
+    """A row a supercategory: n, first, second (accuracies), difference, low, high, b, c, p_value, p_holm,
+    p_bh.
+    """
     rows = []
     for name in counts["supercategory"].unique().sort():
         mask = (counts["supercategory"] == name).to_numpy()
-        part = micro_difference(counts.filter(pl.col("supercategory") == name), draws[:, mask])
+        share = None if weights is None else weights[mask] / weights[mask].sum()
+        part = micro_difference(counts.filter(pl.col("supercategory") == name), share, None if asked is None else asked[mask])
         rows.append({"supercategory": name, **{field: getattr(part, field) for field in part.__dataclass_fields__}})
     return _with_corrections(pl.DataFrame(rows))
 
 
-def by_subject(counts: pl.DataFrame) -> pl.DataFrame:
+def by_subject(counts: pl.DataFrame, asked: Floats | None = None) -> pl.DataFrame:
     """A row a subject, as ``by_supercategory`` with supercategory and minimum_detectable_effect.
 
-    The effect takes the pair's overall share of discordant questions, which is steadier than a small subject's own.
+    The effect is what Holm's first step sees, at 5 % divided by the number of subjects; it takes the pair's
+    overall share of discordant questions, which is steadier than a small subject's own.
     """
     b, c, n = (counts[name].to_numpy() for name in ("b", "c", "n"))
-    low, high = paired_interval(b, c, n)
+    low, high = paired_interval(b, c, n, 0.0 if asked is None else asked)
     share = float((b.sum() + c.sum()) / n.sum())
-    effects = {int(size): minimum_detectable_effect(int(size), share) for size in set(n.tolist())}
+    effects = {int(size): minimum_detectable_effect(int(size), share, ALPHA / len(counts)) for size in set(n.tolist())}
+    p_values = mcnemar_midp(b, c)
+    if asked is not None:  # of these questions: known exactly where all were asked
+        p_values = np.where((asked >= 1) & (b != c), 0.0, p_values)
     frame = counts.select(
-        "subject", "supercategory", "n", (pl.col("first") / pl.col("n")), (pl.col("second") / pl.col("n")),
-        ((pl.col("c") - pl.col("b")) / pl.col("n")).alias("difference"), pl.Series("low", low), pl.Series("high", high), "b", "c",
-        pl.Series("p_value", mcnemar_midp(b, c)),
+        "subject",
+        "supercategory",
+        "n",
+        (pl.col("first") / pl.col("n")),
+        (pl.col("second") / pl.col("n")),
+        ((pl.col("c") - pl.col("b")) / pl.col("n")).alias("difference"),
+        pl.Series("low", low),
+        pl.Series("high", high),
+        "b",
+        "c",
+        pl.Series("p_value", p_values),
         pl.Series("minimum_detectable_effect", [effects[int(size)] for size in n], dtype=pl.Float64),
-    )  # fmt: skip
+    )
     return _with_corrections(frame)
 
 

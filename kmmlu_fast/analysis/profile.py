@@ -8,7 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import PARSED, by_group_lazy, with_correct
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 
 # Wording that marks a question, as regular expressions. NEGATION is looked for where a question asks: in its last characters, without
 # notes in brackets ("(단, ... 제외)" negates nothing). 37 % of KMMLU's test questions have it.
@@ -20,10 +20,11 @@ NUMBER = r"\d"
 
 
 def with_features(questions: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
-    """Questions (``question``, A-D, ``human_accuracy``) with what may make one hard:
+    """Questions (``question``, A, B, ... null where it has fewer options, ``human_accuracy``) with what may make one hard:
     chars (question and options), negation, number (a digit in the options), formula,
     figure (refers to a figure, table or list), human_band."""
-    options = pl.concat_str(LETTERS, separator=" ")
+    names = questions.lazy().collect_schema().names()
+    options = pl.concat_str([letter for letter in OPTION_LETTERS if letter in names], separator=" ", ignore_nulls=True)
     text = pl.concat_str("question", options, separator=" ")
     asking = pl.col("question").str.replace_all(r"\([^()]*\)", "").str.strip_chars().str.slice(-_ASKING_CHARS)
     human = pl.col("human_accuracy")

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.analysis.accuracy import letters_in
 from kmmlu_fast.asking.ladder import STRICT
-from kmmlu_fast.core.schema import LETTERS
 
 DIRECT = "loglikelihood"  # read_by of a question that was answered without reasoning
 _SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run
@@ -103,7 +103,7 @@ def _samples(frame: pl.DataFrame) -> dict[str, Any]:
 
 def _rotations(frame: pl.DataFrame) -> dict[str, Any]:
     def shares(column: str) -> dict[str, float]:
-        return {letter: _mean(frame[column] == letter) for letter in LETTERS}
+        return {letter: _mean(frame[column] == letter) for letter in letters_in(frame)}
 
     return {
         "accuracy_raw": _mean(frame["correct"]),

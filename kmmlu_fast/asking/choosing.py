@@ -6,14 +6,14 @@ the adapters contradict each other. Knows nothing of engines, runs or command li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from kmmlu_fast.asking.methods import DIRECT_MAX_TOKENS, ContinuationChoice, GenerateUntil, Method, MultipleChoice
 from kmmlu_fast.asking.prompts import ENDING_TOKENS, Prompt, encode, letter_tokens, template_digest
 from kmmlu_fast.asking.tokens import TokenIds, check_lengths, render
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.schema import Adapter, Question
+from kmmlu_fast.core.schema import OPTION_LETTERS, Adapter, Question
 
 
 class Asking(Protocol):
@@ -24,7 +24,7 @@ class Asking(Protocol):
     @property
     def prompt_style(self) -> str | None: ...
     @property
-    def rotations(self) -> int: ...
+    def rotations(self) -> int | str: ...
     @property
     def max_tokens(self) -> int | None: ...
     @property
@@ -77,34 +77,49 @@ def choose_method(
     config: Asking, style: str, questions: list[Question], exemplars: dict[str, list[Question]], tokenizer: Any
 ) -> tuple[Method, list[list[Prompt]], tuple[int, ...], list[str]]:
     """The method with its letters' tokens checked on a prompt of each subject, every rendered prompt, and notes for the run."""
-    from kmmlu_fast.asking.rotations import Rotations
-
     method: Method
+    letters = OPTION_LETTERS[: max(len(question.options) for question in questions)]
     if config.output_type == "cot":
         from kmmlu_fast.asking.cot import build_method
 
         method = build_method(
             style, tokenizer, max_tokens=config.max_tokens, num_samples=config.num_samples, temperature=config.temperature,
-            top_p=config.top_p, seed=config.seed, below=config.cot_below, thinking=config.thinking,
+            top_p=config.top_p, seed=config.seed, below=config.cot_below, thinking=config.thinking, letters=letters,
         )  # fmt: skip
         return method, render(questions, exemplars, method, tokenizer), method.force_letter_ids, []
-    wrap = (lambda inner: Rotations(inner, config.rotations)) if config.rotations > 1 else (lambda inner: inner)
+    wrap = _rotating(config.rotations, questions)
     if config.output_type == "generate_until":
         seed = config.seed if config.temperature > 0 else None
         method = GenerateUntil(style, config.max_tokens or DIRECT_MAX_TOKENS, config.temperature, config.top_p, seed)
     else:
-        method = wrap(MultipleChoice(style, (0, 1, 2, 3)))
+        method = wrap(MultipleChoice(style, tuple(range(len(letters)))))
     rendered = render(questions, exemplars, method, tokenizer)
     some = list({question.subject: prompts for question, prompts in zip(questions, rendered, strict=True)}.values())
     shown = [prompt for prompts in some for prompt in prompts]
-    letters = letter_tokens(tokenizer, shown, encode(tokenizer, shown), style)
+    found = letter_tokens(tokenizer, shown, encode(tokenizer, shown), style, letters)
     if config.output_type == "generate_until":
-        return method, rendered, letters.ids or _any_candidates(tokenizer), []
-    if letters.ids:
-        return wrap(MultipleChoice(style, letters.ids)), rendered, letters.ids, []
+        return method, rendered, found.ids or _any_candidates(tokenizer), []
+    if found.ids:
+        return wrap(MultipleChoice(style, found.ids)), rendered, found.ids, []
     method = wrap(ContinuationChoice(style))
-    note = f"letters are scored as continuations, four prefills a question: {letters.reason}"
+    prefills = "four prefills a question" if len(letters) == 4 else "one prefill a letter"
+    note = f"letters are scored as continuations, {prefills}: {found.reason}"
     return method, render(questions, exemplars, method, tokenizer), _any_candidates(tokenizer), [note]
+
+
+def _rotating(rotations: int | str, questions: list[Question]) -> Callable[[Method], Method]:
+    """What puts a method under rotations; ConfigError where four of them would not bring every option to every place."""
+    from kmmlu_fast.asking.rotations import ALL, Rotations
+
+    if rotations == 1:
+        return lambda inner: inner
+    counts = {len(question.options) for question in questions}
+    if rotations == 4 and counts != {4}:
+        raise ConfigError(
+            f"--rotations 4: questions here have {' or '.join(map(str, sorted(counts)))} options; give --rotations all "
+            "(as many orders as a question has options) or 2"
+        )
+    return lambda inner: Rotations(inner, ALL if rotations == "all" else int(rotations))
 
 
 class PromptChecks:
@@ -131,7 +146,8 @@ class PromptChecks:
         if not new:
             return
         self._endings |= new.keys()
-        letters = letter_tokens(self._tokenizer, [p for p, _ in new.values()], [ids for _, ids in new.values()], self._style)
+        names = OPTION_LETTERS[: len(self._letters)]
+        letters = letter_tokens(self._tokenizer, [p for p, _ in new.values()], [ids for _, ids in new.values()], self._style, names)
         if letters.ids != self._letters:
             raise ConfigError(
                 f"the letters' tokens depend on the question with this tokenizer ({letters.reason or 'they differ between prompts'}), "
@@ -144,9 +160,10 @@ def _any_candidates(tokenizer: Any) -> tuple[int, ...]:
     return tuple(range(min(100, len(tokenizer) - 4), min(104, len(tokenizer))))
 
 
-def template_of(config: Asking, style: str, tokenizer: Any, method: Method) -> str:
+def template_of(config: Asking, style: str, tokenizer: Any, method: Method, is_kmmlu: bool = True) -> str:
+    """The digest of the wording; KMMLU's own reasoning instructions are only part of it where KMMLU is asked."""
     if config.output_type == "cot":
         from kmmlu_fast.asking.cot import wording_digest
 
-        return wording_digest(method, tokenizer)  # type: ignore[arg-type]
+        return wording_digest(method, tokenizer, is_kmmlu)  # type: ignore[arg-type]
     return template_digest(style, tokenizer, thinking=config.thinking)

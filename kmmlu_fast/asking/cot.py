@@ -2,7 +2,7 @@
 
 In: a Question, the token ids of its prompts, later Responses. Out: Requests, and one Prediction a question. Stages of a question:
 
-    letters    the four letters' log-probabilities without reasoning, in the very prompt of ``multiple_choice``: one prefill
+    letters    the letters' log-probabilities without reasoning, in the very prompt of ``multiple_choice``: one prefill
     reason     ``num_samples`` generated solutions; with ``below``, only where the letters' margin is under it
     forced-<i> where sample i reads as nothing: its prompt + its own tokens + ``\\n정답：``, letters' log-probabilities (prefix cached)
 
@@ -29,7 +29,7 @@ from kmmlu_fast.asking.prompts import Prompt, answer_delimiter, continuation_ids
 from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import read_letters
-from kmmlu_fast.core.schema import LETTERS, Adapter, Completion, Prediction, Question, Request, Response
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Adapter, Completion, Prediction, Question, Request, Response
 from kmmlu_fast.data.subjects import SUBJECTS
 
 DEFAULT_MAX_TOKENS = 512
@@ -39,14 +39,14 @@ _THINK_END = "\n</think>\n"
 _NEXT_QUESTION = "\n문제:"
 
 
-def final_lines(style: str) -> tuple[str, ...]:
+def final_lines(style: str, letters: Sequence[str] = LETTERS) -> tuple[str, ...]:
     """What ends a generation: the asked-for line, as asked for and as the style's exemplars or a chat model would write it.
 
     The line break belongs to it: "정답: A" may still become "정답: A와 B를 비교하면". Few, for vLLM looks for each after every token.
     """
     found = find_style(style)
     other = "정답: {}**" if found.chat else f"{found.cue}{found.delimiter}{{}}\n"
-    return tuple(dict.fromkeys(form.format(letter) for form in ("정답: {}\n", other) for letter in LETTERS))
+    return tuple(dict.fromkeys(form.format(letter) for form in ("정답: {}\n", other) for letter in letters))
 
 
 @functools.cache
@@ -58,10 +58,11 @@ def instructions() -> dict[str, Any]:
     return loaded
 
 
-def instruction(subject: str, supercategory: str) -> str:
+def instruction(subject: str, supercategory: str, letters: Sequence[str] = LETTERS) -> str:
     """What is said before a question: general, the subject's (else its supercategory's) line, the form of the last line."""
     data = instructions()
-    return f"{data['general']}\n{data['subject'].get(subject) or data['supercategory'][supercategory]}\n{data['final']}"
+    own = data["subject"].get(subject) or data["supercategory"].get(supercategory) or data["other_exam"]
+    return f"{data['general']}\n{own}\n{data['final']}".replace(", ".join(LETTERS), ", ".join(letters))
 
 
 def sampling_seed(seed: int, question_id: str, stage: str) -> int:
@@ -79,7 +80,7 @@ def default_style(tokenizer: Any) -> str:
 class Carried:
     """What ``follow_up`` needs of the question, beside the response: it travels with the request (``Request.carry``)."""
 
-    options: tuple[str, str, str, str]
+    options: tuple[str, ...]
     reason_ids: tuple[int, ...] = ()
 
 
@@ -90,7 +91,7 @@ class ChainOfThought:
     style: str
     direct: MultipleChoice | None  # None where the tokenizer splits a letter: then there is no direct answer to compare with
     force_ids: tuple[int, ...]  # tokens of FORCE_CUE
-    force_letter_ids: tuple[int, int, int, int]
+    force_letter_ids: tuple[int, ...]  # as many as the longest question has options
     end_ids: tuple[int, ...] = ()  # end-of-turn tokens, cut off before forcing
     next_question_ids: tuple[int, ...] = ()  # tokens of the "next question" stop, cut off before forcing
     think_end_ids: tuple[int, ...] = ()
@@ -111,7 +112,8 @@ class ChainOfThought:
         """The exemplars keep their plain letters: KMMLU's dev split has no solutions, and none are made up."""
         data, style = instructions(), find_style(self.style)
         return render(
-            question, exemplars, self.style, tokenizer, instruction=instruction(question.subject, question.supercategory),
+            question, exemplars, self.style, tokenizer,
+            instruction=instruction(question.subject, question.supercategory, question.letters),
             cue=data["chat_cue"] if style.chat else data["cue"], exemplar_cue=style.cue, thinking=self.thinking,
         )  # fmt: skip
 
@@ -126,7 +128,7 @@ class ChainOfThought:
         return letters if self.below is not None else [*letters, self._reason(question.question_id, carried, adapter)]
 
     def _reason(self, question_id: str, carried: Carried, adapter: Adapter | None) -> Request:
-        lines = final_lines(self.style)
+        lines = final_lines(self.style, OPTION_LETTERS[: len(carried.options)])
         stops = () if self.thinking else lines if find_style(self.style).chat else (*lines, _NEXT_QUESTION)
         return Request(
             question_id, "reason", carried.reason_ids, adapter, max_tokens=max(2, self.max_tokens), num_samples=self.num_samples,
@@ -144,7 +146,7 @@ class ChainOfThought:
         return [
             Request(
                 request.question_id, f"forced-{i}", (*request.token_ids, *self._forcing(completion)), request.adapter,
-                candidate_ids=self.force_letter_ids,
+                candidate_ids=self.force_letter_ids[: len(request.carry.options)],
             )
             for i, completion in enumerate(response.completions)
             if self.read(completion, request.carry.options).letter is None
@@ -206,7 +208,7 @@ def vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str,
     counts = Counter(letters)
     most = max(counts.values())
     tied = [letter for letter in counts if counts[letter] == most]  # in the order of the samples
-    best = max(tied, key=lambda letter: logprobs[LETTERS.index(letter)]) if logprobs else tied[0]
+    best = max(tied, key=lambda letter: logprobs[OPTION_LETTERS.index(letter)]) if logprobs else tied[0]
     return best, most / len(letters)
 
 
@@ -221,6 +223,7 @@ def build_method(
     seed: int = 42,
     below: float | None = None,
     thinking: bool = False,
+    letters: Sequence[str] = LETTERS,
 ) -> ChainOfThought:
     """The method for a tokenizer. ConfigError where a setting does not fit it."""
     if thinking and "enable_thinking" not in (getattr(tokenizer, "chat_template", None) or ""):
@@ -229,14 +232,14 @@ def build_method(
         )
     if thinking and not find_style(style).chat:
         raise ConfigError(f"--thinking goes with --prompt-style chat, not {style}")
-    probe = MultipleChoice(style, (0, 1, 2, 3)).render(_PROBE, [], tokenizer)
-    letters = letter_tokens(tokenizer, probe, encode(tokenizer, probe), style)
-    if below is not None and letters.ids is None:
-        raise ConfigError(f"--cot-below needs letters of one token each, and here {letters.reason}: leave the flag out")
-    force_ids, force_letter_ids = _forcing_tokens(tokenizer, style)
+    probe = MultipleChoice(style, tuple(range(len(letters)))).render(_PROBE, [], tokenizer)
+    found = letter_tokens(tokenizer, probe, encode(tokenizer, probe), style, letters)
+    if below is not None and found.ids is None:
+        raise ConfigError(f"--cot-below needs letters of one token each, and here {found.reason}: leave the flag out")
+    force_ids, force_letter_ids = _forcing_tokens(tokenizer, style, letters)
     return ChainOfThought(
         style=style,
-        direct=MultipleChoice(style, letters.ids) if letters.ids else None,
+        direct=MultipleChoice(style, found.ids) if found.ids else None,
         force_ids=force_ids,
         force_letter_ids=force_letter_ids,
         end_ids=tuple(sorted(set(tokenizer.all_special_ids))),
@@ -256,24 +259,30 @@ _PROBE = Question("probe/test/0", "Math", "STEM", "test", 0, "하나에 둘을 �
 _END = Prompt("이다.", add_special_tokens=False)
 
 
-def _forcing_tokens(tokenizer: Any, style: str) -> tuple[tuple[int, ...], tuple[int, int, int, int]]:
+def _forcing_tokens(tokenizer: Any, style: str, letters: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Tokens of the cue, and of the letters after it, with the style's delimiter or else with the other one."""
     cue = continuation_ids(tokenizer, _END, FORCE_CUE)
     own = answer_delimiter(style)
     for delimiter in (own, " " if own == "" else ""):
-        wholes = [continuation_ids(tokenizer, _END, f"{FORCE_CUE}{delimiter}{letter}") for letter in LETTERS]
+        wholes = [continuation_ids(tokenizer, _END, f"{FORCE_CUE}{delimiter}{letter}") for letter in letters]
         ids = [whole[-1] for whole in wholes if whole[:-1] == cue]
-        if len(set(ids)) == 4:
-            a, b, c, d = ids
-            return tuple(cue), (a, b, c, d)
+        if len(set(ids)) == len(letters):
+            return tuple(cue), tuple(ids)
     raise ConfigError(
-        "--output-type cot: this tokenizer splits the letters A-D after '정답：', so an answer cannot be forced; use generate_until"
+        f"--output-type cot: this tokenizer splits one of the letters A-{letters[-1]} after '정답：', "
+        "so an answer cannot be forced; use generate_until"
     )
 
 
-def wording_digest(method: ChainOfThought, tokenizer: Any) -> str:
-    """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue: changes with any byte of them."""
+def wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:
+    """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue: changes with any byte of them.
+
+    For other exams than KMMLU also with every number of options.
+    """
     questions = [replace(_PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
+    if not is_kmmlu:
+        counts = range(2, len(OPTION_LETTERS) + 1)
+        questions += [replace(_PROBE, subject="", supercategory="", options=("1",) * count, answer="A") for count in counts]
     texts = [prompt.text for question in questions for prompt in method.render(question, [_PROBE], tokenizer)]
     return hashlib.sha256(
         json.dumps([texts, final_lines(method.style), _NEXT_QUESTION, FORCE_CUE, STRICT], ensure_ascii=False).encode()

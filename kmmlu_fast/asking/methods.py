@@ -43,10 +43,11 @@ class Method(Protocol):
 def make_prediction(
     question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
 ) -> Prediction:
-    """A Prediction with the question's own fields filled in; ``logprobs`` (4, A-D) is spread over its columns."""
+    """A Prediction with the question's own fields filled in; ``logprobs`` (one an option, A first) is spread over its columns."""
     logprobs = fields.pop("logprobs", None)
     if logprobs is not None:
-        fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=True)}
+        fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=False)}
+        fields["option_logprobs"] = list(logprobs) if len(logprobs) > len(LETTERS) else None
     return Prediction(
         question_id=question.question_id,
         subject=question.subject,
@@ -59,22 +60,35 @@ def make_prediction(
         read_by=read_by,
         prompt_tokens=len(prompt_ids),
         prompt_digest=tokens_digest(prompt_ids),
+        num_options=len(question.options),
         **fields,
     )
 
 
+def letters_of(prediction: Prediction) -> list[float]:
+    """The log-probabilities of the question's letters, A first (natural logarithms)."""
+    if prediction.option_logprobs is not None:
+        return list(prediction.option_logprobs)
+    four = (prediction.logprob_A, prediction.logprob_B, prediction.logprob_C, prediction.logprob_D)
+    return [value for value in four if value is not None]
+
+
 @dataclass(frozen=True, slots=True)
 class MultipleChoice:
-    """Letters' log-likelihoods from one prefill: all four stand in the distribution of the next token (lm-eval ``kmmlu``)."""
+    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval ``kmmlu``).
+
+    ``letter_ids``: as many as the longest question has options; each question is asked for its own.
+    """
 
     style: str
-    letter_ids: tuple[int, int, int, int]
+    letter_ids: tuple[int, ...]
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [render(question, exemplars, self.style, tokenizer)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        return [Request(question.question_id, "letters", tuple(token_ids[0]), adapter, candidate_ids=self.letter_ids)]
+        candidates = self.letter_ids[: len(question.options)]
+        return [Request(question.question_id, "letters", tuple(token_ids[0]), adapter, candidate_ids=candidates)]
 
     def follow_up(self, response: Response) -> list[Request]:
         return []
@@ -90,20 +104,20 @@ class MultipleChoice:
 
 @dataclass(frozen=True, slots=True)
 class ContinuationChoice:
-    """The fallback where a letter is several tokens: each letter is scored as a continuation, four prefills a question (lm-eval)."""
+    """The fallback where a letter is several tokens: each letter is scored as a continuation, one prefill a letter (lm-eval)."""
 
     style: str
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render(question, exemplars, self.style, tokenizer)
         delimiter = answer_delimiter(self.style)
-        return [prompt, *(Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in LETTERS)]
+        return [prompt, *(Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in question.letters)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         context, *wholes = token_ids
         return [
             Request(question.question_id, f"continuation-{letter}", tuple(whole), adapter, score_last=max(1, len(whole) - len(context)))
-            for letter, whole in zip(LETTERS, wholes, strict=True)
+            for letter, whole in zip(question.letters, wholes, strict=True)
         ]
 
     def follow_up(self, response: Response) -> list[Request]:
@@ -111,7 +125,7 @@ class ContinuationChoice:
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         by_stage = {response.request.stage: response for response in responses}
-        ordered = [by_stage[f"continuation-{letter}"] for letter in LETTERS]
+        ordered = [by_stage[f"continuation-{letter}"] for letter in question.letters]
         logprobs = [response.logprobs[0] for response in ordered]
         reading = read_letters(logprobs)
         first = ordered[0].request
@@ -155,7 +169,7 @@ class GenerateUntil:
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
         completion = response.completions[0]
-        letter = exact_match(completion.text)
+        letter = exact_match(completion.text, question.letters)
         return make_prediction(
             question, letter, "exact_match" if letter else None, response.request.token_ids,
             texts=[completion.text], output_tokens=len(completion.token_ids),

@@ -23,7 +23,7 @@ from kmmlu_fast.core.schema import LETTERS, Question
 
 ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
 _ENCODE_AT_ONCE = 1024  # texts a call: enough for all cores, few enough for memory
-CHAT_INSTRUCTION = "다음은 객관식 문제입니다. A, B, C, D 중 정답의 알파벳 하나만 답하세요."
+CHAT_INSTRUCTION = "다음은 객관식 문제입니다. {letters} 중 정답의 알파벳 하나만 답하세요."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class LetterTokens:
-    """Token ids of the four letters after the prompt, A-D; ``ids`` is None where a letter is not one token, and ``reason`` says which."""
+    """Token ids of the letters after the prompt, A first; ``ids`` is None where a letter is not one token, and ``reason`` says which."""
 
-    ids: tuple[int, int, int, int] | None
+    ids: tuple[int, ...] | None
     reason: str = ""
 
 
@@ -69,6 +69,11 @@ def find_style(name: str) -> PromptStyle:
     return STYLES[name]
 
 
+def chat_instruction(letters: Sequence[str]) -> str:
+    """The system turn of the chat style, naming the question's letters."""
+    return CHAT_INSTRUCTION.format(letters=", ".join(letters))
+
+
 def answer_delimiter(style: str) -> str:
     """What stands between prompt and letter: a training row's completion is this + letter (+ EOS)."""
     return find_style(style).delimiter
@@ -76,7 +81,7 @@ def answer_delimiter(style: str) -> str:
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
     """Question, options and cue; the question is stripped and the options are not, as lm-eval does."""
-    options = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, question.options, strict=True))
+    options = "".join(f"\n{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True))
     return f"{style.prefix}{question.question.strip()}{options}\n{style.cue if cue is None else cue}"
 
 
@@ -124,7 +129,7 @@ def _render_chat(
 ) -> Prompt:
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError("--prompt-style chat needs a model with a chat template; this one has none: use --prompt-style lm-eval or qa")
-    messages = [{"role": "system", "content": CHAT_INSTRUCTION if instruction is None else instruction}]
+    messages = [{"role": "system", "content": chat_instruction(question.letters) if instruction is None else instruction}]
     for example, answer in zip(exemplars, answers, strict=True):
         messages.append({"role": "user", "content": format_question(example, style, shot_cue)})
         messages.append({"role": "assistant", "content": answer})
@@ -169,7 +174,13 @@ def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[
     return whole[len(context) :]
 
 
-def letter_tokens(tokenizer: Any, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]], style: str) -> LetterTokens:
+def letter_tokens(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    token_ids: Sequence[Sequence[int]],
+    style: str,
+    letters: Sequence[str] = LETTERS,
+) -> LetterTokens:
     """The letters' token ids after these prompts, checked and not assumed.
 
     Which tokens a letter becomes depends on how the prompt ends, so one prompt of every distinct ending (``ENDING_TOKENS``) is
@@ -180,16 +191,15 @@ def letter_tokens(tokenizer: Any, prompts: Sequence[Prompt], token_ids: Sequence
     found: set[tuple[int, ...]] = set()
     for position in endings.values():
         prompt = prompts[position]
-        wholes = encode(tokenizer, [Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in LETTERS])
+        wholes = encode(tokenizer, [Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in letters])
         context = list(token_ids[position])
-        for letter, whole in zip(LETTERS, wholes, strict=True):
+        for letter, whole in zip(letters, wholes, strict=True):
             if whole[:-1] != context:
                 return LetterTokens(None, f"{delimiter + letter!r} is {len(whole) - len(context)} tokens after the prompt, not one")
         found.add(tuple(whole[-1] for whole in wholes))
-    if len(found) != 1 or len(set(next(iter(found)))) != 4:
+    if len(found) != 1 or len(set(next(iter(found)))) != len(letters):
         return LetterTokens(None, "the letters' tokens depend on the prompt, or are not distinct")
-    a, b, c, d = next(iter(found))
-    return LetterTokens((a, b, c, d))
+    return LetterTokens(next(iter(found)))
 
 
 _PROBE = Question("probe/test/0", "probe", "Other", "test", 0, "물은 몇 도에서 어는가?", ("0도", "10도", "50도", "100도"), "A")

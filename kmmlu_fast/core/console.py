@@ -1,4 +1,4 @@
-"""What a command says beside its results: progress on stderr, and one line with exit code 2 for what a user can mend.
+"""What a command says beside its results: progress on stderr.
 
 In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has them.
 The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command (``speaking``) shows that.
@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.endings import ended
+from kmmlu_fast.core.foreign import clean
 
 _CLEAR = "\r\x1b[K"  # to the beginning of the line, and what stands there away (ECMA-48 EL)
 LOGGER = logging.getLogger("kmmlu_fast")
@@ -27,6 +28,9 @@ class _Stderr(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.INFO)
         self.setFormatter(logging.Formatter("%(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nobody reads stderr any more: no reason to stop, nor for a traceback."""
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
@@ -67,12 +71,12 @@ def note(text: str) -> None:
     """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a program or notebook."""
     clear()
     _Line.said_sec = time.monotonic()
-    LOGGER.info("%s", text)
+    LOGGER.info("%s", clean(text))
 
 
 def move(text: str) -> None:
     """A line on the terminal that the next one replaces."""
-    sys.stderr.write(f"{_CLEAR}{text}")
+    sys.stderr.write(f"{_CLEAR}{clean(text)}")
     sys.stderr.flush()
     _Line.moving, _Line.said_sec = True, time.monotonic()
 
@@ -91,14 +95,7 @@ def quiet_sec() -> float:
 
 
 def run_main(main: Callable[[], int | None]) -> int:
-    """Run an entry point's body; turn a KmmluError into one line on stderr and exit code 2, Ctrl-C into 130."""
+    """Run an entry point's body: whatever ends it is one line on stderr at most, and an exit code (``endings``)."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
     with speaking():
-        try:
-            return main() or 0
-        except KmmluError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted: run the same command again to continue", file=sys.stderr)
-            return 130
+        return ended(main)

@@ -28,7 +28,8 @@ def has_gpu() -> bool:
     if found := nvml.cards():
         why = card_problem(found[0], torch.__version__, torch.version.cuda, sees)
         if why:
-            raise EngineError(f"{why}; to compute on the CPU on purpose, hide the card: CUDA_VISIBLE_DEVICES=-1")
+            set_up = "bash scripts/setup.sh cpu, and " if installed.installed_kind() == "gpu" else ""
+            raise EngineError(f"{why}; to compute on the CPU on purpose: {set_up}CUDA_VISIBLE_DEVICES=-1")
     return sees
 
 
@@ -73,8 +74,20 @@ def gpu_capability() -> tuple[int, int] | None:
     return None if found is None else found.capability
 
 
+def check_toolchain() -> None:
+    """EngineError where Triton, which compiles kernels while they run on a card, would fail in the middle of it."""
+    if missing := installed.toolchain().missing:
+        raise EngineError(
+            f"a card's kernels are compiled by Triton while they run, which needs {missing}: install them (such as apt install gcc "
+            "python3-dev), or name a compiler in CC"
+        )
+
+
 def auto_dtype(
-    capability: tuple[int, int] | None, model_type: str = "", quantised: bool = False, cpu_flags: Collection[str] | None = None
+    capability: tuple[int, int] | None,
+    model_type: str = "",
+    quantised: bool = False,
+    cpu_flags: Collection[str] | None = None,
 ) -> tuple[str, str | None]:
     """What ``--dtype auto`` stands for on a device, and a note for the user where it is not the model's own type.
 
@@ -87,7 +100,10 @@ def auto_dtype(
             return "auto", None
         dtype = "float32" if model_type in _NOT_IN_FLOAT16 else "float16"
         kind = f"{capability[0]}.{capability[1]}"
-        return dtype, f"computing in {dtype}: a card of compute capability {kind} has no bfloat16, which needs 8.0"
+        return (
+            dtype,
+            f"computing in {dtype}: a card of compute capability {kind} has no bfloat16, which needs 8.0",
+        )
     if quantised or machine.best_cpu_dtype(cpu_flags) == "bfloat16":
         return "auto", None
     return "float32", (

@@ -102,15 +102,13 @@ class Diagnosis:
         """What to type for an evaluation; empty where no way of this very model fits."""
         if self.model is not None and self.chosen is None:
             return ""
-        words = [
-            "kmmlu-fast",
-            "eval",
-            "--model",
-            self.model_name,
-            *(self.chosen.flags if self.chosen else ()),
-        ]
-        share = fit.gpu_share(self.card.total_bytes, self.card.free_bytes) if self.card else None
-        return shlex.join([*words, *(("--gpu-memory-utilization", f"{share:.2f}") if share else ())])
+        words = ["kmmlu-fast", "eval", "--model", self.model_name]
+        return f"{self.hiding}{shlex.join([*words, *(self.chosen.flags if self.chosen else ())])}"
+
+    @property
+    def hiding(self) -> str:
+        """What goes before a command that is to compute on the CPU although a card is here; else nothing."""
+        return "CUDA_VISIBLE_DEVICES=-1 " if self.cards.cards and self.card is None else ""
 
     @property
     def setup(self) -> str:
@@ -148,7 +146,8 @@ class Diagnosis:
         """What works, but not as it could, or not yet."""
         found = []
         if self.card_problem and not any(self.card_problem in text for text in self.obstacles):
-            found.append(f"{self.card_problem}; the CPU computes")
+            where = " where the card is hidden" if self.hiding else ""
+            found.append(f"{self.card_problem}; the CPU computes{where}")
         if len(self.cards.cards) > 1 and self.card:
             found.append(f"{len(self.cards.cards)} cards: --data-parallel-size {len(self.cards.cards)} uses them all")
         if self.card and self.installed == "cpu":
@@ -199,7 +198,7 @@ class Diagnosis:
 def adapters(found: Diagnosis) -> str:
     """How LoRA adapters are evaluated here, in words."""
     if found.card is None:
-        return "merged by PEFT into a cached copy (vLLM's LoRA on a CPU is over nine times slower than the base)"
+        return "written into the engine's weights, one by one (swap); merged by PEFT what is no plain LoRA"
     if found.chosen is not None and found.chosen.name == "nf4":
         return "on the nf4 base in process, by PEFT"
     return "served from the base's engine, any number of them"

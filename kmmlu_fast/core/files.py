@@ -1,57 +1,268 @@
-"""Files: whole or not at all, readable names, the cache's place.
+"""Files: whole or not at all, nothing that exists replaced unasked, readable names, the cache's place.
 
-In: paths and what goes into them. Out: files written beside their place, synced and renamed. Knows nothing of what they hold.
+In: paths and what goes into them. Out: files written beside their place, synced and renamed. Knows nothing of
+what they hold.
+
+The rule for every file that a command leaves: ``claim`` all of them before work begins (what exists is
+replaced with ``--overwrite``
+only, an input never, parents are made, and a place that cannot be written is refused at once), then write
+each by
+``write_bytes_atomically``: beside its place under a name that nobody else has, synced, renamed. Links are
+replaced, never followed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import io
 import json
 import os
 import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.errors import RunError
+import polars as pl
+
+from kmmlu_fast.core.errors import ConfigError, KmmluError
+from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.reading import read_json as read_json
+
+PARTIAL = ".partial"
+_SLUG_LENGTH = 80
+_UNSYNCABLE = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EBADF,
+    errno.EACCES,
+)  # folders on file systems that cannot sync them
 
 
 def cache_root() -> Path:
     """``$KMMLU_FAST_CACHE``, else ``$XDG_CACHE_HOME/kmmlu_fast``, else ``~/.cache/kmmlu_fast``."""
     explicit = os.environ.get("KMMLU_FAST_CACHE")
     if explicit:
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmmlu_fast"
+        return expand(explicit, "KMMLU_FAST_CACHE")
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME") / "kmmlu_fast"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; RunError names the file where it is not one."""
+def claim(targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False, flag: str = "--output") -> None:
+    """Refuse now what could not, or must not, be written later. ConfigError names the file and what to do.
+
+    ``inputs``: files that are read (``files_in`` gives those of a directory); none of them may be a target,
+    whatever ``overwrite`` says.
+    """
+    wanted = list(targets)
+    read = [path for path in inputs if path.is_file()]
+    taken: dict[Path, Path] = {}
+    for path in wanted:
+        if path.name in ("", ".."):
+            raise ConfigError(f"{flag} {path}: names no file; give a file's name")
+        real = path.parent.resolve() / path.name
+        if real in taken:
+            raise ConfigError(f"{flag} {path}: would be written twice; give another name")
+        taken[real] = path
+        if any(_same(path, source) for source in read):
+            raise ConfigError(f"{flag} {path}: is an input of this command, which is never replaced; give another name")
+        if path.is_dir():
+            raise ConfigError(f"{flag} {path}: is a directory; give a file's name")
+        if os.path.lexists(path) and not overwrite and not _left_by_a_kill(path, wanted[0]):
+            raise ConfigError(f"{flag} {path}: exists; give another name, or --overwrite to replace it")
+    for folder in dict.fromkeys(path.parent for path in wanted):
+        _check_writable(folder, flag)
+
+
+def _check_writable(folder: Path, flag: str) -> None:
+    """Make the folder and try it: permissions alone do not tell (root, read-only mounts, quotas)."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: must hold a JSON object")
-    return value
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / partial_name("try")
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        trial.unlink()
+    except OSError as error:
+        raise ConfigError(f"{flag} {folder}: cannot be written ({error.strerror}); give another place") from error
+
+
+def _same(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:
+        return path.parent.resolve() / path.name == source.parent.resolve() / source.name
+
+
+def files_in(path: Path, *patterns: str) -> Iterator[Path]:
+    """An input as its files: itself, or what a directory holds under these patterns."""
+    if path.is_dir():
+        for pattern in patterns:
+            yield from path.glob(pattern)
+    else:
+        yield path
+
+
+def partial_name(name: str) -> str:
+    """A name for what is not whole yet, that no other process has. Hidden, and short enough for any file
+    system.
+    """
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:60])  # whatever encoding this system has for names
+    return f".{short}.{secrets.token_hex(6)}{PARTIAL}"
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename, sync the folder."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    """Write beside, sync, rename, sync the folder. A link at ``path`` is replaced, not followed."""
+    partial = path.with_name(partial_name(path.name))
     try:
-        os.fsync(folder)
+        with _naming(path, partial):
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_together(files: dict[Path, bytes]) -> None:
+    """Write several files that belong together, the first naming them all.
+
+    All of them are written beside their places before the first is renamed; a journal says which, by digest,
+    until the
+    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do
+    it again.
+    """
+    partials = {path: path.with_name(partial_name(path.name)) for path in files}
+    journal = _journal(next(iter(files)))
+    try:
+        for path, partial in partials.items():
+            with _naming(path, partial), partial.open("xb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        write_json_atomically(journal, digests)
+        for path, partial in reversed(partials.items()):  # the first one last: where it is, all are
+            partial.replace(path)
     finally:
-        os.close(folder)
+        for partial in partials.values():
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
+    journal.unlink(missing_ok=True)
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f".{path.name}.journal")
+
+
+def _left_by_a_kill(path: Path, first: Path) -> bool:
+    """Whether ``write_together`` wrote this very file before it was killed."""
+    try:
+        known = read_json(_journal(first)).get(path.name) if _journal(first).is_file() else None
+        return known is not None and known == hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, KmmluError):
+        return False
+
+
+@contextlib.contextmanager
+def _naming(path: Path, partial: Path) -> Iterator[None]:
+    """An error names the file that was wanted, not the one that was being written beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
-    write_bytes_atomically(path, (json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n").encode())
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
+    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))  # a lone surrogate of a file name becomes JSON's own escape
+
+
+def write_parquet_atomically(path: Path, frame: pl.DataFrame) -> None:
+    write_bytes_atomically(path, parquet_bytes(frame))
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    data = io.BytesIO()
+    frame.write_parquet(data, compression="zstd")
+    return data.getvalue()
+
+
+def sync_folder(folder: Path) -> None:
+    """A renamed file is there after a power cut only once its folder was synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSYNCABLE:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def swap_in(fresh: Path, place: Path) -> None:
+    """Put a complete directory where another may stand. The old one is moved aside first and removed
+    last; ``finish_swap`` ends a kill.
+    """
+    aside = _aside(place)
+    if place.exists():
+        remove_tree(aside)
+        place.rename(aside)
+    fresh.rename(place)
+    sync_folder(place.parent)
+    remove_tree(aside)
+
+
+def finish_swap(fresh: Path, place: Path, complete: bool) -> None:
+    """After a kill within ``swap_in``: put the new one in place if it is complete, else the old one back."""
+    aside = _aside(place)
+    if aside.exists() and not place.exists():
+        (fresh if complete else aside).rename(place)
+    if place.exists():
+        remove_tree(aside)
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a directory of ours; a link is removed itself, never what it leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def remove_partials(folder: Path) -> None:
+    """What kills left half-written in a folder that only this process writes now."""
+    for path in folder.glob(f"*{PARTIAL}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def slug(text: str) -> str:
     """A readable piece of a directory name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
+
+
+def distinct_slugs(names: Iterable[str]) -> list[str]:
+    """A directory name for each, no two alike even where case does not count. Letters of any script stay,
+    as a name in Korean has no other.
+    """
+    found: list[str] = []
+    for name in names:
+        base = re.sub(r"[^\w.]+", "-", name).strip("-.")[:_SLUG_LENGTH] or "x"
+        known = {other.casefold() for other in found}
+        found.append(next(s for i in range(1, len(found) + 2) if (s := base if i == 1 else f"{base}-{i}").casefold() not in known))
+    return found

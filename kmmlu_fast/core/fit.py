@@ -74,6 +74,9 @@ class Way:
         return {**asdict(self), "total_bytes": self.total_bytes, "fits": self.fits}
 
 
+SMALLEST = BatchSettings(2048, 128)  # what the engine goes down to before it gives up
+
+
 def settings_for_memory(total_bytes: int) -> BatchSettings:
     """The engine's batch by the card's total memory: 40 GB and over, 24 GB, and 16 GB or less."""
     if total_bytes >= _LARGE_BYTES:
@@ -119,21 +122,24 @@ def room(total_bytes: int, free_bytes: int, share: float = GPU_SHARE) -> int:
     return min(int(total_bytes * share), free_bytes)
 
 
-def gpu_share(total_bytes: int, free_bytes: int) -> float | None:
-    """--gpu-memory-utilization where the default is more than is free, which vLLM refuses; else None."""
-    if total_bytes <= 0 or free_bytes >= total_bytes * GPU_SHARE:
-        return None
-    return max(0.05, math.floor(100 * free_bytes / total_bytes - 1) / 100)
+def fitting_batch(model: ModelFacts, name: str, wanted: BatchSettings, space: int, cards: int = 1) -> BatchSettings:
+    """``wanted``, halved until a step fits beside the weights; the smallest where even that does not."""
+    chosen = wanted
+    while chosen != SMALLEST and sum(engine_bytes(model, name, chosen, cards).values()) > space:
+        tokens, seqs = chosen.max_num_batched_tokens // 2, chosen.max_num_seqs // 2
+        chosen = BatchSettings(max(tokens, SMALLEST.max_num_batched_tokens), max(seqs, SMALLEST.max_num_seqs))
+    return chosen
 
 
 def card_ways(model: ModelFacts, capability: tuple[int, int], total_bytes: int, free_bytes: int, cards: int = 1) -> list[Way]:
     """The ways on a card, the most faithful first; [] where the card cannot be used at all."""
     if unsupported(capability):
         return []
-    batch, space = settings_for_memory(total_bytes), room(total_bytes, free_bytes)
+    largest, space = settings_for_memory(total_bytes), room(total_bytes, free_bytes)
 
     def way(name: str, flags: Sequence[str] = (), note: str = "", other: bool = False, over: int = 1) -> Way:
         spread = (*flags, "--tensor-parallel-size", str(over)) if over > 1 else tuple(flags)
+        batch = fitting_batch(model, name, largest, space, over)
         parts = engine_bytes(model, name, batch, over)
         return Way(name, spread, parts, space, batch, note, other, over)
 
@@ -143,7 +149,7 @@ def card_ways(model: ModelFacts, capability: tuple[int, int], total_bytes: int, 
     half = "bfloat16" if capability >= BFLOAT16 else "float16"
     note = "" if half == "bfloat16" else "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
     found = [way(half, note=note)]
-    if not found[0].fits and (over := _split(model, half, batch, space, cards)):
+    if not found[0].fits and (over := _split(model, half, space, cards)):
         found.append(way(half, note=f"split over {over} cards", over=over))
     if capability >= FP8:
         found.append(way("fp8_per_channel", ("--quantization", "fp8_per_channel"), "computed in fp8"))
@@ -151,7 +157,7 @@ def card_ways(model: ModelFacts, capability: tuple[int, int], total_bytes: int, 
         words = "fp8 weights computed in 16 bit; fp8_per_channel needs compute capability 8.9"
         found.append(way("fp8_per_tensor", ("--quantization", "fp8_per_tensor"), words))
     found.append(way("4-bit", note="an AWQ or GPTQ repository of it as --model", other=True))
-    found.append(_nf4(model, batch, space))
+    found.append(_nf4(model, fitting_batch(model, "nf4", largest, space), space))
     return found
 
 
@@ -184,10 +190,10 @@ def _stored_note(model: ModelFacts, capability: tuple[int, int]) -> str:
     return ""
 
 
-def _split(model: ModelFacts, name: str, batch: BatchSettings, space: int, cards: int) -> int:
+def _split(model: ModelFacts, name: str, space: int, cards: int) -> int:
     """The fewest cards that hold the model in halves, quarters, ...; 0 where none do (heads split evenly)."""
     sizes = [n for n in (2, 4, 8) if n <= cards and model.heads % n == 0]
-    return next((n for n in sizes if sum(engine_bytes(model, name, batch, n).values()) <= space), 0)
+    return next((n for n in sizes if sum(engine_bytes(model, name, SMALLEST, n).values()) <= space), 0)
 
 
 def advice(ways: Sequence[Way], model: ModelFacts) -> str:

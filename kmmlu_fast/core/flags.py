@@ -13,10 +13,12 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from kmmlu_fast.core import helping
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.reading import expand, read_yaml
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -31,6 +33,19 @@ class Config(BaseModel):
     first: ClassVar[tuple[str, ...]] = ()  # the fields of -h
     examples: ClassVar[tuple[str, ...]] = ()  # arguments after the command, each a line of --help
     words: ClassVar[dict[str, tuple[str, ...]]] = {}  # lists that may be given with spaces too, and what they may hold
+
+    @field_validator("*")
+    @classmethod
+    def _expand_paths(cls, value: Any) -> Any:
+        """``~`` and ``~user`` in every path, from whichever side it came; a shell expands flags only, and not all of them."""
+        try:
+            if isinstance(value, Path):
+                return expand(value)
+            if isinstance(value, list) and any(isinstance(item, Path) for item in value):
+                return [expand(item) if isinstance(item, Path) else item for item in value]
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("path ")) from error
+        return value
 
 
 def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
@@ -117,18 +132,7 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"--config {path}{where}: is not valid YAML ({getattr(error, 'problem', error)})") from error
+    loaded = read_yaml(expand(path, "--config"), f"--config {path}")
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -146,7 +150,7 @@ def _as_list(cls: type[Config], name: str, value: Any) -> Any:
 
 
 def _unknown(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
-    return [f"{where}: unknown key {name!r}{_near(name, cls)}" for name in values if name not in cls.model_fields]
+    return [f"{where}: unknown key {shown(name)}{_near(name, cls)}" for name in values if name not in cls.model_fields]
 
 
 def _near(name: str, cls: type[Config], before: str = "") -> str:
@@ -182,13 +186,15 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     except argparse.ArgumentError as error:
         return {}, [str(error).removeprefix("argument ")]
     given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
-    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", cls.positional)]:
-        given[name] = [part for value in given[name] for part in value.split(",") if part]
+    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", "data", cls.positional)]:
+        # argparse takes "--" for a separator even where it is a flag's value, and gives a list.
+        texts = [value if isinstance(value, str) else "--" for value in given[name]]
+        given[name] = [part for text in texts for part in text.split(",") if part]
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
     faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls, '--')}" for flag in unknown if flag.startswith("-")]
     faults += [
-        f"unknown argument {bare!r}"
+        f"unknown argument {shown(bare)}"
         for last, bare in zip(["", *unknown], unknown, strict=False)
         if not bare.startswith("-") and not last.startswith("-")
     ]
@@ -204,4 +210,4 @@ def _fault(detail: Any, origin: dict[str, str]) -> str:
     if detail["type"] == "missing":
         return f"{where} is required"
     value = detail["input"]
-    return f"{where} {value!r}: {message[0].lower()}{message[1:]}"
+    return f"{where} {shown(value)}: {message[0].lower()}{message[1:]}"

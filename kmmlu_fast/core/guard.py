@@ -64,7 +64,9 @@ def guarded(main: Callable[[], int]) -> int:
         return main()
     kills = machine.oom_kills()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or the fork would write it once more
+        if stream is not None:  # closed by whoever started us
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()  # or the fork would write it once more
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters leave it, there would be no status
     with tempfile.TemporaryFile() as trace, _blocked() as mask:
         parent = os.getpid()

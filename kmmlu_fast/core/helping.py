@@ -174,7 +174,8 @@ def completion(shell: str, verbs: list[str]) -> str:
     names = " ".join(verbs)
     if shell == "fish":
         lines = [f"complete -c kmmlu-fast -n __fish_use_subcommand -f -a '{names}'"]
-        return "\n".join([*lines, *[f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{given}'" for verb, given in flags.items()]])
+        more = [f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{given}'" for verb, given in flags.items()]
+        return "\n".join([*lines, *more])
     body = f"""_kmmlu_fast() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
   if [ "$COMP_CWORD" = 1 ]; then words="{names}"; else

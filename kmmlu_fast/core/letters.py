@@ -1,25 +1,54 @@
 """Letters: reading log-probabilities, softmax, rotating and reordering options, lm-eval's exact match.
 
-In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, in A-D order). Knows nothing of prompts or engines.
+In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one an option).
+Knows nothing of prompts or engines.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 
+MAX_LOGPROB = 1e-3  # nats above 0 that rounding can make; more is no logarithm of a probability
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
+
+
+@cache
+def position_bound(options: int) -> re.Pattern[str]:
+    """What an option of a question with that many options says where it speaks of others by number or place: it keeps its order."""
+    most = max(options, len(LETTERS))
+    figures = "[1-9]|10" if most > 9 else f"[1-{most}]"
+    circled = "[①-⑩]" if most > 9 else "[①-⑨]"
+    letter = f"[A-{OPTION_LETTERS[most - 1]}]"
+    return re.compile(
+        rf"{circled}|(?<!\d)(?:{figures})\s*번(?!째)|(?:위|이상)의?\s*(?:모두|전부|것|항|보기|사항|내용)|"
+        rf"\b{letter}\s*(?:와|과|,|및|and)\s*{letter}\b"
+    )
+
+
+def names_others(options: Sequence[str]) -> bool:
+    """True where one of a question's options names others by number or place ("1번과 2번", "위의 모두")."""
+    return any(position_bound(len(options)).search(option) for option in options)
+
+
+def is_position_bound(question: Question) -> bool:
+    """True where the question's options must stay where they are: one of them names others by number or place."""
+    return names_others(question.options)
 
 
 def rotated(question: Question, shift: int) -> Question:
     """The question with its options moved up by ``shift``: letter i now stands before original option i + shift. The key moves along."""
-    order = [(i + shift) % 4 for i in range(4)]
-    a, b, c, d = (question.options[i] for i in order)
-    return replace(question, options=(a, b, c, d), answer=LETTERS[order.index(LETTERS.index(question.answer))])
+    letters = question.letters
+    order = [(i + shift) % len(letters) for i in range(len(letters))]
+    options = tuple(question.options[i] for i in order)
+    return replace(question, options=options, answer=letters[order.index(letters.index(question.answer))])
 
 
 def log_softmax(values: Sequence[float]) -> list[float]:
@@ -31,7 +60,7 @@ def log_softmax(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class LetterReading:
-    """A letter read from four log-probabilities (natural log, A-D): the best, its lead over the second, its softmax share."""
+    """A letter read from log-probabilities (natural log, A first): the best, its lead over the second, its softmax share."""
 
     letter: str
     margin: float
@@ -39,20 +68,26 @@ class LetterReading:
 
 
 def read_letters(logprobs: Sequence[float]) -> LetterReading:
-    """argmax over A-D, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
-    best = max(range(4), key=lambda i: logprobs[i])
+    """argmax over the letters, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
+    if not all(value <= MAX_LOGPROB for value in logprobs) or max(logprobs) == -math.inf:  # NaN compares with nothing
+        raise EngineError(
+            f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its weights are damaged; "
+            "try --dtype float32, or another copy of the model"
+        )
+    best = max(range(len(logprobs)), key=lambda i: logprobs[i])
     ranked = sorted(logprobs, reverse=True)
     total = sum(math.exp(value - ranked[0]) for value in logprobs)
-    return LetterReading(LETTERS[best], ranked[0] - ranked[1], 1.0 / total)
+    return LetterReading(OPTION_LETTERS[best], ranked[0] - ranked[1], 1.0 / total)
 
 
-def exact_match(text: str) -> str | None:
-    """The letter if the text is one, ignoring case, ASCII punctuation and spaces (lm-eval exact_match with kmmlu_direct's options)."""
+def exact_match(text: str, letters: Sequence[str] = LETTERS) -> str | None:
+    """The letter if the text is one of ``letters``, ignoring case, ASCII punctuation and spaces (lm-eval ``kmmlu_direct``)."""
     letter = text.translate(_IGNORED).upper()
-    return letter if letter in LETTERS else None
+    return letter if letter in letters else None
 
 
 def reorder(question: Question, order: str) -> Question:
     """The question with its options in ``order`` (source letters, "CABD") and the answer's letter following its option."""
-    a, b, c, d = (question.options[LETTERS.index(letter)] for letter in order)
-    return replace(question, options=(a, b, c, d), answer=LETTERS[order.index(question.answer)])
+    letters = question.letters
+    options = tuple(question.options[letters.index(letter)] for letter in order)
+    return replace(question, options=options, answer=letters[order.index(question.answer)])

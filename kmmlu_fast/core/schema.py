@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-LETTERS = ("A", "B", "C", "D")
+LETTERS = ("A", "B", "C", "D")  # KMMLU's
+OPTION_LETTERS = tuple("ABCDEFGHIJ")  # of any question: 2 to 10 options
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,14 @@ class Question:
     split: str  # train, dev or test
     row: int  # 0-based row in the subject's file of that split
     question: str
-    options: tuple[str, str, str, str]
-    answer: str  # the key's letter, A-D
+    options: tuple[str, ...]  # 2 to 10; KMMLU's are 4
+    answer: str  # the key's letter, one of ``letters``
     human_accuracy: float | None = None  # 0-1 where the file gives it
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters of its options, A first."""
+        return OPTION_LETTERS[: len(self.options)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +123,17 @@ class Prediction:
     logprob_C: float | None = None
     logprob_D: float | None = None
     margin: float | None = None  # best minus second-best letter log-probability, nats
-    confidence: float | None = None  # softmax over the four letters of the best; or agreement among samples
+    confidence: float | None = None  # softmax over the question's letters of the best; or agreement among samples
     direct_prediction: str | None = None  # letter of the direct prefill where chain of thought had one as well
     debiased_prediction: str | None = None  # letter by option log-probabilities averaged over rotations
-    debiased_logprobs: list[float] | None = None  # 4, in the question's own option order
+    debiased_logprobs: list[float] | None = None  # one an option, in the question's own order
     sample_predictions: list[str | None] | None = None  # letter of each sample (self-consistency)
     texts: list[str] | None = None  # generated texts, one a sample
     prompt_tokens: int = 0
     output_tokens: int = 0
     prompt_digest: str = ""  # sha256 (16 hex digits) of the first request's token ids
+    num_options: int = 4
+    option_logprobs: list[float] | None = None  # of all options, A first, where there are more than logprob_A..D hold
 
 
 _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -141,6 +149,17 @@ _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 
 PREDICTION_SCHEMA = pl.Schema({field.name: _TYPES[str(field.type)] for field in fields(Prediction)})
 LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
+
+
+# Written only where they say something: a run over four-option questions has the columns that it always had.
+OPTIONAL_COLUMNS = ("num_options", "option_logprobs")
+
+
+def logprobs_list() -> pl.Expr:
+    """The log-probabilities of a row's letters as one list, A first; null where it has none. For any number of options."""
+    four = pl.concat_list(LOGPROB_COLUMNS).list.drop_nulls()
+    some = pl.when(four.list.len() > 1).then(four)
+    return pl.coalesce(pl.col("option_logprobs"), some).alias("logprobs")
 
 
 def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ In: values from YAML and the command line. Out: a frozen ``LeakageConfig``. Know
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,9 +25,15 @@ class LeakageConfig(Config):
         "--output overlap.json",
     )
 
-    train_file: list[Path] = Field([], description="JSONL or JSON training file of any layout; default: the dataset's train split")
+    train_file: list[Path] = Field(
+        [], description=".jsonl, .json, .csv, .tsv or .parquet of any layout, or a hub id; default: the train split"
+    )
+    exam: list[str] = Field(
+        [], description="exams besides the dataset to look for: names, declarations (FILE.yaml), cached (those in the hub's cache)"
+    )
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample'")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
-    split: str = Field("test", description="split that must not be trained on: test or dev")
+    split: Literal["test", "dev"] = Field("test", description="split that must not be trained on")
     output: Path | None = Field(None, description="write the split's overlapping question ids here (JSON), for compare --overlap")
+    overwrite: bool = Field(False, description="replace --output where it exists")
     show: int = Field(10, ge=0, description="pairs to list a kind")

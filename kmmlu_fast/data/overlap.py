@@ -23,8 +23,8 @@ replaced; and one changed character leaves (n - 3) / (n + 3) of n 3-grams, 0.7 o
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,9 +32,11 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.files import cache_root
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.files import cache_root, read_json, write_bytes_atomically, write_parquet_atomically
+from kmmlu_fast.core.reading import read_parquet
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import shingles
 from kmmlu_fast.data.records import all_text, question_and_options, read_records
@@ -59,19 +61,20 @@ def normalise(column: str) -> pl.Expr:
 
 def keys(frame: pl.DataFrame) -> pl.DataFrame:
     """What rows are compared by: id, raw, stem, ordered, sorted (normalised texts), options, parts, and the text for 3-grams."""
-    raw = pl.concat_str("question", *LETTERS, separator="\x1f")
-    names = ("question", *LETTERS)
+    letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
+    names = ("question", *letters)
+    raw = pl.concat_str(names, separator="\x1f", ignore_nulls=True)
     normal = frame.select(pl.col("question_id").alias("id"), raw.alias("raw"), *[normalise(name).alias(name) for name in names])
-    options = pl.concat_list(LETTERS)
+    options = pl.concat_list(letters).list.drop_nulls()
     return normal.select(
         "id",
         "raw",
         pl.col("question").alias("stem"),
-        pl.concat_str(names, separator="\x1f").alias("ordered"),
+        pl.concat_str(names, separator="\x1f", ignore_nulls=True).alias("ordered"),
         pl.concat_str("question", options.list.sort().list.join("\x1f"), separator="\x1f").alias("sorted"),
         options.alias("options"),
-        pl.concat_list(names).alias("parts"),
-        pl.concat_str(pl.lit(_PAD), pl.concat_str(names, separator=_PAD), pl.lit(_PAD)).alias("text"),
+        pl.concat_list(names).list.drop_nulls().alias("parts"),
+        pl.concat_str(pl.lit(_PAD), pl.concat_str(names, separator=_PAD, ignore_nulls=True), pl.lit(_PAD)).alias("text"),
     )
 
 
@@ -88,7 +91,7 @@ def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.D
     found.append(_as_pairs(shingles.jaccard(pairs, left, right), "question"))
     scored = shingles.jaccard(shingles.candidates(left, right), left, right)
     found.append(_as_pairs(scored.filter(pl.col("similarity") >= near), "near"))
-    return _strictest(found)
+    return strictest(found)
 
 
 def _as_pairs(scored: pl.DataFrame, kind: str) -> pl.DataFrame:
@@ -96,7 +99,7 @@ def _as_pairs(scored: pl.DataFrame, kind: str) -> pl.DataFrame:
     return scored.select(expression.alias(name) for name, expression in columns.items())
 
 
-def _strictest(found: Iterable[pl.DataFrame]) -> pl.DataFrame:
+def strictest(found: Iterable[pl.DataFrame]) -> pl.DataFrame:
     together = pl.concat([pl.DataFrame(schema=PAIR_SCHEMA), *found])
     return together.unique(["train_id", "test_id"], keep="first", maintain_order=True).sort("test_id", "train_id")
 
@@ -104,7 +107,8 @@ def _strictest(found: Iterable[pl.DataFrame]) -> pl.DataFrame:
 def repeated_rows(frame: pl.DataFrame) -> tuple[list[str], list[str]]:
     """(repeats, conflicting) within one frame: rows whose normalised question and options (in any order) an earlier row has, and all
     rows of such groups whose keys disagree about the right option."""
-    answer = pl.col("options").list.get(pl.col("answer").replace_strict(list(LETTERS), range(4), return_dtype=pl.Int64))
+    places = pl.col("answer").replace_strict(list(OPTION_LETTERS), range(len(OPTION_LETTERS)), return_dtype=pl.Int64)
+    answer = pl.col("options").list.get(places)
     rows = keys(frame).with_columns(frame["answer"]).with_columns(answer.alias("right")).with_row_index()
     conflicting = (pl.col("right").n_unique() > 1).over("sorted").alias("conflicting")
     marked = rows.with_columns(conflicting, (pl.col("index") > pl.col("index").min().over("sorted")).alias("later"))
@@ -114,29 +118,37 @@ def repeated_rows(frame: pl.DataFrame) -> tuple[list[str], list[str]]:
 
 def contained(texts: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
     """Pairs of rows of ``texts`` (id, text: of any layout) that hold a test item, within other text or under other markers."""
-    left, right = texts.select("id", normalise("text").alias("text")), keys(test)
-    scored = shingles.containment(shingles.anchored(left, right), left, right)
+    right = keys(test)
+    return contained_in(texts, right, shingles.anchors_of(right, MIN_STEM))
+
+
+def contained_in(texts: pl.DataFrame, right: pl.DataFrame, anchors: shingles.Anchors) -> pl.DataFrame:
+    """The same with the items' ``keys`` and anchors made beforehand: for texts that come in pieces."""
+    left = texts.select("id", normalise("text").alias("text"))
+    scored = shingles.containment(shingles.anchored(left, anchors), left, right)
     long_stem = right.select("id", pl.col("stem").str.len_chars() >= MIN_STEM)
     held = scored.join(long_stem, left_on="right", right_on="id").filter(
         (pl.col("similarity") >= CONTAINED) | ((pl.col("first") >= CONTAINED) & pl.col("stem"))
     )
-    return _strictest([_as_pairs(held, "contained")])
+    return strictest([_as_pairs(held, "contained")])
 
 
 def check_rows(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
     """Pairs of a training file's records that overlap ``test``; train_id is "row N", 1-based."""
     ids = [f"row {i}" for i in range(1, len(records) + 1)]
-    sources = [(i, str(r["source_id"]), "source", 1.0) for i, r in zip(ids, records, strict=True) if _names_test(r.get("source_id"))]
+    sources = [(i, str(r["source_id"]), "source", 1.0) for i, r in zip(ids, records, strict=True) if names_test(r.get("source_id"))]
     parsed = [(i, *item) for i, item in zip(ids, map(question_and_options, records), strict=True) if item]
-    named = pl.DataFrame(parsed, schema=dict.fromkeys(("question_id", "question", *LETTERS), pl.String), orient="row")
+    letters = OPTION_LETTERS[: max((len(row) - 2 for row in parsed), default=len(LETTERS))]
+    padded = [(*row, *[None] * (len(letters) + 2 - len(row))) for row in parsed]
+    named = pl.DataFrame(padded, schema=dict.fromkeys(("question_id", "question", *letters), pl.String), orient="row")
     known = {row[0] for row in parsed}
     free = [(i, all_text(r)) for i, r in zip(ids, records, strict=True) if i not in known]
     texts = pl.DataFrame(free, schema={"id": pl.String, "text": pl.String}, orient="row")
     claimed = pl.DataFrame(sources, schema=PAIR_SCHEMA, orient="row")
-    return _strictest([claimed, overlap(named, test), contained(texts, test)])
+    return strictest([claimed, overlap(named, test), contained(texts, test)])
 
 
-def _names_test(source_id: Any) -> bool:
+def names_test(source_id: Any) -> bool:
     found = re.fullmatch(r"([A-Za-z-]+)/(?:test|dev)/\d+", source_id) if isinstance(source_id, str) else None
     return found is not None and found[1] in SUBJECTS
 
@@ -162,14 +174,17 @@ def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
     """
     train = datasets.load_frame(dataset, "train", revision=revision)
     target = guarded(dataset, "test", revision)
-    digests = [datasets.digest(datasets.to_questions(frame)) for frame in (train, target)]
+    digests = [datasets.frame_digest(frame) for frame in (train, target)]
     path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
-    if not path.exists():
+    with contextlib.suppress(DataError, OSError):  # absent, unreadable or damaged: computed again
+        return read_parquet(path, DataError, schema=PAIR_SCHEMA)
+    found = overlap(train, target)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        overlap(train, target).write_parquet(scratch)
-        scratch.replace(path)
-    return pl.read_parquet(path)
+        write_parquet_atomically(path, found)
+    except OSError as error:
+        note(f"note: {path}: cannot be written ({error.strerror}), so that the overlap is computed anew each time; set KMMLU_FAST_CACHE")
+    return found
 
 
 def overlap_ids(dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None) -> frozenset[str]:
@@ -189,19 +204,19 @@ def write_ids(path: Path, pairs: pl.DataFrame) -> None:
         "pairs": counts(pairs),
         "test_ids": sorted(set(pairs["test_id"])),
     }
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_bytes_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_ids(path: Path) -> frozenset[str]:
     """The ids that ``write_ids`` wrote; DataError for any other file."""
+    how = f"write one by python -m kmmlu_fast.leakage --output {path}"
     try:
-        return frozenset(str(i) for i in json.loads(path.read_text(encoding="utf-8"))["test_ids"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: is not a list of overlapping ids ({type(error).__name__}); write one by python -m kmmlu_fast.leakage --output {path}"
-        ) from error
+        ids = read_json(path, DataError).get("test_ids")
+    except DataError as error:
+        raise DataError(f"{error}; {how}") from error
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+        raise DataError(f"{path}: is not a list of overlapping ids; {how}")
+    return frozenset(ids)
 
 
 def counts(pairs: pl.DataFrame) -> dict[str, int]:

@@ -6,13 +6,13 @@ DataError names the row.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.reading import parse_json, read_text
+from kmmlu_fast.core.schema import OPTION_LETTERS
 
 _ITEM = re.compile(r"(?s)(.*)\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)")
 _OPTION_LISTS = ("options", "choices")
@@ -25,18 +25,13 @@ def split_item(text: str) -> tuple[str, str, str, str, str] | None:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSONL file, or of a JSON file that is one list. DataError names the row that is not one."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a JSONL training file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; give a JSONL training file") from error
+    text = read_text(path, DataError)
     if text.lstrip().startswith("["):
-        records = _decode(text, str(path))
+        records = parse_json(text, str(path), DataError)
     else:
         # Not splitlines(): it also splits at U+2028 and others, which JSON leaves unescaped within strings.
         lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        records = [_decode(line, f"{path} row {i}") for i, line in lines]
+        records = [parse_json(line, f"{path} row {i}", DataError) for i, line in lines]
     if not records:
         raise DataError(f"{path}: has no rows; expected one JSON object a line")
     for i, record in enumerate(records, 1):
@@ -47,21 +42,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return list(records)
 
 
-def _decode(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: is not valid JSON ({error.msg} at column {error.colno}); expected one JSON object a line") from error
-
-
-def question_and_options(record: dict[str, Any]) -> tuple[str, str, str, str, str] | None:
-    """Question and four options of a record whose layout keeps them apart (ours, KMMLU's columns, a list of options), else None."""
+def question_and_options(record: dict[str, Any]) -> tuple[str, ...] | None:
+    """Question and its 2 to 10 options of a record whose layout keeps them apart (ours, KMMLU's columns, a list of options), else None."""
     if "source_id" in record and isinstance(record.get("input"), str):
         return split_item(record["input"])
     question = record.get("question")
-    for options in ([record.get(letter) for letter in LETTERS], *(record.get(name) for name in _OPTION_LISTS)):
-        if isinstance(question, str) and isinstance(options, list) and len(options) == 4 and all(isinstance(o, str) for o in options):
-            return (question, *options)
+    lettered = [record[letter] for letter in OPTION_LETTERS if record.get(letter) not in (None, "")]
+    for options in (lettered, *(record.get(name) for name in _OPTION_LISTS)):
+        listed = isinstance(options, list) and 2 <= len(options) <= len(OPTION_LETTERS)
+        if isinstance(question, str) and listed and all(isinstance(option, str) for option in options or ()):
+            return (question, *(options or ()))
     return None
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.records import read_records, split_item
 from kmmlu_fast.data.subjects import SUBJECTS
@@ -63,19 +65,22 @@ def to_record(row: SftRow) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: list[SftRow]) -> None:
     """UTF-8 JSONL, Korean unescaped, one row a line; whole or not at all."""
-    lines = [json.dumps(to_record(row), ensure_ascii=False) + "\n" for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text("".join(lines), encoding="utf-8", newline="\n")
-    scratch.replace(path)
+    write_bytes_atomically(path, rows_bytes(rows))
+
+
+def rows_bytes(rows: list[SftRow]) -> bytes:
+    """What ``write_rows`` writes."""
+    lines = [json.dumps(to_record(row), ensure_ascii=False) + "\n" for row in rows]
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> list[SftRow]:
     """The rows that ``write_rows`` wrote. DataError names file and row for anything else."""
-    return [_from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
+    return [from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
 
 
-def _from_record(record: dict[str, Any], where: str) -> SftRow:
+def from_record(record: dict[str, Any], where: str) -> SftRow:
     absent = [name for name in ("input", "output", "subject", "source_id", "strategy") if not isinstance(record.get(name), str)]
     if absent:
         raise DataError(f"{where}: lacks {', '.join(absent)}; expected a file of python -m kmmlu_fast.sample")
@@ -83,14 +88,19 @@ def _from_record(record: dict[str, Any], where: str) -> SftRow:
     if item is None:
         raise DataError(f"{where}: input is not a question and four lines 'A. ' to 'D. '")
     if source is None or source[1] not in SUBJECTS:
-        raise DataError(f"{where}: source_id {record['source_id']!r} is not <Subject>/<split>/<row> of one of the 45 subjects")
+        raise DataError(f"{where}: source_id {shown(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45 subjects")
     answer = record.get("answer", record["output"])
-    if answer not in LETTERS:
-        raise DataError(f"{where}: answer {answer!r} is not A, B, C or D")
+    if not isinstance(answer, str) or answer not in LETTERS:
+        raise DataError(f"{where}: answer {shown(answer)} is not A, B, C or D")
     order = record.get("option_order", IDENTITY)
-    if sorted(str(order)) != list(LETTERS):
-        raise DataError(f"{where}: option_order {order!r} is not the letters A-D in some order")
+    if not isinstance(order, str) or sorted(order) != list(LETTERS):
+        raise DataError(f"{where}: option_order {shown(order)} is not the letters A-D in some order")
+    repeat = record.get("repeat", 0)
+    if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0:
+        raise DataError(f"{where}: repeat {shown(repeat)} is not a whole number from 0")
+    if len(source[3]) > 9:
+        raise DataError(f"{where}: source_id {shown(record['source_id'])} names a row that no file has")
     subject = SUBJECTS[source[1]]
     question = Question(source[0], subject.name, subject.supercategory, source[2], int(source[3]), item[0], item[1:], answer)
     response = None if record["output"] == answer else record["output"]
-    return SftRow(question, record["strategy"], order, int(record.get("repeat", 0)), response)
+    return SftRow(question, record["strategy"], order, repeat, response)

@@ -9,6 +9,7 @@ becomes a candidate with probability 1 - (1 - s^4)^32: 0.99985 at 0.7, 1 - 5e-8 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ import polars as pl
 SIZE = 3  # characters of a shingle
 _ANCHOR = 5  # characters of the windows that find contained texts
 _PERMUTATIONS, _BANDS, _SEED = 128, 32, 42
+_WHOLE_ANCHORS, _WHOLE_NEEDED = 8, 3
+_FIRST_ANCHORS, _FIRST_NEEDED = 4, 2
+_COARSE_BITS = 24
+_COMMON = 16  # items that share a window
 _CHUNK = 16_384  # texts at a time: bounds memory
 
 Array = np.ndarray[Any, Any]
@@ -45,42 +50,46 @@ def _windows(texts: list[str], size: int) -> tuple[Array, Array]:
     return mixed[whole], owner[:count][whole]
 
 
-def _bands(frame: pl.DataFrame) -> pl.DataFrame:
-    """(id, band): one row for each text and MinHash band."""
+def _bands(texts: pl.Series) -> pl.DataFrame:
+    """(place, band): one row for each text, by its place, and MinHash band. Places, not ids: five million rows are joined by them."""
     import rensa
 
     rows = _PERMUTATIONS // _BANDS
     multipliers = np.random.default_rng(_SEED).integers(1, 2**63, size=(_BANDS, rows), dtype=np.uint64) | np.uint64(1)
     number = np.arange(_BANDS, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)  # the same rows in two bands are two keys
-    parts = [pl.DataFrame(schema={"id": pl.String, "band": pl.UInt64})]
-    for chunk in frame.select("id", "text").iter_slices(_CHUNK):
-        hashes, owner = _windows(chunk["text"].to_list(), SIZE)
+    parts = [np.zeros(0, dtype=np.uint64)]
+    for start in range(0, len(texts), _CHUNK):
+        chunk = texts[start : start + _CHUNK]
+        hashes, owner = _windows(chunk.to_list(), SIZE)
         ends = np.searchsorted(owner, np.arange(len(chunk) + 1)).astype(np.uint64)
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _PERMUTATIONS, _SEED)
         digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(chunk), _BANDS, rows)
-        keys = (digests * multipliers).sum(axis=2, dtype=np.uint64) ^ number
-        parts.append(pl.DataFrame({"id": np.repeat(np.arange(len(chunk)), _BANDS), "band": keys.ravel()}).with_columns(
-            chunk["id"].gather(np.repeat(np.arange(len(chunk)), _BANDS)).alias("id")))  # fmt: skip
-    return pl.concat(parts)
+        parts.append(((digests * multipliers).sum(axis=2, dtype=np.uint64) ^ number).ravel())
+    place = np.repeat(np.arange(len(texts), dtype=np.uint32), _BANDS)
+    return pl.DataFrame({"place": place, "band": np.concatenate(parts)})
 
 
 def candidates(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     """Pairs (left, right) of ids whose ``text`` shares a MinHash band. Texts shorter than a shingle are never candidates."""
     sides = [side.filter(pl.col("text").str.len_chars() >= SIZE) for side in (left, right)]
-    joined = _bands(sides[0]).join(_bands(sides[1]), on="band")
-    return joined.select(pl.col("id").alias("left"), pl.col("id_right").alias("right")).unique(maintain_order=True)
+    joined = _bands(sides[0]["text"]).join(_bands(sides[1]["text"]), on="band")
+    found = joined.select("place", "place_right").unique().sort("place", "place_right")
+    return pl.DataFrame(
+        {"left": sides[0]["id"].gather(found["place"]), "right": sides[1]["id"].gather(found["place_right"])},
+        schema=PAIRS,
+    )
 
 
 def jaccard(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     """The pairs with the true Jaccard similarity of their texts' 3-gram sets."""
     texts = _texts(pairs, left, right)
-    scored = []
-    for (right_id,), group in pairs.group_by("right", maintain_order=True):
-        target = shingles(texts[1][str(right_id)])
-        for left_id in group["left"]:
-            other = shingles(texts[0][left_id])
-            common = len(target & other)
-            scored.append((left_id, right_id, common / (len(target) + len(other) - common)))
+    scored, last, target = [], None, set[str]()
+    for left_id, right_id in pairs.sort("right", maintain_order=True).iter_rows():
+        if right_id != last:  # the sets of one right text at a time: memory
+            last, target = right_id, shingles(texts[1][right_id])
+        other = shingles(texts[0][left_id])
+        common = len(target & other)
+        scored.append((left_id, right_id, common / (len(target) + len(other) - common)))
     return pl.DataFrame(scored, schema=SCORED, orient="row")
 
 
@@ -89,24 +98,69 @@ def _texts(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> list
     return [dict(side.join(pairs, left_on="id", right_on=name, how="semi").select("id", "text").iter_rows()) for side, name in sides]
 
 
-def anchored(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-    """Pairs (left, right) whose left ``text`` holds one of the right text's anchors: the rarest window of each quarter.
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Where contained items are looked for: of each item the rarest window of every eighth of its text, and of every quarter of its
+    first part. ``table`` has window (uint64), right (id), first (is it of the first part); ``needed`` how many of each must be held."""
 
-    ``right`` has a list column ``parts`` whose strings are expected in the left text, in any order and with anything between.
+    table: pl.DataFrame
+    needed: pl.DataFrame  # right, whole, first
+    coarse: Array  # bool by the upper bits of a window: False = no anchor has them
+
+
+def anchors_of(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
+    """The anchors of items whose list column ``parts`` holds strings that are expected in a text, in any order.
+
+    A first part of fewer than ``first_chars`` characters is looked for only together with the rest. Windows that many items have (they
+    come from wordings such as "which of these is right") are no anchors where an item has others.
     """
     parts = right.select("id", "parts").explode("parts").drop_nulls()
+    parts = parts.with_columns((pl.int_range(pl.len()).over("id") == 0).alias("first"))
     hashes, owner = _windows(parts["parts"].to_list(), _ANCHOR)
-    table = pl.DataFrame({"window": hashes, "id": parts["id"].gather(owner)})
-    place = pl.int_range(pl.len()).over("id") * 4 // pl.len().over("id")
-    spread = table.with_columns(place.alias("quarter"), pl.len().over("window").alias("frequency"))
-    anchors = spread.sort("frequency", maintain_order=True).unique(["id", "quarter"], keep="first", maintain_order=True)
-    anchors = anchors.select("window", pl.col("id").alias("right"))
+    windows = pl.DataFrame({"window": hashes, "right": parts["id"].gather(owner), "first": parts["first"].gather(owner)})
+    windows = windows.with_columns(pl.len().over("window").alias("frequency"))
+    whole = _rarest(windows, _WHOLE_ANCHORS).with_columns(pl.lit(False).alias("first"))
+    long = windows.filter(pl.col("first") & (pl.col("first").sum().over("right") > first_chars - _ANCHOR))
+    first = _rarest(long, _FIRST_ANCHORS)
+    table = pl.concat([whole, first]).select("window", "right", "first").unique(maintain_order=True)
+    counts = table.group_by("right", maintain_order=True).agg(
+        pl.min_horizontal((~pl.col("first")).sum(), pl.lit(_WHOLE_NEEDED)).alias("whole"),
+        pl.min_horizontal(pl.col("first").sum(), pl.lit(_FIRST_NEEDED)).alias("first"),
+    )
+    coarse = np.zeros(1 << _COARSE_BITS, dtype=bool)
+    coarse[table["window"].to_numpy() >> np.uint64(64 - _COARSE_BITS)] = True
+    return Anchors(table, counts, coarse)
+
+
+def _rarest(windows: pl.DataFrame, places: int) -> pl.DataFrame:
+    place = pl.int_range(pl.len()).over("right") * places // pl.len().over("right")
+    ranked = windows.with_columns(place.alias("place")).sort("frequency", maintain_order=True)
+    chosen = ranked.unique(["right", "place"], keep="first", maintain_order=True)
+    rank = pl.int_range(pl.len()).over("right")
+    return chosen.filter((pl.col("frequency") <= _COMMON) | (rank == 0))
+
+
+def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
+    """Pairs (left, right) whose left ``text`` holds enough of the right text's anchors: three of the whole, or two of its first part.
+
+    An item that is quoted as it is has all of them; the margin is for what was changed in it.
+    """
+    anchors = right if isinstance(right, Anchors) else anchors_of(right)
     found = [pl.DataFrame(schema=PAIRS)]
     for chunk in left.select("id", "text").iter_slices(_CHUNK):
         hashes, owner = _windows(chunk["text"].to_list(), _ANCHOR)
-        seen = np.isin(hashes, anchors["window"].to_numpy())
-        held = pl.DataFrame({"window": hashes[seen], "left": chunk["id"].gather(owner[seen])})
-        found.append(held.join(anchors, on="window").select("left", "right").unique(maintain_order=True))
+        seen = anchors.coarse[hashes >> np.uint64(64 - _COARSE_BITS)]
+        held = pl.DataFrame({"window": hashes[seen], "place": owner[seen]}).unique()
+        hits = (
+            held.join(anchors.table, on="window")
+            .group_by("place", "right", maintain_order=False)
+            .agg((~pl.col("first")).sum().alias("whole"), pl.col("first").sum().alias("first"))
+        )
+        wanted = hits.join(anchors.needed, on="right", suffix="_needed").filter(
+            (pl.col("whole") >= pl.col("whole_needed")) | ((pl.col("first_needed") > 0) & (pl.col("first") >= pl.col("first_needed")))
+        )
+        some = wanted.sort("place", "right")
+        found.append(some.select(chunk["id"].gather(some["place"]).alias("left"), "right"))
     return pl.concat(found)
 
 

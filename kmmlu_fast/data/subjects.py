@@ -13,8 +13,13 @@ from kmmlu_fast.core.errors import ConfigError
 
 
 def subject_order(names: set[str]) -> list[str]:
-    """Subjects in the table's order."""
-    return [name for name in SUBJECTS if name in names]
+    """KMMLU\'s subjects in the table\'s order, then other exams\' by name."""
+    return [name for name in SUBJECTS if name in names] + sorted(names - SUBJECTS.keys())
+
+
+def group_order(names: set[str]) -> list[str]:
+    """Supercategories in KMMLU's order, then other exams' groups by name."""
+    return [name for name in SUPERCATEGORIES if name in names] + sorted(names - set(SUPERCATEGORIES))
 
 
 SUPERCATEGORIES = ("STEM", "Applied Science", "HUMSS", "Other")

@@ -20,7 +20,6 @@ from kmmlu_fast.core.weights import ModelFacts
 
 _CONTEXT_BYTES = int(0.6 * GIB)  # the engine process's own CUDA context, taken before vLLM looks at what is free
 CPU_BATCH = BatchSettings(2048, 64)
-_SMALLEST = BatchSettings(2048, 128)
 _BITSANDBYTES = (
     "vLLM does not load bitsandbytes weights; give --engine transformers (the nf4 base itself, slower), an AWQ or GPTQ "
     "repository with --model, or the 16-bit repository with --quantization fp8_per_channel"
@@ -101,7 +100,7 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     """vLLM arguments on a CPU."""
     if installed.installed_kind() == "gpu":
         why = nvml.find_cards().problem or "this machine shows no NVIDIA card"
-        raise EngineError(f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or mend the driver")
+        raise EngineError(f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or give this process a card")
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     return {
         "max_num_seqs": seqs,
@@ -133,12 +132,9 @@ def batch_for(settings: EngineSettings, card: Card, model: ModelFacts | None) ->
         if model.stored_as == "bitsandbytes" and not settings.quantization:
             raise EngineError(f"{settings.model} is stored in bitsandbytes 4 bit: {_BITSANDBYTES}")
         room = fit.room(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
-        while chosen != _SMALLEST and sum(needed(settings, card, model, chosen).values()) > room:
-            chosen = BatchSettings(
-                max(chosen.max_num_batched_tokens // 2, _SMALLEST.max_num_batched_tokens),
-                max(chosen.max_num_seqs // 2, _SMALLEST.max_num_seqs),
-            )
-        if sum(needed(settings, card, model, _SMALLEST).values()) > room:
+        name, cards = compute_type(settings, card, model), settings.tensor_parallel_size
+        chosen = fit.fitting_batch(model, name, chosen, room, cards)
+        if sum(needed(settings, card, model, fit.SMALLEST).values()) > room:
             raise EngineError(too_large(settings, card, model))
     seqs = settings.max_num_seqs or chosen.max_num_seqs
     return BatchSettings(max(settings.max_num_batched_tokens or chosen.max_num_batched_tokens, seqs), seqs)
@@ -163,7 +159,7 @@ def needed(settings: EngineSettings, card: Card, model: ModelFacts, batch: Batch
 def too_large(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
     """The one line where a model does not fit onto its card."""
     name = compute_type(settings, card, model)
-    parts = needed(settings, card, model, _SMALLEST)
+    parts = needed(settings, card, model, fit.SMALLEST)
     ways = fit.card_ways(model, card.capability, card.total_bytes, card.free_bytes)
     room = fit.room(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
     others = [" ".join(way.flags) or f"no --dtype {name}" for way in ways if way.fits and way.name != name and not way.another_model]

@@ -32,6 +32,7 @@ class EngineConfig(Config):
 
     model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
     revision: str | None = Field(None, description="revision of the model on the hub")
+    trust_remote_code: bool = Field(False, description="run Python code that the model brings along; read it first: it has your rights")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
     letter_precision: Literal["auto", "float32"] = Field(
         "auto", description="float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes to A)"
@@ -55,7 +56,7 @@ class EngineConfig(Config):
     ray_address: str | None = Field(None, description="with --engine ray: cluster address; default: this machine")
     base_url: str | None = Field(None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)")
     concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
-    seed: int = Field(42, description="seed of sampling and of --limit-mode random")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of sampling and of --limit-mode random")
 
     @model_validator(mode="after")
     def _engine_fits(self) -> EngineConfig:
@@ -65,8 +66,8 @@ class EngineConfig(Config):
             _check_base_url(self.base_url)
         if self.base_url and self.engine != "server":
             raise ValueError("--base-url goes with --engine server")
-        if self.letter_precision != "auto" and self.engine not in ("vllm", "ray"):
-            raise ValueError(f"--letter-precision goes with vLLM; --engine {self.engine} has its own")
+        if self.letter_precision != "auto" and self.engine == "server":
+            raise ValueError("--letter-precision goes with an engine that is started here; a server has its own")
         if self.engine in ("vllm", "ray") and not self.ray_address and (why := check_quantization(self.quantization)):
             raise ValueError(why)
         if self.num_replicas > 1 and self.engine != "ray":
@@ -75,11 +76,6 @@ class EngineConfig(Config):
             raise ValueError("--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a server has its own")
         if self.engine == "transformers":
             self._transformers_fits()
-        elif self.quantization in NF4_NAMES:
-            raise ValueError(
-                f"--quantization {self.quantization}: vLLM does not load bitsandbytes weights; add --engine transformers, or give "
-                "vLLM's fp8_per_channel, or an AWQ or GPTQ repository with --model"
-            )
         return self
 
     def _transformers_fits(self) -> None:

@@ -28,6 +28,8 @@ def settings_for(
     extra: tuple[tuple[str, Any], ...] = ()
     if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
         batched_tokens, extra = whole_prompts(batched_tokens, max_model_len)
+    if config.trust_remote_code:
+        extra = (*extra, ("trust_remote_code", True))
     return EngineSettings(
         model=path or model.path,
         revision=None if path else model.revision,
@@ -92,11 +94,12 @@ def _open_transformers(config: EngineConfig, model: Model, adapters: Sequence[Ad
             tokenizer=model.path,
             dtype=config.dtype,
             quantization="nf4" if config.quantization else None,
-            letter_precision=getattr(config, "letter_precision", "auto"),
+            letter_precision=config.letter_precision,
             max_model_len=max_model_len,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
             seed=config.seed,
+            trust_remote_code=config.trust_remote_code,
             adapters=tuple(adapters),
         )
     )

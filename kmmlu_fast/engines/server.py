@@ -8,6 +8,7 @@ Knows nothing of KMMLU, nor of how the server is run or found.
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
+from kmmlu_fast.core.foreign import one_line, shown
+from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
 from kmmlu_fast.engines.client import CONTINUE, NotFound, ServerClient
 from kmmlu_fast.engines.protocol import FollowUp
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)  # of an answer that is not what was asked for
+_MOST_MODELS = 1000
 
 # Said outright, because `vllm serve` takes what is left out from the model's generation_config.json, where a repetition penalty may stand.
 NEUTRAL_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
@@ -119,12 +125,13 @@ class ServerEngine:
         bases = [card for card in served.values() if not card.get("parent")]
         card = next((card for name in model_names for card in bases if _is_named(card, name)), None)
         if card is None:
-            names = ", ".join(repr(card["id"]) for card in bases) or "no model"
+            names = ", ".join(shown(card["id"]) for card in bases[:10]) or "no model"
             raise EngineError(
                 f"server {self._url} serves {names}, not {model_names[0]!r}: give --model with a model that it serves, "
                 f"or start it with --served-model-name {model_names[0]}"
             )
-        self._max_model_len = card.get("max_model_len")
+        length = card.get("max_model_len")
+        self._max_model_len = length if type(length) is int and length > 0 else None
         for adapter in self._adapters.values():
             if adapter.name in served:
                 _check_same_weights(adapter, served[adapter.name])
@@ -137,8 +144,9 @@ class ServerEngine:
     async def _served(self, attempts: int) -> dict[str, dict[str, Any]]:
         try:
             answer = await self._client.send("GET", "models", attempts=attempts)
-            return {str(card["id"]): card for card in answer["data"]}
-        except (NotFound, KeyError, TypeError) as error:
+            cards = [card for card in answer["data"] if isinstance(card["id"], str)]
+            return {card["id"]: card for card in cards[:_MOST_MODELS]}
+        except (NotFound, *_MALFORMED) as error:
             raise EngineError(f"{self._url}/models is not an OpenAI-compatible model list: --base-url must end in /v1") from error
 
     async def _load_adapter(self, adapter: Adapter) -> None:
@@ -163,8 +171,8 @@ class ServerEngine:
         answer = await self._client.send("POST", "completions", self._payload(request, name))
         try:
             _read(request, answer)
-            _ = [int(token_id) for token_id in answer["choices"][0]["token_ids"]]
-        except (KeyError, IndexError, TypeError) as error:
+            _ = _token_ids(answer["choices"][0]["token_ids"])
+        except _MALFORMED as error:
             raise EngineError(
                 f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter log-probabilities cannot be had: "
                 "use vLLM's server (vllm serve) or --engine vllm"
@@ -210,9 +218,12 @@ class ServerEngine:
             response = _read(request, answer)
             usage = answer["usage"]
             self._counters["prompt_tokens"] += len(request.token_ids)
-            self._counters["output_tokens"] += int(usage["completion_tokens"])
-        except (KeyError, IndexError, TypeError) as error:
-            raise EngineError(f"server {self._url} gave an answer to {request.key} without what was asked for; {CONTINUE}") from error
+            self._counters["output_tokens"] += _count(usage["completion_tokens"])
+        except _MALFORMED as error:
+            why = one_line(f"{type(error).__name__}: {error}", 200)
+            raise EngineError(
+                f"server {self._url} gave an answer to {request.key} without what was asked for ({why}); {CONTINUE}"
+            ) from error
         self._counters["requests"] += 1
         self._counters["cached_tokens"] += response.cached_tokens
         return response
@@ -222,29 +233,57 @@ class ServerEngine:
 
 
 def _read(request: Request, answer: dict[str, Any]) -> Response:
-    """Response from a completions answer. KeyError, IndexError or TypeError where something that was asked for is missing."""
-    choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+    """Response from a completions answer. One of _MALFORMED where something that was asked for is missing, or cannot be."""
+    choices = sorted(answer["choices"], key=lambda choice: _count(choice["index"]))
     details = answer["usage"].get("prompt_tokens_details") or {}
-    cached_tokens = int(details.get("cached_tokens") or 0)  # needs --enable-prompt-tokens-details on the server's side
+    cached_tokens = _count(details.get("cached_tokens") or 0)  # needs --enable-prompt-tokens-details on the server's side
     if request.score_last:
         last = range(len(request.token_ids) - request.score_last, len(request.token_ids))
         scores = choices[0]["prompt_logprobs"]
-        total = sum(float(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
+        total = sum(_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
         return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
     if request.candidate_ids:
         first = choices[0]["logprobs"]["top_logprobs"][0]
-        logprobs = tuple(float(first[f"token_id:{token_id}"]) for token_id in request.candidate_ids)
+        logprobs = tuple(_logprob(first[f"token_id:{token_id}"]) for token_id in request.candidate_ids)
         return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
     if len(choices) != request.num_samples:
         raise IndexError(f"{len(choices)} choices for n={request.num_samples}")
-    completions = tuple(Completion(c["text"], tuple(map(int, c["token_ids"])), str(c["finish_reason"])) for c in choices)
+    completions = tuple(_completion(choice, request.max_tokens) for choice in choices)
     return Response(request, completions=completions, cached_tokens=cached_tokens)
+
+
+def _logprob(value: Any) -> float:
+    """A logarithm of a probability: a number up to 0, but for rounding."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value > MAX_LOGPROB:
+        raise ValueError(f"{shown(value)} is no log-probability")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{shown(value)} is no count")
+    return value
+
+
+def _token_ids(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"token_ids are {shown(value)}")
+    return tuple(map(_count, value))
+
+
+def _completion(choice: dict[str, Any], max_tokens: int) -> Completion:
+    text, token_ids, reason = choice["text"], _token_ids(choice["token_ids"]), choice["finish_reason"]
+    if not isinstance(text, str) or reason not in ("stop", "length"):
+        raise TypeError(f"finish_reason {shown(reason)}, text {shown(text)}")
+    if len(token_ids) > max_tokens + 1:
+        raise ValueError(f"{len(token_ids)} tokens where {max_tokens} were asked for")
+    return Completion(text.encode("utf-8", "replace").decode(), token_ids, reason)
 
 
 def _is_named(card: dict[str, Any], name: str) -> bool:
     if name in (card["id"], card.get("root")):
         return True
-    root = Path(str(card.get("root") or ""))
+    root = Path(str(card.get("root") or "").replace("\0", "")[:4096])
     return root.is_absolute() and Path(name).exists() and root.resolve() == Path(name).resolve()
 
 
@@ -252,7 +291,7 @@ def _check_same_weights(adapter: Adapter, card: dict[str, Any]) -> None:
     """The served adapter of that name must be the one that was asked for, where its files can be seen from here."""
     import hashlib
 
-    folder = Path(str(card.get("root") or ""))
+    folder = Path(str(card.get("root") or "").replace("\0", "")[:4096])
     files = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
     if not card.get("parent"):
         raise AdapterError(f"adapter {adapter.name!r} has the name of a served base model: give it another, --adapter NAME=PATH")

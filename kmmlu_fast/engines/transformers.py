@@ -138,7 +138,7 @@ class TransformersEngine:
 
         name = self.settings.tokenizer or self.settings.model
         revision = self.settings.revision if name == self.settings.model else None
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=self.settings.trust_remote_code)
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise EngineError(f"model {name}: its tokenizer has no fast form (tokenizer.json), which generation needs")
         own = self._model.generation_config.eos_token_id

@@ -17,10 +17,8 @@ from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.schema import Adapter
 
 # What QLoRA leaves as it is: the output layer, routers of mixtures of experts, encoders that are not text.
-_NOT_QUANTISED = (
-    "lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba",
-    "multi_modal_projector", "mm_projector", "merger", "vision_tower", "visual", "audio_tower",
-)  # fmt: skip
+_NOT_QUANTISED = ["lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba"]
+_NOT_QUANTISED += ["vision_tower", "visual", "audio_tower", "multi_modal_projector", "mm_projector", "merger"]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -38,6 +36,7 @@ class TransformersSettings:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     seed: int = 42
+    trust_remote_code: bool = False
     adapters: tuple[Adapter, ...] = ()
 
 
@@ -51,9 +50,10 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; it warns of kernels it can do without
     where = f"model {settings.model}"
     try:
-        config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as error:
         raise EngineError(f"{where}: its config cannot be loaded ({_line(error)})") from error
     found = repository_quantization(config.to_dict())
@@ -63,17 +63,15 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
             "(it takes 16- and 32-bit repositories, with --quantization nf4 if wanted, and bitsandbytes ones)"
         )
     dtype = compute_dtype(settings.dtype, str(config.dtype or "float32").removeprefix("torch."), device)
-    arguments: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "trust_remote_code": False}
+    arguments: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "trust_remote_code": settings.trust_remote_code}
     if settings.quantization and found is None:
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=list(_NOT_QUANTISED),
+            llm_int8_skip_modules=_NOT_QUANTISED,
         )
-    if settings.quantization or found:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(settings.model, revision=settings.revision, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:

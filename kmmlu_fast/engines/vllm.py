@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.device import auto_dtype, gpu_card, prepare_cuda
+from kmmlu_fast.core.device import auto_dtype, check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
@@ -26,13 +26,14 @@ from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe
 from kmmlu_fast.engines.cpu_kernels import joined_norms
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.swap import WORKER, HeldWeights
+from kmmlu_fast.engines.texts import can_wait, give_tokenizer
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
 _IN_ANOTHER_PROCESS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered", "WorkerProc initialization failed")
 
 
-def _prepare_environment(gpu: bool) -> None:
+def prepare_environment(gpu: bool) -> None:
     """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth of the time there)."""
     prepare_cuda()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -52,9 +53,10 @@ class VllmEngine:
         """Load the model. EngineError with the flags that help where memory is short or the model cannot be served."""
         began = time.monotonic()
         card = gpu_card()
-        _prepare_environment(card is not None)
+        prepare_environment(card is not None)
         chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
         if card:
+            check_toolchain()
             note(f"engine: {describe(chosen, card)}")
         from vllm import LLM
 
@@ -87,16 +89,19 @@ class VllmEngine:
             if rank is None:
                 raise EngineError(f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode merge")
             arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": max(1, settings.num_adapters)}
-        arguments |= {"worker_extension_cls": WORKER, **dict(settings.extra)}
+        arguments |= {"worker_extension_cls": WORKER, "skip_tokenizer_init": can_wait(settings.model, settings.revision)}
+        arguments |= dict(settings.extra)
+        self._has_tokenizer = not arguments["skip_tokenizer_init"]
         self._weights = HeldWeights(self._write_adapter, self._forget)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
+        self._texts = (0, 0)
         self._lora_ids: dict[str, int] = {}
         self._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
-            raise _as_engine_error(error, "the engine did not start", self._memory) from error
+            raise as_engine_error(error, "the engine did not start", self._memory) from error
         self._engine = self._llm.llm_engine
         self._cache_tokens = int(getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0)
         self.start_sec = time.monotonic() - began
@@ -106,9 +111,10 @@ class VllmEngine:
         source = iter(requests)
         exhausted = False
         active: dict[str, Request] = {}
+        self._texts = (0, 0)
         try:
             while True:
-                while not exhausted and len(active) < self._max_in_flight and self._cache_holds(active):
+                while not exhausted and len(active) < self._max_in_flight and self._cache_holds():
                     request = next(source, None)
                     if request is None:
                         exhausted = True
@@ -119,7 +125,9 @@ class VllmEngine:
                 finished = []
                 for output in self._engine.step():
                     if output.finished:
-                        response = self._response(active.pop(output.request_id), output)
+                        request = active.pop(output.request_id)
+                        self._count_text(request, -1)
+                        response = self._response(request, output)
                         more = follow_up(response) if follow_up else []
                         for request in more:
                             self._add(request, active)
@@ -128,7 +136,7 @@ class VllmEngine:
         except KmmluError:  # also of the requests' source
             raise
         except Exception as error:
-            raise _as_engine_error(error, "the engine stopped", self._memory) from error
+            raise as_engine_error(error, "the engine stopped", self._memory) from error
         finally:
             if active and self._engine is not None:  # the caller went away, or an error: leave nothing running behind
                 with contextlib.suppress(Exception):
@@ -147,12 +155,16 @@ class VllmEngine:
         if not self._engine.reset_prefix_cache():
             raise EngineError("the prefix cache could not be emptied after a swap")
 
-    def _cache_holds(self, active: dict[str, Request]) -> bool:
+    def _count_text(self, request: Request, sign: int) -> None:
+        """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests come and go."""
+        prompt, output = _text_tokens(request)
+        self._texts = (self._texts[0] + sign * prompt, self._texts[1] + sign * output)
+
+    def _cache_holds(self) -> bool:
         """Whether the key-value cache has room for one more text at its full length: past that, vLLM drops some and computes them again."""
-        if not active or not self._cache_tokens:
-            return True
+        prompts, outputs = self._texts
         own = 1 - self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])  # of a prompt, beside what prompts share
-        return sum(_cache_tokens(request, own) for request in active.values()) < self._cache_tokens
+        return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
 
     def _add(self, request: Request, active: dict[str, Request]) -> None:
         from vllm.lora.request import LoRARequest
@@ -165,9 +177,13 @@ class VllmEngine:
             # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever the caller numbered.
             lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
             lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
+        if not self._has_tokenizer and not request.candidate_ids and not request.score_last:
+            give_tokenizer(self._engine)
+            self._has_tokenizer = True
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
-        self._engine.add_request(request_id, prompt, _sampling_params(request), lora_request=lora)
+        self._count_text(request, 1)
+        self._engine.add_request(request_id, prompt, sampling_params(request), lora_request=lora)
 
     def _response(self, request: Request, output: Any) -> Response:
         cached = output.num_cached_tokens or 0
@@ -208,14 +224,14 @@ class VllmEngine:
             cleanup_dist_env_and_memory()
 
 
-def _cache_tokens(request: Request, own: float) -> float:
-    """Tokens that a request may come to hold in the cache; a prompt that is only read leaves it at once."""
+def _text_tokens(request: Request) -> tuple[int, int]:
+    """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is only read leaves it at once."""
     if request.candidate_ids or request.score_last:
-        return 0.0
-    return own * len(request.token_ids) + request.max_tokens * request.num_samples
+        return 0, 0
+    return len(request.token_ids), request.max_tokens * request.num_samples
 
 
-def _sampling_params(request: Request) -> Any:
+def sampling_params(request: Request) -> Any:
     """One object for all requests that are sampled alike: vLLM copies it for each request, with skip_clone without a deep copy."""
     return _shared_params(
         request.candidate_ids, request.score_last, request.max_tokens, request.temperature, request.top_p, request.num_samples,
@@ -243,7 +259,7 @@ def _shared_params(
     )  # fmt: skip
 
 
-def _as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
+def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
     text = " ".join(str(error).split())
     if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
         return EngineError(f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept")

@@ -1,13 +1,12 @@
 """What is asked, decided before any engine starts: questions, exemplars, model, adapters, method, token ids, fingerprint.
 
-In: an ``EvalConfig``. Out: a ``Plan``, the same for the base and all adapters. Every fault of the input shows here, in a second.
+In: an ``EvalConfig``. Out: a ``Plan`` an exam, the same for the base and all adapters. Every fault of the input shows here, in a second.
 The prompts are tokenised in the background from there on, while the engine starts. Knows nothing of engines or run directories.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kmmlu_fast.asking.choosing import PromptChecks, choose_method, choose_style, foreign_templates, template_of
@@ -16,15 +15,16 @@ from kmmlu_fast.asking.prompts import encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.device import auto_dtype, gpu_capability
-from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.core.schema import Adapter, Question
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data.subjects import find_subjects
+from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.evaluation import proof
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.questions import Material, read_material
 from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import base_disagrees, load_adapters
 from kmmlu_fast.models.model import Model
+from kmmlu_fast.models.tokens import open_tokenizer
 
 _CONTEXT_STEP_TOKENS = 256
 
@@ -34,11 +34,14 @@ class Plan:
     """Everything that is the same for base and adapters: one token list for all of them."""
 
     config: EvalConfig
+    exam: Exam
+    source: str | None  # where the exam's rows are, if not where its declaration says
     model: Model
     adapters: list[Adapter]
     style: str
     method: Method
-    asked: list[Asked]
+    asked: list[Asked]  # in dataset order; in the one random order where the evaluation may stop early
+    question_ids: list[str]  # in dataset order
     max_model_len: int
     candidate_ids: tuple[int, ...]  # the letters' tokens, for the probes
     probes: list[list[int]]  # token ids of some prompts, on which base and adapters are told apart
@@ -52,29 +55,33 @@ class Plan:
 
 
 def make_plan(config: EvalConfig) -> Plan:
-    """Read, check and render everything before any engine starts; the tokens follow in the background."""
-    subjects = find_subjects(config.subjects)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        available = dataset.load_questions(config.dataset, config.split, subjects, config.dataset_revision)
-    notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
-    questions = dataset.select(available, config.limit, config.limit_mode, config.seed)
-    if not questions:
-        raise ConfigError(
-            f"nothing to evaluate: {config.dataset} has no {config.split} questions in {', '.join(config.subjects) or 'any subject'}"
-        )
-    present = [subject for subject in subjects if subject.name in {question.subject for question in questions}]
-    exemplars = dataset.exemplars(config.dataset, present, config.num_fewshot, config.dataset_revision)
-    model = models.resolve_model(config.model, config.revision)
+    """The plan of a single exam; see ``make_plans``."""
+    (plan,) = make_plans(config)
+    return plan
+
+
+def make_plans(config: EvalConfig) -> list[Plan]:
+    """Read, check and render everything before any engine starts; the tokens follow in the background. One plan an exam.
+
+    All have the same ``max_model_len``: one engine answers them all.
+    """
+    material = read_material(config)
+    model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _with_dtype(config, model)
-    notes += type_notes
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
-    notes += [warning for adapter in adapters if (warning := base_disagrees(adapter, model))]
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = open_tokenizer(model)
+    plans = [_plan(config, one, model, adapters, tokenizer, type_notes) for one in material]
+    longest = max(plan.max_model_len for plan in plans)
+    return [replace(plan, max_model_len=longest) for plan in plans]
+
+
+def _plan(config: EvalConfig, material: Material, model: Model, adapters: list[Adapter], tokenizer: Any, more_notes: list[str]) -> Plan:
+    exam, questions, exemplars = material.exam, material.questions, material.exemplars
+    notes = [*material.notes, *more_notes, *(warning for adapter in adapters if (warning := base_disagrees(adapter, model)))]
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
-    template = template_of(config, style, tokenizer, method)
+    template = template_of(config, style, tokenizer, method, exam.is_kmmlu)
     notes += more + foreign_templates(adapters, template_digest(style, tokenizer))
     output_tokens = getattr(method, "output_tokens", None) or (
         config.max_tokens or DIRECT_MAX_TOKENS if config.output_type == "generate_until" else 1
@@ -83,10 +90,32 @@ def make_plan(config: EvalConfig) -> Plan:
     max_model_len = config.max_model_len or _context(max(tokens.values()) + output_tokens, model)
     check_lengths(tokens, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
-    parts = _fingerprint_parts(config, model, style, template, dataset.digest([*questions, *shown]), method)
+    parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
+    if not exam.is_kmmlu:  # a KMMLU run has the fingerprint that it had before there were others
+        parts["exam"] = exam.name
     probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
+    question_ids = [question.question_id for question in questions]
+    if config.may_stop:
+        places = {question_id: place for place, question_id in enumerate(question_ids)}
+        questions = dataset.permuted(questions, config.seed)
+        rendered = [rendered[places[question.question_id]] for question in questions]
     asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
-    return Plan(config, model, adapters, style, method, asked, max_model_len, candidates, probes, parts, notes)
+    return Plan(
+        config,
+        exam,
+        material.source,
+        model,
+        adapters,
+        style,
+        method,
+        asked,
+        question_ids,
+        max_model_len,
+        candidates,
+        probes,
+        parts,
+        notes,
+    )
 
 
 def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
@@ -104,22 +133,28 @@ def _context(needed: int, model: Model) -> int:
     return min(rounded, model.context_tokens)
 
 
-def _fingerprint_parts(config: EvalConfig, model: Model, style: str, template: str, rows: str, method: Method) -> dict[str, Any]:
+def _fingerprint_parts(
+    config: EvalConfig, model: Model, style: str, template: str, questions: list[Question], shown: list[Question], method: Method
+) -> dict[str, Any]:
+    four = all(len(question.options) == 4 for question in questions)
+    rotations = 4 if config.rotations == "all" and four else config.rotations  # the same prompts, the same fingerprint
     decoding: dict[str, Any] = {}
     if config.output_type != "multiple_choice":
         decoding = {"max_tokens": getattr(method, "max_tokens", None), "temperature": config.temperature, "top_p": config.top_p}
         decoding |= {"num_samples": config.num_samples, "cot_below": config.cot_below, "thinking": config.thinking}
         decoding |= {"seed": config.seed} if config.temperature > 0 else {}
-    if config.rotations > 1:
-        decoding["rotations"] = config.rotations
+    if config.rotations != 1:
+        decoding["rotations"] = rotations
+    trusted = {"trust_remote_code": True} if config.trust_remote_code else {}
     return {
+        **trusted,
         "model": model.name,
         "model_digest": model.digest,
         "model_revision": model.revision,
         "dtype": config.dtype,
         "quantization": config.quantization,
         "load_format": config.load_format,
-        "dataset_digest": rows,
+        "dataset_digest": dataset.digest([*questions, *shown]),
         "split": config.split,
         "prompt_style": style,
         "template_digest": template,

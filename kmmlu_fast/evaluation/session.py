@@ -19,16 +19,18 @@ from kmmlu_fast.asking.cot import ChainOfThought
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
+from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine, SwappingEngine
-from kmmlu_fast.evaluation import proof, runner
+from kmmlu_fast.evaluation import again, proof, runner
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.evaluation.deciding import Deciding
+from kmmlu_fast.evaluation.plan import Plan, make_plans
 from kmmlu_fast.models import adapters
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
@@ -57,43 +59,68 @@ _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
 def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
-    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: base, then adapters.
+    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: exam by exam, base, then adapters.
 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
     """
+    if (shown := again.finished(config)) is not None:
+        return shown
     needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
+    needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
     if open_engine is None:
         require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
-    plan = make_plan(config)
-    for text in plan.notes:
+    plans = make_plans(config)
+    for text in dict.fromkeys(text for plan in plans for text in plan.notes):
         note(f"note: {text}")
+    first = plans[0]
     if open_engine is None:
         from kmmlu_fast.engines import opening as engines
 
         def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
-            note(f"engine: starting {config.engine} for {Path(path or plan.model.path).name}")
-            return engines.open_engine(plan.config, plan.model, adapters, max_model_len, path)
+            note(f"engine: starting {config.engine} for {Path(path or first.model.path).name}")
+            return engines.open_engine(first.config, first.model, adapters, max_model_len, path)
 
-    session = _Session(plan, open_engine)
+    engine = _Engines(first, open_engine)
+    sessions = [_Session(plan, engine, len(plans) > 1) for plan in plans]
     try:
-        states: list[Adapter | None] = [*([] if config.no_base else [None]), *plan.adapters]
-        return [session.run(adapter) for adapter in states]
+        states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
+        if config.may_stop:
+            return _decided(sessions, states)
+        found: list[list[Run]] = [[] for _ in sessions]
+        for adapter in states:
+            for session in sessions if adapter else []:
+                session.prepare(adapter)  # every exam needs the base first: merged weights are another engine
+            for runs, session in zip(found, sessions, strict=True):
+                runs.append(session.run(adapter))
+        done = [run for runs in found for run in runs]
+        again.remember(config, done, list(dict.fromkeys(text for plan in plans for text in plan.notes)))
+        return done
     finally:
-        plan.close()
-        session.close()
+        for plan in plans:
+            plan.close()
+        engine.close()
 
 
-class _Session:
-    """The engine that is open now, and the base's probe. Merged copies need an engine each; other adapters share the base's."""
+def _decided(sessions: list[_Session], states: list[Adapter | None]) -> list[Run]:
+    """One exam after the other: each has its own random order and its own decision."""
+    found = []
+    for session in sessions:
+        if len(sessions) > 1:
+            note(f"{session.plan.exam.label}: {len(session.plan.asked):,} questions")
+        found += Deciding(session.plan, session, states).run()
+    return found
+
+
+class _Engines:
+    """The engine that is open now, for all exams. Merged copies need an engine each; other adapters share the base's."""
 
     def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
         self.plan, self._open = plan, open_engine
         self._engine: Engine | None = None
         self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
-        self._base_probe: list[list[float]] | None = None
         self._modes: dict[str, Mode] = {}  # by adapter
 
-    def _mode_of(self, adapter: Adapter) -> Mode:
+    def mode_of(self, adapter: Adapter) -> Mode:
         if adapter.name not in self._modes:
             mode, reason = choose_mode(self.plan.config, adapter)
             self._modes[adapter.name] = mode
@@ -101,84 +128,9 @@ class _Session:
                 note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
         return self._modes[adapter.name]
 
-    def run(self, adapter: Adapter | None) -> Run:
-        """One model state: reuse, continue or compute."""
-        plan, config = self.plan, self.plan.config
-        name = adapter.name if adapter else "base"
-        about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
-        parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
-        store = RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
-        try:
-            if store.complete:
-                note(f"{name}: finished before, reused from {store.path}")
-                return load_run(store.path)
-            if store.answered:
-                note(f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions were answered before")
-            with waiting(f"{name}: answering"):
-                return self._compute(adapter, name, store)
-        finally:
-            store.close()
-
-    def _compute(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
-        plan = self.plan
-        base_probe = self._probe_base() if adapter else None
-        engine = self._engine_for(adapter)
-        served = adapter if adapter and self._mode_of(adapter) == "serve" else None
-        moved = None
-        if adapter and base_probe is not None:
-            moved = proof.shift(adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served))
-            note(f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on {moved['probes']} probes")
-        elif plan.adapters:
-            self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
-        pending = [item for item in plan.asked if item.question.question_id not in store.answered]
-        direct_sec = self._time_direct(engine, pending, served)
-        before = dict(engine.stats())
-        speed = runner.run(engine, pending, plan.method, served, store, name)
-        if adapter is None:
-            probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
-            proof.save(store.path, proof.digest(plan.probes, plan.candidate_ids), probe)
-        counters = _since(before, engine.stats())
-
-        def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-            own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
-            own |= {"exact_ties": exact_ties(frame)}
-            sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
-            known = None if not pending else len(frame) * sec
-            bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
-            if adapter:
-                own["adapter_mode"] = self._mode_of(adapter)
-            return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
-
-        order = [item.question.question_id for item in plan.asked]
-        return store.finish(
-            order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
-        )
-
-    def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
-        """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
-        if self.plan.config.output_type != "cot":
-            return None
-        from kmmlu_fast.asking.cot import ChainOfThought
-
-        assert isinstance(self.plan.method, ChainOfThought)
-        return time_direct(engine, pending, self.plan.method, adapter)
-
-    def _probe_base(self) -> list[list[float]]:
-        """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""
-        plan = self.plan
-        if self._base_probe is None:
-            parts = {**plan.parts, "adapter_digest": None}
-            from kmmlu_fast.core.digests import fingerprint
-
-            folder = plan.config.output_dir / f"{_run_name(plan, None)}-{fingerprint(parts)}"
-            self._base_probe = proof.saved(folder, proof.digest(plan.probes, plan.candidate_ids))
-        if self._base_probe is None:
-            self._base_probe = proof.measure(self._engine_for(None), plan.probes, plan.candidate_ids, None)
-        return self._base_probe
-
-    def _engine_for(self, adapter: Adapter | None) -> Engine:
+    def engine_for(self, adapter: Adapter | None) -> Engine:
         """An engine that answers as the adapter (None: the base); a served adapter goes with each request."""
-        modes = {each.name: self._mode_of(each) for each in self.plan.adapters}
+        modes = {each.name: self.mode_of(each) for each in self.plan.adapters}
         mode = modes[adapter.name] if adapter else "serve"
         weights = None
         if adapter and mode == "merge":
@@ -208,12 +160,132 @@ class _Session:
             return engine
         note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
         self._modes[adapter.name] = "merge"
-        return self._engine_for(adapter)
+        return self.engine_for(adapter)
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+
+class _Session:
+    """One exam's model states, and the base's probe on it."""
+
+    def __init__(self, plan: Plan, engines: _Engines, one_of_several: bool = False) -> None:
+        self.plan, self._engines, self._one_of_several = plan, engines, one_of_several
+        self._base_probe: list[list[float]] | None = None
+
+    def prepare(self, adapter: Adapter | None) -> None:
+        """The base's probe, where the adapter's run is still to be computed."""
+        folder = self._folder(adapter)
+        done = (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
+        if self.plan.config.overwrite or not done:
+            self._probe_base()
+
+    def _folder(self, adapter: Adapter | None) -> Path:
+        parts = {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
+        return self.plan.config.output_dir / f"{_run_name(self.plan, adapter)}-{fingerprint(parts)}"
+
+    def run(self, adapter: Adapter | None) -> Run:
+        """One model state: reuse, continue or compute."""
+        plan = self.plan
+        name = adapter.name if adapter else "base"
+        name = f"{plan.exam.name} {name}" if self._one_of_several else name
+        store = self.open_store(adapter)
+        try:
+            if store.complete:
+                note(f"{name}: finished before, reused from {store.path}")
+                return load_run(store.path)
+            if store.answered:
+                note(f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions were answered before")
+            with waiting(f"{name}: answering"):
+                return self._compute(adapter, name, store)
+        finally:
+            store.close()
+
+    def open_store(self, adapter: Adapter | None) -> RunStore:
+        """The run directory of a model state, opened or continued."""
+        plan, config = self.plan, self.plan.config
+        about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
+        about |= {"exam": {**plan.exam.terms(), **({"dataset": plan.source} if plan.source else {})}}
+        parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
+        return RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
+
+    def serves(self, adapter: Adapter) -> bool:
+        """Whether the base's engine applies the adapter request by request; else its weights must be in the engine."""
+        return self._engines.mode_of(adapter) == "serve"
+
+    def open_for(self, adapter: Adapter | None, name: str, prove: bool = True) -> tuple[Engine, dict[str, Any] | None]:
+        """The engine that holds a model state, and how far the adapter moves the probes; AdapterError where it does not.
+
+        ``prove`` False: it was measured before, and is not again (None).
+        """
+        plan = self.plan
+        if not prove:
+            return self._engines.engine_for(adapter), None
+        base_probe = self._probe_base() if adapter else None
+        engine = self._engines.engine_for(adapter)
+        moved = None
+        if adapter and base_probe is not None:
+            served = adapter if self.serves(adapter) else None
+            moved = proof.shift(adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served))
+            note(f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on {moved['probes']} probes")
+        elif plan.adapters and self._base_probe is None:
+            self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
+        return engine, moved
+
+    def save_probe(self, store: RunStore, engine: Engine) -> None:
+        """Leave the base's probe with its run, so that a reused base need not be started again."""
+        plan = self.plan
+        probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
+        proof.save(store.path, proof.digest(plan.probes, plan.candidate_ids), probe)
+
+    def _compute(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
+        plan = self.plan
+        engine, moved = self.open_for(adapter, name)
+        served = adapter if adapter and self.serves(adapter) else None
+        pending = [item for item in plan.asked if item.question.question_id not in store.answered]
+        direct_sec = self._time_direct(engine, pending, served)
+        before = dict(engine.stats())
+        speed = runner.run(engine, pending, plan.method, served, store, name)
+        if adapter is None:
+            self.save_probe(store, engine)
+        counters = _since(before, engine.stats())
+
+        def metrics(frame: pl.DataFrame) -> dict[str, Any]:
+            own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            own |= self.own_metrics(frame, adapter)
+            sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
+            known = None if not pending else len(frame) * sec
+            bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
+            return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
+
+        order = [item.question.question_id for item in plan.asked]
+        return store.finish(
+            order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
+        )
+
+    def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
+        """What this evaluation knows of a complete run beside its answers."""
+        return {"exact_ties": exact_ties(frame), **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {})}
+
+    def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
+        """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
+        if self.plan.config.output_type != "cot":
+            return None
+        from kmmlu_fast.asking.cot import ChainOfThought
+
+        assert isinstance(self.plan.method, ChainOfThought)
+        return time_direct(engine, pending, self.plan.method, adapter)
+
+    def _probe_base(self) -> list[list[float]]:
+        """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""
+        plan = self.plan
+        if self._base_probe is None:
+            self._base_probe = proof.saved(self._folder(None), proof.digest(plan.probes, plan.candidate_ids))
+        if self._base_probe is None:
+            self._base_probe = proof.measure(self._engines.engine_for(None), plan.probes, plan.candidate_ids, None)
+        return self._base_probe
 
 
 def exact_ties(frame: pl.DataFrame) -> int:
@@ -249,6 +321,8 @@ def _describe(adapter: Adapter | None) -> dict[str, Any] | None:
 
 def _run_name(plan: Plan, adapter: Adapter | None) -> str:
     config = plan.config
-    data = "sample" if config.dataset == "sample" else slug(Path(config.dataset).name.lower())
+    data = plan.exam.name
+    if plan.exam.is_kmmlu:
+        data = "sample" if plan.source == "sample" else slug(Path(plan.source or data).name.lower())
     pieces = [slug(Path(plan.model.name).name), *([slug(adapter.name)] if adapter else ["base"]), data, config.split]
     return "-".join([*pieces, plan.style.replace("-", ""), f"{config.num_fewshot}shot", _SHORT[config.output_type]])

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.letters import read_letters
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Prediction
+from kmmlu_fast.core.extras import require
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Prediction
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -49,7 +50,7 @@ class Verification:
     mean_nats: float
     near_tie_nats: float
     differences: list[Difference]  # all of them, the clearest first
-    seconds: tuple[float, float] = (math.nan, math.nan)  # answering, without the start: reference, verified
+    seconds: tuple[float, float] | None = None  # answering, without the start: reference, verified
 
     @property
     def beyond_near_ties(self) -> list[Difference]:
@@ -60,6 +61,11 @@ class Verification:
         """No letter differs but where rounding may choose, and every number is one."""
         return math.isfinite(self.largest_nats) and not self.beyond_near_ties
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields, and whether it passed; a number that is none is null."""
+        values = {**asdict(self), "passed": self.passed}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
     def lines(self) -> list[str]:
         """For a terminal: the finding first."""
         ties = len(self.differences) - len(self.beyond_near_ties)
@@ -67,9 +73,9 @@ class Verification:
         made = [
             f"{found}: {self.same_letters} of {self.questions} letters are the same"
             + (f", {ties} differ in near ties (below {self.near_tie_nats:g} nats)" if ties else ""),
-            f"they differ by {self.largest_nats:.4f} nats at most, {self.mean_nats:.5f} on average",
+            f"they differ by {self.largest_nats:.2g} nats at most, {self.mean_nats:.2g} on average",
         ]
-        if not math.isnan(sum(self.seconds)):
+        if self.seconds is not None:
             made.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))
         return made + [
             f"{d.question_id}: transformers {d.reference}, vLLM {d.verified}, {d.margin:.3f} nats apart" for d in self.beyond_near_ties[:5]
@@ -84,15 +90,26 @@ def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verifi
     for question_id, scores in reference.items():
         others = verified[question_id]
         shifts += [abs(a - b) for a, b in zip(scores, others, strict=True)]
-        one, two = read_letters(scores), read_letters(others)
-        if one.letter == two.letter:
+        one, two = _letter(scores), _letter(others)
+        if one == two:
             same += 1
         else:
-            differences.append(Difference(question_id, one.letter, two.letter, one.margin))
+            differences.append(Difference(question_id, one, two, _margin(scores)))
     worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
     differences.sort(key=lambda difference: -difference.margin)
     mean = sum(shifts) / len(shifts)
     return Verification(len(reference), same, worst, mean, near_tie_nats, differences)
+
+
+def _letter(scores: Sequence[float]) -> str:
+    """The best letter; "none" where a number is none, which ``read_letters`` refuses and a comparison has to show."""
+    return "none" if any(map(math.isnan, scores)) else LETTERS[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def _margin(scores: Sequence[float]) -> float:
+    """Best minus second-best, nats; infinite where a number is none: no near tie."""
+    best, second = sorted(scores, reverse=True)[:2]
+    return math.inf if any(map(math.isnan, scores)) else best - second
 
 
 def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
@@ -103,6 +120,7 @@ def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
     """
     from kmmlu_fast.engines import opening
 
+    require("comparing engines", "vllm", "transformers", "torch", "accelerate")
     plan = make_plan(config)
     step = max(1.0, len(plan.asked) / questions)
     chosen = [plan.asked[int(place * step)] for place in range(min(questions, len(plan.asked)))]

@@ -7,20 +7,24 @@ the cache. Knows PEFT's files and the card that ``train`` writes beside them; no
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
-from kmmlu_fast.core.files import cache_root
+from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
+from kmmlu_fast.core.foreign import one_line, shown
+from kmmlu_fast.core.locks import lock
+from kmmlu_fast.core.reading import expand, parse_json, read_bytes, read_json
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 PLOT = "loss.svg"
 LOG = "train_log.jsonl"
 ADAPTER_CARD = "kmmlu_fast.json"  # what train wrote beside the weights
+STATE = "training.json"  # what train writes before the first step; an adapter that has it and no card is not finished
+_MAX_RANK = 8192
+_MERGE_WAIT_SEC = 3600.0
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -32,7 +36,7 @@ def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
     adapters: list[Adapter] = []
     for number, spec in enumerate(specs, start=1):
         name, _, path = spec.rpartition("=")
-        folder = Path(path).expanduser()
+        folder = expand(path, "--adapter")
         if not name:  # "a/lora" and "b/lora" need different names: vLLM tells adapters apart by name alone
             name = next(n for n in _names(folder) if n not in {adapter.name for adapter in adapters})
         if name in {adapter.name for adapter in adapters} or name == "base":
@@ -50,19 +54,18 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
     where = f"--adapter {folder}"
     if not folder.is_dir():
         raise AdapterError(f"{where}: no such directory; give the directory that holds adapter_config.json")
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(f"{where}: has no readable adapter_config.json, so it is no PEFT adapter") from error
-    except ValueError as error:
-        raise AdapterError(f"{where}: adapter_config.json is not valid JSON ({error})") from error
+    if (folder / STATE).exists() and not ((folder / ADAPTER_CARD).exists() and (folder / "adapter_config.json").exists()):
+        raise AdapterError(f"{where}: its training is not finished; continue it with python -m kmmlu_fast.train --resume")
+    if not (folder / "adapter_config.json").is_file():
+        raise AdapterError(f"{where}: has no readable adapter_config.json, so it is no PEFT adapter")
+    config = read_json(folder / "adapter_config.json", AdapterError)
     _check_config(where, config, mode)
     weights = folder / _WEIGHTS
     if not weights.exists():
         raise AdapterError(
             f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save it again with PEFT"
         )
-    rank = max([int(config["r"]), *(int(r) for r in (config.get("rank_pattern") or {}).values())])
+    rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     _check_weights(where, weights, rank, model)
     card = _read_card(folder)
     base = config.get("base_model_name_or_path")
@@ -72,31 +75,34 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
         adapter_id=adapter_id,
         rank=rank,
         digest=hashlib.sha256(weights.read_bytes() + (folder / "adapter_config.json").read_bytes()).hexdigest()[:16],
-        base_model=base,
-        prompt_style=card.get("prompt_style"),
-        template_digest=card.get("template_digest"),
+        base_model=base if isinstance(base, str) else None,
+        prompt_style=card.get("prompt_style") if isinstance(card.get("prompt_style"), str) else None,
+        template_digest=card.get("template_digest") if isinstance(card.get("template_digest"), str) else None,
     )
 
 
 def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
     if config.get("peft_type") != "LORA":
-        raise AdapterError(f"{where}: peft_type is {config.get('peft_type')!r}; only LORA adapters can be evaluated")
-    if not isinstance(config.get("r"), int) or config["r"] < 1:
-        raise AdapterError(f"{where}: rank r is {config.get('r')!r}; it must be a whole number of 1 or more")
+        raise AdapterError(f"{where}: peft_type is {shown(config.get('peft_type'))}; only LORA adapters can be evaluated")
+    pattern = config.get("rank_pattern") or {}
+    for what, rank in [("rank r", config.get("r")), *(pattern.items() if isinstance(pattern, dict) else [("rank_pattern", pattern)])]:
+        if type(rank) is not int or not 1 <= rank <= _MAX_RANK:
+            raise AdapterError(f"{where}: {one_line(what, 100)} is {shown(rank)}; it must be a whole number from 1 to {_MAX_RANK}")
     if not config.get("target_modules"):
         raise AdapterError(f"{where}: target_modules is empty, so the adapter changes nothing")
     if config.get("modules_to_save") and mode != "peft":
         raise AdapterError(
-            f"{where}: has modules_to_save {config['modules_to_save']}, which vLLM refuses; use --engine transformers, or merge it into "
-            "the base model yourself (PEFT merge_and_unload) and give the result with --model"
+            f"{where}: has modules_to_save {shown(config['modules_to_save'])}, which vLLM refuses; use --engine transformers, "
+            "or merge it into the base model yourself (PEFT merge_and_unload) and give the result with --model"
         )
     if mode == "serve" and config.get("use_dora"):
         raise AdapterError(f"{where}: is a DoRA adapter, which vLLM cannot serve; use --adapter-mode merge")
     if mode == "serve" and config.get("bias", "none") != "none":
-        raise AdapterError(f"{where}: has bias {config['bias']!r}, which vLLM cannot serve; use --adapter-mode merge")
+        raise AdapterError(f"{where}: has bias {shown(config['bias'])}, which vLLM cannot serve; use --adapter-mode merge")
     if mode == "peft" and config.get("bias", "none") != "none":
         raise AdapterError(
-            f"{where}: has bias {config['bias']!r}, which PEFT does not take off again for the base's answers; use --adapter-mode merge"
+            f"{where}: has bias {shown(config['bias'])}, which PEFT does not take off again for the base's "
+            "answers; use --adapter-mode merge"
         )
 
 
@@ -106,14 +112,16 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
     try:
         with safe_open(weights, framework="numpy") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{where}: {_WEIGHTS} is not a safetensors file ({error})") from error
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise AdapterError(f"{where}: {_WEIGHTS} is not a safetensors file ({one_line(str(error), 200)})") from error
     factors = {key: shape for key, shape in shapes.items() if "lora_A" in key}
     if not factors:
         raise AdapterError(f"{where}: {_WEIGHTS} holds no lora_A matrices")
     base = model.config()
     hidden, layers = base.get("hidden_size"), base.get("num_hidden_layers")
     for key, shape in factors.items():
+        if len(shape) != 2:
+            raise AdapterError(f"{where}: {shown(key)} has {len(shape)} dimensions; a LoRA matrix has 2")
         if shape[0] > rank:
             raise AdapterError(f"{where}: {key} has rank {shape[0]}, adapter_config.json says {rank}")
         reads_hidden = re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.", key)
@@ -122,7 +130,7 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
                 f"{where}: was made for a base of hidden size {shape[1]}, {model.name} has {hidden}; give its base with --model"
             )
         layer = re.search(r"layers\.(\d+)\.", key)
-        if layer and layers and int(layer[1]) >= layers:
+        if layer and isinstance(layers, int) and int(layer[1][:9]) >= layers:
             raise AdapterError(f"{where}: has weights for layer {layer[1]}, {model.name} has {layers} layers; give its base with --model")
 
 
@@ -131,10 +139,9 @@ def _read_card(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{path}: is not valid JSON ({error}); delete it or train again") from error
-    return card if isinstance(card, dict) else {}
+        return read_json(path, AdapterError)
+    except AdapterError as error:
+        raise AdapterError(f"{error}; delete it or train again") from error
 
 
 def base_disagrees(adapter: Adapter, model: Model) -> str | None:
@@ -152,36 +159,52 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
     target = cache_root() / "merged" / f"{model.digest}-{adapter.digest}-{dtype}"
     if (target / "config.json").exists():
         return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        late = AdapterError(f"{target}: another process has been merging this adapter for an hour; wait for it, or end it")
+        with lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
+            return target if (target / "config.json").exists() else _merge(model, adapter, dtype, target)
+    except OSError as error:
+        raise AdapterError(
+            f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set KMMLU_FAST_CACHE"
+        ) from error
+
+
+def _merge(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
+    """Under the lock of ``target``: what a kill left beside it is removed, and it appears when it is whole."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_tree(partial)
+    remove_tree(target)  # a directory without config.json is no merged copy
     try:
         kind = "auto" if dtype == "auto" else getattr(torch, dtype)
-        base = AutoModelForCausalLM.from_pretrained(model.path, revision=model.revision, dtype=kind)
+        base = AutoModelForCausalLM.from_pretrained(
+            model.path, revision=model.revision, dtype=kind, trust_remote_code=model.trust_remote_code
+        )
         merged = PeftModel.from_pretrained(base, str(adapter.path)).merge_and_unload(safe_merge=True)
         partial.mkdir(parents=True)
         merged.save_pretrained(partial)
         load_tokenizer(model).save_pretrained(partial)
         partial.rename(target)
-    except ValueError as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
-        raise AdapterError(f"--adapter {adapter.path}: cannot be merged into {model.name} ({str(error).splitlines()[0]})") from error
-    except OSError as error:
-        raise AdapterError(
-            f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set KMMLU_FAST_CACHE"
-        ) from error
+        sync_folder(target.parent)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
+        raise AdapterError(f"--adapter {adapter.path}: cannot be merged into {model.name} ({one_line(str(error), 200)})") from error
     return target
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The log's records; a last line cut by a kill is left out."""
+    """The log's records; a last line cut by a kill is left out, as is all that follows a line that no training wrote."""
     records: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_bytes(path, AdapterError).decode("utf-8", "replace").split("\n"):
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = parse_json(line, str(path), AdapterError)
+            except AdapterError:
                 break
+            if not isinstance(record, dict) or not isinstance(record.get("kind"), str) or type(record.get("step")) is not int:
+                break
+            records.append(record)
     return records

@@ -8,12 +8,13 @@ Knows nothing of prompts.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import ModelError
+from kmmlu_fast.core.foreign import one_line, shown
+from kmmlu_fast.core.reading import expand, read_json
 from kmmlu_fast.models.demo import demo_model_path
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
@@ -29,34 +30,48 @@ class Model:
     path: str
     revision: str | None
     digest: str
+    trust_remote_code: bool = False  # whether Python files of the model's own may run; never asked for by a prompt
 
     def config(self) -> dict[str, Any]:
         """config.json; text settings of a multimodal model lifted to the top."""
-        loaded: dict[str, Any] = json.loads(_config_path(self.path, self.revision).read_text(encoding="utf-8"))
-        return {**loaded, **loaded.get("text_config", {})}
+        path = _config_path(self.path, self.revision)
+        loaded = read_json(path, ModelError)
+        text = loaded.get("text_config") or {}
+        if not isinstance(text, dict):
+            raise ModelError(f"{path}: text_config is {shown(text)}, not an object; give a model that transformers loads")
+        found = {**loaded, **text}
+        for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
+            value = found.get(name)
+            if value is not None and (type(value) is not int or not 0 < value < 2**31):
+                raise ModelError(f"{path}: {name} is {shown(value)}; it must be a positive whole number")
+        return found
+
+    def folder(self) -> Path:
+        """Where its files lie: the directory itself, or the hub client's snapshot of it. ModelError if the hub does not have it."""
+        return _config_path(self.path, self.revision).parent
 
     @property
     def context_tokens(self) -> int:
         return int(self.config().get("max_position_embeddings") or 2048)
 
 
-def resolve_model(name: str, revision: str | None = None) -> Model:
+def resolve_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Model:
     """The model of that name. ModelError if the directory is no model, or the hub cannot be reached or does not have it."""
     if name == "demo":
         path = demo_model_path()
         return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
-    folder = Path(name).expanduser()
+    folder = expand(name, "--model")
     if folder.is_dir():
         if not (folder / "config.json").exists():
             hint = (
                 "; it is an adapter: give it with --adapter and its base with --model" if (folder / "adapter_config.json").exists() else ""
             )
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
-        return Model(folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder))
+        return Model(folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder), trust_remote_code)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"model {name!r}: no such directory; give a local model directory, a hub id such as skt/A.X-4.0-Light, or 'demo'")
     commit = _config_path(name, revision).parent.name
-    return Model(name, name, commit, commit[:16])
+    return Model(name, name, commit, commit[:16], trust_remote_code)
 
 
 def _config_path(path: str, revision: str | None) -> Path:
@@ -92,6 +107,13 @@ def load_tokenizer(model: Model) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.path, revision=model.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {model.name}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
+        return AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    except Exception as error:  # transformers and tokenizers raise of every kind for malformed files
+        raise ModelError(f"model {model.name}: its tokenizer cannot be loaded ({loading_fault(error, model)})") from error
+
+
+def loading_fault(error: BaseException, model: Model) -> str:
+    """Why a library could not load a model, on one line; code of the model's own is named for what it is."""
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own, which runs with your rights: read it, then give --trust-remote-code"
+    return one_line(f"{type(error).__name__}: {error}", 300)

@@ -102,9 +102,10 @@ def _ways(found: Diagnosis) -> list[Line]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     text = ["  ".join([*(f"{c:<{w}}" for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
     styles = ["dim", *("good" if way == found.chosen else "" for way in found.ways)]
-    batch = found.ways[0].batch if found.ways else None
+    way = found.chosen or next(iter(found.ways), None)
     shown: list[Line] = list(zip(styles, text, strict=True))
-    if batch:
+    if way:
+        batch = way.batch
         step = f"{batch.max_num_batched_tokens} tokens and {batch.max_num_seqs} sequences a step"
         shown += _rows([("batch", step)])
     return shown

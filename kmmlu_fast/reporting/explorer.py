@@ -18,7 +18,8 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
+from kmmlu_fast.analysis.accuracy import letters_in
+from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
 from kmmlu_fast.reporting import human
 from kmmlu_fast.reporting.language import subject_name, supercategory_name
 from kmmlu_fast.runs.run import Run
@@ -42,12 +43,15 @@ def document(
     subjects = index["subject"].unique(maintain_order=True).to_list()
     groups = dict(index.select("subject", "supercategory").unique().iter_rows())
     budget = [text_budget_bytes]
+    split = frames[0][1]["split"][0] if len(index) else "test"
     return {
         "subjects": [{"id": name, "name": subject_name(name, lang), "group": supercategory_name(groups[name], lang)} for name in subjects],
-        "split": frames[0][1]["split"][0] if len(index) else "test",
+        "split": split,
         "subject": index["subject"].replace_strict({name: place for place, name in enumerate(subjects)}, return_dtype=pl.Int32).to_list(),
         "row": index["row"].to_list(),
+        "ids": None if index["question_id"].equals(_kmmlu_ids(index, split)) else index["question_id"].to_list(),
         "key": "".join(index["answer"]),
+        "letters": "".join(OPTION_LETTERS[: max(len(letters_in(frame)) for _, frame in frames)]),
         "overlap": index.filter(pl.col("question_id").is_in(overlap))["place"].to_list(),
         "runs": [
             {"name": name, **_run(index.join(frame, on="question_id", how="left", maintain_order="left"), budget)} for name, frame in frames
@@ -56,13 +60,19 @@ def document(
     }
 
 
+def _kmmlu_ids(index: pl.DataFrame, split: str) -> pl.Series:
+    """The ids that subject, split and row make; other exams' are spelt out."""
+    return index.select(pl.format("{}/{}/{}", "subject", pl.lit(split), "row").alias("question_id")).to_series()
+
+
 def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     prediction = joined["prediction"].fill_null(UNPARSED)
     missing = joined["correct"].is_null()  # the run was not asked this question
     letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
     result: dict[str, Any] = {"letters": letters, "asked": _asked(joined)}
-    if joined[LOGPROB_COLUMNS[0]].null_count() < len(joined):
-        result["probabilities"] = _probabilities(joined)
+    probabilities = _probabilities(joined)
+    if probabilities is not None:
+        result["probabilities"] = probabilities
     forced = joined.with_row_index("at").filter(pl.col("forced"))["at"].to_list()
     if forced:
         result["forced"] = forced
@@ -78,15 +88,17 @@ def _asked(joined: pl.DataFrame) -> str | None:
     return None if digests.is_empty() or digests.null_count() else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-def _probabilities(joined: pl.DataFrame) -> list[str]:
-    """One string a letter: the softmax over the four letters, in steps of 1/80."""
-    top = pl.max_horizontal(LOGPROB_COLUMNS)
-    weights = [(pl.col(column) - top).exp() for column in LOGPROB_COLUMNS]
-    total = pl.sum_horizontal(weights)
-    frame = joined.select(
-        [(weight / total * _STEPS).round(0).fill_nan(None).cast(pl.Int32).alias(c) for weight, c in zip(weights, LETTERS, strict=True)]
-    )
-    return ["".join(chr(_ZERO + step) if step is not None else chr(_ZERO - 1) for step in frame[letter].to_list()) for letter in LETTERS]
+def _probabilities(joined: pl.DataFrame) -> list[str] | None:
+    """One string a letter: the softmax over each question's letters, in steps of 1/80; None where no question has any."""
+    frame = joined.select(logprobs_list(), pl.int_range(pl.len()).alias("at"))
+    count = int(frame["logprobs"].list.len().max() or 0)  # type: ignore[arg-type]
+    if not count:
+        return None
+    weights = (pl.element() - pl.element().max()).exp()
+    shares = frame.select(pl.col("logprobs").list.eval(weights / weights.sum()))
+    columns = [pl.col("logprobs").list.get(place, null_on_oob=True).alias(str(place)) for place in range(count)]
+    steps = shares.select(columns).select((pl.all() * _STEPS).round(0).fill_nan(None).cast(pl.Int32))
+    return ["".join(chr(_ZERO + step) if step is not None else chr(_ZERO - 1) for step in steps[name].to_list()) for name in steps.columns]
 
 
 def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[str]], int]:
@@ -109,16 +121,17 @@ def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[
 def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any] | None] | None:
     if questions is None:
         return None
-    columns = ["question", *LETTERS, "human_accuracy"]
+    columns = ["question", *[letter for letter in OPTION_LETTERS if letter in questions.columns], "human_accuracy"]
     questions = human.known(questions)
     joined = index.join(questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left")
-    found = {name: joined[name].to_list() for name in columns}
-    return found if joined["human_accuracy"].count() else {**found, "human_accuracy": None}  # the exam has none
+    finite = joined.with_columns(pl.col("human_accuracy").fill_nan(None))  # JSON has no NaN, and the browser would read none of it
+    found: dict[str, list[Any] | None] = {name: finite[name].to_list() for name in columns}
+    return found if finite["human_accuracy"].count() else {**found, "human_accuracy": None}  # the exam has none
 
 
 def pack(data: dict[str, Any]) -> str:
     """The document as base64 of gzip of JSON: letters, digits, + / = only, so it can stand in HTML as it is."""
-    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "backslashreplace")
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
 
 

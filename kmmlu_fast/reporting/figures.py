@@ -6,7 +6,7 @@ colours. Knows nothing of HTML; drawing itself is ``charts``.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import expected_calibration_error, with_interval
+from kmmlu_fast.analysis.accuracy import expected_calibration_error, letters_in, with_interval
 from kmmlu_fast.analysis.comparison import Comparison
-from kmmlu_fast.analysis.headline import letter_habit_of
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.files import slug
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.files import distinct_slugs
+from kmmlu_fast.core.reading import read_parquet
+from kmmlu_fast.models.adapters import read_log
 from kmmlu_fast.reporting import charts
 from kmmlu_fast.reporting.charts import Palette
 from kmmlu_fast.reporting.human import known
@@ -31,6 +31,7 @@ WEAKEST = 26
 BINS = 10
 FEW = 20  # questions a subject; below, no single subject is called weak
 MIN_BIN = 5  # questions; fewer make a point of noise (they count in the ECE all the same)
+_PLAN = pl.Schema({"subject": pl.String, "drawn": pl.Int64, "weak": pl.Boolean})
 SPREAD = 1.2  # costs closer than this are no trade-off to chart
 
 
@@ -66,7 +67,7 @@ def figures(
         _calibration(answered, t),
         _cost(rows, t, "tokens"),
         _cost(rows, t, "seconds"),
-        *[_training(run, t) for run in shown],
+        *[_training(run, name, t) for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True)],
         _plan(plan, t, lang),
     ]
     return [figure for figure in candidates if figure is not None]
@@ -123,22 +124,27 @@ def _letters(runs: list[Run], t: Texts) -> Figure | None:
     if not runs:
         return None
     rows = []
-    habits = [letter_habit_of(run.frame) for run in runs]
-    key = runs[0].frame["answer"]
+    letters = max((letters_in(run.frame) for run in runs), key=len)
     series = [t("key"), *[run.name for run in runs]]
-    key_shares: list[float] = [int((key == letter).sum()) / len(key) for letter in LETTERS]
-    shares = [[*key_shares, 0.0], *[[*habit.shares, habit.unparsed] for habit in habits]]
-    with_unparsed = any(habit.unparsed > 0.001 for habit in habits)
-    columns = (*LETTERS, t("unparsed"))
+    shares = [_shares(runs[0].frame["answer"], letters), *[_shares(run.frame["prediction"], letters) for run in runs]]
+    with_unparsed = any(values[-1] > 0.001 for values in shares)
+    columns = (*letters, t("unparsed"))
     for name, values in zip(series, shares, strict=True):
         for letter, value in zip(columns, values, strict=True):
-            if letter in LETTERS or with_unparsed:
+            if letter in letters or with_unparsed:
                 rows.append({"letter": letter, "run": name, "share": value, "tip": f"{name}, {letter}: {percent(value, 1)} %"})
     frame = pl.DataFrame(rows)
     return Figure(
         "letters", t("letters_chart"), t("letters_note"), lambda palette: charts.letters(frame, series, palette, t),
         ((t("key"), "key"), *_legend(series[1:])),
     )  # fmt: skip
+
+
+def _shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
+    """The share of each letter, and of what is none of them, 0-1."""
+    count = max(1, len(values))
+    found = [int((values == letter).sum()) / count for letter in letters]
+    return [*found, int((~values.is_in(letters)).fill_null(True).sum()) / count]
 
 
 def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure | None:
@@ -189,6 +195,8 @@ def _calibration(runs: list[Run], t: Texts) -> Figure | None:
         binned = with_interval(binned).with_columns(pl.lit(run.name).alias("run"), pl.col("total").alias("n"))
         errors.append(f"{run.name}: ECE {percent(expected_calibration_error(binned), 1)} pp")
         binned = binned.filter(pl.col("total") >= MIN_BIN)
+        if binned.is_empty():  # a small run, its answers spread over all bins
+            continue
         parts.append(_tips(binned, lambda row: f"{row['run']}, {percent(row['confidence'], 0)} %"))
     if not parts:
         return None
@@ -217,28 +225,23 @@ def _cost(rows: list[dict[str, Any]], t: Texts, what: str) -> Figure | None:
     return Figure(f"cost-{what}", t("cost_title", what=name), t("cost_note"), lambda palette: charts.cost(frame, palette, t, name))
 
 
-def _training(run: Run, t: Texts) -> Figure | None:
+def _training(run: Run, name: str, t: Texts) -> Figure | None:
     folder = adapter_path(run)
     log = folder / "train_log.jsonl" if folder else None
     if log is None or not log.is_file():
         return None
     rows = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # a last line cut by a kill
-        kind = {"step": "train", "held_out": "validation"}.get(entry.get("kind", ""))
-        if kind and entry.get("loss") is not None:
-            rows.append(
-                {"step": int(entry["step"]), "loss": float(entry["loss"]), "kind": kind, "tip": f"{entry['step']}: {entry['loss']:.4f}"}
-            )
+    for entry in read_log(log):
+        kind = {"step": "train", "held_out": "validation"}.get(entry["kind"])
+        loss = entry.get("loss")
+        if kind and isinstance(loss, (int, float)) and math.isfinite(loss):
+            rows.append({"step": entry["step"], "loss": float(loss), "kind": kind, "tip": f"{entry['step']}: {loss:.4f}"})
     if not rows:
         return None
     frame = pl.DataFrame(rows)
     legend = ((t("train_line"), "0"), (t("validation_line"), "1"))
     return Figure(
-        f"training-{slug(run.name)}",
+        f"training-{name}",
         t("training_title", name=run.name),
         t("training_note"),
         lambda palette: charts.training(frame, palette, t),
@@ -251,11 +254,9 @@ def _plan(path: Path | None, t: Texts, lang: str) -> Figure | None:
     if path is None:
         return None
     try:
-        plan = pl.read_parquet(path).select("subject", "drawn", "weak").filter(pl.col("drawn") > 0)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"--plan {path}: is no sampling plan ({str(error).splitlines()[0]}); give the .plan.parquet that kmmlu_fast.sample wrote"
-        ) from error
+        plan = read_parquet(path, DataError, schema=_PLAN).drop_nulls().filter(pl.col("drawn") > 0)
+    except DataError as error:
+        raise DataError(f"--plan: is no sampling plan ({error}); give the .plan.parquet that kmmlu_fast.sample wrote") from error
     rows = [
         {
             "label": subject_name(subject, lang),

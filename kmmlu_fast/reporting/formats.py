@@ -21,9 +21,7 @@ from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
 
-def formatted(
-    config: CompareConfig, runs: list[Run], pairs: list[Comparison], refused: list[str], settings: Settings, t: Texts
-) -> str:
+def formatted(config: CompareConfig, runs: list[Run], pairs: list[Comparison], refused: list[str], settings: Settings, t: Texts) -> str:
     """By --format: md, csv (a row a comparison and subject; shares and differences 0-1), or json (all numbers)."""
     if config.format == "json":
         return json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)

@@ -14,6 +14,7 @@ import polars as pl
 from kmmlu_fast.analysis import comparison as analysis
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.analysis.paired import Difference
+from kmmlu_fast.reporting.comparing import counted
 from kmmlu_fast.reporting.exports import as_json
 from kmmlu_fast.reporting.language import percent, points, texts
 from kmmlu_fast.reporting.verdict import verdict
@@ -86,4 +87,5 @@ class Comparison:
 
 def compare_runs(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
-    return Comparison(first, second, compare_pair(first, second, settings), settings)
+    [pair] = counted([first, second], [compare_pair(first, second, settings)])
+    return Comparison(first, second, pair, settings)

@@ -21,10 +21,9 @@ def partly_unknown(questions: pl.DataFrame) -> list[tuple[str, int, int]]:
     """Subjects of which only a part is known: (subject, unknown questions, all questions), in order of name."""
     if "human_accuracy" not in questions.columns:
         return []
-    counts = (
-        known(questions).group_by("subject").agg(pl.col("human_accuracy").null_count().alias("unknown"), pl.len().alias("all")).sort("subject")
-    )
-    return [row for row in counts.select("subject", "unknown", "all").iter_rows() if 0 < row[1] < row[2]]
+    count = pl.col("human_accuracy").null_count().alias("unknown"), pl.len().alias("all")
+    counts = known(questions).group_by("subject").agg(*count).sort("subject")
+    return [row for row in counts.iter_rows() if 0 < row[1] < row[2]]
 
 
 def wholly_unknown(questions: pl.DataFrame) -> list[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORY_KO
 
-LANGUAGES = ("en", "ko")
 Texts = Callable[..., str]
 
 
@@ -56,6 +55,16 @@ def points(value: float | None, digits: int = 2, unit: bool = True) -> str:
         return "–"
     rounded = round(100 * value, digits) + 0.0
     return f"{rounded:+.{digits}f}{' pp' if unit else ''}".replace("-", "−")
+
+
+def points_range(values: tuple[float, float] | None, unit: bool = True, signed: bool = True) -> str:
+    """(-0.0176, -0.0093) -> "−1.76 … −0.93 pp"; one number where both ends show alike."""
+    if values is None:
+        return "–"
+    low, high = values if signed else sorted(map(abs, values))
+    texts = [points(value, unit=False) for value in (low, high)]
+    texts = texts if signed else [text.lstrip("+") for text in texts]
+    return (texts[0] if texts[0] == texts[1] else " … ".join(texts)) + (" pp" if unit else "")
 
 
 def p_text(value: float | None) -> str:

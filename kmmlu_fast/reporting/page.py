@@ -10,18 +10,21 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import MANY, Comparison, Settings, compare_with_base
+from kmmlu_fast.analysis.comparison import Comparison, Settings
 from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.analysis.key_audit import MIN_RUNS, audit_key
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import charts, explorer, figure_files, figures, human, reasoning, sections
+from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.language import LANGUAGES, Texts, subject_name, supercategory_name, table, texts
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.reporting.verdict import key_lines
+from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
@@ -39,18 +42,21 @@ def render(
     lang: str,
     figure_folder: Path | None = None,
     plan: Path | None = None,
+    exams: dict[str, Any] | None = None,
     *,
     with_texts: bool = True,
     figure_width: float | None = None,
 ) -> str:
     """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written there as well, to fit
-    ``figure_width`` inches where that is given; without ``with_texts`` no text of a question or of a model stands in it."""
+    ``figure_width`` inches where that is given; without ``with_texts`` no text of a question or of a model stands in it.
+    ``exams``: the table of several exams (``reporting.exams``), where the runs are of several."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    pairs, refused = compare_with_base(runs, settings)
-    rows = [sections.with_constant(headline(run, settings.overlap), run, settings.overlap) for run in runs]
-    found = _Found(runs, pairs, refused, rows, questions, settings, plan, with_texts)
+    settings = replace(settings, questions=settings.questions if settings.questions is not None else questions)
+    pairs, refused = compared(runs, settings)
+    rows = [sections.with_constant(headline(run, settings.overlap, settings.sizes), run, settings.overlap) for run in runs]
+    found = _Found(runs, pairs, refused, rows, questions, settings, plan, with_texts, exams)
     if figure_folder is not None:
         t = texts(lang, "report")
         for figure in figures.figures(runs, pairs[0] if pairs else None, rows, questions, plan, t, lang):
@@ -94,6 +100,7 @@ class _Found:
     settings: Settings
     plan: Path | None
     with_texts: bool
+    exams: dict[str, Any] | None
 
     @property
     def answered(self) -> list[Run]:
@@ -119,7 +126,9 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         "lang": lang,
         "version": __version__,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "title": t("title", names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")),
+        "title": t("title", exam=runs[0].exam_title, names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")),
+        "licence": t("licence", exam=runs[0].exam_title, licence=runs[0].licence),
+        "exams": found.exams,
         "hero": sections.hero(runs[0], rows[0], focus, warnings, t, lang),
         "cards": sections.cards(rows[0], focus, other, t),
         **board,
@@ -127,6 +136,7 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         "others": sections.verdicts_table(pairs, board["runs"], t, lang) if len(pairs) > 1 else [],
         "charts": [_chart(figure, lang, t) for figure in drawn],
         "matrix": sections.matrix(runs, lang),
+        "key_lines": key_lines(audit_key(runs, questions), t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning.section([(run.name, run.metrics) for run in runs], t),
         "subjects": changed,
         "subject_columns": columns,
@@ -136,25 +146,27 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         "texts_left_out": not found.with_texts,
         "human_note": _human_note(questions, t, lang) if found.with_texts else "",
         "method": [
-            t("method_1", replicates=f"{2_000 if len(runs) >= MANY else settings.replicates:,}", seed=settings.seed),
-            t("method_2"),
+            t("method_1"),
+            *([t("method_2")] if focus is None or focus.letters else []),
             t("method_3"),
         ],
     }
     if focus:
         context["note_subjects"] = t("subjects_note", first=focus.first, second=focus.second, count=len(changed))
     present = [
+        ("exams", exams is not None),
         ("summary", True),
         ("all_runs", len(runs) > 1),
         ("charts", True),
         ("matrix", bool(context["matrix"])),
+        ("key_audit", bool(context["key_lines"])),
         ("reasoning", bool(context["reasoning"])),
         ("all_subjects", bool(changed)),
         ("explorer", any(run.predictions is not None for run in runs)),
         ("facts", True),
         ("method", True),
     ]
-    anchors = {"all_runs": "runs", "all_subjects": "subjects"}
+    anchors = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key"}
     context["nav"] = [(anchors.get(name, name), t(name)) for name, there in present if there]
     if len(runs) > 2:
         context["nav"] = [context["nav"][1], context["nav"][0], *context["nav"][2:]]  # the leaderboard leads
@@ -263,6 +275,7 @@ def write_report(
     lang: str,
     figure_folder: Path | None = None,
     plan: Path | None = None,
+    exams: dict[str, Any] | None = None,
     *,
     with_texts: bool = True,
     figure_width: float | None = None,
@@ -270,9 +283,8 @@ def write_report(
     """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.core.files import write_bytes_atomically
 
-    page = render(
-        runs, questions, settings, lang, figure_folder, plan, with_texts=with_texts, figure_width=figure_width
-    ).encode()
+    refuse_prefixes(runs)
+    page = render(runs, questions, settings, lang, figure_folder, plan, exams, with_texts=with_texts, figure_width=figure_width).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)
     return len(page)

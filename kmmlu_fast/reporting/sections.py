@@ -12,14 +12,16 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.files import read_json
-from kmmlu_fast.data.subjects import SUPERCATEGORIES, subject_order
-from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.data.subjects import group_order, subject_order
+from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
 from kmmlu_fast.reporting.verdict import cautions, verdict
 from kmmlu_fast.runs.run import Run, adapter_path
 
 Row = dict[str, Any]
+MOST_GROUPS = 8  # columns of supercategories
 _CARD_FACTS = ("prompt_style", "data", "hyperparameters", "warnings")
 
 
@@ -42,11 +44,11 @@ def hero(run: Run, row: Row, pair: Comparison | None, warnings: list[str], t: Te
                 macro=percent(row["macro"]),
             )
         ]
-        if row["constant"] is not None:
+        if row["constant"] is not None and row["expected"] is not None:
             lines.append(
                 t("one_baseline", letter=row["constant"][0], constant=percent(row["constant"][1]), expected=percent(row["expected"]))
             )
-        else:
+        elif row["constant"] is None:
             lines.append(t("one_scores"))
         return {
             "first": run.name,
@@ -62,7 +64,7 @@ def hero(run: Run, row: Row, pair: Comparison | None, warnings: list[str], t: Te
     said = cautions(pair, t)
     return {
         "first": pair.first, "second": pair.second, "value": points(pair.micro.difference, unit=False), "unit": t("unit_pair"),
-        "tone": tone(pair.micro.difference, pair.micro.significant), "cautions": said, "warnings": warnings,
+        "tone": tone(pair.micro.difference, pair.significant), "cautions": said, "warnings": warnings,
         "lines": verdict(pair, t, lang)[len(said) :],
         "eyebrow": t("eyebrow_pair", n=f"{pair.micro.n:,}", subjects=len(pair.subjects), split=split),
     }  # fmt: skip
@@ -75,15 +77,10 @@ def cards(row: Row, pair: Comparison | None, other: Row | None, t: Texts) -> lis
     split = pair.letters
     changed = pair.changed_subjects()
     up = int((changed["difference"] > 0).sum())
-    parts = [abs(split.letter_prior.value), abs(split.remaining.value)]
-    widths = [round(100 * part / (sum(parts) or 1), 1) for part in parts]
     found = [
         _difference_card(t("short_micro"), pair.micro),
         _difference_card(t("short_macro"), pair.macro),
-        {
-            **_card(t("card_prior"), points(split.letter_prior.value), t("card_prior_sub", rest=points(split.remaining.value))),
-            "split": [{"kind": kind, "width": width} for kind, width in zip(("prior", "rest"), widths, strict=True)],
-        },
+        *([_split_card(split, t)] if split else []),
         *([_difference_card(t("debiased_row"), pair.debiased)] if pair.debiased else []),
         _card(t("card_changed"), f"{pair.micro.b + pair.micro.c:,}", t("card_changed_sub", b=f"{pair.micro.b:,}", c=f"{pair.micro.c:,}")),
         _card(t("card_subjects"), str(len(changed)), t("card_subjects_sub", up=up, down=len(changed) - up, total=len(pair.subjects))),
@@ -99,6 +96,16 @@ def cards(row: Row, pair: Comparison | None, other: Row | None, t: Texts) -> lis
         )
     found.append(_card(t("card_unparsed"), f"{row['unparsed']:,} → {other['unparsed']:,}", t("card_unparsed_sub")))
     return found
+
+
+def _split_card(split: Decomposition, t: Texts) -> Row:
+    # Of a range, the bar shows the middle.
+    parts = [abs(sum(ends) / 2) for ends in (split.prior_range, split.remaining_range) if ends is not None]
+    widths = [round(100 * part / (sum(parts) or 1), 1) for part in parts]
+    return {
+        **_card(t("card_prior"), points_range(split.prior_range), t("card_prior_sub", rest=points_range(split.remaining_range))),
+        "split": [{"kind": kind, "width": width} for kind, width in zip(("prior", "rest"), widths, strict=False)],
+    }
 
 
 def _single_cards(row: Row, t: Texts) -> list[Row]:
@@ -128,7 +135,7 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
     """All runs, best first, with bars on a common scale."""
     low = max(0, math.floor(min(row["low"] for row in rows) * 20) * 5)
     high = min(100, math.ceil(max(row["high"] for row in rows) * 20) * 5)
-    names = [name for name in SUPERCATEGORIES if any(name in row["supercategories"] for row in rows)]
+    names = group_order({name for row in rows for name in row["supercategories"]})[:MOST_GROUPS]
     by_name = {pair.second: pair for pair in pairs}
 
     def place(value: float) -> float:
@@ -149,8 +156,8 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
                 "bar": {"low": place(row["low"]), "high": place(row["high"]), "at": place(row["micro"])},
                 "groups": [percent(row["supercategories"].get(name), 1) for name in names],
                 "difference": points(pair.micro.difference, unit=False) if pair else "",
-                "tone": tone(pair.micro.difference, pair.micro.significant) if pair else "",
-                "prior": points(pair.letters.letter_prior.value, unit=False) if pair else "",
+                "tone": tone(pair.micro.difference, pair.significant) if pair else "",
+                "prior": points_range(pair.letters.prior_range, unit=False) if pair and pair.letters else "",
                 "unparsed": "–" if row["unparsed"] is None else f"{row['unparsed']:,}",
                 "tokens": "–" if tokens is None else f"{tokens:,.0f}",
                 "seconds": "–" if row["seconds"] is None else f"{row['seconds']:,.0f}",

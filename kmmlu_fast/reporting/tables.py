@@ -17,13 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kmmlu_fast.analysis.comparison import Comparison, Settings
+from kmmlu_fast.analysis.exams import ExamRow
 from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.analysis.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.data.subjects import SUPERCATEGORIES
+from kmmlu_fast.core.foreign import clean, one_line, shown
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.inputs import CompareConfig
-from kmmlu_fast.reporting.language import Texts, p_text, percent, points, subject_name, supercategory_name
+from kmmlu_fast.reporting.language import Texts, p_text, percent, points, points_range, subject_name, supercategory_name
+from kmmlu_fast.reporting.sections import MOST_GROUPS
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
@@ -51,13 +55,14 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
     """``title`` heads the label column, so that a table costs no line more than its rows and one heading."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=Text())
     for number, name in enumerate([title, *columns]):
-        table.add_column(Text(name), justify="left" if number < left else "right", no_wrap=True, max_width=36 if number < left else None)
+        label = number < left
+        table.add_column(Text(clean(name)), justify="left" if label else "right", no_wrap=True, max_width=36 if label else None)
     return table
 
 
 def _cells(*values: str) -> list[Text]:
-    """Texts, never markup: names come from files."""
-    return [Text(value) for value in values]
+    """Texts, never markup nor terminal escapes: names come from files."""
+    return [Text(clean(value)) for value in values]
 
 
 def _change(value: float, significant: bool, marked: bool = False) -> Text:
@@ -68,7 +73,7 @@ def _change(value: float, significant: bool, marked: bool = False) -> Text:
 def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, lang: str) -> Table:
     """All runs, best micro first, with the difference to the base."""
     clean = any(row["clean"] is not None for row in rows)
-    groups = [name for name in SUPERCATEGORIES if any(name in row["supercategories"] for row in rows)]
+    groups = group_order({name for row in rows for name in row["supercategories"]})[:MOST_GROUPS]
     table = _table(
         t("all_runs") + ", %",
         t("short_micro"),
@@ -85,11 +90,7 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
         change = (
-            [
-                _change(pair.micro.difference, pair.micro.significant),
-                Text(p_text(pair.micro.p_value)),
-                Text(points(pair.letters.letter_prior.value, unit=False)),
-            ]
+            [_change(pair.micro.difference, pair.significant), Text(p_text(pair.micro.p_value)), Text(_prior(pair))]
             if pair
             else _cells("", "", "")
         )
@@ -105,14 +106,19 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
     return table
 
 
+def _prior(pair: Comparison) -> str:
+    return points_range(pair.letters.prior_range, unit=False) if pair.letters else ""
+
+
 def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: bool, by_subject: bool) -> None:
     """The verdict, then the tables; ``brief``: the verdict alone."""
-    console.print(Text(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}", style="bold"))
+    console.print(Text(clean(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"), style="bold"))
     for line in verdict(pair, t, lang):
-        console.print(Text("  " + line), soft_wrap=not console.is_terminal)
+        console.print(Text(clean("  " + line)), soft_wrap=not console.is_terminal)
     if not brief:
         print_fitted(console, _headlines(pair, t), 3, 5, 1, 2)
-        print_fitted(console, _letters(pair, t))
+        if pair.letters is not None:
+            print_fitted(console, _letters(pair, pair.letters, t))
         print_fitted(console, _groups(pair, t, lang), 4, 6, 5)
     if by_subject or not brief:
         print_fitted(console, _subjects(pair, t, lang, by_subject), 4, 6, 5)
@@ -140,6 +146,8 @@ def _headlines(pair: Comparison, t: Texts) -> Table:
     row(t("macro"), pair.macro)
     row(t("clean_row", count=f"{pair.overlapping:,}"), pair.clean)
     row(t("debiased_row"), pair.debiased)
+    if pair.letters is None:
+        return table
     one, other = pair.letters.first, pair.letters.second
     for label, first, second in (
         (t("balanced"), one.balanced_accuracy, other.balanced_accuracy),
@@ -151,12 +159,12 @@ def _headlines(pair: Comparison, t: Texts) -> Table:
     return table
 
 
-def _letters(pair: Comparison, t: Texts) -> Table:
-    one, other = pair.letters.first, pair.letters.second
+def _letters(pair: Comparison, split: Decomposition, t: Texts) -> Table:
+    one, other = split.first, split.second
     columns = [f"{t('share')}: {t('key')}", *[f"{t(what)}: {t(which)}" for what in ("share", "recall") for which in ("first", "second")]]
     table = _table(t("letters_title") + ", %", *columns)
     for code, letter in enumerate(LETTERS):
-        values = (pair.letters.key_shares[code], one.shares[code], other.shares[code], one.recall[code], other.recall[code])
+        values = (split.key_shares[code], one.shares[code], other.shares[code], one.recall[code], other.recall[code])
         table.add_row(*_cells(letter, *[percent(value, 1) for value in values]))
     table.add_row(*_cells(t("unparsed"), "", percent(one.unparsed, 1), percent(other.unparsed, 1), "", ""))
     return table
@@ -194,26 +202,28 @@ def _row(row: dict[str, Any], label: str) -> list[Text]:
 def print_question(console: Console, question_id: str, item: dict[str, Any] | None, rows: list[tuple[str, dict[str, Any]]]) -> None:
     """One question: texts where the dataset is known, the key, and each run's answer, probabilities and generated text."""
     answer = rows[0][1]["answer"]
-    console.print(Text(question_id, style="bold"))
+    console.print(Text(clean(question_id), style="bold"))
     if item is not None:
-        console.print(Text(item["question"]))
-        for letter in LETTERS:
-            console.print(Text(f"  {letter}. {item[letter]}", style="green" if letter == answer else ""))
+        console.print(Text(clean(item["question"])))
+        for letter in [name for name in OPTION_LETTERS if item.get(name) is not None]:
+            console.print(Text(clean(f"  {letter}. {item[letter]}"), style="green" if letter == answer else ""))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(f"key {answer}"), overflow="fold", max_width=36)  # a long run name takes lines, never the figures' room
-    for heading in ("answer", *[f"P({letter})" for letter in LETTERS], "read by"):
+    count = max(row["num_options"] or 4 for _, row in rows)
+    for heading in ("answer", *[f"P({letter})" for letter in OPTION_LETTERS[:count]], "read by"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for name, row in rows:
-        logprobs = [row[f"logprob_{letter}"] for letter in LETTERS]
-        known = all(value is not None for value in logprobs)
+        four = [row[f"logprob_{letter}"] for letter in LETTERS]
+        logprobs = row["option_logprobs"] or [value for value in four if value is not None]
+        known = len(logprobs) == count
         weights = [math.exp(value - max(logprobs)) for value in logprobs] if known else []
-        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * 4
+        shares = [f"{weight / sum(weights):.3f}" for weight in weights] or ["–"] * count
         table.add_row(*_cells(name, row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
     console.print(table)
     for name, row in rows:
         for text in row["texts"] or []:
-            console.print(Text(f"{name}:", style="bold"))
-            console.print(Text(text))
+            console.print(Text(clean(f"{name}:"), style="bold"))
+            console.print(Text(clean(text or "")))
 
 
 def print_comparison(
@@ -223,13 +233,23 @@ def print_comparison(
     console = wide_console()
     many = len(pairs) > 1
     if len(runs) > 2 or refused:
-        board = runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang)
+        board = runs_table([headline(run, settings.overlap, settings.sizes) for run in runs], pairs, t, config.lang)
         against = next((place for place, column in enumerate(board.columns) if str(column.header) == t("p")), 2)
         print_fitted(console, board, 1, 2, *((against - 1, against) if pairs else ()))
     for pair in pairs:
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:
-        console.print(line, style="yellow", markup=False, soft_wrap=not console.is_terminal)
+        console.print(Text(one_line(line)), style="yellow", markup=False, soft_wrap=not console.is_terminal)
+
+
+def print_exams(rows: list[ExamRow], t: Texts) -> None:
+    """Exams x model states, and the sentence about each state."""
+    from kmmlu_fast.reporting.exams import sentences, terminal_table
+
+    console = wide_console()
+    for line in sentences(rows, t):
+        console.print(Text(line, style="bold"))
+    console.print(terminal_table(rows, t))
 
 
 def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: list[str]) -> None:
@@ -241,6 +261,6 @@ def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: lis
         found = [(run.name, run.frame.filter(pl.col("question_id") == question_id)) for run in runs if run.predictions is not None]
         rows = [(name, frame.row(0, named=True)) for name, frame in found if len(frame)]
         if not rows:
-            raise ConfigError(f"--show {question_id}: is in none of the runs; ids look like {runs[0].frame['question_id'][0]}")
+            raise ConfigError(f"--show {shown(question_id)}: is in none of the runs; ids look like {runs[0].frame['question_id'][0]}")
         item = None if questions is None else next(questions.filter(pl.col("question_id") == question_id).iter_rows(named=True), None)
         print_question(console, question_id, item, rows)

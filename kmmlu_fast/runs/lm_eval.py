@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.letters import MAX_LOGPROB, exact_match
+from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, Subject
 from kmmlu_fast.runs.run import complete_frame
@@ -50,6 +55,8 @@ def read_lm_eval(path: Path, split: str) -> tuple[str, pl.DataFrame | None, list
     Files of several times under one directory: the latest of each task counts, as their names sort by time.
     """
     files = find_lm_eval_files(path)
+    if any(file.is_symlink() and not file.exists() for file in files):
+        raise DataError(f"{path}: holds a link that leads nowhere ({next(f for f in files if not f.exists())})")
     documents = [_read_json(file) for file in files if file.suffix == ".json"]
     name = str(documents[-1].get("model_name") or path.stem) if documents else path.stem
     facts = _facts(documents)
@@ -66,11 +73,8 @@ def read_lm_eval(path: Path, split: str) -> tuple[str, pl.DataFrame | None, list
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: is not JSON ({error})") from error
-    if not isinstance(document, dict) or "results" not in document:
+    document = read_json(file, DataError)
+    if not isinstance(document.get("results"), dict):
         raise DataError(f"{file}: has no 'results'; give a results_*.json of lm-eval")
     return document
 
@@ -80,7 +84,8 @@ def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
         return {}
     last = documents[-1]
     facts: dict[str, Any] = {"model": last.get("model_name"), "prompt_style": "chat" if last.get("chat_template") else "lm-eval"}
-    shots = {n for task, n in (last.get("n-shot") or {}).items() if _subject_of(task) and n is not None}
+    counts = last.get("n-shot")
+    shots = {n for task, n in counts.items() if _subject_of(task) and isinstance(n, int)} if isinstance(counts, dict) else set()
     if len(shots) == 1:
         facts["num_fewshot"] = shots.pop()
     return {name: value for name, value in facts.items() if value is not None}
@@ -90,33 +95,41 @@ def _scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, int, i
     rows = []
     for task, values in document["results"].items():
         subject = _subject_of(task)
-        metric = next((m for m in _METRICS if m in values), None)
+        metric = next((m for m in _METRICS if m in values), None) if isinstance(values, dict) else None
         if subject is None or metric is None:
             continue
-        sizes = (document.get("n-samples") or {}).get(task) or {}
+        counts = document.get("n-samples")
+        sizes = counts.get(task) if isinstance(counts, dict) else None
+        sizes = sizes if isinstance(sizes, dict) else {}
         total = sizes.get("effective") or sizes.get("original") or values.get("sample_len")
         if not total:
             raise DataError(f"{path}: {task} says no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as well")
-        rows.append((subject.name, subject.supercategory, round(values[metric] * total), int(total)))
+        if not isinstance(total, int) or isinstance(total, bool) or not 0 < total < 10**9:
+            raise DataError(f"{path}: {task} says {shown(total)} questions; it must be a whole number from 1")
+        accuracy = values[metric]
+        if not isinstance(accuracy, (int, float)) or isinstance(accuracy, bool) or not 0 <= accuracy <= 1:
+            raise DataError(f"{path}: {task} has {metric} {shown(accuracy)}; it must be a share from 0 to 1")
+        rows.append((subject.name, subject.supercategory, round(accuracy * total), total))
     return rows
 
 
 def _read_samples(file: Path, subject: Subject, split: str) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines(): it also splits at U+2028 and others, which JSON leaves unescaped within strings.
+    for number, line in enumerate(read_text(file, DataError).split("\n"), 1):
         if not line.strip():
             continue
+        sample = parse_json(line, f"{file} row {number}", DataError)
         try:
-            sample = json.loads(line)
             rows.append(_read_sample(sample, subject, split))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"{file} row {number}: is no lm-eval sample of {subject.name} ({error!r})") from error
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise DataError(f"{file} row {number}: is no lm-eval sample of {subject.name} ({shown(error)})") from error
     return rows
 
 
 def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[str, Any]:
-    row = int(sample["doc_id"])
-    answer = LETTERS[int(sample["doc"]["answer"]) - 1]
+    row = _whole(sample["doc_id"], 0, 2**31 - 1, "doc_id")
+    answer = LETTERS[_whole(sample["doc"]["answer"], 1, len(LETTERS), "the answer") - 1]
     result: dict[str, Any] = {
         "question_id": f"{subject.name}/{split}/{row}", "subject": subject.name, "supercategory": subject.supercategory, "split": split,
         "row": row, "answer": answer,
@@ -126,18 +139,33 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
         logprobs = [float(pair[0]) for pair in found]
         if len(logprobs) != 4:
             raise ValueError(f"{len(logprobs)} options")
+        if not all(math.isfinite(value) and value <= MAX_LOGPROB for value in logprobs):
+            raise ValueError(f"log-probabilities {logprobs} are not finite numbers up to 0")
         ranked = sorted(logprobs, reverse=True)
         prediction = LETTERS[logprobs.index(ranked[0])]
         result |= {**dict(zip(LOGPROB_COLUMNS, logprobs, strict=True)), "margin": ranked[0] - ranked[1], "read_by": "loglikelihood"}
     else:
         text = found[0] if isinstance(found[0], str) else found[0][0]
-        letter = text.strip().strip(".,:;()[]'\"!? ").upper()
-        prediction = letter if letter in LETTERS else None  # type: ignore[assignment]
+        if not isinstance(text, str):
+            raise TypeError("the answer is no text")
+        prediction = exact_match(text)  # type: ignore[assignment]
+        if isinstance(own := sample.get("exact_match"), (int, float)) and bool(own) != (prediction == answer):
+            prediction = answer if own else None  # type: ignore[assignment]  # lm-eval's own metric goes first
         result |= {"texts": [text], "read_by": "exact_match" if prediction else None}
     return result | {"prediction": prediction, "correct": prediction == answer}
 
 
+def _whole(value: Any, low: int, high: int, what: str) -> int:
+    """A whole number within bounds, as a number or in digits (as the datasets library writes some)."""
+    number = int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+    if number is None or not low <= number <= high:
+        raise ValueError(f"{what} is {shown(value)}, not a whole number from {low} to {high}")
+    return number
+
+
 def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
+    if not rows:
+        raise DataError(f"{path}: its samples_*.jsonl hold no samples; give lm-eval's whole output")
     names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
     frame = pl.DataFrame({n: [row.get(n) for row in rows] for n in names}, schema={n: PREDICTION_SCHEMA[n] for n in names})
     if twice := frame.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
@@ -165,9 +193,9 @@ def write_lm_eval(
     for (subject,), part in sorted(predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])):
         task = task_name(str(subject), direct)
         file = folder / f"samples_{task}_{stamp}.jsonl"
-        with file.open("w", encoding="utf-8", newline="\n") as stream:
-            for row in part.sort("row").iter_rows(named=True):
-                stream.write(json.dumps(_sample(row, metric, documents.get(row["question_id"])), ensure_ascii=False) + "\n")
+        found = (_sample(row, metric, documents.get(row["question_id"])) for row in part.sort("row").iter_rows(named=True))
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
+        write_bytes_atomically(file, lines.encode("utf-8", "backslashreplace"))
         written.append(file)
         results[task] = {"alias": task, **_metric(part, metric)}
         groups[SUBJECTS[str(subject)].supercategory].append(task)
@@ -189,7 +217,7 @@ def write_lm_eval(
         "model_name": name,
     }
     file = folder / f"results_{stamp}.json"
-    file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json_atomically(file, document)
     return [file, *written]
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.errors import DataError, RunError
+from kmmlu_fast.core.files import files_in
+from kmmlu_fast.core.reading import expand, read_csv
 from kmmlu_fast.runs.lm_eval import find_lm_eval_files, read_lm_eval
 from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_scores
 from kmmlu_fast.runs.score_files import read_scores, score_facts
@@ -20,9 +22,12 @@ from kmmlu_fast.runs.store import load_run
 from kmmlu_fast.runs.tables import read_table
 
 
-def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
-    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given."""
-    runs = [run for argument in arguments for run in load(argument, key, split)]
+def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
+    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given.
+
+    ``prefix``: runs that stopped early are read too.
+    """
+    runs = [run for argument in arguments for run in load(argument, key, split, prefix)]
     return [replace(run, name=name) for run, name in zip(runs, short_names(runs), strict=True)]
 
 
@@ -51,25 +56,29 @@ def _shared(names: list[list[str]]) -> int:
     return next((place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0))
 
 
-def load(argument: str, key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
+def load(argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
     """The runs of one argument; RunError or DataError where there is none, saying what would do."""
     table, column = _split_column(argument)
-    path = Path(table).expanduser()
+    path = expand(table, "run")
     if not path.exists():
         raise RunError(
             f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a predictions table FILE.csv:COLUMN"
         )
     if path.is_dir() and (path / "config.json").is_file():
-        return [replace(load_run(path), source=argument)]
+        return [replace(load_run(path, prefix), source=argument)]
     if path.is_dir() or path.name.startswith("results_"):
         return [_from_lm_eval(path, argument, split)]
-    if path.suffix == ".csv":
-        header = pl.read_csv(path, n_rows=0, infer_schema=False, encoding="utf8-lossy").columns
-        if {"_config", "_row"} <= {name.lstrip("\ufeff") for name in header}:
-            return read_table(path, column, key, split)
+    if path.suffix == ".csv" and {"_config", "_row"} <= set(read_csv(path, DataError, lossy=True).columns):
+        return read_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
         return [Run(path.stem, "scores", argument, None, read_scores(path), facts=score_facts(path))]
     raise RunError(f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with _config and _row")
+
+
+def input_files(arguments: list[str]) -> list[Path]:
+    """Every file that these arguments stand for: nothing that is written may be one of them."""
+    patterns = ("*.parquet", "config.json", "environment.json", "metrics.json", "probe.json", "**/results_*.json", "**/samples_*.jsonl")
+    return [file for argument in arguments for file in files_in(expand(_split_column(argument)[0], "run"), *patterns)]
 
 
 def _split_column(argument: str) -> tuple[str, str | None]:

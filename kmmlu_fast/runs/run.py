@@ -6,6 +6,7 @@ In: predictions or counts, and what is known of the protocol. Out: one record. K
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,33 @@ class Run:
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
     @property
+    def prefix(self) -> dict[str, Any] | None:
+        """What is known of a run that stopped early (``prefix.json``); None for one that has all its questions."""
+        found = self.metrics.get("prefix")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def exam(self) -> str:
+        """The exam's name; what does not say is KMMLU's, as everything was before there were others."""
+        return str((self.config.get("exam") or {}).get("name") or self.facts.get("exam") or "kmmlu")
+
+    @property
+    def exam_title(self) -> str:
+        """The exam's name as it is written."""
+        return str((self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam))
+
+    @property
+    def licence(self) -> str:
+        """The exam's licence as its declaration states it."""
+        return str((self.config.get("exam") or {}).get("licence") or ("CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated"))
+
+    @property
+    def state(self) -> str:
+        """Which model state it is within its model: "base", or the adapter's name."""
+        adapter = self.config.get("adapter")
+        return str(adapter["name"]) if isinstance(adapter, dict) and adapter.get("name") else "base"
+
+    @property
     def correct(self) -> int:
         """Questions answered right."""
         return int(self.scores["correct"].sum())
@@ -72,17 +100,36 @@ class Run:
         from rich.text import Text
 
         table = Table("run", "questions", "micro", "macro", title_justify="left")
-        table.add_row(Text(self.name), f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        table.add_row(Text(self.name), *self._cells())
         return table
 
     def _repr_html_(self) -> str:
         """The run as a table of one row, in a notebook."""
-        cells = (self.name, f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}")
+        cells = (self.name, *self._cells())
         head = "".join(f"<th>{name}</th>" for name in ("run", "questions", "micro", "macro"))
         return f"<table><tr>{head}</tr><tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr></table>"
 
+    def _cells(self) -> tuple[str, str, str]:
+        if self.prefix is not None:  # its accuracy so far is no estimate to be read off a table
+            low, high = self.prefix["accuracy"]
+            return f"first {self.total:,} of {self.prefix['total']:,}", f"{low:.2%} to {high:.2%}", "-"
+        return f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}"
+
     def __repr__(self) -> str:
+        if self.prefix is not None:
+            return f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random order)"
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
+
+
+def refuse_prefixes(runs: Iterable[Run]) -> None:
+    """RunError where a run stopped early: its questions are a beginning of a random order, and not to be read as a whole run."""
+    for run in runs:
+        if run.prefix is not None:
+            raise RunError(
+                f"{run.name}: holds the first {run.total:,} of {run.prefix['total']:,} questions, because it stopped early: "
+                "`python -m kmmlu_fast.compare` compares it by the sequential test; for anything else finish it (the same eval "
+                "command without --until-decided, --until-precise, --questions and --max-questions)"
+            )
 
 
 def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:
@@ -102,7 +149,7 @@ def adapter_path(run: Run) -> Path | None:
 
 def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
-    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": ""}
+    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": "", "num_options": 4}
     columns = [
         (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name)
         for name, dtype in PREDICTION_SCHEMA.items()

@@ -5,7 +5,6 @@ In: a file. Out: a frame with SCORE_SCHEMA, or DataError that names the entry. K
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,29 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, parse_json, read_csv, read_text
 from kmmlu_fast.data.subjects import find_subject
 from kmmlu_fast.runs.run import SCORE_SCHEMA
 
 
 def read_scores(path: Path) -> pl.DataFrame:
     """A score file, SCORE_SCHEMA: JSON with a list of {subset|subject, correct, total}, or CSV with subject, correct, total."""
-    try:
-        if path.suffix == ".csv":
-            rows: Any = pl.read_csv(path, infer_schema_length=None).to_dicts()
-        else:
-            document = read_json(path)
-            rows = document.get("subset_scores", document.get("subjects", [])) if isinstance(document, dict) else document
-    except (json.JSONDecodeError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: cannot be read as a score file ({str(error).splitlines()[0]})") from error
+    if path.suffix == ".csv":
+        rows: Any = read_csv(path, DataError).to_dicts()
+    else:
+        document = _document(path)
+        rows = document.get("subset_scores", document.get("subjects", [])) if isinstance(document, dict) else document
     if isinstance(rows, dict):
-        rows = [{"subject": name, **values} for name, values in rows.items() if isinstance(values, dict)]
+        rows = [{"subject": name, **values} if isinstance(values, dict) else values for name, values in rows.items()]
     scores = []
     for number, row in enumerate(rows if isinstance(rows, list) else []):
         try:
             subject = find_subject(str(row.get("subset") or row["subject"]))
-            total = int(row["total"])
-            correct = int(row["correct"]) if row.get("correct") is not None else round(float(row["accuracy"]) * total)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} entry {number}: needs a subject, correct and total ({error!r})") from error
+            total = _count(row["total"])
+            correct = _count(row["correct"]) if row.get("correct") is not None else _hits(row["accuracy"], total)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataError(f"{path} entry {number}: needs a subject, correct and total ({shown(error)})") from error
         if not 0 <= correct <= total or total == 0:
             raise DataError(
                 f"{path} entry {number}: {subject.name} has {correct} of {total} correct; total must be positive and at least correct"
@@ -49,25 +47,40 @@ def read_scores(path: Path) -> pl.DataFrame:
     return pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row").sort("subject")
 
 
-def read_json(path: Path) -> Any:
+def _count(value: Any) -> int:
+    """A whole number from 0, as a number or in digits."""
+    number = float(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or number != int(number) or not 0 <= number < 1e9:
+        raise ValueError(f"{shown(value)} is no count")
+    return int(number)
+
+
+def _hits(accuracy: Any, total: int) -> int:
+    share = float(accuracy)
+    if not 0 <= share <= 1:
+        raise ValueError(f"accuracy {shown(accuracy)} is no share from 0 to 1")
+    return round(share * total)
+
+
+def _document(path: Path) -> Any:
     """JSON; where only the last closing brackets are missing (a public score file is cut like that), with one warning."""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, DataError, MAX_JSON_BYTES)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text, str(path), DataError)
+    except DataError:
         for ending in ("}", "]}", "]"):
             try:
-                document = json.loads(text + ending)
-            except json.JSONDecodeError:
+                document = parse_json(text + ending, str(path), DataError)
+            except DataError:
                 continue
             warnings.warn(f"{path}: ends without its closing {ending!r}; what is there was read", stacklevel=2)
             return document
-        raise error
+        raise
 
 
 def score_facts(path: Path) -> dict[str, Any]:
     if path.suffix != ".json":
         return {}
     with warnings.catch_warnings(action="ignore"):
-        document = read_json(path)
-    return {"model": document["model_id"]} if isinstance(document, dict) and document.get("model_id") else {}
+        document = _document(path)
+    return {"model": str(document["model_id"])} if isinstance(document, dict) and document.get("model_id") else {}

@@ -1,57 +1,114 @@
 """The run directory: atomic parts while running, one parquet file when complete, resume by fingerprint.
 
 In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json, environment.json,
-``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when complete. Every file is written beside its
+``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when complete; prefix.json and
+order.parquet while it holds a beginning of a random order (an evaluation that may stop early). Every file is written beside its
 place, synced and renamed, so that a kill at any moment leaves whole files only. Knows nothing of vLLM or prompts.
+
+``overwrite`` works in ``.<name>-<fingerprint>.new`` and puts that in place when it is complete: until then the run that was there stays
+what it was, and the same command continues where it was killed.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import shutil
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.run import Run, count_scores
+from kmmlu_fast.core.files import (
+    finish_swap,
+    read_json,
+    remove_partials,
+    remove_tree,
+    swap_in,
+    write_json_atomically,
+    write_parquet_atomically,
+)
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.locks import Lock, lock
+from kmmlu_fast.core.reading import read_parquet
+from kmmlu_fast.core.schema import OPTIONAL_COLUMNS, PREDICTION_SCHEMA, Prediction, predictions_frame
+from kmmlu_fast.runs.checks import check_predictions
+from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
+_AGAIN = "run eval with --overwrite"
 
 
-def load_run(path: str | Path) -> Run:
-    """A complete run directory; RunError if it is missing, incomplete or not one."""
+PREFIX, ORDER = "prefix.json", "order.parquet"
+_ORDER_SCHEMA = pl.Schema({"question_id": pl.String, "answer": pl.String})
+
+
+def load_run(path: str | Path, prefix: bool = False) -> Run:
+    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation wrote.
+
+    ``prefix``: one that stopped early is read too (``Run.prefix`` is set): as many questions of its order as it has from the start.
+    """
     folder = Path(path)
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as runs/<name>")
+        aside = folder.with_name(f".{folder.name}.old")
+        hint = f"; a killed --overwrite left it in {aside}: run the same eval command again" if aside.is_dir() else ""
+        raise RunError(f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as runs/<name>{hint}")
     if not (folder / "config.json").exists():
         raise RunError(f"{folder}: has no config.json, so it is not a run directory; give one that `python -m kmmlu_fast.eval` wrote")
     if not (folder / "predictions.parquet").exists() or not (folder / "metrics.json").exists():
+        if (folder / PREFIX).exists():
+            return _load_prefix(folder, prefix)
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
-    try:
-        predictions = pl.read_parquet(folder / "predictions.parquet")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunError(
-            f"{folder / 'predictions.parquet'}: cannot be read ({str(error).splitlines()[0]}); run eval with --overwrite"
-        ) from error
-    absent = [name for name in PREDICTION_SCHEMA if name not in predictions.columns]
-    if absent:
-        raise RunError(
-            f"{folder / 'predictions.parquet'}: lacks column {', '.join(absent)}; it was written by another version: run eval again"
-        )
+    predictions = check_predictions(_read(folder / "predictions.parquet"), folder / "predictions.parquet")
     config = read_json(folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
-    predictions = predictions.select(PREDICTION_SCHEMA.names())
-    facts = dict(config.get("fingerprint_parts") or {})
+    facts = config.get("fingerprint_parts") or {}
+    if not isinstance(facts, dict):
+        raise RunError(f"{folder / 'config.json'}: fingerprint_parts is {shown(facts)}, not an object; {_AGAIN}")
     metrics = read_json(folder / "metrics.json")
     return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, environment, metrics, folder)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return complete_frame(read_parquet(path, RunError, schema=PREDICTION_SCHEMA, optional=OPTIONAL_COLUMNS))
+    except RunError as error:
+        raise RunError(f"{error}; {_AGAIN}") from error
+
+
+def _load_prefix(folder: Path, wanted: bool) -> Run:
+    found, order = read_json(folder / PREFIX), read_order(folder)
+    if not wanted:
+        raise RunError(
+            f"{folder}: holds the first {found.get('questions', 0):,} of {len(order):,} questions (it stopped early), which compare reads; "
+            "for anything else finish it: the same eval command without --until-decided, --until-precise, --questions and --max-questions"
+        )
+    stored = stored_parts(folder)
+    answered = order.join(stored.select("question_id", pl.lit(True).alias("answered")), on="question_id", how="left", maintain_order="left")
+    missing = answered["answered"].is_null()
+    count = int(missing.arg_max() or 0) if missing.any() else len(order)
+    rows = order.head(count).select("question_id").join(stored, on="question_id", how="left", maintain_order="left")
+    predictions = rows.select(PREDICTION_SCHEMA.names())
+    config = read_json(folder / "config.json")
+    metrics = {"prefix": {**found, "questions": count, "total": len(order)}}
+    facts = dict(config.get("fingerprint_parts") or {})
+    name = str(config.get("name", folder.name))
+    return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, {}, metrics, folder)
+
+
+def read_order(folder: Path) -> pl.DataFrame:
+    """question_id and answer of all questions, in the order in which a run that may stop early asks them."""
+    return read_parquet(folder / ORDER, RunError, schema=_ORDER_SCHEMA)
+
+
+def stored_parts(folder: Path) -> pl.DataFrame:
+    """The predictions of the parts on disk, PREDICTION_SCHEMA."""
+    parts = [_read(part) for part in sorted((folder / "predictions").glob("part-*.parquet"))]
+    return pl.concat(parts) if parts else pl.DataFrame(schema=PREDICTION_SCHEMA)
 
 
 class RunStore:
@@ -60,41 +117,81 @@ class RunStore:
     def __init__(self, root: Path, name: str, fingerprint_parts: dict[str, Any], config: dict[str, Any], overwrite: bool = False) -> None:
         """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, of another fingerprint, or cannot be written."""
         self.fingerprint = fingerprint(fingerprint_parts)
-        self.path = root / f"{name}-{self.fingerprint}"
+        self._place = root / f"{name}-{self.fingerprint}"
+        self._fresh = root / f".{self._place.name}.new"
+        self.path = self._fresh if overwrite else self._place
         self.answered: set[str] = set()
         self._parts = self.path / "predictions"
         self._buffer: list[Prediction] = []
         self._flushed = time.monotonic()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(root / f".{self.path.name}.lock", self.path)
-            if overwrite and self.path.exists():
-                shutil.rmtree(self.path)
-            self._open(name, fingerprint_parts, config)
+            in_use = RunError(f"{self._place}: another process is writing this run; wait for it, or give another --output-dir")
+            self._lock: Lock = lock(root / f".{self._place.name}.lock", in_use)
+            try:
+                self._open_locked(name, fingerprint_parts, config, overwrite)
+            except BaseException:
+                self._lock.close()
+                raise
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); give another --output-dir") from error
+            raise RunError(f"{self._place}: cannot be written ({error.strerror}); give another --output-dir") from error
+
+    def _open_locked(self, name: str, parts: dict[str, Any], config: dict[str, Any], overwrite: bool) -> None:
+        for folder in (self._place, self._fresh):
+            if folder.is_symlink():
+                raise RunError(f"{folder}: is a link, which a run never follows; give --output-dir the real place, or remove it")
+        finish_swap(self._fresh, self._place, _is_complete(self._fresh))
+        if overwrite and _is_complete(self._fresh):  # killed when all that was left was to put it in place
+            swap_in(self._fresh, self._place)
+            self.path = self._place
+        elif overwrite and self._fresh.exists() and not self._is_ours(parts):
+            remove_tree(self._fresh)
+        self._parts = self.path / "predictions"
+        self._open(name, parts, config)
 
     @property
     def complete(self) -> bool:
-        return (self.path / "metrics.json").exists() and (self.path / "predictions.parquet").exists()
+        return _is_complete(self.path)
 
     def _open(self, name: str, parts: dict[str, Any], config: dict[str, Any]) -> None:
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not self._is_empty():
             self._refuse_other(parts)
-        self._parts.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         if not self.complete:
+            remove_partials(self.path)
             content = {"name": f"{name}-{self.fingerprint}", "fingerprint": self.fingerprint, "fingerprint_parts": parts, **config}
             write_json_atomically(self.path / "config.json", content)
-        for part in sorted(self._parts.glob("part-*.parquet")):
-            self.answered |= set(pl.read_parquet(part, columns=["question_id"])["question_id"])
-        self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._parts.glob("part-*.parquet")), default=-1)
+            self._parts.mkdir(exist_ok=True)
+        for part in self._part_files():
+            self.answered |= set(_read_part(part)["question_id"])
+        self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._part_files()), default=-1)
+
+    def _is_empty(self) -> bool:
+        """Nothing there but what a kill before config.json leaves: half-written files, and the parts' folder without parts."""
+        foreign = [p for p in self.path.iterdir() if not p.name.endswith(".partial")]
+        return not foreign or (foreign == [self._parts] and not self._part_files())
+
+    def _is_ours(self, parts: dict[str, Any]) -> bool:
+        """Whether what a killed --overwrite left can be continued; it holds nobody's finished work."""
+        try:
+            self._parts = self.path / "predictions"
+            if not self._is_empty():
+                self._refuse_other(parts)
+            return all(len(_read_part(part)) > 0 for part in self._part_files())
+        except (RunError, OSError):
+            return False
+
+    def _part_files(self) -> list[Path]:
+        return sorted(p for p in self._parts.glob("part-*.parquet") if p.stem.split("-")[1].isdigit())
 
     def _refuse_other(self, parts: dict[str, Any]) -> None:
         if not (self.path / "config.json").exists():
             raise RunError(f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to replace it")
         found = read_json(self.path / "config.json").get("fingerprint_parts", {})
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away, or {_AGAIN}")
         differing = [
-            f"{key} ({found.get(key)!r} there, {parts.get(key)!r} here)"
+            f"{key} ({shown(found.get(key))} there, {shown(parts.get(key))} here)"
             for key in sorted({*found, *parts})
             if found.get(key) != parts.get(key)
         ]
@@ -112,52 +209,78 @@ class RunStore:
     def flush(self) -> None:
         """Write what is buffered as one part."""
         if self._buffer:
-            write_bytes_atomically(self._parts / f"part-{self._next:05d}.parquet", _parquet(predictions_frame(self._buffer)))
+            write_parquet_atomically(self._parts / f"part-{self._next:05d}.parquet", predictions_frame(self._buffer))
             self._next += 1
             self._buffer = []
         self._flushed = time.monotonic()
 
+    def stored(self) -> pl.DataFrame:
+        """What the parts on disk hold, PREDICTION_SCHEMA."""
+        return stored_parts(self.path)
+
+    def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
+        """Mark the directory as one that may stop early; ``order``: question_id and answer of all questions, in the order of asking."""
+        if (self.path / PREFIX).exists() and not read_order(self.path).equals(order):
+            raise RunError(
+                f"{self.path}: was asked in the random order of --seed {read_json(self.path / PREFIX).get('seed')}; give the same seed, "
+                "finish the pass without stopping, or give another --output-dir"
+            )
+        if not (self.path / PREFIX).exists():
+            write_parquet_atomically(self.path / ORDER, order)
+            write_json_atomically(self.path / PREFIX, prefix)
+
+    def pause(self, prefix: dict[str, Any]) -> Run:
+        """Keep what was answered, write what it says, release the directory: the run can go on from here."""
+        self.flush()
+        write_json_atomically(self.path / PREFIX, prefix)
+        if self.path != self._place:  # --overwrite
+            swap_in(self.path, self._place)
+            self.path, self._parts = self._place, self._place / "predictions"
+        self.close()
+        return load_run(self.path, prefix=True)
+
     def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
         """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError if a question is missing or twice."""
         self.flush()
-        frame = pl.concat([pl.read_parquet(part) for part in sorted(self._parts.glob("part-*.parquet"))])
+        frame = pl.concat([_read(part) for part in self._part_files()])
         wanted = pl.DataFrame({"question_id": order})
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
             raise RunError(f"{self.path}: holds {len(frame)} predictions for {len(order)} questions; run with --overwrite")
         frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(PREDICTION_SCHEMA.names())
-        write_bytes_atomically(self.path / "predictions.parquet", _parquet(frame))
+        write_parquet_atomically(self.path / "predictions.parquet", _stored(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
+        for name in (PREFIX, ORDER):
+            (self.path / name).unlink(missing_ok=True)
+        if self.path != self._place:
+            swap_in(self.path, self._place)
+            self.path, self._parts = self._place, self._place / "predictions"
         self.close()
         return load_run(self.path)
 
     def close(self) -> None:
         """Keep what was answered, release the directory."""
-        if not self._lock.closed:
+        if self._lock.closed:
+            return
+        try:
             if self._buffer:
                 self.flush()
+        finally:
             self._lock.close()
-            self._lock_path.unlink(missing_ok=True)
-
-    @property
-    def _lock_path(self) -> Path:
-        return Path(self._lock.name)
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
-    import io
-
-    target = io.BytesIO()
-    frame.write_parquet(target, compression="zstd")
-    return target.getvalue()
+def _is_complete(folder: Path) -> bool:
+    return (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
 
 
-def _lock(path: Path, run: Path) -> IO[str]:
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunError(f"{run}: another process is writing this run; wait for it, or give another --output-dir") from error
-    return file
+def _stored(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the columns that say nothing about four-option questions."""
+    other = (frame["num_options"] != 4).any() or frame["option_logprobs"].is_not_null().any()
+    return frame if other else frame.drop(OPTIONAL_COLUMNS)
+
+
+def _read_part(path: Path) -> pl.DataFrame:
+    with contextlib.suppress(OSError):
+        return _read(path)
+    raise RunError(f"{path}: cannot be read; {_AGAIN}")

@@ -10,23 +10,29 @@ from pathlib import Path
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError, RunError
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.reading import read_csv
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.subjects import find_subject
 from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 
 def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: str) -> list[Run]:
-    table = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
-    table = table.rename({name: name.lstrip("\ufeff") for name in table.columns})
+    table = read_csv(path, DataError, lossy=True)
+    if table.is_empty():
+        raise DataError(f"{path}: has column names and no rows")
     columns = [name for name in table.columns if name not in ("_config", "_row", "answer")]
     if column not in (None, "*"):
         if column not in columns:
             raise RunError(f"{path}: has no column {column!r}; its predictions are {', '.join(columns)}")
         columns = [str(column)]
     rows = table["_row"].cast(pl.Int32, strict=False)
-    if rows.null_count():
-        bad = rows.is_null().arg_max() or 0
-        raise DataError(f"{path} row {bad}: _row {table['_row'][bad]!r} is not a whole number")
+    if (wrong := rows.is_null() | (rows < 0)).any():
+        bad = wrong.arg_max() or 0
+        raise DataError(f"{path} row {bad}: _row {shown(table['_row'][bad])} is not a whole number from 0")
+    if table["_config"].null_count():
+        raise DataError(f"{path} row {table['_config'].is_null().arg_max()}: _config is empty; it must name a subject")
+    table = table.with_columns(_as_letters(table, name, path) for name in ("answer", *columns) if name in table.columns)
     subjects = {name: find_subject(name) for name in table["_config"].unique().drop_nulls()}
     config = table["_config"]
     base = table.select(
@@ -44,6 +50,25 @@ def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: 
         raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
     base = _with_key(base, key, path)
     return [Run(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns]
+
+
+def _as_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+    """The column, with 1-4 (1 = A, as KMMLU's files count) turned into letters.
+
+    DataError where figures are not that, or stand among letters.
+    """
+    column = table[name].str.strip_chars()
+    figures = column.str.contains(r"^[+-]?\d+(\.0+)?$").fill_null(False)
+    if not figures.any():
+        return table[name]
+    numbers = column.set(~figures, None).cast(pl.Float64)
+    if (wrong := (numbers.is_between(1, len(LETTERS)).not_() & figures).fill_null(False)).any():
+        bad = wrong.arg_max() or 0
+        raise DataError(f"{path} row {bad}: {name} is {column[bad]}; figures count from 1 (= A) to {len(LETTERS)}, or give letters")
+    if column.str.to_uppercase().is_in(LETTERS).any():
+        raise DataError(f"{path}: column {shown(name)} has letters and figures; give one of the two")
+    letters = numbers.replace_strict([float(i) for i in range(1, len(LETTERS) + 1)], list(LETTERS), default=None, return_dtype=pl.String)
+    return letters.alias(name)
 
 
 def _letter(column: pl.Expr) -> pl.Expr:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 
 HUB_LICENCES = {
     "sample": "CC0-1.0 (packaged sample, invented questions)",
     DEFAULT_DATASET: "cc-by-nd-4.0 (KMMLU, HAERAE-HUB)",
 }
-_COLUMNS = ("subject", "total", "errors", "accuracy", "weak", "weight", "target", "quota", "supply", "drawn", "shortfall", "received")
+_COLUMNS = (
+    "subject", "total", "errors", "accuracy", "shrunk", "low", "high", "weak", "weight", "target", "quota", "supply", "drawn", "shortfall",
+    "received",
+)  # fmt: skip
+_NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
 
 
 def _cell(name: str, value: Any) -> str:
@@ -28,13 +32,13 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, float):
-        return f"{value:.2f}" if name == "target" else f"{value:.4f}"
+        return f"{value:.2f}" if name in ("target", "low", "high") else f"{value:.4f}"
     return str(value) if value or name not in ("shortfall", "received") else ""
 
 
 def licence(dataset: str) -> str:
     """The source's licence, as its dataset card says; that nothing is known where it does not."""
-    card = Path(dataset).expanduser() / "README.md"
+    card = expand(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
     elif card.is_file() and (stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))):
@@ -57,7 +61,7 @@ def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
     table.add_section()
     table.add_row(*(_cell(name, _total(plan, name)) for name in _COLUMNS))
     # Piped output is not a terminal: wide enough that no column is cut.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)
     for line in guard_lines(facts):
         print(line)
 
@@ -65,7 +69,7 @@ def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
 def _total(plan: pl.DataFrame, name: str) -> Any:
     if name == "subject":
         return "all"
-    return None if name in ("accuracy", "weak", "weight") else plan[name].sum()
+    return None if name in _NOT_SUMMED else plan[name].sum()
 
 
 def guard_lines(facts: dict[str, Any]) -> list[str]:
@@ -92,8 +96,8 @@ def _rationale_lines(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
-    """The data card: where the rows come from, what was left out, the licence, the plan."""
+def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
+    """The data card, markdown: where the rows come from, what was left out, the licence, the plan."""
     source = (
         f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})" if facts["source"] else "none"
     )
@@ -107,6 +111,7 @@ def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
         f"- strategy: {facts['strategy']}" + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
         f"- seed: {facts['seed']}",
         f"- weakness read from: {source}",
+        f"- prior of the subjects' accuracies: {facts['weak_prior']}",
         f"- options permuted: {'yes' if facts['permuted'] else 'no'}",
         f"- rationale: {facts['rationale']}",
         f"- quota that supply could not fill, given to other subjects: {facts['shortfall']}",
@@ -126,4 +131,4 @@ def write_card(path: Path, facts: dict[str, Any], plan: pl.DataFrame) -> None:
         *("| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |" for row in plan.iter_rows(named=True)),
         "",
     ]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    return "\n".join(lines)

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt, create_model, model_validator
 
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.sampling import draw as sampling
 
@@ -34,17 +35,21 @@ class SampleFlags(EngineConfig):
     size: PositiveInt = Field(500, description="training rows to write, exactly")
     out: Path = Field(Path("data/sft.jsonl"), description="JSONL file to write; plan, drop list and data card stand beside it")
     overwrite: bool = Field(False, description="replace --out where it exists")
+    exam: str = Field(DEFAULT_EXAM, description="rows are drawn from KMMLU; an exam whose declaration forbids training is refused")
     dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     subjects: list[str] = Field([], description="draw only from these config names or supercategories; default: all 45")
     strategy: Literal["strategic", "uniform", "proportional", "errors"] = Field(
-        "strategic", description="weak subjects by errors + evenly, evenly, by the pool's sizes, or only what the run got wrong"
+        "strategic", description="by subjects' expected errors + evenly, evenly, by the pool's sizes, or only what the run got wrong"
     )
-    weak_share: float = Field(0.7, gt=0, le=1, description="strategic: share that goes to weak subjects; the rest goes evenly to all")
+    weak_share: float = Field(0.7, gt=0, le=1, description="strategic: share that goes by expected errors; the rest goes evenly to all")
     weak_fraction: float | None = Field(
-        None, gt=0, le=1, description="this fraction of subjects is weak; default: those below micro accuracy"
+        None, gt=0, le=1, description="only this fraction of subjects, the weakest; default: all subjects by expected errors"
     )
-    weak_subjects: list[str] = Field([], description="these subjects are weak, by name or supercategory")
+    weak_subjects: list[str] = Field([], description="only these subjects, by name or supercategory")
+    weak_prior: str = Field(
+        "public", description="what subject accuracies start from: public (25 other models on test, shipped), none, or a YAML file"
+    )
     errors_order: Literal["hardest", "random"] = Field("hardest", description="errors: largest margin for a wrong letter first, or any")
     permute_options: bool = Field(True, description="reorder options so that the answer letters are balanced")
     max_repeats: int = Field(

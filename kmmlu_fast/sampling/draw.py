@@ -18,12 +18,12 @@ the shortfall goes to subjects with room, in proportion to their targets, again 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.rows import IDENTITY
 
@@ -31,11 +31,6 @@ ORDERS = tuple("".join(order) for order in permutations(LETTERS))
 MAX_REPEATS = len(ORDERS)  # uses of one question, each under another option order
 
 Chosen = tuple[Question, int]  # a question and which use of it this is, 0 for the first
-
-# Options that speak of other options by number or place keep their order.
-POSITION_BOUND = re.compile(
-    r"[①-⑨]|(?<!\d)[1-4]\s*번(?!째)|(?:위|이상)의?\s*(?:모두|전부|것|항|보기|사항|내용)|\b[A-D]\s*(?:와|과|,|및|and)\s*[A-D]\b"
-)
 
 
 def _rank(seed: int, text: str) -> bytes:
@@ -122,8 +117,3 @@ def _order(answer: str, target: str, where: str, taken: set[str]) -> str:
     free = [order for order in ORDERS if order not in taken]
     fitting = [order for order in free if order[LETTERS.index(target)] == answer]
     return min(fitting or free, key=lambda order: hashlib.blake2b(f"{where}:{order}".encode(), digest_size=8).digest())
-
-
-def is_position_bound(question: Question) -> bool:
-    """True where an option names other options by number or place ("1번과 2번", "위의 모두")."""
-    return any(POSITION_BOUND.search(option) for option in question.options)

@@ -15,14 +15,20 @@ import polars as pl
 
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import claim, parquet_bytes, write_together
+from kmmlu_fast.core.letters import is_position_bound
+from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data.finding import find_exam
 from kmmlu_fast.data.subjects import Subject, find_subjects
+from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling
-from kmmlu_fast.sampling.card import write_card
+from kmmlu_fast.sampling.card import data_card
 from kmmlu_fast.sampling.config import SampleFlags, source_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
+from kmmlu_fast.sampling.weakness import SubjectPrior, posterior, read_prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,18 @@ class Drawn:
 
 def draw_rows(config: SampleFlags) -> Drawn:
     """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError, RunError for what cannot be read."""
-    if config.out.exists() and not config.overwrite:
-        raise ConfigError(f"--out {config.out}: exists; give another name, or --overwrite to replace it")
+    if config.out.name in ("", ".."):
+        raise ConfigError(f"--out {config.out}: names no file; give such as data/sft.jsonl")
+    exam = find_exam(config.exam)
+    exam.refuse_training(f"--exam {config.exam}")
+    if not exam.is_kmmlu:
+        raise ConfigError(
+            f"--exam {config.exam}: rows are drawn from KMMLU's train split only; to train on {exam.label}'s own rows give their file or "
+            "hub id to python -m kmmlu_fast.train --data"
+        )
+    beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
+    source_files = input_files([named]) if (named := source_of(config)) is not None else []
+    claim([config.out, *beside], [*source_files, *datasets.input_files(config.dataset)], overwrite=config.overwrite, flag="--out")
     subjects = find_subjects(config.subjects)
     source = read_source(source_of(config), config.strategy)
     pool = build_pool(config, subjects, source)
@@ -53,11 +69,10 @@ def draw_rows(config: SampleFlags) -> Drawn:
         from kmmlu_fast.sampling.rationale import add_rationales
 
         rows, rationales = add_rationales(rows, config)
-    sft.write_rows(config.out, rows)
-    plan.write_parquet(config.out.with_suffix(".plan.parquet"))
-    pool.dropped.write_parquet(config.out.with_suffix(".dropped.parquet"))
     facts = describe(config, source, pool, plan, rows, rationales)
-    write_card(config.out.with_suffix(".md"), facts, plan)
+    card = data_card(facts, plan).encode("utf-8", "backslashreplace")
+    parts = [sft.rows_bytes(rows), parquet_bytes(plan), parquet_bytes(pool.dropped), card]
+    write_together(dict(zip([config.out, *beside], parts, strict=True)))
     return Drawn(config.out, rows, plan, pool.dropped, facts)
 
 
@@ -74,13 +89,39 @@ def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, poo
         drawn = {name: sum(q.subject == name for q, _ in chosen) for name in supply}
         return errors_plan(source.run.scores, supply, drawn), chosen
     weak: list[str] = []
+    cut, shrunk = False, {}
+    found: pl.DataFrame | None = None
     if config.strategy == "strategic" and scores is not None:
         named = [subject.name for subject in find_subjects(config.weak_subjects)] if config.weak_subjects else []
-        weak = weak_subjects(scores, config.weak_fraction, named)
+        prior = prior_of(config)
+        found = posterior(scores, None if prior is None else prior.accuracy)
+        shrunk = dict(found.select("subject", "shrunk").iter_rows())
+        cut = bool(named or config.weak_fraction)
+        weak = weak_subjects(scores, config.weak_fraction, named, shrunk) if cut else sorted(shrunk)
     room = sampling.capacity(pool.questions, config.max_repeats)
-    plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room)
+    plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room, found)
+    if found is not None and not cut and scores is not None:  # no cut: all take part; those below micro accuracy are called weak
+        plan = plan.with_columns(pl.col("subject").is_in(weak_subjects(scores, accuracy=shrunk)).alias("weak"))
     drawn = dict(plan.select("subject", "drawn").iter_rows())
     return plan, sampling.draw(pool.questions, drawn, config.seed, config.max_repeats)
+
+
+def prior_of(config: SampleFlags) -> SubjectPrior | None:
+    """What --weak-prior names; None for none. The packaged sample's questions are invented: no other model's results fit them."""
+    if config.weak_prior == "none" or (config.weak_prior == "public" and config.dataset == "sample"):
+        return None
+    return read_prior(None if config.weak_prior == "public" else Path(config.weak_prior))
+
+
+def weakness_note(config: SampleFlags) -> str:
+    """Where subject accuracies start from, for the card."""
+    if config.strategy != "strategic":
+        return "not used"
+    prior = prior_of(config)
+    if prior is None:
+        return "none: each subject's accuracy is shrunk to the mean of all"
+    test = "; public results of other models on KMMLU's test split: which subjects count as hard comes partly from test"
+    return f"accuracies by subject from {prior.source}, {prior.date}" + (test if config.weak_prior == "public" else "")
 
 
 def describe(
@@ -95,6 +136,7 @@ def describe(
         "repeats": sum(row.repeat > 0 for row in rows),
         "strategy": config.strategy,
         "weak_share": config.weak_share,
+        "weak_prior": weakness_note(config),
         "seed": config.seed,
         "dataset": config.dataset,
         "dataset_revision": config.dataset_revision,
@@ -110,7 +152,7 @@ def describe(
         "excluded": pool.excluded,
         "drawn_from": len(pool.questions),
         "permuted": config.permute_options,
-        "kept_order": sum(sampling.is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
+        "kept_order": sum(is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
         "letters": {letter: letters.count(letter) for letter in "ABCD"},
         "rationale": config.rationale,
         "rationales": rationales,

@@ -1,4 +1,4 @@
-"""How many questions of which subject: weak subjects in proportion to their errors, the rest evenly.
+"""How many questions of which subject: a part in proportion to each subject's expected errors, the rest evenly.
 
 In: scores by subject, sizes of the pool. Out: a plan, written beside the data. Knows nothing of single questions.
 """
@@ -13,11 +13,17 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.data.subjects import SUBJECTS
 
 
-def weak_subjects(scores: pl.DataFrame, fraction: float | None = None, named: Sequence[str] = ()) -> list[str]:
-    """Subjects named; else the ``fraction`` with the lowest accuracy; else those below micro accuracy. By name."""
+def weak_subjects(
+    scores: pl.DataFrame, fraction: float | None = None, named: Sequence[str] = (), accuracy: dict[str, float] | None = None
+) -> list[str]:
+    """Subjects named; else the ``fraction`` with the lowest accuracy; else those below micro accuracy. By name.
+
+    ``accuracy`` (``weakness.posterior``'s shrunk one) instead of the raw one, which few questions make noisy.
+    """
     if named:
         return sorted(named)
-    accuracy = {subject: correct / total for subject, correct, total in scores.select("subject", "correct", "total").iter_rows()}
+    raw = {subject: correct / total for subject, correct, total in scores.select("subject", "correct", "total").iter_rows()}
+    accuracy = raw if accuracy is None else accuracy
     if fraction is not None:
         count = max(1, round(fraction * len(accuracy)))
         return sorted(sorted(accuracy, key=lambda name: (accuracy[name], name))[:count])
@@ -62,9 +68,13 @@ def make_plan(
     weak: Sequence[str] = (),
     weak_share: float = 0.7,
     capacity: dict[str, int] | None = None,
+    posterior: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """The plan, one row a subject in table order: subject, supercategory, total, correct, errors, accuracy, weak, weight (share of
-    the weak part), target, quota, supply (distinct questions), drawn, shortfall, received.
+    """The plan, one row a subject in table order: subject, supercategory, total, correct, errors, accuracy, shrunk, low, high, weak,
+    weight (share of the weak part), target, quota, supply (distinct questions), drawn, shortfall, received.
+
+    ``posterior``: ``weakness.posterior`` of the scores; the weak part is then in proportion to its errors (1 - shrunk), else to the
+    raw number of errors. ``weak``: the subjects that take part in it.
 
     ``supply`` names the subjects to draw from, 0 where the pool has none; ``capacity`` (default: the supply) is how many rows each can
     give with its questions repeated. ConfigError where size and supply do not fit.
@@ -78,7 +88,9 @@ def make_plan(
         if scores is not None
         else {}
     )
-    errors = {name: total - correct for name, (total, correct) in counted.items()}
+    errors: dict[str, float] = {name: total - correct for name, (total, correct) in counted.items()}
+    if posterior is not None:
+        errors = {name: 1.0 - shrunk for name, shrunk in posterior.select("subject", "shrunk").iter_rows()}
     weak_errors = {name: errors.get(name, 0) for name in weak if name in supply} if strategy == "strategic" else {}
     if strategy == "strategic" and not sum(weak_errors.values()):
         raise ConfigError("no weak subject with errors among those to draw from; name some by --weak-subjects, or use --strategy uniform")
@@ -90,7 +102,7 @@ def make_plan(
     for name, count in weak_errors.items():
         targets[name] += size * weak_share * count / sum(weak_errors.values())
     quota, drawn = allocate(targets, capacity or supply, size)
-    return plan_frame(counted, weak_errors, targets, quota, supply, drawn)
+    return plan_frame(counted, weak_errors, targets, quota, supply, drawn, posterior)
 
 
 def errors_plan(scores: pl.DataFrame, supply: dict[str, int], drawn: dict[str, int]) -> pl.DataFrame:
@@ -101,11 +113,12 @@ def errors_plan(scores: pl.DataFrame, supply: dict[str, int], drawn: dict[str, i
 
 def plan_frame(
     counted: dict[str, tuple[int, int]],
-    weak_errors: dict[str, int],
+    weak_errors: dict[str, float],
     targets: dict[str, float],
     quota: dict[str, int],
     supply: dict[str, int],
     drawn: dict[str, int],
+    posterior: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The plan's rows, in the subject table's order."""
     columns = ("subject", "supercategory", "total", "correct", "weak", "weak_errors", "target", "quota", "supply", "drawn")
@@ -124,9 +137,13 @@ def plan_frame(
         for n in SUBJECTS
         if n in supply
     ]
-    whole = dict.fromkeys(("total", "correct", "weak_errors", "quota", "supply", "drawn"), pl.Int64)
-    frame = pl.DataFrame(rows, schema=columns, orient="row", schema_overrides={**whole, "target": pl.Float64})
-    weight = pl.col("weak_errors") / pl.max_horizontal(pl.col("weak_errors").sum(), 1)
+    whole = dict.fromkeys(("total", "correct", "quota", "supply", "drawn"), pl.Int64)
+    frame = pl.DataFrame(rows, schema=columns, orient="row", schema_overrides={**whole, "target": pl.Float64, "weak_errors": pl.Float64})
+    all_errors = pl.col("weak_errors").sum()
+    weight = pl.when(all_errors > 0).then(pl.col("weak_errors") / all_errors).otherwise(0.0)
+    known = pl.DataFrame(schema={"subject": pl.String, **dict.fromkeys(("shrunk", "low", "high"), pl.Float64)})
+    shown = known if posterior is None else posterior.select(known.columns)
+    frame = frame.join(shown, on="subject", how="left", maintain_order="left")
     return frame.select(
         "subject",
         "supercategory",
@@ -134,6 +151,9 @@ def plan_frame(
         "correct",
         (pl.col("total") - pl.col("correct")).alias("errors"),
         (pl.col("correct") / pl.col("total")).alias("accuracy"),
+        "shrunk",
+        "low",
+        "high",
         "weak",
         weight.alias("weight"),
         "target",

@@ -90,7 +90,7 @@ def add_rationales(
 
     model = None
     if tokenizer is None:
-        model = models.resolve_model(config.model, config.revision)
+        model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
         tokenizer = models.load_tokenizer(model)
     method = cot.build_method(
         cot.default_style(tokenizer), tokenizer, max_tokens=config.rationale_tokens, num_samples=config.rationale_samples,

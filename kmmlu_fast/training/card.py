@@ -1,37 +1,37 @@
 """The adapter directory: PEFT's files, ``kmmlu_fast.json``, a model card and the loss plot.
 
 In: the trained adapter, what it was trained with and what was measured. Out: a directory that vLLM, plain PEFT and Unsloth load, and
-that evaluation asks for prompt style and template digest. ``kmmlu_fast.json`` is written last: a directory that has it is finished.
+that evaluation asks for prompt style and template digest. ``adapter_config.json`` is written last: a directory that has it is finished.
 Knows nothing of training.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
+import io
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import AdapterError
-from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
-from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.core.files import read_json, remove_partials, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import PLOT
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import TrainSet, letter_counts
+from kmmlu_fast.training.material import Material
 from kmmlu_fast.training.memory import GIB, MemoryPlan
 from kmmlu_fast.training.trainer import TrainResult
 
 
 def build_card(
-    config: TrainConfig, model: Model, rows: list[SftRow], data: TrainSet, leaks: dict[str, Any], identity: dict[str, Any],
-    plan: MemoryPlan, result: TrainResult,
+    config: TrainConfig, model: Model, material: Material, data: TrainSet, identity: dict[str, Any],
+    plan: MemoryPlan, result: TrainResult, tokens: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``."""
+    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``, of questions' wording alone: rows that
+    are no questions bind evaluation to none."""
+    questions = material.questions
     measured = {name: value for name, value in result.to_json().items() if name not in ("warnings", "peak_bytes", "loaded_bytes")}
     return {
         "format": 1,
@@ -41,19 +41,32 @@ def build_card(
             "revision": None if Path(model.path).is_dir() else model.revision,
             "digest": model.digest,
         },
-        "prompt_style": config.prompt_style,
-        "template_digest": identity["template_digest"],
-        "output_type": "cot" if any(row.response for row in rows) else "multiple_choice",
+        "prompt_style": config.prompt_style if questions else None,
+        "template_digest": identity["template_digest"] if questions else None,
+        "output_type": "cot" if any(row.response for row in questions) else "multiple_choice",
         "num_fewshot": 0,
         "fingerprint": fingerprint(identity, 16),
         "data": {
-            "file": config.data.name,
+            "file": ", ".join(Path(share.source).name for share in material.shares),
             "digest": identity["data_digest"],
-            "rows_trained": len(rows),
+            "rows_trained": len(material.rows),
             "rows_held_out": len(data.held_out),
             "answers": letter_counts([data.rows[i] for i in data.order]),
             "too_long": data.too_long,
-            "leakage": leaks,
+            "leakage": material.leaks,
+            "tokens": tokens,
+            "mixture": [
+                {
+                    "source": Path(s.source).name,
+                    "weight": s.weight,
+                    "rows": s.rows,
+                    "taken": s.taken,
+                    "forms": dict(s.forms),
+                    "duplicates": s.duplicates,
+                }
+                for s in material.shares
+            ],
+            "asked": material.asked_of,
         },
         "hyperparameters": config.deciding(),
         "metrics": {"held_out_rows": len(data.held_out), **measured},
@@ -69,20 +82,23 @@ def build_card(
 
 
 def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
-    """Move PEFT's files into ``target`` and add the card, the model card and the plot."""
+    """Put PEFT's files into ``target``, with the card, the model card and the plot.
+
+    ``adapter_config.json`` comes last: without it nothing takes the directory for an adapter, however far a kill let it get.
+    """
     weights = trained / "adapter_model.safetensors"
     if not weights.exists():
         raise AdapterError(f"{trained}: training left no adapter_model.safetensors; look for an earlier message")
-    config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(trained / "adapter_config.json", AdapterError)
     config["base_model_name_or_path"] = card["base_model"]["path"]
     config["revision"] = card["base_model"]["revision"]
-    write_json_atomically(trained / "adapter_config.json", config)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copyfile(trained / name, target / f"{name}.partial")
-        (target / f"{name}.partial").rename(target / name)
+    data = weights.read_bytes()
+    remove_partials(target)
+    write_bytes_atomically(target / "adapter_model.safetensors", data)
     plot(log, target / PLOT)
-    write_bytes_atomically(target / "README.md", model_card(card).encode())
-    write_json_atomically(target / CARD, {**card, "adapter_digest": hashlib.sha256(weights.read_bytes()).hexdigest()})
+    write_bytes_atomically(target / "README.md", model_card(card).encode("utf-8", "backslashreplace"))
+    write_json_atomically(target / CARD, {**card, "adapter_digest": hashlib.sha256(data).hexdigest()})
+    write_json_atomically(target / "adapter_config.json", config)
 
 
 def model_card(card: dict[str, Any]) -> str:
@@ -96,6 +112,10 @@ def model_card(card: dict[str, Any]) -> str:
     allowed = " and trained on all the same (--allow-leakage)" if leaks["rows_flagged"] else ""
     speed = round(metrics["tokens_per_sec"])
     share = metrics["trainable_parameters"] / metrics["total_parameters"]
+    style = "The rows are no questions in a prompt style: evaluation asks as it is told to."
+    if card["prompt_style"]:
+        style = f"Prompt style `{card['prompt_style']}` (template digest `{card['template_digest']}`); evaluation reads it from `{CARD}`."
+    kind = "KMMLU-style questions" if card["prompt_style"] else f"`{data['file']}`"
     return f"""---
 base_model: {base["name"]}
 library_name: peft
@@ -103,13 +123,13 @@ pipeline_tag: text-generation
 language: ko
 tags: [lora, qlora, unsloth, kmmlu, kmmlu_fast]
 ---
-# LoRA adapter for {base["name"]}, trained on KMMLU-style questions
+# LoRA adapter for {base["name"]}, trained on {kind}
 
 Trained by `python -m kmmlu_fast.train` (run `{card["fingerprint"]}`). Evaluate it with the same prompts:
 
     python -m kmmlu_fast.eval --model {base["name"]} --adapter PATH
 
-Prompt style `{card["prompt_style"]}` (template digest `{card["template_digest"]}`); evaluation reads it from `{CARD}`.
+{style}
 
 ## Measured on {metrics["held_out_rows"]} held-out rows
 {_held_out_table(card)}
@@ -163,7 +183,9 @@ def plot(log: list[dict[str, Any]], path: Path) -> None:
     charts = [lines(losses, "loss, nats a response token", alt.Scale(zero=True))]
     if shares:
         charts.append(lines(shares, "held-out rows", alt.Scale(domain=[0, 1])))
-    alt.vconcat(*charts).resolve_scale(color="independent").save(str(path))
+    drawn = io.StringIO()
+    alt.vconcat(*charts).resolve_scale(color="independent").save(drawn, format="svg")
+    write_bytes_atomically(path, drawn.getvalue().encode())
 
 
 def _held_out_table(card: dict[str, Any]) -> str:
@@ -179,4 +201,4 @@ def _held_out_table(card: dict[str, Any]) -> str:
 
 def _shares(shares: dict[str, float]) -> str:
     total = sum(shares.values()) or 1
-    return ", ".join(f"{letter} {shares[letter] / total:.0%}" for letter in LETTERS)
+    return ", ".join(f"{letter} {share / total:.0%}" for letter, share in shares.items())

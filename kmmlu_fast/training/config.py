@@ -6,9 +6,9 @@ In: flags and YAML through ``config.parse``. Out: a frozen ``TrainConfig``. Know
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from kmmlu_fast.core.flags import Config
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
@@ -32,8 +32,16 @@ _FREE = frozenset(
         "allow_leakage",
         "dataset",
         "dataset_revision",
+        "show_rows",
+        "guard",
     }
 )
+# Settings that came later: left out at their default, so that an older training can still be resumed.
+_LATER = frozenset({"columns", "rationale", "init_lora_weights", "modules_to_save", "forgetting"})
+
+
+def _one_or_more(value: Any) -> Any:
+    return [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)] if isinstance(value, (str, Path)) else value
 
 
 class TrainConfig(Config):
@@ -41,7 +49,7 @@ class TrainConfig(Config):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": (
-            "data", "prompt_style", "max_seq_length", "too_long", "rotate_options", "dataset", "dataset_revision", "allow_leakage",
+            "data", "columns", "rationale", "show_rows", "prompt_style", "max_seq_length", "too_long", "rotate_options", "dataset", "dataset_revision", "allow_leakage",
         ),
         "model and adapter": (
             "model", "revision", "load_in_4bit", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora",
@@ -66,10 +74,17 @@ class TrainConfig(Config):
         "--data data/sft.jsonl --output-dir out/lora --resume",
     )
 
-    data: Path = Field(description="training rows, as kmmlu_fast.sample writes them (JSONL)")
+    data: Annotated[list[str], BeforeValidator(_one_or_more)] = Field(
+        min_length=1,
+        description="training rows of any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %; may be given several times",
+    )
+    columns: list[str] = Field([], description="what its columns are called: instruction=질문,output=답")
+    rationale: Literal["none", "given"] = Field("none", description="questions: train on the letter, or on their explanation column")
+    show_rows: NonNegativeInt = Field(0, description="print this many rows first, what is trained on marked token by token")
     output_dir: Path = Field(Path("out/lora"), description="adapter directory; must be new, or --resume")
     model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
     revision: str | None = Field(None, description="revision of the model on the hub")
+    trust_remote_code: bool = Field(False, description="run Python code that the model brings along; read it first: it has your rights")
     prompt_style: Literal["lm-eval", "qa", "chat"] = Field("lm-eval", description="prompt wording; evaluation reads it from the adapter")
     max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
     too_long: Literal["truncate", "drop", "refuse"] = Field(
@@ -84,6 +99,8 @@ class TrainConfig(Config):
     target_modules: list[str] = Field(PROJECTIONS, description="projections that get an adapter")
     use_rslora: bool = Field(False, description="rank-stabilised LoRA (PEFT)")
     use_dora: bool = Field(False, description="DoRA (PEFT)")
+    init_lora_weights: Literal["default", "gaussian", "loftq"] = Field("default", description="as PEFT names it")
+    modules_to_save: list[str] = Field([], description="refused: such adapters hold whole modules, which vLLM does not serve")
     neftune_noise_alpha: float | None = Field(None, gt=0, description="NEFTune noise (TRL)")
 
     num_train_epochs: PositiveInt = Field(3, description="passes over the data")
@@ -102,9 +119,12 @@ class TrainConfig(Config):
     max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
     plan: bool = Field(False, description="only say what would fit, and stop: in a second, without torch and without rows")
     gpu_memory: float | None = Field(None, gt=0, description="with --plan: a card of this many GiB, which need not be here")
-    seed: int = Field(42, description="seed of the data order, held-out slice, rotations and LoRA weights")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights")
 
     held_out: NonNegativeInt = Field(48, description="rows kept out of training to measure on (at most a fifth of the data)")
+    forgetting: PositiveInt = Field(
+        45, description="on rows that are no questions: letters of this many of the dataset's train questions are measured as well"
+    )
     held_out_data: Path | None = Field(None, description="measure on these rows instead, and train on all of --data")
     measure_every: PositiveInt | None = Field(None, description="optimiser steps between measurements; default: a tenth of all")
     keep: Literal["best-loss", "best-accuracy", "last"] = Field("best-loss", description="which adapter is kept, by the held-out rows")
@@ -116,6 +136,9 @@ class TrainConfig(Config):
 
     dataset: str = Field(DEFAULT_DATASET, description="dataset whose test split the rows are checked against for leakage")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
+    guard: list[str] = Field(
+        ["cached"], description="exams besides the dataset that rows must not hold: names, declarations, cached (in the hub's cache)"
+    )
     allow_leakage: bool = Field(False, description="train even on rows that the leakage guard flags (recorded in the card)")
 
     @model_validator(mode="after")
@@ -130,10 +153,20 @@ class TrainConfig(Config):
             faults.append(f"--keep {self.keep} needs held-out rows: give --held-out N, or --keep last")
         if not measured and self.early_stopping:
             faults.append("--early-stopping needs held-out rows: give --held-out N")
+        if self.init_lora_weights == "loftq":
+            faults.append(
+                "--init-lora-weights loftq changes the base's weights, so that the adapter would not fit the base that evaluation loads; "
+                "leave it out"
+            )
+        if self.modules_to_save:
+            faults.append("--modules-to-save: vLLM serves LoRA matrices only, not whole modules; give --target-modules instead")
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the result: a resumed run must have the same."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _FREE}
+        free = _FREE if self.trust_remote_code else _FREE | {"trust_remote_code"}
+        found = {name: value for name, value in self.model_dump(mode="json").items() if name not in free}
+        later = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _LATER}
+        return {name: value for name, value in found.items() if name not in later or value != later[name]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,14 +17,30 @@ from kmmlu_fast.asking import cot, prompts
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.letters import reorder
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.conversations import encode_conversations
+from kmmlu_fast.training.encoded import MASKED, Encoded
+
+Row = SftRow | TrainingRow
+__all__ = ["MASKED", "Encoded", "Row", "TrainSet", "encode_set"]
 
 
-def encode_set(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow], tokenizer: Any) -> TrainSet:
-    """Rows as tokens, the order of all epochs, what was too long, and the held-out rows."""
-    one_epoch = encode_rows(rows, tokenizer, config.prompt_style)
+def encode_set(
+    config: TrainConfig,
+    rows: Sequence[Row],
+    held_rows: Sequence[Row],
+    tokenizer: Any,
+    asked: Sequence[SftRow] = (),
+) -> TrainSet:
+    """Rows as tokens, the order of all epochs, what was too long, and the held-out rows.
+
+    ``asked``: questions whose letters are read while training on rows that have none (KMMLU's train split).
+    """
+    questions = [row for row in map(question_of, rows) if row is not None]
+    one_epoch = encode_any(rows, tokenizer, config)
     fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
     if too_long["rows_too_long"]:
         done = "cut at the beginning" if config.too_long == "truncate" else "left out"
@@ -33,7 +49,7 @@ def encode_set(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow],
             + ", ".join(too_long["question_ids"][:5])
         )
     if not fitting:
-        raise TrainError(f"--data {config.data}: no row is within --max-seq-length {config.max_seq_length}; raise it")
+        raise TrainError(f"--data {', '.join(config.data)}: no row is within --max-seq-length {config.max_seq_length}; raise it")
     count = len(fitting)
     lengths = [len(row.input_ids) for row in fitting] * config.num_train_epochs
     order = [i % count for i in order_rows(lengths, count, config.effective_batch, config.seed)]
@@ -41,15 +57,52 @@ def encode_set(config: TrainConfig, rows: list[SftRow], held_rows: list[SftRow],
         order = order[: config.max_steps * config.effective_batch]
     if config.rotate_options:
         kept = {row.question_id for row in fitting}
-        fitting, order = _turned([row for row in rows if row.question.question_id in kept], order, config, tokenizer)
+        if len(questions) < len(rows):
+            raise TrainError("--rotate-options is for rows that are multiple-choice questions; leave it out")
+        fitting, order = _turned([row for row in questions if row.question.question_id in kept], order, config, tokenizer)
     check_trainable(fitting)
-    return TrainSet(fitting, order, *_encode_held_out(config, held_rows, tokenizer), too_long)
+    return TrainSet(fitting, order, *_encode_held_out(config, held_rows, tokenizer, asked), too_long)
 
 
-def _encode_held_out(config: TrainConfig, rows: list[SftRow], tokenizer: Any) -> tuple[list[Encoded], list[Encoded], list[list[int]]]:
-    """The held-out rows as they would be trained on, the same answered by the letter alone, and the letters' tokens."""
+def question_of(row: Row) -> SftRow | None:
+    """The multiple-choice row that a row is, if it is one."""
+    return row if isinstance(row, SftRow) else row.item
+
+
+def encode_any(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) -> list[Encoded]:
+    """Rows of any form as token ids, in their order: questions as evaluation asks them, conversations by the chat template.
+
+    ``--prompt-style`` counts for single-turn conversations where it was given.
+    """
+    questions = {place: found for place, row in enumerate(rows) if (found := question_of(row)) is not None}
+    others = {place: row for place, row in enumerate(rows) if isinstance(row, TrainingRow) and row.item is None}
+    style = config.prompt_style if "prompt_style" in config.model_fields_set else None
+    encoded: dict[int, list[Encoded]] = dict(zip(others, encode_conversations(list(others.values()), tokenizer, style), strict=True))
+    asked = encode_rows(list(questions.values()), tokenizer, config.prompt_style) if questions else []
+    encoded |= {place: [row] for place, row in zip(questions, asked, strict=True)}
+    return [row for place in range(len(rows)) for row in encoded[place]]
+
+
+def _encode_held_out(
+    config: TrainConfig, rows: Sequence[Row], tokenizer: Any, asked: Sequence[SftRow]
+) -> tuple[list[Encoded], list[Encoded], list[list[int]]]:
+    """The held-out rows as they would be trained on, questions answered by the letter alone, and the letters' tokens.
+
+    The questions are the held-out rows' own where all of these are questions, else ``asked``.
+    """
     if not rows:
         return [], [], []
+    questions = [row for row in map(question_of, rows) if row is not None]
+    if len(questions) < len(rows):
+        held, _ = fit_length(encode_any(rows, tokenizer, config), config.max_seq_length, "drop", None)
+        if not held:
+            raise TrainError(f"no held-out row is within --max-seq-length {config.max_seq_length}; raise it")
+        if not asked:
+            return held, [], []
+        plain = [replace(row, response=None) for row in asked]
+        fitting, _ = fit_length(encode_rows(plain, tokenizer, config.prompt_style), config.max_seq_length, "drop", None)
+        return held, fitting, letter_ids(plain, tokenizer, config.prompt_style)
+    rows = questions
     letters = [replace(row, response=None) for row in rows]
     encoded = [
         fit_length(encode_rows(some, tokenizer, config.prompt_style), config.max_seq_length, "drop", None)[0]
@@ -62,31 +115,15 @@ def _encode_held_out(config: TrainConfig, rows: list[SftRow], tokenizer: Any) ->
 
 def _turned(rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any) -> tuple[list[Encoded], list[int]]:
     """The rows under every letter that --rotate-options gives them, and the order in terms of these."""
-    places = list(zip(order, balanced_letters(order, config.effective_batch, config.seed), strict=True))
+    letters = [row.question.letters for row in rows]
+    places = list(zip(order, balanced_letters(order, config.effective_batch, config.seed, letters), strict=True))
     variants = {place: number for number, place in enumerate(dict.fromkeys(places))}
     encoded = encode_rows([rotate(rows[i], letter) for i, letter in variants], tokenizer, config.prompt_style)
     fitting, _ = fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
     return fitting, [variants[place] for place in places]
 
 
-MASKED = -100  # the label that transformers' and TRL's losses leave out
-
 _WINDOW_BATCHES = 4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One row as the model sees it: ``input_ids[:prompt_tokens]`` is the prompt, the rest is trained on."""
-
-    question_id: str
-    answer: str
-    input_ids: tuple[int, ...]
-    prompt_tokens: int
-    cut_tokens: int = 0  # prompt tokens cut from the beginning to fit
-
-    @property
-    def labels(self) -> list[int]:
-        return [MASKED] * self.prompt_tokens + list(self.input_ids[self.prompt_tokens :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +142,9 @@ def rotate(row: SftRow, target: str) -> SftRow:
     """The row with its options turned cyclically so that the answer's letter is ``target``; a rationale's row stays: it names letters."""
     if row.response is not None:
         return row
-    shift = LETTERS.index(row.question.answer) - LETTERS.index(target)
-    order = "".join(LETTERS[(i + shift) % len(LETTERS)] for i in range(len(LETTERS)))
+    letters = row.question.letters
+    shift = letters.index(row.question.answer) - letters.index(target)
+    order = "".join(letters[(i + shift) % len(letters)] for i in range(len(letters)))
     return replace(row, question=reorder(row.question, order))
 
 
@@ -117,21 +155,22 @@ def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[Sft
         groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
     keys = sorted(groups)
     random.Random(f"held-out:{seed}").shuffle(keys)
-    by_letter = {letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in LETTERS}
+    by_letter = {letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in OPTION_LETTERS}
     held: set[tuple[str, str, int]] = set()
     room = min(wanted, len(groups) // 5)
     while len(held) < room:
-        for letter in LETTERS:
+        for letter in OPTION_LETTERS:
             if by_letter[letter] and len(held) < room:
                 held.add(by_letter[letter].pop())
     train = [row for key, group in groups.items() if key not in held for row in group]
     return train, [group[0] for key, group in groups.items() if key in held]
 
 
-def balanced_letters(order: list[int], batch: int, seed: int) -> list[str]:
+def balanced_letters(order: list[int], batch: int, seed: int, own: Sequence[Sequence[str]] | None = None) -> list[str]:
     """An answer letter for every position of an order of rows: balanced within each batch, another one each time a row comes back.
 
     Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to learn by heart.
+    ``own``: the letters of each row, where they are not A-D.
     """
     draw = random.Random(f"letters:{seed}")
     unused: dict[int, list[str]] = {}
@@ -140,7 +179,7 @@ def balanced_letters(order: list[int], batch: int, seed: int) -> list[str]:
         used: Counter[str] = Counter()
         for row in order[start : start + batch]:
             if not unused.get(row):
-                unused[row] = list(LETTERS)
+                unused[row] = list(own[row] if own else LETTERS)
                 draw.shuffle(unused[row])
             letter = min(unused[row], key=lambda choice: used[choice])
             unused[row].remove(letter)
@@ -156,7 +195,8 @@ def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]
     Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would change the prompt's
     own last tokens, the response is tokenised alone: evaluation sends the prompt's ids as they are.
     """
-    reasoning = cot.build_method(style, tokenizer) if any(row.response for row in rows) else None
+    most = max((len(row.question.options) for row in rows if row.response), default=0)
+    reasoning = cot.build_method(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
     rendered = [
         reasoning.reasoning_prompt(row.question, [], tokenizer)
         if reasoning and row.response
@@ -174,24 +214,27 @@ def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]
             tail = tokenizer(response, add_special_tokens=False)["input_ids"]
         if not tail:
             raise TrainError(f"row {row.question.question_id}: the response has no tokens; nothing would be trained on")
-        encoded.append(Encoded(row.question.question_id, row.question.answer, (*context, *tail, *end), len(context)))
+        options = len(row.question.options)
+        encoded.append(Encoded(row.question.question_id, row.question.answer, (*context, *tail, *end), len(context), num_options=options))
     return encoded
 
 
 def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]]:
     """The tokens of each letter after the prompt, A-D, as evaluation reads them (several where a letter is not one token)."""
     rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
-    found = prompts.letter_tokens(tokenizer, rendered, prompts.encode(tokenizer, rendered), style)
+    letters = OPTION_LETTERS[: max(len(row.question.options) for row in rows)]
+    found = prompts.letter_tokens(tokenizer, rendered, prompts.encode(tokenizer, rendered), style, letters)
     if found.ids:
         return [[token] for token in found.ids]
     delimiter = prompts.answer_delimiter(style)
-    return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in LETTERS]
+    return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in letters]
 
 
 def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None) -> tuple[list[Encoded], dict[str, Any]]:
     """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the card).
 
-    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole.
+    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole; of a conversation it takes the
+    end, so that what is left is a conversation.
     """
     fitting: list[Encoded] = []
     long: list[str] = []
@@ -208,6 +251,14 @@ def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None)
             )
         if policy == "drop":
             continue
+        if row.mask is not None:
+            if not any(row.mask[:limit]):
+                raise TrainError(
+                    f"{row.question_id}: --max-seq-length {limit} leaves nothing of the assistant's turns "
+                    f"(the first begins at token {row.prompt_tokens}); raise it, or give --too-long drop"
+                )
+            fitting.append(replace(row, input_ids=row.input_ids[:limit], mask=row.mask[:limit], cut_tokens=excess))
+            continue
         keep = 1 if bos_id is not None and row.input_ids[0] == bos_id else 0
         if row.prompt_tokens - excess <= keep:
             raise TrainError(
@@ -222,7 +273,7 @@ def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None)
 
 def check_trainable(rows: Iterable[Encoded]) -> None:
     """TrainError if a row has no token to learn from: its loss would be undefined, and silently nothing."""
-    masked = [row.question_id for row in rows if row.prompt_tokens >= len(row.input_ids)]
+    masked = [row.question_id for row in rows if all(label == MASKED for label in row.labels)]
     if masked:
         names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
         raise TrainError(
@@ -261,4 +312,4 @@ def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, see
 def letter_counts(rows: list[Encoded]) -> dict[str, int]:
     """How often each letter is the answer, A-D."""
     counts = Counter(row.answer for row in rows)
-    return {letter: counts[letter] for letter in LETTERS}
+    return {letter: counts[letter] for letter in OPTION_LETTERS if letter in LETTERS or counts[letter]}

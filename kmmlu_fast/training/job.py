@@ -13,21 +13,19 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
-from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.progress import waiting
-from kmmlu_fast.data import overlap
-from kmmlu_fast.data import rows as sft
-from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_log
-from kmmlu_fast.training import encoding as train_data
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.encoding import encode_set
-from kmmlu_fast.training.state import claim, finished, planned_micro_batch
+from kmmlu_fast.training.conversations import shown, template_of
+from kmmlu_fast.training.encoded import MASKED
+from kmmlu_fast.training.encoding import TrainSet, encode_set
+from kmmlu_fast.training.material import Material, data_digest, read_material
+from kmmlu_fast.training.state import claim, claim_alone, finished, planned_micro_batch
 
 _SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
 
@@ -64,9 +62,15 @@ def run_job(config: TrainConfig) -> TrainedAdapter:
 
 
 def _train(config: TrainConfig) -> TrainedAdapter:
-    rows, held_rows = _read(config)
-    leaks = _check_leakage(config)
+    material = read_material(config)
     require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
+    with claim_alone(config):
+        # Once more: the process that held the lock may just have finished.
+        return load_adapter_card(config.output_dir) if finished(config) else _train_alone(config, material)
+
+
+def _train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
+    """Alone in the directory."""
     note("loading Unsloth")
     with waiting("loading Unsloth"):
         libraries.import_unsloth()
@@ -76,10 +80,11 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     from kmmlu_fast.training import trainer
 
     trainer.quiet_libraries()
-    model = models.resolve_model(config.model, config.revision)
+    model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
-    data = encode_set(config, rows, held_rows, tokenizer)
-    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision)
+    data = encode_set(config, material.rows, material.held_out, tokenizer, material.asked)
+    _show_rows(config, data, tokenizer)
+    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision, config.trust_remote_code)
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
     if float32:
@@ -92,54 +97,56 @@ def _train(config: TrainConfig) -> TrainedAdapter:
         float32=float32, labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
     )  # fmt: skip
     note(str(plan))
+    tokens = _report_tokens(config, data, plan.micro_batch)
     note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     mismatch = _precision_warning(config, shape.total)
     identity = {
-        "settings": config.deciding(), "model_digest": model.digest, "data_digest": file_digest(config.data),
+        "settings": config.deciding(), "model_digest": model.digest, "data_digest": data_digest(config),
         "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, tokenizer), "versions": versions(),
     }  # fmt: skip
     claim(config, identity, plan.micro_batch)
     result = trainer.train(config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints")
     result = replace(result, warnings=[*mismatch, *result.warnings])
-    card = build_card(config, model, rows, data, leaks, identity, plan, result)
+    card = build_card(config, model, material, data, identity, plan, result, {**tokens, "chat_template": template_of(tokenizer)[0]})
     write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
     if not config.keep_checkpoints:
         shutil.rmtree(config.output_dir / "checkpoints")
     return load_adapter_card(config.output_dir)
 
 
-def _read(config: TrainConfig) -> tuple[list[SftRow], list[SftRow]]:
-    rows = sft.read_rows(config.data)
-    if config.held_out_data:
-        held = sft.read_rows(config.held_out_data)
-        known = {row.question.question_id for row in rows}
-        shared = [row.question.question_id for row in held if row.question.question_id in known]
-        if shared:
-            raise TrainError(
-                f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data too, such as {shared[0]}; take them out"
-            )
-        return rows, held
-    train, held = train_data.split_held_out(rows, config.held_out, config.seed)
-    if config.held_out and not held:
-        raise TrainError(f"--data {config.data}: {len(rows)} rows are too few to hold any out; give more rows, or --held-out 0 --keep last")
-    return train, held
+def _show_rows(config: TrainConfig, data: TrainSet, tokenizer: Any) -> None:
+    """The first rows as they are trained: what is trained on in colour, or in brackets where there is none."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    for row in data.rows[: config.show_rows]:
+        labels = row.labels
+        trained = sum(label != MASKED for label in labels)
+        console.print(Text(f"{row.question_id}: {len(labels)} tokens, {trained} trained", style="bold"))
+        line = Text()
+        for text, is_trained in shown(row, tokenizer):
+            line.append(f"⟦{text}⟧" if is_trained else text, style="green" if is_trained else "dim")
+        console.print(line)
 
 
-def _check_leakage(config: TrainConfig) -> dict[str, Any]:
-    """What the leakage guard says of the data; TrainError if it flags rows and nobody allowed it."""
-    against = f"{config.dataset} test"
-    pairs = overlap.check_file(config.data, config.dataset, "test", config.dataset_revision)
-    flagged = sorted(set(pairs["train_id"]))
-    if flagged and not config.allow_leakage:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in overlap.counts(pairs).items())
-        raise TrainError(
-            f"--data {config.data}: {len(flagged)} rows overlap {against} ({kinds}; first: {flagged[0]}): evaluation would measure memory. "
-            f"Draw the rows by python -m kmmlu_fast.sample, or give --allow-leakage, which the adapter's card records"
-        )
-    if flagged:
-        note(f"warning: {len(flagged)} rows overlap {against}; going on (--allow-leakage)")
-    return {"against": against, "rows_flagged": len(flagged), "allowed": bool(flagged), "kinds": overlap.counts(pairs)}
+def _report_tokens(config: TrainConfig, data: TrainSet, micro_batch: int) -> dict[str, Any]:
+    """Tokens of an epoch, how many are trained on, and the share of padding in the batches as they are laid out."""
+    lengths = [len(row.input_ids) for row in data.rows]
+    trained = sum(label != MASKED for row in data.rows for label in row.labels)
+    padded = real = 0
+    for start in range(0, len(data.order), micro_batch):
+        some = [lengths[i] for i in data.order[start : start + micro_batch]]
+        padded += len(some) * max(some)
+        real += sum(some)
+    found = {"rows": len(lengths), "tokens": sum(lengths), "trained_tokens": trained, "longest": max(lengths),
+             "padding_share": round(1 - real / max(1, padded), 4)}  # fmt: skip
+    note(
+        f"{found['rows']:,} rows, {found['tokens']:,} tokens, {trained:,} of them trained on; longest {found['longest']}; "
+        f"padding {found['padding_share']:.1%} (rows of like length share a batch)"
+    )
+    return found
 
 
 def _precision_warning(config: TrainConfig, parameters: int) -> list[str]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.core.device import check_toolchain, has_gpu
 
 
 @contextlib.contextmanager
@@ -37,6 +37,7 @@ def import_unsloth() -> Any:
     EngineError where a card is here that torch cannot use: Unsloth would train on the CPU, for days, and say so in one line among many.
     """
     if has_gpu():
+        check_toolchain()
         os.environ.setdefault("UNSLOTH_DISABLE_CPU_FALLBACK", "1")
     with without_vllm():
         import unsloth

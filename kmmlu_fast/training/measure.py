@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.training.encoding import Encoded
+from kmmlu_fast.core.schema import OPTION_LETTERS
+from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.monitor import HeldOut, summarise
 
 _PASS_TOKENS = 16_384  # padded tokens in one forward pass, at most
@@ -38,14 +38,14 @@ def measure(
     try:
         for row, first, logits in _response_logits(model, rows, half, pass_tokens):
             start = row.prompt_tokens + first
-            targets = torch.tensor(row.input_ids[start : start + len(logits)], device=logits.device)
-            loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-            loss_tokens += len(targets)
-            if first == 0:
-                predicted[id(row)] = LETTERS[int(logits[common, choice].argmax())]
+            targets = torch.tensor(row.labels[start : start + len(logits)], device=logits.device)
+            loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum", ignore_index=MASKED))
+            loss_tokens += int((targets != MASKED).sum())
+            if first == 0 and asked is rows:
+                predicted[id(row)] = OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
         if asked is not rows:
             predicted = {
-                id(row): LETTERS[int(logits[common, choice].argmax())]
+                id(row): OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
                 for row, first, logits in _response_logits(model, asked, half, pass_tokens)
                 if first == 0
             }

@@ -13,6 +13,7 @@ from typing import Any
 
 from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ModelError, TrainError
+from kmmlu_fast.core.foreign import one_line
 from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
 
 GIB = 1024**3
@@ -103,13 +104,13 @@ class MemoryPlan:
         )
 
 
-def describe(config: Any, r: int, target_modules: list[str]) -> ModelShape:
+def describe(config: Any, r: int, target_modules: list[str], trust_remote_code: bool = False) -> ModelShape:
     """Count a transformers config's weights on the meta device. ModelError if no target module is in the model."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
     weights = sum(m.weight.numel() for m in linear.values())
@@ -127,15 +128,19 @@ def describe(config: Any, r: int, target_modules: list[str]) -> ModelShape:
     )  # fmt: skip
 
 
-def describe_model(path: str | Path, r: int, target_modules: list[str], revision: str | None = None) -> ModelShape:
+def describe_model(
+    path: str | Path, r: int, target_modules: list[str], revision: str | None = None, trust_remote_code: bool = False
+) -> ModelShape:
     """``describe`` for a model directory or hub id; only its config is read."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: its config.json cannot be read ({str(error).splitlines()[0]})") from error
-    return describe(config, r, target_modules)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        return describe(config, r, target_modules, trust_remote_code)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises of every kind for odd settings
+        raise ModelError(f"{path}: its config.json cannot be read ({one_line(str(error), 200)})") from error
 
 
 def estimate(

@@ -17,7 +17,8 @@ from typing import Any
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.models.adapters import read_log
 
 OVERFLOWS = 20  # steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of them
@@ -35,6 +36,8 @@ class HeldOut:
     balanced_accuracy: float  # mean recall over the letters that occur in the key
     letter_share: dict[str, float]  # of the predictions, A-D
     answer_share: dict[str, float]  # of the key, A-D
+    predictions: str = ""  # a letter a row, in the rows' order: what a paired test needs; "" in logs of before
+    answers: str = ""
 
 
 def summarise(step: int, loss: float, answers: list[str], predictions: list[str]) -> HeldOut:
@@ -43,11 +46,13 @@ def summarise(step: int, loss: float, answers: list[str], predictions: list[str]
         raise ValueError("no held-out rows to summarise")
     predicted, key = Counter(predictions), Counter(answers)
     hits = Counter(a for a, p in zip(answers, predictions, strict=True) if a == p)
-    recalls = [hits[letter] / key[letter] for letter in LETTERS if key[letter]]
+    letters = [letter for letter in OPTION_LETTERS if letter in LETTERS or key[letter] or predicted[letter]]
+    recalls = [hits[letter] / key[letter] for letter in letters if key[letter]]
     total = len(answers)
     return HeldOut(
         step, loss, total, sum(hits.values()) / total, sum(recalls) / len(recalls),
-        {letter: predicted[letter] / total for letter in LETTERS}, {letter: key[letter] / total for letter in LETTERS},
+        {letter: predicted[letter] / total for letter in letters}, {letter: key[letter] / total for letter in letters},
+        "".join(predictions), "".join(answers),
     )  # fmt: skip
 
 
@@ -58,15 +63,54 @@ def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
     if share > COLLAPSE_SHARE:
         warnings.append(
             f"letter collapse: {share:.0%} of the {kept.num_rows} held-out predictions are {letter} "
-            f"(base: {base.letter_share[letter]:.0%}, key: {kept.answer_share[letter]:.0%}); a gain or loss may be letter habit alone. "
+            f"(base: {base.letter_share.get(letter, 0.0):.0%}, key: {kept.answer_share[letter]:.0%}); "
+            "a gain or loss may be letter habit alone. "
             f"Balance the letters (sample --permute-options, train --rotate-options), or train longer or with a lower learning rate"
         )
-    if kept.balanced_accuracy < base.balanced_accuracy:
+    fall = fall_p(base, kept)
+    if fall is not None and fall < 0.05 and kept.balanced_accuracy < base.balanced_accuracy:
         warnings.append(
             f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's {base.balanced_accuracy:.3f} to "
-            f"{kept.balanced_accuracy:.3f}; look at the letter shares before trusting any gain"
+            f"{kept.balanced_accuracy:.3f} (paired p {fall:.3f}); look at the letter shares before trusting any gain"
         )
     return warnings
+
+
+def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
+    """Two-sided p of a change of balanced accuracy, row by row on the same rows; None where the rows are not known.
+
+    The score test of a mean over strata, the strata being the key's letters: under no change a changed row goes either way alike.
+    """
+    if not base.predictions or base.answers != kept.answers:
+        return None
+    from scipy.special import ndtr
+
+    letters = sorted(set(base.answers))
+    change, variance = 0.0, 0.0
+    for letter in letters:
+        rows = [
+            (a == letter, b == letter) for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True) if key == letter
+        ]
+        change += sum(after - before for before, after in rows) / len(rows) / len(letters)
+        variance += sum(after != before for before, after in rows) / (len(rows) * len(letters)) ** 2
+    return 1.0 if variance == 0 else float(2 * ndtr(-abs(change) / variance**0.5))
+
+
+def selection_notes(base: HeldOut, kept: HeldOut, measured: int, keep: str) -> list[str]:
+    """What choosing the best of several measurements means for its numbers; the base takes part in the choice."""
+    notes = []
+    if not is_better(kept, base, keep):
+        notes.append(
+            f"the base wins: none of {measured} measurements on the {kept.num_rows} held-out rows was better than the base "
+            f"(loss {base.loss:.4f} against {kept.loss:.4f}, accuracy {base.accuracy:.3f} against {kept.accuracy:.3f}); "
+            f"the best adapter was kept all the same"
+        )
+    elif measured > 1:
+        notes.append(
+            f"accuracy {kept.accuracy:.3f} is that of the best of {measured} measurements on the same {kept.num_rows} rows: "
+            f"the best of several is optimistic, so compare the adapter with the base on rows that did not choose it"
+        )
+    return notes
 
 
 def is_better(new: HeldOut, best: HeldOut | None, keep: str) -> bool:
@@ -104,13 +148,14 @@ class Monitor:
         self.last: HeldOut | None = None
         self.stopped_early = False
         self._without_gain = 0
+        self._measured = 0  # states of the adapter, the base not counted
 
     def start(self, step: int) -> None:
         """Before the first step. A resumed run forgets what was logged after its checkpoint, and reads the rest back."""
         self._first_step = step
         for record in rewind_log(self._log_path, step):
             if record["kind"] == "held_out":
-                self._take(HeldOut(**{name: record[name] for name in HeldOut.__slots__}), record["best"])
+                self._take(HeldOut(**{name: record[name] for name in HeldOut.__slots__ if name in record}), record["best"])
         if self._measure is not None and self.base is None:
             self._record(self._measure(0))
         self._started_sec = time.monotonic()
@@ -160,7 +205,10 @@ class Monitor:
 
     def warnings(self) -> list[str]:
         kept = self.last if self._keep == "last" else self.best
-        return collapse_warnings(self.base, kept) if self.base and kept else []
+        if not (self.base and kept):
+            return []
+        chosen = [] if self._keep == "last" else selection_notes(self.base, kept, self._measured, self._keep)
+        return [*collapse_warnings(self.base, kept), *chosen]
 
     def _record(self, held: HeldOut) -> None:
         best = held.step > 0 and is_better(held, self.best, self._keep)
@@ -179,6 +227,7 @@ class Monitor:
             self.base = held
             return
         self.last = held
+        self._measured += 1
         self._without_gain = 0 if best else self._without_gain + 1
         if best:
             self.best = held
@@ -192,9 +241,7 @@ def append_json(path: Path, record: dict[str, Any]) -> None:
 def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
     """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are done, and logged, again."""
     kept = [record for record in read_log(path) if record["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
-    partial.replace(path)
+    write_bytes_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode())
     return kept
 
 

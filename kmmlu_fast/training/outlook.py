@@ -107,8 +107,8 @@ def outlook(
                 free_bytes,
                 four_bit=four_bit,
                 cpu=capability is None,
+                float32=capability is None and dtype == "float32",
                 device="CPU" if capability is None else "GPU",
-                float32=capability is None and cpu_dtype == "float32",
                 labels=LABELS,
             )
         except TrainError as error:

@@ -9,25 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.files import read_json, write_json_atomically
+from kmmlu_fast.core.files import PARTIAL, read_json, write_json_atomically
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
+from kmmlu_fast.models.adapters import STATE
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.material import data_digest
 
-STATE = "training.json"  # what is being trained here, written before the first step: --resume must agree with it
+CHECKPOINTS = "checkpoints"  # work in progress, removed at the end with the lock in it
+LOCK = ".lock"
 
 
 def finished(config: TrainConfig) -> bool:
     """True if --resume finds the work done. TrainError if the directory is in the way: adapters are never overwritten."""
     folder = config.output_dir
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise TrainError(f"--output-dir {folder}: is a file; give a directory")
-    if (folder / CARD).exists():
+    if not folder.exists() or _is_empty(folder):
+        return False
+    # The card, then PEFT's config, are the last things written.
+    if (folder / CARD).exists() and ((folder / "adapter_config.json").exists() or not (folder / STATE).exists()):
         if config.resume and (folder / STATE).exists():
-            _refuse_other(folder, {"settings": config.deciding(), "data_digest": file_digest(config.data)})
+            _refuse_other(folder, {"settings": config.deciding(), "data_digest": data_digest(config)})
             note(f"{folder}: already trained; nothing to resume")
             return True
         raise TrainError(f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another directory")
@@ -38,10 +43,34 @@ def finished(config: TrainConfig) -> bool:
     raise TrainError(f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory")
 
 
+def _is_empty(folder: Path) -> bool:
+    """Nothing there but what a kill before the first file leaves: a lock in the checkpoints' folder."""
+    for path in folder.iterdir():
+        locked = path.name == CHECKPOINTS and path.is_dir() and all(inner.name == LOCK for inner in path.iterdir())
+        if not locked and not path.name.endswith(PARTIAL):
+            return False
+    return True
+
+
+def claim_alone(config: TrainConfig) -> Lock:
+    """This directory's lock: two trainings would overwrite each other's checkpoints. It goes when the process does."""
+    work = config.output_dir / CHECKPOINTS
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        return lock(work / LOCK, TrainError(f"--output-dir {config.output_dir}: another process is training there; wait for it"))
+    except OSError as error:
+        raise TrainError(f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory") from error
+
+
 def planned_micro_batch(config: TrainConfig) -> int | None:
     """A resumed run keeps its micro-batch: free memory may be different now."""
     state = config.output_dir / STATE
-    return int(read_json(state)["micro_batch"]) if config.resume and state.exists() else None
+    if not (config.resume and state.exists()):
+        return None
+    found = read_json(state, TrainError).get("micro_batch")
+    if type(found) is not int or found < 1:
+        raise TrainError(f"{state}: micro_batch is {shown(found)}; the file was damaged: train into a new directory")
+    return found
 
 
 def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
@@ -53,25 +82,24 @@ def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> No
     if config.resume:
         note(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
     try:
-        (config.output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_json_atomically(state, {**identity, "micro_batch": micro_batch})
     except OSError as error:
         raise TrainError(f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory") from error
 
 
 def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
-    found = read_json(folder / STATE)
+    found = read_json(folder / STATE, TrainError)
     differing = []
     for part, here in identity.items():
         there = found.get(part)
         if isinstance(here, dict) and isinstance(there, dict):
             differing += [
-                f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
+                f"{key} ({shown(there.get(key))} there, {shown(here.get(key))} here)"
                 for key in sorted({*here, *there})
                 if here.get(key) != there.get(key)
             ]
         elif here != there:
-            differing.append(f"{part} ({there!r} there, {here!r} here)")
+            differing.append(f"{part} ({shown(there)} there, {shown(here)} here)")
     if differing:
         raise TrainError(
             f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or another --output-dir"

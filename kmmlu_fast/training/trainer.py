@@ -24,7 +24,8 @@ from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.encoding import MASKED, Encoded, TrainSet
+from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoding import TrainSet
 from kmmlu_fast.training.label_loss import attach, with_labelled_loss
 from kmmlu_fast.training.measure import measure
 from kmmlu_fast.training.memory import MemoryPlan
@@ -186,7 +187,7 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
     try:
         model, _ = FastLanguageModel.from_pretrained(
             model_name=model_path, revision=revision, max_seq_length=config.max_seq_length,
-            load_in_4bit=config.load_in_4bit, load_in_16bit=not config.load_in_4bit, dtype=None,
+            load_in_4bit=config.load_in_4bit, load_in_16bit=not config.load_in_4bit, dtype=None, trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         if "out of memory" in str(error).lower():
@@ -196,6 +197,7 @@ def load_model(config: TrainConfig, model_path: str, revision: str | None = None
         model, r=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=list(config.target_modules),
         bias="none", use_gradient_checkpointing="unsloth" if checkpointing else False, random_state=config.seed,
         use_rslora=config.use_rslora,
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
         **({"use_dora": True} if config.use_dora else {}),
     )  # fmt: skip
 
@@ -228,6 +230,8 @@ def last_checkpoint(work_dir: Path) -> Path | None:
 def _callback(monitor: Monitor, work_dir: Path) -> Any:
     from transformers import TrainerCallback
 
+    needed: list[int] = []  # the best step as of each checkpoint; the last two checkpoints are kept
+
     class Follow(TrainerCallback):  # type: ignore[misc]
         """Hands the loop's events to the monitor."""
 
@@ -243,18 +247,34 @@ def _callback(monitor: Monitor, work_dir: Path) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             write_json_atomically(work_dir / f"checkpoint-{state.global_step}" / COMPLETE, {"step": state.global_step})
+            needed.append(monitor.best.step if monitor.best else 0)
+            if len(needed) > 1:
+                _drop_older(work_dir, min(needed[-2:]))
 
     return Follow()
 
 
 def _save_best(model: Any, work_dir: Path, held: HeldOut) -> None:
-    """The adapter as it is now, as ``best``; the previous one stays until the new one is whole."""
-    fresh = work_dir / "best.partial"
+    """The adapter as it is now, as the best; it appears when it is whole, and earlier ones stay until no checkpoint needs them."""
+    place = best_folder(work_dir, held.step)
+    fresh = place.with_name(f"{place.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(str(fresh))
     write_json_atomically(fresh / COMPLETE, asdict(held))
-    shutil.rmtree(work_dir / "best", ignore_errors=True)
-    fresh.rename(work_dir / "best")
+    shutil.rmtree(place, ignore_errors=True)  # of a pass that was killed before its next checkpoint, and is done again
+    fresh.rename(place)
+
+
+def best_folder(work_dir: Path, step: int) -> Path:
+    """Where the adapter of the measurement at ``step`` is: one folder a step, so that a resumed training, whose log goes back to its
+    checkpoint, finds the adapter that was the best *then*."""
+    return work_dir / f"best-{step}"
+
+
+def _drop_older(work_dir: Path, step: int) -> None:
+    for folder in work_dir.glob("best-*"):
+        if folder.name.removeprefix("best-").isdigit() and int(folder.name.removeprefix("best-")) < step:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_adapter(model: Any, work_dir: Path, monitor: Monitor, keep: str) -> HeldOut | None:
@@ -262,7 +282,10 @@ def _keep_adapter(model: Any, work_dir: Path, monitor: Monitor, keep: str) -> He
     adapter = work_dir / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     if keep != "last" and monitor.best is not None:
-        shutil.copytree(work_dir / "best", adapter)
+        best = best_folder(work_dir, monitor.best.step)
+        if not (best / COMPLETE).exists():
+            raise TrainError(f"{best}: the best adapter is not there any more, though the log names it; train into a new directory")
+        shutil.copytree(best, adapter)
         (adapter / COMPLETE).unlink()
         return monitor.best
     model.save_pretrained(str(adapter))

@@ -40,13 +40,20 @@ def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
 
 
 def test_micro_rises_and_macro_falls_and_the_verdict_says_so() -> None:
-    first = small("base", {"Law": (50, 100), "Math": (8, 10)})
-    second = small("lora", {"Law": (60, 100), "Math": (4, 10)})
+    first = small("base", {"Law": (500, 1000), "Math": (80, 100)})
+    second = small("lora", {"Law": (600, 1000), "Math": (40, 100)})
     pair = compare_pair(first, second, QUICK)
-    assert pair.micro.difference == pytest.approx(6 / 110) and pair.macro.difference == pytest.approx(-0.15)
-    assert (pair.micro.b, pair.micro.c) == (4, 10)
+    assert pair.micro.difference == pytest.approx(60 / 1100) and pair.macro.difference == pytest.approx(-0.15)
+    assert (pair.micro.b, pair.micro.c) == (40, 100)
     assert pair.opposite
-    assert any("+5.45 pp over questions, −15.00 pp over subjects" in line for line in verdict(pair, texts("en"), "en"))
+    lines = verdict(pair, texts("en"), "en")
+    assert "opposite ways from base to lora: +5.45 pp over questions" in lines[0] and "−15.00 pp over subjects" in lines[0]
+    assert not any("is better than" in line for line in lines)  # it replaces the headline
+
+
+def test_opposite_signs_that_chance_gives_are_not_said() -> None:
+    pair = compare_pair(small("base", {"Law": (50, 100), "Math": (8, 10)}), small("lora", {"Law": (54, 100), "Math": (6, 10)}), QUICK)
+    assert pair.micro.difference > 0 > pair.macro.difference and not pair.opposite
 
 
 def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
@@ -55,12 +62,12 @@ def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
     pair = compare_pair(first, second, QUICK)
     assert pair.micro.significant and pair.micro.difference > 0.1
     assert pair.letters.method == "logprobs"
-    assert pair.letters.letter_prior.value == pytest.approx(pair.micro.difference, abs=0.01)
+    assert pair.letters.splits[0].letter_prior.value == pytest.approx(pair.micro.difference, abs=0.01)
     assert prior_meaning(pair) == "all_prior"
     lines = verdict(pair, texts("en"), "en")
     assert "is better than base" in lines[0]
-    assert any("letter habit, not knowledge" in line for line in lines)
-    assert any("지식이 아니라 글자 편향" in line for line in verdict(pair, texts("ko"), "ko"))
+    assert any("no change is shown to remain" in line for line in lines)
+    assert any("남는 변화는 확인되지 않습니다" in line for line in verdict(pair, texts("ko"), "ko"))
 
 
 def test_knowledge_is_not_called_letter_habit() -> None:
@@ -84,7 +91,7 @@ def test_equal_runs() -> None:
 def test_subjects_that_changed_carry_their_corrected_p() -> None:
     pair = compare_pair(small("base", {"Law": (20, 100), "Math": (50, 100)}), small("lora", {"Law": (60, 100), "Math": (50, 100)}), QUICK)
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
-    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in verdict(pair, texts("en"), "en")[-1]
+    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(verdict(pair, texts("en"), "en"))
 
 
 def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
@@ -161,3 +168,15 @@ def test_a_collapse_onto_one_letter_is_said() -> None:
     lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"), "en")
     assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
     assert not any("base answers" in line for line in lines)
+
+
+def test_a_limited_runs_micro_is_weighted_to_the_full_sizes() -> None:
+    from kmmlu_fast.analysis.headline import headline
+
+    run = small("base", {"Law": (8, 10), "Patent": (2, 10)})
+    assert headline(run)["micro"] == 0.5 and not headline(run)["weighted"]
+    row = headline(run, sizes={"Law": 900, "Patent": 100})
+    assert row["micro"] == pytest.approx(0.9 * 0.8 + 0.1 * 0.2) and row["weighted"] and row["low"] < row["micro"] < row["high"]
+    pair = compare_pair(run, small("lora", {"Law": (8, 10), "Patent": (4, 10)}), Settings(sizes={"Law": 900, "Patent": 100}))
+    assert pair.micro.first == pytest.approx(row["micro"]) and pair.micro.difference == pytest.approx(0.02)
+    assert any("weights each subject by its full number" in line for line in verdict(pair, texts("en"), "en"))

@@ -24,20 +24,50 @@ def test_letter_habit_by_hand() -> None:
     assert habit.matched_accuracy is None
 
 
-def test_marginals_a_constant_answer_is_all_prior() -> None:
+def test_a_constant_answer_is_all_prior_by_both_models() -> None:
     # key 1/3/3/3; uniform guessing spread evenly over each letter scores 25 %, always D 30 %
-    key = list("ABBBCCCDDD") * 4
-    uniform = ["ABCD"[(i // 10)] for i in range(40)]
-    split = habits(key, uniform, ["D"] * 40)
-    assert split.method == "marginals"
+    key = list("ABBBCCCDDD") * 40
+    uniform = ["ABCD"[(i // 10) % 4] for i in range(400)]
+    split = habits(key, uniform, ["D"] * 400)
+    assert split.method == "letters" and [part.model for part in split.splits] == ["mixture", "choice"]
     assert split.first.accuracy == pytest.approx(0.25) and split.second.accuracy == pytest.approx(0.30)
-    assert split.letter_prior.low < 0.05 < split.letter_prior.high
-    assert split.letter_prior.value == pytest.approx(0.05) and split.remaining.value == pytest.approx(0.0)
+    for part in split.splits:
+        assert part.letter_prior.value == pytest.approx(0.05, abs=0.003) and part.remaining.value == pytest.approx(0.0, abs=0.003)
 
 
-def test_marginals_same_habit_is_all_remaining() -> None:
-    split = habits(list("ABCD"), list("BADC"), list("ABCD"))
-    assert split.letter_prior.value == pytest.approx(0.0) and split.remaining.value == pytest.approx(1.0)
+def test_the_same_habit_is_all_remaining() -> None:
+    split = habits(list("ABCD") * 60, list("BADC") * 60, list("ABCD") * 60)
+    for part in split.splits:
+        assert part.letter_prior.value == pytest.approx(0.0, abs=0.01) and part.remaining.value == pytest.approx(1.0, abs=0.01)
+
+
+def test_more_knowledge_under_an_unchanged_collapse_is_no_letter_prior() -> None:
+    """The former formula called 1.51 pp of this letter prior."""
+    key, random = np.repeat(np.arange(4), [1000, 3000, 3000, 3000]), np.random.default_rng(0)
+    habit = np.array([0.7, 0.1, 0.1, 0.1])
+    runs = []
+    for known in (0.35, 0.45):
+        table = known * np.eye(4) + (1 - known) * habit
+        runs.append(d.RunLetters(np.array([random.choice(4, p=table[code]) for code in key])))
+    part = d.decompose(key, np.zeros(len(key), dtype=np.int64), *runs).splits[0]
+    assert part.model == "mixture" and part.letter_prior.value == pytest.approx(0.0, abs=0.004)
+    assert part.remaining.significant and part.remaining.value > 0.06
+
+
+@pytest.mark.parametrize(("questions", "method"), [(40, "none"), (199, "none"), (200, "letters")])
+def test_few_questions_are_not_split(questions: int, method: str) -> None:
+    key = (list("ABCD") * 50)[:questions]
+    split = habits(key, key[::-1], key)
+    assert split.method == method and split.prior_range == (None if method == "none" else split.prior_range)
+
+
+def test_parts_add_up() -> None:
+    random = np.random.default_rng(4)
+    key = random.choice(4, size=500, p=[0.1, 0.3, 0.3, 0.3])
+    letters = [np.where(random.random(500) < 0.5, key, random.choice(5, size=500, p=[0.3, 0.2, 0.2, 0.2, 0.1]) - 1) for _ in range(2)]
+    split = d.decompose(key, np.arange(500) % 7, *map(d.RunLetters, letters))
+    for part in split.splits:
+        assert part.letter_prior.value + split.reading + part.remaining.value == pytest.approx(split.difference)
 
 
 def test_offsets_reach_the_wanted_shares() -> None:
@@ -56,13 +86,12 @@ def test_a_bias_added_to_the_same_knowledge_is_wholly_letter_prior() -> None:
     knowledge[np.arange(3000), key] += 1.0
     first, second = knowledge + np.array([2.0, 0, 0, 0]), knowledge + np.array([-1.0, 0, 0, 0])
     letters = first.argmax(axis=1), second.argmax(axis=1)
-    shares = d.letter_shares(key)
-    runs = [d.RunLetters(x, d.matched_letters(x, lp, shares)) for x, lp in zip(letters, (first, second), strict=True)]
+    runs = [d.RunLetters(x, d.match(key, x, lp)) for x, lp in zip(letters, (first, second), strict=True)]
     split = d.decompose(key, np.arange(3000) % 3, *runs)
     assert split.method == "logprobs"
     assert split.difference > 0.1  # the biased base looks far worse
-    assert split.remaining.value == pytest.approx(0.0, abs=0.002)
-    assert split.letter_prior.value == pytest.approx(split.difference, abs=0.002)
+    assert split.splits[0].remaining.value == pytest.approx(0.0, abs=0.002)
+    assert split.splits[0].letter_prior.value == pytest.approx(split.difference, abs=0.002)
 
 
 def test_knowledge_under_the_same_bias_remains() -> None:
@@ -74,37 +103,79 @@ def test_knowledge_under_the_same_bias_remains() -> None:
         logprobs = noise + bias
         logprobs[np.arange(3000), key] += strength
         letters = logprobs.argmax(axis=1)
-        runs.append(d.RunLetters(letters, d.matched_letters(letters, logprobs, d.letter_shares(key))))
+        runs.append(d.RunLetters(letters, d.match(key, letters, logprobs)))
     split = d.decompose(key, np.zeros(3000, dtype=np.int64), *runs)
-    assert split.remaining.value > 0.9 * split.difference > 0.1
-    assert split.remaining.significant
+    assert split.splits[0].remaining.value > 0.9 * split.difference > 0.1
+    assert split.splits[0].remaining.significant
 
 
 def test_too_few_logprobs_are_not_used() -> None:
     logprobs = np.log(np.full((10, 4), 0.25))
     logprobs[:2] = np.nan
-    assert d.matched_letters(np.zeros(10, dtype=np.int64), logprobs, np.full(4, 0.25)) is None
-    assert d.matched_letters(np.zeros(10, dtype=np.int64), None, np.full(4, 0.25)) is None
+    assert d.match(np.zeros(10, dtype=np.int64), np.zeros(10, dtype=np.int64), logprobs) is None
+    assert d.match(np.zeros(10, dtype=np.int64), np.zeros(10, dtype=np.int64), None) is None
 
 
-def test_marginals_interval_covers_what_a_bootstrap_gives() -> None:
+def test_intervals_cover_what_a_bootstrap_gives() -> None:
+    """By letters: the delta method against refitting both models to resampled questions."""
     random = np.random.default_rng(3)
     key = random.choice(4, size=600, p=[0.1, 0.3, 0.3, 0.3])
     first = np.where(random.random(600) < 0.4, key, random.choice(4, size=600, p=[0.7, 0.1, 0.1, 0.1]))
     second = np.where(random.random(600) < 0.5, key, random.choice(4, size=600, p=[0.1, 0.2, 0.3, 0.4]))
-    whole = d.decompose(key, np.zeros(600, dtype=np.int64), d.RunLetters(first), d.RunLetters(second))
-    remains = []
-    for _ in range(1500):
+    one = np.zeros(600, dtype=np.int64)
+    whole = d.decompose(key, one, d.RunLetters(first), d.RunLetters(second))
+    drawn = []
+    for _ in range(300):
         i = random.integers(0, 600, 600)
-        gain = (second[i] == key[i]).mean() - (first[i] == key[i]).mean()
-        remains.append(gain - (d.letter_shares(second[i]) - d.letter_shares(first[i])) @ d.letter_shares(key[i]))
-    low, high = np.quantile(remains, [0.025, 0.975])
-    assert (whole.remaining.low, whole.remaining.high) == pytest.approx((low, high), abs=0.006)
+        again = d.decompose(key[i], one, d.RunLetters(first[i]), d.RunLetters(second[i]))
+        drawn.append([part.remaining.value for part in again.splits])
+    for place, part in enumerate(whole.splits):
+        low, high = np.quantile([values[place] for values in drawn], [0.025, 0.975])
+        assert (part.remaining.low, part.remaining.high) == pytest.approx((low, high), abs=0.012)
 
 
-def test_answers_that_become_readable_are_no_letter_prior() -> None:
-    key = list("ABCD") * 10
-    unparsed: list[str | None] = [None] * 20 + key[20:]  # type: ignore[list-item]
+def test_the_offsets_own_error_is_in_the_interval() -> None:
+    """By log-probabilities: against refitting the offsets to resampled questions."""
+    random = np.random.default_rng(5)
+    key = random.choice(4, size=300, p=[0.1, 0.3, 0.3, 0.3])
+    noise = random.normal(size=(300, 4))
+    runs = []
+    for strength, bias in ((0.6, 2.0), (1.0, -0.5)):
+        logprobs = noise + random.normal(size=(300, 4)) + np.array([bias, 0, 0, 0])
+        logprobs[np.arange(300), key] += strength
+        runs.append(logprobs)
+
+    def split(i: np.ndarray) -> d.Split:  # type: ignore[type-arg]
+        letters = [d.RunLetters(x[i].argmax(axis=1), d.match(key[i], x[i].argmax(axis=1), x[i])) for x in runs]
+        return d.decompose(key[i], np.zeros(len(i), dtype=np.int64), *letters).splits[0]
+
+    whole = split(np.arange(300))
+    drawn = [split(random.integers(0, 300, 300)) for _ in range(300)]
+    for name in ("letter_prior", "remaining"):
+        low, high = np.quantile([getattr(part, name).value for part in drawn], [0.025, 0.975])
+        found = getattr(whole, name)
+        assert found.high - found.low == pytest.approx(high - low, rel=0.25)
+
+
+def test_a_subjects_own_habit_is_matched_too() -> None:
+    """Two subjects with opposite keys: a run that learns each one's letter gains nothing at each subject's own shares."""
+    random = np.random.default_rng(6)
+    strata = np.repeat([0, 1], 4500)
+    key = np.where(strata == 0, random.choice(4, size=9000, p=[0.7, 0.1, 0.1, 0.1]), random.choice(4, size=9000, p=[0.1, 0.1, 0.1, 0.7]))
+    noise = random.normal(size=(9000, 4))
+    noise[np.arange(9000), key] += 0.5
+    habit = np.zeros((9000, 4))
+    habit[strata == 0, 0] = habit[strata == 1, 3] = 1.5
+    runs = [d.RunLetters(x.argmax(axis=1), d.match(key, x.argmax(axis=1), x, strata)) for x in (noise, noise + habit)]
+    found = d.decompose(key, strata, *runs)
+    assert found.splits[0].remaining.value > 0.05  # the global offsets do not see it
+    assert found.by_subject is not None and abs(found.by_subject.value) < 0.02
+
+
+def test_answers_that_become_readable_are_neither_prior_nor_knowledge() -> None:
+    key = list("ABCD") * 100
+    unparsed: list[str | None] = [None] * 200 + key[200:]  # type: ignore[list-item]
     split = habits(key, unparsed, list(key))
-    assert split.difference == pytest.approx(0.5)
-    assert split.letter_prior.value == pytest.approx(0.0) and split.remaining.value == pytest.approx(0.5)
+    assert split.difference == pytest.approx(0.5) and split.reading == pytest.approx(0.5)
+    for part in split.splits:
+        assert part.letter_prior.value == pytest.approx(0.0, abs=0.01) and part.remaining.value == pytest.approx(0.0, abs=0.01)

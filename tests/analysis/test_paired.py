@@ -75,32 +75,87 @@ def test_minimum_detectable_effect_solves_connors_formula() -> None:
 def test_micro_rises_and_macro_falls() -> None:
     # Law: 100 questions, 50 -> 60 right. Math: 10 questions, 8 -> 4 right.
     counts = paired.subject_counts(pairs_of(("Law", "HUMSS", 45, 5, 15, 35), ("Math", "STEM", 4, 4, 0, 2)))
-    draws = paired.replicates(counts, seed=1, number=4000)
-    micro, macro = paired.micro_difference(counts, draws), paired.macro_difference(counts, draws)
+    micro, macro = paired.micro_difference(counts), paired.macro_difference(counts)
     assert (micro.n, micro.b, micro.c) == (110, 9, 15)
     assert (micro.first, micro.second, micro.difference) == pytest.approx((58 / 110, 64 / 110, 6 / 110))
     assert (macro.first, macro.second, macro.difference) == pytest.approx((0.65, 0.5, -0.15))
     # both cells: binomial mid-p of 9 in 24
     assert micro.p_value == pytest.approx(float(paired.mcnemar_midp(9, 15)))
     assert macro.p_value is None
-    # the standard error of the micro difference: sum over subjects of n * (p_b + p_c - (p_c - p_b)^2) / n_all^2
-    variance = (100 * (0.2 - 0.1**2) + 10 * (0.4 - 0.4**2)) / 110**2
-    assert (micro.high - micro.low) / 2 == pytest.approx(1.96 * variance**0.5, rel=0.1)
+    # Variance within a subject divides by n - 1: (n * share of changes - n * difference^2) / (n - 1)
+    law, math = (20 - 100 * 0.1**2) / 99, (4 - 10 * 0.4**2) / 9
+    parts = np.array([(100 / 110) ** 2 * law / 100, (10 / 110) ** 2 * math / 10])
+    df = parts.sum() ** 2 / (parts**2 / np.array([99, 9])).sum()
+    from scipy.stats import t
+
+    half = t.ppf(0.975, df) * parts.sum() ** 0.5
+    assert (micro.low, micro.high) == pytest.approx((6 / 110 - half, 6 / 110 + half))
     assert macro.low < -0.15 < macro.high and macro.significant == (macro.high < 0)
 
 
-def test_bootstrap_is_seeded_and_stratified() -> None:
-    counts = paired.subject_counts(pairs_of(("Law", "HUMSS", 10, 3, 5, 2), ("Math", "STEM", 0, 0, 10, 0)))
-    one, again, other = (paired.replicates(counts, seed, 500) for seed in (7, 7, 8))
-    assert (one == again).all() and (one != other).any()
-    assert (one[:, 1] == 10).all()  # every replicate of Math gains all ten: resampling never mixes subjects
+def test_one_question_a_subject_still_has_a_width() -> None:
+    subjects = [(f"S{i}", "STEM", 1, 0, 0, 0) for i in range(40)] + [(f"T{i}", "STEM", 0, i % 2, 1 - i % 2, 0) for i in range(20)]
+    counts = paired.subject_counts(pairs_of(*subjects))
+    for found in (paired.micro_difference(counts), paired.macro_difference(counts)):
+        assert found.difference == 0.0
+        # 20 changes in 60: standard deviation sqrt(20 / 59), so the half width is about 2.0 * sqrt(20 / 59 / 60)
+        assert found.high == pytest.approx(2.0 * (20 / 59 / 60) ** 0.5, rel=0.01) and found.low == pytest.approx(-found.high)
+        assert not found.significant
+
+
+def test_micro_of_equal_samples_is_weighted_to_the_full_sizes() -> None:
+    counts = paired.subject_counts(pairs_of(("Law", "HUMSS", 10, 2, 10, 10), ("Patent", "Other", 10, 10, 2, 10)))
+    assert paired.micro_difference(counts).difference == 0.0
+    weights = paired.by_size(counts, {"Law": 900, "Patent": 100})
+    assert weights == pytest.approx([0.9, 0.1])
+    micro = paired.micro_difference(counts, weights)
+    assert micro.difference == pytest.approx(0.8 * 8 / 32) and micro.weighted
+    # McNemar's score test over strata: z = sum w (c - b) / n / sqrt(sum w^2 (b + c) / n^2)
+    z = 0.8 * 8 / ((0.9**2 + 0.1**2) * 12) ** 0.5
+    from scipy.stats import norm
+
+    assert micro.p_value == pytest.approx(2 * norm.sf(z), abs=1e-6)
+    assert paired.by_size(counts, {"Law": 32, "Patent": 32}) is None and paired.by_size(counts, {}) is None
+
+
+def test_of_these_questions_nothing_is_estimated_once_all_are_asked() -> None:
+    counts = paired.subject_counts(pairs_of(("Law", "HUMSS", 30, 20, 25, 25), ("Math", "STEM", 20, 10, 9, 20)))
+    every, half = paired.asked_share(counts, {"Law": 100, "Math": 59}), paired.asked_share(counts, {"Law": 200, "Math": 118})
+    whole, part, like = (paired.micro_difference(counts, None, asked) for asked in (every, half, None))
+    assert whole.low == whole.high == whole.difference and whole.significant
+    assert part.high - part.low == pytest.approx((like.high - like.low) * 0.5**0.5)
+    subjects = paired.by_subject(counts, every)
+    assert (subjects["low"] == subjects["high"]).all()
+
+
+def test_corrections_equal_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.random.default_rng(0).random(45) ** 3
+    for method in ("holm", "fdr_bh"):
+        assert paired.corrected(values, method) == pytest.approx(multipletests(values, method=method)[1], abs=1e-12)
+    with pytest.raises(ValueError, match="holm and fdr_bh"):
+        paired.corrected(values, "none")
+
+
+def test_the_effect_a_subject_shows_is_that_of_holms_first_step() -> None:
+    pairs = pairs_of(*[(f"S{i:02d}", "STEM", 500, 75, 75, 350) for i in range(45)])
+    found = paired.by_subject(paired.subject_counts(pairs))["minimum_detectable_effect"][0]
+    assert found == pytest.approx(0.0502, abs=0.0001)  # 1,000 questions, discordance .15, alpha .05 / 45
+    assert paired.minimum_detectable_effect(1000, 0.25, 0.05 / 45) == pytest.approx(0.0648, abs=0.0001)
+    assert paired.minimum_detectable_effect(1000, 0.15) == pytest.approx(0.0343, abs=0.0001)
+
+
+def test_a_claim_needs_its_interval_too() -> None:
+    found = paired.Difference(20, 0.5, 0.6, 0.1, -0.01, 0.21, 0, 2, 0.04)
+    assert not found.significant and found.within(0.25) and not found.within(0.2)
 
 
 def test_by_supercategory_and_subject() -> None:
     counts = paired.subject_counts(
         pairs_of(("Law", "HUMSS", 10, 0, 12, 10), ("Taxation", "HUMSS", 5, 2, 2, 5), ("Math", "STEM", 5, 9, 1, 5))
     )
-    groups = paired.by_supercategory(counts, paired.replicates(counts, 1, 500))
+    groups = paired.by_supercategory(counts)
     assert groups["supercategory"].to_list() == ["HUMSS", "STEM"]
     assert groups["b"].to_list() == [2, 9] and groups["c"].to_list() == [14, 1]
     subjects = paired.by_subject(counts)

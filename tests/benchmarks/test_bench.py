@@ -146,3 +146,20 @@ def test_fp8_is_what_the_card_computes(monkeypatch):
     for capability, name in (((8, 6), "fp8_per_tensor"), ((8, 9), "fp8_per_channel"), ((9, 0), "fp8_per_channel")):
         monkeypatch.setattr(gpu, "gpu_card", lambda capability=capability: Card("A card", capability, 1, 1, ""))
         assert gpu.fp8_name() == name
+
+
+def test_soundness_simulates_what_it_says():
+    import numpy as np
+
+    from bench import soundness
+
+    assert len(soundness.strata_of(0)) == 35_030 and np.bincount(soundness.strata_of(90)).tolist() == [2] * 45
+    strata = soundness.strata_of(9_000)
+    pair = soundness.simulate(soundness.WORLDS["prior"], strata, np.random.default_rng(0), stored=True)
+    split = pair.letters.splits[0]
+    assert pair.significant and split.letter_prior.value == pytest.approx(pair.letters.difference, abs=0.02)
+    assert {"micro", "macro", "remaining (logprobs)", "log_score"} <= set(soundness.intervals(pair))
+    null = soundness.simulate(soundness.WORLDS["null"], strata, np.random.default_rng(1), stored=False)
+    assert null.letters.method == "letters" and set(soundness.said(null)) >= {"micro", "opposite", "subject changes"}
+    found = soundness.task("margin", 450, 0, 20, {})["claims"]["equal"]
+    assert len(found) == 20 and sum(found) <= 3

@@ -102,3 +102,12 @@ def test_a_card_in_sight_that_torch_cannot_use_stops_instead_of_the_cpu_in_silen
 def test_a_model_that_overflows_in_float16_is_float32_on_such_a_card() -> None:
     assert device.auto_dtype((7, 5), "gemma3_text")[0] == "float32"
     assert device.auto_dtype(None, quantised=True, cpu_flags=ZEN_3.split()) == ("auto", None)
+
+
+def test_a_card_without_a_compiler_is_said_before_triton_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = device.installed.Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
+    monkeypatch.setattr(device.installed, "toolchain", lambda: whole)
+    device.check_toolchain()
+    monkeypatch.setattr(device.installed, "toolchain", lambda: replace(whole, python_header=""))
+    with pytest.raises(EngineError, match=r"Python\.h"):
+        device.check_toolchain()

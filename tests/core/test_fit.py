@@ -8,13 +8,14 @@ import pytest
 
 from kmmlu_fast.core.fit import (
     GIB,
+    SMALLEST,
     BatchSettings,
     Way,
     advice,
     card_ways,
     cpu_ways,
     engine_bytes,
-    gpu_share,
+    fitting_batch,
     settings_for_memory,
     unsupported,
     weights_bytes,
@@ -136,6 +137,13 @@ def test_on_a_cpu_the_fast_type_is_named_where_it_is_not_the_models_own() -> Non
     assert not cpu_ways(AX4, "float32", 16 * GIB)[0].fits
 
 
-@pytest.mark.parametrize(("free", "share"), [(24, None), (21.7, None), (20, 0.82), (0.1, 0.05)])
-def test_share_of_a_card_that_others_use(free: float, share: float | None) -> None:
-    assert gpu_share(24 * GIB, int(free * GIB)) == share
+def test_a_batch_is_halved_until_it_fits() -> None:
+    wanted = BatchSettings(16384, 1024)
+
+    def chosen(gib: float) -> BatchSettings:
+        return fitting_batch(AX4, "bfloat16", wanted, int(gib * GIB))
+
+    assert chosen(72) == wanted
+    assert chosen(17) == BatchSettings(8192, 512)
+    assert chosen(15.5) == BatchSettings(4096, 256)
+    assert chosen(8) == SMALLEST == BatchSettings(2048, 128)

@@ -45,7 +45,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
-        (["--rotations", "3"], "1, 2 or 4"),
+        (["--rotations", "3"], "1, 2, 4 or 'all'"),
         (["--num-samples", "4"], "--num-samples goes with --output-type cot"),
         (["--output-type", "cot", "--num-samples", "4"], "needs --temperature above 0"),
         (["--rotations", "4", "--output-type", "cot"], "--rotations goes with --output-type multiple_choice"),

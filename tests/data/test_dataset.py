@@ -124,3 +124,9 @@ def test_real_data_counts() -> None:
     assert sizes == {"STEM": 9900, "Applied Science": 11600, "HUMSS": 5130, "Other": 8400}
     with pytest.warns(UserWarning, match="Computer-Science, Construction, Industrial-Engineer"):
         assert len(dataset.load_frame(str(REAL), "train")) == 155332
+
+
+def test_a_frames_digest_is_its_records_digest() -> None:
+    frame = dataset.load_frame("sample", "test")
+    assert dataset.frame_digest(frame) == dataset.digest(dataset.to_questions(frame))
+    assert dataset.frame_digest(frame.head(3)) != dataset.frame_digest(frame)

@@ -118,3 +118,9 @@ def test_the_lines_of_the_readme_in_a_jupyter_kernel(tmp_path: Path) -> None:
     html = [out["data"]["text/html"] for cell in book.cells for out in cell.outputs if "text/html" in out.get("data", {})]
     assert any("micro" in text and "45" in text for text in html) and any("change" in text for text in html)
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_page_about_the_api_is_what_the_docstrings_say() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, root / "scripts" / "api_docs.py"], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout == (root / "docs" / "api.md").read_text(encoding="utf-8"), "run: python scripts/api_docs.py > docs/api.md"

@@ -96,6 +96,71 @@ def test_overlap_files(tmp_path: Path) -> None:
         read_overlap(tmp_path / "bad.txt")
 
 
+def test_a_recipe_of_several_seeds(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seeds = [str(run_directory(tmp_path / f"s{i}", f"s{i}", predictions(1, skill=1.4 + 0.1 * i), adapter_digest=f"d{i}")) for i in range(3)]
+    assert main([runs[0], "--group", f"lora={','.join(seeds)}", "--json-file", str(tmp_path / "o.json")]) == 0
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Recipe lora is better than base" in out and "over 3 seeds" in out and "seeds and questions" in out
+    document = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))
+    assert len(document["recipes"][0]["effects"]) == 3
+    # Each of its adapters was a look at test: a fourth one is the fourth.
+    assert main([runs[0], runs[1]]) == 0
+    later = str(run_directory(tmp_path / "s9", "s9", predictions(1, skill=1.3), adapter_digest="d9"))
+    assert main([runs[0], later]) == 0
+    assert "by Holm over 4 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("group", "message"), [("lora", "give a recipe's name and its runs"), ("lora={lora}", "needs at least 2 seeds")])
+def test_faults_of_groups(runs: list[str], group: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([runs[0], "--group", group.format(lora=runs[1])]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_margin_and_population_are_chosen(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    near = str(run_directory(tmp_path / "near", "near", predictions(1, skill=0.62)))
+    assert main([runs[0], near]) == 0
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Undecided: it could be" in out and "questions like these" in out and "Overlap unknown" in out
+    assert main([runs[0], near, "--margin", "20", "--population", "these", "--overlap", "none"]) == 0
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "a count, not an estimate" in out and "Overlap unknown" not in out
+    assert main([runs[0], near, "--margin", "20"]) == 0
+    assert "equal within ±20.0 pp" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def test_a_hub_dataset_that_is_not_here_leaves_the_overlap_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    pair = [
+        str(run_directory(tmp_path / name, name, predictions(1, skill=skill), dataset="HAERAE-HUB/KMMLU"))
+        for name, skill in (("base", 0.5), ("lora", 1.5))
+    ]
+    assert main(pair) == 0
+    assert "Overlap unknown" in capsys.readouterr().out
+
+
+def test_a_hub_dataset_in_the_cache_is_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kmmlu_fast.data.dataset import SAMPLE_DIR
+
+    monkeypatch.setattr("kmmlu_fast.reporting.inputs.cached_root", lambda dataset: SAMPLE_DIR)
+    sizes = {"Law": 4, "Math": 4}
+    frame = predictions(1, sizes=sizes)
+    pair = [str(run_directory(tmp_path / name, name, frame, dataset="HAERAE-HUB/KMMLU")) for name in ("base", "lora")]
+    assert main(pair) == 0
+    assert "Overlap unknown" not in capsys.readouterr().out
+
+
+def test_key_audit_lists_ids(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = [str(run_directory(tmp_path / f"r{i}", f"r{i}", predictions(i, skill=3.0))) for i in range(4)]
+    assert main([*runs, *more, "--key-audit"]) == 0
+    assert "The key in doubt:" in capsys.readouterr().out
+    assert main([*runs, "--key-audit"]) == 0
+    assert "at least five runs" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
 @pytest.mark.parametrize(
     ("first", "second", "b", "c", "said"),
@@ -107,3 +172,12 @@ def test_known_answers(first: str, second: str, b: int, c: int, said: str, tmp_p
     found = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["comparisons"][0]
     assert (found["micro"]["b"], found["micro"]["c"], found["micro"]["n"]) == (b, c, 35_030)
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
+def test_letters_that_do_not_fix_the_split_print_a_range_not_a_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"{REFERENCE}:gpt-4o-mini-240718", f"{REFERENCE}:gpt-4o-mini-240718-5shot"]) == 0
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "of which −1.76 … −0.93 pp is letter prior" in out and "the two models of guessing disagree" in out
+    for claim in ("Letter habit explains", "Letter habit does not", "Without letter habit", "significant part"):
+        assert claim not in out

@@ -102,3 +102,23 @@ def test_it_is_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_model_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main(["--model", ""]) == 2
     assert "--model needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("letter", "code"), [(-0.1, 0), (-9.0, 1)])
+def test_verify_shows_the_difference_and_its_exit_code_says_it(
+    letter: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kmmlu_fast.evaluation import verify
+
+    asked = []
+
+    def pretended(config: Any) -> verify.Verification:
+        asked.append((config.model, config.dataset))
+        return verify.compare({"q": (-0.1, -3.0, -4.0, -5.0)}, {"q": (letter, -3.0, -4.0, -5.0)}, 0.01)
+
+    monkeypatch.setattr(verify, "verify", pretended)
+    assert doctor.main(["--verify", "demo"]) == code
+    assert capsys.readouterr().out.startswith("failed: 0 of 1" if code else "passed: 1 of 1")
+    assert doctor.main(["--verify", "demo", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["passed"] is (code == 0)
+    assert asked == [("demo", "sample")] * 2

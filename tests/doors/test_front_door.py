@@ -67,9 +67,7 @@ def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
         "tie_word_embeddings": False,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    code = (
-        "import sys; from kmmlu_fast import train; code = train.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
-    )
+    code = "import sys; from kmmlu_fast import train; code = train.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
     command = [sys.executable, "-c", code, "--plan", "--gpu-memory", "24", "--model", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr

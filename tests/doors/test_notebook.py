@@ -34,6 +34,8 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")]))
     book = nbformat.read(FOLDER / "quickstart.ipynb", 4)
     nbclient.NotebookClient(book, timeout=1_500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    cells = {cell.id: "".join(str(out.get("text", out.get("data", ""))) for out in cell.outputs) for cell in book.cells if "outputs" in cell}
+    cells = {
+        cell.id: "".join(str(out.get("text", out.get("data", ""))) for out in cell.outputs) for cell in book.cells if "outputs" in cell
+    }
     assert "fits:" in cells["plan"] and "pp" in cells["verdict"]
     assert {"report.html", "report.xlsx", "lora"} <= {path.name for path in (tmp_path / "work").iterdir()}

@@ -216,9 +216,10 @@ def test_500_rows_from_the_reference_scores_share_nothing_with_test(tmp_path: Pa
     assert max(letters.values()) - min(letters.values()) <= 2
     plan = pl.read_parquet(out.with_suffix(".plan.parquet"))
     quota = dict(plan.select("subject", "quota").iter_rows())
-    assert [
-        quota[s] for s in ("Electrical-Engineering", "Energy-Management", "Environmental-Science", "Agricultural-Sciences", "Biology")
-    ] == [22, 22, 22, 21, 20]
+    hard = ("Electrical-Engineering", "Energy-Management", "Environmental-Science", "Agricultural-Sciences", "Biology")
+    assert min(quota[s] for s in hard) > 500 / 45 > min(quota.values()) and sum(quota.values()) == 500
+    card = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert "public results of other models on KMMLU's test split" in card and "| shrunk | low | high |" in card
     assert plan.filter(pl.col("subject").is_in(["Construction", "Computer-Science", "Industrial-Engineer"]))["drawn"].to_list() == [0, 0, 0]
 
 

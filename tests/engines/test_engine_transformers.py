@@ -14,6 +14,7 @@ from typing import Any
 import engine_cases
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers_cases import (
     EXACT,
     adapters_of,
@@ -97,6 +98,29 @@ def test_shared_prefixes_of_a_model_with_sliding_windows(root: Path) -> None:
     assert any(response.cached_tokens for response in found.values())
     assert_plain(found, model)
     assert plain(model, scoring()[0]) != pytest.approx(plain(reference(root), scoring()[0]), abs=1e-2)
+
+
+SMALL: dict[str, Any] = {"vocab_size": 266, "hidden_size": 64, "num_hidden_layers": 4, "bos_token_id": 1}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 96}
+SMALL |= {"max_position_embeddings": 1024, "initializer_range": 0.2, "eos_token_id": 2, "pad_token_id": 0}
+# Sliding windows, capped and scaled logits, experts, learnt positions.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gemma2": SMALL | {"sliding_window": 40, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 16},
+    "cohere2": SMALL | {"sliding_window": 40, "logit_scale": 0.25},
+    "qwen3_moe": SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48},
+    "gpt2": {"vocab_size": 266, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_other_architectures(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{"bos_token_id": 1, "eos_token_id": 2} | ARCHITECTURES[kind])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    opened = open_engine(tmp_path)
+    found = by_key(opened.generate(scoring()))
+    assert opened.stats()["prefix_cache_hit_rate"] > 0.5
+    assert_plain(found, reference(tmp_path))
 
 
 def test_letters_in_float32_on_a_model_in_bfloat16(root: Path) -> None:

@@ -123,7 +123,7 @@ def test_nothing_is_swapped_while_requests_run(engine: VllmEngine, adapters: dic
     list(stream)
 
 
-@pytest.mark.parametrize("whole", [3, 9, 20])
+@pytest.mark.parametrize("whole", [3, 9, 16])
 def test_a_fault_in_the_middle_leaves_the_base(
     engine: VllmEngine, adapters: dict[str, Adapter], monkeypatch: pytest.MonkeyPatch, whole: int
 ) -> None:

@@ -32,7 +32,7 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
     error: Exception,
 ) -> None:
     memory = "A card has 7.5 of 8.0 GiB free; weights take 13.5 GiB in bfloat16"
-    line = str(engine_vllm._as_engine_error(error, "the engine did not start", memory))
+    line = str(engine_vllm.as_engine_error(error, "the engine did not start", memory))
     assert "\n" not in line and memory in line
     for flag in (
         "--quantization fp8_per_channel",
@@ -44,8 +44,8 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
 
 
 def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> None:
-    assert "fp8_per_channel" in str(engine_vllm._as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x"))
-    plain = str(engine_vllm._as_engine_error(ValueError("no such architecture"), "the engine did not start", "x"))
+    assert "fp8_per_channel" in str(engine_vllm.as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x"))
+    plain = str(engine_vllm.as_engine_error(ValueError("no such architecture"), "the engine did not start", "x"))
     assert "no such architecture" in plain and "fp8_per_channel" not in plain
 
 
@@ -89,9 +89,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
     made.settings = EngineSettings("none")
     made._engine, made._max_in_flight, made._count, made._lora_ids = Recorder(), 64, 0, {}
     made._cache_tokens, made._memory = 1000, ""
-    made._weights = HeldWeights(lambda _: None, lambda: None)
+    made._weights, made._has_tokenizer = HeldWeights(lambda _: None, lambda: None), True
     made._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
-    monkeypatch.setattr(engine_vllm, "_sampling_params", lambda request: None)
+    monkeypatch.setattr(engine_vllm, "sampling_params", lambda request: None)
     return made
 
 
@@ -115,9 +115,9 @@ def test_a_text_larger_than_the_cache_still_goes_alone(engine: VllmEngine) -> No
 
 
 def test_requests_that_are_sampled_alike_share_their_parameters() -> None:
-    one, two = (engine_vllm._sampling_params(Request(str(i), "s", (1, 2), candidate_ids=(5, 6, 7, 8))) for i in range(2))
-    other = engine_vllm._sampling_params(Request("3", "s", (1, 2), candidate_ids=(5, 6, 7, 9)))
+    one, two = (engine_vllm.sampling_params(Request(str(i), "s", (1, 2), candidate_ids=(5, 6, 7, 8))) for i in range(2))
+    other = engine_vllm.sampling_params(Request("3", "s", (1, 2), candidate_ids=(5, 6, 7, 9)))
     assert one is two and one is not other
     assert one.skip_clone and one.logprob_token_ids == [5, 6, 7, 8] and other.logprob_token_ids == [5, 6, 7, 9]
-    text = engine_vllm._sampling_params(Request("4", "s", (1,), max_tokens=9, temperature=0.5, seed=7, stop=("\n",)))
+    text = engine_vllm.sampling_params(Request("4", "s", (1,), max_tokens=9, temperature=0.5, seed=7, stop=("\n",)))
     assert (text.max_tokens, text.temperature, text.seed, text.stop) == (9, 0.5, 7, ["\n"])

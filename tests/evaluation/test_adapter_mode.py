@@ -39,7 +39,17 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def config(model: Path, root: Path, *flags: str) -> EvalConfig:
-    argv = ["--model", str(model), "--dataset", "sample", "--subjects", "Math", "--output-dir", str(root), *flags]
+    argv = [
+        "--model",
+        str(model),
+        "--dataset",
+        "sample",
+        "--subjects",
+        "Math",
+        "--output-dir",
+        str(root),
+        *flags,
+    ]
     return parse(EvalConfig, argv, "eval")
 
 

@@ -88,7 +88,7 @@ def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path
     rotated = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--rotations", "4"), "eval"))[0]
     out, words = tmp_path / f"{lang}.html", table("report", lang)
     for run, wanted in ((reasoned, ("way_direct", "way_full", "read_by_line", "samples_line")), (rotated, ("rotations_line",))):
-        assert report.main([str(run.path), "--output", str(out), "--lang", lang]) == 0
+        assert report.main([str(run.path), "--output", str(out), "--lang", lang, "--overwrite"]) == 0
         html = out.read_text(encoding="utf-8")
         section = html.split('<section id="reasoning">')[1].split("</section>")[0]
         assert all(words[key].split("{")[0] in section for key in wanted)
@@ -97,7 +97,7 @@ def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path
         assert section.count('<th scope="row">') == len(ways)
         assert all(f"{row['output_tokens']:,}" in section for row in ways)
     plain = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path), "eval"))[0]
-    assert report.main([str(plain.path), "--output", str(out), "--lang", lang]) == 0
+    assert report.main([str(plain.path), "--output", str(out), "--lang", lang, "--overwrite"]) == 0
     assert '<section id="reasoning">' not in out.read_text(encoding="utf-8")
 
 

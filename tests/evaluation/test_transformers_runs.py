@@ -97,3 +97,9 @@ def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCapture
     assert lora.metrics["adapter_shift"]["largest_nats"] > 0.1
     assert lora.metrics["engine"]["engine"] == "transformers"
     assert base.predictions["prediction"].to_list() != lora.predictions["prediction"].to_list()
+
+
+def test_swapping_is_vllms(root: Path) -> None:
+    more = ["--engine", "transformers", "--adapter-mode", "swap", "--adapter", str(root / "lora")]
+    with pytest.raises(ConfigError, match="use serve"):
+        evaluate(parse(EvalConfig, flags(root, *more), "eval"))

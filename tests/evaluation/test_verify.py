@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -48,7 +49,10 @@ def test_another_letter_beyond_near_ties_fails_and_is_named() -> None:
 
 
 def test_numbers_that_are_none_fail() -> None:
-    assert not compare({"a": CLEAR, "b": CLEAR}, {"a": (-0.1, math.nan, -4.0, -5.0), "b": CLEAR}, 0.01).passed
+    found = compare({"a": CLEAR, "b": CLEAR}, {"a": (-0.1, math.nan, -4.0, -5.0), "b": CLEAR}, 0.01)
+    assert not found.passed
+    shown = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert shown["passed"] is False and shown["largest_nats"] is None and shown["questions"] == 2
 
 
 def test_other_questions_are_an_error() -> None:

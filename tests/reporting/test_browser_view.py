@@ -108,7 +108,9 @@ def test_a_chosen_pair_is_computed_as_in_python(browser: Any, page: Path, frames
     counts = subject_counts(pairs)
     b, c = int(counts["b"].sum()), int(counts["c"].sum())
     assert text(browser, "headline").startswith(f"{100 * (c - b) / len(pairs):+.2f}".replace("-", "−"))
-    assert browser.execute_script("return STATS.midP(arguments[0], arguments[1])", b, c) == pytest.approx(float(mcnemar_midp(b, c)), abs=1e-9)
+    assert browser.execute_script("return STATS.midP(arguments[0], arguments[1])", b, c) == pytest.approx(
+        float(mcnemar_midp(b, c)), abs=1e-9
+    )
     ours = browser.execute_async_script(
         "const done = arguments[0]; unpack(byId('data').textContent).then((d) =>"
         " done(STATS.compare(d, 2, 3).subjects.map((s) => [d.subjects[s.at].id, s.difference, s.low, s.high, s.p, s.holm, s.bh, s.mde])))"

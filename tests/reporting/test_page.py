@@ -167,3 +167,16 @@ def test_training_curve_and_plan(tmp_path: Path) -> None:
     assert report.main([str(run), "--plan", str(tmp_path / "x.plan.parquet")]) == 0
     html = (run / "report.html").read_text(encoding="utf-8")
     assert 'id="chart-training-lora"' in html and 'id="chart-plan"' in html and "Law: 5" in html
+
+
+def test_the_key_itself_is_looked_at_with_five_runs() -> None:
+    runs = [loaded(f"run {i}", predictions(i, skill=2.0)) for i in range(5)]
+    html = render(runs, None, QUICK, "en")
+    assert '<section id="key"' in html and "The key in doubt" in html and "The key itself" in html
+    assert '<section id="key"' not in render(runs[:2], None, QUICK, "en")
+
+
+def test_several_runs_are_corrected_in_the_report() -> None:
+    html = render([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)], None, QUICK, "en")
+    assert "by Holm over 2 comparisons" in html and "is the best of 2 that were tried" in html
+    assert "log score" in html and "questions like these" in html

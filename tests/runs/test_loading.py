@@ -40,7 +40,7 @@ def test_table_faults_name_file_and_row(tmp_path: Path) -> None:
         load(str(table(tmp_path / "u.csv", "Accounting,0,B,B,A\nAccounting,x,B,B,A\n")))
     with pytest.raises(DataError, match="Accounting/test/0 stands in two rows"):
         load(str(table(tmp_path / "v.csv", "Accounting,0,B,B,A\nAccounting,0,B,B,A\n")))
-    with pytest.raises(DataError, match="no answer \\(A-D\\) for Accounting/test/0"):
+    with pytest.raises(DataError, match="row 0: answer is 5; figures count from 1"):
         load(str(table(tmp_path / "w.csv", "Accounting,0,5,B,A\n")))
 
 
@@ -92,7 +92,7 @@ def test_score_files(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("[]", "holds no scores"),
-        ("{no", "cannot be read"),
+        ("{no", "not valid JSON"),
         ('[{"subject": "Law", "correct": 5, "total": 4}]', "5 of 4"),
         ('[{"subject": "Law"}]', "entry 0"),
         ('[{"subject": "Law", "correct": 1, "total": 4}, {"subject": "law", "correct": 1, "total": 4}]', "twice"),
@@ -180,3 +180,17 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
     (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text('{"doc_id": 0}\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 1: is no lm-eval sample of Accounting"):
         load(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "prediction"),
+    [("-A", 1.0, "A"), ("**B**", 0.0, "B"), ("{C}", 0.0, "C"), ("A\n", 1.0, "A"), ("답", 0.0, None), ("ax", 1.0, "A"), ("A", 0.0, None)],
+)
+def test_an_answer_in_words_is_read_as_lm_eval_reads_it(tmp_path: Path, text: str, own: float, prediction: str | None) -> None:
+    """The sample's own metric goes first (key A); without a contradiction the letter is the one that ``generate_until`` would read."""
+    sample = {
+        "doc_id": 0, "doc": {"answer": 1}, "filtered_resps": [text], "filter": "none", "metrics": ["exact_match"], "exact_match": own,
+    }  # fmt: skip
+    (tmp_path / "samples_kmmlu_direct_law_2026.jsonl").write_text(json.dumps(sample), encoding="utf-8")
+    row = load(str(tmp_path))[0].frame.row(0, named=True)
+    assert row["prediction"] == prediction and row["correct"] is bool(own)

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import LETTERS, Question
@@ -157,12 +158,12 @@ def test_options_that_name_each_other_are_neither_reordered_nor_repeated():
 
 @pytest.mark.parametrize("option", ["①, ③", "1번과 3번", "위의 모두", "이상 모두 해당", "A와 C"])
 def test_position_bound_options_are_recognised(option: str):
-    assert sampling.is_position_bound(questions("Math", 1, ("하나", "둘", "셋", option))[0])
+    assert letters.is_position_bound(questions("Math", 1, ("하나", "둘", "셋", option))[0])
 
 
 @pytest.mark.parametrize("option", ["비타민 A", "모두 세 개", "12번째", "ABCD", "위치 에너지", "A"])
 def test_ordinary_options_are_not(option: str):
-    assert not sampling.is_position_bound(questions("Math", 1, ("하나", "둘", "셋", option))[0])
+    assert not letters.is_position_bound(questions("Math", 1, ("하나", "둘", "셋", option))[0])
 
 
 def test_letters_are_balanced_overall_and_within_each_subject():

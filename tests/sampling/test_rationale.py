@@ -83,7 +83,7 @@ def test_the_command_writes_rationales_and_says_how_many(
 ):
     """Every attempt says A: rows whose key is A have a rationale, the others keep their letter."""
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "resolve_model", lambda name, revision: models.Model("tiny", ".", None, "0"))
+    monkeypatch.setattr(models, "resolve_model", lambda name, revision, trust: models.Model("tiny", ".", None, "0"))
     monkeypatch.setattr(models.Model, "config", lambda self: {"max_position_embeddings": 8192})
     monkeypatch.setattr(models, "load_tokenizer", lambda model: make_tiny_tokenizer())
     monkeypatch.setattr(engines, "open_engine", lambda *_: FakeEngine("보기를 하나씩 따져 보면 첫째 보기만 조건을 만족한다.\n정답: A"))

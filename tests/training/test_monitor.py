@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import pytest
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.models.adapters import read_log
-from kmmlu_fast.training.monitor import HeldOut, Monitor, collapse_warnings, is_better, summarise
+from kmmlu_fast.training.monitor import HeldOut, Monitor, collapse_warnings, fall_p, is_better, selection_notes, summarise
 
 
 def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOut:
@@ -34,11 +35,40 @@ def test_collapse_is_a_warning_above_sixty_percent() -> None:
 
 
 def test_collapse_and_a_fall_are_both_said() -> None:
-    base = held(0, 2.0, "ABCC", "ABCD")
-    warnings = collapse_warnings(base, held(5, 1.0, "DDDD", "ABCD"))
+    base = held(0, 2.0, "ABCC" * 12, "ABCD" * 12)
+    warnings = collapse_warnings(base, held(5, 1.0, "DDDD" * 12, "ABCD" * 12))
     assert len(warnings) == 2
-    assert "letter collapse: 100% of the 4 held-out predictions are D (base: 0%, key: 25%)" in warnings[0]
-    assert "fell from the base's 0.750 to 0.250" in warnings[1]
+    assert "letter collapse: 100% of the 48 held-out predictions are D (base: 0%, key: 25%)" in warnings[0]
+    assert "fell from the base's 0.750 to 0.250 (paired p 0.001)" in warnings[1]
+
+
+def test_a_fall_that_chance_gives_is_not_said() -> None:
+    """48 rows, two states of the same skill: a fall was said in half of such runs."""
+    chance, said = random.Random(0), 0
+    key = "ABCD" * 12
+    for _ in range(400):
+        one, other = ("".join(k if chance.random() < 0.5 else chance.choice("ABCD") for k in key) for _ in range(2))
+        said += any("fell from" in warning for warning in collapse_warnings(held(0, 1.0, one, key), held(5, 1.0, other, key)))
+    assert said <= 400 * 0.05
+
+
+def test_the_fall_is_tested_row_by_row() -> None:
+    # 4 rows a letter; 6 rows change, all to wrong, on two letters: change -6/16, variance 6/16^2 -> z = -sqrt(6)
+    key = "AAAABBBBCCCCDDDD"
+    p = fall_p(held(0, 1.0, key, key), held(1, 1.0, "BBBABBBBCCCCAAAD", key))
+    assert p == pytest.approx(2 * 0.5 * math.erfc(6**0.5 / 2**0.5))
+    assert fall_p(held(0, 1.0, key, key), held(1, 1.0, key, key)) == 1.0
+    before = HeldOut(0, 1.0, 4, 1.0, 1.0, {}, {})
+    assert fall_p(before, held(1, 1.0, "ABCD", "ABCD")) is None  # a log of before has no rows
+
+
+def test_the_base_can_win_and_a_maximum_is_called_optimistic() -> None:
+    base, worse, better = held(0, 1.0, "ABCA"), held(4, 1.5, "ABAA"), held(4, 0.5, "ABCD")
+    [note] = selection_notes(base, worse, 10, "best-loss")
+    assert note.startswith("the base wins: none of 10 measurements on the 4 held-out rows")
+    [note] = selection_notes(base, better, 10, "best-accuracy")
+    assert "accuracy 1.000 is that of the best of 10 measurements" in note and "optimistic" in note
+    assert selection_notes(base, better, 1, "best-loss") == []
 
 
 def test_better_by_loss_or_by_accuracy() -> None:

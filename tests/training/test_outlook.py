@@ -45,14 +45,14 @@ def test_defaults_are_trainings_own() -> None:
 def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
     found = outlook(AX4, int(free_gib * GIB), capability=(8, 9))
     assert found.plan is not None and found.plan.fits and found.plan.seq_length == length
-    assert found.flags == (() if length == 1024 else ("--max-seq-length", "256"))
+    assert found.flags == (() if length == LENGTHS[0] else ("--max-seq-length", str(length)))
     assert f"{length} tokens a row, micro-batch {found.plan.micro_batch}" in found.line
 
 
-def test_more_memory_takes_more_rows_at_once() -> None:
+def test_more_memory_recomputes_less() -> None:
     small, large = (outlook(AX4, gib * GIB, capability=(9, 0)).plan for gib in (12, 80))
     assert small is not None and large is not None
-    assert small.checkpointing and not large.checkpointing  # activations kept: a third less to compute
+    assert small.checkpointing and not large.checkpointing
 
 
 def test_types() -> None:
@@ -72,3 +72,9 @@ def test_what_cannot_be_trained_says_why() -> None:
     assert "does not fit" in outlook(AX4, 4 * GIB, capability=(8, 9)).line
     assert "config.json" in outlook(replace(AX4, layers=0), 80 * GIB, capability=(9, 0)).line
     assert outlook(None, 80 * GIB, capability=None).line == "not known: the model's size is not"
+
+
+def test_a_cpu_without_bfloat16_needs_more() -> None:
+    half, full = (outlook(AX4, 60 * GIB, capability=None, cpu_dtype=name).plan for name in ("bfloat16", "float32"))
+    assert half is not None and full is not None
+    assert full.parts_bytes["weights"] > half.parts_bytes["weights"]

@@ -17,6 +17,7 @@ from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.training import job
 from kmmlu_fast.training.card import model_card
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.material import read_material
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +64,8 @@ def test_a_foreign_directory_is_left_alone(capsys: Any, tmp_path: Path, rows: Pa
 def test_resume_names_every_setting_that_differs(capsys: Any, tmp_path: Path, rows: Path) -> None:
     settings = TrainConfig(data=rows, output_dir=tmp_path).deciding() | {"learning_rate": 0.1, "r": 8}
     (tmp_path / "training.json").write_text(json.dumps({"settings": settings, "data_digest": "other"}))
-    (tmp_path / "kmmlu_fast.json").write_text("{}")
+    for name in ("kmmlu_fast.json", "adapter_config.json"):
+        (tmp_path / name).write_text("{}")
     said = refusal(capsys, "--data", rows, "--output-dir", tmp_path, "--resume", "--dataset", "sample")
     assert "learning_rate (0.1 there, 0.0002 here), r (8 there, 16 here), data_digest ('other' there" in said
 
@@ -83,7 +85,8 @@ def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, caplog: p
     path = tmp_path / "leaked.jsonl"
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
     sft.write_rows(path, [sft.SftRow(question, "uniform") for question in leaked])
-    found = job._check_leakage(TrainConfig(data=path, dataset="sample", allow_leakage=True))
+    settings = {"data": path, "dataset": "sample", "allow_leakage": True, "held_out": 0, "keep": "last"}
+    found = read_material(TrainConfig.model_validate(settings)).leaks
     assert found["rows_flagged"] == 2 and found["allowed"] is True
     assert "warning: 2 rows overlap sample test" in caplog.text
 

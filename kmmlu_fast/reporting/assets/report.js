@@ -56,13 +56,13 @@ async function unpack(text) {
 }
 
 function explorer(data, picked) {
-  const { runs, texts, words } = data, n = data.row.length, overlap = new Set(data.overlap), app = byId("app");
-  const identity = (i) => `${data.subjects[data.subject[i]].id}/${data.split}/${data.row[i]}`;
+  const { runs, texts, words, letters } = data, n = data.row.length, overlap = new Set(data.overlap), app = byId("app");
+  const identity = (i) => data.ids?.[i] ?? `${data.subjects[data.subject[i]].id}/${data.split}/${data.row[i]}`;
   const letter = (run, i) => runs[run].letters[i], right = (run, i) => letter(run, i) === data.key[i], asked = (run, i) => letter(run, i) !== " ";
-  const probability = (run, option, i) => { const code = runs[run].probabilities?.[option].charCodeAt(i); return code === undefined || code < 40 ? null : (code - 40) / 80; };
-  const confidence = (run, i) => { const at = "ABCD".indexOf(letter(run, i)); return at < 0 ? -1 : probability(run, at, i) ?? -1; };
+  const probability = (run, option, i) => { const code = runs[run].probabilities?.[option]?.charCodeAt(i); return code === undefined || code < 40 ? null : (code - 40) / 80; };
+  const confidence = (run, i) => { const at = letters.indexOf(letter(run, i)); return at < 0 ? -1 : probability(run, at, i) ?? -1; };
   let lower = null; // texts in lower case, made at the first search
-  const haystack = (i) => { lower ??= []; return lower[i] ??= (identity(i) + " " + data.subjects[data.subject[i]].search + (texts ? " " + [texts.question[i], texts.A[i], texts.B[i], texts.C[i], texts.D[i]].join(" ") : "")).toLowerCase(); };
+  const haystack = (i) => { lower ??= []; return lower[i] ??= (identity(i) + " " + data.subjects[data.subject[i]].search + (texts ? " " + [texts.question[i], ...[...letters].map((l) => texts[l]?.[i] ?? "")].join(" ") : "")).toLowerCase(); };
   const outcomes = { all: () => true, gained: (i, a, b) => !right(a, i) && right(b, i), lost: (i, a, b) => right(a, i) && !right(b, i), differ: (i, a, b) => letter(a, i) !== letter(b, i), wrong_a: (i, a) => !right(a, i), wrong_b: (i, a, b) => !right(b, i),
     all_wrong: (i) => runs.every((_, r) => !right(r, i)), all_right: (i) => runs.every((_, r) => right(r, i)), unparsed: (i, a, b) => letter(a, i) === "-" || letter(b, i) === "-", forced: (i, a, b) => runs[a].forced_set.has(i) || runs[b].forced_set.has(i), overlap: (i) => overlap.has(i) };
   for (const run of runs) run.forced_set = new Set(run.forced ?? []);
@@ -137,6 +137,8 @@ function explorer(data, picked) {
     if (opened.has(i)) { box.append(detail(i)); button.ariaExpanded = "true"; }
     return box;
   }
+  // the letters that the question has, as far as texts or probabilities tell
+  const own = (i) => [...letters].filter((l, at) => (texts && texts.question[i] !== null) ? texts[l]?.[i] != null : runs.some((_, r) => probability(r, at, i) !== null) || at < 4);
   function detail(i) {
     const box = make("div", { className: "detail" });
     box.append(make("p", { className: "note full-id", textContent: identity(i) + (overlap.has(i) ? " · " + words.overlap : "") + (texts?.human_accuracy ? ` · ${words.human} ${texts.human_accuracy[i] == null ? words.unknown : Math.round(100 * texts.human_accuracy[i]) + " %"}` : "") + " " }));
@@ -145,15 +147,15 @@ function explorer(data, picked) {
     box.firstChild.append(copy);
     if (texts && texts.question[i] !== null) {
       box.firstChild.after(make("p", { className: "full", textContent: texts.question[i] }));
-      box.append(make("ol", { className: "options" }, ...["A", "B", "C", "D"].map((l) => make("li", { className: l === data.key[i] ? "answer" : "" }, make("b", { textContent: l }), make("span", { textContent: texts[l][i] })))));
+      box.append(make("ol", { className: "options" }, ...[...letters].filter((l) => texts[l]?.[i] != null).map((l) => make("li", { className: l === data.key[i] ? "answer" : "" }, make("b", { textContent: l }), make("span", { textContent: texts[l][i] })))));
     }
     const body = make("tbody"), probs = runs.some((r) => r.probabilities);
     runs.forEach((run, r) => {
       if (!asked(r, i)) return;
-      const cells = probs ? ["A", "B", "C", "D"].map((l, at) => { const p = probability(r, at, i), bar = make("i"); bar.style.setProperty("--p", 100 * (p ?? 0)); return make("td", { className: "p" + (l === data.key[i] ? " hit" : "") }, ...(p === null ? ["–"] : [make("span", { textContent: (100 * p).toFixed(0) + " %" }), bar])); }) : [];
+      const cells = probs ? own(i).map((l, at) => { const p = probability(r, at, i), bar = make("i"); bar.style.setProperty("--p", 100 * (p ?? 0)); return make("td", { className: "p" + (l === data.key[i] ? " hit" : "") }, ...(p === null ? ["–"] : [make("span", { textContent: (100 * p).toFixed(0) + " %" }), bar])); }) : [];
       body.append(make("tr", {}, make("th", { scope: "row", textContent: run.name }), make("td", {}, pill(r, i), run.forced_set.has(i) ? " " + words.forced : ""), ...cells));
     });
-    const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: words.run }), make("th", { scope: "col", textContent: words.prediction }), ...(probs ? ["A", "B", "C", "D"].map((l) => make("th", { scope: "col", textContent: "P(" + l + ")" })) : [])));
+    const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: words.run }), make("th", { scope: "col", textContent: words.prediction }), ...(probs ? own(i).map((l) => make("th", { scope: "col", textContent: "P(" + l + ")" })) : [])));
     box.append(make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: identity(i) }, make("table", { className: "probs" }, head, body)));
     for (const run of runs) for (const text of run.texts?.[i] ?? []) box.append(make("div", {}, make("h3", { className: "h4", textContent: run.name }), make("pre", { className: "said-by", tabIndex: 0, textContent: text })));
     return box;

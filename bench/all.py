@@ -1,0 +1,174 @@
+"""One of each benchmark and one table: what was measured, what is wanted, and how it stands to the last record of this kind of machine.
+
+In: ``--quick`` for a round of under ten minutes on two cores (few questions, one repetition), or the benchmarks' own sizes. Out: a row a
+figure. Each benchmark is a process of its own; one that fails is a row that says so, and the others go on. Ratios carry over between
+machines, seconds only within a kind (``last_record``). Knows nothing of how anything is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from bench.common import BenchConfig, device_info, finish, last_record, note, run_child, table
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.flags import parse
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of a benchmark's result, and what it should be at most or at least."""
+
+    what: str
+    read: Callable[[Entry], float | None]
+    target: float | None = None
+    at_least: bool = False
+
+    def met(self, value: float | None) -> bool | None:
+        """None where there is no target, or no value."""
+        if value is None or self.target is None:
+            return None
+        return value >= self.target if self.at_least else value <= self.target
+
+
+def _row(entry: Entry, **wanted: Any) -> Entry:
+    return next((row for row in entry["rows"] if all(row.get(key) == value for key, value in wanted.items())), {})
+
+
+def _median(row: Entry, name: str) -> float | None:
+    return row[name]["median"] if row else None
+
+
+def _largest(entry: Entry, name: str) -> float | None:
+    return max(
+        (row[name] for row in entry["rows"] if row.get("mode") == "swap" and row["state"] != "base"),
+        default=None,
+    )
+
+
+def _training_ratio(entry: Entry) -> float | None:
+    own, stack = (_row(entry, way=way, length=128, batch=4) for way in ("train", "unsloth"))
+    return round(stack["cpu_sec"]["median"] / own["cpu_sec"]["median"], 2) if own and stack else None
+
+
+def _training_memory(entry: Entry) -> float | None:
+    own, stack = (_row(entry, way=way, length=128, batch=4) for way in ("train", "unsloth"))
+    return round(stack["peak_gib"] - own["peak_gib"], 2) if own and stack else None
+
+
+# benchmark -> (arguments of the quick round, figures)
+ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
+    "start": (
+        ["--repeats", "1"],
+        (
+            Figure(
+                "command to first answers, s",
+                lambda e: _median(_row(e, tree="now", what="first answers"), "sec"),
+                12.0,
+            ),
+            Figure(
+                "finished run shown again, s",
+                lambda e: _median(_row(e, tree="now", what="shown again"), "sec"),
+                2.0,
+            ),
+        ),
+    ),
+    "throughput": (
+        ["--limit", "1", "--repeats", "1"],
+        (Figure("share of the matmul rate", lambda e: e["share_of_matmul_rate"], 0.82, at_least=True),),
+    ),
+    "adapters": (
+        ["--modes", "swap", "--limit", "1", "--adapters", "2", "--repeats", "1"],
+        (
+            Figure("a swap, s", lambda e: _largest(e, "swap_sec"), 2.0),
+            Figure("pass with an adapter / base, CPU", lambda e: _largest(e, "times_base_cpu"), 1.02),
+        ),
+    ),
+    "training": (
+        ["--ways", "train,unsloth", "--lengths", "128", "--batches", "4", "--repeats", "1"],
+        (
+            Figure("4 x 128: steps/s / the stack's own, CPU", _training_ratio, 1.35, at_least=True),
+            Figure("4 x 128: GiB less than the stack's own", _training_memory, 1.2, at_least=True),
+        ),
+    ),
+    "overhead": (
+        ["--factors", "1", "--repeats", "1"],
+        (
+            Figure(
+                "35,030 questions without a model, CPU s",
+                lambda e: _median(e["rows"][0], "own_cpu_sec"),
+                20.0,
+            ),
+        ),
+    ),
+    "analysis": (["--repeats", "1"], (Figure("peak of analysis, GiB", lambda e: e["peak_gib"], 1.0),)),
+}
+
+
+class AllConfig(BenchConfig):
+    """python -m bench.all: one of each benchmark, one table."""
+
+    quick: bool = Field(False, description="few questions, one repetition: under ten minutes on two cores")
+    benchmarks: list[str] = Field(list(ROUND), description=f"which: {', '.join(ROUND)}")
+
+
+def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | None) -> list[Entry]:
+    """A row a figure, beside the last record of this kind of machine."""
+    rows = []
+    for figure in figures:
+        value, before = figure.read(entry), figure.read(last) if last else None
+        rows.append({
+            "benchmark": name, "what": figure.what, "measured": value,
+            "target": None if figure.target is None else f"{'>=' if figure.at_least else '<='} {figure.target:g}",
+            "met": {True: "yes", False: "no", None: "-"}[figure.met(value)],
+            "of_last_record": round(value / before, 3) if value is not None and before else None,
+        })  # fmt: skip
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    def body() -> int:
+        config = parse(AllConfig, argv, "python -m bench.all")
+        device, rows = device_info(), []
+        for name in config.benchmarks:
+            arguments, figures = ROUND[name]
+            note(f"== {name}")
+            began = time.perf_counter()
+            own = [
+                *(arguments if config.quick else []),
+                "--dataset",
+                config.dataset,
+                *(["--record"] if config.record else []),
+            ]
+            try:
+                last = last_record(name, device, config.results_dir)
+                entry = run_child([f"bench.{name}", *own, "--results-dir", str(config.results_dir)])
+                found = rows_of(name, entry, figures, last)
+            except (KmmluError, KeyError, IndexError) as error:
+                found = [
+                    {
+                        "benchmark": name,
+                        "what": f"failed: {error}",
+                        "measured": None,
+                        "target": None,
+                        "met": "no",
+                    }
+                ]
+            rows += [{**row, "bench_sec": round(time.perf_counter() - began)} for row in found]
+        silent = config.model_copy(update={"record": False})  # the benchmarks recorded themselves
+        finish("all", silent, argv, {"rows": rows}, [table("All benchmarks", rows)])
+        return 0
+
+    return run_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Seconds until an adapter is decided, against the full pass, and against lm-eval's full pass: one adapter,
+one machine.
+
+In: a model, an adapter, a dataset. Out: seconds of ``eval --until-decided``, of going on to the full pass,
+questions and verdict, and lm-eval's seconds for the same full pass, from its rate on some of the questions
+(``lm_eval_sec`` is a product, and says so). Each is a process of its own, started after the other; engine
+starts are shown apart. Knows nothing of the statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.common import note, run_child
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.store import load_run
+
+
+def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
+    """``eval`` until decided and then to the end, in one directory; ``flags``: model, adapter, dataset,
+    limit.
+    """
+    out = folder / "runs"
+    base = ["-m", "kmmlu_fast.eval", *flags, "--output-dir", str(out)]
+    early_sec = _timed([*base, "--until-decided", "--margin", str(margin)])
+    early = _runs(out)
+    rest_sec = _timed(base)
+    whole = _runs(out)
+    adapter = next(run for run in early if run.config.get("adapter"))
+    decision = (adapter.prefix or adapter.metrics)["decision"]
+    asked = sum(_speed(run)["questions"] for run in early)
+    spent = {
+        "early": sum(_speed(run)["seconds"] for run in early),
+        "rest": sum(_speed(run)["seconds"] for run in whole),
+    }
+    full_pass_sec = spent["early"] + spent["rest"] if adapter.prefix else spent["early"]
+    return {
+        "verdict": decision["verdict"],
+        "decided_at": decision["decided_at"],
+        "interval_pp": [round(100 * decision["low"], 2), round(100 * decision["high"], 2)],
+        "questions": decision["total"],
+        "answers_until_decided": asked,
+        "until_decided_sec": round(spent["early"], 1),
+        "full_pass_sec": round(full_pass_sec, 1),
+        "times_sooner": round(full_pass_sec / spent["early"], 2) if spent["early"] else None,
+        "with_starts_sec": {"until_decided": round(early_sec, 1), "going_on": round(rest_sec, 1)},
+        "accuracy": {("lora" if run.config.get("adapter") else "base"): round(run.micro, 4) for run in whole},
+    }
+
+
+def lm_eval_full_pass(model: str, questions: int, limit: int) -> dict[str, Any]:
+    """lm-eval on vLLM: its rate on ``limit`` questions a subject, times two model states over all questions."""
+    note(f"decide: lm-eval's rate on {limit} questions a subject")
+    words = ["bench.peers", "--model", model, "--peers", "kmmlu_fast,lm-eval-vllm", "--shots", "0"]
+    found = run_child([*words, "--limit", str(limit), "--chunks", "1"])
+    rows = {row["peer"]: row for row in found["rounds"][0]["rows"]}
+    rate = rows["lm-eval-vllm"]["questions_per_sec"]
+    measured_on = rows["lm-eval-vllm"]["questions"]
+    sec = round(2 * questions / rate, 1)
+    return {"lm_eval_questions_per_sec": rate, "lm_eval_measured_on": measured_on, "lm_eval_sec": sec}
+
+
+def measured(model: str, adapter: str, dataset: str, limit: int | None, margin: float, peer_limit: int) -> dict[str, Any]:
+    """All of it."""
+    flags = [
+        "--model",
+        model,
+        "--adapter",
+        f"lora={adapter}",
+        "--dataset",
+        dataset,
+        *(["--limit", str(limit)] if limit else []),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(flags, margin, Path(folder))
+    if peer_limit:
+        found |= lm_eval_full_pass(model, found["questions"], peer_limit)
+        if found["until_decided_sec"]:
+            found["times_sooner_than_lm_eval"] = round(found["lm_eval_sec"] / found["until_decided_sec"], 1)
+    return found
+
+
+def _timed(words: list[str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"python {' '.join(words[:2])}: ended with exit code {done.returncode}; its own message is above")
+    return time.perf_counter() - began
+
+
+def _speed(run: Run) -> dict[str, Any]:
+    return dict((run.prefix or run.metrics)["speed"])
+
+
+def _runs(out: Path) -> list[Run]:
+    """Base first."""
+    found = [load_run(path, prefix=True) for path in sorted(out.iterdir()) if (path / "config.json").exists()]
+    return sorted(found, key=lambda run: run.config.get("adapter") is not None)
+
+
+def shown(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a table."""
+    return [{"what": name, "value": json.dumps(value)} for name, value in found.items()]

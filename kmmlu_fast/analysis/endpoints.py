@@ -1,0 +1,84 @@
+"""More than right or wrong: how sure a run was of the key, paired with another run's.
+
+In: the key's letters and two runs' log-probabilities of the letters (natural, A first). Out: an ``Endpoint`` each, means and
+their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken over the
+question's letters: their probabilities sum to 1.
+
+* ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score, and a
+  stronger paired endpoint than right or wrong, because a question whose answer did not change still says
+  whether it became surer.
+* ``brier``: mean squared distance of the probabilities from 1 for the key and 0 for the others (0-2; lower is better;
+  Brier 1950).
+* ``overconfidence``: mean confidence minus accuracy (0 = calibrated in the large; above, it claims more than
+  it knows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kmmlu_fast.analysis.strata import Codes, Floats, mean_of
+
+MIN_SHARE = 0.99  # of the questions must have log-probabilities in both runs
+FLOOR = -30.0  # nats; a letter an engine did not return is not infinitely unlikely
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Second minus first in the endpoint's own unit, 95 % interval and two-sided p."""
+
+    name: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    higher_is_better: bool
+
+    @property
+    def better(self) -> int:
+        """1: significantly better, -1: worse, 0: not shown."""
+        if self.low <= 0.0 <= self.high:
+            return 0
+        return 1 if (self.difference > 0) == self.higher_is_better else -1
+
+
+def endpoints(
+    key: Codes,
+    strata: Codes,
+    first: Floats,
+    second: Floats,
+    weights: Floats | None = None,
+    asked: Floats | None = None,
+    options: Codes | None = None,
+) -> tuple[Endpoint, ...]:
+    """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, options),
+    NaN rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified``;
+    ``options``: (n,) how many columns are options of the question, default all."""
+    known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
+    if len(key) < 2 or known.mean() < MIN_SHARE:
+        return ()
+    one, other = ([np.where(known, column, 0.0) for column in _scores(key, logprobs, options)] for logprobs in (first, second))
+    found = []
+    for name, higher, left, right in zip(("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True):
+        change = mean_of(right - left, strata, weights, asked)
+        low, high = change.interval()
+        before, after = (mean_of(values, strata, weights).value for values in (left, right))
+        found.append(Endpoint(name, before, after, change.value, low, high, change.p_value, higher))
+    return tuple(found)
+
+
+def _scores(key: Codes, logprobs: Floats, options: Codes | None = None) -> list[Floats]:
+    """Log score, Brier score and confidence minus right, a question."""
+    values = np.maximum(np.nan_to_num(logprobs, nan=FLOOR, neginf=FLOOR), FLOOR)
+    if options is not None:
+        values = np.where(np.arange(values.shape[1]) < options[:, None], values, -np.inf)
+    values = values - values.max(axis=1, keepdims=True)
+    values = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+    shares = np.exp(values)
+    rows = np.arange(len(key))
+    brier = (shares**2).sum(axis=1) - 2 * shares[rows, key] + 1
+    return [values[rows, key], brier, shares.max(axis=1) - (shares.argmax(axis=1) == key)]

@@ -1,0 +1,129 @@
+"""Several exams, several model states: accuracy above chance, and what a state gained on one exam and lost
+on another.
+
+In: runs of any exams. Out: ``ExamRow``s and ``Change``s, numbers only. States are told apart by the
+adapter's name within a model; the
+first state of an exam is its base. Knows nothing of words or tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kmmlu_fast.analysis.accuracy import above_chance, chance_level
+from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair
+from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.runs.loading import short_names
+from kmmlu_fast.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One model state on one exam. ``pair``: against the exam's base, None for the base itself or where they
+    cannot be compared."""
+
+    name: str
+    accuracy: float  # over questions, 0-1
+    corrected: float  # above chance: 0 = guessing evenly, 1 = all right
+    pair: Comparison | None = None
+    p_holm: float | None = None  # of the pair's micro difference, corrected over the exams of this state
+
+    @property
+    def change(self) -> int:
+        """1 better, -1 worse, 0 no significant difference to the base."""
+        if self.pair is None or self.p_holm is None or not self.pair.micro.significant_at(self.p_holm):
+            return 0
+        return 1 if self.pair.micro.difference > 0 else -1
+
+
+@dataclass(frozen=True, slots=True)
+class ExamRow:
+    """One exam and every state that it was asked of."""
+
+    exam: str
+    title: str
+    questions: int
+    chance: float  # accuracy of guessing evenly, 0-1
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one state gained and lost, exam by exam (their titles)."""
+
+    state: str
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+    exams: int  # on which it could be compared
+
+
+def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by exam, in the order in which the exams come; names short and distinct within each."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.exam, []).append(run)
+    return {exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)] for exam, some in found.items()}
+
+
+def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None) -> list[ExamRow]:
+    """A row an exam. Differences are tested exam by exam, and corrected (Holm) over the exams of each
+    state.
+
+    ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
+    """
+    groups = by_exam(runs)
+    of_focus = replace(settings, different_prompts=True, questions=None)
+    rows = []
+    for exam, some in groups.items():
+        settings = of_focus if exam == (focus or next(iter(groups))) else replace(of_focus, sizes={})
+        frame = some[0].predictions
+        chance = 0.25 if frame is None else chance_level(frame)
+        states = tuple(_state(run, some[0], chance, settings) for run in some)
+        rows.append(ExamRow(exam, some[0].exam_title, some[0].total, chance, states))
+    return _corrected(rows)
+
+
+def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
+    name = run.state if run.kind == "run" else run.name
+    micro = float(headline(run, sizes=settings.sizes)["micro"])  # subjects by their full sizes, as in the comparison
+    found = State(name, micro, above_chance(micro, chance))
+    if run is base:
+        return found
+    try:
+        return replace(found, pair=compare_pair(base, run, settings))
+    except RunError:
+        return found
+
+
+def _corrected(rows: list[ExamRow]) -> list[ExamRow]:
+    """Holm's step-down over the exams, state by state."""
+    adjusted: dict[tuple[str, str], float] = {}
+    for name in {state.name for row in rows for state in row.states}:
+        known = [(state.pair.micro.p_value or 0.0, row.exam) for row in rows for state in row.states
+                 if state.name == name and state.pair is not None]  # fmt: skip
+        highest = 0.0
+        for place, (p, exam) in enumerate(sorted(known)):
+            highest = max(highest, min(1.0, p * (len(known) - place)))
+            adjusted[name, exam] = highest
+    return [
+        replace(
+            row,
+            states=tuple(replace(state, p_holm=adjusted.get((state.name, row.exam))) for state in row.states),
+        )
+        for row in rows
+    ]
+
+
+def changes(rows: Sequence[ExamRow]) -> list[Change]:
+    """What each state gained and lost, in the order in which the states come; states that are nobody's
+    second are left out."""
+    names = dict.fromkeys(state.name for row in rows for state in row.states if state.pair is not None)
+    found = []
+    for name in names:
+        own = [(row.title, state) for row in rows for state in row.states if state.name == name and state.pair is not None]
+        better = tuple(title for title, state in own if state.change > 0)
+        worse = tuple(title for title, state in own if state.change < 0)
+        found.append(Change(name, better, worse, len(own)))
+    return found

@@ -1,0 +1,195 @@
+"""The control variate of the sequential test: what each answer was expected to be, before it was asked.
+
+In: answers in the order of asking (right or wrong), and what is known of *all* N questions beforehand. Out: a
+``Stream``, the answers with their expectation taken off, from which ``sequential`` bets. Pure, numpy only.
+Knows nothing of runs or words.
+
+A question's expectation h is a ridge logistic regression refitted on the past alone, at 50, 75, 112, ...
+answers; until then, and where it is shrunk to, stands a guess (the second run answers as the first did). h
+may be any function of the past and of what is known of a question before it is asked: a poor one costs
+questions, never validity, because its mean over the questions that are still to come is known and taken into
+account exactly. So the paired test knows the first run's answers either for all questions (then h uses them,
+which is where most of the gain comes from) or for none beyond the second's (then h does not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_Expect = Callable[[int, Floats], tuple[Floats, Floats]]  # answers, last weights -> h of all N, weights
+FIRST_REFIT = 50  # answers
+_GROWTH = 1.5  # of the past, between two refits
+_AGREES = 4.0  # log-odds by which the first run's right answer is guessed to raise the second's
+_RISES = 0.8  # log-odds for a standard deviation of the public runs' share of right answers
+_WEAK, _FIRM = 1.0, 10.0  # ridge penalties: of the slopes, and of the key letters' effects
+_PRIOR_VARIANCE, _PRIOR_ANSWERS = 0.15, 20.0  # of what is left over, before anything is seen
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of all N questions beforehand, in the order of asking; every part may be absent."""
+
+    total: int  # N
+    ease: Floats | None = None  # (N,) any scale, larger = easier; NaN where a question is not known
+    key: NDArray[np.int64] | None = None  # (N,) the right option's place: a letter habit shows as an effect of the key
+    margin: Floats | None = None  # (N,) the first run's margin, nats, where that run is complete; NaN where it has none
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """n of N answers with their expectation taken off.
+
+    At each t all but ``value``, ``floor`` and ``ceiling`` are known before question t is answered.
+    """
+
+    total: int  # N
+    value: Floats  # (n,) x_t = y_t - h_t
+    before: Floats  # (n,) sum of y over the answers before t
+    expected: Floats  # (n,) mean of h_t over the questions from t on
+    least: Floats  # (n,) smallest and largest value that any question from t on could give
+    most: Floats
+    spread: Floats  # (n,) standard deviation of x, estimated on the past
+    floor: Floats  # (n,) what the mean of y over all N must be at least, and at most, after t: 0-1, or -1 to 1
+    ceiling: Floats
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+def paired_stream(
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    known: Known,
+    refits: Sequence[int] | None = None,
+    ahead: bool | None = None,
+) -> Stream:
+    """y = second right - first right, (n,) in the order of asking; ``first``: (N,) if complete, else (n,).
+
+    ``refits``: numbers of answers after which the regression is fitted anew; default 50, 75, 112, ...
+    ``ahead``: whether the first run was complete before the second was asked; default: if it is complete.
+    """
+    n, total = len(second), known.total
+    one, other = first.astype(np.float64), second.astype(np.float64)
+    if len(first) == total and ahead is not False:
+        design, guess, penalty = _design(known, one)
+        lowest, highest = -one, 1.0 - one
+
+        def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
+            weights = guess if past == 0 else _fit(design[:past], other[:past], guess, penalty, last)
+            return _logistic(design @ weights) - one, weights
+
+    else:
+        design, guess, penalty = _design(known, None)
+        lowest, highest = np.full(total, -1.0), np.full(total, 1.0)
+        half = len(guess)
+
+        def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
+            if past == 0:
+                return np.zeros(total), np.concatenate([guess, guess])
+            a = _fit(design[:past], one[:past], guess, penalty, last[:half])
+            b = _fit(design[:past], other[:past], guess, penalty, last[half:])
+            return _logistic(design @ b) - _logistic(design @ a), np.concatenate([a, b])
+
+    return _stream(other - one[:n], lowest, highest, expect, refits)
+
+
+def accuracy_stream(right: NDArray[np.bool_], known: Known, refits: Sequence[int] | None = None) -> Stream:
+    """y = right, of one run: (n,) in the order of asking."""
+    design, guess, penalty = _design(known, None)
+    y = right.astype(np.float64)
+
+    def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
+        weights = guess if past == 0 else _fit(design[:past], y[:past], guess, penalty, last)
+        return _logistic(design @ weights), weights
+
+    return _stream(y, np.zeros(known.total), np.ones(known.total), expect, refits)
+
+
+def _stream(y: Floats, lowest: Floats, highest: Floats, expect: _Expect, refits: Sequence[int] | None) -> Stream:
+    n, total = len(y), len(lowest)
+    value, expected, least, most = (np.empty(n) for _ in range(4))
+    weights = np.zeros(0)
+    points = [point for point in (_schedule(n) if refits is None else refits) if 0 < point < n]
+    for start, end in zip([0, *points], [*points, n], strict=True):
+        h, weights = expect(start, weights)
+        left = h[start:]
+        value[start:end] = y[start:end] - h[start:end]
+        expected[start:end] = np.cumsum(left[::-1])[::-1][: end - start] / (total - np.arange(start, end))
+        least[start:end] = np.min(lowest[start:] - left, initial=np.inf)
+        most[start:end] = np.max(highest[start:] - left, initial=-np.inf)
+    summed = np.cumsum(y)
+    floor = (summed + (lowest.sum() - np.cumsum(lowest[:n]))) / total
+    ceiling = (summed + (highest.sum() - np.cumsum(highest[:n]))) / total
+    return Stream(total, value, summed - y, expected, least, most, _spread(value), floor, ceiling)
+
+
+def _schedule(n: int) -> list[int]:
+    points = [FIRST_REFIT]
+    while points[-1] < n:
+        points.append(int(points[-1] * _GROWTH))
+    return points
+
+
+def _spread(value: Floats) -> Floats:
+    """Standard deviation of the values before each, around their mean; drawn to a guess while few."""
+    count = np.arange(len(value))
+    total, squares = np.cumsum(value) - value, np.cumsum(value**2) - value**2
+    around = np.maximum(squares - total**2 / np.maximum(count, 1), 0.0)
+    return np.asarray(np.sqrt((_PRIOR_ANSWERS * _PRIOR_VARIANCE + around) / (_PRIOR_ANSWERS + count)))
+
+
+def _design(known: Known, first: Floats | None) -> tuple[Floats, Floats, Floats]:
+    """Columns (N, k), the guessed weights they are shrunk to, and how firmly."""
+    columns, guess = [np.ones(known.total)], [0.0]
+    centred = None if first is None else first - 0.5
+    if centred is not None:
+        columns.append(centred)
+        guess.append(_AGREES)
+    if (ease := _standardised(known.ease)) is not None:
+        columns += [ease] if centred is None else [ease, ease * centred]
+        guess += [_RISES] if centred is None else [_RISES, 0.0]
+    margin = None if known.margin is None else _standardised(np.log1p(np.maximum(known.margin, 0.0)))
+    if margin is not None and centred is not None:
+        columns += [margin, margin * centred]
+        guess += [0.0, 0.0]
+    penalty = [_WEAK] * len(columns)
+    if known.key is not None:
+        last = (known.key == known.key.max()).astype(np.float64)
+        effects = [(known.key == place) - last for place in range(int(known.key.max()))]
+        columns, guess, penalty = (
+            columns + effects,
+            guess + [0.0] * len(effects),
+            penalty + [_FIRM] * len(effects),
+        )
+    return np.column_stack(columns), np.array(guess), np.array(penalty)
+
+
+def _standardised(values: Floats | None) -> Floats | None:
+    """Mean 0, standard deviation 1 over what is known; 0 where it is not; None without any contrast."""
+    if values is None or np.isnan(values).all():
+        return None
+    spread = float(np.nanstd(values))
+    return np.nan_to_num((values - np.nanmean(values)) / spread) if spread > 1e-9 else None
+
+
+def _fit(design: Floats, right: Floats, guess: Floats, penalty: Floats, start: Floats) -> Floats:
+    """Ridge logistic regression towards ``guess``, by a dozen of Newton's steps at most, from ``start``."""
+    weights = start.copy()
+    for _ in range(12):
+        share = _logistic(design @ weights)
+        slope = design.T @ (right - share) - penalty * (weights - guess)
+        curve = (design * (share * (1 - share))[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curve, slope)
+        weights = weights + step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-4:
+            break
+    return weights
+
+
+def _logistic(x: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -12.0, 12.0))), dtype=np.float64)

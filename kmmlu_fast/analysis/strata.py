@@ -1,0 +1,94 @@
+"""Means over strata with an honest error: subjects are fixed, questions vary within them, and few of them
+are few.
+
+In: counts, sums and sums of squares by stratum, or one value a question; each stratum's weight in the mean;
+the share of the population that was asked. Out: ``Estimate`` (value, standard error, degrees of freedom,
+interval, p). Pure. Knows nothing of runs.
+
+* variance within a stratum divides by n - 1; strata of one question are collapsed into one (Saerndal,
+  Swensson and Wretman 1992, Model Assisted Survey Sampling, 3.7), because one value has no variance of its
+  own: dividing by n made their interval zero wide.
+* the interval is Student's, with Satterthwaite's degrees of freedom.
+* ``asked`` is the sampled share of each stratum's questions where the interval is to speak of *these*
+  questions: the finite population correction makes it zero wide where all were asked. Without it the
+  interval speaks of questions like these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its standard error, in the values' own unit. ``df``: degrees of freedom of the error."""
+
+    value: float
+    error: float
+    df: float
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Student's interval; (value, value) where the error is 0."""
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(max(self.df, 1.0), 0.5 + level / 2)) * self.error if self.error > 0 else 0.0
+        return self.value - half, self.value + half
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p of "the mean is 0"; 1 for an exact 0."""
+        from scipy.special import stdtr
+
+        if self.error <= 0:
+            return 1.0 if abs(self.value) < 1e-15 else 0.0
+        return float(2 * stdtr(max(self.df, 1.0), -abs(self.value) / self.error))
+
+
+def stratified(n: Floats, sums: Floats, squares: Floats, weights: Floats, asked: Floats | None = None) -> Estimate:
+    """Weighted mean of the strata's means from their sizes (all > 0), sums and sums of squares; ``weights``
+    sum to 1.
+    """
+    means = sums / n
+    alone = n < 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = np.where(alone, 0.0, np.maximum(squares - sums * means, 0.0) / (n - 1))
+    freedom = np.where(alone, 1.0, n - 1)
+    if alone.any():
+        # Collapsed: the strata of one question form one stratum; a single such stratum borrows the variance
+        # of all questions.
+        taken = alone if alone.sum() > 1 else np.ones_like(alone)
+        size = float(n[taken].sum())
+        spread = float(squares[taken].sum() - sums[taken].sum() ** 2 / size) / max(size - 1, 1.0)
+        within = np.where(alone, max(spread, 0.0), within)
+        freedom = np.where(alone, (size - 1) / max(alone.sum(), 1), freedom)
+    parts = weights**2 * within / n
+    if asked is not None:
+        parts = parts * np.clip(1.0 - asked, 0.0, 1.0)
+    variance = float(parts.sum())
+    df = variance**2 / float((parts**2 / np.maximum(freedom, 1e-9)).sum()) if variance > 0 else float(n.sum() - len(n)) or 1.0
+    return Estimate(float(weights @ means), variance**0.5, df)
+
+
+def mean_of(values: Floats, strata: Codes, weights: Floats | None = None, asked: Floats | None = None) -> Estimate:
+    """``stratified`` of one value a question; ``strata`` 0..H-1 without gaps; ``weights`` by stratum,
+    default its share of questions.
+    """
+    n = np.bincount(strata).astype(float)
+    weights = n / n.sum() if weights is None else weights
+    sums, squares = (np.bincount(strata, column).astype(float) for column in (values, values**2))
+    return stratified(n, sums, squares, weights, asked)
+
+
+def question_weights(strata: Codes, weights: Floats | None = None) -> Floats:
+    """Each question's weight in the mean; they sum to 1. ``weights`` by stratum, default its share of
+    questions.
+    """
+    n = np.bincount(strata).astype(float)
+    return np.asarray((n / n.sum() if weights is None else weights) / n)[strata]

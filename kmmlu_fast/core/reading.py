@@ -1,0 +1,248 @@
+"""Reading what others wrote: one reader for JSON, one for tables, one for YAML. Any bytes in; a value or one
+error out.
+
+In: a path (or text) and the error to raise. Out: plain values and polars frames of strings. Bounded in size,
+depth and the length of numbers;
+duplicate JSON keys, YAML keys and table headings are refused, because one of the two would silently win;
+names are taken as they are, never as
+patterns. Knows nothing of what the values mean.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core.errors import ConfigError, KmmluError, RunError
+from kmmlu_fast.core.foreign import one_line, shown
+
+MAX_TEXT_BYTES = 1 << 30  # a training file or log: its text is held in memory
+MAX_JSON_BYTES = 256 << 20
+MAX_TABLE_BYTES = 4 << 30
+MAX_TABLE_CELLS = 2_000_000_000
+MAX_YAML_BYTES = 1 << 20
+MAX_ALIASES = 16  # "*name" in a YAML file; a few lines of them can stand for gigabytes
+MAX_DEPTH = 100  # of JSON and YAML
+_MAX_INTEGER = 1 << 63
+
+Raised = type[KmmluError]
+
+
+def expand(path: str | Path, where: str = "path") -> Path:
+    """The path with ``~`` and ``~user`` put in. ConfigError for an unknown user, and for what no file can
+    be called.
+    """
+    text = str(path)
+    if "\0" in text:
+        raise ConfigError(f"{where} {shown(text)}: holds a NUL character; give a path")
+    if len(text) > 4096:
+        raise ConfigError(f"{where} {shown(text)}: has {len(text):,} characters; no path is longer than 4,096")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{where} {shown(text)}: there is no such user; give a path from / or from here") from error
+
+
+def read_bytes(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES) -> bytes:
+    """A file's bytes, at most ``most``. Devices and pipes, which may never end, are refused."""
+    try:
+        if path.exists() and not path.is_file():
+            raise raised(f"{path}: is {'a directory' if path.is_dir() else 'no ordinary file'}; give a file")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        raise raised(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if len(data) > most:
+        size = f"{most / 2**20:,.0f} MiB"
+        raise raised(f"{path}: is larger than {size}, more than such a file has; give the right file")
+    return data
+
+
+def read_text(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES) -> str:
+    """A file's text: UTF-8, with or without a byte-order mark."""
+    try:
+        return read_bytes(path, raised, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise raised(f"{path}: is not UTF-8 text (byte {error.start:,}); save it as UTF-8") from error
+
+
+def read_json(path: Path, raised: Raised = RunError, *, constants: bool = True) -> dict[str, Any]:
+    """A JSON object from a file; ``raised`` names the file where it is not one."""
+    value = parse_json(read_text(path, raised, MAX_JSON_BYTES), str(path), raised, constants=constants)
+    if not isinstance(value, dict):
+        raise raised(f"{path}: must hold a JSON object")
+    return value
+
+
+def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: bool = True) -> Any:
+    """Any JSON value. ``constants``: whether NaN and Infinity, which Python writes and JSON does not
+    have, are let through.
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_constant=None if constants else _no_constant,
+        )
+    except json.JSONDecodeError as error:
+        raise raised(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})") from error
+    except ValueError as error:
+        raise raised(f"{where}: is not JSON that can be read ({error})") from error
+    except (RecursionError, MemoryError) as error:
+        raise raised(f"{where}: is nested too deeply to be read") from error
+    if _depth_over(value, MAX_DEPTH):
+        raise raised(f"{where}: is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shown(next(n for n in names if names.count(n) > 1))} stands twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) < 25 else _MAX_INTEGER
+    if not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise ValueError(f"{digits[:25]}... is too large a number")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _depth_over(value: Any, most: int) -> bool:
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(most):
+        inner = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in inner if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> pl.DataFrame:
+    """A CSV file, every column a string, empty cells null. ``lossy``: bytes that are not UTF-8 become
+    U+FFFD instead of an error.
+    """
+    data = read_bytes(path, raised, MAX_TABLE_BYTES)
+    try:
+        text = data.decode("utf-8-sig", "replace" if lossy else "strict")
+    except UnicodeDecodeError as error:
+        raise raised(f"{path}: is not UTF-8 text (byte {error.start:,}); save it as UTF-8 CSV") from error
+    if "\0" in text:
+        raise raised(f"{path}: holds NUL bytes, so it is no CSV text; save it as UTF-8 CSV")
+    data = text.encode()
+    try:
+        head = pl.read_csv(io.BytesIO(data), has_header=False, n_rows=1, infer_schema=False, glob=False)
+        names = [str(name or "") for name in head.row(0)] if len(head) else []
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise raised(f"{path}: has two columns {shown(twice)}; keep one, or the wrong one would be read")
+        frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
+    except pl.exceptions.NoDataError as error:
+        raise raised(f"{path}: is empty; expected a line of column names and rows") from error
+    except BaseException as error:
+        raise _polars(error, path, "CSV", raised) from error
+    return frame
+
+
+def read_parquet(
+    path: Path,
+    raised: Raised = RunError,
+    *,
+    schema: pl.Schema | None = None,
+    columns: list[str] | None = None,
+    optional: tuple[str, ...] = (),
+) -> pl.DataFrame:
+    """A Parquet file; with ``schema`` it must have these columns and types (others are left out), save those that are ``optional``."""
+    data = read_bytes(path, raised, MAX_TABLE_BYTES)
+    try:
+        lazy = pl.scan_parquet(io.BytesIO(data), glob=False)
+        found = lazy.collect_schema()
+        rows = lazy.select(pl.len()).collect().item()
+        if rows * max(1, len(found)) > MAX_TABLE_CELLS:
+            raise raised(f"{path}: says that it has {rows:,} rows; no such file has as many")
+        wanted = columns or ([n for n in schema if n in found or n not in optional] if schema is not None else None)
+        if absent := [name for name in wanted or [] if name not in found]:
+            raise raised(f"{path}: lacks column {', '.join(absent)}; it was written by another version or program")
+        if schema is not None and (other := [n for n in wanted or [] if found[n] != schema[n] and found[n] != pl.Null]):
+            raise raised(f"{path}: column {other[0]} is of type {found[other[0]]}, not {schema[other[0]]}")
+        frame = pl.read_parquet(io.BytesIO(data), columns=wanted, glob=False)
+        return frame.cast({n: schema[n] for n in frame.columns if frame.schema[n] != schema[n]}) if schema is not None else frame  # type: ignore[arg-type]
+    except BaseException as error:
+        raise _polars(error, path, "Parquet", raised) from error
+
+
+def _polars(error: BaseException, path: Path, kind: str, raised: Raised) -> BaseException:
+    """polars' errors, and its panics (BaseExceptions of a name), as one of ours; everything else as it is."""
+    if isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError, OverflowError)) or type(error).__name__ == "PanicException":
+        why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
+        return raised(f"{path}: cannot be read as {kind} ({why})")
+    return error
+
+
+def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
+    """A YAML value. Duplicate keys are refused, as are more than MAX_ALIASES aliases; tags make plain
+    values only.
+    """
+    import yaml
+
+    text = read_text(path, raised, MAX_YAML_BYTES)
+    try:
+        return yaml.load(text, Loader=_loader())  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        why = one_line(str(getattr(error, "problem", None) or error), 200)
+        raise raised(f"{where}{line}: is not valid YAML ({why})") from error
+    except (
+        ValueError,
+        OverflowError,
+        TypeError,
+    ) as error:  # impossible dates, numbers of too many digits, unhashable keys
+        raise raised(f"{where}: holds a value that cannot be read ({one_line(str(error), 200)})") from error
+    except RecursionError as error:
+        raise raised(f"{where}: is nested too deeply to be read") from error
+
+
+def _loader() -> Any:
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        """SafeLoader that refuses what would be silently lost or multiply itself."""
+
+        aliases = 0
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            if self.check_event(yaml.events.AliasEvent):
+                self.aliases += 1
+                if self.aliases > MAX_ALIASES:
+                    raise yaml.constructor.ConstructorError(None, None, f"more than {MAX_ALIASES} aliases", mark)
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise yaml.constructor.ConstructorError(None, None, "nested too deeply", mark)
+            try:
+                return super().compose_node(parent, index)
+            finally:
+                self.depth -= 1
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                if key.tag != "tag:yaml.org,2002:merge" and key.value.__hash__ and isinstance(key.value, str):
+                    if key.value.replace("-", "_") in seen:
+                        raise yaml.constructor.ConstructorError(None, None, f"the key {shown(key.value)} stands twice", key.start_mark)
+                    seen.add(key.value.replace("-", "_"))
+            return super().construct_mapping(node, deep)
+
+    return Strict

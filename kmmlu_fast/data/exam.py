@@ -1,0 +1,200 @@
+"""An exam by declaration: where its rows are, what its columns mean, what may be done with them. At most 15
+lines of YAML.
+
+In: a name of a shipped declaration, a YAML file, or a table of one's own with the default column names. Out:
+an ``Exam``.
+Knows nothing of rows (``exam_rows`` reads them) or of how a question is asked.
+
+A declaration::
+
+    title: CLIcK
+    hub: EunsuKim/CLIcK            # or  path: my.jsonl  (beside the YAML file)
+    configs: [ko]                  # names or patterns ("bar_exam_*"), or a mapping name -> settings of its
+    own; default: the only one
+    question: question             # a column, or a wording with columns in braces: "{premise} ...
+    {question}?"
+    context: paragraph             # optional: stands before the question, a blank line between
+    options: choices               # a list column; or [A, B, C]: columns; {fixed: [아니오, 예]}; {inside:
+    question}: within that text
+    answer: answer
+    coding: from 1                 # from 0, from 1, letter, text (the option's own)
+    subject: subject               # optional: a column, or {column: id, pattern: "^([A-Za-z]+)"}; default:
+    the config, else the exam
+    group: subject_category        # optional, likewise
+    splits: {test: test, dev: dev} # ours: theirs; test is what is measured, dev the few-shot examples
+    licence: none stated
+    training: forbidden            # allowed, forbidden, or ask: show the licence
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.schema import OPTION_LETTERS
+
+DEFAULT_EXAM = "kmmlu"
+Coding = Literal["from 0", "from 1", "letter", "text"]
+Split = Literal["train", "dev", "test"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Taken(_Part):
+    """A value out of a column: all of it, or the first group of ``pattern`` where it is found."""
+
+    column: str
+    pattern: str | None = None
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Taken:
+        try:
+            groups = re.compile(self.pattern).groups if self.pattern else 1
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression ({error})") from error
+        if groups != 1:
+            raise ValueError(f"pattern {self.pattern!r} must have one group in brackets: what is taken")
+        return self
+
+
+class Fixed(_Part):
+    """The same options for every row."""
+
+    fixed: list[str] = Field(min_length=2, max_length=len(OPTION_LETTERS))
+
+
+class Inside(_Part):
+    """Options that stand within a column's text as "A. ...", "(A) ..." or "A: ..."; the question is what
+    stands before."""
+
+    inside: str
+
+
+class Reading(_Part):
+    """What the columns of a table mean; a config may have its own."""
+
+    question: str | None = None
+    context: str | None = None
+    options: list[str] | str | Fixed | Inside | None = None
+    answer: str | None = None
+    coding: Coding | None = None
+    subject: str | Taken | None = None
+    group: str | Taken | None = None
+    explanation: str | None = None
+
+
+class Exam(Reading):
+    """One exam. ``name`` is the declaration's file name; ``folder`` is where its ``path`` starts from."""
+
+    name: str
+    title: str = ""
+    title_ko: str = ""
+    hub: str | None = None
+    path: str | None = None
+    configs: list[str] | dict[str, Reading | None] = []
+    splits: dict[Split, str] = {"test": "test"}
+    licence: str = "none stated"
+    gated: bool = False
+    training: Literal["allowed", "forbidden", "ask"] = "ask"
+    rows: int | None = None  # questions in test, where it is known
+    options_count: str = ""  # as shown in the list: "5", "4-5"
+    subjects: Literal["own", "kmmlu"] = "own"  # kmmlu: its 45 subjects and four supercategories, by the subject's name
+    faulty_rows: Literal["refuse", "skip"] = "refuse"  # skip: left out, with a warning that counts them
+    lm_eval: str | None = None  # the lm-eval task that asks the same questions
+    note: str = ""
+    korean: dict[str, str] = {}  # Korean names of subjects and groups
+    folder: Path | None = None
+    declaration: str = ""  # the name or file that it was found by
+
+    @model_validator(mode="after")
+    def _whole(self) -> Exam:
+        if (self.hub is None) == (self.path is None):
+            raise ValueError("needs either hub (owner/name) or path (a file or directory), and not both")
+        for name in (*self.config_names(),) or (None,):
+            reading = self.reading(name)
+            where = f" (config {name})" if name else ""
+            missing = [part for part in ("options", "answer", "coding") if getattr(reading, part) is None]
+            if reading.question is None and not isinstance(reading.options, Inside):
+                missing.insert(0, "question")
+            if missing:
+                raise ValueError(f"lacks {', '.join(missing)}{where}")
+            if isinstance(reading.options, list) and not 2 <= len(reading.options) <= len(OPTION_LETTERS):
+                raise ValueError(f"options names {len(reading.options)} columns{where}; 2 to {len(OPTION_LETTERS)} are possible")
+        return self
+
+    def config_names(self) -> list[str]:
+        """Names or patterns of configs, in the declaration's order; [] = the only one."""
+        return list(self.configs)
+
+    def reading(self, config: str | None) -> Reading:
+        """What the columns mean in that config: its own settings over the exam's."""
+        own = self.configs.get(config) if isinstance(self.configs, dict) and config is not None else None
+        shared = {name: getattr(self, name) for name in Reading.model_fields}
+        return Reading(**{**shared, **({name: getattr(own, name) for name in own.model_fields_set} if own else {})})
+
+    @property
+    def is_kmmlu(self) -> bool:
+        """KMMLU itself has a reader of its own (``dataset``), of the layout that its files have."""
+        return self.name == DEFAULT_EXAM
+
+    @property
+    def label(self) -> str:
+        return self.title or self.name
+
+    def terms(self) -> dict[str, Any]:
+        """What a run and a data card say of the exam: name, source, licence, and whether it may be trained
+        on."""
+        return {
+            "name": self.name,
+            "title": self.label,
+            "source": self.hub or self.path,
+            "licence": self.licence,
+            "training": self.training,
+            "declaration": self.declaration,
+        }
+
+    def refuse_training(self, purpose: str) -> None:
+        """ConfigError where the declaration forbids training."""
+        if self.training == "forbidden":
+            raise ConfigError(
+                f"{purpose}: {self.label} must not be trained on: its declaration says 'training: forbidden' "
+                f"(licence: {self.licence})"
+                f"{'; ' + self.note if self.note else ''}"
+            )
+
+
+def read_exam(path: Path) -> Exam:
+    """A declaration file; ConfigError names every fault in one line."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of an exam's declaration (YAML)") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(f"{path}{f' line {mark.line + 1}' if mark else ''}: is not valid YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: must be a mapping such as 'hub: owner/name', 'question: question', ...")
+    known = {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    try:
+        return Exam(**{**known, "name": path.stem, "folder": path.parent})
+    except (ValidationError, TypeError) as error:
+        faults = [_fault(detail) for detail in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+        raise ConfigError(f"{path}: {'; '.join(dict.fromkeys(faults))}") from error
+
+
+def _fault(detail: Any) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in detail["loc"][:1])
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place, Exam.model_fields, n=1)
+        return f"unknown key {place!r}" + (f", did you mean {near[0]}?" if near else "")
+    return f"{place}: {message[0].lower()}{message[1:]}" if place else str(message)

@@ -1,0 +1,251 @@
+"""An exam's rows as questions: any declared schema in, one frame (or ``Question`` records) out, every fault
+named.
+
+In: an ``Exam``, a split, and where its rows are (hub, file, directory). Out: a frame with the columns of
+``dataset.load_frame``, the
+options in as many columns (A, B, ...) as the longest question has, null where a question has fewer;
+``explanation`` where declared.
+Knows nothing of how a question is asked. KMMLU itself is read by ``dataset``.
+
+``question_id`` is ``<exam>/<split>/<row>``, or ``<exam>/<config>/<split>/<row>`` where the exam has several
+configs.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.schema import OPTION_LETTERS, Question
+from kmmlu_fast.data import dataset as kmmlu
+from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
+from kmmlu_fast.data.exam_tables import tables, their_split
+from kmmlu_fast.data.finding import source_of
+from kmmlu_fast.data.inside import split_inside
+from kmmlu_fast.data.raw_tables import Row
+from kmmlu_fast.data.subjects import find_subject, find_subjects
+
+_FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "question")
+
+
+def load_exam(exam: Exam, split: str, dataset: str | None = None, revision: str | None = None) -> pl.DataFrame:
+    """All questions of a split. DataError names the first fault and counts the others; ConfigError for a
+    split that is not declared."""
+    if exam.is_kmmlu:
+        return kmmlu.load_frame(source_of(exam, dataset) if dataset != "sample" else "sample", split, revision=revision)
+    kept: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for question, fault in read_questions(exam, split, dataset, revision):
+        if fault is not None:
+            faults.append(fault)
+        elif question is not None:
+            kept.append(question)
+    if faults and exam.faulty_rows == "refuse":
+        more = f" (and {len(faults) - 1} more such rows; 'faulty_rows: skip' in the declaration leaves them out)" if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]}{more}")
+    if faults:
+        warnings.warn(
+            f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",
+            stacklevel=2,
+        )
+    if not kept:
+        raise DataError(f"{exam.label}: no {split} questions in {source_of(exam, dataset)}")
+    return to_frame(kept)
+
+
+def read_questions(
+    exam: Exam, split: str, dataset: str | None = None, revision: str | None = None, rows: int | None = None
+) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    """(question, None) or (None, fault) a row, over all configs; at most ``rows`` of each config."""
+    theirs = their_split(exam, split)
+    found = list(tables(exam, theirs, source_of(exam, dataset), revision))
+    for config, label, table in found:
+        reading = exam.reading(label)
+        prefix = f"{exam.name}/{config}" if len(found) > 1 and config else exam.name
+        for place, (number, row) in enumerate(islice(table.rows, rows)):
+            where = f"{table.name} row {number}"
+            try:
+                values = question_of(row, reading, where)
+                subject, group = _grouped(exam, reading, row, config, where)
+            except DataError as error:
+                yield None, str(error)
+                continue
+            about = {
+                "question_id": f"{prefix}/{split}/{place}",
+                "subject": subject,
+                "supercategory": group,
+                "split": split,
+                "row": place,
+            }
+            yield {**about, **values}, None
+
+
+def question_of(row: Row, reading: Reading, where: str) -> dict[str, Any]:
+    options, stem = _options(row, reading, where)
+    question = stem if stem is not None else _worded(reading.question or "", row, where)
+    context = _text(row, reading.context, where, needed=False) if reading.context else ""
+    if not question.strip():
+        raise DataError(f"{where}: the question is empty")
+    answer = _answer(row, reading, options, where)
+    found = {
+        "question": f"{context.strip()}\n\n{question.strip()}" if context.strip() else question.strip(),
+        **dict(zip(OPTION_LETTERS, options, strict=False)),
+        "answer": answer,
+    }
+    return {**found, "explanation": _text(row, reading.explanation, where, needed=False) or None} if reading.explanation else found
+
+
+def _column(row: Row, name: str, where: str) -> Any:
+    if name not in row:
+        raise DataError(f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, or see --check")
+    return row[name]
+
+
+def _text(row: Row, name: str, where: str, needed: bool = True) -> str:
+    value = _column(row, name, where)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        if needed:
+            raise DataError(f"{where}: column {name!r} is empty")
+        return ""
+    if isinstance(value, list | dict):
+        raise DataError(f"{where}: column {name!r} holds a {type(value).__name__}, not a text")
+    return str(value)
+
+
+def _worded(wording: str, row: Row, where: str) -> str:
+    if "{" not in wording:
+        return _text(row, wording, where)
+    return re.sub(r"\{([^{}]+)\}", lambda match: _text(row, match[1], where), wording)
+
+
+def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | None]:
+    """The options, and the question's own text where they stood within it."""
+    declared = reading.options
+    if isinstance(declared, Inside):
+        stem, options = split_inside(_text(row, declared.inside, where), where)
+        return options, stem
+    if isinstance(declared, Fixed):
+        return list(declared.fixed), None
+    if isinstance(declared, str):
+        value = _column(row, declared, where)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = _listed(value)
+        if not isinstance(value, list):
+            raise DataError(f"{where}: column {declared!r} holds {type(value).__name__}, not a list of options")
+    else:
+        value = [_column(row, name, where) for name in declared or []]
+        while value and (value[-1] is None or str(value[-1]).strip() == ""):
+            value = value[:-1]  # fewer options than columns
+    options = ["" if option is None else str(option) for option in value]
+    if not 2 <= len(options) <= len(OPTION_LETTERS):
+        raise DataError(f"{where}: has {len(options)} options; 2 to {len(OPTION_LETTERS)} are possible")
+    empty = [OPTION_LETTERS[place] for place, option in enumerate(options) if not option.strip()]
+    if empty:
+        raise DataError(f"{where}: option {empty[0]} is empty")
+    return options, None
+
+
+def _listed(text: str) -> Any:
+    """A list that a CSV holds as text: JSON, or as Python writes it."""
+    import ast
+    import json
+
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def _answer(row: Row, reading: Reading, options: list[str], where: str) -> str:
+    value = _column(row, reading.answer or "", where)
+    text = "" if value is None else str(value).strip()
+    letters = OPTION_LETTERS[: len(options)]
+    if reading.coding == "text":
+        places = [place for place, option in enumerate(options) if option.strip() == text]
+        if len(places) != 1:
+            raise DataError(f"{where}: answer {text!r} is {'none' if not places else 'more than one'} of its options")
+        return letters[places[0]]
+    if reading.coding == "letter":
+        letter = text.strip("()[]. ").upper()
+        if letter not in letters:
+            raise DataError(f"{where}: answer {text!r} is not allowed; it must be one of {', '.join(letters)}")
+        return letter
+    first = 0 if reading.coding == "from 0" else 1
+    whole = re.fullmatch(r"(\d{1,2})(?:\.0)?", text)
+    place = int(whole[1]) - first if whole else -1
+    if not 0 <= place < len(options):
+        raise DataError(f"{where}: answer {text!r} is not allowed; it must be {first} to {first + len(options) - 1} ({first} = A)")
+    return letters[place]
+
+
+def _grouped(exam: Exam, reading: Reading, row: Row, config: str | None, where: str) -> tuple[str, str]:
+    subject = _taken(reading.subject, row, where) or config or exam.name
+    if exam.subjects == "kmmlu":
+        try:
+            found = find_subject(subject)
+        except ConfigError as error:
+            raise DataError(f"{where}: {error}") from error
+        return found.name, found.supercategory
+    return subject, _taken(reading.group, row, where) or exam.name
+
+
+def _taken(wanted: str | Taken | None, row: Row, where: str) -> str:
+    if wanted is None:
+        return ""
+    if isinstance(wanted, str):
+        return _text(row, wanted, where, needed=False).strip()
+    text = _text(row, wanted.column, where, needed=False)
+    found = re.search(wanted.pattern, text) if wanted.pattern else None
+    return found[1] if found and found[1] else text if not wanted.pattern else ""
+
+
+def to_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Questions as the frame that everything else takes; as many option columns as the longest has."""
+    used = [letter for letter in OPTION_LETTERS if any(letter in row for row in rows)]
+    columns = [
+        *_FIXED_COLUMNS,
+        *used,
+        "answer",
+        *(["explanation"] if any("explanation" in row for row in rows) else []),
+    ]
+    schema = {name: pl.Int32 if name == "row" else pl.String for name in columns}
+    frame = pl.DataFrame({name: [row.get(name) for row in rows] for name in columns}, schema=schema)
+    return frame.with_columns(pl.lit(None, dtype=pl.Float64).alias("human_accuracy"))
+
+
+def to_questions(frame: pl.DataFrame) -> list[Question]:
+    """Records of a frame with any number of option columns."""
+    letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
+    fixed = frame.select(*_FIXED_COLUMNS, "answer", "human_accuracy").iter_rows()
+    options = frame.select(letters).iter_rows()
+    return [
+        Question(qid, subject, group, split, row, question, tuple(o for o in some if o is not None), answer, human)
+        for (qid, subject, group, split, row, question, answer, human), some in zip(fixed, options, strict=True)
+    ]
+
+
+def choose_subjects(exam: Exam, frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """The rows of those subjects or groups (case, spaces and underscores do not matter); ConfigError names
+    what there is."""
+    if not names:
+        return frame
+    if exam.is_kmmlu:
+        return frame.filter(pl.col("subject").is_in([subject.name for subject in find_subjects(names)]))
+
+    def key(name: str) -> str:
+        return name.strip().lower().replace(" ", "-").replace("_", "-")
+
+    present = {key(name): name for column in ("supercategory", "subject") for name in frame[column].unique().to_list()}
+    unknown = [name for name in names if key(name) not in present]
+    if unknown:
+        raise ConfigError(f"--subjects {', '.join(unknown)}: {exam.label} has {', '.join(sorted(set(present.values()))[:20])}")
+    wanted = [present[key(name)] for name in names]
+    return frame.filter(pl.col("subject").is_in(wanted) | pl.col("supercategory").is_in(wanted))

@@ -1,0 +1,119 @@
+"""A mixture of training data: several sources, each with a weight, drawn by a seed.
+
+In: ``FILE_OR_HUB_ID[:weight]`` for each source. Out: the rows that are taken, source after source, and a
+table of what came from where.
+A weight says how often a source's rows are taken: 1 (default) all of them once, 0.3 a seeded 30 % of them,
+2.5 all twice and a half a
+third time. Knows nothing of tokens or of what the rows say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.data.raw_tables import is_hub_id
+from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One source and how often its rows are taken."""
+
+    source: str
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class Share:
+    """What came of one source."""
+
+    source: str
+    weight: float
+    rows: int = 0  # that it holds
+    taken: int = 0
+    forms: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0  # rows that say what an earlier row of any source says
+
+
+def parse_part(text: str) -> Part:
+    """``more.jsonl:0.3`` or ``owner/name``; ConfigError for a weight that is none, or a source that is
+    neither file nor hub id."""
+    head, colon, tail = text.rpartition(":")
+    weight = 1.0
+    source = text
+    if colon and head and not Path(text).exists():
+        try:
+            weight = float(tail)
+        except ValueError:
+            raise ConfigError(f"--data {text!r}: {tail!r} is no weight; write FILE:0.3, or FILE alone") from None
+        source = head
+    if not 0 < weight <= 100:
+        raise ConfigError(f"--data {text!r}: weight {weight:g} is not allowed; it must be above 0 and at most 100")
+    if not is_hub_id(source) and not Path(source).expanduser().is_file():
+        raise ConfigError(f"--data {source}: no such file; give a .jsonl, .json, .csv, .tsv or .parquet file, or a hub id (owner/name)")
+    return Part(source, weight)
+
+
+def times(weight: float, seed: int, source: str, number: int) -> int:
+    """How often a row is taken: the whole part of the weight, and once more where its own hash is under the
+    rest.
+
+    A row's hash depends on seed, source name and its number alone: the choice needs no second pass, and more
+    rows change no earlier one.
+    """
+    whole = int(weight)
+    digest = hashlib.blake2b(f"{seed}\x1f{Path(source).name}\x1f{number}".encode(), digest_size=8).digest()
+    return whole + (int.from_bytes(digest, "big") / 2**64 < weight - whole)
+
+
+def read_mixture(parts: Sequence[Part], seed: int, columns: Mapping[str, str] | None = None) -> tuple[list[TrainingRow], list[Share]]:
+    """The rows that are taken, and the table. DataError for the first row that cannot be read."""
+    shares = [Share(part.source, part.weight) for part in parts]
+    return list(iter_mixture(parts, seed, shares, columns)), shares
+
+
+def iter_mixture(
+    parts: Sequence[Part], seed: int, shares: Sequence[Share], columns: Mapping[str, str] | None = None
+) -> Iterator[TrainingRow]:
+    """The same as a stream; ``shares`` are filled in as it goes."""
+    seen: set[bytes] = set()
+    for part, share in zip(parts, shares, strict=True):
+        for row in read_training_rows(part.source, columns):
+            share.rows += 1
+            share.forms[row.form] += 1
+            digest = row.digest
+            share.duplicates += digest in seen
+            seen.add(digest)
+            for _ in range(times(part.weight, seed, part.source, row.number)):
+                share.taken += 1
+                yield row
+
+
+def mixture_lines(shares: Sequence[Share]) -> list[str]:
+    """The table as lines of text: source, form, rows, weight, taken, share of the whole, duplicates."""
+    total = max(1, sum(share.taken for share in shares))
+    head = ("source", "form", "rows", "weight", "taken", "share", "duplicates")
+    body = [
+        (
+            share.source,
+            "+".join(share.forms),
+            f"{share.rows:,}",
+            f"{share.weight:g}",
+            f"{share.taken:,}",
+            f"{share.taken / total:.1%}",
+            f"{share.duplicates:,}",
+        )
+        for share in shares
+    ]
+    widths = [max(len(row[place]) for row in (head, *body)) for place in range(len(head))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *body)
+    ]

@@ -1,0 +1,101 @@
+"""``python -m kmmlu_fast.exams``: which exams there are, and whether a declaration of one's own is right.
+
+In: flags. Out: a table of exams (licence, size, options, cached), or, with ``--check FILE``, ten of its rows
+read, one of them shown
+as it will be asked, and every fault named. Exit codes: 0 fine, 1 the check found faults, 2 an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+
+from pydantic import Field, PositiveInt
+
+from kmmlu_fast.asking.prompts import find_style, format_question
+from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.flags import Config, parse
+from kmmlu_fast.data.exam_rows import read_questions, to_frame, to_questions
+from kmmlu_fast.data.finding import find_exam, is_cached, shipped, source_of
+
+
+class ExamsConfig(Config):
+    """python -m kmmlu_fast.exams: list the exams, or check a declaration or a table of your own (--check)."""
+
+    check: str | None = Field(
+        None,
+        description="an exam's name, FILE.yaml, or your own table: show a row, name every fault",
+    )
+    dataset: str | None = Field(None, description="with --check: where its rows are (file, directory, hub id), if not where it says")
+    split: str = Field("test", description="with --check: split to read")
+    rows: PositiveInt = Field(10, description="with --check: rows to read")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    config = parse(ExamsConfig, argv, "python -m kmmlu_fast.exams")
+    if config.check is not None:
+        return check(config)
+    show_list()
+    return 0
+
+
+def show_list() -> None:
+    """Every shipped exam as a line of a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="exams (--exam NAME)", title_justify="left")
+    for heading in ("name", "options", "questions", "licence", "training", "gated", "cached", "source"):
+        table.add_column(heading, justify="right" if heading == "questions" else "left", overflow="fold")
+    for name in shipped():
+        exam = find_exam(name)
+        cells = (
+            exam.options_count,
+            f"{exam.rows:,}" if exam.rows else "?",
+            exam.licence,
+            exam.training,
+            "yes" if exam.gated else "",
+        )
+        table.add_row(name, *cells, "yes" if is_cached(exam) else "", exam.hub or "")
+    width = None if sys.stdout.isatty() else 150
+    console = Console(highlight=False, width=width)
+    console.print(table)
+    console.print(
+        "Licences as their pages state them: read them there. One of your own: a FILE.yaml of at most 15 "
+        "lines, or a table with "
+        "question, options (a list) or A, B, ..., and answer: check it with --check FILE."
+    )
+
+
+def check(config: ExamsConfig) -> int:
+    """Read the first rows; print one as it is asked, what could be told of the others, and every fault."""
+    exam = find_exam(str(config.check))
+    print(f"{exam.label}: {source_of(exam, config.dataset)}; licence {exam.licence}; training {exam.training}")
+    questions, faults = [], []
+    try:
+        for question, fault in islice(read_questions(exam, config.split, config.dataset, rows=config.rows), 100 * config.rows):
+            if fault is not None:
+                faults.append(fault)
+            elif question is not None:
+                questions.append(question)
+    except DataError as error:
+        faults.append(str(error))
+    if questions:
+        read = to_questions(to_frame(questions))
+        counts = sorted({len(question.options) for question in read})
+        subjects = sorted({question.subject for question in read})
+        print(f"{len(read)} rows read: {'-'.join(map(str, {counts[0]: 0, counts[-1]: 0}))} options, subjects {', '.join(subjects[:8])}")
+        print(f"\n{read[0].question_id}, as it is asked:\n\n{format_question(read[0], find_style('lm-eval'))} {read[0].answer}\n")
+    for fault in faults:
+        print(f"fault: {fault}")
+    print("no faults" if not faults else f"{len(faults)} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

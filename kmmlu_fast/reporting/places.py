@@ -1,0 +1,28 @@
+"""Where a report and its exports are written, known before anything is computed, so that nothing in the way
+is found too late.
+
+In: what was asked for. Out: paths. Knows nothing of what is written there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kmmlu_fast.reporting.inputs import ReportConfig
+
+CSV_FILES = ("subjects.csv", "predictions.csv", "changes.csv")
+_FIGURES = ("changes", "groups", "weak", "letters", "calibration", "cost-tokens", "cost-seconds", "plan")
+
+
+def targets(config: ReportConfig, path: Path) -> list[Path]:
+    """Every file that may be written, but lm-eval's, whose names hold the time."""
+    folder = path.parent
+    found = [path]
+    found += [folder / name for name in CSV_FILES if "csv" in config.export]
+    found += [folder / f"report.{kind}" for kind in ("json", "xlsx") if kind in config.export]
+    if "lm-eval" in config.export:
+        found.append(folder / "lm-eval" / "results.json")  # stands for the folder: it must be there to be written to
+    if config.figures is not None:
+        charts = [*_FIGURES, *(old.stem for old in config.figures.glob("training-*.svg"))]
+        found += [config.figures / f"{name}.{kind}" for name in charts for kind in ("svg", "png")]
+    return found

@@ -1,0 +1,203 @@
+"""endpoints by hand, protocol differences, key audit, what moved, and counted looks."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from made_runs import loaded, predictions, questions, run_directory
+
+from kmmlu_fast.analysis import protocol
+from kmmlu_fast.analysis.comparison import Settings, compare_pair, corrected_for_many
+from kmmlu_fast.analysis.endpoints import FLOOR, endpoints
+from kmmlu_fast.analysis.key_audit import audit_key
+from kmmlu_fast.analysis.moved import marked, what_moved
+from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.reporting.comparing import counted
+from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.runs.loading import load
+from kmmlu_fast.runs.peeks import read_peeks
+
+
+def test_scores_by_hand() -> None:
+    key, strata = np.array([0, 1, 0, 1]), np.zeros(4, dtype=np.int64)
+    even = np.log(np.full((4, 4), 0.1))  # of the four letters, a quarter each
+    sure = np.log(np.array([[0.7, 0.1, 0.1, 0.1]] * 4))
+    found = {end.name: end for end in endpoints(key, strata, even, sure)}
+    log_score = (2 * np.log(0.7) + 2 * np.log(0.1)) / 4
+    assert (found["log_score"].first, found["log_score"].second) == pytest.approx((np.log(0.25), log_score))
+    assert found["brier"].first == pytest.approx(0.75)
+    assert found["brier"].second == pytest.approx((0.3**2 + 3 * 0.1**2 + 0.7**2 + 0.9**2 + 2 * 0.1**2) / 2)
+    assert found["overconfidence"].second == pytest.approx(0.7 - 0.5)
+    values = np.log(np.array([0.7, 0.1, 0.7, 0.1])) - np.log(0.25)
+    assert (found["log_score"].high - found["log_score"].low) / 2 == pytest.approx(3.1824 * values.std(ddof=1) / 2, rel=1e-4)
+
+
+def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
+    logprobs = np.array([[0.0, -np.inf, -np.inf, -np.inf]] * 3)
+    found = endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs, logprobs)
+    assert (
+        found[0].first == pytest.approx(FLOOR)
+        and endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs * np.nan, logprobs) == ()
+    )
+
+
+@pytest.mark.parametrize(("skill", "said"), [(1.5, "The key's log score agrees"), (0.62, "The key's log score")])
+def test_the_report_says_whether_the_log_score_agrees(skill: float, said: str) -> None:
+    pair = compare_pair(loaded("base", predictions(1)), loaded("lora", predictions(1, skill=skill)), Settings())
+    assert any(line.startswith(said) for line in verdict(pair, texts("en"), "en"))
+
+
+def test_all_but_the_adapter_is_compared() -> None:
+    facts = {
+        "model": "m",
+        "dtype": "bfloat16",
+        "quantization": None,
+        "decoding": {"temperature": 0.0},
+        "versions": {"vllm": "1"},
+    }
+    frame = predictions(1)
+    base = loaded("base", frame, prompt_style="x", **facts)
+    other = loaded(
+        "lora",
+        frame,
+        **{
+            **facts,
+            "prompt_style": "x",
+            "dtype": "float16",
+            "decoding": {"temperature": 0.7},
+            "adapter_digest": "a",
+        },
+    )
+    assert protocol.setting_differences(base, other) == [
+        "dtype bfloat16 -> float16",
+        "decoding.temperature 0.0 -> 0.7",
+    ]
+    pair = compare_pair(base, other, Settings())
+    lines = verdict(pair, texts("en"), "en")
+    assert lines[0].startswith("CAUTION: the runs differ in more than the model (dtype bfloat16 -> float16")
+    assert any("speaks of this adapter, lora, not of its recipe" in line for line in lines)
+
+
+def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
+    pair = compare_pair(
+        loaded("base", predictions(1)),
+        loaded("other", predictions(1, skill=1.2), prompt_style="x"),
+        Settings(overlap_known=False),
+    )
+    lines = " ".join(verdict(pair, texts("en"), "en"))
+    assert "Protocol of base unknown" in lines and "Overlap unknown" in lines
+
+
+def test_other_prompts_of_one_model_are_refused() -> None:
+    first = predictions(1)
+    second = first.with_columns(pl.when(pl.col("row") == 3).then(pl.lit("f" * 16)).otherwise("prompt_digest").alias("prompt_digest"))
+    known = {"model": "m", "prompt_style": "x"}
+    with pytest.raises(RunError, match="prompt_digest of 4 questions"):
+        compare_pair(loaded("base", first, **known), loaded("lora", second, **known), Settings())
+    compare_pair(loaded("base", first, **known), loaded("else", second, **{**known, "model": "n"}), Settings())  # another tokenizer
+
+
+def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
+    base = loaded("base", predictions(1))
+    pairs = [compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), Settings()) for i in (1, 2, 4)]
+    found = corrected_for_many(pairs, earlier=[(1.0, -1.0)])
+    assert [pair.tried for pair in found] == [4, 4, 4] and [pair.best_of for pair in found] == [
+        False,
+        False,
+        True,
+    ]
+    assert all(pair.p_holm >= pair.micro.p_value for pair in found)  # type: ignore[operator]
+    lines = verdict(found[2], texts("en"), "en")
+    assert "by Holm over 4 comparisons" in lines[0] and any("is the best of 4 that were tried" in line for line in lines)
+    assert corrected_for_many(pairs[:1])[0].p_holm is None
+    assert not corrected_for_many(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
+
+
+def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
+    base = load(str(run_directory(tmp_path / "base", "base", predictions(1))))[0]
+    adapters = [
+        load(str(run_directory(tmp_path / f"l{i}", f"l{i}", predictions(1, skill=0.7 + 0.1 * i), adapter_digest=f"d{i}")))[0]
+        for i in range(3)
+    ]
+    for turn, other in enumerate(adapters):
+        [pair] = counted([base, other], [compare_pair(base, other, Settings())])
+        assert pair.tried == turn + 1
+    [again] = counted([base, adapters[0]], [compare_pair(base, adapters[0], Settings())])
+    assert again.tried == 3 and [peek.adapter for peek in read_peeks(base)] == [
+        "d0",
+        "d1",
+        "d2",
+    ]  # the same adapter is one look
+    (tmp_path / "base" / "peeks.json").write_text("no list", encoding="utf-8")
+    assert read_peeks(base) == []
+
+
+def test_the_key_is_audited_by_id() -> None:
+    frame = predictions(1, skill=3.0)
+    wrong = pl.col("question_id") == "Law/test/7"
+    other = pl.when(pl.col("answer") == "A").then(pl.lit("B")).otherwise(pl.lit("A"))
+    frame = frame.with_columns(
+        pl.when(wrong).then(other).otherwise("prediction").alias("prediction"),
+        (pl.col("correct") & ~wrong).alias("correct"),
+    )
+    frame = frame.with_columns(pl.lit(0.9).alias("confidence"))
+    runs = [loaded(f"r{i}", frame) for i in range(5)]
+    found = audit_key(runs)
+    assert found is not None and "Law/test/7" in [row[0] for row in found.against_key]
+    name, whole, without = found.accuracy[0]
+    assert name == "r0" and without is not None and without > whole
+    assert audit_key(runs[:4]) is None
+    asked = questions(frame).with_columns(pl.lit("다음 가운데 회계 원칙으로 옳은 것은 무엇인가").alias("question"))
+    twice = audit_key(runs[:1], asked)  # one text for all questions, many keys
+    assert twice is not None and "Law/test/7" in twice.conflicting and twice.accuracy[0][2] is None
+
+
+def test_features_of_what_moved() -> None:
+    asked = (
+        questions(predictions(1))
+        .head(4)
+        .with_columns(
+            pl.Series("question", ["옳은 것은?", "옳지 않은 것은?", "x^2의 값은?", "다음 그림에서 옳은 것은?"]),
+            pl.Series("answer", ["B", "A", "C", "D"]),
+            pl.Series("A", ["1", "1", "3.5", "①, ③"]),
+            pl.Series("B", ["2", "2", "1", "하나"]),
+            pl.Series("C", ["3", "3", "2", "둘"]),
+            pl.Series("D", ["4", "4", "9,000", "셋"]),
+        )
+    )
+    found = marked(asked, frozenset({asked["question_id"][2]}))
+    assert found["number_middle"].to_list() == [True, False, True, False]
+    assert found["negation"].to_list() == [False, True, False, False] and found["formula"].to_list() == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert found["all_of_the_above"].to_list() == [False, False, False, True] and found["overlap"].to_list() == [False, False, True, False]
+
+
+def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
+    random = np.random.default_rng(1)
+    n = 3000
+    negated = random.random(n) < 0.4
+    gained = random.random(n) < np.where(negated, 0.75, 0.45)
+    joined = pl.DataFrame({"question_id": [f"Law/test/{i}" for i in range(n)], "first": ~gained, "second": gained})
+    ending = np.where(negated, "옳지 않은 것은?", "옳은 것은?")
+    length = random.integers(1, 30, n)
+    asked = pl.DataFrame(
+        {
+            "question_id": joined["question_id"],
+            "question": ["가" * k + " " + e for k, e in zip(length, ending, strict=True)],
+            **{letter: [letter] * n for letter in "ABCD"},
+            "answer": ["A"] * n,
+            "human_accuracy": [None] * n,
+        }
+    )
+    found = what_moved(joined, asked.with_columns(pl.col("human_accuracy").cast(pl.Float64)))
+    assert found is not None and found.gained == gained.sum() and {kind.feature for kind in found.kinds} == {"long", "negation"}
+    kinds = {kind.feature: kind for kind in found.kinds}
+    assert kinds["negation"].significant and kinds["negation"].low < (0.75 / 0.25) / (0.45 / 0.55) < kinds["negation"].high
+    assert not kinds["long"].significant
+    assert what_moved(joined.head(100), asked.with_columns(pl.col("human_accuracy").cast(pl.Float64))) is None

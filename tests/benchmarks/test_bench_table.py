@@ -1,0 +1,120 @@
+"""Records by kind of machine, README's table made from them, and the round of all benchmarks: on invented results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import all as bench_all
+from bench import table as bench_table
+from bench.common import last_record, record
+from kmmlu_fast.core.errors import ConfigError
+
+CPU = {"kind": "cpu", "name": "Some CPU", "cores": 2, "cpu_kind": "AVX512_BF16: bfloat16 is native"}
+
+
+def entry(bench: str, day: int = 1, device: dict[str, Any] | None = None, **result: Any) -> dict[str, Any]:
+    stamp = f"2026-01-{day:02d}T00:00:00+00:00"
+    command = f"python -m bench.{bench}"
+    return {
+        "bench": bench,
+        "command": command,
+        "time_utc": stamp,
+        "device": device or CPU,
+        "versions": {},
+        **result,
+    }
+
+
+def training(own_sec: float, stack_sec: float) -> dict[str, Any]:
+    def row(way: str, sec: float, peak: float) -> dict[str, Any]:
+        return {
+            "way": way,
+            "length": 128,
+            "batch": 4,
+            "cpu_sec": {"median": sec},
+            "step_sec": {"median": sec},
+            "peak_gib": peak,
+        }
+
+    return {"rows": [row("train", own_sec, 1.5), row("unsloth", stack_sec, 2.9), row("peft", 3 * own_sec, 3.0)]}
+
+
+def test_records_are_kept_by_kind_of_cpu(tmp_path: Path) -> None:
+    other = {**CPU, "cpu_kind": "AVX2, no AVX-512: float32"}
+    names = {record(entry("scale", device=device), tmp_path).name for device in (CPU, other)}
+    assert names == {"some-cpu-2-cores-avx512-bf16-2026-01-01.json", "some-cpu-2-cores-avx2-2026-01-01.json"}
+
+
+def test_the_last_record_is_of_the_same_kind(tmp_path: Path) -> None:
+    for day, device in (
+        (1, CPU),
+        (3, CPU),
+        (2, CPU),
+        (9, {**CPU, "cores": 8}),
+        (9, {**CPU, "cpu_kind": "no AVX2"}),
+    ):
+        record(entry("scale", day, device), tmp_path)
+    record(entry("training", 9), tmp_path)
+    found = last_record("scale", CPU, tmp_path)
+    assert found is not None and found["time_utc"].startswith("2026-01-03")
+    assert last_record("scale", {"kind": "gpu", "name": "Some GPU"}, tmp_path) is None
+
+
+def test_the_table_has_a_line_for_each_record_and_the_newest_counts(tmp_path: Path) -> None:
+    record(entry("training", 1, **training(2.0, 2.2)), tmp_path)
+    record(entry("training", 2, **training(2.0, 3.0)), tmp_path)
+    record(entry("throughput", 2, share_of_matmul_rate=0.764), tmp_path)
+    made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
+    lines = made.splitlines()[2:]
+    assert len(lines) == 2
+    assert "76%" in lines[0] and "Some CPU, 2 cores (AVX512_BF16), 2026-01-02" in lines[0]
+    assert "4 x 128: 1.50x unsloth (1.5 against 2.9 GiB); 4 x 128: 3.00x peft" in lines[1]
+    assert lines[1].endswith("| `python -m bench.training` |")
+
+
+def test_readme_is_replaced_between_the_markers_and_checked(tmp_path: Path) -> None:
+    record(entry("throughput", share_of_matmul_rate=0.5), tmp_path)
+    readme = tmp_path / "README.md"
+    flags = [str(next(tmp_path.glob("*.json"))), "--readme", str(readme)]
+    readme.write_text(f"before\n{bench_table.BEGIN}\nold\n{bench_table.END}\nafter\n")
+    assert bench_table.main([*flags, "--check"]) == 2
+    assert bench_table.main(flags) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "50%" in text
+    assert bench_table.main([*flags, "--check"]) == 0
+    with pytest.raises(ConfigError, match="no lines"):
+        bench_table.replaced("nothing", "table")
+
+
+def test_every_record_of_the_repository_can_be_told() -> None:
+    entries = bench_table.read_entries(sorted(bench_table.RESULTS.glob("*.json")))
+    lines = bench_table.render(entries).splitlines()
+    assert len(lines) >= 4 and all("| `python -m bench." in line for line in lines[2:])
+
+
+def test_the_round_sets_figures_beside_targets_and_the_last_record(tmp_path: Path) -> None:
+    figures = bench_all.ROUND["training"][1]
+    rows = bench_all.rows_of("training", entry("training", **training(2.0, 3.0)), figures, entry("training", **training(2.0, 2.4)))
+    assert [(row["measured"], row["met"], row["of_last_record"]) for row in rows] == [
+        (1.5, "yes", 1.25),
+        (1.4, "yes", 1.0),
+    ]
+    [slow, _] = bench_all.rows_of("training", entry("training", **training(2.0, 2.4)), figures, None)
+    assert slow["met"] == "no" and slow["of_last_record"] is None
+
+
+def test_a_benchmark_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def child(arguments: list[str]) -> dict[str, Any]:
+        if arguments[0] == "bench.overhead":
+            raise ConfigError("no dataset")
+        return entry("throughput", share_of_matmul_rate=0.9)
+
+    monkeypatch.setattr(bench_all, "run_child", child)
+    assert bench_all.main(["--quick", "--benchmarks", "overhead,throughput", "--results-dir", str(tmp_path)]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [(row["benchmark"], row["met"]) for row in rows] == [("overhead", "no"), ("throughput", "yes")]
+    assert "no dataset" in rows[0]["what"]

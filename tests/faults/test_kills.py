@@ -1,0 +1,107 @@
+"""Killed, stopped and out of disk at file-system events of every verb that writes: nothing half-finished
+looks whole, and the same command
+then gives what it gives uninterrupted. A sample of the events in CI; all of them by ``python -m
+bench.faults``.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_tiny_adapter, make_tiny_model
+
+from bench.killing import LEAN, Job, Watcher
+from bench.kills import Place, Scenario, disturb, points, scenarios, uninterrupted
+
+WITHOUT_ENGINE = ("eval", "eval --overwrite", "chain of thought", "sample", "export", "compare", "merge")
+
+
+class Stage:
+    """The scenarios, a watcher that has everything imported, and what each command leaves undisturbed."""
+
+    def __init__(self, root: Path) -> None:
+        model = make_tiny_model(root / "model", chat=True)
+        self.place = Place(root, model, make_tiny_adapter(model, root / "lora", scale=20.0))
+        self.watcher = self.place.watcher = Watcher(*LEAN, "transformers", "torch")
+        self.scenarios = {scenario.name: scenario for scenario in scenarios(self.place)}
+        self._known: dict[str, tuple[Any, int]] = {}
+
+    def known(self, name: str) -> tuple[Scenario, Any, int]:
+        if name not in self._known:
+            self._known[name] = uninterrupted(self.scenarios[name], self.place, self.watcher)
+        return self.scenarios[name], *self._known[name]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    made = Stage(tmp_path_factory.mktemp("kills"))
+    with made.watcher:
+        yield made
+
+
+@pytest.mark.parametrize("name", WITHOUT_ENGINE)
+def test_a_kill_at_any_event_loses_and_fakes_nothing(stage: Stage, name: str) -> None:
+    scenario, wanted, events = stage.known(name)
+    assert events >= 5
+    chosen = points(events, {"eval": 6, "eval --overwrite": 6, "sample": 4, "export": 2}.get(name, 3))
+    problems = [problem for at in chosen if (problem := disturb(scenario, stage.place, stage.watcher, wanted, at))]
+    assert not problems
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_schedulers_signals_flush_what_was_answered_and_end_with_one_line(stage: Stage, how: int) -> None:
+    scenario, wanted, events = stage.known("eval")
+    at = events // 2
+    assert disturb(scenario, stage.place, stage.watcher, wanted, at, how) is None
+    folder = stage.place.root / "signalled"
+    folder.mkdir(exist_ok=True)
+    job = Job(
+        "eval",
+        [*scenario.argv, "--output-dir", f"runs-{int(how)}"],
+        str(folder),
+        stop_at=14,
+        stop_with=how,
+        flush_rows=5,
+    )
+    job.environment = stage.place.environment
+    ended = stage.watcher.run(job)
+    assert ended.code == 128 + how
+    assert ended.err.splitlines()[-1].startswith(f"stopped by {signal.Signals(how).name}: what was answered is kept")
+    parts = list((folder / f"runs-{int(how)}").glob("*/predictions/part-*.parquet"))
+    assert parts and not list((folder / f"runs-{int(how)}").rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("eval", 4_000), ("eval", 9_000), ("sample", 3_000), ("compare", 5_000), ("merge", 50_000)],
+)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(stage: Stage, name: str, limit: int) -> None:
+    scenario, wanted, _ = stage.known(name)
+    assert disturb(scenario, stage.place, stage.watcher, wanted, 0, max_file_bytes=limit) is None
+
+
+def test_the_line_of_a_full_disk_names_the_file(stage: Stage, tmp_path: Path) -> None:
+    scenario, _, _ = stage.known("sample")
+    ended = stage.watcher.run(Job("sample", scenario.argv, str(tmp_path), max_file_bytes=3_000, environment=stage.place.environment))
+    assert ended.code == 2 and "no space left to write to" in ended.err and "sft." in ended.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.engine
+def test_a_killed_training_keeps_the_best_adapter_and_names_it(stage: Stage, tmp_path: Path) -> None:
+    """Real Unsloth on a tiny model."""
+    from kmmlu_fast.data import dataset, rows
+    from kmmlu_fast.data.subjects import find_subjects
+
+    questions = dataset.load_questions("sample", "train", find_subjects(["Math", "Law", "Biology", "Chemistry", "Economics", "Health"]))
+    rows.write_rows(tmp_path / "rows.jsonl", [rows.SftRow(question, "uniform") for question in questions])
+    place = Place(tmp_path, stage.place.model, None, tmp_path / "rows.jsonl")
+    (scenario,) = [one for one in scenarios(place) if one.name == "training"]
+    with Watcher("kmmlu_fast.train") as watcher:
+        wanted, events = uninterrupted(scenario, place, watcher)
+        problems = [problem for at in points(events, 3) if (problem := disturb(scenario, place, watcher, wanted, at))]
+    assert not problems

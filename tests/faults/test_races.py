@@ -1,0 +1,115 @@
+"""Several processes at one thing: merges, trainings; and what kills leave."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_tiny_adapter, make_tiny_model
+
+from kmmlu_fast.core.errors import KmmluError, TrainError
+from kmmlu_fast.models import adapters
+from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.state import CHECKPOINTS, claim_alone, finished
+
+
+def test_three_merges_of_one_adapter_make_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
+    path = make_tiny_model(tmp_path / "model")
+    model = resolve_model(str(path))
+    [adapter] = adapters.load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
+    merges: list[int] = []
+    real = adapters._merge
+
+    def counted(*arguments: Any) -> Path:
+        merges.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(adapters, "_merge", counted)
+    found: list[Any] = []
+
+    def merge() -> None:
+        try:
+            found.append(adapters.merge_adapter(model, adapter, "float32"))
+        except BaseException as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=merge) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(merges) == 1 and len(set(found)) == 1 and (found[0] / "config.json").exists(), found
+
+
+def test_a_half_merged_copy_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
+    path = make_tiny_model(tmp_path / "model")
+    model = resolve_model(str(path))
+    [adapter] = adapters.load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
+    target = tmp_path / "cache" / "merged" / f"{model.digest}-{adapter.digest}-float32"
+    for left in (target, target.with_name(target.name + ".partial")):
+        left.mkdir(parents=True)
+        (left / "model.safetensors").write_bytes(b"half")
+    merged = adapters.merge_adapter(model, adapter, "float32")
+    assert (merged / "model.safetensors").stat().st_size > 1000 and not target.with_name(target.name + ".partial").exists()
+
+
+def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
+    config = TrainConfig(data=tmp_path / "x", output_dir=tmp_path / "lora")
+    with claim_alone(config):
+        with pytest.raises(TrainError, match="another process is training there"):
+            claim_alone(config)
+        with pytest.raises(TrainError, match="another process is training there"):
+            claim_alone(config.model_copy(update={"resume": True}))
+    assert finished(config) is False, "a lock alone is no training"
+    claim_alone(config).close()
+    (config.output_dir / CHECKPOINTS / "checkpoint-1").mkdir()
+    with pytest.raises(TrainError, match="holds no training of this tool"):
+        finished(config)
+
+
+def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = make_tiny_model(tmp_path / "model")
+    lora = make_tiny_adapter(path, tmp_path / "lora")
+    (lora / "training.json").write_text("{}")
+    with pytest.raises(KmmluError, match="its training is not finished"):
+        adapters.load_adapters([str(lora)], resolve_model(str(path)), "merge")
+    (lora / "kmmlu_fast.json").write_text("{}")
+    assert adapters.load_adapters([str(lora)], resolve_model(str(path)), "merge")[0].name == "lora"
+
+
+def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> None:
+    """best/ of a step after the checkpoint must not be taken for the best as of the checkpoint."""
+    from kmmlu_fast.training import trainer
+    from kmmlu_fast.training.monitor import HeldOut
+
+    class Model:
+        def __init__(self) -> None:
+            self.step = 0
+
+        def save_pretrained(self, folder: str) -> None:
+            Path(folder).mkdir(parents=True)
+            (Path(folder) / "weights").write_text(str(self.step))
+
+    class Seen:
+        last = None
+        best: HeldOut | None = None
+
+    model, seen = Model(), Seen()
+
+    def held(step: int) -> HeldOut:
+        return HeldOut(step, 1.0 / (step + 1), 4, 0.5, 0.5, dict.fromkeys("ABCD", 0.25), dict.fromkeys("ABCD", 0.25))
+
+    for step in (2, 3):
+        model.step = step
+        trainer._save_best(model, tmp_path, held(step))
+    seen.best = held(2)  # killed after step 3: the log goes back to the checkpoint of step 2
+    trainer._keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]
+    assert (tmp_path / "adapter" / "weights").read_text() == "2"
+    trainer._drop_older(tmp_path, 3)
+    with pytest.raises(TrainError, match="is not there any more"):
+        trainer._keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]

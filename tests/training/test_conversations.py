@@ -1,0 +1,158 @@
+"""Conversations as tokens: what is trained on is the assistant's turns, token for token, whatever the
+template."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exam_files import write_jsonl
+from tiny import make_tiny_tokenizer
+
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.data.training_rows import TrainingRow, Turn, read_training_rows
+from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.conversations import PLAIN_NAME, encode_conversations, shown, template_of
+from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoding import encode_set, fit_length
+
+TURNS = (
+    Turn("system", "짧게 답하세요."), Turn("user", "하나?"), Turn("assistant", "둘."), Turn("user", "셋?"),
+    Turn("assistant", "넷, 다섯."),
+)  # fmt: skip
+
+
+def row(*turns: Turn) -> TrainingRow:
+    return TrainingRow(turns or TURNS, "chat.jsonl", 7, "messages")
+
+
+def one(tokenizer: Any, style: str | None = None, *turns: Turn) -> Encoded:
+    ((found,),) = encode_conversations([row(*turns)], tokenizer, style)
+    return found
+
+
+def trained_texts(encoded: Encoded, tokenizer: Any) -> list[str]:
+    return [text for text, trained in shown(encoded, tokenizer) if trained]
+
+
+def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> None:
+    tokenizer = make_tiny_tokenizer(chat=True)
+    found = one(tokenizer)
+    assert trained_texts(found, tokenizer) == ["둘.<|im_end|>", "넷, 다섯.<|im_end|>"]
+    everything = "".join(text for text, _ in shown(found, tokenizer))
+    messages = [{"role": turn.role, "content": turn.content} for turn in TURNS]
+    assert everything == tokenizer.apply_chat_template(messages, tokenize=False)
+    assert found.labels.count(MASKED) == len(found.input_ids) - sum(found.mask or ())
+    assert all(label in (MASKED, token) for label, token in zip(found.labels, found.input_ids, strict=True))
+    assert found.prompt_tokens == found.labels.index(next(x for x in found.labels if x != MASKED))
+
+
+def test_a_base_model_without_a_template_gets_the_named_default() -> None:
+    tokenizer = make_tiny_tokenizer(bos=True)
+    assert template_of(tokenizer)[0] == PLAIN_NAME and template_of(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
+    found = one(tokenizer)
+    text = "".join(text for text, _ in shown(found, tokenizer))
+    assert text.startswith("<|bos|>### 지시\n짧게 답하세요.\n\n### 질문\n하나?\n\n### 답변\n둘.<|eos|>")
+    assert trained_texts(found, tokenizer) == ["둘.<|eos|>", "넷, 다섯.<|eos|>"]
+    assert found.input_ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn() -> None:
+    tokenizer = make_tiny_tokenizer(chat=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['role'] == 'assistant' and not loop.last %}(old) "
+        "{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    ((first, second),) = encode_conversations([row()], tokenizer)
+    assert trained_texts(first, tokenizer) == ["둘.<|im_end|>"]
+    assert trained_texts(second, tokenizer) == ["넷, 다섯.<|im_end|>"]
+    assert "(old) 둘." in shown(second, tokenizer)[0][0] and second.question_id == "chat.jsonl row 7 turn 5"
+
+
+def test_a_template_without_a_system_turn_is_told() -> None:
+    tokenizer = make_tiny_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
+    with pytest.raises(TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"):
+        encode_conversations([row()], tokenizer)
+
+
+def test_single_turns_in_the_wording_of_evaluation() -> None:
+    tokenizer = make_tiny_tokenizer()
+    found = one(tokenizer, "qa", Turn("user", "물은?"), Turn("assistant", "H2O"))
+    assert shown(found, tokenizer) == [("문제: 물은?\n정답:", False), (" H2O<|eos|>", True)]
+    with pytest.raises(TrainError, match="is for a single question and answer"):
+        one(tokenizer, "qa")
+
+
+def test_what_is_too_long_is_cut_at_the_end_or_refused() -> None:
+    tokenizer = make_tiny_tokenizer(chat=True)
+    found = one(tokenizer)
+    first_end = found.labels.index(next(x for x in found.labels if x != MASKED)) + 5
+    (cut,), report = fit_length([found], first_end, "truncate", None)
+    assert len(cut.input_ids) == first_end == len(cut.labels) and report["rows_too_long"] == 1
+    with pytest.raises(TrainError, match="leaves nothing of the assistant's turns"):
+        fit_length([found], 10, "truncate", None)
+    assert fit_length([found], 10, "drop", None)[0] == []
+
+
+def test_a_set_of_both_kinds(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": t.role, "content": t.content} for t in TURNS]}
+    question = {"question": "1+1?", "options": ["1", "2", "3", "4", "5"], "answer": "B"}
+    path = write_jsonl(tmp_path / "both.jsonl", [chat, question, chat])
+    rows = list(read_training_rows(str(path)))
+    tokenizer = make_tiny_tokenizer(chat=True, letters="ABCDE")
+    config = TrainConfig(data=[str(path)], num_train_epochs=1)
+    data = encode_set(config, rows, rows[:1], tokenizer, [item for r in rows if (item := r.item)])
+    assert [bool(found.mask) for found in data.rows] == [True, False, True] and sorted(data.order) == [
+        0,
+        1,
+        2,
+    ]
+    asked = data.rows[1]
+    assert asked.answer == "B" and asked.num_options == 5 and tokenizer.decode(asked.input_ids).endswith("정답： B<|eos|>")
+    assert len(data.held_out) == 1 and len(data.asked) == 1 and len(data.letter_ids) == 5
+
+
+def test_a_batch_s_rows_do_not_see_each_other(tmp_path: Path) -> None:
+    """The collated batch gives each row the loss that it has alone: no attention crosses rows, padding
+    counts for nothing."""
+    import torch
+    from tiny import make_tiny_model
+    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
+
+    model = AutoModelForCausalLM.from_pretrained(make_tiny_model(tmp_path / "m", chat=True))
+    tokenizer = make_tiny_tokenizer(chat=True)
+    rows = [
+        one(tokenizer),
+        one(tokenizer, None, Turn("user", "물은 무엇으로 되어 있나?"), Turn("assistant", "H2O")),
+    ]
+    features = [{"input_ids": list(r.input_ids), "labels": r.labels} for r in rows]
+    batch = DataCollatorForSeq2Seq(tokenizer, padding=True)(features)
+    with torch.no_grad():
+        together = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        for place, found in enumerate(rows):
+            alone = model(input_ids=torch.tensor([found.input_ids])).logits[0]
+            real = batch["attention_mask"][place].bool()
+            assert torch.allclose(together[place][real], alone, atol=1e-4)
+            assert batch["labels"][place][real].tolist() == found.labels
+
+
+def test_rows_without_an_answer_letter_do_not_count_as_one() -> None:
+    from kmmlu_fast.training.encoding import letter_counts
+
+    assert letter_counts([Encoded("a", "", (1,), 0), Encoded("b", "B", (1,), 0), Encoded("c", "E", (1,), 0)]) == {
+        "A": 0, "B": 1, "C": 0, "D": 0, "E": 1,
+    }  # fmt: skip
+
+
+def test_tools_are_refused_with_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "tool", "content": "x"}]}) + "\n", encoding="utf-8")
+    from kmmlu_fast.core.errors import DataError
+
+    with pytest.raises(DataError, match="row 1: message 1 has role 'tool'"):
+        list(read_training_rows(str(path)))
