@@ -9,6 +9,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.exams import section
 from kmmlu_fast.reporting.inputs import ReportConfig, default_output, focused, input_files_of, load_runs, settings_of
@@ -47,8 +48,10 @@ def main(argv: list[str] | None = None) -> int:
             from kmmlu_fast.reporting.exports import export
 
             pairs = compared(chosen, settings)[0]
-            for written in export(config.export, chosen, pairs, questions, settings, config.lang, path.parent):
-                print(clean(str(written)))
+            with waiting("writing exports"):
+                files = export(config.export, chosen, pairs, questions, settings, config.lang, path.parent, with_texts=not config.no_texts)
+            for written in files:
+                print(f"{clean(str(written))}  ({written.stat().st_size / 1e6:.1f} MB)")
 
     return run_main(body)
 

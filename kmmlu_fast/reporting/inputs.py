@@ -29,7 +29,7 @@ from kmmlu_fast.runs.naming import named as by_name
 from kmmlu_fast.runs.naming import without_other_bases
 from kmmlu_fast.runs.run import Run
 
-FORMATS = ("csv", "json", "xlsx", "lm-eval")
+FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
 
 
 class PairsConfig(Config):
@@ -168,7 +168,7 @@ def groups_of(config: CompareConfig) -> dict[str, list[str]]:
 
 def _documents(config: PairsConfig) -> list[dict[str, Any]]:
     """config.json of the run directories that are of the exam in focus (all, where none is named and they are of one)."""
-    found = [read_json(path) for argument in config.runs if (path := expand(argument, "run") / "config.json").is_file()]
+    found = [read_json(path) for argument in sources(config) if (path := expand(argument, "run") / "config.json").is_file()]
     names = list(dict.fromkeys(_exam_name(document) for document in found))
     focus = config.exam if config.exam in names else names[0] if names else None
     return [document for document in found if _exam_name(document) == focus]
@@ -201,12 +201,12 @@ def input_files_of(config: PairsConfig) -> list[Path]:
     """Every file that the flags name to be read: none of them is ever written to."""
     named = [expand(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
     plan = getattr(config, "plan", None)
-    return [*input_files(config.runs), *named, *([plan] if plan else []), *dataset_files(config.dataset)]
+    return [*input_files(sources(config)), *named, *([plan] if plan else []), *dataset_files(config.dataset)]
 
 
 def default_output(config: ReportConfig) -> Path:
     """report.html in the run directory where one was given, else here."""
-    only = expand(config.runs[0], "run") if len(config.runs) == 1 else None
+    only = expand(sources(config)[0], "run") if len(sources(config)) == 1 else None
     return (only if only is not None and (only / "config.json").is_file() else Path()) / "report.html"
 
 
@@ -315,7 +315,7 @@ class ReportConfig(PairsConfig):
 
     overwrite: bool = Field(False, description="replace files that exist; without it nothing is")
     output: Path | None = Field(None, description="the HTML file; default: report.html in the run directory (one run), else here")
-    export: list[str] = Field([], description="csv, json, xlsx, lm-eval (comma-separated): written beside the HTML file")
+    export: list[str] = Field([], description="csv, csv.gz, parquet, json, xlsx, lm-eval: written beside the HTML file")
     no_texts: bool = Field(False, description="leave out all texts of questions and models: ids and letters only, fit for sharing")
     figures: Path | None = Field(None, description="directory for the charts as SVG, PNG and PDF")
     figure_width: Annotated[float | None, BeforeValidator(_inches)] = Field(
