@@ -154,7 +154,7 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
     if focus:
         context["note_subjects"] = t("subjects_note", first=focus.first, second=focus.second, count=len(changed))
     present = [
-        ("exams", exams is not None),
+        ("exams", found.exams is not None),
         ("summary", True),
         ("all_runs", len(runs) > 1),
         ("charts", True),

@@ -127,7 +127,8 @@ def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: b
 
 def pair_tables(pair: Comparison, t: Texts, lang: str, by_subject: bool) -> list[Table]:
     """All tables of one comparison."""
-    return [_headlines(pair, t), _letters(pair, t), _groups(pair, t, lang), _subjects(pair, t, lang, by_subject)]
+    letters = [] if pair.letters is None else [_letters(pair, pair.letters, t)]
+    return [_headlines(pair, t), *letters, _groups(pair, t, lang), _subjects(pair, t, lang, by_subject)]
 
 
 def _headlines(pair: Comparison, t: Texts) -> Table:

@@ -111,7 +111,8 @@ def without_other_bases(runs: list[Run], base: str | None = None) -> list[Run]:
     """Where a glob brought several base runs of one model: the one that was asked what the adapters were, first; the rest left out."""
     bases = [run for run in runs if run.kind == "run" and not run.config.get("adapter")]
     adapters = [run for run in runs if run.kind == "run" and run.config.get("adapter")]
-    if base is not None or len(bases) < 2 or not adapters or len({run.facts.get("model") for run in [*bases, *adapters]}) > 1:
+    of = {(run.facts.get("model"), run.exam) for run in [*bases, *adapters]}
+    if base is not None or len(bases) < 2 or not adapters or len(of) > 1:
         return runs
     asked = [_asked(dict(run.facts)) for run in adapters]
     kept = max(bases, key=lambda run: asked.count(_asked(dict(run.facts))))

@@ -28,7 +28,7 @@ def test_version_help_and_suggestion(capsys: Caught) -> None:
     assert cli.main(["train", "-h"]) == 0
     short = capsys.readouterr().out
     assert len(short) < len(whole) / 2 and "optimisation:" in whole and "examples:" in short and "--help" in short
-    assert "none)" not in whole and max(map(len, whole.splitlines())) <= 110
+    assert "None)" not in whole and max(map(len, whole.splitlines())) <= 110
     assert cli.main(["raport"]) == 2
     assert "did you mean report?" in capsys.readouterr().err
 
