@@ -107,6 +107,8 @@ def write_report(
     dataset: str | None = None,
     overlap: Sequence[str] = ("auto",),
     figures: str | Path | None = None,
+    figure_width: float | None = None,
+    no_texts: bool = False,
     seed: int = 42,
     overwrite: bool = False,
 ) -> Path:
@@ -114,7 +116,8 @@ def write_report(
 
     With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
     Runs of several exams are compared in a table above; the rest of the page is about the first run's exam.
-    ``figures`` names a directory for the charts as PNG and SVG. What exists is replaced with ``overwrite`` only.
+    ``no_texts`` leaves them out, so that the page may be shared. ``figures`` names a directory for the charts as SVG, PNG and PDF,
+    ``figure_width`` inches wide. What exists is replaced with ``overwrite`` only.
 
     Raises ``RunError`` or ``DataError`` for what cannot be read, ``ConfigError`` for a file that is in the way.
     """
@@ -134,8 +137,17 @@ def write_report(
     folder = None if figures is None else Path(figures)
     settings = settings_of(config, questions)
     shown = focused(loaded, None)
-    exams = section(loaded, settings, shown[0].exam_title, texts(lang, "report"))
-    page.write_report(shown, Path(path), questions, settings, lang, folder, exams=exams)
+    page.write_report(
+        shown,
+        Path(path),
+        questions,
+        settings,
+        lang,
+        folder,
+        exams=section(loaded, settings, shown[0].exam_title, texts(lang, "report")),
+        with_texts=not no_texts,
+        figure_width=figure_width,
+    )
     return Path(path)
 
 

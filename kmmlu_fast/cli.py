@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 
@@ -16,19 +17,52 @@ VERBS = {
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
     "doctor": "what this computer has, and what will work on it",
+    "install": "the tried set of packages, into this environment",
 }
+_EXTRA = {"help": "what a verb does and its flags: kmmlu-fast help eval", "completion": "bash, zsh or fish: flags at the Tab key"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Hand the rest of the command line to the verb's own main."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: kmmlu-fast VERB ...\n\n" + "\n".join(f"  {verb:<9}{text}" for verb, text in VERBS.items()))
+    if arguments and arguments[0] == "help" and len(arguments) > 1:
+        arguments = [arguments[1], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
         return 0
+    if arguments[0] in ("--version", "-V", "version"):
+        from kmmlu_fast.core.version import __version__
+
+        print(f"kmmlu-fast {__version__}")
+        return 0
+    if arguments[0] == "completion":
+        return _completion(arguments[1:])
     if arguments[0] not in VERBS:
-        print(f"error: unknown verb {arguments[0]!r}: allowed are {', '.join(VERBS)}", file=sys.stderr)
+        near = difflib.get_close_matches(arguments[0], [*VERBS, *_EXTRA], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        print(f"error: unknown verb {arguments[0]!r}: {hint}(allowed are {', '.join(VERBS)})", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"kmmlu_fast.{arguments[0]}").main(arguments[1:]))
+    try:
+        return int(importlib.import_module(f"kmmlu_fast.{arguments[0]}").main(arguments[1:]))
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+
+
+def _usage() -> str:
+    rows = [f"  {verb:<12}{text}" for verb, text in {**VERBS, **_EXTRA}.items()]
+    way = "The way round: doctor, eval, sample, train, eval --adapter, compare, report."
+    return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", way])
+
+
+def _completion(arguments: list[str]) -> int:
+    from kmmlu_fast.core.helping import completion, shell_name
+
+    shell = arguments[0] if arguments else shell_name()
+    if shell not in ("bash", "zsh", "fish"):
+        print(f"error: completion {shell!r}: allowed are bash, zsh, fish", file=sys.stderr)
+        return 2
+    print(completion(shell, [*VERBS, *_EXTRA]))
+    return 0
 
 
 def run() -> int:

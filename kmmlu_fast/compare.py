@@ -19,6 +19,7 @@ from kmmlu_fast.reporting import exams
 from kmmlu_fast.reporting.comparing import counted, recipe_of
 from kmmlu_fast.reporting.early import compare_early, early_json, early_lines
 from kmmlu_fast.reporting.exports import as_json
+from kmmlu_fast.reporting.formats import formatted
 from kmmlu_fast.reporting.inputs import CompareConfig, focused, groups_of, input_files_of, load_runs, settings_of
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.tables import print_comparison, print_exams
@@ -68,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
             extra = {"recipes": [asdict(recipe) for recipe in recipes], "key_audit": asdict(audit) if audit else None}
             extra |= exams.as_json(rows, t) if rows else {}
             write_json_atomically(config.json_file, {**as_json(all_runs if rows else runs, pairs, settings, config.lang), **extra})
+        if config.format != "text":
+            print(formatted(config, runs, pairs, refused, settings, t))
+            return
         if rows:
             print_exams(rows, t)
         print_comparison(runs, pairs, refused, config, settings, t)

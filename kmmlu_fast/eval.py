@@ -23,9 +23,13 @@ def _main(argv: list[str] | None) -> int:
 
     config = parse(EvalConfig, argv, "python -m kmmlu_fast.eval")
     from kmmlu_fast.evaluation.session import evaluate
+    from kmmlu_fast.reporting.closing import closing_lines
     from kmmlu_fast.reporting.summary import print_summary
 
-    print_summary(evaluate(config), config.lang)
+    runs = evaluate(config)
+    print_summary(runs, config.lang)
+    for line in closing_lines(runs, config.lang):
+        print(line)
     return 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.console import note, run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.exams import section
 from kmmlu_fast.reporting.inputs import ReportConfig, default_output, focused, input_files_of, load_runs, settings_of
@@ -36,14 +37,21 @@ def main(argv: list[str] | None = None) -> int:
         t = texts(config.lang, "report")
         chosen = focused(runs, config.exam)
         exams = section(runs, settings, chosen[0].exam_title, t)
-        size = write_report(chosen, path, questions, settings, config.lang, config.figures, config.plan, exams)
+        size = write_report(
+            chosen, path, questions, settings, config.lang, config.figures, config.plan, exams,
+            with_texts=not config.no_texts, figure_width=config.figure_width,
+        )  # fmt: skip
         print(f"{clean(str(path))}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
+        if questions is not None and not config.no_texts:
+            note(f"{clean(str(path))} holds question texts: keep it private, or write it with --no-texts")
         if config.export:
             from kmmlu_fast.reporting.exports import export
 
             pairs = compared(chosen, settings)[0]
-            for written in export(config.export, chosen, pairs, questions, settings, config.lang, path.parent):
-                print(clean(str(written)))
+            with waiting("writing exports"):
+                files = export(config.export, chosen, pairs, questions, settings, config.lang, path.parent, with_texts=not config.no_texts)
+            for written in files:
+                print(f"{clean(str(written))}  ({written.stat().st_size / 1e6:.1f} MB)")
 
     return run_main(body)
 

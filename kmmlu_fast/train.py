@@ -21,9 +21,19 @@ def main(argv: list[str] | None = None) -> int:
         # Imported here, in the watched process: nothing native may be loaded before it is made.
         from kmmlu_fast.core.flags import parse
         from kmmlu_fast.training.config import TrainConfig
+
+        given = list(sys.argv[1:] if argv is None else argv)
+        if "--plan" in given and not any(word.split("=")[0] in ("--data", "--config") for word in given):
+            given += ["--data", "data/sft.jsonl"]  # a plan needs no rows
+        config = parse(TrainConfig, given, prog="python -m kmmlu_fast.train")
+        if config.plan:
+            from kmmlu_fast.training.preview import preview
+
+            print("\n".join(preview(config)))
+            return
         from kmmlu_fast.training.job import run_job
 
-        trained = run_job(parse(TrainConfig, argv, prog="python -m kmmlu_fast.train"))
+        trained = run_job(config)
         _report(trained.path, trained.card)
 
     return run_main(body)
@@ -35,7 +45,9 @@ def _report(path: Path, card: dict[str, Any]) -> None:
         f"adapter: {clean(str(path))}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
         f"{metrics['tokens_per_sec']:.0f} tokens/s, final loss {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
     )
-    print(f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f} GiB")
+    over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0
+    said = "" if over <= 0 else f" ({over:.0%} above the plan: on a full card give --max-memory-gib, or a smaller --micro-batch)"
+    print(f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f} GiB{said}")
     for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
         if held:
             shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())

@@ -28,6 +28,8 @@ if kind == "gpu" and "+" in found.get("torch", ""):
 pins = [f"{name}{'===' if name in exact else '=='}{version}" for name, version in sorted(found.items())]
 target = Path(f"requirements/{kind}.txt")
 head = target.read_text().splitlines()[0]
-target.write_text("\n".join([head, *pins]) + "\n")
+text = "\n".join([head, *pins]) + "\n"
+target.write_text(text)
+Path(f"kmmlu_fast/pins/{kind}.txt").write_text(text)  # the wheel carries the same set, for: kmmlu-fast install
 print(f"{target}: {len(found)} packages; run bash scripts/test.sh before committing it")
 PY

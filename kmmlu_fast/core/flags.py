@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 import sys
-import types
 import typing
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from kmmlu_fast.core import helping
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.reading import expand, read_yaml
@@ -29,6 +29,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {}  # heading of --help -> its fields; what stands in none comes under "more"
+    first: ClassVar[tuple[str, ...]] = ()  # the fields of -h
+    examples: ClassVar[tuple[str, ...]] = ()  # arguments after the command, each a line of --help
+    words: ClassVar[dict[str, tuple[str, ...]]] = {}  # lists that may be given with spaces too, and what they may hold
 
     @field_validator("*")
     @classmethod
@@ -45,11 +49,12 @@ class Config(BaseModel):
 
 
 def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
-    """Config from argv (``None`` = sys.argv[1:]). ConfigError lists all faults; ``--help`` prints and exits 0."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Config from argv (``None`` = sys.argv[1:]). ConfigError lists all faults; ``-h`` and ``--help`` print and exit 0."""
+    prog = helping.as_called(prog)
+    arguments = _spelt(cls, list(sys.argv[1:] if argv is None else argv))
     arguments, config_file = _take_config_file(arguments)
     from_file = _read_yaml(config_file, cls) if config_file else {}
-    faults = _unknown(from_file, cls, str(config_file))
+    faults = helping.of_another_verb(from_file, cls, str(config_file)) or _unknown(from_file, cls, str(config_file))
     from_flags, flag_faults = _read_flags(cls, arguments, prog)
     faults += flag_faults
     known = {name: value for name, value in {**from_file, **from_flags}.items() if name in cls.model_fields}
@@ -59,8 +64,30 @@ def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
         origin = {name: f"{config_file}: {name}" for name in from_file if name not in from_flags}
         faults += [_fault(detail, origin) for detail in error.errors()]
     if faults:
-        raise ConfigError("; ".join(faults) + f" (see {prog} --help)")
+        raise ConfigError("; ".join(faults) + f" (see {prog} -h)")
     return config
+
+
+def _spelt(cls: type[Config], arguments: list[str]) -> list[str]:
+    """``--prompt_style`` as ``--prompt-style``, and ``--export xlsx csv`` as ``--export xlsx,csv``."""
+    spelt: list[str] = []
+    taking: tuple[str, ...] = ()
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            spelt.append(name.replace("_", "-") + equals + value)
+            taking = cls.words.get(name.removeprefix("--").replace("-", "_"), ()) if not equals else ()
+            begun = False
+        elif taking and argument.strip(",").split(",")[0] in taking:
+            if begun:
+                spelt[-1] += "," + argument
+            else:
+                spelt.append(argument)
+            begun = True
+        else:
+            spelt.append(argument)
+            taking = ()
+    return spelt
 
 
 def build(cls: type[ConfigT], **values: Any) -> ConfigT:
@@ -126,9 +153,9 @@ def _unknown(values: dict[str, Any], cls: type[Config], where: str) -> list[str]
     return [f"{where}: unknown key {shown(name)}{_near(name, cls)}" for name in values if name not in cls.model_fields]
 
 
-def _near(name: str, cls: type[Config]) -> str:
+def _near(name: str, cls: type[Config], before: str = "") -> str:
     near = difflib.get_close_matches(name.replace("-", "_"), cls.model_fields, n=1)
-    return f", did you mean {near[0].replace('_', '-')}?" if near else ""
+    return f", did you mean {before}{near[0].replace('_', '-')}?" if near else ""
 
 
 def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[dict[str, Any], list[str]]:
@@ -139,25 +166,21 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     """
     import argparse
 
-    parser = argparse.ArgumentParser(
-        prog=prog, description=cls.__doc__, allow_abbrev=False, exit_on_error=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=120, max_help_position=34),
-    )  # fmt: skip
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it")
+    for flag, whole in (("-h", False), ("--help", True)):
+        if flag in arguments:
+            print(helping.text(cls, prog, whole))
+            raise SystemExit(0)
+    parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, field in cls.model_fields.items():
-        help_text = f"{field.description} ({_default(field)})".replace("%", "%%")
         if name == cls.positional:
-            parser.add_argument(name, nargs="*", default=argparse.SUPPRESS, metavar=name.upper(), help=help_text)
+            parser.add_argument(name, nargs="*", default=argparse.SUPPRESS)
             continue
         flag = "--" + name.replace("_", "-")
-        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         if field.annotation is bool:
-            action = argparse.BooleanOptionalAction if field.default else "store_true"
-            parser.add_argument(flag, action=action, **options)
-        elif _is_list(cls, name):
-            parser.add_argument(flag, action="append", metavar=_metavar(field.annotation), **options)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction if field.default else "store_true", **options)
         else:
-            parser.add_argument(flag, metavar=_metavar(field.annotation), **options)
+            parser.add_argument(flag, action="append" if _is_list(cls, name) else "store", **options)
     try:
         values, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -169,33 +192,13 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         given[name] = [part for text in texts for part in text.split(",") if part]
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
-    faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls)}" for flag in unknown if flag.startswith("-")]
+    faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls, '--')}" for flag in unknown if flag.startswith("-")]
     faults += [
         f"unknown argument {shown(bare)}"
         for last, bare in zip(["", *unknown], unknown, strict=False)
         if not bare.startswith("-") and not last.startswith("-")
     ]
     return given, faults
-
-
-def _default(field: Any) -> str:
-    if field.is_required():
-        return "required"
-    default = field.get_default(call_default_factory=True)
-    return "default: " + ("none" if default in (None, []) else str(default))
-
-
-def _metavar(annotation: Any) -> str:
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return "{" + ",".join(str(value) for value in typing.get_args(annotation)) + "}"
-    if origin in (typing.Union, types.UnionType):
-        return _metavar(next(a for a in typing.get_args(annotation) if a is not type(None)))
-    if origin is typing.Annotated:
-        return _metavar(typing.get_args(annotation)[0])
-    if origin is list:
-        return _metavar(typing.get_args(annotation)[0])
-    return str({int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT"))
 
 
 def _fault(detail: Any, origin: dict[str, str]) -> str:

@@ -19,6 +19,12 @@ class LeakageConfig(Config):
 
     positional: ClassVar[str | None] = "train_file"
 
+    examples: ClassVar[tuple[str, ...]] = (
+        "data/sft.jsonl",
+        "anybody.json --dataset sample",
+        "--output overlap.json",
+    )
+
     train_file: list[Path] = Field(
         [], description=".jsonl, .json, .csv, .tsv or .parquet of any layout, or a hub id; default: the train split"
     )

@@ -99,16 +99,18 @@ def _key(name: str) -> str:
     return name.strip().lower().replace(" ", "-").replace("_", "-")
 
 
-_BY_KEY = {_key(name): subject for name, subject in SUBJECTS.items()}
+_BY_KEY = {_key(name): subject for subject in SUBJECTS.values() for name in (subject.name, subject.korean)}
 
 
 def find_subject(name: str) -> Subject:
     """The subject of that name (case, spaces and underscores do not matter); ConfigError with the nearest names."""
     subject = _BY_KEY.get(_key(name))
     if subject is None:
-        near = [_BY_KEY[k].name for k in difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)]
+        near = list(dict.fromkeys(_BY_KEY[k].name for k in difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)))
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or Korean-History{hint}")
+        raise ConfigError(
+            f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or Korean-History, or their Korean names{hint}"
+        )
     return subject
 
 

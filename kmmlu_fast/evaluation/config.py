@@ -6,7 +6,7 @@ In: values from YAML and the command line. Out: a frozen ``EvalConfig``. Knows n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
@@ -21,6 +21,28 @@ def _whole_number(value: Any) -> Any:
 
 class EvalConfig(EngineConfig):
     """python -m kmmlu_fast.eval: evaluate a base model and its LoRA adapters on KMMLU or other exams."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model": ("model", "revision", "adapter", "no_base", "adapter_mode", "dtype", "quantization", "letter_precision"),
+        "data": ("exam", "dataset", "dataset_revision", "split", "subjects", "limit", "limit_mode"),
+        "prompt and answers": (
+            "num_fewshot", "prompt_style", "output_type", "rotations", "thinking", "max_tokens", "num_samples", "temperature", "top_p",
+            "cot_below", "seed",
+        ),
+        "output": ("output_dir", "overwrite", "lang"),
+        "engine": (
+            "engine", "gpu_memory_utilization", "max_model_len", "tensor_parallel_size", "data_parallel_size", "max_num_seqs",
+            "max_num_batched_tokens", "load_format", "num_replicas", "ray_address", "base_url", "concurrency",
+        ),
+    }  # fmt: skip
+    first: ClassVar[tuple[str, ...]] = (
+        "model", "adapter", "dataset", "split", "subjects", "limit", "num_fewshot", "output_type", "quantization", "output_dir",
+    )  # fmt: skip
+    examples: ClassVar[tuple[str, ...]] = (
+        "--model demo --dataset sample",
+        "--model skt/A.X-4.0-Light --adapter out/lora",
+        "--subjects STEM,Law,한국사 --limit 100 --num-fewshot 5",
+    )
 
     adapter: list[str] = Field([], description="LoRA adapter directory, [NAME=]PATH; may be given several times")
     no_base: bool = Field(False, description="evaluate only the adapters")

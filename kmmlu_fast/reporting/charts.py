@@ -7,13 +7,12 @@ Knows nothing of runs or statistics: it draws what it is given. Accuracies are 0
 
 from __future__ import annotations
 
+import math
 import re
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.reporting.language import Texts, percent, points
 
 PAGE = {
@@ -73,11 +72,12 @@ def changes(subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], pa
         "kind:N", scale=alt.Scale(domain=["up", "down", "none"], range=[palette["up"], palette["down"], palette["none"]]), legend=None
     )
     bare = alt.Y("label:N", sort=frame["label"].to_list(), title=None, axis=alt.Axis(labels=False, ticks=False, domain=False, grid=True))
-    x = alt.X("low:Q", title=t("change_axis"), axis=alt.Axis(format="+.0%"))
+    points_axis = alt.Axis(labelExpr="replace(format(100 * datum.value, '+.0f'), '-', '−')")
+    x = alt.X("low:Q", title=t("change_axis"), axis=points_axis)
     right = alt.layer(
         alt.Chart(pl.DataFrame({"zero": [0.0]}))
         .mark_rule(color=palette["muted"], strokeDash=[3, 3])
-        .encode(x=alt.X("zero:Q", title=t("change_axis"))),
+        .encode(x=alt.X("zero:Q", title=t("change_axis"), axis=points_axis)),
         alt.Chart(frame).mark_rule(strokeWidth=2).encode(y=bare, x=x, x2="high:Q", color=kind, description="tip:N"),
         alt.Chart(frame)
         .mark_point(filled=True, size=46, opacity=1, shape="diamond")
@@ -175,8 +175,43 @@ def cost(frame: pl.DataFrame, palette: Palette, t: Texts, axis: str) -> Any:
             x=x, y=alt.Y("low:Q", title=t("accuracy_axis")), y2="high:Q"
         ),
         base.mark_circle(color=palette["second"], size=70, opacity=1).encode(x=x, y=y, description="tip:N"),
-        base.mark_text(color=palette["ink"], dy=-12, fontSize=11).encode(x=x, y=y, text="run:N"),
+        *[
+            alt.Chart(frame.filter(pl.Series(at == dy for at in _label_places(frame, span > 20))))
+            .mark_text(color=palette["ink"], dy=dy, fontSize=11)
+            .encode(x=x, y=y, text="run:N")
+            for dy in _LABEL_DY
+        ],
     ).properties(width=400, height=240)
+
+
+_LABEL_DY = (-12, 16, -26, 30)  # px above or below the dot, the first that is free
+
+
+def _label_places(frame: pl.DataFrame, log: bool) -> list[int | None]:
+    """Where each dot's label stands without touching another label or dot; None where nowhere: its name is in the tooltip and the table."""
+    width, height, letter, line = 400.0, 240.0, 6.2, 13.0
+    costs = [math.log(cost) if log else cost for cost in frame["cost"].to_list()]
+    accuracies = frame["accuracy"].to_list()
+
+    def scaled(values: list[float], size: float) -> list[float]:
+        low, high = min(values), max(values)
+        return [size * (0.08 + 0.84 * (value - low) / ((high - low) or 1)) for value in values]
+
+    xs, ys = scaled(costs, width), [height - y for y in scaled(accuracies, height)]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in zip(xs, ys, strict=True)]
+    places: list[int | None] = []
+    for x, y, name in zip(xs, ys, frame["run"].to_list(), strict=True):
+        half = letter * len(name) / 2
+        boxes = {dy: (x - half, y + dy - line / 2, x + half, y + dy + line / 2) for dy in _LABEL_DY}
+        free = next((dy for dy, box in boxes.items() if not any(_touch(box, other) for other in taken)), None)
+        if free is not None:
+            taken.append(boxes[free])
+        places.append(free)
+    return places
+
+
+def _touch(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def training(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
@@ -214,24 +249,18 @@ def plan(frame: pl.DataFrame, palette: Palette, t: Texts) -> Any:
 
 def to_svg(chart: Any, palette: Palette, prefix: str = "") -> str:
     """A chart as SVG text, for the page (PAGE) or for a file (FIGURE). ``prefix`` keeps the ids of several charts in a page apart."""
-    import vl_convert
-
-    svg = str(vl_convert.vegalite_to_svg(_spec(chart, palette), allowed_base_urls=[]))
+    svg = spec_to_svg(spec(chart, palette))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg) if prefix else svg
 
 
-def save(chart: Any, folder: Path, name: str) -> list[Path]:
-    """``name.svg`` and ``name.png`` (twice the size, for print) in fixed colours on white."""
+def spec_to_svg(document: dict[str, Any]) -> str:
+    """A Vega-Lite specification as SVG; nothing is fetched."""
     import vl_convert
 
-    folder.mkdir(parents=True, exist_ok=True)
-    svg = to_svg(chart, FIGURE)
-    write_bytes_atomically(folder / f"{name}.svg", svg.encode())
-    write_bytes_atomically(folder / f"{name}.png", vl_convert.svg_to_png(svg, scale=2))
-    return [folder / f"{name}.svg", folder / f"{name}.png"]
+    return str(vl_convert.vegalite_to_svg(document, allowed_base_urls=[]))
 
 
-def _spec(chart: Any, palette: Palette) -> dict[str, Any]:
+def spec(chart: Any, palette: Palette) -> dict[str, Any]:
     axis = {
         "labelColor": palette["muted"],
         "titleColor": palette["muted"],

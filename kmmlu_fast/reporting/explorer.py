@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 from typing import Any
 
@@ -19,6 +20,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import letters_in
 from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.reporting import human
 from kmmlu_fast.reporting.language import subject_name, supercategory_name
 from kmmlu_fast.runs.run import Run
 
@@ -67,7 +69,7 @@ def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     prediction = joined["prediction"].fill_null(UNPARSED)
     missing = joined["correct"].is_null()  # the run was not asked this question
     letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
-    result: dict[str, Any] = {"letters": letters}
+    result: dict[str, Any] = {"letters": letters, "asked": _asked(joined)}
     probabilities = _probabilities(joined)
     if probabilities is not None:
         result["probabilities"] = probabilities
@@ -78,6 +80,12 @@ def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     if texts:
         result |= {"texts": texts, "texts_left_out": left_out}
     return result
+
+
+def _asked(joined: pl.DataFrame) -> str | None:
+    """What the run was asked, in one digest: two runs with the same one got the same prompts. None where that is not known."""
+    digests = joined["prompt_digest"]
+    return None if digests.is_empty() or digests.null_count() else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def _probabilities(joined: pl.DataFrame) -> list[str] | None:
@@ -110,13 +118,15 @@ def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[
     return kept, left_out
 
 
-def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any]] | None:
+def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any] | None] | None:
     if questions is None:
         return None
     columns = ["question", *[letter for letter in OPTION_LETTERS if letter in questions.columns], "human_accuracy"]
+    questions = human.known(questions)
     joined = index.join(questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left")
     finite = joined.with_columns(pl.col("human_accuracy").fill_nan(None))  # JSON has no NaN, and the browser would read none of it
-    return {name: finite[name].to_list() for name in columns}
+    found: dict[str, list[Any] | None] = {name: finite[name].to_list() for name in columns}
+    return found if finite["human_accuracy"].count() else {**found, "human_accuracy": None}  # the exam has none
 
 
 def pack(data: dict[str, Any]) -> str:

@@ -8,6 +8,9 @@ as typed strings, and CSV text that begins like a formula gets a leading apostro
 from __future__ import annotations
 
 import datetime
+import gzip
+import io
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.core.files import distinct_slugs, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.reporting import human
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.verdict import verdict
@@ -52,13 +56,20 @@ def export(
     settings: Settings,
     lang: str,
     folder: Path,
+    *,
+    with_texts: bool = True,
 ) -> list[Path]:
-    """Write the formats asked for into ``folder``; returns what was written."""
+    """Write the formats asked for into ``folder``; returns what was written. Without ``with_texts`` no text of questions or models."""
     refuse_prefixes(runs)
+    if not with_texts:
+        questions = None
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    if "csv" in formats:
-        written += write_csv(runs, pairs, questions, folder)
+    for packed, name in ((False, "csv"), (True, "csv.gz")):
+        if name in formats:
+            written += write_csv(runs, pairs, questions, folder, with_texts=with_texts, packed=packed)
+    if "parquet" in formats:
+        written += write_parquet(runs, pairs, questions, folder, with_texts=with_texts)
     if "json" in formats:
         path = folder / "report.json"
         write_json_atomically(path, as_json(runs, pairs, settings, lang))
@@ -70,7 +81,8 @@ def export(
         documents = lm_eval_documents(questions)
         for run, name in zip(runs, distinct_slugs(run.name for run in runs), strict=True):
             if run.predictions is not None:
-                written.append(write_lm_eval(folder / "lm-eval" / name, run.name, run.frame, run.facts, documents, stamp)[0])
+                frame = run.frame if with_texts else run.frame.with_columns(pl.lit(None, pl.List(pl.String)).alias("texts"))
+                written.append(write_lm_eval(folder / "lm-eval" / name, run.name, frame, run.facts, documents, stamp)[0])
     return written
 
 
@@ -87,7 +99,8 @@ def _csv(frame: pl.DataFrame, path: Path) -> Path:
         if dtype == pl.String
     ]
     headings = {name: safe_text(name) or "" for name in frame.columns}
-    write_bytes_atomically(path, frame.with_columns(guarded).rename(headings).write_csv(include_bom=True).encode())
+    content = frame.with_columns(guarded).rename(headings).write_csv(include_bom=True).encode()
+    write_bytes_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
@@ -100,55 +113,78 @@ def _more_logprobs() -> list[pl.Expr]:
     return [values.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_MORE_LOGPROBS, len(LETTERS))]
 
 
-def write_csv(runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, folder: Path) -> list[Path]:
-    """subjects.csv (a row a run and subject), predictions.csv (a row a run and question), changes.csv (a row a pair and subject)."""
-    scores = pl.concat(
-        run.scores.select(
-            pl.lit(run.name).alias("run"),
-            "subject",
-            pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}, default=pl.col("subject")).alias("korean"),
-            "supercategory",
-            "correct",
-            "total",
-            (pl.col("correct") / pl.col("total")).alias("accuracy"),
-        )
-        for run in runs
+def tables(
+    runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, with_texts: bool = True
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """subjects (a row a run and subject), predictions (a row a run and question), questions (a row a question: texts stand here once),
+    changes (a row a pair and subject); those that there are, by name. Without ``with_texts`` no text of questions or models."""
+    yield (
+        "subjects",
+        pl.concat(
+            run.scores.select(
+                pl.lit(run.name).alias("run"),
+                "subject",
+                pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}, default=pl.col("subject")).alias("korean"),
+                "supercategory",
+                "correct",
+                "total",
+                (pl.col("correct") / pl.col("total")).alias("accuracy"),
+            )
+            for run in runs
+        ),
     )
-    written = [_csv(scores, folder / "subjects.csv")]
     answered = [run for run in runs if run.predictions is not None]
     if answered:
         columns = [
-            "question_id",
-            "subject",
-            "supercategory",
-            "split",
-            "row",
-            "answer",
-            "prediction",
-            "correct",
-            "read_by",
-            "forced",
+            *("question_id", "subject", "supercategory", "split", "row", "answer", "prediction", "correct", "read_by", "forced"),
             *LOGPROB_COLUMNS,
             *(_MORE_LOGPROBS if any(run.frame["option_logprobs"].is_not_null().any() for run in answered) else ()),
-            "confidence",
-            "debiased_prediction",
-            "prompt_tokens",
-            "output_tokens",
+            *("confidence", "debiased_prediction", "prompt_tokens", "output_tokens"),
         ]
-        frames = []
-        for run in answered:
-            text = pl.col("texts").list.join("\n\n", ignore_nulls=True).alias("text")
-            frames.append(run.frame.with_columns(_more_logprobs()).select(pl.lit(run.name).alias("run"), *columns, text))
-        frame = pl.concat(frames)
-        if questions is not None:
-            known = questions.select("question_id", "question", *[c for c in OPTION_LETTERS if c in questions.columns])
-            frame = frame.join(known, on="question_id", how="left", maintain_order="left")
-        written.append(_csv(frame, folder / "predictions.csv"))
-    if pairs:
-        frame = pl.concat(
-            pair.subjects.select(pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()) for pair in pairs
+        text = [pl.col("texts").list.join("\n\n", ignore_nulls=True).alias("text")] if with_texts else []
+        yield (
+            "predictions",
+            pl.concat(run.frame.with_columns(_more_logprobs()).select(pl.lit(run.name).alias("run"), *columns, *text) for run in answered),
         )
-        written.append(_csv(frame, folder / "changes.csv"))
+    if answered and questions is not None and with_texts:
+        asked = pl.concat(run.frame.select("question_id") for run in answered).unique()
+        texts_ = [name for name in OPTION_LETTERS if name in questions.columns]
+        shown = human.known(questions).select("question_id", "subject", "question", *texts_, "answer", "human_accuracy")
+        yield "questions", shown.join(asked, on="question_id", how="semi", maintain_order="left")
+    if pairs:
+        yield (
+            "changes",
+            pl.concat(
+                pair.subjects.select(pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all())
+                for pair in pairs
+            ),
+        )
+
+
+def write_csv(
+    runs: list[Run],
+    pairs: list[Comparison],
+    questions: pl.DataFrame | None,
+    folder: Path,
+    *,
+    with_texts: bool = True,
+    packed: bool = False,
+) -> list[Path]:
+    """``tables`` as CSV, or ``packed`` as CSV in gzip."""
+    suffix = ".csv.gz" if packed else ".csv"
+    return [_csv(frame, folder / f"{name}{suffix}") for name, frame in tables(runs, pairs, questions, with_texts)]
+
+
+def write_parquet(
+    runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, folder: Path, *, with_texts: bool = True
+) -> list[Path]:
+    """``tables`` as Parquet: typed, and about a tenth of the CSV's size."""
+    written = []
+    for name, frame in tables(runs, pairs, questions, with_texts):
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        write_bytes_atomically(folder / f"{name}.parquet", buffer.getvalue())
+        written.append(folder / f"{name}.parquet")
     return written
 
 

@@ -22,12 +22,14 @@ from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.models.adapters import read_log
 from kmmlu_fast.reporting import charts
 from kmmlu_fast.reporting.charts import Palette
+from kmmlu_fast.reporting.human import known
 from kmmlu_fast.reporting.language import Texts, percent, subject_name, supercategory_name
 from kmmlu_fast.runs.run import Run, adapter_path
 
 MOST_RUNS = 5  # in one chart; the table shows them all
 WEAKEST = 26
 BINS = 10
+FEW = 20  # questions a subject; below, no single subject is called weak
 MIN_BIN = 5  # questions; fewer make a point of noise (they count in the ECE all the same)
 _PLAN = pl.Schema({"subject": pl.String, "drawn": pl.Int64, "weak": pl.Boolean})
 SPREAD = 1.2  # costs closer than this are no trade-off to chart
@@ -145,8 +147,11 @@ def _shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
     return [*found, int((~values.is_in(letters)).fill_null(True).sum()) / count]
 
 
-def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure:
-    frame = with_interval(run.scores).sort("accuracy", "subject").head(WEAKEST)
+def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figure | None:
+    enough = run.scores.filter(pl.col("total") >= FEW)
+    if len(enough) < 2:
+        return None  # of a handful of questions a subject, the weakest is a matter of luck
+    frame = with_interval(enough).sort("accuracy", "subject").head(WEAKEST)
     nothing = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
     constant = (
         nothing
@@ -161,7 +166,7 @@ def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figu
     )
     human = pl.DataFrame(schema={"subject": pl.String, "human": pl.Float64})
     if questions is not None:
-        human = questions.group_by("subject").agg(pl.col("human_accuracy").mean().alias("human"))
+        human = known(questions).group_by("subject").agg(pl.col("human_accuracy").mean().alias("human"))
     frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(
         human, on="subject", how="left", maintain_order="left"
     )

@@ -5,12 +5,13 @@ In: flags. Out: loaded runs with the base first, the dataset's frame, and the se
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.analysis.exams import by_exam
@@ -24,19 +25,33 @@ from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.data.finding import find_exam
 from kmmlu_fast.runs.loading import input_files, load_all
+from kmmlu_fast.runs.naming import named as by_name
+from kmmlu_fast.runs.naming import without_other_bases
 from kmmlu_fast.runs.run import Run
 
-FORMATS = ("csv", "json", "xlsx", "lm-eval")
+FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
 
 
 class PairsConfig(Config):
     """What compare and report have in common: which runs, and how pairs of them are compared."""
 
     positional: ClassVar[str | None] = "runs"
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "runs": ("base", "latest", "runs_dir"),
+        "comparison": ("overlap", "intersection", "different_prompts", "margin", "population", "group", "seed"),
+        "questions": ("dataset", "split", "exam", "key_audit", "what_moved"),
+        "output": (
+            "output", "overwrite", "lang", "format", "by_subject", "json_file", "no_texts", "export", "figures", "figure_width", "plan", "show",
+        ),
+    }  # fmt: skip
 
     runs: list[str] = Field(
-        description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base"
+        [],
+        description="run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the first is the base. "
+        "Of runs in --runs-dir also base, an adapter's name, or the last characters of a fingerprint",
     )
+    latest: bool = Field(False, description="the run finished last, beside the base run that was asked the same")
+    runs_dir: Path = Field(Path("runs"), description="where --latest and short names are looked up")
     exam: str | None = Field(
         None, description="with runs of several exams: the one in focus; also where a table's questions are from (name or FILE.yaml)"
     )
@@ -62,6 +77,10 @@ class PairsConfig(Config):
 class CompareConfig(PairsConfig):
     """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
 
+    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "lang")
+    examples: ClassVar[tuple[str, ...]] = ("base lora", "--latest", "runs/*-base-* runs/*-lora-* --format md")
+
+    format: Literal["text", "md", "csv", "json"] = Field("text", description="of what is printed; csv: a row a comparison and subject")
     overwrite: bool = Field(False, description="replace --json-file where it exists")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
@@ -90,6 +109,16 @@ def read_overlap(path: Path) -> frozenset[str]:
     if bad := [value for value in ids if not isinstance(value, str) or value.count("/") < 2]:
         raise DataError(f"--overlap {path}: {shown(bad[0])} is no question id such as Accounting/test/17")
     return frozenset(ids)
+
+
+def sources(config: PairsConfig) -> list[str]:
+    """The run arguments as paths: short names and --latest looked up, once."""
+    return list(_sources(tuple(config.runs), config.runs_dir, config.latest))
+
+
+@functools.cache
+def _sources(runs: tuple[str, ...], folder: Path, latest: bool) -> tuple[str, ...]:
+    return tuple(by_name(list(runs), folder, latest))
 
 
 def dataset_of(config: PairsConfig) -> str | None:
@@ -139,7 +168,7 @@ def groups_of(config: CompareConfig) -> dict[str, list[str]]:
 
 def _documents(config: PairsConfig) -> list[dict[str, Any]]:
     """config.json of the run directories that are of the exam in focus (all, where none is named and they are of one)."""
-    found = [read_json(path) for argument in config.runs if (path := expand(argument, "run") / "config.json").is_file()]
+    found = [read_json(path) for argument in sources(config) if (path := expand(argument, "run") / "config.json").is_file()]
     names = list(dict.fromkeys(_exam_name(document) for document in found))
     focus = config.exam if config.exam in names else names[0] if names else None
     return [document for document in found if _exam_name(document) == focus]
@@ -172,12 +201,12 @@ def input_files_of(config: PairsConfig) -> list[Path]:
     """Every file that the flags name to be read: none of them is ever written to."""
     named = [expand(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
     plan = getattr(config, "plan", None)
-    return [*input_files(config.runs), *named, *([plan] if plan else []), *dataset_files(config.dataset)]
+    return [*input_files(sources(config)), *named, *([plan] if plan else []), *dataset_files(config.dataset)]
 
 
 def default_output(config: ReportConfig) -> Path:
     """report.html in the run directory where one was given, else here."""
-    only = expand(config.runs[0], "run") if len(config.runs) == 1 else None
+    only = expand(sources(config)[0], "run") if len(sources(config)) == 1 else None
     return (only if only is not None and (only / "config.json").is_file() else Path()) / "report.html"
 
 
@@ -199,7 +228,7 @@ def load_runs(config: PairsConfig, at_least: int, prefix: bool = False) -> tuple
     ``prefix``: runs that stopped early are read too.
     """
     questions = load_questions_frame(config)
-    runs = load_all(config.runs, questions, config.split, prefix)
+    runs = without_other_bases(load_all(sources(config), questions, config.split, prefix), config.base)
     if len(runs) < at_least:
         raise ConfigError(f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base runs/lora")
     if config.base is not None:
@@ -263,13 +292,35 @@ def subject_sizes(questions: pl.DataFrame | None) -> dict[str, int]:
     return {} if questions is None else dict(questions.group_by("subject").len().iter_rows())
 
 
+def _inches(value: Any) -> Any:
+    """A length in inches; what is none is left to pydantic's own message."""
+    text = str(value).strip().lower()
+    for unit, inches in (("in", 1.0), ("mm", 1 / 25.4), ("cm", 1 / 2.54), ("pt", 1 / 72)):
+        number = text.removesuffix(unit).strip()
+        if number != text and number.replace(".", "", 1).isdigit():
+            return float(number) * inches
+    return value
+
+
 class ReportConfig(PairsConfig):
     """python -m kmmlu_fast.report: runs as one HTML file, and as CSV, JSON, XLSX or lm-eval files."""
 
+    first: ClassVar[tuple[str, ...]] = ("output", "dataset", "no_texts", "export", "figures", "lang", "show")
+    examples: ClassVar[tuple[str, ...]] = (
+        "base lora",
+        "runs/* --base base --export xlsx csv --figures figures --figure-width 3.3in",
+        "lora --show Accounting/test/17",
+    )
+    words: ClassVar[dict[str, tuple[str, ...]]] = {"export": FORMATS}
+
     overwrite: bool = Field(False, description="replace files that exist; without it nothing is")
     output: Path | None = Field(None, description="the HTML file; default: report.html in the run directory (one run), else here")
-    export: list[str] = Field([], description="csv, json, xlsx, lm-eval (comma-separated): written beside the HTML file")
-    figures: Path | None = Field(None, description="directory for the charts as PNG and SVG")
+    export: list[str] = Field([], description="csv, csv.gz, parquet, json, xlsx, lm-eval: written beside the HTML file")
+    no_texts: bool = Field(False, description="leave out all texts of questions and models: ids and letters only, fit for sharing")
+    figures: Path | None = Field(None, description="directory for the charts as SVG, PNG and PDF")
+    figure_width: Annotated[float | None, BeforeValidator(_inches)] = Field(
+        None, gt=0.5, lt=50, description="width of the figures, such as 3.3in, 84mm or 8.4cm; default: their own"
+    )
     plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
     show: list[str] = Field([], description="print these questions (such as Accounting/test/17) instead of writing a report")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORY_KO
 
+LANGUAGES = ("en", "ko")
 Texts = Callable[..., str]
 
 

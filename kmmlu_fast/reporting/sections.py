@@ -173,6 +173,26 @@ def runs_table(rows: list[Row], pairs: list[Comparison], base: str, lang: str) -
     }
 
 
+def verdicts_table(pairs: list[Comparison], board: list[Row], t: Texts, lang: str) -> list[Row]:
+    """A row a pair: what changed, and the sentences; figures as the leaderboard has them."""
+    shown = {row["name"]: row for row in board}
+    rows = []
+    for pair in pairs:
+        said = cautions(pair, t)
+        found = pair.micro
+        rows.append(
+            {
+                "second": pair.second,
+                **{name: shown[pair.second][name] for name in ("difference", "tone", "prior")},
+                "interval": f"{points(found.low, unit=False)} … {points(found.high, unit=False)}",
+                "p": p_text(found.p_value),
+                "cautions": said,
+                "lines": verdict(pair, t, lang)[len(said) :],
+            }
+        )
+    return rows
+
+
 def matrix(runs: list[Run], lang: str) -> Row | None:
     """Subjects x runs, for three runs or more; the base first, then by accuracy; the base's weakest subjects first."""
     if len(runs) < 3:

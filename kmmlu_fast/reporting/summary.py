@@ -15,11 +15,11 @@ from rich.text import Text
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.early import decision_lines, early_lines, recorded
-from kmmlu_fast.reporting.language import subject_name, supercategory_name, texts
+from kmmlu_fast.reporting.language import percent, subject_name, supercategory_name, texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
+from kmmlu_fast.reporting.tables import print_fitted, wide_console
 from kmmlu_fast.runs.run import Run
 
-_WIDTH = 120  # of a file or a pipe
 _MOST_GROUPS = 6  # columns of supercategories
 
 _LIMITED = (
@@ -29,11 +29,11 @@ _LIMITED = (
 
 # The English text is the key; what is in braces is filled in afterwards, in either language.
 _KO = {
-    "{exam}, {questions} questions of {subjects} subjects, accuracy": "{exam}, {subjects}개 과목 {questions}문항 정확도",
+    "{exam}, {questions} questions of {subjects} subjects, accuracy in %": "{exam}, {subjects}개 과목 {questions}문항 정확도(%)",
     "model state": "모델 상태", "95 % interval": "95 % 신뢰구간", "micro": "micro(문항 평균)", "macro": "macro(과목 평균)",
     "unparsed": "미판독", "always {letter}": "항상 {letter}", "majority per subject": "과목별 최빈 글자",
     "guessing": "무작위 추측",
-    "letter shares: a model that favours one letter fools its accuracy": "글자 비율: 한 글자에 치우친 모델은 정확도를 왜곡합니다",
+    "letter shares in %: a model that favours one letter fools its accuracy": "글자 비율(%): 한 글자에 치우친 모델은 정확도를 왜곡합니다",
     "key": "정답", "{state}: predicted": "{state}: 예측", "{state}: recall": "{state}: 재현율",
     "{state}: weakest subjects: {names}": "{state}: 취약 과목: {names}",
     "{state}: micro {raw} raw, {debiased} debiased over rotations": "{state}: micro 원래 {raw}, 선택지 순환 평균 {debiased}",
@@ -51,9 +51,7 @@ _KO = {
 
 def print_summary(runs: list[Run], lang: str = "en") -> None:
     """Headline, letters and weakest subjects of each run; names the run directories last."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = wide_console()
 
     def t(text: str, **values: Any) -> str:
         return (_KO[text] if lang == "ko" else text).format(**values)
@@ -66,7 +64,7 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
     for some in complete:
         for title, table in (_headline(some, t, lang), _letters(some, t)):
             console.print(title, highlight=False, markup=False)
-            console.print(table)
+            print_fitted(console, table, 1, 2, 3, len(table.columns) - 1)
     for some in complete:
         for run in some:
             _print_notes(console, run, t, lang)
@@ -94,7 +92,7 @@ def _exam(run: Run) -> str:
 
 def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
     found = runs[0].metrics
-    heading = "{exam}, {questions} questions of {subjects} subjects, accuracy"
+    heading = "{exam}, {questions} questions of {subjects} subjects, accuracy in %"
     title = t(heading, exam=_exam(runs[0]), questions=f"{found['num_questions']:,}", subjects=len(found["subjects"]))
     table = Table(box=SIMPLE)
     table.add_column(t("model state"))
@@ -108,17 +106,17 @@ def _headline(runs: list[Run], t: Any, lang: str) -> tuple[str, Table]:
         found = run.metrics
         micro = found["micro"]
         table.add_row(
-            Text(_state(run)), f"{micro['accuracy']:.4f}",
-            f"{micro['ci_low']:.4f}–{micro['ci_high']:.4f}", f"{found['macro']['accuracy']:.4f}",
-            *(f"{found['supercategories'][name]['accuracy']:.4f}" for name in groups), f"{found['unparsed']:,}",
+            Text(_state(run)), percent(micro["accuracy"]), f"{percent(micro['ci_low'])}–{percent(micro['ci_high'])}",
+            percent(found["macro"]["accuracy"]), *(percent(found["supercategories"][name]["accuracy"], 1) for name in groups),
+            f"{found['unparsed']:,}",
         )  # fmt: skip
     baselines = runs[0].metrics["baselines"]
     best = baselines["best_constant"]
     table.add_section()
-    table.add_row(t("always {letter}", letter=best["letter"]), f"{best['accuracy']:.4f}", *[""] * (len(table.columns) - 2))
+    table.add_row(t("always {letter}", letter=best["letter"]), percent(best["accuracy"]), *[""] * (len(table.columns) - 2))
     if run.exam != "kmmlu":
-        table.add_row(t("guessing"), f"{baselines['uniform']:.4f}", *[""] * (len(table.columns) - 2))
-    table.add_row(t("majority per subject"), f"{baselines['subject_majority']:.4f}", *[""] * (len(table.columns) - 2))
+        table.add_row(t("guessing"), percent(baselines["uniform"]), *[""] * (len(table.columns) - 2))
+    table.add_row(t("majority per subject"), percent(baselines["subject_majority"]), *[""] * (len(table.columns) - 2))
     return title, table
 
 
@@ -128,29 +126,29 @@ def _letters(runs: list[Run], t: Any) -> tuple[str, Table]:
     letters = list(runs[0].metrics["answer_letter_share"])
     for letter in letters:
         table.add_column(letter, justify="right")
-    table.add_row(t("key"), *(f"{runs[0].metrics['answer_letter_share'][letter]:.3f}" for letter in letters))
+    table.add_row(t("key"), *(percent(runs[0].metrics["answer_letter_share"][letter], 1) for letter in letters))
     for run in runs:
         shares = run.metrics["predicted_letter_share"]
-        table.add_row(Text(t("{state}: predicted", state=_state(run))), *(f"{shares[letter]:.3f}" for letter in letters))
+        table.add_row(Text(t("{state}: predicted", state=_state(run))), *(percent(shares[letter], 1) for letter in letters))
         recall = run.metrics["recall"]
-        shown = ("–" if recall[letter] is None else f"{recall[letter]:.3f}" for letter in letters)
+        shown = (percent(recall[letter], 1) for letter in letters)
         table.add_row(Text(t("{state}: recall", state=_state(run))), *shown)
-    return t("letter shares: a model that favours one letter fools its accuracy"), table
+    return t("letter shares in %: a model that favours one letter fools its accuracy"), table
 
 
 def _print_notes(console: Console, run: Run, t: Any, lang: str) -> None:
     found = run.metrics
     weakest = sorted(found["subjects"].items(), key=lambda item: item[1]["accuracy"])[:5]
-    names = ", ".join(f"{subject_name(name, lang) if lang == 'ko' else name} {score['accuracy']:.2f}" for name, score in weakest)
+    names = ", ".join(f"{subject_name(name, lang) if lang == 'ko' else name} {percent(score['accuracy'], 0)}" for name, score in weakest)
     state, micro = _state(run), found["micro"]["accuracy"]
     lines = [t("{state}: weakest subjects: {names}", state=state, names=names)]
     if (run.config.get("config") or {}).get("limit"):
         lines.append(t(_LIMITED, state=state))
     if (debiased := found.get("accuracy_debiased")) is not None:
         rotated = "{state}: micro {raw} raw, {debiased} debiased over rotations"
-        lines.append(t(rotated, state=state, raw=f"{micro:.4f}", debiased=f"{debiased:.4f}"))
+        lines.append(t(rotated, state=state, raw=percent(micro), debiased=percent(debiased)))
     if found.get("forced"):
-        without = f"{found['accuracy_without_forced']:.4f}"
+        without = percent(found["accuracy_without_forced"])
         text = "{state}: {count} answers forced; accuracy with these counted wrong {accuracy}"
         lines.append(t(text, state=state, count=f"{found['forced']:,}", accuracy=without))
     speed, engine = found["speed"], found["engine"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +32,23 @@ from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
 TOP = 4  # subjects shown at either end
+
+
+def wide_console() -> Console:
+    """stdout as wide as the terminal (or COLUMNS); a file or a pipe is as wide as its longest line, so nothing is cut there."""
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, soft_wrap=False, width=None if narrow else 1_000)
+
+
+def print_fitted(console: Console, table: Table, *keep: int) -> None:
+    """The table with as many columns as there is room for: the first, then ``keep`` in that order, then the others from the left."""
+    order = [0, *keep, *[place for place in range(1, len(table.columns)) if place not in keep]]
+    columns = list(table.columns)
+    for count in range(len(columns), 1, -1):
+        table.columns = [columns[place] for place in sorted(order[:count])]
+        if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
+            break
+    console.print(table)
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
@@ -64,14 +82,18 @@ def runs_table(rows: list[dict[str, Any]], pairs: list[Comparison], t: Texts, la
         *([t("short_clean")] if clean else []),
         t("short_balanced"),
         t("unparsed"),
-        *([t("against", name=pairs[0].first), t("letter_prior")] if pairs else []),
+        *([t("against", name=pairs[0].first), t("p"), t("letter_prior")] if pairs else []),
         *[supercategory_name(name, lang) for name in groups],
         t("tokens"),
     )
     by_name = {pair.second: pair for pair in pairs}
     for row in sorted(rows, key=lambda row: -row["micro"]):
         pair = by_name.get(row["name"])
-        change = [_change(pair.micro.difference, pair.significant), Text(_prior(pair))] if pair else _cells("", "")
+        change = (
+            [_change(pair.micro.difference, pair.significant), Text(p_text(pair.micro.p_value)), Text(_prior(pair))]
+            if pair
+            else _cells("", "", "")
+        )
         tokens = row["prompt_tokens"]
         table.add_row(
             *_cells(row["name"], percent(row["micro"]), f"{percent(row['low'])}–{percent(row['high'])}", percent(row["macro"])),
@@ -92,15 +114,21 @@ def print_pair(console: Console, pair: Comparison, t: Texts, lang: str, brief: b
     """The verdict, then the tables; ``brief``: the verdict alone."""
     console.print(Text(clean(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"), style="bold"))
     for line in verdict(pair, t, lang):
-        console.print(Text(clean("  " + line)))
+        console.print(Text(clean("  " + line)), soft_wrap=not console.is_terminal)
     if not brief:
-        console.print(_headlines(pair, t))
+        print_fitted(console, _headlines(pair, t), 3, 5, 1, 2)
         if pair.letters is not None:
-            console.print(_letters(pair, pair.letters, t))
-        console.print(_groups(pair, t, lang))
+            print_fitted(console, _letters(pair, pair.letters, t))
+        print_fitted(console, _groups(pair, t, lang), 4, 6, 5)
     if by_subject or not brief:
-        console.print(_subjects(pair, t, lang, by_subject))
-        console.print(Text(t("significant_note"), style="dim"))
+        print_fitted(console, _subjects(pair, t, lang, by_subject), 4, 6, 5)
+        console.print(Text(t("significant_note"), style="dim"), soft_wrap=not console.is_terminal)
+
+
+def pair_tables(pair: Comparison, t: Texts, lang: str, by_subject: bool) -> list[Table]:
+    """All tables of one comparison."""
+    letters = [] if pair.letters is None else [_letters(pair, pair.letters, t)]
+    return [_headlines(pair, t), *letters, _groups(pair, t, lang), _subjects(pair, t, lang, by_subject)]
 
 
 def _headlines(pair: Comparison, t: Texts) -> Table:
@@ -203,23 +231,23 @@ def print_comparison(
     runs: list[Run], pairs: list[Comparison], refused: list[str], config: CompareConfig, settings: Settings, t: Texts
 ) -> None:
     """Print it all, best seen at 100 columns or more."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    console = wide_console()
     many = len(pairs) > 1
     if len(runs) > 2 or refused:
-        console.print(runs_table([headline(run, settings.overlap, settings.sizes) for run in runs], pairs, t, config.lang))
+        board = runs_table([headline(run, settings.overlap, settings.sizes) for run in runs], pairs, t, config.lang)
+        against = next((place for place, column in enumerate(board.columns) if str(column.header) == t("p")), 2)
+        print_fitted(console, board, 1, 2, *((against - 1, against) if pairs else ()))
     for pair in pairs:
         print_pair(console, pair, t, config.lang, brief=many, by_subject=config.by_subject)
     for line in refused:
-        console.print(Text(one_line(line)), style="yellow", markup=False)
+        console.print(Text(one_line(line)), style="yellow", markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_exams(rows: list[ExamRow], t: Texts) -> None:
     """Exams x model states, and the sentence about each state."""
     from kmmlu_fast.reporting.exams import sentences, terminal_table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    console = wide_console()
     for line in sentences(rows, t):
         console.print(Text(line, style="bold"))
     console.print(terminal_table(rows, t))

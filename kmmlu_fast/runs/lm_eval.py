@@ -21,6 +21,7 @@ from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.letters import MAX_LOGPROB, exact_match
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
+from kmmlu_fast.core.version import __version__
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, Subject
 from kmmlu_fast.runs.run import complete_frame
 
@@ -204,12 +205,13 @@ def write_lm_eval(
     names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
     grouped = {top: {"alias": top, **_metric(predictions, metric)}}
     for group, task in names.items():
-        grouped[task] = {"alias": f" - {task}", **_metric(predictions.filter(pl.col("supercategory") == group), metric)}
+        grouped[task] = {"alias": task, **_metric(predictions.filter(pl.col("supercategory") == group), metric)}
     shots = facts.get("num_fewshot")
     document = {
         "results": {**grouped, **results},
         "groups": grouped,
         "group_subtasks": {top: list(names.values()), **{names[g]: tasks for g, tasks in groups.items() if tasks}},
+        "versions": dict.fromkeys([*grouped, *results], f"kmmlu_fast {__version__}"),
         "n-shot": dict.fromkeys(results, shots),
         "higher_is_better": {task: {metric: True} for task in results},
         "n-samples": sizes,

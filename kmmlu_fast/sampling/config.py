@@ -6,7 +6,7 @@ In: values from YAML and the command line. Out: a frozen config. Knows nothing o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, create_model, model_validator
 
@@ -18,6 +18,19 @@ from kmmlu_fast.sampling import draw as sampling
 
 class SampleFlags(EngineConfig):
     """python -m kmmlu_fast.sample: draw fine-tuning questions from the train split, weak subjects first, test questions never."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what to draw": ("from", "size", "out", "overwrite", "strategy", "subjects", "permute_options", "seed"),
+        "weak subjects": ("weak_share", "weak_fraction", "weak_subjects", "errors_order", "max_repeats"),
+        "data": ("exam", "dataset", "dataset_revision"),
+        "reasoning": ("rationale", "rationale_samples", "rationale_tokens", "temperature", "rationale_missing"),
+    }
+    first: ClassVar[tuple[str, ...]] = ("from", "size", "out", "dataset", "strategy", "weak_subjects", "rationale")
+    examples: ClassVar[tuple[str, ...]] = (
+        "--from runs/weakness/* --size 500 --out data/sft.jsonl",
+        "--from scores.csv --dataset sample --size 20 --out data/few.jsonl",
+        "--from runs/weakness/* --strategy errors --size 300",
+    )
 
     size: PositiveInt = Field(500, description="training rows to write, exactly")
     out: Path = Field(Path("data/sft.jsonl"), description="JSONL file to write; plan, drop list and data card stand beside it")

@@ -6,7 +6,7 @@ In: flags and YAML through ``config.parse``. Out: a frozen ``TrainConfig``. Know
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -27,6 +27,8 @@ _FREE = frozenset(
         "max_memory_gib",
         "gradient_checkpointing",
         "keep_checkpoints",
+        "plan",
+        "gpu_memory",
         "allow_leakage",
         "dataset",
         "dataset_revision",
@@ -44,6 +46,33 @@ def _one_or_more(value: Any) -> Any:
 
 class TrainConfig(Config):
     """python -m kmmlu_fast.train: train a 4-bit QLoRA adapter with Unsloth, on a GPU or (slowly) on a CPU."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "data": (
+            "data", "columns", "rationale", "show_rows", "prompt_style", "max_seq_length", "too_long", "rotate_options", "dataset", "dataset_revision", "allow_leakage",
+        ),
+        "model and adapter": (
+            "model", "revision", "load_in_4bit", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora",
+            "neftune_noise_alpha",
+        ),
+        "optimisation": (
+            "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm",
+            "optim", "effective_batch", "seed",
+        ),
+        "memory": ("micro_batch", "gradient_checkpointing", "max_memory_gib", "plan", "gpu_memory"),
+        "measuring and saving": (
+            "held_out", "held_out_data", "measure_every", "keep", "early_stopping", "save_every", "keep_checkpoints", "report_to",
+        ),
+        "output": ("output_dir", "resume"),
+    }  # fmt: skip
+    first: ClassVar[tuple[str, ...]] = (
+        "data", "output_dir", "model", "num_train_epochs", "learning_rate", "r", "rotate_options", "plan", "gpu_memory", "resume",
+    )  # fmt: skip
+    examples: ClassVar[tuple[str, ...]] = (
+        "--config configs/train.yaml --data data/sft.jsonl --output-dir out/lora",
+        "--plan --gpu-memory 24 --model skt/A.X-4.0-Light",
+        "--data data/sft.jsonl --output-dir out/lora --resume",
+    )
 
     data: Annotated[list[str], BeforeValidator(_one_or_more)] = Field(
         min_length=1,
@@ -88,6 +117,8 @@ class TrainConfig(Config):
         "auto", description="compute activations twice instead of keeping them; auto: off where the memory plan allows"
     )
     max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
+    plan: bool = Field(False, description="only say what would fit, and stop: in a second, without torch and without rows")
+    gpu_memory: float | None = Field(None, gt=0, description="with --plan: a card of this many GiB, which need not be here")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights")
 
     held_out: NonNegativeInt = Field(48, description="rows kept out of training to measure on (at most a fifth of the data)")
@@ -113,6 +144,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         faults = []
+        if self.gpu_memory and not self.plan:
+            faults.append("--gpu-memory goes with --plan; to train within less memory, give --max-memory-gib")
         if self.micro_batch and self.effective_batch % self.micro_batch:
             faults.append(f"--micro-batch {self.micro_batch} must divide --effective-batch {self.effective_batch}")
         measured = self.held_out > 0 or self.held_out_data is not None

@@ -37,7 +37,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(EvalConfig, ["--config", str(path), "--prompt-style", "x", "--sede", "3"], PROG)
     message = str(caught.value)
-    for part in ("unknown key 'moddel', did you mean model?", "c.yaml: limit 'many'", "--prompt-style 'x'", "--sede, did you mean seed?"):
+    for part in ("unknown key 'moddel', did you mean model?", "c.yaml: limit 'many'", "--prompt-style 'x'", "--sede, did you mean --seed?"):
         assert part in message
     assert "\n" not in message
 

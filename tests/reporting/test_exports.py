@@ -38,7 +38,7 @@ def test_safe_text() -> None:
 def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
     pair = compare_pair(runs[0], runs[1], QUICK)
     files = write_csv(runs, [pair], questions(runs[0].frame, text="=1+1"), tmp_path)
-    assert [file.name for file in files] == ["subjects.csv", "predictions.csv", "changes.csv"]
+    assert [file.name for file in files] == ["subjects.csv", "predictions.csv", "questions.csv", "changes.csv"]
     for file in files:
         assert file.read_bytes().startswith(b"\xef\xbb\xbf")
         frame = pl.read_csv(file, infer_schema=False)
@@ -47,7 +47,9 @@ def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
             assert not texts, (file.name, name, texts[:1])
     frame = pl.read_csv(files[1], infer_schema_length=None)
     assert frame["run"].unique().sort().to_list() == ["'=1+1", "'@lora"]
-    assert frame["question"][0] == "'=1+1 (0)" and frame["text"][0].startswith("'=cmd")
+    assert "question" not in frame.columns and frame["text"][0].startswith("'=cmd")
+    asked = pl.read_csv(files[2])
+    assert asked["question"][0] == "'=1+1 (0)" and len(asked) == len(runs[0].frame)  # once, not once a run
     assert frame["logprob_A"].dtype == pl.Float64 and (frame["logprob_A"] < 0).all()  # a negative number is no formula
 
 
@@ -55,7 +57,7 @@ def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> N
     path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "en", tmp_path / "r.xlsx")
     with zipfile.ZipFile(path) as book:
         sheets = [book.read(name).decode() for name in book.namelist() if name.startswith("xl/worksheets/sheet")]
-        assert len(sheets) == 4
+        assert len(sheets) == 5 and sum(name.startswith("xl/charts/chart") for name in book.namelist()) == 2
         assert not any("<f>" in sheet or "<hyperlink" in sheet for sheet in sheets)
         assert any("colorScale" in sheet for sheet in sheets) and any("dataBar" in sheet for sheet in sheets)
         assert "0.00%" in book.read("xl/styles.xml").decode()
@@ -63,9 +65,10 @@ def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> N
     assert totals["Run"].to_list() == ["=1+1", "@lora"]
     assert totals["Accuracy (micro)"][0] == pytest.approx(runs[0].frame["correct"].mean())
     subjects = pl.read_excel(path, sheet_name="Subjects")
-    assert len(subjects) == 8 and subjects["과목"][0] == "회계"
+    assert len(subjects) == 8 and subjects["Korean name"][0] == "회계"
     changes = pl.read_excel(path, sheet_name="Changes")
-    assert changes["Difference"].to_list() == pytest.approx(compare_pair(runs[0], runs[1], QUICK).subjects["difference"].to_list())
+    found = compare_pair(runs[0], runs[1], QUICK).subjects["difference"]
+    assert changes["Difference"].to_list() == pytest.approx(found.sort(descending=True).to_list())
 
 
 def test_score_files_export_too(tmp_path: Path) -> None:
@@ -86,3 +89,35 @@ def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
     assert (
         sample["doc"]["question"].startswith("다음 중") and sample["doc"]["answer"] in (1, 2, 3, 4) and sample["doc"]["Category"] == "Law"
     )
+
+
+def test_lm_eval_makes_its_own_table_of_it(runs: list[Run], tmp_path: Path) -> None:
+    pytest.importorskip("chardet", reason="needs lm-eval (requirements/bench.txt)")
+    utils = pytest.importorskip("lm_eval.utils", reason="needs lm-eval (requirements/bench.txt)")
+    written = export(["lm-eval"], runs, [], None, QUICK, "en", tmp_path)
+    table = utils.make_table(json.loads(written[0].read_text(encoding="utf-8")))
+    assert "kmmlu_law" in table and f"{runs[0].frame['correct'].mean():.4f}" in table
+    assert "|acc" in table.replace(" ", "")
+
+
+def test_without_texts_there_are_none(runs: list[Run], tmp_path: Path) -> None:
+    asked = questions(runs[0].frame, text="본문")
+    told = [Run(run.name, "run", run.source, run.frame.with_columns(texts=pl.lit(["풀이"])), run.scores) for run in runs]
+    formats = ["csv", "csv.gz", "parquet", "json", "lm-eval"]
+    for with_texts in (True, False):
+        folder = tmp_path / str(with_texts)
+        written = export(formats, told, [], asked, QUICK, "en", folder, with_texts=with_texts)
+        assert ((folder / "questions.parquet") in written) is with_texts
+        everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.suffix in (".csv", ".jsonl", ".json"))
+        assert ("본문".encode() in everything) is with_texts and ("풀이".encode() in everything) is with_texts
+    small, large = (tmp_path / "True" / f"predictions.csv{kind}" for kind in (".gz", ""))
+    assert small.stat().st_size < large.stat().st_size / 2
+    assert pl.read_csv(small).equals(pl.read_csv(large))
+
+
+def test_xlsx_speaks_korean(runs: list[Run], tmp_path: Path) -> None:
+    path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "ko", tmp_path / "r.xlsx")
+    changes = pl.read_excel(path, sheet_name="과목별 변화")
+    assert changes.columns[:4] == ["기준", "비교", "과목", "영문 이름"] and "Accounting" in changes["영문 이름"].to_list()
+    summary = "\n".join(str(value) for value in pl.read_excel(path, sheet_name="요약", has_header=False)[:, 0])
+    assert "읽는 법" in summary and ("사이에" in summary or "낫습니다" in summary)

@@ -25,16 +25,16 @@ def test_english(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished(tmp_path)
     summary.print_summary([run])
     out = capsys.readouterr().out
-    assert "KMMLU, 200 questions of 4 subjects, accuracy" in out and f"{run.metrics['micro']['accuracy']:.4f}" in out
-    assert "letter shares: a model that favours one letter fools its accuracy" in out
-    assert "base: 7 answers forced; accuracy with these counted wrong 0.5000" in out
+    assert "KMMLU, 200 questions of 4 subjects, accuracy in %" in out and f"{100 * run.metrics['micro']['accuracy']:.2f}" in out
+    assert "letter shares in %: a model that favours one letter fools its accuracy" in out
+    assert "base: 7 answers forced; accuracy with these counted wrong 50.00" in out
     assert "engine start 3.2 s; prefix cache hit rate 25.0%" in out and out.rstrip().endswith(f"run directory: {run.path}")
 
 
 def test_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary.print_summary([finished(tmp_path)], "ko")
     out = capsys.readouterr().out
-    assert "4개 과목 200문항 정확도" in out and "취약 과목" in out and "강제 응답 7개" in out and "실행 디렉터리" in out
+    assert "4개 과목 200문항 정확도(%)" in out and "취약 과목" in out and "강제 응답 7개" in out and "실행 디렉터리" in out
     assert not re.search("questions|letter|weakest|cache", out)
 
 

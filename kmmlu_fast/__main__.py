@@ -1,0 +1,10 @@
+"""``python -m kmmlu_fast VERB``: the same as ``kmmlu-fast VERB``."""
+
+from __future__ import annotations
+
+import sys
+
+from kmmlu_fast.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,87 @@
+"""``kmmlu-fast install gpu|cpu``: the set of packages that was tried together, into the environment that runs this (a Colab kernel, say).
+
+In: a kind. Out: pip's work, or with --print its command lines. The sets are shipped with the package; ``scripts/setup.sh`` installs the
+same into a ``.venv`` of a clone. Knows nothing of what the packages do.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from kmmlu_fast.core.console import note, run_main
+from kmmlu_fast.core.errors import InstallError
+from kmmlu_fast.core.flags import Config, parse
+
+PINS = Path(__file__).parent / "pins"
+_TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; KMMLU_TORCH_INDEX names another
+_PYTHONS = {"gpu": ((3, 11), (3, 12)), "cpu": ((3, 11), (3, 13))}
+
+
+class InstallConfig(Config):
+    """python -m kmmlu_fast.install: the tried set of packages, into the Python that runs this."""
+
+    positional: ClassVar[str | None] = "kind"
+    examples: ClassVar[tuple[str, ...]] = ("gpu", "cpu", "gpu --print")
+
+    kind: list[Literal["gpu", "cpu"]] = Field([], max_length=1, description="gpu or cpu; default: gpu where an NVIDIA card is")
+    print: bool = Field(False, description="only print the pip command lines")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+
+    def body() -> int:
+        config = parse(InstallConfig, argv, "python -m kmmlu_fast.install")
+        kind = config.kind[0] if config.kind else _found()
+        commands = command_lines(kind)
+        if config.print:
+            print("\n".join(shlex.join(command) for command in commands))
+            return 0
+        _check_python(kind)
+        for command in commands:
+            note(shlex.join(command))
+            if subprocess.run(command, check=False).returncode:
+                raise InstallError(f"pip ended with an error; the command was: {shlex.join(command)}")
+        note("installed; in a notebook restart the kernel now, then: kmmlu-fast doctor")
+        return 0
+
+    return run_main(body)
+
+
+def _found() -> str:
+    from kmmlu_fast.core.nvml import cards
+
+    return "gpu" if cards() else "cpu"
+
+
+def _check_python(kind: str) -> None:
+    first, last = _PYTHONS[kind]
+    if not first <= sys.version_info[:2] <= last:
+        allowed = f"{first[0]}.{first[1]} to {last[0]}.{last[1]}"
+        raise InstallError(
+            f"install {kind}: this is Python {sys.version_info[0]}.{sys.version_info[1]}, the tried set is for {allowed}; "
+            "make an environment of one of them, and run the same there"
+        )
+
+
+def command_lines(kind: str) -> list[list[str]]:
+    """pip's command lines. ``--no-deps``: the file is the whole set, and resolving again would bring other versions."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+    pins = PINS / f"{kind}.txt"
+    commands = [[*pip, "--no-deps", "-r", str(pins)]]
+    if kind == "cpu":
+        torch = next(line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
+        index = os.environ.get("KMMLU_TORCH_INDEX", _TORCH_CPU)
+        commands.insert(0, [*pip, "--no-deps", "--extra-index-url", index, torch])
+    return commands
+
+
+if __name__ == "__main__":
+    sys.exit(main())

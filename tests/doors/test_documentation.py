@@ -1,0 +1,42 @@
+"""The documentation: the flag reference is today's, pages exist, the site builds strictly where its generator is."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kmmlu_fast.core import helping
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("verb", helping.CONFIGS)
+def test_the_reference_is_todays(verb: str) -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert helping.markdown(verb).rstrip() in text, "run: bash scripts/docs.sh reference"
+
+
+def test_every_page_of_the_site_is_there() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    pages = [page for entry in nav for page in ([entry] if isinstance(entry, str) else _pages(entry))]
+    assert len(pages) > 10 and [page for page in pages if not (ROOT / "docs" / page).is_file()] == []
+
+
+def _pages(entry: dict[str, object]) -> list[str]:
+    found = []
+    for value in entry.values():
+        found += [value] if isinstance(value, str) else [page for part in value for page in _pages(part)]  # type: ignore[union-attr,attr-defined]
+    return found
+
+
+@pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="needs mkdocs-material (requirements/docs.txt)")
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "index.html").is_file()

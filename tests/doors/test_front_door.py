@@ -1,0 +1,119 @@
+"""The command itself: help, suggestions, versions, completion, plans, printed tables."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_runs import predictions, run_directory
+
+from kmmlu_fast import cli, compare, install, train
+from kmmlu_fast.core import helping
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import parse
+from kmmlu_fast.data.subjects import find_subjects
+from kmmlu_fast.reporting.inputs import ReportConfig
+
+ROOT = Path(__file__).parents[2]
+Caught = pytest.CaptureFixture[str]
+
+
+def test_version_help_and_suggestion(capsys: Caught) -> None:
+    assert cli.main(["--version"]) == 0 and capsys.readouterr().out.startswith("kmmlu-fast 0.")
+    assert cli.main(["help", "train"]) == 0
+    whole = capsys.readouterr().out
+    assert cli.main(["train", "-h"]) == 0
+    short = capsys.readouterr().out
+    assert len(short) < len(whole) / 2 and "optimisation:" in whole and "examples:" in short and "--help" in short
+    assert "None)" not in whole and max(map(len, whole.splitlines())) <= 110
+    assert cli.main(["raport"]) == 2
+    assert "did you mean report?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", helping.CONFIGS)
+def test_help_has_every_flag_once_and_examples_that_parse(verb: str, capsys: Caught) -> None:
+    cls = helping.config_of(verb)
+    named = [name for names in helping.grouped(cls).values() for name in names]
+    assert sorted(named) == sorted(set(cls.model_fields) - {cls.positional})
+    assert len(cls.examples) == 3 and set(cls.first) <= set(cls.model_fields)
+    for example in cls.examples:
+        words = [word for word in example.split() if word not in ("--config", "configs/train.yaml")]
+        if "--plan" in words:
+            words += ["--data", "x.jsonl"]
+        assert isinstance(parse(cls, words, "x"), cls), example
+    text = helping.markdown(verb)
+    assert all(f"--{name.replace('_', '-')}" in text for name in named)
+
+
+def test_spellings_that_people_use() -> None:
+    config = parse(ReportConfig, ["--export", "xlsx", "csv", "runs/a", "--different_prompts", "--figure-width", "84mm"], "x")
+    assert config.export == ["xlsx", "csv"] and config.runs == ["runs/a"] and config.different_prompts
+    assert config.figure_width == pytest.approx(84 / 25.4)
+    assert [subject.name for subject in find_subjects(["회계", "한국사"])] == ["Accounting", "Korean-History"]
+
+
+def test_another_verbs_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a file of settings for train"):
+        parse(helping.config_of("eval"), ["--config", str(ROOT / "configs" / "train.yaml")], "x")
+
+
+def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
+    config = {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "torch_dtype": "bfloat16",
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code = "import sys; from kmmlu_fast import train; code = train.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    command = [sys.executable, "-c", code, "--plan", "--gpu-memory", "24", "--model", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "8.03 B parameters" in done.stdout and "of 24.0 GiB" in done.stdout and "micro-batch" in done.stdout
+    assert train.main(["--gpu-memory", "24", "--data", "x"]) == 2
+
+
+def test_compare_prints_what_other_programs_read(tmp_path: Path, capsys: Caught) -> None:
+    import polars as pl
+
+    runs = [str(run_directory(tmp_path / name, name, predictions(1, skill=skill))) for name, skill in (("base", 0.5), ("lora", 1.5))]
+    assert compare.main([*runs, "--format", "csv"]) == 0
+    frame = pl.read_csv(capsys.readouterr().out.encode())
+    assert frame["subject"].len() == 4 and {"difference", "p_holm", "first_run"} <= set(frame.columns)
+    assert compare.main([*runs, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["comparisons"][0]["second"] == "lora"
+    assert compare.main([*runs, "--format", "md", "--by-subject"]) == 0
+    text = capsys.readouterr().out
+    assert "- lora is better than base" in text and "| Computer Science | 50 |" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_key_columns_stay(tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("base", "a-rather-long-name-adapter", "other")
+    runs = [str(run_directory(tmp_path / name, name, predictions(seed, skill=0.4 * seed))) for seed, name in enumerate(names, 1)]
+    assert compare.main(runs) == 0
+    board = capsys.readouterr().out.splitlines()[:4]
+    assert all(part in board[0] for part in ("micro", "95 % interval", "against base", "p (mid-p)"))
+    assert max(map(len, board)) <= width and any("a-rather-long-name" in line for line in board)
+
+
+def test_the_shipped_sets_are_the_tried_ones(capsys: Caught) -> None:
+    for kind in ("cpu", "gpu"):
+        assert (install.PINS / f"{kind}.txt").read_text() == (ROOT / "requirements" / f"{kind}.txt").read_text()
+    assert install.main(["gpu", "--print"]) == 0
+    assert str(install.PINS / "gpu.txt") in capsys.readouterr().out
+    assert install.main(["tpu"]) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, capsys: Caught) -> None:
+    assert cli.main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    assert "--num-fewshot" in text and "leakage" in text
+    if shell == "bash":
+        ask = text + '\nCOMP_WORDS=(kmmlu-fast train --lora); COMP_CWORD=2; _kmmlu_fast; echo "${COMPREPLY[@]}"'
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["--lora-alpha", "--lora-dropout"]
