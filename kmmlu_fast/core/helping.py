@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from kmmlu_fast.core.flags import Config
+    from kmmlu_fast.core.settings import Config
 
 # Where each verb's settings are described; imported only when a file has to be told from another verb's, or for the reference.
 CONFIGS = {
