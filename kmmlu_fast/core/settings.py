@@ -5,9 +5,13 @@ Knows nothing of how values come in (``flags``) or how they are explained (``hel
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import expand
 
 
 class Config(BaseModel):
