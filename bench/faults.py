@@ -38,7 +38,7 @@ OUTCOMES = ("clean", "done", "traceback", "silently_wrong", "overwritten", "hang
 class FaultsConfig(common.BenchConfig):
     """python -m bench.faults: malformed inputs, kills and full disks, for a number of minutes."""
 
-    minutes: float = Field(3.0, gt=0, description="how long; a third of it goes to kills")
+    minutes: float = Field(3.0, gt=0, description="how long; a third of it goes to kills, all with --scenario")
     seed: int = Field(0, ge=0, description="another seed, other attacks")
     tries: int | None = Field(None, ge=1, description="attacks at most, whatever the minutes say")
     scenario: list[str] = Field(
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         with Watcher(*LEAN, "transformers", "torch", *(["unsloth"] if "training" in config.scenario else [])) as watcher:
             place.watcher = watcher
             if config.kills != 0:
-                counts += kill(config, place, watcher, end - config.minutes * 40, problems)
+                counts += kill(config, place, watcher, end - (0 if config.scenario else config.minutes * 40), problems)
             attack_until(config, inputs, watcher, end, counts, problems)
         for problem in problems:
             common.note(problem)

@@ -195,6 +195,9 @@ def disturb(
         return f"{where}: {problem}"
     if problem := scenario.check(folder, wanted):
         return f"{where}: {problem}"
+    if ended.code == 0:  # not disturbed after all
+        found = scenario.outcome(folder)
+        return None if found == wanted else f"{where}: another result: {_difference(wanted, found)}"
     second = watcher.run(replace(_job(scenario, place, folder), argv=[*scenario.argv, *(scenario.again if _left(folder) else [])]))
     if second.code != 0:
         return f"{where}: the same command then ends with {second.code}: {second.err[-1500:]}"

@@ -115,6 +115,7 @@ def write_report(
     """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
 
     With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
+    Runs of several exams are compared in a table above; the rest of the page is about the first run's exam.
     ``no_texts`` leaves them out, so that the page may be shared. ``figures`` names a directory for the charts as SVG, PNG and PDF,
     ``figure_width`` inches wide. What exists is replaced with ``overwrite`` only.
 
@@ -122,7 +123,9 @@ def write_report(
     """
     from kmmlu_fast.core.files import claim
     from kmmlu_fast.reporting import page
-    from kmmlu_fast.reporting.inputs import PairsConfig, input_files_of, load_questions_frame, settings_of
+    from kmmlu_fast.reporting.exams import section
+    from kmmlu_fast.reporting.inputs import PairsConfig, focused, input_files_of, load_questions_frame, settings_of
+    from kmmlu_fast.reporting.language import texts
     from kmmlu_fast.runs.run import Run as RunType
 
     several = [runs] if isinstance(runs, RunType) else list(runs)
@@ -132,10 +135,19 @@ def write_report(
     claim([Path(path)], input_files_of(config), overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
     folder = None if figures is None else Path(figures)
+    settings = settings_of(config, questions)
+    shown = focused(loaded, None)
     page.write_report(
-        loaded, Path(path), questions, settings_of(config, questions), lang, folder,
-        with_texts=not no_texts, figure_width=figure_width,
-    )  # fmt: skip
+        shown,
+        Path(path),
+        questions,
+        settings,
+        lang,
+        folder,
+        exams=section(loaded, settings, shown[0].exam_title, texts(lang, "report")),
+        with_texts=not no_texts,
+        figure_width=figure_width,
+    )
     return Path(path)
 
 

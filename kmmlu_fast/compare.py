@@ -85,9 +85,8 @@ def _of_one_exam(runs: list[Run], exam: str | None) -> list[Run]:
     """The runs of the exam in focus; ConfigError where some stopped early and nothing says which exam is meant."""
     names = list(dict.fromkeys(run.exam for run in runs))
     if exam is None and len(names) > 1:
-        raise ConfigError(
-            f"runs that stopped early are compared one exam at a time: give --exam {names[0]}, or another of {', '.join(names)}"
-        )
+        others = ", ".join(names)
+        raise ConfigError(f"runs that stopped early are compared one exam at a time, and these are of {others}: give --exam {names[0]}")
     return focused(runs, exam)
 
 

@@ -64,6 +64,8 @@ def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(run.exam, []).append(run)
+    if len(found) == 1:  # the names are short already
+        return found
     return {exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)] for exam, some in found.items()}
 
 

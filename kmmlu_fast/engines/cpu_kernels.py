@@ -45,12 +45,20 @@ def joined_norms() -> dict[str, Any]:
 
 
 def _compile_once(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any]) -> None:
-    """Compile before the engine is told of the kernels, on a few numbers: what fails here must not fail in the first batch."""
+    """Compile before the engine is told of the kernels, on a few numbers: what fails here must not fail in the first batch.
+
+    RuntimeError where they do not compute what torch computes: a kernel from a cache that another CPU filled, say.
+    """
     import torch
 
-    x, weight = torch.ones(3, 8, dtype=torch.bfloat16), torch.ones(8, dtype=torch.bfloat16)
-    rms_norm(x, weight, 1e-6)
-    fused_add_rms_norm(x, x, weight, 1e-6)
+    x, weight = (torch.linspace(-3, 3, 3 * 80).reshape(3, 80) * n for n in (1.0, 0.5))
+    x, weight = x.bfloat16(), weight[0].bfloat16()
+    wide = x.to(torch.float32)
+    factor = torch.rsqrt((wide * wide).mean(dim=-1, keepdim=True) + 1e-6)
+    expected = ((wide * factor).bfloat16() * weight).bfloat16()
+    joined, summed = fused_add_rms_norm(x, torch.zeros_like(x), weight, 1e-6)
+    if not (torch.equal(rms_norm(x, weight, 1e-6), expected) and torch.equal(joined, expected) and torch.equal(summed, x)):
+        raise RuntimeError("the compiled norms compute something else")
 
 
 def norms() -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -58,7 +66,12 @@ def norms() -> tuple[Callable[..., Any], Callable[..., Any]]:
     import torch
 
     # dynamic: one compilation for every number of tokens. Casts are kept where the eager code rounds to 16 bits and back.
-    joined = functools.partial(torch.compile, dynamic=True, options={"emulate_precision_casts": True})
+    # The vectors' width is named, so that it is in the key of torch's cache on disk: without it, code generated for AVX-512 was
+    # found again under AVX2 (another machine with the same cache, or ATEN_CPU_CAPABILITY) and computed NaN.
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    options = {"emulate_precision_casts": True, "cpp.simdlen": pick_vec_isa().bit_width() or None}
+    joined = functools.partial(torch.compile, dynamic=True, options=options)
 
     @joined
     def squares(x: Any) -> Any:

@@ -15,6 +15,7 @@ from kmmlu_fast.asking.prompts import encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.device import auto_dtype, gpu_capability
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
@@ -55,7 +56,9 @@ class Plan:
 
 
 def make_plan(config: EvalConfig) -> Plan:
-    """The plan of a single exam; see ``make_plans``."""
+    """The plan of a single exam; see ``make_plans``. ConfigError where the config has several."""
+    if len(config.exam) > 1:
+        raise ConfigError(f"--exam {', '.join(config.exam)}: give one exam here")
     (plan,) = make_plans(config)
     return plan
 

@@ -8,6 +8,7 @@ DataError where there are none. Knows nothing of models or prompts.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmmlu_fast.core.errors import ConfigError, DataError
@@ -40,16 +41,19 @@ def read_material(config: EvalConfig) -> list[Material]:
 def source_digests(config: EvalConfig) -> list[str]:
     """Digests of all rows that the exams' questions and examples are chosen from, without making records of them: a tenth of the time."""
     exams = find_exams(config.exam)
-    found = []
-    for exam in exams:
-        source = dataset_for(config.dataset, exam, exams)
-        for split in [config.split, *(["dev"] if config.num_fewshot else [])]:
-            if exam.is_kmmlu:
-                frame = dataset.load_frame(source or str(exam.hub), split, find_subjects(config.subjects), config.dataset_revision)
-            else:
-                frame = load_exam(exam, split, source, config.dataset_revision)
-            found.append(f"{exam.name} {split} {dataset.frame_digest(frame)}")
-    return found
+    with warnings.catch_warnings(action="ignore"):  # faulty rows were reported by the evaluation
+        return [digest for exam in exams for digest in _digests(config, exam, dataset_for(config.dataset, exam, exams))]
+
+
+def _digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str]:
+    for split in [config.split, *(["dev"] if config.num_fewshot else [])]:
+        if exam.is_kmmlu:
+            frame = dataset.load_frame(source or str(exam.hub), split, find_subjects(config.subjects), config.dataset_revision)
+        elif split in exam.splits:
+            frame = load_exam(exam, split, source, config.dataset_revision)
+        else:
+            continue  # the ordinary way says that there is none
+        yield f"{exam.name} {split} {dataset.frame_digest(frame)}"
 
 
 def _of_exam(config: EvalConfig, exam: Exam, source: str | None) -> Material:

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from kmmlu_fast.asking.methods import letters_of
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.extras import require
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Prediction
+from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -103,7 +104,7 @@ def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verifi
 
 def _letter(scores: Sequence[float]) -> str:
     """The best letter; "none" where a number is none, which ``read_letters`` refuses and a comparison has to show."""
-    return "none" if any(map(math.isnan, scores)) else LETTERS[max(range(len(scores)), key=scores.__getitem__)]
+    return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def _margin(scores: Sequence[float]) -> float:
@@ -154,5 +155,4 @@ class _Answers:
         self.scores: dict[str, tuple[float, ...]] = {}
 
     def append(self, prediction: Prediction) -> None:
-        values = [getattr(prediction, column) for column in LOGPROB_COLUMNS]
-        self.scores[prediction.question_id] = tuple(value for value in values if value is not None)
+        self.scores[prediction.question_id] = tuple(letters_of(prediction))

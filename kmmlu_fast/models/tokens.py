@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.environment import version_of
+from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root, read_json, write_json_atomically
+from kmmlu_fast.core.foreign import one_line
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 _FILES = (
@@ -102,7 +104,10 @@ def _computed(state: Any) -> Any:
 def _read(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing more telling
+        raise ModelError(f"{folder / 'tokenizer.json'}: is no tokenizer ({one_line(str(error), 200)})") from error
 
 
 def _template(full: Any) -> str | None:

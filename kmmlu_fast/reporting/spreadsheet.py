@@ -16,7 +16,6 @@ from kmmlu_fast.reporting.language import subject_name, supercategory_name, text
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
-
 _KO = {
     "Summary": "요약", "Totals": "전체", "Supercategories": "대분류", "Subjects": "과목", "Changes": "과목별 변화",
     "Run": "실행", "Correct": "정답 수", "Total": "문항 수", "Accuracy": "정확도", "Accuracy (micro)": "정확도 (micro)",

@@ -6,7 +6,10 @@ nothing of how answers were made.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 import polars as pl
 
@@ -16,6 +19,7 @@ from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
+_OBJECTS = ("speed", "engine", "reasoning", "subjects", "supercategories", "micro", "macro", "decision", "full_pass")  # of metrics.json
 _LETTERS_OR_NULL = ("prediction", "direct_prediction", "debiased_prediction")
 
 
@@ -54,6 +58,25 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         path,
     )
     return frame
+
+
+def check_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """config.json, whose parts are objects where they are there."""
+    for name in ("config", "adapter", "fingerprint_parts"):
+        if not isinstance(config.get(name, {}), (dict, NoneType)):
+            raise RunError(f"{path}: {name} is {shown(config[name])}, not an object; run eval with --overwrite")
+    return config
+
+
+def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What reports read from metrics.json: objects where they look for one, numbers where they count."""
+    for name in _OBJECTS:
+        if not isinstance(metrics.get(name, {}), (dict, NoneType)):
+            raise RunError(f"{path}: {name} is {shown(metrics[name])}, not an object; run eval with --overwrite")
+    for name, value in (metrics.get("speed") or {}).items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise RunError(f"{path}: speed: {name} is {shown(value)}, not a number from 0; run eval with --overwrite")
+    return metrics
 
 
 def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:

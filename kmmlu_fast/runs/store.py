@@ -34,7 +34,7 @@ from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import OPTIONAL_COLUMNS, PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.checks import check_predictions
+from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
 from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
@@ -63,13 +63,11 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
             return _load_prefix(folder, prefix)
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
     predictions = check_predictions(_read(folder / "predictions.parquet"), folder / "predictions.parquet")
-    config = read_json(folder / "config.json")
+    config = check_config(read_json(folder / "config.json"), folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
-    facts = config.get("fingerprint_parts") or {}
-    if not isinstance(facts, dict):
-        raise RunError(f"{folder / 'config.json'}: fingerprint_parts is {shown(facts)}, not an object; {_AGAIN}")
-    metrics = read_json(folder / "metrics.json")
+    facts = dict(config.get("fingerprint_parts") or {})
+    metrics = check_metrics(read_json(folder / "metrics.json"), folder / "metrics.json")
     return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, environment, metrics, folder)
 
 
@@ -93,7 +91,7 @@ def _load_prefix(folder: Path, wanted: bool) -> Run:
     count = int(missing.arg_max() or 0) if missing.any() else len(order)
     rows = order.head(count).select("question_id").join(stored, on="question_id", how="left", maintain_order="left")
     predictions = rows.select(PREDICTION_SCHEMA.names())
-    config = read_json(folder / "config.json")
+    config = check_config(read_json(folder / "config.json"), folder / "config.json")
     metrics = {"prefix": {**found, "questions": count, "total": len(order)}}
     facts = dict(config.get("fingerprint_parts") or {})
     name = str(config.get("name", folder.name))

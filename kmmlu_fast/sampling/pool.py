@@ -15,7 +15,7 @@ from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
-from kmmlu_fast.data.subjects import Subject
+from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.sampling.config import SampleFlags
@@ -65,6 +65,11 @@ def read_source(argument: str | None, strategy: str) -> Source:
         names = ", ".join(run.name for run in runs[:5])
         raise ConfigError(f"--from {argument}: holds {len(runs)} runs ({names}, ...); name one, such as {argument}:{runs[0].name}")
     (run,) = runs
+    if run.exam != "kmmlu" and (foreign := [name for name in run.scores["subject"] if name not in SUBJECTS]):
+        raise ConfigError(
+            f"--from {argument}: is a run over {run.exam_title}, whose subjects ({foreign[0]}, ...) are not KMMLU's, which rows are drawn "
+            f"from; give {TRAIN_RUN}"
+        )
     if strategy == "errors" and run.predictions is None:
         raise RunError(f"--from {argument}: --strategy errors needs a run directory with predictions; this holds scores by subject only")
     split = str(run.predictions["split"][0]) if run.predictions is not None else "test"

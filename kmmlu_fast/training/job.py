@@ -5,6 +5,7 @@ In: a ``TrainConfig``. Out: the adapter directory and its card. Wires the wing t
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.environment import versions
+from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.machine import best_cpu_dtype
@@ -25,7 +27,7 @@ from kmmlu_fast.training.conversations import shown, template_of
 from kmmlu_fast.training.encoded import MASKED
 from kmmlu_fast.training.encoding import TrainSet, encode_set
 from kmmlu_fast.training.material import Material, data_digest, read_material
-from kmmlu_fast.training.state import claim, claim_alone, finished, planned_micro_batch
+from kmmlu_fast.training.state import CHECKPOINTS, claim, claim_alone, finished, planned_micro_batch
 
 _SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
 
@@ -56,9 +58,18 @@ def load_adapter_card(folder: Path) -> TrainedAdapter:
 def run_job(config: TrainConfig) -> TrainedAdapter:
     """Train, or find the work done (--resume). TrainError, DataError, ModelError for what a user can mend."""
     if finished(config):
+        _tidy(config)
         return load_adapter_card(config.output_dir)
     with libraries.without_vllm():
         return _train(config)
+
+
+def _tidy(config: TrainConfig) -> None:
+    """Remove the checkpoints that a kill after the last file left."""
+    work = config.output_dir / CHECKPOINTS
+    if work.exists() and not config.keep_checkpoints:
+        with contextlib.suppress(TrainError), claim_alone(config):  # held: whoever trained it is about to
+            shutil.rmtree(work)
 
 
 def _train(config: TrainConfig) -> TrainedAdapter:

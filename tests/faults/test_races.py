@@ -72,6 +72,21 @@ def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
         finished(config)
 
 
+def test_checkpoints_that_a_kill_left_beside_a_finished_adapter_go(tmp_path: Path) -> None:
+    import json
+
+    from kmmlu_fast.core.digests import file_digest
+    from kmmlu_fast.training.job import run_job
+
+    (tmp_path / "rows").write_text("{}")
+    config = TrainConfig(data=tmp_path / "rows", output_dir=tmp_path / "lora", resume=True)
+    (config.output_dir / CHECKPOINTS / "checkpoint-4").mkdir(parents=True)
+    state = {"settings": config.deciding(), "data_digest": file_digest(config.data)}
+    for name, content in (("training.json", state), ("kmmlu_fast.json", {"metrics": {}}), ("adapter_config.json", {})):
+        (config.output_dir / name).write_text(json.dumps(content))
+    assert run_job(config).path == config.output_dir and not (config.output_dir / CHECKPOINTS).exists()
+
+
 def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:
     path = make_tiny_model(tmp_path / "model")
     lora = make_tiny_adapter(path, tmp_path / "lora")

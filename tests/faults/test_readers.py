@@ -264,3 +264,25 @@ def test_homes_in_yaml_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_seeds_have_bounds() -> None:
     with pytest.raises(ConfigError, match="--seed '-1'"):
         parse(EvalConfig, ["--seed", "-1"], "eval")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"speed": {"seconds": [1]}}, "seconds is \\[1\\], not a number"),
+        ({"speed": {"seconds": float("nan")}}, "not a number"),
+        ({"speed": []}, "speed is \\[\\], not an object"),
+        ({"reasoning": "x"}, "reasoning is 'x', not an object"),
+    ],
+)
+def test_metrics_of_wrong_types_are_refused(good: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(good / "run", tmp_path / "run"))
+    (folder / "metrics.json").write_text(json.dumps(change))
+    with pytest.raises(KmmluError, match=message):
+        load_run(folder)
+    (folder / "metrics.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"config": [1]}))
+    with pytest.raises(KmmluError, match="config is"):
+        load_run(folder)
