@@ -30,7 +30,7 @@ ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
 SCRIPTS = ("view.js", "pairs.js", "report.js")
 SHARED_WORDS = (
-    "better", "worse", "no_difference", "same", "unit_pair", "eyebrow_pair", "short_micro", "short_macro", "card_changed",
+    "better", "worse", "same", "unit_pair", "eyebrow_pair", "short_micro", "short_macro", "card_changed",
     "card_changed_sub", "card_subjects", "card_subjects_sub", "subjects_note", "base", "significant",
 )  # fmt: skip
 

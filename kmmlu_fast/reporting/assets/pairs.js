@@ -24,7 +24,7 @@ function pairs(data) {
   function computed(a, b) {
     const found = STATS.compare(data, a, b), first = names[a], second = names[b];
     if (!found) return { first, second, value: "–", unit: "", tone: "", eyebrow: "", cautions: [words.no_shared], lines: [], warnings: [], cards: [] };
-    const p = pText(found.p), values = { first, second, diff: points(found.difference), low: points(found.low, 2, false), high: points(found.high, 2, false), p: STATS.significant(found) && !p.startsWith("<") ? "= " + p : p };
+    const p = pText(found.p), values = { first, second, diff: points(found.difference), low: points(found.low, 2, false), high: points(found.high, 2, false), p: p.startsWith("<") ? p : "= " + p };
     const kind = found.b + found.c === 0 ? "same" : !STATS.significant(found) ? "no_difference" : found.difference > 0 ? "better" : "worse";
     const changed = found.subjects.filter((row) => row.holm < STATS.ALPHA), up = changed.filter((row) => row.difference > 0).length;
     const asked = [a, b].map((at) => runs[at].asked), card = (label, value, sub, how = "") => ({ label, value, sub, tone: how, split: null });
