@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.files import expand
+from kmmlu_fast.core.reading import expand
 
 
 class Config(BaseModel):
