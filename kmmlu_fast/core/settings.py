@@ -20,15 +20,21 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
-    groups: ClassVar[dict[str, tuple[str, ...]]] = {}  # heading of --help -> its fields; what stands in none comes under "more"
+    groups: ClassVar[
+        dict[str, tuple[str, ...]]
+    ] = {}  # heading of --help -> its fields; what stands in none comes under "more"
     first: ClassVar[tuple[str, ...]] = ()  # the fields of -h
     examples: ClassVar[tuple[str, ...]] = ()  # arguments after the command, each a line of --help
-    words: ClassVar[dict[str, tuple[str, ...]]] = {}  # lists that may be given with spaces too, and what they may hold
+    words: ClassVar[
+        dict[str, tuple[str, ...]]
+    ] = {}  # lists that may be given with spaces too, and what they may hold
 
     @field_validator("*")
     @classmethod
     def _expand_paths(cls, value: Any) -> Any:
-        """``~`` and ``~user`` in every path, from whichever side it came; a shell expands flags only, and not all of them."""
+        """``~`` and ``~user`` in every path, from whichever side it came; a shell expands flags
+        only, and not all of them.
+        """
         try:
             if isinstance(value, Path):
                 return expand(value)
