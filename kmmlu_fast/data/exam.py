@@ -9,8 +9,8 @@ A declaration::
 
     title: CLIcK
     hub: EunsuKim/CLIcK            # or  path: my.jsonl  (beside the YAML file)
-    configs: [ko]                  # names, patterns ("bar_exam_*"), or name -> own settings; default: the only one
-    question: question             # a column, or a wording with columns in braces: "{premise} ... {question}?"
+    configs: [ko]                  # names, patterns ("bar_*"), or name -> own settings; default: all
+    question: question             # a column, or a wording: "{premise} ... {question}?"
     context: paragraph             # optional: stands before the question, a blank line between
     options: choices               # a list; or [A, B, C]: columns; {fixed: [..]}; {inside: question}
     answer: answer
