@@ -27,7 +27,6 @@ DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
 
 
 SAMPLE_DIR = Path(__file__).parent / "sample"
-SPLITS = ("train", "dev", "test")
 _TEXT_COLUMNS = ("question", *LETTERS)
 _COLUMNS = (*_TEXT_COLUMNS, "answer")
 FRAME_COLUMNS = (

@@ -98,30 +98,3 @@ def section(runs: Sequence[tuple[str, Mapping[str, Any]]], t: Texts) -> list[dic
         if found:
             shown.append({"name": name, "lines": lines, "ways": ways})
     return shown
-
-
-def show(row: Mapping[str, Any]) -> str:
-    """One prediction for reading: how it was answered and every text."""
-    head = (
-        f"{row['question_id']}: answer {row['answer']}, prediction {row['prediction'] or 'none'} "
-        f"({'correct' if row['correct'] else 'wrong'}, read by {row['read_by'] or 'nothing'})"
-    )
-    facts = [
-        f"{name} {row[key]:.3f}" if isinstance(row[key], float) else f"{name} {row[key]}"
-        for name, key in (
-            ("direct", "direct_prediction"),
-            ("debiased", "debiased_prediction"),
-            ("margin", "margin"),
-            ("agreement", "confidence"),
-        )
-        if row.get(key) is not None
-    ]
-    letters = row.get("sample_predictions") or []
-    texts = [
-        f"--- sample {i + 1}{f', {letters[i]}' if i < len(letters) and letters[i] else ''}"
-        f" ---\n{text.strip()}"
-        for i, text in enumerate(row.get("texts") or [])
-    ]
-    return "\n".join(
-        [head, *([", ".join(facts)] if facts else []), *(texts or ["no text: answered by log-probabilities"])]
-    )

@@ -645,18 +645,6 @@ def test_comparison_of_samples_and_rotations() -> None:
     assert comparison(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
 
 
-def test_show_gives_every_text() -> None:
-    row = reasoned(0, "B", "A", 0.25, 9, sample_predictions=["B", "A"], confidence=0.5)
-    frame = predictions_frame([replace(row, texts=["풀이 하나\n정답: B", "풀이 둘\n정답: A"])])
-    assert (
-        reasoning.show(frame.row(0, named=True))
-        == "Math/test/0: answer B, prediction B (correct, read by final_line)\n"
-        "direct A, margin 0.250, agreement 0.500\n"
-        "--- sample 1, B ---\n풀이 하나\n정답: B\n"
-        "--- sample 2, A ---\n풀이 둘\n정답: A"
-    )
-
-
 def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any) -> None:
     method = build_method("qa", tokenizer)
     asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
