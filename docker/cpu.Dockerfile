@@ -1,6 +1,6 @@
 # The CPU set: the demo, the tests, and everything but speed.
 #   docker build -f docker/cpu.Dockerfile -t kmmlu-fast:cpu .
-#   docker run --rm -v "$PWD/runs:/work/runs" kmmlu-fast:cpu eval --model demo --dataset sample
+#   docker run --rm -v "$PWD/runs:/app/runs" kmmlu-fast:cpu eval --model demo --dataset sample
 FROM python:3.12-slim-bookworm
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -14,6 +14,6 @@ COPY . .
 RUN bash scripts/setup.sh cpu demo
 
 ENV PATH=/opt/kmmlu_fast/.venv/bin:$PATH
-WORKDIR /work
+WORKDIR /app
 ENTRYPOINT ["kmmlu-fast"]
 CMD ["--help"]

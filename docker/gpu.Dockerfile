@@ -15,6 +15,6 @@ COPY . .
 RUN KMMLU_PYTHON=python3.12 KMMLU_SETUP_ANYWAY=1 bash scripts/setup.sh gpu
 
 ENV PATH=/opt/kmmlu_fast/.venv/bin:$PATH
-WORKDIR /work
+WORKDIR /app
 ENTRYPOINT ["kmmlu-fast"]
 CMD ["doctor"]
