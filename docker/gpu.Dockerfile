@@ -1,6 +1,6 @@
 # The GPU set, for a driver of 580 or newer (CUDA 13 comes with the packages; nvcc is for kernels compiled at the first start).
 #   docker build -f docker/gpu.Dockerfile -t kmmlu-fast:gpu .
-#   docker run --rm --gpus all --ipc host -v "$HOME/.cache/huggingface:/root/.cache/huggingface" -v "$PWD:/work" kmmlu-fast:gpu doctor
+#   docker run --rm --gpus all --ipc host -v "$HOME/.cache/huggingface:/root/.cache/huggingface" -v "$PWD:/app" kmmlu-fast:gpu doctor
 FROM nvidia/cuda:13.0.2-devel-ubuntu24.04
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
