@@ -14,11 +14,9 @@ import textwrap
 import types
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from kmmlu_fast.core.flags import Config
-
+Cls = type[Any]  # a config class of ``core.flags``, which itself uses this module
 # Where each verb's settings are described; imported only when a file has to be told from another verb's, or for the reference.
 CONFIGS = {
     "eval": "kmmlu_fast.evaluation.config:EvalConfig",
@@ -31,10 +29,10 @@ CONFIGS = {
 _COLUMN = 30
 
 
-def config_of(verb: str) -> type[Config]:
+def config_of(verb: str) -> Cls:
     """The config class of a verb of CONFIGS."""
     module, name = CONFIGS[verb].split(":")
-    found: type[Config] = getattr(importlib.import_module(module), name)
+    found: Cls = getattr(importlib.import_module(module), name)
     return found
 
 
@@ -49,7 +47,7 @@ def as_called(prog: str) -> str:
     return prog
 
 
-def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
+def of_another_verb(values: dict[str, Any], cls: Cls, where: str) -> list[str]:
     """A fault that says whose file it is, where most of its keys are another verb's; [] where it is this one's."""
     unknown = [name for name in values if name not in cls.model_fields]
     if len(unknown) < 2:
@@ -64,7 +62,7 @@ def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> li
     return []
 
 
-def grouped(cls: type[Config]) -> dict[str, list[str]]:
+def grouped(cls: Cls) -> dict[str, list[str]]:
     """Heading -> fields, every field once."""
     named = {heading: [name for name in names if name in cls.model_fields] for heading, names in cls.groups.items()}
     placed = {name for names in named.values() for name in names}
@@ -72,7 +70,7 @@ def grouped(cls: type[Config]) -> dict[str, list[str]]:
     return {heading: names for heading, names in [*named.items(), ("more" if named else "settings", rest)] if names}
 
 
-def text(cls: type[Config], prog: str, whole: bool) -> str:
+def text(cls: Cls, prog: str, whole: bool) -> str:
     """The help: usage, what it does, flags, examples."""
     width = min(100, max(60, shutil.get_terminal_size((100, 24)).columns))
     bare = f" {cls.positional.upper()} ..." if cls.positional else ""
@@ -106,7 +104,7 @@ def _row(name: str, about: str, width: int) -> list[str]:
     return [head.ljust(_COLUMN) + wrapped[0], *[indent + line for line in wrapped[1:]]]
 
 
-def flag(cls: type[Config], name: str) -> str:
+def flag(cls: Cls, name: str) -> str:
     """``--limit N``, as it is typed."""
     field = cls.model_fields[name]
     spelt = "--" + name.replace("_", "-")
@@ -115,7 +113,7 @@ def flag(cls: type[Config], name: str) -> str:
     return f"{spelt} {metavar(field.annotation)}"
 
 
-def _about(cls: type[Config], name: str) -> str:
+def _about(cls: Cls, name: str) -> str:
     field = cls.model_fields[name]
     said = str(field.description or "")
     if choices := _choices(field.annotation):

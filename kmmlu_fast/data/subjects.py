@@ -109,7 +109,8 @@ def find_subject(name: str) -> Subject:
         near = list(dict.fromkeys(_BY_KEY[k].name for k in difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)))
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(
-            f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or Korean-History, or their Korean names{hint}"
+            f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or Korean-History, "
+            f"or their Korean names{hint}"
         )
     return subject
 

@@ -41,7 +41,8 @@ class PairsConfig(Config):
         "comparison": ("overlap", "intersection", "different_prompts", "margin", "population", "group", "seed"),
         "questions": ("dataset", "split", "exam", "key_audit", "what_moved"),
         "output": (
-            "output", "overwrite", "lang", "format", "by_subject", "json_file", "no_texts", "export", "figures", "figure_width", "plan", "show",
+            "output", "overwrite", "lang", "format", "by_subject", "json_file", "no_texts", "export", "figures",
+            "figure_width", "plan", "show",
         ),
     }  # fmt: skip
 

@@ -113,7 +113,7 @@ def _asset(name: str) -> str:
 
 def _context(found: _Found, lang: str) -> dict[str, Any]:
     """What the template shows, in one language."""
-    runs, pairs, refused, rows, questions, settings = found.runs, found.pairs, found.refused, found.rows, found.questions, found.settings
+    runs, pairs, refused, rows, questions = found.runs, found.pairs, found.refused, found.rows, found.questions
     t = texts(lang, "report")
     focus = pairs[0] if pairs else None
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
@@ -226,7 +226,7 @@ def _data(found: _Found, lang: str, room: int) -> tuple[Any, int]:
     if not runs:
         return None, 0
     names = [run.name for run in runs]
-    more = {
+    more: dict[str, Any] = {
         "languages": list(LANGUAGES),
         "words": {name: table("explorer", name) | _shared_words(name) for name in LANGUAGES},
         "pair": [names.index(name) for name in (found.pairs[0].first, found.pairs[0].second)] if found.pairs else None,

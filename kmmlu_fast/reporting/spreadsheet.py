@@ -27,14 +27,14 @@ _KO = {
 _HOW = {
     "en": (
         "Totals: accuracy over questions (micro) with its 95 % interval, and the mean of the subjects' accuracies (macro).",
-        "Changes: the same questions in both runs. b: only the first right, c: only the second. p: McNemar mid-p; Holm and BH correct it for "
-        "the number of subjects. Detectable: the smallest true change that this many questions show with 80 % power.",
+        "Changes: the same questions in both runs. b: only the first right, c: only the second. p: McNemar mid-p; Holm and BH correct it "
+        "for the number of subjects. Detectable: the smallest true change that this many questions show with 80 % power.",
         "Coloured bars are no tests: only p (Holm) below 0.05 is a change of that subject.",
     ),
     "ko": (
         "전체: 문항 정답률(micro)과 95 % 신뢰구간, 과목 정확도의 평균(macro).",
-        "과목별 변화: 두 실행의 같은 문항을 비교합니다. b는 기준만, c는 비교만 맞힌 문항 수. p는 McNemar mid-p이고 Holm과 BH는 과목 수만큼 보정한 "
-        "값입니다. 검출 가능: 이 문항 수로 검정력 80 %에서 볼 수 있는 최소 변화.",
+        "과목별 변화: 두 실행의 같은 문항을 비교합니다. b는 기준만, c는 비교만 맞힌 문항 수. p는 McNemar mid-p이고 "
+        "Holm과 BH는 과목 수만큼 보정한 값입니다. 검출 가능: 이 문항 수로 검정력 80 %에서 볼 수 있는 최소 변화.",
         "막대 색은 검정이 아닙니다. p (Holm)이 0.05보다 작은 과목만 변했다고 할 수 있습니다.",
     ),
 }  # fmt: skip

@@ -49,7 +49,8 @@ class TrainConfig(Config):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": (
-            "data", "columns", "rationale", "show_rows", "prompt_style", "max_seq_length", "too_long", "rotate_options", "dataset", "dataset_revision", "allow_leakage",
+            "data", "columns", "rationale", "show_rows", "prompt_style", "max_seq_length", "too_long",
+            "rotate_options", "dataset", "dataset_revision", "allow_leakage",
         ),
         "model and adapter": (
             "model", "revision", "load_in_4bit", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora",

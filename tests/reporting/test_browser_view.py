@@ -218,7 +218,8 @@ def test_axe_finds_nothing(browser: Any, page: Path, scheme: str, lang: str) -> 
     browser.execute_script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     browser.execute_script(script)
     found = browser.execute_async_script(
-        "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then((r) => done(r.violations), (e) => done([{id: String(e), impact: 'serious', nodes: []}]))"
+        "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then((r) => done(r.violations),"
+        " (e) => done([{id: String(e), impact: 'serious', nodes: []}]))"
     )
     bad = [(one["id"], one["impact"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
     assert bad == []

@@ -45,7 +45,7 @@ def test_an_adapters_folder_is_no_run(runs: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_what_is_no_run_says_what_is(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="names there: .*lora"):
+    with pytest.raises(RunError, match=r"names there: .*lora"):
         named(["loar"], runs)
     with pytest.raises(RunError, match="is the end of 4 fingerprints"):
         named(["ffffff"], runs)
