@@ -146,7 +146,7 @@ def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--export", "pdf"], "allowed are csv, json, xlsx, lm-eval"),
+        (["--export", "pdf"], "allowed are csv, csv.gz, parquet, json, xlsx, lm-eval"),
         (["--output", "x.pdf"], "ends in .html"),
         (["--plan", "nowhere.parquet"], "is no sampling plan"),
     ],

@@ -60,9 +60,16 @@ const STATS = (() => {
     }
     return out;
   };
-  // Smallest true difference seen with 80 % power at 5 % (Connor 1987); null where none is.
-  const detectable = (n, discordance) => {
-    const short = (e) => { const s = Math.max(discordance, e); return (Z * Math.sqrt(s) + 0.8416212335729143 * Math.sqrt(s - e * e)) ** 2 / (e * e) - n; };
+  // The normal distribution's quantile, for 0.5 <= p < 1 - 1e-9: its series, solved by bisection.
+  const quantile = (p) => {
+    const below = (x) => { let term = x, sum = x; for (let k = 1; k < 200 && Math.abs(term) > 1e-17 * Math.abs(sum); k++) { term *= (x * x) / (2 * k + 1); sum += term; } return 0.5 + (sum * Math.exp((-x * x) / 2)) / Math.sqrt(2 * Math.PI); };
+    let low = 0, high = 6;
+    for (let i = 0; i < 60; i++) { const middle = (low + high) / 2; if (below(middle) < p) low = middle; else high = middle; }
+    return high;
+  };
+  // Smallest true difference seen with 80 % power at that level (Connor 1987); null where none is.
+  const detectable = (n, discordance, alpha = ALPHA) => {
+    const z = quantile(1 - alpha / 2), short = (e) => { const s = Math.max(discordance, e); return (z * Math.sqrt(s) + 0.8416212335729143 * Math.sqrt(s - e * e)) ** 2 / (e * e) - n; };
     if (n < 1 || short(1) > 0) return null;
     let low = 1e-6, high = 1;
     for (let i = 0; i < 60; i++) { const middle = (low + high) / 2; if (short(middle) > 0) low = middle; else high = middle; }
@@ -79,7 +86,7 @@ const STATS = (() => {
     }
     if (!all.n) return null;
     const finish = (part) => { const [low, high] = interval(part.b, part.c, part.n); return { ...part, first: part.first / part.n, second: part.second / part.n, difference: (part.c - part.b) / part.n, low, high, p: midP(part.b, part.c) }; };
-    const share = (all.b + all.c) / all.n, rows = subjects.map((part, at) => (part.n ? { at, ...finish(part), mde: detectable(part.n, share) } : null)).filter(Boolean);
+    const share = (all.b + all.c) / all.n, tests = subjects.filter((part) => part.n).length, rows = subjects.map((part, at) => (part.n ? { at, ...finish(part), mde: detectable(part.n, share, ALPHA / tests) } : null)).filter(Boolean);
     const holm = corrected(rows.map((r) => r.p), true), bh = corrected(rows.map((r) => r.p), false);
     rows.forEach((row, i) => { row.holm = holm[i]; row.bh = bh[i]; });
     const mean = (name) => rows.reduce((sum, row) => sum + row[name], 0) / rows.length;
