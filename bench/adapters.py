@@ -1,9 +1,11 @@
-"""What an adapter costs: the base alone, then base + 1 and base + 4 adapters, served, written into one engine, or merged by PEFT.
+"""What an adapter costs: the base alone, then base + 1 and base + 4 adapters, served, written into one
+engine, or merged by PEFT.
 
-In: a model and questions; the adapters are invented (random LoRA of all seven projections). Out: seconds of each pass, and its ratio to
-the base's in an engine without LoRA (swap: the base's in the same engine, pass after pass in turn); for merging also the seconds of the
-merge and of one more engine start, for swapping those of a swap; CPU seconds beside the clock's. Each engine is a process
-of its own. Knows nothing of accuracy.
+In: a model and questions; the adapters are invented (random LoRA of all seven projections). Out: seconds of
+each pass, and its ratio to the base's in an engine without LoRA (swap: the base's in the same engine, pass
+after pass in turn); for merging also the seconds of the merge and of one more engine start, for swapping
+those of a swap; CPU seconds beside the clock's. Each engine is a process of its own. Knows nothing of
+accuracy.
 """
 
 from __future__ import annotations
@@ -47,15 +49,27 @@ class AdaptersConfig(BenchConfig):
 
 
 def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -> Path:
-    """A PEFT adapter with random weights for every projection of every layer, in the names that Llama, Qwen and Gemma share."""
+    """A PEFT adapter with random weights for every projection of every layer, in the names that
+    Llama, Qwen and Gemma share.
+    """
     import torch
     from safetensors.torch import save_file
 
-    h, q, kv, inner = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate
+    h, q, kv, inner = (
+        shape.hidden,
+        shape.heads * shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+        shape.intermediate,
+    )
     sizes = {
-        "self_attn.q_proj": (h, q), "self_attn.k_proj": (h, kv), "self_attn.v_proj": (h, kv), "self_attn.o_proj": (q, h),
-        "mlp.gate_proj": (h, inner), "mlp.up_proj": (h, inner), "mlp.down_proj": (inner, h),
-    }  # fmt: skip
+        "self_attn.q_proj": (h, q),
+        "self_attn.k_proj": (h, kv),
+        "self_attn.v_proj": (h, kv),
+        "self_attn.o_proj": (q, h),
+        "mlp.gate_proj": (h, inner),
+        "mlp.up_proj": (h, inner),
+        "mlp.down_proj": (inner, h),
+    }
     draw = torch.Generator().manual_seed(seed)
     weights = {}
     for layer in range(shape.layers):
@@ -65,9 +79,18 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
             weights[f"{prefix}.lora_B.weight"] = torch.randn(outputs, rank, generator=draw) * 0.02
     folder.mkdir(parents=True)
     save_file(weights, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none"}
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+    }
     names = sorted({name.rsplit(".", 1)[-1] for name in sizes})
-    write_json_atomically(folder / "adapter_config.json", {**settings, "target_modules": names, "base_model_name_or_path": base})
+    write_json_atomically(
+        folder / "adapter_config.json", {**settings, "target_modules": names, "base_model_name_or_path": base}
+    )
     return folder
 
 
@@ -82,7 +105,12 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     shape, length = shape_of(model.config()), -(-(longest + 32) // 256) * 256
 
     def engine(path: str, **settings: Any) -> Any:
-        chosen: dict[str, Any] = {"dtype": config.dtype, "load_format": config.load_format, "max_model_len": length, "generates": False}
+        chosen: dict[str, Any] = {
+            "dtype": config.dtype,
+            "load_format": config.load_format,
+            "max_model_len": length,
+            "generates": False,
+        }
         return VllmEngine(EngineSettings(path, **chosen, **settings))
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
@@ -96,7 +124,10 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
         return time.perf_counter() - began, time.process_time() - cpu_began
 
     def row(label: str, times: list[tuple[float, float]]) -> dict[str, Any]:
-        measured = {"pass_sec": spread([sec for sec, _ in times], 3), "cpu_sec": spread([sec for _, sec in times], 3)}
+        measured = {
+            "pass_sec": spread([sec for sec, _ in times], 3),
+            "cpu_sec": spread([sec for _, sec in times], 3),
+        }
         return {"mode": mode, "state": label, "questions": len(asked), **measured}
 
     def swapped(opened: Any, adapters: list[Adapter]) -> list[dict[str, Any]]:
@@ -111,13 +142,21 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
                 opened.swap(each)
                 swaps[name].append(time.perf_counter() - began)
                 times[name].append(one_pass(opened, None, name))
-        return [{**row(name, found), "swap_sec": spread(swaps[name], 2)["median"]} for name, found in times.items()]
+        return [
+            {**row(name, found), "swap_sec": spread(swaps[name], 2)["median"]}
+            for name, found in times.items()
+        ]
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         count = {"base": 0, "serve": config.adapters, "swap": config.adapters, "merge": 1}[mode]
-        paths = [write_adapter(Path(folder) / f"adapter-{i}", shape, config.rank, i, model.path) for i in range(1, count + 1)]
-        adapters = load_adapters([str(path) for path in paths], model, mode if mode in ("merge", "swap") else "serve")
+        paths = [
+            write_adapter(Path(folder) / f"adapter-{i}", shape, config.rank, i, model.path)
+            for i in range(1, count + 1)
+        ]
+        adapters = load_adapters(
+            [str(path) for path in paths], model, mode if mode in ("merge", "swap") else "serve"
+        )
         if mode == "merge":
             began = time.perf_counter()
             merged = str(merge_adapter(model, adapters[0], config.dtype))
@@ -137,11 +176,15 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
 
 
 def totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a user waits for: base, base + 1, base + all adapters, engine start included; merged copies need an engine each."""
+    """What a user waits for: base, base + 1, base + all adapters, engine start included; merged
+    copies need an engine each.
+    """
     found = []
     for mode in dict.fromkeys(row["mode"] for row in rows):
         own = [row for row in rows if row["mode"] == mode]
-        base = next((row for row in rows if row["state"] == "base" and (row["mode"] == mode or mode == "merge")), None)
+        base = next(
+            (row for row in rows if row["state"] == "base" and (row["mode"] == mode or mode == "merge")), None
+        )
         if base is None:  # merged copies alone were measured
             continue
         added = [row for row in own if row["state"] != "base"]
@@ -150,7 +193,9 @@ def totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         more = {"merge": ("start_sec", "merge_sec"), "swap": ("swap_sec",)}.get(mode, ())
         each = [row["pass_sec"]["median"] + sum(row[name] for name in more) for row in added]
         for count in sorted({1, len(each)}) if each else ():
-            found.append({"mode": mode, "states": f"base + {count}", "total_sec": round(sec + sum(each[:count]), 1)})
+            found.append(
+                {"mode": mode, "states": f"base + {count}", "total_sec": round(sec + sum(each[:count]), 1)}
+            )
     return found
 
 
@@ -170,12 +215,28 @@ def main(argv: list[str] | None = None) -> int:
         bases = {row["mode"]: row for row in rows if row["state"] == "base"}
         for row in rows:
             base = bases.get("swap") if row["mode"] == "swap" else bases.get("base")
-            row["times_base"] = round(row["pass_sec"]["median"] / base["pass_sec"]["median"], 3) if base else None
-            row["times_base_cpu"] = round(row["cpu_sec"]["median"] / base["cpu_sec"]["median"], 3) if base else None
-        shown = [{**row, "pass_sec": row["pass_sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]} for row in rows]
+            row["times_base"] = (
+                round(row["pass_sec"]["median"] / base["pass_sec"]["median"], 3) if base else None
+            )
+            row["times_base_cpu"] = (
+                round(row["cpu_sec"]["median"] / base["cpu_sec"]["median"], 3) if base else None
+            )
+        shown = [
+            {**row, "pass_sec": row["pass_sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]}
+            for row in rows
+        ]
         waited = totals(rows) if bases else []
-        tables = [table("Passes (median)", shown), *([table("Base and adapters, engine start included", waited)] if waited else [])]
-        finish("adapters", config, argv, {"model": Path(config.model).name, "rows": rows, "totals": waited}, tables)
+        tables = [
+            table("Passes (median)", shown),
+            *([table("Base and adapters, engine start included", waited)] if waited else []),
+        ]
+        finish(
+            "adapters",
+            config,
+            argv,
+            {"model": Path(config.model).name, "rows": rows, "totals": waited},
+            tables,
+        )
         return 0
 
     return run_main(body)

@@ -1,8 +1,10 @@
-"""One of each benchmark and one table: what was measured, what is wanted, and how it stands to the last record of this kind of machine.
+"""One of each benchmark and one table: what was measured, what is wanted, and how it stands to the last
+record of this kind of machine.
 
-In: ``--quick`` for a round of under ten minutes on two cores (few questions, one repetition), or the benchmarks' own sizes. Out: a row a
-figure. Each benchmark is a process of its own; one that fails is a row that says so, and the others go on. Ratios carry over between
-machines, seconds only within a kind (``last_record``). Knows nothing of how anything is measured.
+In: ``--quick`` for a round of under ten minutes on two cores (few questions, one repetition), or the
+benchmarks' own sizes. Out: a row a figure. Each benchmark is a process of its own; one that fails is a row
+that says so, and the others go on. Ratios carry over between machines, seconds only within a kind
+(``last_record``). Knows nothing of how anything is measured.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Figure:
 
 
 def _row(entry: Entry, **wanted: Any) -> Entry:
-    return next((row for row in entry["rows"] if all(row.get(key) == value for key, value in wanted.items())), {})
+    return next(
+        (row for row in entry["rows"] if all(row.get(key) == value for key, value in wanted.items())), {}
+    )
 
 
 def _median(row: Entry, name: str) -> float | None:
@@ -125,12 +129,20 @@ def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | 
     rows = []
     for figure in figures:
         value, before = figure.read(entry), figure.read(last) if last else None
-        rows.append({
-            "benchmark": name, "what": figure.what, "measured": value,
-            "target": None if figure.target is None else f"{'>=' if figure.at_least else '<='} {figure.target:g}",
-            "met": {True: "yes", False: "no", None: "-"}[figure.met(value)],
-            "of_last_record": round(value / before, 3) if value is not None and before else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "benchmark": name,
+                "what": figure.what,
+                "measured": value,
+                "target": (
+                    None
+                    if figure.target is None
+                    else f"{'>=' if figure.at_least else '<='} {figure.target:g}"
+                ),
+                "met": {True: "yes", False: "no", None: "-"}[figure.met(value)],
+                "of_last_record": round(value / before, 3) if value is not None and before else None,
+            }
+        )
     return rows
 
 

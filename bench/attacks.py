@@ -130,7 +130,9 @@ def _overlap(inputs: Inputs, chance: random.Random) -> Attack:
 def _leakage(inputs: Inputs, chance: random.Random) -> Attack:
     path = inputs.copy(chance.choice(["rows.jsonl", "any.jsonl"]))
     bend(path, chance)
-    return Attack("leakage of bent rows", "leakage", [str(path), "--dataset", "sample", "--output", "ids.json"])
+    return Attack(
+        "leakage of bent rows", "leakage", [str(path), "--dataset", "sample", "--output", "ids.json"]
+    )
 
 
 def _sample(inputs: Inputs, chance: random.Random) -> Attack:
@@ -147,7 +149,9 @@ def _sample(inputs: Inputs, chance: random.Random) -> Attack:
 def _train(inputs: Inputs, chance: random.Random) -> Attack:
     path = inputs.copy("rows.jsonl")
     bend(path, chance)
-    return Attack("train on bent rows", "train", ["--data", str(path), "--dataset", "sample", "--output-dir", "lora"])
+    return Attack(
+        "train on bent rows", "train", ["--data", str(path), "--dataset", "sample", "--output-dir", "lora"]
+    )
 
 
 def _dataset(inputs: Inputs, chance: random.Random) -> Attack:
@@ -278,7 +282,9 @@ def _flags(inputs: Inputs, chance: random.Random) -> Attack:
     verb = chance.choice(sorted(verbs))
     config, argv = verbs[verb]
     for _ in range(chance.choice([1, 1, 2])):
-        name = chance.choice([n for n in config.model_fields if n not in ("engine", "base_url", "ray_address")])
+        name = chance.choice(
+            [n for n in config.model_fields if n not in ("engine", "base_url", "ray_address")]
+        )
         argv = [*argv, f"--{name.replace('_', '-')}={chance.choice(FLAG_VALUES)}"]
     return Attack(f"{verb} with nonsense flags", verb, argv)
 
@@ -316,7 +322,9 @@ def _targets(inputs: Inputs, chance: random.Random) -> Attack:
         str(inputs.copy("predictions.csv" if (inputs.good / "predictions.csv").exists() else "table.csv")),
         str(inputs.copy("any.jsonl")),
     )
-    place = chance.choice([table, rows, "/dev/full/x", "/proc/x", f"{table}/x", "a" * 300, "~nosuchuser/x", "\0", ".", ""])
+    place = chance.choice(
+        [table, rows, "/dev/full/x", "/proc/x", f"{table}/x", "a" * 300, "~nosuchuser/x", "\0", ".", ""]
+    )
     made = {
         "compare": [f"{table}:m1", f"{table}:m2", "--overlap", "none", "--json-file", place],
         "report": [table, "--overlap", "none", "--output", f"{place}.html", "--export", "csv,json,lm-eval"],

@@ -58,15 +58,21 @@ def make_good(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     subjects = find_subjects(["Law", "Math"])
-    (folder / "scores.json").write_text(json.dumps([{"subject": s.name, "correct": 3, "total": 10} for s in subjects]))
+    (folder / "scores.json").write_text(
+        json.dumps([{"subject": s.name, "correct": 3, "total": 10} for s in subjects])
+    )
     (folder / "scores.csv").write_text("subject,correct,total\nLaw,3,10\nMath,4,10\n")
     frame = dataset.load_frame("sample", "test", subjects)
-    table = frame.select(pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", pl.lit("B").alias("m1"))
+    table = frame.select(
+        pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", pl.lit("B").alias("m1")
+    )
     table.with_columns(pl.lit("C").alias("m2")).write_csv(folder / "table.csv")
     (folder / "ids.json").write_text(json.dumps({"test_ids": frame["question_id"].to_list()[:2]}))
     train = dataset.load_questions("sample", "train", subjects)
     rows.write_rows(folder / "rows.jsonl", [rows.SftRow(question, "uniform") for question in train])
-    (folder / "any.jsonl").write_text("".join(json.dumps({"question": q.question, "options": list(q.options)}) + "\n" for q in train))
+    (folder / "any.jsonl").write_text(
+        "".join(json.dumps({"question": q.question, "options": list(q.options)}) + "\n" for q in train)
+    )
     for split in ("train", "dev", "test"):
         for subject in subjects:
             (folder / "data" / "data").mkdir(parents=True, exist_ok=True)
@@ -74,7 +80,9 @@ def make_good(folder: Path) -> None:
                 dataset.SAMPLE_DIR / "data" / f"{subject.stem}-{split}.csv",
                 folder / f"data/data/{subject.stem}-{split}.csv",
             )
-    (folder / "eval.yaml").write_text("dataset: sample\nsubjects: [Law, Math]\nlimit: 1\nseed: 3\noutput_dir: runs\n")
+    (folder / "eval.yaml").write_text(
+        "dataset: sample\nsubjects: [Law, Math]\nlimit: 1\nseed: 3\noutput_dir: runs\n"
+    )
     _make_lm_eval(folder / "lm", frame)
 
 
@@ -112,7 +120,9 @@ def make_run(folder: Path, frame: pl.DataFrame) -> None:
         "margin": 1.0,
         "confidence": 0.6,
     }
-    guess = pl.when(pl.col("subject") == "Math").then("answer").otherwise(pl.lit("A"))  # so that one subject is weak
+    guess = (
+        pl.when(pl.col("subject") == "Math").then("answer").otherwise(pl.lit("A"))
+    )  # so that one subject is weak
     known = frame.with_columns(guess.alias("prediction"), (guess == pl.col("answer")).alias("correct"))
     known = known.with_columns(pl.lit(value).alias(name) for name, value in values.items())
     data = io.BytesIO()
@@ -126,7 +136,9 @@ def make_run(folder: Path, frame: pl.DataFrame) -> None:
         "num_fewshot": 0,
     }
     (folder / "config.json").write_text(
-        json.dumps({"name": "base", "fingerprint_parts": parts, "config": {"dataset": "sample", "split": "test"}})
+        json.dumps(
+            {"name": "base", "fingerprint_parts": parts, "config": {"dataset": "sample", "split": "test"}}
+        )
     )
     (folder / "environment.json").write_text(json.dumps({"python": "3"}))
     (folder / "metrics.json").write_text(json.dumps({"speed": {"questions": len(frame), "seconds": 1.5}}))
@@ -148,12 +160,20 @@ def bend_bytes(data: bytes, chance: random.Random) -> bytes:
     if kind == 3:
         return chance.choice([b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"PK\x03\x04", b"\x1f\x8b"]) + data
     if kind == 4:
-        return data[:at] + chance.choice([b"\xff", b"\0", b"\xed\xa0\x80", b"\r", b'"', b"\xe2\x80\xa8"]) + data[at:]
+        return (
+            data[:at]
+            + chance.choice([b"\xff", b"\0", b"\xed\xa0\x80", b"\r", b'"', b"\xe2\x80\xa8"])
+            + data[at:]
+        )
     if kind == 5:
         return b""
     if kind == 6:
         return chance.randbytes(chance.randrange(1, 400))
-    return data.replace(b"\n", b"\r\n") if chance.random() < 0.5 else data.decode("utf-8", "ignore").encode("utf-16")
+    return (
+        data.replace(b"\n", b"\r\n")
+        if chance.random() < 0.5
+        else data.decode("utf-8", "ignore").encode("utf-16")
+    )
 
 
 def bend_json(value: Any, chance: random.Random) -> str:
@@ -176,7 +196,11 @@ def bend_json(value: Any, chance: random.Random) -> str:
     text = json.dumps(value, ensure_ascii=chance.random() < 0.5)
     text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     if kind == 5:
-        text = text.replace(": ", f": {'9' * chance.choice([30, 5000])}, " + f'"k{chance.random()}": ', 1) if ": " in text else text
+        text = (
+            text.replace(": ", f": {'9' * chance.choice([30, 5000])}, " + f'"k{chance.random()}": ', 1)
+            if ": " in text
+            else text
+        )
     return text
 
 

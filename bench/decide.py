@@ -57,7 +57,9 @@ class DecideConfig(BenchConfig):
     model: str = Field("demo", description="engine: hub id, directory, or 'demo'")
     adapter: str | None = Field(None, description="engine: the LoRA adapter's directory")
     limit: PositiveInt | None = Field(None, description="engine: questions a subject at most")
-    peer_limit: int = Field(1, ge=0, description="engine: questions a subject for lm-eval's rate; 0 = without lm-eval")
+    peer_limit: int = Field(
+        1, ge=0, description="engine: questions a subject for lm-eval's rate; 0 = without lm-eval"
+    )
 
 
 class Pairs:
@@ -225,7 +227,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         path = config.predictions or REFERENCE
         if not path.exists():
-            raise ConfigError(f"--predictions {path}: does not exist; give a CSV with _config, _row and runs' letters")
+            raise ConfigError(
+                f"--predictions {path}: does not exist; give a CSV with _config, _row and runs' letters"
+            )
         pairs = Pairs(path)
         if len(pairs.names) < 2:
             raise ConfigError(f"--predictions {path}: holds one run; two at least are needed to compare")

@@ -56,7 +56,9 @@ def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
 
 
 def lm_eval_full_pass(model: str, questions: int, limit: int) -> dict[str, Any]:
-    """lm-eval on vLLM: its rate on ``limit`` questions a subject, times two model states over all questions."""
+    """lm-eval on vLLM: its rate on ``limit`` questions a subject, times two model states over
+    all questions.
+    """
     note(f"decide: lm-eval's rate on {limit} questions a subject")
     words = ["bench.peers", "--model", model, "--peers", "kmmlu_fast,lm-eval-vllm", "--shots", "0"]
     found = run_child([*words, "--limit", str(limit), "--chunks", "1"])
@@ -67,7 +69,9 @@ def lm_eval_full_pass(model: str, questions: int, limit: int) -> dict[str, Any]:
     return {"lm_eval_questions_per_sec": rate, "lm_eval_measured_on": measured_on, "lm_eval_sec": sec}
 
 
-def measured(model: str, adapter: str, dataset: str, limit: int | None, margin: float, peer_limit: int) -> dict[str, Any]:
+def measured(
+    model: str, adapter: str, dataset: str, limit: int | None, margin: float, peer_limit: int
+) -> dict[str, Any]:
     """All of it."""
     flags = [
         "--model",
@@ -91,7 +95,9 @@ def _timed(words: list[str]) -> float:
     began = time.perf_counter()
     done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise EngineError(f"python {' '.join(words[:2])}: ended with exit code {done.returncode}; its own message is above")
+        raise EngineError(
+            f"python {' '.join(words[:2])}: ended with exit code {done.returncode}; its own message is above"
+        )
     return time.perf_counter() - began
 
 

@@ -38,14 +38,18 @@ OUTCOMES = ("clean", "done", "traceback", "silently_wrong", "overwritten", "hang
 class FaultsConfig(common.BenchConfig):
     """python -m bench.faults: malformed inputs, kills and full disks, for a number of minutes."""
 
-    minutes: float = Field(3.0, gt=0, description="how long; a third of it goes to kills, all with --scenario")
+    minutes: float = Field(
+        3.0, gt=0, description="how long; a third of it goes to kills, all with --scenario"
+    )
     seed: int = Field(0, ge=0, description="another seed, other attacks")
     tries: int | None = Field(None, ge=1, description="attacks at most, whatever the minutes say")
     scenario: list[str] = Field(
         [],
         description="kill only these (eval, sample, export, merge, training, ...); default: all but training",
     )
-    kills: int | None = Field(None, ge=0, description="kills a scenario at most; default: what the minutes allow")
+    kills: int | None = Field(
+        None, ge=0, description="kills a scenario at most; default: what the minutes allow"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,10 +61,14 @@ def main(argv: list[str] | None = None) -> int:
         end = time.monotonic() + config.minutes * 60
         counts: Counter[str] = Counter()
         problems: list[str] = []
-        with Watcher(*LEAN, "transformers", "torch", *(["unsloth"] if "training" in config.scenario else [])) as watcher:
+        with Watcher(
+            *LEAN, "transformers", "torch", *(["unsloth"] if "training" in config.scenario else [])
+        ) as watcher:
             place.watcher = watcher
             if config.kills != 0:
-                counts += kill(config, place, watcher, end - (0 if config.scenario else config.minutes * 40), problems)
+                counts += kill(
+                    config, place, watcher, end - (0 if config.scenario else config.minutes * 40), problems
+                )
             attack_until(config, inputs, watcher, end, counts, problems)
         for problem in problems:
             common.note(problem)
@@ -146,12 +154,21 @@ def judge(made: Attack, ended: Ended, before: dict[str, str], folder: Path) -> t
         return "hang", tail
     if ended.peak_bytes > OVER_BYTES:
         return "over_memory", f"{ended.peak_bytes / 2**30:.2f} GiB"
-    if "Traceback" in ended.err or "a fault in kmmlu_fast itself" in ended.err or ended.code in (70, 98, 99) or ended.code < 0:
+    if (
+        "Traceback" in ended.err
+        or "a fault in kmmlu_fast itself" in ended.err
+        or ended.code in (70, 98, 99)
+        or ended.code < 0
+    ):
         return "traceback", tail + _details(ended.err)
     lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     if ended.code == 2:
         control = any(ord(c) < 32 and c != "\n" and c != "\t" for c in ended.err)
-        return ("clean", "") if len(lines) == 1 and not control and len(lines[0]) < 4000 else ("other", f"{len(lines)} lines: {tail}")
+        return (
+            ("clean", "")
+            if len(lines) == 1 and not control and len(lines[0]) < 4000
+            else ("other", f"{len(lines)} lines: {tail}")
+        )
     if ended.code in (0, 1):
         return ("silently_wrong", ended.out[-300:]) if made.wrong else ("done", "")
     return "other", f"exit code {ended.code}: {tail}"
@@ -160,10 +177,16 @@ def judge(made: Attack, ended: Ended, before: dict[str, str], folder: Path) -> t
 def _details(err: str) -> str:
     """The end of the traceback that a fault of the program wrote."""
     path = next((word.rstrip(";") for word in err.split() if "/fault-" in word), None)
-    return "\n" + Path(path).read_text(encoding="utf-8", errors="replace")[-900:] if path and Path(path.rstrip(";")).is_file() else ""
+    return (
+        "\n" + Path(path).read_text(encoding="utf-8", errors="replace")[-900:]
+        if path and Path(path.rstrip(";")).is_file()
+        else ""
+    )
 
 
-def kill(config: FaultsConfig, place: Place, watcher: Watcher, end: float, problems: list[str]) -> Counter[str]:
+def kill(
+    config: FaultsConfig, place: Place, watcher: Watcher, end: float, problems: list[str]
+) -> Counter[str]:
     """Kills, signals and full disks, in turn over the scenarios until the time is up or each has had its
     number.
     """
@@ -178,10 +201,16 @@ def kill(config: FaultsConfig, place: Place, watcher: Watcher, end: float, probl
             if time.monotonic() >= end or done[one.name] >= most:
                 continue
             wanted, events = known[one.name]
-            how = chance.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], [8, 1, 1])[0] if not one.real else signal.SIGKILL
+            how = (
+                chance.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], [8, 1, 1])[0]
+                if not one.real
+                else signal.SIGKILL
+            )
             full = chance.random() < 0.1 and not one.real
             size = chance.choice([500, 3_000, 20_000, 200_000]) if full else None
-            problem = disturb(one, place, watcher, wanted, 0 if full else chance.randrange(1, events + 1), how, size)
+            problem = disturb(
+                one, place, watcher, wanted, 0 if full else chance.randrange(1, events + 1), how, size
+            )
             counts["kills"] += 1
             done[one.name] += 1
             if problem:
@@ -192,7 +221,10 @@ def kill(config: FaultsConfig, place: Place, watcher: Watcher, end: float, probl
 
 
 def _quiet() -> dict[str, Any]:
-    return {name: os.environ.setdefault(name, value) for name, value in (("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false"))}
+    return {
+        name: os.environ.setdefault(name, value)
+        for name, value in (("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false"))
+    }
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""The whole set for one GPU in one command, with random weights in the A.X-4.0-Light shape: no hub and no real weights needed.
+"""The whole set for one GPU in one command, with random weights in the A.X-4.0-Light shape: no hub and no
+real weights needed.
 
     python -m bench.gpu                            everything, within 10 minutes (after: bash scripts/setup.sh gpu)
     python -m bench.gpu --shape tiny --questions 45 --some 45 --minutes 9      tries the scripts out on any machine
 
-In: the dataset (all 35,030 test questions; a smaller one is repeated with its rows made distinct). Out: the parts of PARTS, the cheapest
-first: starts and passes of 5,000 questions with and without CUDA graphs, in fp8, five-shot in the same engine, with LoRA; an engine that
-runs out of memory; letters against plain transformers; an adapter's life (trained, killed, resumed, served, merged); chain of thought; and
-the full passes and trainings beside their targets. Every part is a process of its own with a time limit; what did not run is "not
-measured", never estimated. Knows nothing of accuracy: random weights have none.
-"""
+In: the dataset (all 35,030 test questions; a smaller one is repeated with its rows made distinct). Out: the
+parts of PARTS, the cheapest first: starts and passes of 5,000 questions with and without CUDA graphs, in fp8,
+five-shot in the same engine, with LoRA; an engine that runs out of memory; letters against plain
+transformers; an adapter's life (trained, killed, resumed, served, merged); chain of thought; and the full
+passes and trainings beside their targets. Every part is a process of its own with a time limit; what did not
+run is "not measured", never estimated. Knows nothing of accuracy: random weights have none.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -42,15 +44,30 @@ from kmmlu_fast.data import dataset
 from kmmlu_fast.models import adapters
 from kmmlu_fast.runs.store import load_run
 
-TARGET_SEC = {"zero-shot bf16": 120.0, "zero-shot fp8": 75.0, "train 500 x 3": 120.0}  # issue targets on one H100
+TARGET_SEC = {
+    "zero-shot bf16": 120.0,
+    "zero-shot fp8": 75.0,
+    "train 500 x 3": 120.0,
+}  # issue targets on one H100
 TARGET_FEWSHOT = 1.3  # times the zero-shot pass
 NOT_MEASURED = "not measured"
 # Parts, cheapest first, each with the most seconds it may take.
 LIMIT_SEC = {
-    "matmul": 60, "eager 0+5-shot": 150, "graphs": 180, "fp8": 150, "LoRA": 150, "out of memory": 120, "letters": 150,
-    "adapter's life": 240, "cot bf16": 200, "zero-shot bf16": 240, "train 500 x 3": 300, "zero-shot fp8": 200, "five-shot bf16": 240,
+    "matmul": 60,
+    "eager 0+5-shot": 150,
+    "graphs": 180,
+    "fp8": 150,
+    "LoRA": 150,
+    "out of memory": 120,
+    "letters": 150,
+    "adapter's life": 240,
+    "cot bf16": 200,
+    "zero-shot bf16": 240,
+    "train 500 x 3": 300,
+    "zero-shot fp8": 200,
+    "five-shot bf16": 240,
     "steps": 200,
-}  # fmt: skip
+}
 
 
 class GpuConfig(BenchConfig):
@@ -74,11 +91,19 @@ def set_up(config: GpuConfig, folder: Path) -> None:
     questions = dataset.load_questions(str(folder / "data"), "test", None)
     draw = random.Random(0)
     shown = draw.sample(questions, min(8000, len(questions)))
-    write_shape(folder / "model", config.shape, [f"{render(q, [], 'lm-eval').text} {q.answer}" for q in shown])
+    write_shape(
+        folder / "model", config.shape, [f"{render(q, [], 'lm-eval').text} {q.answer}" for q in shown]
+    )
     rows = []
     for number, question in enumerate(draw.choices(questions, k=config.train_rows)):
         text = question.question.strip()
-        source = replace(question, question_id=f"{question.subject}/train/{number}", split="train", row=number, question=text)
+        source = replace(
+            question,
+            question_id=f"{question.subject}/train/{number}",
+            split="train",
+            row=number,
+            question=text,
+        )
         rows.append(sft.SftRow(source, "uniform"))
     sft.write_rows(folder / "train.jsonl", [row for row in rows if _writable(row)])
 
@@ -96,7 +121,18 @@ def _writable(row: Any) -> bool:
 def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
     """Every part that fits into the time; failures and time-outs are said, and the others still run."""
     began, model, data = time.monotonic(), str(folder / "model"), str(folder / "data")
-    full = ["bench.throughput", "--model", model, "--dataset", data, "--load-format", "dummy", "--all", "--repeats", "1"]
+    full = [
+        "bench.throughput",
+        "--model",
+        model,
+        "--dataset",
+        data,
+        "--load-format",
+        "dummy",
+        "--all",
+        "--repeats",
+        "1",
+    ]
     own = ["bench.gpu_parts", "--folder", str(folder), "--part"]
     some = [*own, "passes", "--count", str(config.some)]
     fp8 = ["--quantization", fp8_name()]
@@ -119,7 +155,19 @@ def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
         "five-shot bf16": child([*full, "--num-fewshot", "5"]),
         "train 500 x 3": lambda limit: train(folder, limit),
         "steps": child(
-            ["bench.training", "--model", model, "--dataset", data, "--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"]
+            [
+                "bench.training",
+                "--model",
+                model,
+                "--dataset",
+                data,
+                "--lengths",
+                "512,1024",
+                "--batches",
+                "4,16",
+                "--repeats",
+                "2",
+            ]
         ),
     }
     found: dict[str, Any] = {}
@@ -142,7 +190,9 @@ def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
 
 
 def fp8_name() -> str:
-    """The fp8 that this card computes: from Ada on with weights and activations in fp8, before with the weights alone."""
+    """The fp8 that this card computes: from Ada on with weights and activations in fp8, before
+    with the weights alone.
+    """
     card = gpu_card()
     return "fp8_per_channel" if card is None or card.capability >= FP8 else "fp8_per_tensor"
 
@@ -158,7 +208,16 @@ def weights(folder: Path, limit_sec: float) -> float:
 def letters(folder: Path, limit_sec: float) -> dict[str, Any]:
     """The same questions' letters by vLLM and by plain transformers, on the same weights."""
     left = limit_sec - weights(folder, limit_sec)
-    words = ["bench.gpu_parts", "--folder", str(folder), "--part", "letters", "--count", str(COMPARED), "--by"]
+    words = [
+        "bench.gpu_parts",
+        "--folder",
+        str(folder),
+        "--part",
+        "letters",
+        "--count",
+        str(COMPARED),
+        "--by",
+    ]
     began = time.monotonic()
     one = run_child([*words, "vllm"], timeout_sec=left)
     two = run_child([*words, "transformers"], timeout_sec=max(left - (time.monotonic() - began), 1))
@@ -166,7 +225,9 @@ def letters(folder: Path, limit_sec: float) -> dict[str, Any]:
 
 
 def life(folder: Path, limit_sec: float) -> dict[str, Any]:
-    """An adapter's life by the product's own commands: training killed after a checkpoint, resumed; evaluated served, then merged."""
+    """An adapter's life by the product's own commands: training killed after a checkpoint,
+    resumed; evaluated served, then merged.
+    """
     until = time.monotonic() + limit_sec
     weights(folder, limit_sec)
     out, data, model = folder / "killed", str(folder / "data"), str(folder / "model")
@@ -182,7 +243,9 @@ def life(folder: Path, limit_sec: float) -> dict[str, Any]:
         if first.poll() is None:
             os.killpg(first.pid, signal.SIGKILL)
         first.wait()
-    found["killed_after"] = max(int(path.parent.name.rsplit("-", 1)[-1]) for path in out.glob("checkpoints/*/complete.json"))
+    found["killed_after"] = max(
+        int(path.parent.name.rsplit("-", 1)[-1]) for path in out.glob("checkpoints/*/complete.json")
+    )
     steps = {
         "resumed_sec": [*words, "--resume"],
         "served_sec": _evaluation(model, data, out, "serve"),
@@ -190,25 +253,59 @@ def life(folder: Path, limit_sec: float) -> dict[str, Any]:
     }
     for name, step in steps.items():
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", *step], stdout=sys.stderr, check=False, timeout=max(until - began, 1))
+        done = subprocess.run(
+            [sys.executable, "-m", *step], stdout=sys.stderr, check=False, timeout=max(until - began, 1)
+        )
         if done.returncode:
-            return {**found, NOT_MEASURED: f"{name}: ended with exit code {done.returncode}; its own message is above"}
+            return {
+                **found,
+                NOT_MEASURED: f"{name}: ended with exit code {done.returncode}; its own message is above",
+            }
         found[name] = round(time.monotonic() - began, 1)
     card = json.loads((out / adapters.ADAPTER_CARD).read_text(encoding="utf-8"))
     one, two = (_letters_of(out.parent / f"runs-{mode}") for mode in ("serve", "merge"))
-    return {**found, "steps": card["metrics"]["steps"], "resumed_from": card["metrics"]["resumed_from"], "served_merged": compare(one, two)}
+    return {
+        **found,
+        "steps": card["metrics"]["steps"],
+        "resumed_from": card["metrics"]["resumed_from"],
+        "served_merged": compare(one, two),
+    }
 
 
 def _training(folder: Path, out: Path) -> list[str]:
     return [
-        "kmmlu_fast.train", "--data", str(folder / "train.jsonl"), "--model", str(folder / "model"), "--output-dir", str(out),
-        "--dataset", "sample", "--allow-leakage", "--num-train-epochs", "3", "--held-out", "0", "--keep", "last",
-    ]  # fmt: skip
+        "kmmlu_fast.train",
+        "--data",
+        str(folder / "train.jsonl"),
+        "--model",
+        str(folder / "model"),
+        "--output-dir",
+        str(out),
+        "--dataset",
+        "sample",
+        "--allow-leakage",
+        "--num-train-epochs",
+        "3",
+        "--held-out",
+        "0",
+        "--keep",
+        "last",
+    ]
 
 
 def _evaluation(model: str, data: str, adapter: Path, mode: str) -> list[str]:
     output = str(adapter.parent / f"runs-{mode}")
-    words = ["kmmlu_fast.eval", "--model", model, "--dataset", data, "--adapter", f"lora={adapter}", "--adapter-mode", mode]
+    words = [
+        "kmmlu_fast.eval",
+        "--model",
+        model,
+        "--dataset",
+        data,
+        "--adapter",
+        f"lora={adapter}",
+        "--adapter-mode",
+        mode,
+    ]
     return [*words, "--limit", "4", "--output-dir", output]
 
 
@@ -221,33 +318,55 @@ def _letters_of(runs: Path) -> list[list[float]]:
 
 
 def train(folder: Path, limit_sec: float) -> dict[str, Any]:
-    """The product's own ``train`` on the rows, three epochs; random weights are written first, and counted apart."""
+    """The product's own ``train`` on the rows, three epochs; random weights are written first,
+    and counted apart.
+    """
     weights_sec = weights(folder, limit_sec)
     out = folder / "lora"
     began = time.monotonic()
     words = [*_training(folder, out), "--save-every", "1000000"]
-    subprocess.run([sys.executable, "-m", *words], check=False, stdout=sys.stderr, timeout=limit_sec - weights_sec)
+    subprocess.run(
+        [sys.executable, "-m", *words], check=False, stdout=sys.stderr, timeout=limit_sec - weights_sec
+    )
     card_path = out / adapters.ADAPTER_CARD
     if not card_path.exists():
         return {NOT_MEASURED: "training failed; its own message is above"}
     card = json.loads(card_path.read_text(encoding="utf-8"))
-    return {"total_sec": round(time.monotonic() - began, 1), "weights_sec": round(weights_sec, 1), "card": card}
+    return {
+        "total_sec": round(time.monotonic() - began, 1),
+        "weights_sec": round(weights_sec, 1),
+        "card": card,
+    }
 
 
 def judge(found: dict[str, Any], full: bool) -> list[dict[str, Any]]:
-    """A row a part: seconds, and for the ``full`` set the target and whether it was reached; parts without one show their rate."""
+    """A row a part: seconds, and for the ``full`` set the target and whether it was reached;
+    parts without one show their rate.
+    """
     rows = []
     zero = _seconds(found.get("zero-shot bf16"))
     for part, result in found.items():
         sec = _seconds(result)
-        target = (TARGET_SEC.get(part) or (TARGET_FEWSHOT * zero if part == "five-shot bf16" and zero else None)) if full else None
+        target = (
+            (TARGET_SEC.get(part) or (TARGET_FEWSHOT * zero if part == "five-shot bf16" and zero else None))
+            if full
+            else None
+        )
         why = result.get(NOT_MEASURED)
-        rows.append({
-            "part": part, "seconds": NOT_MEASURED if why else sec, "tflop_per_sec": _tflop_per_sec(result),
-            "target_sec": round(target, 1) if target else None, "reached": None if sec is None or target is None else sec < target,
-            "questions_per_sec": result.get("questions_per_sec"), "output_tokens_per_sec": result.get("output_tokens_per_sec"),
-            "share_of_matmul_rate": result.get("share_of_matmul_rate"), "start_sec": result.get("start_sec"), "why": why,
-        })  # fmt: skip
+        rows.append(
+            {
+                "part": part,
+                "seconds": NOT_MEASURED if why else sec,
+                "tflop_per_sec": _tflop_per_sec(result),
+                "target_sec": round(target, 1) if target else None,
+                "reached": None if sec is None or target is None else sec < target,
+                "questions_per_sec": result.get("questions_per_sec"),
+                "output_tokens_per_sec": result.get("output_tokens_per_sec"),
+                "share_of_matmul_rate": result.get("share_of_matmul_rate"),
+                "start_sec": result.get("start_sec"),
+                "why": why,
+            }
+        )
     return rows
 
 
@@ -273,8 +392,16 @@ def main(argv: list[str] | None = None) -> int:
             note("data and tokenizer")
             set_up(config, Path(name))
             found = run_parts(config, Path(name))
-        rows = judge(found, config.shape == "ax4-light" and config.questions == QUESTIONS and config.train_rows == 500)
-        finish("gpu", config, argv, {"shape": config.shape, "rows": rows, "parts": found}, [table(f"One GPU, {config.shape} shape", rows)])
+        rows = judge(
+            found, config.shape == "ax4-light" and config.questions == QUESTIONS and config.train_rows == 500
+        )
+        finish(
+            "gpu",
+            config,
+            argv,
+            {"shape": config.shape, "rows": rows, "parts": found},
+            [table(f"One GPU, {config.shape} shape", rows)],
+        )
         return 0
 
     return run_main(body)

@@ -1,4 +1,5 @@
-"""The parts of ``bench.gpu`` that are processes of their own: each opens what it needs, measures, and prints one JSON line.
+"""The parts of ``bench.gpu`` that are processes of their own: each opens what it needs, measures, and prints
+one JSON line.
 
     passes      passes over the same questions in one engine (letters; zero-shot, then five-shot), with or without CUDA graphs,
                 quantised, with LoRA enabled: the base's pass and an adapter's
@@ -9,7 +10,7 @@
     matmul      the card's own rate of matrix products
 
 In: a folder with ``data`` and ``model`` (``bench.gpu`` makes it). Knows nothing of targets.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -51,11 +52,15 @@ _TOO_MANY_BLOCKS = 100_000_000  # of the key-value cache: no card holds them
 class PartConfig(BenchConfig):
     """python -m bench.gpu_parts: internal to bench.gpu."""
 
-    part: Literal["matmul", "passes", "letters", "cot", "memory", "weights"] = Field(description="what to run in this process")
+    part: Literal["matmul", "passes", "letters", "cot", "memory", "weights"] = Field(
+        description="what to run in this process"
+    )
     folder: Path = Field(description="where model and data lie")
     count: PositiveInt | None = Field(None, description="questions, drawn from all; default: all")
     shots: list[int] = Field([0], description="passes: exemplars of each pass, in one engine")
-    graphs: bool = Field(False, description="passes: compile and capture CUDA graphs, which letters do not need")
+    graphs: bool = Field(
+        False, description="passes: compile and capture CUDA graphs, which letters do not need"
+    )
     lora: bool = Field(False, description="passes: enable LoRA; the base's pass, then an adapter's")
     quantization: str | None = Field(None, description="vLLM quantisation")
     by: Literal["vllm", "transformers"] = Field("vllm", description="letters: by which engine")
@@ -64,7 +69,12 @@ class PartConfig(BenchConfig):
 def asked_of(config: PartConfig, shots: int, tokenizer: Any) -> tuple[list[tokens.Asked], MultipleChoice]:
     """The questions of a pass: a draw of ``count``, the same for every part, in the files' order."""
     chosen = ThroughputConfig.model_validate(
-        {"dataset": str(config.folder / "data"), "all": True, "num_fewshot": shots, "model": str(config.folder / "model")}
+        {
+            "dataset": str(config.folder / "data"),
+            "all": True,
+            "num_fewshot": shots,
+            "model": str(config.folder / "model"),
+        }
     )
     asked, method = prepare(chosen, tokenizer)
     if config.count and config.count < len(asked):
@@ -86,10 +96,17 @@ def passes(config: PartConfig) -> dict[str, Any]:
         if not folder.exists():
             write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
         adapters = load_adapters([str(folder)], model, "serve")
-    engine = VllmEngine(EngineSettings(
-        model.path, load_format="dummy", quantization=config.quantization, max_model_len=-(-(longest + 32) // 256) * 256,
-        generates=config.graphs, max_lora_rank=_RANK if config.lora else 0, num_adapters=len(adapters),
-    ))  # fmt: skip
+    engine = VllmEngine(
+        EngineSettings(
+            model.path,
+            load_format="dummy",
+            quantization=config.quantization,
+            max_model_len=-(-(longest + 32) // 256) * 256,
+            generates=config.graphs,
+            max_lora_rank=_RANK if config.lora else 0,
+            num_adapters=len(adapters),
+        )
+    )
     rows = []
     for shots, asked, method in sets:
         for adapter in (None, *adapters):
@@ -97,7 +114,12 @@ def passes(config: PartConfig) -> dict[str, Any]:
             engine._llm.reset_prefix_cache()
             speed = runner.run(engine, asked, method, adapter, Memory(), f"{shots}-shot")
             rows.append({"shots": shots, "adapter": adapter.name if adapter else None, **speed})
-    found = {"start_sec": round(engine.start_sec, 1), "passes": rows, "seconds": rows[0]["seconds"], "questions": rows[0]["questions"]}
+    found = {
+        "start_sec": round(engine.start_sec, 1),
+        "passes": rows,
+        "seconds": rows[0]["seconds"],
+        "questions": rows[0]["questions"],
+    }
     engine.close()
     return {**found, "questions_per_sec": rows[0]["questions_per_sec"]}
 
@@ -111,7 +133,9 @@ def letters(config: PartConfig) -> dict[str, Any]:
     from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 
     longest = max(len(item.token_ids[0]) for item in asked)
-    engine = VllmEngine(EngineSettings(model.path, max_model_len=-(-(longest + 32) // 256) * 256, generates=False))
+    engine = VllmEngine(
+        EngineSettings(model.path, max_model_len=-(-(longest + 32) // 256) * 256, generates=False)
+    )
     memory = Memory()
     runner.run(engine, asked, method, None, memory, "letters")
     engine.close()
@@ -120,7 +144,9 @@ def letters(config: PartConfig) -> dict[str, Any]:
 
 
 def _by_transformers(path: str, asked: list[tokens.Asked], letter_ids: list[int]) -> list[list[float]]:
-    """One prompt at a time, no padding, logits in float32: nothing that could differ but the model's own arithmetic."""
+    """One prompt at a time, no padding, logits in float32: nothing that could differ but the
+    model's own arithmetic.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -135,15 +161,26 @@ def _by_transformers(path: str, asked: list[tokens.Asked], letter_ids: list[int]
 
 
 def compare(one: list[list[float]], two: list[list[float]]) -> dict[str, Any]:
-    """How far two readings of the same letters are apart; a letter is another one only beyond a near tie of that size."""
+    """How far two readings of the same letters are apart; a letter is another one only beyond a
+    near tie of that size.
+    """
     apart = [max(abs(a - b) for a, b in zip(x, y, strict=True)) for x, y in zip(one, two, strict=True)]
-    best = [(max(range(len(x)), key=x.__getitem__), max(range(len(y)), key=y.__getitem__)) for x, y in zip(one, two, strict=True)]
+    best = [
+        (max(range(len(x)), key=x.__getitem__), max(range(len(y)), key=y.__getitem__))
+        for x, y in zip(one, two, strict=True)
+    ]
     largest = max(apart, default=math.nan)
-    clear = [a == b for (a, b), x in zip(best, one, strict=True) if sorted(x)[-1] - sorted(x)[-2] > 2 * largest]
+    clear = [
+        a == b for (a, b), x in zip(best, one, strict=True) if sorted(x)[-1] - sorted(x)[-2] > 2 * largest
+    ]
     return {
-        "questions": len(one), "largest_nats": largest, "mean_nats": sum(apart) / max(len(apart), 1),
-        "same_letter": sum(a == b for a, b in best), "clear": len(clear), "clear_and_same": sum(clear),
-    }  # fmt: skip
+        "questions": len(one),
+        "largest_nats": largest,
+        "mean_nats": sum(apart) / max(len(apart), 1),
+        "same_letter": sum(a == b for a, b in best),
+        "clear": len(clear),
+        "clear_and_same": sum(clear),
+    }
 
 
 def cot(config: PartConfig) -> dict[str, Any]:
@@ -156,31 +193,48 @@ def cot(config: PartConfig) -> dict[str, Any]:
     method = GenerateUntil("lm-eval", COT_TOKENS)
     asked, _ = tokens.prepare(chosen, {name: [] for name in SUBJECTS}, method, models.load_tokenizer(model))
     length = max(len(item.token_ids[0]) for item in asked) + COT_TOKENS + 32
-    engine = VllmEngine(EngineSettings(model.path, load_format="dummy", max_model_len=-(-length // 256) * 256))
+    engine = VllmEngine(
+        EngineSettings(model.path, load_format="dummy", max_model_len=-(-length // 256) * 256)
+    )
     runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
     speed = runner.run(engine, asked, method, None, Memory(), "cot")
-    found = {**speed, "max_tokens": COT_TOKENS, "start_sec": round(engine.start_sec, 1), "cache_tokens": engine._cache_tokens}
+    found = {
+        **speed,
+        "max_tokens": COT_TOKENS,
+        "start_sec": round(engine.start_sec, 1),
+        "cache_tokens": engine._cache_tokens,
+    }
     engine.close()
     return found
 
 
 def memory(config: PartConfig) -> dict[str, Any]:
-    """Ask for a cache that no card holds: the engine's process dies, and the user's line must say what helps."""
+    """Ask for a cache that no card holds: the engine's process dies, and the user's line must
+    say what helps.
+    """
     from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 
     if not has_gpu():  # the host's memory is not a card's: asking for too much of it takes the machine down
         return {"error": "no card", "advice": False}
     settings = EngineSettings(
-        str(config.folder / "model"), load_format="dummy", max_model_len=1024, generates=False,
+        str(config.folder / "model"),
+        load_format="dummy",
+        max_model_len=1024,
+        generates=False,
         extra=(("num_gpu_blocks_override", _TOO_MANY_BLOCKS),),
-    )  # fmt: skip
+    )
     began = time.monotonic()
     try:
         VllmEngine(settings).close()
     except EngineError as error:
         line = str(error)
         sec = round(time.monotonic() - began, 1)
-        return {"seconds": sec, "error": line, "advice": "fp8_per_channel" in line, "lines": line.count("\n") + 1}
+        return {
+            "seconds": sec,
+            "error": line,
+            "advice": "fp8_per_channel" in line,
+            "lines": line.count("\n") + 1,
+        }
     return {"error": None, "advice": False}
 
 
@@ -192,7 +246,13 @@ def main(argv: list[str] | None = None) -> int:
             found: dict[str, Any] = {}
         else:
             parts: dict[str, Callable[[PartConfig], dict[str, Any]]]
-            parts = {"passes": passes, "letters": letters, "cot": cot, "memory": memory, "matmul": lambda _: matmul_rate()}
+            parts = {
+                "passes": passes,
+                "letters": letters,
+                "cot": cot,
+                "memory": memory,
+                "matmul": lambda _: matmul_rate(),
+            }
             found = parts[config.part](config)
         print(json.dumps(found))
         return 0

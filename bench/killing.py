@@ -32,7 +32,9 @@ from pathlib import Path
 from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-EVENTS = frozenset({"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"})
+EVENTS = frozenset(
+    {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
+)
 LEAN = (
     "kmmlu_fast.eval",
     "kmmlu_fast.sample",
@@ -228,7 +230,11 @@ class _Counter:
             sys.addaudithook(self._event)
 
     def _event(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if not self.on or not (name in EVENTS or (name == "open" and _writes(arguments))) or not self._below(arguments[0]):
+        if (
+            not self.on
+            or not (name in EVENTS or (name == "open" and _writes(arguments)))
+            or not self._below(arguments[0])
+        ):
             return
         self.seen += 1
         if self.seen == self._job.stop_at:
@@ -250,7 +256,11 @@ class _Counter:
 
 def _writes(arguments: tuple[Any, ...]) -> bool:
     mode, flags = arguments[1], arguments[2]
-    return bool(flags & WRITES) if isinstance(flags, int) else isinstance(mode, str) and any(c in mode for c in "wax+")
+    return (
+        bool(flags & WRITES)
+        if isinstance(flags, int)
+        else isinstance(mode, str) and any(c in mode for c in "wax+")
+    )
 
 
 if __name__ == "__main__":

@@ -162,7 +162,9 @@ def scenarios(place: Place) -> list[Scenario]:
             "--learning-rate",
             "0.01",
         ]
-        found.append(Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=400))
+        found.append(
+            Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=400)
+        )
     return found
 
 
@@ -188,7 +190,9 @@ def disturb(
     None.
     """
     folder = _fresh(scenario, place)
-    job = replace(_job(scenario, place, folder), stop_at=at or None, stop_with=how, max_file_bytes=max_file_bytes)
+    job = replace(
+        _job(scenario, place, folder), stop_at=at or None, stop_with=how, max_file_bytes=max_file_bytes
+    )
     ended = watcher.run(job)
     where = f"{scenario.name}, {'full disk' if max_file_bytes else signal.Signals(how).name} at event {at}"
     if problem := _ended_well(ended.code, ended.err, how, max_file_bytes):
@@ -198,7 +202,11 @@ def disturb(
     if ended.code == 0:  # not disturbed after all
         found = scenario.outcome(folder)
         return None if found == wanted else f"{where}: another result: {_difference(wanted, found)}"
-    second = watcher.run(replace(_job(scenario, place, folder), argv=[*scenario.argv, *(scenario.again if _left(folder) else [])]))
+    second = watcher.run(
+        replace(
+            _job(scenario, place, folder), argv=[*scenario.argv, *(scenario.again if _left(folder) else [])]
+        )
+    )
     if second.code != 0:
         return f"{where}: the same command then ends with {second.code}: {second.err[-1500:]}"
     found = scenario.outcome(folder)
@@ -216,7 +224,11 @@ def _ended_well(code: int | None, err: str, how: int, max_file_bytes: int | None
     if "Traceback" in err:
         return f"a traceback: {err[-1500:]}"
     if max_file_bytes is not None:
-        return None if code == 0 or (code == 2 and err.count("error: ") == 1) else f"ends with {code}: {err[-500:]}"
+        return (
+            None
+            if code == 0 or (code == 2 and err.count("error: ") == 1)
+            else f"ends with {code}: {err[-500:]}"
+        )
     allowed = {0, -signal.SIGKILL} if how == signal.SIGKILL else {0, 128 + how}
     return None if code in allowed else f"ends with {code}: {err[-500:]}"
 
@@ -251,7 +263,9 @@ def _job(scenario: Scenario, place: Place, folder: Path) -> Job:
 
 def _difference(wanted: Any, found: Any) -> str:
     if isinstance(wanted, dict) and isinstance(found, dict):
-        return ", ".join(str(key) for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key))[:300]
+        return ", ".join(str(key) for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key))[
+            :300
+        ]
     return f"{str(wanted)[:200]} became {str(found)[:200]}"
 
 
@@ -272,7 +286,9 @@ def _scores(root: Path) -> Path:
     from kmmlu_fast.data.subjects import SUBJECTS
 
     path = root / "scores.json"
-    rows = [{"subject": name, "total": 10, "correct": 3 if name in ("Law", "Math") else 8} for name in SUBJECTS]
+    rows = [
+        {"subject": name, "total": 10, "correct": 3 if name in ("Law", "Math") else 8} for name in SUBJECTS
+    ]
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
 
@@ -286,7 +302,9 @@ def _two_runs(root: Path) -> list[Path]:
     paths = []
     for shift, name in ((0, "base"), (1, "lora")):
         guess = pl.Series([("A", "B", "C", "D")[(row * 7 + shift * 3) % 4] for row in range(len(frame))])
-        table = frame.select(pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", guess.alias(name))
+        table = frame.select(
+            pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", guess.alias(name)
+        )
         paths.append(root / f"{name}.csv")
         table.write_csv(paths[-1])
     return paths

@@ -19,7 +19,9 @@ _TIMES = ("speed", "engine", "reasoning")  # of metrics.json: other every time
 
 
 def _run_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "runs").glob("*") if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path for path in (folder / "runs").glob("*") if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def run_outcome(folder: Path) -> dict[str, Any]:
@@ -88,7 +90,9 @@ def exports(folder: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".xlsx":
             with ZipFile(path) as book:
-                found[name] = {entry: book.read(entry) for entry in book.namelist() if entry.startswith("xl/worksheets")}
+                found[name] = {
+                    entry: book.read(entry) for entry in book.namelist() if entry.startswith("xl/worksheets")
+                }
         elif path.suffix == ".html":
             found[name] = path.read_text(encoding="utf-8").rstrip().endswith("</html>")
         elif "lm-eval" in name:
@@ -141,7 +145,9 @@ def adapter_outcome(folder: Path) -> dict[str, Any]:
     weights = load_file(folder / "lora" / "adapter_model.safetensors")
     digest = hashlib.sha256((folder / "lora" / "adapter_model.safetensors").read_bytes()).hexdigest()
     log = [json.loads(line) for line in (folder / "lora" / "train_log.jsonl").read_text().splitlines()]
-    rounded = {name: [round(float(x), 4) for x in tensor.reshape(-1)[:8]] for name, tensor in sorted(weights.items())}
+    rounded = {
+        name: [round(float(x), 4) for x in tensor.reshape(-1)[:8]] for name, tensor in sorted(weights.items())
+    }
     steps = [(entry["kind"], entry["step"]) for entry in log]
     if card["adapter_digest"] != digest:
         raise RuntimeError("the card names other weights")

@@ -1,8 +1,9 @@
 """Everything but the model: ``evaluate`` as users run it, with a fake engine, at the whole test split's size.
 
-In: the dataset, a tokenizer. Out: seconds of each stage (read, tokenise, ask and score and store, metrics) and the peak memory, at 1x and
-4x the questions, each in a process of its own so that the peak is its own; CPU seconds beside the clock's, for a busy machine.
-Bounds: 35,030 questions in under 20 s on two cores and under 1 GiB, and linear. Knows nothing of vLLM.
+In: the dataset, a tokenizer. Out: seconds of each stage (read, tokenise, ask and score and store, metrics)
+and the peak memory, at 1x and 4x the questions, each in a process of its own so that the peak is its own; CPU
+seconds beside the clock's, for a busy machine. Bounds: 35,030 questions in under 20 s on two cores and under
+1 GiB, and linear. Knows nothing of vLLM.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from typing import Any
 import polars as pl
 from pydantic import Field, PositiveInt
 
-from bench.common import BenchConfig, finish, note, peak_memory_bytes, peak_since_restart, restart_peak, run_child, spread, table
+from bench.common import (
+    BenchConfig,
+    finish,
+    note,
+    peak_memory_bytes,
+    peak_since_restart,
+    restart_peak,
+    run_child,
+    spread,
+    table,
+)
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.data.subjects import SUBJECTS
@@ -34,11 +45,15 @@ class OverheadConfig(BenchConfig):
     factors: list[int] = Field([1, 4], description="multiples of 35,030 questions, comma-separated")
     num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev")
     questions: PositiveInt = Field(QUESTIONS, description="questions at factor 1")
-    child: bool = Field(False, description="internal: measure --dataset as it is in this process, print JSON only")
+    child: bool = Field(
+        False, description="internal: measure --dataset as it is in this process, print JSON only"
+    )
 
 
 def measure(config: OverheadConfig) -> dict[str, Any]:
-    """One evaluation of the whole dataset with a fake engine in this process: seconds by stage, peak bytes."""
+    """One evaluation of the whole dataset with a fake engine in this process: seconds by stage,
+    peak bytes.
+    """
     began = time.perf_counter()
     from kmmlu_fast.data import dataset
     from kmmlu_fast.engines.fake import FakeEngine
@@ -51,7 +66,11 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
 
     # Libraries and vocabulary are loaded first and counted apart: any engine needs them as well.
     tokenizer = models.load_tokenizer(models.resolve_model(config.model))
-    libraries_sec, libraries_bytes, libraries_cpu_sec = time.perf_counter() - began, peak_memory_bytes(), time.process_time()
+    libraries_sec, libraries_bytes, libraries_cpu_sec = (
+        time.perf_counter() - began,
+        peak_memory_bytes(),
+        time.process_time(),
+    )
     vars(planning)["open_tokenizer"] = lambda model: tokenizer
     watch, resident_bytes = Stopwatch(), restart_peak()
     watch.follow(dataset, "load_questions", "read")
@@ -60,17 +79,31 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     watch.follow(store.RunStore, "finish", "join_metrics")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        flags = {"model": config.model, "dataset": config.dataset, "num_fewshot": config.num_fewshot, "output_dir": Path(folder, "runs")}
-        (run,) = evaluation.evaluate(EvalConfig.model_validate(flags), lambda adapters, max_model_len, path: FakeEngine())
+        flags = {
+            "model": config.model,
+            "dataset": config.dataset,
+            "num_fewshot": config.num_fewshot,
+            "output_dir": Path(folder, "runs"),
+        }
+        (run,) = evaluation.evaluate(
+            EvalConfig.model_validate(flags), lambda adapters, max_model_len, path: FakeEngine()
+        )
         own_sec = time.perf_counter() - began
     own_bytes = peak_since_restart() - resident_bytes
     return {
-        "questions": len(run.frame), "prompt_tokens": int(run.frame["prompt_tokens"].sum()),
-        "total_sec": libraries_sec + own_sec, "cpu_sec": time.process_time(), "own_cpu_sec": time.process_time() - libraries_cpu_sec,
-        "libraries_tokenizer_sec": libraries_sec, "own_sec": own_sec,
-        **{f"{stage}_sec": value for stage, value in watch.seconds.items()}, "rest_sec": own_sec - sum(watch.seconds.values()),
-        "libraries_tokenizer_peak_gib": libraries_bytes / 2**30, "own_gib": own_bytes / 2**30, "peak_gib": peak_memory_bytes() / 2**30,
-    }  # fmt: skip
+        "questions": len(run.frame),
+        "prompt_tokens": int(run.frame["prompt_tokens"].sum()),
+        "total_sec": libraries_sec + own_sec,
+        "cpu_sec": time.process_time(),
+        "own_cpu_sec": time.process_time() - libraries_cpu_sec,
+        "libraries_tokenizer_sec": libraries_sec,
+        "own_sec": own_sec,
+        **{f"{stage}_sec": value for stage, value in watch.seconds.items()},
+        "rest_sec": own_sec - sum(watch.seconds.values()),
+        "libraries_tokenizer_peak_gib": libraries_bytes / 2**30,
+        "own_gib": own_bytes / 2**30,
+        "peak_gib": peak_memory_bytes() / 2**30,
+    }
 
 
 class Stopwatch:
@@ -94,7 +127,8 @@ class Stopwatch:
 
 
 def enlarge(dataset: str, questions: int, folder: Path, distinct: bool = False) -> Path:
-    """A directory of the hub's layout with that many test questions: the dataset's files, rows repeated or cut evenly.
+    """A directory of the hub's layout with that many test questions: the dataset's files, rows repeated or
+    cut evenly.
 
     ``distinct`` numbers repeated rows, so that a prefix cache does not find them again.
     """
@@ -106,7 +140,9 @@ def enlarge(dataset: str, questions: int, folder: Path, distinct: bool = False) 
         take = pl.Series("take", [i % len(rows) for i in range(max(1, wanted))])
         taken = rows[take]
         if distinct and wanted > len(rows):
-            taken = taken.with_columns(pl.format("({}) {}", pl.int_range(pl.len()), "question").alias("question"))
+            taken = taken.with_columns(
+                pl.format("({}) {}", pl.int_range(pl.len()), "question").alias("question")
+            )
         _write(taken, folder, str(name), "test")
     for (name,), rows in dev.group_by("subject", maintain_order=True):
         _write(rows, folder, str(name), "dev")
@@ -136,11 +172,28 @@ def main(argv: list[str] | None = None) -> int:
                     runs.append(run_child(["bench.overhead", "--dataset", folder, *flags]))
             rows.append({"factor": factor, **{key: spread([run[key] for run in runs], 3) for key in runs[0]}})
         first, last = rows[0], rows[-1]
-        growth = last["own_cpu_sec"]["median"] / first["own_cpu_sec"]["median"] / (last["factor"] / first["factor"])
+        growth = (
+            last["own_cpu_sec"]["median"]
+            / first["own_cpu_sec"]["median"]
+            / (last["factor"] / first["factor"])
+        )
         within = bool(first["total_sec"]["median"] < MAX_SEC and first["own_gib"]["median"] < MAX_GIB)
-        bounds = {"max_sec": MAX_SEC, "max_gib": MAX_GIB, "within": within, "time_growth_per_factor": round(growth, 3)}
-        shown = [{"factor": r["factor"], **{k: v["median"] for k, v in r.items() if k != "factor"}} for r in rows]
-        finish("overhead", config, argv, {"rows": rows, "bounds": bounds}, [table("Pass without the model (median)", shown)])
+        bounds = {
+            "max_sec": MAX_SEC,
+            "max_gib": MAX_GIB,
+            "within": within,
+            "time_growth_per_factor": round(growth, 3),
+        }
+        shown = [
+            {"factor": r["factor"], **{k: v["median"] for k, v in r.items() if k != "factor"}} for r in rows
+        ]
+        finish(
+            "overhead",
+            config,
+            argv,
+            {"rows": rows, "bounds": bounds},
+            [table("Pass without the model (median)", shown)],
+        )
         return 0
 
     return run_main(body)

@@ -1,10 +1,12 @@
 """One peer in a process of its own: loads its engine once, then answers chunks of questions when asked.
 
-In: JSON lines on stdin ({"chunk": FILE, "shots": N, ...}). Out: JSON lines on the pipe ``--reply``: seconds and the four log-probabilities
-of each question. Every peer is timed from questions in memory to predictions and metrics, tokenisation included. Knows nothing of ratios.
+In: JSON lines on stdin ({"chunk": FILE, "shots": N, ...}). Out: JSON lines on the pipe ``--reply``: seconds
+and the four log-probabilities of each question. Every peer is timed from questions in memory to predictions
+and metrics, tokenisation included. Knows nothing of ratios.
 
     kmmlu_fast    this project: one prefill a question, in process, predictions stored and summarised
-    lm-eval-vllm  lm-evaluation-harness, its ``vllm`` backend, task ``kmmlu`` (local copies of the same questions)
+    lm-eval-vllm  lm-evaluation-harness, its ``vllm`` backend, task ``kmmlu`` (local copies of the same
+    questions)
     lm-eval-hf    the same with its ``hf`` backend, at the batch size that was fastest on the first questions
     plain         a transformers loop at batch 2, as in the public experiment, with lm-eval's wording
 """
@@ -37,7 +39,9 @@ PLAIN_BATCH = 2
 class WorkerConfig(Config):
     """python -m bench.peer_worker: internal to bench.peers."""
 
-    peer: Literal["kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain"] = Field(description="which peer this process is")
+    peer: Literal["kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain"] = Field(
+        description="which peer this process is"
+    )
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="compute type")
     max_model_len: PositiveInt = Field(4096, description="longest prompt, tokens")
@@ -48,7 +52,9 @@ class WorkerConfig(Config):
 class Peer(Protocol):
     """Loaded once; ``ask`` returns what to run (timed), and what is prepared before it (not timed)."""
 
-    def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]: ...
+    def ask(
+        self, questions: list[Question], exemplars: dict[str, list[Question]]
+    ) -> Callable[[], Letters]: ...
 
     def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
         """Settings found on a few questions before timing; {} = nothing to find."""
@@ -65,7 +71,9 @@ class KmmluFast:
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
-        self.engine = VllmEngine(EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False))
+        self.engine = VllmEngine(
+            EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False)
+        )
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: self._run(questions, exemplars)
@@ -77,10 +85,16 @@ class KmmluFast:
         from kmmlu_fast.evaluation import runner
         from kmmlu_fast.runs import store
 
-        asked, rendered = tokens.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), self.tokenizer)
-        letters = letter_tokens(self.tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
+        asked, rendered = tokens.prepare(
+            questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), self.tokenizer
+        )
+        letters = letter_tokens(
+            self.tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval"
+        )
         if letters.ids is None:
-            raise ConfigError(f"--model: the peers are compared where each letter is one token, and {letters.reason}")
+            raise ConfigError(
+                f"--model: the peers are compared where each letter is one token, and {letters.reason}"
+            )
         method = MultipleChoice("lm-eval", letters.ids)
         with tempfile.TemporaryDirectory() as folder:
             sink = store.RunStore(Path(folder), "peer", {}, {})
@@ -96,7 +110,9 @@ class KmmluFast:
 
 
 class LmEval:
-    """lm-evaluation-harness through its own ``evaluate``; tasks are its ``kmmlu`` with local files in place of the hub."""
+    """lm-evaluation-harness through its own ``evaluate``; tasks are its ``kmmlu`` with local
+    files in place of the hub.
+    """
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
         self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
@@ -107,12 +123,20 @@ class LmEval:
             from lm_eval.models.vllm_causallms import VLLM
 
             eager = {} if has_gpu() else {"enforce_eager": True}
-            self.lm: Any = VLLM(path, dtype=config.dtype, batch_size="auto", max_model_len=config.max_model_len, **eager)
+            self.lm: Any = VLLM(
+                path, dtype=config.dtype, batch_size="auto", max_model_len=config.max_model_len, **eager
+            )
         else:
             from lm_eval.models.huggingface import HFLM
 
             device = "cuda" if has_gpu() else "cpu"
-            self.lm = HFLM(path, dtype=config.dtype, batch_size=self.batch_sizes[0], device=device, max_length=config.max_model_len)
+            self.lm = HFLM(
+                path,
+                dtype=config.dtype,
+                batch_size=self.batch_sizes[0],
+                device=device,
+                max_length=config.max_model_len,
+            )
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         from lm_eval.evaluator import evaluate
@@ -121,7 +145,10 @@ class LmEval:
         with tempfile.TemporaryDirectory() as folder:
             names = write_tasks(Path(folder), questions, exemplars)
             tasks = TaskManager(include_path=folder, include_defaults=False).load(list(names))
-        order = {name: [q.question_id for q in questions if q.subject == subject] for name, subject in names.items()}
+        order = {
+            name: [q.question_id for q in questions if q.subject == subject]
+            for name, subject in names.items()
+        }
 
         def run() -> Letters:
             found = evaluate(self.lm, tasks, bootstrap_iters=0, log_samples=True)
@@ -151,24 +178,40 @@ class LmEval:
         return {}
 
 
-def write_tasks(folder: Path, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, str]:
-    """lm-eval's ``kmmlu`` for each subject over files in ``folder``; exemplars in the file's order. Task name -> subject."""
+def write_tasks(
+    folder: Path, questions: list[Question], exemplars: dict[str, list[Question]]
+) -> dict[str, str]:
+    """lm-eval's ``kmmlu`` for each subject over files in ``folder``; exemplars in the file's
+    order. Task name -> subject.
+    """
     import lm_eval
     import polars as pl
     import yaml
 
     base = Path(lm_eval.__file__).parent / "tasks" / "kmmlu" / "default" / "_default_kmmlu_yaml"
-    names = {f"bench_kmmlu_{subject.lower().replace('-', '_')}": subject for subject in dict.fromkeys(q.subject for q in questions)}
+    names = {
+        f"bench_kmmlu_{subject.lower().replace('-', '_')}": subject
+        for subject in dict.fromkeys(q.subject for q in questions)
+    }
     for name, subject in names.items():
         files = {}
         shown = exemplars[subject]
         for split, rows in (("test", [q for q in questions if q.subject == subject]), ("dev", shown)):
             if rows:
-                files[split] = str(folder / f"{name}-{split}.parquet")  # not CSV: its reader would guess numbers in options
+                files[split] = str(
+                    folder / f"{name}-{split}.parquet"
+                )  # not CSV: its reader would guess numbers in options
                 answers = [LETTERS.index(q.answer) + 1 for q in rows]
                 options = {letter: [q.options[i] for q in rows] for i, letter in enumerate(LETTERS)}
-                pl.DataFrame({"question": [q.question for q in rows], **options, "answer": answers}).write_parquet(files[split])
-        task: dict[str, Any] = {"include": str(base), "task": name, "dataset_path": "parquet", "num_fewshot": len(shown)}
+                pl.DataFrame(
+                    {"question": [q.question for q in rows], **options, "answer": answers}
+                ).write_parquet(files[split])
+        task: dict[str, Any] = {
+            "include": str(base),
+            "task": name,
+            "dataset_path": "parquet",
+            "num_fewshot": len(shown),
+        }
         task["dataset_kwargs"] = {"data_files": files, "cache_dir": str(folder / "cache")}
         task |= {"fewshot_config": {"sampler": "first_n"}} if shown else {"fewshot_split": None}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, allow_unicode=True), encoding="utf-8")
@@ -185,21 +228,35 @@ class Plain:
         self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         self.device = "cuda" if has_gpu() else "cpu"
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype)).to(self.device).eval()
+        self.model = (
+            AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype))
+            .to(self.device)
+            .eval()
+        )
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: dict(self._run(questions, exemplars))
 
-    def _run(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Iterator[tuple[str, list[float]]]:
+    def _run(
+        self, questions: list[Question], exemplars: dict[str, list[Question]]
+    ) -> Iterator[tuple[str, list[float]]]:
         import torch
 
         texts = [render(q, exemplars[q.subject], "lm-eval").text for q in questions]
-        letters = [self.tokenizer("： " + letter, add_special_tokens=False)["input_ids"][-1] for letter in LETTERS]
+        letters = [
+            self.tokenizer("： " + letter, add_special_tokens=False)["input_ids"][-1] for letter in LETTERS
+        ]
         for start in range(0, len(texts), PLAIN_BATCH):
-            batch = self.tokenizer(texts[start : start + PLAIN_BATCH], return_tensors="pt", padding=True).to(self.device)
+            batch = self.tokenizer(texts[start : start + PLAIN_BATCH], return_tensors="pt", padding=True).to(
+                self.device
+            )
             with torch.no_grad():
                 logits = self.model(**batch).logits[:, -1].float()
-            for question, row in zip(questions[start : start + PLAIN_BATCH], logits.log_softmax(-1)[:, letters].tolist(), strict=True):
+            for question, row in zip(
+                questions[start : start + PLAIN_BATCH],
+                logits.log_softmax(-1)[:, letters].tolist(),
+                strict=True,
+            ):
                 yield question.question_id, row
 
     def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
@@ -228,8 +285,11 @@ def main(argv: list[str] | None = None) -> int:
 
             path = resolve_model(config.model).path
             kinds: dict[str, Callable[[WorkerConfig, str], Peer]] = {
-                "kmmlu_fast": KmmluFast, "lm-eval-vllm": LmEval, "lm-eval-hf": LmEval, "plain": Plain,
-            }  # fmt: skip
+                "kmmlu_fast": KmmluFast,
+                "lm-eval-vllm": LmEval,
+                "lm-eval-hf": LmEval,
+                "plain": Plain,
+            }
             peer = kinds[config.peer](config, path)
             print(json.dumps({"ready": True}), file=replies)
             for line in sys.stdin:
@@ -242,7 +302,12 @@ def main(argv: list[str] | None = None) -> int:
                 before, began = peer.about(), time.perf_counter()
                 letters = run()
                 seconds = time.perf_counter() - began
-                print(json.dumps({"seconds": seconds, "letters": letters, "before": before, "after": peer.about()}), file=replies)
+                print(
+                    json.dumps(
+                        {"seconds": seconds, "letters": letters, "before": before, "after": peer.about()}
+                    ),
+                    file=replies,
+                )
         return 0
 
     return run_main(body)

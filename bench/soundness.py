@@ -74,7 +74,9 @@ class SoundnessConfig(BenchConfig):
     simulated: PositiveInt = Field(1000, description="simulated pairs a world and size (full size: a tenth)")
     seed: int = Field(0, description="seed of the simulation")
     sizes: list[int] = Field(list(SIZES), description="questions of a run; 0 = all 35,030")
-    truth_pairs: PositiveInt = Field(40, description="full-size pairs whose mean is what an interval should cover")
+    truth_pairs: PositiveInt = Field(
+        40, description="full-size pairs whose mean is what an interval should cover"
+    )
     jobs: int = Field(0, ge=0, description="processes; 0 = as many as cores")
 
 
@@ -96,7 +98,9 @@ def strata_of(n: int) -> NDArray[np.int64]:
     return np.repeat(np.arange(45), n // 45)
 
 
-def answers(world: World, strata: NDArray[np.int64], random: np.random.Generator) -> tuple[NDArray[np.int64], list[Floats]]:
+def answers(
+    world: World, strata: NDArray[np.int64], random: np.random.Generator
+) -> tuple[NDArray[np.int64], list[Floats]]:
     """The key, and both runs' utilities (n, 4)."""
     n = len(strata)
     key = random.choice(4, size=n, p=KEY)
@@ -122,7 +126,9 @@ def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values:
     logprobs = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
     predicted = np.asarray(LETTERS)[values.argmax(axis=1)]
     answer = np.asarray(LETTERS)[key]
-    frame = pl.DataFrame({"answer": answer, "prediction": predicted, "correct": answer == predicted}).with_columns(
+    frame = pl.DataFrame(
+        {"answer": answer, "prediction": predicted, "correct": answer == predicted}
+    ).with_columns(
         pl.Series("subject", np.asarray(names)[strata]),
         pl.Series("supercategory", np.asarray(groups)[strata]),
         pl.Series("question_id", [f"{names[h]}/test/{i}" for i, h in enumerate(strata)]),
@@ -166,10 +172,15 @@ def truths(name: str, number: int) -> dict[str, float]:
     return {interval: float(np.mean(values)) for interval, values in sums.items()} | {"overlap gap": 0.0}
 
 
-def simulate(world: World, strata: NDArray[np.int64], random: np.random.Generator, stored: bool) -> Comparison:
+def simulate(
+    world: World, strata: NDArray[np.int64], random: np.random.Generator, stored: bool
+) -> Comparison:
     """One simulated pair, compared as compare does."""
     key, (one, other) = answers(world, strata, random)
-    runs = [as_run(name, strata, key, values, stored and not world.mixture) for name, values in (("first", one), ("second", other))]
+    runs = [
+        as_run(name, strata, key, values, stored and not world.mixture)
+        for name, values in (("first", one), ("second", other))
+    ]
     overlap = frozenset(runs[0].frame["question_id"][::9]) if len(strata) >= 90 else frozenset()
     return compare_pair(runs[0], runs[1], Settings(sizes=full_sizes(), overlap=overlap))
 
@@ -228,8 +239,13 @@ def _collapse_claims(random: np.random.Generator, n: int, number: int) -> list[b
     made = []
     for _ in range(min(number, 400)):
         key = random.choice(4, size=n, p=KEY)
-        values = [np.eye(4)[np.where(random.random(n) < COLLAPSE, 3, random.integers(0, 3, n))] for _ in range(2)]
-        runs = [as_run(name, strata, key, utility, False) for name, utility in zip(("first", "second"), values, strict=True)]
+        values = [
+            np.eye(4)[np.where(random.random(n) < COLLAPSE, 3, random.integers(0, 3, n))] for _ in range(2)
+        ]
+        runs = [
+            as_run(name, strata, key, utility, False)
+            for name, utility in zip(("first", "second"), values, strict=True)
+        ]
         pair = compare_pair(runs[0], runs[1], Settings())
         made.append(bool(_collapses(pair, lambda name, /, **_: name)))
     return made
@@ -261,7 +277,9 @@ def _best_of(random: np.random.Generator, strata: NDArray[np.int64]) -> bool:
         values = SHARED**0.5 * common + (1 - SHARED) ** 0.5 * random.normal(size=(n, 4))
         values[np.arange(n), key] += 1.0
         runs.append(as_run(str(place), strata, key, values, False))
-    pairs = corrected_for_many([compare_pair(runs[0], other, Settings(sizes=full_sizes())) for other in runs[1:]])
+    pairs = corrected_for_many(
+        [compare_pair(runs[0], other, Settings(sizes=full_sizes())) for other in runs[1:]]
+    )
     return any(pair.significant for pair in pairs)
 
 
@@ -300,8 +318,14 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
                 power[claim][size] = round(float(np.mean(made)), 4)
         for interval, inside in covered.items():
             if name == "gain" or (name == "mixture" and "mixture" in interval):
-                coverage[f"{interval}, mixture world" if name == "mixture" else interval][size] = round(float(np.mean(inside)), 4)
-    within = all(share <= 0.05 + 2 * errors[claim][n] for claim, shares in type_one.items() for n, share in shares.items())
+                coverage[f"{interval}, mixture world" if name == "mixture" else interval][size] = round(
+                    float(np.mean(inside)), 4
+                )
+    within = all(
+        share <= 0.05 + 2 * errors[claim][n]
+        for claim, shares in type_one.items()
+        for n, share in shares.items()
+    )
     return {
         "type_one": type_one,
         "coverage": coverage,
@@ -322,7 +346,10 @@ def main(argv: list[str] | None = None) -> int:
             ("coverage", "Coverage of 95 % intervals"),
             ("power", "Power"),
         ):
-            rows = [{"of": name, **{size: shares.get(size) for size in sizes}} for name, shares in result[kind].items()]
+            rows = [
+                {"of": name, **{size: shares.get(size) for size in sizes}}
+                for name, shares in result[kind].items()
+            ]
             shown.append(table(title, rows))
         finish("soundness", config, argv, result, shown)
 

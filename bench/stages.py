@@ -1,7 +1,8 @@
 """Seconds by stage inside a vLLM engine of this process: scheduling, model, LM head, sampling, bookkeeping.
 
-In: a ``VllmEngine``. Out: ``seconds`` by stage, filled while it runs. Stages are vLLM 0.32's own methods, wrapped; an engine core in
-another process (GPU) cannot be looked into, and then there are none. Knows nothing of KMMLU.
+In: a ``VllmEngine``. Out: ``seconds`` by stage, filled while it runs. Stages are vLLM 0.32's own methods,
+wrapped; an engine core in another process (GPU) cannot be looked into, and then there are none. Knows nothing
+of KMMLU.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What a user waits for at the shell: one question a subject from the command to its summary, and the finished run shown again.
+"""What a user waits for at the shell: one question a subject from the command to its summary, and the
+finished run shown again.
 
-In: a model, and perhaps another checkout of this project (``--before``). Out: seconds and CPU seconds of whole commands, each a process of
-its own, in turn between the checkouts so that both see the same machine. The first command after a change also compiles what torch
-caches on disk: it is the warm-up. Knows nothing of what is answered.
+In: a model, and perhaps another checkout of this project (``--before``). Out: seconds and CPU seconds of
+whole commands, each a process of its own, in turn between the checkouts so that both see the same machine.
+The first command after a change also compiles what torch caches on disk: it is the warm-up. Knows nothing of
+what is answered.
 """
 
 from __future__ import annotations
@@ -31,8 +33,12 @@ class StartConfig(BenchConfig):
 
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     limit: PositiveInt = Field(1, description="questions a subject")
-    subjects: str = Field("Law", description="subjects, comma-separated; few: the start is measured, not the answers")
-    before: Path | None = Field(None, description="another checkout of this project, measured in turn with this one")
+    subjects: str = Field(
+        "Law", description="subjects, comma-separated; few: the start is measured, not the answers"
+    )
+    before: Path | None = Field(
+        None, description="another checkout of this project, measured in turn with this one"
+    )
 
 
 def timed_command(tree: Path, arguments: list[str]) -> tuple[float, float]:
@@ -49,7 +55,10 @@ def timed_command(tree: Path, arguments: list[str]) -> tuple[float, float]:
     )
     sec, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise EngineError(f"kmmlu_fast.eval in {tree.name}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
+        raise EngineError(
+            f"kmmlu_fast.eval in {tree.name}: exit code {done.returncode}:"
+            f" {done.stderr.strip().splitlines()[-1]}"
+        )
     return sec, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
 
 
@@ -67,7 +76,9 @@ def measure(config: StartConfig, trees: dict[str, Path]) -> list[dict[str, Any]]
         "--limit",
         str(config.limit),
     ]
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {(name, what): [] for name in trees for what in WHAT}
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {
+        (name, what): [] for name in trees for what in WHAT
+    }
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(config.repeats + 1):
             for name, tree in trees.items():

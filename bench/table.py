@@ -1,8 +1,9 @@
 """The performance table of README.md, made from recorded results: ``python -m bench.table``.
 
-In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out: the lines between the two
-markers in README.md, replaced; ``--check`` only says whether they are what the records give. A line stands only where its record does:
-nothing is typed by hand. Knows nothing of how anything is measured.
+In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out:
+the lines between the two markers in README.md, replaced; ``--check`` only says whether they are what the
+records give. A line stands only where its record does: nothing is typed by hand. Knows nothing of how
+anything is measured.
 """
 
 from __future__ import annotations
@@ -34,14 +35,20 @@ class TableConfig(Config):
     files: list[str] = Field([], description="result files; default: all of bench/results")
     kind: str = Field(
         "",
-        description="records of machines whose file name holds this, such as avx512-bf16 or h100; default: all",
+        description=(
+            "records of machines whose file name holds this, such as avx512-bf16 or h100; default: all"
+        ),
     )
     readme: Path = Field(ROOT / "README.md", description="the file with the markers")
-    check: bool = Field(False, description="change nothing; exit code 2 if the table is not what the records give")
+    check: bool = Field(
+        False, description="change nothing; exit code 2 if the table is not what the records give"
+    )
 
 
 def read_entries(files: list[Path]) -> dict[str, Entry]:
-    """The newest entry of each benchmark; peers by number of exemplars. ConfigError for a file that is no record."""
+    """The newest entry of each benchmark; peers by number of exemplars. ConfigError for a file
+    that is no record.
+    """
     newest: dict[str, Entry] = {}
     for path in files:
         try:
@@ -69,7 +76,11 @@ def _peers(shots: int) -> Callable[[Entry], str]:
         others = [row for row in found["rows"] if row["peer"] != "kmmlu_fast"]
         times = " / ".join(f"{row['times_slower']:.1f}x" for row in others)
         differing = sum(row.get("different") or 0 for row in others)
-        same = "the same letters but for near ties" if not differing else f"{differing} letters differ beyond near ties"
+        same = (
+            "the same letters but for near ties"
+            if not differing
+            else f"{differing} letters differ beyond near ties"
+        )
         return f"{times} faster than {' / '.join(row['peer'] for row in others)}; {same}"
 
     return line
@@ -80,7 +91,9 @@ def _start(entry: Entry) -> str:
     first, again = rows["now", "first answers"], rows["now", "shown again"]
     ratio = first.get("cpu_sec_of_before")
     told = f", {ratio:.2f} of the CPU time before" if ratio else ""
-    return f"{first['sec']['median']:.1f} s{told}; a finished run shown again in {again['sec']['median']:.1f} s"
+    return (
+        f"{first['sec']['median']:.1f} s{told}; a finished run shown again in {again['sec']['median']:.1f} s"
+    )
 
 
 def _swap(entry: Entry) -> str:
@@ -134,7 +147,9 @@ def render(entries: dict[str, Entry]) -> str:
             device = entry["device"]
             kind = device["name"] if device["kind"] == "gpu" else f"{device['name']}, {device['cores']} cores"
             kind += f" ({device['cpu_kind'].partition(':')[0]})" if device.get("cpu_kind") else ""
-            lines.append(f"| {what} | {told(entry)} | {kind}, {entry['time_utc'][:10]} | `{entry['command']}` |")
+            lines.append(
+                f"| {what} | {told(entry)} | {kind}, {entry['time_utc'][:10]} | `{entry['command']}` |"
+            )
     return "\n".join(lines)
 
 
@@ -152,12 +167,16 @@ def main(argv: list[str] | None = None) -> int:
         files = [Path(name) for name in config.files] or sorted(RESULTS.glob("*.json"))
         entries = read_entries([path for path in files if config.kind in path.name])
         if not entries:
-            raise ConfigError(f"no recorded results of {config.kind!r} in {RESULTS.name}; measure with --record first")
+            raise ConfigError(
+                f"no recorded results of {config.kind!r} in {RESULTS.name}; measure with --record first"
+            )
         text = config.readme.read_text(encoding="utf-8")
         fresh = replaced(text, render(entries))
         if config.check:
             if fresh != text:
-                raise ConfigError(f"{config.readme.name}: the table is not what the records give; run python -m bench.table")
+                raise ConfigError(
+                    f"{config.readme.name}: the table is not what the records give; run python -m bench.table"
+                )
             return 0
         write_bytes_atomically(config.readme, fresh.encode("utf-8"))
         print(render(entries))

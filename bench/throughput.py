@@ -1,9 +1,9 @@
 """How fast a pass is here, how far from the device's limit, and where the time goes.
 
-In: a model and questions. Out: questions/s, tokens/s, the share of the device's measured matmul rate that the model's FLOPs achieve,
-prefix-cache hit rate, and seconds by stage (scheduling, model, sampling, our own work). ``--sweep`` repeats it for other batch
-settings, each in a process of its own. The matmul rate is measured between the passes, so that both see the same machine.
-Knows nothing of other tools (``peers``).
+In: a model and questions. Out: questions/s, tokens/s, the share of the device's measured matmul rate that the
+model's FLOPs achieve, prefix-cache hit rate, and seconds by stage (scheduling, model, sampling, our own
+work). ``--sweep`` repeats it for other batch settings, each in a process of its own. The matmul rate is
+measured between the passes, so that both see the same machine. Knows nothing of other tools (``peers``).
 """
 
 from __future__ import annotations
@@ -40,17 +40,29 @@ class ThroughputConfig(BenchConfig):
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="compute type")
     quantization: str | None = Field(None, description="vLLM quantisation, such as fp8_per_channel")
-    graphs: bool = Field(False, description="GPU: compile and capture CUDA graphs, as for generated text; letters run without")
+    graphs: bool = Field(
+        False, description="GPU: compile and capture CUDA graphs, as for generated text; letters run without"
+    )
     load_format: str = Field("auto", description="'dummy' = random weights")
     limit: PositiveInt | None = Field(5, description="questions a subject, the file's first")
     all: bool = Field(False, description="all questions, whatever --limit says")
     num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev")
-    max_num_seqs: PositiveInt | None = Field(None, description="requests in a batch; default: the product's own")
-    max_num_batched_tokens: PositiveInt | None = Field(None, description="tokens in a step; default: the product's own")
+    max_num_seqs: PositiveInt | None = Field(
+        None, description="requests in a batch; default: the product's own"
+    )
+    max_num_batched_tokens: PositiveInt | None = Field(
+        None, description="tokens in a step; default: the product's own"
+    )
     order: Literal["file", "length", "shuffled"] = Field("file", description="order of the questions")
-    sweep: list[str] = Field([], description="TOKENS:SEQS[:ORDER] settings, each measured in its own process, such as 4096:128")
-    norms: Literal["joined", "eager"] = Field("joined", description="CPU: this project's joined layer norms, or vLLM's own")
-    prefix_caching: bool = Field(True, description="vLLM's prefix cache; --no-prefix-caching shows what it brings")
+    sweep: list[str] = Field(
+        [], description="TOKENS:SEQS[:ORDER] settings, each measured in its own process, such as 4096:128"
+    )
+    norms: Literal["joined", "eager"] = Field(
+        "joined", description="CPU: this project's joined layer norms, or vLLM's own"
+    )
+    prefix_caching: bool = Field(
+        True, description="vLLM's prefix cache; --no-prefix-caching shows what it brings"
+    )
 
 
 class Memory:
@@ -76,13 +88,22 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
     extra: dict[str, Any] = {} if config.prefix_caching else {"enable_prefix_caching": False}
     extra |= {"kernel_config": {}} if config.norms == "eager" else {}
     settings = EngineSettings(
-        model.path, dtype=config.dtype, quantization=config.quantization, load_format=config.load_format, max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens, generates=config.graphs, max_model_len=-(-(longest + 32) // 256) * 256,
+        model.path,
+        dtype=config.dtype,
+        quantization=config.quantization,
+        load_format=config.load_format,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        generates=config.graphs,
+        max_model_len=-(-(longest + 32) // 256) * 256,
         extra=tuple(extra.items()),
-    )  # fmt: skip
+    )
     engine = VllmEngine(settings)
     scheduler = engine._llm.llm_engine.vllm_config.scheduler_config
-    batch = {"max_num_batched_tokens": scheduler.max_num_batched_tokens, "max_num_seqs": scheduler.max_num_seqs}
+    batch = {
+        "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+        "max_num_seqs": scheduler.max_num_seqs,
+    }
     runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
     passes, rates = [], [matmul_rate(config.dtype, repeats=3)]
     stages, watched = Stages(engine), Watched(engine)
@@ -94,7 +115,14 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         runner.run(watched, asked, method, None, Memory(), "pass")
         total = time.perf_counter() - began
         cpu_sec = time.process_time() - cpu_began
-        passes.append({"sec": total, "cpu_sec": cpu_sec, **stages.seconds, "our_own": total - sum(stages.seconds.values())})
+        passes.append(
+            {
+                "sec": total,
+                "cpu_sec": cpu_sec,
+                **stages.seconds,
+                "our_own": total - sum(stages.seconds.values()),
+            }
+        )
         rates.append(matmul_rate(config.dtype, repeats=3))
     prompts = [(len(item.token_ids[0]), watched.cached[item.question.question_id]) for item in asked]
     start_sec = engine.start_sec
@@ -125,12 +153,16 @@ class Watched:
 def prepare(config: ThroughputConfig, tokenizer: Any) -> tuple[list[tokens.Asked], MultipleChoice]:
     """Questions rendered and tokenised, in the order asked for."""
     subjects, name = list(SUBJECTS.values()), config.dataset_name()
-    questions = dataset.select(dataset.load_questions(name, "test", subjects), None if config.all else config.limit, "first", 0)
+    questions = dataset.select(
+        dataset.load_questions(name, "test", subjects), None if config.all else config.limit, "first", 0
+    )
     exemplars = dataset.exemplars(name, subjects, config.num_fewshot)
     asked, rendered = tokens.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), tokenizer)
     letters = letter_tokens(tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
     if letters.ids is None:
-        raise ConfigError(f"--model {config.model}: the bench needs letters of one token each, and {letters.reason}")
+        raise ConfigError(
+            f"--model {config.model}: the bench needs letters of one token each, and {letters.reason}"
+        )
     if config.order == "length":
         asked.sort(key=lambda item: len(item.token_ids[0]))
     elif config.order == "shuffled":
@@ -147,28 +179,50 @@ def _shuffled(count: int) -> list[int]:
 
 
 def summarise(
-    config: ThroughputConfig, shape: Shape, batch_tokens: int, passes: list[dict[str, float]], rates: list[dict[str, Any]],
+    config: ThroughputConfig,
+    shape: Shape,
+    batch_tokens: int,
+    passes: list[dict[str, float]],
+    rates: list[dict[str, Any]],
     prompts: list[tuple[int, int]],
-) -> dict[str, Any]:  # fmt: skip
-    """Medians over the passes; the limit is the median of the rates measured between them. ``prompts``: (tokens, cached tokens)."""
+) -> dict[str, Any]:
+    """Medians over the passes; the limit is the median of the rates measured between them.
+    ``prompts``: (tokens, cached tokens).
+    """
     seconds, flops = spread([p["sec"] for p in passes], 3), pass_flops(shape, prompts)
     limit = statistics.median(rate["gflop_per_sec"]["median"] for rate in rates)
-    own = products_rate([(inputs, outputs) for _, inputs, outputs in shape.products], batch_tokens, config.dtype)
+    own = products_rate(
+        [(inputs, outputs) for _, inputs, outputs in shape.products], batch_tokens, config.dtype
+    )
     achieved = flops["total"] / seconds["median"] / 1e9
     tokens, cached = sum(n for n, _ in prompts), sum(hit for _, hit in prompts)
     return {
-        "model": Path(config.model).name, "dtype": config.dtype, "quantization": config.quantization, "num_fewshot": config.num_fewshot,
-        "order": config.order, "norms": config.norms, "prefix_caching": config.prefix_caching,
-        "questions": len(prompts), "prompt_tokens": tokens, "prefix_cache_hit_rate": round(cached / tokens, 4), "seconds": seconds,
-        "cpu_seconds": spread([p["cpu_sec"] for p in passes], 3), "questions_per_sec": round(len(prompts) / seconds["median"], 2),
+        "model": Path(config.model).name,
+        "dtype": config.dtype,
+        "quantization": config.quantization,
+        "num_fewshot": config.num_fewshot,
+        "order": config.order,
+        "norms": config.norms,
+        "prefix_caching": config.prefix_caching,
+        "questions": len(prompts),
+        "prompt_tokens": tokens,
+        "prefix_cache_hit_rate": round(cached / tokens, 4),
+        "seconds": seconds,
+        "cpu_seconds": spread([p["cpu_sec"] for p in passes], 3),
+        "questions_per_sec": round(len(prompts) / seconds["median"], 2),
         "prompt_tokens_per_sec": round(tokens / seconds["median"], 1),
-        "gflop": {name: round(value / 1e9, 1) for name, value in flops.items()}, "gflop_per_sec": round(achieved, 1),
-        "matmul_gflop_per_sec": round(limit, 1), "share_of_matmul_rate": round(achieved / limit, 4),
-        "own_shapes_gflop_per_sec": round(own, 1), "share_of_own_shapes_rate": round(achieved / own, 4),
+        "gflop": {name: round(value / 1e9, 1) for name, value in flops.items()},
+        "gflop_per_sec": round(achieved, 1),
+        "matmul_gflop_per_sec": round(limit, 1),
+        "share_of_matmul_rate": round(achieved / limit, 4),
+        "own_shapes_gflop_per_sec": round(own, 1),
+        "share_of_own_shapes_rate": round(achieved / own, 4),
         "stage_sec": {
-            name: round(statistics.median(p.get(name, 0.0) for p in passes), 3) for name in passes[0] if name not in ("sec", "cpu_sec")
+            name: round(statistics.median(p.get(name, 0.0) for p in passes), 3)
+            for name in passes[0]
+            if name not in ("sec", "cpu_sec")
         },
-    }  # fmt: skip
+    }
 
 
 def sweep(config: ThroughputConfig) -> list[dict[str, Any]]:
@@ -178,10 +232,22 @@ def sweep(config: ThroughputConfig) -> list[dict[str, Any]]:
         tokens, _, rest = setting.partition(":")
         seqs, _, order = rest.partition(":")
         if not (tokens.isdigit() and seqs.isdigit()):
-            raise ConfigError(f"--sweep {setting}: give TOKENS:SEQS or TOKENS:SEQS:ORDER, such as 4096:128:length")
+            raise ConfigError(
+                f"--sweep {setting}: give TOKENS:SEQS or TOKENS:SEQS:ORDER, such as 4096:128:length"
+            )
         note(f"sweep: {setting}")
         flags = ["--max-num-batched-tokens", tokens, "--max-num-seqs", seqs, "--order", order or config.order]
-        for name in ("model", "dtype", "quantization", "load_format", "limit", "num_fewshot", "norms", "repeats", "dataset"):
+        for name in (
+            "model",
+            "dtype",
+            "quantization",
+            "load_format",
+            "limit",
+            "num_fewshot",
+            "norms",
+            "repeats",
+            "dataset",
+        ):
             value = getattr(config, name)
             flags += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         flags += ["--all"] if config.all else []
@@ -192,17 +258,33 @@ def sweep(config: ThroughputConfig) -> list[dict[str, Any]]:
 
 
 _SHOWN = (
-    "max_num_batched_tokens", "max_num_seqs", "order", "norms", "questions", "questions_per_sec", "prompt_tokens_per_sec",
-    "prefix_cache_hit_rate", "gflop_per_sec", "matmul_gflop_per_sec", "share_of_matmul_rate", "start_sec",
-)  # fmt: skip
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "order",
+    "norms",
+    "questions",
+    "questions_per_sec",
+    "prompt_tokens_per_sec",
+    "prefix_cache_hit_rate",
+    "gflop_per_sec",
+    "matmul_gflop_per_sec",
+    "share_of_matmul_rate",
+    "start_sec",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(ThroughputConfig, argv, "python -m bench.throughput")
         rows = sweep(config) if config.sweep else [measure(config)]
-        shown = table(f"{rows[0]['model']}, {config.num_fewshot}-shot (median)", [{name: row[name] for name in _SHOWN} for row in rows])
-        stages = [{"tokens": row["max_num_batched_tokens"], "seqs": row["max_num_seqs"], **row["stage_sec"]} for row in rows]
+        shown = table(
+            f"{rows[0]['model']}, {config.num_fewshot}-shot (median)",
+            [{name: row[name] for name in _SHOWN} for row in rows],
+        )
+        stages = [
+            {"tokens": row["max_num_batched_tokens"], "seqs": row["max_num_seqs"], **row["stage_sec"]}
+            for row in rows
+        ]
         where = table("seconds by stage", stages)
         finish("throughput", config, argv, rows[0] if len(rows) == 1 else {"rows": rows}, [shown, where])
         return 0

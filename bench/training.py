@@ -1,9 +1,11 @@
-"""Tokens/s and peak memory of a QLoRA step: as ``train`` does it, by Unsloth alone, and by plain PEFT + bitsandbytes, on the same rows.
+"""Tokens/s and peak memory of a QLoRA step: as ``train`` does it, by Unsloth alone, and by plain PEFT +
+bitsandbytes, on the same rows.
 
-In: a model, lengths and batches. Out: a row for each of them and each way, with the memory plan's estimate beside the measured peak.
-A step is forward, backward and optimiser over one micro-batch whose rows are exactly as long as said. Each way runs in a process of its
-own, because Unsloth patches the libraries. ``train`` and ``unsloth`` go through TRL and differ in the loss (``label_loss`` or the stack's
-own); PEFT's is the plain loop of most scripts.
+In: a model, lengths and batches. Out: a row for each of them and each way, with the memory plan's estimate
+beside the measured peak. A step is forward, backward and optimiser over one micro-batch whose rows are
+exactly as long as said. Each way runs in a process of its own, because Unsloth patches the libraries.
+``train`` and ``unsloth`` go through TRL and differ in the loss (``label_loss`` or the stack's own); PEFT's is
+the plain loop of most scripts.
 """
 
 from __future__ import annotations
@@ -17,7 +19,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bench.common import BenchConfig, finish, note, peak_since_restart, restart_peak, run_child, spread, synchronise, table
+from bench.common import (
+    BenchConfig,
+    finish,
+    note,
+    peak_since_restart,
+    restart_peak,
+    run_child,
+    spread,
+    synchronise,
+    table,
+)
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import DataError
@@ -32,14 +44,20 @@ GIB = 2**30
 
 
 class TrainingConfig(BenchConfig):
-    """python -m bench.training: QLoRA steps by Unsloth and by PEFT + bitsandbytes, with the memory plan beside the measured peak."""
+    """python -m bench.training: QLoRA steps by Unsloth and by PEFT + bitsandbytes, with the
+    memory plan beside the measured peak.
+    """
 
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     lengths: list[int] = Field([128, 512], description="tokens a row, comma-separated")
     batches: list[int] = Field([1, 4], description="rows a step, comma-separated")
-    ways: list[str] = Field(list(WAYS), description="train (as kmmlu_fast trains), unsloth (with the stack's own loss), peft")
+    ways: list[str] = Field(
+        list(WAYS), description="train (as kmmlu_fast trains), unsloth (with the stack's own loss), peft"
+    )
     r: int = Field(16, gt=0, description="LoRA rank")
-    way: Literal["train", "unsloth", "peft"] | None = Field(None, description="internal: measure this way in this process, print JSON only")
+    way: Literal["train", "unsloth", "peft"] | None = Field(
+        None, description="internal: measure this way in this process, print JSON only"
+    )
 
 
 Step = Callable[[dict[str, Any]], Any]  # a batch -> its loss, gradients in place
@@ -59,7 +77,9 @@ def plain_step(model: Any) -> Step:
 
 
 def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
-    """TRL's step as Unsloth left it: with the loss of ``train`` (logits at the labels only), or with the stack's own."""
+    """TRL's step as Unsloth left it: with the loss of ``train`` (logits at the labels only), or
+    with the stack's own.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -67,11 +87,21 @@ def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = SFTConfig(
-            output_dir=folder, per_device_train_batch_size=1, bf16=True, report_to="none", disable_tqdm=True, max_length=None,
-            packing=False, padding_free=False, dataset_kwargs={"skip_prepare_dataset": True}, **({"loss_type": "nll"} if labelled else {}),
-        )  # fmt: skip
+            output_dir=folder,
+            per_device_train_batch_size=1,
+            bf16=True,
+            report_to="none",
+            disable_tqdm=True,
+            max_length=None,
+            packing=False,
+            padding_free=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **({"loss_type": "nll"} if labelled else {}),
+        )
         one = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]})
-        trainer = with_labelled_loss(SFTTrainer)(model=model, args=arguments, train_dataset=one, processing_class=tokenizer)
+        trainer = with_labelled_loss(SFTTrainer)(
+            model=model, args=arguments, train_dataset=one, processing_class=tokenizer
+        )
     if labelled:
         attach(model)
         trainer.use_labelled_loss()
@@ -89,20 +119,36 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
     stream: list[int] = []
     for row in frame.iter_rows(named=True):
         options = (row["A"], row["B"], row["C"], row["D"])
-        question = Question(row["question_id"], row["subject"], "", "test", row["row"], row["question"], options, row["answer"])
+        question = Question(
+            row["question_id"],
+            row["subject"],
+            "",
+            "test",
+            row["row"],
+            row["question"],
+            options,
+            row["answer"],
+        )
         stream += encode(tokenizer, [render(question, [], "lm-eval")])[0]
         if len(stream) >= length * batch:
             return [stream[i * length : (i + 1) * length] for i in range(batch)]
-    raise DataError(f"{dataset}: has {len(stream)} tokens; the bench needs {length} x {batch}: use smaller --lengths or --batches")
+    raise DataError(
+        f"{dataset}: has {len(stream)} tokens; the bench needs {length} x {batch}: use smaller --lengths or"
+        " --batches"
+    )
 
 
 def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = True) -> Any:
-    """The model in 4 bit with a fresh LoRA, ready to train; ``checkpointing`` is for the ways that go through Unsloth."""
+    """The model in 4 bit with a fresh LoRA, ready to train; ``checkpointing`` is for the ways
+    that go through Unsloth.
+    """
     if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
         from kmmlu_fast.training.trainer import load_model
 
-        config = TrainConfig.model_validate({"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length})
+        config = TrainConfig.model_validate(
+            {"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length}
+        )
         return load_model(config, path, checkpointing=checkpointing)
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -110,11 +156,19 @@ def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = Tru
 
     device = "cuda" if has_gpu() else "cpu"
     four_bit = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    model = AutoModelForCausalLM.from_pretrained(path, quantization_config=four_bit, dtype=torch.bfloat16, device_map={"": device})
+    model = AutoModelForCausalLM.from_pretrained(
+        path, quantization_config=four_bit, dtype=torch.bfloat16, device_map={"": device}
+    )
     model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    return get_peft_model(model, LoraConfig(r=r, lora_alpha=r, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM"))
+    return get_peft_model(
+        model,
+        LoraConfig(r=r, lora_alpha=r, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM"),
+    )
 
 
 def optimiser(model: Any) -> Any:
@@ -147,11 +201,19 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
 
     def planned(length: int, batch: int, checkpointing: str) -> memory_plan.MemoryPlan:
         return memory_plan.plan(
-            shape, length, batch, available_bytes, micro_batch=batch, cpu=cpu, checkpointing=checkpointing,
-            float32=cpu and best_cpu_dtype() == "float32", labels=2 if way == "train" else None,
-        )  # fmt: skip
+            shape,
+            length,
+            batch,
+            available_bytes,
+            micro_batch=batch,
+            cpu=cpu,
+            checkpointing=checkpointing,
+            float32=cpu and best_cpu_dtype() == "float32",
+            labels=2 if way == "train" else None,
+        )
 
-    # as kmmlu_fast trains: layers are computed twice only where keeping them would not fit; the other ways do it always
+    # as kmmlu_fast trains: layers are computed twice only where keeping them would not fit; the other ways do
+    # it always
     kept = way == "train" and not planned(max(config.lengths), max(config.batches), "auto").checkpointing
     began = time.perf_counter()
     model = load(way, model_record.path, config.r, max(config.lengths), not kept)
@@ -160,7 +222,9 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     step_with = optimiser(model)
     backward = plain_step(model) if way == "peft" else trl_step(model, tokenizer, way == "train")
     rows = []
-    for length, batch in sorted(((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]):
+    for length, batch in sorted(
+        ((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]
+    ):
         note(f"{way}: {batch} x {length}")
         device = next(model.parameters()).device
         ids = torch.tensor(token_rows(tokenizer, config.dataset_name(), length, batch), device=device)
@@ -183,12 +247,21 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
                 cpu_seconds.append(time.process_time() - cpu_began)
         peak = peak_since_restart() if cpu else int(torch.cuda.max_memory_reserved())
         plan = planned(length, batch, "off" if kept else "on")
-        rows.append({
-            "way": way, "length": length, "batch": batch, "checkpointing": not kept,
-            "step_sec": spread(seconds, 3), "cpu_sec": spread(cpu_seconds, 3),
-            "tokens_per_sec": round(length * batch / spread(seconds)["median"], 1), "peak_gib": round(peak / GIB, 3),
-            "planned_gib": round(plan.total_bytes / GIB, 3), "first_loss": round(losses[0], 4), "load_sec": round(load_sec, 1),
-        })  # fmt: skip
+        rows.append(
+            {
+                "way": way,
+                "length": length,
+                "batch": batch,
+                "checkpointing": not kept,
+                "step_sec": spread(seconds, 3),
+                "cpu_sec": spread(cpu_seconds, 3),
+                "tokens_per_sec": round(length * batch / spread(seconds)["median"], 1),
+                "peak_gib": round(peak / GIB, 3),
+                "planned_gib": round(plan.total_bytes / GIB, 3),
+                "first_loss": round(losses[0], 4),
+                "load_sec": round(load_sec, 1),
+            }
+        )
     return {"rows": rows}
 
 
@@ -200,16 +273,41 @@ def main(argv: list[str] | None = None) -> int:
                 found = measure(config, config.way)
             print("\n" + json.dumps(found))
             return 0
-        flags = ["--model", config.model, "--dataset", config.dataset, "--repeats", str(config.repeats), "--r", str(config.r)]
-        flags += ["--lengths", ",".join(map(str, config.lengths)), "--batches", ",".join(map(str, config.batches))]
-        rows = [row for way in config.ways for row in run_child(["bench.training", "--way", way, *flags])["rows"]]
+        flags = [
+            "--model",
+            config.model,
+            "--dataset",
+            config.dataset,
+            "--repeats",
+            str(config.repeats),
+            "--r",
+            str(config.r),
+        ]
+        flags += [
+            "--lengths",
+            ",".join(map(str, config.lengths)),
+            "--batches",
+            ",".join(map(str, config.batches)),
+        ]
+        rows = [
+            row for way in config.ways for row in run_child(["bench.training", "--way", way, *flags])["rows"]
+        ]
         base = {(row["length"], row["batch"]): row["tokens_per_sec"] for row in rows if row["way"] == "peft"}
         for row in rows:
             plain = base.get((row["length"], row["batch"]))
             row["times_peft"] = round(row["tokens_per_sec"] / plain, 2) if plain else None
-        shown = [{**row, "step_sec": row["step_sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]} for row in rows]
+        shown = [
+            {**row, "step_sec": row["step_sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]}
+            for row in rows
+        ]
         name = config.model.rsplit("/", 1)[-1]
-        finish("training", config, argv, {"model": name, "r": config.r, "rows": rows}, [table("QLoRA step (median)", shown)])
+        finish(
+            "training",
+            config,
+            argv,
+            {"model": name, "r": config.r, "rows": rows},
+            [table("QLoRA step (median)", shown)],
+        )
         return 0
 
     return run_main(body)

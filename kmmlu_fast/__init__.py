@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from kmmlu_fast.core.version import __version__
 
 if TYPE_CHECKING:
-    from kmmlu_fast.api import compare_runs, draw_rows, evaluate, find_overlap, load_run, train_adapter, write_report
+    from kmmlu_fast.api import (
+        compare_runs,
+        draw_rows,
+        evaluate,
+        find_overlap,
+        load_run,
+        train_adapter,
+        write_report,
+    )
     from kmmlu_fast.core.errors import (
         AdapterError,
         ConfigError,
@@ -57,7 +65,17 @@ __all__ = [
     "write_report",
 ]
 
-_ERRORS = ("AdapterError", "ConfigError", "DataError", "EngineError", "InstallError", "KmmluError", "ModelError", "RunError", "TrainError")
+_ERRORS = (
+    "AdapterError",
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "InstallError",
+    "KmmluError",
+    "ModelError",
+    "RunError",
+    "TrainError",
+)
 _HOMES = {
     **dict.fromkeys(_ERRORS, "core.errors"),
     "Comparison": "reporting.found",

@@ -1,8 +1,10 @@
-"""The public Python API: what the command line does, as functions. ``import kmmlu_fast`` offers all of it, lazily.
+"""The public Python API: what the command line does, as functions. ``import kmmlu_fast`` offers all of it,
+lazily.
 
-In: keyword arguments, which are the fields of the verb's config (``evaluate`` takes what ``python -m kmmlu_fast.eval --help`` lists).
-Out: ``Run``, ``Comparison`` and plain frames. Errors are raised as ``KmmluError``, nothing is printed, nothing exits; progress goes to the
-logger ``kmmlu_fast``, and is a bar in a notebook. Nothing heavy is imported before the function that needs it is called.
+In: keyword arguments, which are the fields of the verb's config (``evaluate`` takes what ``python -m
+kmmlu_fast.eval --help`` lists). Out: ``Run``, ``Comparison`` and plain frames. Errors are raised as
+``KmmluError``, nothing is printed, nothing exits; progress goes to the logger ``kmmlu_fast``, and is a bar in
+a notebook. Nothing heavy is imported before the function that needs it is called.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 def evaluate(**settings: Any) -> list[Run]:
     """Evaluate a base model and its adapters; one ``Run`` a model state, the base first.
 
-    Keyword arguments are the fields of ``EvalConfig``: ``model`` (hub id, directory or "demo"), ``adapter`` (a path or a list of
-    ``[NAME=]PATH``), ``dataset`` (hub id, directory or "sample"), ``split``, ``limit`` (questions a subject), ``num_fewshot``,
-    ``output_type``, ``output_dir`` and so on. A finished run is reused, a broken one continued, as on the command line.
+    Keyword arguments are the fields of ``EvalConfig``: ``model`` (hub id, directory or "demo"), ``adapter``
+    (a path or a list of ``[NAME=]PATH``), ``dataset`` (hub id, directory or "sample"), ``split``, ``limit``
+    (questions a subject), ``num_fewshot``, ``output_type``, ``output_dir`` and so on. A finished run is
+    reused, a broken one continued, as on the command line.
 
-    Raises ``ConfigError`` (all faults at once), ``ModelError``, ``AdapterError``, ``DataError``, ``EngineError`` or ``RunError``.
+    Raises ``ConfigError`` (all faults at once), ``ModelError``, ``AdapterError``, ``DataError``,
+    ``EngineError`` or ``RunError``.
     """
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.evaluation.session import evaluate as run_session
@@ -43,20 +47,25 @@ def evaluate(**settings: Any) -> list[Run]:
 
 
 def load_run(source: str | Path) -> Run:
-    """A run that is on disk: a run directory, an lm-eval output, a score file, or ``FILE.csv:COLUMN`` of a predictions table.
+    """A run that is on disk: a run directory, an lm-eval output, a score file, or ``FILE.csv:COLUMN`` of a
+    predictions table.
 
-    ``Run.predictions`` is a polars frame, a row a question in dataset order (``schema.Prediction`` names its columns; log-probabilities
-    are natural logarithms), or None for a score file; ``Run.metrics`` is the run's ``metrics.json``, ``Run.path`` its directory.
-    ``Run.prefix`` is set where the run stopped early and holds a beginning of a random order.
+    ``Run.predictions`` is a polars frame, a row a question in dataset order (``schema.Prediction`` names its
+    columns; log-probabilities are natural logarithms), or None for a score file; ``Run.metrics`` is the run's
+    ``metrics.json``, ``Run.path`` its directory. ``Run.prefix`` is set where the run stopped early and holds
+    a beginning of a random order.
 
-    Raises ``RunError`` or ``DataError`` where there is none, and where a table holds several runs and none is named.
+    Raises ``RunError`` or ``DataError`` where there is none, and where a table holds several runs and none is
+    named.
     """
     from kmmlu_fast.runs.loading import load
 
     runs = load(str(source), prefix=True)
     if len(runs) > 1:
         names = ", ".join(run.name for run in runs[:5])
-        raise RunError(f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}")
+        raise RunError(
+            f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}"
+        )
     return runs[0]
 
 
@@ -74,10 +83,11 @@ def compare_runs(
 ) -> Comparison:
     """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
 
-    Both are paired question by question; differences are second minus first, 0-1. ``overlap`` names what is left out of the clean
-    headline: "auto" (test questions that overlap the dataset's train split), "none", or files of question ids; ``intersection``
-    compares what both runs share; differences within ``margin`` percentage points are equal for all that matters; ``population`` says
-    whether intervals speak of questions "like" these or of "these" very questions.
+    Both are paired question by question; differences are second minus first, 0-1. ``overlap`` names what is
+    left out of the clean headline: "auto" (test questions that overlap the dataset's train split), "none", or
+    files of question ids; ``intersection`` compares what both runs share; differences within ``margin``
+    percentage points are equal for all that matters; ``population`` says whether intervals speak of questions
+    "like" these or of "these" very questions.
 
     Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
     """
@@ -114,17 +124,25 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
 
-    With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page holds the questions' texts.
-    Runs of several exams are compared in a table above; the rest of the page is about the first run's exam.
-    ``no_texts`` leaves them out, so that the page may be shared. ``figures`` names a directory for the charts as SVG, PNG and PDF,
-    ``figure_width`` inches wide. What exists is replaced with ``overwrite`` only.
+    With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page
+    holds the questions' texts. Runs of several exams are compared in a table above; the rest of the page is
+    about the first run's exam. ``no_texts`` leaves them out, so that the page may be shared. ``figures``
+    names a directory for the charts as SVG, PNG and PDF, ``figure_width`` inches wide. What exists is
+    replaced with ``overwrite`` only.
 
-    Raises ``RunError`` or ``DataError`` for what cannot be read, ``ConfigError`` for a file that is in the way.
+    Raises ``RunError`` or ``DataError`` for what cannot be read, ``ConfigError`` for a file that is in the
+    way.
     """
     from kmmlu_fast.core.files import claim
     from kmmlu_fast.reporting import page
     from kmmlu_fast.reporting.exams import section
-    from kmmlu_fast.reporting.inputs import PairsConfig, focused, input_files_of, load_questions_frame, settings_of
+    from kmmlu_fast.reporting.inputs import (
+        PairsConfig,
+        focused,
+        input_files_of,
+        load_questions_frame,
+        settings_of,
+    )
     from kmmlu_fast.reporting.language import texts
     from kmmlu_fast.runs.run import Run as RunType
 
@@ -152,10 +170,12 @@ def write_report(
 
 
 def draw_rows(**settings: Any) -> Drawn:
-    """Draw training rows from weak subjects and write them as Alpaca JSONL, with plan, dropped rows and data card beside them.
+    """Draw training rows from weak subjects and write them as Alpaca JSONL, with plan, dropped rows and data
+    card beside them.
 
-    Keyword arguments are the fields of ``python -m kmmlu_fast.sample``; ``source`` stands for ``--from`` (a run directory or a score
-    file): ``size`` rows, ``out``, ``dataset``, ``strategy``, ``seed``. Rows that overlap test or dev are never drawn.
+    Keyword arguments are the fields of ``python -m kmmlu_fast.sample``; ``source`` stands for ``--from`` (a
+    run directory or a score file): ``size`` rows, ``out``, ``dataset``, ``strategy``, ``seed``. Rows that
+    overlap test or dev are never drawn.
 
     Raises ``ConfigError`` where ``out`` exists, ``RunError`` or ``DataError`` for what cannot be read.
     """
@@ -167,16 +187,20 @@ def draw_rows(**settings: Any) -> Drawn:
         if "from" in settings:
             raise ConfigError("source and from are one setting: give one of them")
         source = settings.pop("source")
-        settings["from"] = source.source if hasattr(source, "source") else None if source is None else str(source)
+        settings["from"] = (
+            source.source if hasattr(source, "source") else None if source is None else str(source)
+        )
     return draw(build(SampleConfig, **settings))
 
 
 def train_adapter(**settings: Any) -> TrainedAdapter:
-    """Train a LoRA adapter with Unsloth; returns its directory and card (``.path``, ``.metrics``, ``.warnings``).
+    """Train a LoRA adapter with Unsloth; returns its directory and card (``.path``, ``.metrics``,
+    ``.warnings``).
 
-    Keyword arguments are the fields of ``TrainConfig``: ``data`` (JSONL), ``output_dir``, ``model``, ``num_train_epochs``,
-    ``learning_rate``, ``r`` and so on. It runs in a process of its own: importing Unsloth patches transformers, which evaluation must not
-    see, and its memory is free again afterwards. Its lines of progress go to the logger ``kmmlu_fast``.
+    Keyword arguments are the fields of ``TrainConfig``: ``data`` (JSONL), ``output_dir``, ``model``,
+    ``num_train_epochs``, ``learning_rate``, ``r`` and so on. It runs in a process of its own: importing
+    Unsloth patches transformers, which evaluation must not see, and its memory is free again afterwards. Its
+    lines of progress go to the logger ``kmmlu_fast``.
 
     Raises ``ConfigError`` before anything starts, ``TrainError`` with the child's own words where it stops.
     """
@@ -186,7 +210,11 @@ def train_adapter(**settings: Any) -> TrainedAdapter:
     from kmmlu_fast.training.job import load_adapter_card
 
     config = build(TrainConfig, **settings)
-    given = {name: value for name, value in config.model_dump(mode="json").items() if name in config.model_fields_set}
+    given = {
+        name: value
+        for name, value in config.model_dump(mode="json").items()
+        if name in config.model_fields_set
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "train.yaml")
         file.write_text(yaml.safe_dump(given, allow_unicode=True), encoding="utf-8")
@@ -213,10 +241,11 @@ def find_overlap(
     split: Literal["test", "dev"] = "test",
     revision: str | None = None,
 ) -> pl.DataFrame:
-    """Rows of a training file that overlap a split of a dataset; without a file, the dataset's own train split.
+    """Rows of a training file that overlap a split of a dataset; without a file, the dataset's own train
+    split.
 
-    Returns a frame of pairs: ``train_id``, ``test_id``, ``kind`` (source, exact, normalised, reordered, question, near, contained) and
-    ``similarity`` (0-1); empty means clean.
+    Returns a frame of pairs: ``train_id``, ``test_id``, ``kind`` (source, exact, normalised, reordered,
+    question, near, contained) and ``similarity`` (0-1); empty means clean.
 
     Raises ``DataError`` for what cannot be read.
     """

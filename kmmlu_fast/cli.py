@@ -19,7 +19,10 @@ VERBS = {
     "doctor": "what this computer has, and what will work on it",
     "install": "the tried set of packages, into this environment",
 }
-_EXTRA = {"help": "what a verb does and its flags: kmmlu-fast help eval", "completion": "bash, zsh or fish: flags at the Tab key"}
+_EXTRA = {
+    "help": "what a verb does and its flags: kmmlu-fast help eval",
+    "completion": "bash, zsh or fish: flags at the Tab key",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] not in VERBS:
         near = difflib.get_close_matches(arguments[0], [*VERBS, *_EXTRA], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        print(f"error: unknown verb {arguments[0]!r}: {hint}(allowed are {', '.join(VERBS)})", file=sys.stderr)
+        print(
+            f"error: unknown verb {arguments[0]!r}: {hint}(allowed are {', '.join(VERBS)})", file=sys.stderr
+        )
         return 2
     try:
         return int(importlib.import_module(f"kmmlu_fast.{arguments[0]}").main(arguments[1:]))

@@ -20,7 +20,9 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.reporting import doctor as shown
 from kmmlu_fast.training.outlook import TrainingOutlook, outlook
 
-DEFAULT_MODEL = "skt/A.X-4.0-Light"  # models.model's, which is too heavy to import here; a test holds them together
+DEFAULT_MODEL = (  # models.model's, which is too heavy to import here; a test holds them together
+    "skt/A.X-4.0-Light"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,10 +31,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.add_argument("--verify", metavar="MODEL", help="ask 64 questions by vLLM and by transformers, show the difference")
+    parser.add_argument(
+        "--verify", metavar="MODEL", help="ask 64 questions by vLLM and by transformers, show the difference"
+    )
     arguments = parser.parse_args(argv)
     if arguments.verify is not None:
         return _verify(arguments.verify, arguments.json)
@@ -60,7 +66,9 @@ def _verify(model: str, as_json: bool) -> int:
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.evaluation.verify import verify
 
-    found = verify(parse(EvalConfig, ["--model", model, "--dataset", "sample"], "python -m kmmlu_fast.doctor"))
+    found = verify(
+        parse(EvalConfig, ["--model", model, "--dataset", "sample"], "python -m kmmlu_fast.doctor")
+    )
     print(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else "\n".join(found.lines()))
     return 0 if found.passed else 1
 

@@ -1,4 +1,5 @@
-"""``python -m kmmlu_fast.eval``: evaluate a base model and its adapters on KMMLU. A thin entry point: parse, run, print.
+"""``python -m kmmlu_fast.eval``: evaluate a base model and its adapters on KMMLU. A thin entry point: parse,
+run, print.
 
 Exit codes: 0 done, 2 a fault of the input (one line on stderr), 130 interrupted (the same command continues).
 """

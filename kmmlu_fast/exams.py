@@ -27,7 +27,9 @@ class ExamsConfig(Config):
         None,
         description="an exam's name, FILE.yaml, or your own table: show a row, name every fault",
     )
-    dataset: str | None = Field(None, description="with --check: where its rows are (file, directory, hub id), if not where it says")
+    dataset: str | None = Field(
+        None, description="with --check: where its rows are (file, directory, hub id), if not where it says"
+    )
     split: str = Field("test", description="with --check: split to read")
     rows: PositiveInt = Field(10, description="with --check: rows to read")
 
@@ -75,10 +77,14 @@ def show_list() -> None:
 def check(config: ExamsConfig) -> int:
     """Read the first rows; print one as it is asked, what could be told of the others, and every fault."""
     exam = find_exam(str(config.check))
-    print(f"{exam.label}: {source_of(exam, config.dataset)}; licence {exam.licence}; training {exam.training}")
+    print(
+        f"{exam.label}: {source_of(exam, config.dataset)}; licence {exam.licence}; training {exam.training}"
+    )
     questions, faults = [], []
     try:
-        for question, fault in islice(read_questions(exam, config.split, config.dataset, rows=config.rows), 100 * config.rows):
+        for question, fault in islice(
+            read_questions(exam, config.split, config.dataset, rows=config.rows), 100 * config.rows
+        ):
             if fault is not None:
                 faults.append(fault)
             elif question is not None:
@@ -89,8 +95,14 @@ def check(config: ExamsConfig) -> int:
         read = to_questions(to_frame(questions))
         counts = sorted({len(question.options) for question in read})
         subjects = sorted({question.subject for question in read})
-        print(f"{len(read)} rows read: {'-'.join(map(str, {counts[0]: 0, counts[-1]: 0}))} options, subjects {', '.join(subjects[:8])}")
-        print(f"\n{read[0].question_id}, as it is asked:\n\n{format_question(read[0], find_style('lm-eval'))} {read[0].answer}\n")
+        print(
+            f"{len(read)} rows read: {'-'.join(map(str, {counts[0]: 0, counts[-1]: 0}))} options, subjects"
+            f" {', '.join(subjects[:8])}"
+        )
+        print(
+            f"\n{read[0].question_id}, as it is asked:\n\n{format_question(read[0], find_style('lm-eval'))}"
+            f" {read[0].answer}\n"
+        )
     for fault in faults:
         print(f"fault: {fault}")
     print("no faults" if not faults else f"{len(faults)} faults")

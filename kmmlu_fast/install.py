@@ -1,7 +1,8 @@
-"""``kmmlu-fast install gpu|cpu``: the set of packages that was tried together, into the environment that runs this (a Colab kernel, say).
+"""``kmmlu-fast install gpu|cpu``: the set of packages that was tried together, into the environment that runs
+this (a Colab kernel, say).
 
-In: a kind. Out: pip's work, or with --print its command lines. The sets are shipped with the package; ``scripts/setup.sh`` installs the
-same into a ``.venv`` of a clone. Knows nothing of what the packages do.
+In: a kind. Out: pip's work, or with --print its command lines. The sets are shipped with the package;
+``scripts/setup.sh`` installs the same into a ``.venv`` of a clone. Knows nothing of what the packages do.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class InstallConfig(Config):
     positional: ClassVar[str | None] = "kind"
     examples: ClassVar[tuple[str, ...]] = ("gpu", "cpu", "gpu --print")
 
-    kind: list[Literal["gpu", "cpu"]] = Field([], max_length=1, description="gpu or cpu; default: gpu where an NVIDIA card is")
+    kind: list[Literal["gpu", "cpu"]] = Field(
+        [], max_length=1, description="gpu or cpu; default: gpu where an NVIDIA card is"
+    )
     print: bool = Field(False, description="only print the pip command lines")
 
 
@@ -66,18 +69,22 @@ def _check_python(kind: str) -> None:
     if not first <= sys.version_info[:2] <= last:
         allowed = f"{first[0]}.{first[1]} to {last[0]}.{last[1]}"
         raise InstallError(
-            f"install {kind}: this is Python {sys.version_info[0]}.{sys.version_info[1]}, the tried set is for {allowed}; "
-            "make an environment of one of them, and run the same there"
+            f"install {kind}: this is Python {sys.version_info[0]}.{sys.version_info[1]}, the tried set is"
+            f" for {allowed}; make an environment of one of them, and run the same there"
         )
 
 
 def command_lines(kind: str) -> list[list[str]]:
-    """pip's command lines. ``--no-deps``: the file is the whole set, and resolving again would bring other versions."""
+    """pip's command lines. ``--no-deps``: the file is the whole set, and resolving again would
+    bring other versions.
+    """
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
     pins = PINS / f"{kind}.txt"
     commands = [[*pip, "--no-deps", "-r", str(pins)]]
     if kind == "cpu":
-        torch = next(line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
+        torch = next(
+            line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")
+        )
         index = os.environ.get("KMMLU_TORCH_INDEX", _TORCH_CPU)
         commands.insert(0, [*pip, "--no-deps", "--extra-index-url", index, torch])
     return commands

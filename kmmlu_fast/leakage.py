@@ -1,6 +1,7 @@
 """``python -m kmmlu_fast.leakage TRAIN_FILE``: does a training file hold questions of the test split?
 
-In: training files (or none: the dataset's own train split). Out: the pairs on stdout, ids on request; exit code 1 where it finds any.
+In: training files (or none: the dataset's own train split). Out: the pairs on stdout, ids on request; exit
+code 1 where it finds any.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def _main(argv: list[str] | None) -> int:
     target = guarded(config.dataset, config.split, config.dataset_revision)
     found = [pl.DataFrame(schema=PAIR_SCHEMA)]
     if config.exam:
-        target = pl.concat([target, guard_exams(config.dataset, config.exam, config.dataset_revision).frame], how="diagonal")
+        target = pl.concat(
+            [target, guard_exams(config.dataset, config.exam, config.dataset_revision).frame], how="diagonal"
+        )
         target = target.unique("question_id", keep="first", maintain_order=True)
     for path in config.train_file:
         pairs, rows = check_table(str(path), target)
@@ -56,7 +59,10 @@ def _main(argv: list[str] | None) -> int:
 
 def _print(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
     kinds = " and ".join(sorted({"dev", config.split}, reverse=True))
-    print(f"{clean(head)}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of {len(target)} {kinds} questions")
+    print(
+        f"{clean(head)}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of"
+        f" {len(target)} {kinds} questions"
+    )
     for kind, number in counts(pairs).items():
         print(f"  {kind}: {number} pairs")
         shown = pairs.filter(pl.col("kind") == kind).head(config.show)

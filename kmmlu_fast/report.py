@@ -1,4 +1,6 @@
-"""``python -m kmmlu_fast.report RUN...``: one self-contained report.html, figure files, exports, or a single question."""
+"""``python -m kmmlu_fast.report RUN...``: one self-contained report.html, figure files,
+exports, or a single question.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.exams import section
-from kmmlu_fast.reporting.inputs import ReportConfig, default_output, focused, input_files_of, load_runs, settings_of
+from kmmlu_fast.reporting.inputs import (
+    ReportConfig,
+    default_output,
+    focused,
+    input_files_of,
+    load_runs,
+    settings_of,
+)
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.page import write_report
 from kmmlu_fast.reporting.places import targets
@@ -38,9 +47,17 @@ def main(argv: list[str] | None = None) -> int:
         chosen = focused(runs, config.exam)
         exams = section(runs, settings, chosen[0].exam_title, t)
         size = write_report(
-            chosen, path, questions, settings, config.lang, config.figures, config.plan, exams,
-            with_texts=not config.no_texts, figure_width=config.figure_width,
-        )  # fmt: skip
+            chosen,
+            path,
+            questions,
+            settings,
+            config.lang,
+            config.figures,
+            config.plan,
+            exams,
+            with_texts=not config.no_texts,
+            figure_width=config.figure_width,
+        )
         print(f"{clean(str(path))}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if questions is not None and not config.no_texts:
             note(f"{clean(str(path))} holds question texts: keep it private, or write it with --no-texts")
@@ -49,7 +66,16 @@ def main(argv: list[str] | None = None) -> int:
 
             pairs = compared(chosen, settings)[0]
             with waiting("writing exports"):
-                files = export(config.export, chosen, pairs, questions, settings, config.lang, path.parent, with_texts=not config.no_texts)
+                files = export(
+                    config.export,
+                    chosen,
+                    pairs,
+                    questions,
+                    settings,
+                    config.lang,
+                    path.parent,
+                    with_texts=not config.no_texts,
+                )
             for written in files:
                 print(f"{clean(str(written))}  ({written.stat().st_size / 1e6:.1f} MB)")
 

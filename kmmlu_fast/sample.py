@@ -1,4 +1,5 @@
-"""``python -m kmmlu_fast.sample``: weak subjects of a run -> training questions that no test question is among.
+"""``python -m kmmlu_fast.sample``: weak subjects of a run -> training questions that no test question is
+among.
 
 In: flags. Out: the plan on stdout, the files' names. The work is in ``sampling.job``.
 """
@@ -24,7 +25,10 @@ def main(argv: list[str] | None = None) -> int:
 
         drawn = draw_rows(parse(SampleConfig, argv, prog="python -m kmmlu_fast.sample"))
         plan_table(drawn.plan, drawn.facts)
-        print(f"{len(drawn.rows)} rows written to {clean(str(drawn.path))}; plan, dropped rows and data card beside it")
+        print(
+            f"{len(drawn.rows)} rows written to {clean(str(drawn.path))}; plan, dropped rows and data card"
+            " beside it"
+        )
 
     return run_main(body)
 

@@ -42,12 +42,20 @@ def main(argv: list[str] | None = None) -> int:
 def _report(path: Path, card: dict[str, Any]) -> None:
     metrics, memory = card["metrics"], card["memory"]
     print(
-        f"adapter: {clean(str(path))}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens, {metrics['train_sec']:.0f} s, "
-        f"{metrics['tokens_per_sec']:.0f} tokens/s, final loss {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
+        f"adapter: {clean(str(path))}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens,"
+        f" {metrics['train_sec']:.0f} s, {metrics['tokens_per_sec']:.0f} tokens/s, final loss"
+        f" {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
     )
     over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0
-    said = "" if over <= 0 else f" ({over:.0%} above the plan: on a full card give --max-memory-gib, or a smaller --micro-batch)"
-    print(f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f} GiB{said}")
+    said = (
+        ""
+        if over <= 0
+        else f" ({over:.0%} above the plan: on a full card give --max-memory-gib, or a smaller --micro-batch)"
+    )
+    print(
+        f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f}"
+        f" GiB{said}"
+    )
     for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
         if held:
             shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())

@@ -1,4 +1,6 @@
-"""What every test finds: on a machine with a card but the CPU's libraries, the card is hidden, as a user would hide it."""
+"""What every test finds: on a machine with a card but the CPU's libraries, the card is hidden,
+as a user would hide it.
+"""
 
 from __future__ import annotations
 

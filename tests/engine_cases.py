@@ -1,6 +1,8 @@
-"""What the engines are compared on: one tiny model with an adapter, all kinds of requests, and the in-process answers.
+"""What the engines are compared on: one tiny model with an adapter, all kinds of requests, and the in-process
+answers.
 
-The answers are computed once a test session, by ``VllmEngine``; the other engines must give them up to rounding.
+The answers are computed once a test session, by ``VllmEngine``; the other engines must give them up to
+rounding.
 """
 
 from __future__ import annotations
@@ -36,9 +38,13 @@ from kmmlu_fast.runs.run import Run
 
 LETTER_IDS = (262, 263, 264, 265)  # " A".." D" in the tiny tokenizer
 ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "HF_HUB_OFFLINE": "1",
-}  # fmt: skip
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+    "HF_HUB_OFFLINE": "1",
+}
 START_TIMEOUT_SEC = 400
 _files: Files | None = None
 
@@ -52,9 +58,15 @@ class Files:
     def settings(self) -> EngineSettings:
         tokens, extra = whole_prompts(None, 1024)  # seeded sampling on a CPU needs it
         return EngineSettings(
-            str(self.model), dtype="float32", max_model_len=1024, max_num_seqs=16, max_num_batched_tokens=tokens, max_lora_rank=4,
-            num_adapters=1, extra=extra,
-        )  # fmt: skip
+            str(self.model),
+            dtype="float32",
+            max_model_len=1024,
+            max_num_seqs=16,
+            max_num_batched_tokens=tokens,
+            max_lora_rank=4,
+            num_adapters=1,
+            extra=extra,
+        )
 
 
 def files(tmp_path_factory: Any) -> Files:
@@ -70,7 +82,9 @@ def files(tmp_path_factory: Any) -> Files:
 
 
 def requests(adapter: Adapter | None = None, questions: int = 60) -> list[Request]:
-    """Letters, with a shared prefix a subject; for the base also a few generations (some sampled) and a few continuations."""
+    """Letters, with a shared prefix a subject; for the base also a few generations (some
+    sampled) and a few continuations.
+    """
     draw = random.Random(0)
     made = []
     for subject in ("Invented-One", "Invented-Two"):
@@ -78,10 +92,14 @@ def requests(adapter: Adapter | None = None, questions: int = 60) -> list[Reques
         for row in range(questions // 2):
             tokens = prefix + tuple(draw.randrange(6, 262) for _ in range(30 + row))
             name = f"{subject}/test/{row}"
-            made.append(Request(name, f"letters-{adapter.name if adapter else 'base'}", tokens, adapter, LETTER_IDS))
+            made.append(
+                Request(name, f"letters-{adapter.name if adapter else 'base'}", tokens, adapter, LETTER_IDS)
+            )
             if row % 5 == 0 and not adapter:
                 made.append(Request(name, "reason", tokens, max_tokens=12, stop=("\n",), include_stop=True))
-                made.append(Request(name, "sampled", tokens, max_tokens=6, num_samples=2, temperature=0.5, seed=row))
+                made.append(
+                    Request(name, "sampled", tokens, max_tokens=6, num_samples=2, temperature=0.5, seed=row)
+                )
                 made.append(Request(name, "continuation", tokens, score_last=3))
     return made
 
@@ -96,8 +114,10 @@ def follow_up(response: Response) -> list[Request]:
 
 
 def ask(engine: Engine, files: Files) -> Iterator[Response]:
-    """Base, then adapter, one after the other as ``runner`` does it. vLLM 0.32 on CPU applies the adapter to base requests *in the same
-    batch* (its torch kernels take "no adapter", index -1, for the last adapter), so that they must never be mixed there."""
+    """Base, then adapter, one after the other as ``runner`` does it. vLLM 0.32 on CPU applies the adapter to
+    base requests *in the same batch* (its torch kernels take "no adapter", index -1, for the last adapter),
+    so that they must never be mixed there.
+    """
     for adapter in (None, files.adapter):
         yield from engine.generate(requests(adapter), follow_up)
 
@@ -113,8 +133,27 @@ def in_process(files: Files) -> list[Response]:
 
 def flags(files: Files, output_dir: Path) -> list[str]:
     """An evaluation as users run it, base and adapter: 45 questions of the sample, one a subject."""
-    made = ["--model", str(files.model), "--adapter", f"lora={files.adapter.path}", "--adapter-mode", "serve", "--dtype", "float32"]
-    return [*made, "--dataset", "sample", "--limit", "1", "--max-num-seqs", "16", "--output-dir", str(output_dir)]
+    made = [
+        "--model",
+        str(files.model),
+        "--adapter",
+        f"lora={files.adapter.path}",
+        "--adapter-mode",
+        "serve",
+        "--dtype",
+        "float32",
+    ]
+    return [
+        *made,
+        "--dataset",
+        "sample",
+        "--limit",
+        "1",
+        "--max-num-seqs",
+        "16",
+        "--output-dir",
+        str(output_dir),
+    ]
 
 
 @cache
@@ -136,11 +175,17 @@ def assert_same_predictions(runs: Iterable[Run], files: Files) -> None:
             assert (frame[column] - reference[column]).abs().max() < 1e-3
         clear = reference["margin"] > 1e-3
         assert frame.filter(clear)["prediction"].to_list() == reference.filter(clear)["prediction"].to_list()
-    assert frames[0]["prediction"].to_list() != frames[1]["prediction"].to_list(), "the adapter must change something"
+    assert frames[0]["prediction"].to_list() != frames[1]["prediction"].to_list(), (
+        "the adapter must change something"
+    )
 
 
-def assert_same(responses: Iterable[Response], reference: Iterable[Response], tolerance: float = 1e-3) -> None:
-    """Every request answered exactly once, with the reference's numbers up to rounding and its tokens but for near-ties."""
+def assert_same(
+    responses: Iterable[Response], reference: Iterable[Response], tolerance: float = 1e-3
+) -> None:
+    """Every request answered exactly once, with the reference's numbers up to rounding and its
+    tokens but for near-ties.
+    """
     got, wanted = list(responses), {r.request.key: r for r in reference}
     assert sorted(r.request.key for r in got) == sorted(wanted), "a response is missing or came twice"
     texts = same_texts = 0
@@ -148,8 +193,12 @@ def assert_same(responses: Iterable[Response], reference: Iterable[Response], to
         other = wanted[response.request.key]
         assert response.followed_by == other.followed_by
         assert len(response.logprobs) == len(other.logprobs)
-        if response.request.token_ids == other.request.token_ids:  # a forced answer follows a text, which a near-tie may have turned
-            difference = max((abs(a - b) for a, b in zip(response.logprobs, other.logprobs, strict=True)), default=0.0)
+        if (
+            response.request.token_ids == other.request.token_ids
+        ):  # a forced answer follows a text, which a near-tie may have turned
+            difference = max(
+                (abs(a - b) for a, b in zip(response.logprobs, other.logprobs, strict=True)), default=0.0
+            )
             assert difference < tolerance, (response.request.key, response.logprobs, other.logprobs)
         assert replace(response.request, token_ids=()) == replace(other.request, token_ids=())
         texts += len(response.completions)
@@ -170,12 +219,38 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.files.model), "--dtype", "float32"]
-        command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--enforce-eager", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--enable-prompt-tokens-details", "--enable-lora", "--max-lora-rank", "8", "--no-enable-chunked-prefill"]
+        command = [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(self.files.model),
+            "--dtype",
+            "float32",
+        ]
+        command += [
+            "--max-model-len",
+            "1024",
+            "--max-num-seqs",
+            "16",
+            "--enforce-eager",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        command += [
+            "--enable-prompt-tokens-details",
+            "--enable-lora",
+            "--max-lora-rank",
+            "8",
+            "--no-enable-chunked-prefill",
+        ]
         with self._log.open("ab") as log:
             environment = {**os.environ, **ENVIRONMENT}
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + START_TIMEOUT_SEC
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while time.monotonic() < deadline:

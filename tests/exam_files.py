@@ -190,7 +190,10 @@ def write_exam(folder: Path, name: str, rows: int = ROWS) -> Path:
 
 
 def _write_kobest(folder: Path, rows: int) -> Path:
-    boolq = [{"paragraph": "지문이다.", "question": f"{row}번째 물음인가?", "label": row % 2} for row in range(rows)]
+    boolq = [
+        {"paragraph": "지문이다.", "question": f"{row}번째 물음인가?", "label": row % 2}
+        for row in range(rows)
+    ]
     copa = [
         {
             "premise": f"{row}번째 일이다.",

@@ -24,13 +24,18 @@ def predictions(
     text: str | None = None,
     unparsed: float = 0.0,
 ) -> pl.DataFrame:
-    """Noise (the same for every call: only knowledge and bias differ) + ``skill`` on the key's letter + ``bias``; natural logs, A-D."""
+    """Noise (the same for every call: only knowledge and bias differ) + ``skill`` on the key's
+    letter + ``bias``; natural logs, A-D.
+    """
     noise, chance = random.Random(1), random.Random(seed)
     rows = []
     for subject, size in sizes.items():
         for row in range(size):
             answer = noise.choices(LETTERS, weights=(1, 3, 3, 3))[0]
-            values = [noise.gauss(0, 1) + (skill if letter == answer else 0) + shift for letter, shift in zip(LETTERS, bias, strict=True)]
+            values = [
+                noise.gauss(0, 1) + (skill if letter == answer else 0) + shift
+                for letter, shift in zip(LETTERS, bias, strict=True)
+            ]
             total = math.log(sum(math.exp(value) for value in values))
             values = [value - total for value in values]
             ranked = sorted(values, reverse=True)
@@ -46,7 +51,11 @@ def predictions(
                     prediction=prediction,
                     correct=prediction == answer,
                     read_by="loglikelihood" if prediction else None,
-                    **(dict(zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), values, strict=True)) if logprobs else {}),
+                    **(
+                        dict(zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), values, strict=True))
+                        if logprobs
+                        else {}
+                    ),
                     margin=ranked[0] - ranked[1],
                     confidence=math.exp(ranked[0]),
                     texts=[text] if text else None,
@@ -63,7 +72,12 @@ def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> Run:
 
 
 def run_directory(
-    path: Path, name: str, frame: pl.DataFrame, dataset: str = "none-such", adapter: Path | None = None, **facts: Any
+    path: Path,
+    name: str,
+    frame: pl.DataFrame,
+    dataset: str = "none-such",
+    adapter: Path | None = None,
+    **facts: Any,
 ) -> Path:
     """A complete run directory, as ``store`` leaves it."""
     path.mkdir(parents=True)
@@ -76,12 +90,17 @@ def run_directory(
         **facts,
     }
     document = {
-        "config": {"dataset": dataset, "split": "test"}, "fingerprint": "f" * 12, "fingerprint_parts": parts, "name": name,
+        "config": {"dataset": dataset, "split": "test"},
+        "fingerprint": "f" * 12,
+        "fingerprint_parts": parts,
+        "name": name,
         "adapter": None if adapter is None else {"name": name, "path": str(adapter)},
-    }  # fmt: skip
+    }
     (path / "config.json").write_text(json.dumps(document), encoding="utf-8")
     (path / "environment.json").write_text(json.dumps({"python": "3.11", "device": "CPU"}), encoding="utf-8")
-    (path / "metrics.json").write_text(json.dumps({"speed": {"questions": len(frame), "seconds": 12.5}}), encoding="utf-8")
+    (path / "metrics.json").write_text(
+        json.dumps({"speed": {"questions": len(frame), "seconds": 12.5}}), encoding="utf-8"
+    )
     frame.write_parquet(path / "predictions.parquet")
     return path
 
@@ -89,6 +108,13 @@ def run_directory(
 def questions(frame: pl.DataFrame, text: str = "다음 중 옳은 것은?") -> pl.DataFrame:
     """Invented texts for a run's questions, in the columns of ``dataset.load_frame``."""
     return frame.select(
-        "question_id", "subject", "supercategory", "split", "row", pl.format("{} ({})", pl.lit(text), "row").alias("question"),
-        *[pl.lit(f"보기 {letter}").alias(letter) for letter in LETTERS], "answer", pl.lit(0.5).alias("human_accuracy"),
-    )  # fmt: skip
+        "question_id",
+        "subject",
+        "supercategory",
+        "split",
+        "row",
+        pl.format("{} ({})", pl.lit(text), "row").alias("question"),
+        *[pl.lit(f"보기 {letter}").alias(letter) for letter in LETTERS],
+        "answer",
+        pl.lit(0.5).alias("human_accuracy"),
+    )

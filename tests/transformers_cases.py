@@ -38,7 +38,9 @@ def make_special_adapter(model_path: Path, path: Path, **settings: Any) -> None:
     """A LoRA with other parts beside its matrices, all of them moved."""
     base = AutoModelForCausalLM.from_pretrained(model_path)
     torch.manual_seed(3)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", **settings))
+    model = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", **settings)
+    )
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.requires_grad and "lora_A" not in name:
@@ -47,10 +49,14 @@ def make_special_adapter(model_path: Path, path: Path, **settings: Any) -> None:
 
 
 def adapters_of(root: Path, *names: str) -> tuple[Adapter, ...]:
-    return tuple(load_adapters([str(root / name) for name in names], resolve_model(str(root / "base")), "peft"))
+    return tuple(
+        load_adapters([str(root / name) for name in names], resolve_model(str(root / "base")), "peft")
+    )
 
 
-def open_engine(root: Path, adapters: tuple[Adapter, ...] = (), model: str = "base", **settings: Any) -> TransformersEngine:
+def open_engine(
+    root: Path, adapters: tuple[Adapter, ...] = (), model: str = "base", **settings: Any
+) -> TransformersEngine:
     common: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 1024,
@@ -72,7 +78,12 @@ def plain(model: Any, request: Request) -> tuple[float, ...]:
         logprobs = model(input_ids=torch.tensor([request.token_ids])).logits[0].float().log_softmax(-1)
     if request.score_last:
         start = len(request.token_ids) - request.score_last
-        return (sum(float(logprobs[place - 1, request.token_ids[place]]) for place in range(start, len(request.token_ids))),)
+        return (
+            sum(
+                float(logprobs[place - 1, request.token_ids[place]])
+                for place in range(start, len(request.token_ids))
+            ),
+        )
     return tuple(float(logprobs[-1, token]) for token in request.candidate_ids)
 
 
@@ -86,11 +97,16 @@ def assert_plain(found: dict[str, Response], model: Any) -> None:
 
 
 def scoring(adapter: Adapter | None = None) -> list[Request]:
-    return [request for request in engine_cases.requests(adapter) if request.candidate_ids or request.score_last]
+    return [
+        request for request in engine_cases.requests(adapter) if request.candidate_ids or request.score_last
+    ]
 
 
 def written(prompts: list[tuple[int, ...]], **settings: Any) -> list[Request]:
-    return [Request(str(i), "write", prompt, **({"max_tokens": 20} | settings)) for i, prompt in enumerate(prompts)]
+    return [
+        Request(str(i), "write", prompt, **({"max_tokens": 20} | settings))
+        for i, prompt in enumerate(prompts)
+    ]
 
 
 def prompts() -> list[tuple[int, ...]]:

@@ -1,11 +1,11 @@
 """What a run's predictions say: accuracy with intervals, letters, and which questions go wrong.
 
-In: predictions (the columns of PREDICTION_SCHEMA; ``model`` may stand beside them as one more group), and for the
-error profile the questions' texts. Out: small frames, and ``summarise``'s JSON-able dict.
-Knows nothing of engines, files or reports. Everything is polars expressions: no Python loop over rows.
+In: predictions (the columns of PREDICTION_SCHEMA; ``model`` may stand beside them as one more group), and for
+the error profile the questions' texts. Out: small frames, and ``summarise``'s JSON-able dict. Knows nothing
+of engines, files or reports. Everything is polars expressions: no Python loop over rows.
 
-Accuracy counts unparsed answers as wrong. Standard errors are lm-eval's, sqrt(p(1-p)/(n-1)), None for one question;
-intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 and hold at p = 0 and 1.
+Accuracy counts unparsed answers as wrong. Standard errors are lm-eval's, sqrt(p(1-p)/(n-1)), None for one
+question; intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 and hold at p = 0 and 1.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def by_group_lazy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) ->
     )
     errors = (pl.col("total") - pl.col("correct")).alias("errors")
     scored = counts.with_columns(errors, *_scores(pl.col("total"), pl.col("correct")))
-    return scored.select(*keys, "total", "correct", "errors", "accuracy", "stderr", "ci_low", "ci_high", "unparsed")
+    return scored.select(
+        *keys, "total", "correct", "errors", "accuracy", "stderr", "ci_low", "ci_high", "unparsed"
+    )
 
 
 def by_group(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.DataFrame:
@@ -92,14 +94,25 @@ def macro(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | None = No
 
 
 def letter_counts(frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = None) -> pl.DataFrame:
-    """Letter confusion: rows of (group..., answer, prediction, count); ``prediction`` is null for unparsed."""
+    """Letter confusion: rows of (group..., answer, prediction, count); ``prediction`` is null
+    for unparsed.
+    """
     keys = [*(group or []), "answer", "prediction"]
     letter = pl.when(PARSED).then(pl.col("prediction")).alias("prediction")
-    return frame.lazy().with_columns(letter).group_by(keys).agg(pl.len().cast(pl.Int64).alias("count")).sort(keys).collect()
+    return (
+        frame.lazy()
+        .with_columns(letter)
+        .group_by(keys)
+        .agg(pl.len().cast(pl.Int64).alias("count"))
+        .sort(keys)
+        .collect()
+    )
 
 
 def letters_in(frame: pl.DataFrame | pl.LazyFrame) -> tuple[str, ...]:
-    """The letters that its questions have, A first: as many as the longest has options (four where that is not known)."""
+    """The letters that its questions have, A first: as many as the longest has options (four
+    where that is not known).
+    """
     if "num_options" not in frame.lazy().collect_schema().names():
         return LETTERS
     most = frame.lazy().select(pl.col("num_options").max()).collect().item()
@@ -115,7 +128,9 @@ def chance_level(frame: pl.DataFrame | pl.LazyFrame) -> float:
 
 
 def above_chance(accuracy: float, chance: float) -> float:
-    """0 where it is as good as guessing evenly, 1 where all is right, negative below: comparable between exams of other options."""
+    """0 where it is as good as guessing evenly, 1 where all is right, negative below:
+    comparable between exams of other options.
+    """
     return (accuracy - chance) / (1 - chance)
 
 
@@ -124,11 +139,18 @@ def confusion(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     letters = letters_in(frame)
     counts = letter_counts(frame)
     columns = [
-        pl.col("count").filter(pl.col("prediction").eq_missing(pl.lit(letter, dtype=pl.String))).sum().alias(letter or "unparsed")
+        pl.col("count")
+        .filter(pl.col("prediction").eq_missing(pl.lit(letter, dtype=pl.String)))
+        .sum()
+        .alias(letter or "unparsed")
         for letter in (*letters, None)
     ]
     table = counts.group_by("answer").agg(columns)
-    return pl.DataFrame({"answer": letters}).join(table, on="answer", how="left", maintain_order="left").fill_null(0)
+    return (
+        pl.DataFrame({"answer": letters})
+        .join(table, on="answer", how="left", maintain_order="left")
+        .fill_null(0)
+    )
 
 
 def _nested(table: pl.DataFrame, key: str) -> dict[str, dict[str, Any]]:
@@ -140,16 +162,20 @@ def _ratio(part: Any, whole: Any) -> float | None:
 
 
 def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
-    """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None where there is nothing to divide by.
+    """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None where there is nothing to
+    divide by.
 
-    ``accuracy_without_forced`` counts answers that were forced after the model's own reasoning as unparsed, hence wrong;
-    ``accuracy_debiased`` (option rotations) covers the questions that have a debiased prediction, None where none has.
-    ``baselines.subject_majority`` knows each subject's commonest key letter in these very questions.
+    ``accuracy_without_forced`` counts answers that were forced after the model's own reasoning as unparsed,
+    hence wrong; ``accuracy_debiased`` (option rotations) covers the questions that have a debiased
+    prediction, None where none has. ``baselines.subject_majority`` knows each subject's commonest key letter
+    in these very questions.
     """
     frame = with_correct(predictions)
     names = frame.collect_schema().names()
     forced = pl.col("forced").fill_null(False) if "forced" in names else pl.col("correct") & False
-    debiased = pl.col("debiased_prediction") if "debiased_prediction" in names else pl.lit(None, dtype=pl.String)
+    debiased = (
+        pl.col("debiased_prediction") if "debiased_prediction" in names else pl.lit(None, dtype=pl.String)
+    )
     whole = frame.select(
         pl.lit(0).alias("all"),
         pl.len().cast(pl.Int64).alias("total"),
@@ -159,7 +185,10 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
         (pl.col("correct") & ~forced).sum().alias("correct_unforced"),
         debiased.is_not_null().sum().alias("debiased_total"),
         (debiased == pl.col("answer")).sum().alias("debiased_correct"),
-        *[(pl.col(c).sum() if c in names else pl.lit(0)).cast(pl.Int64).alias(c) for c in ("prompt_tokens", "output_tokens")],
+        *[
+            (pl.col(c).sum() if c in names else pl.lit(0)).cast(pl.Int64).alias(c)
+            for c in ("prompt_tokens", "output_tokens")
+        ],
     ).with_columns(*_scores(pl.col("total"), pl.col("correct")))
     tables = [by_group_lazy(frame, key) for key in ("subject", "supercategory")]
     key_counts = frame.group_by("subject", "answer").agg(pl.len().alias("count"))
@@ -168,7 +197,9 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
     row = head.row(0, named=True)
     total = row["total"]
     table, letters = confusion(frame), letters_in(frame)
-    keys = dict(zip(table["answer"], table.select(pl.sum_horizontal(*letters, "unparsed")).to_series(), strict=True))
+    keys = dict(
+        zip(table["answer"], table.select(pl.sum_horizontal(*letters, "unparsed")).to_series(), strict=True)
+    )
     right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in letters}
     recall = {letter: _ratio(right[letter], keys[letter]) for letter in letters}
     seen = [value for value in recall.values() if value is not None]
@@ -200,7 +231,9 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
 
 
 def by_group_of(run: Run, keys: list[str]) -> list[list[Any]]:
-    """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores, so that score files work as well."""
+    """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores, so that score
+    files work as well.
+    """
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
     low, high = wilson(pl.col("correct"), pl.col("total"))
@@ -214,10 +247,14 @@ def by_group_of(run: Run, keys: list[str]) -> list[list[Any]]:
 
 def with_interval(frame: pl.DataFrame) -> pl.DataFrame:
     low, high = wilson(pl.col("correct"), pl.col("total"))
-    return frame.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high"))
+    return frame.with_columns(
+        (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
+    )
 
 
 def expected_calibration_error(binned: pl.DataFrame) -> float:
-    """Mean over questions of |accuracy - confidence| by bin (ECE); ``binned``: confidence (mean), accuracy, total."""
+    """Mean over questions of |accuracy - confidence| by bin (ECE); ``binned``: confidence
+    (mean), accuracy, total.
+    """
     gaps = np.abs(binned["accuracy"].to_numpy() - binned["confidence"].to_numpy())
     return float(np.average(gaps, weights=binned["total"].to_numpy()))

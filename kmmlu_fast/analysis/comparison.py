@@ -34,11 +34,15 @@ class Settings:
     replicates: int = paired.REPLICATES
     intersection: bool = False  # compare on the questions that both runs have, under the same key
     different_prompts: bool = False  # compare although the prompts differ
-    overlap: frozenset[str] = frozenset()  # question ids that overlap training data: left out of the clean headline
+    overlap: frozenset[str] = (
+        frozenset()
+    )  # question ids that overlap training data: left out of the clean headline
     overlap_known: bool = True  # False: nobody looked which questions overlap training data
     margin: float = MARGIN  # differences within it are equal for all that matters, 0-1
     population: Population = "like"  # intervals speak of questions like these, or of these questions
-    sizes: dict[str, int] = field(default_factory=dict)  # the subjects' full numbers of questions, where known
+    sizes: dict[str, int] = field(
+        default_factory=dict
+    )  # the subjects' full numbers of questions, where known
     questions: pl.DataFrame | None = None  # the dataset's texts, for what sort of question moved
 
 
@@ -52,8 +56,12 @@ class Comparison:
     macro: Difference
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
-    letters: Decomposition | None  # None where questions have other than four options: the split is for four letters
-    debiased: Difference | None  # micro by option-rotation answers, where both runs have them for every question
+    letters: (
+        Decomposition | None
+    )  # None where questions have other than four options: the split is for four letters
+    debiased: (
+        Difference | None
+    )  # micro by option-rotation answers, where both runs have them for every question
     clean: Difference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
     made_readable: int  # second is right where first was unparsed
@@ -93,7 +101,9 @@ class Comparison:
     @property
     def opposite(self) -> bool:
         """Whether micro and macro go opposite ways, both significantly."""
-        return self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
+        return (
+            self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
+        )
 
     @property
     def only_leaked(self) -> bool:
@@ -120,15 +130,19 @@ def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Compari
     for other in runs[1:]:
         try:
             pairs.append(compare_pair(runs[0], other, settings))
-            settings = replace(settings, questions=None)  # what sort of question moved: of the first pair alone
+            settings = replace(
+                settings, questions=None
+            )  # what sort of question moved: of the first pair alone
         except RunError as error:
             refused.append((other.name, str(error)))
     return corrected_for_many(pairs), refused
 
 
-def corrected_for_many(pairs: list[Comparison], earlier: list[tuple[float, float]] | None = None) -> list[Comparison]:
-    """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same base:
-    (p, difference) each.
+def corrected_for_many(
+    pairs: list[Comparison], earlier: list[tuple[float, float]] | None = None
+) -> list[Comparison]:
+    """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same
+    base: (p, difference) each.
     """
     looks = earlier or []
     if not pairs or len(pairs) + len(looks) < 2:
@@ -189,12 +203,20 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         prompt_differences=tuple(prompts),
         setting_differences=tuple(protocol.setting_differences(first, second)),
         protocol_unknown=tuple(run.name for run in (first, second) if protocol.unknown(run)),
-        endpoints=endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options) if data.logprobs else (),
+        endpoints=(
+            endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
+            if data.logprobs
+            else ()
+        ),
         margin=settings.margin,
         population=settings.population,
         population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
         one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
-        moved=what_moved(joined, settings.questions, settings.overlap) if settings.questions is not None else None,
+        moved=(
+            what_moved(joined, settings.questions, settings.overlap)
+            if settings.questions is not None
+            else None
+        ),
     )
 
 
@@ -224,14 +246,23 @@ def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tu
     conflicts = int((joined["answer"] != joined["answer_second"]).sum())
     dropped = (len(left) - len(joined), len(right) - len(joined), conflicts)
     if any(dropped) and not intersection:
-        what = f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two different keys"
+        what = (
+            f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two"
+            " different keys"
+        )
         raise RunError(
-            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to compare what they share"
+            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to"
+            " compare what they share"
         )
     joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
     if joined.is_empty():
-        raise RunError(f"{first.name} and {second.name} share no question; compare runs over the same dataset and split")
-    return joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")), dropped
+        raise RunError(
+            f"{first.name} and {second.name} share no question; compare runs over the same dataset and split"
+        )
+    return (
+        joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")),
+        dropped,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +282,12 @@ def _arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> _Data:
     most = int(joined["num_options"].max() or len(LETTERS))  # type: ignore[arg-type]
     found = [known for suffix in ("", "_second") if (known := _logprobs(joined, suffix, most)) is not None]
     by = ["subject", "supercategory"]
-    strata = joined.select(by).join(counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left")
+    strata = joined.select(by).join(
+        counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left"
+    )
     key, first, second = (
-        letter_prior.as_codes(joined[name], OPTION_LETTERS[:most]) for name in ("answer", "prediction", "prediction_second")
+        letter_prior.as_codes(joined[name], OPTION_LETTERS[:most])
+        for name in ("answer", "prediction", "prediction_second")
     )
     return _Data(
         key,
@@ -297,7 +331,9 @@ def _debiased(joined: pl.DataFrame, settings: Settings) -> Difference | None:
     if one.null_count() or other.null_count():
         return None
     return _micro(
-        joined.with_columns((one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")),
+        joined.with_columns(
+            (one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")
+        ),
         settings,
     )
 
@@ -309,7 +345,9 @@ def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
         return found
     marked = joined["question_id"].is_in(settings.overlap)
     clean, leaked = joined.filter(~marked), joined.filter(marked)
-    on_list = pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
+    on_list = (
+        pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
+    )
     sizes = {name: size - dict(on_list).get(name, 0) for name, size in settings.sizes.items()}
     if clean.is_empty():
         return {**found, "overlapping": len(leaked)}

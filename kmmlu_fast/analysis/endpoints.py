@@ -1,14 +1,14 @@
 """More than right or wrong: how sure a run was of the key, paired with another run's.
 
-In: the key's letters and two runs' log-probabilities of the letters (natural, A first). Out: an ``Endpoint`` each, means and
-their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken over the
-question's letters: their probabilities sum to 1.
+In: the key's letters and two runs' log-probabilities of the letters (natural, A first). Out: an ``Endpoint``
+each, means and their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken
+over the question's letters: their probabilities sum to 1.
 
 * ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score, and a
   stronger paired endpoint than right or wrong, because a question whose answer did not change still says
   whether it became surer.
-* ``brier``: mean squared distance of the probabilities from 1 for the key and 0 for the others (0-2; lower is better;
-  Brier 1950).
+* ``brier``: mean squared distance of the probabilities from 1 for the key and 0 for the others (0-2; lower is
+  better; Brier 1950).
 * ``overconfidence``: mean confidence minus accuracy (0 = calibrated in the large; above, it claims more than
   it knows).
 """
@@ -61,9 +61,14 @@ def endpoints(
     known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
     if len(key) < 2 or known.mean() < MIN_SHARE:
         return ()
-    one, other = ([np.where(known, column, 0.0) for column in _scores(key, logprobs, options)] for logprobs in (first, second))
+    one, other = (
+        [np.where(known, column, 0.0) for column in _scores(key, logprobs, options)]
+        for logprobs in (first, second)
+    )
     found = []
-    for name, higher, left, right in zip(("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True):
+    for name, higher, left, right in zip(
+        ("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True
+    ):
         change = mean_of(right - left, strata, weights, asked)
         low, high = change.interval()
         before, after = (mean_of(values, strata, weights).value for values in (left, right))

@@ -66,7 +66,10 @@ def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
         found.setdefault(run.exam, []).append(run)
     if len(found) == 1:  # the names are short already
         return found
-    return {exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)] for exam, some in found.items()}
+    return {
+        exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)]
+        for exam, some in found.items()
+    }
 
 
 def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None) -> list[ExamRow]:
@@ -89,7 +92,9 @@ def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None)
 
 def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
     name = run.state if run.kind == "run" else run.name
-    micro = float(headline(run, sizes=settings.sizes)["micro"])  # subjects by their full sizes, as in the comparison
+    micro = float(
+        headline(run, sizes=settings.sizes)["micro"]
+    )  # subjects by their full sizes, as in the comparison
     found = State(name, micro, above_chance(micro, chance))
     if run is base:
         return found
@@ -103,8 +108,12 @@ def _corrected(rows: list[ExamRow]) -> list[ExamRow]:
     """Holm's step-down over the exams, state by state."""
     adjusted: dict[tuple[str, str], float] = {}
     for name in {state.name for row in rows for state in row.states}:
-        known = [(state.pair.micro.p_value or 0.0, row.exam) for row in rows for state in row.states
-                 if state.name == name and state.pair is not None]  # fmt: skip
+        known = [
+            (state.pair.micro.p_value or 0.0, row.exam)
+            for row in rows
+            for state in row.states
+            if state.name == name and state.pair is not None
+        ]
         highest = 0.0
         for place, (p, exam) in enumerate(sorted(known)):
             highest = max(highest, min(1.0, p * (len(known) - place)))
@@ -124,7 +133,12 @@ def changes(rows: Sequence[ExamRow]) -> list[Change]:
     names = dict.fromkeys(state.name for row in rows for state in row.states if state.pair is not None)
     found = []
     for name in names:
-        own = [(row.title, state) for row in rows for state in row.states if state.name == name and state.pair is not None]
+        own = [
+            (row.title, state)
+            for row in rows
+            for state in row.states
+            if state.name == name and state.pair is not None
+        ]
         better = tuple(title for title, state in own if state.change > 0)
         worse = tuple(title for title, state in own if state.change < 0)
         found.append(Change(name, better, worse, len(own)))

@@ -23,7 +23,9 @@ CONFIDENCE = 0.6  # mean confidence of those that state one
 class KeyAudit:
     """Ids by reason, and accuracy (run, all questions, without them), 0-1."""
 
-    against_key: tuple[tuple[str, str, str, float], ...]  # (question id, key, the runs' letter, share of the runs), most agreed first
+    against_key: tuple[
+        tuple[str, str, str, float], ...
+    ]  # (question id, key, the runs' letter, share of the runs), most agreed first
     conflicting: tuple[str, ...]  # repeated questions with different keys
     accuracy: tuple[tuple[str, float, float | None], ...]
 
@@ -33,14 +35,22 @@ def audit_key(runs: list[Run], questions: pl.DataFrame | None = None) -> KeyAudi
     answered = [run for run in runs if run.predictions is not None]
     against: list[tuple[str, str, str, float]] = []
     if len(answered) >= MIN_RUNS:
-        long = pl.concat([run.frame.select("question_id", "answer", "prediction", "confidence") for run in answered])
-        votes = long.group_by("question_id", "answer", "prediction").agg(pl.len().alias("votes"), pl.col("confidence").mean())
+        long = pl.concat(
+            [run.frame.select("question_id", "answer", "prediction", "confidence") for run in answered]
+        )
+        votes = long.group_by("question_id", "answer", "prediction").agg(
+            pl.len().alias("votes"), pl.col("confidence").mean()
+        )
         asked = long.group_by("question_id").agg(pl.len().alias("runs"))
         share = pl.col("votes") / pl.col("runs")
         found = (
             votes.filter(pl.col("prediction").is_not_null() & (pl.col("prediction") != pl.col("answer")))
             .join(asked, on="question_id")
-            .filter((share >= AGREEMENT) & (pl.col("runs") >= MIN_RUNS) & (pl.col("confidence").fill_null(1.0) >= CONFIDENCE))
+            .filter(
+                (share >= AGREEMENT)
+                & (pl.col("runs") >= MIN_RUNS)
+                & (pl.col("confidence").fill_null(1.0) >= CONFIDENCE)
+            )
             .select("question_id", "answer", "prediction", share.alias("share"))
             .sort("share", "question_id", descending=[True, False])
         )

@@ -29,7 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-PSEUDO = 0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
+PSEUDO = (
+    0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
+)
 _DIAGONAL = np.eye(4)
 
 
@@ -80,7 +82,9 @@ def fit_mixture(counts: Floats) -> Fit:
         hessian = -np.diag(off / g**2) - others @ np.diag(diagonal / right**2) @ others
         return value, gradient, hessian
 
-    start = off / np.maximum(table.sum() - table.sum(axis=1), 1e-9)  # P(j | key is not j): consistent, and near
+    start = off / np.maximum(
+        table.sum() - table.sum(axis=1), 1e-9
+    )  # P(j | key is not j): consistent, and near
     start = np.clip(start, 1e-6, None)
     if start.sum() >= 1:
         start *= 0.999 / start.sum()
@@ -136,7 +140,9 @@ def _newton(parts: Callable[[Floats], tuple[float, Floats, Floats]], theta: Floa
 
 
 def _fit(theta: Floats, hessian: Floats, scores: Floats, counts: Floats, table: Floats) -> Fit:
-    return Fit(theta, scores @ np.linalg.inv(-hessian).T, float((counts * np.log(np.maximum(table, 1e-300))).sum()))
+    return Fit(
+        theta, scores @ np.linalg.inv(-hessian).T, float((counts * np.log(np.maximum(table, 1e-300))).sum())
+    )
 
 
 def mixture_swapped(first: Floats, second: Floats, key: Floats) -> float:

@@ -41,7 +41,9 @@ from kmmlu_fast.analysis.letter_models import MODELS, Fit
 from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
 from kmmlu_fast.core.schema import LETTERS
 
-MIN_LOGPROB_SHARE = 0.99  # below this share of questions with log-probabilities, they do not speak for the run
+MIN_LOGPROB_SHARE = (
+    0.99  # below this share of questions with log-probabilities, they do not speak for the run
+)
 MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 9_000  # questions below which a split is not given
 SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -119,7 +121,9 @@ class Decomposition:
     difference: float
     reading: float
     splits: tuple[Split, ...]  # one by log-probabilities, two by letters alone, none with too few questions
-    by_subject: Part | None = None  # what remains at each subject's own letter shares (log-probabilities only)
+    by_subject: Part | None = (
+        None  # what remains at each subject's own letter shares (log-probabilities only)
+    )
 
     @property
     def prior_range(self) -> tuple[float, float] | None:
@@ -144,7 +148,9 @@ def letter_shares(codes: Letters) -> NDArray[np.float64]:
     return np.bincount(codes[codes >= 0], minlength=4) / max(1, len(codes))
 
 
-def prior_offsets(logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None) -> Floats:
+def prior_offsets(
+    logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
+) -> Floats:
     """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares.
 
     ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
@@ -178,7 +184,9 @@ def prior_offsets(logprobs: Logprobs, shares: Floats, weights: Floats | None = N
     return np.asarray(offsets)
 
 
-def _soft(logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float) -> tuple[float, Floats, Floats]:
+def _soft(
+    logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float
+) -> tuple[float, Floats, Floats]:
     """Value, gradient and Hessian of the objective above."""
     scaled = (logprobs + offsets) / temperature
     top = scaled.max(axis=1)
@@ -194,7 +202,9 @@ def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
     """One run's letter shares, recall by letter, balanced and expected accuracy."""
     letters = run.letters
     shares, key_shares = letter_shares(letters), letter_shares(key)
-    recall = [float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)]
+    recall = [
+        float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)
+    ]
     seen = [value for value in recall if value is not None]
     return LetterHabit(
         accuracy=float((letters == key).mean()),
@@ -237,11 +247,15 @@ def match(
         there = rows[known[rows]]
         if len(there) < 2:
             continue
-        fitted = prior_offsets(logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets)
+        fitted = prior_offsets(
+            logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets
+        )
         trust = len(there) / (len(there) + SHRINKAGE)
         even = np.full(len(rows), 1 / len(rows))
         near = offsets + trust * (fitted - offsets)
-        own[rows], own_parts[rows] = _moved(key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust)
+        own[rows], own_parts[rows] = _moved(
+            key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust
+        )
     return Matched(result, parts, (own, own_parts))
 
 
@@ -267,7 +281,9 @@ def _moved(
     scaled = moved / max(width, 1e-6)
     soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     soft /= soft.sum(axis=1, keepdims=True)
-    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)  # d shares / d offsets
+    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(
+        width, 1e-6
+    )  # d shares / d offsets
     onto = soft[np.arange(len(keys)), keys] * weight
     gain = (np.bincount(keys, onto, minlength=4) - onto @ soft) / max(width, 1e-6)  # d accuracy / d offsets
     pull = np.eye(4)[keys] - np.eye(4)[result[known]]
@@ -316,7 +332,9 @@ def decompose(
         if one.by_subject is not None and other.by_subject is not None:
             left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
             own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
-        return Decomposition("logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own)
+        return Decomposition(
+            "logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own
+        )
     if len(key) < MIN_LETTERS:
         return Decomposition("none", *common, reading, ())
     splits = []
@@ -344,10 +362,14 @@ def _reading(table: Floats) -> float:
     letters = np.arange(4)
     parsed = cube[:, 1:, :].sum(), cube[:, :, 1:].sum()
     right = cube[letters, letters + 1, :].sum(), cube[letters, :, letters + 1].sum()
-    return float((parsed[1] - parsed[0]) * sum(r / max(p, 1e-12) for r, p in zip(right, parsed, strict=True)) / 2)
+    return float(
+        (parsed[1] - parsed[0]) * sum(r / max(p, 1e-12) for r, p in zip(right, parsed, strict=True)) / 2
+    )
 
 
-def _habit_part(counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], swapped: Callable[..., float]) -> tuple[float, Floats]:
+def _habit_part(
+    counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], swapped: Callable[..., float]
+) -> tuple[float, Floats]:
     """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
     + 1).
     """
@@ -364,10 +386,14 @@ def _habit_part(counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], sw
     influence[0][:, 1:, :, :] = fits[0].influence[:, :, None, :] * total
     influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
     points = [fits[0].theta, fits[1].theta, counts / total]
-    return _linearised(value, points, [influence[0].reshape(100, 4), influence[1].reshape(100, 4), np.eye(100)], cells)
+    return _linearised(
+        value, points, [influence[0].reshape(100, 4), influence[1].reshape(100, 4), np.eye(100)], cells
+    )
 
 
-def _linearised(function: Callable[..., float], points: list[Floats], influence: list[Floats], cells: Letters) -> tuple[float, Floats]:
+def _linearised(
+    function: Callable[..., float], points: list[Floats], influence: list[Floats], cells: Letters
+) -> tuple[float, Floats]:
     """A function's value at ``points`` and each question's part in it: gradient (by differences) times the
     cell's influence.
     """

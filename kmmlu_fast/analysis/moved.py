@@ -57,7 +57,9 @@ class Moved:
     kinds: tuple[Kind, ...]
 
 
-def what_moved(joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> Moved | None:
+def what_moved(
+    joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()
+) -> Moved | None:
     """The logistic model of gained against lost; None where too few questions changed to ask."""
     changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
     frame = marked(questions.join(changed, on="question_id"), overlap)
@@ -76,12 +78,27 @@ def what_moved(joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset
 def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
     """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
     letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
-    numbers = [pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False) for letter in letters]
-    right = pl.coalesce([pl.when(pl.col("answer") == letter).then(value) for letter, value in zip(letters, numbers, strict=True)])
+    numbers = [
+        pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False)
+        for letter in letters
+    ]
+    right = pl.coalesce(
+        [
+            pl.when(pl.col("answer") == letter).then(value)
+            for letter, value in zip(letters, numbers, strict=True)
+        ]
+    )
     middle = (right > pl.min_horizontal(numbers)) & (right < pl.max_horizontal(numbers))
-    known = pl.all_horizontal([value.is_not_null() | pl.col(letter).is_null() for letter, value in zip(letters, numbers, strict=True)])
+    known = pl.all_horizontal(
+        [
+            value.is_not_null() | pl.col(letter).is_null()
+            for letter, value in zip(letters, numbers, strict=True)
+        ]
+    )
     options = questions.select(letters).iter_rows()
-    bound = pl.Series([names_others([option for option in row if option is not None]) for row in options], dtype=pl.Boolean)
+    bound = pl.Series(
+        [names_others([option for option in row if option is not None]) for row in options], dtype=pl.Boolean
+    )
     return (
         with_features(questions)
         .with_columns(

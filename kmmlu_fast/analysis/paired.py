@@ -52,8 +52,12 @@ class Difference:
     high: float
     b: int  # only the first run right
     c: int  # only the second
-    p_value: float | None  # McNemar mid-p, or a weighted mean's score test; None for macro, where the interval decides
-    weighted: bool = False  # subjects count by their full sizes, not by how many of their questions were asked
+    p_value: (
+        float | None
+    )  # McNemar mid-p, or a weighted mean's score test; None for macro, where the interval decides
+    weighted: bool = (
+        False  # subjects count by their full sizes, not by how many of their questions were asked
+    )
 
     @property
     def significant(self) -> bool:
@@ -77,7 +81,9 @@ def mcnemar_midp(b: NDArray[np.int64] | int, c: NDArray[np.int64] | int) -> NDAr
 
     b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
     smaller, both = np.minimum(b, c), b + c
-    exactly = np.exp(gammaln(both + 1) - gammaln(smaller + 1) - gammaln(both - smaller + 1) - both * np.log(2.0))
+    exactly = np.exp(
+        gammaln(both + 1) - gammaln(smaller + 1) - gammaln(both - smaller + 1) - both * np.log(2.0)
+    )
     values = 2 * bdtr(smaller, both.astype(np.int64), 0.5) - exactly
     return np.where(both == 0, 1.0, np.clip(values, 0.0, 1.0))
 
@@ -94,7 +100,9 @@ def corrected(p_values: Floats, method: str) -> Floats:
     if method == "holm":
         ranked = np.maximum.accumulate(ranked * np.arange(count, 0, -1)) if count else ranked
     elif method == "fdr_bh":
-        ranked = np.minimum.accumulate((ranked * count / np.arange(1, count + 1))[::-1])[::-1] if count else ranked
+        ranked = (
+            np.minimum.accumulate((ranked * count / np.arange(1, count + 1))[::-1])[::-1] if count else ranked
+        )
     else:
         raise ValueError(f"unknown correction {method!r}; allowed are holm and fdr_bh")
     result = np.empty(count)
@@ -206,7 +214,9 @@ def score_p(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> floa
     return Estimate(float(weights @ ((c - b) / n)), variance**0.5, 1e9).p_value
 
 
-def micro_difference(counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None) -> Difference:
+def micro_difference(
+    counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None
+) -> Difference:
     """Over questions; ``weights`` (a subject's share, see ``by_size``) where the sample's own are not the
     population's.
     """
@@ -229,7 +239,9 @@ def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> Diffe
     return Difference(int(counts["n"].sum()), first, second, second - first, low, high, b, c, None)
 
 
-def by_supercategory(counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None) -> pl.DataFrame:
+def by_supercategory(
+    counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None
+) -> pl.DataFrame:
     """A row a supercategory: n, first, second (accuracies), difference, low, high, b, c, p_value, p_holm,
     p_bh.
     """
@@ -237,8 +249,12 @@ def by_supercategory(counts: pl.DataFrame, weights: Floats | None = None, asked:
     for name in counts["supercategory"].unique().sort():
         mask = (counts["supercategory"] == name).to_numpy()
         share = None if weights is None else weights[mask] / weights[mask].sum()
-        part = micro_difference(counts.filter(pl.col("supercategory") == name), share, None if asked is None else asked[mask])
-        rows.append({"supercategory": name, **{field: getattr(part, field) for field in part.__dataclass_fields__}})
+        part = micro_difference(
+            counts.filter(pl.col("supercategory") == name), share, None if asked is None else asked[mask]
+        )
+        rows.append(
+            {"supercategory": name, **{field: getattr(part, field) for field in part.__dataclass_fields__}}
+        )
     return _with_corrections(pl.DataFrame(rows))
 
 
@@ -251,7 +267,10 @@ def by_subject(counts: pl.DataFrame, asked: Floats | None = None) -> pl.DataFram
     b, c, n = (counts[name].to_numpy() for name in ("b", "c", "n"))
     low, high = paired_interval(b, c, n, 0.0 if asked is None else asked)
     share = float((b.sum() + c.sum()) / n.sum())
-    effects = {int(size): minimum_detectable_effect(int(size), share, ALPHA / len(counts)) for size in set(n.tolist())}
+    effects = {
+        int(size): minimum_detectable_effect(int(size), share, ALPHA / len(counts))
+        for size in set(n.tolist())
+    }
     p_values = mcnemar_midp(b, c)
     if asked is not None:  # of these questions: known exactly where all were asked
         p_values = np.where((asked >= 1) & (b != c), 0.0, p_values)

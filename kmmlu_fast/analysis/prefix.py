@@ -96,7 +96,9 @@ def accuracy_interval(order: Order, answers: Answers, alpha: float = ALPHA) -> t
     """Confidence sequence of one run's accuracy over all N questions, 0-1."""
     if not len(answers):
         return 0.0, 1.0
-    low, high = sequential.interval(accuracy_stream(answers.right, Known(len(order), order.ease, order.key)), alpha)
+    low, high = sequential.interval(
+        accuracy_stream(answers.right, Known(len(order), order.ease, order.key)), alpha
+    )
     return max(0.0, low), min(1.0, high)
 
 

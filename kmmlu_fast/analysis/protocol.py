@@ -23,7 +23,9 @@ _ELSEWHERE = ("dataset_digest", "model_id", "split")  # compared by the question
 def prompt_differences(first: Run, second: Run) -> list[str]:
     """Known facts of the prompt in which two runs differ, as "name first -> second"."""
     one, other = first.protocol, second.protocol
-    return [f"{name} {one[name]} -> {other[name]}" for name in one if name in other and one[name] != other[name]]
+    return [
+        f"{name} {one[name]} -> {other[name]}" for name in one if name in other and one[name] != other[name]
+    ]
 
 
 def setting_differences(first: Run, second: Run) -> list[str]:
@@ -37,7 +39,10 @@ def setting_differences(first: Run, second: Run) -> list[str]:
     return [
         f"{name} {one[name]} -> {other[name]}"
         for name in one
-        if name in other and one[name] != other[name] and name.split(".")[0] not in free and not name.startswith("adapter")
+        if name in other
+        and one[name] != other[name]
+        and name.split(".")[0] not in free
+        and not name.startswith("adapter")
     ]
 
 

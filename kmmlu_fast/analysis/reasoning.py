@@ -1,7 +1,8 @@
-"""What reasoning, samples and rotations bought: a run's predictions in, the comparison as numbers, lines and one question's text out.
+"""What reasoning, samples and rotations bought: a run's predictions in, the comparison as numbers, lines and
+one question's text out.
 
-In: predictions (PREDICTION_SCHEMA), and the seconds of the pass where they are known. Out: a JSON-able dict for metrics.json, lines for
-the terminal, a question's texts to read. Knows nothing of models or files.
+In: predictions (PREDICTION_SCHEMA), and the seconds of the pass where they are known. Out: a JSON-able dict
+for metrics.json, lines for the terminal, a question's texts to read. Knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -17,16 +18,24 @@ DIRECT = "loglikelihood"  # read_by of a question that was answered without reas
 _SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run
 
 
-def comparison(frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None) -> dict[str, Any]:
-    """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Only what the run holds is in the dict.
+def comparison(
+    frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None
+) -> dict[str, Any]:
+    """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Only what the run holds
+    is in the dict.
 
-    ``seconds``: the whole pass; ``direct_seconds``: the part of it that the direct prefills take. ``ways`` are named by ``WAYS``; a full
-    run tells what a budgeted one would have answered, at an ``estimated`` cost: seconds by generated tokens.
+    ``seconds``: the whole pass; ``direct_seconds``: the part of it that the direct prefills take. ``ways``
+    are named by ``WAYS``; a full run tells what a budgeted one would have answered, at an ``estimated`` cost:
+    seconds by generated tokens.
     """
     result: dict[str, Any] = {}
     if frame["texts"].null_count() < len(frame) or frame["direct_prediction"].null_count() < len(frame):
         result["read_by"] = read_by(frame)
-        result["rungs"] = dict(sorted(frame["read_by"].fill_null("unparsed").value_counts().iter_rows(), key=lambda item: -item[1]))
+        result["rungs"] = dict(
+            sorted(
+                frame["read_by"].fill_null("unparsed").value_counts().iter_rows(), key=lambda item: -item[1]
+            )
+        )
         result["ways"] = _ways(frame, seconds, direct_seconds)
     if frame["sample_predictions"].null_count() < len(frame):
         result["samples"] = _samples(frame.drop_nulls("sample_predictions"))
@@ -36,7 +45,9 @@ def comparison(frame: pl.DataFrame, *, seconds: float | None = None, direct_seco
 
 
 def read_by(frame: pl.DataFrame) -> dict[str, int]:
-    """How many answers were read strictly, leniently, forced, not at all, or without reasoning (``direct``)."""
+    """How many answers were read strictly, leniently, forced, not at all, or without reasoning
+    (``direct``).
+    """
     rung, forced = pl.col("read_by"), pl.col("forced")
     direct = pl.col("texts").is_null() & (rung == DIRECT)
     strict = rung.is_in(STRICT) & ~forced
@@ -60,17 +71,29 @@ def _ways(frame: pl.DataFrame, seconds: float | None, direct_seconds: float | No
     reasoning_seconds = None if seconds is None else max(0.0, seconds - (direct_seconds or 0.0))
     has_direct = frame["direct_prediction"].null_count() == 0
 
-    def row(way: str, predictions: pl.Series, tokens: int, asked: int, below: float | None = None) -> dict[str, Any]:
+    def row(
+        way: str, predictions: pl.Series, tokens: int, asked: int, below: float | None = None
+    ) -> dict[str, Any]:
         cost = None
         if way == "direct":
             cost = None if direct_seconds is None else round(direct_seconds, 2)
         elif reasoning_seconds is not None:
-            cost = round((direct_seconds or 0.0) + reasoning_seconds * (tokens / total_generated if total_generated else 0.0), 2)
+            cost = round(
+                (direct_seconds or 0.0)
+                + reasoning_seconds * (tokens / total_generated if total_generated else 0.0),
+                2,
+            )
         correct = int((predictions == frame["answer"]).fill_null(False).sum())
         return {
-            "way": way, "below": below, "accuracy": correct / len(frame), "correct": correct, "reasoned": asked,
-            "output_tokens": tokens + (len(frame) if has_direct else 0), "seconds": cost, "estimated": below is not None,
-        }  # fmt: skip
+            "way": way,
+            "below": below,
+            "accuracy": correct / len(frame),
+            "correct": correct,
+            "reasoned": asked,
+            "output_tokens": tokens + (len(frame) if has_direct else 0),
+            "seconds": cost,
+            "estimated": below is not None,
+        }
 
     rows = [row("direct", frame["direct_prediction"], 0, 0)] if has_direct else []
     asked = int(reasoned.sum())
@@ -81,8 +104,12 @@ def _ways(frame: pl.DataFrame, seconds: float | None, direct_seconds: float | No
         for share in _SHARES:
             below = float(frame["margin"].quantile(share, "lower") or 0.0)
             doubtful = frame["margin"] < below
-            mixed = frame.select(pl.when(doubtful).then("prediction").otherwise("direct_prediction")).to_series()
-            rows.append(row("what_if", mixed, int(generated.filter(doubtful).sum()), int(doubtful.sum()), below))
+            mixed = frame.select(
+                pl.when(doubtful).then("prediction").otherwise("direct_prediction")
+            ).to_series()
+            rows.append(
+                row("what_if", mixed, int(generated.filter(doubtful).sum()), int(doubtful.sum()), below)
+            )
     without = frame.select(pl.when(~pl.col("forced")).then("prediction")).to_series()
     rows.append(row("full", frame["prediction"], total_generated, asked))
     rows.append(row("full_unforced", without, total_generated, asked))

@@ -52,15 +52,23 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> Recipe:
     over other questions.
     """
     if len(runs) < 2:
-        raise RunError(f"--group {name}: holds {len(runs)} run; a recipe's interval needs at least 2 seeds, such as {name}=runs/s1,runs/s2")
+        raise RunError(
+            f"--group {name}: holds {len(runs)} run; a recipe's interval needs at least 2 seeds, such as"
+            f" {name}=runs/s1,runs/s2"
+        )
     right = pl.col("correct")
     joined = base.frame.select("question_id", "subject", "answer", right.cast(pl.Float64).alias("base"))
     for place, run in enumerate(runs):
-        other = run.frame.select("question_id", pl.col("answer").alias("key"), right.cast(pl.Float64).alias(f"seed_{place}"))
+        other = run.frame.select(
+            "question_id", pl.col("answer").alias("key"), right.cast(pl.Float64).alias(f"seed_{place}")
+        )
         before = len(joined)
         joined = joined.join(other, on="question_id", how="inner", maintain_order="left")
         if len(joined) != before or len(other) != before or (joined["answer"] != joined["key"]).any():
-            raise RunError(f"--group {name}: {run.name} is over other questions than {base.name}; evaluate all of them over one selection")
+            raise RunError(
+                f"--group {name}: {run.name} is over other questions than {base.name}; evaluate all of them"
+                " over one selection"
+            )
         joined = joined.drop("key")
     changes = joined.select(pl.col("^seed_.*$") - pl.col("base")).to_numpy()
     strata = joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1
@@ -89,7 +97,9 @@ def crossed(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]: 
     rest = changes - by_question[:, None] - by_seed[None, :] + effect
     ms_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
     ms_seeds = n * float(((by_seed - effect) ** 2).sum()) / (seeds - 1)
-    questions = mean_of(by_question, strata)  # its squared error is MS_questions / (n seeds), questions varying within their subject
+    questions = mean_of(
+        by_question, strata
+    )  # its squared error is MS_questions / (n seeds), questions varying within their subject
     between = max(0.0, (ms_seeds - ms_rest) / n)  # seeds' own variance
     variance = questions.error**2 + between / seeds
     # Satterthwaite over the mean squares: the seeds' has seeds - 1 degrees of freedom, also where their

@@ -42,12 +42,16 @@ Verdict = Literal["better", "worse", "equal", "undecided"]
 
 _MOST_LOST = 0.95  # of the capital, by one answer
 _MOST_GROWTH = 20.0  # of a bet, as the questions run out
-_BETS = np.geomspace(0.004, 0.38, 24)  # expected gain in standard deviations, the whole being small: b = bet / spread
+_BETS = np.geomspace(
+    0.004, 0.38, 24
+)  # expected gain in standard deviations, the whole being small: b = bet / spread
 _CENTRE, _WIDTH = 0.042, 0.7  # of the log-normal weights
 _LOG_WEIGHTS = -0.5 * (np.log(_BETS / _CENTRE) / _WIDTH) ** 2
 _LOG_WEIGHTS -= np.log(np.exp(_LOG_WEIGHTS).sum())
 _TOLERANCE = 1e-9
-_BLOCK = 4096  # answers at a time: a crossing is found without computing all that follows it, and it fits a cache
+_BLOCK = (
+    4096  # answers at a time: a crossing is found without computing all that follows it, and it fits a cache
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,9 @@ class Decision:
     total: int  # N
     low: float  # confidence sequence, at 1 - alpha, also after stopping; never wider than it was before
     high: float
-    e_value: float  # evidence against "no difference" after n answers: if there is none, its mean is 1 at most
+    e_value: (
+        float  # evidence against "no difference" after n answers: if there is none, its mean is 1 at most
+    )
     p_value: float  # 1 / the largest e-value so far: valid at any time
     alpha: float
     margin: float
@@ -78,7 +84,9 @@ def decide(stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN) 
     return Decision(verdict, at, len(stream), stream.total, low, high, e_value, p_value, alpha, margin or 0.0)
 
 
-def first_verdict(stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN) -> tuple[Verdict, int | None]:
+def first_verdict(
+    stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN
+) -> tuple[Verdict, int | None]:
     """The first verdict that stood and after how many answers, from 1; (undecided, None) where none did."""
     found: list[tuple[int, int, Verdict]] = []
     if (at := crossing(stream, 0.0, 1, alpha)) is not None:
@@ -135,7 +143,9 @@ def interval(stream: Stream, alpha: float = ALPHA, resolution: float = 2e-6) -> 
 
 def _bound(stream: Stream, refuted: float, kept: float, side: int, alpha: float, resolution: float) -> float:
     """Between a mean at or beyond the last refuted one and, if that is not refuted, one that is kept."""
-    if crossing(stream, kept, side, alpha) is not None:  # rare: an earlier interval has passed the present estimate
+    if (
+        crossing(stream, kept, side, alpha) is not None
+    ):  # rare: an earlier interval has passed the present estimate
         refuted, kept = kept, float(stream.ceiling.min() if side > 0 else stream.floor.max())
     while abs(kept - refuted) > resolution:
         middle = (kept + refuted) / 2
@@ -163,13 +173,17 @@ def _capital_in_blocks(stream: Stream, mean: float, side: int) -> Iterator[tuple
         left = stream.total - np.arange(block.start, block.stop)
         due = (stream.total * mean - stream.before[block]) / left - stream.expected[block]
         won = side * (stream.value[block] - due)
-        room = due - stream.least[block] if side > 0 else stream.most[block] - due  # the most that can be lost on a bet of 1
+        room = (
+            due - stream.least[block] if side > 0 else stream.most[block] - due
+        )  # the most that can be lost on a bet of 1
         growth = np.minimum(stream.total / left, _MOST_GROWTH) / stream.spread[block]
         bets = np.minimum(_BETS[:, None] * growth, _MOST_LOST / np.maximum(room, _TOLERANCE))
         logs = logs[:, -1:] + np.cumsum(np.log1p(bets * won), axis=1)
         most = logs.max(axis=0)
         capital = most + np.log(np.exp(logs - most).sum(axis=0))
-        gone = stream.floor[block] > mean + _TOLERANCE if side > 0 else stream.ceiling[block] < mean - _TOLERANCE
+        gone = (
+            stream.floor[block] > mean + _TOLERANCE if side > 0 else stream.ceiling[block] < mean - _TOLERANCE
+        )
         capital[gone] = np.inf  # no answers to what is left could give that mean any more
         yield block.stop, capital
         start = block.stop

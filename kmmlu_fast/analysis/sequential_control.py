@@ -36,8 +36,12 @@ class Known:
 
     total: int  # N
     ease: Floats | None = None  # (N,) any scale, larger = easier; NaN where a question is not known
-    key: NDArray[np.int64] | None = None  # (N,) the right option's place: a letter habit shows as an effect of the key
-    margin: Floats | None = None  # (N,) the first run's margin, nats, where that run is complete; NaN where it has none
+    key: NDArray[np.int64] | None = (
+        None  # (N,) the right option's place: a letter habit shows as an effect of the key
+    )
+    margin: Floats | None = (
+        None  # (N,) the first run's margin, nats, where that run is complete; NaN where it has none
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,9 @@ class Stream:
     least: Floats  # (n,) smallest and largest value that any question from t on could give
     most: Floats
     spread: Floats  # (n,) standard deviation of x, estimated on the past
-    floor: Floats  # (n,) what the mean of y over all N must be at least, and at most, after t: 0-1, or -1 to 1
+    floor: (
+        Floats  # (n,) what the mean of y over all N must be at least, and at most, after t: 0-1, or -1 to 1
+    )
     ceiling: Floats
 
     def __len__(self) -> int:
@@ -110,7 +116,9 @@ def accuracy_stream(right: NDArray[np.bool_], known: Known, refits: Sequence[int
     return _stream(y, np.zeros(known.total), np.ones(known.total), expect, refits)
 
 
-def _stream(y: Floats, lowest: Floats, highest: Floats, expect: _Expect, refits: Sequence[int] | None) -> Stream:
+def _stream(
+    y: Floats, lowest: Floats, highest: Floats, expect: _Expect, refits: Sequence[int] | None
+) -> Stream:
     n, total = len(y), len(lowest)
     value, expected, least, most = (np.empty(n) for _ in range(4))
     weights = np.zeros(0)

@@ -51,7 +51,9 @@ class Estimate:
         return float(2 * stdtr(max(self.df, 1.0), -abs(self.value) / self.error))
 
 
-def stratified(n: Floats, sums: Floats, squares: Floats, weights: Floats, asked: Floats | None = None) -> Estimate:
+def stratified(
+    n: Floats, sums: Floats, squares: Floats, weights: Floats, asked: Floats | None = None
+) -> Estimate:
     """Weighted mean of the strata's means from their sizes (all > 0), sums and sums of squares; ``weights``
     sum to 1.
     """
@@ -72,11 +74,17 @@ def stratified(n: Floats, sums: Floats, squares: Floats, weights: Floats, asked:
     if asked is not None:
         parts = parts * np.clip(1.0 - asked, 0.0, 1.0)
     variance = float(parts.sum())
-    df = variance**2 / float((parts**2 / np.maximum(freedom, 1e-9)).sum()) if variance > 0 else float(n.sum() - len(n)) or 1.0
+    df = (
+        variance**2 / float((parts**2 / np.maximum(freedom, 1e-9)).sum())
+        if variance > 0
+        else float(n.sum() - len(n)) or 1.0
+    )
     return Estimate(float(weights @ means), variance**0.5, df)
 
 
-def mean_of(values: Floats, strata: Codes, weights: Floats | None = None, asked: Floats | None = None) -> Estimate:
+def mean_of(
+    values: Floats, strata: Codes, weights: Floats | None = None, asked: Floats | None = None
+) -> Estimate:
     """``stratified`` of one value a question; ``strata`` 0..H-1 without gaps; ``weights`` by stratum,
     default its share of questions.
     """

@@ -1,6 +1,8 @@
-"""The answer-reading ladder: a generated text in, the letter it settles on (or none) and the rung that read it out.
+"""The answer-reading ladder: a generated text in, the letter it settles on (or none) and the rung that read
+it out.
 
-Rungs are tried from strict to lenient; the first that reads something decides. Within a rung the last statement wins.
+Rungs are tried from strict to lenient; the first that reads something decides. Within a rung the last
+statement wins.
 
     final_line      the asked-for last line and nothing else on it: ``정답: B``
     boxed           ``\\boxed{B}``
@@ -11,13 +13,14 @@ Rungs are tried from strict to lenient; the first that reads something decides. 
     concluded       the one label that the last sentence asserts: ``(A)가 아니라 (B)입니다``
     closing_option  the one option whose text the last sentence asserts
 
-A label is A-D, 1-4 or ①-④ (further, to J, 10 and ⑩, where the question has more options), in brackets or bare, full-width or not.
-It is no label as part of a word (A형, CPU, 3개, 2.5), inside an option's own text (비타민 C), denied (A가 아니라), doubted (A인 것
-같지만, A라면) or one of several (A와 B). A bare digit is no label where an option is a number; ①-④ are none where an option contains
-one. What cannot be read stays unread: a forced answer is better than an invented one.
+A label is A-D, 1-4 or ①-④ (further, to J, 10 and ⑩, where the question has more options), in brackets or
+bare, full-width or not. It is no label as part of a word (A형, CPU, 3개, 2.5), inside an option's own text (비타민
+C), denied (A가 아니라), doubted (A인 것 같지만, A라면) or one of several (A와 B). A bare digit is no label where an
+option is a number; ①-④ are none where an option contains one. What cannot be read stays unread: a forced
+answer is better than an invented one.
 
 Knows nothing of prompts, engines or scores.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -41,26 +44,40 @@ class Reading:
 
 
 _PLAIN = {
-    "：": ":", "（": "(", "）": ")", "［": "[", "］": "]", "＊": "*", "．": ".", "，": ",", "\xa0": " ", "\u3000": " ",
+    "：": ":",
+    "（": "(",
+    "）": ")",
+    "［": "[",
+    "］": "]",
+    "＊": "*",
+    "．": ".",
+    "，": ",",
+    "\xa0": " ",
+    "\u3000": " ",
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
-}  # fmt: skip
+}
 
 _END_TOKENS = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:bos|eos|end_of_turn)>|\[\|[a-z]{1,20}\|\]")
 _MARKUP = re.compile(r"\\(?:boxed|text(?:bf|rm)?|math(?:bf|rm))\b|[*_`#$\\{}]")
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}\n]|\{[^{}\n]*\}){1,120})\}")
-_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*(?!\s?[:\-–])")  # with a colon it heads a paragraph about that option
+_BOLD = re.compile(
+    r"\*\*([^*\n]{1,200})\*\*(?!\s?[:\-–])"
+)  # with a colon it heads a paragraph about that option
 _SENTENCE_END = re.compile(r"(?<=[가-힣)\]][.!?])\s+|\n+")
 
-# What may follow a label or an option's text: nothing, punctuation, a particle or the copula. "A형" and "B세포" are words.
+# What may follow a label or an option's text: nothing, punctuation, a particle or the copula. "A형" and "B세포"  # noqa: E501
+# are words.
 _AFTER = r"""(?:
     (?![A-Za-z0-9가-힣_])
   | (?:이|가|은|는|을|를|로|으로|와|과|에|의|도|만|인|다|임|이다|예요|이에요|이야|야|죠|이죠|네요|이네요)(?![가-힣])
   | (?:입니|이며|이고|이므|이라|라고|라는|라서|라면|이지|이었|였|일까|인지|인가|이기|임을|임이|이니|이겠|처럼)
   | (?:에\s?해당|이\s?된|가\s?된|으로서)
-)"""
+)"""  # noqa: E501
 _FREE = re.compile(r"(?<![A-Za-z0-9가-힣_+\-−*/^=.])")
 _DIGIT_END = re.compile(
-    r"[.:]?\s*(?:$|\n) | [.:)]\s | \s?(?:입니|이다|임|이며|이고|이므|이라|라고|예요|이에요) | (?:이|가|을|를|로|으로)\s", re.VERBOSE
+    r"[.:]?\s*(?:$|\n) | [.:)]\s | \s?(?:입니|이다|임|이며|이고|이므|이라|라고|예요|이에요) |"
+    r" (?:이|가|을|를|로|으로)\s",
+    re.VERBOSE,
 )
 _DENIED = re.compile(
     r"""\s?(?:이|가|은|는|도)?\s?(?:정답이|답이)?\s?(?:아니|아닌|아닙|아님|틀[리린렸립]|오답|제외|배제|잘못)
@@ -76,9 +93,13 @@ _NAMED = re.compile(
           (?!\S{0,4}\s?(?:않|없)) (?!하면|할\s?수\s?(?:있|없))""",
     re.VERBOSE,
 )
-_ASSERTED = re.compile(r"\s?(?:입니|이다|임(?![가-힣])|이며|이고|이므|예요|이에요|이죠|(?:이|가)\s?[된됩]|에\s?해당|이라고\s?할|[.!]?\s*$)")
+_ASSERTED = re.compile(
+    r"\s?(?:입니|이다|임(?![가-힣])|이며|이고|이므|예요|이에요|이죠|(?:이|가)\s?[된됩]|에\s?해당|이라고\s?할|[.!]?\s*$)"
+)
 # A bare letter is the conclusion only after such words; after a noun it is part of a name (비타민 C이다).
-_BEFORE_BARE = re.compile(r"(?:^|[,:∴]|은|는|건|따라서|그러므로|그래서|즉|결국|보기|선택지|옵션|아니라|아니고|중|중에서|결론적으로)\s?$")
+_BEFORE_BARE = re.compile(
+    r"(?:^|[,:∴]|은|는|건|따라서|그러므로|그래서|즉|결국|보기|선택지|옵션|아니라|아니고|중|중에서|결론적으로)\s?$"
+)
 _GAP = re.compile(r"[\s.):,-]{0,4}")
 _PUNCTUATION = " \t.,;:!?\"'“”‘’()[]"
 
@@ -103,7 +124,9 @@ class _Labels:
         return frozenset(chr(0x2460 + place) for place in range(len(self.letters)))
 
     def next_listed(self, text: str, end: int) -> int:
-        """Where the next label of a list such as "A와 B" begins, given where this one ends; 0 where there is no list."""
+        """Where the next label of a list such as "A와 B" begins, given where this one ends; 0
+        where there is no list.
+        """
         listed = _LISTED.match(text, end)
         return listed.end() if listed and self.label.match(text, listed.end()) else 0
 
@@ -133,7 +156,9 @@ def _labels_of(count: int) -> _Labels:
     return _Labels(
         letters=letters,
         translation=str.maketrans(forms),
-        letter_of={form: letter for i, letter in enumerate(letters) for form in (letter, str(i + 1), chr(0x2460 + i))},
+        letter_of={
+            form: letter for i, letter in enumerate(letters) for form in (letter, str(i + 1), chr(0x2460 + i))
+        },
         label=re.compile(label, re.VERBOSE),
         marker=re.compile(marker, re.VERBOSE),
         final_line=re.compile(rf"\W*(?:최종\s?)?정답\s?:\s?[(\[]?\s?([A-{last}])\s?[)\]]?\s?\.?\W*"),
@@ -141,14 +166,19 @@ def _labels_of(count: int) -> _Labels:
 
 
 class _View:
-    """One text, prepared once for all rungs: without end-of-turn tokens, in ASCII forms; ``plain`` also without markup."""
+    """One text, prepared once for all rungs: without end-of-turn tokens, in ASCII forms;
+    ``plain`` also without markup.
+    """
 
     def __init__(self, text: str, options: Options | None) -> None:
         self.labelling = _labels_of(len(options) if options else len(LETTERS))
         translation = self.labelling.translation
         self.text = _END_TOKENS.sub("", text.translate(translation)).strip()
         self.plain = _MARKUP.sub("", self.text)
-        texts = [" ".join(_MARKUP.sub("", option.translate(translation)).split()).strip(_PUNCTUATION) for option in options or ()]
+        texts = [
+            " ".join(_MARKUP.sub("", option.translate(translation)).split()).strip(_PUNCTUATION)
+            for option in options or ()
+        ]
         lettered = zip(self.labelling.letters, texts, strict=False)
         self.options = {letter: option for letter, option in lettered if option and texts.count(option) == 1}
         self.digits_are_values = any(re.fullmatch(r"[-+−]?[\d.,]+", option) for option in texts)
@@ -164,7 +194,9 @@ class _View:
         return parts[-1].strip() if parts else ""
 
     def label(self, text: str, start: int) -> tuple[str, int] | None:
-        """The label that begins at ``start`` and its end; None where there is none, or it is denied, doubted or one of several."""
+        """The label that begins at ``start`` and its end; None where there is none, or it is
+        denied, doubted or one of several.
+        """
         match = self.labelling.label.match(text, start)
         if not match or match["decimal"]:
             return None
@@ -175,7 +207,11 @@ class _View:
         if mark in self.labelling.circled and self.circled_are_values:
             return None
         letter = self.labelling.letter_of[mark]
-        if self._within_option(text, match.start("mark")) or _DENIED.match(text, end) or self.labelling.next_listed(text, end):
+        if (
+            self._within_option(text, match.start("mark"))
+            or _DENIED.match(text, end)
+            or self.labelling.next_listed(text, end)
+        ):
             return None
         return None if _DENIED.match(text, self.past_own_option(letter, text, end)) else (letter, end)
 
@@ -198,8 +234,14 @@ class _View:
                 yield found[0], start, found[1]
 
     def option(self, text: str, start: int) -> tuple[str, int] | None:
-        """The option whose text stands at ``start`` (the longest that fits) and its end; None where denied."""
-        fits = [(match.end(), letter) for letter, pattern in self._patterns.items() if (match := pattern.match(text, start))]
+        """The option whose text stands at ``start`` (the longest that fits) and its end; None
+        where denied.
+        """
+        fits = [
+            (match.end(), letter)
+            for letter, pattern in self._patterns.items()
+            if (match := pattern.match(text, start))
+        ]
         if not fits:
             return None
         end, letter = max(fits)
@@ -246,23 +288,39 @@ def _boxed(view: _View) -> str | None:
 
 def _stated(view: _View) -> str | None:
     """The last of all answers named as such, before or after the label."""
-    found = [(match.end(), at[0]) for match in view.labelling.marker.finditer(view.plain) if (at := view.label(view.plain, match.end()))]
+    found = [
+        (match.end(), at[0])
+        for match in view.labelling.marker.finditer(view.plain)
+        if (at := view.label(view.plain, match.end()))
+    ]
     for match in _NAMED.finditer(view.plain):
         begin = max(view.plain.rfind("\n", 0, match.start()) + 1, match.start() - 120)
-        before = [letter for letter, _, end in view.labels(view.plain[begin : match.end()]) if begin + end <= match.start()]
+        before = [
+            letter
+            for letter, _, end in view.labels(view.plain[begin : match.end()])
+            if begin + end <= match.start()
+        ]
         if before:
             found.append((match.start(), before[-1]))
     return max(found)[1] if found else None
 
 
 def _stated_option(view: _View) -> str | None:
-    found = [at[0] for match in view.labelling.marker.finditer(view.plain) if (at := view.option(view.plain, match.end()))]
+    found = [
+        at[0]
+        for match in view.labelling.marker.finditer(view.plain)
+        if (at := view.option(view.plain, match.end()))
+    ]
     return found[-1] if found else None
 
 
 def _bold(view: _View) -> str | None:
     lines = [line for line in view.text.splitlines() if line.strip()]
-    letters = {found[0] for bold in _BOLD.findall(lines[-1] if lines else "") if (found := view.label(bold.strip(), 0))}
+    letters = {
+        found[0]
+        for bold in _BOLD.findall(lines[-1] if lines else "")
+        if (found := view.label(bold.strip(), 0))
+    }
     return letters.pop() if len(letters) == 1 else None
 
 
@@ -279,7 +337,11 @@ def _concluded(view: _View) -> str | None:
         if (sentence[start] not in OPTION_LETTERS or _BEFORE_BARE.search(sentence[:start]))
         and _ASSERTED.match(sentence, view.past_own_option(letter, sentence, end))
     }
-    return letters.pop() if len(letters) == 1 and "오답" not in sentence and not _label_only(view, sentence) else None
+    return (
+        letters.pop()
+        if len(letters) == 1 and "오답" not in sentence and not _label_only(view, sentence)
+        else None
+    )
 
 
 def _closing_option(view: _View) -> str | None:
@@ -304,13 +366,25 @@ LADDER: dict[str, Rung] = {
     "closing_option": _closing_option,
 }
 STRICT = ("final_line",)
-EXPLICIT = ("final_line", "boxed", "stated", "stated_option")  # an answer named as such: trusted even in a text cut by its budget
+EXPLICIT = (
+    "final_line",
+    "boxed",
+    "stated",
+    "stated_option",
+)  # an answer named as such: trusted even in a text cut by its budget
 
 
-def read_answer(text: str, options: Options | None = None, *, thinking: bool = False, ladder: dict[str, Rung] | None = None) -> Reading:
+def read_answer(
+    text: str,
+    options: Options | None = None,
+    *,
+    thinking: bool = False,
+    ladder: dict[str, Rung] | None = None,
+) -> Reading:
     """The letter that ``text`` settles on. ``options`` (A first) allow the rungs that read an option's text.
 
-    Only what follows ``</think>`` is read; with ``thinking``, a text without it has not finished thinking and reads as nothing.
+    Only what follows ``</think>`` is read; with ``thinking``, a text without it has not finished thinking and
+    reads as nothing.
     """
     _, closed, answer = text.rpartition("</think>")
     if not closed and (thinking or "<think>" in text):
@@ -324,7 +398,9 @@ def read_answer(text: str, options: Options | None = None, *, thinking: bool = F
 
 
 def strictness(rung: str | None, forced: bool = False) -> str:
-    """``strict``, ``lenient``, ``forced`` or ``unparsed``: the four counts that every chain-of-thought run shows."""
+    """``strict``, ``lenient``, ``forced`` or ``unparsed``: the four counts that every
+    chain-of-thought run shows.
+    """
     if forced:
         return "forced"
     if rung is None:

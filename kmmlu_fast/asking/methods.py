@@ -1,7 +1,7 @@
 """How a question is asked and its answer read: the ``Method`` protocol, and the two methods of lm-eval.
 
-In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction a question.
-Knows nothing of files or engines. Chain of thought and option rotation stand in ``cot``.
+In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction a
+question. Knows nothing of files or engines. Chain of thought and option rotation stand in ``cot``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class Method(Protocol):
     """One way to ask and read. Instances are frozen and picklable: Ray sends them to its actors."""
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
-        """Every prompt the question may need that does not depend on an answer; the first is the one that is digested."""
+        """Every prompt the question may need that does not depend on an answer; the first is
+        the one that is digested.
+        """
         ...
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
@@ -43,7 +45,9 @@ class Method(Protocol):
 def make_prediction(
     question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
 ) -> Prediction:
-    """A Prediction with the question's own fields filled in; ``logprobs`` (one an option, A first) is spread over its columns."""
+    """A Prediction with the question's own fields filled in; ``logprobs`` (one an option, A
+    first) is spread over its columns.
+    """
     logprobs = fields.pop("logprobs", None)
     if logprobs is not None:
         fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=False)}
@@ -75,7 +79,8 @@ def letters_of(prediction: Prediction) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoice:
-    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval ``kmmlu``).
+    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval
+    ``kmmlu``).
 
     ``letter_ids``: as many as the longest question has options; each question is asked for its own.
     """
@@ -88,7 +93,9 @@ class MultipleChoice:
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         candidates = self.letter_ids[: len(question.options)]
-        return [Request(question.question_id, "letters", tuple(token_ids[0]), adapter, candidate_ids=candidates)]
+        return [
+            Request(question.question_id, "letters", tuple(token_ids[0]), adapter, candidate_ids=candidates)
+        ]
 
     def follow_up(self, response: Response) -> list[Request]:
         return []
@@ -97,26 +104,46 @@ class MultipleChoice:
         (response,) = responses
         reading = read_letters(response.logprobs)
         return make_prediction(
-            question, reading.letter, "loglikelihood", response.request.token_ids,
-            logprobs=response.logprobs, margin=reading.margin, confidence=reading.confidence, output_tokens=1,
-        )  # fmt: skip
+            question,
+            reading.letter,
+            "loglikelihood",
+            response.request.token_ids,
+            logprobs=response.logprobs,
+            margin=reading.margin,
+            confidence=reading.confidence,
+            output_tokens=1,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ContinuationChoice:
-    """The fallback where a letter is several tokens: each letter is scored as a continuation, one prefill a letter (lm-eval)."""
+    """The fallback where a letter is several tokens: each letter is scored as a continuation,
+    one prefill a letter (lm-eval).
+    """
 
     style: str
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render(question, exemplars, self.style, tokenizer)
         delimiter = answer_delimiter(self.style)
-        return [prompt, *(Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in question.letters)]
+        return [
+            prompt,
+            *(
+                Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens)
+                for letter in question.letters
+            ),
+        ]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         context, *wholes = token_ids
         return [
-            Request(question.question_id, f"continuation-{letter}", tuple(whole), adapter, score_last=max(1, len(whole) - len(context)))
+            Request(
+                question.question_id,
+                f"continuation-{letter}",
+                tuple(whole),
+                adapter,
+                score_last=max(1, len(whole) - len(context)),
+            )
             for letter, whole in zip(question.letters, wholes, strict=True)
         ]
 
@@ -130,14 +157,22 @@ class ContinuationChoice:
         reading = read_letters(logprobs)
         first = ordered[0].request
         return make_prediction(
-            question, reading.letter, "continuation", first.token_ids[: len(first.token_ids) - first.score_last],
-            logprobs=logprobs, margin=reading.margin, confidence=reading.confidence, output_tokens=0,
-        )  # fmt: skip
+            question,
+            reading.letter,
+            "continuation",
+            first.token_ids[: len(first.token_ids) - first.score_last],
+            logprobs=logprobs,
+            margin=reading.margin,
+            confidence=reading.confidence,
+            output_tokens=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateUntil:
-    """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a letter is unparsed."""
+    """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a
+    letter is unparsed.
+    """
 
     style: str
     max_tokens: int = DIRECT_MAX_TOKENS
@@ -171,6 +206,10 @@ class GenerateUntil:
         completion = response.completions[0]
         letter = exact_match(completion.text, question.letters)
         return make_prediction(
-            question, letter, "exact_match" if letter else None, response.request.token_ids,
-            texts=[completion.text], output_tokens=len(completion.token_ids),
-        )  # fmt: skip
+            question,
+            letter,
+            "exact_match" if letter else None,
+            response.request.token_ids,
+            texts=[completion.text],
+            output_tokens=len(completion.token_ids),
+        )

@@ -1,15 +1,16 @@
 """Prompts: question + exemplars -> text -> token ids. The only place where wording lives.
 
-In: Questions and a prompt style. Out: a ``Prompt`` (text, and whether the tokenizer adds its special tokens), token ids, and the
-token ids of the four letters. Training rows go through the same functions, so that their bytes are evaluation's bytes.
-Knows nothing of engines.
+In: Questions and a prompt style. Out: a ``Prompt`` (text, and whether the tokenizer adds its special tokens),
+token ids, and the token ids of the four letters. Training rows go through the same functions, so that their
+bytes are evaluation's bytes. Knows nothing of engines.
 
 Styles:
-    lm-eval  ``{question}\\nA. ..\\nD. ..\\n정답：``  full-width colon U+FF1A, continuation " A"; lm-eval ``kmmlu``
+    lm-eval  ``{question}\\nA. ..\\nD. ..\\n정답：``  full-width colon U+FF1A, continuation " A"; lm-eval
+    ``kmmlu``
              (tasks/kmmlu/default/_default_kmmlu_yaml)
     qa       ``문제: {question}\\nA. ..\\n정답:``      ASCII colon, continuation " A"; the public experiment's wording
     chat     the tokenizer's chat template: a system turn, one user and assistant turn an exemplar, a user turn; continuation "A"
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ CHAT_INSTRUCTION = "다음은 객관식 문제입니다. {letters} 중 정답의
 
 @dataclass(frozen=True, slots=True)
 class PromptStyle:
-    """The wording of one style. ``delimiter`` stands between the prompt and the letter: it decides which tokens the letters are."""
+    """The wording of one style. ``delimiter`` stands between the prompt and the letter: it
+    decides which tokens the letters are.
+    """
 
     name: str
     prefix: str  # before the question
@@ -56,7 +59,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class LetterTokens:
-    """Token ids of the letters after the prompt, A first; ``ids`` is None where a letter is not one token, and ``reason`` says which."""
+    """Token ids of the letters after the prompt, A first; ``ids`` is None where a letter is not
+    one token, and ``reason`` says which.
+    """
 
     ids: tuple[int, ...] | None
     reason: str = ""
@@ -81,7 +86,9 @@ def answer_delimiter(style: str) -> str:
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
     """Question, options and cue; the question is stripped and the options are not, as lm-eval does."""
-    options = "".join(f"\n{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True))
+    options = "".join(
+        f"\n{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True)
+    )
     return f"{style.prefix}{question.question.strip()}{options}\n{style.cue if cue is None else cue}"
 
 
@@ -99,15 +106,20 @@ def render(
 ) -> Prompt:
     """The prompt of one question after its exemplars.
 
-    ``instruction`` goes before everything (system turn in chat), ``cue`` replaces the style's last line (``exemplar_cue`` that of the
-    exemplars, by default the same), ``exemplar_answers`` replace the letters after the exemplars (worked solutions, say). ``tokenizer``
-    is needed for chat only. Raises ConfigError for a tokenizer without a chat template.
+    ``instruction`` goes before everything (system turn in chat), ``cue`` replaces the style's last line
+    (``exemplar_cue`` that of the exemplars, by default the same), ``exemplar_answers`` replace the letters
+    after the exemplars (worked solutions, say). ``tokenizer`` is needed for chat only. Raises ConfigError for
+    a tokenizer without a chat template.
     """
     found = find_style(style)
-    answers = list(exemplar_answers) if exemplar_answers is not None else [example.answer for example in exemplars]
+    answers = (
+        list(exemplar_answers) if exemplar_answers is not None else [example.answer for example in exemplars]
+    )
     shot_cue = cue if exemplar_cue is None else exemplar_cue
     if found.chat:
-        return _render_chat(question, exemplars, answers, found, tokenizer, instruction, cue, shot_cue, thinking)
+        return _render_chat(
+            question, exemplars, answers, found, tokenizer, instruction, cue, shot_cue, thinking
+        )
     head = f"{instruction}\n\n" if instruction else ""
     shots = "".join(
         f"{format_question(example, found, shot_cue)}{found.delimiter}{answer}\n\n"
@@ -128,16 +140,29 @@ def _render_chat(
     thinking: bool,
 ) -> Prompt:
     if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError("--prompt-style chat needs a model with a chat template; this one has none: use --prompt-style lm-eval or qa")
-    messages = [{"role": "system", "content": chat_instruction(question.letters) if instruction is None else instruction}]
+        raise ConfigError(
+            "--prompt-style chat needs a model with a chat template; this one has none: use --prompt-style"
+            " lm-eval or qa"
+        )
+    messages = [
+        {
+            "role": "system",
+            "content": chat_instruction(question.letters) if instruction is None else instruction,
+        }
+    ]
     for example, answer in zip(exemplars, answers, strict=True):
         messages.append({"role": "user", "content": format_question(example, style, shot_cue)})
         messages.append({"role": "assistant", "content": answer})
     messages.append({"role": "user", "content": format_question(question, style, cue)})
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
     except Exception as error:  # jinja's errors: a template that has no system turn, say
-        raise ConfigError(f"the model's chat template refuses a system and a user turn ({error}); use --prompt-style lm-eval") from error
+        raise ConfigError(
+            f"the model's chat template refuses a system and a user turn ({error}); use --prompt-style"
+            " lm-eval"
+        ) from error
     return Prompt(text, add_special_tokens=False)
 
 
@@ -148,14 +173,18 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
         positions = [i for i, prompt in enumerate(prompts) if prompt.add_special_tokens is special]
         for start in range(0, len(positions), _ENCODE_AT_ONCE):
             some = positions[start : start + _ENCODE_AT_ONCE]
-            for position, row in zip(some, _encode_texts(tokenizer, [prompts[i].text for i in some], special), strict=True):
+            for position, row in zip(
+                some, _encode_texts(tokenizer, [prompts[i].text for i in some], special), strict=True
+            ):
                 encoded[position] = row
     return encoded
 
 
 def _encode_texts(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
     def whole(part: list[str]) -> list[list[int]]:
-        found = tokenizer(part, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False)
+        found = tokenizer(
+            part, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
+        )
         ids: list[list[int]] = found["input_ids"]
         return ids
 
@@ -163,14 +192,19 @@ def _encode_texts(tokenizer: Any, texts: list[str], special: bool) -> list[list[
     if fast is None or len(texts) < 2:
         return whole(texts)
     first = whole(texts[:1])  # also switches off what padding and truncation the tokenizer's file may ask for
-    # Ids only: transformers' own call also makes offsets, masks and strings for every token, in half the speed and ten times the memory.
+    # Ids only: transformers' own call also makes offsets, masks and strings for every token, in half the
+    # speed and ten times the memory.
     rest = [row.ids for row in fast(texts, add_special_tokens=special)]
     return rest if rest[0] == first[0] else whole(texts)
 
 
 def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[int]:
-    """Tokens that ``continuation`` adds to the prompt, tokenised together and cut, as lm-eval's ``_encode_pair`` does."""
-    context, whole = encode(tokenizer, [prompt, Prompt(prompt.text + continuation, prompt.add_special_tokens)])
+    """Tokens that ``continuation`` adds to the prompt, tokenised together and cut, as lm-eval's
+    ``_encode_pair`` does.
+    """
+    context, whole = encode(
+        tokenizer, [prompt, Prompt(prompt.text + continuation, prompt.add_special_tokens)]
+    )
     return whole[len(context) :]
 
 
@@ -183,31 +217,54 @@ def letter_tokens(
 ) -> LetterTokens:
     """The letters' token ids after these prompts, checked and not assumed.
 
-    Which tokens a letter becomes depends on how the prompt ends, so one prompt of every distinct ending (``ENDING_TOKENS``) is
-    tokenised together with each letter: the prompt's own tokens must stay as they are and exactly one must be added.
+    Which tokens a letter becomes depends on how the prompt ends, so one prompt of every distinct ending
+    (``ENDING_TOKENS``) is tokenised together with each letter: the prompt's own tokens must stay as they are
+    and exactly one must be added.
     """
     delimiter = answer_delimiter(style)
     endings = {tuple(ids[-ENDING_TOKENS:]): i for i, ids in enumerate(token_ids)}
     found: set[tuple[int, ...]] = set()
     for position in endings.values():
         prompt = prompts[position]
-        wholes = encode(tokenizer, [Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in letters])
+        wholes = encode(
+            tokenizer,
+            [Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in letters],
+        )
         context = list(token_ids[position])
         for letter, whole in zip(letters, wholes, strict=True):
             if whole[:-1] != context:
-                return LetterTokens(None, f"{delimiter + letter!r} is {len(whole) - len(context)} tokens after the prompt, not one")
+                return LetterTokens(
+                    None,
+                    f"{delimiter + letter!r} is {len(whole) - len(context)} tokens after the prompt, not one",
+                )
         found.add(tuple(whole[-1] for whole in wholes))
     if len(found) != 1 or len(set(next(iter(found)))) != len(letters):
         return LetterTokens(None, "the letters' tokens depend on the prompt, or are not distinct")
     return LetterTokens(next(iter(found)))
 
 
-_PROBE = Question("probe/test/0", "probe", "Other", "test", 0, "물은 몇 도에서 어는가?", ("0도", "10도", "50도", "100도"), "A")
+_PROBE = Question(
+    "probe/test/0",
+    "probe",
+    "Other",
+    "test",
+    0,
+    "물은 몇 도에서 어는가?",
+    ("0도", "10도", "50도", "100도"),
+    "A",
+)
 
 
 def template_digest(
-    style: str, tokenizer: Any = None, *, instruction: str | None = None, cue: str | None = None, thinking: bool = False
+    style: str,
+    tokenizer: Any = None,
+    *,
+    instruction: str | None = None,
+    cue: str | None = None,
+    thinking: bool = False,
 ) -> str:
-    """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes whenever any byte of the wording does."""
+    """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes
+    whenever any byte of the wording does.
+    """
     prompt = render(_PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking)
     return hashlib.sha256(f"{prompt.text}\x1f{answer_delimiter(style)}".encode()).hexdigest()[:16]

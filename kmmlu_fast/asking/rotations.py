@@ -1,7 +1,9 @@
-"""Option rotation: the same question under several cyclic orders of its options, averaged per option, which removes letter bias.
+"""Option rotation: the same question under several cyclic orders of its options, averaged per option, which
+removes letter bias.
 
-In: any method that reads letters from log-probabilities. Out: that method's own prediction (the raw one, from the unrotated order), with
-the debiased letter and log-probabilities beside it. Knows nothing of engines, and nothing of the method inside but its protocol.
+In: any method that reads letters from log-probabilities. Out: that method's own prediction (the raw one, from
+the unrotated order), with the debiased letter and log-probabilities beside it. Knows nothing of engines, and
+nothing of the method inside but its protocol.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ ALL = 0  # as ``Rotations.count``
 
 @dataclass(frozen=True, slots=True)
 class Rotations:
-    """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as the question has options).
+    """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as the question has
+    options).
 
-    Stages are ``rotation-<i>/<inner stage>``. A question whose options speak of other options by number or place ("all of the
-    above") is asked once, as it stands: turned, it would be another question. Its debiased letter is its raw one.
+    Stages are ``rotation-<i>/<inner stage>``. A question whose options speak of other options by number or
+    place ("all of the above") is asked once, as it stands: turned, it would be another question. Its debiased
+    letter is its raw one.
     """
 
     inner: Method
@@ -37,7 +41,11 @@ class Rotations:
         return [i * options // count for i in range(count)]
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
-        return [prompt for shift in self._shifts(question) for prompt in self.inner.render(rotated(question, shift), exemplars, tokenizer)]
+        return [
+            prompt
+            for shift in self._shifts(question)
+            for prompt in self.inner.render(rotated(question, shift), exemplars, tokenizer)
+        ]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         shifts = self._shifts(question)
@@ -45,7 +53,9 @@ class Rotations:
         return [
             replace(request, stage=f"rotation-{i}/{request.stage}")
             for i, shift in enumerate(shifts)
-            for request in self.inner.start(rotated(question, shift), token_ids[i * each : (i + 1) * each], adapter)
+            for request in self.inner.start(
+                rotated(question, shift), token_ids[i * each : (i + 1) * each], adapter
+            )
         ]
 
     def follow_up(self, response: Response) -> list[Request]:

@@ -1,6 +1,8 @@
-"""Prompts as token ids: rendered once, tokenised in the background while the engine starts, the longest found without tokenising all.
+"""Prompts as token ids: rendered once, tokenised in the background while the engine starts, the longest found
+without tokenising all.
 
-In: questions, exemplars, a method, a tokenizer. Out: ``Asked`` items in order. Knows nothing of engines or runs.
+In: questions, exemplars, a method, a tokenizer. Out: ``Asked`` items in order. Knows nothing of engines or
+runs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ Check = Callable[[Sequence[Question], Sequence[list[Prompt]], TokenIds], None]
 
 
 class Asked:
-    """A question with the token ids of its rendered prompts; packed, since five-shot prompts hold 19 million of them."""
+    """A question with the token ids of its rendered prompts; packed, since five-shot prompts
+    hold 19 million of them.
+    """
 
     __slots__ = ("_batch", "_place", "question")
 
@@ -47,22 +51,31 @@ class Asked:
 def prepare(
     questions: Sequence[Question], exemplars: dict[str, list[Question]], method: Method, tokenizer: Any
 ) -> tuple[list[Asked], list[list[Prompt]]]:
-    """Render and tokenise every prompt, in the order of the questions: subject by subject, so that prefixes are computed once."""
+    """Render and tokenise every prompt, in the order of the questions: subject by subject, so
+    that prefixes are computed once.
+    """
     rendered = render(questions, exemplars, method, tokenizer)
     return tokenise(questions, rendered, tokenizer), rendered
 
 
 def render(
     questions: Sequence[Question], exemplars: dict[str, list[Question]], method: Method, tokenizer: Any
-) -> list[list[Prompt]]:  # fmt: skip
+) -> list[list[Prompt]]:
     """The prompts of each question."""
     return [method.render(question, exemplars[question.subject], tokenizer) for question in questions]
 
 
-def tokenise(questions: Sequence[Question], rendered: Sequence[list[Prompt]], tokenizer: Any, check: Check | None = None) -> list[Asked]:
-    """Tokenise in a thread, in order and in large batches, so that the engine starts meanwhile and answers while the rest is tokenised.
+def tokenise(
+    questions: Sequence[Question],
+    rendered: Sequence[list[Prompt]],
+    tokenizer: Any,
+    check: Check | None = None,
+) -> list[Asked]:
+    """Tokenise in a thread, in order and in large batches, so that the engine starts meanwhile and answers
+    while the rest is tokenised.
 
-    ``check(questions, prompts, token_ids)`` sees every batch; what it raises reaches whoever asks for a token of that batch.
+    ``check(questions, prompts, token_ids)`` sees every batch; what it raises reaches whoever asks for a token
+    of that batch.
     """
     pool = ThreadPoolExecutor(1, "tokenise")  # the tokenizer itself uses all cores, and none of Python's lock
     asked: list[Asked] = []
@@ -84,31 +97,46 @@ def _tokenise(
     return found
 
 
-def lengths(questions: Sequence[Question], rendered: Sequence[list[Prompt]], tokenizer: Any, enough: int | None = None) -> dict[str, int]:
-    """Tokens of the longest prompt by question id, of those questions that could be the longest of all, or over ``enough`` tokens.
+def lengths(
+    questions: Sequence[Question], rendered: Sequence[list[Prompt]], tokenizer: Any, enough: int | None = None
+) -> dict[str, int]:
+    """Tokens of the longest prompt by question id, of those questions that could be the longest of all, or
+    over ``enough`` tokens.
 
-    A token stands for a byte of text at least (special tokens apart): prompts with fewer bytes than that need not be tokenised.
+    A token stands for a byte of text at least (special tokens apart): prompts with fewer bytes than that need
+    not be tokenised.
     """
-    sizes = sorted(((max(len(p.text.encode()) for p in prompts), place) for place, prompts in enumerate(rendered)), reverse=True)
+    sizes = sorted(
+        ((max(len(p.text.encode()) for p in prompts), place) for place, prompts in enumerate(rendered)),
+        reverse=True,
+    )
     found: dict[str, int] = {}
     for start in range(0, len(sizes), _MEASURED_AT_ONCE):
         limit = max(found.values(), default=0) if enough is None else enough
-        some = [place for size, place in sizes[start : start + _MEASURED_AT_ONCE] if size + _SPECIAL_TOKENS > limit]
+        some = [
+            place
+            for size, place in sizes[start : start + _MEASURED_AT_ONCE]
+            if size + _SPECIAL_TOKENS > limit
+        ]
         ids = iter(encode(tokenizer, [prompt for place in some for prompt in rendered[place]]))
-        found |= {questions[place].question_id: max(len(next(ids)) for _ in rendered[place]) for place in some}
+        found |= {
+            questions[place].question_id: max(len(next(ids)) for _ in rendered[place]) for place in some
+        }
         if not some:
             break
     return found
 
 
 def check_lengths(found: Mapping[str, int], max_model_len: int, output_tokens: int) -> None:
-    """Refuse prompts (tokens by question id) that do not fit, naming the longest question: nothing is ever cut."""
+    """Refuse prompts (tokens by question id) that do not fit, naming the longest question:
+    nothing is ever cut.
+    """
     longest = max(found, key=lambda question_id: found[question_id], default=None)
     if longest is not None and found[longest] + output_tokens > max_model_len:
         tokens = found[longest]
         over = sum(count + output_tokens > max_model_len for count in found.values())
         raise ConfigError(
-            f"{longest}: prompt of {tokens} tokens + {output_tokens} to generate is over the context of "
-            f"{max_model_len} ({over} such questions); raise --max-model-len to {tokens + output_tokens}, or use fewer --num-fewshot "
-            "or --max-tokens"
+            f"{longest}: prompt of {tokens} tokens + {output_tokens} to generate is over the context of"
+            f" {max_model_len} ({over} such questions); raise --max-model-len to {tokens + output_tokens}, or"
+            " use fewer --num-fewshot or --max-tokens"
         )

@@ -1,1 +1,3 @@
-"""What every wing stands on: records, errors, flags, files, digests, letters, the console. Knows no other wing."""
+"""What every wing stands on: records, errors, flags, files, digests, letters, the console.
+Knows no other wing.
+"""

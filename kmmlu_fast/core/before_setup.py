@@ -22,7 +22,9 @@ from kmmlu_fast.core.nvml import Cards
 DISK_BYTES = {"cpu": 6 * 10**9, "gpu": 14 * 10**9}
 
 
-def reasons(kind: str, here: Machine, cards: Cards, toolchain: Toolchain, cuda: int, *, done: bool = False) -> list[str]:
+def reasons(
+    kind: str, here: Machine, cards: Cards, toolchain: Toolchain, cuda: int, *, done: bool = False
+) -> list[str]:
     """Why the set cannot be used here, or cannot be installed; ``done``: it is installed already."""
     found = []
     if here.architecture not in ("x86_64", "AMD64"):

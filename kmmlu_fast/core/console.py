@@ -1,7 +1,8 @@
 """What a command says beside its results: progress on stderr.
 
-In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has them.
-The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command (``speaking``) shows that.
+In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has
+them. The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command
+(``speaking``) shows that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Today's ``sys.stderr``, whatever it was when the handler was made; as ``logging`` does for its last resort."""
+    """Today's ``sys.stderr``, whatever it was when the handler was made; as ``logging`` does
+    for its last resort.
+    """
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.INFO)
@@ -68,7 +71,9 @@ class _Line:
 
 
 def note(text: str) -> None:
-    """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a program or notebook."""
+    """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a
+    program or notebook.
+    """
     clear()
     _Line.said_sec = time.monotonic()
     LOGGER.info("%s", clean(text))
@@ -95,7 +100,9 @@ def quiet_sec() -> float:
 
 
 def run_main(main: Callable[[], int | None]) -> int:
-    """Run an entry point's body: whatever ends it is one line on stderr at most, and an exit code (``endings``)."""
+    """Run an entry point's body: whatever ends it is one line on stderr at most, and an exit
+    code (``endings``).
+    """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
     with speaking():
         return ended(main)

@@ -52,7 +52,9 @@ class Diagnosis:
         if not self.cards.cards:
             return self.cards.problem
         card = self.cards.cards[0]
-        return fit.unsupported(card.capability, card.name) or installed.driver_problem(self.cards.driver, self.cuda)
+        return fit.unsupported(card.capability, card.name) or installed.driver_problem(
+            self.cards.driver, self.cuda
+        )
 
     @property
     def card(self) -> Card | None:
@@ -95,7 +97,9 @@ class Diagnosis:
             return None
         if self.card is None:
             return rates.minutes(self.model, self.cpu_flops)
-        return rates.minutes(self.model, way.cards * rates.peak_flops(self.card.name, way.name == "fp8_per_channel"))
+        return rates.minutes(
+            self.model, way.cards * rates.peak_flops(self.card.name, way.name == "fp8_per_channel")
+        )
 
     @property
     def command(self) -> str:
@@ -124,14 +128,18 @@ class Diagnosis:
         """Why nothing can run here; [] where something can."""
         here, found = self.machine, []
         if self.platform != "linux" or here.architecture not in ("x86_64", "AMD64"):
-            found.append(f"the pinned sets are for Linux on x86-64, this is {self.platform} on {here.architecture}")
+            found.append(
+                f"the pinned sets are for Linux on x86-64, this is {self.platform} on {here.architecture}"
+            )
         if not OLDEST_PYTHON <= here.python <= NEWEST_PYTHON:
             found.append(f"Python {_dotted(here.python)}: 3.11 to 3.13 are needed")
         if self.card_problem and self.cards.cards and self.installed != "cpu":
             found.append(self.card_problem)
         if self.installed == "gpu" and not self.cards.cards:
             why = self.cards.problem or "no NVIDIA card answers"
-            found.append(f"the GPU set is installed, but {why}; for the CPU: rm -rf .venv && bash scripts/setup.sh cpu")
+            found.append(
+                f"the GPU set is installed, but {why}; for the CPU: rm -rf .venv && bash scripts/setup.sh cpu"
+            )
         if self.card is None:
             if "avx2" not in here.cpu.flags:
                 found.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
@@ -149,13 +157,17 @@ class Diagnosis:
             where = " where the card is hidden" if self.hiding else ""
             found.append(f"{self.card_problem}; the CPU computes{where}")
         if len(self.cards.cards) > 1 and self.card:
-            found.append(f"{len(self.cards.cards)} cards: --data-parallel-size {len(self.cards.cards)} uses them all")
+            found.append(
+                f"{len(self.cards.cards)} cards: --data-parallel-size {len(self.cards.cards)} uses them all"
+            )
         if self.card and self.installed == "cpu":
             found.append("the CPU set is installed, and a card is here: install the GPU set in its place")
         if self.card and not self.toolchain.complete and self.installed != "gpu":
             found.append(toolchain_problem(self.toolchain, self.machine.python))
         if self.card is None and not (self.toolchain.cxx_compiler and self.toolchain.python_header):
-            found.append("no g++ or Python.h: vLLM's layer norms run unfused on the CPU, slower and no less right")
+            found.append(
+                "no g++ or Python.h: vLLM's layer norms run unfused on the CPU, slower and no less right"
+            )
         if self.card is None and self.dtype == "float32" and "avx2" in self.machine.cpu.flags:
             found.append("this CPU has no bfloat16: --dtype auto computes in float32")
         if self.model is None:

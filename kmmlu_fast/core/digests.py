@@ -1,6 +1,7 @@
 """What tells two things apart: digests of token ids, files and settings, and the words for what differs.
 
-In: JSON-able values, token ids, paths. Out: hex digits of a sha256; lines that name the differing keys. Knows nothing of their meaning.
+In: JSON-able values, token ids, paths. Out: hex digits of a sha256; lines that name the differing keys. Knows
+nothing of their meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def tokens_digest(token_ids: Sequence[int]) -> str:
 
 
 def fingerprint(parts: dict[str, Any], digits: int = 12) -> str:
-    """sha256 (its first hex digits) over everything that decides a result: 12 digits name a run, 16 an adapter."""
+    """sha256 (its first hex digits) over everything that decides a result: 12 digits name a
+    run, 16 an adapter.
+    """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:digits]
 
 

@@ -45,11 +45,29 @@ _FULL_WORDS = (
     "os error 27",
     "PytorchStreamWriter failed writing",  # torch.save
 )
-_PLAIN = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "…": "...", "·": ".", "“": '"', "”": '"', "‘": "'", "’": "'", "×": "x",
-    "±": "+/-", "→": "->",
-    "≥": ">=", "≤": "<=", "≈": "~", "Δ": "d", "✓": "ok", "•": "*", "\u00a0": " ",
-})  # fmt: skip
+_PLAIN = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "·": ".",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "×": "x",
+        "±": "+/-",
+        "→": "->",
+        "≥": ">=",
+        "≤": "<=",
+        "≈": "~",
+        "Δ": "d",
+        "✓": "ok",
+        "•": "*",
+        "\u00a0": " ",
+    }
+)
 
 
 class Stopped(BaseException):
@@ -127,7 +145,11 @@ def _say_stopped(number: int) -> int:
 def _os_error(error: OSError) -> str:
     names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = error.strerror or str(error) or type(error).__name__
-    return f"{names}: {what.lower()}; check that it is there, of the right kind, and yours to read or write" if names else what
+    return (
+        f"{names}: {what.lower()}; check that it is there, of the right kind, and yours to read or write"
+        if names
+        else what
+    )
 
 
 def _disk_full(error: BaseException) -> str | None:
@@ -176,7 +198,9 @@ def _write_details(error: BaseException) -> Path:
         with contextlib.suppress(OSError, KmmluError):
             folder = cache_root() / "faults" if inside else Path(tempfile.gettempdir())
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor, path = tempfile.mkstemp(".txt", name, folder)  # new, its owner's alone, no link followed
+            descriptor, path = tempfile.mkstemp(
+                ".txt", name, folder
+            )  # new, its owner's alone, no link followed
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
             return Path(path)
@@ -240,7 +264,11 @@ def _short_warnings() -> Iterator[None]:
     """Our own warnings as one line, without the place in the program that Python adds."""
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        _say(f"warning: {one_line(str(message))}") if category is UserWarning else before(message, category, *rest, **more)
+        (
+            _say(f"warning: {one_line(str(message))}")
+            if category is UserWarning
+            else before(message, category, *rest, **more)
+        )
 
     before = warnings.showwarning
     warnings.showwarning = show

@@ -1,6 +1,7 @@
 """Where and with what something was computed: versions, device, git revision.
 
-In: nothing. Out: a dict for environment.json. Knows nothing of runs. Imports nothing heavy: versions are read from metadata.
+In: nothing. Out: a dict for environment.json. Knows nothing of runs. Imports nothing heavy: versions are read
+from metadata.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ from typing import Any
 
 from kmmlu_fast.core.device import has_gpu
 
-_LIBRARIES = ("kmmlu_fast", "torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "bitsandbytes", "accelerate", "datasets")
+_LIBRARIES = (
+    "kmmlu_fast",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "unsloth",
+    "unsloth_zoo",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+)
 
 
 def versions() -> dict[str, str]:
@@ -29,7 +41,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "trl", "unsloth", "bitsandbytes", "polars", "datasets", "ray", "safetensors")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "trl",
+    "unsloth",
+    "bitsandbytes",
+    "polars",
+    "datasets",
+    "ray",
+    "safetensors",
+)
 
 
 def version_of(package: str) -> str | None:
@@ -48,7 +72,11 @@ def device() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     if torch is not None and has_gpu():
         properties = torch.cuda.get_device_properties(0)
-        found |= {"gpu": properties.name, "gpu_count": torch.cuda.device_count(), "gpu_memory_bytes": properties.total_memory}
+        found |= {
+            "gpu": properties.name,
+            "gpu_count": torch.cuda.device_count(),
+            "gpu_memory_bytes": properties.total_memory,
+        }
     return found
 
 
@@ -71,12 +99,20 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def _git_revision() -> str | None:
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
-    done = subprocess.run(["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip() or None

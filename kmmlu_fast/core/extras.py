@@ -32,6 +32,6 @@ def require(what: str, *modules: str) -> None:
         extra = _EXTRAS.get(absent[0], "gpu or cpu")
         first = extra.split(",")[0].split(" ")[0]
         raise InstallError(
-            f"{what} needs {', '.join(absent)}, which the plain install leaves out: pip install 'kmmlu-fast[{first}]' (extra {extra}), "
-            f"or bash scripts/setup.sh in a clone"
+            f"{what} needs {', '.join(absent)}, which the plain install leaves out: pip install"
+            f" 'kmmlu-fast[{first}]' (extra {extra}), or bash scripts/setup.sh in a clone"
         )

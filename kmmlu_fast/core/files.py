@@ -50,7 +50,9 @@ def cache_root() -> Path:
     return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME") / "kmmlu_fast"
 
 
-def claim(targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False, flag: str = "--output") -> None:
+def claim(
+    targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False, flag: str = "--output"
+) -> None:
     """Refuse now what could not, or must not, be written later. ConfigError names the file and what to do.
 
     ``inputs``: files that are read (``files_in`` gives those of a directory); none of them may be a target,
@@ -67,7 +69,9 @@ def claim(targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bo
             raise ConfigError(f"{flag} {path}: would be written twice; give another name")
         taken[real] = path
         if any(_same(path, source) for source in read):
-            raise ConfigError(f"{flag} {path}: is an input of this command, which is never replaced; give another name")
+            raise ConfigError(
+                f"{flag} {path}: is an input of this command, which is never replaced; give another name"
+            )
         if path.is_dir():
             raise ConfigError(f"{flag} {path}: is a directory; give a file's name")
         if os.path.lexists(path) and not overwrite and not _left_by_a_kill(path, wanted[0]):
@@ -84,7 +88,9 @@ def _check_writable(folder: Path, flag: str) -> None:
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         trial.unlink()
     except OSError as error:
-        raise ConfigError(f"{flag} {folder}: cannot be written ({error.strerror}); give another place") from error
+        raise ConfigError(
+            f"{flag} {folder}: cannot be written ({error.strerror}); give another place"
+        ) from error
 
 
 def _same(path: Path, source: Path) -> bool:
@@ -183,7 +189,9 @@ def _naming(path: Path, partial: Path) -> Iterator[None]:
 
 def write_json_atomically(path: Path, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
-    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))  # a lone surrogate of a file name becomes JSON's own escape
+    write_bytes_atomically(
+        path, text.encode("utf-8", "backslashreplace")
+    )  # a lone surrogate of a file name becomes JSON's own escape
 
 
 def write_parquet_atomically(path: Path, frame: pl.DataFrame) -> None:
@@ -264,5 +272,11 @@ def distinct_slugs(names: Iterable[str]) -> list[str]:
     for name in names:
         base = re.sub(r"[^\w.]+", "-", name).strip("-.")[:_SLUG_LENGTH] or "x"
         known = {other.casefold() for other in found}
-        found.append(next(s for i in range(1, len(found) + 2) if (s := base if i == 1 else f"{base}-{i}").casefold() not in known))
+        found.append(
+            next(
+                s
+                for i in range(1, len(found) + 2)
+                if (s := base if i == 1 else f"{base}-{i}").casefold() not in known
+            )
+        )
     return found

@@ -100,7 +100,9 @@ def weights_bytes(model: ModelFacts, name: str) -> int:
     """Bytes of the weights in a type: bfloat16, float16, float32, fp8_*, 4-bit, nf4, or as stored."""
     if model.quantised and name not in ("float32", "nf4"):
         return model.stored_bytes or int(model.linear * _FOUR_BIT + model.tables * 2)
-    shrunk = {"float32": 4.0, "4-bit": _FOUR_BIT, "nf4": _NF4}.get(name, 1.0 if name.startswith("fp8") else 2.0)
+    shrunk = {"float32": 4.0, "4-bit": _FOUR_BIT, "nf4": _NF4}.get(
+        name, 1.0 if name.startswith("fp8") else 2.0
+    )
     return int(model.linear * shrunk + model.tables * (4 if name == "float32" else 2))
 
 
@@ -122,7 +124,9 @@ def room(total_bytes: int, free_bytes: int, share: float = GPU_SHARE) -> int:
     return min(int(total_bytes * share), free_bytes)
 
 
-def fitting_batch(model: ModelFacts, name: str, wanted: BatchSettings, space: int, cards: int = 1) -> BatchSettings:
+def fitting_batch(
+    model: ModelFacts, name: str, wanted: BatchSettings, space: int, cards: int = 1
+) -> BatchSettings:
     """``wanted``, halved until a step fits beside the weights; the smallest where even that does not."""
     chosen = wanted
     while chosen != SMALLEST and sum(engine_bytes(model, name, chosen, cards).values()) > space:
@@ -131,7 +135,9 @@ def fitting_batch(model: ModelFacts, name: str, wanted: BatchSettings, space: in
     return chosen
 
 
-def card_ways(model: ModelFacts, capability: tuple[int, int], total_bytes: int, free_bytes: int, cards: int = 1) -> list[Way]:
+def card_ways(
+    model: ModelFacts, capability: tuple[int, int], total_bytes: int, free_bytes: int, cards: int = 1
+) -> list[Way]:
     """The ways on a card, the most faithful first; [] where the card cannot be used at all."""
     if unsupported(capability):
         return []
@@ -147,7 +153,11 @@ def card_ways(model: ModelFacts, capability: tuple[int, int], total_bytes: int, 
         flags = _IN_PROCESS if model.stored_as == "bitsandbytes" else ()
         return [way(f"as stored ({model.stored_as})", flags, _stored_note(model, capability))]
     half = "bfloat16" if capability >= BFLOAT16 else "float16"
-    note = "" if half == "bfloat16" else "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
+    note = (
+        ""
+        if half == "bfloat16"
+        else "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
+    )
     found = [way(half, note=note)]
     if not found[0].fits and (over := _split(model, half, space, cards)):
         found.append(way(half, note=f"split over {over} cards", over=over))
@@ -203,8 +213,14 @@ def advice(ways: Sequence[Way], model: ModelFacts) -> str:
     first = ways[0]
     need, space = first.total_bytes / GIB, first.room_bytes / GIB
     fitting = [way for way in ways[1:] if way.fits]
-    choices = [f"{' '.join(way.flags)} ({way.total_bytes / GIB:.1f} GiB)" for way in fitting if not way.another_model]
-    choices += [f"a 4-bit (AWQ or GPTQ) repository of it ({way.total_bytes / GIB:.1f} GiB)" for way in fitting if way.another_model]
+    choices = [
+        f"{' '.join(way.flags)} ({way.total_bytes / GIB:.1f} GiB)" for way in fitting if not way.another_model
+    ]
+    choices += [
+        f"a 4-bit (AWQ or GPTQ) repository of it ({way.total_bytes / GIB:.1f} GiB)"
+        for way in fitting
+        if way.another_model
+    ]
     over = first.total_bytes - first.parts_bytes["weights"]
     largest = max(0.0, (first.room_bytes - over) / 2e9)
     smaller = f"a smaller model (up to about {largest:.1f} B parameters in 16 bit)" if largest >= 0.1 else ""

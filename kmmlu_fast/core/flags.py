@@ -1,8 +1,9 @@
 """Configuration: defaults < YAML file (``--config``) < flags, one pydantic model an entry point.
 
-In: argv. Out: a validated, frozen config; or ConfigError that names *every* fault at once, with the flag it came from.
-pydantic validates: it collects all faults, where jsonargparse (and pydantic-settings' own command line) stop at the first, and
-vLLM already brings it. argparse only splits the flags, which are generated from the model. Knows nothing of what the settings do.
+In: argv. Out: a validated, frozen config; or ConfigError that names *every* fault at once, with the flag it
+came from. pydantic validates: it collects all faults, where jsonargparse (and pydantic-settings' own command
+line) stop at the first, and vLLM already brings it. argparse only splits the flags, which are generated from
+the model. Knows nothing of what the settings do.
 """
 
 from __future__ import annotations
@@ -11,50 +12,30 @@ import difflib
 import sys
 import typing
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError
 
 from kmmlu_fast.core import helping
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.reading import expand, read_yaml
+from kmmlu_fast.core.settings import Config as Config
 
-ConfigT = TypeVar("ConfigT", bound="Config")
-
-
-class Config(BaseModel):
-    """Base of every entry point's config: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
-    groups: ClassVar[dict[str, tuple[str, ...]]] = {}  # heading of --help -> its fields; what stands in none comes under "more"
-    first: ClassVar[tuple[str, ...]] = ()  # the fields of -h
-    examples: ClassVar[tuple[str, ...]] = ()  # arguments after the command, each a line of --help
-    words: ClassVar[dict[str, tuple[str, ...]]] = {}  # lists that may be given with spaces too, and what they may hold
-
-    @field_validator("*")
-    @classmethod
-    def _expand_paths(cls, value: Any) -> Any:
-        """``~`` and ``~user`` in every path, from whichever side it came; a shell expands flags only, and not all of them."""
-        try:
-            if isinstance(value, Path):
-                return expand(value)
-            if isinstance(value, list) and any(isinstance(item, Path) for item in value):
-                return [expand(item) if isinstance(item, Path) else item for item in value]
-        except ConfigError as error:
-            raise ValueError(str(error).removeprefix("path ")) from error
-        return value
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
-    """Config from argv (``None`` = sys.argv[1:]). ConfigError lists all faults; ``-h`` and ``--help`` print and exit 0."""
+    """Config from argv (``None`` = sys.argv[1:]). ConfigError lists all faults; ``-h`` and
+    ``--help`` print and exit 0.
+    """
     prog = helping.as_called(prog)
     arguments = _spelt(cls, list(sys.argv[1:] if argv is None else argv))
     arguments, config_file = _take_config_file(arguments)
     from_file = _read_yaml(config_file, cls) if config_file else {}
-    faults = helping.of_another_verb(from_file, cls, str(config_file)) or _unknown(from_file, cls, str(config_file))
+    faults = helping.of_another_verb(from_file, cls, str(config_file)) or _unknown(
+        from_file, cls, str(config_file)
+    )
     from_flags, flag_faults = _read_flags(cls, arguments, prog)
     faults += flag_faults
     known = {name: value for name, value in {**from_file, **from_flags}.items() if name in cls.model_fields}
@@ -91,7 +72,8 @@ def _spelt(cls: type[Config], arguments: list[str]) -> list[str]:
 
 
 def build(cls: type[ConfigT], **values: Any) -> ConfigT:
-    """Config from keyword arguments, the fields by their own names. ConfigError lists all faults, none of them printed.
+    """Config from keyword arguments, the fields by their own names. ConfigError lists all faults, none of
+    them printed.
 
     A value where a list is wanted stands for a list of one; paths are taken for text as well.
     """
@@ -111,7 +93,11 @@ def _listed(cls: type[Config], name: str, value: Any) -> Any:
     if not _is_list(cls, name):
         return value
     items = [value] if isinstance(value, (str, Path)) else value
-    return [str(item) if isinstance(item, Path) else item for item in items] if isinstance(items, (list, tuple)) else items
+    return (
+        [str(item) if isinstance(item, Path) else item for item in items]
+        if isinstance(items, (list, tuple))
+        else items
+    )
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -136,8 +122,14 @@ def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ConfigError(f"--config {path}: must be a mapping of settings such as 'model: demo', not a {type(loaded).__name__}")
-    return {str(key).replace("-", "_"): _as_list(cls, str(key).replace("-", "_"), value) for key, value in loaded.items()}
+        raise ConfigError(
+            f"--config {path}: must be a mapping of settings such as 'model: demo', not a"
+            f" {type(loaded).__name__}"
+        )
+    return {
+        str(key).replace("-", "_"): _as_list(cls, str(key).replace("-", "_"), value)
+        for key, value in loaded.items()
+    }
 
 
 def _is_list(cls: type[Config], name: str) -> bool:
@@ -150,7 +142,11 @@ def _as_list(cls: type[Config], name: str, value: Any) -> Any:
 
 
 def _unknown(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
-    return [f"{where}: unknown key {shown(name)}{_near(name, cls)}" for name in values if name not in cls.model_fields]
+    return [
+        f"{where}: unknown key {shown(name)}{_near(name, cls)}"
+        for name in values
+        if name not in cls.model_fields
+    ]
 
 
 def _near(name: str, cls: type[Config], before: str = "") -> str:
@@ -161,8 +157,8 @@ def _near(name: str, cls: type[Config], before: str = "") -> str:
 def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[dict[str, Any], list[str]]:
     """The flags that were given, as raw values for pydantic, and what could not be read.
 
-    The flags are argparse's, generated from the model's fields, all optional and untyped: pydantic alone judges values,
-    so that every fault ends in one message.
+    The flags are argparse's, generated from the model's fields, all optional and untyped: pydantic alone
+    judges values, so that every fault ends in one message.
     """
     import argparse
 
@@ -178,7 +174,9 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         flag = "--" + name.replace("_", "-")
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         if field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction if field.default else "store_true", **options)
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction if field.default else "store_true", **options
+            )
         else:
             parser.add_argument(flag, action="append" if _is_list(cls, name) else "store", **options)
     try:
@@ -192,7 +190,11 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         given[name] = [part for text in texts for part in text.split(",") if part]
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
-    faults = [f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls, '--')}" for flag in unknown if flag.startswith("-")]
+    faults = [
+        f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls, '--')}"
+        for flag in unknown
+        if flag.startswith("-")
+    ]
     faults += [
         f"unknown argument {shown(bare)}"
         for last, bare in zip(["", *unknown], unknown, strict=False)

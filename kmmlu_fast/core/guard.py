@@ -67,7 +67,9 @@ def guarded(main: Callable[[], int]) -> int:
         if stream is not None:  # closed by whoever started us
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()  # or the fork would write it once more
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters leave it, there would be no status
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # ignored, as some starters leave it, there would be no status
     with tempfile.TemporaryFile() as trace, _blocked() as mask:
         parent = os.getpid()
         child = os.fork()
@@ -120,8 +122,8 @@ def _killed(peak_bytes: int, starved: bool) -> str:
         return f"killed from outside (SIGKILL){held}; run the same command again to continue"
     total = machine.memory_bytes()[0] / _GIB
     return (
-        f"the kernel killed this process for memory (SIGKILL){held}; {total:.1f} GiB are here: take a "
-        "smaller model, --max-num-seqs or --micro-batch, or end other programs, and run the same command again"
+        f"the kernel killed this process for memory (SIGKILL){held}; {total:.1f} GiB are here: take a smaller"
+        " model, --max-num-seqs or --micro-batch, or end other programs, and run the same command again"
     )
 
 
@@ -161,7 +163,9 @@ def _blocked() -> Iterator[set[int]]:
 def _run(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int]) -> None:
     """The fork: die with the parent, write where a crash was, run the verb. Does not return."""
     _die_with(parent)
-    faulthandler.enable(file=os.dup(trace.fileno()), all_threads=False)  # a copy: written to until the very end
+    faulthandler.enable(
+        file=os.dup(trace.fileno()), all_threads=False
+    )  # a copy: written to until the very end
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     sys.exit(main())  # through the interpreter's own end: buffers, atexit, threads
 

@@ -1,7 +1,8 @@
 """The help of a verb, and what a mistyped command was meant to be.
 
-In: a config class: its fields, groups and examples. Out: text. ``-h`` shows what is needed most, ``--help`` every flag, in groups; the
-same text, by ``markdown``, is the reference in the documentation. Knows nothing of what the settings do.
+In: a config class: its fields, groups and examples. Out: text. ``-h`` shows what is needed most, ``--help``
+every flag, in groups; the same text, by ``markdown``, is the reference in the documentation. Knows nothing of
+what the settings do.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import textwrap
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-Cls = type[Any]  # a config class of ``core.flags``, which itself uses this module
-# Where each verb's settings are described; imported only when a file has to be told from another verb's, or for the reference.
+if TYPE_CHECKING:
+    from kmmlu_fast.core.settings import Config
+
+# Where each verb's settings are described; imported only when a file has to be told from another verb's, or
+# for the reference.
 CONFIGS = {
     "eval": "kmmlu_fast.evaluation.config:EvalConfig",
     "sample": "kmmlu_fast.sampling.config:SampleConfig",
@@ -29,15 +33,17 @@ CONFIGS = {
 _COLUMN = 30
 
 
-def config_of(verb: str) -> Cls:
+def config_of(verb: str) -> type[Config]:
     """The config class of a verb of CONFIGS."""
     module, name = CONFIGS[verb].split(":")
-    found: Cls = getattr(importlib.import_module(module), name)
+    found: type[Config] = getattr(importlib.import_module(module), name)
     return found
 
 
 def as_called(prog: str) -> str:
-    """``kmmlu-fast eval`` where the command was called so, ``python -m kmmlu_fast eval`` where that was; else ``prog``."""
+    """``kmmlu-fast eval`` where the command was called so, ``python -m kmmlu_fast eval`` where
+    that was; else ``prog``.
+    """
     verb = prog.rpartition(".")[2]
     started = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
     if started.name in ("kmmlu-fast", "kmmlu-fast.exe"):
@@ -47,8 +53,10 @@ def as_called(prog: str) -> str:
     return prog
 
 
-def of_another_verb(values: dict[str, Any], cls: Cls, where: str) -> list[str]:
-    """A fault that says whose file it is, where most of its keys are another verb's; [] where it is this one's."""
+def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
+    """A fault that says whose file it is, where most of its keys are another verb's; [] where
+    it is this one's.
+    """
     unknown = [name for name in values if name not in cls.model_fields]
     if len(unknown) < 2:
         return []
@@ -58,24 +66,37 @@ def of_another_verb(values: dict[str, Any], cls: Cls, where: str) -> list[str]:
         other = config_of(verb)
         if all(name in other.model_fields for name in values):
             names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-            return [f"{where}: is a file of settings for {verb} ({names}); give it to {verb}, or name one made for this command"]
+            return [
+                f"{where}: is a file of settings for {verb} ({names}); give it to {verb}, or name one made"
+                " for this command"
+            ]
     return []
 
 
-def grouped(cls: Cls) -> dict[str, list[str]]:
+def grouped(cls: type[Config]) -> dict[str, list[str]]:
     """Heading -> fields, every field once."""
-    named = {heading: [name for name in names if name in cls.model_fields] for heading, names in cls.groups.items()}
+    named = {
+        heading: [name for name in names if name in cls.model_fields] for heading, names in cls.groups.items()
+    }
     placed = {name for names in named.values() for name in names}
     rest = [name for name in cls.model_fields if name not in placed and name != cls.positional]
-    return {heading: names for heading, names in [*named.items(), ("more" if named else "settings", rest)] if names}
+    return {
+        heading: names
+        for heading, names in [*named.items(), ("more" if named else "settings", rest)]
+        if names
+    }
 
 
-def text(cls: Cls, prog: str, whole: bool) -> str:
+def text(cls: type[Config], prog: str, whole: bool) -> str:
     """The help: usage, what it does, flags, examples."""
     width = min(100, max(60, shutil.get_terminal_size((100, 24)).columns))
     bare = f" {cls.positional.upper()} ..." if cls.positional else ""
     said = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
-    lines = [f"usage: {prog}{bare} [--config FILE] [flags]", "", *textwrap.wrap(said[:1].upper() + said[1:], width)]
+    lines = [
+        f"usage: {prog}{bare} [--config FILE] [flags]",
+        "",
+        *textwrap.wrap(said[:1].upper() + said[1:], width),
+    ]
     if cls.positional:
         lines += ["", *_row(cls.positional.upper(), _about(cls, cls.positional), width)]
     if whole or not cls.first:
@@ -83,7 +104,10 @@ def text(cls: Cls, prog: str, whole: bool) -> str:
             lines += ["", heading + ":"]
             for name in names:
                 lines += _row(flag(cls, name), _about(cls, name), width)
-        lines += ["", *_row("--config FILE", "YAML file with any of these settings; flags win over it", width)]
+        lines += [
+            "",
+            *_row("--config FILE", "YAML file with any of these settings; flags win over it", width),
+        ]
     else:
         lines += ["", "most used:"]
         for name in cls.first:
@@ -104,7 +128,7 @@ def _row(name: str, about: str, width: int) -> list[str]:
     return [head.ljust(_COLUMN) + wrapped[0], *[indent + line for line in wrapped[1:]]]
 
 
-def flag(cls: Cls, name: str) -> str:
+def flag(cls: type[Config], name: str) -> str:
     """``--limit N``, as it is typed."""
     field = cls.model_fields[name]
     spelt = "--" + name.replace("_", "-")
@@ -113,7 +137,7 @@ def flag(cls: Cls, name: str) -> str:
     return f"{spelt} {metavar(field.annotation)}"
 
 
-def _about(cls: Cls, name: str) -> str:
+def _about(cls: type[Config], name: str) -> str:
     field = cls.model_fields[name]
     said = str(field.description or "")
     if choices := _choices(field.annotation):
@@ -122,7 +146,13 @@ def _about(cls: Cls, name: str) -> str:
         return said + " (required)"
     default = field.get_default(call_default_factory=True)
     silent = default is None or default == [] or default is False or "default:" in said
-    return said if silent else f"{said} (default: {','.join(map(str, default)) if isinstance(default, list) else _yes(default)})"
+    return (
+        said
+        if silent
+        else (
+            f"{said} (default: {','.join(map(str, default)) if isinstance(default, list) else _yes(default)})"
+        )
+    )
 
 
 def _yes(value: Any) -> str:
@@ -161,7 +191,10 @@ def markdown(verb: str) -> str:
         lines += ["", f"`{cls.positional.upper()}`: {_about(cls, cls.positional)}"]
     for heading, names in grouped(cls).items():
         lines += ["", f"### {verb}: {heading}", "", "| Flag | What it does |", "|---|---|"]
-        lines += [f"| `{flag(cls, name)}` | {_about(cls, name).replace('|', chr(92) + '|').replace('<', '&lt;')} |" for name in names]
+        lines += [
+            f"| `{flag(cls, name)}` | {_about(cls, name).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
+            for name in names
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -172,7 +205,10 @@ def completion(shell: str, verbs: list[str]) -> str:
     names = " ".join(verbs)
     if shell == "fish":
         lines = [f"complete -c kmmlu-fast -n __fish_use_subcommand -f -a '{names}'"]
-        more = [f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{given}'" for verb, given in flags.items()]
+        more = [
+            f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{given}'"
+            for verb, given in flags.items()
+        ]
         return "\n".join([*lines, *more])
     body = f"""_kmmlu_fast() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
@@ -189,7 +225,11 @@ complete -o filenames -F _kmmlu_fast kmmlu-fast"""
 
 def _flags(verb: str) -> list[str]:
     cls = config_of(verb)
-    return ["--config", "--help", *["--" + name.replace("_", "-") for name in cls.model_fields if name != cls.positional]]
+    return [
+        "--config",
+        "--help",
+        *["--" + name.replace("_", "-") for name in cls.model_fields if name != cls.positional],
+    ]
 
 
 def shell_name() -> str:

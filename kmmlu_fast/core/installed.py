@@ -98,7 +98,11 @@ def check_pins(kind: str, root: Path = _ROOT) -> Pins:
     wanted = read_pins(kind, root)
     have = {name: version_of(name) for name in {*wanted, *_NAMED}}
     missing = sorted(name for name in wanted if not have[name])
-    differing = sorted((name, have[name], version) for name, version in wanted.items() if have[name] and not _same(have[name], version))
+    differing = sorted(
+        (name, have[name], version)
+        for name, version in wanted.items()
+        if have[name] and not _same(have[name], version)
+    )
     named = {name: have[name] for name in _NAMED if have[name]}
     return Pins(kind, len(wanted), tuple(missing), tuple(differing), named)
 
@@ -135,7 +139,10 @@ def driver_problem(driver: str, cuda: int) -> str:
     wanted = _DRIVERS.get(cuda)
     if not first.isdigit() or wanted is None or int(first) >= wanted:
         return ""
-    return f"driver {driver} is older than CUDA {cuda} needs ({wanted}): torch would see no GPU; install driver {wanted} or newer"
+    return (
+        f"driver {driver} is older than CUDA {cuda} needs ({wanted}): torch would see no GPU; install driver"
+        f" {wanted} or newer"
+    )
 
 
 def toolchain() -> Toolchain:

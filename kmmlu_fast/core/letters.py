@@ -1,7 +1,7 @@
 """Letters: reading log-probabilities, softmax, rotating and reordering options, lm-eval's exact match.
 
-In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one an option).
-Knows nothing of prompts or engines.
+In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one an
+option). Knows nothing of prompts or engines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 @cache
 def position_bound(options: int) -> re.Pattern[str]:
-    """What an option of a question with that many options says where it speaks of others by number or place: it keeps its order."""
+    """What an option of a question with that many options says where it speaks of others by
+    number or place: it keeps its order.
+    """
     most = max(options, len(LETTERS))
     figures = "[1-9]|10" if most > 9 else f"[1-{most}]"
     circled = "[①-⑩]" if most > 9 else "[①-⑨]"
@@ -39,12 +41,16 @@ def names_others(options: Sequence[str]) -> bool:
 
 
 def is_position_bound(question: Question) -> bool:
-    """True where the question's options must stay where they are: one of them names others by number or place."""
+    """True where the question's options must stay where they are: one of them names others by
+    number or place.
+    """
     return names_others(question.options)
 
 
 def rotated(question: Question, shift: int) -> Question:
-    """The question with its options moved up by ``shift``: letter i now stands before original option i + shift. The key moves along."""
+    """The question with its options moved up by ``shift``: letter i now stands before original
+    option i + shift. The key moves along.
+    """
     letters = question.letters
     order = [(i + shift) % len(letters) for i in range(len(letters))]
     options = tuple(question.options[i] for i in order)
@@ -60,7 +66,9 @@ def log_softmax(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class LetterReading:
-    """A letter read from log-probabilities (natural log, A first): the best, its lead over the second, its softmax share."""
+    """A letter read from log-probabilities (natural log, A first): the best, its lead over the
+    second, its softmax share.
+    """
 
     letter: str
     margin: float
@@ -69,10 +77,12 @@ class LetterReading:
 
 def read_letters(logprobs: Sequence[float]) -> LetterReading:
     """argmax over the letters, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
-    if not all(value <= MAX_LOGPROB for value in logprobs) or max(logprobs) == -math.inf:  # NaN compares with nothing
+    if (
+        not all(value <= MAX_LOGPROB for value in logprobs) or max(logprobs) == -math.inf
+    ):  # NaN compares with nothing
         raise EngineError(
-            f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its weights are damaged; "
-            "try --dtype float32, or another copy of the model"
+            f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its"
+            " weights are damaged; try --dtype float32, or another copy of the model"
         )
     best = max(range(len(logprobs)), key=lambda i: logprobs[i])
     ranked = sorted(logprobs, reverse=True)
@@ -81,13 +91,17 @@ def read_letters(logprobs: Sequence[float]) -> LetterReading:
 
 
 def exact_match(text: str, letters: Sequence[str] = LETTERS) -> str | None:
-    """The letter if the text is one of ``letters``, ignoring case, ASCII punctuation and spaces (lm-eval ``kmmlu_direct``)."""
+    """The letter if the text is one of ``letters``, ignoring case, ASCII punctuation and spaces
+    (lm-eval ``kmmlu_direct``).
+    """
     letter = text.translate(_IGNORED).upper()
     return letter if letter in letters else None
 
 
 def reorder(question: Question, order: str) -> Question:
-    """The question with its options in ``order`` (source letters, "CABD") and the answer's letter following its option."""
+    """The question with its options in ``order`` (source letters, "CABD") and the answer's
+    letter following its option.
+    """
     letters = question.letters
     options = tuple(question.options[letters.index(letter)] for letter in order)
     return replace(question, options=options, answer=letters[order.index(question.answer)])

@@ -68,7 +68,9 @@ def lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lock:
         if error.errno == errno.ELOOP:
             raise type(in_use)(f"{path}: is a link, which a lock never follows; remove it") from error
         if error.errno == errno.ENOLCK:
-            raise type(in_use)(f"{path}: this file system gives no locks (NFS without lockd?); write to another one") from error
+            raise type(in_use)(
+                f"{path}: this file system gives no locks (NFS without lockd?); write to another one"
+            ) from error
         raise
     except RuntimeError as error:  # this very process holds it
         raise in_use from error

@@ -112,7 +112,9 @@ def cores(membership: str | None = None, root: Path = _CGROUPS) -> int:
     return max(1, min([allowed, *quotas]))
 
 
-def memory_bytes(meminfo: str | None = None, membership: str | None = None, root: Path = _CGROUPS) -> tuple[int, int]:
+def memory_bytes(
+    meminfo: str | None = None, membership: str | None = None, root: Path = _CGROUPS
+) -> tuple[int, int]:
     """(total, free) memory for this process: the machine's, or its container's where that is less.
 
     Page cache that the kernel would give back counts as free. (0, 0) where the system does not say.
@@ -128,7 +130,9 @@ def memory_bytes(meminfo: str | None = None, membership: str | None = None, root
     for folder in _folders(text, "memory", root):
         limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
         if limit is not None and limit < total:
-            used = (_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0) - _cache(folder)
+            used = (_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0) - _cache(
+                folder
+            )
             total, free = limit, min(free, max(limit - used, 0))
     return total, free
 

@@ -156,7 +156,9 @@ def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
         else:
             call("nvmlDeviceGetHandleByUUID", place.encode(), ctypes.byref(handle))
         call("nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
-        nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))  # cards that share the host's do not say: 0
+        nvml.nvmlDeviceGetMemoryInfo(
+            handle, ctypes.byref(memory)
+        )  # cards that share the host's do not say: 0
         name, uuid = text("nvmlDeviceGetName", handle), text("nvmlDeviceGetUUID", handle)
         index = place if isinstance(place, int) else 0
         return Card(name, (major.value, minor.value), memory.total, memory.free, driver, index, uuid)
@@ -190,7 +192,9 @@ def _on_the_bus() -> bool:
     try:
         devices = list(_PCI.iterdir())
         return any(
-            (device / "vendor").read_text().strip() == "0x10de" and (device / "class").read_text().startswith("0x03") for device in devices
+            (device / "vendor").read_text().strip() == "0x10de"
+            and (device / "class").read_text().startswith("0x03")
+            for device in devices
         )
     except OSError:
         return False

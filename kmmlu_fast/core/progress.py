@@ -1,5 +1,5 @@
-"""How far a long piece of work is, and what is being waited for: one moving line on a terminal, a bar in a notebook, a line every ten
-seconds elsewhere.
+"""How far a long piece of work is, and what is being waited for: one moving line on a terminal, a bar in a
+notebook, a line every ten seconds elsewhere.
 
 In: a total, and how much is done now. Out: nothing but what is shown. Knows nothing of what is counted.
 """
@@ -50,7 +50,10 @@ class Meter:
         self._shown = time.monotonic()
         rate = done / max(self._shown - self._start, 1e-9)
         left = (self._total - done) / rate if rate else 0.0
-        line = f"{self._label}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left{', ' if more else ''}{more}"
+        line = (
+            f"{self._label}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s"
+            f" left{', ' if more else ''}{more}"
+        )
         if self._moving and not last:
             move(line)
         else:
@@ -58,11 +61,14 @@ class Meter:
 
 
 @contextlib.contextmanager
-def waiting(what: str, phase: Callable[[], str] | None = None, closing: Callable[[], str] | None = None) -> Iterator[None]:
-    """Say what is being waited for and for how long, wherever nothing else was said for WAIT_SEC; on a terminal, one line that moves.
+def waiting(
+    what: str, phase: Callable[[], str] | None = None, closing: Callable[[], str] | None = None
+) -> Iterator[None]:
+    """Say what is being waited for and for how long, wherever nothing else was said for WAIT_SEC; on a
+    terminal, one line that moves.
 
-    Nothing is said of what is over sooner, nor in a library. ``phase``: what is being done just now, in a word or two; ``closing``: what
-    the last line adds. Waits may be nested: the innermost speaks.
+    Nothing is said of what is over sooner, nor in a library. ``phase``: what is being done just now, in a
+    word or two; ``closing``: what the last line adds. Waits may be nested: the innermost speaks.
     """
     if not speaks():
         yield

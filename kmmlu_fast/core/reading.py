@@ -40,11 +40,15 @@ def expand(path: str | Path, where: str = "path") -> Path:
     if "\0" in text:
         raise ConfigError(f"{where} {shown(text)}: holds a NUL character; give a path")
     if len(text) > 4096:
-        raise ConfigError(f"{where} {shown(text)}: has {len(text):,} characters; no path is longer than 4,096")
+        raise ConfigError(
+            f"{where} {shown(text)}: has {len(text):,} characters; no path is longer than 4,096"
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{where} {shown(text)}: there is no such user; give a path from / or from here") from error
+        raise ConfigError(
+            f"{where} {shown(text)}: there is no such user; give a path from / or from here"
+        ) from error
 
 
 def read_bytes(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES) -> bytes:
@@ -90,7 +94,9 @@ def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: b
             parse_constant=None if constants else _no_constant,
         )
     except json.JSONDecodeError as error:
-        raise raised(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})") from error
+        raise raised(
+            f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})"
+        ) from error
     except ValueError as error:
         raise raised(f"{where}: is not JSON that can be read ({error})") from error
     except (RecursionError, MemoryError) as error:
@@ -104,7 +110,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shown(next(n for n in names if names.count(n) > 1))} stands twice in one object")
+        raise ValueError(
+            f"the key {shown(next(n for n in names if names.count(n) > 1))} stands twice in one object"
+        )
     return found
 
 
@@ -162,7 +170,9 @@ def read_parquet(
     columns: list[str] | None = None,
     optional: tuple[str, ...] = (),
 ) -> pl.DataFrame:
-    """A Parquet file; with ``schema`` it must have these columns and types (others are left out), save those that are ``optional``."""
+    """A Parquet file; with ``schema`` it must have these columns and types (others are left
+    out), save those that are ``optional``.
+    """
     data = read_bytes(path, raised, MAX_TABLE_BYTES)
     try:
         lazy = pl.scan_parquet(io.BytesIO(data), glob=False)
@@ -170,20 +180,33 @@ def read_parquet(
         rows = lazy.select(pl.len()).collect().item()
         if rows * max(1, len(found)) > MAX_TABLE_CELLS:
             raise raised(f"{path}: says that it has {rows:,} rows; no such file has as many")
-        wanted = columns or ([n for n in schema if n in found or n not in optional] if schema is not None else None)
+        wanted = columns or (
+            [n for n in schema if n in found or n not in optional] if schema is not None else None
+        )
         if absent := [name for name in wanted or [] if name not in found]:
-            raise raised(f"{path}: lacks column {', '.join(absent)}; it was written by another version or program")
-        if schema is not None and (other := [n for n in wanted or [] if found[n] != schema[n] and found[n] != pl.Null]):
+            raise raised(
+                f"{path}: lacks column {', '.join(absent)}; it was written by another version or program"
+            )
+        if schema is not None and (
+            other := [n for n in wanted or [] if found[n] != schema[n] and found[n] != pl.Null]
+        ):
             raise raised(f"{path}: column {other[0]} is of type {found[other[0]]}, not {schema[other[0]]}")
         frame = pl.read_parquet(io.BytesIO(data), columns=wanted, glob=False)
-        return frame.cast({n: schema[n] for n in frame.columns if frame.schema[n] != schema[n]}) if schema is not None else frame  # type: ignore[arg-type]
+        return (
+            frame.cast({n: schema[n] for n in frame.columns if frame.schema[n] != schema[n]})
+            if schema is not None
+            else frame
+        )  # type: ignore[arg-type]
     except BaseException as error:
         raise _polars(error, path, "Parquet", raised) from error
 
 
 def _polars(error: BaseException, path: Path, kind: str, raised: Raised) -> BaseException:
     """polars' errors, and its panics (BaseExceptions of a name), as one of ours; everything else as it is."""
-    if isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError, OverflowError)) or type(error).__name__ == "PanicException":
+    if (
+        isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError, OverflowError))
+        or type(error).__name__ == "PanicException"
+    ):
         why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
         return raised(f"{path}: cannot be read as {kind} ({why})")
     return error
@@ -227,7 +250,9 @@ def _loader() -> Any:
             if self.check_event(yaml.events.AliasEvent):
                 self.aliases += 1
                 if self.aliases > MAX_ALIASES:
-                    raise yaml.constructor.ConstructorError(None, None, f"more than {MAX_ALIASES} aliases", mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"more than {MAX_ALIASES} aliases", mark
+                    )
             self.depth += 1
             if self.depth > MAX_DEPTH:
                 raise yaml.constructor.ConstructorError(None, None, "nested too deeply", mark)
@@ -241,7 +266,9 @@ def _loader() -> Any:
             for key, _ in node.value:
                 if key.tag != "tag:yaml.org,2002:merge" and key.value.__hash__ and isinstance(key.value, str):
                     if key.value.replace("-", "_") in seen:
-                        raise yaml.constructor.ConstructorError(None, None, f"the key {shown(key.value)} stands twice", key.start_mark)
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"the key {shown(key.value)} stands twice", key.start_mark
+                        )
                     seen.add(key.value.replace("-", "_"))
             return super().construct_mapping(node, deep)
 

@@ -21,7 +21,9 @@ OPTION_LETTERS = tuple("ABCDEFGHIJ")  # of any question: 2 to 10 options
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One KMMLU item. ``answer`` is a letter; the files' 1-based answers are converted once, in ``dataset``."""
+    """One KMMLU item. ``answer`` is a letter; the files' 1-based answers are converted once, in
+    ``dataset``.
+    """
 
     question_id: str  # "<Subject>/<split>/<row>", such as "Accounting/test/17"
     subject: str  # config name
@@ -59,12 +61,15 @@ class Request:
 
     Three uses, told apart by what is set:
     * letters: ``candidate_ids`` set, ``max_tokens`` 1 -> ``Response.logprobs``, one a candidate, same order;
-    * continuation: ``score_last`` n > 0 -> ``Response.logprobs`` = (sum of the last n prompt tokens' log-probabilities,);
+    * continuation: ``score_last`` n > 0 -> ``Response.logprobs`` = (sum of the last n prompt tokens'
+      log-probabilities,);
     * generation: ``max_tokens`` > 1 -> ``Response.completions``, ``num_samples`` of them.
     """
 
     question_id: str
-    stage: str  # unique within the question and model state: "letters", "rotation-2", "reason", "forced-0", ...
+    stage: (
+        str  # unique within the question and model state: "letters", "rotation-2", "reason", "forced-0", ...
+    )
     token_ids: tuple[int, ...]
     adapter: Adapter | None = None
     candidate_ids: tuple[int, ...] = ()
@@ -77,7 +82,9 @@ class Request:
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
     carry: Any = None  # a small picklable value for the method's follow_up; engines pass it on untouched
-    follow_up_ids: tuple[int, ...] = ()  # not sent: token ids of the prompt that a follow-up may ask (budgeted chain of thought)
+    follow_up_ids: tuple[
+        int, ...
+    ] = ()  # not sent: token ids of the prompt that a follow-up may ask (budgeted chain of thought)
 
     @property
     def key(self) -> str:
@@ -106,7 +113,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One question's outcome in one run: one row of ``predictions.parquet`` (field order = PREDICTION_SCHEMA)."""
+    """One question's outcome in one run: one row of ``predictions.parquet`` (field order =
+    PREDICTION_SCHEMA).
+    """
 
     question_id: str
     subject: str
@@ -116,15 +125,21 @@ class Prediction:
     answer: str
     prediction: str | None  # None = unparsed: counted as wrong, and counted in the open
     correct: bool
-    read_by: str | None  # how the letter was read: "loglikelihood", "continuation", "exact_match", or the ladder's rung
+    read_by: (
+        str | None
+    )  # how the letter was read: "loglikelihood", "continuation", "exact_match", or the ladder's rung
     forced: bool = False  # the letter was forced after the model's own reasoning
     logprob_A: float | None = None
     logprob_B: float | None = None
     logprob_C: float | None = None
     logprob_D: float | None = None
     margin: float | None = None  # best minus second-best letter log-probability, nats
-    confidence: float | None = None  # softmax over the question's letters of the best; or agreement among samples
-    direct_prediction: str | None = None  # letter of the direct prefill where chain of thought had one as well
+    confidence: float | None = (
+        None  # softmax over the question's letters of the best; or agreement among samples
+    )
+    direct_prediction: str | None = (
+        None  # letter of the direct prefill where chain of thought had one as well
+    )
     debiased_prediction: str | None = None  # letter by option log-probabilities averaged over rotations
     debiased_logprobs: list[float] | None = None  # one an option, in the question's own order
     sample_predictions: list[str | None] | None = None  # letter of each sample (self-consistency)
@@ -133,7 +148,9 @@ class Prediction:
     output_tokens: int = 0
     prompt_digest: str = ""  # sha256 (16 hex digits) of the first request's token ids
     num_options: int = 4
-    option_logprobs: list[float] | None = None  # of all options, A first, where there are more than logprob_A..D hold
+    option_logprobs: list[float] | None = (
+        None  # of all options, A first, where there are more than logprob_A..D hold
+    )
 
 
 _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -156,7 +173,9 @@ OPTIONAL_COLUMNS = ("num_options", "option_logprobs")
 
 
 def logprobs_list() -> pl.Expr:
-    """The log-probabilities of a row's letters as one list, A first; null where it has none. For any number of options."""
+    """The log-probabilities of a row's letters as one list, A first; null where it has none.
+    For any number of options.
+    """
     four = pl.concat_list(LOGPROB_COLUMNS).list.drop_nulls()
     some = pl.when(four.list.len() > 1).then(four)
     return pl.coalesce(pl.col("option_logprobs"), some).alias("logprobs")
@@ -165,4 +184,6 @@ def logprobs_list() -> pl.Expr:
 def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:
     """Predictions as a frame with exactly PREDICTION_SCHEMA."""
     names = list(PREDICTION_SCHEMA)
-    return pl.DataFrame({name: [getattr(p, name) for p in predictions] for name in names}, schema=PREDICTION_SCHEMA)
+    return pl.DataFrame(
+        {name: [getattr(p, name) for p in predictions] for name in names}, schema=PREDICTION_SCHEMA
+    )

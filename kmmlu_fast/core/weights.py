@@ -142,7 +142,11 @@ def read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
             if size > _MAX_HEADER_BYTES:
                 return []
             header = json.loads(file.read(size))
-        return [(name, str(entry["dtype"]), tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+        return [
+            (name, str(entry["dtype"]), tuple(entry["shape"]))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return []
 
@@ -242,7 +246,11 @@ def _from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
             stored_as=method or largest,
             quantised=bool(method),
         )
-    return replace(facts, stored_bytes=stored) if facts.quantised else replace(facts, parameters=total, stored_bytes=stored)
+    return (
+        replace(facts, stored_bytes=stored)
+        if facts.quantised
+        else replace(facts, parameters=total, stored_bytes=stored)
+    )
 
 
 def _fetch(address: str, timeout_sec: float) -> dict[str, Any] | None:

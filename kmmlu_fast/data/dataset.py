@@ -30,27 +30,42 @@ SAMPLE_DIR = Path(__file__).parent / "sample"
 SPLITS = ("train", "dev", "test")
 _TEXT_COLUMNS = ("question", *LETTERS)
 _COLUMNS = (*_TEXT_COLUMNS, "answer")
-FRAME_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", *_TEXT_COLUMNS, "answer", "human_accuracy")
+FRAME_COLUMNS = (
+    "question_id",
+    "subject",
+    "supercategory",
+    "split",
+    "row",
+    *_TEXT_COLUMNS,
+    "answer",
+    "human_accuracy",
+)
 
 
-def load_frame(dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None) -> pl.DataFrame:
+def load_frame(
+    dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
+) -> pl.DataFrame:
     """All rows of a split, columns FRAME_COLUMNS, in subject-table and file order.
 
-    Raises DataError for a dataset that cannot be found or read, wrong columns, answers outside 1-4, empty questions or
-    options, and two files of one subject; each names file and row. Missing *train* files are survived with one warning.
+    Raises DataError for a dataset that cannot be found or read, wrong columns, answers outside 1-4, empty
+    questions or options, and two files of one subject; each names file and row. Missing *train* files are
+    survived with one warning.
     """
     wanted = list(SUBJECTS.values()) if subjects is None else subjects
     files, missing = _find_files(dataset, split, wanted, revision)
     if missing and (split != "train" or not files):
         raise DataError(
-            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the HAERAE-HUB/KMMLU layout"
+            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the"
+            " HAERAE-HUB/KMMLU layout"
         )
     if missing:
         warnings.warn(f"{dataset}: no train file for {_some(missing)}; going on without", stacklevel=2)
     return pl.concat([_read_csv(path, subject, split) for subject, path in files])
 
 
-def load_questions(dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None) -> list[Question]:
+def load_questions(
+    dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
+) -> list[Question]:
     """The same rows as ``load_frame`` as records."""
     return to_questions(load_frame(dataset, split, subjects, revision))
 
@@ -59,15 +74,17 @@ def to_questions(frame: pl.DataFrame) -> list[Question]:
     """Records from a frame with FRAME_COLUMNS."""
     return [
         Question(qid, subject, group, split, row, question, (a, b, c, d), answer, human)
-        for qid, subject, group, split, row, question, a, b, c, d, answer, human in frame.select(FRAME_COLUMNS).iter_rows()
+        for qid, subject, group, split, row, question, a, b, c, d, answer, human in frame.select(
+            FRAME_COLUMNS
+        ).iter_rows()
     ]
 
 
 def select(questions: list[Question], limit: int | None, mode: str, seed: int) -> list[Question]:
     """At most ``limit`` questions a subject, file order kept.
 
-    ``first`` takes the file's first; ``random`` ranks by a hash of seed and question id, so that the choice is stable
-    on any machine and a larger limit only adds questions.
+    ``first`` takes the file's first; ``random`` ranks by a hash of seed and question id, so that the choice
+    is stable on any machine and a larger limit only adds questions.
     """
     if limit is None:
         return questions
@@ -85,20 +102,28 @@ def select(questions: list[Question], limit: int | None, mode: str, seed: int) -
 
 
 def rank(question_id: str, seed: int) -> bytes:
-    """A question's place in the seeded random order, as bytes to sort by: the same on every machine and in every version."""
+    """A question's place in the seeded random order, as bytes to sort by: the same on every
+    machine and in every version.
+    """
     return hashlib.blake2b(f"{seed}:{question_id}".encode(), digest_size=8).digest()
 
 
 def permuted(questions: Iterable[Question], seed: int) -> list[Question]:
-    """All questions in the one seeded random order: every slice from the start is a prefix of every longer one.
+    """All questions in the one seeded random order: every slice from the start is a prefix of every longer
+    one.
 
-    Subjects come in proportion to their sizes, but for chance. A subset of the questions keeps the order it has here.
+    Subjects come in proportion to their sizes, but for chance. A subset of the questions keeps the order it
+    has here.
     """
     return sorted(questions, key=lambda question: rank(question.question_id, seed))
 
 
-def exemplars(dataset: str, subjects: list[Subject], num_fewshot: int, revision: str | None = None) -> dict[str, list[Question]]:
-    """The first ``num_fewshot`` dev questions of each subject, in the file's order (same for the whole subject)."""
+def exemplars(
+    dataset: str, subjects: list[Subject], num_fewshot: int, revision: str | None = None
+) -> dict[str, list[Question]]:
+    """The first ``num_fewshot`` dev questions of each subject, in the file's order (same for
+    the whole subject).
+    """
     if num_fewshot == 0:
         return {subject.name: [] for subject in subjects}
     found: dict[str, list[Question]] = {subject.name: [] for subject in subjects}
@@ -107,7 +132,8 @@ def exemplars(dataset: str, subjects: list[Subject], num_fewshot: int, revision:
     for name, group in found.items():
         if len(group) < num_fewshot:
             raise DataError(
-                f"{dataset}: {name} has {len(group)} dev questions; --num-fewshot {num_fewshot} needs as many: use at most {len(group)}"
+                f"{dataset}: {name} has {len(group)} dev questions; --num-fewshot {num_fewshot} needs as"
+                f" many: use at most {len(group)}"
             )
     return {name: group[:num_fewshot] for name, group in found.items()}
 
@@ -123,8 +149,15 @@ def digest(questions: Iterable[Question]) -> str:
 def frame_digest(frame: pl.DataFrame) -> str:
     """``digest`` of a frame's rows, without making records of them: a tenth of the time."""
     state = hashlib.sha256()
-    columns = ["question_id", "question", *(letter for letter in OPTION_LETTERS if letter in frame.columns), "answer"]
-    for some in frame.select(pl.concat_str(columns, separator="\x1f", ignore_nulls=True) + "\x1e").iter_slices(50_000):
+    columns = [
+        "question_id",
+        "question",
+        *(letter for letter in OPTION_LETTERS if letter in frame.columns),
+        "answer",
+    ]
+    for some in frame.select(
+        pl.concat_str(columns, separator="\x1f", ignore_nulls=True) + "\x1e"
+    ).iter_slices(50_000):
         state.update("".join(some.to_series()).encode())
     return state.hexdigest()[:16]
 
@@ -140,14 +173,20 @@ def input_files(dataset: str | None) -> list[Path]:
     """The files that a dataset directory holds: nothing that is written may be one of them."""
     if dataset in (None, "none", "sample") or not (root := expand(str(dataset), "--dataset")).is_dir():
         return []
-    return [path for folder in (root, root / "data") for path in files_in(folder, "*.csv", "*.parquet", "*.json", "*.jsonl", "*.md")]
+    return [
+        path
+        for folder in (root, root / "data")
+        for path in files_in(folder, "*.csv", "*.parquet", "*.json", "*.jsonl", "*.md")
+    ]
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _find_files(dataset: str, split: str, subjects: list[Subject], revision: str | None) -> tuple[list[tuple[Subject, Path]], list[str]]:
+def _find_files(
+    dataset: str, split: str, subjects: list[Subject], revision: str | None
+) -> tuple[list[tuple[Subject, Path]], list[str]]:
     root = _root(dataset, split, revision)
     folder = root / "data" if (root / "data").is_dir() else root
     present: dict[str, list[Path]] = {}
@@ -155,7 +194,8 @@ def _find_files(dataset: str, split: str, subjects: list[Subject], revision: str
         present.setdefault(path.name.removesuffix(f"-{split}.csv").lower(), []).append(path)
     if not present:
         raise DataError(
-            f"{dataset}: no *-{split}.csv in {folder}; give a directory of the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'"
+            f"{dataset}: no *-{split}.csv in {folder}; give a directory of the HAERAE-HUB/KMMLU layout, the"
+            " hub id, or 'sample'"
         )
     files, missing = [], []
     for subject in subjects:
@@ -177,7 +217,8 @@ def _root(dataset: str, split: str, revision: str | None) -> Path:
         return path
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
         raise DataError(
-            f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as HAERAE-HUB/KMMLU, or 'sample'"
+            f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as"
+            " HAERAE-HUB/KMMLU, or 'sample'"
         )
     return _download(dataset, split, revision)
 
@@ -186,11 +227,17 @@ def _download(dataset: str, split: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(dataset, repo_type="dataset", revision=revision, allow_patterns=[f"data/*-{split}.csv"]))
-    except Exception as error:  # the hub client raises a dozen kinds, httpx's among them; all mean the same to a user
+        return Path(
+            snapshot_download(
+                dataset, repo_type="dataset", revision=revision, allow_patterns=[f"data/*-{split}.csv"]
+            )
+        )
+    except (
+        Exception
+    ) as error:  # the hub client raises a dozen kinds, httpx's among them; all mean the same to a user
         raise DataError(
-            f"dataset {dataset!r}: the hub cannot be reached or does not have it ({type(error).__name__}); check the name and the network, "
-            "or give --dataset a directory of the hub's layout, or 'sample'"
+            f"dataset {dataset!r}: the hub cannot be reached or does not have it ({type(error).__name__});"
+            " check the name and the network, or give --dataset a directory of the hub's layout, or 'sample'"
         ) from error
 
 
@@ -201,7 +248,10 @@ def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
     raw = raw.with_columns(pl.col(name).fill_null("") for name in raw.columns)
     absent = [name for name in _COLUMNS if name not in raw.columns]
     if absent:
-        raise DataError(f"{path}: lacks column {', '.join(absent)}; expected question, answer, A, B, C, D (has {', '.join(raw.columns)})")
+        raise DataError(
+            f"{path}: lacks column {', '.join(absent)}; expected question, answer, A, B, C, D (has"
+            f" {', '.join(raw.columns)})"
+        )
     human = pl.col("Human Accuracy") if "Human Accuracy" in raw.columns else pl.lit(None, dtype=pl.String)
     frame = raw.with_row_index("row").select(
         pl.format("{}/{}/{}", pl.lit(subject.name), pl.lit(split), "row").alias("question_id"),
@@ -210,7 +260,9 @@ def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
         pl.lit(split).alias("split"),
         pl.col("row").cast(pl.Int32),
         *_TEXT_COLUMNS,
-        pl.col("answer").str.strip_chars().replace_strict(["1", "2", "3", "4"], LETTERS, default=None, return_dtype=pl.String),
+        pl.col("answer")
+        .str.strip_chars()
+        .replace_strict(["1", "2", "3", "4"], LETTERS, default=None, return_dtype=pl.String),
         human.cast(pl.Float64, strict=False).fill_nan(None).alias("human_accuracy"),
     )
     _refuse_bad_rows(path, raw, frame)
@@ -221,11 +273,18 @@ def _refuse_bad_rows(path: Path, raw: pl.DataFrame, frame: pl.DataFrame) -> None
     bad = frame.filter(pl.col("answer").is_null())
     if len(bad):
         row = bad["row"][0]
-        raise DataError(f"{path} row {row}: answer {raw['answer'][row]!r} is not allowed; it must be 1, 2, 3 or 4 (1 = A)")
+        raise DataError(
+            f"{path} row {row}: answer {raw['answer'][row]!r} is not allowed; it must be 1, 2, 3 or 4 (1 = A)"
+        )
     human = frame.filter(~pl.col("human_accuracy").is_between(0, 1))
     if len(human):
-        raise DataError(f"{path} row {human['row'][0]}: Human Accuracy {human['human_accuracy'][0]} is no share from 0 to 1")
+        raise DataError(
+            f"{path} row {human['row'][0]}: Human Accuracy {human['human_accuracy'][0]} is no share from 0"
+            " to 1"
+        )
     for name in _TEXT_COLUMNS:
         empty = frame.filter(pl.col(name).str.strip_chars() == "")
         if len(empty):
-            raise DataError(f"{path} row {empty['row'][0]}: {name} is empty; every question needs a text and four options")
+            raise DataError(
+                f"{path} row {empty['row'][0]}: {name} is empty; every question needs a text and four options"
+            )

@@ -105,7 +105,9 @@ class Exam(Reading):
     training: Literal["allowed", "forbidden", "ask"] = "ask"
     rows: int | None = None  # questions in test, where it is known
     options_count: str = ""  # as shown in the list: "5", "4-5"
-    subjects: Literal["own", "kmmlu"] = "own"  # kmmlu: its 45 subjects and four supercategories, by the subject's name
+    subjects: Literal["own", "kmmlu"] = (
+        "own"  # kmmlu: its 45 subjects and four supercategories, by the subject's name
+    )
     faulty_rows: Literal["refuse", "skip"] = "refuse"  # skip: left out, with a warning that counts them
     lm_eval: str | None = None  # the lm-eval task that asks the same questions
     note: str = ""
@@ -126,7 +128,10 @@ class Exam(Reading):
             if missing:
                 raise ValueError(f"lacks {', '.join(missing)}{where}")
             if isinstance(reading.options, list) and not 2 <= len(reading.options) <= len(OPTION_LETTERS):
-                raise ValueError(f"options names {len(reading.options)} columns{where}; 2 to {len(OPTION_LETTERS)} are possible")
+                raise ValueError(
+                    f"options names {len(reading.options)} columns{where}; 2 to {len(OPTION_LETTERS)} are"
+                    " possible"
+                )
         return self
 
     def config_names(self) -> list[str]:
@@ -137,7 +142,9 @@ class Exam(Reading):
         """What the columns mean in that config: its own settings over the exam's."""
         own = self.configs.get(config) if isinstance(self.configs, dict) and config is not None else None
         shared = {name: getattr(self, name) for name in Reading.model_fields}
-        return Reading(**{**shared, **({name: getattr(own, name) for name in own.model_fields_set} if own else {})})
+        return Reading(
+            **{**shared, **({name: getattr(own, name) for name in own.model_fields_set} if own else {})}
+        )
 
     @property
     def is_kmmlu(self) -> bool:
@@ -177,17 +184,26 @@ def read_exam(path: Path) -> Exam:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of an exam's declaration (YAML)") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of an exam's declaration (YAML)"
+        ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"{path}{f' line {mark.line + 1}' if mark else ''}: is not valid YAML ({str(error).splitlines()[0]})") from error
+        raise ConfigError(
+            f"{path}{f' line {mark.line + 1}' if mark else ''}: is not valid YAML"
+            f" ({str(error).splitlines()[0]})"
+        ) from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: must be a mapping such as 'hub: owner/name', 'question: question', ...")
     known = {str(key).replace("-", "_"): value for key, value in loaded.items()}
     try:
         return Exam(**{**known, "name": path.stem, "folder": path.parent})
     except (ValidationError, TypeError) as error:
-        faults = [_fault(detail) for detail in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+        faults = (
+            [_fault(detail) for detail in error.errors()]
+            if isinstance(error, ValidationError)
+            else [str(error)]
+        )
         raise ConfigError(f"{path}: {'; '.join(dict.fromkeys(faults))}") from error
 
 

@@ -34,11 +34,15 @@ from kmmlu_fast.data.subjects import find_subject, find_subjects
 _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "question")
 
 
-def load_exam(exam: Exam, split: str, dataset: str | None = None, revision: str | None = None) -> pl.DataFrame:
+def load_exam(
+    exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
+) -> pl.DataFrame:
     """All questions of a split. DataError names the first fault and counts the others; ConfigError for a
     split that is not declared."""
     if exam.is_kmmlu:
-        return kmmlu.load_frame(source_of(exam, dataset) if dataset != "sample" else "sample", split, revision=revision)
+        return kmmlu.load_frame(
+            source_of(exam, dataset) if dataset != "sample" else "sample", split, revision=revision
+        )
     kept: list[dict[str, Any]] = []
     faults: list[str] = []
     for question, fault in read_questions(exam, split, dataset, revision):
@@ -47,7 +51,11 @@ def load_exam(exam: Exam, split: str, dataset: str | None = None, revision: str 
         elif question is not None:
             kept.append(question)
     if faults and exam.faulty_rows == "refuse":
-        more = f" (and {len(faults) - 1} more such rows; 'faulty_rows: skip' in the declaration leaves them out)" if len(faults) > 1 else ""
+        more = (
+            f" (and {len(faults) - 1} more such rows; 'faulty_rows: skip' in the declaration leaves them out)"
+            if len(faults) > 1
+            else ""
+        )
         raise DataError(f"{faults[0]}{more}")
     if faults:
         warnings.warn(
@@ -98,12 +106,19 @@ def question_of(row: Row, reading: Reading, where: str) -> dict[str, Any]:
         **dict(zip(OPTION_LETTERS, options, strict=False)),
         "answer": answer,
     }
-    return {**found, "explanation": _text(row, reading.explanation, where, needed=False) or None} if reading.explanation else found
+    return (
+        {**found, "explanation": _text(row, reading.explanation, where, needed=False) or None}
+        if reading.explanation
+        else found
+    )
 
 
 def _column(row: Row, name: str, where: str) -> Any:
     if name not in row:
-        raise DataError(f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, or see --check")
+        raise DataError(
+            f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, or"
+            " see --check"
+        )
     return row[name]
 
 
@@ -137,7 +152,9 @@ def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | N
         if isinstance(value, str) and value.lstrip().startswith("["):
             value = _listed(value)
         if not isinstance(value, list):
-            raise DataError(f"{where}: column {declared!r} holds {type(value).__name__}, not a list of options")
+            raise DataError(
+                f"{where}: column {declared!r} holds {type(value).__name__}, not a list of options"
+            )
     else:
         value = [_column(row, name, where) for name in declared or []]
         while value and (value[-1] is None or str(value[-1]).strip() == ""):
@@ -171,18 +188,25 @@ def _answer(row: Row, reading: Reading, options: list[str], where: str) -> str:
     if reading.coding == "text":
         places = [place for place, option in enumerate(options) if option.strip() == text]
         if len(places) != 1:
-            raise DataError(f"{where}: answer {text!r} is {'none' if not places else 'more than one'} of its options")
+            raise DataError(
+                f"{where}: answer {text!r} is {'none' if not places else 'more than one'} of its options"
+            )
         return letters[places[0]]
     if reading.coding == "letter":
         letter = text.strip("()[]. ").upper()
         if letter not in letters:
-            raise DataError(f"{where}: answer {text!r} is not allowed; it must be one of {', '.join(letters)}")
+            raise DataError(
+                f"{where}: answer {text!r} is not allowed; it must be one of {', '.join(letters)}"
+            )
         return letter
     first = 0 if reading.coding == "from 0" else 1
     whole = re.fullmatch(r"(\d{1,2})(?:\.0)?", text)
     place = int(whole[1]) - first if whole else -1
     if not 0 <= place < len(options):
-        raise DataError(f"{where}: answer {text!r} is not allowed; it must be {first} to {first + len(options) - 1} ({first} = A)")
+        raise DataError(
+            f"{where}: answer {text!r} is not allowed; it must be {first} to {first + len(options) - 1}"
+            f" ({first} = A)"
+        )
     return letters[place]
 
 
@@ -227,8 +251,12 @@ def to_questions(frame: pl.DataFrame) -> list[Question]:
     fixed = frame.select(*_FIXED_COLUMNS, "answer", "human_accuracy").iter_rows()
     options = frame.select(letters).iter_rows()
     return [
-        Question(qid, subject, group, split, row, question, tuple(o for o in some if o is not None), answer, human)
-        for (qid, subject, group, split, row, question, answer, human), some in zip(fixed, options, strict=True)
+        Question(
+            qid, subject, group, split, row, question, tuple(o for o in some if o is not None), answer, human
+        )
+        for (qid, subject, group, split, row, question, answer, human), some in zip(
+            fixed, options, strict=True
+        )
     ]
 
 
@@ -243,9 +271,16 @@ def choose_subjects(exam: Exam, frame: pl.DataFrame, names: list[str]) -> pl.Dat
     def key(name: str) -> str:
         return name.strip().lower().replace(" ", "-").replace("_", "-")
 
-    present = {key(name): name for column in ("supercategory", "subject") for name in frame[column].unique().to_list()}
+    present = {
+        key(name): name
+        for column in ("supercategory", "subject")
+        for name in frame[column].unique().to_list()
+    }
     unknown = [name for name in names if key(name) not in present]
     if unknown:
-        raise ConfigError(f"--subjects {', '.join(unknown)}: {exam.label} has {', '.join(sorted(set(present.values()))[:20])}")
+        raise ConfigError(
+            f"--subjects {', '.join(unknown)}: {exam.label} has"
+            f" {', '.join(sorted(set(present.values()))[:20])}"
+        )
     wanted = [present[key(name)] for name in names]
     return frame.filter(pl.col("subject").is_in(wanted) | pl.col("supercategory").is_in(wanted))

@@ -32,7 +32,9 @@ def their_split(exam: Exam, split: str) -> str:
     return theirs
 
 
-def tables(exam: Exam, theirs: str, source: str, revision: str | None) -> Iterator[tuple[str | None, str | None, Table]]:
+def tables(
+    exam: Exam, theirs: str, source: str, revision: str | None
+) -> Iterator[tuple[str | None, str | None, Table]]:
     """(config, its key in the declaration, table) of everything that the declaration's configs stand for."""
     wanted = exam.config_names()
     if is_hub_id(source):
@@ -48,7 +50,9 @@ def tables(exam: Exam, theirs: str, source: str, revision: str | None) -> Iterat
     for path, folder in files:
         words = _words(path, folder)
         config, key = _config_of(words, wanted)
-        if (wanted and key is None) or not (_is_split(path, folder, theirs) or (len(exam.splits) == 1 and len(files) == 1)):
+        if (wanted and key is None) or not (
+            _is_split(path, folder, theirs) or (len(exam.splits) == 1 and len(files) == 1)
+        ):
             continue
         found = True
         yield config, key, Table(str(path), read_file(path))
@@ -56,7 +60,8 @@ def tables(exam: Exam, theirs: str, source: str, revision: str | None) -> Iterat
         names = ", ".join(path.name for path, _ in files[:5])
         of = f" of config {' or '.join(wanted)}" if wanted else ""
         raise DataError(
-            f"{source}: no file{of} for split {theirs!r} (its name, or its folder's, must hold both) among {names or 'no files'}"
+            f"{source}: no file{of} for split {theirs!r} (its name, or its folder's, must hold both) among"
+            f" {names or 'no files'}"
         )
 
 

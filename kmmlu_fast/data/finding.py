@@ -35,7 +35,9 @@ def find_exam(name_or_file: str) -> Exam:
     default column names."""
     exam = _find(name_or_file)
     file = name_or_file.strip().lower().replace("_", "-") not in shipped()
-    return exam.model_copy(update={"declaration": str(Path(name_or_file).expanduser().resolve()) if file else exam.name})
+    return exam.model_copy(
+        update={"declaration": str(Path(name_or_file).expanduser().resolve()) if file else exam.name}
+    )
 
 
 def _find(name_or_file: str) -> Exam:
@@ -50,7 +52,8 @@ def _find(name_or_file: str) -> Exam:
     near = difflib.get_close_matches(key, shipped(), n=1)
     hint = f", did you mean {near[0]}?" if near else ""
     raise ConfigError(
-        f"unknown exam {name_or_file!r}{hint}: give one of {', '.join(shipped())}, a declaration (FILE.yaml), or a table of your own"
+        f"unknown exam {name_or_file!r}{hint}: give one of {', '.join(shipped())}, a declaration (FILE.yaml),"
+        " or a table of your own"
     )
 
 
@@ -62,12 +65,17 @@ def own_table(path: Path) -> Exam:
     explanation.
     """
     if not path.is_file():
-        raise ConfigError(f"--exam {path}: no such file; give a shipped name ({', '.join(shipped())}), a FILE.yaml, or a table of your own")
+        raise ConfigError(
+            f"--exam {path}: no such file; give a shipped name ({', '.join(shipped())}), a FILE.yaml, or a"
+            " table of your own"
+        )
     rows = [row for (_, row), _ in zip(read_table(str(path)), range(_OWN_ROWS), strict=False)]
     columns = list(rows[0])
     lettered = [letter for letter in OPTION_LETTERS if letter in columns]
     in_list = next((name for name in _OPTION_LISTS if name in columns), None)
-    missing = [name for name in ("question", "answer") if name not in columns] + ([] if in_list or len(lettered) > 1 else ["options"])
+    missing = [name for name in ("question", "answer") if name not in columns] + (
+        [] if in_list or len(lettered) > 1 else ["options"]
+    )
     if missing:
         raise ConfigError(
             f"{path}: lacks column {', '.join(missing)}; an exam without a declaration has question, options "
@@ -96,16 +104,25 @@ def _coding_of(path: Path, rows: list[dict[str, Any]], options: str | list[str])
     one gives the origin away."""
     answers = [str(row["answer"]).strip() for row in rows if row.get("answer") is not None]
     texts = [
-        [str(o).strip() for o in (row.get(options) or [] if isinstance(options, str) else [row.get(c) for c in options])] for row in rows
+        [
+            str(o).strip()
+            for o in (row.get(options) or [] if isinstance(options, str) else [row.get(c) for c in options])
+        ]
+        for row in rows
     ]
     if not answers:
-        raise DataError(f"{path}: column answer is empty; it must hold each question's letter, or the right option's text")
+        raise DataError(
+            f"{path}: column answer is empty; it must hold each question's letter, or the right option's text"
+        )
     if all(re.fullmatch(r"[(\[]?[A-Za-z][)\].]?", answer) for answer in answers):
         return "letter"
     if all(re.fullmatch(r"\d{1,2}", answer) for answer in answers):
         if "0" in answers:
             return "from 0"
-        if any(answer == str(len([o for o in found if o not in ("", "None")])) for answer, found in zip(answers, texts, strict=False)):
+        if any(
+            answer == str(len([o for o in found if o not in ("", "None")]))
+            for answer, found in zip(answers, texts, strict=False)
+        ):
             return "from 1"
     elif sum(answer in found for answer, found in zip(answers, texts, strict=False)) >= 0.9 * len(answers):
         return "text"  # the few that are not among their options are faults, named as such
@@ -121,7 +138,10 @@ def source_of(exam: Exam, dataset: str | None) -> str:
     declaration."""
     if dataset is not None:
         if not is_hub_id(dataset) and not Path(dataset).expanduser().exists():
-            raise ConfigError(f"--dataset {dataset}: no such file or directory; give {exam.label}'s files, or leave it out to use the hub")
+            raise ConfigError(
+                f"--dataset {dataset}: no such file or directory; give {exam.label}'s files, or leave it out"
+                " to use the hub"
+            )
         return dataset
     if exam.hub is not None:
         return exam.hub
@@ -132,7 +152,9 @@ def source_of(exam: Exam, dataset: str | None) -> str:
 def find_exams(names: list[str]) -> list[Exam]:
     """The exams of ``--exam``, in order; ConfigError where two have the same name."""
     exams = [find_exam(name) for name in names]
-    twice = [exam.name for place, exam in enumerate(exams) if exam.name in [other.name for other in exams[:place]]]
+    twice = [
+        exam.name for place, exam in enumerate(exams) if exam.name in [other.name for other in exams[:place]]
+    ]
     if twice:
         raise ConfigError(f"--exam {twice[0]}: is given twice; name each exam once")
     return exams
@@ -148,7 +170,9 @@ def dataset_for(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
         pairs = dict(part.partition("=")[::2] for part in dataset.split(","))
         unknown = [name for name in pairs if name not in [one.name for one in exams]]
         if unknown:
-            raise ConfigError(f"--dataset {unknown[0]}=...: is none of the exams {', '.join(one.name for one in exams)}")
+            raise ConfigError(
+                f"--dataset {unknown[0]}=...: is none of the exams {', '.join(one.name for one in exams)}"
+            )
         return pairs.get(exam.name) or None
     if exam.is_kmmlu:
         return dataset

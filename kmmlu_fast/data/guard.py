@@ -130,7 +130,9 @@ def _check(rows: Iterable[_Looked], guarded: pl.DataFrame) -> pl.DataFrame:
         frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
         found.append(overlap.contained_in(frame, right, anchors))
     known = [overlap.overlap(_items(questions), guarded)] if questions else []
-    return overlap.strictest([pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row"), *known, *found])
+    return overlap.strictest(
+        [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row"), *known, *found]
+    )
 
 
 def _items(questions: list[dict[str, str | None]]) -> pl.DataFrame:

@@ -33,4 +33,6 @@ def split_inside(text: str, where: str) -> tuple[str, list[str]]:
             stem = _HEADING.sub("", text[: chain[0].start()].rstrip()).strip()
             if all(options):
                 return stem, options
-    raise DataError(f"{where}: no options found in the text: expected them at its end as 'A. ...', 'B. ...' or '(A) ...'")
+    raise DataError(
+        f"{where}: no options found in the text: expected them at its end as 'A. ...', 'B. ...' or '(A) ...'"
+    )

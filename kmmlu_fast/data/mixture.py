@@ -50,12 +50,19 @@ def parse_part(text: str) -> Part:
         try:
             weight = float(tail)
         except ValueError:
-            raise ConfigError(f"--data {text!r}: {tail!r} is no weight; write FILE:0.3, or FILE alone") from None
+            raise ConfigError(
+                f"--data {text!r}: {tail!r} is no weight; write FILE:0.3, or FILE alone"
+            ) from None
         source = head
     if not 0 < weight <= 100:
-        raise ConfigError(f"--data {text!r}: weight {weight:g} is not allowed; it must be above 0 and at most 100")
+        raise ConfigError(
+            f"--data {text!r}: weight {weight:g} is not allowed; it must be above 0 and at most 100"
+        )
     if not is_hub_id(source) and not Path(source).expanduser().is_file():
-        raise ConfigError(f"--data {source}: no such file; give a .jsonl, .json, .csv, .tsv or .parquet file, or a hub id (owner/name)")
+        raise ConfigError(
+            f"--data {source}: no such file; give a .jsonl, .json, .csv, .tsv or .parquet file, or a hub id"
+            " (owner/name)"
+        )
     return Part(source, weight)
 
 
@@ -71,7 +78,9 @@ def times(weight: float, seed: int, source: str, number: int) -> int:
     return whole + (int.from_bytes(digest, "big") / 2**64 < weight - whole)
 
 
-def read_mixture(parts: Sequence[Part], seed: int, columns: Mapping[str, str] | None = None) -> tuple[list[TrainingRow], list[Share]]:
+def read_mixture(
+    parts: Sequence[Part], seed: int, columns: Mapping[str, str] | None = None
+) -> tuple[list[TrainingRow], list[Share]]:
     """The rows that are taken, and the table. DataError for the first row that cannot be read."""
     shares = [Share(part.source, part.weight) for part in parts]
     return list(iter_mixture(parts, seed, shares, columns)), shares
@@ -113,7 +122,8 @@ def mixture_lines(shares: Sequence[Share]) -> list[str]:
     widths = [max(len(row[place]) for row in (head, *body)) for place in range(len(head))]
     return [
         "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (head, *body)
     ]

@@ -1,8 +1,9 @@
-"""Overlap between training data and a split: exact, normalised, reordered, by question alone, nearly, or contained.
+"""Overlap between training data and a split: exact, normalised, reordered, by question alone, nearly, or
+contained.
 
-In: frames with question_id, question, A-D (``dataset.load_frame``), or a third-party JSONL file. Out: a frame of pairs
-(train_id, test_id, kind, similarity), each pair once under its strictest kind, and the list of test ids that overlap.
-Knows nothing of models, sampling or training.
+In: frames with question_id, question, A-D (``dataset.load_frame``), or a third-party JSONL file. Out: a frame
+of pairs (train_id, test_id, kind, similarity), each pair once under its strictest kind, and the list of test
+ids that overlap. Knows nothing of models, sampling or training.
 
 Kinds, strictest first ("normalised" = NFKC, lower case, letters and digits only):
 
@@ -11,15 +12,16 @@ Kinds, strictest first ("normalised" = NFKC, lower case, letters and digits only
     normalised   the same after normalisation, options in the same order
     reordered    the same after normalisation, options in any order
     question     the same normalised question, other options. Stems such as "which of these is right?" are asked of many things:
-                 it counts only with MIN_STEM characters or more, or where SHARED_OPTIONS of the options are the same as well
+                 it counts only with MIN_STEM characters or more, or where SHARED_OPTIONS of the options are
+                 the same as well
     near         Jaccard similarity of the 3-grams of question and options >= NEAR, whatever the options' order
     contained    only for rows without options of their own: the row's text holds CONTAINED of the item's 3-grams, or of its
                  question's where that has MIN_STEM characters or more
 
-Why NEAR = 0.7: pairs of KMMLU's train and test at 0.70-0.75 are still one exam question, reworded or with one option
-replaced; and one changed character leaves (n - 3) / (n + 3) of n 3-grams, 0.7 or more from n = 17, which the shortest items have.
-``shingles`` finds candidates by MinHash, and verifies each one exactly.
-"""
+Why NEAR = 0.7: pairs of KMMLU's train and test at 0.70-0.75 are still one exam question, reworded or with one
+option replaced; and one changed character leaves (n - 3) / (n + 3) of n 3-grams, 0.7 or more from n = 17,
+which the shortest items have. ``shingles`` finds candidates by MinHash, and verifies each one exactly.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -47,24 +49,32 @@ CONTAINED = 0.85
 MIN_STEM = 15
 SHARED_OPTIONS = 2
 KINDS = ("source", "exact", "normalised", "reordered", "question", "near", "contained")
-PAIR_SCHEMA = pl.Schema({"train_id": pl.String, "test_id": pl.String, "kind": pl.String, "similarity": pl.Float64})
+PAIR_SCHEMA = pl.Schema(
+    {"train_id": pl.String, "test_id": pl.String, "kind": pl.String, "similarity": pl.Float64}
+)
 _RULES = 1  # part of the cache's key: raise it when a rule above changes
 _PAD = "\x02" * (shingles.SIZE - 1)  # between fields, so that no 3-gram depends on which option stands next
 
 
 def normalise(column: str) -> pl.Expr:
-    """NFKC, lower case, letters and digits only; a text of symbols alone (an option such as "<=") only loses its spaces."""
+    """NFKC, lower case, letters and digits only; a text of symbols alone (an option such as
+    "<=") only loses its spaces.
+    """
     text = pl.col(column).str.normalize("NFKC").str.to_lowercase()
     bare = text.str.replace_all(r"[^\p{L}\p{N}]", "")
     return pl.when(bare == "").then(text.str.replace_all(r"\s", "")).otherwise(bare)
 
 
 def keys(frame: pl.DataFrame) -> pl.DataFrame:
-    """What rows are compared by: id, raw, stem, ordered, sorted (normalised texts), options, parts, and the text for 3-grams."""
+    """What rows are compared by: id, raw, stem, ordered, sorted (normalised texts), options,
+    parts, and the text for 3-grams.
+    """
     letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
     names = ("question", *letters)
     raw = pl.concat_str(names, separator="\x1f", ignore_nulls=True)
-    normal = frame.select(pl.col("question_id").alias("id"), raw.alias("raw"), *[normalise(name).alias(name) for name in names])
+    normal = frame.select(
+        pl.col("question_id").alias("id"), raw.alias("raw"), *[normalise(name).alias(name) for name in names]
+    )
     options = pl.concat_list(letters).list.drop_nulls()
     return normal.select(
         "id",
@@ -74,19 +84,25 @@ def keys(frame: pl.DataFrame) -> pl.DataFrame:
         pl.concat_str("question", options.list.sort().list.join("\x1f"), separator="\x1f").alias("sorted"),
         options.alias("options"),
         pl.concat_list(names).list.drop_nulls().alias("parts"),
-        pl.concat_str(pl.lit(_PAD), pl.concat_str(names, separator=_PAD, ignore_nulls=True), pl.lit(_PAD)).alias("text"),
+        pl.concat_str(
+            pl.lit(_PAD), pl.concat_str(names, separator=_PAD, ignore_nulls=True), pl.lit(_PAD)
+        ).alias("text"),
     )
 
 
 def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.DataFrame:
-    """Pairs (train_id, test_id, kind, similarity) of rows that overlap, by ids; ``similarity`` is the 3-grams' Jaccard, 0-1."""
+    """Pairs (train_id, test_id, kind, similarity) of rows that overlap, by ids; ``similarity``
+    is the 3-grams' Jaccard, 0-1.
+    """
     left, right = keys(train), keys(test)
     found = []
     for kind, key in (("exact", "raw"), ("normalised", "ordered"), ("reordered", "sorted")):
         pairs = left.join(right, on=key).select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
         found.append(_as_pairs(pairs.with_columns(pl.lit(1.0).alias("similarity")), kind))
     shared = pl.col("options").list.set_intersection("options_right").list.len()
-    stems = left.join(right, on="stem").filter((pl.col("stem").str.len_chars() >= MIN_STEM) | (shared >= SHARED_OPTIONS))
+    stems = left.join(right, on="stem").filter(
+        (pl.col("stem").str.len_chars() >= MIN_STEM) | (shared >= SHARED_OPTIONS)
+    )
     pairs = stems.select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
     found.append(_as_pairs(shingles.jaccard(pairs, left, right), "question"))
     scored = shingles.jaccard(shingles.candidates(left, right), left, right)
@@ -95,29 +111,43 @@ def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.D
 
 
 def _as_pairs(scored: pl.DataFrame, kind: str) -> pl.DataFrame:
-    columns = {"train_id": pl.col("left"), "test_id": pl.col("right"), "kind": pl.lit(kind), "similarity": pl.col("similarity")}
+    columns = {
+        "train_id": pl.col("left"),
+        "test_id": pl.col("right"),
+        "kind": pl.lit(kind),
+        "similarity": pl.col("similarity"),
+    }
     return scored.select(expression.alias(name) for name, expression in columns.items())
 
 
 def strictest(found: Iterable[pl.DataFrame]) -> pl.DataFrame:
     together = pl.concat([pl.DataFrame(schema=PAIR_SCHEMA), *found])
-    return together.unique(["train_id", "test_id"], keep="first", maintain_order=True).sort("test_id", "train_id")
+    return together.unique(["train_id", "test_id"], keep="first", maintain_order=True).sort(
+        "test_id", "train_id"
+    )
 
 
 def repeated_rows(frame: pl.DataFrame) -> tuple[list[str], list[str]]:
-    """(repeats, conflicting) within one frame: rows whose normalised question and options (in any order) an earlier row has, and all
-    rows of such groups whose keys disagree about the right option."""
-    places = pl.col("answer").replace_strict(list(OPTION_LETTERS), range(len(OPTION_LETTERS)), return_dtype=pl.Int64)
+    """(repeats, conflicting) within one frame: rows whose normalised question and options (in any order) an
+    earlier row has, and all rows of such groups whose keys disagree about the right option.
+    """
+    places = pl.col("answer").replace_strict(
+        list(OPTION_LETTERS), range(len(OPTION_LETTERS)), return_dtype=pl.Int64
+    )
     answer = pl.col("options").list.get(places)
     rows = keys(frame).with_columns(frame["answer"]).with_columns(answer.alias("right")).with_row_index()
     conflicting = (pl.col("right").n_unique() > 1).over("sorted").alias("conflicting")
-    marked = rows.with_columns(conflicting, (pl.col("index") > pl.col("index").min().over("sorted")).alias("later"))
+    marked = rows.with_columns(
+        conflicting, (pl.col("index") > pl.col("index").min().over("sorted")).alias("later")
+    )
     repeats = marked.filter(pl.col("later") & ~pl.col("conflicting"))["id"].to_list()
     return repeats, marked.filter("conflicting")["id"].to_list()
 
 
 def contained(texts: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of rows of ``texts`` (id, text: of any layout) that hold a test item, within other text or under other markers."""
+    """Pairs of rows of ``texts`` (id, text: of any layout) that hold a test item, within other
+    text or under other markers.
+    """
     right = keys(test)
     return contained_in(texts, right, shingles.anchors_of(right, MIN_STEM))
 
@@ -136,11 +166,17 @@ def contained_in(texts: pl.DataFrame, right: pl.DataFrame, anchors: shingles.Anc
 def check_rows(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
     """Pairs of a training file's records that overlap ``test``; train_id is "row N", 1-based."""
     ids = [f"row {i}" for i in range(1, len(records) + 1)]
-    sources = [(i, str(r["source_id"]), "source", 1.0) for i, r in zip(ids, records, strict=True) if names_test(r.get("source_id"))]
+    sources = [
+        (i, str(r["source_id"]), "source", 1.0)
+        for i, r in zip(ids, records, strict=True)
+        if names_test(r.get("source_id"))
+    ]
     parsed = [(i, *item) for i, item in zip(ids, map(question_and_options, records), strict=True) if item]
     letters = OPTION_LETTERS[: max((len(row) - 2 for row in parsed), default=len(LETTERS))]
     padded = [(*row, *[None] * (len(letters) + 2 - len(row))) for row in parsed]
-    named = pl.DataFrame(padded, schema=dict.fromkeys(("question_id", "question", *letters), pl.String), orient="row")
+    named = pl.DataFrame(
+        padded, schema=dict.fromkeys(("question_id", "question", *letters), pl.String), orient="row"
+    )
     known = {row[0] for row in parsed}
     free = [(i, all_text(r)) for i, r in zip(ids, records, strict=True) if i not in known]
     texts = pl.DataFrame(free, schema={"id": pl.String, "text": pl.String}, orient="row")
@@ -157,13 +193,19 @@ def guarded(dataset: str, split: str = "test", revision: str | None = None) -> p
     """What must not be trained on: the split, and dev, whose questions are the few-shot exemplars."""
     frame = datasets.load_frame(dataset, split, revision=revision)
     try:
-        return pl.concat([frame, datasets.load_frame(dataset, "dev", revision=revision)]) if split != "dev" else frame
+        return (
+            pl.concat([frame, datasets.load_frame(dataset, "dev", revision=revision)])
+            if split != "dev"
+            else frame
+        )
     except DataError:  # a dataset without dev has no exemplars to guard
         return frame
 
 
 def check_file(path: Path, dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:
-    """Pairs of a JSONL or JSON training file that overlap a dataset's split or dev; empty = clean. DataError for unreadable files."""
+    """Pairs of a JSONL or JSON training file that overlap a dataset's split or dev; empty =
+    clean. DataError for unreadable files.
+    """
     return check_rows(read_records(path), guarded(dataset, split, revision))
 
 
@@ -183,13 +225,24 @@ def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_parquet_atomically(path, found)
     except OSError as error:
-        note(f"note: {path}: cannot be written ({error.strerror}), so that the overlap is computed anew each time; set KMMLU_FAST_CACHE")
+        note(
+            f"note: {path}: cannot be written ({error.strerror}), so that the overlap is computed anew each"
+            " time; set KMMLU_FAST_CACHE"
+        )
     return found
 
 
-def overlap_ids(dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None) -> frozenset[str]:
-    """Question ids of ``split`` (test or dev) that overlap the dataset's train split, or ``train_file``: what "clean test" leaves out."""
-    pairs = train_overlap(dataset, revision) if train_file is None else check_file(train_file, dataset, split, revision)
+def overlap_ids(
+    dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None
+) -> frozenset[str]:
+    """Question ids of ``split`` (test or dev) that overlap the dataset's train split, or
+    ``train_file``: what "clean test" leaves out.
+    """
+    pairs = (
+        train_overlap(dataset, revision)
+        if train_file is None
+        else check_file(train_file, dataset, split, revision)
+    )
     return frozenset(of_split(pairs, split)["test_id"])
 
 
@@ -198,7 +251,9 @@ def of_split(pairs: pl.DataFrame, split: str) -> pl.DataFrame:
 
 
 def write_ids(path: Path, pairs: pl.DataFrame) -> None:
-    """The overlapping test ids, sorted, and pairs a kind, as JSON. Ids only: the questions' texts are not ours to publish."""
+    """The overlapping test ids, sorted, and pairs a kind, as JSON. Ids only: the questions'
+    texts are not ours to publish.
+    """
     content = {
         "rules": {"near": NEAR, "contained": CONTAINED, "min_stem": MIN_STEM},
         "pairs": counts(pairs),

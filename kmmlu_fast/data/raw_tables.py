@@ -29,10 +29,17 @@ def is_hub_id(source: str) -> bool:
     """Whether ``source`` can only mean ``owner/name`` on the hub: no such path, exactly one slash, no file's
     ending."""
     absolute = source.startswith((".", "/", "~"))
-    return not absolute and source.count("/") == 1 and Path(source).suffix not in READERS and not Path(source).exists()
+    return (
+        not absolute
+        and source.count("/") == 1
+        and Path(source).suffix not in READERS
+        and not Path(source).exists()
+    )
 
 
-def read_table(source: str, config: str | None = None, split: str = "train", revision: str | None = None) -> Iterator[tuple[int, Row]]:
+def read_table(
+    source: str, config: str | None = None, split: str = "train", revision: str | None = None
+) -> Iterator[tuple[int, Row]]:
     """Rows of a file (told by its ending) or of a hub data set's split. DataError names file and row of what
     cannot be read."""
     if is_hub_id(source):
@@ -77,7 +84,10 @@ def _json(path: Path) -> Iterator[tuple[int, Row]]:
     if isinstance(document, dict):
         lists = [name for name, value in document.items() if isinstance(value, list)]
         if len(lists) != 1:
-            raise DataError(f"{path}: is one JSON object; expected a list of objects, or an object that holds one such list")
+            raise DataError(
+                f"{path}: is one JSON object; expected a list of objects, or an object that holds one such"
+                " list"
+            )
         document = document[lists[0]]
     if not isinstance(document, list) or not document:
         raise DataError(f"{path}: has no rows; expected a list of JSON objects")
@@ -89,7 +99,9 @@ def _decoded(data: bytes, path: Path, number: int | None) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}{f' row {number}' if number else ''}: is not UTF-8 text; save it as UTF-8") from error
+        raise DataError(
+            f"{path}{f' row {number}' if number else ''}: is not UTF-8 text; save it as UTF-8"
+        ) from error
 
 
 def _loads(text: str, where: str) -> Any:
@@ -110,11 +122,16 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            reader = csv.DictReader(
+                file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+            )
             for number, row in enumerate(reader, 1):
                 if None in row or any(value is None for value in row.values()):
                     columns = len(reader.fieldnames or ())
-                    raise DataError(f"{path} row {number}: has not the header's {columns} columns; quote texts that hold the separator")
+                    raise DataError(
+                        f"{path} row {number}: has not the header's {columns} columns; quote texts that hold"
+                        " the separator"
+                    )
                 yield number, {name: value if value != "" else None for name, value in row.items()}
     except UnicodeDecodeError as error:
         raise DataError(f"{path} row {number + 1}: is not UTF-8 text; save it as UTF-8") from error
@@ -146,7 +163,9 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
 }
 
 
-def read_hub(hub_id: str, config: str | None, split: str, revision: str | None = None) -> Iterator[tuple[int, Row]]:
+def read_hub(
+    hub_id: str, config: str | None, split: str, revision: str | None = None
+) -> Iterator[tuple[int, Row]]:
     """Rows of one split on the hub, through ``datasets``. DataError says what to do where it may not or
     cannot be had."""
     from datasets import load_dataset

@@ -1,7 +1,7 @@
 """Records of anybody's training file, as they are.
 
-In: a JSONL file, or a JSON file that is one list. Out: dicts; question and options where the layout keeps them apart.
-DataError names the row.
+In: a JSONL file, or a JSON file that is one list. Out: dicts; question and options where the layout keeps
+them apart. DataError names the row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def split_item(text: str) -> tuple[str, str, str, str, str] | None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSONL file, or of a JSON file that is one list. DataError names the row that is not one."""
+    """Objects of a JSONL file, or of a JSON file that is one list. DataError names the row that
+    is not one.
+    """
     text = read_text(path, DataError)
     if text.lstrip().startswith("["):
         records = parse_json(text, str(path), DataError)
@@ -37,13 +39,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     for i, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise DataError(
-                f'{path} row {i}: is a {type(record).__name__}, not a JSON object such as {{"instruction": ..., "output": ...}}'
+                f'{path} row {i}: is a {type(record).__name__}, not a JSON object such as {{"instruction":'
+                ' ..., "output": ...}'
             )
     return list(records)
 
 
 def question_and_options(record: dict[str, Any]) -> tuple[str, ...] | None:
-    """Question and its 2 to 10 options of a record whose layout keeps them apart (ours, KMMLU's columns, a list of options), else None."""
+    """Question and its 2 to 10 options of a record whose layout keeps them apart (ours, KMMLU's
+    columns, a list of options), else None.
+    """
     if "source_id" in record and isinstance(record.get("input"), str):
         return split_item(record["input"])
     question = record.get("question")

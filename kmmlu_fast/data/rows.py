@@ -1,9 +1,9 @@
 """Fine-tuning data on disk: Alpaca JSONL out of chosen questions, and back.
 
-In: ``SftRow`` records (a question, its options perhaps reordered, a rationale perhaps). Out: JSONL with ``instruction, input,
-output`` and ``subject, source_id, strategy, option_order, repeat, rationale``; and the same records again, whose questions
-go through ``prompts`` for training, byte for byte as in evaluation. Also reads records of third-party files, as they are.
-Knows nothing of sampling, leakage or training.
+In: ``SftRow`` records (a question, its options perhaps reordered, a rationale perhaps). Out: JSONL with
+``instruction, input, output`` and ``subject, source_id, strategy, option_order, repeat, rationale``; and the
+same records again, whose questions go through ``prompts`` for training, byte for byte as in evaluation. Also
+reads records of third-party files, as they are. Knows nothing of sampling, leakage or training.
 
 ``option_order`` says where the options stood in the source: "CABD" = the row's A was the source's C.
 """
@@ -47,7 +47,8 @@ def to_record(row: SftRow) -> dict[str, Any]:
     item = "\n".join([question.question.strip(), *lines])
     if split_item(item) != (question.question.strip(), *question.options):
         raise DataError(
-            f"{question.question_id}: has lines that look like options ('A. '); it cannot be written as Alpaca rows: leave it out"
+            f"{question.question_id}: has lines that look like options ('A. '); it cannot be written as"
+            " Alpaca rows: leave it out"
         )
     return {
         "instruction": INSTRUCTION if row.response is None else INSTRUCTION_WITH_RATIONALE,
@@ -81,14 +82,21 @@ def read_rows(path: Path) -> list[SftRow]:
 
 
 def from_record(record: dict[str, Any], where: str) -> SftRow:
-    absent = [name for name in ("input", "output", "subject", "source_id", "strategy") if not isinstance(record.get(name), str)]
+    absent = [
+        name
+        for name in ("input", "output", "subject", "source_id", "strategy")
+        if not isinstance(record.get(name), str)
+    ]
     if absent:
         raise DataError(f"{where}: lacks {', '.join(absent)}; expected a file of python -m kmmlu_fast.sample")
     item, source = split_item(record["input"]), _SOURCE.fullmatch(record["source_id"])
     if item is None:
         raise DataError(f"{where}: input is not a question and four lines 'A. ' to 'D. '")
     if source is None or source[1] not in SUBJECTS:
-        raise DataError(f"{where}: source_id {shown(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45 subjects")
+        raise DataError(
+            f"{where}: source_id {shown(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45"
+            " subjects"
+        )
     answer = record.get("answer", record["output"])
     if not isinstance(answer, str) or answer not in LETTERS:
         raise DataError(f"{where}: answer {shown(answer)} is not A, B, C or D")
@@ -101,6 +109,8 @@ def from_record(record: dict[str, Any], where: str) -> SftRow:
     if len(source[3]) > 9:
         raise DataError(f"{where}: source_id {shown(record['source_id'])} names a row that no file has")
     subject = SUBJECTS[source[1]]
-    question = Question(source[0], subject.name, subject.supercategory, source[2], int(source[3]), item[0], item[1:], answer)
+    question = Question(
+        source[0], subject.name, subject.supercategory, source[2], int(source[3]), item[0], item[1:], answer
+    )
     response = None if record["output"] == answer else record["output"]
     return SftRow(question, record["strategy"], order, repeat, response)

@@ -1,10 +1,11 @@
-"""Which texts may be alike: MinHash candidates, anchors of contained texts, and the exact similarity that judges them.
+"""Which texts may be alike: MinHash candidates, anchors of contained texts, and the exact similarity that
+judges them.
 
-In: frames with an ``id`` and texts that are already normalised. Out: frames of candidate pairs (left, right), and pairs with
-their true similarity: what is reported was never estimated. Knows nothing of KMMLU.
+In: frames with an ``id`` and texts that are already normalised. Out: frames of candidate pairs (left, right),
+and pairs with their true similarity: what is reported was never estimated. Knows nothing of KMMLU.
 
-MinHash is rensa's (kept, MIT, no dependencies): 128 permutations, 32 bands of 4 rows. A pair whose Jaccard similarity is s
-becomes a candidate with probability 1 - (1 - s^4)^32: 0.99985 at 0.7, 1 - 5e-8 at 0.8.
+MinHash is rensa's (kept, MIT, no dependencies): 128 permutations, 32 bands of 4 rows. A pair whose Jaccard
+similarity is s becomes a candidate with probability 1 - (1 - s^4)^32: 0.99985 at 0.7, 1 - 5e-8 at 0.8.
 """
 
 from __future__ import annotations
@@ -37,9 +38,13 @@ def shingles(text: str) -> set[str]:
 
 
 def _windows(texts: list[str], size: int) -> tuple[Array, Array]:
-    """Hashes (uint64) of all windows of ``size`` characters, and the index into ``texts`` of each; texts in order."""
+    """Hashes (uint64) of all windows of ``size`` characters, and the index into ``texts`` of
+    each; texts in order.
+    """
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(
+        np.uint64
+    )
     owner = np.repeat(np.arange(len(texts)), lengths)
     count = max(len(codes) - size + 1, 0)
     mixed = np.zeros(count, dtype=np.uint64)
@@ -51,12 +56,18 @@ def _windows(texts: list[str], size: int) -> tuple[Array, Array]:
 
 
 def _bands(texts: pl.Series) -> pl.DataFrame:
-    """(place, band): one row for each text, by its place, and MinHash band. Places, not ids: five million rows are joined by them."""
+    """(place, band): one row for each text, by its place, and MinHash band. Places, not ids:
+    five million rows are joined by them.
+    """
     import rensa
 
     rows = _PERMUTATIONS // _BANDS
-    multipliers = np.random.default_rng(_SEED).integers(1, 2**63, size=(_BANDS, rows), dtype=np.uint64) | np.uint64(1)
-    number = np.arange(_BANDS, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)  # the same rows in two bands are two keys
+    multipliers = np.random.default_rng(_SEED).integers(
+        1, 2**63, size=(_BANDS, rows), dtype=np.uint64
+    ) | np.uint64(1)
+    number = np.arange(_BANDS, dtype=np.uint64) * np.uint64(
+        0xD1B54A32D192ED03
+    )  # the same rows in two bands are two keys
     parts = [np.zeros(0, dtype=np.uint64)]
     for start in range(0, len(texts), _CHUNK):
         chunk = texts[start : start + _CHUNK]
@@ -70,7 +81,9 @@ def _bands(texts: pl.Series) -> pl.DataFrame:
 
 
 def candidates(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-    """Pairs (left, right) of ids whose ``text`` shares a MinHash band. Texts shorter than a shingle are never candidates."""
+    """Pairs (left, right) of ids whose ``text`` shares a MinHash band. Texts shorter than a
+    shingle are never candidates.
+    """
     sides = [side.filter(pl.col("text").str.len_chars() >= SIZE) for side in (left, right)]
     joined = _bands(sides[0]["text"]).join(_bands(sides[1]["text"]), on="band")
     found = joined.select("place", "place_right").unique().sort("place", "place_right")
@@ -95,13 +108,18 @@ def jaccard(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.
 
 def _texts(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, str]]:
     sides = ((left, "left"), (right, "right"))
-    return [dict(side.join(pairs, left_on="id", right_on=name, how="semi").select("id", "text").iter_rows()) for side, name in sides]
+    return [
+        dict(side.join(pairs, left_on="id", right_on=name, how="semi").select("id", "text").iter_rows())
+        for side, name in sides
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """Where contained items are looked for: of each item the rarest window of every eighth of its text, and of every quarter of its
-    first part. ``table`` has window (uint64), right (id), first (is it of the first part); ``needed`` how many of each must be held."""
+    """Where contained items are looked for: of each item the rarest window of every eighth of its text, and
+    of every quarter of its first part. ``table`` has window (uint64), right (id), first (is it of the first
+    part); ``needed`` how many of each must be held.
+    """
 
     table: pl.DataFrame
     needed: pl.DataFrame  # right, whole, first
@@ -109,15 +127,19 @@ class Anchors:
 
 
 def anchors_of(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
-    """The anchors of items whose list column ``parts`` holds strings that are expected in a text, in any order.
+    """The anchors of items whose list column ``parts`` holds strings that are expected in a text, in any
+    order.
 
-    A first part of fewer than ``first_chars`` characters is looked for only together with the rest. Windows that many items have (they
-    come from wordings such as "which of these is right") are no anchors where an item has others.
+    A first part of fewer than ``first_chars`` characters is looked for only together with the rest. Windows
+    that many items have (they come from wordings such as "which of these is right") are no anchors where an
+    item has others.
     """
     parts = right.select("id", "parts").explode("parts").drop_nulls()
     parts = parts.with_columns((pl.int_range(pl.len()).over("id") == 0).alias("first"))
     hashes, owner = _windows(parts["parts"].to_list(), _ANCHOR)
-    windows = pl.DataFrame({"window": hashes, "right": parts["id"].gather(owner), "first": parts["first"].gather(owner)})
+    windows = pl.DataFrame(
+        {"window": hashes, "right": parts["id"].gather(owner), "first": parts["first"].gather(owner)}
+    )
     windows = windows.with_columns(pl.len().over("window").alias("frequency"))
     whole = _rarest(windows, _WHOLE_ANCHORS).with_columns(pl.lit(False).alias("first"))
     long = windows.filter(pl.col("first") & (pl.col("first").sum().over("right") > first_chars - _ANCHOR))
@@ -141,7 +163,8 @@ def _rarest(windows: pl.DataFrame, places: int) -> pl.DataFrame:
 
 
 def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
-    """Pairs (left, right) whose left ``text`` holds enough of the right text's anchors: three of the whole, or two of its first part.
+    """Pairs (left, right) whose left ``text`` holds enough of the right text's anchors: three of the whole,
+    or two of its first part.
 
     An item that is quoted as it is has all of them; the margin is for what was changed in it.
     """
@@ -157,7 +180,8 @@ def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
             .agg((~pl.col("first")).sum().alias("whole"), pl.col("first").sum().alias("first"))
         )
         wanted = hits.join(anchors.needed, on="right", suffix="_needed").filter(
-            (pl.col("whole") >= pl.col("whole_needed")) | ((pl.col("first_needed") > 0) & (pl.col("first") >= pl.col("first_needed")))
+            (pl.col("whole") >= pl.col("whole_needed"))
+            | ((pl.col("first_needed") > 0) & (pl.col("first") >= pl.col("first_needed")))
         )
         some = wanted.sort("place", "right")
         found.append(some.select(chunk["id"].gather(some["place"]).alias("left"), "right"))
@@ -165,16 +189,23 @@ def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
 
 
 def containment(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-    """The pairs with ``similarity`` = the share of the right parts' 3-grams that the left text holds, and the first part's own
-    (``first``); a part shorter than a shingle is held where it occurs."""
+    """The pairs with ``similarity`` = the share of the right parts' 3-grams that the left text holds, and the
+    first part's own (``first``); a part shorter than a shingle is held where it occurs.
+    """
     texts = dict(left.join(pairs, left_on="id", right_on="left", how="semi").select("id", "text").iter_rows())
-    parts = dict(right.join(pairs, left_on="id", right_on="right", how="semi").select("id", "parts").iter_rows())
+    parts = dict(
+        right.join(pairs, left_on="id", right_on="right", how="semi").select("id", "parts").iter_rows()
+    )
     scored = []
     for (left_id,), group in pairs.group_by("left", maintain_order=True):
         text = texts[str(left_id)]
         held = shingles(text)
         for right_id in group["right"]:
-            counts = [(len(s & held) if len(p) >= SIZE else int(p in text), len(s)) for p in parts[right_id] for s in [shingles(p)]]
+            counts = [
+                (len(s & held) if len(p) >= SIZE else int(p in text), len(s))
+                for p in parts[right_id]
+                for s in [shingles(p)]
+            ]
             share = sum(found for found, _ in counts) / sum(total for _, total in counts)
             scored.append((left_id, right_id, share, counts[0][0] / counts[0][1]))
     return pl.DataFrame(scored, schema=CONTAINED, orient="row")

@@ -91,7 +91,8 @@ Telecommunications-and-Wireless-Technology|Applied Science|통신·무선기술
 """
 
 SUBJECTS: dict[str, Subject] = {
-    name: Subject(name, supercategory, korean) for name, supercategory, korean in (line.split("|") for line in _TABLE.strip().splitlines())
+    name: Subject(name, supercategory, korean)
+    for name, supercategory, korean in (line.split("|") for line in _TABLE.strip().splitlines())
 }
 
 
@@ -103,25 +104,37 @@ _BY_KEY = {_key(name): subject for subject in SUBJECTS.values() for name in (sub
 
 
 def find_subject(name: str) -> Subject:
-    """The subject of that name (case, spaces and underscores do not matter); ConfigError with the nearest names."""
+    """The subject of that name (case, spaces and underscores do not matter); ConfigError with
+    the nearest names.
+    """
     subject = _BY_KEY.get(_key(name))
     if subject is None:
-        near = list(dict.fromkeys(_BY_KEY[k].name for k in difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)))
+        near = list(
+            dict.fromkeys(
+                _BY_KEY[k].name for k in difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)
+            )
+        )
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(
-            f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or Korean-History, "
-            f"or their Korean names{hint}"
+            f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or"
+            f" Korean-History, or their Korean names{hint}"
         )
     return subject
 
 
 def find_subjects(names: list[str]) -> list[Subject]:
-    """Subjects for names or supercategories (``STEM`` stands for its members), table order, no repeats; [] = all 45."""
+    """Subjects for names or supercategories (``STEM`` stands for its members), table order, no
+    repeats; [] = all 45.
+    """
     if not names:
         return list(SUBJECTS.values())
     groups = {_key(group): group for group in SUPERCATEGORIES}
     wanted: set[str] = set()
     for name in names:
         group = groups.get(_key(name))
-        wanted |= {s.name for s in SUBJECTS.values() if s.supercategory == group} if group else {find_subject(name).name}
+        wanted |= (
+            {s.name for s in SUBJECTS.values() if s.supercategory == group}
+            if group
+            else {find_subject(name).name}
+        )
     return [subject for subject in SUBJECTS.values() if subject.name in wanted]

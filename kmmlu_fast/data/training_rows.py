@@ -117,7 +117,9 @@ def parse_columns(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
         if not equals or not theirs or ours not in known:
-            raise ConfigError(f"--columns {pair!r}: write OUR=THEIRS, where OUR is one of {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"--columns {pair!r}: write OUR=THEIRS, where OUR is one of {', '.join(sorted(known))}"
+            )
         found[ours] = theirs
     return found
 
@@ -128,7 +130,9 @@ def _renamed(row: Row, columns: dict[str, str], where: str) -> Row:
         return row
     absent = [theirs for theirs in columns.values() if theirs not in row]
     if absent:
-        raise DataError(f"{where}: has no column {absent[0]!r} as --columns says (has {', '.join(map(str, row))})")
+        raise DataError(
+            f"{where}: has no column {absent[0]!r} as --columns says (has {', '.join(map(str, row))})"
+        )
     return {ours: row[theirs] for ours, theirs in columns.items()}
 
 
@@ -149,8 +153,14 @@ def form_of(row: Row, where: str) -> str:
         return found[0]
     have = f"(has {', '.join(map(str, row))})"
     if not found:
-        raise DataError(f"{where}: is none of the known forms ({FORMS}) {have}; name its columns with --columns instruction=...,output=...")
-    raise DataError(f"{where}: could be {' or '.join(found)} {have}; say which columns to read with --columns, such as messages=messages")
+        raise DataError(
+            f"{where}: is none of the known forms ({FORMS}) {have}; name its columns with --columns"
+            " instruction=...,output=..."
+        )
+    raise DataError(
+        f"{where}: could be {' or '.join(found)} {have}; say which columns to read with --columns, such as"
+        " messages=messages"
+    )
 
 
 def to_row(raw: Row, source: str, number: int) -> TrainingRow:
@@ -165,7 +175,9 @@ def to_row(raw: Row, source: str, number: int) -> TrainingRow:
         turns = _turns(raw["messages" if form == "messages" else "conversations"], where)
     elif form == "alpaca":
         instruction, extra = _string(raw["instruction"], "instruction", where), raw.get("input")
-        asked = f"{instruction}\n\n{_string(extra, 'input', where)}" if extra not in (None, "") else instruction
+        asked = (
+            f"{instruction}\n\n{_string(extra, 'input', where)}" if extra not in (None, "") else instruction
+        )
         turns = (Turn("user", asked), Turn("assistant", _string(raw["output"], "output", where)))
     else:
         turns = _prompt_turns(raw, where)
@@ -197,7 +209,9 @@ def _turns(value: Any, where: str) -> tuple[Turn, ...]:
 
 def _turn(item: Any, place: int, where: str) -> Turn:
     if not isinstance(item, dict):
-        raise DataError(f"{where}: message {place} is {type(item).__name__}, not an object with role and content")
+        raise DataError(
+            f"{where}: message {place} is {type(item).__name__}, not an object with role and content"
+        )
     role = item.get("role", item.get("from"))
     content = item.get("content", item.get("value"))
     if role not in ROLES:
@@ -219,9 +233,14 @@ def _checked(turns: tuple[Turn, ...], where: str) -> tuple[Turn, ...]:
         raise DataError(f"{where}: has a system message after the first; only the first may be one")
     spoken = roles[1:] if roles[0] == "system" else roles
     if not spoken or spoken[0] != "user" or any(a == b for a, b in pairwise(spoken)):
-        raise DataError(f"{where}: its roles are {', '.join(roles)}; user and assistant must take turns, the user first")
+        raise DataError(
+            f"{where}: its roles are {', '.join(roles)}; user and assistant must take turns, the user first"
+        )
     if roles[-1] != "assistant":
-        raise DataError(f"{where}: ends with the {roles[-1]}'s message; the assistant's comes last, it is what is trained on")
+        raise DataError(
+            f"{where}: ends with the {roles[-1]}'s message; the assistant's comes last, it is what is"
+            " trained on"
+        )
     return turns
 
 

@@ -1,1 +1,3 @@
-"""Token ids in, log-probabilities and texts out. Knows nothing of KMMLU: neither what a question is nor what a letter means."""
+"""Token ids in, log-probabilities and texts out. Knows nothing of KMMLU: neither what a
+question is nor what a letter means.
+"""

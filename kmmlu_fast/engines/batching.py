@@ -60,7 +60,9 @@ class Row:
         return len(self.request.token_ids) + self.request.max_tokens
 
 
-def scoring_batches(requests: Sequence[Request], limits: Limits, least_saved_tokens: int | None) -> Iterator[Batch]:
+def scoring_batches(
+    requests: Sequence[Request], limits: Limits, least_saved_tokens: int | None
+) -> Iterator[Batch]:
     """Batches for scoring: those with a prefix worth ``least_saved_tokens`` (None: never), then the rest.
 
     Requests come out in another order than they went in, each exactly once.

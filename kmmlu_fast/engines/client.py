@@ -1,8 +1,10 @@
-"""HTTP to one OpenAI-compatible address: JSON in, JSON out, transient faults retried, the rest as errors of one line.
+"""HTTP to one OpenAI-compatible address: JSON in, JSON out, transient faults retried, the rest as errors of
+one line.
 
-In: method, path, payload. Out: the answer's JSON object. 429, 408, 5xx, timeouts and lost connections are tried again with growing waits, a
-bounded number of times; then EngineError, which says that the run can be continued. The key is read from OPENAI_API_KEY, sent to this one
-address, and written nowhere. Knows nothing of models or completions.
+In: method, path, payload. Out: the answer's JSON object. 429, 408, 5xx, timeouts and lost connections are
+tried again with growing waits, a bounded number of times; then EngineError, which says that the run can be
+continued. The key is read from OPENAI_API_KEY, sent to this one address, and written nowhere. Knows nothing
+of models or completions.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     import httpx
 
 
-ATTEMPTS = 16  # with waits of 0.5, 1, 2, ... 30 s: about five minutes, enough for a server to come back with a model of some size
+# with waits of 0.5, 1, 2, ... 30 s: about five minutes, enough for a server to come back with a model of some
+# size
+ATTEMPTS = 16
 READ_TIMEOUT_SEC = 900.0  # a long generation may wait in the server's queue
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 SLOW_ATTEMPTS = 2  # of answers that do not end in time: more would wait for hours
@@ -48,7 +52,9 @@ class _Slow(_Transient):
 
 
 class ServerClient:
-    """``send`` from one event loop, at most ``connections`` at once. ``transport`` replaces the network in tests."""
+    """``send`` from one event loop, at most ``connections`` at once. ``transport`` replaces the
+    network in tests.
+    """
 
     def __init__(
         self,
@@ -73,16 +79,23 @@ class ServerClient:
             headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=httpx.Timeout(60.0, connect=10.0, read=READ_TIMEOUT_SEC, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            trust_env=urlsplit(self.base_url).hostname not in LOOPBACK,  # a proxy has no business between a process and its own machine
+            trust_env=urlsplit(self.base_url).hostname
+            not in LOOPBACK,  # a proxy has no business between a process and its own machine
             transport=transport,
         )
 
-    async def send(self, method: str, path: str, payload: dict[str, Any] | None = None, attempts: int | None = None) -> dict[str, Any]:
-        """The answer; {} where it is no JSON object. NotFound on 404, EngineError on other refusals and when the attempts are used up."""
+    async def send(
+        self, method: str, path: str, payload: dict[str, Any] | None = None, attempts: int | None = None
+    ) -> dict[str, Any]:
+        """The answer; {} where it is no JSON object. NotFound on 404, EngineError on other
+        refusals and when the attempts are used up.
+        """
         import tenacity
 
         attempts = attempts or self.attempts
-        backoff = tenacity.wait_exponential_jitter(multiplier=self._first_wait_sec, max=30, jitter=self._first_wait_sec)
+        backoff = tenacity.wait_exponential_jitter(
+            multiplier=self._first_wait_sec, max=30, jitter=self._first_wait_sec
+        )
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -100,14 +113,19 @@ class ServerClient:
             self.retries += 1
 
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Transient), stop=enough, wait=wait,
-            before_sleep=count, reraise=True,
-        )  # fmt: skip
+            retry=tenacity.retry_if_exception_type(_Transient),
+            stop=enough,
+            wait=wait,
+            before_sleep=count,
+            reraise=True,
+        )
         try:
             answer: dict[str, Any] = await retrying(self._send_once, method, path, payload)
         except _Transient as error:
             made = len(timeouts) if isinstance(error, _Slow) else attempts
-            raise EngineError(f"server {self.base_url}: {error}, after {made} attempts; {CONTINUE}") from error
+            raise EngineError(
+                f"server {self.base_url}: {error}, after {made} attempts; {CONTINUE}"
+            ) from error
         return answer
 
     async def close(self) -> None:
@@ -127,39 +145,58 @@ class ServerClient:
         if reply.status_code in TRANSIENT_STATUS:
             raise _Transient(f"status {reply.status_code}", _seconds(reply.headers.get("retry-after")))
         if reply.status_code in (401, 403):
-            raise EngineError(f"server {self.base_url} refused the key (status {reply.status_code}): set OPENAI_API_KEY")
+            raise EngineError(
+                f"server {self.base_url} refused the key (status {reply.status_code}): set OPENAI_API_KEY"
+            )
         if reply.status_code == 404:
             raise NotFound(_message(text))
         if not reply.is_success:
-            raise EngineError(f"server {self.base_url} refused {path} (status {reply.status_code}): {_message(text)}")
-        return _object(text)  # load_lora_adapter answers in plain words; anything else is missed by its reader
+            raise EngineError(
+                f"server {self.base_url} refused {path} (status {reply.status_code}): {_message(text)}"
+            )
+        return _object(
+            text
+        )  # load_lora_adapter answers in plain words; anything else is missed by its reader
 
     async def _body(self, reply: httpx.Response) -> str:
         """The body as text, as far as it may be long."""
         encoding = reply.headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("", "identity"):
-            raise EngineError(f"server {self.base_url} packs its answers ({shown(encoding)}) though asked not to: switch that off")
+            raise EngineError(
+                f"server {self.base_url} packs its answers ({shown(encoding)}) though asked not to: switch"
+                " that off"
+            )
         found = bytearray()
         async for piece in reply.aiter_bytes():
             found += piece
             if len(found) > MAX_ANSWER_BYTES:
                 raise EngineError(
-                    f"server {self.base_url} sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB: this is no completions server"
+                    f"server {self.base_url} sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB: this"
+                    " is no completions server"
                 )
         return found.decode("utf-8", "replace")
 
 
 def check_base_url(base_url: str) -> str:
-    """``base_url`` without a trailing slash. A password in it is refused: the address is written into the run's config."""
+    """``base_url`` without a trailing slash. A password in it is refused: the address is
+    written into the run's config.
+    """
     try:
         parts = urlsplit(base_url)
         _ = parts.port
     except ValueError as error:
-        raise ConfigError(f"--base-url {base_url!r}: {error}; give such as http://localhost:8000/v1") from error
+        raise ConfigError(
+            f"--base-url {base_url!r}: {error}; give such as http://localhost:8000/v1"
+        ) from error
     if parts.username or parts.password:
-        raise ConfigError("--base-url must not hold a user or password: the address is saved with the run; set OPENAI_API_KEY instead")
+        raise ConfigError(
+            "--base-url must not hold a user or password: the address is saved with the run; set"
+            " OPENAI_API_KEY instead"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(f"--base-url {base_url!r} is not an http(s) address; give such as http://localhost:8000/v1")
+        raise ConfigError(
+            f"--base-url {base_url!r} is not an http(s) address; give such as http://localhost:8000/v1"
+        )
     return base_url.rstrip("/")
 
 

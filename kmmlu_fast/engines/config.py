@@ -28,33 +28,64 @@ def _check_base_url(base_url: str) -> None:
 
 
 class EngineConfig(Config):
-    """The settings that choose a model, the engine and the device; shared by every entry point that generates."""
+    """The settings that choose a model, the engine and the device; shared by every entry point
+    that generates.
+    """
 
-    model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)",
+    )
     revision: str | None = Field(None, description="revision of the model on the hub")
-    trust_remote_code: bool = Field(False, description="run Python code that the model brings along; read it first: it has your rights")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that the model brings along; read it first: it has your rights"
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
     letter_precision: Literal["auto", "float32"] = Field(
-        "auto", description="float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes to A)"
+        "auto",
+        description=(
+            "float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes"
+            " to A)"
+        ),
     )
     quantization: str | None = Field(
         None,
-        description="weights quantised while loading, by vLLM: fp8_per_channel, ... ('fp8' is its old name of fp8_per_tensor); "
-        "with --engine transformers nf4 (as in QLoRA)",
+        description=(
+            "weights quantised while loading, by vLLM: fp8_per_channel, ... ('fp8' is its old name of"
+            " fp8_per_tensor); with --engine transformers nf4 (as in QLoRA)"
+        ),
     )
-    max_model_len: PositiveInt | None = Field(None, description="longest prompt + output, tokens; default: what the prompts need")
-    gpu_memory_utilization: float = Field(0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take")
+    max_model_len: PositiveInt | None = Field(
+        None, description="longest prompt + output, tokens; default: what the prompts need"
+    )
+    gpu_memory_utilization: float = Field(
+        0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take"
+    )
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs a model is split over")
-    data_parallel_size: PositiveInt = Field(1, description="copies of the model on this machine's GPUs, as Ray replicas")
-    max_num_seqs: PositiveInt | None = Field(None, description="requests in a batch at most; default chosen for throughput")
-    max_num_batched_tokens: PositiveInt | None = Field(None, description="tokens in an engine step at most; default chosen for throughput")
+    data_parallel_size: PositiveInt = Field(
+        1, description="copies of the model on this machine's GPUs, as Ray replicas"
+    )
+    max_num_seqs: PositiveInt | None = Field(
+        None, description="requests in a batch at most; default chosen for throughput"
+    )
+    max_num_batched_tokens: PositiveInt | None = Field(
+        None, description="tokens in an engine step at most; default chosen for throughput"
+    )
     load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights, for benchmarks")
     engine: Literal["vllm", "ray", "server", "transformers"] = Field(
-        "vllm", description="in process, on Ray actors, an OpenAI-compatible server, or plain transformers (nf4 bases; slower)"
+        "vllm",
+        description=(
+            "in process, on Ray actors, an OpenAI-compatible server, or plain transformers (nf4 bases;"
+            " slower)"
+        ),
     )
     num_replicas: PositiveInt = Field(1, description="with --engine ray: actors, one vLLM engine each")
-    ray_address: str | None = Field(None, description="with --engine ray: cluster address; default: this machine")
-    base_url: str | None = Field(None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)")
+    ray_address: str | None = Field(
+        None, description="with --engine ray: cluster address; default: this machine"
+    )
+    base_url: str | None = Field(
+        None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)"
+    )
     concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of sampling and of --limit-mode random")
 
@@ -67,21 +98,37 @@ class EngineConfig(Config):
         if self.base_url and self.engine != "server":
             raise ValueError("--base-url goes with --engine server")
         if self.letter_precision != "auto" and self.engine == "server":
-            raise ValueError("--letter-precision goes with an engine that is started here; a server has its own")
-        if self.engine in ("vllm", "ray") and not self.ray_address and (why := check_quantization(self.quantization)):
+            raise ValueError(
+                "--letter-precision goes with an engine that is started here; a server has its own"
+            )
+        if (
+            self.engine in ("vllm", "ray")
+            and not self.ray_address
+            and (why := check_quantization(self.quantization))
+        ):
             raise ValueError(why)
         if self.num_replicas > 1 and self.engine != "ray":
             raise ValueError("--num-replicas goes with --engine ray")
         if self.data_parallel_size > 1 and self.engine != "vllm":
-            raise ValueError("--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a server has its own")
+            raise ValueError(
+                "--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a"
+                " server has its own"
+            )
         if self.engine == "transformers":
             self._transformers_fits()
         return self
 
     def _transformers_fits(self) -> None:
         if self.quantization not in (None, *NF4_NAMES):
-            raise ValueError(f"--quantization {self.quantization} is vLLM's; --engine transformers takes nf4 (or bitsandbytes, the same)")
+            raise ValueError(
+                f"--quantization {self.quantization} is vLLM's; --engine transformers takes nf4 (or"
+                " bitsandbytes, the same)"
+            )
         if self.tensor_parallel_size > 1:
-            raise ValueError("--tensor-parallel-size goes with vLLM: --engine transformers computes on one device")
+            raise ValueError(
+                "--tensor-parallel-size goes with vLLM: --engine transformers computes on one device"
+            )
         if self.load_format != "auto":
-            raise ValueError("--load-format goes with vLLM: --engine transformers loads the repository's safetensors")
+            raise ValueError(
+                "--load-format goes with vLLM: --engine transformers loads the repository's safetensors"
+            )

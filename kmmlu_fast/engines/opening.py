@@ -1,4 +1,5 @@
-"""Which engine answers: vLLM in process, replicas on Ray, a server, or transformers. The one place that knows all four.
+"""Which engine answers: vLLM in process, replicas on Ray, a server, or transformers. The one place that knows
+all four.
 
 In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
 """
@@ -21,9 +22,15 @@ from kmmlu_fast.models.model import Model
 
 
 def settings_for(
-    config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None
+    config: EngineConfig,
+    model: Model,
+    adapters: Sequence[Adapter],
+    max_model_len: int,
+    path: str | None = None,
 ) -> EngineSettings:
-    """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the tokenizer stays the base model's."""
+    """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the
+    tokenizer stays the base model's.
+    """
     batched_tokens: int | None = config.max_num_batched_tokens
     extra: tuple[tuple[str, Any], ...] = ()
     if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
@@ -54,39 +61,62 @@ def settings_for(
 def whole_prompts(batched_tokens: int | None, max_model_len: int) -> tuple[int, tuple[tuple[str, Any], ...]]:
     """Tokens a step, and the vLLM arguments, with which no prompt is prefilled in pieces.
 
-    vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``: ``gen.set_offset``), which torch's generators
-    on CPU cannot do: seeded sampling would stop with "CPU Generator does not use offset".
+    vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``:
+    ``gen.set_offset``), which torch's generators on CPU cannot do: seeded sampling would stop with "CPU
+    Generator does not use offset".
     """
     return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
 
 
-def open_engine(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None = None) -> Engine:
-    """Start the engine of ``config.engine`` for a model and the adapters it will serve; EngineError if it cannot."""
+def open_engine(
+    config: EngineConfig,
+    model: Model,
+    adapters: Sequence[Adapter],
+    max_model_len: int,
+    path: str | None = None,
+) -> Engine:
+    """Start the engine of ``config.engine`` for a model and the adapters it will serve;
+    EngineError if it cannot.
+    """
     if config.engine == "server":
         from kmmlu_fast.engines.server import ServerEngine
 
         assert config.base_url is not None  # EngineConfig refuses it
-        return ServerEngine(config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency)
+        return ServerEngine(
+            config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency
+        )
     if config.engine == "transformers":
         return _open_transformers(config, model, adapters, max_model_len, path)
     settings = settings_for(config, model, adapters, max_model_len, path)
-    if config.engine == "ray" or config.data_parallel_size > 1:  # vLLM refuses data parallelism for an engine in process
+    if (
+        config.engine == "ray" or config.data_parallel_size > 1
+    ):  # vLLM refuses data parallelism for an engine in process
         from kmmlu_fast.engines.ray import RayEngine
 
         return RayEngine(
-            functools.partial(VllmEngine, settings), max(config.num_replicas, config.data_parallel_size),
-            address=config.ray_address, gpus_per_replica=config.tensor_parallel_size,
-        )  # fmt: skip
-    with phases.watched() as log, waiting("engine: starting", lambda: phases.current(log), lambda: phases.seconds(log)):
+            functools.partial(VllmEngine, settings),
+            max(config.num_replicas, config.data_parallel_size),
+            address=config.ray_address,
+            gpus_per_replica=config.tensor_parallel_size,
+        )
+    with (
+        phases.watched() as log,
+        waiting("engine: starting", lambda: phases.current(log), lambda: phases.seconds(log)),
+    ):
         return VllmEngine(settings)
 
 
-def _open_transformers(config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None) -> Engine:
+def _open_transformers(
+    config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
+) -> Engine:
     from kmmlu_fast.engines.transformers import TransformersEngine
     from kmmlu_fast.engines.transformers_model import TransformersSettings
 
     if not has_gpu():
-        note("engine: transformers on a CPU is the slower way; --engine vllm answers sooner where it can serve the model")
+        note(
+            "engine: transformers on a CPU is the slower way; --engine vllm answers sooner where it can serve"
+            " the model"
+        )
     return TransformersEngine(
         TransformersSettings(
             model=path or model.path,

@@ -1,8 +1,9 @@
 """What a starting vLLM engine is doing just now: reading weights, compiling, key-value cache.
 
-In: vLLM's own log records, in this process or in the engine's. Out: the phase in words, and at the end the seconds of each. A record
-that marks a phase is written as a line to one file, whoever the process is; errors go to stderr as before, the rest of vLLM's log
-nowhere. Whoever sets vLLM's logging by its own variables has that instead, and sees no phases. Knows nothing of models.
+In: vLLM's own log records, in this process or in the engine's. Out: the phase in words, and at the end the
+seconds of each. A record that marks a phase is written as a line to one file, whoever the process is; errors
+go to stderr as before, the rest of vLLM's log nowhere. Whoever sets vLLM's logging by its own variables has
+that instead, and sees no phases. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -63,7 +64,12 @@ def watched() -> Iterator[Path]:
         handler = {"class": f"{__name__}.{PhaseHandler.__name__}", "level": "INFO"}
         logger = {"handlers": ["phases"], "level": "INFO", "propagate": False}
         config = folder / "logging.json"
-        content = {"version": 1, "disable_existing_loggers": False, "handlers": {"phases": handler}, "loggers": {"vllm": logger}}
+        content = {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"phases": handler},
+            "loggers": {"vllm": logger},
+        }
         config.write_text(json.dumps(content), encoding="utf-8")
         os.environ[_CONFIG] = str(config)
     os.environ[_FILE] = str(path)
@@ -83,7 +89,8 @@ def current(path: Path) -> str:
 
 
 def seconds(path: Path, until: float | None = None) -> str:
-    """Every phase with its seconds, such as "loading vLLM 6, reading weights 12"; those under a second are left out.
+    """Every phase with its seconds, such as "loading vLLM 6, reading weights 12"; those under a second are
+    left out.
 
     ``until``: the end of the last one (``time.time()``); None = now.
     """

@@ -13,7 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 from kmmlu_fast.core.schema import Adapter, Request, Response
 
 FollowUp = Callable[[Response], list[Request]]
-"""Pure and picklable: what to ask next, given a response (a forced answer after reasoning, say). [] = nothing."""
+"""Pure and picklable: what to ask next, given a response (a forced answer after reasoning,
+say). [] = nothing.
+"""
 
 
 class Engine(Protocol):
@@ -22,13 +24,16 @@ class Engine(Protocol):
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
         """Yield one Response a request, and one for each that ``follow_up`` asks for, as they finish.
 
-        ``requests`` is pulled only as fast as the engine takes work, so that memory stays bounded; follow-ups join
-        the running batch at once. Raises EngineError where the engine cannot go on; what was yielded stays valid.
+        ``requests`` is pulled only as fast as the engine takes work, so that memory stays bounded; follow-ups
+        join the running batch at once. Raises EngineError where the engine cannot go on; what was yielded
+        stays valid.
         """
         ...
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start, with units in the keys (``prompt_tokens``, ``cached_tokens``, ``start_sec``, ...)."""
+        """Counters since the start, with units in the keys (``prompt_tokens``,
+        ``cached_tokens``, ``start_sec``, ...).
+        """
         ...
 
     def close(self) -> None:
@@ -43,7 +48,7 @@ class SwappingEngine(Engine, Protocol):
     def swap(self, adapter: Adapter | None) -> None:
         """Answer requests without an adapter as the base with this one from now on (None: as the base again).
 
-        AdapterError where the adapter does not fit: the engine then holds the base. EngineError while requests run, or where
-        the weights could not be written.
+        AdapterError where the adapter does not fit: the engine then holds the base. EngineError while
+        requests run, or where the weights could not be written.
         """
         ...

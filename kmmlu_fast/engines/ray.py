@@ -1,12 +1,13 @@
 """Engine on Ray: any number of replicas, one engine each, on this machine or a cluster.
 
-In: a picklable opener of one engine, and Requests in order of subject. Out: Responses, block by block as blocks finish.
-Ray places the replicas, starts them again after a fault and then repeats the blocks they held; a block's responses arrive once and
-whole, so that nothing is missing or doubled. Knows nothing of KMMLU, of vLLM, or of what the follow-ups ask: they are pickled along and
-run on the replicas.
+In: a picklable opener of one engine, and Requests in order of subject. Out: Responses, block by block as
+blocks finish. Ray places the replicas, starts them again after a fault and then repeats the blocks they held;
+a block's responses arrive once and whole, so that nothing is missing or doubled. Knows nothing of KMMLU, of
+vLLM, or of what the follow-ups ask: they are pickled along and run on the replicas.
 
-Why actors in an ``ActorPool`` and not Ray Data's ``map_batches``: every Ray Data execution starts its actors and ends them, so that each
-model state (base, every adapter) would load the model again; and it wants its input up front, where ``generate`` is fed lazily.
+Why actors in an ``ActorPool`` and not Ray Data's ``map_batches``: every Ray Data execution starts its actors
+and ends them, so that each model state (base, every adapter) would load the model again; and it wants its
+input up front, where ``generate`` is fed lazily.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
 from kmmlu_fast.core.schema import Request, Response
 from kmmlu_fast.engines.protocol import Engine, FollowUp
 
-BLOCK_REQUESTS = 32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
+BLOCK_REQUESTS = (
+    32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
+)
 BLOCKS_IN_FLIGHT = 16  # a replica: 512 requests, which keeps vLLM's batch full while finished blocks travel
 RESTARTS = 3  # of a replica, and repeats of a block
 START_TIMEOUT_SEC = 3600.0  # a cluster may have to add machines, and each replica to load a large model
 
 
 class RayEngine:
-    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs; the cores are shared out where there are none."""
+    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs; the
+    cores are shared out where there are none.
+    """
 
     def __init__(
         self,
@@ -52,9 +57,15 @@ class RayEngine:
         self._connected_here = _connect(ray, address, num_replicas * (cpus_per_replica or 1))
         try:
             resources = _resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
-            self._placement = {"replicas": num_replicas, **{f"{name}_per_replica": count for name, count in resources.items()}}
+            self._placement = {
+                "replicas": num_replicas,
+                **{f"{name}_per_replica": count for name, count in resources.items()},
+            }
             actor = ray.remote(Replica).options(
-                max_restarts=RESTARTS, max_task_retries=RESTARTS, max_concurrency=blocks_in_flight + 1, **resources
+                max_restarts=RESTARTS,
+                max_task_retries=RESTARTS,
+                max_concurrency=blocks_in_flight + 1,
+                **resources,
             )
             self._replicas = [actor.remote(opener) for _ in range(num_replicas)]
             self.replica_pids()  # waits until all are open
@@ -69,7 +80,8 @@ class RayEngine:
 
         source = iter(requests)
         follow_up_ref = ray.put(follow_up)
-        # Each replica stands in the pool once for every block it may hold; what is free is fed, the rest waits unpulled.
+        # Each replica stands in the pool once for every block it may hold; what is free is fed, the rest
+        # waits unpulled.
         pool = ActorPool(self._replicas * self._blocks_in_flight)
         while True:
             while pool.has_free() and (block := list(islice(source, self._block_requests))):
@@ -85,7 +97,9 @@ class RayEngine:
         self._counters["requests"] += 1
         self._counters["prompt_tokens"] += len(response.request.token_ids)
         self._counters["cached_tokens"] += response.cached_tokens
-        self._counters["output_tokens"] += letters + sum(len(completion.token_ids) for completion in response.completions)
+        self._counters["output_tokens"] += letters + sum(
+            len(completion.token_ids) for completion in response.completions
+        )
 
     def replica_pids(self) -> list[int]:
         """Process ids, once every replica's engine is open."""
@@ -96,11 +110,18 @@ class RayEngine:
         return pids
 
     def stats(self) -> dict[str, Any]:
-        """Counters of what arrived here: what a lost replica had done and was repeated is not counted twice."""
+        """Counters of what arrived here: what a lost replica had done and was repeated is not
+        counted twice.
+        """
         return {
-            "engine": "ray", "start_sec": round(self._start_sec, 3), "placement": self._placement, **self._counters,
-            "prefix_cache_hit_rate": round(self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"]), 4),
-        }  # fmt: skip
+            "engine": "ray",
+            "start_sec": round(self._start_sec, 3),
+            "placement": self._placement,
+            **self._counters,
+            "prefix_cache_hit_rate": round(
+                self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"]), 4
+            ),
+        }
 
     def close(self) -> None:
         import ray
@@ -114,10 +135,11 @@ class RayEngine:
 
 
 class Replica:
-    """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does not run dry between blocks.
+    """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does
+    not run dry between blocks.
 
-    The engine is opened and used by that thread alone (OpenMP's settings belong to a thread). ``run`` may be called again for a block that
-    was lost with an earlier process: it answers from its arguments only.
+    The engine is opened and used by that thread alone (OpenMP's settings belong to a thread). ``run`` may be
+    called again for a block that was lost with an earlier process: it answers from its arguments only.
     """
 
     def __init__(self, opener: Callable[[], Engine]) -> None:
@@ -126,7 +148,9 @@ class Replica:
         self._opened = threading.Event()
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
-        self._block_of: dict[int, _Block] = {}  # by id() of the Request: keys repeat between the base model and adapters
+        self._block_of: dict[
+            int, _Block
+        ] = {}  # by id() of the Request: keys repeat between the base model and adapters
         threading.Thread(target=self._work, name="kmmlu-replica", daemon=True).start()
 
     def ready(self) -> int:
@@ -168,7 +192,9 @@ class Replica:
             self._opened.set()
 
     def _pull(self) -> Iterator[Request]:
-        """What waits now, and what arrives while the engine works; when nothing waits, the engine drains and is called anew."""
+        """What waits now, and what arrives while the engine works; when nothing waits, the
+        engine drains and is called anew.
+        """
         while True:
             with self._changed:
                 if not self._waiting:
@@ -186,7 +212,9 @@ class Replica:
 
 
 class _Block:
-    """A block's responses, until none is outstanding. Keeps its requests alive, so that their id()s stay theirs."""
+    """A block's responses, until none is outstanding. Keeps its requests alive, so that their
+    id()s stay theirs.
+    """
 
     def __init__(self, requests: list[Request], follow_up: FollowUp | None) -> None:
         self.requests = list(requests)
@@ -213,7 +241,9 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("Ray is not installed: pip install --no-deps 'ray==2.60.*' msgpack, or run without --engine ray") from error
+        raise ConfigError(
+            "Ray is not installed: pip install --no-deps 'ray==2.60.*' msgpack, or run without --engine ray"
+        ) from error
     return ray
 
 
@@ -226,24 +256,34 @@ def _connect(ray: Any, address: str | None, num_cpus: int) -> bool:
             ray.init(address=address, log_to_driver=False, logging_level="error")
         else:
             ray.init(
-                address="local", num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False,
-                logging_level="error", object_store_memory=512 * 1024**2,
-            )  # fmt: skip
+                address="local",
+                num_cpus=max(num_cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=512 * 1024**2,
+            )
     except Exception as error:
-        where = f"join the Ray cluster at {address!r}: is 'ray start --head' running there" if address else "start Ray on this machine"
+        where = (
+            f"join the Ray cluster at {address!r}: is 'ray start --head' running there"
+            if address
+            else "start Ray on this machine"
+        )
         raise EngineError(f"cannot {where}? ({_first_line(error)})") from error
     return True
 
 
-def _resources(ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None) -> dict[str, Any]:
+def _resources(
+    ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None
+) -> dict[str, Any]:
     total = ray.cluster_resources()
     gpus = int(total.get("GPU", 0))
     if gpus == 0:
         return {"num_cpus": cpus_per_replica or max(1, int(total.get("CPU", 1)) // num_replicas)}
     if gpus < num_replicas * gpus_per_replica and not address:
         raise EngineError(
-            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {num_replicas * gpus_per_replica}, this machine has {gpus}: "
-            "give fewer --num-replicas, or the --ray-address of a cluster"
+            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {num_replicas * gpus_per_replica},"
+            f" this machine has {gpus}: give fewer --num-replicas, or the --ray-address of a cluster"
         )
     return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
 
@@ -258,12 +298,19 @@ def _plain_errors(get: Callable[[], Any]) -> Any:
         cause = error.cause
         if isinstance(cause, KmmluError):
             raise type(cause)(str(cause)) from error
-        raise EngineError(f"a replica failed ({type(cause).__name__}: {_first_line(cause)}); run the same command to continue") from error
+        raise EngineError(
+            f"a replica failed ({type(cause).__name__}: {_first_line(cause)}); run the same command to"
+            " continue"
+        ) from error
     except ray.exceptions.GetTimeoutError as error:
-        raise EngineError(f"replicas did not get their resources or did not start; the cluster has {ray.cluster_resources()}") from error
+        raise EngineError(
+            "replicas did not get their resources or did not start; the cluster has"
+            f" {ray.cluster_resources()}"
+        ) from error
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"a replica was lost more than {RESTARTS} times ({_first_line(error)}); run the same command to continue"
+            f"a replica was lost more than {RESTARTS} times ({_first_line(error)}); run the same command to"
+            " continue"
         ) from error
 
 

@@ -1,8 +1,9 @@
 """Engine over HTTP: any number of vLLM servers behind one OpenAI-compatible completions address.
 
-In: Requests (token ids). Out: Responses, as they finish. The letters' exact log-probabilities need ``logprob_token_ids`` and the follow-ups
-``return_token_ids``, which plain OpenAI-compatible servers do not have: such a server is refused before the run, never approximated.
-Knows nothing of KMMLU, nor of how the server is run or found.
+In: Requests (token ids). Out: Responses, as they finish. The letters' exact log-probabilities need
+``logprob_token_ids`` and the follow-ups ``return_token_ids``, which plain OpenAI-compatible servers do not
+have: such a server is refused before the run, never approximated. Knows nothing of KMMLU, nor of how the
+server is run or found.
 """
 
 from __future__ import annotations
@@ -32,18 +33,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)  # of an answer that is not what was asked for
+_MALFORMED = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+)  # of an answer that is not what was asked for
 _MOST_MODELS = 1000
 
-# Said outright, because `vllm serve` takes what is left out from the model's generation_config.json, where a repetition penalty may stand.
-NEUTRAL_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+# Said outright, because `vllm serve` takes what is left out from the model's generation_config.json, where a
+# repetition penalty may stand.
+NEUTRAL_SAMPLING = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 
 
 class ServerEngine:
-    """``concurrency`` requests in flight against ``base_url`` (which ends in /v1), from one background thread.
+    """``concurrency`` requests in flight against ``base_url`` (which ends in /v1), from one background
+    thread.
 
-    ``model_names`` are the names under which the wanted base model may be served (hub id, path, alias); adapters must be served under their
-    own names, or are loaded by path where the server allows it. ``transport`` replaces the network in tests.
+    ``model_names`` are the names under which the wanted base model may be served (hub id, path, alias);
+    adapters must be served under their own names, or are loaded by path where the server allows it.
+    ``transport`` replaces the network in tests.
     """
 
     def __init__(
@@ -66,7 +83,9 @@ class ServerEngine:
         self._max_model_len: int | None = None
         self._closed = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kmmlu-server-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="kmmlu-server-engine", daemon=True
+        )
         self._thread.start()
         try:
             self._model = self._await(self._check_server(list(model_names)))
@@ -77,7 +96,9 @@ class ServerEngine:
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
         source = iter(requests)
-        backlog: deque[Request] = deque()  # follow-ups, served before anything new so that questions get finished
+        backlog: deque[Request] = (
+            deque()
+        )  # follow-ups, served before anything new so that questions get finished
         finished: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
         in_flight: set[Future[Response]] = set()
 
@@ -106,7 +127,13 @@ class ServerEngine:
 
     def stats(self) -> dict[str, Any]:
         start_sec = round(self._start_sec, 3)
-        return {"engine": "server", "served_model": self._model, "start_sec": start_sec, **self._counters, "retries": self._client.retries}
+        return {
+            "engine": "server",
+            "served_model": self._model,
+            "start_sec": start_sec,
+            **self._counters,
+            "retries": self._client.retries,
+        }
 
     def close(self) -> None:
         if self._closed:
@@ -120,15 +147,17 @@ class ServerEngine:
     # Before the run
 
     async def _check_server(self, model_names: list[str]) -> str:
-        """The base model's served name; raises where the model, an adapter or exact log-probabilities are missing."""
+        """The base model's served name; raises where the model, an adapter or exact
+        log-probabilities are missing.
+        """
         served = await self._served(min(self._client.attempts, 4))
         bases = [card for card in served.values() if not card.get("parent")]
         card = next((card for name in model_names for card in bases if _is_named(card, name)), None)
         if card is None:
             names = ", ".join(shown(card["id"]) for card in bases[:10]) or "no model"
             raise EngineError(
-                f"server {self._url} serves {names}, not {model_names[0]!r}: give --model with a model that it serves, "
-                f"or start it with --served-model-name {model_names[0]}"
+                f"server {self._url} serves {names}, not {model_names[0]!r}: give --model with a model that"
+                f" it serves, or start it with --served-model-name {model_names[0]}"
             )
         length = card.get("max_model_len")
         self._max_model_len = length if type(length) is int and length > 0 else None
@@ -147,48 +176,75 @@ class ServerEngine:
             cards = [card for card in answer["data"] if isinstance(card["id"], str)]
             return {card["id"]: card for card in cards[:_MOST_MODELS]}
         except (NotFound, *_MALFORMED) as error:
-            raise EngineError(f"{self._url}/models is not an OpenAI-compatible model list: --base-url must end in /v1") from error
+            raise EngineError(
+                f"{self._url}/models is not an OpenAI-compatible model list: --base-url must end in /v1"
+            ) from error
 
     async def _load_adapter(self, adapter: Adapter) -> None:
-        by_hand = f"start it with --enable-lora --max-lora-rank {adapter.rank} --lora-modules {adapter.name}={adapter.path}"
+        by_hand = (
+            f"start it with --enable-lora --max-lora-rank {adapter.rank} --lora-modules"
+            f" {adapter.name}={adapter.path}"
+        )
         payload = {"lora_name": adapter.name, "lora_path": str(adapter.path.resolve())}
         try:
             await self._client.send("POST", "load_lora_adapter", payload, attempts=1)
         except NotFound as error:
             if str(error) != "Not Found":  # the route exists: vLLM says itself what it did not find
-                raise AdapterError(f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}") from error
+                raise AdapterError(
+                    f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
+                ) from error
             raise AdapterError(
-                f"server {self._url} does not serve adapter {adapter.name!r} and does not load adapters: {by_hand}, "
-                "or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+                f"server {self._url} does not serve adapter {adapter.name!r} and does not load adapters:"
+                f" {by_hand}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
             ) from error
         except EngineError as error:
-            if adapter.name not in await self._served(self._client.attempts):  # it may have been loaded meanwhile
-                raise AdapterError(f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}") from error
+            if adapter.name not in await self._served(
+                self._client.attempts
+            ):  # it may have been loaded meanwhile
+                raise AdapterError(
+                    f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
+                ) from error
 
     async def _probe(self, name: str) -> None:
         """One token from the model with four candidates: shows that the answers carry what is needed."""
-        request = Request(question_id="probe", stage="letters", token_ids=(0, 1, 2), candidate_ids=(0, 1, 2, 3))
+        request = Request(
+            question_id="probe", stage="letters", token_ids=(0, 1, 2), candidate_ids=(0, 1, 2, 3)
+        )
         answer = await self._client.send("POST", "completions", self._payload(request, name))
         try:
             _read(request, answer)
             _ = _token_ids(answer["choices"][0]["token_ids"])
         except _MALFORMED as error:
             raise EngineError(
-                f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter log-probabilities cannot be had: "
-                "use vLLM's server (vllm serve) or --engine vllm"
+                f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter"
+                " log-probabilities cannot be had: use vLLM's server (vllm serve) or --engine vllm"
             ) from error
 
     # The run
 
     def _payload(self, request: Request, model: str) -> dict[str, Any]:
-        payload: dict[str, Any] = {"model": model, "prompt": list(request.token_ids), "return_token_ids": True, **NEUTRAL_SAMPLING}
+        payload: dict[str, Any] = {
+            "model": model,
+            "prompt": list(request.token_ids),
+            "return_token_ids": True,
+            **NEUTRAL_SAMPLING,
+        }
         if request.score_last:
-            return payload | {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0.0}  # 0: the prompt's own tokens and no others
+            return payload | {
+                "prompt_logprobs": 0,
+                "max_tokens": 1,
+                "temperature": 0.0,
+            }  # 0: the prompt's own tokens and no others
         if request.candidate_ids:
             ids = list(request.candidate_ids)
             letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
             return payload | letters | {"max_tokens": 1, "temperature": 0.0}
-        payload |= {"max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p, "n": request.num_samples}
+        payload |= {
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "n": request.num_samples,
+        }
         if request.stop:
             payload |= {"stop": list(request.stop), "include_stop_str_in_output": request.include_stop}
         if request.seed is not None:
@@ -198,8 +254,9 @@ class ServerEngine:
     async def _answer(self, request: Request) -> Response:
         if self._max_model_len and len(request.token_ids) + request.max_tokens > self._max_model_len:
             raise EngineError(
-                f"{request.key}: {len(request.token_ids)} prompt tokens + {request.max_tokens} to generate exceed the server's "
-                f"{self._max_model_len}: start it with a larger --max-model-len, or give fewer --num-fewshot or --max-tokens"
+                f"{request.key}: {len(request.token_ids)} prompt tokens + {request.max_tokens} to generate"
+                f" exceed the server's {self._max_model_len}: start it with a larger --max-model-len, or give"
+                " fewer --num-fewshot or --max-tokens"
             )
         payload = self._payload(request, request.adapter.name if request.adapter else self._model)
         try:
@@ -208,12 +265,16 @@ class ServerEngine:
             # A restarted server has forgotten the adapters that were loaded by path.
             adapter = self._adapters.get(payload["model"])
             if adapter is None:
-                raise EngineError(f"server {self._url} no longer serves {payload['model']!r}; {CONTINUE}") from None
+                raise EngineError(
+                    f"server {self._url} no longer serves {payload['model']!r}; {CONTINUE}"
+                ) from None
             await self._load_adapter(adapter)
             try:
                 answer = await self._client.send("POST", "completions", payload)
             except NotFound:
-                raise EngineError(f"server {self._url} lost adapter {adapter.name!r} again; {CONTINUE}") from None
+                raise EngineError(
+                    f"server {self._url} lost adapter {adapter.name!r} again; {CONTINUE}"
+                ) from None
         try:
             response = _read(request, answer)
             usage = answer["usage"]
@@ -222,7 +283,8 @@ class ServerEngine:
         except _MALFORMED as error:
             why = one_line(f"{type(error).__name__}: {error}", 200)
             raise EngineError(
-                f"server {self._url} gave an answer to {request.key} without what was asked for ({why}); {CONTINUE}"
+                f"server {self._url} gave an answer to {request.key} without what was asked for ({why});"
+                f" {CONTINUE}"
             ) from error
         self._counters["requests"] += 1
         self._counters["cached_tokens"] += response.cached_tokens
@@ -233,10 +295,14 @@ class ServerEngine:
 
 
 def _read(request: Request, answer: dict[str, Any]) -> Response:
-    """Response from a completions answer. One of _MALFORMED where something that was asked for is missing, or cannot be."""
+    """Response from a completions answer. One of _MALFORMED where something that was asked for
+    is missing, or cannot be.
+    """
     choices = sorted(answer["choices"], key=lambda choice: _count(choice["index"]))
     details = answer["usage"].get("prompt_tokens_details") or {}
-    cached_tokens = _count(details.get("cached_tokens") or 0)  # needs --enable-prompt-tokens-details on the server's side
+    cached_tokens = _count(
+        details.get("cached_tokens") or 0
+    )  # needs --enable-prompt-tokens-details on the server's side
     if request.score_last:
         last = range(len(request.token_ids) - request.score_last, len(request.token_ids))
         scores = choices[0]["prompt_logprobs"]
@@ -254,7 +320,12 @@ def _read(request: Request, answer: dict[str, Any]) -> Response:
 
 def _logprob(value: Any) -> float:
     """A logarithm of a probability: a number up to 0, but for rounding."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value > MAX_LOGPROB:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value > MAX_LOGPROB
+    ):
         raise ValueError(f"{shown(value)} is no log-probability")
     return float(value)
 
@@ -288,16 +359,23 @@ def _is_named(card: dict[str, Any], name: str) -> bool:
 
 
 def _check_same_weights(adapter: Adapter, card: dict[str, Any]) -> None:
-    """The served adapter of that name must be the one that was asked for, where its files can be seen from here."""
+    """The served adapter of that name must be the one that was asked for, where its files can
+    be seen from here.
+    """
     import hashlib
 
     folder = Path(str(card.get("root") or "").replace("\0", "")[:4096])
     files = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
     if not card.get("parent"):
-        raise AdapterError(f"adapter {adapter.name!r} has the name of a served base model: give it another, --adapter NAME=PATH")
+        raise AdapterError(
+            f"adapter {adapter.name!r} has the name of a served base model: give it another, --adapter"
+            " NAME=PATH"
+        )
     if not all(file.is_file() for file in files):
         return
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()  # as models.load_adapters makes it
+    digest = hashlib.sha256(
+        b"".join(file.read_bytes() for file in files)
+    ).hexdigest()  # as models.load_adapters makes it
     if adapter.digest and not digest.startswith(adapter.digest):
         raise AdapterError(
             f"the server's adapter {adapter.name!r} has other weights ({folder}) than {adapter.path}: "

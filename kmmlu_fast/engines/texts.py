@@ -1,9 +1,10 @@
 """vLLM's own tokenizer, loaded when the first text is asked for and not at the start.
 
-In: a running ``LLMEngine`` that was started with ``skip_tokenizer_init``. Out: the same engine, which detokenises, finds stop strings and
-knows the end of text. Prompts go in as token ids and letters come out as log-probabilities, so that most evaluations never need it: for a
-vocabulary of 262,144 vLLM spends two thirds of its start on loading, copying and warming tokenizers. Source: vLLM 0.32
-``LLMEngine.__init__``, ``InputProcessor`` and ``OutputProcessor``, which read these two attributes at each request.
+In: a running ``LLMEngine`` that was started with ``skip_tokenizer_init``. Out: the same engine, which
+detokenises, finds stop strings and knows the end of text. Prompts go in as token ids and letters come out as
+log-probabilities, so that most evaluations never need it: for a vocabulary of 262,144 vLLM spends two thirds
+of its start on loading, copying and warming tokenizers. Source: vLLM 0.32 ``LLMEngine.__init__``,
+``InputProcessor`` and ``OutputProcessor``, which read these two attributes at each request.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 
 def can_wait(model: str, revision: str | None = None) -> bool:
-    """Whether vLLM starts this model without a tokenizer: models that also take pictures or sound build their processors from it."""
+    """Whether vLLM starts this model without a tokenizer: models that also take pictures or
+    sound build their processors from it.
+    """
     folder = Path(model) if Path(model).is_dir() else _snapshot(model, revision)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else None
@@ -22,7 +25,11 @@ def can_wait(model: str, revision: str | None = None) -> bool:
         return False
     if not isinstance(config, dict):
         return False
-    return not any(name.endswith("_config") and name != "quantization_config" for name, part in config.items() if isinstance(part, dict))
+    return not any(
+        name.endswith("_config") and name != "quantization_config"
+        for name, part in config.items()
+        if isinstance(part, dict)
+    )
 
 
 def give_tokenizer(engine: Any) -> None:

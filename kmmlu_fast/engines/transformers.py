@@ -84,7 +84,9 @@ class TransformersEngine:
             raise
         except Exception as error:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            raise EngineError(f"the engine stopped: {text}; finished answers are kept, the same command continues") from error
+            raise EngineError(
+                f"the engine stopped: {text}; finished answers are kept, the same command continues"
+            ) from error
         finally:
             self._scorer.forget()
 
@@ -99,7 +101,9 @@ class TransformersEngine:
                 continue
             for place, (request, logprobs) in enumerate(zip(batch.requests, found, strict=True)):
                 cached = batch.shared_tokens if place else 0  # the first row pays for the prefix
-                self._count(requests=1, cached_tokens=cached, padding_tokens=batch.longest + batch.shared_tokens)
+                self._count(
+                    requests=1, cached_tokens=cached, padding_tokens=batch.longest + batch.shared_tokens
+                )
                 self._count(prompt_tokens=len(request.token_ids), padding_tokens=-len(request.token_ids))
                 yield Response(request, logprobs=logprobs, cached_tokens=cached)
 
@@ -129,7 +133,9 @@ class TransformersEngine:
     def _write(self, rows: list[Row]) -> list[Completion]:
         self._switch.use(rows[0].request.adapter)
         settings, (tokenizer, end_ids) = self.settings, self._texts
-        return decoding.write(self._model, rows, tokenizer, end_ids, settings.max_model_len, settings.seed, self._device)
+        return decoding.write(
+            self._model, rows, tokenizer, end_ids, settings.max_model_len, settings.seed, self._device
+        )
 
     @functools.cached_property
     def _texts(self) -> tuple[Any, frozenset[int]]:
@@ -138,9 +144,13 @@ class TransformersEngine:
 
         name = self.settings.tokenizer or self.settings.model
         revision = self.settings.revision if name == self.settings.model else None
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=self.settings.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=self.settings.trust_remote_code
+        )
         if not hasattr(tokenizer, "backend_tokenizer"):
-            raise EngineError(f"model {name}: its tokenizer has no fast form (tokenizer.json), which generation needs")
+            raise EngineError(
+                f"model {name}: its tokenizer has no fast form (tokenizer.json), which generation needs"
+            )
         own = self._model.generation_config.eos_token_id
         ends = own if isinstance(own, list) else [own]
         return tokenizer, frozenset(token for token in (tokenizer.eos_token_id, *ends) if token is not None)

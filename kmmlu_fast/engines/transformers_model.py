@@ -50,10 +50,14 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; it warns of kernels it can do without
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # PEFT imports it; it warns of kernels it can do without
     where = f"model {settings.model}"
     try:
-        config = AutoConfig.from_pretrained(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise EngineError(f"{where}: its config cannot be loaded ({_line(error)})") from error
     found = repository_quantization(config.to_dict())
@@ -63,7 +67,11 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
             "(it takes 16- and 32-bit repositories, with --quantization nf4 if wanted, and bitsandbytes ones)"
         )
     dtype = compute_dtype(settings.dtype, str(config.dtype or "float32").removeprefix("torch."), device)
-    arguments: dict[str, Any] = {"device_map": {"": device}, "dtype": dtype, "trust_remote_code": settings.trust_remote_code}
+    arguments: dict[str, Any] = {
+        "device_map": {"": device},
+        "dtype": dtype,
+        "trust_remote_code": settings.trust_remote_code,
+    }
     if settings.quantization and found is None:
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -76,7 +84,9 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
         model = AutoModelForCausalLM.from_pretrained(settings.model, revision=settings.revision, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise EngineError(f"{where} does not fit into the memory of {device}: use --quantization nf4 or a smaller model") from error
+            raise EngineError(
+                f"{where} does not fit into the memory of {device}: use --quantization nf4 or a smaller model"
+            ) from error
         raise EngineError(f"{where}: transformers cannot load it ({_line(error)})") from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -133,7 +143,9 @@ class AdapterSwitch:
                     config = PeftConfig.from_pretrained(path)
                     config.inference_mode = True
                     self._peft = PeftModel(model, config, adapter_name=name, autocast_adapter_dtype=False)
-                found = self._peft.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False, torch_device=device)
+                found = self._peft.load_adapter(
+                    path, adapter_name=name, autocast_adapter_dtype=False, torch_device=device
+                )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise AdapterError(f"{where}: PEFT cannot load it on this base ({_line(error)})") from error
         for what, keys in (
@@ -147,7 +159,9 @@ class AdapterSwitch:
                 )
         for key, weight in self._peft.named_parameters():
             if f".{name}." in f"{key}." and weight.is_floating_point():
-                weight.data = weight.data.to(getattr(torch, dtype))  # as vLLM and mixed-precision training compute it
+                weight.data = weight.data.to(
+                    getattr(torch, dtype)
+                )  # as vLLM and mixed-precision training compute it
 
     def use(self, adapter: Adapter | None) -> None:
         """Apply ``adapter`` from here on; None = the base alone."""
@@ -160,7 +174,9 @@ class AdapterSwitch:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(self._names[wanted])
         else:
-            raise EngineError(f"adapter {adapter.name if adapter else None} was not loaded when the engine was opened")
+            raise EngineError(
+                f"adapter {adapter.name if adapter else None} was not loaded when the engine was opened"
+            )
         self._active = wanted
 
     def close(self) -> None:

@@ -29,11 +29,15 @@ class Scorer:
         self._positions: Any = None  # (rows, wanted) during a pass: what the output layer is to see
         head = model.get_output_embeddings()
         if head is None:
-            raise EngineError(f"model {model.name_or_path}: has no output layer over its vocabulary: it is no causal model")
+            raise EngineError(
+                f"model {model.name_or_path}: has no output layer over its vocabulary: it is no causal model"
+            )
         self._hooks = [head.register_forward_pre_hook(self._only_wanted)]
         if float32_logits:
             if type(head).__name__ != "Linear" or not head.weight.is_floating_point():
-                raise EngineError("--letter-precision float32 needs an output layer of plain weights, no adapter's")
+                raise EngineError(
+                    "--letter-precision float32 needs an output layer of plain weights, no adapter's"
+                )
             self._hooks.append(head.register_forward_hook(self._in_float32))
         self._kept: tuple[Hashable, Any] | None = None
         self.reuses_prefixes = _reusable(self._empty_cache())
@@ -78,7 +82,9 @@ class Scorer:
         finally:
             self._positions = None
         if logits.shape[:2] != (len(wanted), most):
-            raise EngineError(f"model {self._model.name_or_path}: its logits are not its output layer's; use --engine vllm")
+            raise EngineError(
+                f"model {self._model.name_or_path}: its logits are not its output layer's; use --engine vllm"
+            )
         return logits
 
     def _only_wanted(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -1,7 +1,8 @@
 """vLLM in process, as an Engine.
 
-In: Requests of token ids. Out: Responses as they finish; the engine's queue is topped up at every step, so it never drains between
-chunks. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``, ``SamplingParams.logprob_token_ids``.
+In: Requests of token ids. Out: Responses as they finish; the engine's queue is topped up at every step, so it
+never drains between chunks. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``,
+``SamplingParams.logprob_token_ids``.
 """
 
 from __future__ import annotations
@@ -30,11 +31,18 @@ from kmmlu_fast.engines.texts import can_wait, give_tokenizer
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
-_IN_ANOTHER_PROCESS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered", "WorkerProc initialization failed")
+_IN_ANOTHER_PROCESS = (
+    "Engine core initialization failed",
+    "EngineDeadError",
+    "EngineCore encountered",
+    "WorkerProc initialization failed",
+)
 
 
 def prepare_environment(gpu: bool) -> None:
-    """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth of the time there)."""
+    """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth
+    of the time there).
+    """
     prepare_cuda()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -50,7 +58,9 @@ class VllmEngine:
     """One vLLM engine in this process for a base model and its adapters."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        """Load the model. EngineError with the flags that help where memory is short or the model cannot be served."""
+        """Load the model. EngineError with the flags that help where memory is short or the
+        model cannot be served.
+        """
         began = time.monotonic()
         card = gpu_card()
         prepare_environment(card is not None)
@@ -73,7 +83,8 @@ class VllmEngine:
             "load_format": settings.load_format,
             "seed": settings.seed,
             "enable_prefix_caching": True,
-            "prefix_cache_retention_interval": None,  # sliding windows (Gemma): found again by the second request, not the third
+            # sliding windows (Gemma): found again by the second request, not the third
+            "prefix_cache_retention_interval": None,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
             "generation_config": "vllm",  # the model's own sampling defaults must not decide a benchmark
@@ -82,14 +93,26 @@ class VllmEngine:
         if settings.letter_precision == "float32":
             arguments["hf_overrides"] = {"head_dtype": "float32"}
         if card is None:
-            # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only: five-shot, a tenth of the pass.
+            # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only:
+            # five-shot, a tenth of the pass.
             arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms()}
         if settings.max_lora_rank:
             rank = next((r for r in _RANKS if r >= settings.max_lora_rank), None)
             if rank is None:
-                raise EngineError(f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode merge")
-            arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": max(1, settings.num_adapters)}
-        arguments |= {"worker_extension_cls": WORKER, "skip_tokenizer_init": can_wait(settings.model, settings.revision)}
+                raise EngineError(
+                    f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode"
+                    " merge"
+                )
+            arguments |= {
+                "enable_lora": True,
+                "max_lora_rank": rank,
+                "max_loras": 1,
+                "max_cpu_loras": max(1, settings.num_adapters),
+            }
+        arguments |= {
+            "worker_extension_cls": WORKER,
+            "skip_tokenizer_init": can_wait(settings.model, settings.revision),
+        }
         arguments |= dict(settings.extra)
         self._has_tokenizer = not arguments["skip_tokenizer_init"]
         self._weights = HeldWeights(self._write_adapter, self._forget)
@@ -103,7 +126,9 @@ class VllmEngine:
         except Exception as error:
             raise as_engine_error(error, "the engine did not start", self._memory) from error
         self._engine = self._llm.llm_engine
-        self._cache_tokens = int(getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0)
+        self._cache_tokens = int(
+            getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0
+        )
         self.start_sec = time.monotonic() - began
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
@@ -138,12 +163,16 @@ class VllmEngine:
         except Exception as error:
             raise as_engine_error(error, "the engine stopped", self._memory) from error
         finally:
-            if active and self._engine is not None:  # the caller went away, or an error: leave nothing running behind
+            if (
+                active and self._engine is not None
+            ):  # the caller went away, or an error: leave nothing running behind
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(active))
 
     def swap(self, adapter: Adapter | None) -> None:
-        """Hold the adapter's weights from now on (None: the base's), for requests without ``adapter``. EngineError while requests run."""
+        """Hold the adapter's weights from now on (None: the base's), for requests without
+        ``adapter``. EngineError while requests run.
+        """
         if self._engine.has_unfinished_requests():
             raise EngineError("weights are swapped between passes, not while requests run")
         self._weights.become(adapter)
@@ -156,14 +185,20 @@ class VllmEngine:
             raise EngineError("the prefix cache could not be emptied after a swap")
 
     def _count_text(self, request: Request, sign: int) -> None:
-        """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests come and go."""
+        """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests
+        come and go.
+        """
         prompt, output = _text_tokens(request)
         self._texts = (self._texts[0] + sign * prompt, self._texts[1] + sign * output)
 
     def _cache_holds(self) -> bool:
-        """Whether the key-value cache has room for one more text at its full length: past that, vLLM drops some and computes them again."""
+        """Whether the key-value cache has room for one more text at its full length: past that,
+        vLLM drops some and computes them again.
+        """
         prompts, outputs = self._texts
-        own = 1 - self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])  # of a prompt, beside what prompts share
+        own = 1 - self._counters["cached_tokens"] / max(
+            1, self._counters["prompt_tokens"]
+        )  # of a prompt, beside what prompts share
         return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
 
     def _add(self, request: Request, active: dict[str, Request]) -> None:
@@ -174,7 +209,8 @@ class VllmEngine:
         adapter = request.adapter
         lora = None
         if adapter and self.settings.max_lora_rank:
-            # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever the caller numbered.
+            # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever
+            # the caller numbered.
             lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
             lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
         if not self._has_tokenizer and not request.candidate_ids and not request.score_last:
@@ -193,12 +229,22 @@ class VllmEngine:
         counters["cached_tokens"] += cached
         if request.score_last:
             scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-request.score_last :]
-            return Response(request, logprobs=(sum(entry[token].logprob for token, entry in scored),), cached_tokens=cached)
+            return Response(
+                request,
+                logprobs=(sum(entry[token].logprob for token, entry in scored),),
+                cached_tokens=cached,
+            )
         if request.candidate_ids:
             entry = output.outputs[0].logprobs[0]
             counters["output_tokens"] += 1
-            return Response(request, logprobs=tuple(entry[token].logprob for token in request.candidate_ids), cached_tokens=cached)
-        completions = tuple(Completion(o.text, tuple(o.token_ids), o.finish_reason or "length") for o in output.outputs)
+            return Response(
+                request,
+                logprobs=tuple(entry[token].logprob for token in request.candidate_ids),
+                cached_tokens=cached,
+            )
+        completions = tuple(
+            Completion(o.text, tuple(o.token_ids), o.finish_reason or "length") for o in output.outputs
+        )
         counters["output_tokens"] += sum(len(c.token_ids) for c in completions)
         return Response(request, completions=completions, cached_tokens=cached)
 
@@ -207,9 +253,12 @@ class VllmEngine:
 
         hit = self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])
         return {
-            "engine": "vllm", "vllm": vllm.__version__, "start_sec": round(self.start_sec, 2),
-            **self._counters, "prefix_cache_hit_rate": round(hit, 4),
-        }  # fmt: skip
+            "engine": "vllm",
+            "vllm": vllm.__version__,
+            "start_sec": round(self.start_sec, 2),
+            **self._counters,
+            "prefix_cache_hit_rate": round(hit, 4),
+        }
 
     def close(self) -> None:
         if self._llm is None:
@@ -225,25 +274,43 @@ class VllmEngine:
 
 
 def _text_tokens(request: Request) -> tuple[int, int]:
-    """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is only read leaves it at once."""
+    """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is
+    only read leaves it at once.
+    """
     if request.candidate_ids or request.score_last:
         return 0, 0
     return len(request.token_ids), request.max_tokens * request.num_samples
 
 
 def sampling_params(request: Request) -> Any:
-    """One object for all requests that are sampled alike: vLLM copies it for each request, with skip_clone without a deep copy."""
+    """One object for all requests that are sampled alike: vLLM copies it for each request, with
+    skip_clone without a deep copy.
+    """
     return _shared_params(
-        request.candidate_ids, request.score_last, request.max_tokens, request.temperature, request.top_p, request.num_samples,
-        request.seed, request.stop, request.include_stop,
-    )  # fmt: skip
+        request.candidate_ids,
+        request.score_last,
+        request.max_tokens,
+        request.temperature,
+        request.top_p,
+        request.num_samples,
+        request.seed,
+        request.stop,
+        request.include_stop,
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def _shared_params(
-    candidate_ids: tuple[int, ...], score_last: int, max_tokens: int, temperature: float, top_p: float, num_samples: int,
-    seed: int | None, stop: tuple[str, ...], include_stop: bool,
-) -> Any:  # fmt: skip
+    candidate_ids: tuple[int, ...],
+    score_last: int,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    num_samples: int,
+    seed: int | None,
+    stop: tuple[str, ...],
+    include_stop: bool,
+) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -252,30 +319,49 @@ def _shared_params(
         return SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, **common)
     if candidate_ids:
         ids = list(candidate_ids)
-        return SamplingParams(temperature=0.0, max_tokens=1, logprobs=len(ids), logprob_token_ids=ids, detokenize=False, **common)
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            logprobs=len(ids),
+            logprob_token_ids=ids,
+            detokenize=False,
+            **common,
+        )
     return SamplingParams(
-        temperature=temperature, top_p=top_p, n=num_samples, max_tokens=max_tokens, stop=list(stop) or None,
-        include_stop_str_in_output=include_stop, **common,
-    )  # fmt: skip
+        temperature=temperature,
+        top_p=top_p,
+        n=num_samples,
+        max_tokens=max_tokens,
+        stop=list(stop) or None,
+        include_stop_str_in_output=include_stop,
+        **common,
+    )
 
 
 def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
     text = " ".join(str(error).split())
     if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
-        return EngineError(f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept")
-    if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
-        # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only that it died.
         return EngineError(
-            f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory: {_what_helps(memory)}; "
-            "if Triton did not compile: install gcc and Python's headers; if it says 'bootstrapping phase': start your script under "
-            "if __name__ == '__main__'; finished answers are kept"
+            f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept"
         )
-    return EngineError(f"{what}: {type(error).__name__}: {text[:300]}; finished answers are kept, the same command continues")
+    if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
+        # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only
+        # that it died.
+        return EngineError(
+            f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory:"
+            f" {_what_helps(memory)}; if Triton did not compile: install gcc and Python's headers; if it says"
+            " 'bootstrapping phase': start your script under if __name__ == '__main__'; finished answers are"
+            " kept"
+        )
+    return EngineError(
+        f"{what}: {type(error).__name__}: {text[:300]}; finished answers are kept, the same command continues"
+    )
 
 
 def _what_helps(memory: str) -> str:
     known = f"{memory}; " if memory else ""
     return (
-        f"{known}lower --max-model-len, --max-num-seqs, --max-num-batched-tokens or --gpu-memory-utilization, use "
-        "--quantization fp8_per_channel or an AWQ or GPTQ repository, or split the model with --tensor-parallel-size"
+        f"{known}lower --max-model-len, --max-num-seqs, --max-num-batched-tokens or --gpu-memory-utilization,"
+        " use --quantization fp8_per_channel or an AWQ or GPTQ repository, or split the model with"
+        " --tensor-parallel-size"
     )

@@ -1,6 +1,8 @@
-"""How an adapter reaches the engine: served beside the base, written into it (swap), or merged into a copy of the model.
+"""How an adapter reaches the engine: served beside the base, written into it (swap), or merged into a copy of
+the model.
 
-In: an ``EvalConfig`` and an adapter. Out: the mode, and a note where it is not the one that was asked for. Knows nothing of vLLM.
+In: an ``EvalConfig`` and an adapter. Out: the mode, and a note where it is not the one that was asked for.
+Knows nothing of vLLM.
 """
 
 from __future__ import annotations
@@ -18,14 +20,19 @@ Mode = Literal["serve", "swap", "merge"]
 def choose_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
     """The adapter's mode, and why it is merged although it might have been swapped ("" otherwise).
 
-    auto: served on a GPU, by a server and by transformers (PEFT); on a CPU, whose LoRA kernels are slow, swapped.
-    ConfigError for modes that a server or transformers has not.
+    auto: served on a GPU, by a server and by transformers (PEFT); on a CPU, whose LoRA kernels are slow,
+    swapped. ConfigError for modes that a server or transformers has not.
     """
     wanted = config.adapter_mode
     if config.engine == "server" and wanted in ("merge", "swap"):
-        raise ConfigError(f"--adapter-mode {wanted} does not go with --engine server: the server applies the adapters; use serve")
+        raise ConfigError(
+            f"--adapter-mode {wanted} does not go with --engine server: the server applies the adapters; use"
+            " serve"
+        )
     if config.engine == "transformers" and wanted == "swap":
-        raise ConfigError("--adapter-mode swap goes with vLLM: --engine transformers applies adapters unmerged; use serve")
+        raise ConfigError(
+            "--adapter-mode swap goes with vLLM: --engine transformers applies adapters unmerged; use serve"
+        )
     if wanted == "auto":
         from kmmlu_fast.core.device import has_gpu
 

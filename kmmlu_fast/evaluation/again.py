@@ -1,8 +1,9 @@
 """A finished evaluation shown again, without tokenizer, prompts or torch.
 
-In: an ``EvalConfig``. Out: the runs that the very same command left complete in its output directory, or None. What decides a run is
-digested from its sources (settings, questions, model and adapter files, versions, this package's own code), so that any change of them
-leads to the ordinary way, which renders and digests the prompts themselves. Knows nothing of engines.
+In: an ``EvalConfig``. Out: the runs that the very same command left complete in its output directory, or
+None. What decides a run is digested from its sources (settings, questions, model and adapter files, versions,
+this package's own code), so that any change of them leads to the ordinary way, which renders and digests the
+prompts themselves. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _OF_THE_COMMAND = {"output_dir", "overwrite"}  # decide where a run lies, not wh
 
 
 def finished(config: EvalConfig) -> list[Run] | None:
-    """All runs of the command, base first, if each of them is complete; None where there is anything left to do."""
+    """All runs of the command, base first, if each of them is complete; None where there is
+    anything left to do.
+    """
     if config.overwrite or not any(config.output_dir.glob(".asked-*.json")):
         return None
     path = _path(config)
@@ -51,7 +54,9 @@ def finished(config: EvalConfig) -> list[Run] | None:
 
 
 def remember(config: EvalConfig, runs: Sequence[Run], notes: Sequence[str]) -> None:
-    """Note which runs the command led to, beside them. A directory that cannot be written is no fault: the ordinary way remains."""
+    """Note which runs the command led to, beside them. A directory that cannot be written is no
+    fault: the ordinary way remains.
+    """
     with contextlib.suppress(OSError, KmmluError):
         names = [run.path.name for run in runs if run.path is not None]
         write_json_atomically(_path(config), {"runs": names, "notes": list(notes)})
@@ -62,7 +67,9 @@ def _path(config: EvalConfig) -> Path:
 
 
 def _sources(config: EvalConfig) -> dict[str, Any]:
-    """Everything that prompts, answers and run names are made from. KmmluError as the ordinary way raises it."""
+    """Everything that prompts, answers and run names are made from. KmmluError as the ordinary
+    way raises it.
+    """
     model = resolve_model(config.model, config.revision, config.trust_remote_code)
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)

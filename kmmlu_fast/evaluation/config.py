@@ -1,6 +1,8 @@
-"""The flags of ``python -m kmmlu_fast.eval``: which questions, asked how, by which engine, and where the run goes.
+"""The flags of ``python -m kmmlu_fast.eval``: which questions, asked how, by which engine, and where the run
+goes.
 
-In: values from YAML and the command line. Out: a frozen ``EvalConfig``. Knows nothing of what the settings do.
+In: values from YAML and the command line. Out: a frozen ``EvalConfig``. Knows nothing of what the settings
+do.
 """
 
 from __future__ import annotations
@@ -23,68 +25,146 @@ class EvalConfig(EngineConfig):
     """python -m kmmlu_fast.eval: evaluate a base model and its LoRA adapters on KMMLU or other exams."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
-        "model": ("model", "revision", "adapter", "no_base", "adapter_mode", "dtype", "quantization", "letter_precision"),
+        "model": (
+            "model",
+            "revision",
+            "adapter",
+            "no_base",
+            "adapter_mode",
+            "dtype",
+            "quantization",
+            "letter_precision",
+        ),
         "data": ("exam", "dataset", "dataset_revision", "split", "subjects", "limit", "limit_mode"),
         "prompt and answers": (
-            "num_fewshot", "prompt_style", "output_type", "rotations", "thinking", "max_tokens", "num_samples", "temperature", "top_p",
-            "cot_below", "seed",
+            "num_fewshot",
+            "prompt_style",
+            "output_type",
+            "rotations",
+            "thinking",
+            "max_tokens",
+            "num_samples",
+            "temperature",
+            "top_p",
+            "cot_below",
+            "seed",
         ),
         "output": ("output_dir", "overwrite", "lang"),
         "engine": (
-            "engine", "gpu_memory_utilization", "max_model_len", "tensor_parallel_size", "data_parallel_size", "max_num_seqs",
-            "max_num_batched_tokens", "load_format", "num_replicas", "ray_address", "base_url", "concurrency",
+            "engine",
+            "gpu_memory_utilization",
+            "max_model_len",
+            "tensor_parallel_size",
+            "data_parallel_size",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "load_format",
+            "num_replicas",
+            "ray_address",
+            "base_url",
+            "concurrency",
         ),
-    }  # fmt: skip
+    }
     first: ClassVar[tuple[str, ...]] = (
-        "model", "adapter", "dataset", "split", "subjects", "limit", "num_fewshot", "output_type", "quantization", "output_dir",
-    )  # fmt: skip
+        "model",
+        "adapter",
+        "dataset",
+        "split",
+        "subjects",
+        "limit",
+        "num_fewshot",
+        "output_type",
+        "quantization",
+        "output_dir",
+    )
     examples: ClassVar[tuple[str, ...]] = (
         "--model demo --dataset sample",
         "--model skt/A.X-4.0-Light --adapter out/lora",
         "--subjects STEM,Law,한국사 --limit 100 --num-fewshot 5",
     )
 
-    adapter: list[str] = Field([], description="LoRA adapter directory, [NAME=]PATH; may be given several times")
+    adapter: list[str] = Field(
+        [], description="LoRA adapter directory, [NAME=]PATH; may be given several times"
+    )
     no_base: bool = Field(False, description="evaluate only the adapters")
     adapter_mode: Literal["auto", "serve", "swap", "merge"] = Field(
         "auto",
-        description="serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT merges it into "
-        "a cached copy; auto: serve on GPU, swap on CPU (merge for what is no plain LoRA)",
+        description=(
+            "serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT"
+            " merges it into a cached copy; auto: serve on GPU, swap on CPU (merge for what is no plain LoRA)"
+        ),
     )
     exam: list[str] = Field(
         [DEFAULT_EXAM],
-        description="a shipped exam, a declaration (FILE.yaml) or your own table; may be given several times (python -m kmmlu_fast.exams)",
+        description=(
+            "a shipped exam, a declaration (FILE.yaml) or your own table; may be given several times (python"
+            " -m kmmlu_fast.exams)"
+        ),
     )
     dataset: str = Field(
         DEFAULT_DATASET,
-        description="where its rows are: hub id, directory, file, or 'sample' (packaged, CC0); NAME=PATH,... with several exams",
+        description=(
+            "where its rows are: hub id, directory, file, or 'sample' (packaged, CC0); NAME=PATH,... with"
+            " several exams"
+        ),
     )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     split: Literal["train", "dev", "test"] = Field("test", description="split to evaluate")
-    subjects: list[str] = Field([], description="config names or supercategories, comma-separated; default: all 45")
-    limit: PositiveInt | None = Field(None, description="questions a subject at most")
-    limit_mode: Literal["random", "first"] = Field("random", description="how --limit chooses; random is seeded and stable")
-    questions: PositiveInt | None = Field(None, description="ask the first N of the one seeded random order, in proportion to subjects")
-    until_decided: bool = Field(
-        False, description="stop as soon as each adapter is better, worse or equal to the base; the same command without it goes on"
+    subjects: list[str] = Field(
+        [], description="config names or supercategories, comma-separated; default: all 45"
     )
-    margin: float = Field(1.0, ge=0, description="until-decided: pp within which two states count as equal; 0 = never equal")
-    until_precise: float | None = Field(None, gt=0, description="stop when the accuracy's interval is plus or minus this many pp")
-    max_questions: PositiveInt | None = Field(None, description="until-decided, until-precise: questions a model state at most")
+    limit: PositiveInt | None = Field(None, description="questions a subject at most")
+    limit_mode: Literal["random", "first"] = Field(
+        "random", description="how --limit chooses; random is seeded and stable"
+    )
+    questions: PositiveInt | None = Field(
+        None, description="ask the first N of the one seeded random order, in proportion to subjects"
+    )
+    until_decided: bool = Field(
+        False,
+        description=(
+            "stop as soon as each adapter is better, worse or equal to the base; the same command without it"
+            " goes on"
+        ),
+    )
+    margin: float = Field(
+        1.0, ge=0, description="until-decided: pp within which two states count as equal; 0 = never equal"
+    )
+    until_precise: float | None = Field(
+        None, gt=0, description="stop when the accuracy's interval is plus or minus this many pp"
+    )
+    max_questions: PositiveInt | None = Field(
+        None, description="until-decided, until-precise: questions a model state at most"
+    )
     num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev, in the file's order")
     prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
-        None, description="prompt wording; default: the adapter's own where its card names one, else lm-eval (cot: chat, else qa)"
+        None,
+        description=(
+            "prompt wording; default: the adapter's own where its card names one, else lm-eval (cot: chat,"
+            " else qa)"
+        ),
     )
     output_type: Literal["multiple_choice", "generate_until", "cot"] = Field(
-        "multiple_choice", description="letters' log-likelihoods, generated letter (kmmlu_direct), or chain of thought"
+        "multiple_choice",
+        description="letters' log-likelihoods, generated letter (kmmlu_direct), or chain of thought",
     )
-    max_tokens: PositiveInt | None = Field(None, description="generated tokens at most; default 16 for generate_until, 512 for cot")
-    num_samples: PositiveInt = Field(1, description="cot: samples a question, majority vote (self-consistency)")
+    max_tokens: PositiveInt | None = Field(
+        None, description="generated tokens at most; default 16 for generate_until, 512 for cot"
+    )
+    num_samples: PositiveInt = Field(
+        1, description="cot: samples a question, majority vote (self-consistency)"
+    )
     temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 = greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
-    cot_below: float | None = Field(None, gt=0, description="cot: reason only where the direct letter margin is below this (nats)")
+    cot_below: float | None = Field(
+        None, gt=0, description="cot: reason only where the direct letter margin is below this (nats)"
+    )
     rotations: Annotated[Literal[1, 2, 4, "all"], BeforeValidator(_whole_number)] = Field(
-        1, description="score under this many cyclic option orders and average (removes letter bias); all: as many as options"
+        1,
+        description=(
+            "score under this many cyclic option orders and average (removes letter bias); all: as many as"
+            " options"
+        ),
     )
     thinking: bool = Field(False, description="chat: switch the template's thinking on where it has one")
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
@@ -100,24 +180,42 @@ class EvalConfig(EngineConfig):
     def _method_fits(self) -> EvalConfig:
         faults = []
         if self.output_type != "cot":
-            faults += [f"--{name} goes with --output-type cot" for name, used in (
-                ("num-samples", self.num_samples > 1), ("cot-below", self.cot_below is not None)) if used]  # fmt: skip
+            faults += [
+                f"--{name} goes with --output-type cot"
+                for name, used in (
+                    ("num-samples", self.num_samples > 1),
+                    ("cot-below", self.cot_below is not None),
+                )
+                if used
+            ]
         if self.rotations != 1 and self.output_type != "multiple_choice":
             faults.append("--rotations goes with --output-type multiple_choice")
         if self.num_samples > 1 and self.temperature == 0:
-            faults.append("--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are all alike")
+            faults.append(
+                "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are all"
+                " alike"
+            )
         if self.no_base and not self.adapter:
             faults.append("--no-base leaves nothing to evaluate without --adapter")
         if self.adapter_mode == "merge" and self.quantization in NF4_NAMES:
-            faults.append("--adapter-mode merge does not go with a 4-bit base, whose weights it would round: leave it out, or serve")
+            faults.append(
+                "--adapter-mode merge does not go with a 4-bit base, whose weights it would round: leave it"
+                " out, or serve"
+            )
         if self.until_decided and (self.no_base or not self.adapter):
-            faults.append("--until-decided compares adapters with the base: give --adapter, and leave out --no-base")
+            faults.append(
+                "--until-decided compares adapters with the base: give --adapter, and leave out --no-base"
+            )
         if self.until_decided and self.until_precise is not None:
             faults.append("--until-decided and --until-precise are two ways to stop: give one of them")
         if self.questions is not None and (self.until_decided or self.until_precise is not None):
-            faults.append("--questions is a fixed number: with --until-decided or --until-precise give --max-questions")
+            faults.append(
+                "--questions is a fixed number: with --until-decided or --until-precise give --max-questions"
+            )
         if self.max_questions is not None and not (self.until_decided or self.until_precise is not None):
-            faults.append("--max-questions goes with --until-decided or --until-precise; a fixed number is --questions")
+            faults.append(
+                "--max-questions goes with --until-decided or --until-precise; a fixed number is --questions"
+            )
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -35,7 +35,9 @@ from kmmlu_fast.evaluation.plan import Plan
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
 
-_PRECISE_GROWTH = 1.2  # of looks: one state's interval narrows slowly, and half as many again would be too many
+_PRECISE_GROWTH = (
+    1.2  # of looks: one state's interval narrows slowly, and half as many again would be too many
+)
 
 
 class Engines(Protocol):
@@ -45,7 +47,9 @@ class Engines(Protocol):
 
     def open_store(self, adapter: Adapter | None) -> RunStore: ...
 
-    def open_for(self, adapter: Adapter | None, name: str, prove: bool = True) -> tuple[Engine, dict[str, Any] | None]: ...
+    def open_for(
+        self, adapter: Adapter | None, name: str, prove: bool = True
+    ) -> tuple[Engine, dict[str, Any] | None]: ...
 
     def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]: ...
 
@@ -122,7 +126,9 @@ class Deciding:
                     "answer": [item.question.answer for item in self._plan.asked],
                 }
             )
-            store.begin_prefix(order, {"seed": self._order.seed, "total": len(order), "questions": 0, "accuracy": [0.0, 1.0]})
+            store.begin_prefix(
+                order, {"seed": self._order.seed, "total": len(order), "questions": 0, "accuracy": [0.0, 1.0]}
+            )
             frame = store.stored()
             if len(frame):
                 count = f"{len(frame):,} of {len(order):,} questions"
@@ -134,7 +140,9 @@ class Deciding:
     def _answers(self, state: State) -> Answers:
         ids = self._order.ids[: state.reach]
         margins = [np.nan if (margin := state.margin[name]) is None else margin for name in ids]
-        return Answers(np.array([state.right[name] for name in ids], dtype=bool), np.array(margins, dtype=np.float64))
+        return Answers(
+            np.array([state.right[name] for name in ids], dtype=bool), np.array(margins, dtype=np.float64)
+        )
 
     def _undecided(self) -> list[State]:
         """The states that still have to be asked; looks at the answers so far, and says what they show."""
@@ -145,21 +153,35 @@ class Deciding:
                 continue
             self._looked[state.name] = n
             found = self._decide(state)
-            self._shown[state.name] = f"{drawn(found.low, found.high)} {100 * found.low:+.2f} to {100 * found.high:+.2f} pp"
-            said = found.verdict if found.decided_at is None else f"{found.verdict} since question {found.decided_at:,}"
+            self._shown[state.name] = (
+                f"{drawn(found.low, found.high)} {100 * found.low:+.2f} to {100 * found.high:+.2f} pp"
+            )
+            said = (
+                found.verdict
+                if found.decided_at is None
+                else f"{found.verdict} since question {found.decided_at:,}"
+            )
             note(f"{state.name}: {n:,} of {found.total:,} questions: {self._shown[state.name]}, {said}")
             if found.verdict != UNDECIDED:
                 self._decisions[state.name] = found
-        left = [s for s in self.states[1:] if s.name not in self._decisions and min(s.reach, base.reach) < self._most]
+        left = [
+            s
+            for s in self.states[1:]
+            if s.name not in self._decisions and min(s.reach, base.reach) < self._most
+        ]
         return [base, *left] if left else []
 
     def _decide(self, state: State) -> Decision:
         """The adapter against the base, as of the question at which it was decided, if it is."""
         base = self.states[0]
         n = min(base.reach, state.reach, self._most)
-        ahead = base.sink is None  # not where it became complete on the way: the decision must not hang on look sizes
+        ahead = (
+            base.sink is None
+        )  # not where it became complete on the way: the decision must not hang on look sizes
         first = self._answers(base) if ahead else _cut(self._answers(base), n)
-        return decide_answers(self._order, first, _cut(self._answers(state), n), self._alpha, self._margin, ahead)
+        return decide_answers(
+            self._order, first, _cut(self._answers(state), n), self._alpha, self._margin, ahead
+        )
 
     def _precise(self, state: State) -> bool:
         if state.reach >= self._most:
@@ -170,7 +192,9 @@ class Deciding:
         low, high = accuracy_interval(self._order, self._answers(state))
         self._shown[state.name] = f"accuracy {100 * low:.2f} to {100 * high:.2f} %"
         if self._looked.get(state.name) != state.reach:
-            note(f"{state.name}: {state.reach:,} of {len(self._order):,} questions: {self._shown[state.name]}")
+            note(
+                f"{state.name}: {state.reach:,} of {len(self._order):,} questions: {self._shown[state.name]}"
+            )
         self._looked[state.name] = state.reach
         return high - low <= 2 * wanted / 100
 
@@ -183,7 +207,9 @@ class Deciding:
             looks = [end for end in ends(self._most, growth) if end > reached]
             if not self._turns:
                 self._ask(wanted, looks, go_on)
-            elif len(wanted) == 1 or wanted[0].adapter is not None:  # the base has its answers: no turns to take
+            elif (
+                len(wanted) == 1 or wanted[0].adapter is not None
+            ):  # the base has its answers: no turns to take
                 self._ask(wanted[:1], looks, go_on)
             else:
                 end = next((end for end in looks if end >= reached + more), self._most)

@@ -1,7 +1,9 @@
-"""What is asked, decided before any engine starts: questions, exemplars, model, adapters, method, token ids, fingerprint.
+"""What is asked, decided before any engine starts: questions, exemplars, model, adapters, method, token ids,
+fingerprint.
 
-In: an ``EvalConfig``. Out: a ``Plan`` an exam, the same for the base and all adapters. Every fault of the input shows here, in a second.
-The prompts are tokenised in the background from there on, while the engine starts. Knows nothing of engines or run directories.
+In: an ``EvalConfig``. Out: a ``Plan`` an exam, the same for the base and all adapters. Every fault of the
+input shows here, in a second. The prompts are tokenised in the background from there on, while the engine
+starts. Knows nothing of engines or run directories.
 """
 
 from __future__ import annotations
@@ -9,7 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.asking.choosing import PromptChecks, choose_method, choose_style, foreign_templates, template_of
+from kmmlu_fast.asking.choosing import (
+    PromptChecks,
+    choose_method,
+    choose_style,
+    foreign_templates,
+    template_of,
+)
 from kmmlu_fast.asking.methods import DIRECT_MAX_TOKENS, Method
 from kmmlu_fast.asking.prompts import encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
@@ -64,7 +72,8 @@ def make_plan(config: EvalConfig) -> Plan:
 
 
 def make_plans(config: EvalConfig) -> list[Plan]:
-    """Read, check and render everything before any engine starts; the tokens follow in the background. One plan an exam.
+    """Read, check and render everything before any engine starts; the tokens follow in the background. One
+    plan an exam.
 
     All have the same ``max_model_len``: one engine answers them all.
     """
@@ -79,9 +88,20 @@ def make_plans(config: EvalConfig) -> list[Plan]:
     return [replace(plan, max_model_len=longest) for plan in plans]
 
 
-def _plan(config: EvalConfig, material: Material, model: Model, adapters: list[Adapter], tokenizer: Any, more_notes: list[str]) -> Plan:
+def _plan(
+    config: EvalConfig,
+    material: Material,
+    model: Model,
+    adapters: list[Adapter],
+    tokenizer: Any,
+    more_notes: list[str],
+) -> Plan:
     exam, questions, exemplars = material.exam, material.questions, material.exemplars
-    notes = [*material.notes, *more_notes, *(warning for adapter in adapters if (warning := base_disagrees(adapter, model)))]
+    notes = [
+        *material.notes,
+        *more_notes,
+        *(warning for adapter in adapters if (warning := base_disagrees(adapter, model))),
+    ]
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
     template = template_of(config, style, tokenizer, method, exam.is_kmmlu)
@@ -89,20 +109,27 @@ def _plan(config: EvalConfig, material: Material, model: Model, adapters: list[A
     output_tokens = getattr(method, "output_tokens", None) or (
         config.max_tokens or DIRECT_MAX_TOKENS if config.output_type == "generate_until" else 1
     )
-    tokens = lengths(questions, rendered, tokenizer, config.max_model_len and config.max_model_len - output_tokens)
+    tokens = lengths(
+        questions, rendered, tokenizer, config.max_model_len and config.max_model_len - output_tokens
+    )
     max_model_len = config.max_model_len or _context(max(tokens.values()) + output_tokens, model)
     check_lengths(tokens, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
     if not exam.is_kmmlu:  # a KMMLU run has the fingerprint that it had before there were others
         parts["exam"] = exam.name
-    probes = encode(tokenizer, [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]])
+    probes = encode(
+        tokenizer,
+        [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]],
+    )
     question_ids = [question.question_id for question in questions]
     if config.may_stop:
         places = {question_id: place for place, question_id in enumerate(question_ids)}
         questions = dataset.permuted(questions, config.seed)
         rendered = [rendered[places[question.question_id]] for question in questions]
-    asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens))
+    asked = tokenise(
+        questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens)
+    )
     return Plan(
         config,
         exam,
@@ -122,11 +149,17 @@ def _plan(config: EvalConfig, material: Material, model: Model, adapters: list[A
 
 
 def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
-    """The config with ``--dtype auto`` replaced by what this device computes in, where that is another type than on most; and why."""
-    if config.dtype != "auto" or config.engine == "server" or config.ray_address:  # other machines compute there
+    """The config with ``--dtype auto`` replaced by what this device computes in, where that is
+    another type than on most; and why.
+    """
+    if (
+        config.dtype != "auto" or config.engine == "server" or config.ray_address
+    ):  # other machines compute there
         return config, []
     about = model.config()
-    dtype, why = auto_dtype(gpu_capability(), str(about.get("model_type", "")), bool(about.get("quantization_config")))
+    dtype, why = auto_dtype(
+        gpu_capability(), str(about.get("model_type", "")), bool(about.get("quantization_config"))
+    )
     return config.model_copy(update={"dtype": dtype}), [why] if why else []
 
 
@@ -137,14 +170,30 @@ def _context(needed: int, model: Model) -> int:
 
 
 def _fingerprint_parts(
-    config: EvalConfig, model: Model, style: str, template: str, questions: list[Question], shown: list[Question], method: Method
+    config: EvalConfig,
+    model: Model,
+    style: str,
+    template: str,
+    questions: list[Question],
+    shown: list[Question],
+    method: Method,
 ) -> dict[str, Any]:
     four = all(len(question.options) == 4 for question in questions)
-    rotations = 4 if config.rotations == "all" and four else config.rotations  # the same prompts, the same fingerprint
+    rotations = (
+        4 if config.rotations == "all" and four else config.rotations
+    )  # the same prompts, the same fingerprint
     decoding: dict[str, Any] = {}
     if config.output_type != "multiple_choice":
-        decoding = {"max_tokens": getattr(method, "max_tokens", None), "temperature": config.temperature, "top_p": config.top_p}
-        decoding |= {"num_samples": config.num_samples, "cot_below": config.cot_below, "thinking": config.thinking}
+        decoding = {
+            "max_tokens": getattr(method, "max_tokens", None),
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+        }
+        decoding |= {
+            "num_samples": config.num_samples,
+            "cot_below": config.cot_below,
+            "thinking": config.thinking,
+        }
         decoding |= {"seed": config.seed} if config.temperature > 0 else {}
     if config.rotations != 1:
         decoding["rotations"] = rotations
@@ -165,14 +214,17 @@ def _fingerprint_parts(
         "num_fewshot": config.num_fewshot,
         "decoding": decoding,
         "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
-        # Only where it is not the default, so that the fingerprints of runs made before it existed stay as they are.
+        # Only where it is not the default, so that the fingerprints of runs made before it existed stay as
+        # they are.
         **({"letter_precision": config.letter_precision} if config.letter_precision != "auto" else {}),
         **_engine_parts(config),
     }
 
 
 def _engine_parts(config: EvalConfig) -> dict[str, Any]:
-    """What another engine than vLLM changes in the parts; {} for those that run vLLM, whose fingerprints stay as they were."""
+    """What another engine than vLLM changes in the parts; {} for those that run vLLM, whose
+    fingerprints stay as they were.
+    """
     if config.engine != "transformers":
         return {}
     libraries = ("transformers", "bitsandbytes") if config.quantization else ("transformers",)

@@ -1,7 +1,8 @@
 """Proof that an adapter is applied: how far it moves the letters' log-probabilities on probe prompts.
 
-In: an engine and the token ids of a few prompts. Out: the largest shift in nats; zero is an error, not a result.
-Knows nothing of files but the probe a base run leaves behind, so that a reused base need not be started again.
+In: an engine and the token ids of a few prompts. Out: the largest shift in nats; zero is an error, not a
+result. Knows nothing of files but the probe a base run leaves behind, so that a reused base need not be
+started again.
 """
 
 from __future__ import annotations
@@ -21,23 +22,37 @@ FILE = "probe.json"
 _NO_SHIFT = 1e-6  # nats: an adapter that is not applied gives the very same numbers
 
 
-def measure(engine: Engine, prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...], adapter: Adapter | None) -> list[list[float]]:
+def measure(
+    engine: Engine, prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...], adapter: Adapter | None
+) -> list[list[float]]:
     """Log-probabilities of the candidates after each of the prompts, shape (prompts, candidates)."""
-    requests = [Request(f"probe/{i}", "letters", tuple(ids), adapter, candidate_ids=candidate_ids) for i, ids in enumerate(prompts)]
+    requests = [
+        Request(f"probe/{i}", "letters", tuple(ids), adapter, candidate_ids=candidate_ids)
+        for i, ids in enumerate(prompts)
+    ]
     found = {response.request.question_id: list(response.logprobs) for response in engine.generate(requests)}
     return [found[f"probe/{i}"] for i in range(len(prompts))]
 
 
 def shift(adapter: Adapter, base: list[list[float]], applied: list[list[float]]) -> dict[str, Any]:
     """Largest and mean absolute shift over all probes and candidates; AdapterError where there is none."""
-    differences = [abs(a - b) for row_a, row_b in zip(base, applied, strict=True) for a, b in zip(row_a, row_b, strict=True)]
+    differences = [
+        abs(a - b)
+        for row_a, row_b in zip(base, applied, strict=True)
+        for a, b in zip(row_a, row_b, strict=True)
+    ]
     largest = max(differences)
     if not largest > _NO_SHIFT:  # also catches NaN
         raise AdapterError(
-            f"adapter {adapter.name} ({adapter.path}) changes no log-probability on {len(base)} probe prompts: it is not applied or its "
-            "lora_B matrices are all zero; check that it was trained and saved"
+            f"adapter {adapter.name} ({adapter.path}) changes no log-probability on {len(base)} probe"
+            " prompts: it is not applied or its lora_B matrices are all zero; check that it was trained and"
+            " saved"
         )
-    return {"probes": len(base), "largest_nats": round(largest, 6), "mean_nats": round(sum(differences) / len(differences), 6)}
+    return {
+        "probes": len(base),
+        "largest_nats": round(largest, 6),
+        "mean_nats": round(sum(differences) / len(differences), 6),
+    }
 
 
 def digest(prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...]) -> str:

@@ -39,16 +39,24 @@ def read_material(config: EvalConfig) -> list[Material]:
 
 
 def source_digests(config: EvalConfig) -> list[str]:
-    """Digests of all rows that the exams' questions and examples are chosen from, without making records of them: a tenth of the time."""
+    """Digests of all rows that the exams' questions and examples are chosen from, without
+    making records of them: a tenth of the time.
+    """
     exams = find_exams(config.exam)
     with warnings.catch_warnings(action="ignore"):  # faulty rows were reported by the evaluation
-        return [digest for exam in exams for digest in _digests(config, exam, dataset_for(config.dataset, exam, exams))]
+        return [
+            digest
+            for exam in exams
+            for digest in _digests(config, exam, dataset_for(config.dataset, exam, exams))
+        ]
 
 
 def _digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str]:
     for split in [config.split, *(["dev"] if config.num_fewshot else [])]:
         if exam.is_kmmlu:
-            frame = dataset.load_frame(source or str(exam.hub), split, find_subjects(config.subjects), config.dataset_revision)
+            frame = dataset.load_frame(
+                source or str(exam.hub), split, find_subjects(config.subjects), config.dataset_revision
+            )
         elif split in exam.splits:
             frame = load_exam(exam, split, source, config.dataset_revision)
         else:
@@ -72,20 +80,29 @@ def _of_exam(config: EvalConfig, exam: Exam, source: str | None) -> Material:
 def _available(config: EvalConfig, exam: Exam, source: str | None) -> list[Question]:
     if exam.is_kmmlu:
         subjects = find_subjects(config.subjects)
-        return dataset.load_questions(source or str(exam.hub), config.split, subjects, config.dataset_revision)
+        return dataset.load_questions(
+            source or str(exam.hub), config.split, subjects, config.dataset_revision
+        )
     frame = load_exam(exam, config.split, source, config.dataset_revision)
     return to_questions(choose_subjects(exam, frame, config.subjects))
 
 
-def _exemplars(config: EvalConfig, exam: Exam, source: str | None, questions: list[Question]) -> dict[str, list[Question]]:
+def _exemplars(
+    config: EvalConfig, exam: Exam, source: str | None, questions: list[Question]
+) -> dict[str, list[Question]]:
     names = list(dict.fromkeys(question.subject for question in questions))
     if exam.is_kmmlu:
         present = [subject for subject in find_subjects(config.subjects) if subject.name in names]
-        return dataset.exemplars(source or str(exam.hub), present, config.num_fewshot, config.dataset_revision)
+        return dataset.exemplars(
+            source or str(exam.hub), present, config.num_fewshot, config.dataset_revision
+        )
     if config.num_fewshot == 0:
         return {name: [] for name in names}
     if "dev" not in exam.splits:
-        raise ConfigError(f"--num-fewshot {config.num_fewshot}: {exam.label} has no dev split to take examples from; use --num-fewshot 0")
+        raise ConfigError(
+            f"--num-fewshot {config.num_fewshot}: {exam.label} has no dev split to take examples from; use"
+            " --num-fewshot 0"
+        )
     found: dict[str, list[Question]] = {name: [] for name in names}
     for question in to_questions(load_exam(exam, "dev", source, config.dataset_revision)):
         if question.subject in found:

@@ -1,7 +1,8 @@
-"""One model state over all questions: requests out, responses grouped by question, predictions into the store.
+"""One model state over all questions: requests out, responses grouped by question, predictions into the
+store.
 
-In: an engine, a method, questions with their token ids. Out: every prediction appended to the store as soon as its question is complete.
-Knows neither vLLM nor files.
+In: an engine, a method, questions with their token ids. Out: every prediction appended to the store as soon
+as its question is complete. Knows neither vLLM nor files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ class Sink(Protocol):
     def append(self, prediction: Prediction) -> None: ...
 
 
-def run(engine: Engine, asked: Sequence[Asked], method: Method, adapter: Adapter | None, sink: Sink, label: str = "") -> dict[str, Any]:
+def run(
+    engine: Engine,
+    asked: Sequence[Asked],
+    method: Method,
+    adapter: Adapter | None,
+    sink: Sink,
+    label: str = "",
+) -> dict[str, Any]:
     """Ask all, append each prediction as its question completes; returns seconds and counts of this pass."""
     questions = {item.question.question_id: item.question for item in asked}
     outstanding: dict[str, int] = {}

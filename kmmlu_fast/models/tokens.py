@@ -1,9 +1,10 @@
 """Tokenisation by the ``tokenizers`` library alone, where that gives transformers' very ids.
 
-In: a ``Model``. Out: its tokenizer, transformers' own or a stand-in of a tenth of the loading time. Whether the stand-in may be used is
-not assumed: the first time a model is opened, both are loaded and the whole state of the two (vocabulary, merges, normaliser, templates)
-is compared; the answer is kept in the cache under the digest of the tokenizer's files and the libraries' versions.
-What only transformers knows (chat templates, special tokens by role) loads it after all. Knows nothing of prompts.
+In: a ``Model``. Out: its tokenizer, transformers' own or a stand-in of a tenth of the loading time. Whether
+the stand-in may be used is not assumed: the first time a model is opened, both are loaded and the whole state
+of the two (vocabulary, merges, normaliser, templates) is compared; the answer is kept in the cache under the
+digest of the tokenizer's files and the libraries' versions. What only transformers knows (chat templates,
+special tokens by role) loads it after all. Knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -32,18 +33,26 @@ _FILES = (
 
 
 class LightTokenizer:
-    """The tokenizer.json of a model; what it does not have itself is transformers' tokenizer's, loaded on demand."""
+    """The tokenizer.json of a model; what it does not have itself is transformers' tokenizer's,
+    loaded on demand.
+    """
 
     def __init__(self, model: Model, backend: Any, chat_template: str | None) -> None:
         self._model, self.backend_tokenizer, self.chat_template = model, backend, chat_template
         self._full: Any = None
 
-    def __call__(self, texts: str | Sequence[str], add_special_tokens: bool = True, **options: Any) -> dict[str, Any]:
-        """``input_ids`` of a text, or of each; ``options`` of transformers that ask for more are not known here."""
+    def __call__(
+        self, texts: str | Sequence[str], add_special_tokens: bool = True, **options: Any
+    ) -> dict[str, Any]:
+        """``input_ids`` of a text, or of each; ``options`` of transformers that ask for more
+        are not known here.
+        """
         if any(options.values()):
             return dict(self.full(texts, add_special_tokens=add_special_tokens, **options))
         if isinstance(texts, str):
-            return {"input_ids": self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids}
+            return {
+                "input_ids": self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids
+            }
         rows = self.backend_tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return {"input_ids": [row.ids for row in rows]}
 
@@ -64,7 +73,9 @@ class LightTokenizer:
 
 
 def open_tokenizer(model: Model) -> Any:
-    """The model's tokenizer: the light one where it is known to be the same, else transformers' (which settles it for the next time)."""
+    """The model's tokenizer: the light one where it is known to be the same, else transformers'
+    (which settles it for the next time).
+    """
     folder = model.folder()
     if not (folder / "tokenizer.json").is_file():
         return load_tokenizer(model)
@@ -79,11 +90,17 @@ def open_tokenizer(model: Model) -> Any:
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomically(record, known)
         return full
-    return LightTokenizer(model, _read(folder), known.get("chat_template")) if known.get("same") is True else load_tokenizer(model)
+    return (
+        LightTokenizer(model, _read(folder), known.get("chat_template"))
+        if known.get("same") is True
+        else load_tokenizer(model)
+    )
 
 
 def same_state(full: Any, folder: Path) -> bool:
-    """Whether transformers' tokenizer computes with exactly what tokenizer.json says, and adds no step of its own."""
+    """Whether transformers' tokenizer computes with exactly what tokenizer.json says, and adds
+    no step of its own.
+    """
     backend = getattr(full, "backend_tokenizer", None)
     if backend is None or backend.padding or backend.truncation:
         return False
@@ -97,7 +114,11 @@ def same_state(full: Any, folder: Path) -> bool:
 def _computed(state: Any) -> Any:
     """A tokenizer's state without what no id depends on: offsets, and "" for an absent prefix or suffix."""
     if isinstance(state, dict):
-        return {name: None if value == "" else _computed(value) for name, value in state.items() if name != "trim_offsets"}
+        return {
+            name: None if value == "" else _computed(value)
+            for name, value in state.items()
+            if name != "trim_offsets"
+        }
     return [_computed(value) for value in state] if isinstance(state, list) else state
 
 
@@ -107,7 +128,9 @@ def _read(folder: Path) -> Any:
     try:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises nothing more telling
-        raise ModelError(f"{folder / 'tokenizer.json'}: is no tokenizer ({one_line(str(error), 200)})") from error
+        raise ModelError(
+            f"{folder / 'tokenizer.json'}: is no tokenizer ({one_line(str(error), 200)})"
+        ) from error
 
 
 def _template(full: Any) -> str | None:

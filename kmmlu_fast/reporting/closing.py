@@ -1,4 +1,5 @@
-"""What stands at the end of an evaluation with adapters: the paired sentence of each, and the commands that say more.
+"""What stands at the end of an evaluation with adapters: the paired sentence of each, and the commands that
+say more.
 
 In: the runs of one evaluation. Out: lines. The sentence is ``compare``'s own. Knows nothing of engines.
 """

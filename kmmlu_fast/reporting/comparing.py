@@ -31,7 +31,9 @@ def counted(runs: list[Run], pairs: list[Comparison]) -> list[Comparison]:
         if counts_as_peek(runs[0], by_name[pair.second])
     ]
     earlier = record_peeks(runs[0], looked) if looked else []
-    return corrected_for_many(pairs, [(1.0 if peek.p_value is None else peek.p_value, peek.difference) for peek in earlier])
+    return corrected_for_many(
+        pairs, [(1.0 if peek.p_value is None else peek.p_value, peek.difference) for peek in earlier]
+    )
 
 
 def recipe_of(name: str, base: Run, runs: list[Run]) -> Recipe:
@@ -39,7 +41,9 @@ def recipe_of(name: str, base: Run, runs: list[Run]) -> Recipe:
     recipe = recipe_effect(name, base, runs)
     looked: list[tuple[Run, int, float | None, float]] = []
     for run in runs:
-        both = base.frame.select("question_id", "correct").join(run.frame.select("question_id", "correct"), on="question_id", suffix="_run")
+        both = base.frame.select("question_id", "correct").join(
+            run.frame.select("question_id", "correct"), on="question_id", suffix="_run"
+        )
         b = int((both["correct"] & ~both["correct_run"]).sum())
         c = int((~both["correct"] & both["correct_run"]).sum())
         looked.append((run, len(both), float(mcnemar_midp(b, c)), (c - b) / max(1, len(both))))

@@ -100,7 +100,10 @@ def _ways(found: Diagnosis) -> list[Line]:
     head = ("", "way", "needs", "of", "fits", "full pass, estimated", "")
     rows = [head, *(_way(found, way) for way in found.ways)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
-    text = ["  ".join([*(f"{c:<{w}}" for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+    text = [
+        "  ".join([*(f"{c:<{w}}" for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
     styles = ["dim", *("good" if way == found.chosen else "" for way in found.ways)]
     way = found.chosen or next(iter(found.ways), None)
     shown: list[Line] = list(zip(styles, text, strict=True))

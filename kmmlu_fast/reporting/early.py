@@ -30,7 +30,9 @@ class EarlyComparison:
     decision: Decision
 
 
-def compare_early(runs: Sequence[Run], different_prompts: bool = False, margin: float = MARGIN) -> list[EarlyComparison]:
+def compare_early(
+    runs: Sequence[Run], different_prompts: bool = False, margin: float = MARGIN
+) -> list[EarlyComparison]:
     """Every run against the first, on the questions both have from the beginning of their order, at 5 % for
     all together.
 
@@ -48,7 +50,10 @@ def compare_early(runs: Sequence[Run], different_prompts: bool = False, margin: 
                 "difference would be the model's alone; evaluate both alike, or give --different-prompts"
             )
     level = ALPHA / len(others)
-    return [EarlyComparison(base.name, run.name, compare_prefixes(order, base.frame, run.frame, level, margin)) for run in others]
+    return [
+        EarlyComparison(base.name, run.name, compare_prefixes(order, base.frame, run.frame, level, margin))
+        for run in others
+    ]
 
 
 def order_of(runs: Sequence[Run]) -> Order:
@@ -66,7 +71,9 @@ def order_of(runs: Sequence[Run]) -> Order:
     source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
     public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
     first = orders[0]
-    return make_order(first["question_id"].to_list(), first["answer"].to_list(), int(found.get("seed", 0)), public)
+    return make_order(
+        first["question_id"].to_list(), first["answer"].to_list(), int(found.get("seed", 0)), public
+    )
 
 
 def early_lines(runs: Sequence[Run], found: Sequence[EarlyComparison], lang: str) -> list[str]:
@@ -142,6 +149,10 @@ def _cost_line(run: Run, t: Texts) -> str | None:
     if not speed.get("questions") or not full.get("seconds"):
         return None
     return t(
-        "cost", name=state_name(run), asked=f"{speed['questions']:,}", spent=f"{speed['seconds']:,.0f}",
-        total=f"{full['questions']:,}", full=f"{full['seconds']:,.0f}",
-    )  # fmt: skip
+        "cost",
+        name=state_name(run),
+        asked=f"{speed['questions']:,}",
+        spent=f"{speed['seconds']:,.0f}",
+        total=f"{full['questions']:,}",
+        full=f"{full['seconds']:,.0f}",
+    )

@@ -47,12 +47,16 @@ def section(runs: Sequence[Run], settings: Settings, focus: str, t: Texts) -> di
         "lines": sentences(rows, t),
         "states": names,
         "rows": [
-            {"title": row.title, "questions": f"{row.questions:,}", "chance": percent(row.chance, 1),
-             "cells": [_cell(_of(row, name)) for name in names]}
+            {
+                "title": row.title,
+                "questions": f"{row.questions:,}",
+                "chance": percent(row.chance, 1),
+                "cells": [_cell(_of(row, name)) for name in names],
+            }
             for row in rows
         ],
         "note": t("exams_note", exam=focus),
-    }  # fmt: skip
+    }
 
 
 def _names(rows: Sequence[ExamRow]) -> list[str]:
@@ -107,13 +111,21 @@ def as_json(rows: Sequence[ExamRow], t: Texts) -> dict[str, Any]:
         "sentences": sentences(rows, t),
         "exams": [
             {
-                "exam": row.exam, "title": row.title, "questions": row.questions, "chance": row.chance,
+                "exam": row.exam,
+                "title": row.title,
+                "questions": row.questions,
+                "chance": row.chance,
                 "states": [
-                    {"name": s.name, "accuracy": s.accuracy, "above_chance": s.corrected, "p_holm": s.p_holm,
-                     "difference": None if s.pair is None else s.pair.micro.difference}
+                    {
+                        "name": s.name,
+                        "accuracy": s.accuracy,
+                        "above_chance": s.corrected,
+                        "p_holm": s.p_holm,
+                        "difference": None if s.pair is None else s.pair.micro.difference,
+                    }
                     for s in row.states
                 ],
             }
             for row in rows
         ],
-    }  # fmt: skip
+    }

@@ -1,8 +1,9 @@
 """Runs and comparisons as files for other tools: CSV, JSON, XLSX, and lm-eval's own format.
 
 In: runs, comparisons, the dataset's questions where known. Out: files in a folder. Knows nothing of HTML.
-Spreadsheets run what looks like a formula, so nothing that came from data or a model gets the chance: XLSX cells are written
-as typed strings, and CSV text that begins like a formula gets a leading apostrophe. CSV starts with a BOM, or Excel misreads Korean.
+Spreadsheets run what looks like a formula, so nothing that came from data or a model gets the chance: XLSX
+cells are written as typed strings, and CSV text that begins like a formula gets a leading apostrophe. CSV
+starts with a BOM, or Excel misreads Korean.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def as_json(runs: list[Run], pairs: list[Comparison], settings: Settings, lang: 
         document |= {name: asdict(document[name]) for name in ("micro", "macro")}
         optional = ("clean", "debiased", "letters", "overlap_gap", "moved")
         document |= {name: asdict(document[name]) if document[name] else None for name in optional}
-        document |= {"endpoints": [asdict(endpoint) for endpoint in pair.endpoints], "significant": pair.significant, "equal": pair.equal}
+        document |= {
+            "endpoints": [asdict(endpoint) for endpoint in pair.endpoints],
+            "significant": pair.significant,
+            "equal": pair.equal,
+        }
         rows.append({"verdict": verdict(pair, t, lang), **document})
     return {"runs": [headline(run, settings.overlap, settings.sizes) for run in runs], "comparisons": rows}
 
@@ -59,7 +64,9 @@ def export(
     *,
     with_texts: bool = True,
 ) -> list[Path]:
-    """Write the formats asked for into ``folder``; returns what was written. Without ``with_texts`` no text of questions or models."""
+    """Write the formats asked for into ``folder``; returns what was written. Without
+    ``with_texts`` no text of questions or models.
+    """
     refuse_prefixes(runs)
     if not with_texts:
         questions = None
@@ -81,8 +88,14 @@ def export(
         documents = lm_eval_documents(questions)
         for run, name in zip(runs, distinct_slugs(run.name for run in runs), strict=True):
             if run.predictions is not None:
-                frame = run.frame if with_texts else run.frame.with_columns(pl.lit(None, pl.List(pl.String)).alias("texts"))
-                written.append(write_lm_eval(folder / "lm-eval" / name, run.name, frame, run.facts, documents, stamp)[0])
+                frame = (
+                    run.frame
+                    if with_texts
+                    else run.frame.with_columns(pl.lit(None, pl.List(pl.String)).alias("texts"))
+                )
+                written.append(
+                    write_lm_eval(folder / "lm-eval" / name, run.name, frame, run.facts, documents, stamp)[0]
+                )
     return written
 
 
@@ -94,7 +107,10 @@ def safe_text(value: str | None) -> str | None:
 def _csv(frame: pl.DataFrame, path: Path) -> Path:
     starts = r"^[=+\-@\t\r]"
     guarded = [
-        pl.when(pl.col(name).str.contains(starts)).then(pl.lit("'") + pl.col(name)).otherwise(pl.col(name)).alias(name)
+        pl.when(pl.col(name).str.contains(starts))
+        .then(pl.lit("'") + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
         for name, dtype in frame.schema.items()
         if dtype == pl.String
     ]
@@ -110,21 +126,28 @@ _MORE_LOGPROBS = tuple(f"logprob_{letter}" for letter in OPTION_LETTERS[len(LETT
 def _more_logprobs() -> list[pl.Expr]:
     """Log-probabilities from E on, as columns like those of A to D."""
     values = pl.col("option_logprobs").list
-    return [values.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_MORE_LOGPROBS, len(LETTERS))]
+    return [
+        values.get(place, null_on_oob=True).alias(name)
+        for place, name in enumerate(_MORE_LOGPROBS, len(LETTERS))
+    ]
 
 
 def tables(
     runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, with_texts: bool = True
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """subjects (a row a run and subject), predictions (a row a run and question), questions (a row a question: texts stand here once),
-    changes (a row a pair and subject); those that there are, by name. Without ``with_texts`` no text of questions or models."""
+    """subjects (a row a run and subject), predictions (a row a run and question), questions (a row a
+    question: texts stand here once), changes (a row a pair and subject); those that there are, by name.
+    Without ``with_texts`` no text of questions or models.
+    """
     yield (
         "subjects",
         pl.concat(
             run.scores.select(
                 pl.lit(run.name).alias("run"),
                 "subject",
-                pl.col("subject").replace_strict({n: s.korean for n, s in SUBJECTS.items()}, default=pl.col("subject")).alias("korean"),
+                pl.col("subject")
+                .replace_strict({n: s.korean for n, s in SUBJECTS.items()}, default=pl.col("subject"))
+                .alias("korean"),
                 "supercategory",
                 "correct",
                 "total",
@@ -136,26 +159,50 @@ def tables(
     answered = [run for run in runs if run.predictions is not None]
     if answered:
         columns = [
-            *("question_id", "subject", "supercategory", "split", "row", "answer", "prediction", "correct", "read_by", "forced"),
+            *(
+                "question_id",
+                "subject",
+                "supercategory",
+                "split",
+                "row",
+                "answer",
+                "prediction",
+                "correct",
+                "read_by",
+                "forced",
+            ),
             *LOGPROB_COLUMNS,
-            *(_MORE_LOGPROBS if any(run.frame["option_logprobs"].is_not_null().any() for run in answered) else ()),
+            *(
+                _MORE_LOGPROBS
+                if any(run.frame["option_logprobs"].is_not_null().any() for run in answered)
+                else ()
+            ),
             *("confidence", "debiased_prediction", "prompt_tokens", "output_tokens"),
         ]
         text = [pl.col("texts").list.join("\n\n", ignore_nulls=True).alias("text")] if with_texts else []
         yield (
             "predictions",
-            pl.concat(run.frame.with_columns(_more_logprobs()).select(pl.lit(run.name).alias("run"), *columns, *text) for run in answered),
+            pl.concat(
+                run.frame.with_columns(_more_logprobs()).select(
+                    pl.lit(run.name).alias("run"), *columns, *text
+                )
+                for run in answered
+            ),
         )
     if answered and questions is not None and with_texts:
         asked = pl.concat(run.frame.select("question_id") for run in answered).unique()
         texts_ = [name for name in OPTION_LETTERS if name in questions.columns]
-        shown = human.known(questions).select("question_id", "subject", "question", *texts_, "answer", "human_accuracy")
+        shown = human.known(questions).select(
+            "question_id", "subject", "question", *texts_, "answer", "human_accuracy"
+        )
         yield "questions", shown.join(asked, on="question_id", how="semi", maintain_order="left")
     if pairs:
         yield (
             "changes",
             pl.concat(
-                pair.subjects.select(pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all())
+                pair.subjects.select(
+                    pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()
+                )
                 for pair in pairs
             ),
         )
@@ -172,11 +219,18 @@ def write_csv(
 ) -> list[Path]:
     """``tables`` as CSV, or ``packed`` as CSV in gzip."""
     suffix = ".csv.gz" if packed else ".csv"
-    return [_csv(frame, folder / f"{name}{suffix}") for name, frame in tables(runs, pairs, questions, with_texts)]
+    return [
+        _csv(frame, folder / f"{name}{suffix}") for name, frame in tables(runs, pairs, questions, with_texts)
+    ]
 
 
 def write_parquet(
-    runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, folder: Path, *, with_texts: bool = True
+    runs: list[Run],
+    pairs: list[Comparison],
+    questions: pl.DataFrame | None,
+    folder: Path,
+    *,
+    with_texts: bool = True,
 ) -> list[Path]:
     """``tables`` as Parquet: typed, and about a tenth of the CSV's size."""
     written = []
@@ -194,9 +248,11 @@ def lm_eval_documents(questions: pl.DataFrame | None) -> dict[str, dict[str, Any
         return {}
     return {
         row["question_id"]: {
-            "question": row["question"], "answer": OPTION_LETTERS.index(row["answer"]) + 1,
+            "question": row["question"],
+            "answer": OPTION_LETTERS.index(row["answer"]) + 1,
             **{letter: row[letter] for letter in OPTION_LETTERS if row.get(letter) is not None},
-            "Category": row["subject"].replace("-", " "), "Human Accuracy": row["human_accuracy"],
+            "Category": row["subject"].replace("-", " "),
+            "Human Accuracy": row["human_accuracy"],
         }
         for row in questions.iter_rows(named=True)
-    }  # fmt: skip
+    }

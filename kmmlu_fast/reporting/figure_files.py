@@ -1,8 +1,9 @@
-"""A chart as files for a paper: title and legend inside, fixed colours on white, SVG, PNG and PDF, to a given width; and as numbers.
+"""A chart as files for a paper: title and legend inside, fixed colours on white, SVG, PNG and PDF, to a given
+width; and as numbers.
 
-In: a ``Figure``. Out: files. Asked for a width, the plots become narrower first and the letters smaller only then (subjects' full
-names leave 6 pt at 3.3 inches).
-PDFs embed the glyphs they use, Korean ones too, from a font of this computer. Knows nothing of runs.
+In: a ``Figure``. Out: files. Asked for a width, the plots become narrower first and the letters smaller only
+then (subjects' full names leave 6 pt at 3.3 inches). PDFs embed the glyphs they use, Korean ones too, from a
+font of this computer. Knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Pa
     folder.mkdir(parents=True, exist_ok=True)
     svg = _drawn(figure, None if width_in is None else width_in * PX_PER_INCH)
     if _HANGUL.search(svg) and not _korean_font():
-        note(f"{figure.id}: no Korean font was found on this computer, its labels will be empty boxes: install fonts-noto-cjk")
+        note(
+            f"{figure.id}: no Korean font was found on this computer, its labels will be empty boxes: install"
+            " fonts-noto-cjk"
+        )
     files = {
         "svg": svg.encode(),
         "png": bytes(vl_convert.svg_to_png(svg, scale=300 / PX_PER_INCH, ppi=300)),
-        "pdf": bytes(vl_convert.svg_to_pdf(_sized(svg, _width(svg) * 72 / PX_PER_INCH))),  # its unit is the point
+        "pdf": bytes(
+            vl_convert.svg_to_pdf(_sized(svg, _width(svg) * 72 / PX_PER_INCH))
+        ),  # its unit is the point
     }
     for suffix, content in files.items():
         write_bytes_atomically(folder / f"{figure.id}.{suffix}", content)
@@ -55,9 +61,19 @@ def _drawn(figure: Figure, width_px: float | None) -> str:
 
     chart = figure.draw(charts.FIGURE)
     parts = [_legend(figure), chart] if figure.legend else [chart]
-    whole = alt.vconcat(*parts, spacing=6).properties(title=figure.title) if len(parts) > 1 else chart.properties(title=figure.title)
+    whole = (
+        alt.vconcat(*parts, spacing=6).properties(title=figure.title)
+        if len(parts) > 1
+        else chart.properties(title=figure.title)
+    )
     spec = charts.spec(whole.resolve_scale(color="independent") if len(parts) > 1 else whole, charts.FIGURE)
-    spec["title"] = {"text": figure.title, "anchor": "start", "fontSize": 13, "offset": 8, "color": charts.FIGURE["ink"]}
+    spec["title"] = {
+        "text": figure.title,
+        "anchor": "start",
+        "fontSize": 13,
+        "offset": 8,
+        "color": charts.FIGURE["ink"],
+    }
     spec["padding"] = 4
     svg = charts.spec_to_svg(spec)
     if width_px is None:
@@ -74,7 +90,12 @@ def _drawn(figure: Figure, width_px: float | None) -> str:
 def _sized(svg: str, width: float) -> str:
     """The SVG in another outer width; its view box keeps the drawing's own measure."""
     height = width * _height(svg) / _width(svg)
-    return re.sub(r'<svg([^>]*?) width="[^"]+" height="[^"]+"', rf'<svg\1 width="{width:.2f}" height="{height:.2f}"', svg, count=1)
+    return re.sub(
+        r'<svg([^>]*?) width="[^"]+" height="[^"]+"',
+        rf'<svg\1 width="{width:.2f}" height="{height:.2f}"',
+        svg,
+        count=1,
+    )
 
 
 def _width(svg: str) -> float:
@@ -94,7 +115,10 @@ def _plots(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _narrow(spec: dict[str, Any], over_px: float) -> bool:
     """Take ``over_px`` from the widths of what stands side by side; False where nothing can give."""
-    beside = max((len(_plots({"hconcat": part.get("hconcat", [part])})) for part in spec.get("vconcat", [spec])), default=1)
+    beside = max(
+        (len(_plots({"hconcat": part.get("hconcat", [part])})) for part in spec.get("vconcat", [spec])),
+        default=1,
+    )
     gave = False
     for plot in _plots(spec):
         wanted = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
@@ -119,24 +143,59 @@ def _legend(figure: Figure) -> Any:
     import altair as alt
 
     palette, colours = charts.FIGURE, charts.run_colours(6, charts.FIGURE)
-    named = [(name, palette[key.lstrip("|")] if not key.isdigit() else colours[int(key)]) for name, key in figure.legend]
+    named = [
+        (name, palette[key.lstrip("|")] if not key.isdigit() else colours[int(key)])
+        for name, key in figure.legend
+    ]
     frame = pl.DataFrame({"name": [name for name, _ in named]})
     scale = alt.Scale(domain=[name for name, _ in named], range=[colour for _, colour in named])
     legend = alt.Legend(
-        orient="top", title=None, direction="vertical" if max(len(name) for name, _ in named) > 18 else "horizontal",
-        symbolType="square", symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, labelLimit=600, offset=0, padding=0,
-    )  # fmt: skip
-    marks = alt.Chart(frame).mark_square(opacity=0, filled=True).encode(color=alt.Color("name:N", scale=scale, legend=legend))
+        orient="top",
+        title=None,
+        direction="vertical" if max(len(name) for name, _ in named) > 18 else "horizontal",
+        symbolType="square",
+        symbolSize=90,
+        symbolStrokeWidth=0,
+        symbolOpacity=1,
+        labelLimit=600,
+        offset=0,
+        padding=0,
+    )
+    marks = (
+        alt.Chart(frame)
+        .mark_square(opacity=0, filled=True)
+        .encode(color=alt.Color("name:N", scale=scale, legend=legend))
+    )
     return marks.properties(width=_NARROWEST, height=1)
 
 
 def _korean_font() -> bool:
     """Whether some font of this computer has Hangul, as far as its name tells."""
-    places = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path.home() / ".fonts", Path.home() / ".local/share/fonts",
-              Path("/System/Library/Fonts"), Path("/Library/Fonts"), Path("C:/Windows/Fonts"))  # fmt: skip
-    known = ("cjk", "kr", "pretendard", "nanum", "malgun", "applesdgothic", "gothicneo", "batang", "unfonts", "baekmuk")
+    places = (
+        Path("/usr/share/fonts"),
+        Path("/usr/local/share/fonts"),
+        Path.home() / ".fonts",
+        Path.home() / ".local/share/fonts",
+        Path("/System/Library/Fonts"),
+        Path("/Library/Fonts"),
+        Path("C:/Windows/Fonts"),
+    )
+    known = (
+        "cjk",
+        "kr",
+        "pretendard",
+        "nanum",
+        "malgun",
+        "applesdgothic",
+        "gothicneo",
+        "batang",
+        "unfonts",
+        "baekmuk",
+    )
     return any(
         any(name in path.name.lower() for name in known)
-        for place in places if place.is_dir()
-        for path in place.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc")
-    )  # fmt: skip
+        for place in places
+        if place.is_dir()
+        for path in place.rglob("*")
+        if path.suffix.lower() in (".ttf", ".otf", ".ttc")
+    )

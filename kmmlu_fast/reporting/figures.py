@@ -1,7 +1,7 @@
 """Which charts a report has: from runs and comparisons to titled, captioned charts.
 
-In: runs, comparisons, questions (for human accuracy), texts. Out: ``Figure``s, drawn on demand in the page's or a file's
-colours. Knows nothing of HTML; drawing itself is ``charts``.
+In: runs, comparisons, questions (for human accuracy), texts. Out: ``Figure``s, drawn on demand in the page's
+or a file's colours. Knows nothing of HTML; drawing itself is ``charts``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Figure:
     title: str
     note: str
     draw: Callable[[Palette], Any]
-    legend: tuple[tuple[str, str], ...] = ()  # (name, key of the palette or its n-th run colour as "0".."5"); "|key" = drawn as a tick
+    legend: tuple[
+        tuple[str, str], ...
+    ] = ()  # (name, key of the palette or its n-th run colour as "0".."5"); "|key" = drawn as a tick
     size: str = ""
 
 
@@ -56,7 +58,9 @@ def figures(
     t: Texts,
     lang: str,
 ) -> list[Figure]:
-    """All charts that the data allows, in the report's order. ``pair`` is the comparison in focus, ``runs[0]`` the base."""
+    """All charts that the data allows, in the report's order. ``pair`` is the comparison in
+    focus, ``runs[0]`` the base.
+    """
     shown = _shown(runs, pair)
     answered = [run for run in shown if run.predictions is not None]
     candidates = [
@@ -67,7 +71,10 @@ def figures(
         _calibration(answered, t),
         _cost(rows, t, "tokens"),
         _cost(rows, t, "seconds"),
-        *[_training(run, name, t) for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True)],
+        *[
+            _training(run, name, t)
+            for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True)
+        ],
         _plan(plan, t, lang),
     ]
     return [figure for figure in candidates if figure is not None]
@@ -100,7 +107,8 @@ def _changes(pair: Comparison | None, t: Texts, lang: str) -> Figure | None:
 
 def _tips(frame: pl.DataFrame, label: Callable[[dict[str, Any]], str]) -> pl.DataFrame:
     tips = [
-        f"{label(row)}: {percent(row['accuracy'], 1)} % [{percent(row['low'], 1)}, {percent(row['high'], 1)}], n = {row['total']:,}"
+        f"{label(row)}: {percent(row['accuracy'], 1)} % [{percent(row['low'], 1)},"
+        f" {percent(row['high'], 1)}], n = {row['total']:,}"
         for row in frame.iter_rows(named=True)
     ]
     return frame.with_columns(pl.Series("tip", tips, dtype=pl.String))
@@ -115,9 +123,18 @@ def _groups(runs: list[Run], t: Texts, lang: str) -> Figure:
         for run in runs
     )
     names = [supercategory_name(name, lang) for name in frame["supercategory"]]
-    frame = _tips(with_interval(frame.with_columns(pl.Series("label", names))), lambda row: f"{row['run']}, {row['label']}")
+    frame = _tips(
+        with_interval(frame.with_columns(pl.Series("label", names))),
+        lambda row: f"{row['run']}, {row['label']}",
+    )
     order = [run.name for run in runs]
-    return Figure("groups", t("groups_title"), t("groups_note"), lambda palette: charts.groups(frame, order, palette, t), _legend(order))
+    return Figure(
+        "groups",
+        t("groups_title"),
+        t("groups_note"),
+        lambda palette: charts.groups(frame, order, palette, t),
+        _legend(order),
+    )
 
 
 def _letters(runs: list[Run], t: Texts) -> Figure | None:
@@ -126,18 +143,31 @@ def _letters(runs: list[Run], t: Texts) -> Figure | None:
     rows = []
     letters = max((letters_in(run.frame) for run in runs), key=len)
     series = [t("key"), *[run.name for run in runs]]
-    shares = [_shares(runs[0].frame["answer"], letters), *[_shares(run.frame["prediction"], letters) for run in runs]]
+    shares = [
+        _shares(runs[0].frame["answer"], letters),
+        *[_shares(run.frame["prediction"], letters) for run in runs],
+    ]
     with_unparsed = any(values[-1] > 0.001 for values in shares)
     columns = (*letters, t("unparsed"))
     for name, values in zip(series, shares, strict=True):
         for letter, value in zip(columns, values, strict=True):
             if letter in letters or with_unparsed:
-                rows.append({"letter": letter, "run": name, "share": value, "tip": f"{name}, {letter}: {percent(value, 1)} %"})
+                rows.append(
+                    {
+                        "letter": letter,
+                        "run": name,
+                        "share": value,
+                        "tip": f"{name}, {letter}: {percent(value, 1)} %",
+                    }
+                )
     frame = pl.DataFrame(rows)
     return Figure(
-        "letters", t("letters_chart"), t("letters_note"), lambda palette: charts.letters(frame, series, palette, t),
+        "letters",
+        t("letters_chart"),
+        t("letters_note"),
+        lambda palette: charts.letters(frame, series, palette, t),
         ((t("key"), "key"), *_legend(series[1:])),
-    )  # fmt: skip
+    )
 
 
 def _shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
@@ -170,13 +200,20 @@ def _weak(run: Run, questions: pl.DataFrame | None, t: Texts, lang: str) -> Figu
     frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(
         human, on="subject", how="left", maintain_order="left"
     )
-    frame = frame.with_columns(pl.Series("label", [subject_name(name, lang) for name in frame["subject"]], dtype=pl.String))
+    frame = frame.with_columns(
+        pl.Series("label", [subject_name(name, lang) for name in frame["subject"]], dtype=pl.String)
+    )
     frame = _tips(frame, lambda row: row["label"])
     legend = [(t("constant_legend"), "|down")] if run.predictions is not None else []
     if frame["human"].null_count() < len(frame):
         legend.append((t("human_legend"), "key"))
     return Figure(
-        "weak", t("weak_title", name=run.name), t("weak_note"), lambda palette: charts.weak(frame, palette, t), tuple(legend), "tall"
+        "weak",
+        t("weak_title", name=run.name),
+        t("weak_note"),
+        lambda palette: charts.weak(frame, palette, t),
+        tuple(legend),
+        "tall",
     )
 
 
@@ -189,7 +226,11 @@ def _calibration(runs: list[Run], t: Texts) -> Figure | None:
         binned = (
             frame.with_columns((pl.col("confidence") * BINS).floor().clip(0, BINS - 1).alias("bin"))
             .group_by("bin")
-            .agg(pl.col("confidence").mean(), pl.col("correct").sum().cast(pl.Int64), pl.len().cast(pl.Int64).alias("total"))
+            .agg(
+                pl.col("confidence").mean(),
+                pl.col("correct").sum().cast(pl.Int64),
+                pl.len().cast(pl.Int64).alias("total"),
+            )
             .sort("bin")
         )
         binned = with_interval(binned).with_columns(pl.lit(run.name).alias("run"), pl.col("total").alias("n"))
@@ -203,26 +244,45 @@ def _calibration(runs: list[Run], t: Texts) -> Figure | None:
     frame, order = pl.concat(parts), [part["run"][0] for part in parts]
     everyone = [run.name for run in runs]
     return Figure(
-        "calibration", t("calibration_title"), t("calibration_note", errors="; ".join(errors) + "."),
-        lambda palette: charts.calibration(frame, everyone, palette, t), tuple((name, str(everyone.index(name))) for name in order),
-    )  # fmt: skip
+        "calibration",
+        t("calibration_title"),
+        t("calibration_note", errors="; ".join(errors) + "."),
+        lambda palette: charts.calibration(frame, everyone, palette, t),
+        tuple((name, str(everyone.index(name))) for name in order),
+    )
 
 
 def _cost(rows: list[dict[str, Any]], t: Texts, what: str) -> Figure | None:
     def cost_of(row: dict[str, Any]) -> float | None:
         if what == "seconds":
             return float(row["seconds"]) if row["seconds"] else None
-        return (row["prompt_tokens"] + row["output_tokens"]) / row["questions"] if row["prompt_tokens"] else None
+        return (
+            (row["prompt_tokens"] + row["output_tokens"]) / row["questions"] if row["prompt_tokens"] else None
+        )
 
     known = [{**row, "cost": cost_of(row)} for row in rows if cost_of(row)]
     if len(known) < 2 or max(row["cost"] for row in known) < SPREAD * min(row["cost"] for row in known):
         return None
-    frame = pl.DataFrame([
-        {"run": row["name"], "cost": float(row["cost"]), "accuracy": row["micro"], "low": row["low"], "high": row["high"],
-         "tip": f"{row['name']}: {percent(row['micro'])} %, {row['cost']:,.0f} {t('cost_' + what)}"} for row in known
-    ])  # fmt: skip
+    frame = pl.DataFrame(
+        [
+            {
+                "run": row["name"],
+                "cost": float(row["cost"]),
+                "accuracy": row["micro"],
+                "low": row["low"],
+                "high": row["high"],
+                "tip": f"{row['name']}: {percent(row['micro'])} %, {row['cost']:,.0f} {t('cost_' + what)}",
+            }
+            for row in known
+        ]
+    )
     name = t("cost_" + what)
-    return Figure(f"cost-{what}", t("cost_title", what=name), t("cost_note"), lambda palette: charts.cost(frame, palette, t, name))
+    return Figure(
+        f"cost-{what}",
+        t("cost_title", what=name),
+        t("cost_note"),
+        lambda palette: charts.cost(frame, palette, t, name),
+    )
 
 
 def _training(run: Run, name: str, t: Texts) -> Figure | None:
@@ -235,7 +295,14 @@ def _training(run: Run, name: str, t: Texts) -> Figure | None:
         kind = {"step": "train", "held_out": "validation"}.get(entry["kind"])
         loss = entry.get("loss")
         if kind and isinstance(loss, (int, float)) and math.isfinite(loss):
-            rows.append({"step": entry["step"], "loss": float(loss), "kind": kind, "tip": f"{entry['step']}: {loss:.4f}"})
+            rows.append(
+                {
+                    "step": entry["step"],
+                    "loss": float(loss),
+                    "kind": kind,
+                    "tip": f"{entry['step']}: {loss:.4f}",
+                }
+            )
     if not rows:
         return None
     frame = pl.DataFrame(rows)
@@ -250,13 +317,17 @@ def _training(run: Run, name: str, t: Texts) -> Figure | None:
 
 
 def _plan(path: Path | None, t: Texts, lang: str) -> Figure | None:
-    """The sampling plan that ``kmmlu_fast.sample`` wrote (``*.plan.parquet``): questions drawn a subject, weak ones marked."""
+    """The sampling plan that ``kmmlu_fast.sample`` wrote (``*.plan.parquet``): questions drawn
+    a subject, weak ones marked.
+    """
     if path is None:
         return None
     try:
         plan = read_parquet(path, DataError, schema=_PLAN).drop_nulls().filter(pl.col("drawn") > 0)
     except DataError as error:
-        raise DataError(f"--plan: is no sampling plan ({error}); give the .plan.parquet that kmmlu_fast.sample wrote") from error
+        raise DataError(
+            f"--plan: is no sampling plan ({error}); give the .plan.parquet that kmmlu_fast.sample wrote"
+        ) from error
     rows = [
         {
             "label": subject_name(subject, lang),
@@ -266,10 +337,14 @@ def _plan(path: Path | None, t: Texts, lang: str) -> Figure | None:
         }
         for subject, drawn, weak in plan.iter_rows()
     ]
-    frame = pl.DataFrame(rows, schema={"label": pl.String, "count": pl.Int64, "part": pl.String, "tip": pl.String})
+    frame = pl.DataFrame(
+        rows, schema={"label": pl.String, "count": pl.Int64, "part": pl.String, "tip": pl.String}
+    )
     legend = ((t("plan_weak"), "1"), (t("plan_uniform"), "none"))
     return (
         None
         if frame.is_empty()
-        else Figure("plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend)
+        else Figure(
+            "plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend
+        )
     )

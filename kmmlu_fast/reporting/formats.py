@@ -21,23 +21,41 @@ from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
 
-def formatted(config: CompareConfig, runs: list[Run], pairs: list[Comparison], refused: list[str], settings: Settings, t: Texts) -> str:
-    """By --format: md, csv (a row a comparison and subject; shares and differences 0-1), or json (all numbers)."""
+def formatted(
+    config: CompareConfig,
+    runs: list[Run],
+    pairs: list[Comparison],
+    refused: list[str],
+    settings: Settings,
+    t: Texts,
+) -> str:
+    """By --format: md, csv (a row a comparison and subject; shares and differences 0-1), or
+    json (all numbers).
+    """
     if config.format == "json":
         return json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)
     if config.format == "csv":
         frames = [
-            pair.subjects.select(pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()) for pair in pairs
+            pair.subjects.select(
+                pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()
+            )
+            for pair in pairs
         ]
         return pl.concat(frames).write_csv().rstrip("\n") if frames else ""
     parts = []
     if len(runs) > 2 or refused:
-        parts.append(markdown(tables.runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang)))
+        parts.append(
+            markdown(
+                tables.runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang)
+            )
+        )
     for pair in pairs:
         parts.append(f"### {_escaped(pair.first)} → {_escaped(pair.second)}")
         parts.append("\n".join(f"- {_escaped(line)}" for line in verdict(pair, t, config.lang)))
         if len(pairs) == 1 or config.by_subject:
-            parts += [markdown(table) for table in tables.pair_tables(pair, t, config.lang, config.by_subject)]
+            parts += [
+                markdown(table) for table in tables.pair_tables(pair, t, config.lang, config.by_subject)
+            ]
     parts += [f"> {_escaped(line)}" for line in refused]
     return "\n\n".join(parts)
 
@@ -55,4 +73,10 @@ def _plain(cell: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("\n", " ")
+    return (
+        text.replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("*", "\\*")
+        .replace("\n", " ")
+    )

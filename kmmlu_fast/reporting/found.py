@@ -44,11 +44,15 @@ class Comparison:
 
     @property
     def subjects(self) -> pl.DataFrame:
-        """A row a subject: n, both accuracies, difference, p by McNemar, corrected by Holm and by Benjamini-Hochberg."""
+        """A row a subject: n, both accuracies, difference, p by McNemar, corrected by Holm and
+        by Benjamini-Hochberg.
+        """
         return self.pair.subjects
 
     def verdict(self, lang: Lang = "en") -> str:
-        """The finding in sentences, one a line: better or not, by how much, where, and whether it is letter habit."""
+        """The finding in sentences, one a line: better or not, by how much, where, and whether
+        it is letter habit.
+        """
         return "\n".join(verdict(self.pair, texts(lang), lang))
 
     def to_dict(self, lang: Lang = "en") -> dict[str, Any]:
@@ -72,14 +76,21 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Accuracies and the verdict, in a notebook."""
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
         words = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict().splitlines())
         return f"<table><tr><th></th><th>micro</th><th>macro</th></tr>{rows}</table>{words}"
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        runs = [(run.name, f"{percent(run.micro)} %", f"{percent(run.macro)} %") for run in (self.first, self.second)]
+        runs = [
+            (run.name, f"{percent(run.micro)} %", f"{percent(run.macro)} %")
+            for run in (self.first, self.second)
+        ]
         change = tuple(
-            f"{points(found.difference)} ({points(found.low, unit=False)} to {points(found.high, unit=False)})"
+            f"{points(found.difference)} ({points(found.low, unit=False)} to"
+            f" {points(found.high, unit=False)})"
             for found in (self.micro, self.macro)
         )
         return [*runs, ("change", change[0], change[1])]

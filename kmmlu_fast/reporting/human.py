@@ -1,7 +1,8 @@
 """Human accuracy as far as it is known.
 
-In: a dataset's frame. Out: the same with ``human_accuracy`` null where the files hold 0.0, and how many those are a subject.
-KMMLU writes 0.0 where no human results were recorded: all rows of five subjects, some of two more. Knows nothing of charts or words.
+In: a dataset's frame. Out: the same with ``human_accuracy`` null where the files hold 0.0, and how many those
+are a subject. KMMLU writes 0.0 where no human results were recorded: all rows of five subjects, some of two
+more. Knows nothing of charts or words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def known(questions: pl.DataFrame) -> pl.DataFrame:
 
 
 def partly_unknown(questions: pl.DataFrame) -> list[tuple[str, int, int]]:
-    """Subjects of which only a part is known: (subject, unknown questions, all questions), in order of name."""
+    """Subjects of which only a part is known: (subject, unknown questions, all questions), in
+    order of name.
+    """
     if "human_accuracy" not in questions.columns:
         return []
     count = pl.col("human_accuracy").null_count().alias("unknown"), pl.len().alias("all")
@@ -27,9 +30,16 @@ def partly_unknown(questions: pl.DataFrame) -> list[tuple[str, int, int]]:
 
 
 def wholly_unknown(questions: pl.DataFrame) -> list[str]:
-    """Subjects of which nothing is known, in order of name; [] where the dataset has no human accuracy at all."""
+    """Subjects of which nothing is known, in order of name; [] where the dataset has no human
+    accuracy at all.
+    """
     if "human_accuracy" not in questions.columns:
         return []
-    counts = known(questions).group_by("subject").agg(pl.col("human_accuracy").count().alias("known")).sort("subject")
+    counts = (
+        known(questions)
+        .group_by("subject")
+        .agg(pl.col("human_accuracy").count().alias("known"))
+        .sort("subject")
+    )
     unknown = counts.filter(pl.col("known") == 0)["subject"].to_list()
     return [] if len(unknown) == len(counts) else unknown

@@ -1,7 +1,7 @@
 """What compare and report say, in English and Korean.
 
-In: a language and a key of ``texts.yaml`` with its values. Out: a text. Knows nothing of how numbers come about.
-Numbers are formatted here too, so that both languages and all outputs show them alike.
+In: a language and a key of ``texts.yaml`` with its values. Out: a text. Knows nothing of how numbers come
+about. Numbers are formatted here too, so that both languages and all outputs show them alike.
 """
 
 from __future__ import annotations

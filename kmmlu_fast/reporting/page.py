@@ -1,8 +1,8 @@
 """One self-contained report.html.
 
-In: runs, the first being the base; the dataset's frame for texts. Out: an HTML file that opens from disk and asks nothing of a network.
-Everything that came from data or a model is escaped by the template, or packed and set as text in the page; a content security policy
-stands behind both. Knows nothing of models.
+In: runs, the first being the base; the dataset's frame for texts. Out: an HTML file that opens from disk and
+asks nothing of a network. Everything that came from data or a model is escaped by the template, or packed and
+set as text in the page; a content security policy stands behind both. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -30,9 +30,21 @@ ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
 SCRIPTS = ("view.js", "pairs.js", "report.js")
 SHARED_WORDS = (
-    "better", "worse", "same", "unit_pair", "eyebrow_pair", "short_micro", "short_macro", "card_changed",
-    "card_changed_sub", "card_subjects", "card_subjects_sub", "subjects_note", "base", "significant",
-)  # fmt: skip
+    "better",
+    "worse",
+    "same",
+    "unit_pair",
+    "eyebrow_pair",
+    "short_micro",
+    "short_macro",
+    "card_changed",
+    "card_changed_sub",
+    "card_subjects",
+    "card_subjects_sub",
+    "subjects_note",
+    "base",
+    "significant",
+)
 
 
 def render(
@@ -47,15 +59,22 @@ def render(
     with_texts: bool = True,
     figure_width: float | None = None,
 ) -> str:
-    """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written there as well, to fit
-    ``figure_width`` inches where that is given; without ``with_texts`` no text of a question or of a model stands in it.
-    ``exams``: the table of several exams (``reporting.exams``), where the runs are of several."""
+    """The report's HTML. ``questions``: the dataset's frame, for texts; ``figure_folder``: charts are written
+    there as well, to fit ``figure_width`` inches where that is given; without ``with_texts`` no text of a
+    question or of a model stands in it. ``exams``: the table of several exams (``reporting.exams``), where
+    the runs are of several.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    settings = replace(settings, questions=settings.questions if settings.questions is not None else questions)
+    settings = replace(
+        settings, questions=settings.questions if settings.questions is not None else questions
+    )
     pairs, refused = compared(runs, settings)
-    rows = [sections.with_constant(headline(run, settings.overlap, settings.sizes), run, settings.overlap) for run in runs]
+    rows = [
+        sections.with_constant(headline(run, settings.overlap, settings.sizes), run, settings.overlap)
+        for run in runs
+    ]
     found = _Found(runs, pairs, refused, rows, questions, settings, plan, with_texts, exams)
     if figure_folder is not None:
         t = texts(lang, "report")
@@ -63,7 +82,11 @@ def render(
             figure_files.save(figure, figure_folder, figure_width)
     css, script = _asset("report.css"), "".join(_asset(name) for name in SCRIPTS)
     environment = Environment(
-        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2")
     other = next(name for name in LANGUAGES if name != lang)
@@ -71,7 +94,9 @@ def render(
         **_context(found, lang),
         "css": Markup(css),
         "script": Markup(script),
-        "script_hash": Markup(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"),
+        "script_hash": Markup(
+            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        ),
         "inner": False,
         "other_lang": other,
     }
@@ -113,7 +138,13 @@ def _asset(name: str) -> str:
 
 def _context(found: _Found, lang: str) -> dict[str, Any]:
     """What the template shows, in one language."""
-    runs, pairs, refused, rows, questions = found.runs, found.pairs, found.refused, found.rows, found.questions
+    runs, pairs, refused, rows, questions = (
+        found.runs,
+        found.pairs,
+        found.refused,
+        found.rows,
+        found.questions,
+    )
     t = texts(lang, "report")
     focus = pairs[0] if pairs else None
     other = next((row for row in rows if focus and row["name"] == focus.second), None)
@@ -126,7 +157,11 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         "lang": lang,
         "version": __version__,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "title": t("title", exam=runs[0].exam_title, names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")),
+        "title": t(
+            "title",
+            exam=runs[0].exam_title,
+            names=" · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else ""),
+        ),
         "licence": t("licence", exam=runs[0].exam_title, licence=runs[0].licence),
         "exams": found.exams,
         "hero": sections.hero(runs[0], rows[0], focus, warnings, t, lang),
@@ -152,7 +187,9 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         ],
     }
     if focus:
-        context["note_subjects"] = t("subjects_note", first=focus.first, second=focus.second, count=len(changed))
+        context["note_subjects"] = t(
+            "subjects_note", first=focus.first, second=focus.second, count=len(changed)
+        )
     present = [
         ("exams", found.exams is not None),
         ("summary", True),
@@ -178,14 +215,22 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
 def _warnings(runs: list[Run], pair: Comparison | None) -> list[str]:
     """What training warned of, for the run in question."""
     shown = [run for run in runs if pair is None or run.name == pair.second]
-    return [f"{run.name}: {warning}" for run in shown for warning in sections.adapter_card(run).get("warnings") or []]
+    return [
+        f"{run.name}: {warning}"
+        for run in shown
+        for warning in sections.adapter_card(run).get("warnings") or []
+    ]
 
 
 def _few_note(runs: list[Run], t: Texts) -> str:
     """Said where most subjects have too few questions to speak of one of them."""
     totals = runs[0].scores["total"]
     few = int((totals < figures.FEW).sum())
-    return t("few_questions", few=few, all=len(totals), limit=figures.FEW) if len(totals) > 1 and few > len(totals) / 2 else ""
+    return (
+        t("few_questions", few=few, all=len(totals), limit=figures.FEW)
+        if len(totals) > 1 and few > len(totals) / 2
+        else ""
+    )
 
 
 def _human_note(questions: pl.DataFrame | None, t: Texts, lang: str) -> str:
@@ -193,8 +238,15 @@ def _human_note(questions: pl.DataFrame | None, t: Texts, lang: str) -> str:
     if questions is None:
         return ""
     wholly = ", ".join(subject_name(name, lang) for name in human.wholly_unknown(questions))
-    partly = ", ".join(f"{subject_name(name, lang)} {few}/{all_}" for name, few, all_ in human.partly_unknown(questions))
-    return " ".join([*([t("human_unknown", names=wholly)] if wholly else []), *([t("human_partly", names=partly)] if partly else [])])
+    partly = ", ".join(
+        f"{subject_name(name, lang)} {few}/{all_}" for name, few, all_ in human.partly_unknown(questions)
+    )
+    return " ".join(
+        [
+            *([t("human_unknown", names=wholly)] if wholly else []),
+            *([t("human_partly", names=partly)] if partly else []),
+        ]
+    )
 
 
 def _chart(figure: figures.Figure, lang: str, t: Texts) -> dict[str, Any]:
@@ -202,7 +254,11 @@ def _chart(figure: figures.Figure, lang: str, t: Texts) -> dict[str, Any]:
 
     colours = charts.run_colours(6, charts.PAGE)
     legend = [
-        {"name": name, "colour": charts.PAGE[key.lstrip("|")] if not key.isdigit() else colours[int(key)], "tick": key.startswith("|")}
+        {
+            "name": name,
+            "colour": charts.PAGE[key.lstrip("|")] if not key.isdigit() else colours[int(key)],
+            "tick": key.startswith("|"),
+        }
         for name, key in figure.legend
     ]
     drawn = figure.draw(charts.PAGE)
@@ -219,7 +275,9 @@ def _chart(figure: figures.Figure, lang: str, t: Texts) -> dict[str, Any]:
 
 
 def _data(found: _Found, lang: str, room: int) -> tuple[Any, int]:
-    """The packed data of the page's script, and how many generated texts were thinned out until it fits into ``room`` bytes."""
+    """The packed data of the page's script, and how many generated texts were thinned out until
+    it fits into ``room`` bytes.
+    """
     from markupsafe import Markup
 
     runs = found.answered
@@ -229,7 +287,11 @@ def _data(found: _Found, lang: str, room: int) -> tuple[Any, int]:
     more: dict[str, Any] = {
         "languages": list(LANGUAGES),
         "words": {name: table("explorer", name) | _shared_words(name) for name in LANGUAGES},
-        "pair": [names.index(name) for name in (found.pairs[0].first, found.pairs[0].second)] if found.pairs else None,
+        "pair": (
+            [names.index(name) for name in (found.pairs[0].first, found.pairs[0].second)]
+            if found.pairs
+            else None
+        ),
         "views": {name: _views(found, names, name) for name in LANGUAGES} if len(runs) > 2 else None,
     }
     questions = found.questions if found.with_texts else None
@@ -240,9 +302,13 @@ def _data(found: _Found, lang: str, room: int) -> tuple[Any, int]:
             for run in document["runs"]:
                 run.pop("texts", None), run.pop("texts_left_out", None)
         ids = [subject["id"] for subject in document["subjects"]]
-        groups = dict(pl.concat(run.scores.select("subject", "supercategory") for run in runs).unique().iter_rows())
+        groups = dict(
+            pl.concat(run.scores.select("subject", "supercategory") for run in runs).unique().iter_rows()
+        )
         more["names"] = [[subject_name(name, language) for name in ids] for language in LANGUAGES]
-        more["groups"] = [[supercategory_name(groups[name], language) for name in ids] for language in LANGUAGES]
+        more["groups"] = [
+            [supercategory_name(groups[name], language) for name in ids] for language in LANGUAGES
+        ]
         packed = explorer.pack({**document, **more})
         left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
         if len(packed) <= room or budget < 1_000:
@@ -260,7 +326,9 @@ def _views(found: _Found, names: list[str], lang: str) -> dict[str, Any]:
     """Verdict and tiles of each run against the base, by the run's place among ``names``."""
     t, views = texts(lang, "report"), {}
     for pair in found.pairs:
-        row, other = (next(row for row in found.rows if row["name"] == name) for name in (pair.first, pair.second))
+        row, other = (
+            next(row for row in found.rows if row["name"] == name) for name in (pair.first, pair.second)
+        )
         warnings = _warnings(found.runs, pair)
         hero = sections.hero(found.runs[0], row, pair, warnings, t, lang)
         views[str(names.index(pair.second))] = {**hero, "cards": sections.cards(row, pair, other, t)}
@@ -284,7 +352,17 @@ def write_report(
     from kmmlu_fast.core.files import write_bytes_atomically
 
     refuse_prefixes(runs)
-    page = render(runs, questions, settings, lang, figure_folder, plan, exams, with_texts=with_texts, figure_width=figure_width).encode()
+    page = render(
+        runs,
+        questions,
+        settings,
+        lang,
+        figure_folder,
+        plan,
+        exams,
+        with_texts=with_texts,
+        figure_width=figure_width,
+    ).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)
     return len(page)

@@ -18,10 +18,17 @@ def targets(config: ReportConfig, path: Path) -> list[Path]:
     """Every file that may be written, but lm-eval's, whose names hold the time."""
     folder = path.parent
     found = [path]
-    found += [folder / f"{name}.{kind}" for kind in ("csv", "csv.gz", "parquet") if kind in config.export for name in TABLES]
+    found += [
+        folder / f"{name}.{kind}"
+        for kind in ("csv", "csv.gz", "parquet")
+        if kind in config.export
+        for name in TABLES
+    ]
     found += [folder / f"report.{kind}" for kind in ("json", "xlsx") if kind in config.export]
     if "lm-eval" in config.export:
-        found.append(folder / "lm-eval" / "results.json")  # stands for the folder: it must be there to be written to
+        found.append(
+            folder / "lm-eval" / "results.json"
+        )  # stands for the folder: it must be there to be written to
     if config.figures is not None:
         charts = [*_FIGURES, *(old.stem for old in config.figures.glob("training-*.svg"))]
         found += [config.figures / f"{name}.{kind}" for name in charts for kind in ("svg", "png", "pdf")]

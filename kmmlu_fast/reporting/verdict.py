@@ -84,15 +84,25 @@ def headline(pair: Comparison, t: Texts) -> str:
         return t("opposite", **names, **values)
     values = {**names, "diff": points(micro.difference), **_interval(micro)}
     if pair.exact:
-        which = "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
+        which = (
+            "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
+        )
         return t(which, **values, n=f"{micro.n:,}")
-    p = p_clause(pair.p_value) if pair.p_holm is None else t("p_of_many", p=p_clause(pair.p_holm), count=pair.tried)
+    p = (
+        p_clause(pair.p_value)
+        if pair.p_holm is None
+        else t("p_of_many", p=p_clause(pair.p_holm), count=pair.tried)
+    )
     if pair.significant:
         return t("better" if micro.difference > 0 else "worse", **values, p=p)
     if pair.equal:
         return t("equal", **values, p=p, margin=percent(pair.margin, 1))
     effect = minimum_detectable_effect(micro.n, (micro.b + micro.c) / micro.n)
-    shown = t("shows", n=f"{micro.n:,}", mde=points(effect, 1).lstrip("+")) if effect is not None else t("shows_nothing", n=f"{micro.n:,}")
+    shown = (
+        t("shows", n=f"{micro.n:,}", mde=points(effect, 1).lstrip("+"))
+        if effect is not None
+        else t("shows_nothing", n=f"{micro.n:,}")
+    )
     return t("undecided", **values, p=p, shows=shown)
 
 
@@ -120,9 +130,13 @@ def letter_prior(pair: Comparison, t: Texts) -> list[str]:
     if pair.micro.b + pair.micro.c == 0 and not any(part.letter_prior.significant for part in split.splits):
         return []
     reading = t("of_which_reading", reading=points(split.reading)) if abs(split.reading) >= READING else ""
-    lines = [_logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)]
+    lines = [
+        _logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)
+    ]
     if split.by_subject is not None:
-        lines.append(t("by_subject_habit", rest=points(split.by_subject.value), **_interval(split.by_subject)))
+        lines.append(
+            t("by_subject_habit", rest=points(split.by_subject.value), **_interval(split.by_subject))
+        )
     meaning = prior_meaning(pair)
     if meaning is None:
         return lines
@@ -196,7 +210,9 @@ def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
     lines = _collapses(pair, t)
     if pair.debiased is not None:
         found = pair.debiased
-        lines.append(t("debiased", diff=points(found.difference), **_interval(found), p=p_clause(found.p_value)))
+        lines.append(
+            t("debiased", diff=points(found.difference), **_interval(found), p=p_clause(found.p_value))
+        )
     if pair.clean is not None and not pair.only_leaked:
         found = pair.clean
         values = {
@@ -231,11 +247,19 @@ def _endpoints(pair: Comparison, t: Texts) -> list[str]:
         return []
     score, brier = found["log_score"], found["brier"]
     right = 0 if not pair.significant else 1 if pair.micro.difference > 0 else -1
-    key = "score_agrees" if score.better == right else "score_opposite" if score.better * right < 0 else "score_alone"
+    key = (
+        "score_agrees"
+        if score.better == right
+        else "score_opposite"
+        if score.better * right < 0
+        else "score_alone"
+    )
     if key == "score_alone":
         key = "score_only" if score.better else "accuracy_only"
     values = {"diff": f"{score.difference:+.3f}", "low": f"{score.low:+.3f}", "high": f"{score.high:+.3f}"}
-    values = {name: value.replace("-", "−") for name, value in values.items()} | {"p": p_clause(score.p_value)}
+    values = {name: value.replace("-", "−") for name, value in values.items()} | {
+        "p": p_clause(score.p_value)
+    }
     return [t(key, **values, brier=f"{brier.difference:+.4f}".replace("-", "−"))]
 
 
@@ -248,7 +272,9 @@ def _collapses(pair: Comparison, t: Texts) -> list[str]:
         code = max(range(4), key=lambda place: habit.shares[place])
         if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):
             key = percent(pair.letters.key_shares[code], 1)
-            lines.append(t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key))
+            lines.append(
+                t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key)
+            )
     return lines
 
 
@@ -323,7 +349,13 @@ def _notes(pair: Comparison, t: Texts) -> list[str]:
 
 def recipe_line(recipe: Recipe, t: Texts) -> str:
     """What the recipe does, over its seeds."""
-    key = "recipe_not_shown" if not recipe.significant else "recipe_better" if recipe.effect > 0 else "recipe_worse"
+    key = (
+        "recipe_not_shown"
+        if not recipe.significant
+        else "recipe_better"
+        if recipe.effect > 0
+        else "recipe_worse"
+    )
     values = {
         "name": recipe.name,
         "first": recipe.first,
@@ -344,12 +376,20 @@ def key_lines(audit: KeyAudit | None, t: Texts, most: int = 20) -> list[str]:
         return [t("key_too_few")]
     lines = [
         t("key_against", count=len(audit.against_key)),
-        *(f"  {question}: {key} → {letter} ({percent(share, 0)} %)" for question, key, letter, share in audit.against_key[:most]),
+        *(
+            f"  {question}: {key} → {letter} ({percent(share, 0)} %)"
+            for question, key, letter, share in audit.against_key[:most]
+        ),
     ]
     if len(audit.against_key) > most:
         lines.append(f"  … {len(audit.against_key) - most:,}")
     if audit.conflicting:
         more = ", …" if len(audit.conflicting) > most else ""
-        lines.append(t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more))
-    lines += [t("key_accuracy", name=name, all=percent(whole), without=percent(rest)) for name, whole, rest in audit.accuracy]
+        lines.append(
+            t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more)
+        )
+    lines += [
+        t("key_accuracy", name=name, all=percent(whole), without=percent(rest))
+        for name, whole, rest in audit.accuracy
+    ]
     return lines

@@ -1,1 +1,3 @@
-"""Runs on disk: our own directory, and what others write, read as one record. Knows nothing of models or statistics."""
+"""Runs on disk: our own directory, and what others write, read as one record. Knows nothing of
+models or statistics.
+"""

@@ -19,12 +19,23 @@ from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
-_OBJECTS = ("speed", "engine", "reasoning", "subjects", "supercategories", "micro", "macro", "decision", "full_pass")  # of metrics.json
+_OBJECTS = (
+    "speed",
+    "engine",
+    "reasoning",
+    "subjects",
+    "supercategories",
+    "micro",
+    "macro",
+    "decision",
+    "full_pass",
+)  # of metrics.json
 _LETTERS_OR_NULL = ("prediction", "direct_prediction", "debiased_prediction")
 
 
 def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Every question once, letters that it has, ``correct`` that agrees with them, log-probabilities that can be.
+    """Every question once, letters that it has, ``correct`` that agrees with them, log-probabilities that can
+    be.
 
     RunError names the first question that is not so.
     """
@@ -34,9 +45,16 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         _refuse(frame, pl.col(name).is_null(), f"has no {name}", path)
     _refuse(frame, pl.col("question_id").is_duplicated(), "stands in two rows", path)
     for name in ("answer", *_LETTERS_OR_NULL):
-        place = pl.col(name).replace_strict(list(OPTION_LETTERS), range(len(OPTION_LETTERS)), default=99, return_dtype=pl.Int32)
+        place = pl.col(name).replace_strict(
+            list(OPTION_LETTERS), range(len(OPTION_LETTERS)), default=99, return_dtype=pl.Int32
+        )
         known = pl.col(name).is_null() | (place < pl.col("num_options"))
-        _refuse(frame, ~known, f"has {name} {{{name}}}, which is none of its {{num_options}} options' letters", path)
+        _refuse(
+            frame,
+            ~known,
+            f"has {name} {{{name}}}, which is none of its {{num_options}} options' letters",
+            path,
+        )
     right = (pl.col("prediction") == pl.col("answer")).fill_null(False)
     _refuse(
         frame,
@@ -64,7 +82,9 @@ def check_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """config.json, whose parts are objects where they are there."""
     for name in ("config", "adapter", "fingerprint_parts"):
         if not isinstance(config.get(name, {}), (dict, NoneType)):
-            raise RunError(f"{path}: {name} is {shown(config[name])}, not an object; run eval with --overwrite")
+            raise RunError(
+                f"{path}: {name} is {shown(config[name])}, not an object; run eval with --overwrite"
+            )
     return config
 
 
@@ -72,10 +92,14 @@ def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     """What reports read from metrics.json: objects where they look for one, numbers where they count."""
     for name in _OBJECTS:
         if not isinstance(metrics.get(name, {}), (dict, NoneType)):
-            raise RunError(f"{path}: {name} is {shown(metrics[name])}, not an object; run eval with --overwrite")
+            raise RunError(
+                f"{path}: {name} is {shown(metrics[name])}, not an object; run eval with --overwrite"
+            )
     for name, value in (metrics.get("speed") or {}).items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise RunError(f"{path}: speed: {name} is {shown(value)}, not a number from 0; run eval with --overwrite")
+            raise RunError(
+                f"{path}: speed: {name} is {shown(value)}, not a number from 0; run eval with --overwrite"
+            )
     return metrics
 
 
@@ -85,4 +109,6 @@ def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
         row = bad.row(0, named=True)
         said = why.format(**{name: shown(value) for name, value in row.items()})
         question = shown(row["question_id"])
-        raise RunError(f"{path}: {question} {said}; the file was damaged or edited: run eval with --overwrite")
+        raise RunError(
+            f"{path}: {question} {said}; the file was damaged or edited: run eval with --overwrite"
+        )

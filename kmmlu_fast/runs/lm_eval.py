@@ -1,8 +1,9 @@
 """lm-evaluation-harness's files, read and written: ``results_*.json`` and ``samples_<task>_*.jsonl``.
 
-In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions); or a run's predictions.
-Out: predictions and scores by subject; or the two kinds of file in lm-eval's shape. Tasks ``kmmlu_<subject>`` (letter
-log-likelihoods) and ``kmmlu_direct_<subject>`` (generated text). Knows nothing of models; log-probabilities are natural, A-D.
+In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions); or a
+run's predictions. Out: predictions and scores by subject; or the two kinds of file in lm-eval's shape. Tasks
+``kmmlu_<subject>`` (letter log-likelihoods) and ``kmmlu_direct_<subject>`` (generated text). Knows nothing of
+models; log-probabilities are natural, A-D.
 """
 
 from __future__ import annotations
@@ -43,33 +44,51 @@ def _subject_of(task: str) -> Subject | None:
 
 
 def find_lm_eval_files(path: Path) -> list[Path]:
-    """results_*.json and samples_*.jsonl at or below a directory, or beside a results file of the same time."""
+    """results_*.json and samples_*.jsonl at or below a directory, or beside a results file of
+    the same time.
+    """
     if path.is_file():
         stamp = path.stem.removeprefix("results")
         return [path, *sorted(path.parent.glob(f"samples_*{stamp}.jsonl"))]
     return sorted([*path.rglob("results_*.json"), *path.rglob("samples_*.jsonl")])
 
 
-def read_lm_eval(path: Path, split: str) -> tuple[str, pl.DataFrame | None, list[tuple[str, str, int, int]], dict[str, Any]]:
-    """Name, predictions (None without samples), score rows (subject, supercategory, correct, total), and facts.
+def read_lm_eval(
+    path: Path, split: str
+) -> tuple[str, pl.DataFrame | None, list[tuple[str, str, int, int]], dict[str, Any]]:
+    """Name, predictions (None without samples), score rows (subject, supercategory, correct, total), and
+    facts.
 
     Files of several times under one directory: the latest of each task counts, as their names sort by time.
     """
     files = find_lm_eval_files(path)
     if any(file.is_symlink() and not file.exists() for file in files):
-        raise DataError(f"{path}: holds a link that leads nowhere ({next(f for f in files if not f.exists())})")
+        raise DataError(
+            f"{path}: holds a link that leads nowhere ({next(f for f in files if not f.exists())})"
+        )
     documents = [_read_json(file) for file in files if file.suffix == ".json"]
     name = str(documents[-1].get("model_name") or path.stem) if documents else path.stem
     facts = _facts(documents)
-    samples = {task: file for file in files if file.suffix == ".jsonl" for task in [file.stem[len("samples_") :].rsplit("_", 1)[0]]}
-    known = [(subject, samples[task]) for task in sorted(samples) if (subject := _subject_of(task)) is not None]
+    samples = {
+        task: file
+        for file in files
+        if file.suffix == ".jsonl"
+        for task in [file.stem[len("samples_") :].rsplit("_", 1)[0]]
+    }
+    known = [
+        (subject, samples[task]) for task in sorted(samples) if (subject := _subject_of(task)) is not None
+    ]
     if known:
-        facts["output_type"] = "generate_until" if any(t.startswith("kmmlu_direct_") for t in samples) else "multiple_choice"
+        facts["output_type"] = (
+            "generate_until" if any(t.startswith("kmmlu_direct_") for t in samples) else "multiple_choice"
+        )
         rows = [row for subject, file in known for row in _read_samples(file, subject, split)]
         return name, _predictions(rows, path), [], facts
     scores = [score for document in documents for score in _scores(document, path)]
     if not scores:
-        raise DataError(f"{path}: has no kmmlu_<subject> task; give an lm-eval output of the kmmlu or kmmlu_direct group")
+        raise DataError(
+            f"{path}: has no kmmlu_<subject> task; give an lm-eval output of the kmmlu or kmmlu_direct group"
+        )
     return name, None, list({row[0]: row for row in scores}.values()), facts
 
 
@@ -84,9 +103,16 @@ def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
     if not documents:
         return {}
     last = documents[-1]
-    facts: dict[str, Any] = {"model": last.get("model_name"), "prompt_style": "chat" if last.get("chat_template") else "lm-eval"}
+    facts: dict[str, Any] = {
+        "model": last.get("model_name"),
+        "prompt_style": "chat" if last.get("chat_template") else "lm-eval",
+    }
     counts = last.get("n-shot")
-    shots = {n for task, n in counts.items() if _subject_of(task) and isinstance(n, int)} if isinstance(counts, dict) else set()
+    shots = (
+        {n for task, n in counts.items() if _subject_of(task) and isinstance(n, int)}
+        if isinstance(counts, dict)
+        else set()
+    )
     if len(shots) == 1:
         facts["num_fewshot"] = shots.pop()
     return {name: value for name, value in facts.items() if value is not None}
@@ -104,7 +130,10 @@ def _scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, int, i
         sizes = sizes if isinstance(sizes, dict) else {}
         total = sizes.get("effective") or sizes.get("original") or values.get("sample_len")
         if not total:
-            raise DataError(f"{path}: {task} says no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as well")
+            raise DataError(
+                f"{path}: {task} says no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as"
+                " well"
+            )
         if not isinstance(total, int) or isinstance(total, bool) or not 0 < total < 10**9:
             raise DataError(f"{path}: {task} says {shown(total)} questions; it must be a whole number from 1")
         accuracy = values[metric]
@@ -124,7 +153,9 @@ def _read_samples(file: Path, subject: Subject, split: str) -> list[dict[str, An
         try:
             rows.append(_read_sample(sample, subject, split))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            raise DataError(f"{file} row {number}: is no lm-eval sample of {subject.name} ({shown(error)})") from error
+            raise DataError(
+                f"{file} row {number}: is no lm-eval sample of {subject.name} ({shown(error)})"
+            ) from error
     return rows
 
 
@@ -132,9 +163,13 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
     row = _whole(sample["doc_id"], 0, 2**31 - 1, "doc_id")
     answer = LETTERS[_whole(sample["doc"]["answer"], 1, len(LETTERS), "the answer") - 1]
     result: dict[str, Any] = {
-        "question_id": f"{subject.name}/{split}/{row}", "subject": subject.name, "supercategory": subject.supercategory, "split": split,
-        "row": row, "answer": answer,
-    }  # fmt: skip
+        "question_id": f"{subject.name}/{split}/{row}",
+        "subject": subject.name,
+        "supercategory": subject.supercategory,
+        "split": split,
+        "row": row,
+        "answer": answer,
+    }
     found = sample["filtered_resps"]
     if "acc" in sample:
         logprobs = [float(pair[0]) for pair in found]
@@ -144,7 +179,11 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
             raise ValueError(f"log-probabilities {logprobs} are not finite numbers up to 0")
         ranked = sorted(logprobs, reverse=True)
         prediction = LETTERS[logprobs.index(ranked[0])]
-        result |= {**dict(zip(LOGPROB_COLUMNS, logprobs, strict=True)), "margin": ranked[0] - ranked[1], "read_by": "loglikelihood"}
+        result |= {
+            **dict(zip(LOGPROB_COLUMNS, logprobs, strict=True)),
+            "margin": ranked[0] - ranked[1],
+            "read_by": "loglikelihood",
+        }
     else:
         text = found[0] if isinstance(found[0], str) else found[0][0]
         if not isinstance(text, str):
@@ -168,21 +207,33 @@ def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
     if not rows:
         raise DataError(f"{path}: its samples_*.jsonl hold no samples; give lm-eval's whole output")
     names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
-    frame = pl.DataFrame({n: [row.get(n) for row in rows] for n in names}, schema={n: PREDICTION_SCHEMA[n] for n in names})
+    frame = pl.DataFrame(
+        {n: [row.get(n) for row in rows] for n in names}, schema={n: PREDICTION_SCHEMA[n] for n in names}
+    )
     if twice := frame.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
         raise DataError(f"{path}: {twice[0]} stands in two samples; give one lm-eval output")
-    total = pl.sum_horizontal(pl.col(column).exp() for column in LOGPROB_COLUMNS) if LOGPROB_COLUMNS[0] in names else None
+    total = (
+        pl.sum_horizontal(pl.col(column).exp() for column in LOGPROB_COLUMNS)
+        if LOGPROB_COLUMNS[0] in names
+        else None
+    )
     if total is not None:
         frame = frame.with_columns((pl.max_horizontal(LOGPROB_COLUMNS).exp() / total).alias("confidence"))
     return complete_frame(frame)
 
 
 def write_lm_eval(
-    folder: Path, name: str, predictions: pl.DataFrame, facts: dict[str, Any], documents: dict[str, dict[str, Any]], stamp: str
+    folder: Path,
+    name: str,
+    predictions: pl.DataFrame,
+    facts: dict[str, Any],
+    documents: dict[str, dict[str, Any]],
+    stamp: str,
 ) -> list[Path]:
     """``results_<stamp>.json`` and a ``samples_<task>_<stamp>.jsonl`` a subject, in lm-eval's shape.
 
-    ``documents``: the dataset's row of each question id as lm-eval's ``doc``; where there is none, ``doc`` holds the key only.
+    ``documents``: the dataset's row of each question id as lm-eval's ``doc``; where there is none, ``doc``
+    holds the key only.
     """
     direct = predictions[LOGPROB_COLUMNS[0]].null_count() == len(predictions)
     metric = "exact_match" if direct else "acc"
@@ -191,10 +242,15 @@ def write_lm_eval(
     groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
     written = []
     sizes: dict[str, Any] = {}
-    for (subject,), part in sorted(predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])):
+    for (subject,), part in sorted(
+        predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])
+    ):
         task = task_name(str(subject), direct)
         file = folder / f"samples_{task}_{stamp}.jsonl"
-        found = (_sample(row, metric, documents.get(row["question_id"])) for row in part.sort("row").iter_rows(named=True))
+        found = (
+            _sample(row, metric, documents.get(row["question_id"]))
+            for row in part.sort("row").iter_rows(named=True)
+        )
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
         write_bytes_atomically(file, lines.encode("utf-8", "backslashreplace"))
         written.append(file)
@@ -205,12 +261,18 @@ def write_lm_eval(
     names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
     grouped = {top: {"alias": top, **_metric(predictions, metric)}}
     for group, task in names.items():
-        grouped[task] = {"alias": task, **_metric(predictions.filter(pl.col("supercategory") == group), metric)}
+        grouped[task] = {
+            "alias": task,
+            **_metric(predictions.filter(pl.col("supercategory") == group), metric),
+        }
     shots = facts.get("num_fewshot")
     document = {
         "results": {**grouped, **results},
         "groups": grouped,
-        "group_subtasks": {top: list(names.values()), **{names[g]: tasks for g, tasks in groups.items() if tasks}},
+        "group_subtasks": {
+            top: list(names.values()),
+            **{names[g]: tasks for g, tasks in groups.items() if tasks},
+        },
         "versions": dict.fromkeys([*grouped, *results], f"kmmlu_fast {__version__}"),
         "n-shot": dict.fromkeys(results, shots),
         "higher_is_better": {task: {metric: True} for task in results},
@@ -225,14 +287,19 @@ def write_lm_eval(
 
 def _metric(part: pl.DataFrame, metric: str) -> dict[str, Any]:
     n, accuracy = len(part), float(part["correct"].mean() or 0.0)  # type: ignore[arg-type]
-    return {f"{metric},none": accuracy, f"{metric}_stderr,none": (accuracy * (1 - accuracy) / (n - 1)) ** 0.5 if n > 1 else "N/A"}
+    return {
+        f"{metric},none": accuracy,
+        f"{metric}_stderr,none": (accuracy * (1 - accuracy) / (n - 1)) ** 0.5 if n > 1 else "N/A",
+    }
 
 
 def _sample(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -> dict[str, Any]:
     logprobs = [row[column] for column in LOGPROB_COLUMNS]
     if metric == "acc":
         best = row["prediction"]
-        found: list[Any] = [[str(value), str(letter == best)] for letter, value in zip(LETTERS, logprobs, strict=True)]
+        found: list[Any] = [
+            [str(value), str(letter == best)] for letter, value in zip(LETTERS, logprobs, strict=True)
+        ]
         responses: list[Any] = [[pair] for pair in found]
     else:
         found = [row["prediction"] or (row["texts"] or [""])[0]]

@@ -1,8 +1,9 @@
 """A run argument of ``compare`` and ``report`` -> ``Run``, whatever wrote it.
 
-In: a string: a run directory; an lm-eval output (directory or ``results_*.json``); a predictions table ``FILE.csv`` or
-``FILE.csv:COLUMN`` keyed by ``_config`` and ``_row``; or a score file (JSON or CSV by subject). Out: one ``Run`` a
-column or run. The dataset's frame, where given, brings the key. Knows nothing of statistics or of how results are shown.
+In: a string: a run directory; an lm-eval output (directory or ``results_*.json``); a predictions table
+``FILE.csv`` or ``FILE.csv:COLUMN`` keyed by ``_config`` and ``_row``; or a score file (JSON or CSV by
+subject). Out: one ``Run`` a column or run. The dataset's frame, where given, brings the key. Knows nothing of
+statistics or of how results are shown.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from kmmlu_fast.runs.store import load_run
 from kmmlu_fast.runs.tables import read_table
 
 
-def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
-    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer), where given.
+def load_all(
+    arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
+) -> list[Run]:
+    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer),
+    where given.
 
     ``prefix``: runs that stopped early are read too.
     """
@@ -32,14 +36,26 @@ def load_all(arguments: list[str], key: pl.DataFrame | None = None, split: str =
 
 
 def short_names(runs: list[Run]) -> list[str]:
-    """Run directories' names without the fingerprint and without what all of them share; the full names where that is not enough."""
-    made = [run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-") for run in runs if run.kind == "run"]
+    """Run directories' names without the fingerprint and without what all of them share; the
+    full names where that is not enough.
+    """
+    made = [
+        run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-")
+        for run in runs
+        if run.kind == "run"
+    ]
     start, end = _shared(made), _shared([words[::-1] for words in made])
     names = []
     for run in runs:
         if run.kind == "run":
             words = run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-")
-            names.append("-".join(words[start : len(words) - end] if len(made) > 1 and start + end < min(map(len, made)) else words))
+            names.append(
+                "-".join(
+                    words[start : len(words) - end]
+                    if len(made) > 1 and start + end < min(map(len, made))
+                    else words
+                )
+            )
         else:
             names.append(run.name)
     if len(set(names)) < len(names):
@@ -53,16 +69,22 @@ def short_names(runs: list[Run]) -> list[str]:
 
 def _shared(names: list[list[str]]) -> int:
     """How many leading words all names share."""
-    return next((place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0))
+    return next(
+        (place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1),
+        min(map(len, names), default=0),
+    )
 
 
-def load(argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False) -> list[Run]:
+def load(
+    argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
+) -> list[Run]:
     """The runs of one argument; RunError or DataError where there is none, saying what would do."""
     table, column = _split_column(argument)
     path = expand(table, "run")
     if not path.exists():
         raise RunError(
-            f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a predictions table FILE.csv:COLUMN"
+            f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a"
+            " predictions table FILE.csv:COLUMN"
         )
     if path.is_dir() and (path / "config.json").is_file():
         return [replace(load_run(path, prefix), source=argument)]
@@ -72,13 +94,28 @@ def load(argument: str, key: pl.DataFrame | None = None, split: str = "test", pr
         return read_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
         return [Run(path.stem, "scores", argument, None, read_scores(path), facts=score_facts(path))]
-    raise RunError(f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with _config and _row")
+    raise RunError(
+        f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with"
+        " _config and _row"
+    )
 
 
 def input_files(arguments: list[str]) -> list[Path]:
     """Every file that these arguments stand for: nothing that is written may be one of them."""
-    patterns = ("*.parquet", "config.json", "environment.json", "metrics.json", "probe.json", "**/results_*.json", "**/samples_*.jsonl")
-    return [file for argument in arguments for file in files_in(expand(_split_column(argument)[0], "run"), *patterns)]
+    patterns = (
+        "*.parquet",
+        "config.json",
+        "environment.json",
+        "metrics.json",
+        "probe.json",
+        "**/results_*.json",
+        "**/samples_*.jsonl",
+    )
+    return [
+        file
+        for argument in arguments
+        for file in files_in(expand(_split_column(argument)[0], "run"), *patterns)
+    ]
 
 
 def _split_column(argument: str) -> tuple[str, str | None]:
@@ -88,7 +125,13 @@ def _split_column(argument: str) -> tuple[str, str | None]:
 
 def _from_lm_eval(path: Path, source: str, split: str) -> Run:
     if not find_lm_eval_files(path):
-        raise RunError(f"{source}: holds neither config.json (a run) nor results_*.json or samples_*.jsonl (lm-eval)")
+        raise RunError(
+            f"{source}: holds neither config.json (a run) nor results_*.json or samples_*.jsonl (lm-eval)"
+        )
     name, predictions, scores, facts = read_lm_eval(path, split)
-    counted = count_scores(predictions) if predictions is not None else pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row")
+    counted = (
+        count_scores(predictions)
+        if predictions is not None
+        else pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row")
+    )
     return Run(name, "lm-eval", source, predictions, counted, facts)

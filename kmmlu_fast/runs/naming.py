@@ -1,6 +1,8 @@
-"""Short names of runs: ``base``, an adapter's name, the end of a fingerprint, the latest; and base runs that a glob brought along.
+"""Short names of runs: ``base``, an adapter's name, the end of a fingerprint, the latest; and base runs that
+a glob brought along.
 
-In: arguments and the folder of run directories. Out: paths that ``loading`` reads. Knows nothing of statistics.
+In: arguments and the folder of run directories. Out: paths that ``loading`` reads. Knows nothing of
+statistics.
 """
 
 from __future__ import annotations
@@ -15,7 +17,12 @@ from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run
 
 SHORTEST = 4  # characters of a fingerprint
-_OWN = ("adapter_digest", "adapter_mode", "adapter_name", "adapter")  # what tells an adapter's run from its base's
+_OWN = (
+    "adapter_digest",
+    "adapter_mode",
+    "adapter_name",
+    "adapter",
+)  # what tells an adapter's run from its base's
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +44,24 @@ def finished(folder: Path) -> list[Found]:
             config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
             adapter, parts = config.get("adapter"), dict(config.get("fingerprint_parts") or {})
             name = str(adapter["name"]) if isinstance(adapter, dict) else "base"
-            found.append(Found(path.parent, name, str(config["fingerprint"]), _asked(parts), path.stat().st_mtime_ns))
+            found.append(
+                Found(path.parent, name, str(config["fingerprint"]), _asked(parts), path.stat().st_mtime_ns)
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # not a run of ours, or just being written
     return sorted(found, key=lambda run: -run.finished_ns)
 
 
 def _asked(parts: dict[str, Any]) -> str:
-    return json.dumps({name: value for name, value in parts.items() if name not in _OWN}, sort_keys=True, default=str)
+    return json.dumps(
+        {name: value for name, value in parts.items() if name not in _OWN}, sort_keys=True, default=str
+    )
 
 
 def named(arguments: list[str], folder: Path, latest: bool = False) -> list[str]:
-    """Arguments as paths. ``latest`` stands for the latest adapter's run behind its base, or for the latest two runs alike."""
+    """Arguments as paths. ``latest`` stands for the latest adapter's run behind its base, or
+    for the latest two runs alike.
+    """
     known: list[Found] | None = None
     if latest:
         known = finished(folder)
@@ -70,7 +83,9 @@ def _is_given(argument: str) -> bool:
 
 
 def _asked_alike(argument: str, arguments: list[str], known: list[Found]) -> list[Found]:
-    """For "base" beside an adapter's name: the runs that were asked what the adapter's latest run was, where there are any."""
+    """For "base" beside an adapter's name: the runs that were asked what the adapter's latest
+    run was, where there are any.
+    """
     beside = next((run for run in known if run.name in arguments and run.name != argument), None)
     if argument != "base" or beside is None:
         return known
@@ -81,11 +96,13 @@ def _latest(known: list[Found], folder: Path) -> list[str]:
     for run in known:
         if run.name == "base":
             continue
-        if base := next((other for other in known if other.name == "base" and other.asked == run.asked), None):
+        if base := next(
+            (other for other in known if other.name == "base" and other.asked == run.asked), None
+        ):
             return [str(base.path), str(run.path)]
     raise RunError(
-        f"--latest: {folder} holds {len(known)} finished run{'s' if len(known) != 1 else ''}, and no adapter's beside its base; "
-        "name the runs, or --runs-dir"
+        f"--latest: {folder} holds {len(known)} finished run{'s' if len(known) != 1 else ''}, and no"
+        " adapter's beside its base; name the runs, or --runs-dir"
     )
 
 
@@ -96,19 +113,28 @@ def _path(argument: str, known: list[Found], folder: Path) -> str:
     if by_name:
         others = {run.asked for run in by_name}
         if len(others) > 1:
-            note(f"{argument}: {len(by_name)} runs in {folder} have this name; the latest is {by_name[0].path}")
+            note(
+                f"{argument}: {len(by_name)} runs in {folder} have this name; the latest is {by_name[0].path}"
+            )
         return str(by_name[0].path)
     by_end = [run for run in known if len(argument) >= SHORTEST and run.fingerprint.endswith(argument)]
     if len(by_end) == 1:
         return str(by_end[0].path)
     if by_end:
-        raise RunError(f"{argument}: is the end of {len(by_end)} fingerprints in {folder}; give more characters")
+        raise RunError(
+            f"{argument}: is the end of {len(by_end)} fingerprints in {folder}; give more characters"
+        )
     names = ", ".join(dict.fromkeys(run.name for run in known)) or "none"
-    raise RunError(f"{argument}: does not exist, and is no run of {folder} (names there: {names}); give a run directory or such a name")
+    raise RunError(
+        f"{argument}: does not exist, and is no run of {folder} (names there: {names}); give a run directory"
+        " or such a name"
+    )
 
 
 def without_other_bases(runs: list[Run], base: str | None = None) -> list[Run]:
-    """Where a glob brought several base runs of one model: the one that was asked what the adapters were, first; the rest left out."""
+    """Where a glob brought several base runs of one model: the one that was asked what the
+    adapters were, first; the rest left out.
+    """
     bases = [run for run in runs if run.kind == "run" and not run.config.get("adapter")]
     adapters = [run for run in runs if run.kind == "run" and run.config.get("adapter")]
     of = {(run.facts.get("model"), run.exam) for run in [*bases, *adapters]}
@@ -120,5 +146,8 @@ def without_other_bases(runs: list[Run], base: str | None = None) -> list[Run]:
         return runs
     for run in bases:
         if run is not kept:
-            note(f"left out: {run.source} (another run of the same base, asked otherwise; name it with --base to compare with it)")
+            note(
+                f"left out: {run.source} (another run of the same base, asked otherwise; name it with --base"
+                " to compare with it)"
+            )
     return [kept, *[run for run in runs if run not in bases]]

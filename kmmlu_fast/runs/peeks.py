@@ -37,8 +37,12 @@ def counts_as_peek(base: Run, other: Run) -> bool:
     model, an adapter.
     """
     same = base.facts.get("model") is not None and base.facts.get("model") == other.facts.get("model")
-    on_test = base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
-    return bool(same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest"))
+    on_test = (
+        base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
+    )
+    return bool(
+        same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest")
+    )
 
 
 def read_peeks(base: Run) -> list[Peek]:
@@ -54,8 +58,8 @@ def read_peeks(base: Run) -> list[Peek]:
 
 
 def record_peeks(base: Run, looked: list[tuple[Run, int, float | None, float]]) -> list[Peek]:
-    """Add the adapters that are not recorded yet (run, questions, p, difference); returns those recorded *before* that
-    are not among ``looked``.
+    """Add the adapters that are not recorded yet (run, questions, p, difference); returns those recorded
+    *before* that are not among ``looked``.
 
     A run directory that cannot be written is left alone: the comparison is then counted by what it was given.
     """

@@ -1,6 +1,7 @@
 """A run as everything after it sees it, whatever wrote it: our run directory, lm-eval, a table, a score file.
 
-In: predictions or counts, and what is known of the protocol. Out: one record. Knows nothing of files or statistics.
+In: predictions or counts, and what is known of the protocol. Out: one record. Knows nothing of files or
+statistics.
 """
 
 from __future__ import annotations
@@ -16,20 +17,26 @@ import polars as pl
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA
 
-SCORE_SCHEMA = pl.Schema({"subject": pl.String, "supercategory": pl.String, "correct": pl.Int64, "total": pl.Int64})
+SCORE_SCHEMA = pl.Schema(
+    {"subject": pl.String, "supercategory": pl.String, "correct": pl.Int64, "total": pl.Int64}
+)
 PROTOCOL_KEYS = ("prompt_style", "template_digest", "output_type", "num_fewshot")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run:
-    """One model state over the questions of a split. ``predictions`` is None for a score file, which has counts only."""
+    """One model state over the questions of a split. ``predictions`` is None for a score file,
+    which has counts only.
+    """
 
     name: str
     kind: str  # "run" (our run directory), "lm-eval", "table" or "scores"
     source: str  # the argument it came from
     predictions: pl.DataFrame | None  # PREDICTION_SCHEMA, in dataset order
     scores: pl.DataFrame  # SCORE_SCHEMA
-    facts: dict[str, Any] = field(default_factory=dict)  # fingerprint parts: model, adapter_digest, prompt_style, ...
+    facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # fingerprint parts: model, adapter_digest, prompt_style, ...
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +46,10 @@ class Run:
     def frame(self) -> pl.DataFrame:
         """Its predictions; RunError where there are none."""
         if self.predictions is None:
-            raise RunError(f"{self.source}: holds scores by subject only; comparing question by question needs a run with predictions")
+            raise RunError(
+                f"{self.source}: holds scores by subject only; comparing question by question needs a run"
+                " with predictions"
+            )
         return self.predictions
 
     @property
@@ -49,7 +59,9 @@ class Run:
 
     @property
     def prefix(self) -> dict[str, Any] | None:
-        """What is known of a run that stopped early (``prefix.json``); None for one that has all its questions."""
+        """What is known of a run that stopped early (``prefix.json``); None for one that has
+        all its questions.
+        """
         found = self.metrics.get("prefix")
         return found if isinstance(found, dict) else None
 
@@ -61,12 +73,17 @@ class Run:
     @property
     def exam_title(self) -> str:
         """The exam's name as it is written."""
-        return str((self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam))
+        return str(
+            (self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam)
+        )
 
     @property
     def licence(self) -> str:
         """The exam's licence as its declaration states it."""
-        return str((self.config.get("exam") or {}).get("licence") or ("CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated"))
+        return str(
+            (self.config.get("exam") or {}).get("licence")
+            or ("CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated")
+        )
 
     @property
     def state(self) -> str:
@@ -107,7 +124,8 @@ class Run:
         """The run as a table of one row, in a notebook."""
         cells = (self.name, *self._cells())
         head = "".join(f"<th>{name}</th>" for name in ("run", "questions", "micro", "macro"))
-        return f"<table><tr>{head}</tr><tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr></table>"
+        body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        return f"<table><tr>{head}</tr><tr>{body}</tr></table>"
 
     def _cells(self) -> tuple[str, str, str]:
         if self.prefix is not None:  # its accuracy so far is no estimate to be read off a table
@@ -117,18 +135,24 @@ class Run:
 
     def __repr__(self) -> str:
         if self.prefix is not None:
-            return f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random order)"
+            return (
+                f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random"
+                " order)"
+            )
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
 
 
 def refuse_prefixes(runs: Iterable[Run]) -> None:
-    """RunError where a run stopped early: its questions are a beginning of a random order, and not to be read as a whole run."""
+    """RunError where a run stopped early: its questions are a beginning of a random order, and
+    not to be read as a whole run.
+    """
     for run in runs:
         if run.prefix is not None:
             raise RunError(
-                f"{run.name}: holds the first {run.total:,} of {run.prefix['total']:,} questions, because it stopped early: "
-                "`python -m kmmlu_fast.compare` compares it by the sequential test; for anything else finish it (the same eval "
-                "command without --until-decided, --until-precise, --questions and --max-questions)"
+                f"{run.name}: holds the first {run.total:,} of {run.prefix['total']:,} questions, because it"
+                " stopped early: `python -m kmmlu_fast.compare` compares it by the sequential test; for"
+                " anything else finish it (the same eval command without --until-decided, --until-precise,"
+                " --questions and --max-questions)"
             )
 
 

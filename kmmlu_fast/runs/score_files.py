@@ -1,6 +1,7 @@
 """Score files: correct and total by subject, in JSON or CSV.
 
-In: a file. Out: a frame with SCORE_SCHEMA, or DataError that names the entry. Knows nothing of single questions.
+In: a file. Out: a frame with SCORE_SCHEMA, or DataError that names the entry. Knows nothing of single
+questions.
 """
 
 from __future__ import annotations
@@ -19,29 +20,45 @@ from kmmlu_fast.runs.run import SCORE_SCHEMA
 
 
 def read_scores(path: Path) -> pl.DataFrame:
-    """A score file, SCORE_SCHEMA: JSON with a list of {subset|subject, correct, total}, or CSV with subject, correct, total."""
+    """A score file, SCORE_SCHEMA: JSON with a list of {subset|subject, correct, total}, or CSV
+    with subject, correct, total.
+    """
     if path.suffix == ".csv":
         rows: Any = read_csv(path, DataError).to_dicts()
     else:
         document = _document(path)
-        rows = document.get("subset_scores", document.get("subjects", [])) if isinstance(document, dict) else document
+        rows = (
+            document.get("subset_scores", document.get("subjects", []))
+            if isinstance(document, dict)
+            else document
+        )
     if isinstance(rows, dict):
-        rows = [{"subject": name, **values} if isinstance(values, dict) else values for name, values in rows.items()]
+        rows = [
+            {"subject": name, **values} if isinstance(values, dict) else values
+            for name, values in rows.items()
+        ]
     scores = []
     for number, row in enumerate(rows if isinstance(rows, list) else []):
         try:
             subject = find_subject(str(row.get("subset") or row["subject"]))
             total = _count(row["total"])
-            correct = _count(row["correct"]) if row.get("correct") is not None else _hits(row["accuracy"], total)
+            correct = (
+                _count(row["correct"]) if row.get("correct") is not None else _hits(row["accuracy"], total)
+            )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataError(f"{path} entry {number}: needs a subject, correct and total ({shown(error)})") from error
+            raise DataError(
+                f"{path} entry {number}: needs a subject, correct and total ({shown(error)})"
+            ) from error
         if not 0 <= correct <= total or total == 0:
             raise DataError(
-                f"{path} entry {number}: {subject.name} has {correct} of {total} correct; total must be positive and at least correct"
+                f"{path} entry {number}: {subject.name} has {correct} of {total} correct; total must be"
+                " positive and at least correct"
             )
         scores.append((subject.name, subject.supercategory, correct, total))
     if not scores:
-        raise DataError(f"{path}: holds no scores; expected a list of {{subject, correct, total}} (or 'subset_scores')")
+        raise DataError(
+            f"{path}: holds no scores; expected a list of {{subject, correct, total}} (or 'subset_scores')"
+        )
     if len({row[0] for row in scores}) != len(scores):
         raise DataError(f"{path}: names a subject twice; keep one entry a subject")
     return pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row").sort("subject")
@@ -50,7 +67,12 @@ def read_scores(path: Path) -> pl.DataFrame:
 def _count(value: Any) -> int:
     """A whole number from 0, as a number or in digits."""
     number = float(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or number != int(number) or not 0 <= number < 1e9:
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, (int, float))
+        or number != int(number)
+        or not 0 <= number < 1e9
+    ):
         raise ValueError(f"{shown(value)} is no count")
     return int(number)
 
@@ -63,7 +85,9 @@ def _hits(accuracy: Any, total: int) -> int:
 
 
 def _document(path: Path) -> Any:
-    """JSON; where only the last closing brackets are missing (a public score file is cut like that), with one warning."""
+    """JSON; where only the last closing brackets are missing (a public score file is cut like
+    that), with one warning.
+    """
     text = read_text(path, DataError, MAX_JSON_BYTES)
     try:
         return parse_json(text, str(path), DataError)
@@ -73,7 +97,9 @@ def _document(path: Path) -> Any:
                 document = parse_json(text + ending, str(path), DataError)
             except DataError:
                 continue
-            warnings.warn(f"{path}: ends without its closing {ending!r}; what is there was read", stacklevel=2)
+            warnings.warn(
+                f"{path}: ends without its closing {ending!r}; what is there was read", stacklevel=2
+            )
             return document
         raise
 
@@ -83,4 +109,8 @@ def score_facts(path: Path) -> dict[str, Any]:
         return {}
     with warnings.catch_warnings(action="ignore"):
         document = _document(path)
-    return {"model": str(document["model_id"])} if isinstance(document, dict) and document.get("model_id") else {}
+    return (
+        {"model": str(document["model_id"])}
+        if isinstance(document, dict) and document.get("model_id")
+        else {}
+    )

@@ -1,12 +1,13 @@
 """The run directory: atomic parts while running, one parquet file when complete, resume by fingerprint.
 
-In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json, environment.json,
-``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when complete; prefix.json and
-order.parquet while it holds a beginning of a random order (an evaluation that may stop early). Every file is written beside its
-place, synced and renamed, so that a kill at any moment leaves whole files only. Knows nothing of vLLM or prompts.
+In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json,
+environment.json, ``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when
+complete; prefix.json and order.parquet while it holds a beginning of a random order (an evaluation that may
+stop early). Every file is written beside its place, synced and renamed, so that a kill at any moment leaves
+whole files only. Knows nothing of vLLM or prompts.
 
-``overwrite`` works in ``.<name>-<fingerprint>.new`` and puts that in place when it is complete: until then the run that was there stays
-what it was, and the same command continues where it was killed.
+``overwrite`` works in ``.<name>-<fingerprint>.new`` and puts that in place when it is complete: until then
+the run that was there stays what it was, and the same command continues where it was killed.
 """
 
 from __future__ import annotations
@@ -47,17 +48,29 @@ _ORDER_SCHEMA = pl.Schema({"question_id": pl.String, "answer": pl.String})
 
 
 def load_run(path: str | Path, prefix: bool = False) -> Run:
-    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation wrote.
+    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation
+    wrote.
 
-    ``prefix``: one that stopped early is read too (``Run.prefix`` is set): as many questions of its order as it has from the start.
+    ``prefix``: one that stopped early is read too (``Run.prefix`` is set): as many questions of its order as
+    it has from the start.
     """
     folder = Path(path)
     if not folder.is_dir():
         aside = folder.with_name(f".{folder.name}.old")
-        hint = f"; a killed --overwrite left it in {aside}: run the same eval command again" if aside.is_dir() else ""
-        raise RunError(f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as runs/<name>{hint}")
+        hint = (
+            f"; a killed --overwrite left it in {aside}: run the same eval command again"
+            if aside.is_dir()
+            else ""
+        )
+        raise RunError(
+            f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as"
+            f" runs/<name>{hint}"
+        )
     if not (folder / "config.json").exists():
-        raise RunError(f"{folder}: has no config.json, so it is not a run directory; give one that `python -m kmmlu_fast.eval` wrote")
+        raise RunError(
+            f"{folder}: has no config.json, so it is not a run directory; give one that `python -m"
+            " kmmlu_fast.eval` wrote"
+        )
     if not (folder / "predictions.parquet").exists() or not (folder / "metrics.json").exists():
         if (folder / PREFIX).exists():
             return _load_prefix(folder, prefix)
@@ -68,12 +81,25 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
     name = str(config.get("name", folder.name))
     facts = dict(config.get("fingerprint_parts") or {})
     metrics = check_metrics(read_json(folder / "metrics.json"), folder / "metrics.json")
-    return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, environment, metrics, folder)
+    return Run(
+        name,
+        "run",
+        str(folder),
+        predictions,
+        count_scores(predictions),
+        facts,
+        config,
+        environment,
+        metrics,
+        folder,
+    )
 
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return complete_frame(read_parquet(path, RunError, schema=PREDICTION_SCHEMA, optional=OPTIONAL_COLUMNS))
+        return complete_frame(
+            read_parquet(path, RunError, schema=PREDICTION_SCHEMA, optional=OPTIONAL_COLUMNS)
+        )
     except RunError as error:
         raise RunError(f"{error}; {_AGAIN}") from error
 
@@ -82,20 +108,32 @@ def _load_prefix(folder: Path, wanted: bool) -> Run:
     found, order = read_json(folder / PREFIX), read_order(folder)
     if not wanted:
         raise RunError(
-            f"{folder}: holds the first {found.get('questions', 0):,} of {len(order):,} questions (it stopped early), which compare reads; "
-            "for anything else finish it: the same eval command without --until-decided, --until-precise, --questions and --max-questions"
+            f"{folder}: holds the first {found.get('questions', 0):,} of {len(order):,} questions (it stopped"
+            " early), which compare reads; for anything else finish it: the same eval command without"
+            " --until-decided, --until-precise, --questions and --max-questions"
         )
     stored = stored_parts(folder)
-    answered = order.join(stored.select("question_id", pl.lit(True).alias("answered")), on="question_id", how="left", maintain_order="left")
+    answered = order.join(
+        stored.select("question_id", pl.lit(True).alias("answered")),
+        on="question_id",
+        how="left",
+        maintain_order="left",
+    )
     missing = answered["answered"].is_null()
     count = int(missing.arg_max() or 0) if missing.any() else len(order)
-    rows = order.head(count).select("question_id").join(stored, on="question_id", how="left", maintain_order="left")
+    rows = (
+        order.head(count)
+        .select("question_id")
+        .join(stored, on="question_id", how="left", maintain_order="left")
+    )
     predictions = rows.select(PREDICTION_SCHEMA.names())
     config = check_config(read_json(folder / "config.json"), folder / "config.json")
     metrics = {"prefix": {**found, "questions": count, "total": len(order)}}
     facts = dict(config.get("fingerprint_parts") or {})
     name = str(config.get("name", folder.name))
-    return Run(name, "run", str(folder), predictions, count_scores(predictions), facts, config, {}, metrics, folder)
+    return Run(
+        name, "run", str(folder), predictions, count_scores(predictions), facts, config, {}, metrics, folder
+    )
 
 
 def read_order(folder: Path) -> pl.DataFrame:
@@ -110,10 +148,21 @@ def stored_parts(folder: Path) -> pl.DataFrame:
 
 
 class RunStore:
-    """One run directory being written. ``answered`` holds the question ids that parts on disk already have."""
+    """One run directory being written. ``answered`` holds the question ids that parts on disk
+    already have.
+    """
 
-    def __init__(self, root: Path, name: str, fingerprint_parts: dict[str, Any], config: dict[str, Any], overwrite: bool = False) -> None:
-        """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, of another fingerprint, or cannot be written."""
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        fingerprint_parts: dict[str, Any],
+        config: dict[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, of
+        another fingerprint, or cannot be written.
+        """
         self.fingerprint = fingerprint(fingerprint_parts)
         self._place = root / f"{name}-{self.fingerprint}"
         self._fresh = root / f".{self._place.name}.new"
@@ -124,7 +173,10 @@ class RunStore:
         self._flushed = time.monotonic()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            in_use = RunError(f"{self._place}: another process is writing this run; wait for it, or give another --output-dir")
+            in_use = RunError(
+                f"{self._place}: another process is writing this run; wait for it, or give another"
+                " --output-dir"
+            )
             self._lock: Lock = lock(root / f".{self._place.name}.lock", in_use)
             try:
                 self._open_locked(name, fingerprint_parts, config, overwrite)
@@ -132,12 +184,17 @@ class RunStore:
                 self._lock.close()
                 raise
         except OSError as error:
-            raise RunError(f"{self._place}: cannot be written ({error.strerror}); give another --output-dir") from error
+            raise RunError(
+                f"{self._place}: cannot be written ({error.strerror}); give another --output-dir"
+            ) from error
 
     def _open_locked(self, name: str, parts: dict[str, Any], config: dict[str, Any], overwrite: bool) -> None:
         for folder in (self._place, self._fresh):
             if folder.is_symlink():
-                raise RunError(f"{folder}: is a link, which a run never follows; give --output-dir the real place, or remove it")
+                raise RunError(
+                    f"{folder}: is a link, which a run never follows; give --output-dir the real place, or"
+                    " remove it"
+                )
         finish_swap(self._fresh, self._place, _is_complete(self._fresh))
         if overwrite and _is_complete(self._fresh):  # killed when all that was left was to put it in place
             swap_in(self._fresh, self._place)
@@ -157,7 +214,12 @@ class RunStore:
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.complete:
             remove_partials(self.path)
-            content = {"name": f"{name}-{self.fingerprint}", "fingerprint": self.fingerprint, "fingerprint_parts": parts, **config}
+            content = {
+                "name": f"{name}-{self.fingerprint}",
+                "fingerprint": self.fingerprint,
+                "fingerprint_parts": parts,
+                **config,
+            }
             write_json_atomically(self.path / "config.json", content)
             self._parts.mkdir(exist_ok=True)
         for part in self._part_files():
@@ -165,7 +227,9 @@ class RunStore:
         self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._part_files()), default=-1)
 
     def _is_empty(self) -> bool:
-        """Nothing there but what a kill before config.json leaves: half-written files, and the parts' folder without parts."""
+        """Nothing there but what a kill before config.json leaves: half-written files, and the
+        parts' folder without parts.
+        """
         foreign = [p for p in self.path.iterdir() if not p.name.endswith(".partial")]
         return not foreign or (foreign == [self._parts] and not self._part_files())
 
@@ -184,10 +248,16 @@ class RunStore:
 
     def _refuse_other(self, parts: dict[str, Any]) -> None:
         if not (self.path / "config.json").exists():
-            raise RunError(f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to replace it")
+            raise RunError(
+                f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to"
+                " replace it"
+            )
         found = read_json(self.path / "config.json").get("fingerprint_parts", {})
         if not isinstance(found, dict):
-            raise RunError(f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away, or {_AGAIN}")
+            raise RunError(
+                f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away,"
+                f" or {_AGAIN}"
+            )
         differing = [
             f"{key} ({shown(found.get(key))} there, {shown(parts.get(key))} here)"
             for key in sorted({*found, *parts})
@@ -195,7 +265,8 @@ class RunStore:
         ]
         if differing:
             raise RunError(
-                f"{self.path}: holds another run, differing in {', '.join(differing)}; give another --output-dir, or --overwrite"
+                f"{self.path}: holds another run, differing in {', '.join(differing)}; give another"
+                " --output-dir, or --overwrite"
             )
 
     def append(self, prediction: Prediction) -> None:
@@ -207,7 +278,9 @@ class RunStore:
     def flush(self) -> None:
         """Write what is buffered as one part."""
         if self._buffer:
-            write_parquet_atomically(self._parts / f"part-{self._next:05d}.parquet", predictions_frame(self._buffer))
+            write_parquet_atomically(
+                self._parts / f"part-{self._next:05d}.parquet", predictions_frame(self._buffer)
+            )
             self._next += 1
             self._buffer = []
         self._flushed = time.monotonic()
@@ -217,11 +290,14 @@ class RunStore:
         return stored_parts(self.path)
 
     def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
-        """Mark the directory as one that may stop early; ``order``: question_id and answer of all questions, in the order of asking."""
+        """Mark the directory as one that may stop early; ``order``: question_id and answer of
+        all questions, in the order of asking.
+        """
         if (self.path / PREFIX).exists() and not read_order(self.path).equals(order):
             raise RunError(
-                f"{self.path}: was asked in the random order of --seed {read_json(self.path / PREFIX).get('seed')}; give the same seed, "
-                "finish the pass without stopping, or give another --output-dir"
+                f"{self.path}: was asked in the random order of --seed"
+                f" {read_json(self.path / PREFIX).get('seed')}; give the same seed, finish the pass without"
+                " stopping, or give another --output-dir"
             )
         if not (self.path / PREFIX).exists():
             write_parquet_atomically(self.path / ORDER, order)
@@ -238,13 +314,20 @@ class RunStore:
         return load_run(self.path, prefix=True)
 
     def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
-        """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError if a question is missing or twice."""
+        """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError
+        if a question is missing or twice.
+        """
         self.flush()
         frame = pl.concat([_read(part) for part in self._part_files()])
         wanted = pl.DataFrame({"question_id": order})
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
-            raise RunError(f"{self.path}: holds {len(frame)} predictions for {len(order)} questions; run with --overwrite")
-        frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(PREDICTION_SCHEMA.names())
+            raise RunError(
+                f"{self.path}: holds {len(frame)} predictions for {len(order)} questions; run with"
+                " --overwrite"
+            )
+        frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(
+            PREDICTION_SCHEMA.names()
+        )
         write_parquet_atomically(self.path / "predictions.parquet", _stored(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))

@@ -1,6 +1,7 @@
 """A predictions table, ``FILE.csv`` keyed by ``_config`` and ``_row`` with a column a run, as runs.
 
-In: the file, a column's name or none for all, the dataset's key where given. Out: ``Run`` records, or DataError with the row.
+In: the file, a column's name or none for all, the dataset's key where given. Out: ``Run`` records, or
+DataError with the row.
 """
 
 from __future__ import annotations
@@ -31,16 +32,27 @@ def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: 
         bad = wrong.arg_max() or 0
         raise DataError(f"{path} row {bad}: _row {shown(table['_row'][bad])} is not a whole number from 0")
     if table["_config"].null_count():
-        raise DataError(f"{path} row {table['_config'].is_null().arg_max()}: _config is empty; it must name a subject")
-    table = table.with_columns(_as_letters(table, name, path) for name in ("answer", *columns) if name in table.columns)
+        raise DataError(
+            f"{path} row {table['_config'].is_null().arg_max()}: _config is empty; it must name a subject"
+        )
+    table = table.with_columns(
+        _as_letters(table, name, path) for name in ("answer", *columns) if name in table.columns
+    )
     subjects = {name: find_subject(name) for name in table["_config"].unique().drop_nulls()}
     config = table["_config"]
     base = table.select(
-        pl.format("{}/{}/{}", config.replace_strict({name: s.name for name, s in subjects.items()}), pl.lit(split), rows).alias(
-            "question_id"
+        pl.format(
+            "{}/{}/{}",
+            config.replace_strict({name: s.name for name, s in subjects.items()}),
+            pl.lit(split),
+            rows,
+        ).alias("question_id"),
+        config.replace_strict({name: s.name for name, s in subjects.items()}, return_dtype=pl.String).alias(
+            "subject"
         ),
-        config.replace_strict({name: s.name for name, s in subjects.items()}, return_dtype=pl.String).alias("subject"),
-        config.replace_strict({name: s.supercategory for name, s in subjects.items()}, return_dtype=pl.String).alias("supercategory"),
+        config.replace_strict(
+            {name: s.supercategory for name, s in subjects.items()}, return_dtype=pl.String
+        ).alias("supercategory"),
         pl.lit(split).alias("split"),
         rows.alias("row"),
         *([_letter(pl.col("answer")).alias("answer")] if "answer" in table.columns else []),
@@ -49,7 +61,10 @@ def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: 
     if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
         raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
     base = _with_key(base, key, path)
-    return [Run(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame)) for name in columns]
+    return [
+        Run(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame))
+        for name in columns
+    ]
 
 
 def _as_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
@@ -64,10 +79,15 @@ def _as_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
     numbers = column.set(~figures, None).cast(pl.Float64)
     if (wrong := (numbers.is_between(1, len(LETTERS)).not_() & figures).fill_null(False)).any():
         bad = wrong.arg_max() or 0
-        raise DataError(f"{path} row {bad}: {name} is {column[bad]}; figures count from 1 (= A) to {len(LETTERS)}, or give letters")
+        raise DataError(
+            f"{path} row {bad}: {name} is {column[bad]}; figures count from 1 (= A) to {len(LETTERS)}, or"
+            " give letters"
+        )
     if column.str.to_uppercase().is_in(LETTERS).any():
         raise DataError(f"{path}: column {shown(name)} has letters and figures; give one of the two")
-    letters = numbers.replace_strict([float(i) for i in range(1, len(LETTERS) + 1)], list(LETTERS), default=None, return_dtype=pl.String)
+    letters = numbers.replace_strict(
+        [float(i) for i in range(1, len(LETTERS) + 1)], list(LETTERS), default=None, return_dtype=pl.String
+    )
     return letters.alias(name)
 
 
@@ -79,16 +99,26 @@ def _letter(column: pl.Expr) -> pl.Expr:
 
 def _with_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -> pl.DataFrame:
     if key is not None:
-        base = base.join(key.select("question_id", pl.col("answer").alias("key")), on="question_id", how="left", maintain_order="left")
+        base = base.join(
+            key.select("question_id", pl.col("answer").alias("key")),
+            on="question_id",
+            how="left",
+            maintain_order="left",
+        )
         if "answer" not in base.columns:
             base = base.rename({"key": "answer"})
         elif (bad := base.filter(pl.col("answer") != pl.col("key"))).height:
             row = bad.row(0, named=True)
             raise DataError(
-                f"{path}: {row['question_id']} has answer {row['answer']}, --dataset says {row['key']}; give the dataset it was made from"
+                f"{path}: {row['question_id']} has answer {row['answer']}, --dataset says {row['key']}; give"
+                " the dataset it was made from"
             )
     if "answer" not in base.columns or base["answer"].null_count():
-        missing = base["question_id"][0] if "answer" not in base.columns else base.filter(pl.col("answer").is_null())["question_id"][0]
+        missing = (
+            base["question_id"][0]
+            if "answer" not in base.columns
+            else base.filter(pl.col("answer").is_null())["question_id"][0]
+        )
         raise DataError(f"{path}: no answer (A-D) for {missing}; add an answer column or give --dataset")
     return base
 
@@ -97,7 +127,13 @@ def _table_frame(base: pl.DataFrame, name: str) -> pl.DataFrame:
     prediction = pl.col(f":{name}")
     return complete_frame(
         base.select(
-            "question_id", "subject", "supercategory", "split", "row", "answer", prediction.alias("prediction"),
+            "question_id",
+            "subject",
+            "supercategory",
+            "split",
+            "row",
+            "answer",
+            prediction.alias("prediction"),
             (prediction == pl.col("answer")).fill_null(False).alias("correct"),
         )
-    )  # fmt: skip
+    )

@@ -1,7 +1,8 @@
 """The data card beside a training file, and the plan as a table on the terminal.
 
-In: the plan (``sampling``) and a dict of facts (``sample.describe``). Out: markdown, and a rich table on stdout.
-Knows nothing of how either was made. No question texts, ids only: the source's licence forbids edited copies.
+In: the plan (``sampling``) and a dict of facts (``sample.describe``). Out: markdown, and a rich table on
+stdout. Knows nothing of how either was made. No question texts, ids only: the source's licence forbids edited
+copies.
 """
 
 from __future__ import annotations
@@ -20,9 +21,22 @@ HUB_LICENCES = {
     DEFAULT_DATASET: "cc-by-nd-4.0 (KMMLU, HAERAE-HUB)",
 }
 _COLUMNS = (
-    "subject", "total", "errors", "accuracy", "shrunk", "low", "high", "weak", "weight", "target", "quota", "supply", "drawn", "shortfall",
+    "subject",
+    "total",
+    "errors",
+    "accuracy",
+    "shrunk",
+    "low",
+    "high",
+    "weak",
+    "weight",
+    "target",
+    "quota",
+    "supply",
+    "drawn",
+    "shortfall",
     "received",
-)  # fmt: skip
+)
 _NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
 
 
@@ -41,11 +55,17 @@ def licence(dataset: str) -> str:
     card = expand(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
-    elif card.is_file() and (stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))):
+    elif card.is_file() and (
+        stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))
+    ):
         found = f"{stated[1]}, as the dataset's README says"
     else:
         return "not stated by the dataset; find it out before this file is shared"
-    return found + ("; internal use with attribution: this edited selection must not be published" if "-nd" in found.lower() else "")
+    return found + (
+        "; internal use with attribution: this edited selection must not be published"
+        if "-nd" in found.lower()
+        else ""
+    )
 
 
 def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
@@ -78,10 +98,15 @@ def guard_lines(facts: dict[str, Any]) -> list[str]:
     return [
         f"pool: {facts['pool']} train rows; drawn from {facts['drawn_from']}",
         f"dropped: {facts['overlapping']} rows that overlap test or dev (pairs by kind: {kinds})",
-        f"dropped: {facts['repeated']} repeats of another train row, {facts['conflicting']} whose repeats have another key",
+        (
+            f"dropped: {facts['repeated']} repeats of another train row, {facts['conflicting']} whose repeats"
+            " have another key"
+        ),
         f"excluded: {facts['excluded']} questions that the source run was over",
-        f"answer letters: {', '.join(f'{letter} {count}' for letter, count in facts['letters'].items())}; "
-        f"{facts['kept_order']} rows kept their option order",
+        (
+            f"answer letters: {', '.join(f'{letter} {count}' for letter, count in facts['letters'].items())};"
+            f" {facts['kept_order']} rows kept their option order"
+        ),
         *_rationale_lines(facts),
     ]
 
@@ -91,24 +116,35 @@ def _rationale_lines(facts: dict[str, Any]) -> list[str]:
     if not found:
         return []
     return [
-        f"rationales: {found['with']} of {found['asked']} rows have one that reached the key in {found['samples']} attempts "
-        f"(model {found['model']}); {found['without']} had none and were {found['became']}"
+        f"rationales: {found['with']} of {found['asked']} rows have one that reached the key in"
+        f" {found['samples']} attempts (model {found['model']}); {found['without']} had none and were"
+        f" {found['became']}"
     ]
 
 
 def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
     """The data card, markdown: where the rows come from, what was left out, the licence, the plan."""
     source = (
-        f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})" if facts["source"] else "none"
+        f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})"
+        if facts["source"]
+        else "none"
     )
     lines = [
         f"# Data card: {facts['file']}",
         "",
-        f"- rows: {facts['rows']} ({facts['questions']} distinct questions, {facts['repeats']} repeats under another option order)",
-        "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy, option_order, repeat, rationale",
-        f"- dataset: {facts['dataset']}, train split" + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
+        (
+            f"- rows: {facts['rows']} ({facts['questions']} distinct questions, {facts['repeats']} repeats"
+            " under another option order)"
+        ),
+        (
+            "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy,"
+            " option_order, repeat, rationale"
+        ),
+        f"- dataset: {facts['dataset']}, train split"
+        + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
         f"- licence of the source: {licence(facts['dataset'])}",
-        f"- strategy: {facts['strategy']}" + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
+        f"- strategy: {facts['strategy']}"
+        + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
         f"- seed: {facts['seed']}",
         f"- weakness read from: {source}",
         f"- prior of the subjects' accuracies: {facts['weak_prior']}",
@@ -128,7 +164,10 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),
-        *("| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |" for row in plan.iter_rows(named=True)),
+        *(
+            "| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |"
+            for row in plan.iter_rows(named=True)
+        ),
         "",
     ]
     return "\n".join(lines)

@@ -17,15 +17,40 @@ from kmmlu_fast.sampling import draw as sampling
 
 
 class SampleFlags(EngineConfig):
-    """python -m kmmlu_fast.sample: draw fine-tuning questions from the train split, weak subjects first, test questions never."""
+    """python -m kmmlu_fast.sample: draw fine-tuning questions from the train split, weak
+    subjects first, test questions never.
+    """
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what to draw": ("from", "size", "out", "overwrite", "strategy", "subjects", "permute_options", "seed"),
+        "what to draw": (
+            "from",
+            "size",
+            "out",
+            "overwrite",
+            "strategy",
+            "subjects",
+            "permute_options",
+            "seed",
+        ),
         "weak subjects": ("weak_share", "weak_fraction", "weak_subjects", "errors_order", "max_repeats"),
         "data": ("exam", "dataset", "dataset_revision"),
-        "reasoning": ("rationale", "rationale_samples", "rationale_tokens", "temperature", "rationale_missing"),
+        "reasoning": (
+            "rationale",
+            "rationale_samples",
+            "rationale_tokens",
+            "temperature",
+            "rationale_missing",
+        ),
     }
-    first: ClassVar[tuple[str, ...]] = ("from", "size", "out", "dataset", "strategy", "weak_subjects", "rationale")
+    first: ClassVar[tuple[str, ...]] = (
+        "from",
+        "size",
+        "out",
+        "dataset",
+        "strategy",
+        "weak_subjects",
+        "rationale",
+    )
     examples: ClassVar[tuple[str, ...]] = (
         "--from runs/weakness/* --size 500 --out data/sft.jsonl",
         "--from scores.csv --dataset sample --size 20 --out data/few.jsonl",
@@ -33,27 +58,58 @@ class SampleFlags(EngineConfig):
     )
 
     size: PositiveInt = Field(500, description="training rows to write, exactly")
-    out: Path = Field(Path("data/sft.jsonl"), description="JSONL file to write; plan, drop list and data card stand beside it")
-    overwrite: bool = Field(False, description="replace --out where it exists")
-    exam: str = Field(DEFAULT_EXAM, description="rows are drawn from KMMLU; an exam whose declaration forbids training is refused")
-    dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)")
-    dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
-    subjects: list[str] = Field([], description="draw only from these config names or supercategories; default: all 45")
-    strategy: Literal["strategic", "uniform", "proportional", "errors"] = Field(
-        "strategic", description="by subjects' expected errors + evenly, evenly, by the pool's sizes, or only what the run got wrong"
+    out: Path = Field(
+        Path("data/sft.jsonl"),
+        description="JSONL file to write; plan, drop list and data card stand beside it",
     )
-    weak_share: float = Field(0.7, gt=0, le=1, description="strategic: share that goes by expected errors; the rest goes evenly to all")
+    overwrite: bool = Field(False, description="replace --out where it exists")
+    exam: str = Field(
+        DEFAULT_EXAM,
+        description="rows are drawn from KMMLU; an exam whose declaration forbids training is refused",
+    )
+    dataset: str = Field(
+        DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)"
+    )
+    dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
+    subjects: list[str] = Field(
+        [], description="draw only from these config names or supercategories; default: all 45"
+    )
+    strategy: Literal["strategic", "uniform", "proportional", "errors"] = Field(
+        "strategic",
+        description=(
+            "by subjects' expected errors + evenly, evenly, by the pool's sizes, or only what the run got"
+            " wrong"
+        ),
+    )
+    weak_share: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="strategic: share that goes by expected errors; the rest goes evenly to all",
+    )
     weak_fraction: float | None = Field(
-        None, gt=0, le=1, description="only this fraction of subjects, the weakest; default: all subjects by expected errors"
+        None,
+        gt=0,
+        le=1,
+        description="only this fraction of subjects, the weakest; default: all subjects by expected errors",
     )
     weak_subjects: list[str] = Field([], description="only these subjects, by name or supercategory")
     weak_prior: str = Field(
-        "public", description="what subject accuracies start from: public (25 other models on test, shipped), none, or a YAML file"
+        "public",
+        description=(
+            "what subject accuracies start from: public (25 other models on test, shipped), none, or a YAML"
+            " file"
+        ),
     )
-    errors_order: Literal["hardest", "random"] = Field("hardest", description="errors: largest margin for a wrong letter first, or any")
+    errors_order: Literal["hardest", "random"] = Field(
+        "hardest", description="errors: largest margin for a wrong letter first, or any"
+    )
     permute_options: bool = Field(True, description="reorder options so that the answer letters are balanced")
     max_repeats: int = Field(
-        1, ge=1, le=sampling.MAX_REPEATS, description="uses of a question in small subjects, each in another option order"
+        1,
+        ge=1,
+        le=sampling.MAX_REPEATS,
+        description="uses of a question in small subjects, each in another option order",
     )
     rationale: Literal["none", "self"] = Field(
         "none", description="train on the letter alone, or on the model's own reasoning that reached it"
@@ -70,7 +126,10 @@ class SampleFlags(EngineConfig):
         if self.weak_fraction is not None and self.weak_subjects:
             raise ValueError("--weak-fraction and --weak-subjects both say what is weak: give one")
         if self.max_repeats > 1 and not self.permute_options:
-            raise ValueError("--max-repeats above 1 needs --permute-options: a question is repeated only under another option order")
+            raise ValueError(
+                "--max-repeats above 1 needs --permute-options: a question is repeated only under another"
+                " option order"
+            )
         if self.max_repeats > 1 and self.strategy == "errors":
             raise ValueError("--max-repeats goes with the strategies that draw by subject, not with errors")
         return self
@@ -81,7 +140,15 @@ SampleConfig = create_model(
     "SampleConfig",
     __base__=SampleFlags,
     __doc__=SampleFlags.__doc__,
-    **{"from": (str | None, Field(None, description="run directory, score file, or lm-eval results that say where the model is weak"))},
+    **{
+        "from": (
+            str | None,
+            Field(
+                None,
+                description="run directory, score file, or lm-eval results that say where the model is weak",
+            ),
+        )
+    },
 )  # type: ignore[call-overload]
 
 

@@ -1,9 +1,10 @@
-"""Which training questions to take: error counts + pool -> a plan by subject, the questions drawn, their option orders.
+"""Which training questions to take: error counts + pool -> a plan by subject, the questions drawn, their
+option orders.
 
-In: scores by subject (``subject, correct, total``), the pool's questions, a seed. Out: a plan that shows every number, the
-chosen (question, repeat) pairs, and an option order for each. Pure, and the same on any machine and polars version:
-the only randomness is blake2b over seed and question id, so a larger size only adds questions to a subject.
-Knows nothing of files, leakage (the pool comes in clean) or models.
+In: scores by subject (``subject, correct, total``), the pool's questions, a seed. Out: a plan that shows
+every number, the chosen (question, repeat) pairs, and an option order for each. Pure, and the same on any
+machine and polars version: the only randomness is blake2b over seed and question id, so a larger size only
+adds questions to a subject. Knows nothing of files, leakage (the pool comes in clean) or models.
 
 Strategies:
     strategic     ``weak_share`` of the size goes to weak subjects in proportion to their errors, the rest evenly to all subjects
@@ -11,9 +12,10 @@ Strategies:
     proportional  in proportion to what the pool holds, as a plain random draw would
     errors        only questions that the run got wrong, whatever their subject (``draw_errors``)
 
-Targets become whole numbers by largest remainder, so 500 means 500. A subject that cannot fill its quota gives what it has;
-the shortfall goes to subjects with room, in proportion to their targets, again by largest remainder, until none is over.
-"""
+Targets become whole numbers by largest remainder, so 500 means 500. A subject that cannot fill its quota
+gives what it has; the shortfall goes to subjects with room, in proportion to their targets, again by largest
+remainder, until none is over.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _rank(seed: int, text: str) -> bytes:
 
 
 def capacity(pool: Iterable[Question], max_repeats: int) -> dict[str, int]:
-    """Rows that each subject's questions can give: every question once, and ``max_repeats`` times where its options may change places."""
+    """Rows that each subject's questions can give: every question once, and ``max_repeats``
+    times where its options may change places.
+    """
     counts: Counter[str] = Counter()
     for question in pool:
         counts[question.subject] += 1 if is_position_bound(question) else max_repeats
@@ -46,27 +50,38 @@ def capacity(pool: Iterable[Question], max_repeats: int) -> dict[str, int]:
 
 
 def draw(pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats: int = 1) -> list[Chosen]:
-    """``drawn[subject]`` questions of each subject, by rank; beyond a subject's supply they are used again, as repeat 1, 2, ..."""
+    """``drawn[subject]`` questions of each subject, by rank; beyond a subject's supply they are
+    used again, as repeat 1, 2, ...
+    """
     by_subject: dict[str, list[Question]] = {}
     for question in pool:
         by_subject.setdefault(question.subject, []).append(question)
     chosen: list[Chosen] = []
     for name, count in drawn.items():
         ranked = sorted(by_subject.get(name, []), key=lambda q: _rank(seed, q.question_id))
-        uses = [(q, repeat) for repeat in range(max_repeats) for q in ranked if repeat == 0 or not is_position_bound(q)]
+        uses = [
+            (q, repeat)
+            for repeat in range(max_repeats)
+            for q in ranked
+            if repeat == 0 or not is_position_bound(q)
+        ]
         if count > len(uses):
             raise DataError(f"{name}: {count} rows wanted, but its {len(ranked)} questions give {len(uses)}")
         chosen += uses[:count]
     return shuffled(chosen, seed)
 
 
-def draw_errors(pool: Iterable[Question], margins: dict[str, float | None], size: int, order: str, seed: int) -> list[Chosen]:
-    """``size`` of the pool's questions that the run got wrong (ids in ``margins``): "hardest" = the largest margin (nats) for a wrong
-    letter first, answers without one last; or "random"."""
+def draw_errors(
+    pool: Iterable[Question], margins: dict[str, float | None], size: int, order: str, seed: int
+) -> list[Chosen]:
+    """``size`` of the pool's questions that the run got wrong (ids in ``margins``): "hardest" = the largest
+    margin (nats) for a wrong letter first, answers without one last; or "random".
+    """
     wrong = [question for question in pool if question.question_id in margins]
     if len(wrong) < size:
         raise ConfigError(
-            f"--size {size} is larger than the {len(wrong)} wrongly answered questions of the run that are left to draw from; lower --size"
+            f"--size {size} is larger than the {len(wrong)} wrongly answered questions of the run that are"
+            " left to draw from; lower --size"
         )
     ranked = sorted(wrong, key=lambda q: _rank(seed, q.question_id))
     if order == "hardest":
@@ -81,10 +96,12 @@ def shuffled(chosen: list[Chosen], seed: int) -> list[Chosen]:
 
 
 def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> list[str]:
-    """An option order for each row ("CABD": the row's A is the source's C) such that answer letters are balanced.
+    """An option order for each row ("CABD": the row's A is the source's C) such that answer letters are
+    balanced.
 
-    Within a subject the letters' counts differ by one at most, and so they do overall, as far as rows whose options speak of each
-    other by number or place, which keep their order, allow. Uses of one question have different orders.
+    Within a subject the letters' counts differ by one at most, and so they do overall, as far as rows whose
+    options speak of each other by number or place, which keep their order, allow. Uses of one question have
+    different orders.
     """
     if not permute:
         return [IDENTITY] * len(chosen)
@@ -113,7 +130,12 @@ def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> 
 
 
 def _order(answer: str, target: str, where: str, taken: set[str]) -> str:
-    """The first by rank of the orders that are not taken and put the source's ``answer`` at ``target``, or else anywhere."""
+    """The first by rank of the orders that are not taken and put the source's ``answer`` at
+    ``target``, or else anywhere.
+    """
     free = [order for order in ORDERS if order not in taken]
     fitting = [order for order in free if order[LETTERS.index(target)] == answer]
-    return min(fitting or free, key=lambda order: hashlib.blake2b(f"{where}:{order}".encode(), digest_size=8).digest())
+    return min(
+        fitting or free,
+        key=lambda order: hashlib.blake2b(f"{where}:{order}".encode(), digest_size=8).digest(),
+    )

@@ -1,7 +1,7 @@
 """The work of ``python -m kmmlu_fast.sample``: source, pool, plan, draw, rationales, files.
 
-In: flags. Out: Alpaca JSONL; beside it the plan (parquet), what the guard dropped (parquet) and a data card (markdown).
-Wires the wing together; knows no model unless ``--rationale self``.
+In: flags. Out: Alpaca JSONL; beside it the plan (parquet), what the guard dropped (parquet) and a data card
+(markdown). Wires the wing together; knows no model unless ``--rationale self``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from kmmlu_fast.sampling.weakness import SubjectPrior, posterior, read_prior
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Training rows that were drawn and written to ``path``, Alpaca JSONL; plan, dropped rows and data card stand beside it."""
+    """Training rows that were drawn and written to ``path``, Alpaca JSONL; plan, dropped rows
+    and data card stand beside it.
+    """
 
     path: Path
     rows: list[sft.SftRow]
@@ -43,26 +45,34 @@ class Drawn:
 
 
 def draw_rows(config: SampleFlags) -> Drawn:
-    """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError, RunError for what cannot be read."""
+    """Draw by ``config`` and write the files. ConfigError where ``out`` exists; DataError,
+    RunError for what cannot be read.
+    """
     if config.out.name in ("", ".."):
         raise ConfigError(f"--out {config.out}: names no file; give such as data/sft.jsonl")
     exam = find_exam(config.exam)
     exam.refuse_training(f"--exam {config.exam}")
     if not exam.is_kmmlu:
         raise ConfigError(
-            f"--exam {config.exam}: rows are drawn from KMMLU's train split only; to train on {exam.label}'s own rows give their file or "
-            "hub id to python -m kmmlu_fast.train --data"
+            f"--exam {config.exam}: rows are drawn from KMMLU's train split only; to train on {exam.label}'s"
+            " own rows give their file or hub id to python -m kmmlu_fast.train --data"
         )
     beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
     source_files = input_files([named]) if (named := source_of(config)) is not None else []
-    claim([config.out, *beside], [*source_files, *datasets.input_files(config.dataset)], overwrite=config.overwrite, flag="--out")
+    claim(
+        [config.out, *beside],
+        [*source_files, *datasets.input_files(config.dataset)],
+        overwrite=config.overwrite,
+        flag="--out",
+    )
     subjects = find_subjects(config.subjects)
     source = read_source(source_of(config), config.strategy)
     pool = build_pool(config, subjects, source)
     plan, chosen = choose(config, subjects, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)
     rows = [
-        sft.SftRow(letters.reorder(q, order), config.strategy, order, repeat) for (q, repeat), order in zip(chosen, orders, strict=True)
+        sft.SftRow(letters.reorder(q, order), config.strategy, order, repeat)
+        for (q, repeat), order in zip(chosen, orders, strict=True)
     ]
     rationales: dict[str, Any] = {}
     if config.rationale == "self":
@@ -76,7 +86,9 @@ def draw_rows(config: SampleFlags) -> Drawn:
     return Drawn(config.out, rows, plan, pool.dropped, facts)
 
 
-def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, pool: Pool) -> tuple[pl.DataFrame, list[sampling.Chosen]]:
+def choose(
+    config: SampleFlags, subjects: Sequence[Subject], source: Source, pool: Pool
+) -> tuple[pl.DataFrame, list[sampling.Chosen]]:
     """The plan, and the questions drawn by it."""
     supply = {subject.name: 0 for subject in subjects}
     for question in pool.questions:
@@ -85,14 +97,18 @@ def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, poo
     if config.strategy == "errors" and source.run is not None:
         wrong = dict(source.run.frame.filter(~pl.col("correct")).select("question_id", "margin").iter_rows())
         chosen = sampling.draw_errors(pool.questions, wrong, config.size, config.errors_order, config.seed)
-        supply = {name: sum(q.question_id in wrong for q in pool.questions if q.subject == name) for name in supply}
+        supply = {
+            name: sum(q.question_id in wrong for q in pool.questions if q.subject == name) for name in supply
+        }
         drawn = {name: sum(q.subject == name for q, _ in chosen) for name in supply}
         return errors_plan(source.run.scores, supply, drawn), chosen
     weak: list[str] = []
     cut, shrunk = False, {}
     found: pl.DataFrame | None = None
     if config.strategy == "strategic" and scores is not None:
-        named = [subject.name for subject in find_subjects(config.weak_subjects)] if config.weak_subjects else []
+        named = (
+            [subject.name for subject in find_subjects(config.weak_subjects)] if config.weak_subjects else []
+        )
         prior = prior_of(config)
         found = posterior(scores, None if prior is None else prior.accuracy)
         shrunk = dict(found.select("subject", "shrunk").iter_rows())
@@ -100,14 +116,20 @@ def choose(config: SampleFlags, subjects: Sequence[Subject], source: Source, poo
         weak = weak_subjects(scores, config.weak_fraction, named, shrunk) if cut else sorted(shrunk)
     room = sampling.capacity(pool.questions, config.max_repeats)
     plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room, found)
-    if found is not None and not cut and scores is not None:  # no cut: all take part; those below micro accuracy are called weak
-        plan = plan.with_columns(pl.col("subject").is_in(weak_subjects(scores, accuracy=shrunk)).alias("weak"))
+    if (
+        found is not None and not cut and scores is not None
+    ):  # no cut: all take part; those below micro accuracy are called weak
+        plan = plan.with_columns(
+            pl.col("subject").is_in(weak_subjects(scores, accuracy=shrunk)).alias("weak")
+        )
     drawn = dict(plan.select("subject", "drawn").iter_rows())
     return plan, sampling.draw(pool.questions, drawn, config.seed, config.max_repeats)
 
 
 def prior_of(config: SampleFlags) -> SubjectPrior | None:
-    """What --weak-prior names; None for none. The packaged sample's questions are invented: no other model's results fit them."""
+    """What --weak-prior names; None for none. The packaged sample's questions are invented: no
+    other model's results fit them.
+    """
     if config.weak_prior == "none" or (config.weak_prior == "public" and config.dataset == "sample"):
         return None
     return read_prior(None if config.weak_prior == "public" else Path(config.weak_prior))
@@ -120,12 +142,22 @@ def weakness_note(config: SampleFlags) -> str:
     prior = prior_of(config)
     if prior is None:
         return "none: each subject's accuracy is shrunk to the mean of all"
-    test = "; public results of other models on KMMLU's test split: which subjects count as hard comes partly from test"
-    return f"accuracies by subject from {prior.source}, {prior.date}" + (test if config.weak_prior == "public" else "")
+    test = (
+        "; public results of other models on KMMLU's test split: which subjects count as hard comes partly"
+        " from test"
+    )
+    return f"accuracies by subject from {prior.source}, {prior.date}" + (
+        test if config.weak_prior == "public" else ""
+    )
 
 
 def describe(
-    config: SampleFlags, source: Source, pool: Pool, plan: pl.DataFrame, rows: list[sft.SftRow], rationales: dict[str, Any]
+    config: SampleFlags,
+    source: Source,
+    pool: Pool,
+    plan: pl.DataFrame,
+    rows: list[sft.SftRow],
+    rationales: dict[str, Any],
 ) -> dict[str, Any]:
     """What the data card and the terminal say beside the plan."""
     letters = [row.question.answer for row in rows]
@@ -152,7 +184,9 @@ def describe(
         "excluded": pool.excluded,
         "drawn_from": len(pool.questions),
         "permuted": config.permute_options,
-        "kept_order": sum(is_position_bound(row.question) for row in rows) if config.permute_options else len(rows),
+        "kept_order": (
+            sum(is_position_bound(row.question) for row in rows) if config.permute_options else len(rows)
+        ),
         "letters": {letter: letters.count(letter) for letter in "ABCD"},
         "rationale": config.rationale,
         "rationales": rationales,

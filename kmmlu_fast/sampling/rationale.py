@@ -1,10 +1,13 @@
-"""Rationales for training rows: the model's own reasoning, kept only where it reached the key (rejection sampling).
+"""Rationales for training rows: the model's own reasoning, kept only where it reached the key (rejection
+sampling).
 
-In: training rows, an engine (or the settings to open one). Out: the rows with a ``response``, and counts of what was found.
-The reasoning is asked for and read by ``cot``, so that it is worded as an evaluation with ``--output-type cot`` is. Knows nothing of files.
+In: training rows, an engine (or the settings to open one). Out: the rows with a ``response``, and counts of
+what was found. The reasoning is asked for and read by ``cot``, so that it is worded as an evaluation with
+``--output-type cot`` is. Knows nothing of files.
 
-Of the attempts whose stated answer is the key the shortest is kept: with the same answer, more words are mostly more detours.
-Forced answers don't count, nor do attempts with fewer than MIN_REASONING characters before the answer: they reason about nothing.
+Of the attempts whose stated answer is the key the shortest is kept: with the same answer, more words are
+mostly more detours. Forced answers don't count, nor do attempts with fewer than MIN_REASONING characters
+before the answer: they reason about nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ class _Collected:
 
 
 def shortest_agreeing(texts: Sequence[str], question: Question) -> str | None:
-    """The shortest of ``texts`` that reasons and states the key, ended by one line ``정답: X``; None where none does."""
+    """The shortest of ``texts`` that reasons and states the key, ended by one line ``정답: X``;
+    None where none does.
+    """
     kept = [response for text in texts if (response := _response(text, question)) is not None]
     return min(kept, key=lambda text: (len(text), text), default=None)
 
@@ -65,7 +70,9 @@ def generate(engine: Engine, asked: Sequence[Asked], method: Any) -> dict[str, P
 
 
 def attach(rows: Sequence[SftRow], found: dict[str, Prediction], missing: str) -> tuple[list[SftRow], int]:
-    """Rows with their rationales (ids as ``numbered`` gives them), and how many have none: these keep the letter alone, or go ("drop")."""
+    """Rows with their rationales (ids as ``numbered`` gives them), and how many have none:
+    these keep the letter alone, or go ("drop").
+    """
     kept, without = [], 0
     for row, question in zip(rows, numbered(rows), strict=True):
         response = shortest_agreeing(found[question.question_id].texts or [], row.question)
@@ -83,7 +90,9 @@ def numbered(rows: Sequence[SftRow]) -> list[Question]:
 def add_rationales(
     rows: Sequence[SftRow], config: SampleFlags, engine: Engine | None = None, tokenizer: Any = None
 ) -> tuple[list[SftRow], dict[str, Any]]:
-    """The rows with rationales where the model has them, and the counts for the card. Opens the engine unless one is given."""
+    """The rows with rationales where the model has them, and the counts for the card. Opens the
+    engine unless one is given.
+    """
     from kmmlu_fast.asking import cot
     from kmmlu_fast.engines import opening as engines
     from kmmlu_fast.models import model as models
@@ -93,16 +102,22 @@ def add_rationales(
         model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
         tokenizer = models.load_tokenizer(model)
     method = cot.build_method(
-        cot.default_style(tokenizer), tokenizer, max_tokens=config.rationale_tokens, num_samples=config.rationale_samples,
-        temperature=config.temperature, seed=config.seed,
-    )  # fmt: skip
+        cot.default_style(tokenizer),
+        tokenizer,
+        max_tokens=config.rationale_tokens,
+        num_samples=config.rationale_samples,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
     questions = numbered(rows)
     asked, _ = prepare(questions, {question.subject: [] for question in questions}, method, tokenizer)
     opened = engine is None
     if engine is None:
         assert model is not None  # an engine is given together with its tokenizer
         tokens = {item.question.question_id: max(map(len, item.token_ids)) for item in asked}
-        length = config.max_model_len or min(max(tokens.values()) + method.output_tokens + 32, model.context_tokens)
+        length = config.max_model_len or min(
+            max(tokens.values()) + method.output_tokens + 32, model.context_tokens
+        )
         check_lengths(tokens, length, method.output_tokens)
         engine = engines.open_engine(config, model, [], length)
     try:
@@ -113,4 +128,9 @@ def add_rationales(
     kept, without = attach(rows, found, config.rationale_missing)
     became = "left out of the file" if config.rationale_missing == "drop" else "kept with the letter alone"
     facts = {"asked": len(rows), "with": len(rows) - without, "without": without, "became": became}
-    return kept, {**facts, "samples": config.rationale_samples, "model": config.model, "temperature": config.temperature}
+    return kept, {
+        **facts,
+        "samples": config.rationale_samples,
+        "model": config.model,
+        "temperature": config.temperature,
+    }

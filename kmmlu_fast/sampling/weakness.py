@@ -38,7 +38,9 @@ SLOPE, SLOPE_DEVIATION = (
     0.5,
 )  # what the prior's slope is expected to be: weak models spread less than strong ones
 LEVELS, SLOPES = 15, 9  # points of the grid
-CONCENTRATIONS = np.geomspace(2.0, 2000.0, 18)  # questions' worth of the prior: subjects spread by 0.35 down to 0.01 around it
+CONCENTRATIONS = np.geomspace(
+    2.0, 2000.0, 18
+)  # questions' worth of the prior: subjects spread by 0.35 down to 0.01 around it
 Floats = NDArray[np.float64]
 
 
@@ -59,7 +61,10 @@ def read_prior(path: Path | None = None) -> SubjectPrior:
     path = path or SHIPPED
     try:
         document: dict[str, Any] = read_yaml(path, str(path), DataError)
-        entries = {name: value if isinstance(value, dict) else {"accuracy": value} for name, value in document["subjects"].items()}
+        entries = {
+            name: value if isinstance(value, dict) else {"accuracy": value}
+            for name, value in document["subjects"].items()
+        }
         accuracy = {name: float(entry["accuracy"]) for name, entry in entries.items()}
         questions = {name: int(entry["questions"]) for name, entry in entries.items() if "questions" in entry}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, DataError) as error:
@@ -69,7 +74,9 @@ def read_prior(path: Path | None = None) -> SubjectPrior:
         ) from error
     if bad := [name for name, value in accuracy.items() if name not in SUBJECTS or not 0 <= value <= 1]:
         raise DataError(f"{path}: {bad[0]}: {accuracy[bad[0]]} is no accuracy (0-1) of a KMMLU subject")
-    return SubjectPrior(accuracy, questions, str(document.get("source", path)), str(document.get("date", "not stated")))
+    return SubjectPrior(
+        accuracy, questions, str(document.get("source", path)), str(document.get("date", "not stated"))
+    )
 
 
 def posterior(scores: pl.DataFrame, prior: dict[str, float] | None) -> pl.DataFrame:
@@ -82,10 +89,16 @@ def posterior(scores: pl.DataFrame, prior: dict[str, float] | None) -> pl.DataFr
     names = scores["subject"].to_list()
     correct, total = (scores[name].to_numpy().astype(float) for name in ("correct", "total"))
     known = np.array([np.nan if prior is None else prior.get(name, np.nan) for name in names])
-    spread = np.nan_to_num(known - np.nanmean(known), nan=0.0) if np.isfinite(known).any() else np.zeros(len(names))
+    spread = (
+        np.nan_to_num(known - np.nanmean(known), nan=0.0)
+        if np.isfinite(known).any()
+        else np.zeros(len(names))
+    )
     if len(names) < 2:
         middle = correct / total
-        return _frame(names, correct / total, middle, np.sqrt(np.maximum(middle * (1 - middle), 0.01) / total))
+        return _frame(
+            names, correct / total, middle, np.sqrt(np.maximum(middle * (1 - middle), 0.01) / total)
+        )
     return _frame(names, correct / total, *_shrunk(correct, total, spread))
 
 
@@ -97,7 +110,9 @@ def _shrunk(correct: Floats, total: Floats, spread: Floats) -> tuple[Floats, Flo
     unsure = 4 * float(np.sqrt((middle * (1 - middle) / total).mean() / len(total) + 0.02 / len(total)))
     levels = middle + np.linspace(-unsure, unsure, LEVELS)
     steps = np.linspace(-2.5, 2.5, SLOPES)
-    slopes, slope_weights = (SLOPE + SLOPE_DEVIATION * steps, -(steps**2) / 2) if spread.any() else (np.zeros(1), np.zeros(1))
+    slopes, slope_weights = (
+        (SLOPE + SLOPE_DEVIATION * steps, -(steps**2) / 2) if spread.any() else (np.zeros(1), np.zeros(1))
+    )
     mean = np.clip(levels[:, None, None, None] + slopes[None, :, None, None] * spread, 0.01, 0.99)
     size = CONCENTRATIONS[:, None]
     right, wrong = mean * size, (1 - mean) * size

@@ -1,1 +1,3 @@
-"""Training rows to a LoRA adapter: encoding, memory plan, Unsloth, monitor, card. Knows nothing of reports."""
+"""Training rows to a LoRA adapter: encoding, memory plan, Unsloth, monitor, card. Knows nothing
+of reports.
+"""

@@ -1,8 +1,8 @@
 """The adapter directory: PEFT's files, ``kmmlu_fast.json``, a model card and the loss plot.
 
-In: the trained adapter, what it was trained with and what was measured. Out: a directory that vLLM, plain PEFT and Unsloth load, and
-that evaluation asks for prompt style and template digest. ``adapter_config.json`` is written last: a directory that has it is finished.
-Knows nothing of training.
+In: the trained adapter, what it was trained with and what was measured. Out: a directory that vLLM, plain
+PEFT and Unsloth load, and that evaluation asks for prompt style and template digest. ``adapter_config.json``
+is written last: a directory that has it is finished. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -26,13 +26,24 @@ from kmmlu_fast.training.trainer import TrainResult
 
 
 def build_card(
-    config: TrainConfig, model: Model, material: Material, data: TrainSet, identity: dict[str, Any],
-    plan: MemoryPlan, result: TrainResult, tokens: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``, of questions' wording alone: rows that
-    are no questions bind evaluation to none."""
+    config: TrainConfig,
+    model: Model,
+    material: Material,
+    data: TrainSet,
+    identity: dict[str, Any],
+    plan: MemoryPlan,
+    result: TrainResult,
+    tokens: dict[str, Any],
+) -> dict[str, Any]:
+    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``, of
+    questions' wording alone: rows that are no questions bind evaluation to none.
+    """
     questions = material.questions
-    measured = {name: value for name, value in result.to_json().items() if name not in ("warnings", "peak_bytes", "loaded_bytes")}
+    measured = {
+        name: value
+        for name, value in result.to_json().items()
+        if name not in ("warnings", "peak_bytes", "loaded_bytes")
+    }
     return {
         "format": 1,
         "base_model": {
@@ -84,11 +95,14 @@ def build_card(
 def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
     """Put PEFT's files into ``target``, with the card, the model card and the plot.
 
-    ``adapter_config.json`` comes last: without it nothing takes the directory for an adapter, however far a kill let it get.
+    ``adapter_config.json`` comes last: without it nothing takes the directory for an adapter, however far a
+    kill let it get.
     """
     weights = trained / "adapter_model.safetensors"
     if not weights.exists():
-        raise AdapterError(f"{trained}: training left no adapter_model.safetensors; look for an earlier message")
+        raise AdapterError(
+            f"{trained}: training left no adapter_model.safetensors; look for an earlier message"
+        )
     config = read_json(trained / "adapter_config.json", AdapterError)
     config["base_model_name_or_path"] = card["base_model"]["path"]
     config["revision"] = card["base_model"]["revision"]
@@ -114,7 +128,10 @@ def model_card(card: dict[str, Any]) -> str:
     share = metrics["trainable_parameters"] / metrics["total_parameters"]
     style = "The rows are no questions in a prompt style: evaluation asks as it is told to."
     if card["prompt_style"]:
-        style = f"Prompt style `{card['prompt_style']}` (template digest `{card['template_digest']}`); evaluation reads it from `{CARD}`."
+        style = (
+            f"Prompt style `{card['prompt_style']}` (template digest `{card['template_digest']}`); evaluation"
+            f" reads it from `{CARD}`."
+        )
     kind = "KMMLU-style questions" if card["prompt_style"] else f"`{data['file']}`"
     return f"""---
 base_model: {base["name"]}
@@ -134,7 +151,8 @@ Trained by `python -m kmmlu_fast.train` (run `{card["fingerprint"]}`). Evaluate 
 ## Measured on {metrics["held_out_rows"]} held-out rows
 {_held_out_table(card)}
 {warnings}
-These rows only steer training: they are too few for a claim. Compare base and adapter with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
+These rows only steer training: they are too few for a claim. Compare base and adapter
+with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 
 ![loss]({PLOT})
 
@@ -156,29 +174,42 @@ These rows only steer training: they are too few for a claim. Compare base and a
 {rows}
 | library | version |
 |---|---|
-{libraries}"""
+{libraries}"""  # noqa: E501
 
 
 def plot(log: list[dict[str, Any]], path: Path) -> None:
-    """Loss of every step and of the held-out rows, and below it the held-out accuracy and the largest letter share, as SVG."""
+    """Loss of every step and of the held-out rows, and below it the held-out accuracy and the
+    largest letter share, as SVG.
+    """
     import altair as alt
 
-    steps = [{"step": r["step"], "value": r["loss"], "line": "training loss"} for r in log if r["kind"] == "step"]
+    steps = [
+        {"step": r["step"], "value": r["loss"], "line": "training loss"} for r in log if r["kind"] == "step"
+    ]
     held = [r for r in log if r["kind"] == "held_out"]
     losses = steps + [{"step": r["step"], "value": r["loss"], "line": "held-out loss"} for r in held]
-    shares = [{"step": r["step"], "value": r[key], "line": name} for r in held for key, name in (
-        ("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"))]  # fmt: skip
-    shares += [{"step": r["step"], "value": max(r["letter_share"].values()), "line": "largest letter share"} for r in held]
+    shares = [
+        {"step": r["step"], "value": r[key], "line": name}
+        for r in held
+        for key, name in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"))
+    ]
+    shares += [
+        {"step": r["step"], "value": max(r["letter_share"].values()), "line": "largest letter share"}
+        for r in held
+    ]
 
     def lines(rows: list[dict[str, Any]], title: str, scale: Any) -> Any:
         return (
             alt.Chart(alt.Data(values=rows), width=560, height=200)
             .mark_line(point=len(rows) < 120)
             .encode(
-                alt.X("step:Q", title="optimiser step"), alt.Y("value:Q", title=title, scale=scale),
-                alt.Color("line:N", title=None, scale=alt.Scale(scheme="tableau10"), legend=alt.Legend(orient="top")),
+                alt.X("step:Q", title="optimiser step"),
+                alt.Y("value:Q", title=title, scale=scale),
+                alt.Color(
+                    "line:N", title=None, scale=alt.Scale(scheme="tableau10"), legend=alt.Legend(orient="top")
+                ),
             )
-        )  # fmt: skip
+        )
 
     charts = [lines(losses, "loss, nats a response token", alt.Scale(zero=True))]
     if shares:
@@ -194,7 +225,8 @@ def _held_out_table(card: dict[str, Any]) -> str:
         return "Nothing was held out."
     head = "| | loss | accuracy | balanced accuracy | predicted letters |\n|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {m['balanced_accuracy']:.3f} | {_shares(m['letter_share'])} |\n"
+        f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {m['balanced_accuracy']:.3f} |"
+        f" {_shares(m['letter_share'])} |\n"
         for name, m in (("base", base), (f"adapter (step {kept['step']})", kept))
     )
 

@@ -16,7 +16,8 @@ from kmmlu_fast.models.model import DEFAULT_MODEL
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-# What may differ between a run and its --resume: it changes where and how loudly, not what is computed (files count by their digest).
+# What may differ between a run and its --resume: it changes where and how loudly, not what is computed (files
+# count by their digest).
 _FREE = frozenset(
     {
         "data",
@@ -41,7 +42,13 @@ _LATER = frozenset({"columns", "rationale", "init_lora_weights", "modules_to_sav
 
 
 def _one_or_more(value: Any) -> Any:
-    return [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)] if isinstance(value, (str, Path)) else value
+    return (
+        [str(part) for part in value]
+        if isinstance(value, (list, tuple))
+        else [str(value)]
+        if isinstance(value, (str, Path))
+        else value
+    )
 
 
 class TrainConfig(Config):
@@ -49,26 +56,67 @@ class TrainConfig(Config):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": (
-            "data", "columns", "rationale", "show_rows", "prompt_style", "max_seq_length", "too_long",
-            "rotate_options", "dataset", "dataset_revision", "allow_leakage",
+            "data",
+            "columns",
+            "rationale",
+            "show_rows",
+            "prompt_style",
+            "max_seq_length",
+            "too_long",
+            "rotate_options",
+            "dataset",
+            "dataset_revision",
+            "allow_leakage",
         ),
         "model and adapter": (
-            "model", "revision", "load_in_4bit", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora",
+            "model",
+            "revision",
+            "load_in_4bit",
+            "r",
+            "lora_alpha",
+            "lora_dropout",
+            "target_modules",
+            "use_rslora",
+            "use_dora",
             "neftune_noise_alpha",
         ),
         "optimisation": (
-            "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm",
-            "optim", "effective_batch", "seed",
+            "num_train_epochs",
+            "max_steps",
+            "learning_rate",
+            "lr_scheduler_type",
+            "warmup_ratio",
+            "weight_decay",
+            "max_grad_norm",
+            "optim",
+            "effective_batch",
+            "seed",
         ),
         "memory": ("micro_batch", "gradient_checkpointing", "max_memory_gib", "plan", "gpu_memory"),
         "measuring and saving": (
-            "held_out", "held_out_data", "measure_every", "keep", "early_stopping", "save_every", "keep_checkpoints", "report_to",
+            "held_out",
+            "held_out_data",
+            "measure_every",
+            "keep",
+            "early_stopping",
+            "save_every",
+            "keep_checkpoints",
+            "report_to",
         ),
         "output": ("output_dir", "resume"),
-    }  # fmt: skip
+    }
     first: ClassVar[tuple[str, ...]] = (
-        "data", "output_dir", "model", "num_train_epochs", "learning_rate", "r", "rotate_options", "plan", "gpu_memory", "resume",
-    )  # fmt: skip
+        "data",
+        "output_dir",
+        "model",
+        "num_train_epochs",
+        "learning_rate",
+        "r",
+        "rotate_options",
+        "plan",
+        "gpu_memory",
+        "resume",
+    )
     examples: ClassVar[tuple[str, ...]] = (
         "--config configs/train.yaml --data data/sft.jsonl --output-dir out/lora",
         "--plan --gpu-memory 24 --model skt/A.X-4.0-Light",
@@ -77,21 +125,40 @@ class TrainConfig(Config):
 
     data: Annotated[list[str], BeforeValidator(_one_or_more)] = Field(
         min_length=1,
-        description="training rows of any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %; may be given several times",
+        description=(
+            "training rows of any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %; may"
+            " be given several times"
+        ),
     )
     columns: list[str] = Field([], description="what its columns are called: instruction=질문,output=답")
-    rationale: Literal["none", "given"] = Field("none", description="questions: train on the letter, or on their explanation column")
-    show_rows: NonNegativeInt = Field(0, description="print this many rows first, what is trained on marked token by token")
+    rationale: Literal["none", "given"] = Field(
+        "none", description="questions: train on the letter, or on their explanation column"
+    )
+    show_rows: NonNegativeInt = Field(
+        0, description="print this many rows first, what is trained on marked token by token"
+    )
     output_dir: Path = Field(Path("out/lora"), description="adapter directory; must be new, or --resume")
-    model: str = Field(DEFAULT_MODEL, description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)")
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)",
+    )
     revision: str | None = Field(None, description="revision of the model on the hub")
-    trust_remote_code: bool = Field(False, description="run Python code that the model brings along; read it first: it has your rights")
-    prompt_style: Literal["lm-eval", "qa", "chat"] = Field("lm-eval", description="prompt wording; evaluation reads it from the adapter")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that the model brings along; read it first: it has your rights"
+    )
+    prompt_style: Literal["lm-eval", "qa", "chat"] = Field(
+        "lm-eval", description="prompt wording; evaluation reads it from the adapter"
+    )
     max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
     too_long: Literal["truncate", "drop", "refuse"] = Field(
-        "truncate", description="rows over --max-seq-length: cut the prompt's beginning, leave out, or stop; always counted"
+        "truncate",
+        description=(
+            "rows over --max-seq-length: cut the prompt's beginning, leave out, or stop; always counted"
+        ),
     )
-    rotate_options: bool = Field(False, description="show the options in another order every epoch, answer letters balanced")
+    rotate_options: bool = Field(
+        False, description="show the options in another order every epoch, answer letters balanced"
+    )
 
     load_in_4bit: bool = Field(True, description="QLoRA: nf4 weights with double quantisation")
     r: PositiveInt = Field(16, description="LoRA rank")
@@ -100,47 +167,94 @@ class TrainConfig(Config):
     target_modules: list[str] = Field(PROJECTIONS, description="projections that get an adapter")
     use_rslora: bool = Field(False, description="rank-stabilised LoRA (PEFT)")
     use_dora: bool = Field(False, description="DoRA (PEFT)")
-    init_lora_weights: Literal["default", "gaussian", "loftq"] = Field("default", description="as PEFT names it")
-    modules_to_save: list[str] = Field([], description="refused: such adapters hold whole modules, which vLLM does not serve")
+    init_lora_weights: Literal["default", "gaussian", "loftq"] = Field(
+        "default", description="as PEFT names it"
+    )
+    modules_to_save: list[str] = Field(
+        [], description="refused: such adapters hold whole modules, which vLLM does not serve"
+    )
     neftune_noise_alpha: float | None = Field(None, gt=0, description="NEFTune noise (TRL)")
 
     num_train_epochs: PositiveInt = Field(3, description="passes over the data")
     max_steps: PositiveInt | None = Field(None, description="stop after this many optimiser steps")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
-    lr_scheduler_type: str = Field("linear", description="as TRL names it: linear, cosine, constant_with_warmup, ...")
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    lr_scheduler_type: str = Field(
+        "linear", description="as TRL names it: linear, cosine, constant_with_warmup, ..."
+    )
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises"
+    )
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
     optim: str = Field("adamw_8bit", description="as TRL names it; Unsloth takes 32-bit AdamW on CPU")
     effective_batch: PositiveInt = Field(16, description="rows an optimiser step: micro-batch x accumulation")
-    micro_batch: PositiveInt | None = Field(None, description="rows at once; default: the most that fits by the memory plan")
+    micro_batch: PositiveInt | None = Field(
+        None, description="rows at once; default: the most that fits by the memory plan"
+    )
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="compute activations twice instead of keeping them; auto: off where the memory plan allows"
+        "auto",
+        description=(
+            "compute activations twice instead of keeping them; auto: off where the memory plan allows"
+        ),
     )
     max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
-    plan: bool = Field(False, description="only say what would fit, and stop: in a second, without torch and without rows")
-    gpu_memory: float | None = Field(None, gt=0, description="with --plan: a card of this many GiB, which need not be here")
-    seed: int = Field(42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights")
-
-    held_out: NonNegativeInt = Field(48, description="rows kept out of training to measure on (at most a fifth of the data)")
-    forgetting: PositiveInt = Field(
-        45, description="on rows that are no questions: letters of this many of the dataset's train questions are measured as well"
+    plan: bool = Field(
+        False, description="only say what would fit, and stop: in a second, without torch and without rows"
     )
-    held_out_data: Path | None = Field(None, description="measure on these rows instead, and train on all of --data")
-    measure_every: PositiveInt | None = Field(None, description="optimiser steps between measurements; default: a tenth of all")
-    keep: Literal["best-loss", "best-accuracy", "last"] = Field("best-loss", description="which adapter is kept, by the held-out rows")
-    early_stopping: PositiveInt | None = Field(None, description="stop after this many measurements without a better one")
-    save_every: PositiveInt | None = Field(None, description="optimiser steps between checkpoints; default: a tenth of all")
-    keep_checkpoints: bool = Field(False, description="leave the checkpoints in OUTPUT_DIR/checkpoints when done")
-    resume: bool = Field(False, description="continue after the last complete checkpoint in --output-dir")
-    report_to: list[str] = Field([], description="as TRL names it: tensorboard, wandb, trackio; default: none")
+    gpu_memory: float | None = Field(
+        None, gt=0, description="with --plan: a card of this many GiB, which need not be here"
+    )
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights"
+    )
 
-    dataset: str = Field(DEFAULT_DATASET, description="dataset whose test split the rows are checked against for leakage")
+    held_out: NonNegativeInt = Field(
+        48, description="rows kept out of training to measure on (at most a fifth of the data)"
+    )
+    forgetting: PositiveInt = Field(
+        45,
+        description=(
+            "on rows that are no questions: letters of this many of the dataset's train questions are"
+            " measured as well"
+        ),
+    )
+    held_out_data: Path | None = Field(
+        None, description="measure on these rows instead, and train on all of --data"
+    )
+    measure_every: PositiveInt | None = Field(
+        None, description="optimiser steps between measurements; default: a tenth of all"
+    )
+    keep: Literal["best-loss", "best-accuracy", "last"] = Field(
+        "best-loss", description="which adapter is kept, by the held-out rows"
+    )
+    early_stopping: PositiveInt | None = Field(
+        None, description="stop after this many measurements without a better one"
+    )
+    save_every: PositiveInt | None = Field(
+        None, description="optimiser steps between checkpoints; default: a tenth of all"
+    )
+    keep_checkpoints: bool = Field(
+        False, description="leave the checkpoints in OUTPUT_DIR/checkpoints when done"
+    )
+    resume: bool = Field(False, description="continue after the last complete checkpoint in --output-dir")
+    report_to: list[str] = Field(
+        [], description="as TRL names it: tensorboard, wandb, trackio; default: none"
+    )
+
+    dataset: str = Field(
+        DEFAULT_DATASET, description="dataset whose test split the rows are checked against for leakage"
+    )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     guard: list[str] = Field(
-        ["cached"], description="exams besides the dataset that rows must not hold: names, declarations, cached (in the hub's cache)"
+        ["cached"],
+        description=(
+            "exams besides the dataset that rows must not hold: names, declarations, cached (in the hub's"
+            " cache)"
+        ),
     )
-    allow_leakage: bool = Field(False, description="train even on rows that the leakage guard flags (recorded in the card)")
+    allow_leakage: bool = Field(
+        False, description="train even on rows that the leakage guard flags (recorded in the card)"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
@@ -148,7 +262,9 @@ class TrainConfig(Config):
         if self.gpu_memory and not self.plan:
             faults.append("--gpu-memory goes with --plan; to train within less memory, give --max-memory-gib")
         if self.micro_batch and self.effective_batch % self.micro_batch:
-            faults.append(f"--micro-batch {self.micro_batch} must divide --effective-batch {self.effective_batch}")
+            faults.append(
+                f"--micro-batch {self.micro_batch} must divide --effective-batch {self.effective_batch}"
+            )
         measured = self.held_out > 0 or self.held_out_data is not None
         if not measured and self.keep != "last":
             faults.append(f"--keep {self.keep} needs held-out rows: give --held-out N, or --keep last")
@@ -156,11 +272,14 @@ class TrainConfig(Config):
             faults.append("--early-stopping needs held-out rows: give --held-out N")
         if self.init_lora_weights == "loftq":
             faults.append(
-                "--init-lora-weights loftq changes the base's weights, so that the adapter would not fit the base that evaluation loads; "
-                "leave it out"
+                "--init-lora-weights loftq changes the base's weights, so that the adapter would not fit the"
+                " base that evaluation loads; leave it out"
             )
         if self.modules_to_save:
-            faults.append("--modules-to-save: vLLM serves LoRA matrices only, not whole modules; give --target-modules instead")
+            faults.append(
+                "--modules-to-save: vLLM serves LoRA matrices only, not whole modules; give --target-modules"
+                " instead"
+            )
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -169,5 +288,7 @@ class TrainConfig(Config):
         """The settings that decide the result: a resumed run must have the same."""
         free = _FREE if self.trust_remote_code else _FREE | {"trust_remote_code"}
         found = {name: value for name, value in self.model_dump(mode="json").items() if name not in free}
-        later = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _LATER}
+        later = {
+            name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _LATER
+        }
         return {name: value for name, value in found.items() if name not in later or value != later[name]}

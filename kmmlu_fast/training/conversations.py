@@ -25,7 +25,8 @@ from kmmlu_fast.training.encoded import Encoded
 PLAIN_NAME = "plain"  # as the adapter's card names it
 PLAIN = (
     "{{ bos_token }}{% for m in messages %}"
-    "{{ {'system': '### 지시\n', 'user': '### 질문\n', 'assistant': '### 답변\n'}[m['role']] + m['content'] }}"
+    "{{ {'system': '### 지시\n', 'user': '### 질문\n', 'assistant': '### 답변\n'}[m['role']] +"
+    " m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### 답변\n' }}{% endif %}"
 )
@@ -36,7 +37,9 @@ def template_of(tokenizer: Any) -> tuple[str, str | None]:
     return ("tokenizer", None) if getattr(tokenizer, "chat_template", None) else (PLAIN_NAME, PLAIN)
 
 
-def encode_conversations(rows: Sequence[TrainingRow], tokenizer: Any, style: str | None = None) -> list[list[Encoded]]:
+def encode_conversations(
+    rows: Sequence[TrainingRow], tokenizer: Any, style: str | None = None
+) -> list[list[Encoded]]:
     """The encoded rows of each row: one, or one an assistant's turn. ``style``: qa or lm-eval's wording, for
     single-turn rows only.
 
@@ -57,7 +60,9 @@ def _styled(row: TrainingRow, tokenizer: Any, style: str) -> Encoded:
             "leave --prompt-style out: the chat template is used"
         )
     found = prompts.find_style(style)
-    asked = prompts.Prompt(f"{found.prefix}{row.turns[0].content.strip()}\n{found.cue}", add_special_tokens=True)
+    asked = prompts.Prompt(
+        f"{found.prefix}{row.turns[0].content.strip()}\n{found.cue}", add_special_tokens=True
+    )
     whole = replace(asked, text=asked.text + found.delimiter + row.turns[1].content.strip())
     context, ids = prompts.encode(tokenizer, [asked, whole])
     tail = ids[len(context) :] if ids[: len(context)] == context else None
@@ -94,7 +99,11 @@ def _turn_by_turn(row: TrainingRow, tokenizer: Any, template: str | None) -> lis
                     "trained on cannot be told; give --prompt-style qa for single-turn rows, or a model with "
                     "another template"
                 )
-            found.append(_masked(f"{row.where} turn {place + 1}", after, [(len(before), len(after.rstrip()))], tokenizer))
+            found.append(
+                _masked(
+                    f"{row.where} turn {place + 1}", after, [(len(before), len(after.rstrip()))], tokenizer
+                )
+            )
     return found
 
 
@@ -118,7 +127,10 @@ def _masked(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) 
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     trained = [any(start <= a and b <= end and a < b for start, end in spans) for a, b in offsets]
     if not any(trained):
-        raise TrainError(f"{name}: no token of the assistant's turns could be told from the rest; nothing would be trained on")
+        raise TrainError(
+            f"{name}: no token of the assistant's turns could be told from the rest; nothing would be"
+            " trained on"
+        )
     return Encoded(name, "", tuple(ids), trained.index(True), mask=tuple(trained))
 
 

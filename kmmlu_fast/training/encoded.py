@@ -24,5 +24,7 @@ class Encoded:
     @property
     def labels(self) -> list[int]:
         if self.mask is not None:
-            return [token if trained else MASKED for token, trained in zip(self.input_ids, self.mask, strict=True)]
+            return [
+                token if trained else MASKED for token, trained in zip(self.input_ids, self.mask, strict=True)
+            ]
         return [MASKED] * self.prompt_tokens + list(self.input_ids[self.prompt_tokens :])

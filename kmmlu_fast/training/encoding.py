@@ -1,8 +1,9 @@
 """Training rows -> token ids with labels, and the order in which they are trained.
 
-In: rows of ``sft`` (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded`` rows whose prompt ids are,
-token for token, what evaluation sends (``prompts.render`` and ``prompts.encode`` make both), the held-out slice, and the
-order of the rows for all epochs, as a pure function of the seed. Knows nothing of Unsloth, TRL or devices.
+In: rows of ``sft`` (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded``
+rows whose prompt ids are, token for token, what evaluation sends (``prompts.render`` and ``prompts.encode``
+make both), the held-out slice, and the order of the rows for all epochs, as a pure function of the seed.
+Knows nothing of Unsloth, TRL or devices.
 """
 
 from __future__ import annotations
@@ -45,11 +46,14 @@ def encode_set(
     if too_long["rows_too_long"]:
         done = "cut at the beginning" if config.too_long == "truncate" else "left out"
         note(
-            f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length} tokens and were {done}: "
-            + ", ".join(too_long["question_ids"][:5])
+            f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length}"
+            f" tokens and were {done}: " + ", ".join(too_long["question_ids"][:5])
         )
     if not fitting:
-        raise TrainError(f"--data {', '.join(config.data)}: no row is within --max-seq-length {config.max_seq_length}; raise it")
+        raise TrainError(
+            f"--data {', '.join(config.data)}: no row is within --max-seq-length {config.max_seq_length};"
+            " raise it"
+        )
     count = len(fitting)
     lengths = [len(row.input_ids) for row in fitting] * config.num_train_epochs
     order = [i % count for i in order_rows(lengths, count, config.effective_batch, config.seed)]
@@ -59,7 +63,9 @@ def encode_set(
         kept = {row.question_id for row in fitting}
         if len(questions) < len(rows):
             raise TrainError("--rotate-options is for rows that are multiple-choice questions; leave it out")
-        fitting, order = _turned([row for row in questions if row.question.question_id in kept], order, config, tokenizer)
+        fitting, order = _turned(
+            [row for row in questions if row.question.question_id in kept], order, config, tokenizer
+        )
     check_trainable(fitting)
     return TrainSet(fitting, order, *_encode_held_out(config, held_rows, tokenizer, asked), too_long)
 
@@ -70,14 +76,19 @@ def question_of(row: Row) -> SftRow | None:
 
 
 def encode_any(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) -> list[Encoded]:
-    """Rows of any form as token ids, in their order: questions as evaluation asks them, conversations by the chat template.
+    """Rows of any form as token ids, in their order: questions as evaluation asks them, conversations by the
+    chat template.
 
     ``--prompt-style`` counts for single-turn conversations where it was given.
     """
     questions = {place: found for place, row in enumerate(rows) if (found := question_of(row)) is not None}
-    others = {place: row for place, row in enumerate(rows) if isinstance(row, TrainingRow) and row.item is None}
+    others = {
+        place: row for place, row in enumerate(rows) if isinstance(row, TrainingRow) and row.item is None
+    }
     style = config.prompt_style if "prompt_style" in config.model_fields_set else None
-    encoded: dict[int, list[Encoded]] = dict(zip(others, encode_conversations(list(others.values()), tokenizer, style), strict=True))
+    encoded: dict[int, list[Encoded]] = dict(
+        zip(others, encode_conversations(list(others.values()), tokenizer, style), strict=True)
+    )
     asked = encode_rows(list(questions.values()), tokenizer, config.prompt_style) if questions else []
     encoded |= {place: [row] for place, row in zip(questions, asked, strict=True)}
     return [row for place in range(len(rows)) for row in encoded[place]]
@@ -86,7 +97,8 @@ def encode_any(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) -> list
 def _encode_held_out(
     config: TrainConfig, rows: Sequence[Row], tokenizer: Any, asked: Sequence[SftRow]
 ) -> tuple[list[Encoded], list[Encoded], list[list[int]]]:
-    """The held-out rows as they would be trained on, questions answered by the letter alone, and the letters' tokens.
+    """The held-out rows as they would be trained on, questions answered by the letter alone, and the letters'
+    tokens.
 
     The questions are the held-out rows' own where all of these are questions, else ``asked``.
     """
@@ -100,7 +112,9 @@ def _encode_held_out(
         if not asked:
             return held, [], []
         plain = [replace(row, response=None) for row in asked]
-        fitting, _ = fit_length(encode_rows(plain, tokenizer, config.prompt_style), config.max_seq_length, "drop", None)
+        fitting, _ = fit_length(
+            encode_rows(plain, tokenizer, config.prompt_style), config.max_seq_length, "drop", None
+        )
         return held, fitting, letter_ids(plain, tokenizer, config.prompt_style)
     rows = questions
     letters = [replace(row, response=None) for row in rows]
@@ -113,17 +127,23 @@ def _encode_held_out(
     return encoded[0], encoded[-1], letter_ids(letters, tokenizer, config.prompt_style)
 
 
-def _turned(rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any) -> tuple[list[Encoded], list[int]]:
+def _turned(
+    rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any
+) -> tuple[list[Encoded], list[int]]:
     """The rows under every letter that --rotate-options gives them, and the order in terms of these."""
     letters = [row.question.letters for row in rows]
-    places = list(zip(order, balanced_letters(order, config.effective_batch, config.seed, letters), strict=True))
+    places = list(
+        zip(order, balanced_letters(order, config.effective_batch, config.seed, letters), strict=True)
+    )
     variants = {place: number for number, place in enumerate(dict.fromkeys(places))}
     encoded = encode_rows([rotate(rows[i], letter) for i, letter in variants], tokenizer, config.prompt_style)
     fitting, _ = fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
     return fitting, [variants[place] for place in places]
 
 
-_WINDOW_BATCHES = 4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
+_WINDOW_BATCHES = (
+    4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +153,17 @@ class TrainSet:
     rows: list[Encoded]
     order: list[int]  # indices into ``rows``, batch after batch, all epochs on end
     held_out: list[Encoded] = field(default_factory=list)  # as they would be trained on: for the loss
-    asked: list[Encoded] = field(default_factory=list)  # the same questions answered by the letter alone: for the letters
+    asked: list[Encoded] = field(
+        default_factory=list
+    )  # the same questions answered by the letter alone: for the letters
     letter_ids: list[list[int]] = field(default_factory=list)  # each letter's tokens after a prompt, A-D
     too_long: dict[str, Any] = field(default_factory=dict)  # what ``fit_length`` says
 
 
 def rotate(row: SftRow, target: str) -> SftRow:
-    """The row with its options turned cyclically so that the answer's letter is ``target``; a rationale's row stays: it names letters."""
+    """The row with its options turned cyclically so that the answer's letter is ``target``; a
+    rationale's row stays: it names letters.
+    """
     if row.response is not None:
         return row
     letters = row.question.letters
@@ -149,13 +173,17 @@ def rotate(row: SftRow, target: str) -> SftRow:
 
 
 def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[SftRow], list[SftRow]]:
-    """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions stay on one side."""
+    """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions
+    stay on one side.
+    """
     groups: dict[tuple[str, str, int], list[SftRow]] = {}
     for row in rows:
         groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
     keys = sorted(groups)
     random.Random(f"held-out:{seed}").shuffle(keys)
-    by_letter = {letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in OPTION_LETTERS}
+    by_letter = {
+        letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in OPTION_LETTERS
+    }
     held: set[tuple[str, str, int]] = set()
     room = min(wanted, len(groups) // 5)
     while len(held) < room:
@@ -166,11 +194,14 @@ def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[Sft
     return train, [group[0] for key, group in groups.items() if key in held]
 
 
-def balanced_letters(order: list[int], batch: int, seed: int, own: Sequence[Sequence[str]] | None = None) -> list[str]:
-    """An answer letter for every position of an order of rows: balanced within each batch, another one each time a row comes back.
+def balanced_letters(
+    order: list[int], batch: int, seed: int, own: Sequence[Sequence[str]] | None = None
+) -> list[str]:
+    """An answer letter for every position of an order of rows: balanced within each batch, another one each
+    time a row comes back.
 
-    Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to learn by heart.
-    ``own``: the letters of each row, where they are not A-D.
+    Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to
+    learn by heart. ``own``: the letters of each row, where they are not A-D.
     """
     draw = random.Random(f"letters:{seed}")
     unused: dict[int, list[str]] = {}
@@ -189,23 +220,29 @@ def balanced_letters(order: list[int], batch: int, seed: int, own: Sequence[Sequ
 
 
 def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]:
-    """Rows as token ids. The response is the style's delimiter and the letter, then end-of-text; the prompt is multiple_choice's.
+    """Rows as token ids. The response is the style's delimiter and the letter, then end-of-text; the prompt
+    is multiple_choice's.
 
     A row with a rationale is asked as evaluation asks with ``--output-type cot``, and answers with its text.
-    Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would change the prompt's
-    own last tokens, the response is tokenised alone: evaluation sends the prompt's ids as they are.
+    Prompt and response are tokenised together, as evaluation finds the letters' tokens; where that would
+    change the prompt's own last tokens, the response is tokenised alone: evaluation sends the prompt's ids as
+    they are.
     """
     most = max((len(row.question.options) for row in rows if row.response), default=0)
     reasoning = cot.build_method(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
     rendered = [
-        reasoning.reasoning_prompt(row.question, [], tokenizer)
-        if reasoning and row.response
-        else prompts.render(row.question, [], style, tokenizer)
+        (
+            reasoning.reasoning_prompt(row.question, [], tokenizer)
+            if reasoning and row.response
+            else prompts.render(row.question, [], style, tokenizer)
+        )
         for row in rows
     ]
     responses = [prompts.answer_delimiter(style) + (row.response or row.question.answer) for row in rows]
     contexts = prompts.encode(tokenizer, rendered)
-    wholes = prompts.encode(tokenizer, [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)])
+    wholes = prompts.encode(
+        tokenizer, [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)]
+    )
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     encoded = []
     for row, context, whole, response in zip(rows, contexts, wholes, responses, strict=True):
@@ -213,14 +250,26 @@ def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]
         if whole[: len(context)] != context:
             tail = tokenizer(response, add_special_tokens=False)["input_ids"]
         if not tail:
-            raise TrainError(f"row {row.question.question_id}: the response has no tokens; nothing would be trained on")
+            raise TrainError(
+                f"row {row.question.question_id}: the response has no tokens; nothing would be trained on"
+            )
         options = len(row.question.options)
-        encoded.append(Encoded(row.question.question_id, row.question.answer, (*context, *tail, *end), len(context), num_options=options))
+        encoded.append(
+            Encoded(
+                row.question.question_id,
+                row.question.answer,
+                (*context, *tail, *end),
+                len(context),
+                num_options=options,
+            )
+        )
     return encoded
 
 
 def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]]:
-    """The tokens of each letter after the prompt, A-D, as evaluation reads them (several where a letter is not one token)."""
+    """The tokens of each letter after the prompt, A-D, as evaluation reads them (several where
+    a letter is not one token).
+    """
     rendered = [prompts.render(row.question, [], style, tokenizer) for row in rows]
     letters = OPTION_LETTERS[: max(len(row.question.options) for row in rows)]
     found = prompts.letter_tokens(tokenizer, rendered, prompts.encode(tokenizer, rendered), style, letters)
@@ -230,11 +279,14 @@ def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]
     return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in letters]
 
 
-def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None) -> tuple[list[Encoded], dict[str, Any]]:
-    """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the card).
+def fit_length(
+    rows: list[Encoded], limit: int, policy: str, bos_id: int | None
+) -> tuple[list[Encoded], dict[str, Any]]:
+    """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the
+    card).
 
-    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole; of a conversation it takes the
-    end, so that what is left is a conversation.
+    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole; of a
+    conversation it takes the end, so that what is left is a conversation.
     """
     fitting: list[Encoded] = []
     long: list[str] = []
@@ -247,7 +299,7 @@ def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None)
         if policy == "refuse":
             raise TrainError(
                 f"row {row.question_id} has {len(row.input_ids)} tokens, more than --max-seq-length {limit}: "
-                f"raise it, or give --too-long truncate or drop"
+                "raise it, or give --too-long truncate or drop"
             )
         if policy == "drop":
             continue
@@ -257,16 +309,21 @@ def fit_length(rows: list[Encoded], limit: int, policy: str, bos_id: int | None)
                     f"{row.question_id}: --max-seq-length {limit} leaves nothing of the assistant's turns "
                     f"(the first begins at token {row.prompt_tokens}); raise it, or give --too-long drop"
                 )
-            fitting.append(replace(row, input_ids=row.input_ids[:limit], mask=row.mask[:limit], cut_tokens=excess))
+            fitting.append(
+                replace(row, input_ids=row.input_ids[:limit], mask=row.mask[:limit], cut_tokens=excess)
+            )
             continue
         keep = 1 if bos_id is not None and row.input_ids[0] == bos_id else 0
         if row.prompt_tokens - excess <= keep:
             raise TrainError(
-                f"row {row.question_id}: --max-seq-length {limit} leaves nothing of its prompt ({row.prompt_tokens} tokens and "
-                f"{len(row.input_ids) - row.prompt_tokens} of response); raise it, or give --too-long drop"
+                f"row {row.question_id}: --max-seq-length {limit} leaves nothing of its prompt"
+                f" ({row.prompt_tokens} tokens and {len(row.input_ids) - row.prompt_tokens} of response);"
+                " raise it, or give --too-long drop"
             )
         ids = row.input_ids[:keep] + row.input_ids[keep + excess :]
-        fitting.append(replace(row, input_ids=ids, prompt_tokens=row.prompt_tokens - excess, cut_tokens=excess))
+        fitting.append(
+            replace(row, input_ids=ids, prompt_tokens=row.prompt_tokens - excess, cut_tokens=excess)
+        )
     report = {"policy": policy, "max_seq_length": limit, "rows_too_long": len(long), "question_ids": long}
     return fitting, report
 
@@ -277,16 +334,19 @@ def check_trainable(rows: Iterable[Encoded]) -> None:
     if masked:
         names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
         raise TrainError(
-            f"{len(masked)} rows have every token masked, so no response to learn: {names}; see --max-seq-length and the data file"
+            f"{len(masked)} rows have every token masked, so no response to learn: {names}; see"
+            " --max-seq-length and the data file"
         )
 
 
 def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, seed: int) -> list[int]:
-    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch. A pure function of its arguments.
+    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch. A pure
+    function of its arguments.
 
-    Every epoch is a seeded shuffle. Rows of a window of four batches are sorted by length, so that a batch pads little; the batches'
-    own order is shuffled again. The batch with the longest row comes first: if memory runs out, it does so at once.
-    Laid out in full, because a resumed run then has nothing to reconstruct.
+    Every epoch is a seeded shuffle. Rows of a window of four batches are sorted by length, so that a batch
+    pads little; the batches' own order is shuffled again. The batch with the longest row comes first: if
+    memory runs out, it does so at once. Laid out in full, because a resumed run then has nothing to
+    reconstruct.
     """
     stream: list[int] = []
     for start in range(0, len(lengths), rows_an_epoch):

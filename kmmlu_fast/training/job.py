@@ -29,15 +29,21 @@ from kmmlu_fast.training.encoding import TrainSet, encode_set
 from kmmlu_fast.training.material import Material, data_digest, read_material
 from kmmlu_fast.training.state import CHECKPOINTS, claim, claim_alone, finished, planned_micro_batch
 
-_SMALL_PARAMETERS = 2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
+_SMALL_PARAMETERS = (
+    2_000_000_000  # 270 M was seen to suffer, 7 B is what QLoRA was made for; the line between is a guess
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """An adapter directory that ``train`` wrote, and what its card says. ``path`` is what ``evaluate(adapter=...)`` takes."""
+    """An adapter directory that ``train`` wrote, and what its card says. ``path`` is what
+    ``evaluate(adapter=...)`` takes.
+    """
 
     path: Path
-    card: dict[str, Any]  # kmmlu_fast.json: base model, data, hyperparameters, metrics, memory, warnings, versions
+    card: dict[
+        str, Any
+    ]  # kmmlu_fast.json: base model, data, hyperparameters, metrics, memory, warnings, versions
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -95,39 +101,73 @@ def _train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
     tokenizer = models.load_tokenizer(model)
     data = encode_set(config, material.rows, material.held_out, tokenizer, material.asked)
     _show_rows(config, data, tokenizer)
-    shape = memory_plan.describe_model(model.path, config.r, config.target_modules, model.revision, config.trust_remote_code)
+    shape = memory_plan.describe_model(
+        model.path, config.r, config.target_modules, model.revision, config.trust_remote_code
+    )
     available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
     if float32:
-        note("note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where bfloat16 is only emulated")
+        note(
+            "note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where"
+            " bfloat16 is only emulated"
+        )
     longest = max(len(row.input_ids) for row in data.rows)
     micro_batch = planned_micro_batch(config) or config.micro_batch
     plan = memory_plan.plan(
-        shape, longest, config.effective_batch, available_bytes,
-        micro_batch=micro_batch, four_bit=config.load_in_4bit, cpu=cpu, device=device, checkpointing=config.gradient_checkpointing,
-        float32=float32, labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
-    )  # fmt: skip
+        shape,
+        longest,
+        config.effective_batch,
+        available_bytes,
+        micro_batch=micro_batch,
+        four_bit=config.load_in_4bit,
+        cpu=cpu,
+        device=device,
+        checkpointing=config.gradient_checkpointing,
+        float32=float32,
+        labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
+    )
     note(str(plan))
     tokens = _report_tokens(config, data, plan.micro_batch)
     note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     mismatch = _precision_warning(config, shape.total)
     identity = {
-        "settings": config.deciding(), "model_digest": model.digest, "data_digest": data_digest(config),
+        "settings": config.deciding(),
+        "model_digest": model.digest,
+        "data_digest": data_digest(config),
         "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
-        "template_digest": prompts.template_digest(config.prompt_style, tokenizer), "versions": versions(),
-    }  # fmt: skip
+        "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
+        "versions": versions(),
+    }
     claim(config, identity, plan.micro_batch)
-    result = trainer.train(config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints")
+    result = trainer.train(
+        config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints"
+    )
     result = replace(result, warnings=[*mismatch, *result.warnings])
-    card = build_card(config, model, material, data, identity, plan, result, {**tokens, "chat_template": template_of(tokenizer)[0]})
-    write_adapter(config.output_dir / "checkpoints" / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
+    card = build_card(
+        config,
+        model,
+        material,
+        data,
+        identity,
+        plan,
+        result,
+        {**tokens, "chat_template": template_of(tokenizer)[0]},
+    )
+    write_adapter(
+        config.output_dir / "checkpoints" / "adapter",
+        config.output_dir,
+        card,
+        read_log(config.output_dir / LOG),
+    )
     if not config.keep_checkpoints:
         shutil.rmtree(config.output_dir / "checkpoints")
     return load_adapter_card(config.output_dir)
 
 
 def _show_rows(config: TrainConfig, data: TrainSet, tokenizer: Any) -> None:
-    """The first rows as they are trained: what is trained on in colour, or in brackets where there is none."""
+    """The first rows as they are trained: what is trained on in colour, or in brackets where
+    there is none.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -143,7 +183,9 @@ def _show_rows(config: TrainConfig, data: TrainSet, tokenizer: Any) -> None:
 
 
 def _report_tokens(config: TrainConfig, data: TrainSet, micro_batch: int) -> dict[str, Any]:
-    """Tokens of an epoch, how many are trained on, and the share of padding in the batches as they are laid out."""
+    """Tokens of an epoch, how many are trained on, and the share of padding in the batches as
+    they are laid out.
+    """
     lengths = [len(row.input_ids) for row in data.rows]
     trained = sum(label != MASKED for row in data.rows for label in row.labels)
     padded = real = 0
@@ -151,22 +193,30 @@ def _report_tokens(config: TrainConfig, data: TrainSet, micro_batch: int) -> dic
         some = [lengths[i] for i in data.order[start : start + micro_batch]]
         padded += len(some) * max(some)
         real += sum(some)
-    found = {"rows": len(lengths), "tokens": sum(lengths), "trained_tokens": trained, "longest": max(lengths),
-             "padding_share": round(1 - real / max(1, padded), 4)}  # fmt: skip
+    found = {
+        "rows": len(lengths),
+        "tokens": sum(lengths),
+        "trained_tokens": trained,
+        "longest": max(lengths),
+        "padding_share": round(1 - real / max(1, padded), 4),
+    }
     note(
-        f"{found['rows']:,} rows, {found['tokens']:,} tokens, {trained:,} of them trained on; longest {found['longest']}; "
-        f"padding {found['padding_share']:.1%} (rows of like length share a batch)"
+        f"{found['rows']:,} rows, {found['tokens']:,} tokens, {trained:,} of them trained on; longest"
+        f" {found['longest']}; padding {found['padding_share']:.1%} (rows of like length share a batch)"
     )
     return found
 
 
 def _precision_warning(config: TrainConfig, parameters: int) -> list[str]:
-    """Evaluation runs on 16-bit weights; nf4 moves a small model's letters so far that what is learnt on it does not carry over."""
+    """Evaluation runs on 16-bit weights; nf4 moves a small model's letters so far that what is
+    learnt on it does not carry over.
+    """
     if not config.load_in_4bit or parameters >= _SMALL_PARAMETERS:
         return []
     warning = (
-        f"the base has {parameters / 1e9:.2f} B parameters and is trained in 4 bit, but evaluated in 16 bit: at this size that can "
-        "turn the predicted letters around, and the held-out rows do not show it; give --no-load-in-4bit"
+        f"the base has {parameters / 1e9:.2f} B parameters and is trained in 4 bit, but evaluated in 16 bit:"
+        " at this size that can turn the predicted letters around, and the held-out rows do not show it;"
+        " give --no-load-in-4bit"
     )
     note(f"warning: {warning}")
     return [warning]

@@ -1,10 +1,11 @@
 """The loss of a training step, with logits computed only where there is a label.
 
-In: a causal language model (bare or PEFT's), batches of token ids with labels. Out: the same loss and gradients as the model's own forward
-gives, to rounding; the vocabulary's products are taken for the labelled positions alone, unpadded. Letter rows have one to three labels in
-a hundred tokens: TRL 1.14's chunked loss computes 256 positions for them, Unsloth's fused loss on a GPU every position of the row.
-Nothing is forked: ``attach`` replaces the one model's ``forward``, as TRL's and Unsloth's own losses do, and checks itself on a row first.
-Knows nothing of KMMLU, files or plans.
+In: a causal language model (bare or PEFT's), batches of token ids with labels. Out: the same loss and
+gradients as the model's own forward gives, to rounding; the vocabulary's products are taken for the labelled
+positions alone, unpadded. Letter rows have one to three labels in a hundred tokens: TRL 1.14's chunked loss
+computes 256 positions for them, Unsloth's fused loss on a GPU every position of the row. Nothing is forked:
+``attach`` replaces the one model's ``forward``, as TRL's and Unsloth's own losses do, and checks itself on a
+row first. Knows nothing of KMMLU, files or plans.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _NOT_OF_THE_BACKBONE = frozenset(
 
 
 def rows_at_once(vocabulary: int) -> int:
-    """How many positions' logits are held at once; more labelled positions go through in pieces, recomputed for their gradients."""
+    """How many positions' logits are held at once; more labelled positions go through in
+    pieces, recomputed for their gradients.
+    """
     return max(CHUNK_BYTES // (vocabulary * LOGIT_BYTES), 16)
 
 
@@ -52,10 +55,12 @@ def labelled_loss(
     scale: float = 1.0,
     chunk: int | None = None,
 ) -> Any:
-    """Cross entropy of the next token, in nats: its sum over the labelled positions by ``num_items``, or its mean where that is None.
+    """Cross entropy of the next token, in nats: its sum over the labelled positions by ``num_items``, or its
+    mean where that is None.
 
-    ``hidden`` (rows, tokens, width) are the states before ``head``; ``labels`` (rows, tokens) are not shifted, -100 = no label.
-    ``num_items`` counts the labels of all micro-batches of an optimiser step (``Trainer`` does), so that accumulation changes nothing.
+    ``hidden`` (rows, tokens, width) are the states before ``head``; ``labels`` (rows, tokens) are not
+    shifted, -100 = no label. ``num_items`` counts the labels of all micro-batches of an optimiser step
+    (``Trainer`` does), so that accumulation changes nothing.
     """
     import torch
 
@@ -80,10 +85,12 @@ def labelled_loss(
 
 
 def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
-    """Give the model a forward that computes ``labelled_loss`` for batches with labels; without labels it stays as it was.
+    """Give the model a forward that computes ``labelled_loss`` for batches with labels; without labels it
+    stays as it was.
 
-    ``row``: a batch of one row with labels, on which the new loss is compared with the model's own (one forward pass each, no gradients).
-    False, and the model as it was, where they differ: a model whose loss is more than the cross entropy of its head (routers, say).
+    ``row``: a batch of one row with labels, on which the new loss is compared with the model's own (one
+    forward pass each, no gradients). False, and the model as it was, where they differ: a model whose loss is
+    more than the cross entropy of its head (routers, say).
     """
     import torch
 
@@ -91,7 +98,9 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
     usual, had_its_own = base.forward, "forward" in vars(base)
     expected = None if row is None else _loss_of(model, row)
 
-    def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **more: Any) -> Any:
+    def forward(
+        self: Any, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **more: Any
+    ) -> Any:
         if labels is None:
             return usual(input_ids=input_ids, attention_mask=attention_mask, **more)
         from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -126,9 +135,11 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
 
 
 def with_labelled_loss(trainer_class: Any) -> Any:
-    """TRL's trainer, whose step takes the loss of an ``attach``ed model; without TRL's metrics, which read all logits.
+    """TRL's trainer, whose step takes the loss of an ``attach``ed model; without TRL's metrics, which read
+    all logits.
 
-    ``model_accepts_loss_kwargs`` is set: the loss is normalised by the labels of the whole step, also for models whose own is not.
+    ``model_accepts_loss_kwargs`` is set: the loss is normalised by the labels of the whole step, also for
+    models whose own is not.
     """
     from transformers import Trainer
 
@@ -148,20 +159,28 @@ def with_labelled_loss(trainer_class: Any) -> Any:
             if not self.labelled:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             # by keyword: Unsloth's own step, which stands before transformers', looks for it there
-            return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+            return Trainer.compute_loss(
+                self, model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
 
     return LabelledTrainer
 
 
-def _hidden_states(model: Any, usual: Any, input_ids: Any, attention_mask: Any, labels: Any, more: dict[str, Any]) -> Any:
-    """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks: there its own switch gives the states."""
+def _hidden_states(
+    model: Any, usual: Any, input_ids: Any, attention_mask: Any, labels: Any, more: dict[str, Any]
+) -> Any:
+    """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks:
+    there its own switch gives the states.
+    """
     if labels.device.type == "cuda" and not vars(model).get(_IGNORED):
         with _returning_hidden_states():
             states = usual(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **more).logits
         if states is not None and states.shape[-1] == model.config.get_text_config().hidden_size:
             return states
         vars(model)[_IGNORED] = True
-    kept = {name: value for name, value in more.items() if value is not None and name not in _NOT_OF_THE_BACKBONE}
+    kept = {
+        name: value for name, value in more.items() if value is not None and name not in _NOT_OF_THE_BACKBONE
+    }
     backbone = getattr(model, model.base_model_prefix)
     return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kept)[0]
 

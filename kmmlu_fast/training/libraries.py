@@ -1,8 +1,9 @@
 """The process that trains: what it may import, and what must be kept out of it.
 
-In: nothing. Out: a block without vLLM; Unsloth, imported in the right order. Unsloth's import loads vLLM's compiled extensions to see
-whether they work (``unsloth.import_fixes.disable_broken_vllm``); ``vllm._C`` is built for AVX-512, and on a CPU without it the process
-dies of an illegal instruction. Training needs nothing of vLLM. Knows nothing of models or rows.
+In: nothing. Out: a block without vLLM; Unsloth, imported in the right order. Unsloth's import loads vLLM's
+compiled extensions to see whether they work (``unsloth.import_fixes.disable_broken_vllm``); ``vllm._C`` is
+built for AVX-512, and on a CPU without it the process dies of an illegal instruction. Training needs nothing
+of vLLM. Knows nothing of models or rows.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from kmmlu_fast.core.device import check_toolchain, has_gpu
 
 @contextlib.contextmanager
 def without_vllm() -> Iterator[None]:
-    """Inside, vLLM is not installed: ``import vllm`` fails and ``find_spec("vllm")`` finds nothing. Afterwards all is as it was."""
-    loaded = {name: module for name, module in sys.modules.items() if name == "vllm" or name.startswith("vllm.")}
+    """Inside, vLLM is not installed: ``import vllm`` fails and ``find_spec("vllm")`` finds
+    nothing. Afterwards all is as it was.
+    """
+    loaded = {
+        name: module for name, module in sys.modules.items() if name == "vllm" or name.startswith("vllm.")
+    }
     for name in loaded:
         del sys.modules[name]
     sys.modules["vllm"] = None  # type: ignore[assignment]  # what Python's import system takes for "there is none"
@@ -32,9 +37,11 @@ def without_vllm() -> Iterator[None]:
 
 
 def import_unsloth() -> Any:
-    """The ``unsloth`` module; must come before transformers, TRL and PEFT, which it patches, the import itself is ``without_vllm``.
+    """The ``unsloth`` module; must come before transformers, TRL and PEFT, which it patches, the import
+    itself is ``without_vllm``.
 
-    EngineError where a card is here that torch cannot use: Unsloth would train on the CPU, for days, and say so in one line among many.
+    EngineError where a card is here that torch cannot use: Unsloth would train on the CPU, for days, and say
+    so in one line among many.
     """
     if has_gpu():
         check_toolchain()

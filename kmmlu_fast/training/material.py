@@ -72,14 +72,18 @@ def _with_rationale(row: TrainingRow, config: TrainConfig) -> Row:
     if config.rationale == "none" or row.form == "ours":
         return row.item
     if row.explanation is None:
-        raise TrainError(f"{row.where}: --rationale given needs an explanation in every question's row; this one has none")
+        raise TrainError(
+            f"{row.where}: --rationale given needs an explanation in every question's row; this one has none"
+        )
     return replace(row.item, response=f"{row.explanation.strip()}\n정답: {row.item.question.answer}")
 
 
 def _held_out(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
     if config.held_out_data:
         columns = parse_columns(config.columns)
-        held = [_with_rationale(row, config) for row in read_training_rows(str(config.held_out_data), columns)]
+        held = [
+            _with_rationale(row, config) for row in read_training_rows(str(config.held_out_data), columns)
+        ]
         known = {_identity(row) for row in rows}
         shared = [_identity(row) for row in held if _identity(row) in known]
         if shared:
@@ -96,7 +100,8 @@ def _held_out(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], list[Row
         found = _split(rows, config.held_out, config.seed)
     if config.held_out and not found[1]:
         raise TrainError(
-            f"--data {', '.join(config.data)}: {len(rows)} rows are too few to hold any out; give more rows, or --held-out 0 --keep last"
+            f"--data {', '.join(config.data)}: {len(rows)} rows are too few to hold any out; give more rows,"
+            " or --held-out 0 --keep last"
         )
     return found
 
@@ -122,13 +127,20 @@ def _asked(config: TrainConfig) -> tuple[list[SftRow], str]:
     that is not at hand."""
     for source in dict.fromkeys((config.dataset, "sample")):
         try:
-            found = datasets.load_questions(source, "train", revision=config.dataset_revision if source == config.dataset else None)
+            found = datasets.load_questions(
+                source, "train", revision=config.dataset_revision if source == config.dataset else None
+            )
         except DataError:
             continue
         by_subject: dict[str, list[Any]] = {}
         for question in datasets.shuffled(found, config.seed):
             by_subject.setdefault(question.subject, []).append(question)
-        turns = [group[turn] for turn in range(config.forgetting) for group in by_subject.values() if turn < len(group)]
+        turns = [
+            group[turn]
+            for turn in range(config.forgetting)
+            for group in by_subject.values()
+            if turn < len(group)
+        ]
         chosen = turns[: config.forgetting]
         note(f"forgetting: the letters of {len(chosen)} questions of {source} train are measured as well")
         return [SftRow(question, "forgetting") for question in chosen], f"{source} train"

@@ -1,7 +1,7 @@
 """The held-out rows read by the model in training: loss, and the letters it would answer.
 
-In: a PEFT model, encoded rows. Out: a ``HeldOut``. Only torch is needed: the same code reads a model of Unsloth's or of plain PEFT.
-Knows nothing of TRL, files or logs.
+In: a PEFT model, encoded rows. Out: a ``HeldOut``. Only torch is needed: the same code reads a model of
+Unsloth's or of plain PEFT. Knows nothing of TRL, files or logs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ _LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a ti
 
 
 def measure(
-    model: Any, rows: list[Encoded], asked: list[Encoded], letter_ids: list[list[int]], step: int, half: str | None = None,
+    model: Any,
+    rows: list[Encoded],
+    asked: list[Encoded],
+    letter_ids: list[list[int]],
+    step: int,
+    half: str | None = None,
     pass_tokens: int = _PASS_TOKENS,
-) -> HeldOut:  # fmt: skip
-    """Loss on ``rows``, and the letters predicted for ``asked`` (the same questions, answered by the letter alone).
+) -> HeldOut:
+    """Loss on ``rows``, and the letters predicted for ``asked`` (the same questions, answered by the letter
+    alone).
 
-    Letters are read as evaluation reads them: the best of four after the prompt. The loss is the mean over response tokens, as in training.
-    ``pass_tokens``: padded tokens in one forward pass; those of a training step's micro-batch need no more memory than the step did.
+    Letters are read as evaluation reads them: the best of four after the prompt. The loss is the mean over
+    response tokens, as in training. ``pass_tokens``: padded tokens in one forward pass; those of a training
+    step's micro-batch need no more memory than the step did.
     """
     import torch
 
@@ -39,7 +46,9 @@ def measure(
         for row, first, logits in _response_logits(model, rows, half, pass_tokens):
             start = row.prompt_tokens + first
             targets = torch.tensor(row.labels[start : start + len(logits)], device=logits.device)
-            loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum", ignore_index=MASKED))
+            loss_sum += float(
+                torch.nn.functional.cross_entropy(logits, targets, reduction="sum", ignore_index=MASKED)
+            )
             loss_tokens += int((targets != MASKED).sum())
             if first == 0 and asked is rows:
                 predicted[id(row)] = OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
@@ -51,25 +60,37 @@ def measure(
             }
     finally:
         model.train(was_training)
-    return summarise(step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked])
+    return summarise(
+        step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked]
+    )
 
 
-def _response_logits(model: Any, rows: list[Encoded], half: str | None, pass_tokens: int) -> Iterator[tuple[Encoded, int, Any]]:
-    """Each row with the float32 logits before the tokens of its response, in pieces: (row, the piece's first token, logits).
+def _response_logits(
+    model: Any, rows: list[Encoded], half: str | None, pass_tokens: int
+) -> Iterator[tuple[Encoded, int, Any]]:
+    """Each row with the float32 logits before the tokens of its response, in pieces: (row, the piece's first
+    token, logits).
 
-    Rows are padded on the right, and a causal model's logits do not depend on what follows: no mask is needed, and only the positions
-    that are read go through ``lm_head``.
+    Rows are padded on the right, and a causal model's logits do not depend on what follows: no mask is
+    needed, and only the positions that are read go through ``lm_head``.
     """
     import torch
 
     base = model.get_base_model()
     head = base.get_output_embeddings()
     softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
-    device = head.weight.device  # on small cards Unsloth keeps the input embeddings, the first parameters, on the host
+    device = (
+        head.weight.device
+    )  # on small cards Unsloth keeps the input embeddings, the first parameters, on the host
     for batch in _by_length(rows, pass_tokens):
         longest = max(len(row.input_ids) for row in batch)
-        ids = torch.tensor([[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device)
-        with torch.no_grad(), torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
+        ids = torch.tensor(
+            [[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device
+        )
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None),
+        ):
             hidden = getattr(base, base.base_model_prefix)(input_ids=ids, use_cache=False)[0]
             for row, states in zip(batch, hidden, strict=True):
                 before = states[row.prompt_tokens - 1 : len(row.input_ids) - 1]
@@ -92,8 +113,15 @@ def _by_length(rows: list[Encoded], pass_tokens: int) -> Iterator[list[Encoded]]
 def _common_prefix(letter_ids: list[list[int]]) -> int:
     """How many first tokens the four letters share; 0 where each is one token."""
     common = 0
-    while len({tuple(ids[: common + 1]) for ids in letter_ids}) == 1 and all(len(ids) > common for ids in letter_ids):
+    while len({tuple(ids[: common + 1]) for ids in letter_ids}) == 1 and all(
+        len(ids) > common for ids in letter_ids
+    ):
         common += 1
-    if any(len(ids) <= common for ids in letter_ids) or len({ids[common] for ids in letter_ids}) < len(letter_ids):
-        raise TrainError(f"the tokenizer does not tell the letters apart by one token ({letter_ids}); use --held-out 0 --keep last")
+    if any(len(ids) <= common for ids in letter_ids) or len({ids[common] for ids in letter_ids}) < len(
+        letter_ids
+    ):
+        raise TrainError(
+            f"the tokenizer does not tell the letters apart by one token ({letter_ids}); use --held-out 0"
+            " --keep last"
+        )
     return common

@@ -1,8 +1,9 @@
 """Will training fit, and in which micro-batch: estimated from the model's config before any weight is read.
 
-In: a model directory or config, LoRA settings, sequence length, free device memory. Out: a ``MemoryPlan`` (bytes by part, micro-batch,
-accumulation), or TrainError that says what to change. Shapes come from the model built on torch's meta device (no memory).
-Knows nothing of data. Every constant names its source; measured peaks stand beside the estimate in the adapter's card.
+In: a model directory or config, LoRA settings, sequence length, free device memory. Out: a ``MemoryPlan``
+(bytes by part, micro-batch, accumulation), or TrainError that says what to change. Shapes come from the model
+built on torch's meta device (no memory). Knows nothing of data. Every constant names its source; measured
+peaks stand beside the estimate in the adapter's card.
 """
 
 from __future__ import annotations
@@ -18,34 +19,50 @@ from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
 
 GIB = 1024**3
 _HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
-_KEEPING_HEADROOM = 0.80  # where all layers' activations are kept: counted from Unsloth's source, not yet measured on a card
+_KEEPING_HEADROOM = (
+    0.80  # where all layers' activations are kept: counted from Unsloth's source, not yet measured on a card
+)
 
-# QLoRA (Dettmers et al. 2023, section 3): nf4 is half a byte, one absmax for 64 weights, itself quantised to one byte
+# QLoRA (Dettmers et al. 2023, section 3): nf4 is half a byte, one absmax for 64 weights, itself quantised to
+# one byte
 # with one float32 for 256 of them ("double quantisation").
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 _HALF_BYTES = 2  # embeddings, norms, lm_head: bitsandbytes leaves them in bfloat16 / float16
-_LORA_BYTES = 4 + 4  # Unsloth keeps LoRA weights, and so their gradients, in float32 (prepare_model_for_training)
-# bitsandbytes 8-bit Adam: two states of one byte and one float32 absmax for 256 each (Dettmers et al. 2021); torch's has float32.
+_LORA_BYTES = (
+    4 + 4
+)  # Unsloth keeps LoRA weights, and so their gradients, in float32 (prepare_model_for_training)
+# bitsandbytes 8-bit Adam: two states of one byte and one float32 absmax for 256 each (Dettmers et al. 2021);
+# torch's has float32.
 _ADAM_BYTES = {"8bit": 2 * (1 + 4 / 256), "32bit": 8.0}
-# ``label_loss`` computes logits at the labels alone, 16 bytes each (its LOGIT_BYTES), and at most a chunk of them at once.
-# One decoder layer while it is recomputed and differentiated ("unsloth" checkpointing keeps no other): values a token alive at once,
-# counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out, residual, norm + gradients).
+# ``label_loss`` computes logits at the labels alone, 16 bytes each (its LOGIT_BYTES), and at most a chunk of
+# them at once.
+# One decoder layer while it is recomputed and differentiated ("unsloth" checkpointing keeps no other): values
+# a token alive at once,
+# counted in Unsloth's fused LoRA MLP (gate, up, act and their three gradients) and attention (q, k, v, out,
+# residual, norm + gradients).
 _MLP_VALUES = 6
 _ATTENTION_VALUES = 12
-# Without checkpointing each layer keeps for its backward pass: gate and up (Unsloth's fused LoRA MLP), and of the hidden size the residual
-# and the norm's output twice, q, k, v, the attention's output and its product. A micro-batch of _FULL_TOKENS fills a card: a larger one
+# Without checkpointing each layer keeps for its backward pass: gate and up (Unsloth's fused LoRA MLP), and of
+# the hidden size the residual
+# and the norm's output twice, q, k, v, the attention's output and its product. A micro-batch of _FULL_TOKENS
+# fills a card: a larger one
 # is worth less than not computing every layer twice (a third of a step).
 _KEPT_MLP_VALUES = 2
 _KEPT_HIDDEN_VALUES = 9
 _FULL_TOKENS = 2048
-# Attention scores: flash / memory-efficient kernels on GPU keep none; torch's math kernel on CPU keeps them in float32.
-# On CPU the stock, unfused modules run, with float32 copies: nine times as much. Fitted to Gemma 3 270M (peak 3.07 GiB at 16 rows of 101
+# Attention scores: flash / memory-efficient kernels on GPU keep none; torch's math kernel on CPU keeps them
+# in float32.
+# On CPU the stock, unfused modules run, with float32 copies: nine times as much. Fitted to Gemma 3 270M (peak
+# 3.07 GiB at 16 rows of 101
 # tokens and 5.88 GiB at 16 of 462, where this gives 3.5 and 5.7).
 _CPU_ACTIVATIONS = 9
-# What such a layer keeps where it is not recomputed, against the same count. Fitted to Gemma 3 270M in bfloat16: a step's memory rose by
+# What such a layer keeps where it is not recomputed, against the same count. Fitted to Gemma 3 270M in
+# bfloat16: a step's memory rose by
 # 0.53 GiB at 512 tokens and 1.92 at 2,048, where this gives 0.58 and 2.3.
 _CPU_KEPT = 1.2
-_CONTEXT_BYTES = int(0.6 * GIB)  # CUDA context, cuBLAS workspaces, bitsandbytes and Triton modules: outside torch's allocator
+_CONTEXT_BYTES = int(
+    0.6 * GIB
+)  # CUDA context, cuBLAS workspaces, bitsandbytes and Triton modules: outside torch's allocator
 _CPU_RUNTIME_BYTES = int(1.0 * GIB)  # the libraries' own resident memory
 
 
@@ -74,7 +91,9 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes by part for one micro-batch; ``available_bytes`` is what the device had free, or the user's limit."""
+    """Bytes by part for one micro-batch; ``available_bytes`` is what the device had free, or
+    the user's limit.
+    """
 
     micro_batch: int
     accumulation: int
@@ -82,7 +101,9 @@ class MemoryPlan:
     parts_bytes: dict[str, int]
     available_bytes: int
     device: str
-    checkpointing: bool = True  # layers' activations are computed again in the backward pass instead of being kept
+    checkpointing: bool = (
+        True  # layers' activations are computed again in the backward pass instead of being kept
+    )
 
     @property
     def total_bytes(self) -> int:
@@ -90,7 +111,9 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        return self.total_bytes <= self.available_bytes * (_HEADROOM if self.checkpointing else _KEEPING_HEADROOM)
+        return self.total_bytes <= self.available_bytes * (
+            _HEADROOM if self.checkpointing else _KEEPING_HEADROOM
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "total_bytes": self.total_bytes}
@@ -98,38 +121,55 @@ class MemoryPlan:
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.parts_bytes.items())
         return (
-            f"memory plan ({self.device}): {self.total_bytes / GIB:.2f} GiB of {self.available_bytes / GIB:.2f} free at "
-            f"micro-batch {self.micro_batch} x accumulation {self.accumulation}, {self.seq_length} tokens a row"
-            f"{'' if self.checkpointing else ', no gradient checkpointing'} (GiB: {parts})"
+            f"memory plan ({self.device}): {self.total_bytes / GIB:.2f} GiB of"
+            f" {self.available_bytes / GIB:.2f} free at micro-batch {self.micro_batch} x accumulation"
+            f" {self.accumulation}, {self.seq_length} tokens a"
+            f" row{'' if self.checkpointing else ', no gradient checkpointing'} (GiB: {parts})"
         )
 
 
 def describe(config: Any, r: int, target_modules: list[str], trust_remote_code: bool = False) -> ModelShape:
-    """Count a transformers config's weights on the meta device. ModelError if no target module is in the model."""
+    """Count a transformers config's weights on the meta device. ModelError if no target module
+    is in the model.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    linear = {
+        name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
+    }
     weights = sum(m.weight.numel() for m in linear.values())
     adapted = [m for name, m in linear.items() if name.rsplit(".", 1)[-1] in target_modules]
     if not adapted:
         present = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise ModelError(f"--target-modules {', '.join(target_modules)}: none is in this model; it has {', '.join(present)}")
+        raise ModelError(
+            f"--target-modules {', '.join(target_modules)}: none is in this model; it has"
+            f" {', '.join(present)}"
+        )
     text = config.get_text_config()
     return ModelShape(
-        text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.num_attention_heads, text.vocab_size,
+        text.num_hidden_layers,
+        text.hidden_size,
+        text.intermediate_size,
+        text.num_attention_heads,
+        text.vocab_size,
         quantised=weights,
-        unquantised=sum(p.numel() for p in model.parameters()) - weights,  # parameters() names tied weights once
+        unquantised=sum(p.numel() for p in model.parameters())
+        - weights,  # parameters() names tied weights once
         largest_linear=max(m.weight.numel() for m in linear.values()),
         lora=sum(r * (m.in_features + m.out_features) for m in adapted),
-    )  # fmt: skip
+    )
 
 
 def describe_model(
-    path: str | Path, r: int, target_modules: list[str], revision: str | None = None, trust_remote_code: bool = False
+    path: str | Path,
+    r: int,
+    target_modules: list[str],
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> ModelShape:
     """``describe`` for a model directory or hub id; only its config is read."""
     from transformers import AutoConfig
@@ -144,22 +184,34 @@ def describe_model(
 
 
 def estimate(
-    shape: ModelShape, seq_length: int, micro_batch: int, *, four_bit: bool, cpu: bool, checkpointing: bool = True,
-    float32: bool = False, labels: int | None = None,
-) -> dict[str, int]:  # fmt: skip
-    """Bytes by part at the peak of a training step. Measuring the held-out rows needs no more: its passes hold a micro-batch's tokens.
+    shape: ModelShape,
+    seq_length: int,
+    micro_batch: int,
+    *,
+    four_bit: bool,
+    cpu: bool,
+    checkpointing: bool = True,
+    float32: bool = False,
+    labels: int | None = None,
+) -> dict[str, int]:
+    """Bytes by part at the peak of a training step. Measuring the held-out rows needs no more: its passes
+    hold a micro-batch's tokens.
 
-    ``float32``: a CPU without bfloat16, where Unsloth keeps whatever is not 4-bit in 32 bit. ``labels``: tokens trained on in a row at most
-    (two where a letter and an end are); None = every token.
+    ``float32``: a CPU without bfloat16, where Unsloth keeps whatever is not 4-bit in 32 bit. ``labels``:
+    tokens trained on in a row at most (two where a letter and an end are); None = every token.
     """
     tokens = seq_length * micro_batch
     value = 4 if float32 else _HALF_BYTES
     weights = shape.quantised * (_NF4_BYTES if four_bit else value) + shape.unquantised * value
-    # A 4-bit layer is unpacked to 16 bit for its product: one buffer of the largest layer forward, one more backward.
+    # A 4-bit layer is unpacked to 16 bit for its product: one buffer of the largest layer forward, one more
+    # backward.
     unpacked = 2 * shape.largest_linear * value if four_bit else 0
-    # "unsloth" checkpointing: a layer's input a layer, on the host on GPU machines (two staging buffers stay), in place on CPU.
+    # "unsloth" checkpointing: a layer's input a layer, on the host on GPU machines (two staging buffers
+    # stay), in place on CPU.
     inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * _HALF_BYTES
-    layer: float = tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
+    layer: float = (
+        tokens * (_MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden) * _HALF_BYTES
+    )
     if not checkpointing:
         kept = _KEPT_MLP_VALUES * shape.intermediate + _KEPT_HIDDEN_VALUES * shape.hidden
         inputs = shape.layers * tokens * kept * _HALF_BYTES
@@ -181,25 +233,51 @@ def estimate(
 
 
 def plan(
-    shape: ModelShape, seq_length: int, effective_batch: int, available_bytes: int, *,
-    micro_batch: int | None = None, four_bit: bool = True, cpu: bool = False, device: str = "GPU", checkpointing: str = "auto",
-    float32: bool = False, labels: int | None = None,
-) -> MemoryPlan:  # fmt: skip
-    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if none does.
+    shape: ModelShape,
+    seq_length: int,
+    effective_batch: int,
+    available_bytes: int,
+    *,
+    micro_batch: int | None = None,
+    four_bit: bool = True,
+    cpu: bool = False,
+    device: str = "GPU",
+    checkpointing: str = "auto",
+    float32: bool = False,
+    labels: int | None = None,
+) -> MemoryPlan:
+    """The largest micro-batch that divides the effective batch and fits; TrainError with what to change if
+    none does.
 
-    ``checkpointing``: on, off, or auto = off where a micro-batch that fills the device fits without it (on a CPU the largest that fits
-    with it: a smaller one is slower there). ``float32``, ``labels``: as ``estimate`` takes them.
+    ``checkpointing``: on, off, or auto = off where a micro-batch that fills the device fits without it (on a
+    CPU the largest that fits with it: a smaller one is slower there). ``float32``, ``labels``: as
+    ``estimate`` takes them.
     """
-    sizes = [micro_batch] if micro_batch else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
+    sizes = (
+        [micro_batch]
+        if micro_batch
+        else [n for n in range(effective_batch, 0, -1) if effective_batch % n == 0]
+    )
 
     def at(size: int, tokens: int, again: bool = checkpointing != "off") -> MemoryPlan:
-        parts = estimate(shape, tokens, size, four_bit=four_bit, cpu=cpu, checkpointing=again, float32=float32, labels=labels)
+        parts = estimate(
+            shape,
+            tokens,
+            size,
+            four_bit=four_bit,
+            cpu=cpu,
+            checkpointing=again,
+            float32=float32,
+            labels=labels,
+        )
         return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
     if fitting and checkpointing == "auto":
         largest = fitting.micro_batch
-        full = [n for n in sizes if n == largest or (not cpu and n < largest and n * seq_length >= _FULL_TOKENS)]
+        full = [
+            n for n in sizes if n == largest or (not cpu and n < largest and n * seq_length >= _FULL_TOKENS)
+        ]
         kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
         fitting = kept or fitting
     if fitting:
@@ -213,13 +291,18 @@ def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
     if not shorter:
         fixed = tried.total_bytes - tried.parts_bytes["activations"] - tried.parts_bytes["logits"]
         advice = "take a smaller model" if four_bit else "leave --load-in-4bit on"
-        return f"{advice} or free memory on the device: weights, adapter and runtime alone need {fixed / GIB:.2f} GiB"
+        return (
+            f"{advice} or free memory on the device: weights, adapter and runtime alone need"
+            f" {fixed / GIB:.2f} GiB"
+        )
     smaller_batch = f"--micro-batch {tried.micro_batch // 2} or " if tried.micro_batch > 1 else ""
     return f"{smaller_batch}--max-seq-length {shorter} or a smaller --r or free memory on the device"
 
 
 def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
-    """(free bytes, device name, is it the CPU) of the device that training will use, capped by the user's limit."""
+    """(free bytes, device name, is it the CPU) of the device that training will use, capped by
+    the user's limit.
+    """
     import torch
 
     if has_gpu():

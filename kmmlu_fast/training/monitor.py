@@ -1,7 +1,9 @@
-"""What happens while training: the log, the held-out curve, the best adapter so far, warnings, and when to stop.
+"""What happens while training: the log, the held-out curve, the best adapter so far, warnings, and when to
+stop.
 
-In: events of the training loop and a function that reads the held-out rows. Out: ``train_log.jsonl`` (one JSON object a line:
-``kind`` is "step" or "held_out"), progress lines, the best adapter on disk, warnings. Knows nothing of Unsloth or TRL.
+In: events of the training loop and a function that reads the held-out rows. Out: ``train_log.jsonl`` (one
+JSON object a line: ``kind`` is "step" or "held_out"), progress lines, the best adapter on disk, warnings.
+Knows nothing of Unsloth or TRL.
 """
 
 from __future__ import annotations
@@ -21,13 +23,17 @@ from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.models.adapters import read_log
 
-OVERFLOWS = 20  # steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of them
+# steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of
+# them
+OVERFLOWS = 20
 COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The held-out rows under one state of the adapter. ``step`` 0 is the base: a new LoRA changes nothing."""
+    """The held-out rows under one state of the adapter. ``step`` 0 is the base: a new LoRA
+    changes nothing.
+    """
 
     step: int
     loss: float  # nats a response token
@@ -36,7 +42,9 @@ class HeldOut:
     balanced_accuracy: float  # mean recall over the letters that occur in the key
     letter_share: dict[str, float]  # of the predictions, A-D
     answer_share: dict[str, float]  # of the key, A-D
-    predictions: str = ""  # a letter a row, in the rows' order: what a paired test needs; "" in logs of before
+    predictions: str = (
+        ""  # a letter a row, in the rows' order: what a paired test needs; "" in logs of before
+    )
     answers: str = ""
 
 
@@ -50,10 +58,16 @@ def summarise(step: int, loss: float, answers: list[str], predictions: list[str]
     recalls = [hits[letter] / key[letter] for letter in letters if key[letter]]
     total = len(answers)
     return HeldOut(
-        step, loss, total, sum(hits.values()) / total, sum(recalls) / len(recalls),
-        {letter: predicted[letter] / total for letter in letters}, {letter: key[letter] / total for letter in letters},
-        "".join(predictions), "".join(answers),
-    )  # fmt: skip
+        step,
+        loss,
+        total,
+        sum(hits.values()) / total,
+        sum(recalls) / len(recalls),
+        {letter: predicted[letter] / total for letter in letters},
+        {letter: key[letter] / total for letter in letters},
+        "".join(predictions),
+        "".join(answers),
+    )
 
 
 def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
@@ -62,24 +76,27 @@ def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
     letter, share = max(kept.letter_share.items(), key=lambda item: item[1])
     if share > COLLAPSE_SHARE:
         warnings.append(
-            f"letter collapse: {share:.0%} of the {kept.num_rows} held-out predictions are {letter} "
-            f"(base: {base.letter_share.get(letter, 0.0):.0%}, key: {kept.answer_share[letter]:.0%}); "
-            "a gain or loss may be letter habit alone. "
-            f"Balance the letters (sample --permute-options, train --rotate-options), or train longer or with a lower learning rate"
+            f"letter collapse: {share:.0%} of the {kept.num_rows} held-out predictions are {letter} (base:"
+            f" {base.letter_share.get(letter, 0.0):.0%}, key: {kept.answer_share[letter]:.0%}); a gain or"
+            " loss may be letter habit alone. Balance the letters (sample --permute-options, train"
+            " --rotate-options), or train longer or with a lower learning rate"
         )
     fall = fall_p(base, kept)
     if fall is not None and fall < 0.05 and kept.balanced_accuracy < base.balanced_accuracy:
         warnings.append(
-            f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's {base.balanced_accuracy:.3f} to "
-            f"{kept.balanced_accuracy:.3f} (paired p {fall:.3f}); look at the letter shares before trusting any gain"
+            f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's"
+            f" {base.balanced_accuracy:.3f} to {kept.balanced_accuracy:.3f} (paired p {fall:.3f}); look at"
+            " the letter shares before trusting any gain"
         )
     return warnings
 
 
 def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
-    """Two-sided p of a change of balanced accuracy, row by row on the same rows; None where the rows are not known.
+    """Two-sided p of a change of balanced accuracy, row by row on the same rows; None where the rows are not
+    known.
 
-    The score test of a mean over strata, the strata being the key's letters: under no change a changed row goes either way alike.
+    The score test of a mean over strata, the strata being the key's letters: under no change a changed row
+    goes either way alike.
     """
     if not base.predictions or base.answers != kept.answers:
         return None
@@ -89,7 +106,9 @@ def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
     change, variance = 0.0, 0.0
     for letter in letters:
         rows = [
-            (a == letter, b == letter) for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True) if key == letter
+            (a == letter, b == letter)
+            for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True)
+            if key == letter
         ]
         change += sum(after - before for before, after in rows) / len(rows) / len(letters)
         variance += sum(after != before for before, after in rows) / (len(rows) * len(letters)) ** 2
@@ -97,18 +116,21 @@ def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
 
 
 def selection_notes(base: HeldOut, kept: HeldOut, measured: int, keep: str) -> list[str]:
-    """What choosing the best of several measurements means for its numbers; the base takes part in the choice."""
+    """What choosing the best of several measurements means for its numbers; the base takes part
+    in the choice.
+    """
     notes = []
     if not is_better(kept, base, keep):
         notes.append(
-            f"the base wins: none of {measured} measurements on the {kept.num_rows} held-out rows was better than the base "
-            f"(loss {base.loss:.4f} against {kept.loss:.4f}, accuracy {base.accuracy:.3f} against {kept.accuracy:.3f}); "
-            f"the best adapter was kept all the same"
+            f"the base wins: none of {measured} measurements on the {kept.num_rows} held-out rows was better"
+            f" than the base (loss {base.loss:.4f} against {kept.loss:.4f}, accuracy {base.accuracy:.3f}"
+            f" against {kept.accuracy:.3f}); the best adapter was kept all the same"
         )
     elif measured > 1:
         notes.append(
-            f"accuracy {kept.accuracy:.3f} is that of the best of {measured} measurements on the same {kept.num_rows} rows: "
-            f"the best of several is optimistic, so compare the adapter with the base on rows that did not choose it"
+            f"accuracy {kept.accuracy:.3f} is that of the best of {measured} measurements on the same"
+            f" {kept.num_rows} rows: the best of several is optimistic, so compare the adapter with the base"
+            " on rows that did not choose it"
         )
     return notes
 
@@ -123,13 +145,25 @@ def is_better(new: HeldOut, best: HeldOut | None, keep: str) -> bool:
 
 
 class Monitor:
-    """Follows one training run. ``measure`` reads the held-out rows; ``save_best`` writes the adapter as it is."""
+    """Follows one training run. ``measure`` reads the held-out rows; ``save_best`` writes the
+    adapter as it is.
+    """
 
     def __init__(
-        self, log_path: Path, total_steps: int, tokens_by_step: list[int], keep: str, measure_every: int, early_stopping: int | None,
-        measure: Callable[[int], HeldOut] | None, save_best: Callable[[HeldOut], None], scaled: bool = False,
-    ) -> None:  # fmt: skip
-        """``scaled``: float16 with a loss scale that is found by overflowing; such a step changes no weight and is no divergence."""
+        self,
+        log_path: Path,
+        total_steps: int,
+        tokens_by_step: list[int],
+        keep: str,
+        measure_every: int,
+        early_stopping: int | None,
+        measure: Callable[[int], HeldOut] | None,
+        save_best: Callable[[HeldOut], None],
+        scaled: bool = False,
+    ) -> None:
+        """``scaled``: float16 with a loss scale that is found by overflowing; such a step
+        changes no weight and is no divergence.
+        """
         self._log_path = log_path
         self._total_steps = total_steps
         self._tokens_by_step = tokens_by_step
@@ -151,11 +185,16 @@ class Monitor:
         self._measured = 0  # states of the adapter, the base not counted
 
     def start(self, step: int) -> None:
-        """Before the first step. A resumed run forgets what was logged after its checkpoint, and reads the rest back."""
+        """Before the first step. A resumed run forgets what was logged after its checkpoint,
+        and reads the rest back.
+        """
         self._first_step = step
         for record in rewind_log(self._log_path, step):
             if record["kind"] == "held_out":
-                self._take(HeldOut(**{name: record[name] for name in HeldOut.__slots__ if name in record}), record["best"])
+                self._take(
+                    HeldOut(**{name: record[name] for name in HeldOut.__slots__ if name in record}),
+                    record["best"],
+                )
         if self._measure is not None and self.base is None:
             self._record(self._measure(0))
         self._started_sec = time.monotonic()
@@ -174,8 +213,9 @@ class Monitor:
         return self.stopped_early
 
     def logged(self, step: int, values: dict[str, Any]) -> None:
-        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a number, and on gradients
-        that are none: at once, or in float16 after OVERFLOWS steps in a row."""
+        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a
+        number, and on gradients that are none: at once, or in float16 after OVERFLOWS steps in a row.
+        """
         if "loss" not in values:
             return
         loss, grad_norm = float(values["loss"]), float(values.get("grad_norm", 0.0))
@@ -191,11 +231,16 @@ class Monitor:
         tokens = sum(self._tokens_by_step[self._first_step : step])
         eta_sec = training_sec / max(done, 1) * (self._total_steps - step)
         record = {
-            "kind": "step", "step": step, "loss": loss, "learning_rate": float(values.get("learning_rate", 0.0)),
+            "kind": "step",
+            "step": step,
+            "loss": loss,
+            "learning_rate": float(values.get("learning_rate", 0.0)),
             "grad_norm": grad_norm if finite else None,
-            "tokens": sum(self._tokens_by_step[:step]), "tokens_per_sec": tokens / training_sec, "training_sec": training_sec,
+            "tokens": sum(self._tokens_by_step[:step]),
+            "tokens_per_sec": tokens / training_sec,
+            "training_sec": training_sec,
             "eta_sec": eta_sec,
-        }  # fmt: skip
+        }
         append_json(self._log_path, record)
         if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
             note(
@@ -219,7 +264,8 @@ class Monitor:
         shares = " ".join(f"{letter} {share:.0%}" for letter, share in held.letter_share.items())
         note(
             f"held-out at step {held.step}: loss {held.loss:.4f}  accuracy {held.accuracy:.3f}  "
-            f"balanced {held.balanced_accuracy:.3f}  predicted {shares}" + ("  (base)" if held.step == 0 else "  (best)" if best else "")
+            f"balanced {held.balanced_accuracy:.3f}  predicted {shares}"
+            + ("  (base)" if held.step == 0 else "  (best)" if best else "")
         )
 
     def _take(self, held: HeldOut, best: bool) -> None:
@@ -239,9 +285,13 @@ def append_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are done, and logged, again."""
+    """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are
+    done, and logged, again.
+    """
     kept = [record for record in read_log(path) if record["step"] <= step]
-    write_bytes_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode())
+    write_bytes_atomically(
+        path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode()
+    )
     return kept
 
 

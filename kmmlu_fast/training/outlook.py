@@ -19,7 +19,9 @@ from kmmlu_fast.training.memory import MemoryPlan, ModelShape, plan
 RANK = 16
 EFFECTIVE_BATCH = 16
 LENGTHS = (1024, 512, 256)  # the first is the default; KMMLU's rows are about 250 tokens
-LABELS = 2  # tokens trained on in a row: a letter and an end, as kmmlu_fast.sample writes rows without rationales
+LABELS = (
+    2  # tokens trained on in a row: a letter and an end, as kmmlu_fast.sample writes rows without rationales
+)
 SMALL_PARAMETERS = 2_000_000_000  # below, training's own warning says to leave 4 bit
 
 
@@ -94,7 +96,9 @@ def outlook(
     four_bit = model.parameters >= SMALL_PARAMETERS
     dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
     if model.quantised:
-        return TrainingOutlook(None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original")
+        return TrainingOutlook(
+            None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
+        )
     if not (model.layers and model.hidden):
         return TrainingOutlook(None, four_bit, dtype, "not known: its config.json is not at hand")
     reason = ""

@@ -1,6 +1,8 @@
-"""``train --plan``: what would fit on a card that need not be here, in a second, without torch and without rows.
+"""``train --plan``: what would fit on a card that need not be here, in a second, without torch and without
+rows.
 
-In: a ``TrainConfig`` and optionally GiB of a card. Out: lines of text. Counts come from the model's config.json; computed, not measured.
+In: a ``TrainConfig`` and optionally GiB of a card. Out: lines of text. Counts come from the model's
+config.json; computed, not measured.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ SHORTER = (768, 512, 384, 256)  # row lengths tried where the one asked for does
 
 
 def preview(config: TrainConfig) -> list[str]:
-    """The plan part by part and the command; ModelError where the model's counts are not to be had, TrainError where nothing fits."""
+    """The plan part by part and the command; ModelError where the model's counts are not to be
+    had, TrainError where nothing fits.
+    """
     facts = find_model(config.model)
     if facts is None or not (facts.layers and facts.hidden):
         raise ModelError(
-            f"--model {config.model}: its config.json is not at hand (no such directory, not in the cache, or no network); "
-            "name a local directory, or ask where there is a network"
+            f"--model {config.model}: its config.json is not at hand (no such directory, not in the cache, or"
+            " no network); name a local directory, or ask where there is a network"
         )
     if facts.quantised:
         raise ModelError(f"--model {config.model}: is quantised already; train on its 16-bit original")
@@ -33,16 +37,25 @@ def preview(config: TrainConfig) -> list[str]:
     kind = "4-bit QLoRA" if config.load_in_4bit else "LoRA on 16-bit weights"
     lines = [
         f"{config.model}: {facts.parameters / 1e9:.2f} B parameters, {kind}, rank {config.r}, on {device}",
-        f"fits: {found.total_bytes / GIB:.1f} of {found.available_bytes / GIB:.1f} GiB ({used:.0%}), {found.seq_length} tokens a row, "
-        f"micro-batch {found.micro_batch} x accumulation {found.accumulation}, "
-        f"{'activations computed twice' if found.checkpointing else 'activations kept (faster)'}",
-        *[f"  {name:<14} {size / GIB:7.2f} GiB" for name, size in sorted(found.parts_bytes.items(), key=lambda part: -part[1])],
+        (
+            f"fits: {found.total_bytes / GIB:.1f} of {found.available_bytes / GIB:.1f} GiB ({used:.0%}),"
+            f" {found.seq_length} tokens a row, micro-batch {found.micro_batch} x accumulation"
+            f" {found.accumulation},"
+            f" {'activations computed twice' if found.checkpointing else 'activations kept (faster)'}"
+        ),
+        *[
+            f"  {name:<14} {size / GIB:7.2f} GiB"
+            for name, size in sorted(found.parts_bytes.items(), key=lambda part: -part[1])
+        ],
     ]
     if found.seq_length != config.max_seq_length:
         lines.append(f"{config.max_seq_length} tokens a row do not fit: --max-seq-length {found.seq_length}")
     if sorted(config.target_modules) != sorted(PROJECTIONS):
         lines.append("computed for all seven projections; with fewer it is a little less")
-    lines.append("Computed from the model's counts, not measured; training prints its own plan again, and its peak beside it.")
+    lines.append(
+        "Computed from the model's counts, not measured; training prints its own plan again, and its peak"
+        " beside it."
+    )
     return lines
 
 
@@ -50,7 +63,11 @@ def _device(config: TrainConfig) -> tuple[bool, int, str]:
     """Whether it is a CPU, bytes to plan with, and its name."""
     limit = int(config.max_memory_gib * GIB) if config.max_memory_gib else None
     if config.gpu_memory:
-        return False, min(int(config.gpu_memory * GIB), limit or 1 << 62), f"a card of {config.gpu_memory:g} GiB"
+        return (
+            False,
+            min(int(config.gpu_memory * GIB), limit or 1 << 62),
+            f"a card of {config.gpu_memory:g} GiB",
+        )
     if card := next(iter(cards()), None):
         return False, min(card.free_bytes, limit or 1 << 62), card.name
     return True, min(look().memory_free_bytes, limit or 1 << 62), "the CPU"
@@ -58,12 +75,22 @@ def _device(config: TrainConfig) -> tuple[bool, int, str]:
 
 def _fits(config: TrainConfig, facts: ModelFacts, free_bytes: int, cpu: bool, device: str) -> MemoryPlan:
     first: TrainError | None = None
-    for length in (config.max_seq_length, *[shorter for shorter in SHORTER if shorter < config.max_seq_length]):
+    for length in (
+        config.max_seq_length,
+        *[shorter for shorter in SHORTER if shorter < config.max_seq_length],
+    ):
         try:
             return plan(
-                shape_of(facts, config.r), length, config.effective_batch, free_bytes, four_bit=config.load_in_4bit, cpu=cpu,
-                device="CPU" if cpu else device, float32=cpu and best_cpu_dtype() == "float32", labels=LABELS,
-            )  # fmt: skip
+                shape_of(facts, config.r),
+                length,
+                config.effective_batch,
+                free_bytes,
+                four_bit=config.load_in_4bit,
+                cpu=cpu,
+                device="CPU" if cpu else device,
+                float32=cpu and best_cpu_dtype() == "float32",
+                labels=LABELS,
+            )
         except TrainError as error:
             first = first or error
     assert first is not None

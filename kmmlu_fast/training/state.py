@@ -1,6 +1,7 @@
 """Whose directory it is: what is being trained there, whether it is finished, whether ``--resume`` may go on.
 
-In: a ``TrainConfig`` and what decides the result. Out: training.json, or TrainError that names what differs. Knows nothing of training.
+In: a ``TrainConfig`` and what decides the result. Out: training.json, or TrainError that names what differs.
+Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -23,43 +24,64 @@ LOCK = ".lock"
 
 
 def finished(config: TrainConfig) -> bool:
-    """True if --resume finds the work done. TrainError if the directory is in the way: adapters are never overwritten."""
+    """True if --resume finds the work done. TrainError if the directory is in the way: adapters
+    are never overwritten.
+    """
     folder = config.output_dir
     if folder.exists() and not folder.is_dir():
         raise TrainError(f"--output-dir {folder}: is a file; give a directory")
     if not folder.exists() or _is_empty(folder):
         return False
     # The card, then PEFT's config, are the last things written.
-    if (folder / CARD).exists() and ((folder / "adapter_config.json").exists() or not (folder / STATE).exists()):
+    if (folder / CARD).exists() and (
+        (folder / "adapter_config.json").exists() or not (folder / STATE).exists()
+    ):
         if config.resume and (folder / STATE).exists():
             _refuse_other(folder, {"settings": config.deciding(), "data_digest": data_digest(config)})
             note(f"{folder}: already trained; nothing to resume")
             return True
-        raise TrainError(f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another directory")
+        raise TrainError(
+            f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another"
+            " directory"
+        )
     if (folder / STATE).exists():
         if config.resume:
             return False
-        raise TrainError(f"--output-dir {folder}: holds an unfinished training; give --resume to continue it, or another directory")
-    raise TrainError(f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory")
+        raise TrainError(
+            f"--output-dir {folder}: holds an unfinished training; give --resume to continue it, or another"
+            " directory"
+        )
+    raise TrainError(
+        f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory"
+    )
 
 
 def _is_empty(folder: Path) -> bool:
     """Nothing there but what a kill before the first file leaves: a lock in the checkpoints' folder."""
     for path in folder.iterdir():
-        locked = path.name == CHECKPOINTS and path.is_dir() and all(inner.name == LOCK for inner in path.iterdir())
+        locked = (
+            path.name == CHECKPOINTS and path.is_dir() and all(inner.name == LOCK for inner in path.iterdir())
+        )
         if not locked and not path.name.endswith(PARTIAL):
             return False
     return True
 
 
 def claim_alone(config: TrainConfig) -> Lock:
-    """This directory's lock: two trainings would overwrite each other's checkpoints. It goes when the process does."""
+    """This directory's lock: two trainings would overwrite each other's checkpoints. It goes
+    when the process does.
+    """
     work = config.output_dir / CHECKPOINTS
     try:
         work.mkdir(parents=True, exist_ok=True)
-        return lock(work / LOCK, TrainError(f"--output-dir {config.output_dir}: another process is training there; wait for it"))
+        return lock(
+            work / LOCK,
+            TrainError(f"--output-dir {config.output_dir}: another process is training there; wait for it"),
+        )
     except OSError as error:
-        raise TrainError(f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory") from error
+        raise TrainError(
+            f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory"
+        ) from error
 
 
 def planned_micro_batch(config: TrainConfig) -> int | None:
@@ -69,12 +91,16 @@ def planned_micro_batch(config: TrainConfig) -> int | None:
         return None
     found = read_json(state, TrainError).get("micro_batch")
     if type(found) is not int or found < 1:
-        raise TrainError(f"{state}: micro_batch is {shown(found)}; the file was damaged: train into a new directory")
+        raise TrainError(
+            f"{state}: micro_batch is {shown(found)}; the file was damaged: train into a new directory"
+        )
     return found
 
 
 def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
-    """Mark the directory as this training's. A resumed one must be the same in all that decides the result."""
+    """Mark the directory as this training's. A resumed one must be the same in all that decides
+    the result.
+    """
     state = config.output_dir / STATE
     if state.exists():
         _refuse_other(config.output_dir, identity)
@@ -84,7 +110,9 @@ def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> No
     try:
         write_json_atomically(state, {**identity, "micro_batch": micro_batch})
     except OSError as error:
-        raise TrainError(f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory") from error
+        raise TrainError(
+            f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory"
+        ) from error
 
 
 def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
@@ -102,5 +130,6 @@ def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
             differing.append(f"{part} ({shown(there)} there, {shown(here)} here)")
     if differing:
         raise TrainError(
-            f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or another --output-dir"
+            f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or"
+            " another --output-dir"
         )

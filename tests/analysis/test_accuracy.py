@@ -1,4 +1,6 @@
-"""analysis: hand-computed numbers where micro and macro differ, letters, features, and the public reference runs."""
+"""analysis: hand-computed numbers where micro and macro differ, letters, features, and the
+public reference runs.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,29 @@ def predictions(rows: list[tuple[str, str, str | None]], **columns: list) -> pl.
     for i, (subject, answer, prediction) in enumerate(rows):
         row = seen[subject] = seen.get(subject, -1) + 1
         record = dict.fromkeys(PREDICTION_SCHEMA) | {
-            "question_id": f"{subject}/test/{row}", "subject": subject, "supercategory": SUBJECTS[subject].supercategory, "split": "test",
-            "row": row, "answer": answer, "prediction": prediction, "correct": prediction == answer, "forced": False,
-            "prompt_tokens": 10, "output_tokens": 1, "prompt_digest": "",
-        }  # fmt: skip
+            "question_id": f"{subject}/test/{row}",
+            "subject": subject,
+            "supercategory": SUBJECTS[subject].supercategory,
+            "split": "test",
+            "row": row,
+            "answer": answer,
+            "prediction": prediction,
+            "correct": prediction == answer,
+            "forced": False,
+            "prompt_tokens": 10,
+            "output_tokens": 1,
+            "prompt_digest": "",
+        }
         records.append(record | {name: values[i] for name, values in columns.items()})
     return pl.DataFrame(records, schema=PREDICTION_SCHEMA, orient="row")
 
 
 # Accounting (HUMSS): 8 questions, 6 right. Math (STEM): 2 questions, 0 right, one unparsed.
-ROWS = [("Accounting", "A", "A")] * 3 + [("Accounting", "B", "B")] * 3 + [("Accounting", "C", "A"), ("Accounting", "D", "A")]
+ROWS = (
+    [("Accounting", "A", "A")] * 3
+    + [("Accounting", "B", "B")] * 3
+    + [("Accounting", "C", "A"), ("Accounting", "D", "A")]
+)
 ROWS += [("Math", "D", None), ("Math", "D", "A")]
 
 
@@ -61,9 +76,17 @@ def test_unparsed_is_wrong_and_counted():
     summary = analysis.summarise(predictions(ROWS))
     assert summary["unparsed"] == 1
     assert summary["subjects"]["Math"] == {
-        "total": 2, "correct": 0, "accuracy": 0.0, "stderr": 0.0, "ci_low": 0.0, "ci_high": pytest.approx(0.65762, abs=5e-5), "unparsed": 1,
-    }  # fmt: skip
-    assert summary["predicted_letter_share"] == pytest.approx({"A": 0.6, "B": 0.3, "C": 0.0, "D": 0.0, "unparsed": 0.1})
+        "total": 2,
+        "correct": 0,
+        "accuracy": 0.0,
+        "stderr": 0.0,
+        "ci_low": 0.0,
+        "ci_high": pytest.approx(0.65762, abs=5e-5),
+        "unparsed": 1,
+    }
+    assert summary["predicted_letter_share"] == pytest.approx(
+        {"A": 0.6, "B": 0.3, "C": 0.0, "D": 0.0, "unparsed": 0.1}
+    )
     assert set(summary["supercategories"]) == {"HUMSS", "STEM"}
 
 
@@ -72,14 +95,20 @@ def test_baselines_and_recall_by_hand():
     assert summary["answer_letter_share"] == pytest.approx({"A": 0.3, "B": 0.3, "C": 0.1, "D": 0.3})
     assert summary["baselines"]["always_C"] == pytest.approx(0.1)
     assert summary["baselines"]["best_constant"] == {"letter": "A", "accuracy": pytest.approx(0.3)}
-    assert summary["baselines"]["subject_majority"] == pytest.approx((3 + 2) / 10)  # A or B for Accounting, D for Math
+    assert summary["baselines"]["subject_majority"] == pytest.approx(
+        (3 + 2) / 10
+    )  # A or B for Accounting, D for Math
     assert summary["recall"] == pytest.approx({"A": 1.0, "B": 1.0, "C": 0.0, "D": 0.0})
     assert summary["balanced_accuracy"] == pytest.approx(0.5)
 
 
 def test_forced_and_debiased():
     plain = analysis.summarise(predictions(ROWS))
-    assert plain["accuracy_debiased"] is None and plain["forced"] == 0 and plain["accuracy_without_forced"] == pytest.approx(0.6)
+    assert (
+        plain["accuracy_debiased"] is None
+        and plain["forced"] == 0
+        and plain["accuracy_without_forced"] == pytest.approx(0.6)
+    )
     columns = {"forced": [True, True] + [False] * 8, "debiased_prediction": ["A", "B"] + [None] * 8}
     summary = analysis.summarise(predictions(ROWS, **columns))
     assert summary["forced"] == 2
@@ -99,20 +128,31 @@ def test_summary_is_json_and_survives_edges():
 
 def test_confusion_counts_every_question():
     table = analysis.confusion(predictions(ROWS))
-    assert table.rows() == [("A", 3, 0, 0, 0, 0), ("B", 0, 3, 0, 0, 0), ("C", 1, 0, 0, 0, 0), ("D", 2, 0, 0, 0, 1)]
+    assert table.rows() == [
+        ("A", 3, 0, 0, 0, 0),
+        ("B", 0, 3, 0, 0, 0),
+        ("C", 1, 0, 0, 0, 0),
+        ("D", 2, 0, 0, 0, 1),
+    ]
 
 
 def test_by_group_takes_a_model_column():
     frame = pl.concat([predictions(ROWS).with_columns(model=pl.lit(m)) for m in "xy"])
     table = analysis.by_group(frame, ["model", "subject"])
     assert table.select("model", "subject", "total", "correct", "errors").rows() == [
-        ("x", "Accounting", 8, 6, 2), ("x", "Math", 2, 0, 2), ("y", "Accounting", 8, 6, 2), ("y", "Math", 2, 0, 2),
-    ]  # fmt: skip
+        ("x", "Accounting", 8, 6, 2),
+        ("x", "Math", 2, 0, 2),
+        ("y", "Accounting", 8, 6, 2),
+        ("y", "Math", 2, 0, 2),
+    ]
     assert analysis.macro(frame, "model")["accuracy"].to_list() == pytest.approx([0.375, 0.375])
 
 
 def questions() -> pl.DataFrame:
-    texts = [f"장부의 {i}번째 항목으로 옳은 것은?" for i in range(8)] + ["다음 그림에서 옳지 않은 것은?", "x^2 = 4의 해를 고르시오."]
+    texts = [f"장부의 {i}번째 항목으로 옳은 것은?" for i in range(8)] + [
+        "다음 그림에서 옳지 않은 것은?",
+        "x^2 = 4의 해를 고르시오.",
+    ]
     ids = [f"Accounting/test/{i}" for i in range(8)] + ["Math/test/0", "Math/test/1"]
     human = [0.3, 0.5, 0.7, 0.9, None, 0.9, 0.9, 0.9, 0.1, 0.2]
     return pl.DataFrame(
@@ -133,17 +173,30 @@ def test_features_mark_negation_figures_and_formulas():
     assert marked["negation"].to_list() == [False] * 8 + [True, False]
     assert marked["figure"].to_list() == [False] * 8 + [True, False]
     assert marked["formula"].to_list() == [False] * 9 + [True]
-    assert marked["human_band"].to_list()[:5] == ["below 0.4", "0.4-0.6", "0.6-0.8", "0.8 and above", "not given"]
+    assert marked["human_band"].to_list()[:5] == [
+        "below 0.4",
+        "0.4-0.6",
+        "0.6-0.8",
+        "0.8 and above",
+        "not given",
+    ]
 
 
-@pytest.mark.parametrize("text", ["옳지 않은 것은?", "해당하지 않는 것은?", "아닌 것은?", "틀린 것은?", "거리가 먼 것은?", "잘못된 것은?"])
+@pytest.mark.parametrize(
+    "text",
+    ["옳지 않은 것은?", "해당하지 않는 것은?", "아닌 것은?", "틀린 것은?", "거리가 먼 것은?", "잘못된 것은?"],
+)
 def test_negations_are_found(text: str):
     row = questions().head(1).with_columns(question=pl.lit("다음 중 " + text))
     assert profile.with_features(row).collect()["negation"].item() is True
 
 
 @pytest.mark.parametrize(
-    "text", ["않은 일을 모두 마친 뒤 다음 날 아침에 가장 먼저 적어야 하는 장부로 옳은 것은?", "최대 간격은? (단, 외벽은 아닌 경우)"]
+    "text",
+    [
+        "않은 일을 모두 마친 뒤 다음 날 아침에 가장 먼저 적어야 하는 장부로 옳은 것은?",
+        "최대 간격은? (단, 외벽은 아닌 경우)",
+    ],
 )
 def test_a_negation_beside_the_asking_is_none(text: str):
     row = questions().head(1).with_columns(question=pl.lit(text))
@@ -169,7 +222,11 @@ def reference() -> pl.DataFrame:
     wide = pl.read_csv(REFERENCE, infer_schema=False).rename({"_config": "subject", "_row": "row"})
     long = wide.unpivot(index=["subject", "row", "answer"], variable_name="model", value_name="prediction")
     letter = pl.when(pl.col("prediction").is_in(["A", "B", "C", "D"])).then("prediction").alias("prediction")
-    group = pl.col("subject").replace_strict({s.name: s.supercategory for s in SUBJECTS.values()}).alias("supercategory")
+    group = (
+        pl.col("subject")
+        .replace_strict({s.name: s.supercategory for s in SUBJECTS.values()})
+        .alias("supercategory")
+    )
     return long.with_columns(letter, group)
 
 
@@ -189,8 +246,11 @@ def test_reference_runs_have_their_published_accuracy():
     one = frame.filter(pl.col("model") == "gpt-4.1-2025-04-14")
     summary = analysis.summarise(one)
     assert {name: group["total"] for name, group in summary["supercategories"].items()} == {
-        "STEM": 9900, "Applied Science": 11600, "HUMSS": 5130, "Other": 8400,
-    }  # fmt: skip
+        "STEM": 9900,
+        "Applied Science": 11600,
+        "HUMSS": 5130,
+        "Other": 8400,
+    }
     assert summary["baselines"]["best_constant"]["letter"] == "D"
     assert round(summary["baselines"]["best_constant"]["accuracy"], 3) == 0.305
     assert round(summary["baselines"]["subject_majority"], 3) == 0.317

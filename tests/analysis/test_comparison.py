@@ -47,12 +47,19 @@ def test_micro_rises_and_macro_falls_and_the_verdict_says_so() -> None:
     assert (pair.micro.b, pair.micro.c) == (40, 100)
     assert pair.opposite
     lines = verdict(pair, texts("en"), "en")
-    assert "opposite ways from base to lora: +5.45 pp over questions" in lines[0] and "−15.00 pp over subjects" in lines[0]
+    assert (
+        "opposite ways from base to lora: +5.45 pp over questions" in lines[0]
+        and "−15.00 pp over subjects" in lines[0]
+    )
     assert not any("is better than" in line for line in lines)  # it replaces the headline
 
 
 def test_opposite_signs_that_chance_gives_are_not_said() -> None:
-    pair = compare_pair(small("base", {"Law": (50, 100), "Math": (8, 10)}), small("lora", {"Law": (54, 100), "Math": (6, 10)}), QUICK)
+    pair = compare_pair(
+        small("base", {"Law": (50, 100), "Math": (8, 10)}),
+        small("lora", {"Law": (54, 100), "Math": (6, 10)}),
+        QUICK,
+    )
     assert pair.micro.difference > 0 > pair.macro.difference and not pair.opposite
 
 
@@ -78,24 +85,37 @@ def test_knowledge_is_not_called_letter_habit() -> None:
 
 def test_no_significant_difference_is_a_sentence() -> None:
     pair = compare_pair(small("base", {"Law": (50, 100)}), small("lora", {"Law": (52, 100)}), QUICK)
-    assert verdict(pair, texts("en"), "en")[0].startswith("No significant difference between base and lora: +2.00 pp")
+    assert verdict(pair, texts("en"), "en")[0].startswith(
+        "No significant difference between base and lora: +2.00 pp"
+    )
     assert "유의한 차이가 없습니다" in verdict(pair, texts("ko"), "ko")[0]
 
 
 def test_equal_runs() -> None:
     pair = compare_pair(small("base", {"Law": (5, 10)}), small("same", {"Law": (5, 10)}), QUICK)
     assert pair.micro.p_value == 1.0 and not pair.micro.significant
-    assert verdict(pair, texts("en"), "en")[0] == "base and same answered every question alike right or wrong."
+    assert (
+        verdict(pair, texts("en"), "en")[0] == "base and same answered every question alike right or wrong."
+    )
 
 
 def test_subjects_that_changed_carry_their_corrected_p() -> None:
-    pair = compare_pair(small("base", {"Law": (20, 100), "Math": (50, 100)}), small("lora", {"Law": (60, 100), "Math": (50, 100)}), QUICK)
+    pair = compare_pair(
+        small("base", {"Law": (20, 100), "Math": (50, 100)}),
+        small("lora", {"Law": (60, 100), "Math": (50, 100)}),
+        QUICK,
+    )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
-    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(verdict(pair, texts("en"), "en"))
+    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(
+        verdict(pair, texts("en"), "en")
+    )
 
 
 def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
-    first, second = small("base", {"Law": (5, 10)}, prompt_style="lm-eval"), small("lora", {"Law": (6, 10)}, prompt_style="chat")
+    first, second = (
+        small("base", {"Law": (5, 10)}, prompt_style="lm-eval"),
+        small("lora", {"Law": (6, 10)}, prompt_style="chat"),
+    )
     with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
         compare_pair(first, second, QUICK)
     pair = compare_pair(first, second, Settings(replicates=500, different_prompts=True))
@@ -103,11 +123,16 @@ def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
 
 
 def test_an_unknown_protocol_is_no_difference() -> None:
-    compare_pair(small("base", {"Law": (5, 10)}, prompt_style="lm-eval"), small("table", {"Law": (6, 10)}), QUICK)
+    compare_pair(
+        small("base", {"Law": (5, 10)}, prompt_style="lm-eval"), small("table", {"Law": (6, 10)}), QUICK
+    )
 
 
 def test_same_ids_over_other_texts_are_refused() -> None:
-    first, second = small("base", {"Law": (5, 10)}, dataset_digest="aa"), small("lora", {"Law": (6, 10)}, dataset_digest="bb")
+    first, second = (
+        small("base", {"Law": (5, 10)}, dataset_digest="aa"),
+        small("lora", {"Law": (6, 10)}, dataset_digest="bb"),
+    )
     with pytest.raises(RunError, match="other texts or exemplars"):
         compare_pair(first, second, QUICK)
 
@@ -123,7 +148,9 @@ def test_other_questions_are_refused_or_compared_on_the_intersection() -> None:
 
 def test_conflicting_keys_are_refused_or_left_out() -> None:
     first, second = small("base", {"Law": (5, 10)}), small("lora", {"Law": (6, 10)})
-    changed = second.frame.with_columns(pl.when(pl.col("row") == 9).then(pl.lit("A")).otherwise(pl.col("answer")).alias("answer"))
+    changed = second.frame.with_columns(
+        pl.when(pl.col("row") == 9).then(pl.lit("A")).otherwise(pl.col("answer")).alias("answer")
+    )
     other = loaded("lora", changed)
     with pytest.raises(RunError, match="1 with two different keys"):
         compare_pair(first, other, QUICK)
@@ -132,7 +159,9 @@ def test_conflicting_keys_are_refused_or_left_out() -> None:
 
 def test_nothing_shared() -> None:
     with pytest.raises(RunError, match="share no question"):
-        compare_pair(small("base", {"Law": (5, 10)}), small("lora", {"Math": (5, 10)}), Settings(intersection=True))
+        compare_pair(
+            small("base", {"Law": (5, 10)}), small("lora", {"Math": (5, 10)}), Settings(intersection=True)
+        )
 
 
 def test_clean_leaves_out_the_overlap() -> None:
@@ -147,7 +176,10 @@ def test_clean_leaves_out_the_overlap() -> None:
 def test_debiased_difference_where_rotations_exist() -> None:
     first, second = small("base", {"Law": (4, 10)}), small("lora", {"Law": (6, 10)})
     assert compare_pair(first, second, QUICK).debiased is None
-    both = [loaded(run.name, run.frame.with_columns(pl.col("answer").alias("debiased_prediction"))) for run in (first, second)]
+    both = [
+        loaded(run.name, run.frame.with_columns(pl.col("answer").alias("debiased_prediction")))
+        for run in (first, second)
+    ]
     found = compare_pair(*both, QUICK).debiased
     assert found is not None and found.first == 1.0 and found.difference == 0.0
 
@@ -155,7 +187,10 @@ def test_debiased_difference_where_rotations_exist() -> None:
 def test_unparsed_counts_as_wrong_and_in_the_open() -> None:
     first = small("base", {"Law": (6, 10)})
     hidden = first.frame.with_columns(
-        pl.when(pl.col("row") < 3).then(pl.lit(None, dtype=pl.String)).otherwise(pl.col("prediction")).alias("prediction"),
+        pl.when(pl.col("row") < 3)
+        .then(pl.lit(None, dtype=pl.String))
+        .otherwise(pl.col("prediction"))
+        .alias("prediction"),
         (pl.col("correct") & (pl.col("row") >= 3)).alias("correct"),
     )
     pair = compare_pair(loaded("silent", hidden), first, QUICK)
@@ -164,7 +199,9 @@ def test_unparsed_counts_as_wrong_and_in_the_open() -> None:
 
 def test_a_collapse_onto_one_letter_is_said() -> None:
     first, second = small("base", {"Law": (5, 30)}), small("lora", {"Law": (5, 30)})
-    stuck = second.frame.with_columns(pl.lit("D").alias("prediction"), (pl.col("answer") == "D").alias("correct"))
+    stuck = second.frame.with_columns(
+        pl.lit("D").alias("prediction"), (pl.col("answer") == "D").alias("correct")
+    )
     lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"), "en")
     assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
     assert not any("base answers" in line for line in lines)
@@ -176,7 +213,13 @@ def test_a_limited_runs_micro_is_weighted_to_the_full_sizes() -> None:
     run = small("base", {"Law": (8, 10), "Patent": (2, 10)})
     assert headline(run)["micro"] == 0.5 and not headline(run)["weighted"]
     row = headline(run, sizes={"Law": 900, "Patent": 100})
-    assert row["micro"] == pytest.approx(0.9 * 0.8 + 0.1 * 0.2) and row["weighted"] and row["low"] < row["micro"] < row["high"]
-    pair = compare_pair(run, small("lora", {"Law": (8, 10), "Patent": (4, 10)}), Settings(sizes={"Law": 900, "Patent": 100}))
+    assert (
+        row["micro"] == pytest.approx(0.9 * 0.8 + 0.1 * 0.2)
+        and row["weighted"]
+        and row["low"] < row["micro"] < row["high"]
+    )
+    pair = compare_pair(
+        run, small("lora", {"Law": (8, 10), "Patent": (4, 10)}), Settings(sizes={"Law": 900, "Patent": 100})
+    )
     assert pair.micro.first == pytest.approx(row["micro"]) and pair.micro.difference == pytest.approx(0.02)
     assert any("weights each subject by its full number" in line for line in verdict(pair, texts("en"), "en"))

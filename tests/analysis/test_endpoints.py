@@ -31,7 +31,9 @@ def test_scores_by_hand() -> None:
     assert found["brier"].second == pytest.approx((0.3**2 + 3 * 0.1**2 + 0.7**2 + 0.9**2 + 2 * 0.1**2) / 2)
     assert found["overconfidence"].second == pytest.approx(0.7 - 0.5)
     values = np.log(np.array([0.7, 0.1, 0.7, 0.1])) - np.log(0.25)
-    assert (found["log_score"].high - found["log_score"].low) / 2 == pytest.approx(3.1824 * values.std(ddof=1) / 2, rel=1e-4)
+    assert (found["log_score"].high - found["log_score"].low) / 2 == pytest.approx(
+        3.1824 * values.std(ddof=1) / 2, rel=1e-4
+    )
 
 
 def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
@@ -39,13 +41,18 @@ def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
     found = endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs, logprobs)
     assert (
         found[0].first == pytest.approx(FLOOR)
-        and endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs * np.nan, logprobs) == ()
+        and endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs * np.nan, logprobs)
+        == ()
     )
 
 
-@pytest.mark.parametrize(("skill", "said"), [(1.5, "The key's log score agrees"), (0.62, "The key's log score")])
+@pytest.mark.parametrize(
+    ("skill", "said"), [(1.5, "The key's log score agrees"), (0.62, "The key's log score")]
+)
 def test_the_report_says_whether_the_log_score_agrees(skill: float, said: str) -> None:
-    pair = compare_pair(loaded("base", predictions(1)), loaded("lora", predictions(1, skill=skill)), Settings())
+    pair = compare_pair(
+        loaded("base", predictions(1)), loaded("lora", predictions(1, skill=skill)), Settings()
+    )
     assert any(line.startswith(said) for line in verdict(pair, texts("en"), "en"))
 
 
@@ -92,16 +99,23 @@ def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
 
 def test_other_prompts_of_one_model_are_refused() -> None:
     first = predictions(1)
-    second = first.with_columns(pl.when(pl.col("row") == 3).then(pl.lit("f" * 16)).otherwise("prompt_digest").alias("prompt_digest"))
+    second = first.with_columns(
+        pl.when(pl.col("row") == 3).then(pl.lit("f" * 16)).otherwise("prompt_digest").alias("prompt_digest")
+    )
     known = {"model": "m", "prompt_style": "x"}
     with pytest.raises(RunError, match="prompt_digest of 4 questions"):
         compare_pair(loaded("base", first, **known), loaded("lora", second, **known), Settings())
-    compare_pair(loaded("base", first, **known), loaded("else", second, **{**known, "model": "n"}), Settings())  # another tokenizer
+    compare_pair(
+        loaded("base", first, **known), loaded("else", second, **{**known, "model": "n"}), Settings()
+    )  # another tokenizer
 
 
 def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
     base = loaded("base", predictions(1))
-    pairs = [compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), Settings()) for i in (1, 2, 4)]
+    pairs = [
+        compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), Settings())
+        for i in (1, 2, 4)
+    ]
     found = corrected_for_many(pairs, earlier=[(1.0, -1.0)])
     assert [pair.tried for pair in found] == [4, 4, 4] and [pair.best_of for pair in found] == [
         False,
@@ -110,7 +124,9 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
     ]
     assert all(pair.p_holm >= pair.micro.p_value for pair in found)  # type: ignore[operator]
     lines = verdict(found[2], texts("en"), "en")
-    assert "by Holm over 4 comparisons" in lines[0] and any("is the best of 4 that were tried" in line for line in lines)
+    assert "by Holm over 4 comparisons" in lines[0] and any(
+        "is the best of 4 that were tried" in line for line in lines
+    )
     assert corrected_for_many(pairs[:1])[0].p_holm is None
     assert not corrected_for_many(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
 
@@ -118,7 +134,13 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
 def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
     base = load(str(run_directory(tmp_path / "base", "base", predictions(1))))[0]
     adapters = [
-        load(str(run_directory(tmp_path / f"l{i}", f"l{i}", predictions(1, skill=0.7 + 0.1 * i), adapter_digest=f"d{i}")))[0]
+        load(
+            str(
+                run_directory(
+                    tmp_path / f"l{i}", f"l{i}", predictions(1, skill=0.7 + 0.1 * i), adapter_digest=f"d{i}"
+                )
+            )
+        )[0]
         for i in range(3)
     ]
     for turn, other in enumerate(adapters):
@@ -149,7 +171,9 @@ def test_the_key_is_audited_by_id() -> None:
     name, whole, without = found.accuracy[0]
     assert name == "r0" and without is not None and without > whole
     assert audit_key(runs[:4]) is None
-    asked = questions(frame).with_columns(pl.lit("다음 가운데 회계 원칙으로 옳은 것은 무엇인가").alias("question"))
+    asked = questions(frame).with_columns(
+        pl.lit("다음 가운데 회계 원칙으로 옳은 것은 무엇인가").alias("question")
+    )
     twice = audit_key(runs[:1], asked)  # one text for all questions, many keys
     assert twice is not None and "Law/test/7" in twice.conflicting and twice.accuracy[0][2] is None
 
@@ -159,7 +183,9 @@ def test_features_of_what_moved() -> None:
         questions(predictions(1))
         .head(4)
         .with_columns(
-            pl.Series("question", ["옳은 것은?", "옳지 않은 것은?", "x^2의 값은?", "다음 그림에서 옳은 것은?"]),
+            pl.Series(
+                "question", ["옳은 것은?", "옳지 않은 것은?", "x^2의 값은?", "다음 그림에서 옳은 것은?"]
+            ),
             pl.Series("answer", ["B", "A", "C", "D"]),
             pl.Series("A", ["1", "1", "3.5", "①, ③"]),
             pl.Series("B", ["2", "2", "1", "하나"]),
@@ -175,7 +201,9 @@ def test_features_of_what_moved() -> None:
         True,
         False,
     ]
-    assert found["all_of_the_above"].to_list() == [False, False, False, True] and found["overlap"].to_list() == [False, False, True, False]
+    assert found["all_of_the_above"].to_list() == [False, False, False, True] and found[
+        "overlap"
+    ].to_list() == [False, False, True, False]
 
 
 def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
@@ -183,7 +211,9 @@ def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
     n = 3000
     negated = random.random(n) < 0.4
     gained = random.random(n) < np.where(negated, 0.75, 0.45)
-    joined = pl.DataFrame({"question_id": [f"Law/test/{i}" for i in range(n)], "first": ~gained, "second": gained})
+    joined = pl.DataFrame(
+        {"question_id": [f"Law/test/{i}" for i in range(n)], "first": ~gained, "second": gained}
+    )
     ending = np.where(negated, "옳지 않은 것은?", "옳은 것은?")
     length = random.integers(1, 30, n)
     asked = pl.DataFrame(
@@ -196,8 +226,15 @@ def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
         }
     )
     found = what_moved(joined, asked.with_columns(pl.col("human_accuracy").cast(pl.Float64)))
-    assert found is not None and found.gained == gained.sum() and {kind.feature for kind in found.kinds} == {"long", "negation"}
+    assert (
+        found is not None
+        and found.gained == gained.sum()
+        and {kind.feature for kind in found.kinds} == {"long", "negation"}
+    )
     kinds = {kind.feature: kind for kind in found.kinds}
-    assert kinds["negation"].significant and kinds["negation"].low < (0.75 / 0.25) / (0.45 / 0.55) < kinds["negation"].high
+    assert (
+        kinds["negation"].significant
+        and kinds["negation"].low < (0.75 / 0.25) / (0.45 / 0.55) < kinds["negation"].high
+    )
     assert not kinds["long"].significant
     assert what_moved(joined.head(100), asked.with_columns(pl.col("human_accuracy").cast(pl.Float64))) is None

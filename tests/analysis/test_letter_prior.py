@@ -32,13 +32,17 @@ def test_a_constant_answer_is_all_prior_by_both_models() -> None:
     assert split.method == "letters" and [part.model for part in split.splits] == ["mixture", "choice"]
     assert split.first.accuracy == pytest.approx(0.25) and split.second.accuracy == pytest.approx(0.30)
     for part in split.splits:
-        assert part.letter_prior.value == pytest.approx(0.05, abs=0.003) and part.remaining.value == pytest.approx(0.0, abs=0.003)
+        assert part.letter_prior.value == pytest.approx(
+            0.05, abs=0.003
+        ) and part.remaining.value == pytest.approx(0.0, abs=0.003)
 
 
 def test_the_same_habit_is_all_remaining() -> None:
     split = habits(list("ABCD") * 60, list("BADC") * 60, list("ABCD") * 60)
     for part in split.splits:
-        assert part.letter_prior.value == pytest.approx(0.0, abs=0.01) and part.remaining.value == pytest.approx(1.0, abs=0.01)
+        assert part.letter_prior.value == pytest.approx(
+            0.0, abs=0.01
+        ) and part.remaining.value == pytest.approx(1.0, abs=0.01)
 
 
 def test_more_knowledge_under_an_unchanged_collapse_is_no_letter_prior() -> None:
@@ -64,10 +68,15 @@ def test_few_questions_are_not_split(questions: int, method: str) -> None:
 def test_parts_add_up() -> None:
     random = np.random.default_rng(4)
     key = random.choice(4, size=500, p=[0.1, 0.3, 0.3, 0.3])
-    letters = [np.where(random.random(500) < 0.5, key, random.choice(5, size=500, p=[0.3, 0.2, 0.2, 0.2, 0.1]) - 1) for _ in range(2)]
+    letters = [
+        np.where(random.random(500) < 0.5, key, random.choice(5, size=500, p=[0.3, 0.2, 0.2, 0.2, 0.1]) - 1)
+        for _ in range(2)
+    ]
     split = d.decompose(key, np.arange(500) % 7, *map(d.RunLetters, letters))
     for part in split.splits:
-        assert part.letter_prior.value + split.reading + part.remaining.value == pytest.approx(split.difference)
+        assert part.letter_prior.value + split.reading + part.remaining.value == pytest.approx(
+            split.difference
+        )
 
 
 def test_offsets_reach_the_wanted_shares() -> None:
@@ -146,7 +155,9 @@ def test_the_offsets_own_error_is_in_the_interval() -> None:
         runs.append(logprobs)
 
     def split(i: np.ndarray) -> d.Split:  # type: ignore[type-arg]
-        letters = [d.RunLetters(x[i].argmax(axis=1), d.match(key[i], x[i].argmax(axis=1), x[i])) for x in runs]
+        letters = [
+            d.RunLetters(x[i].argmax(axis=1), d.match(key[i], x[i].argmax(axis=1), x[i])) for x in runs
+        ]
         return d.decompose(key[i], np.zeros(len(i), dtype=np.int64), *letters).splits[0]
 
     whole = split(np.arange(300))
@@ -158,15 +169,24 @@ def test_the_offsets_own_error_is_in_the_interval() -> None:
 
 
 def test_a_subjects_own_habit_is_matched_too() -> None:
-    """Two subjects with opposite keys: a run that learns each one's letter gains nothing at each subject's own shares."""
+    """Two subjects with opposite keys: a run that learns each one's letter gains nothing at
+    each subject's own shares.
+    """
     random = np.random.default_rng(6)
     strata = np.repeat([0, 1], 4500)
-    key = np.where(strata == 0, random.choice(4, size=9000, p=[0.7, 0.1, 0.1, 0.1]), random.choice(4, size=9000, p=[0.1, 0.1, 0.1, 0.7]))
+    key = np.where(
+        strata == 0,
+        random.choice(4, size=9000, p=[0.7, 0.1, 0.1, 0.1]),
+        random.choice(4, size=9000, p=[0.1, 0.1, 0.1, 0.7]),
+    )
     noise = random.normal(size=(9000, 4))
     noise[np.arange(9000), key] += 0.5
     habit = np.zeros((9000, 4))
     habit[strata == 0, 0] = habit[strata == 1, 3] = 1.5
-    runs = [d.RunLetters(x.argmax(axis=1), d.match(key, x.argmax(axis=1), x, strata)) for x in (noise, noise + habit)]
+    runs = [
+        d.RunLetters(x.argmax(axis=1), d.match(key, x.argmax(axis=1), x, strata))
+        for x in (noise, noise + habit)
+    ]
     found = d.decompose(key, strata, *runs)
     assert found.splits[0].remaining.value > 0.05  # the global offsets do not see it
     assert found.by_subject is not None and abs(found.by_subject.value) < 0.02
@@ -178,4 +198,6 @@ def test_answers_that_become_readable_are_neither_prior_nor_knowledge() -> None:
     split = habits(key, unparsed, list(key))
     assert split.difference == pytest.approx(0.5) and split.reading == pytest.approx(0.5)
     for part in split.splits:
-        assert part.letter_prior.value == pytest.approx(0.0, abs=0.01) and part.remaining.value == pytest.approx(0.0, abs=0.01)
+        assert part.letter_prior.value == pytest.approx(
+            0.0, abs=0.01
+        ) and part.remaining.value == pytest.approx(0.0, abs=0.01)

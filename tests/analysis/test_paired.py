@@ -12,7 +12,9 @@ def pairs_of(*subjects: tuple[str, str, int, int, int, int]) -> pl.DataFrame:
     rows = []
     for subject, group, both, b, c, neither in subjects:
         cells = [(True, True)] * both + [(True, False)] * b + [(False, True)] * c + [(False, False)] * neither
-        rows += [{"subject": subject, "supercategory": group, "first": one, "second": two} for one, two in cells]
+        rows += [
+            {"subject": subject, "supercategory": group, "first": one, "second": two} for one, two in cells
+        ]
     return pl.DataFrame(rows)
 
 
@@ -68,7 +70,9 @@ def test_minimum_detectable_effect_solves_connors_formula() -> None:
     # few changes: all must go one way, so the share of discordant questions is the effect itself
     lone = paired.minimum_detectable_effect(100, 0.0)
     assert lone is not None
-    assert (1.959964 * lone**0.5 + 0.841621 * (lone - lone**2) ** 0.5) ** 2 / lone**2 == pytest.approx(100, rel=1e-5)
+    assert (1.959964 * lone**0.5 + 0.841621 * (lone - lone**2) ** 0.5) ** 2 / lone**2 == pytest.approx(
+        100, rel=1e-5
+    )
     assert paired.minimum_detectable_effect(2, 0.5) is None
 
 
@@ -94,17 +98,24 @@ def test_micro_rises_and_macro_falls() -> None:
 
 
 def test_one_question_a_subject_still_has_a_width() -> None:
-    subjects = [(f"S{i}", "STEM", 1, 0, 0, 0) for i in range(40)] + [(f"T{i}", "STEM", 0, i % 2, 1 - i % 2, 0) for i in range(20)]
+    subjects = [(f"S{i}", "STEM", 1, 0, 0, 0) for i in range(40)] + [
+        (f"T{i}", "STEM", 0, i % 2, 1 - i % 2, 0) for i in range(20)
+    ]
     counts = paired.subject_counts(pairs_of(*subjects))
     for found in (paired.micro_difference(counts), paired.macro_difference(counts)):
         assert found.difference == 0.0
-        # 20 changes in 60: standard deviation sqrt(20 / 59), so the half width is about 2.0 * sqrt(20 / 59 / 60)
-        assert found.high == pytest.approx(2.0 * (20 / 59 / 60) ** 0.5, rel=0.01) and found.low == pytest.approx(-found.high)
+        # 20 changes in 60: standard deviation sqrt(20 / 59), so the half width is about 2.0 * sqrt(20 / 59 /
+        # 60)
+        assert found.high == pytest.approx(
+            2.0 * (20 / 59 / 60) ** 0.5, rel=0.01
+        ) and found.low == pytest.approx(-found.high)
         assert not found.significant
 
 
 def test_micro_of_equal_samples_is_weighted_to_the_full_sizes() -> None:
-    counts = paired.subject_counts(pairs_of(("Law", "HUMSS", 10, 2, 10, 10), ("Patent", "Other", 10, 10, 2, 10)))
+    counts = paired.subject_counts(
+        pairs_of(("Law", "HUMSS", 10, 2, 10, 10), ("Patent", "Other", 10, 10, 2, 10))
+    )
     assert paired.micro_difference(counts).difference == 0.0
     weights = paired.by_size(counts, {"Law": 900, "Patent": 100})
     assert weights == pytest.approx([0.9, 0.1])
@@ -119,8 +130,13 @@ def test_micro_of_equal_samples_is_weighted_to_the_full_sizes() -> None:
 
 
 def test_of_these_questions_nothing_is_estimated_once_all_are_asked() -> None:
-    counts = paired.subject_counts(pairs_of(("Law", "HUMSS", 30, 20, 25, 25), ("Math", "STEM", 20, 10, 9, 20)))
-    every, half = paired.asked_share(counts, {"Law": 100, "Math": 59}), paired.asked_share(counts, {"Law": 200, "Math": 118})
+    counts = paired.subject_counts(
+        pairs_of(("Law", "HUMSS", 30, 20, 25, 25), ("Math", "STEM", 20, 10, 9, 20))
+    )
+    every, half = (
+        paired.asked_share(counts, {"Law": 100, "Math": 59}),
+        paired.asked_share(counts, {"Law": 200, "Math": 118}),
+    )
     whole, part, like = (paired.micro_difference(counts, None, asked) for asked in (every, half, None))
     assert whole.low == whole.high == whole.difference and whole.significant
     assert part.high - part.low == pytest.approx((like.high - like.low) * 0.5**0.5)
@@ -133,7 +149,9 @@ def test_corrections_equal_statsmodels() -> None:
 
     values = np.random.default_rng(0).random(45) ** 3
     for method in ("holm", "fdr_bh"):
-        assert paired.corrected(values, method) == pytest.approx(multipletests(values, method=method)[1], abs=1e-12)
+        assert paired.corrected(values, method) == pytest.approx(
+            multipletests(values, method=method)[1], abs=1e-12
+        )
     with pytest.raises(ValueError, match="holm and fdr_bh"):
         paired.corrected(values, "none")
 
@@ -153,7 +171,9 @@ def test_a_claim_needs_its_interval_too() -> None:
 
 def test_by_supercategory_and_subject() -> None:
     counts = paired.subject_counts(
-        pairs_of(("Law", "HUMSS", 10, 0, 12, 10), ("Taxation", "HUMSS", 5, 2, 2, 5), ("Math", "STEM", 5, 9, 1, 5))
+        pairs_of(
+            ("Law", "HUMSS", 10, 0, 12, 10), ("Taxation", "HUMSS", 5, 2, 2, 5), ("Math", "STEM", 5, 9, 1, 5)
+        )
     )
     groups = paired.by_supercategory(counts)
     assert groups["supercategory"].to_list() == ["HUMSS", "STEM"]
@@ -163,4 +183,6 @@ def test_by_supercategory_and_subject() -> None:
     assert subjects["difference"].to_list() == pytest.approx([12 / 32, -8 / 20, 0.0])
     # p: 1/4096, 7/512... corrected ones are never smaller
     assert subjects["p_value"][0] == pytest.approx(2 / 4096 - 1 / 4096)
-    assert (subjects["p_holm"] >= subjects["p_value"]).all() and (subjects["p_holm"] >= subjects["p_bh"]).all()
+    assert (subjects["p_holm"] >= subjects["p_value"]).all() and (
+        subjects["p_holm"] >= subjects["p_bh"]
+    ).all()

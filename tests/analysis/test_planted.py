@@ -23,11 +23,15 @@ KEY = (0.1, 0.3, 0.3, 0.3)
 EVEN, RARELY_A, ONLY_A = (0.25,) * 4, (0.04, 0.32, 0.32, 0.32), (0.85, 0.05, 0.05, 0.05)
 
 
-def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | None = None, **facts: object) -> Run:
+def run(
+    name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | None = None, **facts: object
+) -> Run:
     """Letters (0-3, -1 unparsed) over invented questions of three subjects as a run."""
     subjects = np.array(["Law", "Math", "Patent"])[np.arange(len(key)) % 3]
     predicted = pl.Series([None if code < 0 else LETTERS[code] for code in letters], dtype=pl.String)
-    frame = pl.DataFrame({"subject": subjects, "answer": [LETTERS[code] for code in key], "prediction": predicted}).with_row_index("row")
+    frame = pl.DataFrame(
+        {"subject": subjects, "answer": [LETTERS[code] for code in key], "prediction": predicted}
+    ).with_row_index("row")
     groups = {name: subject.supercategory for name, subject in SUBJECTS.items()}
     frame = frame.with_columns(
         pl.format("{}/test/{}", "subject", "row").alias("question_id"),
@@ -42,15 +46,21 @@ def run(name: str, key: np.ndarray, letters: np.ndarray, logprobs: np.ndarray | 
     return loaded(name, complete_frame(frame), **known)
 
 
-def mixture(n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], ...], seed: int = 0) -> tuple[Run, Run]:
+def mixture(
+    n: int, known: tuple[float, float], habit: tuple[tuple[float, ...], ...], seed: int = 0
+) -> tuple[Run, Run]:
     """Both know a share (the same questions first) and guess the rest by habit."""
     random = np.random.default_rng(seed)
     key, luck = random.choice(4, size=n, p=KEY), random.random(n)
-    sides = [np.where(luck < k, key, random.choice(4, size=n, p=h)) for k, h in zip(known, habit, strict=True)]
+    sides = [
+        np.where(luck < k, key, random.choice(4, size=n, p=h)) for k, h in zip(known, habit, strict=True)
+    ]
     return run("base", key, sides[0]), run("lora", key, sides[1])
 
 
-def utility(n: int, strength: tuple[float, float], bias: tuple[float, float], stored: bool, seed: int = 0) -> tuple[Run, Run]:
+def utility(
+    n: int, strength: tuple[float, float], bias: tuple[float, float], stored: bool, seed: int = 0
+) -> tuple[Run, Run]:
     """Both answer the option of the highest utility: noise, ``strength`` on the key, ``bias`` on A."""
     random = np.random.default_rng(seed)
     key, noise = random.choice(4, size=n, p=KEY), random.gumbel(size=(n, 4))
@@ -86,7 +96,11 @@ def simpson() -> tuple[Run, Run]:
     return tuple(  # type: ignore[return-value]
         loaded(
             name,
-            complete_frame(frame.with_columns(pl.col(column).alias("prediction"), (pl.col(column) == "B").alias("correct"))),
+            complete_frame(
+                frame.with_columns(
+                    pl.col(column).alias("prediction"), (pl.col(column) == "B").alias("correct")
+                )
+            ),
         )
         for name, column in (("base", "one"), ("lora", "two"))
     )
@@ -201,7 +215,10 @@ def test_the_planted_case_gives_its_sentence(name: str) -> None:
 
 def test_cautions_come_before_the_headline() -> None:
     lines = verdict(compared("f leaked-only gain"), texts("en"), "en")
-    assert lines[0].startswith("CAUTION") and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
+    assert (
+        lines[0].startswith("CAUTION")
+        and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,10 +228,15 @@ def test_cautions_come_before_the_headline() -> None:
         ((-0.0064, -0.009, -0.003), (-0.0602, -0.08, -0.04), False, None),  # one direction: nothing is hidden
     ],
 )
-def test_hidden_needs_opposite_signs(prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None) -> None:
+def test_hidden_needs_opposite_signs(
+    prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
+) -> None:
     from kmmlu_fast.analysis.letter_prior import Part, Split
     from kmmlu_fast.reporting.verdict import prior_meaning
 
     pair = compared("g fp8 against bf16")
     split = Split("logprobs", Part(*prior), Part(*rest))
-    assert not pair.significant and prior_meaning(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
+    assert (
+        not pair.significant
+        and prior_meaning(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
+    )

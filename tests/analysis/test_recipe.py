@@ -29,7 +29,9 @@ def test_the_interval_holds_seeds_and_questions() -> None:
     strata = np.arange(400) % 8
     for _ in range(400):
         shares = 0.05 + 0.02 * random.normal(size=3)
-        changes = random.choice([-1.0, 0.0, 1.0], size=(400, 3), p=[0.08, 0.84, 0.08]) + (random.random((400, 3)) < shares)
+        changes = random.choice([-1.0, 0.0, 1.0], size=(400, 3), p=[0.08, 0.84, 0.08]) + (
+            random.random((400, 3)) < shares
+        )
         found, _ = crossed(changes, strata)
         low, high = found.interval()
         inside += low <= 0.05 <= high
@@ -43,7 +45,9 @@ def test_a_recipe_needs_two_seeds_over_the_same_questions() -> None:
     seeds = [loaded(f"s{i}", predictions(i, skill=1.4, bias=(0.1 * i, 0, 0, 0))) for i in range(3)]
     found = recipe_effect("lora", base, seeds)
     assert (
-        found.runs == ("s0", "s1", "s2") and found.effect == pytest.approx(np.mean(found.effects)) and found.low < found.effect < found.high
+        found.runs == ("s0", "s1", "s2")
+        and found.effect == pytest.approx(np.mean(found.effects))
+        and found.low < found.effect < found.high
     )
     with pytest.raises(RunError, match="at least 2 seeds"):
         recipe_effect("lora", base, seeds[:1])

@@ -1,4 +1,6 @@
-"""Chain of thought: prompts byte by byte, forced answers, votes, budget, rotations, resume, and what the comparison says."""
+"""Chain of thought: prompts byte by byte, forced answers, votes, budget, rotations, resume, and
+what the comparison says.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,15 @@ from kmmlu_fast.asking.rotations import Rotations
 from kmmlu_fast.asking.tokens import prepare
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import log_softmax, rotated
-from kmmlu_fast.core.schema import LETTERS, Completion, Prediction, Question, Request, Response, predictions_frame
+from kmmlu_fast.core.schema import (
+    LETTERS,
+    Completion,
+    Prediction,
+    Question,
+    Request,
+    Response,
+    predictions_frame,
+)
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import session
@@ -31,16 +41,26 @@ from kmmlu_fast.reporting import reasoning
 from kmmlu_fast.runs.store import RunStore, load_run
 
 QWEN_TEMPLATE = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content +"
+    " '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- if"
+    " enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif"
+    " %}{%- endif %}"
 )
 CANNOT_BE_READ = "보기를 차례로 살펴보면 쉽지 않은 문제이다"
 
 
-def make_question(row: int = 0, answer: str = "B", subject: str = "Math", supercategory: str = "STEM") -> Question:
+def make_question(
+    row: int = 0, answer: str = "B", subject: str = "Math", supercategory: str = "STEM"
+) -> Question:
     return Question(
-        f"{subject}/test/{row}", subject, supercategory, "test", row, f"{row}에 1을 더하면?", ("영", "하나", "둘", "셋"), answer
+        f"{subject}/test/{row}",
+        subject,
+        supercategory,
+        "test",
+        row,
+        f"{row}에 1을 더하면?",
+        ("영", "하나", "둘", "셋"),
+        answer,
     )
 
 
@@ -61,7 +81,9 @@ class Kept(list[Prediction]):
 
 
 class Scripted(FakeEngine):
-    """A FakeEngine whose letters' log-probabilities, finish reason and samples are given; keeps every request."""
+    """A FakeEngine whose letters' log-probabilities, finish reason and samples are given; keeps
+    every request.
+    """
 
     def __init__(
         self,
@@ -76,9 +98,18 @@ class Scripted(FakeEngine):
     def _answer(self, request: Request) -> Response:
         self.requests.append(request)
         if request.candidate_ids:
-            return Response(request, logprobs=tuple(self._letters(request))) if self._letters else super()._answer(request)
-        texts = [self._script] * request.num_samples if isinstance(self._script, str) else self._script(request)
-        return Response(request, completions=tuple(Completion(t, tuple(ord(c) % 200 + 5 for c in t), self._finish) for t in texts))
+            return (
+                Response(request, logprobs=tuple(self._letters(request)))
+                if self._letters
+                else super()._answer(request)
+            )
+        texts = (
+            [self._script] * request.num_samples if isinstance(self._script, str) else self._script(request)
+        )
+        return Response(
+            request,
+            completions=tuple(Completion(t, tuple(ord(c) % 200 + 5 for c in t), self._finish) for t in texts),
+        )
 
 
 def ask(engine: FakeEngine, method: Any, questions: Sequence[Question], tokenizer: Any) -> list[Prediction]:
@@ -88,16 +119,18 @@ def ask(engine: FakeEngine, method: Any, questions: Sequence[Question], tokenize
     return list(kept)
 
 
-# prompts ---------------------------------------------------------------------------------------------------------------------
+# prompts
+# ---------------------------------------------------------------------------------------
 
 
 def test_chat_prompt_is_this_byte_by_byte(qwen: Any) -> None:
     method = build_method("chat", qwen)
     prompt = method.reasoning_prompt(make_question(), [], qwen)
     assert not prompt.add_special_tokens
-    assert prompt.text == (
-        "<|im_start|>system\n"
-        "다음은 한국어 객관식 문제입니다. 보기 A, B, C, D 가운데 정답은 하나입니다. 문제를 읽고 단계별로 풀이한 뒤 답하세요.\n"
+    assert (
+        prompt.text == "<|im_start|>system\n"
+        "다음은 한국어 객관식 문제입니다. 보기 A, B, C, D 가운데 정답은 하나입니다. 문제를 읽고 단계별로"
+        " 풀이한 뒤 답하세요.\n"
         '"옳은 것"을 묻는지 "옳지 않은 것"을 묻는지 먼저 확인하고, 보기를 하나씩 따져 보세요.\n'
         "주어진 조건을 식으로 옮기고, 생략 없이 한 단계씩 계산한 뒤 결과를 검산하세요.\n"
         '풀이는 간결하게 쓰고, 마지막 줄에는 "정답: X"만 쓰세요. X는 A, B, C, D 중 하나입니다.<|im_end|>\n'
@@ -114,15 +147,17 @@ def test_thinking_leaves_the_turn_open_and_exemplars_keep_their_letters(qwen: An
     text = method.reasoning_prompt(make_question(), [make_question(7, "D")], qwen).text
     assert text.endswith("형식으로 답하세요.<|im_end|>\n<|im_start|>assistant\n")
     assert (
-        "<|im_start|>user\n7에 1을 더하면?\nA. 영\nB. 하나\nC. 둘\nD. 셋\n정답：<|im_end|>\n<|im_start|>assistant\nD<|im_end|>\n"
-        "<|im_start|>user\n0에 1을 더하면?\nA. 영\n"
-    ) in text
+        "<|im_start|>user\n7에 1을 더하면?\nA. 영\nB. 하나\nC. 둘\nD."
+        " 셋\n정답：<|im_end|>\n<|im_start|>assistant\nD<|im_end|>\n<|im_start|>user\n0에 1을"
+        " 더하면?\nA. 영\n" in text
+    )
 
 
 def test_qa_prompt_is_this_byte_by_byte(tokenizer: Any) -> None:
     question = make_question(subject="Ecology")
-    assert build_method("qa", tokenizer).reasoning_prompt(question, [make_question(7, "D")], tokenizer).text == (
-        f"{instruction('Ecology', 'STEM')}\n\n"
+    assert (
+        build_method("qa", tokenizer).reasoning_prompt(question, [make_question(7, "D")], tokenizer).text
+        == f"{instruction('Ecology', 'STEM')}\n\n"
         "문제: 7에 1을 더하면?\nA. 영\nB. 하나\nC. 둘\nD. 셋\n정답: D\n\n"
         "문제: 0에 1을 더하면?\nA. 영\nB. 하나\nC. 둘\nD. 셋\n풀이:"
     )
@@ -131,9 +166,9 @@ def test_qa_prompt_is_this_byte_by_byte(tokenizer: Any) -> None:
 def test_direct_prompt_is_that_of_multiple_choice(tokenizer: Any) -> None:
     method = build_method("lm-eval", tokenizer)
     assert method.direct is not None
-    assert method.render(make_question(), [], tokenizer)[1:] == MultipleChoice("lm-eval", (0, 1, 2, 3)).render(
-        make_question(), [], tokenizer
-    )
+    assert method.render(make_question(), [], tokenizer)[1:] == MultipleChoice(
+        "lm-eval", (0, 1, 2, 3)
+    ).render(make_question(), [], tokenizer)
 
 
 def test_instructions_name_only_subjects_that_exist_and_cover_every_supercategory() -> None:
@@ -148,21 +183,29 @@ def test_wording_digest_changes_with_style_and_is_stable(tokenizer: Any, qwen: A
     digest = cot.wording_digest(build_method("qa", tokenizer), tokenizer)
     assert digest == cot.wording_digest(build_method("qa", tokenizer, max_tokens=9), tokenizer)
     assert digest != cot.wording_digest(build_method("lm-eval", tokenizer), tokenizer)
-    assert cot.wording_digest(build_method("chat", qwen), qwen) != cot.wording_digest(build_method("chat", qwen, thinking=True), qwen)
+    assert cot.wording_digest(build_method("chat", qwen), qwen) != cot.wording_digest(
+        build_method("chat", qwen, thinking=True), qwen
+    )
 
 
 def test_default_style_is_chat_where_there_is_a_template(tokenizer: Any, qwen: Any) -> None:
     assert (cot.default_style(tokenizer), cot.default_style(qwen)) == ("qa", "chat")
 
 
-# reading and forcing ---------------------------------------------------------------------------------------------------------
+# reading and forcing
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_read_answer_is_not_forced(tokenizer: Any) -> None:
     engine = Scripted("1을 더하면 하나이다.\n정답: B\n")
     (prediction,) = ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
     assert [r.stage for r in engine.requests] == ["letters", "reason"]
-    assert (prediction.prediction, prediction.correct, prediction.read_by, prediction.forced) == ("B", True, "final_line", False)
+    assert (prediction.prediction, prediction.correct, prediction.read_by, prediction.forced) == (
+        "B",
+        True,
+        "final_line",
+        False,
+    )
     assert prediction.texts == ["1을 더하면 하나이다.\n정답: B\n"]
     assert prediction.confidence is None and prediction.sample_predictions is None
     assert prediction.logprob_A is None and prediction.margin is not None
@@ -185,10 +228,14 @@ def test_an_option_quoted_instead_of_a_letter_is_read_without_forcing(tokenizer:
         ("정답은 A와 B", "stop"),
     ],
 )
-def test_what_cannot_be_read_is_forced_after_its_own_reasoning(text: str, finish_reason: str, tokenizer: Any) -> None:
+def test_what_cannot_be_read_is_forced_after_its_own_reasoning(
+    text: str, finish_reason: str, tokenizer: Any
+) -> None:
     method = build_method("qa", tokenizer)
     engine = Scripted(
-        text, lambda request: (-3.0, -2.0, -0.5, -4.0) if request.stage == "forced-0" else (-1.0, -2.0, -3.0, -4.0), finish_reason
+        text,
+        lambda request: (-3.0, -2.0, -0.5, -4.0) if request.stage == "forced-0" else (-1.0, -2.0, -3.0, -4.0),
+        finish_reason,
     )
     (prediction,) = ask(engine, method, [make_question()], tokenizer)
     reason, forced = engine.requests[1:]
@@ -215,35 +262,54 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
     end = tokenizer.convert_tokens_to_ids("<|eos|>")
     tail = tuple(tokenizer.encode("\n문제:", add_special_tokens=False))
     assert method._forcing(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
-    assert method._forcing(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (9, 8, 7, *method.force_ids)
+    assert method._forcing(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
+        9,
+        8,
+        7,
+        *method.force_ids,
+    )
     assert method.read(Completion("정답은 B이다\n문제:", (), "stop"), make_question().options).letter == "B"
 
 
 def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) -> None:
     method = build_method("chat", qwen, thinking=True)
     closing = tuple(qwen.encode("\n</think>\n", add_special_tokens=False))
-    assert method._forcing(Completion("아마\n정답: A", (7, 8), "length")) == (7, 8, *closing, *method.force_ids)
+    assert method._forcing(Completion("아마\n정답: A", (7, 8), "length")) == (
+        7,
+        8,
+        *closing,
+        *method.force_ids,
+    )
     assert method._forcing(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
     engine = Scripted("아마 그럴 것이다.\n정답: A\n", finish_reason="length")
     (prediction,) = ask(engine, method, [make_question()], qwen)
     assert prediction.forced
-    assert next(r for r in engine.requests if r.stage == "reason").stop == ()  # a stop inside the thinking would end it
+    assert (
+        next(r for r in engine.requests if r.stage == "reason").stop == ()
+    )  # a stop inside the thinking would end it
 
 
-@pytest.mark.parametrize("text", ["", "A", "①", "\n\n", "정답", "정답: E", "<think>", "B가 아니다", "\\boxed{}", "정답은 A 또는 B"])
+@pytest.mark.parametrize(
+    "text", ["", "A", "①", "\n\n", "정답", "정답: E", "<think>", "B가 아니다", "\\boxed{}", "정답은 A 또는 B"]
+)
 @pytest.mark.parametrize("finish_reason", ["stop", "length"])
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_nothing_is_ever_unparsed(text: str, finish_reason: str, num_samples: int, tokenizer: Any) -> None:
     method = build_method("lm-eval", tokenizer, num_samples=num_samples, temperature=0.7)
-    for prediction in ask(Scripted(text, finish_reason=finish_reason), method, [make_question(i) for i in range(3)], tokenizer):
+    for prediction in ask(
+        Scripted(text, finish_reason=finish_reason), method, [make_question(i) for i in range(3)], tokenizer
+    ):
         assert prediction.prediction in LETTERS
         assert prediction.read_by is not None
 
 
 @pytest.mark.parametrize(
-    ("style", "wanted"), [("qa", {"정답: A\n"}), ("lm-eval", {"정답: A\n", "정답： A\n"}), ("chat", {"정답: A\n", "정답: A**"})]
+    ("style", "wanted"),
+    [("qa", {"정답: A\n"}), ("lm-eval", {"정답: A\n", "정답： A\n"}), ("chat", {"정답: A\n", "정답: A**"})],
 )
-def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_strictly(style: str, wanted: set[str], qwen: Any) -> None:
+def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_strictly(
+    style: str, wanted: set[str], qwen: Any
+) -> None:
     engine = Scripted("정답: A\n")
     ask(engine, build_method(style, qwen), [make_question()], qwen)
     reason = next(r for r in engine.requests if r.stage == "reason")
@@ -255,7 +321,8 @@ def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_stri
             assert read_answer(f"풀이를 마친다.\n{stop}").rung in STRICT
 
 
-# samples, budget, rotations --------------------------------------------------------------------------------------------------
+# samples, budget, rotations
+# --------------------------------------------------------------------------------------------------
 
 
 def test_majority_wins_and_ties_go_to_the_likelier_letter() -> None:
@@ -273,7 +340,12 @@ def test_samples_vote_and_agreement_is_the_confidence(tokenizer: Any) -> None:
     reason = engine.requests[1]
     assert (reason.num_samples, reason.temperature, reason.top_p) == (4, 0.7, 0.9)
     assert prediction.sample_predictions == ["B", "B", "A", "D"]
-    assert (prediction.prediction, prediction.confidence, prediction.read_by, prediction.forced) == ("B", 0.5, "final_line", False)
+    assert (prediction.prediction, prediction.confidence, prediction.read_by, prediction.forced) == (
+        "B",
+        0.5,
+        "final_line",
+        False,
+    )
     assert prediction.texts == list(texts)
 
 
@@ -291,16 +363,31 @@ def test_only_questions_with_a_small_margin_are_reasoned_about(tokenizer: Any) -
     method = build_method("qa", tokenizer, below=1.0)
 
     def letters(request: Request) -> Sequence[float]:
-        return (-1.0, -1.5, -5.0, -5.0) if request.question_id.endswith(("3", "7")) else (-1.0, -2.5, -5.0, -5.0)
+        return (
+            (-1.0, -1.5, -5.0, -5.0) if request.question_id.endswith(("3", "7")) else (-1.0, -2.5, -5.0, -5.0)
+        )
 
     engine = Scripted("정답: B\n", letters)
     predictions = {p.row: p for p in ask(engine, method, questions, tokenizer)}
-    assert sorted(r.question_id for r in engine.requests if r.stage == "reason") == ["Math/test/3", "Math/test/7"]
+    assert sorted(r.question_id for r in engine.requests if r.stage == "reason") == [
+        "Math/test/3",
+        "Math/test/7",
+    ]
     assert {row for row, p in predictions.items() if p.texts} == {3, 7}
-    assert (predictions[3].prediction, predictions[3].direct_prediction, predictions[3].margin) == ("B", "A", 0.5)
-    assert (predictions[0].prediction, predictions[0].direct_prediction, predictions[0].read_by) == ("A", "A", "loglikelihood")
+    assert (predictions[3].prediction, predictions[3].direct_prediction, predictions[3].margin) == (
+        "B",
+        "A",
+        0.5,
+    )
+    assert (predictions[0].prediction, predictions[0].direct_prediction, predictions[0].read_by) == (
+        "A",
+        "A",
+        "loglikelihood",
+    )
     full = ask(Scripted("정답: B\n", letters), build_method("qa", tokenizer), questions, tokenizer)
-    assert {p.question_id: p.prompt_digest for p in full} == {p.question_id: p.prompt_digest for p in predictions.values()}
+    assert {p.question_id: p.prompt_digest for p in full} == {
+        p.question_id: p.prompt_digest for p in predictions.values()
+    }
 
 
 def test_rotation_moves_options_and_key_together() -> None:
@@ -351,12 +438,19 @@ def test_methods_are_pickled_whole(below: float | None, tokenizer: Any) -> None:
     assert pickle.loads(pickle.dumps(method)) == method
     assert pickle.loads(pickle.dumps(Rotations(method.direct))) == Rotations(method.direct)
     assert len(pickle.dumps(method)) < 4000
-    request = method.start(make_question(), encode(tokenizer, method.render(make_question(), [], tokenizer)), None)[0]
+    request = method.start(
+        make_question(), encode(tokenizer, method.render(make_question(), [], tokenizer)), None
+    )[0]
     assert pickle.loads(pickle.dumps(request)) == request
 
 
-@pytest.mark.parametrize(("style", "settings", "says"), [("qa", {"thinking": True}, "enable_thinking"), ("chat", {}, "chat template")])
-def test_settings_that_do_not_fit_the_tokenizer_are_refused(style: str, settings: dict[str, Any], says: str, tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    ("style", "settings", "says"),
+    [("qa", {"thinking": True}, "enable_thinking"), ("chat", {}, "chat template")],
+)
+def test_settings_that_do_not_fit_the_tokenizer_are_refused(
+    style: str, settings: dict[str, Any], says: str, tokenizer: Any
+) -> None:
     with pytest.raises(ConfigError, match=says):
         build_method(style, tokenizer, **settings)
     with pytest.raises(ConfigError, match="--prompt-style chat"):
@@ -365,7 +459,8 @@ def test_settings_that_do_not_fit_the_tokenizer_are_refused(style: str, settings
         build_method("qa", chat, thinking=True)
 
 
-# kill and restart ------------------------------------------------------------------------------------------------------------
+# kill and restart
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Killed(Exception):
@@ -385,17 +480,24 @@ class Dying(Scripted):
 
 
 @pytest.mark.parametrize("after", [0, 1, 57, 350, 500])
-def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(after: int, tmp_path: Path, tokenizer: Any) -> None:
+def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
+    after: int, tmp_path: Path, tokenizer: Any
+) -> None:
     questions = [make_question(i, LETTERS[i % 4]) for i in range(200)]
     method = build_method("qa", tokenizer, num_samples=2, temperature=0.7)
 
     def texts(request: Request) -> list[str]:
         assert request.seed is not None
-        return [CANNOT_BE_READ if request.seed % 3 == 0 else f"정답: {LETTERS[(request.seed + i) % 4]}\n" for i in range(2)]
+        return [
+            CANNOT_BE_READ if request.seed % 3 == 0 else f"정답: {LETTERS[(request.seed + i) % 4]}\n"
+            for i in range(2)
+        ]
 
     def once(root: Path, engine: FakeEngine) -> RunStore:
         store = RunStore(root, "cot", {"method": "cot"}, {})
-        asked, _ = prepare([q for q in questions if q.question_id not in store.answered], {"Math": []}, method, tokenizer)
+        asked, _ = prepare(
+            [q for q in questions if q.question_id not in store.answered], {"Math": []}, method, tokenizer
+        )
         try:
             run(engine, asked, method, None, Flushing(store))
         finally:
@@ -440,16 +542,33 @@ class Flushing:
             self._store.flush()
 
 
-# the comparison --------------------------------------------------------------------------------------------------------------
+# the comparison
+# ---------------------------------------------------------------------------------------
 
 
 def reasoned(row: int, prediction: str, direct: str, margin: float, tokens: int, **fields: Any) -> Prediction:
     """A prediction of question ``row``, whose answer is B."""
     forced = fields.pop("forced", False)
     base = Prediction(
-        f"Math/test/{row}", "Math", "STEM", "test", row, "B", prediction, prediction == "B", "forced" if forced else "final_line"
+        f"Math/test/{row}",
+        "Math",
+        "STEM",
+        "test",
+        row,
+        "B",
+        prediction,
+        prediction == "B",
+        "forced" if forced else "final_line",
     )
-    return replace(base, forced=forced, direct_prediction=direct, margin=margin, output_tokens=tokens + 1, texts=["..."], **fields)
+    return replace(
+        base,
+        forced=forced,
+        direct_prediction=direct,
+        margin=margin,
+        output_tokens=tokens + 1,
+        texts=["..."],
+        **fields,
+    )
 
 
 def test_comparison_of_a_full_run_is_this() -> None:
@@ -465,7 +584,10 @@ def test_comparison_of_a_full_run_is_this() -> None:
     assert result["read_by"] == {"strict": 3, "lenient": 0, "forced": 1, "unparsed": 0, "direct": 0}
     assert result["rungs"] == {"final_line": 3, "forced": 1}
     ways = {f"{row['way']} {row['below'] or ''}".strip(): row for row in result["ways"]}
-    picked = {name: (row["accuracy"], row["output_tokens"], row["seconds"], row["reasoned"]) for name, row in ways.items()}
+    picked = {
+        name: (row["accuracy"], row["output_tokens"], row["seconds"], row["reasoned"])
+        for name, row in ways.items()
+    }
     assert picked["direct"] == (0.5, 4, 2.0, 0)
     assert picked["full"] == (0.75, 1004, 12.0, 4)
     assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
@@ -479,7 +601,10 @@ def test_comparison_of_a_budgeted_run_has_its_own_row() -> None:
     direct = replace(reasoned(1, "B", "B", 2.0, 0), texts=None, read_by="loglikelihood")
     result = comparison(predictions_frame([reasoned(0, "B", "A", 0.1, 100), direct]))
     assert result["read_by"] == {"strict": 1, "lenient": 0, "forced": 0, "unparsed": 0, "direct": 1}
-    assert [(row["way"], row["accuracy"], row["reasoned"], row["output_tokens"], row["seconds"]) for row in result["ways"]] == [
+    assert [
+        (row["way"], row["accuracy"], row["reasoned"], row["output_tokens"], row["seconds"])
+        for row in result["ways"]
+    ] == [
         ("direct", 0.5, 0, 2, None),
         ("budgeted", 1.0, 1, 102, None),
     ]
@@ -499,12 +624,23 @@ def test_comparison_of_samples_and_rotations() -> None:
         "agreement": 0.75,
     }
     plain = [
-        replace(row, texts=None, direct_prediction=None, sample_predictions=None, read_by="loglikelihood", debiased_prediction="B")
+        replace(
+            row,
+            texts=None,
+            direct_prediction=None,
+            sample_predictions=None,
+            read_by="loglikelihood",
+            debiased_prediction="B",
+        )
         for row in rows
     ]
     result = comparison(predictions_frame(plain))
     assert set(result) == {"rotations"}
-    assert (result["rotations"]["accuracy_raw"], result["rotations"]["accuracy_debiased"], result["rotations"]["changed"]) == (0.5, 1.0, 1)
+    assert (
+        result["rotations"]["accuracy_raw"],
+        result["rotations"]["accuracy_debiased"],
+        result["rotations"]["changed"],
+    ) == (0.5, 1.0, 1)
     assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning.comparison_lines(result)
     assert comparison(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
 
@@ -512,8 +648,9 @@ def test_comparison_of_samples_and_rotations() -> None:
 def test_show_gives_every_text() -> None:
     row = reasoned(0, "B", "A", 0.25, 9, sample_predictions=["B", "A"], confidence=0.5)
     frame = predictions_frame([replace(row, texts=["풀이 하나\n정답: B", "풀이 둘\n정답: A"])])
-    assert reasoning.show(frame.row(0, named=True)) == (
-        "Math/test/0: answer B, prediction B (correct, read by final_line)\n"
+    assert (
+        reasoning.show(frame.row(0, named=True))
+        == "Math/test/0: answer B, prediction B (correct, read by final_line)\n"
         "direct A, margin 0.250, agreement 0.500\n"
         "--- sample 1, B ---\n풀이 하나\n정답: B\n"
         "--- sample 2, A ---\n풀이 둘\n정답: A"

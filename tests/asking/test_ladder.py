@@ -1,4 +1,6 @@
-"""The answer-reading ladder: a table of invented Korean endings, each rung's use, and properties over arbitrary texts."""
+"""The answer-reading ladder: a table of invented Korean endings, each rung's use, and
+properties over arbitrary texts.
+"""
 
 from __future__ import annotations
 
@@ -163,7 +165,12 @@ TABLE: list[tuple[str, tuple[str, ...] | None, str | None, str | None]] = [
     ("오답은 A이다", None, None, None),
     ("대답은 A처럼 보인다", None, None, None),
     ("A는 틀린 설명이다.", STATEMENTS, None, None),
-    ("**A. 손익계산서**: 기간의 성과\n**B. 대차대조표**: 시점의 상태\n**C. 현금흐름표**: 현금의", STATEMENTS, None, None),
+    (
+        "**A. 손익계산서**: 기간의 성과\n**B. 대차대조표**: 시점의 상태\n**C. 현금흐름표**: 현금의",
+        STATEMENTS,
+        None,
+        None,
+    ),
     ("A. 손익계산서\nB. 대차대조표\nC. 현금흐름표\nD. 자본변동표", STATEMENTS, None, None),
     ("다음을 비교하면 (A)와 (C)가 남는다.", STATEMENTS, None, None),
     ("따라서 필요한 것은 비타민 C이다.", ("비타민 B", "칼슘", "철분", "요오드"), None, None),
@@ -173,11 +180,18 @@ TABLE: list[tuple[str, tuple[str, ...] | None, str | None, str | None]] = [
     ("<think>정답: B\n그런데 다시 생각하면", None, None, None),
     ("甲이 乙에게 A를 팔고 丙이 이를 샀다.", STATEMENTS, None, None),
 ]
-TABLE = [(text, options, letter, "final_line" if rung == "boxed_or_final" else rung) for text, options, letter, rung in TABLE]
+TABLE = [
+    (text, options, letter, "final_line" if rung == "boxed_or_final" else rung)
+    for text, options, letter, rung in TABLE
+]
 
 
-@pytest.mark.parametrize(("text", "options", "letter", "rung"), TABLE, ids=[f"{i}-{row[0][-24:]!r}" for i, row in enumerate(TABLE)])
-def test_ending_is_read(text: str, options: tuple[str, ...] | None, letter: str | None, rung: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "options", "letter", "rung"), TABLE, ids=[f"{i}-{row[0][-24:]!r}" for i, row in enumerate(TABLE)]
+)
+def test_ending_is_read(
+    text: str, options: tuple[str, ...] | None, letter: str | None, rung: str | None
+) -> None:
     assert read_answer(text, options) == Reading(letter, rung)
 
 
@@ -191,7 +205,11 @@ def test_without_a_rung_some_ending_is_no_longer_read(removed: str) -> None:
     shorter = {name: rung for name, rung in LADDER.items() if name != removed}
     lost = [row[0] for row in TABLE if read_answer(row[0], row[1], ladder=shorter).letter != row[2]]
     if removed == "final_line":  # the lenient rungs read its letters too; what it adds is the strict count
-        lost = [row[0] for row in TABLE if strictness(read_answer(row[0], row[1], ladder=shorter).rung) != strictness(row[3])]
+        lost = [
+            row[0]
+            for row in TABLE
+            if strictness(read_answer(row[0], row[1], ladder=shorter).rung) != strictness(row[3])
+        ]
     assert lost
 
 
@@ -201,7 +219,12 @@ def test_thinking_that_did_not_end_reads_as_nothing() -> None:
 
 
 def test_strictness_counts_each_prediction_once() -> None:
-    assert [strictness("final_line"), strictness("stated"), strictness(None, forced=True), strictness(None)] == [
+    assert [
+        strictness("final_line"),
+        strictness("stated"),
+        strictness(None, forced=True),
+        strictness(None),
+    ] == [
         "strict",
         "lenient",
         "forced",
@@ -213,7 +236,8 @@ def test_strictness_counts_each_prediction_once() -> None:
 FORMS_OF = {letter: (letter, str(i + 1), chr(0x2460 + i)) for i, letter in enumerate("ABCD")}
 IGNORED = str.maketrans("", "", "*_`#$\\{}\u200b\u200c\u200d\u2060\ufeff")
 PIECES = (
-    "정답|답|은 |: |：|A|B|Ｃ|D|①|③|２|4|번|입니다|이다|.|\n| |(|)|**|\\boxed{|}|가 아니라 |와 |를 선택|정답이다|대차대조표|비타민 C"
+    "정답|답|은 |: |：|A|B|Ｃ|D|①|③|２|4|번|입니다|이다|.|\n| |(|)|**|\\boxed{|}|가 아니라 |와 |를"
+    " 선택|정답이다|대차대조표|비타민 C"
     "|<think>|</think>|따라서 |것은 |오|E|7|kN"
 )
 FRAGMENTS = st.sampled_from(PIECES.split("|"))
@@ -229,7 +253,9 @@ def squeezed(text: str) -> str:
 
 @settings(max_examples=600, deadline=None)
 @given(text=TEXTS, options=OPTIONS, thinking=st.booleans())
-def test_never_raises_and_never_invents_a_letter(text: str, options: list[str] | None, thinking: bool) -> None:
+def test_never_raises_and_never_invents_a_letter(
+    text: str, options: list[str] | None, thinking: bool
+) -> None:
     letter, rung = (reading := read_answer(text, options, thinking=thinking)).letter, reading.rung
     assert (letter is None) == (rung is None)
     if letter is None:
@@ -249,7 +275,10 @@ def test_the_asked_for_line_is_always_read(letter: str, before: str) -> None:
     assert read_answer(f"{before}\n정답: {letter}") == Reading(letter, "final_line")
 
 
-@pytest.mark.parametrize("piece", ["정답은 ", "(", "A와 ", "**", "가 정답", "\\boxed{", "A ", "대차대조표 ", "아니 ", "A를 ", "\n", " "])
+@pytest.mark.parametrize(
+    "piece",
+    ["정답은 ", "(", "A와 ", "**", "가 정답", "\\boxed{", "A ", "대차대조표 ", "아니 ", "A를 ", "\n", " "],
+)
 def test_long_and_hostile_texts_come_to_an_end(piece: str) -> None:
     assert read_answer(piece * 5000 + "\n정답: C", STATEMENTS) == Reading("C", "final_line")
     assert read_answer(piece * 5000, STATEMENTS).letter in (None, "B", "A")

@@ -11,7 +11,9 @@ from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, Multipl
 from kmmlu_fast.core.letters import exact_match, read_letters
 from kmmlu_fast.core.schema import Completion, Question, Response
 
-ASKED = Question("Law/test/3", "Law", "HUMSS", "test", 3, "하늘의 색은?", ("빨강", "검정", "파랑", "하양"), "C")
+ASKED = Question(
+    "Law/test/3", "Law", "HUMSS", "test", 3, "하늘의 색은?", ("빨강", "검정", "파랑", "하양"), "C"
+)
 
 
 def test_read_letters_by_hand() -> None:
@@ -30,23 +32,49 @@ def test_multiple_choice_is_one_request_of_the_prompt_as_it_is() -> None:
     [request] = method.start(ASKED, [[1, 2, 3]], None)
     assert (request.token_ids, request.candidate_ids, request.max_tokens) == ((1, 2, 3), (10, 11, 12, 13), 1)
     found = method.finish(ASKED, [Response(request, logprobs=(-3.0, -2.0, -1.0, -4.0))])
-    assert (found.prediction, found.correct, found.logprob_C, found.margin, found.prompt_tokens) == ("C", True, -1.0, 1.0, 3)
+    assert (found.prediction, found.correct, found.logprob_C, found.margin, found.prompt_tokens) == (
+        "C",
+        True,
+        -1.0,
+        1.0,
+        3,
+    )
     assert method.follow_up(Response(request)) == []
 
 
 def test_continuations_are_scored_over_the_letters_tokens_in_any_order() -> None:
     method = ContinuationChoice("lm-eval")
     context = [1, 2, 3]
-    requests = method.start(ASKED, [context, [*context, 7, 8], [*context, 7, 9], [*context, 7, 10], [*context, 7, 11]], None)
+    requests = method.start(
+        ASKED, [context, [*context, 7, 8], [*context, 7, 9], [*context, 7, 10], [*context, 7, 11]], None
+    )
     assert [r.score_last for r in requests] == [2, 2, 2, 2]
-    responses = [Response(r, logprobs=(score,)) for r, score in zip(requests, (-4.0, -1.0, -2.0, -3.0), strict=True)]
+    responses = [
+        Response(r, logprobs=(score,)) for r, score in zip(requests, (-4.0, -1.0, -2.0, -3.0), strict=True)
+    ]
     found = method.finish(ASKED, responses[::-1])
-    assert (found.prediction, found.correct, found.logprob_B, found.prompt_tokens, found.read_by) == ("B", False, -1.0, 3, "continuation")
+    assert (found.prediction, found.correct, found.logprob_B, found.prompt_tokens, found.read_by) == (
+        "B",
+        False,
+        -1.0,
+        3,
+        "continuation",
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "letter"),
-    [(" A", "A"), ("b", "B"), (" (C)", "C"), ("D ", "D"), ("A B", None), ("", None), ("정답 A", None), ("E", None), ("A\n", None)],
+    [
+        (" A", "A"),
+        ("b", "B"),
+        (" (C)", "C"),
+        ("D ", "D"),
+        ("A B", None),
+        ("", None),
+        ("정답 A", None),
+        ("E", None),
+        ("A\n", None),
+    ],
 )
 def test_exact_match_is_lm_evals(text: str, letter: str | None) -> None:
     assert exact_match(text) == letter
@@ -57,9 +85,17 @@ def test_what_cannot_be_read_is_unparsed_and_wrong_but_kept() -> None:
     [request] = method.start(ASKED, [[1]], None)
     assert request.stop == ("Q:", "\n\n", "</s>", ".")
     found = method.finish(ASKED, [Response(request, completions=(Completion("글쎄요", (5, 6), "length"),))])
-    assert (found.prediction, found.correct, found.read_by, found.texts, found.output_tokens) == (None, False, None, ["글쎄요"], 2)
+    assert (found.prediction, found.correct, found.read_by, found.texts, found.output_tokens) == (
+        None,
+        False,
+        None,
+        ["글쎄요"],
+        2,
+    )
 
 
-@pytest.mark.parametrize("method", [MultipleChoice("qa", (1, 2, 3, 4)), ContinuationChoice("qa"), GenerateUntil("qa", seed=3)])
+@pytest.mark.parametrize(
+    "method", [MultipleChoice("qa", (1, 2, 3, 4)), ContinuationChoice("qa"), GenerateUntil("qa", seed=3)]
+)
 def test_methods_travel_to_ray_actors(method: object) -> None:
     assert pickle.loads(pickle.dumps(method)) == method

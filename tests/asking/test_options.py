@@ -74,10 +74,15 @@ def test_rotations_over_all_options_average_each_options_log_probability(count: 
     requests = method.start(asked, [[shift] for shift in range(count)], None)
     assert len(requests) == count == len(method.render(asked, [], None))
     # under shift s letter i stands before option i + s: give option 1 the best value wherever it stands
-    responses = [Response(r, logprobs=tuple(-1.0 if (i + s) % count == 1 else -2.0 for i in range(count))) for s, r in enumerate(requests)]
+    responses = [
+        Response(r, logprobs=tuple(-1.0 if (i + s) % count == 1 else -2.0 for i in range(count)))
+        for s, r in enumerate(requests)
+    ]
     found = method.finish(asked, responses)
     assert found.debiased_prediction == "B" and found.debiased_logprobs is not None
-    assert len(found.debiased_logprobs) == count and math.fsum(map(math.exp, found.debiased_logprobs)) == pytest.approx(1)
+    assert len(found.debiased_logprobs) == count and math.fsum(
+        map(math.exp, found.debiased_logprobs)
+    ) == pytest.approx(1)
 
 
 def config(**values: object) -> EvalConfig:
@@ -99,7 +104,9 @@ def test_letters_that_are_no_single_tokens_are_scored_as_continuations() -> None
 
 def test_four_rotations_of_five_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="--rotations all"):
-        choose_method(config(rotations=4), "lm-eval", [question(5)], {"x": []}, make_tiny_tokenizer(letters=ALL_LETTERS))
+        choose_method(
+            config(rotations=4), "lm-eval", [question(5)], {"x": []}, make_tiny_tokenizer(letters=ALL_LETTERS)
+        )
 
 
 def test_a_generated_letter_counts_only_if_the_question_has_it() -> None:

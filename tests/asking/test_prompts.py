@@ -10,7 +10,9 @@ from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
 
-SKY = Question("Law/test/0", "Law", "HUMSS", "test", 0, "  맑은 날 하늘의 색은? ", ("빨강", "검정", " 파랑", "하양"), "C")
+SKY = Question(
+    "Law/test/0", "Law", "HUMSS", "test", 0, "  맑은 날 하늘의 색은? ", ("빨강", "검정", " 파랑", "하양"), "C"
+)
 SEA = Question("Law/dev/0", "Law", "HUMSS", "dev", 0, "바닷물의 맛은?", ("단맛", "쓴맛", "신맛", "짠맛"), "D")
 
 
@@ -21,19 +23,25 @@ def test_lm_eval_zero_shot_golden() -> None:
 
 
 def test_lm_eval_few_shot_golden() -> None:
-    expected = "바닷물의 맛은?\nA. 단맛\nB. 쓴맛\nC. 신맛\nD. 짠맛\n정답\uff1a D\n\n" + render(SKY, [], "lm-eval").text
+    expected = (
+        "바닷물의 맛은?\nA. 단맛\nB. 쓴맛\nC. 신맛\nD. 짠맛\n정답\uff1a D\n\n"
+        + render(SKY, [], "lm-eval").text
+    )
     assert render(SKY, [SEA], "lm-eval").text == expected
 
 
 def test_qa_golden() -> None:
-    assert render(SKY, [], "qa").text == "문제: 맑은 날 하늘의 색은?\nA. 빨강\nB. 검정\nC.  파랑\nD. 하양\n정답:"
+    assert (
+        render(SKY, [], "qa").text == "문제: 맑은 날 하늘의 색은?\nA. 빨강\nB. 검정\nC.  파랑\nD. 하양\n정답:"
+    )
 
 
 def test_chat_golden_has_turns_and_no_second_bos() -> None:
     tokenizer = make_tiny_tokenizer(bos=True, chat=True)
     prompt = render(SKY, [SEA], "chat", tokenizer)
-    assert prompt.text == (
-        "<|im_start|>system\n다음은 객관식 문제입니다. A, B, C, D 중 정답의 알파벳 하나만 답하세요.<|im_end|>\n"
+    assert (
+        prompt.text == "<|im_start|>system\n다음은 객관식 문제입니다. A, B, C, D 중 정답의 알파벳 하나만"
+        " 답하세요.<|im_end|>\n"
         "<|im_start|>user\n바닷물의 맛은?\nA. 단맛\nB. 쓴맛\nC. 신맛\nD. 짠맛\n정답\uff1a<|im_end|>\n"
         "<|im_start|>assistant\nD<|im_end|>\n"
         "<|im_start|>user\n맑은 날 하늘의 색은?\nA. 빨강\nB. 검정\nC.  파랑\nD. 하양\n정답\uff1a<|im_end|>\n"
@@ -80,5 +88,9 @@ def test_chat_without_a_template_is_refused() -> None:
 
 def test_digests_see_wording_and_tokens() -> None:
     assert template_digest("lm-eval") != template_digest("qa")
-    assert template_digest("lm-eval") == template_digest("lm-eval") != template_digest("lm-eval", instruction="골라라")
+    assert (
+        template_digest("lm-eval")
+        == template_digest("lm-eval")
+        != template_digest("lm-eval", instruction="골라라")
+    )
     assert tokens_digest([1, 2]) == tokens_digest((1, 2)) != tokens_digest([12])

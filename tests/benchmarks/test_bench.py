@@ -8,16 +8,25 @@ from bench import common, flops, gpu, overhead, peers, throughput
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Question
 
-# hidden 8, 2 heads of 4, 1 key-value head, MLP 16, vocabulary 100, one layer with a window of 3 and one without
+# hidden 8, 2 heads of 4, 1 key-value head, MLP 16, vocabulary 100, one layer with a window of 3 and one
+# without
 CONFIG = {
-    "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "intermediate_size": 16, "vocab_size": 100,
-    "num_hidden_layers": 2, "sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"],
-}  # fmt: skip
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "intermediate_size": 16,
+    "vocab_size": 100,
+    "num_hidden_layers": 2,
+    "sliding_window": 3,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 
 
 def test_flops_of_linear_layers_and_head_by_hand():
     shape = flops.shape_of(CONFIG)
-    # qkv 8 x (2+2*1)*4=16, out 8 x 8, gate and up 8 x 32, down 16 x 8: 128 + 64 + 256 + 128 = 576 multiply-adds a layer
+    # qkv 8 x (2+2*1)*4=16, out 8 x 8, gate and up 8 x 32, down 16 x 8: 128 + 64 + 256 + 128 = 576
+    # multiply-adds a layer
     assert shape.linear_flops == 2 * 2 * 576
     assert shape.head_flops == 2 * 8 * 100
 
@@ -99,7 +108,11 @@ def test_agreement_tells_near_ties_from_disagreement():
 
 
 def test_chunks_hold_whole_subjects_and_every_question_once():
-    questions = [Question(f"{s}/test/{i}", s, "Other", "test", i, "?", ("1", "2", "3", "4"), "A") for s in "VWXYZ" for i in range(2)]
+    questions = [
+        Question(f"{s}/test/{i}", s, "Other", "test", i, "?", ("1", "2", "3", "4"), "A")
+        for s in "VWXYZ"
+        for i in range(2)
+    ]
     parts = peers.split(questions, 3)
     assert [q for part in parts for q in part] == questions
     subjects = [{q.subject for q in part} for part in parts]
@@ -120,14 +133,20 @@ def test_sweep_refuses_what_is_no_setting():
 
 
 def test_gpu_parts_that_did_not_run_are_not_measured():
-    found = {"zero-shot bf16": {"seconds": {"median": 100.0}}, "zero-shot fp8": {gpu.NOT_MEASURED: "no time left"}}
+    found = {
+        "zero-shot bf16": {"seconds": {"median": 100.0}},
+        "zero-shot fp8": {gpu.NOT_MEASURED: "no time left"},
+    }
     rows = {row["part"]: row for row in gpu.judge(found, True)}
     assert rows["zero-shot bf16"]["reached"] is True
     assert (rows["zero-shot fp8"]["seconds"], rows["zero-shot fp8"]["reached"]) == ("not measured", None)
 
 
 def test_five_shot_is_judged_by_the_zero_shot_pass():
-    found = {"zero-shot bf16": {"seconds": {"median": 100.0}}, "five-shot bf16": {"seconds": {"median": 131.0}}}
+    found = {
+        "zero-shot bf16": {"seconds": {"median": 100.0}},
+        "five-shot bf16": {"seconds": {"median": 131.0}},
+    }
     assert [row["reached"] for row in gpu.judge(found, True)] == [True, False]
     assert [row["reached"] for row in gpu.judge(found, False)] == [None, None]
 
@@ -136,15 +155,27 @@ def test_letters_of_two_engines_are_compared_beyond_their_own_difference():
     one = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -1.01, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
     two = [[-1.1, -2.0, -3.0, -4.0], [-1.02, -1.0, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
     found = gpu.compare(one, two)
-    assert found["largest_nats"] == pytest.approx(0.1) and found["mean_nats"] == pytest.approx((0.1 + 0.02) / 3)
-    assert (found["same_letter"], found["clear"], found["clear_and_same"]) == (2, 2, 2)  # the second is a near tie
+    assert found["largest_nats"] == pytest.approx(0.1) and found["mean_nats"] == pytest.approx(
+        (0.1 + 0.02) / 3
+    )
+    assert (found["same_letter"], found["clear"], found["clear_and_same"]) == (
+        2,
+        2,
+        2,
+    )  # the second is a near tie
 
 
 def test_fp8_is_what_the_card_computes(monkeypatch):
     from kmmlu_fast.core.nvml import Card
 
-    for capability, name in (((8, 6), "fp8_per_tensor"), ((8, 9), "fp8_per_channel"), ((9, 0), "fp8_per_channel")):
-        monkeypatch.setattr(gpu, "gpu_card", lambda capability=capability: Card("A card", capability, 1, 1, ""))
+    for capability, name in (
+        ((8, 6), "fp8_per_tensor"),
+        ((8, 9), "fp8_per_channel"),
+        ((9, 0), "fp8_per_channel"),
+    ):
+        monkeypatch.setattr(
+            gpu, "gpu_card", lambda capability=capability: Card("A card", capability, 1, 1, "")
+        )
         assert gpu.fp8_name() == name
 
 
@@ -160,6 +191,10 @@ def test_soundness_simulates_what_it_says():
     assert pair.significant and split.letter_prior.value == pytest.approx(pair.letters.difference, abs=0.02)
     assert {"micro", "macro", "remaining (logprobs)", "log_score"} <= set(soundness.intervals(pair))
     null = soundness.simulate(soundness.WORLDS["null"], strata, np.random.default_rng(1), stored=False)
-    assert null.letters.method == "letters" and set(soundness.said(null)) >= {"micro", "opposite", "subject changes"}
+    assert null.letters.method == "letters" and set(soundness.said(null)) >= {
+        "micro",
+        "opposite",
+        "subject changes",
+    }
     found = soundness.task("margin", 450, 0, 20, {})["claims"]["equal"]
     assert len(found) == 20 and sum(found) <= 3

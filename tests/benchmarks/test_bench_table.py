@@ -1,4 +1,6 @@
-"""Records by kind of machine, README's table made from them, and the round of all benchmarks: on invented results."""
+"""Records by kind of machine, README's table made from them, and the round of all benchmarks:
+on invented results.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def training(own_sec: float, stack_sec: float) -> dict[str, Any]:
             "peak_gib": peak,
         }
 
-    return {"rows": [row("train", own_sec, 1.5), row("unsloth", stack_sec, 2.9), row("peft", 3 * own_sec, 3.0)]}
+    return {
+        "rows": [row("train", own_sec, 1.5), row("unsloth", stack_sec, 2.9), row("peft", 3 * own_sec, 3.0)]
+    }
 
 
 def test_records_are_kept_by_kind_of_cpu(tmp_path: Path) -> None:
@@ -98,7 +102,9 @@ def test_every_record_of_the_repository_can_be_told() -> None:
 
 def test_the_round_sets_figures_beside_targets_and_the_last_record(tmp_path: Path) -> None:
     figures = bench_all.ROUND["training"][1]
-    rows = bench_all.rows_of("training", entry("training", **training(2.0, 3.0)), figures, entry("training", **training(2.0, 2.4)))
+    rows = bench_all.rows_of(
+        "training", entry("training", **training(2.0, 3.0)), figures, entry("training", **training(2.0, 2.4))
+    )
     assert [(row["measured"], row["met"], row["of_last_record"]) for row in rows] == [
         (1.5, "yes", 1.25),
         (1.4, "yes", 1.0),
@@ -107,14 +113,19 @@ def test_the_round_sets_figures_beside_targets_and_the_last_record(tmp_path: Pat
     assert slow["met"] == "no" and slow["of_last_record"] is None
 
 
-def test_a_benchmark_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_that_fails_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def child(arguments: list[str]) -> dict[str, Any]:
         if arguments[0] == "bench.overhead":
             raise ConfigError("no dataset")
         return entry("throughput", share_of_matmul_rate=0.9)
 
     monkeypatch.setattr(bench_all, "run_child", child)
-    assert bench_all.main(["--quick", "--benchmarks", "overhead,throughput", "--results-dir", str(tmp_path)]) == 0
+    assert (
+        bench_all.main(["--quick", "--benchmarks", "overhead,throughput", "--results-dir", str(tmp_path)])
+        == 0
+    )
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [(row["benchmark"], row["met"]) for row in rows] == [("overhead", "no"), ("throughput", "yes")]
     assert "no dataset" in rows[0]["what"]

@@ -58,7 +58,13 @@ def test_expectations_come_from_other_vendors_alone(table):
     # only llama-a is left: its share drawn to its subject's mean by four
     llama = pairs.right[names.index("llama-a")]
     assert set(np.unique(from_others.round(9))) == set(
-        np.unique([(right + 4 * llama[subject].mean()) / 5 for right in (0, 1) for subject in (slice(0, 500), slice(500, 800))]).round(9)
+        np.unique(
+            [
+                (right + 4 * llama[subject].mean()) / 5
+                for right in (0, 1)
+                for subject in (slice(0, 500), slice(500, 800))
+            ]
+        ).round(9)
     )
     assert pairs.ease(names.index("gpt-a"), names.index("gpt-b")) is not None
 

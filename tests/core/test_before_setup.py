@@ -108,7 +108,9 @@ def setup(project: Path, *words: str, **variables: str) -> subprocess.CompletedP
         ),
     ],
 )
-def test_the_script_stops_before_it_makes_anything(project: Path, variables: dict[str, str], words: str) -> None:
+def test_the_script_stops_before_it_makes_anything(
+    project: Path, variables: dict[str, str], words: str
+) -> None:
     done = setup(project, "gpu", **variables)
     assert done.returncode == 2
     assert words in done.stderr and "nothing was downloaded" in done.stderr

@@ -29,8 +29,12 @@ def test_auto_on_a_cpu_is_what_its_instructions_compute(flags: str, dtype: str) 
     assert why is None or ("float32" in why and "\n" not in why)
 
 
-@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float16"), ((8, 0), "auto"), ((8, 9), "auto"), ((12, 0), "auto")])
-def test_auto_on_a_card_is_the_models_own_type_from_ampere_on(capability: tuple[int, int], dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), "float16"), ((8, 0), "auto"), ((8, 9), "auto"), ((12, 0), "auto")]
+)
+def test_auto_on_a_card_is_the_models_own_type_from_ampere_on(
+    capability: tuple[int, int], dtype: str
+) -> None:
     found, why = device.auto_dtype(capability, cpu_flags=ZEN_3.split())
     assert found == dtype
     assert (why is not None) == (dtype == "float16")
@@ -48,11 +52,13 @@ torch.cuda.is_available = is_available
 from kmmlu_fast.core.device import has_gpu
 has_gpu()
 print(*seen[0])
-"""
+"""  # noqa: E501
 
 
 def test_the_environment_is_safe_before_torch_is_asked() -> None:
-    done = subprocess.run([sys.executable, "-c", ASKS], capture_output=True, text=True, check=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
     assert done.stdout.split() == ["1", "spawn"]
 
 
@@ -77,7 +83,9 @@ def test_a_card_that_torch_can_use_is_no_problem() -> None:
         (CARD, "13.0", False, "sees no GPU"),
     ],
 )
-def test_a_card_that_torch_cannot_use_is_one_line(card: nvml.Card, cuda: str | None, sees: bool, says: str) -> None:
+def test_a_card_that_torch_cannot_use_is_one_line(
+    card: nvml.Card, cuda: str | None, sees: bool, says: str
+) -> None:
     found = device.card_problem(card, "2.13.0", cuda, sees)
     assert says in found and card.name in found and "\n" not in found
 

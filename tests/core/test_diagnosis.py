@@ -15,12 +15,16 @@ from kmmlu_fast.core.nvml import Card, Cards
 
 GIB = 1 << 30
 NAME = "skt/A.X-4.0-Light"
-ZEN3 = Machine(Cpu("AMD Ryzen 7 5800X", frozenset({"avx2"})), 8, 32 * GIB, 24 * GIB, 100 * GIB, "x86_64", (3, 11))
+ZEN3 = Machine(
+    Cpu("AMD Ryzen 7 5800X", frozenset({"avx2"})), 8, 32 * GIB, 24 * GIB, 100 * GIB, "x86_64", (3, 11)
+)
 ZEN4 = replace(ZEN3, cpu=Cpu("AMD EPYC", frozenset({"avx2", "avx512f", "avx512_bf16"})))
 TOOLS = Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
 
 
-def cards(gib: float, capability: tuple[int, int], name: str, driver: str = "580.95.05", count: int = 1) -> Cards:
+def cards(
+    gib: float, capability: tuple[int, int], name: str, driver: str = "580.95.05", count: int = 1
+) -> Cards:
     total = int(gib * GIB)
     card = Card(name, capability, total, total - GIB // 2, driver)
     return Cards(tuple(replace(card, index=n) for n in range(count)), driver)
@@ -84,7 +88,9 @@ def test_volta_is_an_obstacle_with_its_reason() -> None:
 def test_the_gpu_set_without_a_card_cannot_run() -> None:
     (reason,) = found(installed="gpu").obstacles
     assert reason.startswith("the GPU set is installed, but no NVIDIA card answers")
-    (reason,) = found(at=Cards(problem="CUDA_VISIBLE_DEVICES='' hides every card (1)"), installed="gpu").obstacles
+    (reason,) = found(
+        at=Cards(problem="CUDA_VISIBLE_DEVICES='' hides every card (1)"), installed="gpu"
+    ).obstacles
     assert "hides every card" in reason
 
 
@@ -107,7 +113,9 @@ def test_what_is_to_be_installed() -> None:
 
 
 def test_several_cards_are_noted() -> None:
-    assert any("--data-parallel-size 2" in text for text in found(at=cards(24, (8, 9), "RTX 4090", count=2)).notes)
+    assert any(
+        "--data-parallel-size 2" in text for text in found(at=cards(24, (8, 9), "RTX 4090", count=2)).notes
+    )
 
 
 def test_adapters_by_device() -> None:

@@ -22,11 +22,21 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("model: demo\nlimit: 3\nnum-fewshot: 2\nadapter: out/lora\n")
     config = parse(EvalConfig, ["--config", str(path), "--limit", "7"], PROG)
-    assert (config.model, config.limit, config.num_fewshot, config.adapter, config.seed) == ("demo", 7, 2, ["out/lora"], 42)
+    assert (config.model, config.limit, config.num_fewshot, config.adapter, config.seed) == (
+        "demo",
+        7,
+        2,
+        ["out/lora"],
+        42,
+    )
 
 
 def test_lists_repeat_and_subjects_split_at_commas() -> None:
-    config = parse(EvalConfig, ["--adapter", "a=x,1", "--adapter", "y", "--subjects", "Law,STEM", "--subjects", "Math"], PROG)
+    config = parse(
+        EvalConfig,
+        ["--adapter", "a=x,1", "--adapter", "y", "--subjects", "Law,STEM", "--subjects", "Math"],
+        PROG,
+    )
     assert config.adapter == ["a=x,1", "y"]  # a path may hold a comma
     assert config.subjects == ["Law", "STEM", "Math"]
 
@@ -37,7 +47,12 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(EvalConfig, ["--config", str(path), "--prompt-style", "x", "--sede", "3"], PROG)
     message = str(caught.value)
-    for part in ("unknown key 'moddel', did you mean model?", "c.yaml: limit 'many'", "--prompt-style 'x'", "--sede, did you mean --seed?"):
+    for part in (
+        "unknown key 'moddel', did you mean model?",
+        "c.yaml: limit 'many'",
+        "--prompt-style 'x'",
+        "--sede, did you mean --seed?",
+    ):
         assert part in message
     assert "\n" not in message
 

@@ -119,10 +119,14 @@ def test_killed_for_memory_is_told_apart() -> None:
         "machine.oom_kills = iter([4, 5]).__next__\n"
         "sys.exit(guard.guarded(lambda: os.kill(os.getpid(), signal.SIGKILL)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 137 and "the kernel killed this process for memory" in done.stderr
     text = explain(signal.SIGKILL, [], peak_bytes=3 << 30, starved=True)
-    assert "the kernel killed this process for memory" in text and "3.0 GiB" in text and "smaller model" in text
+    assert (
+        "the kernel killed this process for memory" in text and "3.0 GiB" in text and "smaller model" in text
+    )
 
 
 @pytest.mark.parametrize(("word", "code"), [("nothing", 7), ("exit", 3), ("raise", 1)])
@@ -231,7 +235,9 @@ def test_doors_load_nothing_native_before_the_fork() -> None:
         "print([m for m in ('polars', 'numpy', 'torch', 'pydantic', 'transformers') if m in sys.modules])\n"
         "from kmmlu_fast.core import guard; print(guard._can_fork())\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.splitlines() == ["[]", "True"]
 
 

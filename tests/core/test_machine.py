@@ -39,7 +39,8 @@ def cpuinfo(kind: str, processors: int = 2) -> str:
     """A /proc/cpuinfo in the kernel's layout."""
     name, flags = CPUS[kind]
     return "\n".join(
-        f"processor\t: {n}\nvendor_id\t: made\nmodel name\t: {name}\nflags\t\t: {flags}\nbugs\t\t: x\n" for n in range(processors)
+        f"processor\t: {n}\nvendor_id\t: made\nmodel name\t: {name}\nflags\t\t: {flags}\nbugs\t\t: x\n"
+        for n in range(processors)
     )
 
 
@@ -130,7 +131,9 @@ def test_memory_of_a_container_version_1(tmp_path: Path) -> None:
     assert memory_bytes(MEMINFO, membership, root) == (2 * GIB, GIB)
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64)])
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64)]
+)
 def test_cores_of_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int) -> None:
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)))
     assert cores("0::/\n", files(tmp_path, {"cpu.max": quota})) == expected
@@ -160,4 +163,6 @@ def test_disk_of_a_folder_that_is_not_yet_there(tmp_path: Path) -> None:
 
 def test_look_finds_this_machine() -> None:
     here = machine.look()
-    assert here.cores >= 1 and here.memory_total_bytes >= here.memory_free_bytes > 0 and here.disk_free_bytes > 0
+    assert (
+        here.cores >= 1 and here.memory_total_bytes >= here.memory_free_bytes > 0 and here.disk_free_bytes > 0
+    )

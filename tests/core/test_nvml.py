@@ -35,7 +35,9 @@ def test_a_card(card: pytest.MonkeyPatch) -> None:
     card.setenv("FAKE_NAME", "NVIDIA GeForce RTX 5090")
     found = find_cards()
     free = 32 * GIB - (500 << 20)
-    assert found.cards == (Card("NVIDIA GeForce RTX 5090", (12, 0), 32 * GIB, free, "580.95.05", 0, "GPU-0a"),)
+    assert found.cards == (
+        Card("NVIDIA GeForce RTX 5090", (12, 0), 32 * GIB, free, "580.95.05", 0, "GPU-0a"),
+    )
     assert (found.driver, found.problem) == ("580.95.05", "")
     assert nvml.cards() == list(found.cards)
     expected = "NVIDIA GeForce RTX 5090 (32 GiB, compute capability 12.0, driver 580.95.05)"
@@ -102,7 +104,9 @@ def test_lines_of_nvidia_smi() -> None:
     assert parse_smi("No devices were found\n") == []
 
 
-def test_nvidia_smi_is_asked_where_there_is_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nvidia_smi_is_asked_where_there_is_no_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     script = tmp_path / "nvidia-smi"
     script.write_text(f"#!/bin/sh\ncat <<'END'\n{SMI}END\n")
     script.chmod(0o755)
@@ -114,6 +118,8 @@ def test_nvidia_smi_is_asked_where_there_is_no_library(monkeypatch: pytest.Monke
     assert find_cards().problem == "nvidia-smi: NVIDIA-SMI has failed"
 
 
-@pytest.mark.parametrize(("text", "pair"), [("8.9", (8, 9)), ("12.0", (12, 0)), ("[N/A]", (0, 0)), ("", (0, 0))])
+@pytest.mark.parametrize(
+    ("text", "pair"), [("8.9", (8, 9)), ("12.0", (12, 0)), ("[N/A]", (0, 0)), ("", (0, 0))]
+)
 def test_capability(text: str, pair: tuple[int, int]) -> None:
     assert parse_capability(text) == pair

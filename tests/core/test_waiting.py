@@ -70,7 +70,9 @@ def test_an_error_is_not_said_to_be_done(soon: None, capsys: pytest.CaptureFixtu
     assert "done" not in capsys.readouterr().err
 
 
-def test_on_a_terminal_one_line_moves_and_is_gone(soon: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_a_terminal_one_line_moves_and_is_gone(
+    soon: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import sys
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -105,7 +105,9 @@ def test_some_of_the_shards_are_not_taken_for_all(tmp_path: Path) -> None:
 
 
 def test_packed_weights_tell_their_bytes_only(tmp_path: Path) -> None:
-    folder = write_config(tmp_path / "model", {**LLAMA, "quantization_config": {"quant_method": "awq", "bits": 4}})
+    folder = write_config(
+        tmp_path / "model", {**LLAMA, "quantization_config": {"quant_method": "awq", "bits": 4}}
+    )
     safetensors(folder / "model.safetensors", {"a.qweight": ("I32", [64, 12]), "a.scales": ("F16", [1, 96])})
     found = find_model(str(folder))
     assert found is not None and found.quantised and found.stored_as == "awq"

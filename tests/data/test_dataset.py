@@ -26,7 +26,13 @@ def test_answers_become_letters_and_lower_case_stems_are_found(tmp_path: Path) -
     write(tmp_path, "korean-history-test.csv", HEAD + ROW)
     [question] = dataset.load_questions(str(tmp_path), "test", [SUBJECTS["Korean-History"]])
     expected = ("Korean-History/test/0", "HUMSS", "C", ("빨강", "검정", "파랑", "하양"), 0.5)
-    assert (question.question_id, question.supercategory, question.answer, question.options, question.human_accuracy) == expected
+    assert (
+        question.question_id,
+        question.supercategory,
+        question.answer,
+        question.options,
+        question.human_accuracy,
+    ) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,9 @@ def test_two_files_of_one_subject_are_refused(tmp_path: Path) -> None:
         dataset.load_frame(str(tmp_path), "test", [SUBJECTS["Math"]])
 
 
-def test_missing_train_files_are_survived_with_one_warning_and_missing_test_files_are_not(tmp_path: Path) -> None:
+def test_missing_train_files_are_survived_with_one_warning_and_missing_test_files_are_not(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, "Law-train.csv", HEAD + ROW)
     write(tmp_path, "Law-test.csv", HEAD + ROW)
     with pytest.warns(UserWarning, match="no train file for Math") as caught:
@@ -82,7 +90,10 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def questions(subject: str, count: int) -> list[Question]:
-    return [Question(f"{subject}/test/{i}", subject, "HUMSS", "test", i, f"문항 {i}", ("a", "b", "c", "d"), "A") for i in range(count)]
+    return [
+        Question(f"{subject}/test/{i}", subject, "HUMSS", "test", i, f"문항 {i}", ("a", "b", "c", "d"), "A")
+        for i in range(count)
+    ]
 
 
 def test_random_selection_is_stable_nested_and_in_file_order() -> None:
@@ -99,7 +110,11 @@ def test_digest_sees_a_changed_key() -> None:
     from dataclasses import replace
 
     one = questions("Law", 2)
-    assert dataset.digest(one) == dataset.digest(questions("Law", 2)) != dataset.digest([one[0], replace(one[1], answer="B")])
+    assert (
+        dataset.digest(one)
+        == dataset.digest(questions("Law", 2))
+        != dataset.digest([one[0], replace(one[1], answer="B")])
+    )
 
 
 def test_exemplars_keep_the_files_order_and_say_when_there_are_too_few() -> None:

@@ -54,7 +54,9 @@ def test_what_is_shipped_is_what_was_promised_and_is_short() -> None:
 @pytest.mark.parametrize("name", [name for name in WANTED if name != "kobest"])
 def test_two_hundred_rows_of_every_schema_become_questions(name: str, tmp_path: Path) -> None:
     exam = find_exam(name)
-    questions = to_questions(load_exam(exam, "test", str(write_exam(tmp_path, name))) if name != "kmmlu" else _kmmlu(tmp_path))
+    questions = to_questions(
+        load_exam(exam, "test", str(write_exam(tmp_path, name))) if name != "kmmlu" else _kmmlu(tmp_path)
+    )
     assert len(questions) == ROWS == len({question.question_id for question in questions})
     for row, question in enumerate(questions):
         assert len(question.options) == count_of(name, row)
@@ -77,7 +79,11 @@ def test_kobest_has_two_and_four_options_by_config(tmp_path: Path) -> None:
     counts = {question.question_id.split("/")[1]: len(question.options) for question in to_questions(frame)}
     assert len(frame) == 3 * ROWS and counts == {"boolq": 2, "copa": 2, "hellaswag": 4}
     copa = frame.filter(pl.col("subject") == "copa").row(1, named=True)
-    assert copa["question"] == "1번째 일이다. 이 문장의 원인(으)로 알맞은 것은?" and copa["answer"] == "B" and copa["C"] is None
+    assert (
+        copa["question"] == "1번째 일이다. 이 문장의 원인(으)로 알맞은 것은?"
+        and copa["answer"] == "B"
+        and copa["C"] is None
+    )
     assert choose_subjects(find_exam("kobest"), frame, ["BoolQ"])["subject"].unique().to_list() == ["boolq"]
     with pytest.raises(ConfigError, match="hellaswag"):
         choose_subjects(find_exam("kobest"), frame, ["law"])
@@ -94,7 +100,9 @@ def test_a_config_has_settings_of_its_own_by_pattern(tmp_path: Path) -> None:
 
 def test_kmmlu_hard_takes_kmmlus_subjects(tmp_path: Path) -> None:
     frame = load_exam(find_exam("kmmlu-hard"), "test", str(write_exam(tmp_path, "kmmlu-hard", 3)))
-    assert frame.row(0, named=True)["subject"] == "Math" and frame["supercategory"].unique().to_list() == ["STEM"]
+    assert frame.row(0, named=True)["subject"] == "Math" and frame["supercategory"].unique().to_list() == [
+        "STEM"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,9 @@ def test_kmmlu_hard_takes_kmmlus_subjects(tmp_path: Path) -> None:
         ({"q": "no options here", "a": 1}, {"options": {"inside": "q"}}, "no options found in the text"),
     ],
 )
-def test_a_fault_is_named_with_its_row(row: dict[str, object], changes: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_a_fault_is_named_with_its_row(
+    row: dict[str, object], changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError) as caught:
         load_exam(own(tmp_path, **changes), "test")
@@ -146,7 +156,9 @@ def test_a_declaration_names_all_its_faults(tmp_path: Path) -> None:
     path.write_text("hub: a/b\nquestion: q\noptons: [A]\ncoding: from 2\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         read_exam(path)
-    assert "unknown key 'optons', did you mean options?" in str(caught.value) and "coding" in str(caught.value)
+    assert "unknown key 'optons', did you mean options?" in str(caught.value) and "coding" in str(
+        caught.value
+    )
     path.write_text("path: x.jsonl\nquestion: q\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="lacks options, answer, coding"):
         read_exam(path)
@@ -209,7 +221,9 @@ def test_a_gated_set_says_where_to_accept() -> None:
     class GatedRepoError(Exception):
         pass
 
-    assert "accept its terms at https://huggingface.co/datasets/a/b" in hub_fault("a/b", GatedRepoError("403"))
+    assert "accept its terms at https://huggingface.co/datasets/a/b" in hub_fault(
+        "a/b", GatedRepoError("403")
+    )
     error = RuntimeError("x")
     error.response = type("R", (), {"status_code": 401})()  # type: ignore[attr-defined]
     assert "hf auth login" in hub_fault("a/b", error)
@@ -225,7 +239,9 @@ def test_check_shows_a_question_and_every_fault(tmp_path: Path, capsys: pytest.C
     assert exams.main(["--check", str(path)]) == 1
     out = capsys.readouterr().out
     assert "하나 더하기 둘은?\nA. 1\nB. 2\nC. 3\nD. 4\nE. 5\n정답： C" in out
-    assert f"fault: {path} row 2: answer 'C' is not allowed; it must be one of A, B" in out and "1 faults" in out
+    assert (
+        f"fault: {path} row 2: answer 'C' is not allowed; it must be one of A, B" in out and "1 faults" in out
+    )
     assert exams.main([]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in WANTED) and "CC-BY-NC-ND-4.0" in out

@@ -18,14 +18,21 @@ from kmmlu_fast.data.subjects import find_subjects
 def declared(tmp_path: Path) -> Path:
     folder = write_exam(tmp_path / "click", "click", 9)
     path = tmp_path / "five.yaml"
-    lines = f"path: {folder / 'train.jsonl'}\nquestion: question\noptions: choices\nanswer: answer\ncoding: text\n"
+    lines = (
+        f"path: {folder / 'train.jsonl'}\nquestion: question\noptions: choices\nanswer: answer\ncoding:"
+        " text\n"
+    )
     path.write_text(lines, encoding="utf-8")
     return path
 
 
 def test_leakage_looks_at_any_table_and_any_exam(tmp_path: Path, capsys: Any) -> None:
     exam = declared(tmp_path)
-    mine = guard_exams("sample", [str(exam)]).frame.filter(pl.col("question_id") == "five/test/3").row(0, named=True)
+    mine = (
+        guard_exams("sample", [str(exam)])
+        .frame.filter(pl.col("question_id") == "five/test/3")
+        .row(0, named=True)
+    )
     options = " ".join(mine[letter] for letter in "ABCDE" if mine[letter])
     rows = [
         {"free": "아무 상관 없는 글입니다. 오늘은 날씨가 맑습니다."},
@@ -41,12 +48,18 @@ def test_a_table_is_judged_as_its_records_are(tmp_path: Path) -> None:
     target = overlap.guarded("sample")
     questions = dataset.load_questions("sample", "test", find_subjects(["Law"]))[:4]
     rows = [
-        {"question": q.question, **dict(zip("ABCD", q.options, strict=True))} if i % 2 else {"text": f"{q.question} {q.options}"}
+        (
+            {"question": q.question, **dict(zip("ABCD", q.options, strict=True))}
+            if i % 2
+            else {"text": f"{q.question} {q.options}"}
+        )
         for i, q in enumerate(questions)
     ]
     path = write_jsonl(tmp_path / "rows.jsonl", [*rows, {"source_id": "Math/test/3", "text": "x"}])
     pairs, count = check_table(str(path), target)
-    assert count == 5 and pairs.sort("train_id", "test_id").equals(overlap.check_file(path, "sample").sort("train_id", "test_id"))
+    assert count == 5 and pairs.sort("train_id", "test_id").equals(
+        overlap.check_file(path, "sample").sort("train_id", "test_id")
+    )
     assert ("row 5", "Math/test/3", "source") in set(pairs.select("train_id", "test_id", "kind").iter_rows())
 
 
@@ -58,6 +71,8 @@ def test_a_table_is_judged_as_its_records_are(tmp_path: Path) -> None:
         ("click", "train --data"),
     ],
 )
-def test_sample_refuses_other_exams_and_quotes_the_declaration(exam: str, said: str, tmp_path: Path, capsys: Any) -> None:
+def test_sample_refuses_other_exams_and_quotes_the_declaration(
+    exam: str, said: str, tmp_path: Path, capsys: Any
+) -> None:
     assert sample.main(["--exam", exam, "--out", str(tmp_path / "x.jsonl"), "--dataset", "sample"]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "x.jsonl").exists()

@@ -1,4 +1,6 @@
-"""leakage: planted rows of every kind are found, honest neighbours are kept, third-party files are read as they come."""
+"""leakage: planted rows of every kind are found, honest neighbours are kept, third-party files
+are read as they come.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,30 @@ KMMLU = Path(__file__).resolve().parents[3] / "shared" / "kmmlu"
 needs_kmmlu = pytest.mark.skipif(not KMMLU.exists(), reason="../shared/kmmlu is absent")
 
 SUBJECTS = ("회계", "기상", "항해", "조경", "제빵")
-THINGS = ("감가상각비", "이동평균", "등압선", "나침반", "관목", "효모", "밀가루", "적란운", "수심", "전정", "재고자산", "해풍")
-ASPECTS = ("측정 시기", "표준 단위", "보관 온도", "검사 주기", "기록 방법", "허용 오차", "담당 부서", "작업 순서")
+THINGS = (
+    "감가상각비",
+    "이동평균",
+    "등압선",
+    "나침반",
+    "관목",
+    "효모",
+    "밀가루",
+    "적란운",
+    "수심",
+    "전정",
+    "재고자산",
+    "해풍",
+)
+ASPECTS = (
+    "측정 시기",
+    "표준 단위",
+    "보관 온도",
+    "검사 주기",
+    "기록 방법",
+    "허용 오차",
+    "담당 부서",
+    "작업 순서",
+)
 
 
 def invented(count: int, split: str = "test") -> pl.DataFrame:
@@ -32,14 +56,20 @@ def invented(count: int, split: str = "test") -> pl.DataFrame:
     draw = random.Random(f"{split}:{count}")
     rows, seen = [], set()
     while len(rows) < count:
-        subject, thing, aspect, other = draw.choice(SUBJECTS), draw.choice(THINGS), draw.choice(ASPECTS), draw.choice(THINGS)
+        subject, thing, aspect, other = (
+            draw.choice(SUBJECTS),
+            draw.choice(THINGS),
+            draw.choice(ASPECTS),
+            draw.choice(THINGS),
+        )
         number = draw.randint(2, 99)
-        text = f"{subject} 실무에서 {thing}의 {aspect}을(를) {number}회 점검할 때 {other}과(와) 함께 확인할 사항은?"
+        text = f"{subject} 실무에서 {thing}의 {aspect}을(를) {number}회 점검할 때 {other}과(와) 함께 확인할 사항은?"  # noqa: E501
         if (key := (subject, thing, aspect, other)) in seen:
             continue
         seen.add(key)
         options = [
-            f"{w} {draw.randint(10, 999)}{u}" for w, u in zip(draw.sample(THINGS, 4), ("시간", "킬로그램", "미터", "일간"), strict=True)
+            f"{w} {draw.randint(10, 999)}{u}"
+            for w, u in zip(draw.sample(THINGS, 4), ("시간", "킬로그램", "미터", "일간"), strict=True)
         ]
         rows.append((f"Accounting/{split}/{len(rows)}", text, *options, draw.choice(LETTERS)))
     return pl.DataFrame(rows, schema=["question_id", "question", *LETTERS, "answer"], orient="row")
@@ -61,7 +91,10 @@ def one_character(text: str, draw: random.Random) -> str:
 
 CHANGES = {
     "exact": lambda q, o: (q, o),
-    "normalised": lambda q, o: (" ".join(q.replace(" ", "")) + " .", [f"( {x.replace(' ', '')} )" for x in o]),
+    "normalised": lambda q, o: (
+        " ".join(q.replace(" ", "")) + " .",
+        [f"( {x.replace(' ', '')} )" for x in o],
+    ),
     "reordered": lambda q, o: (q, o[::-1]),
     "question": lambda q, o: (q, ["가나다라 1", "마바사아 2", "자차카타 3", "파하거너 4"]),
     "near": lambda q, o: (one_character(q, random.Random(q)), o[2:] + o[:2]),
@@ -80,7 +113,9 @@ def test_every_planted_row_is_found_under_its_kind(kind: str):
 def test_full_width_and_compatibility_forms_are_the_same():
     test = invented(20).with_columns(A=pl.lit("ABC 12 ㎏"))
     full = planted(test, lambda q, o: (q.replace("실무", "실무"), ["ＡＢＣ １２ kg", *o[1:]]))
-    assert set(overlap.overlap(full, test).filter(pl.col("kind") == "normalised")["test_id"]) == set(test["question_id"])
+    assert set(overlap.overlap(full, test).filter(pl.col("kind") == "normalised")["test_id"]) == set(
+        test["question_id"]
+    )
 
 
 def test_an_honest_neighbour_is_kept():
@@ -115,7 +150,15 @@ def test_an_honest_neighbour_is_kept():
             "총계정원장",
             "C",
         ),
-        ("Accounting/test/1", "다음 중 옳은 것은?", "효모는 빛을 낸다", "효모는 당을 분해한다", "효모는 금속이다", "효모는 기체이다", "B"),
+        (
+            "Accounting/test/1",
+            "다음 중 옳은 것은?",
+            "효모는 빛을 낸다",
+            "효모는 당을 분해한다",
+            "효모는 금속이다",
+            "효모는 기체이다",
+            "B",
+        ),
     ]
     schema = ["question_id", "question", *LETTERS, "answer"]
     train, test = (pl.DataFrame(r, schema=schema, orient="row") for r in (rows, test_rows))
@@ -124,9 +167,18 @@ def test_an_honest_neighbour_is_kept():
 
 def test_a_generic_stem_counts_only_with_shared_options():
     schema = ["question_id", "question", *LETTERS, "answer"]
-    test = pl.DataFrame([("Accounting/test/0", "옳은 것은?", "하나의 값", "둘의 값", "셋", "넷", "A")], schema=schema, orient="row")
-    for options, expected in ((("하나의 값", "둘의 값", "다섯", "여섯"), 1), (("하나의 값", "일곱", "다섯", "여섯"), 0)):
-        train = pl.DataFrame([("Accounting/train/0", "옳은 것은?", *options, "A")], schema=schema, orient="row")
+    test = pl.DataFrame(
+        [("Accounting/test/0", "옳은 것은?", "하나의 값", "둘의 값", "셋", "넷", "A")],
+        schema=schema,
+        orient="row",
+    )
+    for options, expected in (
+        (("하나의 값", "둘의 값", "다섯", "여섯"), 1),
+        (("하나의 값", "일곱", "다섯", "여섯"), 0),
+    ):
+        train = pl.DataFrame(
+            [("Accounting/train/0", "옳은 것은?", *options, "A")], schema=schema, orient="row"
+        )
         pairs = overlap.overlap(train, test, near=1.1)  # question alone, without help from near
         assert pairs["kind"].to_list() == ["question"] * expected
 
@@ -137,7 +189,9 @@ def test_similarity_is_the_true_jaccard_and_the_threshold_holds():
     near = pairs.filter(pl.col("kind") == "near")
     assert (near["similarity"] >= overlap.NEAR).all() and (near["similarity"] < 1).all()
     higher = float(near["similarity"].median())
-    stricter = overlap.overlap(planted(test, CHANGES["near"]), test, near=higher).filter(pl.col("kind") == "near")
+    stricter = overlap.overlap(planted(test, CHANGES["near"]), test, near=higher).filter(
+        pl.col("kind") == "near"
+    )
     assert set(stricter.iter_rows()) == {row for row in near.iter_rows() if row[3] >= higher}
 
 
@@ -146,10 +200,18 @@ def records(kind: str, test: pl.DataFrame) -> list[dict]:
     made = []
     for _, q, a, b, c, d, answer in test.select("question_id", "question", *LETTERS, "answer").iter_rows():
         if kind == "alpaca":
-            made.append({"instruction": "다음 문제의 정답을 고르세요.", "input": f"{q}\nA. {a}\nB. {b}\nC. {c}\nD. {d}", "output": answer})
+            made.append(
+                {
+                    "instruction": "다음 문제의 정답을 고르세요.",
+                    "input": f"{q}\nA. {a}\nB. {b}\nC. {c}\nD. {d}",
+                    "output": answer,
+                }
+            )
         elif kind == "experiment":
             text = f"문제: {q}\n\n선택지:\n1) {a}\n2) {b}\n3) {c}\n4) {d}"
-            made.append({"instruction": text, "input": "", "output": f"정답은 {answer}입니다.", "category": "HUMSS"})
+            made.append(
+                {"instruction": text, "input": "", "output": f"정답은 {answer}입니다.", "category": "HUMSS"}
+            )
         elif kind == "messages":
             made.append(
                 {
@@ -168,12 +230,16 @@ def records(kind: str, test: pl.DataFrame) -> list[dict]:
     return made
 
 
-@pytest.mark.parametrize("kind", ["alpaca", "experiment", "messages", "question only", "options list", "one character"])
+@pytest.mark.parametrize(
+    "kind", ["alpaca", "experiment", "messages", "question only", "options list", "one character"]
+)
 def test_all_500_leaked_rows_of_a_third_party_file_are_found(kind: str, tmp_path: Path):
     test = invented(500)
     leaked, clean = records(kind, test), records(kind, invented(100, "train"))
     path = tmp_path / "third_party.jsonl"
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in leaked + clean), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in leaked + clean), encoding="utf-8"
+    )
     pairs = overlap.check_rows(read_records(path), test)
     own = {(f"row {i + 1}", f"Accounting/test/{i}") for i in range(500)}
     assert own <= set(pairs.select("train_id", "test_id").iter_rows())
@@ -206,11 +272,15 @@ def one_subject(monkeypatch: pytest.MonkeyPatch) -> None:
 
     whole = dataset.load_frame
     monkeypatch.setattr(
-        dataset, "load_frame", lambda name, split, subjects=None, revision=None: whole(name, split, [find_subject("Accounting")])
+        dataset,
+        "load_frame",
+        lambda name, split, subjects=None, revision=None: whole(name, split, [find_subject("Accounting")]),
     )
 
 
-def test_command_exits_1_lists_and_writes_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_command_exits_1_lists_and_writes_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     one_subject(monkeypatch)
     test = invented(30)
     root = write_dataset(tmp_path / "kmmlu", test=test, dev=invented(5, "dev"), train=invented(30, "train"))
@@ -225,7 +295,9 @@ def test_command_exits_1_lists_and_writes_ids(tmp_path: Path, monkeypatch: pytes
     assert leakage.main([str(path), "--dataset", str(root)]) == 0
 
 
-def test_dev_exemplars_are_guarded_and_stay_off_the_clean_test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_dev_exemplars_are_guarded_and_stay_off_the_clean_test_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     one_subject(monkeypatch)
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
     dev = invented(5, "dev")
@@ -252,7 +324,9 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
     one_subject(monkeypatch)
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
     test = invented(30)
-    root = write_dataset(tmp_path / "one", test=test, dev=invented(5, "dev"), train=planted(test.head(4), CHANGES["reordered"]))
+    root = write_dataset(
+        tmp_path / "one", test=test, dev=invented(5, "dev"), train=planted(test.head(4), CHANGES["reordered"])
+    )
     first = overlap.overlap_ids(str(root))
     assert {f"Accounting/test/{i}" for i in range(4)} <= first
     assert len(list((tmp_path / "cache" / "overlap").iterdir())) == 1
@@ -267,7 +341,12 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "has no rows"), ('{"a": 1}\n{oops', "row 2: is not valid JSON"), ("[1, 2]", "row 1: is a int"), ("\n", "has no rows")],
+    [
+        ("", "has no rows"),
+        ('{"a": 1}\n{oops', "row 2: is not valid JSON"),
+        ("[1, 2]", "row 1: is a int"),
+        ("\n", "has no rows"),
+    ],
 )
 def test_malformed_files_are_named(tmp_path: Path, content: str, message: str):
     path = tmp_path / "bad.jsonl"
@@ -294,15 +373,29 @@ def test_rows_planted_into_the_real_pool_are_all_found(kmmlu: tuple[pl.DataFrame
     """The whole pool of 155,332 rows, and 2,000 leaked rows among them."""
     train, test = kmmlu
     ids = random.Random(1).sample(test["question_id"].to_list(), 2000)
-    chosen = test.select("question_id", "question", *LETTERS, "answer").filter(pl.col("question_id").is_in(ids))
+    chosen = test.select("question_id", "question", *LETTERS, "answer").filter(
+        pl.col("question_id").is_in(ids)
+    )
     parts = [planted(chosen.slice(i * 400, 400), change) for i, change in enumerate(CHANGES.values())]
     pool = pl.concat(
-        [train.select(chosen.columns), *[p.with_columns((pl.lit("planted/") + pl.col("question_id")).alias("question_id")) for p in parts]]
+        [
+            train.select(chosen.columns),
+            *[
+                p.with_columns((pl.lit("planted/") + pl.col("question_id")).alias("question_id"))
+                for p in parts
+            ],
+        ]
     )
     pairs = overlap.overlap(pool, test)
-    own = pairs.filter(pl.col("train_id") == pl.lit("planted/") + pl.col("test_id").str.replace("/test/", "/train/"))
+    own = pairs.filter(
+        pl.col("train_id") == pl.lit("planted/") + pl.col("test_id").str.replace("/test/", "/train/")
+    )
     missed = set(chosen["question_id"]) - set(own["test_id"])
-    short = {q for q, stem in chosen.select("question_id", "question").iter_rows() if len(re.sub(r"[\W_]", "", stem)) < overlap.MIN_STEM}
+    short = {
+        q
+        for q, stem in chosen.select("question_id", "question").iter_rows()
+        if len(re.sub(r"[\W_]", "", stem)) < overlap.MIN_STEM
+    }
     generic = short & set(chosen["question_id"][1200:1600])  # other options under a short stem: kept by rule
     assert missed == generic
 
@@ -314,7 +407,10 @@ def test_plain_python_agrees_on_what_is_the_same_in_the_real_data(kmmlu: tuple[p
 
     def squeezed(frame: pl.DataFrame) -> dict[str, str]:
         columns = frame.select("question", *LETTERS, "question_id").iter_rows()
-        return {qid: "|".join(["".join(q.split()), *sorted("".join(o.split()) for o in options)]) for q, *options, qid in columns}
+        return {
+            qid: "|".join(["".join(q.split()), *sorted("".join(o.split()) for o in options)])
+            for q, *options, qid in columns
+        }
 
     pool = set(squeezed(train).values())
     plain = {qid for qid, text in squeezed(test).items() if text in pool}
@@ -323,7 +419,11 @@ def test_plain_python_agrees_on_what_is_the_same_in_the_real_data(kmmlu: tuple[p
 
 
 def test_training_rows_come_back_as_questions(tmp_path: Path):
-    """Kept here as well as in test_sft: the guard must see the same question and options that training sees."""
-    question = Question("Math/train/3", "Math", "STEM", "train", 3, "식 1 + 1의 값은?", ("1", "2", "3", "4"), "B")
+    """Kept here as well as in test_sft: the guard must see the same question and options that
+    training sees.
+    """
+    question = Question(
+        "Math/train/3", "Math", "STEM", "train", 3, "식 1 + 1의 값은?", ("1", "2", "3", "4"), "B"
+    )
     row = sft.SftRow(question, "uniform")
     assert question_and_options(sft.to_record(row)) == (question.question, *question.options)

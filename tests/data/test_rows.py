@@ -15,7 +15,15 @@ from kmmlu_fast.data import records
 from kmmlu_fast.data import rows as sft
 
 QUESTION = Question(
-    "Math/train/3", "Math", "STEM", "train", 3, " 식의 값은?\n(단, x = 2)\nA. 는 보기가 아니다 ", ("1 ", "둘\n셋", "3", "④"), "B", 0.4
+    "Math/train/3",
+    "Math",
+    "STEM",
+    "train",
+    3,
+    " 식의 값은?\n(단, x = 2)\nA. 는 보기가 아니다 ",
+    ("1 ", "둘\n셋", "3", "④"),
+    "B",
+    0.4,
 )
 
 
@@ -39,7 +47,11 @@ def test_rows_come_back_as_they_went(tmp_path: Path):
     ]
     for row, same in zip(rows, back, strict=True):
         assert same.question.options == row.question.options and same.question.answer == row.question.answer
-        assert (same.question.question_id, same.question.split, same.question.row) == ("Math/train/3", "train", 3)
+        assert (same.question.question_id, same.question.split, same.question.row) == (
+            "Math/train/3",
+            "train",
+            3,
+        )
 
 
 @pytest.mark.parametrize("style", ["lm-eval", "qa"])
@@ -52,29 +64,54 @@ def test_training_renders_evaluations_very_bytes(tmp_path: Path, style: str):
 
 def test_alpaca_fields_golden(tmp_path: Path):
     path = tmp_path / "sft.jsonl"
-    question = Question("Law/train/0", "Law", "HUMSS", "train", 0, "옳은 것은?", ("가", "나", "다", "라"), "D")
+    question = Question(
+        "Law/train/0", "Law", "HUMSS", "train", 0, "옳은 것은?", ("가", "나", "다", "라"), "D"
+    )
     sft.write_rows(path, [sft.SftRow(question, "strategic")])
     text = path.read_text(encoding="utf-8")
     assert "옳은 것은?" in text and "\\u" not in text and text.endswith("}\n")
     assert json.loads(text) == {
         "instruction": "다음 객관식 문제를 읽고 A, B, C, D 중 정답을 고르시오.",
-        "input": "옳은 것은?\nA. 가\nB. 나\nC. 다\nD. 라", "output": "D", "answer": "D",
-        "subject": "Law", "source_id": "Law/train/0", "strategy": "strategic", "option_order": "ABCD", "repeat": 0, "rationale": "none",
-    }  # fmt: skip
+        "input": "옳은 것은?\nA. 가\nB. 나\nC. 다\nD. 라",
+        "output": "D",
+        "answer": "D",
+        "subject": "Law",
+        "source_id": "Law/train/0",
+        "strategy": "strategic",
+        "option_order": "ABCD",
+        "repeat": 0,
+        "rationale": "none",
+    }
 
 
 def test_datasets_loads_it(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     path = tmp_path / "sft.jsonl"
-    sft.write_rows(path, [sft.SftRow(QUESTION, "uniform"), sft.SftRow(QUESTION, "uniform", response="풀이\n정답: B")])
+    sft.write_rows(
+        path, [sft.SftRow(QUESTION, "uniform"), sft.SftRow(QUESTION, "uniform", response="풀이\n정답: B")]
+    )
     loaded = datasets.load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
-    assert len(loaded) == 2 and set(loaded.column_names) >= {"instruction", "input", "output", "subject", "source_id", "strategy"}
+    assert len(loaded) == 2 and set(loaded.column_names) >= {
+        "instruction",
+        "input",
+        "output",
+        "subject",
+        "source_id",
+        "strategy",
+    }
     assert loaded[1]["output"] == "풀이\n정답: B"
 
 
 def test_a_question_that_cannot_be_told_from_its_options_is_refused(tmp_path: Path):
     bad = Question(
-        "Math/train/4", "Math", "STEM", "train", 4, "물음", ("가\nB. 나", "다\nC. 라", "마\nD. 바", "사\nA. x\nB. x\nC. x\nD. x"), "A"
+        "Math/train/4",
+        "Math",
+        "STEM",
+        "train",
+        4,
+        "물음",
+        ("가\nB. 나", "다\nC. 라", "마\nD. 바", "사\nA. x\nB. x\nC. x\nD. x"),
+        "A",
     )
     with pytest.raises(DataError, match="Math/train/4"):
         sft.write_rows(tmp_path / "x.jsonl", [sft.SftRow(bad, "uniform")])
@@ -102,7 +139,9 @@ GOOD = {
 )
 def test_bad_rows_are_named(tmp_path: Path, change: dict, message: str):
     path = tmp_path / "sft.jsonl"
-    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in (GOOD, GOOD | change)), encoding="utf-8")
+    path.write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in (GOOD, GOOD | change)), encoding="utf-8"
+    )
     with pytest.raises(DataError) as raised:
         sft.read_rows(path)
     assert message in str(raised.value) and str(path) in str(raised.value) and "\n" not in str(raised.value)
@@ -127,4 +166,6 @@ def test_missing_and_binary_files_are_one_line(tmp_path: Path):
 def test_letters_of_the_row_are_the_answer():
     for letter in LETTERS:
         order = {"A": "BACD", "B": "ABCD", "C": "ACBD", "D": "ACDB"}[letter]
-        assert sft.to_record(sft.SftRow(letters.reorder(QUESTION, order), "uniform", order))["output"] == letter
+        assert (
+            sft.to_record(sft.SftRow(letters.reorder(QUESTION, order), "uniform", order))["output"] == letter
+        )

@@ -46,8 +46,12 @@ def test_every_subject_has_its_rows(questions: dict[str, list[Question]], split:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_each_letter_is_the_key_once_a_subject(questions: dict[str, list[Question]], split: str) -> None:
     keys = _keys(questions[split])
-    assert {subject: sorted(letters) for subject, letters in keys.items()} == {subject: list(LETTERS) for subject in SUBJECTS}
-    assert len({tuple(letters) for letters in keys.values()}) > 12, "the order of keys must vary between subjects"
+    assert {subject: sorted(letters) for subject, letters in keys.items()} == {
+        subject: list(LETTERS) for subject in SUBJECTS
+    }
+    assert len({tuple(letters) for letters in keys.values()}) > 12, (
+        "the order of keys must vary between subjects"
+    )
 
 
 def test_dev_keys_differ_and_are_balanced_overall(questions: dict[str, list[Question]]) -> None:
@@ -72,7 +76,11 @@ def test_no_question_repeats_within_or_between_splits(questions: dict[str, list[
 def test_key_is_not_given_away_by_its_length(questions: dict[str, list[Question]]) -> None:
     def longest(question: Question) -> bool:
         lengths = dict(zip(LETTERS, map(len, question.options), strict=True))
-        return all(lengths[question.answer] > length for letter, length in lengths.items() if letter != question.answer)
+        return all(
+            lengths[question.answer] > length
+            for letter, length in lengths.items()
+            if letter != question.answer
+        )
 
     every = _all(questions)
     assert sum(map(longest, every)) / len(every) < 0.3
@@ -90,4 +98,6 @@ def test_files_have_the_hubs_layout(split: str) -> None:
 
 
 def test_sample_is_dedicated_to_the_public_domain() -> None:
-    assert "creativecommons.org/publicdomain/zero/1.0" in (dataset.SAMPLE_DIR / "LICENSE-CC0").read_text(encoding="utf-8")
+    assert "creativecommons.org/publicdomain/zero/1.0" in (dataset.SAMPLE_DIR / "LICENSE-CC0").read_text(
+        encoding="utf-8"
+    )

@@ -26,8 +26,14 @@ CHAT = {
 SHARED = {"conversations": [{"from": "human", "value": "하나?"}, {"from": "gpt", "value": "둘."}]}
 PROMPT = {"prompt": "물", "completion": "H2O"}
 EXAM = {"question": "1+1?", "options": ["1", "2", "3"], "answer": "B", "explanation": "하나에 하나를 더한다."}
-OURS = {"instruction": "x", "input": "물음\nA. 1\nB. 2\nC. 3\nD. 4", "output": "B", "subject": "Math", "source_id": "Math/train/3",
-        "strategy": "uniform"}  # fmt: skip
+OURS = {
+    "instruction": "x",
+    "input": "물음\nA. 1\nB. 2\nC. 3\nD. 4",
+    "output": "B",
+    "subject": "Math",
+    "source_id": "Math/train/3",
+    "strategy": "uniform",
+}
 
 
 def rows_of(path: Path, **columns: str) -> list[TrainingRow]:
@@ -84,7 +90,9 @@ def test_chat_rows_out_of_parquet(tmp_path: Path) -> None:
 
 def test_columns_with_other_names(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "ko.jsonl", [{"질문": "가?", "답": "나.", "출처": "x"}])
-    with pytest.raises(DataError, match=r"ko\.jsonl row 1: is none of the known forms .*has 질문, 답, 출처.*--columns"):
+    with pytest.raises(
+        DataError, match=r"ko\.jsonl row 1: is none of the known forms .*has 질문, 답, 출처.*--columns"
+    ):
         rows_of(path)
     assert said(rows_of(path, instruction="질문", output="답")[0]) == [("user", "가?"), ("assistant", "나.")]
     assert parse_columns(["instruction=질문", "output=답"]) == {"instruction": "질문", "output": "답"}
@@ -154,14 +162,21 @@ def _touch(path: Path) -> Path:
 
 def test_a_mixture_is_drawn_by_weights_and_seed_and_is_told(tmp_path: Path) -> None:
     one = write_jsonl(tmp_path / "one.jsonl", [{"prompt": f"가{i}", "completion": "x"} for i in range(400)])
-    two = write_jsonl(tmp_path / "two.jsonl", [{"instruction": f"나{i}", "output": "y"} for i in range(400)] + [ALPACA] * 2)
+    two = write_jsonl(
+        tmp_path / "two.jsonl", [{"instruction": f"나{i}", "output": "y"} for i in range(400)] + [ALPACA] * 2
+    )
     parts = [parse_part(str(one)), parse_part(f"{two}:0.25")]
     assert parts == [Part(str(one)), Part(str(two), 0.25)]
     rows, shares = read_mixture(parts, 1)
     again, _ = read_mixture(parts, 1)
     other, _ = read_mixture(parts, 2)
     assert rows == again and rows != other and len(rows) == shares[0].taken + shares[1].taken
-    assert shares[0].taken == 400 and 70 <= shares[1].taken <= 130 and shares[1].rows == 402 and shares[1].duplicates == 1
+    assert (
+        shares[0].taken == 400
+        and 70 <= shares[1].taken <= 130
+        and shares[1].rows == 402
+        and shares[1].duplicates == 1
+    )
     assert [times(2.5, 1, "a", n) in (2, 3) for n in range(50)] == [True] * 50
     assert sum(times(2.5, 1, "a", n) for n in range(2000)) == pytest.approx(5000, abs=100)
     lines = mixture_lines(shares)

@@ -1,4 +1,6 @@
-"""The public API: lazy, silent, and the same findings as the command line; in a program and in a Jupyter kernel."""
+"""The public API: lazy, silent, and the same findings as the command line; in a program and in
+a Jupyter kernel.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from made_runs import predictions, run_directory
 from tiny import make_tiny_adapter, make_tiny_model
 
 import kmmlu_fast
-from kmmlu_fast import ConfigError, KmmluError, compare_runs, draw_rows, evaluate, find_overlap, load_run, train_adapter, write_report
+from kmmlu_fast import (
+    ConfigError,
+    KmmluError,
+    compare_runs,
+    draw_rows,
+    evaluate,
+    find_overlap,
+    load_run,
+    train_adapter,
+    write_report,
+)
 from kmmlu_fast.compare import main as compare_main
 
 
@@ -27,25 +39,36 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_every_public_name_is_there_and_importing_the_package_imports_nothing_else() -> None:
-    code = "import sys, kmmlu_fast; print([m for m in ('polars', 'numpy', 'pydantic', 'rich', 'torch') if m in sys.modules])"
+    code = (
+        "import sys, kmmlu_fast; print([m for m in ('polars', 'numpy', 'pydantic', 'rich', 'torch') if m in"
+        " sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert all(getattr(kmmlu_fast, name) is not None for name in kmmlu_fast.__all__)
     with pytest.raises(AttributeError, match="no attribute 'evalute'"):
         kmmlu_fast.evalute  # noqa: B018
-    assert all((getattr(kmmlu_fast, name).__doc__ or "").strip() for name in kmmlu_fast.__all__ if name != "__version__")
+    assert all(
+        (getattr(kmmlu_fast, name).__doc__ or "").strip()
+        for name in kmmlu_fast.__all__
+        if name != "__version__"
+    )
 
 
 def test_faults_are_raised_all_at_once_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         evaluate(modle="demo", num_fewshot=9, limit=0)
     text = str(caught.value)
-    assert "unknown key 'modle', did you mean model?" in text and "num_fewshot 9" in text and "limit 0" in text
+    assert (
+        "unknown key 'modle', did you mean model?" in text and "num_fewshot 9" in text and "limit 0" in text
+    )
     assert isinstance(caught.value, KmmluError) and "--" not in text
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_comparison_says_what_the_command_says(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_says_what_the_command_says(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = compare_runs(*runs)
     assert capsys.readouterr() == ("", "")
     file = tmp_path / "pair.json"
@@ -71,12 +94,19 @@ def test_objects_show_themselves_in_a_terminal_and_a_notebook(runs: tuple[Path, 
     assert f"{lora.micro:.2%}" in screen.getvalue() and "is better than" in screen.getvalue()
 
 
-def test_a_report_and_what_holds_several_runs(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_and_what_holds_several_runs(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base, lora = map(load_run, runs)
     path = write_report([base, lora], tmp_path / "report.html", lang="ko")
     assert '<html lang="ko"' in path.read_text(encoding="utf-8") and capsys.readouterr() == ("", "")
     table = tmp_path / "table.csv"
-    rows = base.frame.select(pl.col("subject").alias("_config"), pl.col("row").alias("_row"), "answer", pl.col("prediction").alias("m1"))
+    rows = base.frame.select(
+        pl.col("subject").alias("_config"),
+        pl.col("row").alias("_row"),
+        "answer",
+        pl.col("prediction").alias("m1"),
+    )
     rows.with_columns(pl.col("m1").alias("m2")).write_csv(table)
     with pytest.raises(KmmluError, match=r"holds 2 runs .* name one"):
         load_run(table)
@@ -86,8 +116,19 @@ def test_a_report_and_what_holds_several_runs(runs: tuple[Path, Path], tmp_path:
 def test_rows_are_drawn_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = tmp_path / "scores.csv"
     scores.write_text("subject,correct,total\nLaw,1,20\nMath,19,20\n", encoding="utf-8")
-    drawn = draw_rows(source=scores, size=9, dataset="sample", subjects=["Law", "Math"], out=tmp_path / "rows.jsonl", max_repeats=4)
-    assert len(drawn.rows) == 9 and drawn.path.exists() and drawn.plan.filter(pl.col("subject") == "Law")["drawn"].item() > 4
+    drawn = draw_rows(
+        source=scores,
+        size=9,
+        dataset="sample",
+        subjects=["Law", "Math"],
+        out=tmp_path / "rows.jsonl",
+        max_repeats=4,
+    )
+    assert (
+        len(drawn.rows) == 9
+        and drawn.path.exists()
+        and drawn.plan.filter(pl.col("subject") == "Law")["drawn"].item() > 4
+    )
     assert find_overlap(drawn.path, dataset="sample").is_empty()
     with pytest.raises(ConfigError, match="exists"):
         draw_rows(source=scores, size=9, dataset="sample", out=tmp_path / "rows.jsonl")
@@ -95,7 +136,10 @@ def test_rows_are_drawn_and_checked(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_training_raises_what_its_process_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="kmmlu_fast"), pytest.raises(KmmluError, match=r"none\.jsonl: no such file; give a \.jsonl"):
+    with (
+        caplog.at_level(logging.INFO, logger="kmmlu_fast"),
+        pytest.raises(KmmluError, match=r"none\.jsonl: no such file; give a \.jsonl"),
+    ):
         train_adapter(data=tmp_path / "none.jsonl", output_dir=tmp_path / "lora", dataset="sample")
     with pytest.raises(ConfigError, match="num_train_epochs 0"):
         train_adapter(data=tmp_path / "none.jsonl", num_train_epochs=0)
@@ -114,13 +158,28 @@ def test_the_lines_of_the_readme_in_a_jupyter_kernel(tmp_path: Path) -> None:
         "print(found.verdict(lang='ko')); write_report([base, lora], 'report.html')",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbclient.NotebookClient(book, timeout=540, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    html = [out["data"]["text/html"] for cell in book.cells for out in cell.outputs if "text/html" in out.get("data", {})]
+    nbclient.NotebookClient(
+        book, timeout=540, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    html = [
+        out["data"]["text/html"]
+        for cell in book.cells
+        for out in cell.outputs
+        if "text/html" in out.get("data", {})
+    ]
     assert any("micro" in text and "45" in text for text in html) and any("change" in text for text in html)
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
 def test_the_page_about_the_api_is_what_the_docstrings_say() -> None:
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, root / "scripts" / "api_docs.py"], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout == (root / "docs" / "api.md").read_text(encoding="utf-8"), "run: python scripts/api_docs.py > docs/api.md"
+    done = subprocess.run(
+        [sys.executable, root / "scripts" / "api_docs.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+    )
+    assert done.stdout == (root / "docs" / "api.md").read_text(encoding="utf-8"), (
+        "run: python scripts/api_docs.py > docs/api.md"
+    )

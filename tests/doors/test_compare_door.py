@@ -1,4 +1,6 @@
-"""``python -m kmmlu_fast.compare`` as a user runs it, and the known answers of the reference predictions where they are there."""
+"""``python -m kmmlu_fast.compare`` as a user runs it, and the known answers of the reference
+predictions where they are there.
+"""
 
 import json
 import re
@@ -33,7 +35,9 @@ def test_one_screen(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None
         "Computer Science",
     ):
         assert row in out
-    tables = [line for line in out.splitlines() if not line.startswith(("  ", "b, c:"))]  # sentences are not wrapped in a pipe
+    tables = [
+        line for line in out.splitlines() if not line.startswith(("  ", "b, c:"))
+    ]  # sentences are not wrapped in a pipe
     assert len(out.splitlines()) < 50 and max(map(len, tables)) <= 120
 
 
@@ -43,7 +47,9 @@ def test_korean(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "lora이(가) base보다 낫습니다" in out and "회계" in out and "인문사회" in out
 
 
-def test_three_runs_and_base_by_name(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_runs_and_base_by_name(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = run_directory(tmp_path / "cot", "cot", predictions(1, skill=1.0), output_type="cot")
     assert main([*runs, str(other), "--base", "lora", "--json-file", str(tmp_path / "out.json")]) == 0
     out = capsys.readouterr().out
@@ -54,7 +60,9 @@ def test_three_runs_and_base_by_name(runs: list[str], tmp_path: Path, capsys: py
     assert document["comparisons"][0]["micro"]["difference"] < 0 and len(document["comparisons"]) == 1
 
 
-def test_score_files_stand_in_the_table(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_files_stand_in_the_table(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = tmp_path / "old.csv"
     scores.write_text("subject,correct,total\nLaw,30,60\n", encoding="utf-8")
     assert main([runs[0], str(scores)]) == 0
@@ -64,16 +72,25 @@ def test_score_files_stand_in_the_table(runs: list[str], tmp_path: Path, capsys:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "--runs|runs"), (["{base}"], "1 run given, 2 needed"), (["{base}", "{lora}", "--base", "x"], "is none of the runs base, lora"),
-     (["{base}", "nowhere"], "does not exist"), (["{base}", "{lora}", "--overlap", "nowhere.txt"], "cannot be read")],
-)  # fmt: skip
-def test_faults_are_one_line(runs: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    [
+        ([], "--runs|runs"),
+        (["{base}"], "1 run given, 2 needed"),
+        (["{base}", "{lora}", "--base", "x"], "is none of the runs base, lora"),
+        (["{base}", "nowhere"], "does not exist"),
+        (["{base}", "{lora}", "--overlap", "nowhere.txt"], "cannot be read"),
+    ],
+)
+def test_faults_are_one_line(
+    runs: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([argument.format(base=runs[0], lora=runs[1]) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and re.search(message, error) and error.count("\n") == 1
 
 
-def test_prompts_that_differ_need_a_flag(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_that_differ_need_a_flag(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chat = run_directory(tmp_path / "chat", "chat", predictions(1), prompt_style="chat")
     assert main([runs[0], str(chat)]) == 2
     assert "--different-prompts" in capsys.readouterr().err
@@ -96,8 +113,17 @@ def test_overlap_files(tmp_path: Path) -> None:
         read_overlap(tmp_path / "bad.txt")
 
 
-def test_a_recipe_of_several_seeds(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seeds = [str(run_directory(tmp_path / f"s{i}", f"s{i}", predictions(1, skill=1.4 + 0.1 * i), adapter_digest=f"d{i}")) for i in range(3)]
+def test_a_recipe_of_several_seeds(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = [
+        str(
+            run_directory(
+                tmp_path / f"s{i}", f"s{i}", predictions(1, skill=1.4 + 0.1 * i), adapter_digest=f"d{i}"
+            )
+        )
+        for i in range(3)
+    ]
     assert main([runs[0], "--group", f"lora={','.join(seeds)}", "--json-file", str(tmp_path / "o.json")]) == 0
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Recipe lora is better than base" in out and "over 3 seeds" in out and "seeds and questions" in out
@@ -110,13 +136,20 @@ def test_a_recipe_of_several_seeds(runs: list[str], tmp_path: Path, capsys: pyte
     assert "by Holm over 4 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("group", "message"), [("lora", "give a recipe's name and its runs"), ("lora={lora}", "needs at least 2 seeds")])
-def test_faults_of_groups(runs: list[str], group: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [("lora", "give a recipe's name and its runs"), ("lora={lora}", "needs at least 2 seeds")],
+)
+def test_faults_of_groups(
+    runs: list[str], group: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([runs[0], "--group", group.format(lora=runs[1])]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_margin_and_population_are_chosen(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_margin_and_population_are_chosen(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     near = str(run_directory(tmp_path / "near", "near", predictions(1, skill=0.62)))
     assert main([runs[0], near]) == 0
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
@@ -148,7 +181,10 @@ def test_a_hub_dataset_in_the_cache_is_resolved(
     monkeypatch.setattr("kmmlu_fast.reporting.inputs.cached_root", lambda dataset: SAMPLE_DIR)
     sizes = {"Law": 4, "Math": 4}
     frame = predictions(1, sizes=sizes)
-    pair = [str(run_directory(tmp_path / name, name, frame, dataset="HAERAE-HUB/KMMLU")) for name in ("base", "lora")]
+    pair = [
+        str(run_directory(tmp_path / name, name, frame, dataset="HAERAE-HUB/KMMLU"))
+        for name in ("base", "lora")
+    ]
     assert main(pair) == 0
     assert "Overlap unknown" not in capsys.readouterr().out
 
@@ -164,20 +200,33 @@ def test_key_audit_lists_ids(runs: list[str], tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
 @pytest.mark.parametrize(
     ("first", "second", "b", "c", "said"),
-    [("gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14", 5034, 2852, "is worse than"),
-     ("phi-3-5-moe-instruct", "phi-3-5-moe-instruct-5shot", 3809, 3980, "No significant difference")],
-)  # fmt: skip
-def test_known_answers(first: str, second: str, b: int, c: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"{REFERENCE}:{first}", f"{REFERENCE}:{second}", "--json-file", str(tmp_path / "o.json")]) == 0
+    [
+        ("gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14", 5034, 2852, "is worse than"),
+        ("phi-3-5-moe-instruct", "phi-3-5-moe-instruct-5shot", 3809, 3980, "No significant difference"),
+    ],
+)
+def test_known_answers(
+    first: str, second: str, b: int, c: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main([f"{REFERENCE}:{first}", f"{REFERENCE}:{second}", "--json-file", str(tmp_path / "o.json")]) == 0
+    )
     found = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["comparisons"][0]
     assert (found["micro"]["b"], found["micro"]["c"], found["micro"]["n"]) == (b, c, 35_030)
     assert said in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
-def test_letters_that_do_not_fix_the_split_print_a_range_not_a_claim(capsys: pytest.CaptureFixture[str]) -> None:
+def test_letters_that_do_not_fix_the_split_print_a_range_not_a_claim(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main([f"{REFERENCE}:gpt-4o-mini-240718", f"{REFERENCE}:gpt-4o-mini-240718-5shot"]) == 0
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "of which −1.76 … −0.93 pp is letter prior" in out and "the two models of guessing disagree" in out
-    for claim in ("Letter habit explains", "Letter habit does not", "Without letter habit", "significant part"):
+    for claim in (
+        "Letter habit explains",
+        "Letter habit does not",
+        "Without letter habit",
+        "significant part",
+    ):
         assert claim not in out

@@ -85,8 +85,13 @@ def test_a_token_is_never_shown(library: Path) -> None:
 
 
 def test_it_imports_nothing_heavy() -> None:
-    script = "import sys, kmmlu_fast.doctor\nprint([m for m in ('torch', 'polars', 'pydantic', 'numpy', 'vllm') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    script = (
+        "import sys, kmmlu_fast.doctor\nprint([m for m in ('torch', 'polars', 'pydantic', 'numpy', 'vllm') if"
+        " m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -1,4 +1,6 @@
-"""The documentation: the flag reference is today's, pages exist, the site builds strictly where its generator is."""
+"""The documentation: the flag reference is today's, pages exist, the site builds strictly where
+its generator is.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _pages(entry: dict[str, object]) -> list[str]:
     return found
 
 
-@pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="needs mkdocs-material (requirements/docs.txt)")
+@pytest.mark.skipif(
+    importlib.util.find_spec("material") is None, reason="needs mkdocs-material (requirements/docs.txt)"
+)
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -27,7 +27,12 @@ def test_version_help_and_suggestion(capsys: Caught) -> None:
     whole = capsys.readouterr().out
     assert cli.main(["train", "-h"]) == 0
     short = capsys.readouterr().out
-    assert len(short) < len(whole) / 2 and "optimisation:" in whole and "examples:" in short and "--help" in short
+    assert (
+        len(short) < len(whole) / 2
+        and "optimisation:" in whole
+        and "examples:" in short
+        and "--help" in short
+    )
     assert "None)" not in whole and max(map(len, whole.splitlines())) <= 110
     assert cli.main(["raport"]) == 2
     assert "did you mean report?" in capsys.readouterr().err
@@ -49,7 +54,11 @@ def test_help_has_every_flag_once_and_examples_that_parse(verb: str, capsys: Cau
 
 
 def test_spellings_that_people_use() -> None:
-    config = parse(ReportConfig, ["--export", "xlsx", "csv", "runs/a", "--different_prompts", "--figure-width", "84mm"], "x")
+    config = parse(
+        ReportConfig,
+        ["--export", "xlsx", "csv", "runs/a", "--different_prompts", "--figure-width", "84mm"],
+        "x",
+    )
     assert config.export == ["xlsx", "csv"] and config.runs == ["runs/a"] and config.different_prompts
     assert config.figure_width == pytest.approx(84 / 25.4)
     assert [subject.name for subject in find_subjects(["회계", "한국사"])] == ["Accounting", "Korean-History"]
@@ -62,23 +71,38 @@ def test_another_verbs_file_is_named(tmp_path: Path) -> None:
 
 def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
     config = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "torch_dtype": "bfloat16",
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "torch_dtype": "bfloat16",
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    code = "import sys; from kmmlu_fast import train; code = train.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    code = (
+        "import sys; from kmmlu_fast import train; code = train.main(sys.argv[1:]); assert 'torch' not in"
+        " sys.modules; sys.exit(code)"
+    )
     command = [sys.executable, "-c", code, "--plan", "--gpu-memory", "24", "--model", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "8.03 B parameters" in done.stdout and "of 24.0 GiB" in done.stdout and "micro-batch" in done.stdout
+    assert (
+        "8.03 B parameters" in done.stdout and "of 24.0 GiB" in done.stdout and "micro-batch" in done.stdout
+    )
     assert train.main(["--gpu-memory", "24", "--data", "x"]) == 2
 
 
 def test_compare_prints_what_other_programs_read(tmp_path: Path, capsys: Caught) -> None:
     import polars as pl
 
-    runs = [str(run_directory(tmp_path / name, name, predictions(1, skill=skill))) for name, skill in (("base", 0.5), ("lora", 1.5))]
+    runs = [
+        str(run_directory(tmp_path / name, name, predictions(1, skill=skill)))
+        for name, skill in (("base", 0.5), ("lora", 1.5))
+    ]
     assert compare.main([*runs, "--format", "csv"]) == 0
     frame = pl.read_csv(capsys.readouterr().out.encode())
     assert frame["subject"].len() == 4 and {"difference", "p_holm", "first_run"} <= set(frame.columns)
@@ -90,10 +114,15 @@ def test_compare_prints_what_other_programs_read(tmp_path: Path, capsys: Caught)
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_key_columns_stay(tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_key_columns_stay(
+    tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     names = ("base", "a-rather-long-name-adapter", "other")
-    runs = [str(run_directory(tmp_path / name, name, predictions(seed, skill=0.4 * seed))) for seed, name in enumerate(names, 1)]
+    runs = [
+        str(run_directory(tmp_path / name, name, predictions(seed, skill=0.4 * seed)))
+        for seed, name in enumerate(names, 1)
+    ]
     assert compare.main(runs) == 0
     board = capsys.readouterr().out.splitlines()[:4]
     assert all(part in board[0] for part in ("micro", "95 % interval", "against base", "p (mid-p)"))
@@ -102,7 +131,9 @@ def test_key_columns_stay(tmp_path: Path, capsys: Caught, monkeypatch: pytest.Mo
 
 def test_the_shipped_sets_are_the_tried_ones(capsys: Caught) -> None:
     for kind in ("cpu", "gpu"):
-        assert (install.PINS / f"{kind}.txt").read_text() == (ROOT / "requirements" / f"{kind}.txt").read_text()
+        assert (install.PINS / f"{kind}.txt").read_text() == (
+            ROOT / "requirements" / f"{kind}.txt"
+        ).read_text()
     assert install.main(["gpu", "--print"]) == 0
     assert str(install.PINS / "gpu.txt") in capsys.readouterr().out
     assert install.main(["tpu"]) == 2
@@ -114,6 +145,8 @@ def test_completion(shell: str, capsys: Caught) -> None:
     text = capsys.readouterr().out
     assert "--num-fewshot" in text and "leakage" in text
     if shell == "bash":
-        ask = text + '\nCOMP_WORDS=(kmmlu-fast train --lora); COMP_CWORD=2; _kmmlu_fast; echo "${COMPREPLY[@]}"'
+        ask = (
+            text + '\nCOMP_WORDS=(kmmlu-fast train --lora); COMP_CWORD=2; _kmmlu_fast; echo "${COMPREPLY[@]}"'
+        )
         done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["--lora-alpha", "--lora-dropout"]

@@ -1,4 +1,6 @@
-"""The quickstart notebook runs from end to end on the demo model (or, quicker, on any that KMMLU_NOTEBOOK_MODEL names)."""
+"""The quickstart notebook runs from end to end on the demo model (or, quicker, on any that
+KMMLU_NOTEBOOK_MODEL names).
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,17 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
 
     monkeypatch.setenv("KMMLU_NOTEBOOK_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")])
+    )
     book = nbformat.read(FOLDER / "quickstart.ipynb", 4)
-    nbclient.NotebookClient(book, timeout=1_500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(
+        book, timeout=1_500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     cells = {
-        cell.id: "".join(str(out.get("text", out.get("data", ""))) for out in cell.outputs) for cell in book.cells if "outputs" in cell
+        cell.id: "".join(str(out.get("text", out.get("data", ""))) for out in cell.outputs)
+        for cell in book.cells
+        if "outputs" in cell
     }
     assert "fits:" in cells["plan"] and "pp" in cells["verdict"]
     assert {"report.html", "report.xlsx", "lora"} <= {path.name for path in (tmp_path / "work").iterdir()}

@@ -1,4 +1,5 @@
-"""The commands of README.md and README.ko.md, copied from the files: quick ones run, slow ones run in a fresh clone, GPU ones parse.
+"""The commands of README.md and README.ko.md, copied from the files: quick ones run, slow ones run in a fresh
+clone, GPU ones parse.
 
 A block of commands stands behind ``<!-- test: quick | slow | gpu -->``.
 """
@@ -39,7 +40,10 @@ def _unquoted(command: str) -> str:
 def test_both_languages_have_the_same_commands_pictures_and_headings() -> None:
     english, korean = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
     for kind, at_least in (("quick", 4), ("slow", 9), ("gpu", 9)):
-        assert commands(READMES[0], kind) == commands(READMES[1], kind) and len(commands(READMES[0], kind)) >= at_least
+        assert (
+            commands(READMES[0], kind) == commands(READMES[1], kind)
+            and len(commands(READMES[0], kind)) >= at_least
+        )
     assert re.findall(r"!\[.*?\]\((.*?)\)", english) == re.findall(r"!\[.*?\]\((.*?)\)", korean)
     unmarked = re.findall(r"(?<!-->\n)```bash", english + korean)
     assert unmarked == [], "every bash block says how it is tested"
@@ -70,25 +74,48 @@ def test_gpu_commands_parse(command: str) -> None:
 def test_quick_commands_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     done = subprocess.run(
-        [sys.executable, "-m", "kmmlu_fast", *words[1:]], capture_output=True, text=True, check=False, cwd=tmp_path,
+        [sys.executable, "-m", "kmmlu_fast", *words[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
 @pytest.mark.engine
 def test_slow_commands_run_in_a_fresh_clone(tmp_path: Path) -> None:
-    """With this environment in place of the one that set-up would make (scripts/demo.sh and setup.sh have tests of their own)."""
+    """With this environment in place of the one that set-up would make (scripts/demo.sh and
+    setup.sh have tests of their own).
+    """
     clone = tmp_path / "clone"
-    copied = subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(clone)], capture_output=True, text=True, check=False)
+    copied = subprocess.run(
+        ["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(clone)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if copied.returncode:  # not in a repository: the files as they are
-        shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", "__pycache__"))
+        shutil.copytree(
+            ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", "__pycache__")
+        )
     lines = [_unquoted(line) for line in commands("README.md", "slow")]
     wanted = [line for line in lines if line.startswith("kmmlu-fast ")]
     assert len(wanted) == 7 and len(lines) == 9  # scripts/demo.sh and source are left out
-    script = "set -eu\nkmmlu-fast() { " + shlex.quote(sys.executable) + ' -m kmmlu_fast "$@"; }\n' + "\n".join(wanted)
+    script = (
+        "set -eu\nkmmlu-fast() { "
+        + shlex.quote(sys.executable)
+        + ' -m kmmlu_fast "$@"; }\n'
+        + "\n".join(wanted)
+    )
     done = subprocess.run(
-        ["bash", "-c", script], cwd=clone, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(clone)}
+        ["bash", "-c", script],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(clone)},
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (clone / "report.html").is_file() and (clone / "report.xlsx").is_file()

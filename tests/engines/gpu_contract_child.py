@@ -1,8 +1,9 @@
-"""What vLLM's own configuration makes of the engine's arguments on cards that are not there: run by test_gpu_contract, in the CPU environment.
+"""What vLLM's own configuration makes of the engine's arguments on cards that are not there: run by
+test_gpu_contract, in the CPU environment.
 
-In: argv: a model directory (a config is enough: nothing is loaded), and cases as JSON. Out: one JSON object a case on stdout. vLLM's
-platform is replaced by its CUDA one with a made-up card; of its compiled CUDA code, only what the configuration asks is answered.
-"""  # noqa: E501
+In: argv: a model directory (a config is enough: nothing is loaded), and cases as JSON. Out: one JSON object a
+case on stdout. vLLM's platform is replaced by its CUDA one with a made-up card; of its compiled CUDA code,
+only what the configuration asks is answered."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def pretend() -> Any:
     import torch
 
     def is_available() -> bool:
-        ASKED.append((os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"), os.environ.get("VLLM_WORKER_MULTIPROC_METHOD")))
+        ASKED.append(
+            (os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"), os.environ.get("VLLM_WORKER_MULTIPROC_METHOD"))
+        )
         return True
 
     torch.cuda.is_available = is_available
@@ -60,7 +63,9 @@ def pretend() -> Any:
     from vllm.usage.usage_lib import UsageContext
 
     ops.cutlass_scaled_mm_supports_fp8 = lambda capability: capability >= 89
-    ops.cutlass_scaled_mm_supports_block_fp8 = ops.cutlass_group_gemm_supported = lambda capability: capability >= 90
+    ops.cutlass_scaled_mm_supports_block_fp8 = ops.cutlass_group_gemm_supported = lambda capability: (
+        capability >= 90
+    )
     configuration.HAS_TRITON = True
 
     class LLM:

@@ -1,4 +1,6 @@
-"""The engine's settings by the card's memory and generation, and the one line where a model does not go onto a card."""
+"""The engine's settings by the card's memory and generation, and the one line where a model
+does not go onto a card.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,19 @@ from kmmlu_fast.engines import arguments
 from kmmlu_fast.engines.arguments import EngineSettings
 
 SHAPE = {  # 7.26 B parameters
-    "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-    "intermediate_size": 18944, "vocab_size": 102400, "tie_word_embeddings": False, "dtype": "bfloat16",
-}  # fmt: skip
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 102400,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
 BIG = weights.from_config(SHAPE, "big", "test")
-SMALL = weights.from_config({**SHAPE, "hidden_size": 1024, "num_attention_heads": 8, "intermediate_size": 4096}, "small", "test")
+SMALL = weights.from_config(
+    {**SHAPE, "hidden_size": 1024, "num_attention_heads": 8, "intermediate_size": 4096}, "small", "test"
+)
 
 
 def card(gib: float, capability: tuple[int, int] = (8, 9), used_gib: float = 0.5) -> Card:
@@ -35,13 +45,17 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
     ("gib", "tokens", "seqs"),
     [(8, 4096, 256), (12, 4096, 256), (16, 4096, 256), (24, 8192, 512), (48, 16384, 1024), (80, 16384, 1024)],
 )
-def test_the_batch_is_the_cards_size(known: dict[str, ModelFacts], gib: float, tokens: int, seqs: int) -> None:
+def test_the_batch_is_the_cards_size(
+    known: dict[str, ModelFacts], gib: float, tokens: int, seqs: int
+) -> None:
     found = arguments.card_arguments(EngineSettings("small"), card(gib))
     assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (tokens, seqs)
 
 
 def test_the_users_own_batch_stays_and_holds_all_its_requests(known: dict[str, ModelFacts]) -> None:
-    found = arguments.card_arguments(EngineSettings("small", max_num_seqs=3000, max_num_batched_tokens=2048), card(24))
+    found = arguments.card_arguments(
+        EngineSettings("small", max_num_seqs=3000, max_num_batched_tokens=2048), card(24)
+    )
     assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (3000, 3000)
 
 
@@ -52,13 +66,17 @@ def test_a_step_that_does_not_fit_beside_the_weights_becomes_smaller_before_the_
     batches = []
     for gib in sizes:
         try:
-            batches.append(arguments.card_arguments(EngineSettings("big"), card(gib, (8, 0)))["max_num_batched_tokens"])
+            batches.append(
+                arguments.card_arguments(EngineSettings("big"), card(gib, (8, 0)))["max_num_batched_tokens"]
+            )
         except EngineError:
             batches.append(0)
     assert batches == sorted(batches) and {0, 2048, 4096} <= set(batches)
 
 
-@pytest.mark.parametrize(("gib", "fits"), [(8, False), (12, False), (16, False), (24, True), (48, True), (80, True)])
+@pytest.mark.parametrize(
+    ("gib", "fits"), [(8, False), (12, False), (16, False), (24, True), (48, True), (80, True)]
+)
 def test_seven_billion_in_16_bit_by_card(known: dict[str, ModelFacts], gib: float, fits: bool) -> None:
     if fits:
         assert arguments.card_arguments(EngineSettings("big"), card(gib))["max_num_seqs"] > 0
@@ -75,7 +93,12 @@ def test_nothing_is_refused_of_a_model_or_a_card_that_nothing_is_known_of(
     known: dict[str, ModelFacts],
 ) -> None:
     assert arguments.card_arguments(EngineSettings("someone/unknown"), card(8))["max_num_seqs"] == 256
-    assert arguments.card_arguments(EngineSettings("big"), Card("GPU", (8, 7), 0, 0, ""))["gpu_memory_utilization"] == 0.90
+    assert (
+        arguments.card_arguments(EngineSettings("big"), Card("GPU", (8, 7), 0, 0, ""))[
+            "gpu_memory_utilization"
+        ]
+        == 0.90
+    )
 
 
 def test_precision_is_never_changed_and_what_a_card_cannot_do_is_one_line(
@@ -83,7 +106,9 @@ def test_precision_is_never_changed_and_what_a_card_cannot_do_is_one_line(
 ) -> None:
     for capability in ((7, 5), (8, 0), (8, 6)):
         with pytest.raises(EngineError, match=r"needs compute capability 8\.9.*fp8_per_tensor"):
-            arguments.card_arguments(EngineSettings("small", quantization="fp8_per_channel"), card(24, capability))
+            arguments.card_arguments(
+                EngineSettings("small", quantization="fp8_per_channel"), card(24, capability)
+            )
     with pytest.raises(EngineError, match=r"bfloat16 needs compute capability 8\.0"):
         arguments.card_arguments(EngineSettings("small", dtype="bfloat16"), card(16, (7, 5)))
     with pytest.raises(EngineError, match=r"7\.0"):
@@ -100,11 +125,17 @@ def test_a_bitsandbytes_repository_is_told_where_to_go(known: dict[str, ModelFac
 
 
 def test_letters_run_without_graphs_and_text_with_them(known: dict[str, ModelFacts]) -> None:
-    assert arguments.card_arguments(EngineSettings("small", generates=False), card(24))["enforce_eager"] is True
-    assert arguments.card_arguments(EngineSettings("small", generates=True), card(24))["enforce_eager"] is False
+    assert (
+        arguments.card_arguments(EngineSettings("small", generates=False), card(24))["enforce_eager"] is True
+    )
+    assert (
+        arguments.card_arguments(EngineSettings("small", generates=True), card(24))["enforce_eager"] is False
+    )
 
 
-@pytest.mark.parametrize(("gib", "used", "share"), [(80, 0.5, 0.90), (24, 0.5, 0.90), (8, 1.0, 0.80), (24, 12.0, 0.47)])
+@pytest.mark.parametrize(
+    ("gib", "used", "share"), [(80, 0.5, 0.90), (24, 0.5, 0.90), (8, 1.0, 0.80), (24, 12.0, 0.47)]
+)
 def test_the_engine_takes_no_more_than_others_leave_free(gib: float, used: float, share: float) -> None:
     assert arguments.memory_share(0.90, card(gib, used_gib=used)) == share
 

@@ -20,7 +20,10 @@ def asked(prefix_tokens: int, questions: int = 10, seed: int = 0) -> list[Reques
     """Questions of 5 to 30 tokens behind a common prefix; their first tokens differ."""
     draw = random.Random(seed)
     prefix = [draw.randrange(100) for _ in range(prefix_tokens)]
-    tails = [[1000 * seed + row, *(draw.randrange(100) for _ in range(draw.randrange(4, 30)))] for row in range(questions)]
+    tails = [
+        [1000 * seed + row, *(draw.randrange(100) for _ in range(draw.randrange(4, 30)))]
+        for row in range(questions)
+    ]
     return [letters(f"{seed}/{row}", *prefix, *tail) for row, tail in enumerate(tails)]
 
 
@@ -33,7 +36,9 @@ def test_every_request_once_and_within_the_budget(least: int | None) -> None:
     requests = [*asked(50, seed=1), *asked(0, seed=2), *asked(90, 1, seed=3)]
     random.Random(4).shuffle(requests)
     batches = list(scoring_batches(requests, LIMITS, least))
-    assert sorted(r.question_id for b in batches for r in b.requests) == sorted(r.question_id for r in requests)
+    assert sorted(r.question_id for b in batches for r in b.requests) == sorted(
+        r.question_id for r in requests
+    )
     assert all(len(batch.requests) <= LIMITS.rows for batch in batches)
     assert all(padded(batch) <= LIMITS.tokens or len(batch.requests) == 1 for batch in batches)
 
@@ -51,7 +56,9 @@ def test_a_common_prefix_is_shared_where_it_saves_enough() -> None:
     assert {batch.shared_tokens for batch in shared} == {50}
     assert {r.question_id[0] for batch in shared for r in batch.requests} == {"1"}
     assert all(request.token_ids[:50] == batch.shared for batch in shared for request in batch.requests)
-    assert not any(batch.shared_tokens for batch in scoring_batches(few_shot, LIMITS, 451))  # 9 x 50 would be saved
+    assert not any(
+        batch.shared_tokens for batch in scoring_batches(few_shot, LIMITS, 451)
+    )  # 9 x 50 would be saved
     assert not any(batch.shared_tokens for batch in scoring_batches(few_shot, LIMITS, None))
 
 
@@ -72,13 +79,20 @@ def test_the_prefix_leaves_what_is_read() -> None:
 
 
 def test_generation_counts_prompt_and_output() -> None:
-    rows = [Row(Request(str(i), "g", tuple(range(10 + i)), max_tokens=30), sample) for i in range(6) for sample in (0, 1)]
+    rows = [
+        Row(Request(str(i), "g", tuple(range(10 + i)), max_tokens=30), sample)
+        for i in range(6)
+        for sample in (0, 1)
+    ]
     batches = list(generating_batches(rows, LIMITS))
     assert sorted((row.request.question_id, row.sample) for b in batches for row in b) == sorted(
         (row.request.question_id, row.sample) for row in rows
     )
     for batch in batches:
-        assert len(batch) <= LIMITS.rows and len(batch) * max(row.tokens for row in batch) <= LIMITS.cached_tokens
+        assert (
+            len(batch) <= LIMITS.rows
+            and len(batch) * max(row.tokens for row in batch) <= LIMITS.cached_tokens
+        )
 
 
 def test_limits_shrink_to_half_of_what_did_not_fit() -> None:

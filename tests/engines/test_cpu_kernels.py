@@ -23,12 +23,16 @@ def test_joined_norms_are_bit_for_bit_the_eager_ones():
     rms_norm, fused_add_rms_norm = norms()
     draw = torch.Generator().manual_seed(0)
     x, residual = (torch.randn(37, 640, generator=draw).bfloat16() * 3 for _ in range(2))
-    heads = torch.randn(37, 1536, generator=draw).bfloat16()[:, :1024].unflatten(-1, (4, 256))  # as q is cut out of qkv
+    heads = (
+        torch.randn(37, 1536, generator=draw).bfloat16()[:, :1024].unflatten(-1, (4, 256))
+    )  # as q is cut out of qkv
     for dtype in (torch.float32, torch.bfloat16):
         weight = torch.randn(640, generator=draw).to(dtype)
         assert torch.equal(rms_norm(x, weight, 1e-6), eager(x, weight, 1e-6)[0])
         assert torch.equal(rms_norm(heads, weight[:256], 1e-6), eager(heads, weight[:256], 1e-6)[0])
-        for ours, theirs in zip(fused_add_rms_norm(x, residual, weight, 1e-6), eager(x, weight, 1e-6, residual), strict=True):
+        for ours, theirs in zip(
+            fused_add_rms_norm(x, residual, weight, 1e-6), eager(x, weight, 1e-6, residual), strict=True
+        ):
             assert torch.equal(ours, theirs)
 
 
@@ -56,11 +60,15 @@ print(torch.backends.cpu.get_cpu_capability(), torch.equal(found, expected))
 
 
 def test_a_cache_that_another_cpu_filled_is_not_taken(tmp_path: Path) -> None:
-    """AVX-512 first, then AVX2, with one cache on disk: torch's key does not hold the width of the vectors by itself."""
+    """AVX-512 first, then AVX2, with one cache on disk: torch's key does not hold the width of
+    the vectors by itself.
+    """
     said = []
     for capability in ({}, {"ATEN_CPU_CAPABILITY": "avx2"}):
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **capability}
-        done = subprocess.run([sys.executable, "-c", COMPUTED], capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", COMPUTED], capture_output=True, text=True, env=environment, check=False
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         said.append(done.stdout.split())
     assert [words[1] for words in said] == ["True", "True"] and said[1][0] == "AVX2"

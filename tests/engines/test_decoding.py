@@ -57,7 +57,9 @@ def test_a_sample_depends_on_its_seed_alone() -> None:
     first = draw([sampled(5)], wide)
     assert draw([sampled(9), sampled(5), sampled(7)], wide)[1:2] == first
     assert draw([sampled(6)], wide) != first
-    assert draw([Row(sampled(5).request, sample=1)], wide) == draw([sampled(6)], wide)  # the second sample, as in vLLM
+    assert draw([Row(sampled(5).request, sample=1)], wide) == draw(
+        [sampled(6)], wide
+    )  # the second sample, as in vLLM
     without = [sampled(None, "one"), sampled(None, "two")]
     assert draw(without, wide) == draw(without, wide)
     assert len(set(draw(without, wide))) == 2

@@ -69,7 +69,9 @@ def test_letters_and_continuations_are_a_plain_forwards(engine: TransformersEngi
     assert_plain(found, reference(root))
     after = engine.stats()
     assert after["requests"] - before["requests"] == 72
-    assert after["prompt_tokens"] - before["prompt_tokens"] == sum(len(request.token_ids) for request in scoring())
+    assert after["prompt_tokens"] - before["prompt_tokens"] == sum(
+        len(request.token_ids) for request in scoring()
+    )
 
 
 def test_shared_prefixes_are_computed_once_and_change_nothing(engine: TransformersEngine, root: Path) -> None:
@@ -156,7 +158,11 @@ def test_requests_are_pulled_as_they_are_answered_and_follow_ups_join(engine: Tr
 
     def again(response: Response) -> list[Request]:
         request = response.request
-        return [replace(request, stage="second", token_ids=(*request.token_ids, 9))] if request.stage == "first" else []
+        return (
+            [replace(request, stage="second", token_ids=(*request.token_ids, 9))]
+            if request.stage == "first"
+            else []
+        )
 
     stream = engine.generate(requests(), again)
     next(stream)
@@ -176,7 +182,9 @@ def test_greedy_texts_are_those_of_generate_alone(engine: TransformersEngine, ro
     model = reference(root)
     found = by_key(engine.generate(written(prompts())))
     for number, prompt in enumerate(prompts()):
-        output = model.generate(input_ids=torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0)
+        output = model.generate(
+            input_ids=torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0
+        )
         ids = output[0, len(prompt) :].tolist()
         [completion] = found[f"{number}#write"].completions
         assert list(completion.token_ids) == ids
@@ -186,7 +194,9 @@ def test_greedy_texts_are_those_of_generate_alone(engine: TransformersEngine, ro
 
 def test_stop_strings_cut_texts_of_one_batch_at_their_own_places(root: Path) -> None:
     opened = open_engine(root)
-    visible = range(6, 6 + 94)  # the token ids of ASCII's visible characters, which alone are read and written here
+    visible = range(
+        6, 6 + 94
+    )  # the token ids of ASCII's visible characters, which alone are read and written here
     with torch.no_grad():
         opened._model.get_output_embeddings().weight[[i for i in range(266) if i not in visible]] = 0
     ascii_prompts = [tuple(visible[token % 94] for token in prompt) for prompt in prompts()]
@@ -199,7 +209,9 @@ def test_stop_strings_cut_texts_of_one_batch_at_their_own_places(root: Path) -> 
     stops = tuple({completion.text[4 + place % 9 : 6 + place % 9] for place, completion in enumerate(whole)})
     assert all(len(completion.text) == 20 for completion in whole) and len(stops) > 6
     places = set()
-    for before, after, included in zip(whole, texts(stop=stops), texts(stop=stops, include_stop=True), strict=True):
+    for before, after, included in zip(
+        whole, texts(stop=stops), texts(stop=stops, include_stop=True), strict=True
+    ):
         assert before.text.startswith(after.text) and not any(stop in after.text for stop in stops)
         assert after.finish_reason == "stop" and included.text[len(after.text) :] in stops
         assert before.token_ids[: len(included.text)] == after.token_ids == included.token_ids
@@ -269,8 +281,12 @@ def test_closing_frees_the_model(root: Path) -> None:
 def test_what_vllm_quantised_is_refused_with_what_to_do(root: Path) -> None:
     shutil.copytree(root / "base", root / "awq")
     config = json.loads((root / "base" / "config.json").read_text())
-    (root / "awq" / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq", "bits": 4}}))
-    with pytest.raises(EngineError, match="quantised as awq, which vLLM serves: leave --engine transformers out"):
+    (root / "awq" / "config.json").write_text(
+        json.dumps(config | {"quantization_config": {"quant_method": "awq", "bits": 4}})
+    )
+    with pytest.raises(
+        EngineError, match="quantised as awq, which vLLM serves: leave --engine transformers out"
+    ):
         open_engine(root, model="awq")
 
 
@@ -292,7 +308,9 @@ def test_the_type_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_answers_are_vllms(tmp_path_factory: pytest.TempPathFactory) -> None:
     files = engine_cases.files(tmp_path_factory)
     wanted = [response for response in engine_cases.in_process(files) if response.request.stage != "sampled"]
-    settings = TransformersSettings(str(files.model), dtype="float32", max_model_len=1024, adapters=(files.adapter,))
+    settings = TransformersSettings(
+        str(files.model), dtype="float32", max_model_len=1024, adapters=(files.adapter,)
+    )
     opened = TransformersEngine(settings)
     got = [response for response in engine_cases.ask(opened, files) if response.request.stage != "sampled"]
     engine_cases.assert_same(got, wanted)

@@ -60,7 +60,9 @@ def test_adapters_of_one_stream_are_each_the_merged_models(engine: TransformersE
         for adapter in (None, lora, other)
     ]
     found = by_key(engine.generate(mixed))
-    models = {None: reference(root)} | {adapter: reference(root, adapter.name).merge_and_unload() for adapter in (lora, other)}
+    models = {None: reference(root)} | {
+        adapter: reference(root, adapter.name).merge_and_unload() for adapter in (lora, other)
+    }
     for response in found.values():
         wanted = plain(models[response.request.adapter], response.request)
         assert response.logprobs == pytest.approx(wanted, abs=1e-4)
@@ -73,7 +75,9 @@ def test_adapters_that_vllm_cannot_serve(root: Path, name: str) -> None:
     [adapter] = adapters_of(root, name)
     opened = open_engine(root, (adapter,))
     base = scoring()[:5]
-    found = by_key(opened.generate([*base, *(replace(request, stage="tuned", adapter=adapter) for request in base)]))
+    found = by_key(
+        opened.generate([*base, *(replace(request, stage="tuned", adapter=adapter) for request in base)])
+    )
     model, tuned = reference(root), reference(root, name)
     for response in found.values():
         wanted = plain(tuned if response.request.adapter else model, response.request)
@@ -112,7 +116,9 @@ def test_a_4_bit_base_and_its_adapter_are_bitsandbytes_and_pefts(root: Path) -> 
     [lora] = adapters_of(root, "lora")
     opened = open_engine(root, (lora,), quantization="nf4")
     assert opened.stats()["quantization"] == "nf4"
-    found = by_key(opened.generate([*scoring(), *(replace(r, stage=f"{r.stage}-lora", adapter=lora) for r in scoring())]))
+    found = by_key(
+        opened.generate([*scoring(), *(replace(r, stage=f"{r.stage}-lora", adapter=lora) for r in scoring())])
+    )
     assert len(found) == 144
     for adapter, name in ((None, None), (lora, "lora")):
         model = reference(root, name, quantization_config=nf4(), device_map={"": "cpu"})
@@ -145,7 +151,13 @@ def test_the_4_bit_base_is_unsloths_byte_for_byte(root: Path) -> None:
     )
     wanted = torch.load(root / "unsloth.pt")
     opened = open_engine(root, quantization="nf4")
-    own = {name: module for name, module in opened._model.named_modules() if type(module).__name__ == "Linear4bit"}
+    own = {
+        name: module
+        for name, module in opened._model.named_modules()
+        if type(module).__name__ == "Linear4bit"
+    }
     assert sorted(own) == sorted(wanted) and len(own) == 14
     for name, (weight, absmax) in wanted.items():
-        assert torch.equal(own[name].weight.data, weight) and torch.equal(own[name].weight.quant_state.absmax, absmax)
+        assert torch.equal(own[name].weight.data, weight) and torch.equal(
+            own[name].weight.quant_state.absmax, absmax
+        )

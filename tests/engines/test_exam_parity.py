@@ -71,14 +71,23 @@ def lm_eval(root: Path, name: str) -> dict[int, list[float]]:
     options = "{% for text in options %}\n{{ 'ABCDEFGHIJ'[loop.index0] }}. {{ text }}{% endfor %}"
     task = ConfigurableTask(
         config={
-            "task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(root / f"{name}.jsonl")}},
-            "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question.strip()}}" + options + "\n정답：",
-            "doc_to_choice": "{{ 'ABCDEFGHIJ'[:options|length]|list }}", "doc_to_target": "{{ 'ABCDEFGHIJ'.index(answer) }}",
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(root / f"{name}.jsonl")}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{question.strip()}}" + options + "\n정답：",
+            "doc_to_choice": "{{ 'ABCDEFGHIJ'[:options|length]|list }}",
+            "doc_to_target": "{{ 'ABCDEFGHIJ'.index(answer) }}",
         }
-    )  # fmt: skip
+    )
     lm = HFLM(pretrained=str(root / "base"), dtype="float32", device="cpu", batch_size=16)
-    samples = evaluator.evaluate(lm=lm, task_dict={name: task}, log_samples=True, bootstrap_iters=0)["samples"][name]
-    return {sample["doc_id"]: [float(response[0]) for response in sample["filtered_resps"]] for sample in samples}
+    samples = evaluator.evaluate(lm=lm, task_dict={name: task}, log_samples=True, bootstrap_iters=0)[
+        "samples"
+    ][name]
+    return {
+        sample["doc_id"]: [float(response[0]) for response in sample["filtered_resps"]] for sample in samples
+    }
 
 
 def agree(name: str, frame: pl.DataFrame, theirs: dict[int, list[float]], tolerance: float) -> None:

@@ -1,7 +1,8 @@
-"""The engine's arguments on NVIDIA cards that are not there: vLLM's own configuration accepts them, and they mean what they should.
+"""The engine's arguments on NVIDIA cards that are not there: vLLM's own configuration accepts them, and they
+mean what they should.
 
-One child process in the CPU environment pretends the cards (``gpu_contract_child``); no kernel runs, no weight is loaded. What a card
-really computes is ``bench.gpu``'s to find out.
+One child process in the CPU environment pretends the cards (``gpu_contract_child``); no kernel runs, no
+weight is loaded. What a card really computes is ``bench.gpu``'s to find out.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import pytest
 pytestmark = pytest.mark.engine
 
 CARDS = {
-    (7, 5): ("Tesla T4", 16), (8, 6): ("NVIDIA GeForce RTX 3090", 24), (8, 9): ("NVIDIA GeForce RTX 4090", 24),
-    (9, 0): ("NVIDIA H100 80GB HBM3", 80), (12, 0): ("NVIDIA GeForce RTX 5090", 32),
-}  # fmt: skip
+    (7, 5): ("Tesla T4", 16),
+    (8, 6): ("NVIDIA GeForce RTX 3090", 24),
+    (8, 9): ("NVIDIA GeForce RTX 4090", 24),
+    (9, 0): ("NVIDIA H100 80GB HBM3", 80),
+    (12, 0): ("NVIDIA GeForce RTX 5090", 32),
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "letters": {"generates": False},
     "fp8_per_channel": {"generates": False, "quantization": "fp8_per_channel"},
@@ -31,10 +35,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a name of another vLLM": {"generates": False, "quantization": "no_such_method"},
 }
 SHAPE = {  # 3 B parameters: its 16-bit weights go onto all of these cards
-    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 2048, "num_hidden_layers": 36,
-    "num_attention_heads": 16, "num_key_value_heads": 2, "intermediate_size": 11008, "vocab_size": 102400,
-    "max_position_embeddings": 4096, "tie_word_embeddings": True, "dtype": "bfloat16", "eos_token_id": 1,
-}  # fmt: skip
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 2048,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "intermediate_size": 11008,
+    "vocab_size": 102400,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "dtype": "bfloat16",
+    "eos_token_id": 1,
+}
 Found = dict[tuple[tuple[int, int], str], dict[str, Any]]
 
 
@@ -82,9 +95,17 @@ def test_everything_resolves_that_the_card_can_compute(resolved: Found) -> None:
 def test_what_cannot_be_computed_is_said_in_a_line_before_anything_is_loaded(resolved: Found) -> None:
     for capability in ((7, 5), (8, 6)):
         found = resolved[capability, "fp8_per_channel"]
-        assert found["error"].startswith("EngineError: ") and "fp8_per_tensor" in found["error"] and found["cause"] == "None"
+        assert (
+            found["error"].startswith("EngineError: ")
+            and "fp8_per_tensor" in found["error"]
+            and found["cause"] == "None"
+        )
     line = resolved[(9, 0), "a name of another vLLM"]["error"]
-    assert line.startswith("EngineError: the engine did not start") and "no_such_method" in line and "\n" not in line
+    assert (
+        line.startswith("EngineError: the engine did not start")
+        and "no_such_method" in line
+        and "\n" not in line
+    )
 
 
 @pytest.mark.parametrize("capability", list(CARDS))
@@ -98,7 +119,9 @@ def test_types(resolved: Found, capability: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("capability", list(CARDS))
-def test_letters_are_eager_text_has_graphs_and_the_batch_is_the_cards(resolved: Found, capability: tuple[int, int]) -> None:
+def test_letters_are_eager_text_has_graphs_and_the_batch_is_the_cards(
+    resolved: Found, capability: tuple[int, int]
+) -> None:
     letters, text = resolved[capability, "letters"], resolved[capability, "chain of thought"]
     assert letters["eager"] and letters["graphs"] == 0
     assert not text["eager"] and text["graphs"] > 10

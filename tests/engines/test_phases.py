@@ -81,5 +81,9 @@ def test_the_marks_are_in_the_installed_vllms_source() -> None:
     ]
     places += ["model_executor/model_loader/default_loader.py", "v1/worker/gpu_model_runner.py"]
     source = "".join((root / place).read_text(encoding="utf-8") for place in places)
-    missing = [mark for mark, _ in phases._OPENS if mark.replace("GPU KV", "KV").replace("CPU KV", "KV") not in source]
+    missing = [
+        mark
+        for mark, _ in phases._OPENS
+        if mark.replace("GPU KV", "KV").replace("CPU KV", "KV") not in source
+    ]
     assert missing == []

@@ -1,4 +1,6 @@
-"""The Ray engine: the replica by itself (seconds); real Ray with pretended and with real vLLM engines (marker ``engine``)."""
+"""The Ray engine: the replica by itself (seconds); real Ray with pretended and with real vLLM
+engines (marker ``engine``).
+"""
 
 from __future__ import annotations
 
@@ -32,19 +34,26 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def letters(count: int, first: int = 0) -> list[Request]:
-    return [Request(f"Invented/test/{n}", "letters", (n, n + 1), candidate_ids=(1, 2, 3, 4)) for n in range(first, first + count)]
+    return [
+        Request(f"Invented/test/{n}", "letters", (n, n + 1), candidate_ids=(1, 2, 3, 4))
+        for n in range(first, first + count)
+    ]
 
 
 def ask_again(response: Response) -> list[Request]:
     """Two letters requests after each generation, and one more after the first of them."""
     request = response.request
     if request.stage == "reason":
-        return [replace(request, stage=f"forced-{i}", max_tokens=1, candidate_ids=(1, 2, 3, 4)) for i in range(2)]
+        return [
+            replace(request, stage=f"forced-{i}", max_tokens=1, candidate_ids=(1, 2, 3, 4)) for i in range(2)
+        ]
     return [replace(request, stage="again")] if request.stage == "forced-0" else []
 
 
 class WaitingEngine(FakeEngine):
-    """Says in ``diary`` what it was asked, and by which process; after 20 answers it waits until ``gate`` exists."""
+    """Says in ``diary`` what it was asked, and by which process; after 20 answers it waits
+    until ``gate`` exists.
+    """
 
     def __init__(self, diary: Path, gate: Path) -> None:
         super().__init__()
@@ -81,7 +90,10 @@ def test_replica_returns_blocks_whole_with_their_follow_ups() -> None:
     requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(30)]
     results: dict[int, list[Response]] = {}
     blocks = {start: requests[start : start + 10] for start in (0, 10, 20)}
-    threads = [threading.Thread(target=lambda s=s, b=b: results.update({s: replica.run(b, ask_again)})) for s, b in blocks.items()]
+    threads = [
+        threading.Thread(target=lambda s=s, b=b: results.update({s: replica.run(b, ask_again)}))
+        for s, b in blocks.items()
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -114,7 +126,9 @@ def test_replica_hands_the_engines_error_to_every_caller(opener: Callable[[], An
 @pytest.fixture(scope="module", autouse=True)
 def _workers_find_this_file() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        )
         yield
 
 
@@ -143,10 +157,14 @@ def test_every_request_is_answered_once_and_pulled_lazily(two_replicas: RayEngin
 
 
 @pytest.mark.engine
-def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(two_replicas: RayEngine) -> None:
+def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(
+    two_replicas: RayEngine,
+) -> None:
     before = two_replicas.replica_pids()
     requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(20)]
-    assert by_key(two_replicas.generate(requests, ask_again)) == by_key(FakeEngine().generate(requests, ask_again))
+    assert by_key(two_replicas.generate(requests, ask_again)) == by_key(
+        FakeEngine().generate(requests, ask_again)
+    )
     assert by_key(two_replicas.generate(letters(9))) == by_key(FakeEngine().generate(letters(9)))
     assert two_replicas.replica_pids() == before and len(set(before)) == 2
     assert two_replicas.stats()["requests"] == 89 and two_replicas.stats()["output_tokens"] > 20
@@ -157,12 +175,15 @@ def test_leaving_the_stream_leaves_the_engine_usable(two_replicas: RayEngine) ->
     stream = two_replicas.generate(letters(100))
     next(stream)
     stream.close()
-    assert by_key(two_replicas.generate(letters(50, first=500))) == by_key(FakeEngine().generate(letters(50, first=500)))
+    assert by_key(two_replicas.generate(letters(50, first=500))) == by_key(
+        FakeEngine().generate(letters(50, first=500))
+    )
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    ("opener", "says"), [(FailingEngine, "lower --max-num-seqs"), (refuse, "cannot be served"), (int, "a replica failed")]
+    ("opener", "says"),
+    [(FailingEngine, "lower --max-num-seqs"), (refuse, "cannot be served"), (int, "a replica failed")],
 )
 def test_a_replicas_error_arrives_as_one_line(opener: Callable[[], Any], says: str) -> None:
     with pytest.raises(EngineError, match=says) as caught, contextlib.closing(RayEngine(opener)) as engine:
@@ -179,7 +200,11 @@ def test_a_replica_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path
 
     def kill_one_in_the_middle_of_a_block() -> None:
         while not (
-            waiting := [pid for pid, count in Counter(line.split()[0] for line in diary.read_text().splitlines()).items() if count == 20]
+            waiting := [
+                pid
+                for pid, count in Counter(line.split()[0] for line in diary.read_text().splitlines()).items()
+                if count == 20
+            ]
         ):
             time.sleep(0.01)
         os.kill(int(waiting[0]), signal.SIGKILL)
@@ -192,7 +217,9 @@ def test_a_replica_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path
     engine.close()
     assert by_key(responses) == by_key(FakeEngine().generate(requests, ask_again))
     asked = [line.split(" ", 1) for line in diary.read_text().splitlines()]
-    assert len(asked) > len(responses), "nothing was repeated: the kill cost no block, the test proves nothing"
+    assert len(asked) > len(responses), (
+        "nothing was repeated: the kill cost no block, the test proves nothing"
+    )
     assert len({pid for pid, _ in asked}) == 3, "Ray must have started a third process"
 
 
@@ -211,7 +238,9 @@ def die(spare_pid: int, response: Response) -> list[Request]:
 
 
 @pytest.mark.engine
-def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     files = engine_cases.files(tmp_path_factory)
     reference = engine_cases.in_process(files)
     os.environ.update(engine_cases.ENVIRONMENT)
@@ -229,7 +258,9 @@ def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(tmp_path_f
 
 
 @pytest.mark.engine
-def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     files = engine_cases.files(tmp_path_factory)
     flags = [*engine_cases.flags(files, tmp_path), "--engine", "ray", "--num-replicas", "2"]
     runs = evaluate(parse(EvalConfig, flags, "eval"))
@@ -252,6 +283,10 @@ def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
     assert _resources(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
     assert _resources(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
     assert _resources(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
-    with pytest.raises(EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"):
+    with pytest.raises(
+        EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"
+    ):
         _resources(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
-    assert _resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2  # a cluster may add machines
+    assert (
+        _resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2
+    )  # a cluster may add machines

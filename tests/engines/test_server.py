@@ -1,4 +1,6 @@
-"""The HTTP engine: against a pretended vLLM server (seconds), and against a real one on a tiny model (marker ``engine``)."""
+"""The HTTP engine: against a pretended vLLM server (seconds), and against a real one on a tiny
+model (marker ``engine``).
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,20 @@ KEY = "sk-never-written-anywhere"
 
 
 class PretendedServer:
-    """The parts of ``vllm serve`` that are used. ``faults`` are statuses (or exceptions) given before an answer, in turn."""
+    """The parts of ``vllm serve`` that are used. ``faults`` are statuses (or exceptions) given
+    before an answer, in turn.
+    """
 
     def __init__(
-        self, models: tuple[str, ...] = ("tiny",), adapters: tuple[str, ...] = (), loads: bool = False, exact: bool = True
+        self,
+        models: tuple[str, ...] = ("tiny",),
+        adapters: tuple[str, ...] = (),
+        loads: bool = False,
+        exact: bool = True,
     ) -> None:
-        self.cards = [{"id": name, "root": f"/models/{name}", "parent": None, "max_model_len": 100} for name in models]
+        self.cards = [
+            {"id": name, "root": f"/models/{name}", "parent": None, "max_model_len": 100} for name in models
+        ]
         self.cards += [{"id": name, "root": f"/adapters/{name}", "parent": models[0]} for name in adapters]
         self.loads, self.exact = loads, exact
         self.faults: list[int | Exception | httpx.Response] = []
@@ -69,26 +79,40 @@ class PretendedServer:
                 return fault
             return httpx.Response(fault, json={"error": {"message": "as the test wants it"}})
         if body["model"] not in {card["id"] for card in self.cards}:
-            return httpx.Response(404, json={"error": {"message": f"The model `{body['model']}` does not exist."}})
+            return httpx.Response(
+                404, json={"error": {"message": f"The model `{body['model']}` does not exist."}}
+            )
         self.bodies.append(body)
         draw = random.Random(repr((body["prompt"], body["model"])))
-        choice: dict[str, Any] = {"text": f"{body['model']}:{len(body['prompt'])}", "finish_reason": "stop", "token_ids": [7, 8]}
+        choice: dict[str, Any] = {
+            "text": f"{body['model']}:{len(body['prompt'])}",
+            "finish_reason": "stop",
+            "token_ids": [7, 8],
+        }
         if "logprob_token_ids" in body and self.exact:
-            choice["logprobs"] = {"top_logprobs": [{f"token_id:{i}": -draw.uniform(0, 5) for i in [*body["logprob_token_ids"], 99]}]}
+            choice["logprobs"] = {
+                "top_logprobs": [
+                    {f"token_id:{i}": -draw.uniform(0, 5) for i in [*body["logprob_token_ids"], 99]}
+                ]
+            }
         elif "logprob_token_ids" in body:
             choice["logprobs"] = {"top_logprobs": [{" A": -0.1, " the": -3.0}]}
         if "prompt_logprobs" in body:
             tokens = [{str(token): {"logprob": -0.5 * index}} for index, token in enumerate(body["prompt"])]
             choice["prompt_logprobs"] = [None, *tokens[1:]]
         usage = {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
-        return httpx.Response(200, json={"choices": [{**choice, "index": i} for i in range(body.get("n", 1))], "usage": usage})
+        return httpx.Response(
+            200, json={"choices": [{**choice, "index": i} for i in range(body.get("n", 1))], "usage": usage}
+        )
 
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., ServerEngine]]:
     engines: list[ServerEngine] = []
 
-    def open_engine(server: PretendedServer, names: tuple[str, ...] = ("tiny",), **options: Any) -> ServerEngine:
+    def open_engine(
+        server: PretendedServer, names: tuple[str, ...] = ("tiny",), **options: Any
+    ) -> ServerEngine:
         options = {"attempts": 3, "first_wait_sec": 0.001} | options
         engines.append(ServerEngine(URL, names, transport=httpx.MockTransport(server), **options))
         return engines[-1]
@@ -99,7 +123,9 @@ def opened() -> Iterator[Callable[..., ServerEngine]]:
 
 
 def letters(number: int, adapter: Adapter | None = None) -> Request:
-    return Request(f"Invented/test/{number}", "letters", (1, 2, number), adapter, candidate_ids=(10, 11, 12, 13))
+    return Request(
+        f"Invented/test/{number}", "letters", (1, 2, number), adapter, candidate_ids=(10, 11, 12, 13)
+    )
 
 
 def adapter(name: str = "lora") -> Adapter:
@@ -117,18 +143,41 @@ def test_letters_come_back_in_the_order_of_the_candidates(opened: Any) -> None:
 
 def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
     server = PretendedServer()
-    request = Request("Invented/test/1", "reason", (4, 5), max_tokens=9, num_samples=3, temperature=0.7, top_p=0.9, seed=8, stop=("\n",),
-                      include_stop=True)  # fmt: skip
+    request = Request(
+        "Invented/test/1",
+        "reason",
+        (4, 5),
+        max_tokens=9,
+        num_samples=3,
+        temperature=0.7,
+        top_p=0.9,
+        seed=8,
+        stop=("\n",),
+        include_stop=True,
+    )
     [response] = opened(server).generate([request])
     assert server.bodies[-1] == {
-        "model": "tiny", "prompt": [4, 5], "return_token_ids": True, "max_tokens": 9, "n": 3, "temperature": 0.7, "top_p": 0.9, "seed": 8,
-        "stop": ["\n"], "include_stop_str_in_output": True, **NEUTRAL_SAMPLING,
-    }  # fmt: skip
-    assert [c.token_ids for c in response.completions] == [(7, 8)] * 3 and response.completions[0].finish_reason == "stop"
+        "model": "tiny",
+        "prompt": [4, 5],
+        "return_token_ids": True,
+        "max_tokens": 9,
+        "n": 3,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 8,
+        "stop": ["\n"],
+        "include_stop_str_in_output": True,
+        **NEUTRAL_SAMPLING,
+    }
+    assert [c.token_ids for c in response.completions] == [(7, 8)] * 3 and response.completions[
+        0
+    ].finish_reason == "stop"
 
 
 def test_continuation_sums_the_last_prompt_tokens(opened: Any) -> None:
-    [response] = opened(PretendedServer()).generate([Request("Invented/test/1", "A", (4, 5, 6, 7), score_last=2)])
+    [response] = opened(PretendedServer()).generate(
+        [Request("Invented/test/1", "A", (4, 5, 6, 7), score_last=2)]
+    )
     assert response.logprobs == (-0.5 * 2 + -0.5 * 3,)
 
 
@@ -152,7 +201,10 @@ def test_follow_ups_join_and_are_counted(opened: Any) -> None:
         if response.request.stage != "reason":
             return []
         tokens = response.request.token_ids + response.completions[0].token_ids
-        return [replace(response.request, stage=f"forced-{i}", token_ids=tokens, candidate_ids=(10, 11)) for i in range(2)]
+        return [
+            replace(response.request, stage=f"forced-{i}", token_ids=tokens, candidate_ids=(10, 11))
+            for i in range(2)
+        ]
 
     requests = [Request(f"Invented/test/{n}", "reason", (1, n), max_tokens=5) for n in range(6)]
     responses = list(opened(PretendedServer(), concurrency=2).generate(requests, follow_up))
@@ -179,7 +231,16 @@ def test_adapters_are_loaded_where_the_server_allows_it_and_again_after_a_restar
 
 
 @pytest.mark.parametrize(
-    "fault", [429, 500, 502, 503, httpx.ConnectError("refused"), httpx.ReadTimeout("late"), httpx.RemoteProtocolError("cut")]
+    "fault",
+    [
+        429,
+        500,
+        502,
+        503,
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("late"),
+        httpx.RemoteProtocolError("cut"),
+    ],
 )
 def test_transient_faults_are_retried_and_nothing_is_missing_or_doubled(opened: Any, fault: Any) -> None:
     server = PretendedServer()
@@ -196,7 +257,9 @@ def test_a_lasting_fault_ends_in_one_line_that_says_how_to_continue(opened: Any)
     stream = engine.generate([letters(n) for n in range(5)])
     first = next(stream)
     server.faults = [503] * 50
-    with pytest.raises(EngineError, match=r"status 503, after 4 attempts.*same command to continue") as caught:
+    with pytest.raises(
+        EngineError, match=r"status 503, after 4 attempts.*same command to continue"
+    ) as caught:
         list(stream)
     assert first.logprobs and "\n" not in str(caught.value)
     server.faults = []
@@ -223,15 +286,44 @@ def test_a_wait_that_the_server_names_is_kept(opened: Any, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("server", "names", "adapters", "kind", "says"),
     [
-        (PretendedServer(models=("other",)), ("tiny",), (), EngineError, r"serves 'other', not 'tiny'.*--served-model-name tiny"),
-        (PretendedServer(adapters=("tiny-lora",)), ("tiny-lora",), (), EngineError, r"serves 'tiny', not 'tiny-lora'"),
-        (PretendedServer(), ("tiny",), ("lora",), AdapterError, r"adapter 'lora'.*--lora-modules lora=/adapters/lora.*RUNTIME_LORA"),
-        (PretendedServer(models=("tiny", "lora")), ("tiny",), ("lora",), AdapterError, r"name of a served base model"),
+        (
+            PretendedServer(models=("other",)),
+            ("tiny",),
+            (),
+            EngineError,
+            r"serves 'other', not 'tiny'.*--served-model-name tiny",
+        ),
+        (
+            PretendedServer(adapters=("tiny-lora",)),
+            ("tiny-lora",),
+            (),
+            EngineError,
+            r"serves 'tiny', not 'tiny-lora'",
+        ),
+        (
+            PretendedServer(),
+            ("tiny",),
+            ("lora",),
+            AdapterError,
+            r"adapter 'lora'.*--lora-modules lora=/adapters/lora.*RUNTIME_LORA",
+        ),
+        (
+            PretendedServer(models=("tiny", "lora")),
+            ("tiny",),
+            ("lora",),
+            AdapterError,
+            r"name of a served base model",
+        ),
         (PretendedServer(exact=False), ("tiny",), (), EngineError, r"ignores logprob_token_ids.*vllm serve"),
     ],
 )
 def test_a_server_that_does_not_fit_is_refused_before_the_run(
-    opened: Any, server: PretendedServer, names: tuple[str, ...], adapters: tuple[str, ...], kind: type[Exception], says: str
+    opened: Any,
+    server: PretendedServer,
+    names: tuple[str, ...],
+    adapters: tuple[str, ...],
+    kind: type[Exception],
+    says: str,
 ) -> None:
     with pytest.raises(kind, match=says):
         opened(server, names, adapters=[adapter(name) for name in adapters])
@@ -262,7 +354,13 @@ def test_prompts_that_do_not_fit_the_server_are_refused_by_name(opened: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "says"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (400, "as the test wants it"), (404, "no longer serves")]
+    ("status", "says"),
+    [
+        (401, "OPENAI_API_KEY"),
+        (403, "OPENAI_API_KEY"),
+        (400, "as the test wants it"),
+        (404, "no longer serves"),
+    ],
 )
 def test_lasting_refusals_are_not_retried(opened: Any, status: int, says: str) -> None:
     server = PretendedServer()
@@ -281,7 +379,9 @@ def test_an_answer_without_the_letters_is_an_error_not_a_guess(opened: Any) -> N
         list(engine.generate([letters(1)]))
 
 
-def test_the_key_is_sent_and_shown_nowhere(opened: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_sent_and_shown_nowhere(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     caplog.set_level(0)
     server = PretendedServer()
@@ -341,7 +441,9 @@ def test_a_real_server_gives_the_in_process_answers(real_server: engine_cases.Se
 @pytest.mark.engine
 def test_the_server_killed_in_the_middle_and_started_again(real_server: engine_cases.Server) -> None:
     files = real_server.files
-    engine = ServerEngine(real_server.base_url, [str(files.model)], [files.adapter], concurrency=8, attempts=40)
+    engine = ServerEngine(
+        real_server.base_url, [str(files.model)], [files.adapter], concurrency=8, attempts=40
+    )
     stream = engine_cases.ask(engine, files)
     responses = [next(stream) for _ in range(10)]
     real_server.kill()
@@ -366,10 +468,21 @@ def test_a_real_server_refuses_what_it_lacks(real_server: engine_cases.Server, t
 
 @pytest.mark.engine
 def test_a_run_whose_server_died_is_continued_by_the_same_command(
-    real_server: engine_cases.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    real_server: engine_cases.Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = real_server.files
-    flags = [*engine_cases.flags(files, tmp_path), "--engine", "server", "--base-url", real_server.base_url, "--concurrency", "4"]
+    flags = [
+        *engine_cases.flags(files, tmp_path),
+        "--engine",
+        "server",
+        "--base-url",
+        real_server.base_url,
+        "--concurrency",
+        "4",
+    ]
     monkeypatch.setattr("kmmlu_fast.engines.client.ATTEMPTS", 2)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     append = RunStore.append
@@ -387,6 +500,9 @@ def test_a_run_whose_server_died_is_continued_by_the_same_command(
     real_server.start()
     assert main(flags) == 0
     assert "of 45 questions were answered before" in capsys.readouterr().err
-    runs = [load_run(path.parent) for path in sorted(tmp_path.glob("*/metrics.json"), key=lambda path: "base" not in path.parent.name)]
+    runs = [
+        load_run(path.parent)
+        for path in sorted(tmp_path.glob("*/metrics.json"), key=lambda path: "base" not in path.parent.name)
+    ]
     engine_cases.assert_same_predictions(runs, files)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]

@@ -1,4 +1,6 @@
-"""Adapters swapped in a real vLLM engine on the CPU: merge's answers, the base's bits back, and no answer from half an adapter."""
+"""Adapters swapped in a real vLLM engine on the CPU: merge's answers, the base's bits back, and
+no answer from half an adapter.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base of the Qwen2 shape (biases in q, k, v), and three adapters: all projections, rank-stabilised, and v and down alone."""
+    """A base of the Qwen2 shape (biases in q, k, v), and three adapters: all projections,
+    rank-stabilised, and v and down alone.
+    """
     folder = tmp_path_factory.mktemp("swap")
     make_tiny_model(folder / "base")
     for seed, name in enumerate(("all", "stable", "some"), 1):
@@ -61,7 +65,9 @@ def engine(root: Path) -> Iterator[VllmEngine]:
 
 def requests() -> list[Request]:
     draw = random.Random(0)
-    prefix = tuple(draw.randrange(6, 262) for _ in range(96))  # three blocks: found in the prefix cache, if it survived a swap
+    prefix = tuple(
+        draw.randrange(6, 262) for _ in range(96)
+    )  # three blocks: found in the prefix cache, if it survived a swap
     return [
         Request(
             str(i),
@@ -87,15 +93,21 @@ def of_transformers(root: Path, adapter: Adapter | None) -> list[tuple[float, ..
     if adapter:
         model = PeftModel.from_pretrained(model, str(adapter.path)).merge_and_unload(safe_merge=True)
     with torch.no_grad():
-        rows = [model(torch.tensor([request.token_ids])).logits[0, -1].log_softmax(-1) for request in requests()]
+        rows = [
+            model(torch.tensor([request.token_ids])).logits[0, -1].log_softmax(-1) for request in requests()
+        ]
     return [tuple(float(row[token]) for token in LETTER_IDS) for row in rows]
 
 
 def distance(one: list[tuple[float, ...]], two: list[tuple[float, ...]]) -> float:
-    return max(abs(a - b) for left, right in zip(one, two, strict=True) for a, b in zip(left, right, strict=True))
+    return max(
+        abs(a - b) for left, right in zip(one, two, strict=True) for a, b in zip(left, right, strict=True)
+    )
 
 
-def test_answers_are_merges_and_the_base_comes_back_bit_for_bit(engine: VllmEngine, root: Path, adapters: dict[str, Adapter]) -> None:
+def test_answers_are_merges_and_the_base_comes_back_bit_for_bit(
+    engine: VllmEngine, root: Path, adapters: dict[str, Adapter]
+) -> None:
     base = answers(engine)
     assert distance(base, of_transformers(root, None)) < 1e-3
     seen = {}

@@ -28,7 +28,9 @@ from kmmlu_fast.engines.texts import can_wait, give_tokenizer
         ([], False),
     ],
 )
-def test_models_that_take_pictures_start_with_their_tokenizer(tmp_path: Path, config: object, waits: bool) -> None:
+def test_models_that_take_pictures_start_with_their_tokenizer(
+    tmp_path: Path, config: object, waits: bool
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert can_wait(str(tmp_path)) is waits
 
@@ -42,9 +44,14 @@ def test_what_is_not_known_starts_with_its_tokenizer(tmp_path: Path, monkeypatch
 def test_the_engine_is_given_vllms_own_tokenizer(tmp_path: Path) -> None:
     model = str(make_tiny_model(tmp_path / "model"))
     config = SimpleNamespace(
-        skip_tokenizer_init=True, tokenizer=model, runner_type="generate", tokenizer_mode="auto", tokenizer_revision=None,
-        trust_remote_code=False, hf_config=None,
-    )  # fmt: skip
+        skip_tokenizer_init=True,
+        tokenizer=model,
+        runner_type="generate",
+        tokenizer_mode="auto",
+        tokenizer_revision=None,
+        trust_remote_code=False,
+        hf_config=None,
+    )
     engine = SimpleNamespace(
         model_config=config,
         renderer=SimpleNamespace(tokenizer=None),

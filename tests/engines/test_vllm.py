@@ -1,4 +1,5 @@
-"""Real vLLM on the CPU with a tiny model: parity with lm-eval, serve against merge, killed and continued, and its errors.
+"""Real vLLM on the CPU with a tiny model: parity with lm-eval, serve against merge, killed and continued, and
+its errors.
 
 One engine with LoRA serves this whole file; the merged copy and the killed command need engines of their own.
 """
@@ -56,19 +57,33 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(root: Path) -> Iterator[VllmEngine]:
-    settings = EngineSettings(str(root / "base"), dtype="float32", max_model_len=2048, max_lora_rank=4, num_adapters=2)
+    settings = EngineSettings(
+        str(root / "base"), dtype="float32", max_model_len=2048, max_lora_rank=4, num_adapters=2
+    )
     opened = VllmEngine(settings)
     yield opened
     opened.close()
 
 
 def run(engine: VllmEngine, root: Path, output: str, *flags: str) -> list[Run]:
-    argv = ["--model", str(root / "base"), "--dataset", "sample", "--dtype", "float32", "--output-dir", str(root / output), *flags]
+    argv = [
+        "--model",
+        str(root / "base"),
+        "--dataset",
+        "sample",
+        "--dtype",
+        "float32",
+        "--output-dir",
+        str(root / output),
+        *flags,
+    ]
     return evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: Shared(engine))
 
 
 def same_answers(one: pl.DataFrame, two: pl.DataFrame, tolerance: float) -> None:
-    """Log-probabilities within the tolerance, and the same letter wherever the margin is more than a near-tie."""
+    """Log-probabilities within the tolerance, and the same letter wherever the margin is more
+    than a near-tie.
+    """
     joined = one.join(two, on="question_id", suffix="_two")
     assert len(joined) == len(one) == len(two)
     for column in LOGPROB_COLUMNS:
@@ -79,7 +94,9 @@ def same_answers(one: pl.DataFrame, two: pl.DataFrame, tolerance: float) -> None
 
 
 def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
-    """lm-eval's own kmmlu task on its own hf backend, over the packaged sample's files; exemplars in the file's order."""
+    """lm-eval's own kmmlu task on its own hf backend, over the packaged sample's files;
+    exemplars in the file's order.
+    """
     import yaml
     from datasets import Features, Value
     from lm_eval import evaluator, tasks
@@ -89,7 +106,9 @@ def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
     template = Path(tasks.__file__).parent / "kmmlu" / "default" / "_default_kmmlu_yaml"
     common: dict[str, Any] = yaml.safe_load(template.read_text(encoding="utf-8"))
     columns = ("question", "answer", "A", "B", "C", "D", "Category", "Human Accuracy")
-    features = Features({name: Value("int64" if name == "answer" else "string") for name in columns})  # else "8" and "√8" disagree
+    features = Features(
+        {name: Value("int64" if name == "answer" else "string") for name in columns}
+    )  # else "8" and "√8" disagree
     found: dict[str, Any] = {}
     stems = [path.name.removesuffix("-test.csv") for path in sorted(SAMPLE.glob("*-test.csv"))]
     for stem in stems:
@@ -114,7 +133,9 @@ def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("num_fewshot", [0, 2])
-def test_predictions_and_log_probabilities_are_lm_evals(engine: VllmEngine, root: Path, num_fewshot: int) -> None:
+def test_predictions_and_log_probabilities_are_lm_evals(
+    engine: VllmEngine, root: Path, num_fewshot: int
+) -> None:
     [ours] = run(engine, root, "parity", "--num-fewshot", str(num_fewshot))
     same_answers(ours.predictions, lm_eval(root / "base", num_fewshot), tolerance=1e-2)
 
@@ -133,7 +154,9 @@ def test_an_adapter_of_zeros_is_an_error_not_a_result(engine: VllmEngine, root: 
 def test_one_prefill_equals_scoring_the_continuation(engine: VllmEngine) -> None:
     ids, letters = tuple(range(10, 60)), (262, 263, 264, 265)
     requests = [Request("q", "letters", ids, candidate_ids=letters)]
-    requests += [Request("q", f"continuation-{i}", (*ids, letter), score_last=1) for i, letter in enumerate(letters)]
+    requests += [
+        Request("q", f"continuation-{i}", (*ids, letter), score_last=1) for i, letter in enumerate(letters)
+    ]
     found = {response.request.stage: response.logprobs for response in engine.generate(requests)}
     for i, value in enumerate(found["letters"]):
         assert found[f"continuation-{i}"][0] == pytest.approx(value, abs=1e-4)
@@ -159,7 +182,11 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
 
     def again(response: Any) -> list[Request]:
         request = response.request
-        return [Request(request.question_id, "second", (*request.token_ids, 9), max_tokens=3)] if request.stage == "first" else []
+        return (
+            [Request(request.question_id, "second", (*request.token_ids, 9), max_tokens=3)]
+            if request.stage == "first"
+            else []
+        )
 
     stream = engine.generate(requests(), again)
     next(stream)
@@ -178,7 +205,18 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_killed_and_started_again_nothing_is_lost_or_asked_twice(engine: VllmEngine, root: Path) -> None:
-    flags = ["--model", str(root / "base"), "--dataset", "sample", "--dtype", "float32", "--num-fewshot", "1", "--max-num-seqs", "2"]
+    flags = [
+        "--model",
+        str(root / "base"),
+        "--dataset",
+        "sample",
+        "--dtype",
+        "float32",
+        "--num-fewshot",
+        "1",
+        "--max-num-seqs",
+        "2",
+    ]
     command = [sys.executable, "-c", KILLED, *flags, "--output-dir", str(root / "killed")]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 500
@@ -214,9 +252,24 @@ def test_served_and_merged_adapters_answer_alike_and_unlike_the_base(engine: Vll
     assert served.metrics["adapter_shift"]["largest_nats"] > 0.1
     assert not base.predictions["prediction"].equals(served.predictions["prediction"])
     (root / "merge").mkdir()
-    shutil.copytree(base.path, root / "merge" / base.path.name)  # the base is found and reused, its engine never starts
-    argv = ["--model", str(root / "base"), "--dataset", "sample", "--dtype", "float32", "--output-dir", str(root / "merge")]
-    reused, merged = evaluate(parse(EvalConfig, [*argv, "--adapter", str(root / "lora"), "--adapter-mode", "merge"], "eval"))
+    shutil.copytree(
+        base.path, root / "merge" / base.path.name
+    )  # the base is found and reused, its engine never starts
+    argv = [
+        "--model",
+        str(root / "base"),
+        "--dataset",
+        "sample",
+        "--dtype",
+        "float32",
+        "--output-dir",
+        str(root / "merge"),
+    ]
+    reused, merged = evaluate(
+        parse(EvalConfig, [*argv, "--adapter", str(root / "lora"), "--adapter-mode", "merge"], "eval")
+    )
     assert reused.predictions.equals(base.predictions)
     same_answers(served.predictions, merged.predictions, tolerance=1e-2)
-    assert merged.metrics["adapter_shift"]["largest_nats"] == pytest.approx(served.metrics["adapter_shift"]["largest_nats"], abs=1e-2)
+    assert merged.metrics["adapter_shift"]["largest_nats"] == pytest.approx(
+        served.metrics["adapter_shift"]["largest_nats"], abs=1e-2
+    )

@@ -1,4 +1,6 @@
-"""What the vLLM engine does around vLLM, without starting it: advice in its errors, how far ahead it takes texts, shared parameters."""
+"""What the vLLM engine does around vLLM, without starting it: advice in its errors, how far
+ahead it takes texts, shared parameters.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ class EngineDeadError(Exception):
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': 1}"),
+        RuntimeError(
+            "Engine core initialization failed. See root cause above. Failed core proc(s):"
+            " {'EngineCore_DP0': 1}"
+        ),
         EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause."),
         EngineDeadError(),
     ],
@@ -44,8 +49,12 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
 
 
 def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> None:
-    assert "fp8_per_channel" in str(engine_vllm.as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x"))
-    plain = str(engine_vllm.as_engine_error(ValueError("no such architecture"), "the engine did not start", "x"))
+    assert "fp8_per_channel" in str(
+        engine_vllm.as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x")
+    )
+    plain = str(
+        engine_vllm.as_engine_error(ValueError("no such architecture"), "the engine did not start", "x")
+    )
     assert "no such architecture" in plain and "fp8_per_channel" not in plain
 
 
@@ -115,9 +124,16 @@ def test_a_text_larger_than_the_cache_still_goes_alone(engine: VllmEngine) -> No
 
 
 def test_requests_that_are_sampled_alike_share_their_parameters() -> None:
-    one, two = (engine_vllm.sampling_params(Request(str(i), "s", (1, 2), candidate_ids=(5, 6, 7, 8))) for i in range(2))
+    one, two = (
+        engine_vllm.sampling_params(Request(str(i), "s", (1, 2), candidate_ids=(5, 6, 7, 8)))
+        for i in range(2)
+    )
     other = engine_vllm.sampling_params(Request("3", "s", (1, 2), candidate_ids=(5, 6, 7, 9)))
     assert one is two and one is not other
-    assert one.skip_clone and one.logprob_token_ids == [5, 6, 7, 8] and other.logprob_token_ids == [5, 6, 7, 9]
-    text = engine_vllm.sampling_params(Request("4", "s", (1,), max_tokens=9, temperature=0.5, seed=7, stop=("\n",)))
+    assert (
+        one.skip_clone and one.logprob_token_ids == [5, 6, 7, 8] and other.logprob_token_ids == [5, 6, 7, 9]
+    )
+    text = engine_vllm.sampling_params(
+        Request("4", "s", (1,), max_tokens=9, temperature=0.5, seed=7, stop=("\n",))
+    )
     assert (text.max_tokens, text.temperature, text.seed, text.stop) == (9, 0.5, 7, ["\n"])

@@ -1,4 +1,6 @@
-"""Which way an adapter reaches the engine, and that one engine is opened for the base and all that are swapped."""
+"""Which way an adapter reaches the engine, and that one engine is opened for the base and all
+that are swapped.
+"""
 
 from __future__ import annotations
 
@@ -105,16 +107,22 @@ def test_the_base_is_held_again_where_its_probes_are_missing(model: Path, tmp_pa
 def test_what_does_not_go_in_is_merged(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(adapter_files, "merge_adapter", lambda model, adapter, dtype: tmp_path / f"merged-{adapter.name}")
+    monkeypatch.setattr(
+        adapter_files, "merge_adapter", lambda model, adapter, dtype: tmp_path / f"merged-{adapter.name}"
+    )
     opened = Opened(torn="lora-2")
-    flags = [flag for name in ("dora", "lora-2", "lora-1") for flag in ("--adapter", str(model.parent / name))]
+    flags = [
+        flag for name in ("dora", "lora-2", "lora-1") for flag in ("--adapter", str(model.parent / name))
+    ]
     with caplog.at_level("INFO", logger="kmmlu_fast"):
         runs = evaluate(config(model, tmp_path, *flags), opened)
     assert [run.metrics.get("adapter_mode") for run in runs] == [None, "merge", "merge", "swap"]
     assert opened.paths == [None, str(tmp_path / "merged-dora"), None, str(tmp_path / "merged-lora-2"), None]
     said = caplog.text
     assert "dora: merged by PEFT into a copy, not written into the engine: use_dora" in said
-    assert "lora-2: merged by PEFT into a copy, not written into the engine: has no place in this model" in said
+    assert (
+        "lora-2: merged by PEFT into a copy, not written into the engine: has no place in this model" in said
+    )
 
 
 def test_an_engine_that_holds_half_an_adapter_ends_the_evaluation(model: Path, tmp_path: Path) -> None:
@@ -143,7 +151,9 @@ def test_modes_on_a_cpu(model: Path, tmp_path: Path, flags: list[str], mode: str
     assert choose_mode(config(model, tmp_path, *flags), adapter_of(model.parent / "lora-1"))[0] == mode
 
 
-def test_a_gpu_serves_by_itself_and_swaps_when_told(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_serves_by_itself_and_swaps_when_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: True)
     adapter = adapter_of(model.parent / "lora-1")
     assert choose_mode(config(model, tmp_path), adapter)[0] == "serve"
@@ -152,6 +162,8 @@ def test_a_gpu_serves_by_itself_and_swaps_when_told(model: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("mode", ["swap", "merge"])
 def test_a_server_takes_neither(model: Path, tmp_path: Path, mode: str) -> None:
-    made = config(model, tmp_path, "--engine", "server", "--base-url", "http://localhost:1/v1", "--adapter-mode", mode)
+    made = config(
+        model, tmp_path, "--engine", "server", "--base-url", "http://localhost:1/v1", "--adapter-mode", mode
+    )
     with pytest.raises(ConfigError, match=f"--adapter-mode {mode} does not go with --engine server"):
         choose_mode(made, adapter_of(model.parent / "lora-1"))

@@ -1,4 +1,6 @@
-"""A finished command shown again: the same runs, no tokenizer and no torch; and the ordinary way as soon as anything differs."""
+"""A finished command shown again: the same runs, no tokenizer and no torch; and the ordinary
+way as soon as anything differs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ import json, sys
 from kmmlu_fast.eval import main
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "loaded": sorted({"torch", "transformers", "tokenizers", "vllm"} & set(sys.modules))}))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,9 @@ def test_the_same_command_shows_the_same_runs_and_loads_nothing_heavy(root: Path
     ordinary = evaluate(config(root), opened)
     assert [run.path for run in runs] == [run.path for run in ordinary]
     assert all(one.predictions.equals(two.predictions) for one, two in zip(runs, ordinary, strict=True))
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *flags(root)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *flags(root)], capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"code": 0, "loaded": []}
     assert done.stderr.count("finished before, reused from") == 2
@@ -77,7 +81,9 @@ def test_another_command_goes_the_ordinary_way(root: Path, more: list[str]) -> N
     assert again.finished(config(root, *more)) is None
 
 
-def test_other_weights_wordings_or_questions_are_seen(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_wordings_or_questions_are_seen(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(again, "code_digest", lambda: "edited")
     assert again.finished(config(root)) is None
     monkeypatch.undo()

@@ -1,4 +1,6 @@
-"""Chain of thought on real vLLM with a tiny model: everything answered, and the same samples after a restart."""
+"""Chain of thought on real vLLM with a tiny model: everything answered, and the same samples
+after a restart.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,16 @@ pytestmark = pytest.mark.engine
 def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) -> None:
     os.environ.update(engine_cases.ENVIRONMENT)
     tokenizer = make_tiny_tokenizer()
-    config = EvalConfig(dtype="float32", max_num_seqs=8, temperature=1.0)  # prompts of 1,500 tokens would be prefilled in pieces on a CPU
+    config = EvalConfig(
+        dtype="float32", max_num_seqs=8, temperature=1.0
+    )  # prompts of 1,500 tokens would be prefilled in pieces on a CPU
     model = resolve_model(str(make_tiny_model(tmp_path / "model")))
     engine = VllmEngine(settings_for(config, model, [], max_model_len=2304))
     questions = [
-        Question(f"Math/test/{i}", "Math", "STEM", "test", i, f"{i}에 1을 더하면?", ("영", "하나", "둘", "셋"), "B") for i in range(8)
+        Question(
+            f"Math/test/{i}", "Math", "STEM", "test", i, f"{i}에 1을 더하면?", ("영", "하나", "둘", "셋"), "B"
+        )
+        for i in range(8)
     ]
 
     def ask(chosen: list[Question], method: ChainOfThought) -> dict[str, Prediction]:
@@ -41,12 +48,21 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
         method = build_method("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0)
         whole = ask(questions, method)
         rest = ask(list(reversed(questions[3:])), method)
-        other = ask(questions[3:], build_method("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0, seed=7))
+        other = ask(
+            questions[3:],
+            build_method("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0, seed=7),
+        )
         greedy = ask(questions, build_method("qa", tokenizer, max_tokens=16))
-        budgeted = ask(questions, build_method("qa", tokenizer, max_tokens=16, below=whole["Math/test/0"].margin))
+        budgeted = ask(
+            questions, build_method("qa", tokenizer, max_tokens=16, below=whole["Math/test/0"].margin)
+        )
     finally:
         engine.close()
-    assert all(prediction.prediction for answers in (whole, rest, other, greedy, budgeted) for prediction in answers.values())
+    assert all(
+        prediction.prediction
+        for answers in (whole, rest, other, greedy, budgeted)
+        for prediction in answers.values()
+    )
     same = [whole[key].texts == rest[key].texts for key in rest]
     assert sum(same) >= len(same) - 1  # a near-tie may turn with the batch
     assert sum(whole[key].texts == other[key].texts for key in rest) <= 1

@@ -1,4 +1,6 @@
-"""Chain of thought through the whole evaluation with a fake engine: printed counts and comparisons, adapters, resume, refusals."""
+"""Chain of thought through the whole evaluation with a fake engine: printed counts and
+comparisons, adapters, resume, refusals.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     from kmmlu_fast.engines import opening as engines
 
-    def opener(config: Any, model: Any, adapters: list[Adapter], length: int, path: str | None = None) -> FakeEngine:
+    def opener(
+        config: Any, model: Any, adapters: list[Adapter], length: int, path: str | None = None
+    ) -> FakeEngine:
         return FakeEngine(text)
 
     monkeypatch.setattr(engines, "open_engine", opener)
 
 
 def flags(model: Path, root: Path, *more: str) -> list[str]:
-    return ["--model", str(model), "--dataset", "sample", "--output-dir", str(root), "--adapter-mode", "serve", *more]
+    return [
+        "--model",
+        str(model),
+        "--dataset",
+        "sample",
+        "--output-dir",
+        str(root),
+        "--adapter-mode",
+        "serve",
+        *more,
+    ]
 
 
 def one(model: Path, root: Path, *more: str) -> Any:
@@ -59,7 +73,10 @@ def test_the_ready_settings_leave_nothing_unparsed_and_print_the_counts(
     assert sum(counts.values()) == len(run.predictions) == 180
     assert counts["forced"] == run.metrics["forced"] == run.predictions["forced"].sum() > 0
     assert counts["strict"] > 0 and counts["lenient"] > 0
-    assert f"strict {counts['strict']}, lenient {counts['lenient']}, forced {counts['forced']}, unparsed 0" in out
+    assert (
+        f"strict {counts['strict']}, lenient {counts['lenient']}, forced {counts['forced']}, unparsed 0"
+        in out
+    )
     assert run.config["fingerprint_parts"]["prompt_style"] == "qa"
     assert [row["way"] for row in run.metrics["reasoning"]["ways"]][::4] == ["direct", "full"]
     assert all(row["seconds"] is not None for row in run.metrics["reasoning"]["ways"])
@@ -72,8 +89,13 @@ def test_direct_letters_are_those_of_a_multiple_choice_run(model: Path, tmp_path
     assert reasoned.predictions["margin"].to_list() == direct.predictions["margin"].to_list()
 
 
-def test_samples_budget_and_rotations_print_their_comparison(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert eval_main.main(flags(model, tmp_path, "--config", COT, "--num-samples", "4", "--temperature", "0.7")) == 0
+def test_samples_budget_and_rotations_print_their_comparison(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        eval_main.main(flags(model, tmp_path, "--config", COT, "--num-samples", "4", "--temperature", "0.7"))
+        == 0
+    )
     assert "4 samples: first " in capsys.readouterr().out
     assert eval_main.main(flags(model, tmp_path, "--config", COT, "--cot-below", "0.5")) == 0
     out = capsys.readouterr().out
@@ -87,7 +109,10 @@ def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path
     reasoned = one(model, tmp_path, "--num-samples", "2", "--temperature", "0.7")[0]
     rotated = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--rotations", "4"), "eval"))[0]
     out, words = tmp_path / f"{lang}.html", table("report", lang)
-    for run, wanted in ((reasoned, ("way_direct", "way_full", "read_by_line", "samples_line")), (rotated, ("rotations_line",))):
+    for run, wanted in (
+        (reasoned, ("way_direct", "way_full", "read_by_line", "samples_line")),
+        (rotated, ("rotations_line",)),
+    ):
         assert report.main([str(run.path), "--output", str(out), "--lang", lang, "--overwrite"]) == 0
         html = out.read_text(encoding="utf-8")
         section = html.split('<section id="reasoning">')[1].split("</section>")[0]
@@ -110,12 +135,22 @@ def test_base_and_adapter_are_asked_the_same(model: Path, tmp_path: Path) -> Non
 
 def test_settings_that_change_an_answer_change_the_fingerprint(model: Path, tmp_path: Path) -> None:
     variants: list[tuple[str, ...]] = [
-        (), ("--max-tokens", "64"), ("--cot-below", "0.5"), ("--temperature", "0.7"), ("--temperature", "0.7", "--seed", "1"),
-        ("--num-samples", "2", "--temperature", "0.7"), ("--num-fewshot", "2"), ("--prompt-style", "lm-eval"),
-    ]  # fmt: skip
-    assert len({one(model, tmp_path, "--subjects", "Math", *variant)[0].path for variant in variants}) == len(variants)
+        (),
+        ("--max-tokens", "64"),
+        ("--cot-below", "0.5"),
+        ("--temperature", "0.7"),
+        ("--temperature", "0.7", "--seed", "1"),
+        ("--num-samples", "2", "--temperature", "0.7"),
+        ("--num-fewshot", "2"),
+        ("--prompt-style", "lm-eval"),
+    ]
+    assert len({one(model, tmp_path, "--subjects", "Math", *variant)[0].path for variant in variants}) == len(
+        variants
+    )
 
 
-def test_thinking_without_a_template_for_it_is_one_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_thinking_without_a_template_for_it_is_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert eval_main.main(flags(model, tmp_path, "--config", COT, "--thinking")) == 2
     assert "enable_thinking" in capsys.readouterr().err

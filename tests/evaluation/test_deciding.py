@@ -73,7 +73,9 @@ class Skilled(FakeEngine):
     after ``fuse`` responses.
     """
 
-    def __init__(self, data: Path, skill: dict[str, float], fuse: int | None = None, in_flight: int = 64) -> None:
+    def __init__(
+        self, data: Path, skill: dict[str, float], fuse: int | None = None, in_flight: int = 64
+    ) -> None:
         super().__init__(max_in_flight=in_flight)
         found = dataset.load_questions(str(data), "test", [dataset.SUBJECTS[name] for name in SIZES])
         self.key = {question.question_id: question.answer for question in found}
@@ -102,7 +104,9 @@ class Skilled(FakeEngine):
         if request.question_id.startswith("probe/"):
             return super()._answer(request)
         name = request.adapter.name if request.adapter else "base"
-        luck = random.Random(request.question_id).random()  # the same for all states: they differ by skill alone
+        luck = random.Random(
+            request.question_id
+        ).random()  # the same for all states: they differ by skill alone
         noise = random.Random(f"{request.question_id}{name}").random() < 0.04
         key = self.key[request.question_id]
         right = (luck < self.skill[name]) ^ noise
@@ -138,13 +142,17 @@ def small_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "FIRST", 40)
 
 
-def test_a_better_adapter_is_decided_early_and_the_full_pass_continues(model: Path, lora: Path, data: Path, tmp_path: Path) -> None:
+def test_a_better_adapter_is_decided_early_and_the_full_pass_continues(
+    model: Path, lora: Path, data: Path, tmp_path: Path
+) -> None:
     flags = ("--adapter", f"lora={lora}")
     early = Skilled(data, GAIN)
     base, adapted = run(config(model, data, tmp_path, *flags, "--until-decided"), early)
     decision = adapted.metrics["prefix"]["decision"]
     assert decision["verdict"] == "better" and decision["low"] > 0 and decision["p_value"] <= 0.05
-    assert decision["decided_at"] <= adapted.prefix["questions"] < TOTAL / 2 and adapted.prefix["total"] == TOTAL
+    assert (
+        decision["decided_at"] <= adapted.prefix["questions"] < TOTAL / 2 and adapted.prefix["total"] == TOTAL
+    )
     assert early.closed_early  # what was in flight was given up
     assert adapted.metrics["prefix"]["full_pass"]["questions"] == TOTAL
     for run_ in (base, adapted):
@@ -160,15 +168,24 @@ def test_a_better_adapter_is_decided_early_and_the_full_pass_continues(model: Pa
     assert not set(early.asked) & set(late.asked)
     for before, after in ((base, whole), (adapted, complete)):
         assert after.path == before.path and after.prefix is None and after.total == TOTAL
-        kept = before.predictions.select("question_id").join(after.predictions, on="question_id", maintain_order="left")
+        kept = before.predictions.select("question_id").join(
+            after.predictions, on="question_id", maintain_order="left"
+        )
         assert kept.select(before.predictions.columns).equals(before.predictions)
         assert not (after.path / "prefix.json").exists() and not (after.path / "order.parquet").exists()
 
 
-def test_the_answers_are_a_beginning_of_the_one_random_order(model: Path, lora: Path, data: Path, tmp_path: Path) -> None:
+def test_the_answers_are_a_beginning_of_the_one_random_order(
+    model: Path, lora: Path, data: Path, tmp_path: Path
+) -> None:
     engine = Skilled(data, GAIN)
     _, adapted = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), engine)
-    order = [q.question_id for q in dataset.permuted(dataset.load_questions(str(data), "test", [dataset.SUBJECTS[n] for n in SIZES]), 42)]
+    order = [
+        q.question_id
+        for q in dataset.permuted(
+            dataset.load_questions(str(data), "test", [dataset.SUBJECTS[n] for n in SIZES]), 42
+        )
+    ]
     assert adapted.predictions["question_id"].to_list() == order[: adapted.prefix["questions"]]
     first = [name for state, name in engine.asked if state == "lora"][:40]
     assert set(first) == set(order[:40])
@@ -195,7 +212,9 @@ def test_killed_in_a_look_and_started_again_it_decides_at_the_same_question(
     assert not third.asked and reread.prefix["decision"] == straight.prefix["decision"]
 
 
-def test_a_finished_base_is_read_and_decides_sooner_or_as_soon(model: Path, lora: Path, data: Path, tmp_path: Path) -> None:
+def test_a_finished_base_is_read_and_decides_sooner_or_as_soon(
+    model: Path, lora: Path, data: Path, tmp_path: Path
+) -> None:
     run(config(model, data, tmp_path), Skilled(data, GAIN))
     engine = Skilled(data, GAIN)
     base, adapted = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), engine)
@@ -210,7 +229,9 @@ def test_without_a_difference_it_is_equal_within_the_margin_or_asked_to_the_end(
     [_, equal] = run(config(model, data, tmp_path / "a", *flags, "--margin", "12"), Skilled(data, GAIN))
     decision = equal.prefix["decision"]
     assert decision["verdict"] == "equal" and -0.12 <= decision["low"] <= decision["high"] <= 0.12
-    [_, capped] = run(config(model, data, tmp_path / "b", *flags, "--max-questions", "90"), Skilled(data, GAIN))
+    [_, capped] = run(
+        config(model, data, tmp_path / "b", *flags, "--max-questions", "90"), Skilled(data, GAIN)
+    )
     assert capped.prefix["decision"]["verdict"] == "undecided" and capped.prefix["questions"] == 90
     base, whole = run(config(model, data, tmp_path / "c", *flags, "--margin", "0"), Skilled(data, GAIN))
     truth = whole.micro - base.micro
@@ -244,7 +265,9 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
 ) -> None:
     from kmmlu_fast.models import adapters
 
-    monkeypatch.setattr(adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}"))
+    monkeypatch.setattr(
+        adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
+    )
     opened: list[str] = []
 
     class Merged(Skilled):
@@ -272,7 +295,9 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
     assert opened[:2] == ["base", "lora"]
 
 
-def test_until_precise_stops_where_the_interval_is_narrow_enough(model: Path, data: Path, tmp_path: Path) -> None:
+def test_until_precise_stops_where_the_interval_is_narrow_enough(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
     [base] = run(config(model, data, tmp_path, "--until-precise", "8"), Skilled(data, GAIN))
     low, high = base.prefix["accuracy"]
     assert high - low <= 0.16 and base.prefix["questions"] < TOTAL
@@ -288,7 +313,9 @@ def test_a_fixed_number_is_a_beginning_of_a_larger_one(model: Path, data: Path, 
     assert large.predictions.head(100).equals(small.predictions)
 
 
-def test_another_seed_s_order_is_refused_in_the_same_directory(model: Path, data: Path, tmp_path: Path) -> None:
+def test_another_seed_s_order_is_refused_in_the_same_directory(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
     run(config(model, data, tmp_path, "--questions", "60"), Skilled(data, GAIN))
     with pytest.raises(RunError, match="random order of --seed 42"):
         run(config(model, data, tmp_path, "--questions", "60", "--seed", "7"), Skilled(data, GAIN))
@@ -304,7 +331,9 @@ def test_another_seed_s_order_is_refused_in_the_same_directory(model: Path, data
         (("--margin", "-1"), "--margin"),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(model: Path, data: Path, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
+def test_flags_that_do_not_go_together_are_refused(
+    model: Path, data: Path, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         config(model, data, tmp_path, *flags)
 
@@ -327,8 +356,12 @@ def test_chain_of_thought_stops_early_too(model: Path, lora: Path, data: Path, t
     assert adapted.predictions["texts"].null_count() == 0
 
 
-def test_what_is_written_is_json_that_names_the_cost(model: Path, lora: Path, data: Path, tmp_path: Path) -> None:
-    [_, adapted] = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), Skilled(data, GAIN))
+def test_what_is_written_is_json_that_names_the_cost(
+    model: Path, lora: Path, data: Path, tmp_path: Path
+) -> None:
+    [_, adapted] = run(
+        config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), Skilled(data, GAIN)
+    )
     found = json.loads((adapted.path / "prefix.json").read_text())
     assert found["full_pass"]["questions"] == TOTAL and found["full_pass"]["seconds"] > 0
     assert found["speed"]["questions"] == found["questions"] and found["seed"] == 42
@@ -340,14 +373,19 @@ def test_two_prefixes_compare_by_the_sequential_test_and_claim_no_subjects(
     flags = ("--adapter", f"lora={lora}")
     base, adapted = run(config(model, data, tmp_path, *flags, "--until-decided"), Skilled(data, GAIN))
     file = tmp_path / "found.json"
-    assert compare.main([str(base.path), str(adapted.path), "--dataset", "none", "--json-file", str(file)]) == 0
+    assert (
+        compare.main([str(base.path), str(adapted.path), "--dataset", "none", "--json-file", str(file)]) == 0
+    )
     shown = capsys.readouterr().out
     assert "is better than" in shown and "No claim about subjects" in shown and "McNemar" in shown
     [pair] = json.loads(file.read_text())["comparisons"]
     assert pair["sequential"]["verdict"] == "better"
     # as the evaluation decided it
     decided = adapted.prefix["decision"]
-    assert pair["sequential"]["decided_at"] == decided["decided_at"] and pair["sequential"]["low"] == decided["low"]
+    assert (
+        pair["sequential"]["decided_at"] == decided["decided_at"]
+        and pair["sequential"]["low"] == decided["low"]
+    )
     # a prefix against the complete base
     [whole] = run(config(model, data, tmp_path), Skilled(data, GAIN))
     assert compare.main([str(whole.path), str(adapted.path), "--dataset", "none", "--lang", "ko"]) == 0
@@ -375,7 +413,9 @@ def test_reports_exports_samples_and_plain_comparisons_refuse_a_prefix(
 def test_the_command_says_what_was_decided_in_both_languages(
     model: Path, lora: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), Skilled(data, GAIN))
+    runs = run(
+        config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), Skilled(data, GAIN)
+    )
     print_summary(runs)
     shown = capsys.readouterr().out
     assert "lora is better than base" in shown and "of 1,000 questions" in shown and "full pass" in shown

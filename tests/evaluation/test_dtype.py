@@ -1,4 +1,6 @@
-"""``--dtype auto`` in a run: said, recorded, and part of the fingerprint only where it is not what it always meant."""
+"""``--dtype auto`` in a run: said, recorded, and part of the fingerprint only where it is not
+what it always meant.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(device.machine, "best_cpu_dtype", lambda flags=None: kind)
 
 
-def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_cpu(monkeypatch, "float32")
     plan = planned(model)
     assert plan.config.dtype == plan.parts["dtype"] == "float32"
@@ -41,7 +45,9 @@ def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(model: Path, mon
     assert planned(model, "--dtype", "bfloat16").parts["dtype"] == "bfloat16"
 
 
-def test_elsewhere_the_fingerprint_is_what_it_was_before(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_the_fingerprint_is_what_it_was_before(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_cpu(monkeypatch, "bfloat16")
     on_bfloat16 = planned(model)
     monkeypatch.setattr(plans, "gpu_capability", lambda: (8, 9))

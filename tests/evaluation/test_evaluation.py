@@ -1,4 +1,6 @@
-"""The whole evaluation with a fake engine: reuse, resume, adapters, notes, and one line for each fault of a user."""
+"""The whole evaluation with a fake engine: reuse, resume, adapters, notes, and one line for
+each fault of a user.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,17 @@ class Counting(FakeEngine):
 
 
 def config(model: Path, root: Path, *flags: str) -> EvalConfig:
-    argv = ["--model", str(model), "--dataset", "sample", "--output-dir", str(root), "--adapter-mode", "serve", *flags]
+    argv = [
+        "--model",
+        str(model),
+        "--dataset",
+        "sample",
+        "--output-dir",
+        str(root),
+        "--adapter-mode",
+        "serve",
+        *flags,
+    ]
     return parse(EvalConfig, argv, "eval")
 
 
@@ -92,10 +104,14 @@ def test_a_finished_base_is_reused_for_a_new_adapter(model: Path, lora: Path, tm
     run(config(model, tmp_path))
     engine = Counting()
     base, adapted = run(config(model, tmp_path, "--adapter", str(lora)), engine)
-    assert len([q for q in engine.asked if not q.startswith("probe/")]) == 180  # the adapter's own, not the base's
+    assert (
+        len([q for q in engine.asked if not q.startswith("probe/")]) == 180
+    )  # the adapter's own, not the base's
     assert base.config["adapter"] is None and adapted.config["adapter"]["name"] == "lora"
     assert adapted.metrics["adapter_shift"]["largest_nats"] > 0
-    assert base.predictions["prompt_digest"].equals(adapted.predictions["prompt_digest"])  # one token list for both
+    assert base.predictions["prompt_digest"].equals(
+        adapted.predictions["prompt_digest"]
+    )  # one token list for both
     assert base.path != adapted.path and load_run(adapted.path).name.count("lora") == 1
 
 
@@ -115,7 +131,11 @@ def test_an_adapter_that_changes_nothing_is_an_error(model: Path, lora: Path, tm
 
 def test_shift_by_hand() -> None:
     adapter = Adapter("x", Path("x"), 1, 4, "d")
-    assert proof.shift(adapter, [[-1.0, -2.0]], [[-1.5, -2.0]]) == {"probes": 1, "largest_nats": 0.5, "mean_nats": 0.25}
+    assert proof.shift(adapter, [[-1.0, -2.0]], [[-1.5, -2.0]]) == {
+        "probes": 1,
+        "largest_nats": 0.5,
+        "mean_nats": 0.25,
+    }
     with pytest.raises(AdapterError):
         proof.shift(adapter, [[-1.0]], [[float("nan")]])
 
@@ -133,9 +153,15 @@ def test_the_adapters_style_is_used_and_another_is_refused(model: Path, lora: Pa
 
 
 def test_generate_until_counts_unparsed_as_wrong(model: Path, tmp_path: Path) -> None:
-    [base] = run(config(model, tmp_path, "--output-type", "generate_until", "--subjects", "Law"), FakeEngine(text="모르겠다"))
+    [base] = run(
+        config(model, tmp_path, "--output-type", "generate_until", "--subjects", "Law"),
+        FakeEngine(text="모르겠다"),
+    )
     assert base.metrics["unparsed"] == 4 and base.metrics["micro"]["accuracy"] == 0
-    [read] = run(config(model, tmp_path / "b", "--output-type", "generate_until", "--subjects", "Law"), FakeEngine(text=" A"))
+    [read] = run(
+        config(model, tmp_path / "b", "--output-type", "generate_until", "--subjects", "Law"),
+        FakeEngine(text=" A"),
+    )
     assert read.metrics["unparsed"] == 0 and read.metrics["micro"]["accuracy"] == 0.25
 
 
@@ -156,7 +182,14 @@ def test_settings_that_decide_answers_change_the_directory(model: Path, tmp_path
 
 def test_what_does_not_decide_answers_does_not(model: Path, tmp_path: Path) -> None:
     one = run(config(model, tmp_path, "--subjects", "Law"))[0].path
-    assert run(config(model, tmp_path, "--subjects", "Law", "--max-num-seqs", "7", "--gpu-memory-utilization", "0.5"))[0].path == one
+    assert (
+        run(
+            config(
+                model, tmp_path, "--subjects", "Law", "--max-num-seqs", "7", "--gpu-memory-utilization", "0.5"
+            )
+        )[0].path
+        == one
+    )
 
 
 def test_rotations_report_raw_and_debiased(model: Path, tmp_path: Path) -> None:
@@ -169,7 +202,11 @@ def test_prompts_over_the_context_are_refused_by_name(model: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match=r"/test/\d+: prompt of \d+ tokens .* is over the context of 50"):
         make_plan(config(model, tmp_path, "--max-model-len", "50"))
     plan = make_plan(config(model, tmp_path, "--subjects", "Law"))
-    check_lengths({item.question.question_id: max(map(len, item.token_ids)) for item in plan.asked}, plan.max_model_len, 1)
+    check_lengths(
+        {item.question.question_id: max(map(len, item.token_ids)) for item in plan.asked},
+        plan.max_model_len,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +220,10 @@ def test_prompts_over_the_context_are_refused_by_name(model: Path, tmp_path: Pat
         (["--adapter", "/no/such"], "no such directory"),
         (["--num-fewshot", "3"], "has 2 dev questions"),
         (["--output-dir", "/dev/null/x"], "cannot be written"),
-        (["--engine", "server", "--base-url", "http://me:secret@localhost:1/v1"], "must not hold a user or password"),
+        (
+            ["--engine", "server", "--base-url", "http://me:secret@localhost:1/v1"],
+            "must not hold a user or password",
+        ),
     ],
 )
 def test_a_users_fault_is_one_line_and_exit_code_2(
@@ -196,7 +236,10 @@ def test_a_users_fault_is_one_line_and_exit_code_2(
 
 
 def test_no_module_loads_anything_heavy_when_it_is_imported() -> None:
-    heavy = "'torch', 'vllm', 'transformers', 'unsloth', 'trl', 'peft', 'datasets', 'scipy', 'altair', 'ray', 'pandas'"
+    heavy = (
+        "'torch', 'vllm', 'transformers', 'unsloth', 'trl', 'peft', 'datasets', 'scipy', 'altair', 'ray',"
+        " 'pandas'"
+    )
     code = (
         "import importlib, pkgutil, sys, kmmlu_fast\n"
         "names = [m.name for m in pkgutil.walk_packages(kmmlu_fast.__path__, 'kmmlu_fast.')]\n"

@@ -30,11 +30,13 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exam of one's own, 2 to 10 options from row to row."""
     rows = [
         {
-            "question": f"{i}번째 물음", "options": [f"{place}번 답" for place in range(2 + i % 9)], "answer": "AB"[i % 2],
+            "question": f"{i}번째 물음",
+            "options": [f"{place}번 답" for place in range(2 + i % 9)],
+            "answer": "AB"[i % 2],
             "subject": ("산수", "국어")[i % 2],
         }
         for i in range(45)
-    ]  # fmt: skip
+    ]
     return write_jsonl(tmp_path_factory.mktemp("own") / "mixed.jsonl", rows)
 
 
@@ -44,17 +46,25 @@ def run(model: Path, root: Path, *flags: str, engine: FakeEngine | None = None) 
 
 
 def counts(frame: pl.DataFrame) -> list[int]:
-    lengths = pl.coalesce(pl.col("option_logprobs"), pl.concat_list("^logprob_.$").list.drop_nulls()).list.len()
+    lengths = pl.coalesce(
+        pl.col("option_logprobs"), pl.concat_list("^logprob_.$").list.drop_nulls()
+    ).list.len()
     return frame.select(lengths).to_series().to_list()
 
 
 def test_a_mixed_exam_of_ones_own(model: Path, mixed: Path, tmp_path: Path) -> None:
     (found,) = run(model, tmp_path, "--exam", str(mixed))
     frame = found.predictions
-    assert len(frame) == 45 and frame["num_options"].to_list() == [2 + i % 9 for i in range(45)] == counts(frame)
+    assert len(frame) == 45 and frame["num_options"].to_list() == [2 + i % 9 for i in range(45)] == counts(
+        frame
+    )
     assert found.path.name.startswith("base-base-mixed-test-lmeval-0shot-mc-")
-    assert found.config["exam"]["licence"] == "your own" and found.config["fingerprint_parts"]["exam"] == "mixed"
-    assert found.metrics["baselines"]["uniform"] == pytest.approx(sum(1 / (2 + i % 9) for i in range(45)) / 45)
+    assert (
+        found.config["exam"]["licence"] == "your own" and found.config["fingerprint_parts"]["exam"] == "mixed"
+    )
+    assert found.metrics["baselines"]["uniform"] == pytest.approx(
+        sum(1 / (2 + i % 9) for i in range(45)) / 45
+    )
     assert set(found.metrics["subjects"]) == {"산수", "국어"}
     assert load_run(found.path).predictions.equals(frame)
 
@@ -78,7 +88,9 @@ def test_a_kmmlu_run_on_disk_has_the_columns_it_had(model: Path, tmp_path: Path)
         ("--prompt-style", "chat"),
     ],
 )
-def test_every_method_takes_a_mixed_exam(flags: tuple[str, ...], model: Path, mixed: Path, tmp_path: Path) -> None:
+def test_every_method_takes_a_mixed_exam(
+    flags: tuple[str, ...], model: Path, mixed: Path, tmp_path: Path
+) -> None:
     engine = FakeEngine(text="풀이\n정답: E\n") if "cot" in flags else FakeEngine(text="E")
     (found,) = run(model, tmp_path, "--exam", str(mixed), *flags, engine=engine)
     frame = found.predictions
@@ -86,7 +98,9 @@ def test_every_method_takes_a_mixed_exam(flags: tuple[str, ...], model: Path, mi
     if "all" in flags:
         assert frame["debiased_logprobs"].list.len().to_list() == frame["num_options"].to_list()
     if "generate_until" in flags:
-        assert frame.filter(pl.col("num_options") < 5)["prediction"].null_count() == len(frame.filter(pl.col("num_options") < 5))
+        assert frame.filter(pl.col("num_options") < 5)["prediction"].null_count() == len(
+            frame.filter(pl.col("num_options") < 5)
+        )
     if "cot" in flags:
         assert set(frame.filter(pl.col("num_options") >= 5)["prediction"]) == {"E"}
         assert frame.filter(pl.col("num_options") < 5)["forced"].all()
@@ -148,7 +162,9 @@ def test_examples_come_from_the_declared_split(model: Path, tmp_path: Path) -> N
             str(write_exam(tmp_path / "click", "click", 5)),
         )
     rows = (folder / "doctor" / "test.jsonl").read_text(encoding="utf-8")
-    (folder / "doctor" / "fewshot.jsonl").write_text("".join(rows.splitlines(keepends=True)[:3]), encoding="utf-8")
+    (folder / "doctor" / "fewshot.jsonl").write_text(
+        "".join(rows.splitlines(keepends=True)[:3]), encoding="utf-8"
+    )
     one, other = (
         run(
             model,

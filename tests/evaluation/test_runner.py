@@ -26,7 +26,9 @@ METHOD = MultipleChoice("lm-eval", (1, 2, 3, 4))
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return models.load_tokenizer(models.resolve_model(str(make_tiny_model(tmp_path_factory.mktemp("runner") / "base"))))
+    return models.load_tokenizer(
+        models.resolve_model(str(make_tiny_model(tmp_path_factory.mktemp("runner") / "base")))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,16 @@ def rendered(questions: Sequence[Question], tokenizer: Any) -> list[list[Prompt]
     return tokens.render(questions, {name: [] for name in SUBJECTS}, METHOD, tokenizer)
 
 
-def test_every_prompt_gets_its_own_tokens(questions: list[Question], tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_prompt_gets_its_own_tokens(
+    questions: list[Question], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tokens, "_PREPARED_AT_ONCE", 7)
     prompts = rendered(questions, tokenizer)
     asked = tokens.tokenise(questions, prompts, tokenizer)
     assert [item.question for item in asked] == questions
-    assert [item.lists() for item in asked] == [[tokenizer(p.text)["input_ids"] for p in some] for some in prompts]
+    assert [item.lists() for item in asked] == [
+        [tokenizer(p.text)["input_ids"] for p in some] for some in prompts
+    ]
 
 
 @pytest.mark.parametrize("at_once", [1, 16])
@@ -52,12 +58,18 @@ def test_the_longest_prompt_is_found_without_tokenising_all(
 ) -> None:
     monkeypatch.setattr(tokens, "_MEASURED_AT_ONCE", at_once)
     prompts = rendered(questions, tokenizer)
-    true = {q.question_id: len(tokenizer(p[0].text)["input_ids"]) for q, p in zip(questions, prompts, strict=True)}
+    true = {
+        q.question_id: len(tokenizer(p[0].text)["input_ids"]) for q, p in zip(questions, prompts, strict=True)
+    }
     found = tokens.lengths(questions, prompts, tokenizer)
     assert max(found.values()) == max(true.values()) and len(found) < len(true)
     assert found.items() <= true.items()
     limit = sorted(true.values())[len(true) // 2]
-    over = {name for name, tokens in tokens.lengths(questions, prompts, tokenizer, limit).items() if tokens > limit}
+    over = {
+        name
+        for name, tokens in tokens.lengths(questions, prompts, tokenizer, limit).items()
+        if tokens > limit
+    }
     assert over == {name for name, tokens in true.items() if tokens > limit}
 
 
@@ -83,11 +95,17 @@ def test_a_fault_in_a_late_batch_reaches_whoever_asks_for_it(
     assert 0 < len(sink.rows) <= 20  # what was answered before is kept
 
 
-def test_letters_that_are_other_tokens_after_some_prompt_are_refused(questions: list[Question], tokenizer: Any) -> None:
+def test_letters_that_are_other_tokens_after_some_prompt_are_refused(
+    questions: list[Question], tokenizer: Any
+) -> None:
     prompts = rendered(questions, tokenizer)
     token_ids = [[tokenizer(p.text)["input_ids"] for p in some] for some in prompts]
     choosing.PromptChecks(
-        "lm-eval", tokenizer, choosing.choose_method(_config(), "lm-eval", questions, {s: [] for s in SUBJECTS}, tokenizer)[0], 4096, 1
+        "lm-eval",
+        tokenizer,
+        choosing.choose_method(_config(), "lm-eval", questions, {s: [] for s in SUBJECTS}, tokenizer)[0],
+        4096,
+        1,
     )(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="letters' tokens depend on the question"):
         choosing.PromptChecks("lm-eval", tokenizer, METHOD, 4096, 1)(questions, prompts, token_ids)

@@ -80,7 +80,9 @@ class Recorded(FakeEngine):
         self._log.append(f"close {self._name}")
 
 
-def test_both_engines_are_asked_the_same_questions_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_engines_are_asked_the_same_questions_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log: list[str] = []
     opened: list[Recorded] = []
 

@@ -28,7 +28,9 @@ KINDS = ("_compare", "_overlap", "_leakage", "_sample", "_train", "_dataset", "_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unbent_every_command_gets_to_its_end(stage: tuple[Inputs, Watcher], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unbent_every_command_gets_to_its_end(
+    stage: tuple[Inputs, Watcher], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs, watcher = stage
     monkeypatch.setattr(attacks, "bend", lambda path, chance: None)
     for seed in range(2):
@@ -46,9 +48,12 @@ def test_unbent_every_command_gets_to_its_end(stage: tuple[Inputs, Watcher], kin
         if kind == "_train":
             assert ended.err.splitlines()[-1] == "error: stopped before Unsloth"
         elif made.verb in ("compare", "report"):  # a table against a score file is refused for what it is
-            assert ended.code == 0 or "not comparable" in ended.err or "question by question" in ended.err or "differ" in ended.err, (
-                ended.err
-            )
+            assert (
+                ended.code == 0
+                or "not comparable" in ended.err
+                or "question by question" in ended.err
+                or "differ" in ended.err
+            ), ended.err
         else:
             assert ended.code == 0, (made, ended.err)
 

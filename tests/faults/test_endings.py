@@ -51,7 +51,9 @@ def raising(error: BaseException) -> Any:
         (PermissionError(errno.EACCES, "Permission denied", "a", None, "b"), "a -> b: permission denied"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(error: BaseException, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_user_can_cause_is_one_line(
+    error: BaseException, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, err = end(raising(error), capsys)
     assert code == 2 and err.startswith("error: ") and said in err and err.count("\n") == 1
 
@@ -65,7 +67,10 @@ def test_a_full_disk_is_found_below_what_libraries_make_of_it(capsys: pytest.Cap
 
     assert end(body, capsys) == (
         2,
-        "error: weights: no space left to write to; free space, or write elsewhere, and run the same command again\n",
+        (
+            "error: weights: no space left to write to; free space, or write elsewhere, and run the same"
+            " command again\n"
+        ),
     )
 
 
@@ -96,7 +101,10 @@ def test_a_fault_where_nothing_can_be_written_is_still_one_line(
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("runs")
     names = ("base", "조정 [/b] \x1b[31m")
-    return [str(run_directory(folder / f"run{i}", name, predictions(1, skill=0.5 + i))) for i, name in enumerate(names)]
+    return [
+        str(run_directory(folder / f"run{i}", name, predictions(1, skill=0.5 + i)))
+        for i, name in enumerate(names)
+    ]
 
 
 def python(*argv: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -119,7 +127,9 @@ def watcher() -> Iterator[Watcher]:
 
 @pytest.mark.parametrize("encoding", ["cp949", "latin-1", "ascii"])
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_compare_on_consoles_of_other_encodings(runs: list[str], encoding: str, lang: str, watcher: Watcher) -> None:
+def test_compare_on_consoles_of_other_encodings(
+    runs: list[str], encoding: str, lang: str, watcher: Watcher
+) -> None:
     argv = [*runs, "--overlap", "none", "--dataset", "none", "--lang", lang]
     ended = watcher.run(Job("compare", argv, encoding=encoding, environment={"COLUMNS": "100"}))
     assert ended.code == 0, ended.err
@@ -142,7 +152,9 @@ def test_the_c_locale(runs: list[str], environment: dict[str, str], tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert [path for path in tmp_path.iterdir() if path.suffix == ".json"]
     missing = python("kmmlu_fast.report", str(tmp_path / "없음"), env=environment)
-    assert missing.returncode == 2 and missing.stderr.count(b"\n") == 1 and missing.stderr.startswith(b"error: ")
+    assert (
+        missing.returncode == 2 and missing.stderr.count(b"\n") == 1 and missing.stderr.startswith(b"error: ")
+    )
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "latin-1", "ascii"])
@@ -180,13 +192,17 @@ def test_closed_streams_and_a_full_stdout(runs: list[str]) -> None:
     for redirection, code in ((">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("> /dev/full", 2)):
         line = " ".join(f"'{word}'" for word in argv) + f" {redirection}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment, check=False, timeout=120)
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, env=environment, check=False, timeout=120
+        )
         assert done.returncode == code, (redirection, done.returncode, done.stderr)
         assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
 
 
 def test_twenty_columns(runs: list[str]) -> None:
-    done = python("kmmlu_fast.compare", *runs, "--overlap", "none", "--dataset", "none", env={"COLUMNS": "20"})
+    done = python(
+        "kmmlu_fast.compare", *runs, "--overlap", "none", "--dataset", "none", env={"COLUMNS": "20"}
+    )
     assert done.returncode == 0 and not done.stderr
 
 
@@ -206,7 +222,9 @@ def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.Capture
     assert "[/b]" in capsys.readouterr().out
 
 
-def test_a_corrupt_or_unwritable_cache_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_or_unwritable_cache_costs_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kmmlu_fast.data import overlap
 
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
@@ -244,7 +262,9 @@ def test_human_accuracy_that_is_no_number_does_not_break_the_explorer(tmp_path: 
     (tmp_path / "data").mkdir()
     head = "question,answer,A,B,C,D,Category,Human Accuracy\n"
     (tmp_path / "data" / "Law-test.csv").write_text(head + "q,1,a,b,c,d,Law,NaN\n")
-    assert dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))["human_accuracy"].to_list() == [None]
+    assert dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))["human_accuracy"].to_list() == [
+        None
+    ]
     (tmp_path / "data" / "Law-test.csv").write_text(head + "q,1,a,b,c,d,Law,inf\n")
     with pytest.raises(DataError, match="Human Accuracy inf is no share"):
         dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))

@@ -48,7 +48,9 @@ def test_a_kill_at_any_event_loses_and_fakes_nothing(stage: Stage, name: str) ->
     scenario, wanted, events = stage.known(name)
     assert events >= 5
     chosen = points(events, {"eval": 6, "eval --overwrite": 6, "sample": 4, "export": 2}.get(name, 3))
-    problems = [problem for at in chosen if (problem := disturb(scenario, stage.place, stage.watcher, wanted, at))]
+    problems = [
+        problem for at in chosen if (problem := disturb(scenario, stage.place, stage.watcher, wanted, at))
+    ]
     assert not problems
 
 
@@ -70,7 +72,9 @@ def test_schedulers_signals_flush_what_was_answered_and_end_with_one_line(stage:
     job.environment = stage.place.environment
     ended = stage.watcher.run(job)
     assert ended.code == 128 + how
-    assert ended.err.splitlines()[-1].startswith(f"stopped by {signal.Signals(how).name}: what was answered is kept")
+    assert ended.err.splitlines()[-1].startswith(
+        f"stopped by {signal.Signals(how).name}: what was answered is kept"
+    )
     parts = list((folder / f"runs-{int(how)}").glob("*/predictions/part-*.parquet"))
     assert parts and not list((folder / f"runs-{int(how)}").rglob("*.partial"))
 
@@ -86,7 +90,9 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(stage: Stage, name
 
 def test_the_line_of_a_full_disk_names_the_file(stage: Stage, tmp_path: Path) -> None:
     scenario, _, _ = stage.known("sample")
-    ended = stage.watcher.run(Job("sample", scenario.argv, str(tmp_path), max_file_bytes=3_000, environment=stage.place.environment))
+    ended = stage.watcher.run(
+        Job("sample", scenario.argv, str(tmp_path), max_file_bytes=3_000, environment=stage.place.environment)
+    )
     assert ended.code == 2 and "no space left to write to" in ended.err and "sft." in ended.err
     assert not list((tmp_path / "out").iterdir())
 
@@ -97,11 +103,15 @@ def test_a_killed_training_keeps_the_best_adapter_and_names_it(stage: Stage, tmp
     from kmmlu_fast.data import dataset, rows
     from kmmlu_fast.data.subjects import find_subjects
 
-    questions = dataset.load_questions("sample", "train", find_subjects(["Math", "Law", "Biology", "Chemistry", "Economics", "Health"]))
+    questions = dataset.load_questions(
+        "sample", "train", find_subjects(["Math", "Law", "Biology", "Chemistry", "Economics", "Health"])
+    )
     rows.write_rows(tmp_path / "rows.jsonl", [rows.SftRow(question, "uniform") for question in questions])
     place = Place(tmp_path, stage.place.model, None, tmp_path / "rows.jsonl")
     (scenario,) = [one for one in scenarios(place) if one.name == "training"]
     with Watcher("kmmlu_fast.train") as watcher:
         wanted, events = uninterrupted(scenario, place, watcher)
-        problems = [problem for at in points(events, 3) if (problem := disturb(scenario, place, watcher, wanted, at))]
+        problems = [
+            problem for at in points(events, 3) if (problem := disturb(scenario, place, watcher, wanted, at))
+        ]
     assert not problems

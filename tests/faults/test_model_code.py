@@ -27,7 +27,9 @@ def model(tmp_path: Path) -> Path:
     """A model whose tokenizer is a class of its own, in a file that leaves a mark when it is run."""
     folder = make_tiny_model(tmp_path / "model")
     code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
-    code += "from transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast):\n    pass\n"
+    code += (
+        "from transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast):\n    pass\n"
+    )
     (folder / "own.py").write_text(code)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
@@ -51,7 +53,10 @@ def test_model_code_runs_on_request(model: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_nothing_is_asked_at_a_terminal(model: Path) -> None:
     ours, theirs = pty.openpty()
-    code = f"from kmmlu_fast.models.model import load_tokenizer, resolve_model\nload_tokenizer(resolve_model({str(model)!r}))"
+    code = (
+        "from kmmlu_fast.models.model import load_tokenizer,"
+        f" resolve_model\nload_tokenizer(resolve_model({str(model)!r}))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -71,7 +76,9 @@ def test_the_flag_is_part_of_the_fingerprint(model: Path) -> None:
 
     plain = make_tiny_model(model.parent / "plain")
     flags = ["--model", str(plain), "--dataset", "sample", "--subjects", "Law"]
-    without, given = (make_plan(parse(EvalConfig, [*flags, *more], "eval")) for more in ([], ["--trust-remote-code"]))
+    without, given = (
+        make_plan(parse(EvalConfig, [*flags, *more], "eval")) for more in ([], ["--trust-remote-code"])
+    )
     for plan in (without, given):
         plan.close()
     assert "trust_remote_code" not in without.parts and given.parts["trust_remote_code"] is True

@@ -55,7 +55,9 @@ def test_a_half_merged_copy_is_made_again(tmp_path: Path, monkeypatch: pytest.Mo
         left.mkdir(parents=True)
         (left / "model.safetensors").write_bytes(b"half")
     merged = adapters.merge_adapter(model, adapter, "float32")
-    assert (merged / "model.safetensors").stat().st_size > 1000 and not target.with_name(target.name + ".partial").exists()
+    assert (merged / "model.safetensors").stat().st_size > 1000 and not target.with_name(
+        target.name + ".partial"
+    ).exists()
 
 
 def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
@@ -82,7 +84,11 @@ def test_checkpoints_that_a_kill_left_beside_a_finished_adapter_go(tmp_path: Pat
     config = TrainConfig(data=tmp_path / "rows", output_dir=tmp_path / "lora", resume=True)
     (config.output_dir / CHECKPOINTS / "checkpoint-4").mkdir(parents=True)
     state = {"settings": config.deciding(), "data_digest": file_digest(config.data)}
-    for name, content in (("training.json", state), ("kmmlu_fast.json", {"metrics": {}}), ("adapter_config.json", {})):
+    for name, content in (
+        ("training.json", state),
+        ("kmmlu_fast.json", {"metrics": {}}),
+        ("adapter_config.json", {}),
+    ):
         (config.output_dir / name).write_text(json.dumps(content))
     assert run_job(config).path == config.output_dir and not (config.output_dir / CHECKPOINTS).exists()
 
@@ -117,7 +123,9 @@ def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> 
     model, seen = Model(), Seen()
 
     def held(step: int) -> HeldOut:
-        return HeldOut(step, 1.0 / (step + 1), 4, 0.5, 0.5, dict.fromkeys("ABCD", 0.25), dict.fromkeys("ABCD", 0.25))
+        return HeldOut(
+            step, 1.0 / (step + 1), 4, 0.5, 0.5, dict.fromkeys("ABCD", 0.25), dict.fromkeys("ABCD", 0.25)
+        )
 
     for step in (2, 3):
         model.step = step

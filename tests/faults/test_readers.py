@@ -90,7 +90,10 @@ def test_any_bytes(name: str, data: bytes, tmp_path: Path) -> None:
 @given(
     document=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("subject"), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text(max_size=8) | st.just("subject"), inner, max_size=4)
+        ),
         max_leaves=12,
     )
 )
@@ -167,7 +170,10 @@ def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
 @FEW
 @given(text=st.text(max_size=400))
 def test_foreign_text_is_fit_for_a_terminal(text: str) -> None:
-    assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in clean(text))
+    assert not any(
+        (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000
+        for c in clean(text)
+    )
     assert "\n" not in one_line(text) and clean(clean(text)) == clean(text)
 
 
@@ -275,7 +281,9 @@ def test_seeds_have_bounds() -> None:
         ({"reasoning": "x"}, "reasoning is 'x', not an object"),
     ],
 )
-def test_metrics_of_wrong_types_are_refused(good: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_metrics_of_wrong_types_are_refused(
+    good: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     import shutil
 
     folder = Path(shutil.copytree(good / "run", tmp_path / "run"))

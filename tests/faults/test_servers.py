@@ -46,9 +46,15 @@ def engine(reply: Callable[[httpx.Request], httpx.Response]) -> ServerEngine:
     def handle(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/models"):
             return httpx.Response(200, json={"data": [{"id": "tiny", "root": "/m"}]})
-        return httpx.Response(200, json=answer()) if b'"prompt":[0,1,2]' in request.content.replace(b" ", b"") else reply(request)
+        return (
+            httpx.Response(200, json=answer())
+            if b'"prompt":[0,1,2]' in request.content.replace(b" ", b"")
+            else reply(request)
+        )
 
-    return ServerEngine("http://x.test/v1", ["tiny"], attempts=2, first_wait_sec=0.0, transport=httpx.MockTransport(handle))
+    return ServerEngine(
+        "http://x.test/v1", ["tiny"], attempts=2, first_wait_sec=0.0, transport=httpx.MockTransport(handle)
+    )
 
 
 def ask(reply: Callable[[httpx.Request], httpx.Response], request: Request = LETTERS) -> Any:
@@ -63,7 +69,9 @@ def test_a_good_answer_is_read() -> None:
     assert ask(lambda _: httpx.Response(200, json=answer())).logprobs == (-2.0, -3.0, -4.0, -5.0)
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "0.5", "1e400", "true", '"-1"', "null", "[]"])
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-Infinity", "0.5", "1e400", "true", '"-1"', "null", "[]"]
+)
 def test_log_probabilities_that_cannot_be_are_not_scored(value: str) -> None:
     text = json.dumps(answer()).replace('"token_id:1": -2.0', f'"token_id:1": {value}')
     with pytest.raises(EngineError, match="without what was asked for"):
@@ -102,7 +110,9 @@ def test_deep_and_huge_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packed_answers_are_refused_unopened() -> None:
     bomb = gzip.compress(b"0" * 10_000_000)
     with pytest.raises(EngineError, match="packs its answers"):
-        ask(lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb)))
+        ask(
+            lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb))
+        )
 
 
 def test_the_key_is_never_shown_and_escapes_are_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +120,11 @@ def test_the_key_is_never_shown_and_escapes_are_stripped(monkeypatch: pytest.Mon
     reply = {"error": {"message": "bad key sk-secret-123 \x1b]0;owned\x07 " + "x" * 10_000}}
     with pytest.raises(EngineError) as caught:
         ask(lambda _: httpx.Response(400, json=reply))
-    assert "sk-secret" not in str(caught.value) and "\x1b" not in str(caught.value) and len(str(caught.value)) < 700
+    assert (
+        "sk-secret" not in str(caught.value)
+        and "\x1b" not in str(caught.value)
+        and len(str(caught.value)) < 700
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pl.col("prediction").alias("m1"),
     )
     table.with_columns(pl.lit("A").alias("m2")).write_csv("predictions.csv")
-    Path("t.jsonl").write_text(json.dumps({"question": "새 질문", "options": ["가", "나", "다", "라"]}) + "\n", encoding="utf-8")
-    Path("s.json").write_text(json.dumps([{"subject": "Law", "correct": 1, "total": 9}, {"subject": "Math", "correct": 8, "total": 9}]))
+    Path("t.jsonl").write_text(
+        json.dumps({"question": "새 질문", "options": ["가", "나", "다", "라"]}) + "\n", encoding="utf-8"
+    )
+    Path("s.json").write_text(
+        json.dumps(
+            [{"subject": "Law", "correct": 1, "total": 9}, {"subject": "Math", "correct": 8, "total": 9}]
+        )
+    )
     Path("README.md").write_text("mine")
     return tmp_path
 
@@ -48,7 +54,9 @@ PARTS = {"model": "m"}
 
 
 def prediction(row: int, letter: str = "A") -> Prediction:
-    return Prediction(f"Law/test/{row}", "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood")
+    return Prediction(
+        f"Law/test/{row}", "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood"
+    )
 
 
 def open_store(root: Path, overwrite: bool = False) -> RunStore:
@@ -89,7 +97,9 @@ DRAWN = ["--from", "s.json", "--dataset", "sample", "--subjects", "Law,Math", "-
         (report.main, [*RUNS, "--output", "~nosuchuser/r.html"], "no such user"),
     ],
 )
-def test_what_is_in_the_way_stays(here: Path, main: object, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_in_the_way_stays(
+    here: Path, main: object, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = digest(here)
     assert main(argv) == 2  # type: ignore[operator]
     err = capsys.readouterr().err
@@ -128,7 +138,9 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
         files.claim([tmp_path / "gone.json"])
 
 
-def test_a_hard_or_relative_name_of_an_input_is_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hard_or_relative_name_of_an_input_is_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").write_text("x")
     os.link(tmp_path / "in", tmp_path / "other")
@@ -146,7 +158,9 @@ def test_temporary_names_are_nobodys(tmp_path: Path) -> None:
     assert (tmp_path / "x.partial").read_text() == "mine"
 
 
-def test_files_that_a_kill_left_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_a_kill_left_are_known_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     real = Path.replace
 
@@ -207,7 +221,11 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_is_complete(tmp_path: Pat
     once_more = open_store(tmp_path, overwrite=True)
     assert once_more.answered == {"Law/test/0"}
     run = once_more.finish(["Law/test/0"], lambda frame: {"run": 2}, {})
-    assert run.path == first.path and load_run(first.path).metrics == {"run": 2} and run.frame["prediction"].to_list() == ["B"]
+    assert (
+        run.path == first.path
+        and load_run(first.path).metrics == {"run": 2}
+        and run.frame["prediction"].to_list() == ["B"]
+    )
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")) == [first.path.name]
 
 

@@ -66,14 +66,18 @@ def test_weights_are_those_of_pefts_merge(tmp_path: Path, dtype: torch.dtype, mo
     from peft import PeftModel
 
     folder = adapter(tmp_path, base(), **more)
-    merged = PeftModel.from_pretrained(base(dtype), str(folder)).merge_and_unload(safe_merge=True).state_dict()
+    merged = (
+        PeftModel.from_pretrained(base(dtype), str(folder)).merge_and_unload(safe_merge=True).state_dict()
+    )
     plain, changes = base(dtype).state_dict(), read_changes(folder)
     assert obstacle(folder) is None
     for module, change in changes.items():
         ours = change.added_to(plain[f"{module}.weight"], dtype)
         assert torch.equal(ours, merged[f"{module}.weight"])
         assert not torch.equal(ours, plain[f"{module}.weight"])
-    assert {name for name in plain if not torch.equal(plain[name], merged[name])} == {f"{module}.weight" for module in changes}
+    assert {name for name in plain if not torch.equal(plain[name], merged[name])} == {
+        f"{module}.weight" for module in changes
+    }
 
 
 def test_scales_by_hand() -> None:
@@ -98,7 +102,9 @@ def test_scales_by_hand() -> None:
         ({"lora_bias": True}, "lora_bias"),
     ],
 )
-def test_what_is_more_than_a_sum_is_left_to_peft(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
+def test_what_is_more_than_a_sum_is_left_to_peft(
+    tmp_path: Path, changed: dict[str, Any], reason: str
+) -> None:
     folder = adapter(tmp_path, base())
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, **changed}))
@@ -129,9 +135,16 @@ def test_partners_share_a_matrix_and_come_with_their_biases(tmp_path: Path) -> N
     assert {name.rpartition(".")[2] for name in touched} == {"q_proj", "k_proj", "v_proj", "down_proj"}
     plain = base().state_dict()
     written = dict(changed_weights(plain.items(), touched, changes, torch.float32))
-    assert "model.layers.0.self_attn.k_proj.bias" in written and "model.layers.0.mlp.up_proj.weight" not in written
-    assert torch.equal(written["model.layers.0.self_attn.v_proj.weight"], plain["model.layers.0.self_attn.v_proj.weight"])
-    assert not torch.equal(written["model.layers.1.self_attn.q_proj.weight"], plain["model.layers.1.self_attn.q_proj.weight"])
+    assert (
+        "model.layers.0.self_attn.k_proj.bias" in written
+        and "model.layers.0.mlp.up_proj.weight" not in written
+    )
+    assert torch.equal(
+        written["model.layers.0.self_attn.v_proj.weight"], plain["model.layers.0.self_attn.v_proj.weight"]
+    )
+    assert not torch.equal(
+        written["model.layers.1.self_attn.q_proj.weight"], plain["model.layers.1.self_attn.q_proj.weight"]
+    )
 
 
 def test_a_change_without_a_weight_is_an_error(tmp_path: Path) -> None:

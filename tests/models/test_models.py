@@ -40,7 +40,9 @@ def test_same_directory_names_get_different_names_and_ids(made: tuple[Model, Pat
     model, folder = made
     for parent in ("a", "b"):
         shutil.copytree(folder, tmp_path / parent / "lora")
-    adapters = load_adapters([str(tmp_path / "a/lora"), str(tmp_path / "b/lora"), f"mine={folder}"], model, "serve")
+    adapters = load_adapters(
+        [str(tmp_path / "a/lora"), str(tmp_path / "b/lora"), f"mine={folder}"], model, "serve"
+    )
     assert [a.name for a in adapters] == ["lora", "b-lora", "mine"]
     assert [a.adapter_id for a in adapters] == [1, 2, 3]
     with pytest.raises(AdapterError, match="'mine' is taken"):
@@ -78,7 +80,9 @@ def torn_card(folder: Path) -> None:
         (lambda folder: edit(folder, use_dora=True), "--adapter-mode merge"),
     ],
 )
-def test_spoiled_adapters_are_refused(made: tuple[Model, Path], tmp_path: Path, spoil: Callable[[Path], None], part: str) -> None:
+def test_spoiled_adapters_are_refused(
+    made: tuple[Model, Path], tmp_path: Path, spoil: Callable[[Path], None], part: str
+) -> None:
     model, folder = made
     copy = tmp_path / "lora"
     shutil.copytree(folder, copy)
@@ -88,7 +92,9 @@ def test_spoiled_adapters_are_refused(made: tuple[Model, Path], tmp_path: Path, 
     assert part in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_adapter_of_another_base_is_refused_by_size_and_named_by_name(made: tuple[Model, Path], tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused_by_size_and_named_by_name(
+    made: tuple[Model, Path], tmp_path: Path
+) -> None:
     model, folder = made
     wide = tmp_path / "wide"
     shutil.copytree(model.path, wide)

@@ -1,4 +1,6 @@
-"""The light tokenizer: transformers' ids, taken only where the whole state agrees, and transformers itself for the rest."""
+"""The light tokenizer: transformers' ids, taken only where the whole state agrees, and
+transformers itself for the rest.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def model_at(folder: Path) -> Model:
 
 
 def tokenizer_at(folder: Path, **more: bool) -> Model:
-    """A directory with a tokenizer that transformers takes from its file, as it takes Gemma's or Llama 3's."""
+    """A directory with a tokenizer that transformers takes from its file, as it takes Gemma's
+    or Llama 3's.
+    """
     make_tiny_tokenizer(**more).save_pretrained(folder)
     return model_at(folder)
 
@@ -52,10 +56,15 @@ def test_ids_are_those_of_transformers(tmp_path: Path, bos: bool) -> None:
         prompts = [Prompt(text, special) for text in TEXTS]
         assert encode(light, prompts) == encode(full, prompts)
         assert encode(light, prompts[3:4]) == encode(full, prompts[3:4])
-        assert light(TEXTS[2], add_special_tokens=special)["input_ids"] == full(TEXTS[2], add_special_tokens=special)["input_ids"]
+        assert (
+            light(TEXTS[2], add_special_tokens=special)["input_ids"]
+            == full(TEXTS[2], add_special_tokens=special)["input_ids"]
+        )
 
 
-def test_transformers_is_loaded_once_a_model_and_then_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformers_is_loaded_once_a_model_and_then_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tokenizer_at(tmp_path / "model", chat=True)
     loads = []
     monkeypatch.setattr(tokens, "load_tokenizer", lambda model: (loads.append(1), load_tokenizer(model))[1])
@@ -78,7 +87,9 @@ def test_another_file_is_settled_anew(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_transformers_changes_stays_transformers(tmp_path: Path) -> None:
-    """For models of type qwen2 transformers puts Qwen's own normaliser in, whatever the file says: other ids for decomposed Hangul."""
+    """For models of type qwen2 transformers puts Qwen's own normaliser in, whatever the file
+    says: other ids for decomposed Hangul.
+    """
     model = model_at(make_tiny_model(tmp_path / "model"))
     full, again = open_tokenizer(model), open_tokenizer(model)
     assert not isinstance(full, LightTokenizer) and not isinstance(again, LightTokenizer)

@@ -1,4 +1,6 @@
-"""The report in real headless Chromium: opens from disk, asks for nothing, complains of nothing, and its table works."""
+"""The report in real headless Chromium: opens from disk, asks for nothing, complains of
+nothing, and its table works.
+"""
 
 import shutil
 import tempfile
@@ -29,7 +31,10 @@ FLAGS = (
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver (Debian: chromium chromium-driver fonts-noto-cjk)"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="needs Chromium and its driver (Debian: chromium chromium-driver fonts-noto-cjk)",
+    ),
 ]
 
 
@@ -59,7 +64,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loaded("lora", predictions(2, skill=1.4, text="풀이: 정답은 B입니다.")),
     ]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(runs, path, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?"), Settings(replicates=200), "ko")
+    write_report(
+        runs, path, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?"), Settings(replicates=200), "ko"
+    )
     return path
 
 
@@ -94,7 +101,11 @@ def test_no_request_and_no_complaint(opened: Any, page: Path) -> None:
     import json
 
     entries = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
-    asked = {entry["params"]["request"]["url"] for entry in entries if entry["method"] == "Network.requestWillBeSent"}
+    asked = {
+        entry["params"]["request"]["url"]
+        for entry in entries
+        if entry["method"] == "Network.requestWillBeSent"
+    }
     assert asked == {page.as_uri()} | {url for url in asked if url.startswith("data:")}
     assert opened.get_log("browser") == []
 
@@ -103,12 +114,17 @@ def test_scripts_in_the_data_do_not_run(opened: Any) -> None:
     click(opened, rows(opened)[0].find_element("css selector", "button"))
     detail = opened.find_element("css selector", ".detail")
     assert EVIL in detail.text and detail.find_elements("css selector", "script, img") == []
-    assert opened.title.startswith("KMMLU") and "taken" not in opened.execute_script("return document.title").split("·")[-1]
+    assert (
+        opened.title.startswith("KMMLU")
+        and "taken" not in opened.execute_script("return document.title").split("·")[-1]
+    )
 
 
 def test_an_injected_script_is_stopped_by_the_policy(opened: Any) -> None:
     """Should escaping ever fail, the content security policy still stands."""
-    opened.execute_script("const e = document.createElement('div'); e.innerHTML = arguments[0]; document.body.append(e);", EVIL)
+    opened.execute_script(
+        "const e = document.createElement('div'); e.innerHTML = arguments[0]; document.body.append(e);", EVIL
+    )
     assert opened.execute_script("return document.title") != "taken"
     opened.get_log("browser")
 
@@ -142,7 +158,9 @@ def test_pages_and_order(opened: Any) -> None:
     best = predictions(2, skill=1.4).sort("confidence", descending=True)["question_id"][0]
     click(opened, rows(opened)[0].find_element("css selector", "button"))
     shown = opened.find_element("css selector", ".full-id").text.split(" ·")[0]
-    steps = {q: round(80 * c) for q, c in predictions(2, skill=1.4).select("question_id", "confidence").iter_rows()}
+    steps = {
+        q: round(80 * c) for q, c in predictions(2, skill=1.4).select("question_id", "confidence").iter_rows()
+    }
     assert steps[shown] == steps[best]
 
 
@@ -150,24 +168,31 @@ def test_subject_table_sorts(opened: Any) -> None:
     opened.execute_script("document.querySelector('#subjects details').open = true")
     heads = opened.find_elements("css selector", "#subjects thead th")
     click(opened, heads[2])
-    counts = [int(cell.text) for cell in opened.find_elements("css selector", "#subjects tbody td:nth-child(3)")]
+    counts = [
+        int(cell.text) for cell in opened.find_elements("css selector", "#subjects tbody td:nth-child(3)")
+    ]
     assert counts == sorted(counts, reverse=True)
     click(opened, heads[2])
-    counts = [int(cell.text) for cell in opened.find_elements("css selector", "#subjects tbody td:nth-child(3)")]
+    counts = [
+        int(cell.text) for cell in opened.find_elements("css selector", "#subjects tbody td:nth-child(3)")
+    ]
     assert counts == sorted(counts)
 
 
 @pytest.mark.parametrize("width", [360, 820, 1280])
 def test_no_width_overflows(opened: Any, width: int) -> None:
     opened.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
     )
     try:
         wide = (
             "return [...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .chart') &&"
             " e.getBoundingClientRect().right > arguments[0] + 1).map(e => e.outerHTML.slice(0, 80))"
         )
-        assert opened.execute_script("return document.documentElement.scrollWidth") <= width, opened.execute_script(wide, width)
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= width, (
+            opened.execute_script(wide, width)
+        )
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -189,7 +214,9 @@ def test_dark_and_light_differ_and_print_is_light(opened: Any) -> None:
 def test_tooltip_shows_a_marks_numbers(opened: Any) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
-    mark = opened.find_element("css selector", "#chart-letters [role=graphics-symbol][aria-roledescription=bar]")
+    mark = opened.find_element(
+        "css selector", "#chart-letters [role=graphics-symbol][aria-roledescription=bar]"
+    )
     opened.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
     ActionChains(opened).move_to_element(mark).perform()
     tip = opened.find_element("id", "tip")

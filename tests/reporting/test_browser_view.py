@@ -1,4 +1,6 @@
-"""What a reader chooses in the report, in real headless Chromium: it stays in the address, keys work, pairs are computed as in Python."""
+"""What a reader chooses in the report, in real headless Chromium: it stays in the address, keys
+work, pairs are computed as in Python.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,22 @@ from kmmlu_fast.reporting.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-prefers-reduced-motion")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--force-prefers-reduced-motion",
+)
 NAMES = ("base", "lora", "other model", "글자")
 SKILLS = (0.4, 1.2, 0.8, 0.5)
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver (Debian: chromium chromium-driver fonts-noto-cjk)"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="needs Chromium and its driver (Debian: chromium chromium-driver fonts-noto-cjk)",
+    ),
 ]
 
 
@@ -57,7 +68,9 @@ def frames() -> list[pl.DataFrame]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, frames: list[pl.DataFrame]) -> Path:
     runs = [loaded(name, frame) for name, frame in zip(NAMES, frames, strict=True)]
-    asked = questions(frames[0]).with_columns(pl.when(pl.col("subject") == "Law").then(0.0).otherwise(0.5).alias("human_accuracy"))
+    asked = questions(frames[0]).with_columns(
+        pl.when(pl.col("subject") == "Law").then(0.0).otherwise(0.5).alias("human_accuracy")
+    )
     path = tmp_path_factory.mktemp("view") / "report.html"
     write_report(runs, path, asked, Settings(replicates=100), "en")
     return path
@@ -94,9 +107,13 @@ def keys(browser: Any, *typed: str) -> None:
 
 def test_the_leaderboard_leads(browser: Any, page: Path) -> None:
     visit(browser, page)
-    sections = [section.get_attribute("id") for section in browser.find_elements("css selector", "main > section")]
+    sections = [
+        section.get_attribute("id") for section in browser.find_elements("css selector", "main > section")
+    ]
     assert sections[:2] == ["runs", "summary"]
-    board = [row.get_attribute("data-run") for row in browser.find_elements("css selector", "#board tbody tr")]
+    board = [
+        row.get_attribute("data-run") for row in browser.find_elements("css selector", "#board tbody tr")
+    ]
     assert board[0] == "lora" and set(board) == set(NAMES)
 
 
@@ -104,7 +121,11 @@ def test_a_chosen_pair_is_computed_as_in_python(browser: Any, page: Path, frames
     visit(browser, page)
     choose(browser, "base", "other model")
     choose(browser, "contender", "글자")
-    pairs = frames[2].select("subject", "supercategory", pl.col("correct").alias("first")).with_columns(second=frames[3]["correct"])
+    pairs = (
+        frames[2]
+        .select("subject", "supercategory", pl.col("correct").alias("first"))
+        .with_columns(second=frames[3]["correct"])
+    )
     counts = subject_counts(pairs)
     b, c = int(counts["b"].sum()), int(counts["c"].sum())
     assert text(browser, "headline").startswith(f"{100 * (c - b) / len(pairs):+.2f}".replace("-", "−"))
@@ -112,8 +133,9 @@ def test_a_chosen_pair_is_computed_as_in_python(browser: Any, page: Path, frames
         float(mcnemar_midp(b, c)), abs=1e-9
     )
     ours = browser.execute_async_script(
-        "const done = arguments[0]; unpack(byId('data').textContent).then((d) =>"
-        " done(STATS.compare(d, 2, 3).subjects.map((s) => [d.subjects[s.at].id, s.difference, s.low, s.high, s.p, s.holm, s.bh, s.mde])))"
+        "const done = arguments[0]; unpack(byId('data').textContent).then((d) => done(STATS.compare(d, 2,"
+        " 3).subjects.map((s) => [d.subjects[s.at].id, s.difference, s.low, s.high, s.p, s.holm, s.bh,"
+        " s.mde])))"
     )
     columns = ["difference", "low", "high", "p_value", "p_holm", "p_bh", "minimum_detectable_effect"]
     theirs = {row[0]: row[1:] for row in by_subject(counts).select("subject", *columns).iter_rows()}
@@ -145,7 +167,9 @@ def test_an_address_opens_its_question(browser: Any, page: Path) -> None:
     assert "Accounting/test/17" in browser.find_element("css selector", ".detail .full-id").text
     browser.execute_script("location.hash = '#Law/test/3'")
     ids = [element.text for element in browser.find_elements("css selector", ".detail .full-id")]
-    assert any(name.startswith("Law/test/3") and "unknown" in name for name in ids)  # a whole subject of zeros: nobody measured it
+    assert any(
+        name.startswith("Law/test/3") and "unknown" in name for name in ids
+    )  # a whole subject of zeros: nobody measured it
 
 
 def test_filters_page_and_opened_question_survive_a_reload(browser: Any, page: Path) -> None:
@@ -171,10 +195,16 @@ def test_page_jump_sort_theme_and_language_survive(browser: Any, page: Path) -> 
     browser.execute_script("document.querySelectorAll('#board thead th')[4].querySelector('button').click()")
     browser.execute_script("byId('theme').click()")
     first = browser.find_element("css selector", "#questions .q").text
-    board = [row.get_attribute("data-run") for row in browser.find_elements("css selector", "#board tbody tr")]
+    board = [
+        row.get_attribute("data-run") for row in browser.find_elements("css selector", "#board tbody tr")
+    ]
     visit(browser, page, browser.execute_script("return location.hash"))
-    assert "page=3" in fragment(browser) and browser.find_element("css selector", "#questions .q").text == first
-    assert [row.get_attribute("data-run") for row in browser.find_elements("css selector", "#board tbody tr")] == board
+    assert (
+        "page=3" in fragment(browser) and browser.find_element("css selector", "#questions .q").text == first
+    )
+    assert [
+        row.get_attribute("data-run") for row in browser.find_elements("css selector", "#board tbody tr")
+    ] == board
     assert browser.execute_script("return document.documentElement.style.colorScheme") == "dark"
     visit(browser, page, browser.execute_script("return location.hash") + "&lang=ko")
     assert browser.execute_script("return document.documentElement.lang") == "ko"
@@ -198,13 +228,19 @@ def test_keyboard(browser: Any, page: Path) -> None:
 
 
 def axe() -> str | None:
-    """axe-core's script: from $KMMLU_AXE, ``npm install axe-core`` here or beside the repository, or a wheel that brings it."""
+    """axe-core's script: from $KMMLU_AXE, ``npm install axe-core`` here or beside the
+    repository, or a wheel that brings it.
+    """
     root = Path(__file__).parents[2]
     places = [Path(os.environ["KMMLU_AXE"])] if os.environ.get("KMMLU_AXE") else []
     places += [folder / "node_modules/axe-core/axe.min.js" for folder in (root, root / "tests", root.parent)]
     for module in ("axe_core_python", "axe_playwright_python"):
         spec = importlib.util.find_spec(module)
-        places += [path for base in (spec.submodule_search_locations or [] if spec else []) for path in Path(base).rglob("axe.min.js")]
+        places += [
+            path
+            for base in (spec.submodule_search_locations or [] if spec else [])
+            for path in Path(base).rglob("axe.min.js")
+        ]
     return next((path.read_text(encoding="utf-8") for path in places if path.is_file()), None)
 
 
@@ -218,8 +254,8 @@ def test_axe_finds_nothing(browser: Any, page: Path, scheme: str, lang: str) -> 
     browser.execute_script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     browser.execute_script(script)
     found = browser.execute_async_script(
-        "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then((r) => done(r.violations),"
-        " (e) => done([{id: String(e), impact: 'serious', nodes: []}]))"
+        "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then((r) =>"
+        " done(r.violations), (e) => done([{id: String(e), impact: 'serious', nodes: []}]))"
     )
     bad = [(one["id"], one["impact"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
     assert bad == []

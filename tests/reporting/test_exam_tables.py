@@ -42,9 +42,11 @@ def of(exam: str, title: str, state: str, frame: pl.DataFrame) -> Any:
 def runs(kmmlu: float, click: float) -> list[Any]:
     """A base of skill 1 on both, and an adapter with these skills."""
     return [
-        of("kmmlu", "KMMLU", "base", predictions(1, 1.0)), of("click", "CLIcK", "base", five(predictions(2, 1.0))),
-        of("kmmlu", "KMMLU", "lora", predictions(3, kmmlu)), of("click", "CLIcK", "lora", five(predictions(4, click))),
-    ]  # fmt: skip
+        of("kmmlu", "KMMLU", "base", predictions(1, 1.0)),
+        of("click", "CLIcK", "base", five(predictions(2, 1.0))),
+        of("kmmlu", "KMMLU", "lora", predictions(3, kmmlu)),
+        of("click", "CLIcK", "lora", five(predictions(4, click))),
+    ]
 
 
 def test_chance_is_per_exam_and_accuracy_is_corrected_for_it() -> None:
@@ -52,7 +54,9 @@ def test_chance_is_per_exam_and_accuracy_is_corrected_for_it() -> None:
     assert chance_level(frame) == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert above_chance(0.25, 0.25) == 0 and above_chance(1.0, 0.2) == 1 and above_chance(0.1, 0.2) < 0
     table = confusion(five(predictions(1)))
-    assert table.columns == ["answer", "A", "B", "C", "D", "E", "unparsed"] and table["answer"].to_list() == list("ABCDE")
+    assert table.columns == ["answer", "A", "B", "C", "D", "E", "unparsed"] and table[
+        "answer"
+    ].to_list() == list("ABCDE")
     found = summarise(five(predictions(1)))
     assert found["baselines"]["uniform"] == pytest.approx(0.2) and found["baselines"]["always_E"] == 0
     assert set(found["answer_letter_share"]) == set("ABCDE") and found["recall"]["E"] is None
@@ -66,12 +70,17 @@ def test_forgetting_is_said_where_one_exam_gained_and_another_lost() -> None:
     ]
     (change,) = changes(rows)
     assert (change.state, change.better, change.worse) == ("lora", ("KMMLU",), ("CLIcK",))
-    assert sentences(rows, texts("en", "report")) == ["lora: better on KMMLU, worse on CLIcK: possible forgetting."]
+    assert sentences(rows, texts("en", "report")) == [
+        "lora: better on KMMLU, worse on CLIcK: possible forgetting."
+    ]
     assert "망각" in sentences(rows, texts("ko", "report"))[0]
     base, lora = rows[1].states
     assert base.pair is None and lora.pair is not None and lora.change == -1
     assert lora.corrected == pytest.approx((lora.accuracy - 0.2) / 0.8)
-    said = {sentences(exam_rows(runs(*skills), SETTINGS), texts("en", "report"))[0][6:17] for skills in ((1, 1), (2.5, 1), (1, 0))}
+    said = {
+        sentences(exam_rows(runs(*skills), SETTINGS), texts("en", "report"))[0][6:17]
+        for skills in ((1, 1), (2.5, 1), (1, 0))
+    }
     assert said == {"no signific", "better on K", "worse on CL"}
 
 
@@ -79,7 +88,9 @@ def test_p_values_are_corrected_over_the_exams() -> None:
     rows = exam_rows(runs(1.15, 0.0), SETTINGS)
     pairs = {row.exam: next(s for s in row.states if s.pair) for row in rows}
     raw = sorted(state.pair.micro.p_value for state in pairs.values() if state.pair)
-    assert sorted(state.p_holm for state in pairs.values()) == pytest.approx([min(1, 2 * raw[0]), max(2 * raw[0], raw[1])])
+    assert sorted(state.p_holm for state in pairs.values()) == pytest.approx(
+        [min(1, 2 * raw[0]), max(2 * raw[0], raw[1])]
+    )
 
 
 def test_no_letter_split_where_there_are_other_than_four_options() -> None:
@@ -95,9 +106,14 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     model = make_tiny_model(root / "base", letters="ABCDEFGHIJ")
     lora = make_tiny_adapter(model, root / "lora")
     rows = [
-        {"question": f"{i}번째 <b>물음</b>", "options": [f"{k}번 답" for k in range(2 + i % 9)], "answer": "AB"[i % 2],
-         "subject": f"과목 {i % 3}"} for i in range(60)
-    ]  # fmt: skip
+        {
+            "question": f"{i}번째 <b>물음</b>",
+            "options": [f"{k}번 답" for k in range(2 + i % 9)],
+            "answer": "AB"[i % 2],
+            "subject": f"과목 {i % 3}",
+        }
+        for i in range(60)
+    ]
     mixed = write_jsonl(root / "mixed.jsonl", rows)
     argv = [
         "--model",
@@ -117,7 +133,12 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_one_report_of_several_exams(lang: str, directories: list[str], tmp_path: Path, capsys: Any) -> None:
     page = tmp_path / "report.html"
-    assert report.main([*directories, "--output", str(page), "--lang", lang, "--export", "csv,json,xlsx,lm-eval"]) == 0, capsys.readouterr()
+    assert (
+        report.main(
+            [*directories, "--output", str(page), "--lang", lang, "--export", "csv,json,xlsx,lm-eval"]
+        )
+        == 0
+    ), capsys.readouterr()
     html = page.read_text(encoding="utf-8")
     assert 'id="exams"' in html and "mixed" in html and "CC-BY-ND-4.0" in html
     assert ("Exams" if lang == "en" else "시험별 결과") in html
@@ -128,12 +149,16 @@ def test_one_report_of_several_exams(lang: str, directories: list[str], tmp_path
     assert "your own" in html and "CC-BY-ND-4.0" not in html.split("<footer")[1]
 
 
-def test_compare_shows_the_exams_and_the_one_in_focus(directories: list[str], tmp_path: Path, capsys: Any) -> None:
+def test_compare_shows_the_exams_and_the_one_in_focus(
+    directories: list[str], tmp_path: Path, capsys: Any
+) -> None:
     assert compare.main([*directories, "--json-file", str(tmp_path / "all.json")]) == 0
     out = capsys.readouterr().out
     assert "above chance, %" in out and "KMMLU (180)" in out and "mixed (60)" in out
     document = json.loads((tmp_path / "all.json").read_text())
-    assert [exam["exam"] for exam in document["exams"]] == ["kmmlu", "mixed"] and len(document["comparisons"]) == 1
+    assert [exam["exam"] for exam in document["exams"]] == ["kmmlu", "mixed"] and len(
+        document["comparisons"]
+    ) == 1
     assert compare.main([*directories[2:]]) == 0
     out = capsys.readouterr().out
     assert "과목" in out and "letter prior" not in out

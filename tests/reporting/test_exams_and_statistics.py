@@ -63,13 +63,22 @@ def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str,
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
-    """Even odds over three, and over five: -ln 3 and -ln 5; the columns that a question has no option for hold nothing."""
-    even = np.full((100, 5), -40.0)  # the letters are unlikely among all tokens: absent ones must not gain by that
+    """Even odds over three, and over five: -ln 3 and -ln 5; the columns that a question has no
+    option for hold nothing.
+    """
+    even = np.full(
+        (100, 5), -40.0
+    )  # the letters are unlikely among all tokens: absent ones must not gain by that
     options = np.array([3, 5] * 50)
     even[options == 3, 3:] = np.nan
     sure = even.copy()
     sure[:, 0] = 0.0
-    found = {one.name: one for one in endpoints(np.zeros(100, dtype=np.int64), np.zeros(100, dtype=np.int64), even, sure, options=options)}
+    found = {
+        one.name: one
+        for one in endpoints(
+            np.zeros(100, dtype=np.int64), np.zeros(100, dtype=np.int64), even, sure, options=options
+        )
+    }
     assert found["log_score"].first == pytest.approx(-(math.log(3) + math.log(5)) / 2)
     assert found["brier"].first == pytest.approx(((2 / 9 + 4 / 9) + (4 / 25 + 16 / 25)) / 2)
     assert found["log_score"].second == pytest.approx(0.0, abs=1e-9) and found["log_score"].better == 1
@@ -83,13 +92,28 @@ def five_options(skill: float, seed: int, questions: int = 300) -> pl.DataFrame:
         values = draw.normal(size=5) + np.where(np.arange(5) == row % 5, skill, 0.0)
         values = values - np.log(np.exp(values).sum())
         letter = OPTION_LETTERS[int(values.argmax())]
-        four: dict[str, Any] = dict(zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), map(float, values), strict=False))
+        four: dict[str, Any] = dict(
+            zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), map(float, values), strict=False)
+        )
         rows.append(
             Prediction(
-                f"five/test/{row}", "five", ("가", "나")[row % 3 == 0], "test", row, answer, letter, letter == answer, "loglikelihood",
-                **four, margin=1.0, confidence=0.5, num_options=5, option_logprobs=values.tolist(), prompt_digest=f"{row:016x}",
+                f"five/test/{row}",
+                "five",
+                ("가", "나")[row % 3 == 0],
+                "test",
+                row,
+                answer,
+                letter,
+                letter == answer,
+                "loglikelihood",
+                **four,
+                margin=1.0,
+                confidence=0.5,
+                num_options=5,
+                option_logprobs=values.tolist(),
+                prompt_digest=f"{row:016x}",
             )
-        )  # fmt: skip
+        )
     return predictions_frame(rows)
 
 
@@ -120,9 +144,14 @@ def test_another_exam_s_subjects_are_not_weighted_by_the_sizes_of_the_one_in_foc
     sizes = {"Accounting": 4000, "Law": 100, "Math": 100, "Computer-Science": 100}
     one, other = loaded("base", predictions(1, 0.5)), loaded("lora", predictions(2, 2.0))
     runs = [
-        replace(run, name=f"{exam}-{run.name}", config={"exam": {"name": exam, "title": exam.upper()}, "adapter": {"name": run.name}})
-        for exam in ("kmmlu", "kmmlu-hard") for run in (one, other)
-    ]  # fmt: skip
+        replace(
+            run,
+            name=f"{exam}-{run.name}",
+            config={"exam": {"name": exam, "title": exam.upper()}, "adapter": {"name": run.name}},
+        )
+        for exam in ("kmmlu", "kmmlu-hard")
+        for run in (one, other)
+    ]
     kmmlu, hard = exam_rows(runs, Settings(sizes=sizes), "kmmlu")
     weighted = compare_pair(one, other, Settings(sizes=sizes)).micro
     plain = compare_pair(one, other, Settings()).micro
@@ -134,13 +163,47 @@ def test_another_exam_s_subjects_are_not_weighted_by_the_sizes_of_the_one_in_foc
 
 
 ROWS: list[dict[str, Any]] = [
-    {"question_id": "x/test/0", "subject": "x", "supercategory": "x", "split": "test", "row": 0, "question": "?", "answer": "B",
-     "A": "1", "B": "2", "C": "3"},
-    {"question_id": "x/test/1", "subject": "x", "supercategory": "x", "split": "test", "row": 1, "question": "?", "answer": "E",
-     "A": "1", "B": "2", "C": "3", "D": "4", "E": "5"},
-    {"question_id": "x/test/2", "subject": "x", "supercategory": "x", "split": "test", "row": 2, "question": "?", "answer": "A",
-     "A": "5번과 같다", "B": "나", "C": "다", "D": "라", "E": "마"},
-]  # fmt: skip
+    {
+        "question_id": "x/test/0",
+        "subject": "x",
+        "supercategory": "x",
+        "split": "test",
+        "row": 0,
+        "question": "?",
+        "answer": "B",
+        "A": "1",
+        "B": "2",
+        "C": "3",
+    },
+    {
+        "question_id": "x/test/1",
+        "subject": "x",
+        "supercategory": "x",
+        "split": "test",
+        "row": 1,
+        "question": "?",
+        "answer": "E",
+        "A": "1",
+        "B": "2",
+        "C": "3",
+        "D": "4",
+        "E": "5",
+    },
+    {
+        "question_id": "x/test/2",
+        "subject": "x",
+        "supercategory": "x",
+        "split": "test",
+        "row": 2,
+        "question": "?",
+        "answer": "A",
+        "A": "5번과 같다",
+        "B": "나",
+        "C": "다",
+        "D": "라",
+        "E": "마",
+    },
+]
 
 
 def test_features_and_digest_of_questions_with_other_than_four_options() -> None:
@@ -161,18 +224,35 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def early(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The first 30 of two exams' questions, of base and adapter."""
     root = tmp_path_factory.mktemp("runs")
-    rows = [{"question": f"{i}번째 물음", "options": list("가나다라마")[: 2 + i % 4], "answer": "AB"[i % 2]} for i in range(60)]
+    rows = [
+        {"question": f"{i}번째 물음", "options": list("가나다라마")[: 2 + i % 4], "answer": "AB"[i % 2]}
+        for i in range(60)
+    ]
     exam = write_jsonl(root / "own.jsonl", rows)
     lora = make_tiny_adapter(model, root / "lora")
-    argv = ["--model", str(model), "--adapter", str(lora), "--adapter-mode", "serve", "--output-dir", str(root / "runs")]
+    argv = [
+        "--model",
+        str(model),
+        "--adapter",
+        str(lora),
+        "--adapter-mode",
+        "serve",
+        "--output-dir",
+        str(root / "runs"),
+    ]
     argv += ["--exam", "kmmlu", "--exam", str(exam), "--dataset", "kmmlu=sample", "--questions", "30"]
     return evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine())
 
 
-def test_several_exams_stop_early_each_along_its_own_order(early: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_exams_stop_early_each_along_its_own_order(
+    early: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert [(run.exam, run.state, run.total, run.prefix is not None) for run in early] == [
-        ("kmmlu", "base", 30, True), ("kmmlu", "lora", 30, True), ("own", "base", 30, True), ("own", "lora", 30, True),
-    ]  # fmt: skip
+        ("kmmlu", "base", 30, True),
+        ("kmmlu", "lora", 30, True),
+        ("own", "base", 30, True),
+        ("own", "lora", 30, True),
+    ]
     assert early[2].prefix["total"] == 60 and set(early[2].frame["num_options"]) == {2, 3, 4, 5}
     assert order_of(early[2:]).ease is None  # KMMLU's public difficulty is not this exam's
     print_summary(early)
@@ -180,7 +260,9 @@ def test_several_exams_stop_early_each_along_its_own_order(early: list[Any], cap
     assert "KMMLU:" in shown and "own:" in shown and shown.count("run directory") == 4
 
 
-def test_early_runs_of_several_exams_are_compared_one_exam_at_a_time(early: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_early_runs_of_several_exams_are_compared_one_exam_at_a_time(
+    early: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = [str(run.path) for run in early]
     assert compare.main(paths) == 2
     said = capsys.readouterr().err
@@ -191,7 +273,9 @@ def test_early_runs_of_several_exams_are_compared_one_exam_at_a_time(early: list
     assert "only run of its exam" in capsys.readouterr().err
 
 
-def test_a_recipe_of_another_exam_than_the_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_of_another_exam_than_the_base_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     frame = predictions(1)
     base, one, two = (run_directory(tmp_path / name, name, frame) for name in ("base", "s1", "s2"))
     document = json.loads((two / "config.json").read_text())
@@ -204,7 +288,9 @@ def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> N
     run = run_directory(tmp_path / "own", "own", five_options(0.5, 1))
     document = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**document, "exam": {"name": "own", "title": "Own"}}))
-    with pytest.raises(ConfigError, match=r"is a run over Own, whose subjects \(five, \.\.\.\) are not KMMLU's"):
+    with pytest.raises(
+        ConfigError, match=r"is a run over Own, whose subjects \(five, \.\.\.\) are not KMMLU's"
+    ):
         read_source(str(run), "strategic")
 
 

@@ -19,7 +19,10 @@ QUICK = Settings(replicates=200)
 
 @pytest.fixture
 def runs() -> list[Run]:
-    return [loaded("=1+1", predictions(1, text="=cmd|' /C calc'!A0")), loaded("@lora", predictions(2, skill=1.2, text="정답: B"))]
+    return [
+        loaded("=1+1", predictions(1, text="=cmd|' /C calc'!A0")),
+        loaded("@lora", predictions(2, skill=1.2, text="정답: B")),
+    ]
 
 
 def test_safe_text() -> None:
@@ -38,7 +41,12 @@ def test_safe_text() -> None:
 def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
     pair = compare_pair(runs[0], runs[1], QUICK)
     files = write_csv(runs, [pair], questions(runs[0].frame, text="=1+1"), tmp_path)
-    assert [file.name for file in files] == ["subjects.csv", "predictions.csv", "questions.csv", "changes.csv"]
+    assert [file.name for file in files] == [
+        "subjects.csv",
+        "predictions.csv",
+        "questions.csv",
+        "changes.csv",
+    ]
     for file in files:
         assert file.read_bytes().startswith(b"\xef\xbb\xbf")
         frame = pl.read_csv(file, infer_schema=False)
@@ -50,13 +58,17 @@ def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
     assert "question" not in frame.columns and frame["text"][0].startswith("'=cmd")
     asked = pl.read_csv(files[2])
     assert asked["question"][0] == "'=1+1 (0)" and len(asked) == len(runs[0].frame)  # once, not once a run
-    assert frame["logprob_A"].dtype == pl.Float64 and (frame["logprob_A"] < 0).all()  # a negative number is no formula
+    assert (
+        frame["logprob_A"].dtype == pl.Float64 and (frame["logprob_A"] < 0).all()
+    )  # a negative number is no formula
 
 
 def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> None:
     path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "en", tmp_path / "r.xlsx")
     with zipfile.ZipFile(path) as book:
-        sheets = [book.read(name).decode() for name in book.namelist() if name.startswith("xl/worksheets/sheet")]
+        sheets = [
+            book.read(name).decode() for name in book.namelist() if name.startswith("xl/worksheets/sheet")
+        ]
         assert len(sheets) == 5 and sum(name.startswith("xl/charts/chart") for name in book.namelist()) == 2
         assert not any("<f>" in sheet or "<hyperlink" in sheet for sheet in sheets)
         assert any("colorScale" in sheet for sheet in sheets) and any("dataBar" in sheet for sheet in sheets)
@@ -85,9 +97,13 @@ def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
     assert document["comparisons"][0]["verdict"] and len(document["runs"]) == 2
     again = load(str(written[1].parent))[0]
     assert again.name == "=1+1" and again.frame["correct"].sum() == runs[0].frame["correct"].sum()
-    sample = json.loads(next(written[1].parent.glob("samples_kmmlu_law_*")).read_text(encoding="utf-8").splitlines()[0])
+    sample = json.loads(
+        next(written[1].parent.glob("samples_kmmlu_law_*")).read_text(encoding="utf-8").splitlines()[0]
+    )
     assert (
-        sample["doc"]["question"].startswith("다음 중") and sample["doc"]["answer"] in (1, 2, 3, 4) and sample["doc"]["Category"] == "Law"
+        sample["doc"]["question"].startswith("다음 중")
+        and sample["doc"]["answer"] in (1, 2, 3, 4)
+        and sample["doc"]["Category"] == "Law"
     )
 
 
@@ -102,13 +118,18 @@ def test_lm_eval_makes_its_own_table_of_it(runs: list[Run], tmp_path: Path) -> N
 
 def test_without_texts_there_are_none(runs: list[Run], tmp_path: Path) -> None:
     asked = questions(runs[0].frame, text="본문")
-    told = [Run(run.name, "run", run.source, run.frame.with_columns(texts=pl.lit(["풀이"])), run.scores) for run in runs]
+    told = [
+        Run(run.name, "run", run.source, run.frame.with_columns(texts=pl.lit(["풀이"])), run.scores)
+        for run in runs
+    ]
     formats = ["csv", "csv.gz", "parquet", "json", "lm-eval"]
     for with_texts in (True, False):
         folder = tmp_path / str(with_texts)
         written = export(formats, told, [], asked, QUICK, "en", folder, with_texts=with_texts)
         assert ((folder / "questions.parquet") in written) is with_texts
-        everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.suffix in (".csv", ".jsonl", ".json"))
+        everything = b"".join(
+            path.read_bytes() for path in folder.rglob("*") if path.suffix in (".csv", ".jsonl", ".json")
+        )
         assert ("본문".encode() in everything) is with_texts and ("풀이".encode() in everything) is with_texts
     small, large = (tmp_path / "True" / f"predictions.csv{kind}" for kind in (".gz", ""))
     assert small.stat().st_size < large.stat().st_size / 2
@@ -118,6 +139,11 @@ def test_without_texts_there_are_none(runs: list[Run], tmp_path: Path) -> None:
 def test_xlsx_speaks_korean(runs: list[Run], tmp_path: Path) -> None:
     path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "ko", tmp_path / "r.xlsx")
     changes = pl.read_excel(path, sheet_name="과목별 변화")
-    assert changes.columns[:4] == ["기준", "비교", "과목", "영문 이름"] and "Accounting" in changes["영문 이름"].to_list()
-    summary = "\n".join(str(value) for value in pl.read_excel(path, sheet_name="요약", has_header=False)[:, 0])
+    assert (
+        changes.columns[:4] == ["기준", "비교", "과목", "영문 이름"]
+        and "Accounting" in changes["영문 이름"].to_list()
+    )
+    summary = "\n".join(
+        str(value) for value in pl.read_excel(path, sheet_name="요약", has_header=False)[:, 0]
+    )
     assert "읽는 법" in summary and ("사이에" in summary or "낫습니다" in summary)

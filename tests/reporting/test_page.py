@@ -30,13 +30,19 @@ def data_of(html: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    runs = [loaded(f"base {EVIL}", predictions(1, skill=0.5, text=EVIL)), loaded("lora", predictions(2, skill=1.4, bias=(-0.5, 0, 0, 0.2)))]
+    runs = [
+        loaded(f"base {EVIL}", predictions(1, skill=0.5, text=EVIL)),
+        loaded("lora", predictions(2, skill=1.4, bias=(-0.5, 0, 0, 0.2))),
+    ]
     return render(runs, questions(runs[0].frame, text=EVIL), QUICK, "en")
 
 
 def test_nothing_in_it_reaches_out(page: str) -> None:
     addresses = set(re.findall(r"https?://[^\s\"'<>)]+", page))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # namespaces, never fetched
+    assert addresses <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }  # namespaces, never fetched
     assert not re.search(r"<(?:link|script|img|iframe)[^>]+(?:src|href)=[\"'](?!data:)", page)
     assert "@import" not in page and not re.search(r"url\((?!#)", page)
 
@@ -45,7 +51,10 @@ def test_ids_are_unique(page: str) -> None:
     """Two charts with the same clip id would cut each other."""
     shown, _, rest = page.partition('<template id="other"')
     inner, _, after = rest.partition("</template>")
-    for language in (shown + after, inner):  # the other language takes the place of the first, never stands beside it
+    for language in (
+        shown + after,
+        inner,
+    ):  # the other language takes the place of the first, never stands beside it
         ids = re.findall(r'\bid="([^"]+)"', language)
         assert len(ids) == len(set(ids)) > 20
         assert set(re.findall(r"url\(#([^)]+)\)", language)) <= set(ids)
@@ -75,7 +84,12 @@ def test_sections_and_charts(page: str) -> None:
 
 def test_explorer_data(page: str) -> None:
     data = data_of(page)
-    assert [subject["id"] for subject in data["subjects"]] == ["Accounting", "Law", "Math", "Computer-Science"]  # type: ignore[index,attr-defined]
+    assert [subject["id"] for subject in data["subjects"]] == [
+        "Accounting",
+        "Law",
+        "Math",
+        "Computer-Science",
+    ]  # type: ignore[index,attr-defined]
     runs = data["runs"]
     frame = predictions(1, skill=0.5)
     assert runs[0]["letters"] == "".join(frame["prediction"])  # type: ignore[index]
@@ -87,17 +101,23 @@ def test_explorer_data(page: str) -> None:
 
 
 def test_korean_report() -> None:
-    html = render([loaded("base", predictions(1)), loaded("lora", predictions(2, skill=1.4))], None, QUICK, "ko")
+    html = render(
+        [loaded("base", predictions(1)), loaded("lora", predictions(2, skill=1.4))], None, QUICK, "ko"
+    )
     assert '<html lang="ko">' in html and "회계" in html and "글자 편향" in html and "인문사회" in html
 
 
 def test_one_run_and_a_score_file() -> None:
-    scores = pl.DataFrame({"subject": ["Law", "Math"], "supercategory": ["HUMSS", "STEM"], "correct": [3, 1], "total": [4, 4]})
+    scores = pl.DataFrame(
+        {"subject": ["Law", "Math"], "supercategory": ["HUMSS", "STEM"], "correct": [3, 1], "total": [4, 4]}
+    )
     old = Run("old", "scores", "old.json", None, scores)
     alone = render([old], None, QUICK, "en")
     assert "Only scores by subject are known" in alone and 'id="data"' not in alone
     both = render([loaded("base", predictions(1)), old], None, QUICK, "en")
-    assert "were not compared" in both and "always D" in render([loaded("base", predictions(1))], None, QUICK, "en")
+    assert "were not compared" in both and "always D" in render(
+        [loaded("base", predictions(1))], None, QUICK, "en"
+    )
 
 
 def test_many_runs_have_a_matrix_and_their_verdicts() -> None:
@@ -106,7 +126,9 @@ def test_many_runs_have_a_matrix_and_their_verdicts() -> None:
 
 
 def test_full_test_set_with_long_generated_texts_stays_small() -> None:
-    """35,030 questions with texts of KMMLU's length and 800 characters of reasoning in each of two runs: under 10 MB."""
+    """35,030 questions with texts of KMMLU's length and 800 characters of reasoning in each of
+    two runs: under 10 MB.
+    """
     chance = random.Random(0)
     letters = [chr(code) for code in range(0xAC00, 0xAC00 + 1200)]
     words = ["".join(chance.choices(letters, k=3)) for _ in range(4000)]
@@ -115,16 +137,23 @@ def test_full_test_set_with_long_generated_texts_stays_small() -> None:
     pool = [" ".join(chance.choices(words, k=200)) for _ in range(500)]
     frame = predictions(1, sizes=sizes)
     frame = frame.with_columns(
-        pl.Series("texts", [[pool[chance.randrange(500)][: chance.randrange(400, 800)] + str(i)] for i in range(len(frame))])
+        pl.Series(
+            "texts",
+            [[pool[chance.randrange(500)][: chance.randrange(400, 800)] + str(i)] for i in range(len(frame))],
+        )
     )
-    asked = questions(frame).with_columns(pl.Series("question", [" ".join(chance.choices(words, k=20)) for _ in range(len(frame))]))
+    asked = questions(frame).with_columns(
+        pl.Series("question", [" ".join(chance.choices(words, k=20)) for _ in range(len(frame))])
+    )
     html = render([loaded("base", frame), loaded("lora", frame)], asked, QUICK, "en")
     assert len(html.encode()) < MAX_BYTES
     assert "were left out to keep the page small" in html
     assert len(data_of(html)["row"]) == len(frame) >= 34_000  # type: ignore[arg-type]
 
 
-def test_main_writes_into_the_run_directory_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_writes_into_the_run_directory_and_exports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
     assert report.main([str(run), "--export", "csv,json", "--figures", str(tmp_path / "figures")]) == 0
     assert (run / "report.html").stat().st_size > 50_000
@@ -151,7 +180,9 @@ def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--plan", "nowhere.parquet"], "is no sampling plan"),
     ],
 )
-def test_faults(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
     assert report.main([str(run), *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -160,9 +191,15 @@ def test_faults(tmp_path: Path, arguments: list[str], message: str, capsys: pyte
 def test_training_curve_and_plan(tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    steps = [{"kind": "step", "step": i, "loss": 2.0 / i} for i in range(1, 5)] + [{"kind": "held_out", "step": 4, "loss": 1.0}]
-    (adapter / "train_log.jsonl").write_text("\n".join(map(json.dumps, steps)) + '\n{"kind": "st', encoding="utf-8")
-    pl.DataFrame({"subject": ["Law", "Math"], "drawn": [5, 2], "weak": [True, False]}).write_parquet(tmp_path / "x.plan.parquet")
+    steps = [{"kind": "step", "step": i, "loss": 2.0 / i} for i in range(1, 5)] + [
+        {"kind": "held_out", "step": 4, "loss": 1.0}
+    ]
+    (adapter / "train_log.jsonl").write_text(
+        "\n".join(map(json.dumps, steps)) + '\n{"kind": "st', encoding="utf-8"
+    )
+    pl.DataFrame({"subject": ["Law", "Math"], "drawn": [5, 2], "weak": [True, False]}).write_parquet(
+        tmp_path / "x.plan.parquet"
+    )
     run = run_directory(tmp_path / "lora", "lora", predictions(1), adapter=adapter)
     assert report.main([str(run), "--plan", str(tmp_path / "x.plan.parquet")]) == 0
     html = (run / "report.html").read_text(encoding="utf-8")
@@ -177,6 +214,8 @@ def test_the_key_itself_is_looked_at_with_five_runs() -> None:
 
 
 def test_several_runs_are_corrected_in_the_report() -> None:
-    html = render([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)], None, QUICK, "en")
+    html = render(
+        [loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)], None, QUICK, "en"
+    )
     assert "by Holm over 2 comparisons" in html and "is the best of 2 that were tried" in html
     assert "log score" in html and "questions like these" in html

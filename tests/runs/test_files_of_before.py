@@ -1,6 +1,8 @@
-"""Run directories, an adapter and training rows that version 0.1 wrote: they still load, compare, and are not computed again.
+"""Run directories, an adapter and training rows that version 0.1 wrote: they still load, compare, and are not
+computed again.
 
-``fixtures/before_wings`` was written by 0.1 (packaged sample, one question a subject; tiny random model, no model's answers).
+``fixtures/before_wings`` was written by 0.1 (packaged sample, one question a subject; tiny random model, no
+model's answers).
 """
 
 from __future__ import annotations
@@ -26,13 +28,19 @@ from kmmlu_fast.models.model import resolve_model
 
 OLD = Path(__file__).parents[1] / "fixtures" / "before_wings"
 RUNS = sorted(path.name for path in (OLD / "runs").iterdir())
-BASE, LORA = (OLD / "runs" / next(name for name in RUNS if f"-{state}-" in name and "-mc-" in name) for state in ("base", "lora"))
+BASE, LORA = (
+    OLD / "runs" / next(name for name in RUNS if f"-{state}-" in name and "-mc-" in name)
+    for state in ("base", "lora")
+)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_directory_of_before_loads(name: str) -> None:
     run = load_run(OLD / "runs" / name)
-    assert list(run.frame.columns)[: len(PREDICTION_SCHEMA)] == PREDICTION_SCHEMA.names() and len(run.frame) == 45
+    assert (
+        list(run.frame.columns)[: len(PREDICTION_SCHEMA)] == PREDICTION_SCHEMA.names()
+        and len(run.frame) == 45
+    )
     assert run.metrics["num_questions"] == 45 and run.config["fingerprint"] in name
 
 
@@ -52,7 +60,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def old_command(*more: str) -> EvalConfig:
-    flags = ["--model", "model", "--dataset", "sample", "--limit", "1", "--output-dir", "runs", "--adapter", "lora", "--dtype", "auto"]
+    flags = [
+        "--model",
+        "model",
+        "--dataset",
+        "sample",
+        "--limit",
+        "1",
+        "--output-dir",
+        "runs",
+        "--adapter",
+        "lora",
+        "--dtype",
+        "auto",
+    ]
     return parse(EvalConfig, [*flags, "--adapter-mode", "serve", *more], "eval")
 
 
@@ -60,20 +81,29 @@ def old_command(*more: str) -> EvalConfig:
 def test_the_fingerprint_is_made_of_the_same_parts(place: Path, more: list[str]) -> None:
     """All but what follows from this machine: the weights' bytes and the libraries' versions."""
     kind = "-gen-" if more else "-mc-"
-    old = json.loads(next(Path("runs").glob(f"*-base-*{kind}*/config.json")).read_text(encoding="utf-8"))["fingerprint_parts"]
+    old = json.loads(next(Path("runs").glob(f"*-base-*{kind}*/config.json")).read_text(encoding="utf-8"))[
+        "fingerprint_parts"
+    ]
     plan = make_plan(old_command(*more))
     plan.close()
     assert set(plan.parts) == set(old) - {"adapter_digest"}
     machine = {"model_digest", "versions", "adapter_digest"}
-    assert {name: plan.parts[name] for name in plan.parts if name not in machine} == {k: v for k, v in old.items() if k not in machine}
+    assert {name: plan.parts[name] for name in plan.parts if name not in machine} == {
+        k: v for k, v in old.items() if k not in machine
+    }
 
 
 def test_a_finished_run_of_before_is_reused(place: Path) -> None:
-    old = json.loads((Path("runs") / BASE.name / "config.json").read_text(encoding="utf-8"))["fingerprint_parts"]
+    old = json.loads((Path("runs") / BASE.name / "config.json").read_text(encoding="utf-8"))[
+        "fingerprint_parts"
+    ]
     plan = make_plan(old_command())
     plan.close()
     if any(plan.parts[name] != old[name] for name in ("model_digest", "versions")):
-        pytest.skip("another machine: torch's random weights or the libraries' versions differ from those of the fixture")
+        pytest.skip(
+            "another machine: torch's random weights or the libraries' versions differ from those of the"
+            " fixture"
+        )
 
     def no_engine(*_: Any) -> Engine:
         raise AssertionError("an engine was opened for finished runs")

@@ -20,12 +20,22 @@ def table(path: Path, rows: str) -> Path:
 
 
 def test_predictions_table(tmp_path: Path) -> None:
-    file = table(tmp_path / "t.csv", "Accounting,0,B,B,a\nAccounting,1,A,FILTERED,\nKorean-History,0,C, c ,D\n")
+    file = table(
+        tmp_path / "t.csv", "Accounting,0,B,B,a\nAccounting,1,A,FILTERED,\nKorean-History,0,C, c ,D\n"
+    )
     one, two = load(str(file))
     assert (one.name, two.name, one.kind) == ("one", "two", "table")
     assert one.frame.schema == PREDICTION_SCHEMA
-    assert one.frame["question_id"].to_list() == ["Accounting/test/0", "Accounting/test/1", "Korean-History/test/0"]
-    assert one.frame["prediction"].to_list() == ["B", None, "C"] and one.frame["correct"].to_list() == [True, False, True]
+    assert one.frame["question_id"].to_list() == [
+        "Accounting/test/0",
+        "Accounting/test/1",
+        "Korean-History/test/0",
+    ]
+    assert one.frame["prediction"].to_list() == ["B", None, "C"] and one.frame["correct"].to_list() == [
+        True,
+        False,
+        True,
+    ]
     assert two.frame["prediction"].to_list() == ["A", None, "D"]
     assert one.scores.row(0) == ("Accounting", "HUMSS", 1, 2)
     assert [run.name for run in load(f"{file}:two")] == ["two"]
@@ -57,7 +67,12 @@ def test_run_directory(tmp_path: Path) -> None:
     frame = predictions(1)
     run = load(str(run_directory(tmp_path / "base", "base", frame, dataset_digest="dd")))[0]
     assert run.kind == "run" and run.name == "base" and len(run.frame) == sum(SIZES.values())
-    assert run.protocol == {"prompt_style": "lm-eval", "template_digest": "t", "output_type": "multiple_choice", "num_fewshot": 0}
+    assert run.protocol == {
+        "prompt_style": "lm-eval",
+        "template_digest": "t",
+        "output_type": "multiple_choice",
+        "num_fewshot": 0,
+    }
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -72,11 +87,18 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_score_files(tmp_path: Path) -> None:
-    rows = [{"subset": "Accounting", "correct": 56, "total": 100}, {"subset": "Math", "accuracy": 0.25, "total": 300}]
+    rows = [
+        {"subset": "Accounting", "correct": 56, "total": 100},
+        {"subset": "Math", "accuracy": 0.25, "total": 300},
+    ]
     whole = tmp_path / "scores.json"
     whole.write_text(json.dumps({"model_id": "some/model", "subset_scores": rows}), encoding="utf-8")
     run = load(str(whole))[0]
-    assert run.predictions is None and run.scores["correct"].to_list() == [56, 75] and run.facts == {"model": "some/model"}
+    assert (
+        run.predictions is None
+        and run.scores["correct"].to_list() == [56, 75]
+        and run.facts == {"model": "some/model"}
+    )
     with pytest.raises(RunError, match="scores by subject only"):
         _ = run.frame
     cut = tmp_path / "cut.json"
@@ -95,7 +117,10 @@ def test_score_files(tmp_path: Path) -> None:
         ("{no", "not valid JSON"),
         ('[{"subject": "Law", "correct": 5, "total": 4}]', "5 of 4"),
         ('[{"subject": "Law"}]', "entry 0"),
-        ('[{"subject": "Law", "correct": 1, "total": 4}, {"subject": "law", "correct": 1, "total": 4}]', "twice"),
+        (
+            '[{"subject": "Law", "correct": 1, "total": 4}, {"subject": "law", "correct": 1, "total": 4}]',
+            "twice",
+        ),
     ],
 )
 def test_score_file_faults(tmp_path: Path, content: str, message: str) -> None:
@@ -107,11 +132,15 @@ def test_score_file_faults(tmp_path: Path, content: str, message: str) -> None:
 
 @pytest.mark.parametrize("logprobs", [True, False])
 def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) -> None:
-    frame = predictions(1, logprobs=logprobs, text=None if logprobs else "정답은 B.", sizes={"Law": 20, "Korean-History": 10})
+    frame = predictions(
+        1, logprobs=logprobs, text=None if logprobs else "정답은 B.", sizes={"Law": 20, "Korean-History": 10}
+    )
     from kmmlu_fast.reporting.exports import lm_eval_documents
 
     documents = lm_eval_documents(questions(frame))
-    write_lm_eval(tmp_path / "out", "some/model", frame, {"num_fewshot": 5}, documents, "2026-01-01T00-00-00.000001")
+    write_lm_eval(
+        tmp_path / "out", "some/model", frame, {"num_fewshot": 5}, documents, "2026-01-01T00-00-00.000001"
+    )
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     prefix = "kmmlu" if logprobs else "kmmlu_direct"
     assert names[1] == f"samples_{prefix}_korean_history_2026-01-01T00-00-00.000001.jsonl"
@@ -132,7 +161,8 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
 
 def test_lm_eval_results_of_other_benchmarks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results_x.json").write_text(
-        json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "kmmlu_hard_law": {"acc,none": 0.1}}}), encoding="utf-8"
+        json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "kmmlu_hard_law": {"acc,none": 0.1}}}),
+        encoding="utf-8",
     )
     with pytest.raises(DataError, match="no kmmlu_<subject> task"):
         load(str(tmp_path))
@@ -147,7 +177,9 @@ def test_names_lose_what_all_runs_share(tmp_path: Path) -> None:
 
 
 def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
-    """The shape was taken from real output: a key by index, log-probabilities as texts, one list a request."""
+    """The shape was taken from real output: a key by index, log-probabilities as texts, one
+    list a request.
+    """
     document = {
         "question": "손익분기점 판매량은?",
         "answer": 3,
@@ -159,23 +191,46 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
     }
     pairs = [["-0.9", "False"], ["-0.8", "False"], ["-0.25", "True"], ["-1.5", "False"]]
     line = {
-        "doc_id": 0, "doc": document, "target": "2", "arguments": {}, "resps": [[pair] for pair in pairs],
-        "filtered_resps": pairs, "filter": "none", "metrics": ["acc"], "acc": 1.0,
-    }  # fmt: skip
+        "doc_id": 0,
+        "doc": document,
+        "target": "2",
+        "arguments": {},
+        "resps": [[pair] for pair in pairs],
+        "filtered_resps": pairs,
+        "filter": "none",
+        "metrics": ["acc"],
+        "acc": 1.0,
+    }
     stamp = "2026-01-01T13-47-14.616440"
     folder = tmp_path / "out" / "some__model"
     folder.mkdir(parents=True)
-    (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text(
+        json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     results = {
-        "results": {"kmmlu_accounting": {"alias": "kmmlu_accounting", "sample_len": 1, "acc,none": 1.0, "acc_stderr,none": "N/A"}},
-        "n-shot": {"kmmlu_accounting": 0}, "n-samples": {"kmmlu_accounting": {"original": 1, "effective": 1}}, "model_name": "some/model",
+        "results": {
+            "kmmlu_accounting": {
+                "alias": "kmmlu_accounting",
+                "sample_len": 1,
+                "acc,none": 1.0,
+                "acc_stderr,none": "N/A",
+            }
+        },
+        "n-shot": {"kmmlu_accounting": 0},
+        "n-samples": {"kmmlu_accounting": {"original": 1, "effective": 1}},
+        "model_name": "some/model",
         "chat_template": None,
-    }  # fmt: skip
+    }
     (folder / f"results_{stamp}.json").write_text(json.dumps(results), encoding="utf-8")
     for argument in (tmp_path / "out", folder / f"results_{stamp}.json"):
         run = load(str(argument))[0]
         row = run.frame.row(0, named=True)
-        assert (row["question_id"], row["answer"], row["prediction"], row["correct"]) == ("Accounting/test/0", "C", "C", True)
+        assert (row["question_id"], row["answer"], row["prediction"], row["correct"]) == (
+            "Accounting/test/0",
+            "C",
+            "C",
+            True,
+        )
         assert row["logprob_D"] == -1.5 and row["margin"] == pytest.approx(0.55)
     (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text('{"doc_id": 0}\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 1: is no lm-eval sample of Accounting"):
@@ -184,13 +239,30 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "own", "prediction"),
-    [("-A", 1.0, "A"), ("**B**", 0.0, "B"), ("{C}", 0.0, "C"), ("A\n", 1.0, "A"), ("답", 0.0, None), ("ax", 1.0, "A"), ("A", 0.0, None)],
+    [
+        ("-A", 1.0, "A"),
+        ("**B**", 0.0, "B"),
+        ("{C}", 0.0, "C"),
+        ("A\n", 1.0, "A"),
+        ("답", 0.0, None),
+        ("ax", 1.0, "A"),
+        ("A", 0.0, None),
+    ],
 )
-def test_an_answer_in_words_is_read_as_lm_eval_reads_it(tmp_path: Path, text: str, own: float, prediction: str | None) -> None:
-    """The sample's own metric goes first (key A); without a contradiction the letter is the one that ``generate_until`` would read."""
+def test_an_answer_in_words_is_read_as_lm_eval_reads_it(
+    tmp_path: Path, text: str, own: float, prediction: str | None
+) -> None:
+    """The sample's own metric goes first (key A); without a contradiction the letter is the one
+    that ``generate_until`` would read.
+    """
     sample = {
-        "doc_id": 0, "doc": {"answer": 1}, "filtered_resps": [text], "filter": "none", "metrics": ["exact_match"], "exact_match": own,
-    }  # fmt: skip
+        "doc_id": 0,
+        "doc": {"answer": 1},
+        "filtered_resps": [text],
+        "filter": "none",
+        "metrics": ["exact_match"],
+        "exact_match": own,
+    }
     (tmp_path / "samples_kmmlu_direct_law_2026.jsonl").write_text(json.dumps(sample), encoding="utf-8")
     row = load(str(tmp_path))[0].frame.row(0, named=True)
     assert row["prediction"] == prediction and row["correct"] is bool(own)

@@ -32,7 +32,10 @@ def runs(tmp_path: Path) -> Path:
 
 def test_names_and_latest(runs: Path) -> None:
     assert named(["lora"], runs) == [str(runs / "lora-all")]
-    assert named(["base", "lora"], runs) == [str(runs / "base-all"), str(runs / "lora-all")]  # not the base finished last
+    assert named(["base", "lora"], runs) == [
+        str(runs / "base-all"),
+        str(runs / "lora-all"),
+    ]  # not the base finished last
     assert named([], runs, latest=True) == [str(runs / "base-all"), str(runs / "lora-all")]
     assert named([str(runs / "base-few"), "x.csv"], runs) == [str(runs / "base-few"), "x.csv"]
 

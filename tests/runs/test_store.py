@@ -18,7 +18,17 @@ PARTS = {"model": "m", "prompt_style": "lm-eval"}
 
 def prediction(row: int, letter: str | None = "A") -> Prediction:
     return Prediction(
-        f"Law/test/{row}", "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood", texts=["가"], prompt_digest="d"
+        f"Law/test/{row}",
+        "Law",
+        "HUMSS",
+        "test",
+        row,
+        "A",
+        letter,
+        letter == "A",
+        "loglikelihood",
+        texts=["가"],
+        prompt_digest="d",
     )
 
 

@@ -1,4 +1,6 @@
-"""sampling: exact totals, caps and redistribution, the public experiment's lean, seeded draws, balanced letters."""
+"""sampling: exact totals, caps and redistribution, the public experiment's lean, seeded draws,
+balanced letters.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,24 @@ def scores(**counts: tuple[int, int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["subject", "correct", "total"], orient="row")
 
 
-def questions(subject: str, count: int, options: tuple[str, str, str, str] = ("가", "나", "다", "라"), answer: str = "A") -> list[Question]:
+def questions(
+    subject: str, count: int, options: tuple[str, str, str, str] = ("가", "나", "다", "라"), answer: str = "A"
+) -> list[Question]:
     group = SUBJECTS[subject].supercategory
     return [
-        Question(f"{subject}/train/{i}", subject, group, "train", i, f"{subject} {i}번째 물음은?", options, answer) for i in range(count)
+        Question(
+            f"{subject}/train/{i}", subject, group, "train", i, f"{subject} {i}번째 물음은?", options, answer
+        )
+        for i in range(count)
     ]
 
 
 def test_largest_remainder_by_hand():
-    assert largest_remainder({"a": 1, "b": 1, "c": 1}, 10) == {"a": 4, "b": 3, "c": 3}  # equal remainders: by name
+    assert largest_remainder({"a": 1, "b": 1, "c": 1}, 10) == {
+        "a": 4,
+        "b": 3,
+        "c": 3,
+    }  # equal remainders: by name
     assert largest_remainder({"a": 2.6, "b": 1.3, "c": 0.1}, 4) == {"a": 3, "b": 1, "c": 0}
 
 
@@ -85,8 +96,14 @@ def test_strategic_plan_by_hand():
 
 def test_uniform_and_proportional_plans():
     supply = {"Math": 300, "Law": 100}
-    assert dict(make_plan(None, supply, 40, "uniform").select("subject", "drawn").iter_rows()) == {"Math": 20, "Law": 20}
-    assert dict(make_plan(None, supply, 40, "proportional").select("subject", "drawn").iter_rows()) == {"Math": 30, "Law": 10}
+    assert dict(make_plan(None, supply, 40, "uniform").select("subject", "drawn").iter_rows()) == {
+        "Math": 20,
+        "Law": 20,
+    }
+    assert dict(make_plan(None, supply, 40, "proportional").select("subject", "drawn").iter_rows()) == {
+        "Math": 30,
+        "Law": 10,
+    }
 
 
 def test_plan_refuses_an_empty_pool_and_weak_subjects_without_errors():
@@ -118,7 +135,9 @@ def test_the_reference_scores_lean_as_the_public_experiment_did():
 def test_draws_are_seeded_stable_and_grow():
     pool = [*questions("Math", 50), *questions("Law", 50)]
     few = sampling.draw(pool, {"Math": 5, "Law": 3}, seed=42)
-    assert few == sampling.draw(list(reversed(pool)), {"Law": 3, "Math": 5}, seed=42)  # the pool's order does not matter
+    assert few == sampling.draw(
+        list(reversed(pool)), {"Law": 3, "Math": 5}, seed=42
+    )  # the pool's order does not matter
     assert set(few) < set(sampling.draw(pool, {"Math": 9, "Law": 4}, seed=42))
     assert few != sampling.draw(pool, {"Math": 5, "Law": 3}, seed=43)
     # Pinned: another machine, Python or polars must draw these very rows.
@@ -168,11 +187,20 @@ def test_ordinary_options_are_not(option: str):
 
 def test_letters_are_balanced_overall_and_within_each_subject():
     """The source's key is all A; the rows' must not be."""
-    chosen = [(q, 0) for subject, n in (("Math", 7), ("Law", 10), ("Biology", 1), ("Chemistry", 22)) for q in questions(subject, n)]
+    chosen = [
+        (q, 0)
+        for subject, n in (("Math", 7), ("Law", 10), ("Biology", 1), ("Chemistry", 22))
+        for q in questions(subject, n)
+    ]
     orders = sampling.option_orders(chosen, seed=3)
     moved = [reorder(q, order) for (q, _), order in zip(chosen, orders, strict=True)]
-    assert all(q.options[LETTERS.index(q.answer)] == "가" for q in moved)  # the right option is still the right one
-    for group in [moved, *([q for q in moved if q.subject == s] for s in ("Math", "Law", "Biology", "Chemistry"))]:
+    assert all(
+        q.options[LETTERS.index(q.answer)] == "가" for q in moved
+    )  # the right option is still the right one
+    for group in [
+        moved,
+        *([q for q in moved if q.subject == s] for s in ("Math", "Law", "Biology", "Chemistry")),
+    ]:
         counts = Counter(q.answer for q in group)
         assert max(counts[x] for x in LETTERS) - min(counts[x] for x in LETTERS) <= 1
     assert sampling.option_orders(chosen, seed=3, permute=False) == [IDENTITY] * len(chosen)
@@ -185,7 +213,13 @@ def test_distractors_move_too():
 
 def test_errors_are_drawn_hardest_first_or_at_random():
     pool = questions("Math", 6)
-    margins = {"Math/train/0": 0.5, "Math/train/1": 4.0, "Math/train/2": None, "Math/train/3": 2.0, "Math/train/9": 9.0}
+    margins = {
+        "Math/train/0": 0.5,
+        "Math/train/1": 4.0,
+        "Math/train/2": None,
+        "Math/train/3": 2.0,
+        "Math/train/9": 9.0,
+    }
     hardest = sampling.draw_errors(pool, margins, 2, "hardest", seed=1)
     assert {q.row for q, _ in hardest} == {1, 3}
     assert {q.row for q, _ in sampling.draw_errors(pool, margins, 4, "random", seed=1)} == {0, 1, 2, 3}

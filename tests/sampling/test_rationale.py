@@ -19,7 +19,9 @@ from kmmlu_fast.models import model as models
 from kmmlu_fast.sampling import rationale
 from kmmlu_fast.sampling.config import SampleConfig
 
-QUESTION = Question("Math/train/3", "Math", "STEM", "train", 3, "3에 1을 더하면?", ("영", "하나", "둘", "넷"), "D")
+QUESTION = Question(
+    "Math/train/3", "Math", "STEM", "train", 3, "3에 1을 더하면?", ("영", "하나", "둘", "넷"), "D"
+)
 SHORT = "3에 1을 더하면 4가 되므로 마지막 보기가 맞는다.\n정답: D"
 LONG = "먼저 3을 쓴다. 여기에 1을 더한다. 그러면 4가 되고, 이는 네 번째 보기와 같다.\n정답: D"
 WRONG = "3에 1을 더하면 2가 되므로 세 번째 보기가 맞는다.\n정답: C"
@@ -30,14 +32,19 @@ def test_the_shortest_that_agrees_with_the_key_is_kept():
     assert rationale.shortest_agreeing([WRONG, LONG], QUESTION) == LONG
 
 
-@pytest.mark.parametrize("text", [WRONG, "정답: D", "네.\n정답: D", "3에 1을 더하면 얼마인지 알 수 없는 어려운 문제이다.", ""])
+@pytest.mark.parametrize(
+    "text", [WRONG, "정답: D", "네.\n정답: D", "3에 1을 더하면 얼마인지 알 수 없는 어려운 문제이다.", ""]
+)
 def test_wrong_bare_and_unread_attempts_are_refused(text: str):
     assert rationale.shortest_agreeing([text], QUESTION) is None
 
 
 def test_the_answer_line_is_uniform_and_what_follows_is_cut():
     text = "3에 1을 더하면 4가 되므로, 따라서 정답은 D입니다.\n\n문제: 다른 물음"
-    assert rationale.shortest_agreeing([text], QUESTION) == "3에 1을 더하면 4가 되므로, 따라서 정답은 D입니다.\n정답: D"
+    assert (
+        rationale.shortest_agreeing([text], QUESTION)
+        == "3에 1을 더하면 4가 되므로, 따라서 정답은 D입니다.\n정답: D"
+    )
 
 
 class Attempts(FakeEngine):
@@ -62,7 +69,11 @@ ROWS = [
     sft.SftRow(letters.reorder(QUESTION, "DABC"), "uniform", "DABC", 1),
     sft.SftRow(replace(QUESTION, question_id="Math/train/4", row=4), "uniform"),
 ]
-TEXTS = {"Math/train/3#0": [LONG, SHORT], "Math/train/3#1": [SHORT, SHORT.replace("정답: D", "정답: A")], "Math/train/4#0": [WRONG, WRONG]}
+TEXTS = {
+    "Math/train/3#0": [LONG, SHORT],
+    "Math/train/3#1": [SHORT, SHORT.replace("정답: D", "정답: A")],
+    "Math/train/4#0": [WRONG, WRONG],
+}
 
 
 @pytest.mark.parametrize("missing", ["answer", "drop"])
@@ -83,25 +94,51 @@ def test_the_command_writes_rationales_and_says_how_many(
 ):
     """Every attempt says A: rows whose key is A have a rationale, the others keep their letter."""
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "resolve_model", lambda name, revision, trust: models.Model("tiny", ".", None, "0"))
+    monkeypatch.setattr(
+        models, "resolve_model", lambda name, revision, trust: models.Model("tiny", ".", None, "0")
+    )
     monkeypatch.setattr(models.Model, "config", lambda self: {"max_position_embeddings": 8192})
     monkeypatch.setattr(models, "load_tokenizer", lambda model: make_tiny_tokenizer())
-    monkeypatch.setattr(engines, "open_engine", lambda *_: FakeEngine("보기를 하나씩 따져 보면 첫째 보기만 조건을 만족한다.\n정답: A"))
+    monkeypatch.setattr(
+        engines,
+        "open_engine",
+        lambda *_: FakeEngine("보기를 하나씩 따져 보면 첫째 보기만 조건을 만족한다.\n정답: A"),
+    )
     out = tmp_path / "sft.jsonl"
-    flags = ["--dataset", "sample", "--strategy", "uniform", "--size", "45", "--rationale", "self", "--model", "tiny", "--out", str(out)]
+    flags = [
+        "--dataset",
+        "sample",
+        "--strategy",
+        "uniform",
+        "--size",
+        "45",
+        "--rationale",
+        "self",
+        "--model",
+        "tiny",
+        "--out",
+        str(out),
+    ]
     assert sample.main(flags) == 0
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {(r["answer"] == "A", r["rationale"]) for r in records} == {(True, "self"), (False, "none")}
     assert all(r["output"].endswith("\n정답: A") for r in records if r["rationale"] == "self")
     found = sum(r["rationale"] == "self" for r in records)
-    line = f"rationales: {found} of 45 rows have one that reached the key in 4 attempts (model tiny); {45 - found} had none and were kept"
+    line = (
+        f"rationales: {found} of 45 rows have one that reached the key in 4 attempts (model tiny);"
+        f" {45 - found} had none and were kept"
+    )
     assert line in capsys.readouterr().out
     assert line in out.with_suffix(".md").read_text(encoding="utf-8")
     assert [row.response is None for row in sft.read_rows(out)] == [r["rationale"] == "none" for r in records]
 
 
 def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
-    """vLLM on CPU cannot rewind a seeded sampler after a piece of a prompt: the engine must know that attempts are sampled."""
+    """vLLM on CPU cannot rewind a seeded sampler after a piece of a prompt: the engine must
+    know that attempts are sampled.
+    """
     monkeypatch.setattr(environment, "has_gpu", lambda: False)
-    settings = engines.settings_for(SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096)
+    settings = engines.settings_for(
+        SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096
+    )
     assert ("enable_chunked_prefill", False) in settings.extra

@@ -20,7 +20,9 @@ REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "pred
 
 
 def scores(correct: list[int], total: int = 20) -> pl.DataFrame:
-    return pl.DataFrame({"subject": list(SUBJECTS)[: len(correct)], "correct": correct, "total": [total] * len(correct)})
+    return pl.DataFrame(
+        {"subject": list(SUBJECTS)[: len(correct)], "correct": correct, "total": [total] * len(correct)}
+    )
 
 
 def test_the_shipped_prior_holds_all_subjects_and_says_where_it_comes_from() -> None:
@@ -32,7 +34,9 @@ def test_the_shipped_prior_holds_all_subjects_and_says_where_it_comes_from() -> 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
 def test_the_shipped_prior_is_the_mean_of_the_public_runs() -> None:
     runs = loading.load(str(REFERENCE))
-    table = pl.concat([run.scores.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy")) for run in runs])
+    table = pl.concat(
+        [run.scores.with_columns((pl.col("correct") / pl.col("total")).alias("accuracy")) for run in runs]
+    )
     means = dict(table.group_by("subject").agg(pl.col("accuracy").mean()).iter_rows())
     assert weakness.read_prior().accuracy == pytest.approx(means, abs=0.00006)
 
@@ -75,7 +79,9 @@ def test_twenty_questions_find_the_weak_subjects_of_the_public_runs() -> None:
         others = accuracy[[i for i, vendor in enumerate(vendors) if vendor != vendors[place]]].mean(axis=0)
         weak = np.flatnonzero(truth < (truth * total).sum() / total.sum())
         for _ in range(4):
-            correct = random.hypergeometric(np.round(truth * total).astype(int), total - np.round(truth * total).astype(int), 20)
+            correct = random.hypergeometric(
+                np.round(truth * total).astype(int), total - np.round(truth * total).astype(int), 20
+            )
             table = pl.DataFrame({"subject": names, "correct": correct, "total": np.full(45, 20)})
             shrunk = weakness.posterior(table, dict(zip(names, others, strict=True)))
             values = shrunk["shrunk"].to_numpy()

@@ -19,9 +19,12 @@ from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.encoding import encode_set, fit_length
 
 TURNS = (
-    Turn("system", "짧게 답하세요."), Turn("user", "하나?"), Turn("assistant", "둘."), Turn("user", "셋?"),
+    Turn("system", "짧게 답하세요."),
+    Turn("user", "하나?"),
+    Turn("assistant", "둘."),
+    Turn("user", "셋?"),
     Turn("assistant", "넷, 다섯."),
-)  # fmt: skip
+)
 
 
 def row(*turns: Turn) -> TrainingRow:
@@ -51,7 +54,10 @@ def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> No
 
 def test_a_base_model_without_a_template_gets_the_named_default() -> None:
     tokenizer = make_tiny_tokenizer(bos=True)
-    assert template_of(tokenizer)[0] == PLAIN_NAME and template_of(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
+    assert (
+        template_of(tokenizer)[0] == PLAIN_NAME
+        and template_of(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
+    )
     found = one(tokenizer)
     text = "".join(text for text, _ in shown(found, tokenizer))
     assert text.startswith("<|bos|>### 지시\n짧게 답하세요.\n\n### 질문\n하나?\n\n### 답변\n둘.<|eos|>")
@@ -76,7 +82,9 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn() -> None:
 def test_a_template_without_a_system_turn_is_told() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
-    with pytest.raises(TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"):
+    with pytest.raises(
+        TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"
+    ):
         encode_conversations([row()], tokenizer)
 
 
@@ -113,7 +121,11 @@ def test_a_set_of_both_kinds(tmp_path: Path) -> None:
         2,
     ]
     asked = data.rows[1]
-    assert asked.answer == "B" and asked.num_options == 5 and tokenizer.decode(asked.input_ids).endswith("정답： B<|eos|>")
+    assert (
+        asked.answer == "B"
+        and asked.num_options == 5
+        and tokenizer.decode(asked.input_ids).endswith("정답： B<|eos|>")
+    )
     assert len(data.held_out) == 1 and len(data.asked) == 1 and len(data.letter_ids) == 5
 
 
@@ -144,9 +156,15 @@ def test_a_batch_s_rows_do_not_see_each_other(tmp_path: Path) -> None:
 def test_rows_without_an_answer_letter_do_not_count_as_one() -> None:
     from kmmlu_fast.training.encoding import letter_counts
 
-    assert letter_counts([Encoded("a", "", (1,), 0), Encoded("b", "B", (1,), 0), Encoded("c", "E", (1,), 0)]) == {
-        "A": 0, "B": 1, "C": 0, "D": 0, "E": 1,
-    }  # fmt: skip
+    assert letter_counts(
+        [Encoded("a", "", (1,), 0), Encoded("b", "B", (1,), 0), Encoded("c", "E", (1,), 0)]
+    ) == {
+        "A": 0,
+        "B": 1,
+        "C": 0,
+        "D": 0,
+        "E": 1,
+    }
 
 
 def test_tools_are_refused_with_their_row(tmp_path: Path) -> None:

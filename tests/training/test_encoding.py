@@ -1,4 +1,6 @@
-"""train_data: the bytes of evaluation, letters that follow their options, nothing truncated in silence, one order a seed."""
+"""train_data: the bytes of evaluation, letters that follow their options, nothing truncated in
+silence, one order a seed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:
     return [
         SftRow(
             Question(
-                f"Law/train/{i}", "Law", "HUMSS", "train", i, f"  {i}번 문항은? " + "긴 " * (i % 7), options, answers[i % len(answers)]
+                f"Law/train/{i}",
+                "Law",
+                "HUMSS",
+                "train",
+                i,
+                f"  {i}번 문항은? " + "긴 " * (i % 7),
+                options,
+                answers[i % len(answers)],
             ),
             "uniform",
         )
@@ -42,7 +51,9 @@ def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos
             asked = prompts.encode(tokenizer, method.render(row.question, [], tokenizer))
             request = method.start(row.question, asked, None)[0]
             assert trained.input_ids[: trained.prompt_tokens] == request.token_ids
-            assert (trained.input_ids[0] == tokenizer.convert_tokens_to_ids("<|bos|>")) == (bos and style != "chat")
+            assert (trained.input_ids[0] == tokenizer.convert_tokens_to_ids("<|bos|>")) == (
+                bos and style != "chat"
+            )
     # what follows is the very token that evaluation scores, and the end
     for row, trained in zip(rows, encoded, strict=True):
         expected = letters[LETTERS.index(row.question.answer)]
@@ -68,7 +79,9 @@ def test_rotation_moves_the_answer_with_its_option(target: str) -> None:
     assert turned.question.options[LETTERS.index(target)] == row.question.options[1]
     assert turned.question.answer == target
     assert sorted(turned.question.options) == sorted(row.question.options)
-    assert train_data.rotate(replace(row, response="A는 아니다. 정답: B"), target).question == row.question  # it names letters
+    assert (
+        train_data.rotate(replace(row, response="A는 아니다. 정답: B"), target).question == row.question
+    )  # it names letters
 
 
 def test_letters_are_balanced_in_every_batch_and_new_for_a_row_each_time() -> None:
@@ -83,7 +96,11 @@ def test_letters_are_balanced_in_every_batch_and_new_for_a_row_each_time() -> No
     for row, letter in zip(rows, letters, strict=True):
         seen.setdefault(row, set()).add(letter)
     assert all(letters == set(LETTERS) for letters in seen.values())
-    assert letters == train_data.balanced_letters(rows, 16, seed=1) != train_data.balanced_letters(rows, 16, seed=2)
+    assert (
+        letters
+        == train_data.balanced_letters(rows, 16, seed=1)
+        != train_data.balanced_letters(rows, 16, seed=2)
+    )
 
 
 def test_held_out_rows_are_never_trained_on_even_in_another_order() -> None:
@@ -100,14 +117,27 @@ def test_held_out_rows_are_never_trained_on_even_in_another_order() -> None:
 
 
 def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> Encoded:
-    ids = tuple(([bos] if bos is not None else []) + list(range(100, 100 + prompt - (bos is not None))) + [7] * response)
+    ids = tuple(
+        ([bos] if bos is not None else [])
+        + list(range(100, 100 + prompt - (bos is not None)))
+        + [7] * response
+    )
     return Encoded("Law/train/0", "A", ids, prompt)
 
 
 def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:
     kept, report = train_data.fit_length([encoded_row(10), encoded_row(4)], 8, "truncate", bos_id=1)
-    assert report == {"policy": "truncate", "max_seq_length": 8, "rows_too_long": 1, "question_ids": ["Law/train/0"]}
-    assert kept[0].input_ids == (1, 104, 105, 106, 107, 108, 7, 7) and kept[0].prompt_tokens == 6 and kept[0].cut_tokens == 4
+    assert report == {
+        "policy": "truncate",
+        "max_seq_length": 8,
+        "rows_too_long": 1,
+        "question_ids": ["Law/train/0"],
+    }
+    assert (
+        kept[0].input_ids == (1, 104, 105, 106, 107, 108, 7, 7)
+        and kept[0].prompt_tokens == 6
+        and kept[0].cut_tokens == 4
+    )
     assert kept[1] == encoded_row(4)
     assert train_data.fit_length([encoded_row(10, bos=None)], 8, "truncate", bos_id=None)[0][0].input_ids == (
         104,
@@ -137,14 +167,20 @@ def test_all_masked_rows_are_refused_by_name() -> None:
 def test_the_order_is_a_function_of_the_seed_and_covers_every_epoch() -> None:
     lengths = [10 + (i * 37) % 90 for i in range(100)] * 3
     order = train_data.order_rows(lengths, 100, 16, seed=5)
-    assert order == train_data.order_rows(lengths, 100, 16, seed=5) != train_data.order_rows(lengths, 100, 16, seed=6)
+    assert (
+        order
+        == train_data.order_rows(lengths, 100, 16, seed=5)
+        != train_data.order_rows(lengths, 100, 16, seed=6)
+    )
     assert sorted(order) == list(range(300))
     batches = [order[i : i + 16] for i in range(0, 300, 16)]
     assert len(batches) == 19 and len(batches[-1]) == 300 - 18 * 16
     assert max(lengths[i] for i in batches[0]) == max(lengths)  # memory runs out at once, or not at all
     padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
     unsorted = sum(max(lengths[i : i + 16]) * len(lengths[i : i + 16]) for i in range(0, 300, 16))
-    assert padded - sum(lengths) < 0.5 * (unsorted - sum(lengths))  # sorting by length saves more than half of the padding
+    assert padded - sum(lengths) < 0.5 * (
+        unsorted - sum(lengths)
+    )  # sorting by length saves more than half of the padding
 
 
 def test_the_order_survives_fewer_rows_than_a_batch() -> None:

@@ -1,4 +1,6 @@
-"""The loss of labelled positions only: the model's own loss and gradients, alone, in pieces, and over accumulated micro-batches in TRL."""
+"""The loss of labelled positions only: the model's own loss and gradients, alone, in pieces,
+and over accumulated micro-batches in TRL.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,16 @@ def tiny(architecture: str = "Qwen2", **more: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = getattr(transformers, f"{architecture}Config")(
-        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-        max_position_embeddings=64, initializer_range=0.2, **more,
-    )  # fmt: skip
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+        **more,
+    )
     torch.manual_seed(0)
     kind = {"Gemma3Text": "Gemma3ForCausalLM"}.get(architecture, f"{architecture}ForCausalLM")
     model = get_peft_model(
@@ -52,7 +61,9 @@ def gradients(model: Any, inputs: dict[str, Any], **more: Any) -> tuple[float, d
     return float(loss), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def assert_close(one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, dict[str, torch.Tensor]]) -> None:
+def assert_close(
+    one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, dict[str, torch.Tensor]]
+) -> None:
     assert one[0] == pytest.approx(two[0], rel=1e-5)
     assert one[1].keys() == two[1].keys()
     assert any(grad.abs().max() > 1e-4 for grad in one[1].values())
@@ -69,7 +80,9 @@ def assert_close(one: tuple[float, dict[str, torch.Tensor]], two: tuple[float, d
     ],
 )
 @pytest.mark.parametrize("num_items", [None, 17])
-def test_loss_and_gradients_are_the_models_own(architecture: str, more: dict[str, Any], num_items: int | None) -> None:
+def test_loss_and_gradients_are_the_models_own(
+    architecture: str, more: dict[str, Any], num_items: int | None
+) -> None:
     model, inputs = tiny(architecture, **more), batch()
     count = {} if num_items is None else {"num_items_in_batch": torch.tensor(num_items)}
     usual = gradients(model, inputs, **count)
@@ -77,7 +90,9 @@ def test_loss_and_gradients_are_the_models_own(architecture: str, more: dict[str
     assert attach(model, {name: value[:1] for name, value in inputs.items()})
     assert_close(gradients(model, inputs, **count), usual)
     assert model(**inputs).logits is None  # nothing was computed that has no label
-    torch.testing.assert_close(model(input_ids=inputs["input_ids"]).logits, logits)  # without labels it stays the model's own
+    torch.testing.assert_close(
+        model(input_ids=inputs["input_ids"]).logits, logits
+    )  # without labels it stays the model's own
 
 
 def test_only_labelled_positions_reach_the_head() -> None:
@@ -133,7 +148,9 @@ def test_a_model_whose_loss_is_more_than_cross_entropy_keeps_its_own() -> None:
 
 
 def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
-    """Micro-batches with different numbers of labels, two to a step: the adapter is that of TRL's own loss, and of one larger batch."""
+    """Micro-batches with different numbers of labels, two to a step: the adapter is that of
+    TRL's own loss, and of one larger batch.
+    """
     from datasets import Dataset
     from tiny import make_tiny_tokenizer
     from trl import SFTConfig, SFTTrainer
@@ -144,11 +161,27 @@ def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
     def trained(labelled: bool, size: int) -> tuple[float, dict[str, torch.Tensor]]:
         model = tiny()
         arguments = SFTConfig(
-            output_dir=str(tmp_path), per_device_train_batch_size=size, gradient_accumulation_steps=4 // size, max_steps=2,
-            learning_rate=1e-2, optim="sgd", max_grad_norm=0, lr_scheduler_type="constant", use_cpu=True, bf16=False, report_to="none",
-            disable_tqdm=True, save_strategy="no", logging_steps=1, max_length=None, packing=False, loss_type="nll",
-            train_sampling_strategy="sequential", gradient_checkpointing=False, dataset_kwargs={"skip_prepare_dataset": True},
-        )  # fmt: skip
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+            max_steps=2,
+            learning_rate=1e-2,
+            optim="sgd",
+            max_grad_norm=0,
+            lr_scheduler_type="constant",
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_steps=1,
+            max_length=None,
+            packing=False,
+            loss_type="nll",
+            train_sampling_strategy="sequential",
+            gradient_checkpointing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
         trainer = with_labelled_loss(SFTTrainer)(
             model=model,
             args=arguments,
@@ -160,7 +193,9 @@ def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
             trainer.use_labelled_loss()
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        return losses[-1], {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        return losses[-1], {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
 
     whole = trained(True, 4)
     assert_close(trained(True, 2), whole)

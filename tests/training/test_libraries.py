@@ -36,7 +36,9 @@ sys.meta_path.insert(0, Guard())
 """
 
 
-def test_inside_vllm_is_not_installed_and_afterwards_it_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inside_vllm_is_not_installed_and_afterwards_it_is_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text("here = True\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -60,7 +62,9 @@ def test_inside_vllm_is_not_installed_and_afterwards_it_is_as_before(tmp_path: P
 
 def test_a_library_that_probes_vllm_on_import_gets_past(tmp_path: Path) -> None:
     (tmp_path / "unsloth.py").write_text(LIKE_UNSLOTH)
-    code = GUARD + "from kmmlu_fast.training.libraries import import_unsloth\nprint(import_unsloth().__name__)"
+    code = (
+        GUARD + "from kmmlu_fast.training.libraries import import_unsloth\nprint(import_unsloth().__name__)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -69,7 +73,9 @@ def test_a_library_that_probes_vllm_on_import_gets_past(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "unsloth\n"), done.stderr
-    bare = subprocess.run([sys.executable, "-c", GUARD + LIKE_UNSLOTH], capture_output=True, text=True, check=False)
+    bare = subprocess.run(
+        [sys.executable, "-c", GUARD + LIKE_UNSLOTH], capture_output=True, text=True, check=False
+    )
     assert bare.returncode == 132 and bare.stdout == "tried vllm\n"  # the guard itself works
 
 
@@ -111,7 +117,9 @@ sys.exit(main(sys.argv[1:]))
         "sample",
     ]
     words += ["--prompt-style", "qa", "--max-steps", "2", "--effective-batch", "2", "--held-out", "2"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=500, check=False
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert "tried vllm" not in done.stdout
     assert (tmp_path / "lora" / "adapter_model.safetensors").exists()

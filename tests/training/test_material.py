@@ -23,7 +23,9 @@ ALPACA = [{"instruction": f"{i}에 1을 더하면?", "input": "", "output": str(
 
 
 def config(*data: object, **settings: Any) -> TrainConfig:
-    return TrainConfig.model_validate({"data": [str(d) for d in data], "dataset": "sample", "guard": ["none"], **settings})
+    return TrainConfig.model_validate(
+        {"data": [str(d) for d in data], "dataset": "sample", "guard": ["none"], **settings}
+    )
 
 
 def test_foreign_rows_are_held_out_and_kmmlus_letters_are_asked(tmp_path: Path) -> None:
@@ -48,7 +50,10 @@ def test_our_own_rows_are_what_they_always_were(tmp_path: Path) -> None:
 
 
 def test_explanations_are_trained_on_where_asked(tmp_path: Path) -> None:
-    rows = [{"question": f"{i}?", "options": ["가", "나"], "answer": "B", "explanation": f"까닭 {i}"} for i in range(8)]
+    rows = [
+        {"question": f"{i}?", "options": ["가", "나"], "answer": "B", "explanation": f"까닭 {i}"}
+        for i in range(8)
+    ]
     path = write_jsonl(tmp_path / "q.jsonl", rows)
     plain = read_material(config(path, held_out=0, keep="last"))
     given = read_material(config(path, held_out=0, keep="last", rationale="given"))
@@ -79,14 +84,17 @@ def test_a_test_question_quoted_in_the_middle_of_a_chat_is_found(tmp_path: Path)
     path = write_jsonl(tmp_path / "chat.jsonl", [quoting_chat(question)])
     with pytest.raises(TrainError) as caught:
         read_material(config(path, ALPACA and write_jsonl(tmp_path / "a.jsonl", ALPACA)))
-    assert f"chat.jsonl row 1 ~ {question.question_id}" in str(caught.value) and "contained 1" in str(caught.value)
+    assert f"chat.jsonl row 1 ~ {question.question_id}" in str(caught.value) and "contained 1" in str(
+        caught.value
+    )
 
 
 def test_every_named_exam_is_guarded_and_every_form_is_looked_at(tmp_path: Path) -> None:
     folder = write_exam(tmp_path / "click", "click", 12)
     declaration = tmp_path / "mine.yaml"
     declaration.write_text(
-        f"path: {folder / 'train.jsonl'}\nquestion: question\noptions: choices\nanswer: answer\ncoding: text\n",
+        f"path: {folder / 'train.jsonl'}\nquestion: question\noptions: choices\nanswer: answer\ncoding:"
+        " text\n",
         encoding="utf-8",
     )
     guarded = guard_exams("sample", [str(declaration)])
@@ -98,8 +106,13 @@ def test_every_named_exam_is_guarded_and_every_form_is_looked_at(tmp_path: Path)
         ALPACA[0],
         {"question": mine["question"], "options": options[::-1], "answer": "A"},
         {"prompt": f"다음을 보라: {kmmlu.question} {' '.join(kmmlu.options)}", "completion": "네"},
-        {"conversations": [{"from": "human", "value": "그냥 묻는 말"}, {"from": "gpt", "value": mine["question"] + " ".join(options)}]},
-    ]  # fmt: skip
+        {
+            "conversations": [
+                {"from": "human", "value": "그냥 묻는 말"},
+                {"from": "gpt", "value": mine["question"] + " ".join(options)},
+            ]
+        },
+    ]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     pairs = check_training_rows(read_training_rows(str(path)), guarded.frame)
     found = {(train.rsplit(" ", 1)[1], kind) for train, kind in pairs.select("train_id", "kind").iter_rows()}
@@ -126,7 +139,10 @@ def test_the_digest_of_one_file_is_what_it_was_and_of_a_mixture_counts_all(tmp_p
 
     one, two = write_jsonl(tmp_path / "1.jsonl", ALPACA), write_jsonl(tmp_path / "2.jsonl", ALPACA[:5])
     assert data_digest(config(one)) == file_digest(one)
-    assert len({data_digest(config(*data)) for data in ((one,), (one, two), (one, f"{two}:0.5"), (two, one))}) == 4
+    assert (
+        len({data_digest(config(*data)) for data in ((one,), (one, two), (one, f"{two}:0.5"), (two, one))})
+        == 4
+    )
 
 
 def test_settings_that_cannot_work_are_refused_with_the_reason() -> None:
@@ -136,7 +152,9 @@ def test_settings_that_cannot_work_are_refused_with_the_reason() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             config("x", **settings)
-    assert "columns" not in config("x").deciding() and "columns" in config("x", columns=["prompt=a"]).deciding()
+    assert (
+        "columns" not in config("x").deciding() and "columns" in config("x", columns=["prompt=a"]).deciding()
+    )
 
 
 def test_what_cannot_be_read_stops_before_anything_heavy(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Measuring the held-out rows: no more memory than a training step, and on the device where the logits are."""
+"""Measuring the held-out rows: no more memory than a training step, and on the device where the
+logits are.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LETTERS = [[10], [11], [12], [13]]
 
 
 class Base(torch.nn.Module):  # type: ignore[misc]
-    """A causal language model of one running sum. Its input embeddings are not where it computes, as Unsloth has it on small cards."""
+    """A causal language model of one running sum. Its input embeddings are not where it
+    computes, as Unsloth has it on small cards.
+    """
 
     base_model_prefix = "model"
 
@@ -61,7 +65,10 @@ def test_pieces_and_small_passes_change_nothing(monkeypatch: pytest.MonkeyPatch)
     assert one_pass == 1 and all(count * length <= 40 for count, length in model.passes)
     assert small.loss == pytest.approx(whole.loss, abs=1e-6)
     assert (small.accuracy, small.letter_share) == (whole.accuracy, whole.letter_share)
-    letters_alone = [Encoded(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens) for row in encoded]
+    letters_alone = [
+        Encoded(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens)
+        for row in encoded
+    ]
     assert measure(model, encoded, letters_alone, LETTERS, 1).accuracy == whole.accuracy
 
 

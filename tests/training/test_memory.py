@@ -1,4 +1,6 @@
-"""memory_plan: the A.X-4.0-Light shape on a meta device, formulas by hand, the choice of batch, refusals that say what to change."""
+"""memory_plan: the A.X-4.0-Light shape on a meta device, formulas by hand, the choice of batch,
+refusals that say what to change.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,14 @@ def ax_light() -> object:
     from transformers import Qwen2Config
 
     return Qwen2Config(
-        hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944,
-        vocab_size=102_400, tie_word_embeddings=False,
-    )  # fmt: skip
+        hidden_size=3584,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        intermediate_size=18944,
+        vocab_size=102_400,
+        tie_word_embeddings=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,8 @@ def test_peft_counts_the_same_on_the_meta_device(shape: ModelShape) -> None:
 
     with torch.device("meta"):
         model = get_peft_model(
-            AutoModelForCausalLM.from_config(ax_light()), LoraConfig(r=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+            AutoModelForCausalLM.from_config(ax_light()),
+            LoraConfig(r=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM"),
         )
     assert tuple(model.get_nb_trainable_parameters()) == (shape.lora, shape.total)
 
@@ -48,7 +56,8 @@ def test_weights_by_hand(shape: ModelShape) -> None:
     parts = memory_plan.estimate(shape, 1024, 1, four_bit=True, cpu=False)
     linear = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     assert shape.quantised == linear
-    # half a byte, a byte for 64 and four for 16,384 weights; embeddings, lm_head, norms and q/k/v biases in 16 bit
+    # half a byte, a byte for 64 and four for 16,384 weights; embeddings, lm_head, norms and q/k/v biases in
+    # 16 bit
     rest = 2 * 102_400 * 3584 + 28 * (2 * 3584 + 3584 + 2 * 512) + 3584
     assert parts["weights"] == int(linear * (0.5 + 1 / 64 + 1 / 4096) + rest * 2)
     assert parts["adapter and gradients"] == 40_370_176 * 8
@@ -64,7 +73,10 @@ def test_the_targets_for_ax_light_can_be_planned(shape: ModelShape, tokens: int,
 
 
 def test_the_largest_micro_batch_that_fits_is_taken(shape: ModelShape) -> None:
-    sizes = [memory_plan.plan(shape, 1024, 16, gib * GIB, checkpointing="on").micro_batch for gib in (8, 10, 16, 24, 80)]
+    sizes = [
+        memory_plan.plan(shape, 1024, 16, gib * GIB, checkpointing="on").micro_batch
+        for gib in (8, 10, 16, 24, 80)
+    ]
     assert sizes == sorted(sizes) and sizes[-1] == 16 and sizes[0] < 16
     plan = memory_plan.plan(shape, 1024, 16, 10 * GIB)
     bigger = memory_plan.estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False)
@@ -91,7 +103,9 @@ def test_the_suggested_length_does_fit(shape: ModelShape) -> None:
 
 
 def test_unknown_target_modules_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"--target-modules qkv: none is in this model; it has down_proj, gate_proj"):
+    with pytest.raises(
+        ModelError, match=r"--target-modules qkv: none is in this model; it has down_proj, gate_proj"
+    ):
         memory_plan.describe(ax_light(), 16, ["qkv"])
 
 
@@ -133,7 +147,8 @@ def test_kept_activations_by_hand(shape: ModelShape) -> None:
     options = {"four_bit": True, "cpu": False}
     again = memory_plan.estimate(shape, 100, 2, **options)  # type: ignore[arg-type]
     kept = memory_plan.estimate(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
-    # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three inputs were staged
+    # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three
+    # inputs were staged
     assert kept["activations"] - again["activations"] == 200 * 2 * (28 * (2 * 18944 + 9 * 3584) - 3 * 3584)
     assert {**kept, "activations": 0} == {**again, "activations": 0}
 
@@ -144,5 +159,8 @@ def test_float32_takes_twice_the_bytes_of_what_is_not_4_bit(shape: ModelShape) -
     whole = memory_plan.estimate(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
     assert whole["weights"] == 2 * half["weights"]
     assert whole["activations"] == half["activations"]  # what is computed again is float32 either way
-    kept = [memory_plan.estimate(shape, 100, 1, checkpointing=False, float32=wide, **options) for wide in (False, True)]  # type: ignore[arg-type]
+    kept = [
+        memory_plan.estimate(shape, 100, 1, checkpointing=False, float32=wide, **options)
+        for wide in (False, True)
+    ]  # type: ignore[arg-type]
     assert kept[1]["activations"] > 1.3 * kept[0]["activations"]

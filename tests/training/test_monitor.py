@@ -1,4 +1,6 @@
-"""train_monitor: letter statistics by hand, collapse warnings, the best kept, early stop, NaN, and a log that can be rewound."""
+"""train_monitor: letter statistics by hand, collapse warnings, the best kept, early stop, NaN,
+and a log that can be rewound.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ import pytest
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.models.adapters import read_log
-from kmmlu_fast.training.monitor import HeldOut, Monitor, collapse_warnings, fall_p, is_better, selection_notes, summarise
+from kmmlu_fast.training.monitor import (
+    HeldOut,
+    Monitor,
+    collapse_warnings,
+    fall_p,
+    is_better,
+    selection_notes,
+    summarise,
+)
 
 
 def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOut:
@@ -18,10 +28,13 @@ def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD
 
 
 def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
-    # key: 4 A, 1 B, 1 C; always A: accuracy 4/6, recalls 1, 0, 0 -> balanced 1/3; D does not occur and does not count
+    # key: 4 A, 1 B, 1 C; always A: accuracy 4/6, recalls 1, 0, 0 -> balanced 1/3; D does not occur and does
+    # not count
     found = held(7, 1.5, "AAAAAA", "AAAABC")
     assert found.accuracy == pytest.approx(4 / 6) and found.balanced_accuracy == pytest.approx(1 / 3)
-    assert found.letter_share == {"A": 1, "B": 0, "C": 0, "D": 0} and found.answer_share["A"] == pytest.approx(4 / 6)
+    assert found.letter_share == {"A": 1, "B": 0, "C": 0, "D": 0} and found.answer_share[
+        "A"
+    ] == pytest.approx(4 / 6)
     with pytest.raises(ValueError, match="no held-out rows"):
         summarise(0, 1.0, [], [])
 
@@ -47,13 +60,19 @@ def test_a_fall_that_chance_gives_is_not_said() -> None:
     chance, said = random.Random(0), 0
     key = "ABCD" * 12
     for _ in range(400):
-        one, other = ("".join(k if chance.random() < 0.5 else chance.choice("ABCD") for k in key) for _ in range(2))
-        said += any("fell from" in warning for warning in collapse_warnings(held(0, 1.0, one, key), held(5, 1.0, other, key)))
+        one, other = (
+            "".join(k if chance.random() < 0.5 else chance.choice("ABCD") for k in key) for _ in range(2)
+        )
+        said += any(
+            "fell from" in warning
+            for warning in collapse_warnings(held(0, 1.0, one, key), held(5, 1.0, other, key))
+        )
     assert said <= 400 * 0.05
 
 
 def test_the_fall_is_tested_row_by_row() -> None:
-    # 4 rows a letter; 6 rows change, all to wrong, on two letters: change -6/16, variance 6/16^2 -> z = -sqrt(6)
+    # 4 rows a letter; 6 rows change, all to wrong, on two letters: change -6/16, variance 6/16^2 -> z =
+    # -sqrt(6)
     key = "AAAABBBBCCCCDDDD"
     p = fall_p(held(0, 1.0, key, key), held(1, 1.0, "BBBABBBBCCCCAAAD", key))
     assert p == pytest.approx(2 * 0.5 * math.erfc(6**0.5 / 2**0.5))
@@ -74,7 +93,9 @@ def test_the_base_can_win_and_a_maximum_is_called_optimistic() -> None:
 def test_better_by_loss_or_by_accuracy() -> None:
     low_loss, high_accuracy = held(1, 0.5, "AAAA"), held(2, 0.9, "ABCA")
     assert is_better(high_accuracy, None, "best-loss")
-    assert not is_better(high_accuracy, low_loss, "best-loss") and is_better(high_accuracy, low_loss, "best-accuracy")
+    assert not is_better(high_accuracy, low_loss, "best-loss") and is_better(
+        high_accuracy, low_loss, "best-accuracy"
+    )
     assert is_better(held(3, 0.8, "ABCA"), high_accuracy, "best-accuracy")  # a tie goes to the lower loss
 
 
@@ -82,8 +103,13 @@ def monitor(path: Path, losses: dict[int, float], **settings: object) -> tuple[M
     saved: list[int] = []
     values: dict[str, object] = {"keep": "best-loss", "measure_every": 2, "early_stopping": None, **settings}
     made = Monitor(
-        path, 10, [100] * 10, measure=lambda step: held(step, losses[step]), save_best=lambda h: saved.append(h.step), **values,  # type: ignore[arg-type]
-    )  # fmt: skip
+        path,
+        10,
+        [100] * 10,
+        measure=lambda step: held(step, losses[step]),
+        save_best=lambda h: saved.append(h.step),
+        **values,  # type: ignore[arg-type]
+    )
     return made, saved
 
 

@@ -41,7 +41,9 @@ def test_defaults_are_trainings_own() -> None:
     assert fields["max_seq_length"].default == LENGTHS[0]
 
 
-@pytest.mark.parametrize(("free_gib", "length"), [(6.4, 256), (7.5, 1024), (11.5, 1024), (15.5, 1024), (23.5, 1024), (79.5, 1024)])
+@pytest.mark.parametrize(
+    ("free_gib", "length"), [(6.4, 256), (7.5, 1024), (11.5, 1024), (15.5, 1024), (23.5, 1024), (79.5, 1024)]
+)
 def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
     found = outlook(AX4, int(free_gib * GIB), capability=(8, 9))
     assert found.plan is not None and found.plan.fits and found.plan.seq_length == length
@@ -75,6 +77,8 @@ def test_what_cannot_be_trained_says_why() -> None:
 
 
 def test_a_cpu_without_bfloat16_needs_more() -> None:
-    half, full = (outlook(AX4, 60 * GIB, capability=None, cpu_dtype=name).plan for name in ("bfloat16", "float32"))
+    half, full = (
+        outlook(AX4, 60 * GIB, capability=None, cpu_dtype=name).plan for name in ("bfloat16", "float32")
+    )
     assert half is not None and full is not None
     assert full.parts_bytes["weights"] > half.parts_bytes["weights"]

@@ -1,4 +1,6 @@
-"""train: what is refused before anything heavy starts, settings files that are valid, and the card's words."""
+"""train: what is refused before anything heavy starts, settings files that are valid, and the
+card's words.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,19 @@ def test_a_finished_adapter_is_never_overwritten(capsys: Any, tmp_path: Path, ro
 
 def test_an_unfinished_training_wants_resume(capsys: Any, tmp_path: Path, rows: Path) -> None:
     (tmp_path / "training.json").write_text("{}")
-    assert "give --resume to continue it" in refusal(capsys, "--data", rows, "--output-dir", tmp_path, "--dataset", "sample")
+    assert "give --resume to continue it" in refusal(
+        capsys, "--data", rows, "--output-dir", tmp_path, "--dataset", "sample"
+    )
 
 
 def test_a_foreign_directory_is_left_alone(capsys: Any, tmp_path: Path, rows: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "is not empty and holds no training" in refusal(capsys, "--data", rows, "--output-dir", tmp_path, "--resume")
-    assert "is a file; give a directory" in refusal(capsys, "--data", rows, "--output-dir", tmp_path / "thesis.txt")
+    assert "is not empty and holds no training" in refusal(
+        capsys, "--data", rows, "--output-dir", tmp_path, "--resume"
+    )
+    assert "is a file; give a directory" in refusal(
+        capsys, "--data", rows, "--output-dir", tmp_path / "thesis.txt"
+    )
 
 
 def test_resume_names_every_setting_that_differs(capsys: Any, tmp_path: Path, rows: Path) -> None:
@@ -75,12 +83,26 @@ def test_rows_from_the_test_split_are_refused(capsys: Any, tmp_path: Path) -> No
     train_questions = dataset.load_questions("sample", "train", find_subjects(["Math"]))
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
     sft.write_rows(path, [sft.SftRow(question, "uniform") for question in [*train_questions, *leaked]])
-    said = refusal(capsys, "--data", path, "--output-dir", tmp_path / "lora", "--dataset", "sample", "--held-out", "0", "--keep", "last")
+    said = refusal(
+        capsys,
+        "--data",
+        path,
+        "--output-dir",
+        tmp_path / "lora",
+        "--dataset",
+        "sample",
+        "--held-out",
+        "0",
+        "--keep",
+        "last",
+    )
     assert "2 rows overlap sample test" in said and "--allow-leakage" in said
     assert not (tmp_path / "lora").exists()
 
 
-def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_leaks_are_let_through_on_request_and_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", logger="kmmlu_fast")
     path = tmp_path / "leaked.jsonl"
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
@@ -92,7 +114,17 @@ def test_leaks_are_let_through_on_request_and_recorded(tmp_path: Path, caplog: p
 
 
 def test_held_out_data_must_not_be_trained_on(capsys: Any, tmp_path: Path, rows: Path) -> None:
-    said = refusal(capsys, "--data", rows, "--held-out-data", rows, "--output-dir", tmp_path / "lora", "--dataset", "sample")
+    said = refusal(
+        capsys,
+        "--data",
+        rows,
+        "--held-out-data",
+        rows,
+        "--output-dir",
+        tmp_path / "lora",
+        "--dataset",
+        "sample",
+    )
     assert "24 rows are in --data too" in said
 
 
@@ -121,7 +153,9 @@ def test_settings_files_are_valid_and_headed_by_their_command(name: str) -> None
     path = ROOT / "configs" / name
     assert path.read_text().startswith(f"# python -m kmmlu_fast.train --config configs/{name} ")
     found = flags.parse(TrainConfig, ["--config", str(path), "--data", "sft.jsonl"], prog="train")
-    assert found.rotate_options and found.r == 16 and found.lora_alpha == 16 and len(found.target_modules) == 7
+    assert (
+        found.rotate_options and found.r == 16 and found.lora_alpha == 16 and len(found.target_modules) == 7
+    )
 
 
 def test_a_small_model_in_four_bit_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,35 +168,74 @@ def test_a_small_model_in_four_bit_is_warned_of(caplog: pytest.LogCaptureFixture
 
 def test_the_issue_s_defaults() -> None:
     found = TrainConfig(data=Path("x"))
-    assert (found.r, found.lora_alpha, found.num_train_epochs, found.learning_rate, found.effective_batch) == (16, 16, 3, 2e-4, 16)
+    assert (
+        found.r,
+        found.lora_alpha,
+        found.num_train_epochs,
+        found.learning_rate,
+        found.effective_batch,
+    ) == (16, 16, 3, 2e-4, 16)
 
 
 def test_where_a_run_stands_does_not_decide_what_it_is() -> None:
     here = TrainConfig(data=Path("a"), output_dir=Path("b"), resume=True)
-    assert here.deciding() == TrainConfig(data=Path("c"), output_dir=Path("d"), report_to=["tensorboard"]).deciding()
+    assert (
+        here.deciding()
+        == TrainConfig(data=Path("c"), output_dir=Path("d"), report_to=["tensorboard"]).deciding()
+    )
     assert here.deciding() != TrainConfig(data=Path("a"), seed=7).deciding()
 
 
 def test_the_model_card_says_warnings_and_leaks() -> None:
-    held = {"step": 4, "loss": 1.2, "num_rows": 8, "accuracy": 0.25, "balanced_accuracy": 0.3, "letter_share": dict.fromkeys("ABCD", 0.25)}
+    held = {
+        "step": 4,
+        "loss": 1.2,
+        "num_rows": 8,
+        "accuracy": 0.25,
+        "balanced_accuracy": 0.3,
+        "letter_share": dict.fromkeys("ABCD", 0.25),
+    }
     card = {
-        "base_model": {"name": "org/base"}, "prompt_style": "qa", "template_digest": "0123456789abcdef", "fingerprint": "f" * 16,
+        "base_model": {"name": "org/base"},
+        "prompt_style": "qa",
+        "template_digest": "0123456789abcdef",
+        "fingerprint": "f" * 16,
         "data": {
-            "file": "sft.jsonl", "digest": "d" * 64, "rows_trained": 10, "rows_held_out": 8, "answers": dict.fromkeys("ABCD", 5),
+            "file": "sft.jsonl",
+            "digest": "d" * 64,
+            "rows_trained": 10,
+            "rows_held_out": 8,
+            "answers": dict.fromkeys("ABCD", 5),
             "too_long": {"max_seq_length": 512, "rows_too_long": 3, "policy": "truncate"},
             "leakage": {"against": "x test", "rows_flagged": 2},
         },
-        "hyperparameters": {"r": 16}, "versions": {"torch": "2"}, "warnings": ["letter collapse: 80%"],
+        "hyperparameters": {"r": 16},
+        "versions": {"torch": "2"},
+        "warnings": ["letter collapse: 80%"],
         "memory": {"peak_bytes": 2**30, "planned_bytes": 2**31},
         "metrics": {
-            "held_out_rows": 8, "base": held, "kept": held, "steps": 4, "tokens": 100, "train_sec": 1.0, "tokens_per_sec": 100.0,
-            "device": "CPU", "trainable_parameters": 1, "total_parameters": 200, "four_bit": True, "dtype": "bfloat16",
+            "held_out_rows": 8,
+            "base": held,
+            "kept": held,
+            "steps": 4,
+            "tokens": 100,
+            "train_sec": 1.0,
+            "tokens_per_sec": 100.0,
+            "device": "CPU",
+            "trainable_parameters": 1,
+            "total_parameters": 200,
+            "four_bit": True,
+            "dtype": "bfloat16",
         },
-    }  # fmt: skip
+    }
     text = model_card(card)
     for part in (
-        "base_model: org/base", "**Warning:** letter collapse: 80%", "2 rows flagged and trained on all the same",
+        "base_model: org/base",
+        "**Warning:** letter collapse: 80%",
+        "2 rows flagged and trained on all the same",
         "rows over 512 tokens: 3 (truncate)",
-        "peak memory 1.00 GiB, planned 2.00 GiB", "| adapter (step 4) | 1.2000 |", "(0.50%)",
-    ):  # fmt: skip
+        "peak memory 1.00 GiB, planned 2.00 GiB",
+        "| adapter (step 4) | 1.2000 |",
+        "(0.50%)",
+    ):
         assert part in text

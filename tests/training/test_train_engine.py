@@ -1,4 +1,5 @@
-"""Training for real: Unsloth in 4 bit on a tiny Qwen2-shaped model, kill -9 and --resume, and the adapter in PEFT, Unsloth and vLLM.
+"""Training for real: Unsloth in 4 bit on a tiny Qwen2-shaped model, kill -9 and --resume, and the adapter in
+PEFT, Unsloth and vLLM.
 
 One training a module; the questions are invented and can only be answered by having seen them.
 """
@@ -55,7 +56,11 @@ WORDS = [
     "빗자루",
 ]
 STEPS = 90  # 24 rows x 30 epochs in batches of 8
-ENVIRONMENT = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}  # tiny products: threads only wait for each other
+ENVIRONMENT = {
+    **os.environ,
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": "1",
+}  # tiny products: threads only wait for each other
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +74,61 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.writer(file)
         writer.writerow(["question", "answer", "A", "B", "C", "D", "Category", "Human Accuracy"])
         for i, word in enumerate(WORDS):
-            writer.writerow([f"{word} 문제", i % 4 + 1, *draw.sample(["하나", "둘", "셋", "넷", "다섯", "여섯"], 4), "Accounting", 0.5])
+            writer.writerow(
+                [
+                    f"{word} 문제",
+                    i % 4 + 1,
+                    *draw.sample(["하나", "둘", "셋", "넷", "다섯", "여섯"], 4),
+                    "Accounting",
+                    0.5,
+                ]
+            )
     questions = dataset.load_questions(str(folder), "train", find_subjects(["Accounting"]))
     sft.write_rows(folder / "sft.jsonl", [sft.SftRow(question, "uniform") for question in questions])
     return folder
 
 
 def command(work: Path, output: str, *more: str) -> list[str]:
-    files = ["--data", str(work / "sft.jsonl"), "--model", str(work / "model"), "--output-dir", str(work / output), "--dataset", "sample"]
-    schedule = ["--learning-rate", "1e-2", "--num-train-epochs", "30", "--effective-batch", "8", "--micro-batch", "4", "--save-every", "10"]
+    files = [
+        "--data",
+        str(work / "sft.jsonl"),
+        "--model",
+        str(work / "model"),
+        "--output-dir",
+        str(work / output),
+        "--dataset",
+        "sample",
+    ]
+    schedule = [
+        "--learning-rate",
+        "1e-2",
+        "--num-train-epochs",
+        "30",
+        "--effective-batch",
+        "8",
+        "--micro-batch",
+        "4",
+        "--save-every",
+        "10",
+    ]
     unmeasured = ["--held-out", "0", "--keep", "last"]
-    return [sys.executable, "-m", "kmmlu_fast.train", *files, "--prompt-style", "qa", *schedule, *unmeasured, *more]
+    return [
+        sys.executable,
+        "-m",
+        "kmmlu_fast.train",
+        *files,
+        "--prompt-style",
+        "qa",
+        *schedule,
+        *unmeasured,
+        *more,
+    ]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=900, check=False)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -112,20 +157,37 @@ def test_the_directory_says_what_it_is(trained: Path) -> None:
     card = files.read_json(trained / "kmmlu_fast.json")
     assert card["prompt_style"] == "qa" and card["num_fewshot"] == 0 and len(card["template_digest"]) == 16
     metrics = card["metrics"]
-    assert metrics["steps"] == metrics["planned_steps"] == STEPS and metrics["rows_seen"] == 720 and metrics["four_bit"] is True
+    assert (
+        metrics["steps"] == metrics["planned_steps"] == STEPS
+        and metrics["rows_seen"] == 720
+        and metrics["four_bit"] is True
+    )
     assert card["memory"]["peak_bytes"] > 0 < card["memory"]["planned_bytes"]
     assert sorted(path.name for path in trained.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "kmmlu_fast.json", "loss.svg", "train_log.jsonl", "training.json",
-    ]  # fmt: skip
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "kmmlu_fast.json",
+        "loss.svg",
+        "train_log.jsonl",
+        "training.json",
+    ]
     assert any("trained in 4 bit, but evaluated in 16 bit" in warning for warning in card["warnings"])
-    assert "<svg" in (trained / "loss.svg").read_text() and "(test digest" not in (trained / "README.md").read_text()
+    assert (
+        "<svg" in (trained / "loss.svg").read_text()
+        and "(test digest" not in (trained / "README.md").read_text()
+    )
     assert f"`{card['template_digest']}`" in (trained / "README.md").read_text()
 
 
 def test_it_is_never_overwritten_and_a_second_resume_does_nothing(work: Path, trained: Path) -> None:
     before = (trained / "adapter_model.safetensors").stat().st_mtime_ns
-    refused = subprocess.run(command(work, "lora"), capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False)
-    assert refused.returncode == 2 and "holds a finished adapter, which is never overwritten" in refused.stderr
+    refused = subprocess.run(
+        command(work, "lora"), capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False
+    )
+    assert (
+        refused.returncode == 2 and "holds a finished adapter, which is never overwritten" in refused.stderr
+    )
     assert "nothing to resume" in run(command(work, "lora", "--resume")).stderr
     assert (trained / "adapter_model.safetensors").stat().st_mtime_ns == before
 
@@ -133,7 +195,11 @@ def test_it_is_never_overwritten_and_a_second_resume_does_nothing(work: Path, tr
 def test_kill_minus_nine_and_resume(work: Path, trained: Path) -> None:
     folder = work / "killed"
     process = subprocess.Popen(
-        command(work, "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
+        command(work, "killed"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 300
@@ -146,7 +212,9 @@ def test_kill_minus_nine_and_resume(work: Path, trained: Path) -> None:
     assert 33 <= reached < STEPS, "the kill came too late to prove anything"
     assert not (folder / "kmmlu_fast.json").exists()
 
-    refused = subprocess.run(command(work, "killed"), capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False)
+    refused = subprocess.run(
+        command(work, "killed"), capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False
+    )
     assert refused.returncode == 2 and "give --resume to continue it" in refused.stderr
 
     done = run(command(work, "killed", "--resume"))
@@ -155,7 +223,8 @@ def test_kill_minus_nine_and_resume(work: Path, trained: Path) -> None:
     assert metrics["steps"] == STEPS and metrics["resumed_from"] >= 30
     curve, uninterrupted = losses(folder), losses(trained)
     assert len(curve) == STEPS  # no step twice, none missing
-    # the same rows in the same order from the same weights: the curves agree step by step, not only at the end
+    # the same rows in the same order from the same weights: the curves agree step by step, not only at the
+    # end
     assert curve == pytest.approx(uninterrupted, rel=0.05, abs=0.02)
 
 
@@ -182,7 +251,7 @@ from kmmlu_fast.train import main
 more = ["--output-dir", str(work / "diverged"), "--learning-rate", "1e30"]
 found["diverged"] = main([*json.loads(sys.argv[2]), *more])
 print("RESULT " + json.dumps(found))
-"""
+"""  # noqa: E501
     arguments = command(work, "unused")[3:]
     done = run([sys.executable, "-c", script, str(work), json.dumps(arguments)])
     found = json.loads(done.stdout.split("RESULT ")[1])
@@ -192,14 +261,35 @@ print("RESULT " + json.dumps(found))
 
 
 def test_vllm_with_the_adapter_answers_what_the_base_does_not(work: Path, trained: Path) -> None:
-    run([
-        sys.executable, "-m", "kmmlu_fast.eval", "--model", str(work / "model"), "--adapter", str(trained), "--adapter-mode", "serve",
-        "--dataset", str(work), "--split", "train", "--subjects", "Accounting", "--output-dir", str(work / "runs"), "--dtype", "float32",
-    ])  # fmt: skip
+    run(
+        [
+            sys.executable,
+            "-m",
+            "kmmlu_fast.eval",
+            "--model",
+            str(work / "model"),
+            "--adapter",
+            str(trained),
+            "--adapter-mode",
+            "serve",
+            "--dataset",
+            str(work),
+            "--split",
+            "train",
+            "--subjects",
+            "Accounting",
+            "--output-dir",
+            str(work / "runs"),
+            "--dtype",
+            "float32",
+        ]
+    )
     runs: dict[bool, Any] = {}
     for path in (work / "runs").glob("*/config.json"):
         found = store.load_run(path.parent)
         runs[bool(found.config["adapter"])] = found
-    assert runs[True].config["fingerprint_parts"]["prompt_style"] == "qa"  # asked in the style that the adapter's card names
+    assert (
+        runs[True].config["fingerprint_parts"]["prompt_style"] == "qa"
+    )  # asked in the style that the adapter's card names
     assert runs[True].metrics["micro"]["accuracy"] == 1.0
     assert runs[False].metrics["micro"]["accuracy"] < 0.5
