@@ -9,17 +9,13 @@ A declaration::
 
     title: CLIcK
     hub: EunsuKim/CLIcK            # or  path: my.jsonl  (beside the YAML file)
-    configs: [ko]                  # names or patterns ("bar_exam_*"), or a mapping name -> settings of its
-    own; default: the only one
-    question: question             # a column, or a wording with columns in braces: "{premise} ...
-    {question}?"
+    configs: [ko]                  # names, patterns ("bar_*"), or name -> own settings; default: all
+    question: question             # a column, or a wording: "{premise} ... {question}?"
     context: paragraph             # optional: stands before the question, a blank line between
-    options: choices               # a list column; or [A, B, C]: columns; {fixed: [아니오, 예]}; {inside:
-    question}: within that text
+    options: choices               # a list; or [A, B, C]: columns; {fixed: [..]}; {inside: question}
     answer: answer
     coding: from 1                 # from 0, from 1, letter, text (the option's own)
-    subject: subject               # optional: a column, or {column: id, pattern: "^([A-Za-z]+)"}; default:
-    the config, else the exam
+    subject: subject               # optional: a column, or {column: id, pattern: ...}; default: the config
     group: subject_category        # optional, likewise
     splits: {test: test, dev: dev} # ours: theirs; test is what is measured, dev the few-shot examples
     licence: none stated

@@ -24,6 +24,7 @@ from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.device import auto_dtype, gpu_capability
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import Adapter, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
@@ -197,6 +198,8 @@ def _fingerprint_parts(
         decoding |= {"seed": config.seed} if config.temperature > 0 else {}
     if config.rotations != 1:
         decoding["rotations"] = rotations
+        if any(map(is_position_bound, questions)):  # asked once, as they stand, since 0.2: other answers
+            decoding["position_bound"] = "unturned"
     trusted = {"trust_remote_code": True} if config.trust_remote_code else {}
     return {
         **trusted,

@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from made_runs import predictions, run_directory
+from made_runs import loaded, predictions, run_directory
 
 from bench.killing import Job, Watcher
 from kmmlu_fast.core.console import run_main
@@ -212,12 +213,10 @@ def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.Capture
 
     from kmmlu_fast.reporting import summary
 
-    class Run:
-        config = {"adapter": {"name": "[/b]\x1b]0;x\x07"}}
-
-    assert summary._state(Run()) == "[/b]"  # type: ignore[arg-type]
+    run = replace(loaded("run", predictions(1)), config={"adapter": {"name": "[/b]\x1b]0;x\x07"}})
+    assert summary._state(run) == "[/b]"
     table = Table()
-    table.add_row(summary.Text(summary._state(Run())))  # type: ignore[arg-type]
+    table.add_row(summary.Text(summary._state(run)))
     Console().print(table)
     assert "[/b]" in capsys.readouterr().out
 
