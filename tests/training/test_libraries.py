@@ -54,7 +54,7 @@ def test_inside_vllm_is_not_installed_and_afterwards_it_is_as_before(
             pass
         assert importlib.util.find_spec("vllm") is None
     assert sys.modules["vllm"] is before
-    monkeypatch.delitem(sys.modules, "vllm")
+    del sys.modules["vllm"]  # not by monkeypatch, which would put it back for the tests that follow
     with without_vllm():
         pass
     assert "vllm" not in sys.modules
