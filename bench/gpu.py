@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,14 +136,14 @@ def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
     ]
     own = ["bench.gpu_parts", "--folder", str(folder), "--part"]
     some = [*own, "passes", "--count", str(config.some)]
-    fp8 = ["--quantization", fp8_name()]
+    fp8, shots = ["--quantization", fp8_name()], most_shots(data)
 
     def child(words: list[str]) -> Callable[[float], dict[str, Any]]:
         return lambda limit: run_child(words, timeout_sec=limit)
 
     makers: dict[str, Callable[[float], dict[str, Any]]] = {
         "matmul": child([*own, "matmul"]),
-        "eager 0+5-shot": child([*some, "--shots", "0,5"]),
+        "eager 0+5-shot": child([*some, "--shots", f"0,{shots}"]),
         "graphs": child([*some, "--graphs"]),
         "fp8": child([*some, *fp8]),
         "LoRA": child([*some, "--lora"]),
@@ -152,7 +153,7 @@ def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
         "cot bf16": child([*own, "cot", "--count", str(config.cot_questions)]),
         "zero-shot bf16": child(full),
         "zero-shot fp8": child([*full, *fp8]),
-        "five-shot bf16": child([*full, "--num-fewshot", "5"]),
+        "five-shot bf16": child([*full, "--num-fewshot", str(shots)]),
         "train 500 x 3": lambda limit: train(folder, limit),
         "steps": child(
             [
@@ -184,9 +185,17 @@ def run_parts(config: GpuConfig, folder: Path) -> dict[str, Any]:
             found[part] = {NOT_MEASURED: f"not done after {error.timeout:.0f} s"}
         except KmmluError as error:
             found[part] = {NOT_MEASURED: str(error)}
+        except Exception as error:  # a fault of one part must not cost the minutes of the others
+            found[part] = {NOT_MEASURED: f"{type(error).__name__}: {error}"}
         found[part]["part_sec"] = round(time.monotonic() - part_began, 1)
         note(f"{part}: {json.dumps(found[part])[:300]}")
     return found
+
+
+def most_shots(data: str) -> int:
+    """Five exemplars, or as many as every subject of the dataset has (the packaged sample: two)."""
+    counts = Counter(question.subject for question in dataset.load_questions(data, "dev", None))
+    return min(5, *counts.values())
 
 
 def fp8_name() -> str:
@@ -311,7 +320,7 @@ def _evaluation(model: str, data: str, adapter: Path, mode: str) -> list[str]:
 
 def _letters_of(runs: Path) -> list[list[float]]:
     """The adapter's log-probabilities in a folder of runs, in the dataset's order."""
-    [path] = runs.glob("*-lora-*")
+    [path] = [folder for folder in runs.glob("*-lora-*") if (folder / "metrics.json").exists()]
     frame = load_run(path).predictions
     assert frame is not None  # a complete run has them
     return [list(row) for row in frame.select(LOGPROB_COLUMNS).iter_rows()]
