@@ -80,7 +80,7 @@ def same_or_absent(folder: Path, wanted: dict[str, str]) -> str | None:
 
 
 def exports(folder: Path) -> dict[str, Any]:
-    """CSV and figures by digest, JSON and XLSX by content, the page by its length: times are in it."""
+    """CSV and figures by digest, JSON and XLSX by content; the page and PDFs by their ends: times are in them."""
     from zipfile import ZipFile
 
     found: dict[str, Any] = {}
@@ -95,6 +95,9 @@ def exports(folder: Path) -> dict[str, Any]:
                 }
         elif path.suffix == ".html":
             found[name] = path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+        elif path.suffix == ".pdf":  # holds the time it was made
+            data = path.read_bytes()
+            found[name] = data.startswith(b"%PDF") and data.rstrip().endswith(b"%%EOF")
         elif "lm-eval" in name:
             task = path.name.split("_2")[0]
             found[f"lm-eval/{path.parent.name}/{task}"] = "whole" if _parses(path) else "cut"

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -209,10 +210,22 @@ def _write_details(error: BaseException) -> Path:
 
 def _reader_gone(error: BaseException) -> bool:
     """Whether stdout's reader has gone and that is what ended the command."""
+    gone = _stdout_is_read_by_nobody()
     unwritten = _drop_unwritten()
     if isinstance(error, SystemExit):  # of --help; or rich's, which turns a broken pipe into one
         return isinstance(unwritten or error.__context__, BrokenPipeError)
-    return isinstance(error, BrokenPipeError) and isinstance(unwritten, BrokenPipeError)
+    return isinstance(error, BrokenPipeError) and (gone or isinstance(unwritten, BrokenPipeError))
+
+
+def _stdout_is_read_by_nobody() -> bool:
+    """Asked of the kernel: what is longer than the stream's buffer breaks while it is written, and nothing
+    is left to tell it by.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        poller = select.poll()
+        poller.register(1, select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poller.poll(0))
+    return False
 
 
 def _drop_unwritten() -> OSError | None:
