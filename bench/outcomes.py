@@ -80,7 +80,7 @@ def same_or_absent(folder: Path, wanted: dict[str, str]) -> str | None:
 
 
 def exports(folder: Path) -> dict[str, Any]:
-    """CSV and figures by digest, JSON and XLSX by content; the page and PDFs by their ends: times are in them."""
+    """CSV and figures by digest, JSON and XLSX by content; the page and PDFs by their ends."""
     from zipfile import ZipFile
 
     found: dict[str, Any] = {}

@@ -52,6 +52,8 @@ def test_nothing_is_said_where_others_speak(soon: None, capsys: pytest.CaptureFi
 def test_the_innermost_wait_speaks(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
     with speaking(), waiting("outer"):
         with waiting("inner"):
+            time.sleep(0.05)
+            capsys.readouterr()  # what the outer one may have said before the inner one began
             assert "outer" not in until("inner", capsys)
         capsys.readouterr()
         assert "inner" not in until("outer", capsys)

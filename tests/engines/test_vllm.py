@@ -197,7 +197,7 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
 
 KILLED = """
 import sys
-from kmmlu_fast import store
+from kmmlu_fast.runs import store
 from kmmlu_fast.eval import main
 store.FLUSH_SEC = 0.05
 sys.exit(main(sys.argv[1:]))

@@ -233,8 +233,9 @@ def test_plain_peft_and_unsloth_load_it_and_a_diverging_run_stops(work: Path, tr
 import json, sys
 from pathlib import Path
 from unsloth import FastLanguageModel
-from kmmlu_fast import sft, train_data
-from kmmlu_fast.train_measure import measure
+from kmmlu_fast.data import rows as sft
+from kmmlu_fast.training import encoding as train_data
+from kmmlu_fast.training.measure import measure
 work = Path(sys.argv[1])
 def accuracy(model, tokenizer):
     rows = sft.read_rows(work / "sft.jsonl")
