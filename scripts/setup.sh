@@ -58,7 +58,12 @@ install_once() {
   if [ "$1" = cpu ]; then install_torch_cpu "$2"; fi
   # --no-deps: the file is the whole set. Resolving again would bring torchvision's CUDA build, which breaks transformers on a CPU.
   # --no-compile: Python compiles what is imported (and see below); pip would compile all of it on one core.
-  pip install -q --no-deps --no-compile -r "$2"
+  # pip is quiet and takes a minute or two: a word every eight seconds
+  (while sleep 8; do echo "setup: installing $2, $((SECONDS - began)) s"; done) &
+  local ticker=$! failed=""
+  pip install -q --no-deps --no-compile -r "$2" || failed=yes
+  kill "$ticker" 2>/dev/null || true
+  [ -z "$failed" ] || return 1
   echo "$digest" >"$stamp"
   echo "setup: $2 took $((SECONDS - began)) s"
 }
