@@ -12,7 +12,6 @@ Knows nothing of models or training.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -59,12 +58,11 @@ def guard_exams(dataset: str, names: Iterable[str], revision: str | None = None)
 
 
 def _frames(exam: Exam) -> list[pl.DataFrame]:
-    with warnings.catch_warnings(action="ignore"):
-        frames = [load_exam(exam, "test")]
-        if "dev" in exam.splits:
-            # Without its few-shot examples at hand, the test split is what counts.
-            with contextlib.suppress(DataError):
-                frames.append(load_exam(exam, "dev"))
+    frames = [load_exam(exam, "test")]
+    if "dev" in exam.splits:
+        # Without its few-shot examples at hand, the test split is what counts.
+        with contextlib.suppress(DataError):
+            frames.append(load_exam(exam, "dev"))
     return frames
 
 

@@ -6,13 +6,12 @@ overlaps test or dev.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError, RunError
+from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
@@ -70,9 +69,7 @@ def read_source(argument: str | None, strategy: str) -> Source:
                 " --strategy uniform"
             )
         return Source()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        runs = load(argument)
+    runs = load(argument)
     if len(runs) != 1:
         names = ", ".join(run.name for run in runs[:5])
         raise ConfigError(
@@ -96,7 +93,7 @@ def read_source(argument: str | None, strategy: str) -> Source:
             f"--from {argument}: --strategy errors draws the run's own questions, which must be of train, not"
             f" {split}: {TRAIN_RUN}"
         )
-    notes = [str(item.message) for item in caught]
+    notes = list(run.notes)
     if split != "train":
         kind = "scores, taken to be of test" if run.predictions is None else f"a run over {split}"
         notes.append(
@@ -107,8 +104,7 @@ def read_source(argument: str | None, strategy: str) -> Source:
         notes.append(
             "the run's own train questions are drawn from: they cannot serve as a held-out slice again"
         )
-    for text in notes:
-        note(f"warning: {text}")
+    warn(notes)
     return Source(run, split, notes)
 
 
@@ -116,20 +112,19 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
     """The train split without rows that overlap test or dev, repeated rows, and the rows that
     the run was over.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        pairs = overlap.train_overlap(config.dataset, config.dataset_revision)
-        frame = datasets.load_frame(config.dataset, "train", subjects, config.dataset_revision)
-    notes = [str(item.message) for item in caught]
+    known = overlap.train_overlap(config.dataset, config.dataset_revision)
+    train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
+    pairs, frame = known.value, train.value
+    notes = [*known.notes, *train.notes]
     answered = source.run.config.get("config", {}).get("dataset") if source.run is not None else None
     if source.split == "train" and answered not in (None, config.dataset):
         notes.append(
             f"the run was over --dataset {answered}, rows come from {config.dataset}: its questions cannot be"
             " excluded unless both are one"
         )
-    for text in dict.fromkeys(notes):
-        source.warnings.append(text)
-        note(f"warning: {text}")
+    notes = list(dict.fromkeys(notes))
+    source.warnings.extend(notes)
+    warn(notes)
     size = len(frame)
     pairs = pairs.join(frame, left_on="train_id", right_on="question_id", how="semi")
     clean = frame.join(pairs, left_on="question_id", right_on="train_id", how="anti", maintain_order="left")
