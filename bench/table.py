@@ -203,8 +203,8 @@ def render_soundness(entry: Entry) -> str:
     """Three tables of shares in %, by sentence or interval and questions, for docs/statistics.md."""
     parts = [
         f"`{entry['command']}`, {entry['time_utc'][:10]}: {entry['simulated']:,} simulated pairs a cell,"
-        " a tenth of them at full size; log-probabilities were stored in half of them. Splits are not given under 200"
-        " questions."
+        " a tenth of them at full size; log-probabilities were stored in half of them. Splits are not given"
+        " under 200 questions."
     ]
     for part, title in _SOUNDNESS:
         sizes = sorted({int(size) for shares in entry[part].values() for size in shares})
