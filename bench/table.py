@@ -40,7 +40,9 @@ class TableConfig(Config):
             "records of machines whose file name holds this, such as avx512-bf16 or h100; default: all"
         ),
     )
-    readme: Path = Field(ROOT / "README.md", description="the file with the markers")
+    readme: list[Path] = Field(
+        [ROOT / "README.md", ROOT / "README.ko.md"], description="the files with the markers"
+    )
     statistics: Path = Field(
         ROOT / "docs" / "statistics.md", description="the page with the markers for bench.soundness's tables"
     )
@@ -233,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(
                 f"no recorded results of {config.kind!r} in {RESULTS.name}; measure with --record first"
             )
-        made = {config.readme: render(entries)}
+        made = dict.fromkeys(config.readme, render(entries))
         if "soundness" in entries:
             made[config.statistics] = render_soundness(entries["soundness"])
         for path, lines in made.items():

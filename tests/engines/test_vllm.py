@@ -34,6 +34,7 @@ from kmmlu_fast.runs.store import load_run
 
 pytestmark = pytest.mark.engine
 SAMPLE = Path(__file__).parents[2] / "kmmlu_fast" / "data" / "sample" / "data"
+PLANTED = "Accounting,Law,Math"
 NEAR_TIE = 0.02  # nats: below this, rounding may choose between two letters
 
 
@@ -247,7 +248,8 @@ def planted(engine: VllmEngine, root: Path) -> Path:
     """
     folder = root / "planted"
     folder.mkdir()
-    stems = [SUBJECTS[name].stem for name in ("Accounting", "Law", "Math")]
+    subjects = [SUBJECTS[name] for name in PLANTED.split(",")]
+    stems = [subject.stem for subject in subjects]
 
     def write(rows: list[tuple[str, int]]) -> None:
         for place, stem in enumerate(stems):
@@ -259,12 +261,14 @@ def planted(engine: VllmEngine, root: Path) -> Path:
                 pl.DataFrame(some if split == "test" else some[:5]).write_csv(folder / f"{stem}-{split}.csv")
 
     write([(f"{i * 7919 % 10007}?", 1) for i in range(540)])
-    flags = ("--dataset", str(folder), "--adapter", f"lora={root / 'lora'}", "--adapter-mode", "serve")
-    base, lora = run(engine, root, "for-the-key", *flags)
+    flags = ("--dataset", str(folder), "--subjects", PLANTED, "--adapter", f"lora={root / 'lora'}")
+    base, lora = run(engine, root, "for-the-key", *flags, "--adapter-mode", "serve")
     clear = base.predictions.join(lora.predictions, on="question_id", suffix="_lora").filter(
         pl.min_horizontal("margin", "margin_lora") > NEAR_TIE
     )
-    texts = {question.question_id: question.question for question in load_questions(str(folder), "test")}
+    texts = {
+        question.question_id: question.question for question in load_questions(str(folder), "test", subjects)
+    }
     keys = {
         texts[question_id]: LETTERS.index(letter) + 1
         for question_id, letter in clear.select("question_id", "prediction_lora").iter_rows()
@@ -275,8 +279,8 @@ def planted(engine: VllmEngine, root: Path) -> Path:
 
 
 def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: VllmEngine, root: Path) -> None:
-    flags = ["--dataset", str(planted(engine, root)), "--adapter", f"lora={root / 'lora'}"]
-    flags += ["--adapter-mode", "serve", "--until-decided"]
+    flags = ["--dataset", str(planted(engine, root)), "--subjects", PLANTED]
+    flags += ["--adapter", f"lora={root / 'lora'}", "--adapter-mode", "serve", "--until-decided"]
     [_, straight] = run(engine, root, "straight", *flags)
     assert straight.prefix is not None
     decision = straight.prefix["decision"]
