@@ -23,7 +23,14 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Request
+from kmmlu_fast.core.schema import (
+    LETTERS,
+    LOGPROB_COLUMNS,
+    Candidates,
+    Continuation,
+    Generation,
+    Request,
+)
 from kmmlu_fast.data.dataset import load_questions
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
@@ -156,9 +163,9 @@ def test_an_adapter_of_zeros_is_an_error_not_a_result(engine: VllmEngine, root: 
 
 def test_one_prefill_equals_scoring_the_continuation(engine: VllmEngine) -> None:
     ids, letters = tuple(range(10, 60)), (262, 263, 264, 265)
-    requests = [Request("q", "letters", ids, candidate_ids=letters)]
+    requests = [Request("q", "letters", ids, Candidates(letters))]
     requests += [
-        Request("q", f"continuation-{i}", (*ids, letter), score_last=1) for i, letter in enumerate(letters)
+        Request("q", f"continuation-{i}", (*ids, letter), Continuation(1)) for i, letter in enumerate(letters)
     ]
     found = {response.request.stage: response.logprobs for response in engine.generate(requests)}
     for i, value in enumerate(found["letters"]):
@@ -167,9 +174,9 @@ def test_one_prefill_equals_scoring_the_continuation(engine: VllmEngine) -> None
 
 def test_a_continuation_of_several_tokens_is_the_chain_of_its_tokens(engine: VllmEngine) -> None:
     context, first, second = tuple(range(20, 50)), 30, 40
-    [whole] = engine.generate([Request("q", "whole", (*context, first, second), score_last=2)])
-    [one] = engine.generate([Request("q", "one", context, candidate_ids=(first, 5, 6, 7))])
-    [two] = engine.generate([Request("q", "two", (*context, first), candidate_ids=(second, 5, 6, 7))])
+    [whole] = engine.generate([Request("q", "whole", (*context, first, second), Continuation(2))])
+    [one] = engine.generate([Request("q", "one", context, Candidates((first, 5, 6, 7)))])
+    [two] = engine.generate([Request("q", "two", (*context, first), Candidates((second, 5, 6, 7)))])
     assert whole.logprobs[0] == pytest.approx(one.logprobs[0] + two.logprobs[0], abs=1e-4)
     assert not math.isclose(whole.logprobs[0], two.logprobs[0], abs_tol=1e-3)
 
@@ -181,12 +188,12 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
         nonlocal pulled
         for i in range(400):
             pulled += 1
-            yield Request(str(i), "first", (5, 6, 7 + i % 50), candidate_ids=(262, 263, 264, 265))
+            yield Request(str(i), "first", (5, 6, 7 + i % 50), Candidates((262, 263, 264, 265)))
 
     def again(response: Any) -> list[Request]:
         request = response.request
         return (
-            [Request(request.question_id, "second", (*request.token_ids, 9), max_tokens=3)]
+            [Request(request.question_id, "second", (*request.token_ids, 9), Generation(3))]
             if request.stage == "first"
             else []
         )
