@@ -222,8 +222,8 @@ def draw_rows(**settings: Any) -> Drawn:
     card beside them.
 
     Keyword arguments are the fields of ``python -m kmmlu_fast.sample``; ``source`` stands for ``--from`` (a
-    run directory or a score file): ``size`` rows, ``out``, ``dataset``, ``strategy``, ``seed``. Rows that
-    overlap test or dev are never drawn.
+    run, a run directory or a score file, or a list of them): ``size`` rows, ``out``, ``dataset``,
+    ``strategy``, ``seed``. Rows that overlap test or dev are never drawn.
 
     Raises ``ConfigError`` where ``out`` exists, ``RunError`` or ``DataError`` for what cannot be read.
     """
@@ -234,10 +234,9 @@ def draw_rows(**settings: Any) -> Drawn:
     if "source" in settings:
         if "from" in settings:
             raise ConfigError("source and from are one setting: give one of them")
-        source = settings.pop("source")
-        settings["from"] = (
-            source.source if hasattr(source, "source") else None if source is None else str(source)
-        )
+        given = settings.pop("source")
+        several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        settings["from"] = [each.source if hasattr(each, "source") else str(each) for each in several]
     return draw(build(SampleConfig, **settings))
 
 
