@@ -18,6 +18,7 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
+from kmmlu_fast.core.hub import hub_words, unreachable
 from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.reading import expand, read_csv
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
@@ -229,6 +230,7 @@ def _root(dataset: str, split: str, revision: str | None) -> Path:
 
 
 def _download(dataset: str, split: str, revision: str | None) -> Path:
+    why = unreachable()
     from huggingface_hub import snapshot_download
 
     try:
@@ -241,8 +243,8 @@ def _download(dataset: str, split: str, revision: str | None) -> Path:
         Exception
     ) as error:  # the hub client raises a dozen kinds, httpx's among them; all mean the same to a user
         raise DataError(
-            f"dataset {dataset!r}: the hub cannot be reached or does not have it ({type(error).__name__});"
-            " check the name and the network, or give --dataset a directory of the hub's layout, or 'sample'"
+            f"dataset {dataset!r}: {hub_words(why, error)}; check the name and the network, or give --dataset"
+            " a directory of the hub's layout, or 'sample'"
         ) from error
 
 
