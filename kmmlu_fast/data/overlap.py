@@ -29,6 +29,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def normalise(column: str) -> pl.Expr:
     """
     text = pl.col(column).str.normalize("NFKC").str.to_lowercase()
     bare = text.str.replace_all(r"[^\p{L}\p{N}]", "")
-    return pl.when(bare == "").then(text.str.replace_all(r"\s", "")).otherwise(bare)
+    symbols = pl.when(bare == "").then(text)  # null elsewhere, so that few are looked through again
+    return pl.coalesce(symbols.str.replace_all(r"\s", ""), bare).alias(column)
 
 
 def keys(frame: pl.DataFrame) -> pl.DataFrame:
@@ -91,11 +93,26 @@ def keys(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A split made ready to be compared with, for rows that come in pieces."""
+
+    keys: pl.DataFrame
+    banded: shingles.Banded
+
+
+def as_target(test: pl.DataFrame) -> Target:
+    """``keys`` and MinHash bands of what must not be trained on."""
+    right = keys(test)
+    return Target(right, shingles.banded(right))
+
+
+def overlap(train: pl.DataFrame, test: pl.DataFrame | Target, near: float = NEAR) -> pl.DataFrame:
     """Pairs (train_id, test_id, kind, similarity) of rows that overlap, by ids; ``similarity``
     is the 3-grams' Jaccard, 0-1.
     """
-    left, right = keys(train), keys(test)
+    target = test if isinstance(test, Target) else as_target(test)
+    left, right = keys(train), target.keys
     found = []
     for kind, key in (("exact", "raw"), ("normalised", "ordered"), ("reordered", "sorted")):
         pairs = left.join(right, on=key).select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
@@ -106,7 +123,7 @@ def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.D
     )
     pairs = stems.select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
     found.append(_as_pairs(shingles.jaccard(pairs, left, right), "question"))
-    scored = shingles.jaccard(shingles.candidates(left, right), left, right)
+    scored = shingles.jaccard(shingles.candidates(left, target.banded), left, right)
     found.append(_as_pairs(scored.filter(pl.col("similarity") >= near), "near"))
     return strictest(found)
 
