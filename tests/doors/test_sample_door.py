@@ -172,8 +172,11 @@ def test_runs_and_score_files_go_together(tmp_path: Path) -> None:
 def test_where_two_runs_disagree_the_mean_counts(tmp_path: Path) -> None:
     first, second = (run_directory(tmp_path / name) for name in ("a", "b"))
     path = second / "predictions.parquet"
-    right = pl.when(pl.col("subject") == "Math").then(True).otherwise("correct").alias("correct")
-    pl.read_parquet(path).with_columns(right).write_parquet(path)
+    is_math = pl.col("subject") == "Math"
+    answer = pl.when(is_math).then("answer").otherwise("prediction").alias("prediction")
+    pl.read_parquet(path).with_columns(answer, (is_math | pl.col("correct")).alias("correct")).write_parquet(
+        path
+    )
     run = read_source([str(first), str(second)], "errors").run
     assert run is not None
     counted = {name: (correct, total) for name, _, correct, total in run.scores.iter_rows()}
