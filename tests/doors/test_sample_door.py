@@ -105,6 +105,24 @@ def test_a_score_file_gives_rows_plan_and_card(tmp_path: Path, capsys: pytest.Ca
         assert text in printed
 
 
+@pytest.mark.parametrize(("width", "shown"), [(80, 4), (120, 8), (200, 15)])
+def test_a_narrow_terminal_keeps_the_key_columns(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    shown: int,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    out = tmp_path / "sft.jsonl"
+    scores = score_file(tmp_path / "s.json")
+    code, printed, _ = call(capsys, "--from", scores, "--dataset", "sample", "--size", 20, "--out", out)
+    head = next(line for line in printed.splitlines() if "subject" in line)
+    assert code == 0 and max(map(len, printed.splitlines())) <= width
+    assert {"subject", "drawn"} <= set(head.replace("┃", " ").split()) and head.count("┃") == shown + 1
+
+
 def test_the_same_input_gives_the_same_bytes_and_another_seed_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
