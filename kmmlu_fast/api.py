@@ -109,6 +109,54 @@ def compare_runs(
     return compare(one, other, settings_of(config, sizes_from=load_questions_frame(config)))
 
 
+def profile_errors(
+    run: Run | str | Path, *, by: Literal["question", "subject"] = "question", dataset: str | None = None
+) -> pl.DataFrame:
+    """What goes wrong in a run: by sort of question, or by subject. Counts and shares, no tests.
+
+    ``by="question"`` reads the questions' texts (``dataset``: "sample", a directory or a hub id; by default
+    the run's own where it is here) and returns a row a ``feature`` (length, negation, number, formula,
+    figure, human_band) and ``value``: ``total``, ``correct``, ``errors``, ``accuracy`` (0-1), ``stderr``,
+    ``ci_low`` and ``ci_high`` (Wilson, 95 %).
+
+    ``by="subject"`` needs no texts and returns a row a ``subject``: ``total``, ``errors``, of which
+    ``unparsed``, ``forced``, ``confident`` (confidence of 0.8 or more) and ``close`` (the key first or second
+    by log-probability), null where not known; ``letter``, the wrong letter given most often, and
+    ``letter_errors``, how often.
+
+    Raises ``RunError`` for a score file, ``DataError`` where the texts are wanted and no dataset is known.
+    """
+    from kmmlu_fast.analysis.profile import error_kinds, error_profile
+    from kmmlu_fast.core.errors import DataError
+    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame
+
+    found = run if not isinstance(run, (str, Path)) else load_run(run)
+    if by == "subject":
+        return error_kinds(found.frame, ("subject",))
+    questions = load_questions_frame(build(PairsConfig, runs=[found.source], dataset=dataset))
+    if questions is None:
+        raise DataError(
+            f"{found.name}: the texts of its questions are not known; give dataset='sample', a directory or a"
+            " hub id, or by='subject'"
+        )
+    return error_profile(found.frame, questions)
+
+
+def find_confident_errors(run: Run | str | Path, *, limit: int = 20) -> pl.DataFrame:
+    """The wrong answers a run was surest of: the first to look at, for the model and for the key.
+
+    Returns a row a question, surest first: ``question_id``, ``subject``, ``answer``, ``prediction``,
+    ``margin`` (nats, of the best letter over the second), ``confidence`` (0-1), ``logprob_A`` to
+    ``logprob_D`` (natural); empty where the run has letters only. At most ``limit`` rows.
+
+    Raises ``RunError`` for a score file.
+    """
+    from kmmlu_fast.analysis.profile import confident_errors
+
+    found = run if not isinstance(run, (str, Path)) else load_run(run)
+    return confident_errors(found.frame, limit)
+
+
 def write_report(
     runs: Run | Sequence[Run | str | Path],
     path: str | Path,

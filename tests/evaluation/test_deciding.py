@@ -20,7 +20,7 @@ from kmmlu_fast import compare, draw_rows, report, write_report
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import LETTERS, Request, Response
+from kmmlu_fast.core.schema import LETTERS, Candidates, Request, Response
 from kmmlu_fast.data import dataset
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import looks
@@ -344,7 +344,7 @@ def test_chain_of_thought_stops_early_too(model: Path, lora: Path, data: Path, t
 
         def _answer(self, request: Request) -> Response:
             letters = super()._answer(request)
-            if request.candidate_ids:
+            if isinstance(request.want, Candidates):
                 return letters
             best = LETTERS[letters.logprobs.index(max(letters.logprobs))]
             self._text = f"생각해 보면 그렇다.\n정답: {best}"
