@@ -267,6 +267,8 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
 ) -> None:
     from kmmlu_fast.models import adapters
 
+    still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # turns grow by what starts cost
+    monkeypatch.setattr(deciding, "time", still)
     monkeypatch.setattr(
         adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
     )
