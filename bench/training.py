@@ -144,7 +144,7 @@ def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = Tru
     """
     if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
-        from kmmlu_fast.training.trainer import load_model
+        from kmmlu_fast.training.lora_model import load_model
 
         config = TrainConfig.model_validate(
             {"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length}

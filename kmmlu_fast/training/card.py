@@ -22,7 +22,7 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import TrainSet, letter_counts
 from kmmlu_fast.training.material import Material
 from kmmlu_fast.training.memory import GIB, MemoryPlan
-from kmmlu_fast.training.trainer import TrainResult
+from kmmlu_fast.training.result import TrainResult
 
 
 def build_card(
