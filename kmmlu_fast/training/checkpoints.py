@@ -14,7 +14,8 @@ from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import write_json_atomically
-from kmmlu_fast.training.monitor import HeldOut, Monitor
+from kmmlu_fast.training.held_out import HeldOut
+from kmmlu_fast.training.monitor import Monitor
 
 COMPLETE = "complete.json"  # in a checkpoint: written last, so a checkpoint without it was cut by a kill
 

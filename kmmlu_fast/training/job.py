@@ -26,10 +26,12 @@ from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import shown, template_of
+from kmmlu_fast.training.device_memory import available_memory
 from kmmlu_fast.training.encoded import MASKED
 from kmmlu_fast.training.encoding import TrainSet, encode_set
 from kmmlu_fast.training.material import Material, data_digest, read_material
-from kmmlu_fast.training.memory import MemoryPlan, ModelShape
+from kmmlu_fast.training.memory import MemoryPlan, plan_memory
+from kmmlu_fast.training.model_shape import ModelShape, shape_of
 from kmmlu_fast.training.state import CHECKPOINTS, claim, claim_alone, finished, planned_micro_batch
 
 _SMALL_PARAMETERS = (
@@ -123,19 +125,15 @@ def train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
 
 def _planned(config: TrainConfig, model: Model, data: TrainSet) -> tuple[ModelShape, MemoryPlan]:
     """What the model is made of, and the memory plan on this device; TrainError where nothing fits."""
-    from kmmlu_fast.training import memory
-
-    shape = memory.describe_model(
-        model.path, config.r, config.target_modules, model.revision, config.trust_remote_code
-    )
-    available_bytes, device, cpu = memory.available_memory(config.max_memory_gib)
+    shape = shape_of(model.path, config.r, config.target_modules, model.revision, config.trust_remote_code)
+    available_bytes, device, cpu = available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
     if float32:
         note(
             "note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where"
             " bfloat16 is only emulated"
         )
-    return shape, memory.plan(
+    return shape, plan_memory(
         shape,
         max(len(row.input_ids) for row in data.rows),
         config.effective_batch,

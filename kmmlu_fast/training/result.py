@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kmmlu_fast.training.monitor import HeldOut
+from kmmlu_fast.training.held_out import HeldOut
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,10 @@ from kmmlu_fast.training.checkpoints import (
     step_of,
 )
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.device_memory import peak_bytes
 from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.encoding import TrainSet
+from kmmlu_fast.training.held_out import HeldOut
 from kmmlu_fast.training.label_loss import take_labelled_loss, with_labelled_loss
 from kmmlu_fast.training.lora_model import (
     device_of,
@@ -43,8 +45,8 @@ from kmmlu_fast.training.lora_model import (
     parameters_of,
 )
 from kmmlu_fast.training.measure import measure
-from kmmlu_fast.training.memory import MemoryPlan, peak_bytes
-from kmmlu_fast.training.monitor import HeldOut, Monitor
+from kmmlu_fast.training.memory import MemoryPlan
+from kmmlu_fast.training.monitor import Monitor
 from kmmlu_fast.training.result import TrainResult
 
 

@@ -106,7 +106,7 @@ def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:
 def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> None:
     """best/ of a step after the checkpoint must not be taken for the best as of the checkpoint."""
     from kmmlu_fast.training import checkpoints
-    from kmmlu_fast.training.monitor import HeldOut
+    from kmmlu_fast.training.held_out import HeldOut
 
     class Model:
         def __init__(self) -> None:
