@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kmmlu_fast.asking import cot, prompts
+from kmmlu_fast.asking import prompts
+from kmmlu_fast.asking.cot_building import build_method
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
@@ -164,7 +165,7 @@ def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]
     they are.
     """
     most = max((len(row.question.options) for row in rows if row.response), default=0)
-    reasoning = cot.build_method(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
+    reasoning = build_method(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
     rendered = [
         (
             reasoning.reasoning_prompt(row.question, [], tokenizer)

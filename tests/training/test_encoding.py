@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from kmmlu_fast.asking import cot, prompts
+from kmmlu_fast.asking import prompts
+from kmmlu_fast.asking.cot_building import build_method
 from kmmlu_fast.asking.methods import GenerateUntil, MultipleChoice
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, Question
@@ -68,7 +69,7 @@ def test_a_rationale_is_trained_on_as_it_stands() -> None:
     row = replace(make_rows(1)[0], response="바람이 먼저다.\n정답: A")
     encoded = train_data.encode_rows([row], tokenizer, "lm-eval")[0]
     assert tokenizer.decode([i for i in encoded.labels if i != MASKED]) == " 바람이 먼저다.\n정답: A<|eos|>"
-    method = cot.build_method("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
+    method = build_method("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
     asked = prompts.encode(tokenizer, method.render(row.question, [], tokenizer))
     reason = next(request for request in method.start(row.question, asked, None) if request.stage == "reason")
     assert encoded.input_ids[: encoded.prompt_tokens] == reason.token_ids
