@@ -214,7 +214,7 @@ def _prepare(job: Job) -> None:
         raise TrainError("stopped before Unsloth")
 
     opened, opening.open_engine = opening.open_engine, open_engine  # type: ignore[assignment]
-    training._train_alone = stop  # type: ignore[assignment]
+    training.train_alone = stop  # type: ignore[assignment]
 
 
 class _Counter:
