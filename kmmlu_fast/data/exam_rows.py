@@ -13,6 +13,7 @@ configs.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
@@ -171,13 +173,11 @@ def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | N
 def _listed(text: str) -> Any:
     """A list that a CSV holds as text: JSON, or as Python writes it."""
     import ast
-    import json
 
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError):
-            continue
+    with contextlib.suppress(DataError):
+        return parse_json(text, "options", DataError)
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # all of its refusals
+        return ast.literal_eval(text)
     return text
 
 
