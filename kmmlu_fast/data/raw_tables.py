@@ -18,6 +18,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.hub import unreachable
 from kmmlu_fast.core.reading import MAX_JSON_BYTES, collect, parse_json, read_text, scan_parquet
 
 Row = dict[str, Any]
@@ -122,8 +123,8 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
             for number, row in enumerate(reader, 1):
                 if None in row or any(value is None for value in row.values()):
                     raise DataError(
-                        f"{path} row {number}: has not the header's {len(names)} columns; quote texts that hold"
-                        " the separator"
+                        f"{path} row {number}: has not the header's {len(names)} columns; quote texts that"
+                        " hold the separator"
                     )
                 yield number, {name: value if value != "" else None for name, value in row.items()}
     except UnicodeDecodeError as error:
@@ -160,6 +161,7 @@ def read_hub(
 ) -> Iterator[tuple[int, Row]]:
     """Rows of one split on the hub, through ``datasets``. DataError says what to do where it may not or
     cannot be had."""
+    unreachable()  # before ``datasets`` is imported: it reads then whether to ask at all
     from datasets import load_dataset
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries, one warning each
@@ -172,6 +174,7 @@ def read_hub(
 
 def hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
     """Names of a hub data set's configs."""
+    unreachable()
     from datasets import get_dataset_config_names
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

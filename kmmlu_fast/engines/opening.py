@@ -12,6 +12,7 @@ from typing import Any
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.core.importing import UNUSED, uncollected, without
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines import phases
@@ -103,6 +104,13 @@ def open_engine(
         phases.watched() as log,
         waiting("engine: starting", lambda: phases.current(log), lambda: phases.seconds(log)),
     ):
+        return start_vllm(settings)
+
+
+def start_vllm(settings: EngineSettings) -> VllmEngine:
+    """vLLM in this process, its import shortened. It takes Ray for one model on several cards only."""
+    unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
+    with uncollected(), without(unused):
         return VllmEngine(settings)
 
 
