@@ -21,8 +21,8 @@ from bench.common import BenchConfig, finish, matmul_rate, note, products_rate, 
 from bench.flops import Shape, pass_flops, shape_of
 from bench.stages import Stages
 from kmmlu_fast.asking import tokens
+from kmmlu_fast.asking.choosing import letters_in_prompts
 from kmmlu_fast.asking.methods import MultipleChoice
-from kmmlu_fast.asking.prompts import letter_tokens
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
@@ -161,17 +161,18 @@ def prepare(config: ThroughputConfig, tokenizer: Any) -> tuple[list[tokens.Asked
         dataset.load_questions(name, "test", subjects), None if config.all else config.limit, "first", 0
     )
     exemplars = dataset.exemplars(name, subjects, config.num_fewshot)
-    asked, rendered = tokens.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), tokenizer)
-    letters = letter_tokens(tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
+    letters = letters_in_prompts("lm-eval", questions, exemplars, tokenizer)
     if letters.ids is None:
         raise ConfigError(
             f"--model {config.model}: the bench needs letters of one token each, and {letters.reason}"
         )
+    method = MultipleChoice("lm-eval", letters.ids)
+    asked, _ = tokens.prepare(questions, exemplars, method, tokenizer)
     if config.order == "length":
         asked.sort(key=lambda item: len(item.token_ids[0]))
     elif config.order == "shuffled":
         asked = [asked[i] for i in _shuffled(len(asked))]
-    return asked, MultipleChoice("lm-eval", letters.ids)
+    return asked, method
 
 
 def _shuffled(count: int) -> list[int]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.console import columns, folded, run_main
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.guard import guarded
 
@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         if config.plan:
             from kmmlu_fast.training.preview import preview
 
-            print("\n".join(preview(config)))
+            width = columns() if sys.stdout.isatty() else 1_000
+            print("\n".join(folded(line, width) for line in preview(config)))
             return
         from kmmlu_fast.training.job import run_job
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, STRICT, Reading, read_answer
-from kmmlu_fast.asking.methods import MultipleChoice, make_prediction
+from kmmlu_fast.asking.methods import MultipleChoice, make_prediction, text_decoding
 from kmmlu_fast.asking.prompts import (
     Prompt,
     answer_delimiter,
@@ -45,7 +45,9 @@ from kmmlu_fast.core.schema import (
     LETTERS,
     OPTION_LETTERS,
     Adapter,
+    Candidates,
     Completion,
+    Generation,
     Prediction,
     Question,
     Request,
@@ -143,6 +145,18 @@ class ChainOfThought:
         """What a prompt may grow by: the reasoning, and the forced answer after it."""
         return self.max_tokens + len(self.think_end_ids) + len(self.force_ids) + 1
 
+    @property
+    def letter_ids(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return wording_digest(self, tokenizer, is_kmmlu)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return text_decoding(
+            self.max_tokens, self.temperature, self.top_p, self.seed, self.num_samples, self.below
+        )
+
     def reasoning_prompt(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> Prompt:
         """The exemplars keep their plain letters: KMMLU's dev split has no solutions, and none
         are made up.
@@ -180,20 +194,17 @@ class ChainOfThought:
     def _reason(self, question_id: str, carried: Carried, adapter: Adapter | None) -> Request:
         lines = final_lines(self.style, OPTION_LETTERS[: len(carried.options)])
         stops = () if self.thinking else lines if find_style(self.style).chat else (*lines, _NEXT_QUESTION)
-        return Request(
-            question_id,
-            "reason",
-            carried.reason_ids,
-            adapter,
+        text = Generation(
             max_tokens=max(2, self.max_tokens),
             num_samples=self.num_samples,
             temperature=self.temperature,
             top_p=self.top_p,
+            seed=sampling_seed(self.seed, question_id, "reason") if self.temperature > 0 else None,
             stop=stops,
             include_stop=True,
-            carry=Carried(carried.options),
-            seed=sampling_seed(self.seed, question_id, "reason") if self.temperature > 0 else None,
         )
+        carry = Carried(carried.options)
+        return Request(question_id, "reason", carried.reason_ids, text, adapter, carry)
 
     def follow_up(self, response: Response) -> list[Request]:
         request = response.request
@@ -202,13 +213,14 @@ class ChainOfThought:
             return [self._reason(request.question_id, request.carry, request.adapter)] if doubtful else []
         if request.stage != "reason":
             return []
+        letters = Candidates(self.force_letter_ids[: len(request.carry.options)])
         return [
             Request(
                 request.question_id,
                 f"forced-{i}",
                 (*request.token_ids, *self._forcing(completion)),
+                letters,
                 request.adapter,
-                candidate_ids=self.force_letter_ids[: len(request.carry.options)],
             )
             for i, completion in enumerate(response.completions)
             if self.read(completion, request.carry.options).letter is None
@@ -314,7 +326,7 @@ def build_method(
         )
     if thinking and not find_style(style).chat:
         raise ConfigError(f"--thinking goes with --prompt-style chat, not {style}")
-    probe = MultipleChoice(style, tuple(range(len(letters)))).render(_PROBE, [], tokenizer)
+    probe = [render(_PROBE, [], style, tokenizer)]
     found = letter_tokens(tokenizer, probe, encode(tokenizer, probe), style, letters)
     if below is not None and found.ids is None:
         raise ConfigError(

@@ -395,14 +395,3 @@ def read_answer(
         if letter is not None:
             return Reading(letter, name)
     return Reading(None, None)
-
-
-def strictness(rung: str | None, forced: bool = False) -> str:
-    """``strict``, ``lenient``, ``forced`` or ``unparsed``: the four counts that every
-    chain-of-thought run shows.
-    """
-    if forced:
-        return "forced"
-    if rung is None:
-        return "unparsed"
-    return "strict" if rung in STRICT else "lenient"

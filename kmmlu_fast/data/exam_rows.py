@@ -14,7 +14,6 @@ configs.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
@@ -37,10 +37,17 @@ _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "qu
 def load_exam(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
 ) -> pl.DataFrame:
-    """All questions of a split. DataError names the first fault and counts the others; ConfigError for a
-    split that is not declared."""
+    """``read_exam_frame`` without its notes: for whoever reads again what was reported before."""
+    return read_exam_frame(exam, split, dataset, revision).value
+
+
+def read_exam_frame(
+    exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
+) -> Noted[pl.DataFrame]:
+    """All questions of a split, and a note on rows that were left out. DataError names the first fault and
+    counts the others; ConfigError for a split that is not declared."""
     if exam.is_kmmlu:
-        return kmmlu.load_frame(
+        return kmmlu.read_frame(
             source_of(exam, dataset) if dataset != "sample" else "sample", split, revision=revision
         )
     kept: list[dict[str, Any]] = []
@@ -57,14 +64,13 @@ def load_exam(
             else ""
         )
         raise DataError(f"{faults[0]}{more}")
+    notes: tuple[str, ...] = ()
     if faults:
-        warnings.warn(
-            f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",
-            stacklevel=2,
-        )
+        notes = (f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",)
     if not kept:
-        raise DataError(f"{exam.label}: no {split} questions in {source_of(exam, dataset)}")
-    return to_frame(kept)
+        why = "".join(f"; {text}" for text in notes)
+        raise DataError(f"{exam.label}: no {split} questions in {source_of(exam, dataset)}{why}")
+    return Noted(to_frame(kept), notes)
 
 
 def read_questions(

@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.hub import unreachable
 
 Row = dict[str, Any]
 _AT_ONCE = 65_536  # parquet rows in memory at a time
@@ -168,6 +169,7 @@ def read_hub(
 ) -> Iterator[tuple[int, Row]]:
     """Rows of one split on the hub, through ``datasets``. DataError says what to do where it may not or
     cannot be had."""
+    unreachable()  # before ``datasets`` is imported: it reads then whether to ask at all
     from datasets import load_dataset
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries, one warning each
@@ -180,6 +182,7 @@ def read_hub(
 
 def hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
     """Names of a hub data set's configs."""
+    unreachable()
     from datasets import get_dataset_config_names
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

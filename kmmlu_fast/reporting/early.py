@@ -16,7 +16,7 @@ from kmmlu_fast.analysis.prefix import Order, compare_prefixes, make_order
 from kmmlu_fast.analysis.protocol import prompt_differences
 from kmmlu_fast.analysis.sequential import ALPHA, MARGIN, Decision
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting.language import Texts, percent, points, texts
+from kmmlu_fast.reporting.language import Texts, p_clause, percent, points, texts
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import read_order
 
@@ -98,10 +98,11 @@ def decision_lines(pair: EarlyComparison, t: Texts) -> list[str]:
         "share": percent(at / decision.total, 1),
     }
     values |= {"first": pair.first, "second": pair.second, "margin": points(decision.margin).lstrip("+")}
+    known = values["low"] == values["high"]  # every question was asked
+    values["range"] = values["low"] if known else t("range", **values)
     verdict = t(decision.verdict, **values)
-    e = f"{decision.e_value:,.1f}" if decision.e_value < 1e6 else f"{decision.e_value:.1e}"
-    p = f"{decision.p_value:.3g}" if decision.p_value >= 1e-4 else "< 0.0001"
-    return [verdict, t("evidence", e=e, p=p, alpha=f"{100 * decision.alpha:g}")]
+    e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
+    return [verdict, t("evidence", e=e, p=p_clause(decision.p_value), alpha=f"{100 * decision.alpha:g}")]
 
 
 def recorded(runs: Sequence[Run]) -> list[EarlyComparison]:

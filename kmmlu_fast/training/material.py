@@ -127,13 +127,13 @@ def _asked(config: TrainConfig) -> tuple[list[SftRow], str]:
     that is not at hand."""
     for source in dict.fromkeys((config.dataset, "sample")):
         try:
-            found = datasets.load_questions(
+            found = datasets.read_frame(
                 source, "train", revision=config.dataset_revision if source == config.dataset else None
-            )
+            ).said()
         except DataError:
             continue
         by_subject: dict[str, list[Any]] = {}
-        for question in datasets.shuffled(found, config.seed):
+        for question in datasets.shuffled(datasets.to_questions(found), config.seed):
             by_subject.setdefault(question.subject, []).append(question)
         turns = [
             group[turn]

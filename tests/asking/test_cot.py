@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 from tiny import make_tiny_tokenizer
+from wants import candidates_of, text_of
 
 from kmmlu_fast.analysis.reasoning import comparison
 from kmmlu_fast.asking import cot
@@ -26,6 +27,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import log_softmax, rotated
 from kmmlu_fast.core.schema import (
     LETTERS,
+    Candidates,
     Completion,
     Prediction,
     Question,
@@ -97,14 +99,16 @@ class Scripted(FakeEngine):
 
     def _answer(self, request: Request) -> Response:
         self.requests.append(request)
-        if request.candidate_ids:
+        if isinstance(request.want, Candidates):
             return (
                 Response(request, logprobs=tuple(self._letters(request)))
                 if self._letters
                 else super()._answer(request)
             )
         texts = (
-            [self._script] * request.num_samples if isinstance(self._script, str) else self._script(request)
+            [self._script] * text_of(request).num_samples
+            if isinstance(self._script, str)
+            else self._script(request)
         )
         return Response(
             request,
@@ -243,7 +247,7 @@ def test_what_cannot_be_read_is_forced_after_its_own_reasoning(
     assert forced.token_ids == reason.token_ids + tuple(ord(c) % 200 + 5 for c in text) + tuple(
         tokenizer.encode("\n정답：", add_special_tokens=False)
     )
-    assert [tokenizer.decode([i]) for i in forced.candidate_ids] == [" A", " B", " C", " D"]
+    assert [tokenizer.decode([i]) for i in candidates_of(forced)] == [" A", " B", " C", " D"]
     assert (prediction.prediction, prediction.read_by, prediction.forced) == ("C", "forced", True)
     assert (prediction.direct_prediction, prediction.logprob_A, prediction.margin) == ("A", -3.0, 1.0)
     assert prediction.output_tokens == len(text) + 1 + 1
@@ -285,7 +289,7 @@ def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) ->
     (prediction,) = ask(engine, method, [make_question()], qwen)
     assert prediction.forced
     assert (
-        next(r for r in engine.requests if r.stage == "reason").stop == ()
+        text_of(next(r for r in engine.requests if r.stage == "reason")).stop == ()
     )  # a stop inside the thinking would end it
 
 
@@ -312,7 +316,7 @@ def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_stri
 ) -> None:
     engine = Scripted("정답: A\n")
     ask(engine, build_method(style, qwen), [make_question()], qwen)
-    reason = next(r for r in engine.requests if r.stage == "reason")
+    reason = text_of(next(r for r in engine.requests if r.stage == "reason"))
     assert reason.include_stop
     assert {stop for stop in reason.stop if "A" in stop} == wanted
     assert ("\n문제:" in reason.stop) == (style != "chat")
@@ -337,8 +341,8 @@ def test_samples_vote_and_agreement_is_the_confidence(tokenizer: Any) -> None:
     engine = Scripted(lambda request: texts, lambda request: (-1.0, -2.0, -3.0, -4.0))
     (prediction,) = ask(engine, method, [make_question()], tokenizer)
     assert [r.stage for r in engine.requests] == ["letters", "reason", "forced-2"]
-    reason = engine.requests[1]
-    assert (reason.num_samples, reason.temperature, reason.top_p) == (4, 0.7, 0.9)
+    text = text_of(engine.requests[1])
+    assert (text.num_samples, text.temperature, text.top_p) == (4, 0.7, 0.9)
     assert prediction.sample_predictions == ["B", "B", "A", "D"]
     assert (prediction.prediction, prediction.confidence, prediction.read_by, prediction.forced) == (
         "B",
@@ -355,7 +359,7 @@ def test_seeds_are_per_question_stable_and_absent_when_greedy(tokenizer: Any) ->
     assert len(seeds) == 1000 and all(0 <= seed < 2**31 for seed in seeds)
     engine = Scripted("정답: A\n")
     ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
-    assert all(r.seed is None for r in engine.requests)
+    assert {text_of(r).seed for r in engine.requests if r.stage == "reason"} == {None}
 
 
 def test_only_questions_with_a_small_margin_are_reasoned_about(tokenizer: Any) -> None:
@@ -487,11 +491,9 @@ def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
     method = build_method("qa", tokenizer, num_samples=2, temperature=0.7)
 
     def texts(request: Request) -> list[str]:
-        assert request.seed is not None
-        return [
-            CANNOT_BE_READ if request.seed % 3 == 0 else f"정답: {LETTERS[(request.seed + i) % 4]}\n"
-            for i in range(2)
-        ]
+        seed = text_of(request).seed
+        assert seed is not None
+        return [CANNOT_BE_READ if seed % 3 == 0 else f"정답: {LETTERS[(seed + i) % 4]}\n" for i in range(2)]
 
     def once(root: Path, engine: FakeEngine) -> RunStore:
         store = RunStore(root, "cot", {"method": "cot"}, {})

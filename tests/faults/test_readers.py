@@ -21,7 +21,6 @@ from kmmlu_fast.core.errors import ConfigError, DataError, KmmluError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean, one_line, shown
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data.overlap import read_ids
 from kmmlu_fast.data.records import read_records
 from kmmlu_fast.data.rows import read_rows
 from kmmlu_fast.data.subjects import find_subjects
@@ -30,7 +29,7 @@ from kmmlu_fast.models.adapters import _read_card, read_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.reporting.inputs import read_overlap
 from kmmlu_fast.runs.loading import load
-from kmmlu_fast.runs.score_files import read_scores
+from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.runs.store import load_run
 
 FEW = settings(
@@ -47,11 +46,10 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "yaml": (".yaml", lambda path: reading.read_yaml(path, "--config")),
     "records": (".jsonl", read_records),
     "rows": (".jsonl", read_rows),
-    "ids": (".json", read_ids),
     "overlap": (".json", read_overlap),
     "overlap.csv": (".csv", read_overlap),
-    "scores": (".json", read_scores),
-    "scores.csv": (".csv", read_scores),
+    "scores": (".json", read_score_file),
+    "scores.csv": (".csv", read_score_file),
     "a run's argument": (".csv", lambda path: load(str(path))),
     "settings": (".yaml", lambda path: parse(EvalConfig, ["--config", str(path)], "eval")),
     "log": (".jsonl", read_log),
@@ -85,7 +83,7 @@ def test_any_bytes(name: str, data: bytes, tmp_path: Path) -> None:
     survives(read, path)
 
 
-@pytest.mark.parametrize("name", ["json", "records", "ids", "overlap", "scores", "log"])
+@pytest.mark.parametrize("name", ["json", "records", "overlap", "scores", "log"])
 @FEW
 @given(
     document=st.recursive(
