@@ -1,7 +1,7 @@
 """Where training questions come from: the run that shows what is weak, and the questions that may be drawn.
 
-In: a run or score file, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything that
-overlaps test or dev.
+In: a run or score file, an exam, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything
+that overlaps test or dev.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
-from kmmlu_fast.data.subjects import SUBJECTS, Subject
+from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, to_questions
+from kmmlu_fast.data.finding import dataset_for
+from kmmlu_fast.data.guard import guard_exam
+from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.sampling.config import SampleFlags
@@ -47,6 +51,8 @@ class Pool:
     repeated: list[str]
     conflicting: list[str]
     excluded: int
+    groups: dict[str, str] = field(default_factory=dict)  # every subject that may be drawn from: its group
+    against: list[str] = field(default_factory=list)  # whose test and dev questions were looked for
 
     @property
     def dropped(self) -> pl.DataFrame:
@@ -61,7 +67,7 @@ class Pool:
         return pl.concat([self.overlapping, pl.DataFrame(rows, schema=overlap.PAIR_SCHEMA, orient="row")])
 
 
-def read_source(argument: str | None, strategy: str) -> Source:
+def read_source(argument: str | None, strategy: str, exam: Exam | None = None) -> Source:
     """The run or scores that ``--from`` names, with the warnings that the plan and the card will carry."""
     if argument is None:
         if strategy in ("strategic", "errors"):
@@ -80,7 +86,15 @@ def read_source(argument: str | None, strategy: str) -> Source:
             f" {argument}:{runs[0].name}"
         )
     (run,) = runs
-    if run.exam != "kmmlu" and (foreign := [name for name in run.scores["subject"] if name not in SUBJECTS]):
+    if exam is not None and not exam.is_kmmlu:
+        if run.exam != exam.name and run.predictions is not None:
+            raise ConfigError(
+                f"--from {argument}: is a run over {run.exam_title}; rows of {exam.label} need a run over"
+                f" {exam.label}: `python -m kmmlu_fast.eval --exam {exam.name} --split train --limit 50`"
+            )
+    elif run.exam != "kmmlu" and (
+        foreign := [name for name in run.scores["subject"] if name not in SUBJECTS]
+    ):
         raise ConfigError(
             f"--from {argument}: is a run over {run.exam_title}, whose subjects ({foreign[0]}, ...) are not"
             f" KMMLU's, which rows are drawn from; give {TRAIN_RUN}"
@@ -112,20 +126,20 @@ def read_source(argument: str | None, strategy: str) -> Source:
     return Source(run, split, notes)
 
 
-def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> Pool:
+def build_pool(config: SampleFlags, exam: Exam, source: Source) -> Pool:
     """The train split without rows that overlap test or dev, repeated rows, and the rows that
     the run was over.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pairs = overlap.train_overlap(config.dataset, config.dataset_revision)
-        frame = datasets.load_frame(config.dataset, "train", subjects, config.dataset_revision)
+        frame, pairs, groups, against = (_of_kmmlu if exam.is_kmmlu else _of_other)(config, exam)
     notes = [str(item.message) for item in caught]
-    answered = source.run.config.get("config", {}).get("dataset") if source.run is not None else None
-    if source.split == "train" and answered not in (None, config.dataset):
+    place = config.dataset if exam.is_kmmlu else dataset_for(config.dataset, exam, [exam])
+    answered = _answered(source, exam)
+    if source.split == "train" and answered not in (None, place):
         notes.append(
-            f"the run was over --dataset {answered}, rows come from {config.dataset}: its questions cannot be"
-            " excluded unless both are one"
+            f"the run was over --dataset {answered}, rows come from {place or exam.label}: its questions"
+            " cannot be excluded unless both are one"
         )
     for text in dict.fromkeys(notes):
         source.warnings.append(text)
@@ -143,4 +157,35 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
         and source.run.predictions is not None
     ):
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
-    return Pool(datasets.to_questions(clean), size, pairs, repeated, conflicting, before - len(clean))
+    questions = datasets.to_questions(clean) if exam.is_kmmlu else to_questions(clean)
+    excluded = before - len(clean)
+    return Pool(questions, size, pairs, repeated, conflicting, excluded, groups, against)
+
+
+_Found = tuple[pl.DataFrame, pl.DataFrame, dict[str, str], list[str]]
+
+
+def _of_kmmlu(config: SampleFlags, exam: Exam) -> _Found:
+    """Train questions, their pairs with test and dev, all subjects with their groups, what was guarded."""
+    subjects = find_subjects(config.subjects)
+    pairs = overlap.train_overlap(config.dataset, config.dataset_revision)
+    frame = datasets.load_frame(config.dataset, "train", subjects, config.dataset_revision)
+    return frame, pairs, {subject.name: subject.supercategory for subject in subjects}, [f"{exam.label} test"]
+
+
+def _of_other(config: SampleFlags, exam: Exam) -> _Found:
+    place = dataset_for(config.dataset, exam, [exam])
+    whole = load_exam(exam, "train", place, config.dataset_revision)
+    guarded = guard_exam(exam, place, config.dataset_revision)
+    pairs = overlap.overlap(whole, guarded.frame)
+    frame = choose_subjects(exam, whole, config.subjects)
+    groups = dict(frame.select("subject", "supercategory").unique("subject").sort("subject").iter_rows())
+    return frame, pairs, groups, guarded.exams
+
+
+def _answered(source: Source, exam: Exam) -> str | None:
+    """Where the run's questions were from, as its config says it; None where it does not."""
+    if source.run is None:
+        return None
+    told = source.run.config.get("config" if exam.is_kmmlu else "exam") or {}
+    return told.get("dataset")

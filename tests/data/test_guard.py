@@ -68,11 +68,21 @@ def test_a_table_is_judged_as_its_records_are(tmp_path: Path) -> None:
     [
         ("kmmlu-pro", "must not be trained on"),
         ("kmmlu-hard", "training: forbidden"),
-        ("click", "train --data"),
+        ("click", "CLIcK has no train split to draw from, only what it is measured on (test = its train)"),
     ],
 )
 def test_sample_refuses_other_exams_and_quotes_the_declaration(
     exam: str, said: str, tmp_path: Path, capsys: Any
 ) -> None:
-    assert sample.main(["--exam", exam, "--out", str(tmp_path / "x.jsonl"), "--dataset", "sample"]) == 2
+    argv = [
+        "--exam",
+        exam,
+        "--strategy",
+        "uniform",
+        "--out",
+        str(tmp_path / "x.jsonl"),
+        "--dataset",
+        "sample",
+    ]
+    assert sample.main(argv) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "x.jsonl").exists()
