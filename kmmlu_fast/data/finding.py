@@ -42,6 +42,12 @@ def find_exam(name_or_file: str) -> Exam:
     )
 
 
+def exam_of_hub(source: str) -> Exam | None:
+    """The shipped exam whose data set on the hub that is; None for any other."""
+    exams = (find_exam(name) for name in shipped())
+    return next((exam for exam in exams if (exam.hub or "").lower() == source.lower()), None)
+
+
 def _find(name_or_file: str) -> Exam:
     path = Path(name_or_file).expanduser()
     if path.suffix in (".yaml", ".yml"):
