@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         compare_runs,
         draw_rows,
         evaluate,
+        find_confident_errors,
         find_overlap,
         load_run,
+        profile_errors,
         train_adapter,
         write_report,
     )
@@ -59,8 +61,10 @@ __all__ = [
     "compare_runs",
     "draw_rows",
     "evaluate",
+    "find_confident_errors",
     "find_overlap",
     "load_run",
+    "profile_errors",
     "train_adapter",
     "write_report",
 ]

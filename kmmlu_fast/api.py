@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import RunError, TrainError
 from kmmlu_fast.core.flags import build
+from kmmlu_fast.core.notes import warn
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,6 +67,7 @@ def load_run(source: str | Path) -> Run:
         raise RunError(
             f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}"
         )
+    warn(runs[0].notes)
     return runs[0]
 
 
@@ -107,6 +109,54 @@ def compare_runs(
         seed=seed,
     )
     return compare(one, other, settings_of(config, sizes_from=load_questions_frame(config)))
+
+
+def profile_errors(
+    run: Run | str | Path, *, by: Literal["question", "subject"] = "question", dataset: str | None = None
+) -> pl.DataFrame:
+    """What goes wrong in a run: by sort of question, or by subject. Counts and shares, no tests.
+
+    ``by="question"`` reads the questions' texts (``dataset``: "sample", a directory or a hub id; by default
+    the run's own where it is here) and returns a row a ``feature`` (length, negation, number, formula,
+    figure, human_band) and ``value``: ``total``, ``correct``, ``errors``, ``accuracy`` (0-1), ``stderr``,
+    ``ci_low`` and ``ci_high`` (Wilson, 95 %).
+
+    ``by="subject"`` needs no texts and returns a row a ``subject``: ``total``, ``errors``, of which
+    ``unparsed``, ``forced``, ``confident`` (confidence of 0.8 or more) and ``close`` (the key first or second
+    by log-probability), null where not known; ``letter``, the wrong letter given most often, and
+    ``letter_errors``, how often.
+
+    Raises ``RunError`` for a score file, ``DataError`` where the texts are wanted and no dataset is known.
+    """
+    from kmmlu_fast.analysis.profile import error_kinds, error_profile
+    from kmmlu_fast.core.errors import DataError
+    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame
+
+    found = run if not isinstance(run, (str, Path)) else load_run(run)
+    if by == "subject":
+        return error_kinds(found.frame, ("subject",))
+    questions = load_questions_frame(build(PairsConfig, runs=[found.source], dataset=dataset))
+    if questions is None:
+        raise DataError(
+            f"{found.name}: the texts of its questions are not known; give dataset='sample', a directory or a"
+            " hub id, or by='subject'"
+        )
+    return error_profile(found.frame, questions)
+
+
+def find_confident_errors(run: Run | str | Path, *, limit: int = 20) -> pl.DataFrame:
+    """The wrong answers a run was surest of: the first to look at, for the model and for the key.
+
+    Returns a row a question, surest first: ``question_id``, ``subject``, ``answer``, ``prediction``,
+    ``margin`` (nats, of the best letter over the second), ``confidence`` (0-1), ``logprob_A`` to
+    ``logprob_D`` (natural); empty where the run has letters only. At most ``limit`` rows.
+
+    Raises ``RunError`` for a score file.
+    """
+    from kmmlu_fast.analysis.profile import confident_errors
+
+    found = run if not isinstance(run, (str, Path)) else load_run(run)
+    return confident_errors(found.frame, limit)
 
 
 def write_report(
@@ -174,8 +224,8 @@ def draw_rows(**settings: Any) -> Drawn:
     card beside them.
 
     Keyword arguments are the fields of ``python -m kmmlu_fast.sample``; ``source`` stands for ``--from`` (a
-    run directory or a score file): ``size`` rows, ``out``, ``dataset``, ``strategy``, ``seed``. Rows that
-    overlap test or dev are never drawn.
+    run, a run directory or a score file, or a list of them): ``size`` rows, ``out``, ``dataset``,
+    ``strategy``, ``seed``. Rows that overlap test or dev are never drawn.
 
     Raises ``ConfigError`` where ``out`` exists, ``RunError`` or ``DataError`` for what cannot be read.
     """
@@ -186,10 +236,9 @@ def draw_rows(**settings: Any) -> Drawn:
     if "source" in settings:
         if "from" in settings:
             raise ConfigError("source and from are one setting: give one of them")
-        source = settings.pop("source")
-        settings["from"] = (
-            source.source if hasattr(source, "source") else None if source is None else str(source)
-        )
+        given = settings.pop("source")
+        several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        settings["from"] = [each.source if hasattr(each, "source") else str(each) for each in several]
     return draw(build(SampleConfig, **settings))
 
 
@@ -252,5 +301,5 @@ def find_overlap(
     from kmmlu_fast.data import overlap
 
     if train is None:
-        return overlap.train_overlap(dataset, revision)
+        return overlap.train_overlap(dataset, revision).said()
     return overlap.check_file(Path(train), dataset, split, revision)

@@ -12,7 +12,6 @@ Knows nothing of models or training.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,12 +72,11 @@ def guard_exam(exam: Exam, dataset: str | None = None, revision: str | None = No
 
 
 def _frames(exam: Exam, dataset: str | None = None, revision: str | None = None) -> list[pl.DataFrame]:
-    with warnings.catch_warnings(action="ignore"):
-        frames = [load_exam(exam, "test", dataset, revision)]
-        if "dev" in exam.splits:
-            # Without its few-shot examples at hand, the test split is what counts.
-            with contextlib.suppress(DataError):
-                frames.append(load_exam(exam, "dev", dataset, revision))
+    frames = [load_exam(exam, "test", dataset, revision)]
+    if "dev" in exam.splits:
+        # Without its few-shot examples at hand, the test split is what counts.
+        with contextlib.suppress(DataError):
+            frames.append(load_exam(exam, "dev", dataset, revision))
     return frames
 
 

@@ -23,7 +23,7 @@ from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.core.files import distinct_slugs, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting import human
+from kmmlu_fast.reporting import errors, human
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.verdict import verdict
@@ -68,8 +68,6 @@ def export(
     ``with_texts`` no text of questions or models.
     """
     refuse_prefixes(runs)
-    if not with_texts:
-        questions = None
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for packed, name in ((False, "csv"), (True, "csv.gz")):
@@ -79,13 +77,16 @@ def export(
         written += write_parquet(runs, pairs, questions, folder, with_texts=with_texts)
     if "json" in formats:
         path = folder / "report.json"
-        write_json_atomically(path, as_json(runs, pairs, settings, lang))
+        document = as_json(runs, pairs, settings, lang)
+        found = errors.frames(runs, questions)
+        document["errors"] = {name: frame.to_dicts() for name, frame in found.items()}
+        write_json_atomically(path, document)
         written.append(path)
     if "xlsx" in formats:
         written.append(write_xlsx(runs, pairs, lang, folder / "report.xlsx"))
     if "lm-eval" in formats:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
-        documents = lm_eval_documents(questions)
+        documents = lm_eval_documents(questions if with_texts else None)
         for run, name in zip(runs, distinct_slugs(run.name for run in runs), strict=True):
             if run.predictions is not None:
                 frame = (
@@ -136,8 +137,9 @@ def tables(
     runs: list[Run], pairs: list[Comparison], questions: pl.DataFrame | None, with_texts: bool = True
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """subjects (a row a run and subject), predictions (a row a run and question), questions (a row a
-    question: texts stand here once), changes (a row a pair and subject); those that there are, by name.
-    Without ``with_texts`` no text of questions or models.
+    question: texts stand here once), errors (a row a run and subject), error_profile (a row a run and sort of
+    question), confident_errors (a row a run and question), changes (a row a pair and subject); those that
+    there are, by name. Without ``with_texts`` no text of questions or models.
     """
     yield (
         "subjects",
@@ -196,6 +198,7 @@ def tables(
             "question_id", "subject", "question", *texts_, "answer", "human_accuracy"
         )
         yield "questions", shown.join(asked, on="question_id", how="semi", maintain_order="left")
+    yield from errors.frames(runs, questions).items()
     if pairs:
         yield (
             "changes",

@@ -61,7 +61,7 @@ def figures(
     """All charts that the data allows, in the report's order. ``pair`` is the comparison in
     focus, ``runs[0]`` the base.
     """
-    shown = _shown(runs, pair)
+    shown = in_focus(runs, pair)
     answered = [run for run in shown if run.predictions is not None]
     candidates = [
         _changes(pair, t, lang),
@@ -80,8 +80,8 @@ def figures(
     return [figure for figure in candidates if figure is not None]
 
 
-def _shown(runs: list[Run], pair: Comparison | None) -> list[Run]:
-    """The runs that charts have room for: the pair in focus, and others if there are few."""
+def in_focus(runs: list[Run], pair: Comparison | None) -> list[Run]:
+    """The runs that charts and wide tables have room for: the pair in focus, and others if there are few."""
     if len(runs) <= MOST_RUNS or pair is None:
         return runs[:MOST_RUNS]
     return [run for name in (pair.first, pair.second) for run in runs if run.name == name]

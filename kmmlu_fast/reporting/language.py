@@ -7,32 +7,50 @@ about. Numbers are formatted here too, so that both languages and all outputs sh
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORY_KO
 
 LANGUAGES = ("en", "ko")
-Texts = Callable[..., str]
 
 
 @functools.cache
 def table(part: str, lang: str) -> dict[str, str]:
-    """One part of ``texts.yaml`` (common, report or explorer) in a language."""
+    """One part of ``texts.yaml`` (common, report, explorer, ...) in a language."""
     import yaml
 
     parts = yaml.safe_load((Path(__file__).parent / "texts.yaml").read_text(encoding="utf-8"))
     return {key: both[lang] for key, both in parts[part].items()}
 
 
-def texts(lang: str, *more: str) -> Texts:
-    """``t(key, **values)`` in that language; ``more`` names further parts of ``texts.yaml``."""
-    known = {key: text for part in ("common", *more) for key, text in table(part, lang).items()}
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What is said in one language: texts by their key in ``texts.yaml``, names of subjects."""
 
-    def translate(key: str, /, **values: object) -> str:
-        return known[key].format(**values) if values else known[key]
+    lang: str
+    known: Mapping[str, str]
 
-    return translate
+    def __call__(self, key: str, /, **values: object) -> str:
+        """The text under ``key``, its {names} filled in."""
+        return self.known[key].format(**values) if values else self.known[key]
+
+    def subject(self, name: str) -> str:
+        """Config name in English with spaces, or the Korean name."""
+        return subject_name(name, self.lang)
+
+    def supercategory(self, name: str) -> str:
+        """The supercategory's name."""
+        return SUPERCATEGORY_KO.get(name, name) if self.lang == "ko" else name
+
+
+Texts = Words
+
+
+def texts(lang: str, *more: str) -> Words:
+    """The words of a language; ``more`` names further parts of ``texts.yaml`` beside "common"."""
+    return Words(lang, {key: text for part in ("common", *more) for key, text in table(part, lang).items()})
 
 
 def subject_name(name: str, lang: str) -> str:

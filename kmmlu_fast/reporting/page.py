@@ -20,7 +20,7 @@ from kmmlu_fast.analysis.comparison import Comparison, Settings
 from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.analysis.key_audit import MIN_RUNS, audit_key
 from kmmlu_fast.core.version import __version__
-from kmmlu_fast.reporting import charts, explorer, figure_files, figures, human, reasoning, sections
+from kmmlu_fast.reporting import charts, errors, explorer, figure_files, figures, human, reasoning, sections
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.language import LANGUAGES, Texts, subject_name, supercategory_name, table, texts
 from kmmlu_fast.reporting.verdict import key_lines
@@ -173,6 +173,9 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         "matrix": sections.matrix(runs, lang),
         "key_lines": key_lines(audit_key(runs, questions), t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning.section([(run.name, run.metrics) for run in runs], t),
+        "errors": errors.section(
+            runs, figures.in_focus(runs, focus), questions, t, with_texts=found.with_texts
+        ),
         "subjects": changed,
         "subject_columns": columns,
         "facts": sections.facts(runs, t),
@@ -199,11 +202,12 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         ("key_audit", bool(context["key_lines"])),
         ("reasoning", bool(context["reasoning"])),
         ("all_subjects", bool(changed)),
+        ("errors_section", context["errors"] is not None),
         ("explorer", any(run.predictions is not None for run in runs)),
         ("facts", True),
         ("method", True),
     ]
-    anchors = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key"}
+    anchors = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key", "errors_section": "errors"}
     context["nav"] = [(anchors.get(name, name), t(name)) for name, there in present if there]
     if len(runs) > 2:
         context["nav"] = [context["nav"][1], context["nav"][0], *context["nav"][2:]]  # the leaderboard leads

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from kmmlu_fast.reporting.inputs import ReportConfig
 
-TABLES = ("subjects", "predictions", "questions", "changes")
+TABLES = (
+    "subjects",
+    "predictions",
+    "questions",
+    "errors",
+    "error_profile",
+    "confident_errors",
+    "changes",
+)
 _FIGURES = ("changes", "groups", "weak", "letters", "calibration", "cost-tokens", "cost-seconds", "plan")
 
 

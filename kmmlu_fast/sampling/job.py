@@ -30,7 +30,7 @@ from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.card import data_card
-from kmmlu_fast.sampling.config import SampleFlags, source_of
+from kmmlu_fast.sampling.config import SampleFlags, sources_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
 from kmmlu_fast.sampling.weakness import SubjectPrior, posterior, read_prior
@@ -67,14 +67,14 @@ def draw_rows(config: SampleFlags) -> Drawn:
     if exam.training == "ask":
         note(f"note: {exam.label}'s licence is {exam.licence}: whether it allows training is yours to check")
     beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
-    source_files = input_files([named]) if (named := source_of(config)) is not None else []
+    source_files = input_files(sources_of(config))
     claim(
         [config.out, *beside],
         [*source_files, *_inputs(config, exam)],
         overwrite=config.overwrite,
         flag="--out",
     )
-    source = read_source(source_of(config), config.strategy, exam)
+    source = read_source(sources_of(config), config.strategy, exam)
     pool = build_pool(config, exam, source)
     plan, chosen = choose(config, exam, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)

@@ -1,28 +1,28 @@
-"""Where training questions come from: the run that shows what is weak, and the questions that may be drawn.
+"""Where training questions come from: the runs that show what is weak, and the questions that may be drawn.
 
-In: a run or score file, an exam, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything
+In: runs or score files, an exam, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything
 that overlaps test or dev.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError, RunError
+from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, to_questions
+from kmmlu_fast.data.exam_rows import choose_subjects, read_exam_frame, to_questions
 from kmmlu_fast.data.finding import dataset_for
 from kmmlu_fast.data.guard import guard_exam
 from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
 from kmmlu_fast.runs.loading import load
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, complete_frame
 from kmmlu_fast.sampling.config import SampleFlags
 
 TRAIN_RUN = "`python -m kmmlu_fast.eval --split train --limit 50`"
@@ -30,13 +30,14 @@ TRAIN_RUN = "`python -m kmmlu_fast.eval --split train --limit 50`"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where weakness was read from. ``split`` is None for none at all; score files are taken to
-    be of test.
+    """Where weakness was read from: ``runs``, and ``run``, the one or all of them as one. ``split`` is None
+    for none at all, "train, test" where they differ; score files are taken to be of test.
     """
 
     run: Run | None = None
     split: str | None = None
     warnings: list[str] = field(default_factory=list)
+    runs: Sequence[Run] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +68,37 @@ class Pool:
         return pl.concat([self.overlapping, pl.DataFrame(rows, schema=overlap.PAIR_SCHEMA, orient="row")])
 
 
-def read_source(argument: str | None, strategy: str, exam: Exam | None = None) -> Source:
-    """The run or scores that ``--from`` names, with the warnings that the plan and the card will carry."""
-    if argument is None:
+def read_source(arguments: Sequence[str], strategy: str, exam: Exam | None = None) -> Source:
+    """The runs or scores that ``--from`` names, with the warnings that the plan and the card will carry."""
+    if not arguments:
         if strategy in ("strategic", "errors"):
             raise ConfigError(
                 f"--strategy {strategy} needs --from: a run directory ({TRAIN_RUN}) or a score file; or use"
                 " --strategy uniform"
             )
         return Source()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        runs = load(argument)
+    runs = [_run_of(argument, strategy, exam) for argument in arguments]
+    notes = [text for run in runs for text in run.notes]
+    for run in runs:
+        if (split := _split(run)) != "train":
+            kind = "scores, taken to be of test" if run.predictions is None else f"a run over {split}"
+            notes.append(
+                f"weakness comes from {kind}: the sample is tuned to that split, and a later gain on it is"
+                f" optimistic; weights that are not come from {TRAIN_RUN}"
+            )
+    if strategy == "errors":
+        notes.append(
+            "the run's own train questions are drawn from: they cannot serve as a held-out slice again"
+        )
+    notes = list(dict.fromkeys(notes))
+    warn(notes)
+    splits = ", ".join(dict.fromkeys(map(_split, runs)))
+    return Source(pooled(runs), splits, notes, runs)
+
+
+def _run_of(argument: str, strategy: str, exam: Exam | None) -> Run:
+    """The one run of an argument, if it can say where a model is weak on the exam (default: KMMLU)."""
+    runs = load(argument)
     if len(runs) != 1:
         names = ", ".join(run.name for run in runs[:5])
         raise ConfigError(
@@ -104,88 +124,106 @@ def read_source(argument: str | None, strategy: str, exam: Exam | None = None) -
             f"--from {argument}: --strategy errors needs a run directory with predictions; this holds scores"
             " by subject only"
         )
-    split = str(run.predictions["split"][0]) if run.predictions is not None else "test"
-    if strategy == "errors" and split != "train":
+    if strategy == "errors" and _split(run) != "train":
         raise ConfigError(
             f"--from {argument}: --strategy errors draws the run's own questions, which must be of train, not"
-            f" {split}: {TRAIN_RUN}"
+            f" {_split(run)}: {TRAIN_RUN}"
         )
-    notes = [str(item.message) for item in caught]
-    if split != "train":
-        kind = "scores, taken to be of test" if run.predictions is None else f"a run over {split}"
-        notes.append(
-            f"weakness comes from {kind}: the sample is tuned to that split, and a later gain on it is"
-            f" optimistic; weights that are not come from {TRAIN_RUN}"
+    return run
+
+
+def _split(run: Run) -> str:
+    return str(run.predictions["split"][0]) if run.predictions is not None else "test"
+
+
+def pooled(runs: Sequence[Run]) -> Run:
+    """Several runs as one. A question that several answered counts once: by the mean of their answers in the
+    scores, as wrong (with the largest margin) where any was. Score files' counts are added.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    answered = [run.predictions for run in runs if run.predictions is not None]
+    counts = [run.scores for run in runs if run.predictions is None]
+    each: pl.DataFrame | None = None
+    if answered:
+        share, wrong = pl.col("correct").mean().alias("share"), ~pl.col("correct")
+        by_question = ("question_id", "subject", "supercategory", "split")
+        each = (
+            pl.concat([frame.select(*by_question, "correct", "margin") for frame in answered])
+            .group_by(by_question, maintain_order=True)
+            .agg(share, pl.col("correct").all(), pl.col("margin").filter(wrong).max())
         )
-    if strategy == "errors":
-        notes.append(
-            "the run's own train questions are drawn from: they cannot serve as a held-out slice again"
-        )
-    for text in notes:
-        note(f"warning: {text}")
-    return Source(run, split, notes)
+        right, total = pl.col("share").sum().round().cast(pl.Int64).alias("correct"), pl.len().cast(pl.Int64)
+        counts.append(each.group_by("subject", "supercategory").agg(right, total.alias("total")))
+        each = complete_frame(each)
+    scores = pl.concat(counts).group_by("subject", "supercategory").agg(pl.col("correct", "total").sum())
+    models = dict.fromkeys(str(run.facts["model"]) for run in runs if run.facts.get("model"))
+    return Run(
+        " + ".join(run.name for run in runs),
+        "run" if answered else "scores",
+        ", ".join(run.source for run in runs),
+        each,
+        scores.sort("subject"),
+        facts={"model": ", ".join(models)} if models else {},
+    )
 
 
 def build_pool(config: SampleFlags, exam: Exam, source: Source) -> Pool:
     """The train split without rows that overlap test or dev, repeated rows, and the rows that
     the run was over.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        frame, pairs, groups, against = (_of_kmmlu if exam.is_kmmlu else _of_other)(config, exam)
-    notes = [str(item.message) for item in caught]
+    found = (_of_kmmlu if exam.is_kmmlu else _of_other)(config, exam)
+    frame, pairs = found.frame, found.pairs
+    notes = list(found.notes)
     place = config.dataset if exam.is_kmmlu else dataset_for(config.dataset, exam, [exam])
-    answered = _answered(source, exam)
-    if source.split == "train" and answered not in (None, place):
-        notes.append(
-            f"the run was over --dataset {answered}, rows come from {place or exam.label}: its questions"
-            " cannot be excluded unless both are one"
-        )
-    for text in dict.fromkeys(notes):
-        source.warnings.append(text)
-        note(f"warning: {text}")
+    for run in source.runs:
+        answered = (run.config.get("config" if exam.is_kmmlu else "exam") or {}).get("dataset")
+        if _split(run) == "train" and answered not in (None, place):
+            notes.append(
+                f"the run was over --dataset {answered}, rows come from {place or exam.label}: its questions"
+                " cannot be excluded unless both are one"
+            )
+    notes = list(dict.fromkeys(notes))
+    source.warnings.extend(notes)
+    warn(notes)
     size = len(frame)
     pairs = pairs.join(frame, left_on="train_id", right_on="question_id", how="semi")
     clean = frame.join(pairs, left_on="question_id", right_on="train_id", how="anti", maintain_order="left")
     repeated, conflicting = overlap.repeated_rows(clean)
     clean = clean.filter(~pl.col("question_id").is_in([*repeated, *conflicting]))
     before = len(clean)
-    if (
-        source.run is not None
-        and source.split == "train"
-        and config.strategy != "errors"
-        and source.run.predictions is not None
-    ):
+    if source.run is not None and config.strategy != "errors" and source.run.predictions is not None:
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
     questions = datasets.to_questions(clean) if exam.is_kmmlu else to_questions(clean)
     excluded = before - len(clean)
-    return Pool(questions, size, pairs, repeated, conflicting, excluded, groups, against)
+    return Pool(questions, size, pairs, repeated, conflicting, excluded, found.groups, found.against)
 
 
-_Found = tuple[pl.DataFrame, pl.DataFrame, dict[str, str], list[str]]
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Train questions, the pairs of all of train with test and dev, what must be said about them, every
+    subject with its group, and whose test was looked for."""
+
+    frame: pl.DataFrame
+    pairs: pl.DataFrame
+    notes: Sequence[str]
+    groups: dict[str, str]
+    against: list[str]
 
 
 def _of_kmmlu(config: SampleFlags, exam: Exam) -> _Found:
-    """Train questions, their pairs with test and dev, all subjects with their groups, what was guarded."""
     subjects = find_subjects(config.subjects)
-    pairs = overlap.train_overlap(config.dataset, config.dataset_revision)
-    frame = datasets.load_frame(config.dataset, "train", subjects, config.dataset_revision)
-    return frame, pairs, {subject.name: subject.supercategory for subject in subjects}, [f"{exam.label} test"]
+    known = overlap.train_overlap(config.dataset, config.dataset_revision)
+    train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
+    groups = {subject.name: subject.supercategory for subject in subjects}
+    return _Found(train.value, known.value, (*known.notes, *train.notes), groups, [f"{exam.label} test"])
 
 
 def _of_other(config: SampleFlags, exam: Exam) -> _Found:
     place = dataset_for(config.dataset, exam, [exam])
-    whole = load_exam(exam, "train", place, config.dataset_revision)
+    train = read_exam_frame(exam, "train", place, config.dataset_revision)
     guarded = guard_exam(exam, place, config.dataset_revision)
-    pairs = overlap.overlap(whole, guarded.frame)
-    frame = choose_subjects(exam, whole, config.subjects)
+    pairs = overlap.overlap(train.value, guarded.frame)
+    frame = choose_subjects(exam, train.value, config.subjects)
     groups = dict(frame.select("subject", "supercategory").unique("subject").sort("subject").iter_rows())
-    return frame, pairs, groups, guarded.exams
-
-
-def _answered(source: Source, exam: Exam) -> str | None:
-    """Where the run's questions were from, as its config says it; None where it does not."""
-    if source.run is None:
-        return None
-    told = source.run.config.get("config" if exam.is_kmmlu else "exam") or {}
-    return told.get("dataset")
+    return _Found(frame, pairs, train.notes, groups, guarded.exams)

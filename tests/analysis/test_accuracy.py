@@ -217,6 +217,48 @@ def test_confident_errors_are_wrong_and_sorted():
     assert (table["answer"] != table["prediction"]).all()
 
 
+def test_answers_that_state_no_confidence_are_no_confident_errors():
+    assert profile.confident_errors(predictions(ROWS)).is_empty()
+    stated = profile.confident_errors(predictions(ROWS, confidence=[0.9] * 9 + [0.7]))
+    assert stated["confidence"].to_list() == [0.9, 0.9, 0.7]
+
+
+def test_a_human_accuracy_of_zero_is_none():
+    asked = questions().with_columns(human_accuracy=pl.lit(0.0))
+    table = profile.error_profile(predictions(ROWS), asked).filter(pl.col("feature") == "human_band")
+    assert table["value"].to_list() == ["not given"]
+
+
+def test_sorts_of_error_by_hand():
+    # The four errors: C and D answered A (Accounting), D unread and D answered A (Math).
+    sure = [0.5] * 6 + [0.95, 0.6, None, 0.8]
+    logprobs = {
+        "logprob_A": [0.0] * 6 + [-0.1, -0.5, -1.0, -0.2],
+        "logprob_B": [-9.0] * 6 + [-3.0, -2.0, -1.0, -2.0],
+        "logprob_C": [-9.0] * 6 + [-4.0, -3.0, -1.0, -2.5],
+        "logprob_D": [-9.0] * 6 + [-5.0, -1.0, -1.0, -3.0],
+    }
+    frame = predictions(ROWS, confidence=sure, **logprobs)
+    whole = profile.error_kinds(frame).row(0, named=True)
+    assert whole == {
+        "total": 10,
+        "errors": 4,
+        "unparsed": 1,
+        "forced": 0,
+        "confident": 2,
+        "close": 1,  # D was second to A in the second
+        "letter": "A",
+        "letter_errors": 3,
+    }
+    by_subject = profile.error_kinds(frame, ("subject",))
+    assert by_subject.select("subject", "errors", "unparsed", "confident", "close").rows() == [
+        ("Accounting", 2, 0, 1, 1),
+        ("Math", 2, 1, 1, 0),
+    ]
+    unknown = profile.error_kinds(predictions(ROWS)).row(0, named=True)
+    assert unknown["confident"] is None and unknown["close"] is None and unknown["errors"] == 4
+
+
 def reference() -> pl.DataFrame:
     """The 25 public runs, long: model, subject, supercategory, answer, prediction (null = unparsed)."""
     wide = pl.read_csv(REFERENCE, infer_schema=False).rename({"_config": "subject", "_row": "row"})

@@ -295,7 +295,7 @@ def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> N
     with pytest.raises(
         ConfigError, match=r"is a run over Own, whose subjects \(five, \.\.\.\) are not KMMLU's"
     ):
-        read_source(str(run), "strategic")
+        read_source([str(run)], "strategic")
 
 
 def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
