@@ -10,6 +10,7 @@ question; intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,13 @@ def wilson(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     some = total > 0
     low, high = (centre - half).clip(0.0, 1.0), (centre + half).clip(0.0, 1.0)
     return pl.when(some).then(low), pl.when(some).then(high)
+
+
+def wilson_of(correct: float, total: float) -> tuple[float, float]:
+    """The same for two numbers (fractions where questions are weighted); ``total`` above 0."""
+    low, high = wilson(pl.lit(correct), pl.lit(total))
+    found = pl.select(low.alias("low"), high.alias("high")).row(0)
+    return float(found[0]), float(found[1])
 
 
 def _scores(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
@@ -202,7 +210,6 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
     )
     right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in letters}
     recall = {letter: _ratio(right[letter], keys[letter]) for letter in letters}
-    seen = [value for value in recall.values() if value is not None]
     best = max(letters, key=lambda letter: keys[letter])
     over_subjects = macro(frame).row(0, named=True)
     return {
@@ -222,7 +229,7 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
         "predicted_letter_share": {c: _ratio(table[c].sum(), total) for c in (*letters, "unparsed")},
         "answer_letter_share": {letter: _ratio(keys[letter], total) for letter in letters},
         "recall": recall,
-        "balanced_accuracy": sum(seen) / len(seen) if seen else None,
+        "balanced_accuracy": mean_recall(recall.values()),
         "accuracy_debiased": _ratio(row["debiased_correct"], row["debiased_total"]),
         "accuracy_without_forced": _ratio(row["correct_unforced"], total),
         "prompt_tokens": row["prompt_tokens"],
@@ -236,20 +243,19 @@ def by_group_of(run: Run, keys: list[str]) -> list[list[Any]]:
     """
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
-    low, high = wilson(pl.col("correct"), pl.col("total"))
-    return [
-        list(row)
-        for row in frame.with_columns(
-            (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
-        ).iter_rows()
-    ]
+    return [list(row) for row in with_interval(frame).iter_rows()]
 
 
 def with_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    low, high = wilson(pl.col("correct"), pl.col("total"))
-    return frame.with_columns(
-        (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
-    )
+    """accuracy, low and high (Wilson, 95 %) beside ``correct`` and ``total``."""
+    accuracy, _, low, high = _scores(pl.col("total"), pl.col("correct"))
+    return frame.with_columns(accuracy, low.alias("low"), high.alias("high"))
+
+
+def mean_recall(recall: Iterable[float | None]) -> float | None:
+    """Balanced accuracy: the mean recall over the letters that the key has; None where it has none."""
+    seen = [value for value in recall if value is not None]
+    return sum(seen) / len(seen) if seen else None
 
 
 def expected_calibration_error(binned: pl.DataFrame) -> float:
