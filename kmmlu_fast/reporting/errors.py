@@ -48,15 +48,21 @@ def section(found: Findings, shown: Sequence[Run], t: Words, *, with_texts: bool
     sure = _sure(focus[-1], questions if with_texts else None, t)
     totals = {run.name: error_kinds(run.frame).row(0, named=True) for run in found.answered}
     kinds = [kind for kind in KINDS if any(row[kind] for row in totals.values())]
+    sure_note = (
+        [t("errors_note_sure", confident=percent(CONFIDENT, 0))] if {"confident", "close"} & {*kinds} else []
+    )
     return {
         "kinds": [t(f"errors_{kind}") for kind in kinds],
-        "states": [{"name": name, "cells": _cells(row, kinds)} for name, row in totals.items()],
+        "states": [
+            {"name": name, "cells": _cells(row, kinds)}
+            for name, row in sorted(totals.items(), key=lambda item: item[1]["errors"] / item[1]["total"])
+        ],
         "profile": None if questions is None else _profile(focus, questions, t),
         "subjects": _subjects(focus[-2:], kinds, t),
         "sure": sure,
         "stems": any(row["stem"] for row in sure),
         "sure_title": t("errors_sure", name=focus[-1].name),
-        "note": t("errors_note", confident=percent(CONFIDENT, 0)),
+        "note": " ".join([t("errors_note"), *sure_note]),
     }
 
 

@@ -81,7 +81,12 @@ def test_letters_alone_have_no_confident_errors_but_their_sorts(runs: list[Run])
         loaded(run.name, run.frame.with_columns(margin=None, confidence=None, logprob_A=None)) for run in runs
     ]
     part = section_of(render(found_in(bare), "en"))
-    assert "surest" not in part and "confident</button>" not in part and "unparsed</button>" in part
+    assert (
+        "surest" not in part
+        and "by log-probability" not in part
+        and "confident</button>" not in part
+        and "unparsed</button>" in part
+    )
     scores = Run("old", "scores", "old.json", None, runs[0].scores)
     assert '<section id="errors">' not in render(found_in([scores]), "en")
 

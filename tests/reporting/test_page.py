@@ -162,6 +162,24 @@ def test_main_writes_into_the_run_directory_and_exports(
     assert "report.html" in capsys.readouterr().out
 
 
+def test_an_export_does_not_compare_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kmmlu_fast.analysis import comparison
+
+    pairs, compare_pair = [], comparison.compare_pair
+
+    def counted(first: Run, second: Run, settings: comparison.Settings) -> comparison.Comparison:
+        pairs.append((first.name, second.name))
+        return compare_pair(first, second, settings)
+
+    monkeypatch.setattr(comparison, "compare_pair", counted)
+    runs = [
+        str(run_directory(tmp_path / name, name, predictions(1, skill=s))) for name, s in (("a", 1), ("b", 2))
+    ]
+    page = ["--output", str(tmp_path / "r.html"), "--overlap", "none"]
+    assert report.main([*runs, *page, "--export", "json,xlsx", "--no-texts"]) == 0
+    assert pairs == [("a", "b")] and (tmp_path / "report.xlsx").exists()
+
+
 def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1, text="이유는 [bold]이것"))
     assert report.main([str(run), "--show", "Law/test/3"]) == 0
