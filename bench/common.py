@@ -264,10 +264,10 @@ def _cell(value: Any) -> str:
 
 
 def command(name: str, argv: list[str] | None) -> str:
-    """The command line as a user would type it, without this machine's absolute paths."""
+    """The command line as a user would type it, without this machine's folders outside the project."""
     words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--record"]
     return shlex.join(
-        ["python", "-m", f"bench.{name}", *(Path(w).name if Path(w).is_absolute() else w for w in words)]
+        ["python", "-m", f"bench.{name}", *(Path(w).name if w.startswith(("/", "../")) else w for w in words)]
     )
 
 

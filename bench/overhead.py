@@ -1,6 +1,6 @@
 """Everything but the model: ``evaluate`` as users run it, with a fake engine, at the whole test split's size.
 
-In: the dataset, a tokenizer. Out: seconds of each stage (read, tokenise, ask and score and store, metrics)
+In: the dataset, a tokenizer. Out: seconds of each stage (read and render, ask and score and store, metrics)
 and the peak memory, at 1x and 4x the questions, each in a process of its own so that the peak is its own; CPU
 seconds beside the clock's, for a busy machine. Bounds: 35,030 questions in under 20 s on two cores and under
 1 GiB, and linear. Knows nothing of vLLM.
@@ -55,7 +55,6 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     peak bytes.
     """
     began = time.perf_counter()
-    from kmmlu_fast.data import dataset
     from kmmlu_fast.engines.fake import FakeEngine
     from kmmlu_fast.evaluation import plan as planning
     from kmmlu_fast.evaluation import runner
@@ -73,8 +72,7 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     )
     vars(planning)["open_tokenizer"] = lambda model: tokenizer
     watch, resident_bytes = Stopwatch(), restart_peak()
-    watch.follow(dataset, "load_questions", "read")
-    watch.follow(runner, "prepare", "render_tokenise")
+    watch.follow(evaluation, "make_plans", "read_render")  # tokens are made beside the asking
     watch.follow(runner, "run", "ask_score_store")
     watch.follow(store.RunStore, "finish", "join_metrics")
     began = time.perf_counter()

@@ -24,7 +24,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.asking.prompts import letter_tokens, render
+from kmmlu_fast.asking.choosing import letters_in_prompts
+from kmmlu_fast.asking.prompts import render
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ConfigError
@@ -67,13 +68,16 @@ class KmmluFast:
     """This project's own path: prepare, run, store, summarise."""
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
-        from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+        from kmmlu_fast.engines.cpu_kernels import compile_now
+        from kmmlu_fast.engines.opening import start_vllm
+        from kmmlu_fast.engines.vllm import EngineSettings
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
-        self.engine = VllmEngine(
+        self.engine = start_vllm(
             EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False)
         )
+        compile_now()
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: self._run(questions, exemplars)
@@ -85,17 +89,13 @@ class KmmluFast:
         from kmmlu_fast.evaluation import runner
         from kmmlu_fast.runs import store
 
-        asked, rendered = tokens.prepare(
-            questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), self.tokenizer
-        )
-        letters = letter_tokens(
-            self.tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval"
-        )
+        letters = letters_in_prompts("lm-eval", questions, exemplars, self.tokenizer)
         if letters.ids is None:
             raise ConfigError(
                 f"--model: the peers are compared where each letter is one token, and {letters.reason}"
             )
         method = MultipleChoice("lm-eval", letters.ids)
+        asked, _ = tokens.prepare(questions, exemplars, method, self.tokenizer)
         with tempfile.TemporaryDirectory() as folder:
             sink = store.RunStore(Path(folder), "peer", {}, {})
             runner.run(self.engine, asked, method, None, sink, "kmmlu_fast")

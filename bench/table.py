@@ -1,7 +1,8 @@
-"""The performance table of README.md, made from recorded results: ``python -m bench.table``.
+"""The performance table of README.md and the simulation's tables of docs/statistics.md, made from recorded
+results: ``python -m bench.table``.
 
 In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out:
-the lines between the two markers in README.md, replaced; ``--check`` only says whether they are what the
+the lines between the two markers in each file, replaced; ``--check`` only says whether they are what the
 records give. A line stands only where its record does: nothing is typed by hand. Knows nothing of how
 anything is measured.
 """
@@ -39,9 +40,14 @@ class TableConfig(Config):
             "records of machines whose file name holds this, such as avx512-bf16 or h100; default: all"
         ),
     )
-    readme: Path = Field(ROOT / "README.md", description="the file with the markers")
+    readme: list[Path] = Field(
+        [ROOT / "README.md", ROOT / "README.ko.md"], description="the files with the markers"
+    )
+    statistics: Path = Field(
+        ROOT / "docs" / "statistics.md", description="the page with the markers for bench.soundness's tables"
+    )
     check: bool = Field(
-        False, description="change nothing; exit code 2 if the table is not what the records give"
+        False, description="change nothing; exit code 2 if the tables are not what the records give"
     )
 
 
@@ -67,6 +73,8 @@ def _names(entry: Entry) -> list[str]:
         return [f"peers-{found['num_fewshot']}" for found in entry["rounds"] if len(found["rows"]) > 1]
     if entry["bench"] == "adapters":
         return [f"adapters-{mode}" for mode in {row["mode"] for row in entry["rows"]} - {"base"}]
+    if entry["bench"] == "decide" and "mean_questions" not in entry:  # with an engine: seconds of one pair
+        return ["decide-engine"]
     return [str(entry["bench"])]
 
 
@@ -128,6 +136,36 @@ def _scale(entry: Entry) -> str:
     return f"{two['efficiency']:.0%} efficiency, {two['same_letters']:.0%} the same letters"
 
 
+def _decide(entry: Entry) -> str:
+    means = entry["mean_questions"]
+    sizes = ", ".join(f"{size} pp {means[size]:,}" for size in ("1-2", "2-5", "5-10", "10-") if size in means)
+    told = [f"{entry['runs']} public runs, {entry['questions']:,} questions, by difference: {sizes}"]
+    for what, name in (("wrong signs", "wrong_sign_share"), ("nulls decided", "null_decided_share")):
+        found = entry["intervals"][name]
+        told.append(f"{what} {found['share']:.1%} ({found['low']:.1%} to {found['high']:.1%})")
+    return f"{'; '.join(told)}; interval at stopping holds the truth in {entry['coverage_at_stop']:.1%}"
+
+
+def _decide_engine(entry: Entry) -> str:
+    told = (
+        f'"{entry["verdict"]}" after {entry["decided_at"]:,} of {entry["questions"]:,} questions,'
+        f" {entry['times_sooner']:.1f}x sooner than our full pass"
+    )
+    peer = entry.get("times_sooner_than_lm_eval")
+    return told + (f", {peer:.0f}x sooner than lm-eval's (from its rate)" if peer else "")
+
+
+def _soundness(entry: Entry) -> str:
+    claims = [(share, name, n) for name, found in entry["type_one"].items() for n, share in found.items()]
+    covers = [(share, name, n) for name, found in entry["coverage"].items() for n, share in found.items()]
+    share, name, n = max(claims)
+    low, high = min(covers), max(covers)
+    return (
+        f"claims where there is nothing to claim: {share:.1%} in the worst of {len(claims)} cells"
+        f" ({name}, {int(n):,} questions); 95 % intervals hold the truth in {low[0]:.1%} to {high[0]:.1%}"
+    )
+
+
 LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("peers-0", "zero-shot, the same questions", _peers(0)),
     ("peers-5", "five-shot, the same questions", _peers(5)),
@@ -136,6 +174,9 @@ LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("throughput", "share of the device's matmul rate", _throughput),
     ("scale", "replicas on Ray, a core each", _scale),
     ("training", "QLoRA step, rows x tokens", _training),
+    ("decide", "questions until `--until-decided` says which is better", _decide),
+    ("decide-engine", "seconds until decided, one adapter", _decide_engine),
+    ("soundness", "errors of what `compare` says, simulated", _soundness),
 )
 
 
@@ -153,8 +194,32 @@ def render(entries: dict[str, Entry]) -> str:
     return "\n".join(lines)
 
 
+_SOUNDNESS = (
+    ("type_one", "Claims made where there is nothing to claim (5 % or less)"),
+    ("coverage", "Intervals that hold the true value (95 %)"),
+    ("power", "Effects that are found (strength +0.25 with a letter habit mended)"),
+)
+
+
+def render_soundness(entry: Entry) -> str:
+    """Three tables of shares in %, by sentence or interval and questions, for docs/statistics.md."""
+    parts = [
+        f"`{entry['command']}`, {entry['time_utc'][:10]}: {entry['simulated']:,} simulated pairs a cell,"
+        " a tenth of them at full size; log-probabilities were stored in half of them. Splits are not given"
+        " under 200 questions."
+    ]
+    for part, title in _SOUNDNESS:
+        sizes = sorted({int(size) for shares in entry[part].values() for size in shares})
+        lines = [f"| | {' | '.join(f'{size:,}' for size in sizes)} |", f"|---{'|---' * len(sizes)}|"]
+        for name, shares in entry[part].items():
+            cells = [f"{100 * shares[str(size)]:.1f}" if str(size) in shares else "–" for size in sizes]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        parts += [f"{title}:", "\n".join(lines)]
+    return "\n\n".join(parts)
+
+
 def replaced(text: str, table: str) -> str:
-    """README with the lines between the markers replaced. ConfigError where the markers are missing."""
+    """The file with the lines between the markers replaced. ConfigError where the markers are missing."""
     found = re.search(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", text, re.DOTALL)
     if found is None:
         raise ConfigError(f"the file has no lines {BEGIN} and {END}; put them around the table")
@@ -170,15 +235,20 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(
                 f"no recorded results of {config.kind!r} in {RESULTS.name}; measure with --record first"
             )
-        text = config.readme.read_text(encoding="utf-8")
-        fresh = replaced(text, render(entries))
-        if config.check:
-            if fresh != text:
+        made = dict.fromkeys(config.readme, render(entries))
+        if "soundness" in entries:
+            made[config.statistics] = render_soundness(entries["soundness"])
+        for path, lines in made.items():
+            text = path.read_text(encoding="utf-8")
+            fresh = replaced(text, lines)
+            if config.check and fresh != text:
                 raise ConfigError(
-                    f"{config.readme.name}: the table is not what the records give; run python -m bench.table"
+                    f"{path.name}: the table is not what the records give; run python -m bench.table"
                 )
+            if fresh != text:
+                write_bytes_atomically(path, fresh.encode("utf-8"))
+        if config.check:
             return 0
-        write_bytes_atomically(config.readme, fresh.encode("utf-8"))
         print(render(entries))
         return 0
 

@@ -21,8 +21,8 @@ from bench.common import BenchConfig, finish, matmul_rate, note, products_rate, 
 from bench.flops import Shape, pass_flops, shape_of
 from bench.stages import Stages
 from kmmlu_fast.asking import tokens
+from kmmlu_fast.asking.choosing import letters_in_prompts
 from kmmlu_fast.asking.methods import MultipleChoice
-from kmmlu_fast.asking.prompts import letter_tokens
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
@@ -77,7 +77,9 @@ class Memory:
 
 def measure(config: ThroughputConfig) -> dict[str, Any]:
     """One engine: warm-up, then passes, the matmul rate between them."""
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.cpu_kernels import compile_now
+    from kmmlu_fast.engines.opening import start_vllm
+    from kmmlu_fast.engines.vllm import EngineSettings
 
     model = models.resolve_model(config.model)
     shape, tokenizer = shape_of(model.config()), models.load_tokenizer(model)
@@ -98,13 +100,15 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         max_model_len=-(-(longest + 32) // 256) * 256,
         extra=tuple(extra.items()),
     )
-    engine = VllmEngine(settings)
+    engine = start_vllm(settings)
     scheduler = engine._llm.llm_engine.vllm_config.scheduler_config
     batch = {
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
         "max_num_seqs": scheduler.max_num_seqs,
     }
     runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
+    if config.norms == "joined":
+        compile_now()
     passes, rates = [], [matmul_rate(config.dtype, repeats=3)]
     stages, watched = Stages(engine), Watched(engine)
     for _ in range(config.repeats):
@@ -157,17 +161,18 @@ def prepare(config: ThroughputConfig, tokenizer: Any) -> tuple[list[tokens.Asked
         dataset.load_questions(name, "test", subjects), None if config.all else config.limit, "first", 0
     )
     exemplars = dataset.exemplars(name, subjects, config.num_fewshot)
-    asked, rendered = tokens.prepare(questions, exemplars, MultipleChoice("lm-eval", (0, 1, 2, 3)), tokenizer)
-    letters = letter_tokens(tokenizer, [p[0] for p in rendered], [a.token_ids[0] for a in asked], "lm-eval")
+    letters = letters_in_prompts("lm-eval", questions, exemplars, tokenizer)
     if letters.ids is None:
         raise ConfigError(
             f"--model {config.model}: the bench needs letters of one token each, and {letters.reason}"
         )
+    method = MultipleChoice("lm-eval", letters.ids)
+    asked, _ = tokens.prepare(questions, exemplars, method, tokenizer)
     if config.order == "length":
         asked.sort(key=lambda item: len(item.token_ids[0]))
     elif config.order == "shuffled":
         asked = [asked[i] for i in _shuffled(len(asked))]
-    return asked, MultipleChoice("lm-eval", letters.ids)
+    return asked, method
 
 
 def _shuffled(count: int) -> list[int]:

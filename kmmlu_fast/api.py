@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import RunError, TrainError
 from kmmlu_fast.core.flags import build
+from kmmlu_fast.core.notes import warn
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,6 +67,7 @@ def load_run(source: str | Path) -> Run:
         raise RunError(
             f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}"
         )
+    warn(runs[0].notes)
     return runs[0]
 
 
@@ -227,8 +229,8 @@ def draw_rows(**settings: Any) -> Drawn:
     card beside them.
 
     Keyword arguments are the fields of ``python -m kmmlu_fast.sample``; ``source`` stands for ``--from`` (a
-    run directory or a score file): ``size`` rows, ``out``, ``dataset``, ``strategy``, ``seed``. Rows that
-    overlap test or dev are never drawn.
+    run, a run directory or a score file, or a list of them): ``size`` rows, ``out``, ``dataset``,
+    ``strategy``, ``seed``. Rows that overlap test or dev are never drawn.
 
     Raises ``ConfigError`` where ``out`` exists, ``RunError`` or ``DataError`` for what cannot be read.
     """
@@ -239,10 +241,9 @@ def draw_rows(**settings: Any) -> Drawn:
     if "source" in settings:
         if "from" in settings:
             raise ConfigError("source and from are one setting: give one of them")
-        source = settings.pop("source")
-        settings["from"] = (
-            source.source if hasattr(source, "source") else None if source is None else str(source)
-        )
+        given = settings.pop("source")
+        several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        settings["from"] = [each.source if hasattr(each, "source") else str(each) for each in several]
     return draw(build(SampleConfig, **settings))
 
 
@@ -305,5 +306,5 @@ def find_overlap(
     from kmmlu_fast.data import overlap
 
     if train is None:
-        return overlap.train_overlap(dataset, revision)
+        return overlap.train_overlap(dataset, revision).said()
     return overlap.check_file(Path(train), dataset, split, revision)

@@ -8,7 +8,13 @@ bash scripts/setup.sh demo
 setup_sec=$((SECONDS - began))
 
 began=$SECONDS
-.venv/bin/python -c 'from kmmlu_fast.models.demo import demo_model_path; demo_model_path()'
+.venv/bin/python - <<'PY'
+from kmmlu_fast.core.console import speaking
+from kmmlu_fast.models.demo import demo_model_path
+
+with speaking():
+    demo_model_path()
+PY
 unpack_sec=$((SECONDS - began))
 
 began=$SECONDS

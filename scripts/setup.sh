@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up .venv with the pinned packages, by pip alone. Idempotent: what is installed is not installed again.
-#   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
+#   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench] [docs] [checks]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,8 +9,8 @@ extras=()
 for word in "$@"; do
   case "$word" in
     cpu | gpu) kind="$word" ;;
-    demo | dev | bench) extras+=("$word") ;;
-    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev, bench" >&2; exit 2 ;;
+    demo | dev | bench | docs | checks) extras+=("$word") ;;
+    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev, bench, docs, checks" >&2; exit 2 ;;
   esac
 done
 if [ -z "$kind" ]; then
@@ -48,6 +48,17 @@ fi
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
+# meanwhile WHAT COMMAND...: a word every eight seconds while a quiet command runs
+meanwhile() {
+  local what="$1" began=$SECONDS failed=""
+  shift
+  (while sleep 8 >/dev/null 2>&1; do echo "setup: $what, $((SECONDS - began)) s"; done) &
+  local ticker=$!
+  "$@" || failed=yes
+  kill "$ticker" 2>/dev/null || true
+  [ -z "$failed" ]
+}
+
 # install_once NAME FILE: skipped where the very same file was installed before
 install_once() {
   local stamp=".venv/.installed-$1" digest
@@ -58,12 +69,7 @@ install_once() {
   if [ "$1" = cpu ]; then install_torch_cpu "$2"; fi
   # --no-deps: the file is the whole set. Resolving again would bring torchvision's CUDA build, which breaks transformers on a CPU.
   # --no-compile: Python compiles what is imported (and see below); pip would compile all of it on one core.
-  # pip is quiet and takes a minute or two: a word every eight seconds
-  (while sleep 8; do echo "setup: installing $2, $((SECONDS - began)) s"; done) &
-  local ticker=$! failed=""
-  pip install -q --no-deps --no-compile -r "$2" || failed=yes
-  kill "$ticker" 2>/dev/null || true
-  [ -z "$failed" ] || return 1
+  meanwhile "installing $2" pip install -q --no-deps --no-compile -r "$2" || return 1
   echo "$digest" >"$stamp"
   echo "setup: $2 took $((SECONDS - began)) s"
 }
@@ -72,11 +78,11 @@ install_once() {
 install_torch_cpu() {
   local torch
   torch=$(grep '^torch==' "$1")
-  if pip install -q --no-deps --no-compile "$torch" 2>/dev/null; then
+  if meanwhile "installing $torch" pip install -q --no-deps --no-compile "$torch" 2>/dev/null; then
     echo "setup: $torch from pip's configured sources"
   else
     local index="${KMMLU_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"
-    pip install -q --no-deps --no-compile --index-url "$index" "$torch"
+    meanwhile "installing $torch" pip install -q --no-deps --no-compile --index-url "$index" "$torch"
     echo "setup: $torch from $index"
   fi
 }
@@ -106,7 +112,9 @@ fi
 # vLLM and torch again, ten seconds and more: compiled here instead, on all cores.
 if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] && [ "$(cat .venv/.compiled 2>/dev/null)" != "$(cat .venv/.installed-*)" ]; then
   echo "setup: compiling, since PYTHONDONTWRITEBYTECODE is set"
-  .venv/bin/python -m compileall -q -j 0 "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null || true
+  packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  compile() { .venv/bin/python -m compileall -q -j 0 "$packages" >/dev/null; }
+  meanwhile compiling compile || true
   cat .venv/.installed-* >.venv/.compiled
 fi
 echo "setup: ready ($kind, $((SECONDS - began)) s); activate with: source .venv/bin/activate"

@@ -5,6 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh cpu demo dev bench
 
+# What checks the site, the page and the packages; where it cannot be had those tests skip with a reason.
+for set in docs checks; do
+  bash scripts/setup.sh cpu "$set" || echo "test: requirements/$set.txt could not be installed; its tests will skip"
+done
+
 # The report is tested in a real browser; without one those tests skip with a reason.
 if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
   echo "test: installing chromium for the report's tests"

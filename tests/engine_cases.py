@@ -26,7 +26,15 @@ import polars as pl
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Request, Response
+from kmmlu_fast.core.schema import (
+    LOGPROB_COLUMNS,
+    Adapter,
+    Candidates,
+    Continuation,
+    Generation,
+    Request,
+    Response,
+)
 from kmmlu_fast.engines.opening import whole_prompts
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
@@ -92,15 +100,14 @@ def requests(adapter: Adapter | None = None, questions: int = 60) -> list[Reques
         for row in range(questions // 2):
             tokens = prefix + tuple(draw.randrange(6, 262) for _ in range(30 + row))
             name = f"{subject}/test/{row}"
-            made.append(
-                Request(name, f"letters-{adapter.name if adapter else 'base'}", tokens, adapter, LETTER_IDS)
-            )
+            stage = f"letters-{adapter.name if adapter else 'base'}"
+            made.append(Request(name, stage, tokens, Candidates(LETTER_IDS), adapter))
             if row % 5 == 0 and not adapter:
-                made.append(Request(name, "reason", tokens, max_tokens=12, stop=("\n",), include_stop=True))
-                made.append(
-                    Request(name, "sampled", tokens, max_tokens=6, num_samples=2, temperature=0.5, seed=row)
-                )
-                made.append(Request(name, "continuation", tokens, score_last=3))
+                text = Generation(12, stop=("\n",), include_stop=True)
+                some = Generation(6, num_samples=2, temperature=0.5, seed=row)
+                made.append(Request(name, "reason", tokens, text))
+                made.append(Request(name, "sampled", tokens, some))
+                made.append(Request(name, "continuation", tokens, Continuation(3)))
     return made
 
 
@@ -110,7 +117,7 @@ def follow_up(response: Response) -> list[Request]:
     if request.stage != "reason":
         return []
     tokens = request.token_ids + response.completions[0].token_ids + (30, 31)
-    return [Request(request.question_id, "forced-0", tokens, candidate_ids=LETTER_IDS)]
+    return [Request(request.question_id, "forced-0", tokens, Candidates(LETTER_IDS))]
 
 
 def ask(engine: Engine, files: Files) -> Iterator[Response]:

@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny import make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from kmmlu_fast.core.schema import Adapter, Request, Response
+from kmmlu_fast.core.schema import Adapter, Candidates, Continuation, Generation, Request, Response
 from kmmlu_fast.engines.transformers import TransformersEngine
 from kmmlu_fast.engines.transformers_model import TransformersSettings
 from kmmlu_fast.models.adapters import load_adapters
@@ -76,15 +76,16 @@ def plain(model: Any, request: Request) -> tuple[float, ...]:
     """The request's log-probabilities by one unpadded forward."""
     with torch.no_grad():
         logprobs = model(input_ids=torch.tensor([request.token_ids])).logits[0].float().log_softmax(-1)
-    if request.score_last:
-        start = len(request.token_ids) - request.score_last
+    if isinstance(request.want, Continuation):
+        start = len(request.token_ids) - request.want.num_tokens
         return (
             sum(
                 float(logprobs[place - 1, request.token_ids[place]])
                 for place in range(start, len(request.token_ids))
             ),
         )
-    return tuple(float(logprobs[-1, token]) for token in request.candidate_ids)
+    assert isinstance(request.want, Candidates)
+    return tuple(float(logprobs[-1, token]) for token in request.want.token_ids)
 
 
 def by_key(responses: Any) -> dict[str, Response]:
@@ -97,14 +98,12 @@ def assert_plain(found: dict[str, Response], model: Any) -> None:
 
 
 def scoring(adapter: Adapter | None = None) -> list[Request]:
-    return [
-        request for request in engine_cases.requests(adapter) if request.candidate_ids or request.score_last
-    ]
+    return [request for request in engine_cases.requests(adapter) if not isinstance(request.want, Generation)]
 
 
 def written(prompts: list[tuple[int, ...]], **settings: Any) -> list[Request]:
     return [
-        Request(str(i), "write", prompt, **({"max_tokens": 20} | settings))
+        Request(str(i), "write", prompt, Generation(**({"max_tokens": 20} | settings)))
         for i, prompt in enumerate(prompts)
     ]
 

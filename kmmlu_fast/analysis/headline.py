@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kmmlu_fast.analysis import letter_prior as decomposition
-from kmmlu_fast.analysis.accuracy import wilson_of
+from kmmlu_fast.analysis.accuracy import letters_in, wilson_of
 from kmmlu_fast.analysis.letter_prior import RunLetters
 from kmmlu_fast.analysis.paired import by_size
 from kmmlu_fast.runs.run import Run
@@ -35,7 +35,7 @@ class Headline:
     overlapping: int  # of this run's questions
     balanced: float | None  # mean recall over the key's letters
     expected: float | None  # from letter habit alone
-    shares: tuple[float, float, float, float] | None  # of each letter among all answers
+    shares: tuple[float, ...] | None  # of each letter among all answers
     constant: tuple[str, float] | None  # the best constant answer and its accuracy
     unparsed: int | None
     forced: int | None
@@ -77,8 +77,8 @@ def headline(
     frame = run.predictions
     ids = frame["question_id"] if frame is not None else pl.Series([], dtype=pl.String)
     on_list = ids.is_in(overlap)
-    four = frame is not None and bool((frame["num_options"] == 4).all())
-    letters = letter_habit_of(frame) if four and frame is not None else None
+    alike = frame is not None and frame["num_options"].n_unique() == 1
+    letters = letter_habit_of(frame) if alike and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
     speed = run.metrics.get("speed") or {}
     return Headline(
@@ -117,6 +117,7 @@ def _constant(frame: pl.DataFrame | None) -> tuple[str, float] | None:
 
 
 def letter_habit_of(frame: pl.DataFrame) -> decomposition.LetterHabit:
-    """A single run's letters against its key's."""
-    key = decomposition.as_codes(frame["answer"])
-    return decomposition.letter_habit(key, RunLetters(decomposition.as_codes(frame["prediction"])))
+    """A single run's letters against its key's; every question has the same number of options."""
+    known = letters_in(frame)
+    key, answered = (decomposition.as_codes(frame[name], known) for name in ("answer", "prediction"))
+    return decomposition.letter_habit(key, RunLetters(answered), len(known))

@@ -1,14 +1,15 @@
 """Offsets that give a run the key's letter shares: a common letter prior, by log-probabilities.
 
-In: the key's letters, a run's letters and A-D log-probabilities (natural), same question order. Out: four
-offsets; the letters under them (``Matched``), with each question's part in their accuracy, the offsets' own
-error included. Knows nothing of pairs, runs or words.
+In: the key's letters, a run's letters and their log-probabilities (natural), same question order, every
+question with the same number of options. Out: an offset a letter; the letters under them (``Matched``),
+with each question's part in their accuracy, the offsets' own error included. Knows nothing of pairs, runs or
+words.
 
 Offsets on log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural
 Computation 14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust
 Multiple Choice Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i
 tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted
-share", with tau lowered until soft shares are argmax shares. The key's four shares are used, never a
+share", with tau lowered until soft shares are argmax shares. The key's shares are used, never a
 question's answer. The error is by the delta method, with a kernel estimate of how shares and accuracy follow
 the offsets.
 """
@@ -29,8 +30,8 @@ MIN_BY_SUBJECT = 9_000  # questions below which subjects' own offsets are not fi
 SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
-Letters = NDArray[np.int64]  # 0-3 for A-D, -1 for unparsed
-Logprobs = NDArray[np.float64]  # (n, 4); NaN rows where there are none
+Letters = NDArray[np.int64]  # 0 for A, 1 for B, ...; -1 for unparsed
+Logprobs = NDArray[np.float64]  # (n, options); NaN rows where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def match(
         return None
     known &= letters >= 0
     weights = np.full(len(key), 1 / len(key)) if weights is None else weights
-    shares = np.bincount(key[known], weights[known], minlength=4).astype(float)
+    shares = np.bincount(key[known], weights[known], minlength=logprobs.shape[1]).astype(float)
     offsets = prior_offsets(logprobs[known], shares, weights[known])
     result, parts = _moved(key, letters, logprobs, known, offsets, weights)
     if strata is None or len(key) < MIN_BY_SUBJECT:
@@ -89,7 +90,7 @@ def _by_subject(
         if len(there) < 2:
             continue
         fitted = prior_offsets(
-            logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets
+            logprobs[there], np.bincount(key[there], minlength=logprobs.shape[1]) / len(there), start=offsets
         )
         trust = len(there) / (len(there) + SHRINKAGE)
         even = np.full(len(rows), 1 / len(rows))
@@ -103,7 +104,7 @@ def _by_subject(
 def prior_offsets(
     logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
 ) -> Floats:
-    """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares.
+    """An offset a letter, their sum 0, so that argmax(logprobs + offsets) falls on letters with these shares.
 
     ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
     temperatures are then gone through).
@@ -116,7 +117,7 @@ def prior_offsets(
     for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
         value, slope, curve = _soft(logprobs, offsets, target, weights, temperature)
         for _ in range(30):
-            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(4), slope, rcond=None)[0]
+            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(len(slope)), slope, rcond=None)[0]
             step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
             expected = float(slope @ step)
             if expected > -1e-12:
@@ -167,12 +168,13 @@ def _moved(
     # Kernel width by the rule of thumb; a logistic kernel of scale s has standard deviation 1.81 s.
     width = 1.06 * float((moved - moved.mean(axis=1, keepdims=True)).std()) * len(moved) ** -0.2 / 1.81
     soft = softmax(moved / max(width, 1e-6))
-    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(
-        width, 1e-6
-    )  # d shares / d offsets
+    # d shares / d offsets
+    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)
     onto = soft[np.arange(len(keys)), keys] * weight
-    gain = (np.bincount(keys, onto, minlength=4) - onto @ soft) / max(width, 1e-6)  # d accuracy / d offsets
-    pull = np.eye(4)[keys] - np.eye(4)[result[known]]
+    options = logprobs.shape[1]
+    # d accuracy / d offsets
+    gain = (np.bincount(keys, onto, minlength=options) - onto @ soft) / max(width, 1e-6)
+    pull = np.eye(options)[keys] - np.eye(options)[result[known]]
     parts = right
     parts[known] += trust * (pull @ (np.linalg.pinv(slope, rcond=1e-6) @ gain))
     return result, parts

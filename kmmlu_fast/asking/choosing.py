@@ -8,7 +8,7 @@ lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from kmmlu_fast.asking.methods import (
@@ -18,9 +18,18 @@ from kmmlu_fast.asking.methods import (
     Method,
     MultipleChoice,
 )
-from kmmlu_fast.asking.prompts import ENDING_TOKENS, Prompt, encode, letter_tokens, template_digest
-from kmmlu_fast.asking.tokens import TokenIds, check_lengths, render
+from kmmlu_fast.asking.prompts import (
+    ENDING_TOKENS,
+    LetterTokens,
+    Prompt,
+    encode,
+    letter_tokens,
+    render,
+)
+from kmmlu_fast.asking.rotations import ALL, Rotations, shifts_of
+from kmmlu_fast.asking.tokens import TokenIds, check_lengths, render_all
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.letters import rotated
 from kmmlu_fast.core.schema import OPTION_LETTERS, Adapter, Question
 
 
@@ -71,7 +80,7 @@ def choose_style(config: Asking, adapters: list[Adapter], tokenizer: Any) -> str
     if wanted:
         return wanted.pop()
     if config.output_type == "cot":
-        from kmmlu_fast.asking.cot import default_style
+        from kmmlu_fast.asking.cot_wording import default_style
 
         return default_style(tokenizer)
     return "lm-eval"
@@ -89,19 +98,19 @@ def foreign_templates(adapters: list[Adapter], template: str) -> list[str]:
 def choose_method(
     config: Asking,
     style: str,
-    questions: list[Question],
-    exemplars: dict[str, list[Question]],
+    questions: Sequence[Question],
+    exemplars: Mapping[str, Sequence[Question]],
     tokenizer: Any,
 ) -> tuple[Method, list[list[Prompt]], tuple[int, ...], list[str]]:
-    """The method with its letters' tokens checked on a prompt of each subject, every rendered
-    prompt, and notes for the run.
+    """The method with its letters' tokens checked on a prompt of each subject, every rendered prompt, the
+    letters' tokens for probes, and notes for the run.
     """
+    notes: list[str] = []
     method: Method
-    letters = OPTION_LETTERS[: max(len(question.options) for question in questions)]
     if config.output_type == "cot":
-        from kmmlu_fast.asking.cot import build_method
+        from kmmlu_fast.asking.cot_building import build_method
 
-        method = build_method(
+        method = reasoning = build_method(
             style,
             tokenizer,
             max_tokens=config.max_tokens,
@@ -111,64 +120,83 @@ def choose_method(
             seed=config.seed,
             below=config.cot_below,
             thinking=config.thinking,
-            letters=letters,
+            letters=letters_of_longest(questions),
         )
-        return method, render(questions, exemplars, method, tokenizer), method.force_letter_ids, []
-    wrap = _rotating(config.rotations, questions)
-    if config.output_type == "generate_until":
-        seed = config.seed if config.temperature > 0 else None
-        method = GenerateUntil(
-            style, config.max_tokens or DIRECT_MAX_TOKENS, config.temperature, config.top_p, seed
-        )
+        ids: tuple[int, ...] | None = reasoning.force_letter_ids
     else:
-        method = wrap(MultipleChoice(style, tuple(range(len(letters)))))
-    rendered = render(questions, exemplars, method, tokenizer)
-    some = list(
-        {question.subject: prompts for question, prompts in zip(questions, rendered, strict=True)}.values()
+        count = _orders(config.rotations, questions)
+        found = letters_in_prompts(style, questions, exemplars, tokenizer, count)
+        ids = found.ids
+        if config.output_type == "generate_until":
+            seed = config.seed if config.temperature > 0 else None
+            method = GenerateUntil(
+                style, config.max_tokens or DIRECT_MAX_TOKENS, config.temperature, config.top_p, seed
+            )
+        else:
+            method, notes = _scored(style, found, questions)
+            method = method if count == 1 else Rotations(method, count)
+    return (
+        method,
+        render_all(questions, exemplars, method, tokenizer),
+        ids or _any_candidates(tokenizer),
+        notes,
     )
-    shown = [prompt for prompts in some for prompt in prompts]
-    found = letter_tokens(tokenizer, shown, encode(tokenizer, shown), style, letters)
-    if config.output_type == "generate_until":
-        return method, rendered, found.ids or _any_candidates(tokenizer), []
-    if found.ids:
-        return wrap(MultipleChoice(style, found.ids)), rendered, found.ids, []
-    method = wrap(ContinuationChoice(style))
-    prefills = "four prefills a question" if len(letters) == 4 else "one prefill a letter"
-    note = f"letters are scored as continuations, {prefills}: {found.reason}"
-    return method, render(questions, exemplars, method, tokenizer), _any_candidates(tokenizer), [note]
 
 
-def _rotating(rotations: int | str, questions: list[Question]) -> Callable[[Method], Method]:
-    """What puts a method under rotations; ConfigError where four of them would not bring every
-    option to every place.
+def letters_of_longest(questions: Sequence[Question]) -> tuple[str, ...]:
+    """The letters of the question with the most options."""
+    return OPTION_LETTERS[: max(len(question.options) for question in questions)]
+
+
+def letters_in_prompts(
+    style: str,
+    questions: Sequence[Question],
+    exemplars: Mapping[str, Sequence[Question]],
+    tokenizer: Any,
+    count: int = 1,
+) -> LetterTokens:
+    """The letters' tokens, as the prompts of one question a subject have them (under ``count`` orders of its
+    options, as ``Rotations`` takes it).
     """
-    from kmmlu_fast.asking.rotations import ALL, Rotations
+    some = {question.subject: question for question in questions}.values()
+    shown = [
+        render(rotated(question, shift), exemplars[question.subject], style, tokenizer)
+        for question in some
+        for shift in ([0] if count == 1 else shifts_of(question, count))
+    ]
+    return letter_tokens(tokenizer, shown, encode(tokenizer, shown), style, letters_of_longest(questions))
 
-    if rotations == 1:
-        return lambda inner: inner
+
+def _scored(style: str, found: LetterTokens, questions: Sequence[Question]) -> tuple[Method, list[str]]:
+    """Letters from one prefill where each is a token, else as continuations, and a note that says so."""
+    if found.ids:
+        return MultipleChoice(style, found.ids), []
+    four = len(letters_of_longest(questions)) == 4
+    prefills = "four prefills a question" if four else "one prefill a letter"
+    note = f"letters are scored as continuations, {prefills}: {found.reason}"
+    return ContinuationChoice(style), [note]
+
+
+def _orders(rotations: int | str, questions: Sequence[Question]) -> int:
+    """--rotations as ``Rotations`` takes it; ConfigError where four of them would not bring every option to
+    every place.
+    """
     counts = {len(question.options) for question in questions}
     if rotations == 4 and counts != {4}:
         raise ConfigError(
             f"--rotations 4: questions here have {' or '.join(map(str, sorted(counts)))} options; give"
             " --rotations all (as many orders as a question has options) or 2"
         )
-    return lambda inner: Rotations(inner, ALL if rotations == "all" else int(rotations))
+    return ALL if rotations == "all" else int(rotations)
 
 
 class PromptChecks:
     """What every prompt must hold once it is tokenised; found to hold on some of them before, here on all."""
 
-    def __init__(
-        self, style: str, tokenizer: Any, method: Method, max_model_len: int, output_tokens: int
-    ) -> None:
-        self._style, self._tokenizer, self._max_model_len, self._output_tokens = (
-            style,
-            tokenizer,
-            max_model_len,
-            output_tokens,
-        )
-        scored = getattr(method, "inner", method)  # under rotations
-        self._letters = scored.letter_ids if isinstance(scored, MultipleChoice) else None
+    def __init__(self, style: str, tokenizer: Any, method: Method, max_model_len: int) -> None:
+        self._style, self._tokenizer, self._max_model_len = style, tokenizer, max_model_len
+        self._output_tokens = method.output_tokens
+        self._letters = method.letter_ids
         self._endings: set[tuple[int, ...]] = set()
 
     def __call__(
@@ -212,14 +240,3 @@ class PromptChecks:
 def _any_candidates(tokenizer: Any) -> tuple[int, ...]:
     """Four token ids to probe with where the letters have none of their own."""
     return tuple(range(min(100, len(tokenizer) - 4), min(104, len(tokenizer))))
-
-
-def template_of(config: Asking, style: str, tokenizer: Any, method: Method, is_kmmlu: bool = True) -> str:
-    """The digest of the wording; KMMLU's own reasoning instructions are only part of it where
-    KMMLU is asked.
-    """
-    if config.output_type == "cot":
-        from kmmlu_fast.asking.cot import wording_digest
-
-        return wording_digest(method, tokenizer, is_kmmlu)  # type: ignore[arg-type]
-    return template_digest(style, tokenizer, thinking=config.thinking)

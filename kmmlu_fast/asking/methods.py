@@ -1,7 +1,8 @@
 """How a question is asked and its answer read: the ``Method`` protocol, and the two methods of lm-eval.
 
 In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction a
-question. Knows nothing of files or engines. Chain of thought and option rotation stand in ``cot``.
+question. Knows nothing of files or engines. Chain of thought stands in ``cot``, option rotation in
+``rotations``.
 """
 
 from __future__ import annotations
@@ -10,10 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kmmlu_fast.asking.prompts import Prompt, answer_delimiter, render
-from kmmlu_fast.core.digests import tokens_digest
+from kmmlu_fast.asking.predictions import make_prediction
+from kmmlu_fast.asking.prompts import Prompt, answer_delimiter, render, template_digest
 from kmmlu_fast.core.letters import exact_match, read_letters
-from kmmlu_fast.core.schema import LETTERS, Adapter, Prediction, Question, Request, Response
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Continuation,
+    Generation,
+    Prediction,
+    Question,
+    Request,
+    Response,
+)
 
 # lm-eval tasks/kmmlu/direct/_direct_kmmlu_yaml: generation_kwargs.until
 DIRECT_STOPS = ("Q:", "\n\n", "</s>", ".")
@@ -22,6 +32,31 @@ DIRECT_MAX_TOKENS = 16
 
 class Method(Protocol):
     """One way to ask and read. Instances are frozen and picklable: Ray sends them to its actors."""
+
+    @property
+    def output_tokens(self) -> int:
+        """What a rendered prompt may grow by at most, tokens."""
+        ...
+
+    @property
+    def letter_ids(self) -> tuple[int, ...] | None:
+        """The letters' tokens where they are read right after every rendered prompt, A first; else None."""
+        ...
+
+    @property
+    def direct(self) -> Method | None:
+        """The method by which it also asks without reasoning, whose prompts follow the first; else None."""
+        ...
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        """sha256 (16 hex digits) that changes with any byte of the wording. ``thinking``: as --thinking says;
+        ``is_kmmlu``: whether wording that only KMMLU's subjects have counts.
+        """
+        ...
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """What else decides the answers to these questions: its part of a run's fingerprint, JSON-able."""
+        ...
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         """Every prompt the question may need that does not depend on an answer; the first is
@@ -42,39 +77,23 @@ class Method(Protocol):
         ...
 
 
-def make_prediction(
-    question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
-) -> Prediction:
-    """A Prediction with the question's own fields filled in; ``logprobs`` (one an option, A
-    first) is spread over its columns.
-    """
-    logprobs = fields.pop("logprobs", None)
-    if logprobs is not None:
-        fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=False)}
-        fields["option_logprobs"] = list(logprobs) if len(logprobs) > len(LETTERS) else None
-    return Prediction(
-        question_id=question.question_id,
-        subject=question.subject,
-        supercategory=question.supercategory,
-        split=question.split,
-        row=question.row,
-        answer=question.answer,
-        prediction=prediction,
-        correct=prediction == question.answer,
-        read_by=read_by,
-        prompt_tokens=len(prompt_ids),
-        prompt_digest=tokens_digest(prompt_ids),
-        num_options=len(question.options),
-        **fields,
-    )
-
-
-def letters_of(prediction: Prediction) -> list[float]:
-    """The log-probabilities of the question's letters, A first (natural logarithms)."""
-    if prediction.option_logprobs is not None:
-        return list(prediction.option_logprobs)
-    four = (prediction.logprob_A, prediction.logprob_B, prediction.logprob_C, prediction.logprob_D)
-    return [value for value in four if value is not None]
+def text_decoding(
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    num_samples: int = 1,
+    below: float | None = None,
+) -> dict[str, Any]:
+    """``decoding`` of a method that generates. The names stay as they are: finished runs hold them."""
+    return {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "num_samples": num_samples,
+        "cot_below": below,
+        **({"seed": seed} if temperature > 0 else {}),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +107,26 @@ class MultipleChoice:
     style: str
     letter_ids: tuple[int, ...]
 
+    @property
+    def output_tokens(self) -> int:
+        return 1
+
+    @property
+    def direct(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return template_digest(self.style, tokenizer, thinking=thinking)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {}
+
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [render(question, exemplars, self.style, tokenizer)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        candidates = self.letter_ids[: len(question.options)]
-        return [
-            Request(question.question_id, "letters", tuple(token_ids[0]), adapter, candidate_ids=candidates)
-        ]
+        letters = Candidates(self.letter_ids[: len(question.options)])
+        return [Request(question.question_id, "letters", tuple(token_ids[0]), letters, adapter)]
 
     def follow_up(self, response: Response) -> list[Request]:
         return []
@@ -123,6 +154,24 @@ class ContinuationChoice:
 
     style: str
 
+    @property
+    def output_tokens(self) -> int:
+        return 1
+
+    @property
+    def letter_ids(self) -> None:
+        return None
+
+    @property
+    def direct(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return template_digest(self.style, tokenizer, thinking=thinking)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {}
+
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render(question, exemplars, self.style, tokenizer)
         delimiter = answer_delimiter(self.style)
@@ -141,8 +190,8 @@ class ContinuationChoice:
                 question.question_id,
                 f"continuation-{letter}",
                 tuple(whole),
+                Continuation(max(1, len(whole) - len(context))),
                 adapter,
-                score_last=max(1, len(whole) - len(context)),
             )
             for letter, whole in zip(question.letters, wholes, strict=True)
         ]
@@ -156,11 +205,12 @@ class ContinuationChoice:
         logprobs = [response.logprobs[0] for response in ordered]
         reading = read_letters(logprobs)
         first = ordered[0].request
+        assert isinstance(first.want, Continuation)  # as ``start`` asks
         return make_prediction(
             question,
             reading.letter,
             "continuation",
-            first.token_ids[: len(first.token_ids) - first.score_last],
+            first.token_ids[: -first.want.num_tokens],
             logprobs=logprobs,
             margin=reading.margin,
             confidence=reading.confidence,
@@ -180,23 +230,36 @@ class GenerateUntil:
     top_p: float = 1.0
     seed: int | None = None
 
+    @property
+    def output_tokens(self) -> int:
+        return self.max_tokens
+
+    @property
+    def letter_ids(self) -> None:
+        return None
+
+    @property
+    def direct(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return template_digest(self.style, tokenizer, thinking=thinking)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return text_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
+
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [render(question, exemplars, self.style, tokenizer)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        return [
-            Request(
-                question.question_id,
-                "generate",
-                tuple(token_ids[0]),
-                adapter,
-                max_tokens=max(2, self.max_tokens),
-                temperature=self.temperature,
-                top_p=self.top_p,
-                seed=self.seed,
-                stop=DIRECT_STOPS,
-            )
-        ]
+        text = Generation(
+            max(2, self.max_tokens),
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop=DIRECT_STOPS,
+        )
+        return [Request(question.question_id, "generate", tuple(token_ids[0]), text, adapter)]
 
     def follow_up(self, response: Response) -> list[Request]:
         return []

@@ -12,12 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.asking.methods import Method, letters_of
+from kmmlu_fast.asking.methods import Method
+from kmmlu_fast.asking.predictions import letters_of
 from kmmlu_fast.asking.prompts import Prompt
 from kmmlu_fast.core.letters import is_position_bound, log_softmax, read_letters, rotated
 from kmmlu_fast.core.schema import Adapter, Prediction, Question, Request, Response
 
 ALL = 0  # as ``Rotations.count``
+
+
+def shifts_of(question: Question, count: int) -> list[int]:
+    """By how many places its options are turned: ``count`` cyclic orders, the first as it stands."""
+    if is_position_bound(question):
+        return [0]
+    options = len(question.options)
+    count = options if count == ALL else min(count, options)
+    return [i * options // count for i in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +43,39 @@ class Rotations:
     inner: Method
     count: int = 4
 
-    def _shifts(self, question: Question) -> list[int]:
-        if is_position_bound(question):
-            return [0]
-        options = len(question.options)
-        count = options if self.count == ALL else min(self.count, options)
-        return [i * options // count for i in range(count)]
+    @property
+    def output_tokens(self) -> int:
+        return self.inner.output_tokens
+
+    @property
+    def letter_ids(self) -> tuple[int, ...] | None:
+        return self.inner.letter_ids
+
+    @property
+    def direct(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return self.inner.wording_digest(tokenizer, thinking=thinking, is_kmmlu=is_kmmlu)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        four = all(len(question.options) == 4 for question in questions)
+        count: int | str = self.count
+        if self.count == ALL:
+            count = 4 if four else "all"  # the same prompts, the same fingerprint
+        # Asked once, as they stand, since 0.2: other answers.
+        bound = {"position_bound": "unturned"} if any(map(is_position_bound, questions)) else {}
+        return {**self.inner.decoding(questions), "rotations": count, **bound}
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [
             prompt
-            for shift in self._shifts(question)
+            for shift in shifts_of(question, self.count)
             for prompt in self.inner.render(rotated(question, shift), exemplars, tokenizer)
         ]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        shifts = self._shifts(question)
+        shifts = shifts_of(question, self.count)
         each = len(token_ids) // len(shifts)
         return [
             replace(request, stage=f"rotation-{i}/{request.stage}")
@@ -62,7 +89,7 @@ class Rotations:
         return []
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
-        shifts = self._shifts(question)
+        shifts = shifts_of(question, self.count)
         groups: dict[int, list[Response]] = {i: [] for i in range(len(shifts))}
         for response in responses:
             order, _, stage = response.request.stage.removeprefix("rotation-").partition("/")

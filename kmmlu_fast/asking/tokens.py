@@ -54,12 +54,12 @@ def prepare(
     """Render and tokenise every prompt, in the order of the questions: subject by subject, so
     that prefixes are computed once.
     """
-    rendered = render(questions, exemplars, method, tokenizer)
+    rendered = render_all(questions, exemplars, method, tokenizer)
     return tokenise(questions, rendered, tokenizer), rendered
 
 
-def render(
-    questions: Sequence[Question], exemplars: dict[str, list[Question]], method: Method, tokenizer: Any
+def render_all(
+    questions: Sequence[Question], exemplars: Mapping[str, Sequence[Question]], method: Method, tokenizer: Any
 ) -> list[list[Prompt]]:
     """The prompts of each question."""
     return [method.render(question, exemplars[question.subject], tokenizer) for question in questions]

@@ -244,10 +244,10 @@ def examine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
     silent = Cards(problem=f"the NVIDIA driver gives no answer within {limit_sec:.0f} s")
     no_hub = Hub("", f"no answer within {limit_sec:.0f} s", installed.has_token())
     unread: ModelFacts | None = None
-    cards = _start(nvml.find_cards, silent)
-    hub = _start(installed.hub, no_hub)
-    model = _start(lambda: weights.find_model(model_name), unread)
-    pins = _start(lambda: installed.check_pins(kind or "cpu"), Pins(kind, 0, (), (), {}))
+    cards = started(nvml.find_cards, silent)
+    hub = started(installed.hub, no_hub)
+    model = started(lambda: weights.find_model(model_name), unread)
+    pins = started(lambda: installed.check_pins(kind or "cpu"), Pins(kind, 0, (), (), {}))
     until = began + limit_sec
     found = Diagnosis(
         machine=here,
@@ -265,7 +265,7 @@ def examine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
     return replace(found, cpu_flops=flops, seconds=time.perf_counter() - began)
 
 
-def _start(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
+def started(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
     """Begin a look in a thread that the interpreter does not wait for; the result waits until a deadline."""
     box: list[T] = []
     thread = threading.Thread(target=lambda: box.append(probe()), daemon=True)

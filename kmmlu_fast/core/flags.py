@@ -17,12 +17,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from kmmlu_fast.core import helping
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.reading import expand, read_yaml
 from kmmlu_fast.core.settings import Config as Config
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+SHIPPED = Path(__file__).parents[1] / "configs"  # a clone's configs/, for those who have none
 
 
 def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
@@ -50,24 +52,27 @@ def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
 
 
 def _spelt(cls: type[Config], arguments: list[str]) -> list[str]:
-    """``--prompt_style`` as ``--prompt-style``, and ``--export xlsx csv`` as ``--export xlsx,csv``."""
+    """``--prompt_style`` as ``--prompt-style``, ``--export xlsx csv`` as ``--export xlsx,csv``; and where a
+    bare word can be nothing else, ``--from A B`` as ``--from A --from B``.
+    """
     spelt: list[str] = []
-    taking: tuple[str, ...] = ()
+    taking, begun = "", False  # the list that bare words go to, and whether it has its first
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, value = argument.partition("=")
             spelt.append(name.replace("_", "-") + equals + value)
-            taking = cls.words.get(name.removeprefix("--").replace("-", "_"), ()) if not equals else ()
-            begun = False
-        elif taking and argument.strip(",").split(",")[0] in taking:
-            if begun:
-                spelt[-1] += "," + argument
-            else:
-                spelt.append(argument)
-            begun = True
-        else:
+            field = name.removeprefix("--").replace("-", "_")
+            taking, begun = (field if not equals and _is_list(cls, field) else ""), False
+        elif not taking or not begun or argument.startswith("-"):
             spelt.append(argument)
-            taking = ()
+            begun = True
+        elif argument.strip(",").split(",")[0] in cls.words.get(taking, ()):
+            spelt[-1] += "," + argument
+        elif taking in cls.words or cls.positional:
+            spelt.append(argument)
+            taking = ""
+        else:
+            spelt += ["--" + taking.replace("_", "-"), argument]
     return spelt
 
 
@@ -118,7 +123,7 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
-    loaded = read_yaml(expand(path, "--config"), f"--config {path}")
+    loaded = read_yaml(_here_or_shipped(path), f"--config {path}")
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -130,6 +135,15 @@ def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
         str(key).replace("-", "_"): _as_list(cls, str(key).replace("-", "_"), value)
         for key, value in loaded.items()
     }
+
+
+def _here_or_shipped(path: Path) -> Path:
+    """The file; where a clone's ``configs/NAME`` is not here, as after pip install, the package's own."""
+    found, shipped = expand(path, "--config"), SHIPPED / path.name
+    if found.exists() or path.parent not in (Path("configs"), Path()) or not shipped.is_file():
+        return found
+    note(f"--config {path}: is not here; the one that comes with kmmlu_fast is used ({shipped})")
+    return shipped
 
 
 def _is_list(cls: type[Config], name: str) -> bool:
@@ -184,7 +198,9 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     except argparse.ArgumentError as error:
         return {}, [str(error).removeprefix("argument ")]
     given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
-    for name in [n for n in given if _is_list(cls, n) and n not in ("adapter", "data", cls.positional)]:
+    for name in [
+        n for n in given if _is_list(cls, n) and n not in ("adapter", "data", "from", cls.positional)
+    ]:
         # argparse takes "--" for a separator even where it is a flag's value, and gives a list.
         texts = [value if isinstance(value, str) else "--" for value in given[name]]
         given[name] = [part for text in texts for part in text.split(",") if part]

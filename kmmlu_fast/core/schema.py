@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -56,35 +56,53 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One prompt for the engine: token ids in, and what is wanted back.
-
-    Three uses, told apart by what is set:
-    * letters: ``candidate_ids`` set, ``max_tokens`` 1 -> ``Response.logprobs``, one a candidate, same order;
-    * continuation: ``score_last`` n > 0 -> ``Response.logprobs`` = (sum of the last n prompt tokens'
-      log-probabilities,);
-    * generation: ``max_tokens`` > 1 -> ``Response.completions``, ``num_samples`` of them.
+class Candidates:
+    """Wanted: the log-probability of each of these tokens right after the prompt -> ``Response.logprobs``, in
+    this order.
     """
 
-    question_id: str
-    stage: (
-        str  # unique within the question and model state: "letters", "rotation-2", "reason", "forced-0", ...
-    )
     token_ids: tuple[int, ...]
-    adapter: Adapter | None = None
-    candidate_ids: tuple[int, ...] = ()
-    score_last: int = 0
-    max_tokens: int = 1
+
+    max_tokens: ClassVar[int] = 1  # an engine makes one token to read them
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Wanted: the log-probability of the prompt's own last ``num_tokens`` (>= 1) tokens, as one sum ->
+    ``Response.logprobs`` = (sum,).
+    """
+
+    num_tokens: int
+
+    max_tokens: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Wanted: ``num_samples`` texts after the prompt -> ``Response.completions``."""
+
+    max_tokens: int
     num_samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
+
+
+Want = Candidates | Continuation | Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for the engine: token ids in, and what is wanted back."""
+
+    question_id: str
+    stage: str  # unique within the question and model state: "letters", "rotation-2/letters", "reason", ...
+    token_ids: tuple[int, ...]
+    want: Want
+    adapter: Adapter | None = None
     carry: Any = None  # a small picklable value for the method's follow_up; engines pass it on untouched
-    follow_up_ids: tuple[
-        int, ...
-    ] = ()  # not sent: token ids of the prompt that a follow-up may ask (budgeted chain of thought)
 
     @property
     def key(self) -> str:

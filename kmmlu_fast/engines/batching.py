@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kmmlu_fast.core.schema import Request
+from kmmlu_fast.core.schema import Continuation, Generation, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,29 @@ class Batch:
         return self.requests[0].token_ids[: self.shared_tokens]
 
 
+def scored_tokens(request: Request) -> int:
+    """How many of the prompt's own last tokens are scored; 0 where what comes after them is."""
+    return request.want.num_tokens if isinstance(request.want, Continuation) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample of a request that generates."""
+    """One sample of a request that generates ``want``."""
 
     request: Request
+    want: Generation
     sample: int = 0
 
     @property
     def tokens(self) -> int:
         """Of the prompt and of the longest output."""
-        return len(self.request.token_ids) + self.request.max_tokens
+        return len(self.request.token_ids) + self.want.max_tokens
+
+
+def rows_of(request: Request) -> list[Row]:
+    """One row a sample; none for a request that is scored."""
+    want = request.want
+    return [Row(request, want, n) for n in range(want.num_samples)] if isinstance(want, Generation) else []
 
 
 def scoring_batches(
@@ -79,7 +91,7 @@ def scoring_batches(
 def generating_batches(rows: Iterable[Row], limits: Limits) -> Iterator[list[Row]]:
     """Batches for generation: of like output and prompt length, within the cache's budget."""
     batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.request.max_tokens, len(row.request.token_ids))):
+    for row in sorted(rows, key=lambda row: (row.want.max_tokens, len(row.request.token_ids))):
         longest = max([row.tokens, *(other.tokens for other in batch)])
         if batch and (len(batch) == limits.rows or (len(batch) + 1) * longest > limits.cached_tokens):
             yield batch
@@ -106,7 +118,7 @@ def _groups(requests: Sequence[Request]) -> Iterator[_Group]:
     save nothing."""
     group = _Group()
     for request in sorted(requests, key=lambda request: request.token_ids):
-        own = len(request.token_ids) - max(1, request.score_last + 1)
+        own = len(request.token_ids) - (scored_tokens(request) + 1)
         if not group.requests:
             group = _Group([request], own)
             continue

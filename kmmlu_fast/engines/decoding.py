@@ -27,10 +27,10 @@ class Sampler:
 
         self._draws = []
         for place, row in enumerate(rows):
-            if row.request.temperature > 0:
+            if row.want.temperature > 0:
                 generator = torch.Generator(device=device)
                 generator.manual_seed(_seed(row, engine_seed))
-                self._draws.append((place, row.request.temperature, row.request.top_p, generator))
+                self._draws.append((place, row.want.temperature, row.want.top_p, generator))
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         import torch
@@ -53,8 +53,8 @@ def _nucleus(logits: Any, top_p: float) -> Any:
 
 
 def _seed(row: Row, engine_seed: int) -> int:
-    if row.request.seed is not None:
-        return row.request.seed + row.sample
+    if row.want.seed is not None:
+        return row.want.seed + row.sample
     key = f"{engine_seed}\x1f{row.request.key}\x1f{row.sample}"
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest())
 
@@ -65,23 +65,23 @@ class Writer:
     __slots__ = (
         "_end_ids",
         "_longest_stop",
-        "_request",
         "_stream",
         "_text",
         "_tokenizer",
         "_tokens",
+        "_want",
         "reason",
         "room",
     )
 
     def __init__(self, row: Row, tokenizer: Any, end_ids: frozenset[int], room: int) -> None:
         """``room``: tokens that still fit into the context after the prompt."""
-        self._request, self._tokenizer, self._end_ids = row.request, tokenizer, end_ids
+        self._want, self._tokenizer, self._end_ids = row.want, tokenizer, end_ids
         self._stream = _stream(row.request.token_ids)
         self._tokens: list[int] = []
         self._text = ""
-        self._longest_stop = max(map(len, row.request.stop), default=0)
-        self.room = max(1, min(room, row.request.max_tokens))
+        self._longest_stop = max(map(len, row.want.stop), default=0)
+        self.room = max(1, min(room, row.want.max_tokens))
         self.reason: str | None = None
 
     def add(self, token: int) -> None:
@@ -114,12 +114,12 @@ class Writer:
         if len(self._text) == old:
             return False
         start = max(0, old - self._longest_stop + 1)
-        places = [(self._text.find(stop, start), stop) for stop in self._request.stop]
+        places = [(self._text.find(stop, start), stop) for stop in self._want.stop]
         found = [(place + len(stop), place) for place, stop in places if place >= 0]
         if not found:
             return False
         end, place = min(found, key=lambda ends: ends[0])
-        self._text = self._text[: end if self._request.include_stop else place]
+        self._text = self._text[: end if self._want.include_stop else place]
         return True
 
     def completion(self) -> Completion:

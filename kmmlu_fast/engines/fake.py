@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Completion,
+    Continuation,
+    Generation,
+    Request,
+    Response,
+)
 from kmmlu_fast.engines.protocol import FollowUp
 
 
@@ -61,13 +69,15 @@ class FakeEngine:
         name = adapter.name if adapter else ""
         digest = hashlib.blake2b(repr((request.token_ids, name)).encode(), digest_size=8).digest()
         draw = random.Random(digest)
-        if request.score_last:
-            return Response(request, logprobs=(-draw.uniform(0.1, 5.0),))
-        if request.candidate_ids:
-            return Response(request, logprobs=tuple(-draw.uniform(0.1, 5.0) for _ in request.candidate_ids))
-        text = self._text if isinstance(self._text, str) else self._text(request)
-        completion = Completion(text, tuple(range(len(text))), "stop")
-        return Response(request, completions=(completion,) * request.num_samples)
+        match request.want:
+            case Continuation():
+                return Response(request, logprobs=(-draw.uniform(0.1, 5.0),))
+            case Candidates(token_ids):
+                return Response(request, logprobs=tuple(-draw.uniform(0.1, 5.0) for _ in token_ids))
+            case Generation(num_samples=num_samples):
+                text = self._text if isinstance(self._text, str) else self._text(request)
+                completion = Completion(text, tuple(range(len(text))), "stop")
+                return Response(request, completions=(completion,) * num_samples)
 
     def stats(self) -> dict[str, Any]:
         return {"engine": "fake", "requests": self._requests, "prompt_tokens": self._prompt_tokens}

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
-from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.core.schema import Candidates, Request, Response
 from kmmlu_fast.engines.protocol import Engine, FollowUp
 
 BLOCK_REQUESTS = (
@@ -93,7 +93,7 @@ class RayEngine:
                 yield response
 
     def _count(self, response: Response) -> None:
-        letters = 1 if response.request.candidate_ids else 0
+        letters = 1 if isinstance(response.request.want, Candidates) else 0
         self._counters["requests"] += 1
         self._counters["prompt_tokens"] += len(response.request.token_ids)
         self._counters["cached_tokens"] += response.cached_tokens

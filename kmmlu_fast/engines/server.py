@@ -23,7 +23,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.foreign import one_line, shown
 from kmmlu_fast.core.letters import MAX_LOGPROB
-from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Completion,
+    Continuation,
+    Generation,
+    Request,
+    Response,
+)
 from kmmlu_fast.engines.client import CONTINUE, NotFound, ServerClient
 from kmmlu_fast.engines.protocol import FollowUp
 
@@ -207,9 +215,7 @@ class ServerEngine:
 
     async def _probe(self, name: str) -> None:
         """One token from the model with four candidates: shows that the answers carry what is needed."""
-        request = Request(
-            question_id="probe", stage="letters", token_ids=(0, 1, 2), candidate_ids=(0, 1, 2, 3)
-        )
+        request = Request("probe", "letters", (0, 1, 2), Candidates((0, 1, 2, 3)))
         answer = await self._client.send("POST", "completions", self._payload(request, name))
         try:
             _read(request, answer)
@@ -229,32 +235,22 @@ class ServerEngine:
             "return_token_ids": True,
             **NEUTRAL_SAMPLING,
         }
-        if request.score_last:
-            return payload | {
-                "prompt_logprobs": 0,
-                "max_tokens": 1,
-                "temperature": 0.0,
-            }  # 0: the prompt's own tokens and no others
-        if request.candidate_ids:
-            ids = list(request.candidate_ids)
-            letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
-            return payload | letters | {"max_tokens": 1, "temperature": 0.0}
-        payload |= {
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "n": request.num_samples,
-        }
-        if request.stop:
-            payload |= {"stop": list(request.stop), "include_stop_str_in_output": request.include_stop}
-        if request.seed is not None:
-            payload |= {"seed": request.seed}
-        return payload
+        one_token = {"max_tokens": 1, "temperature": 0.0}
+        match request.want:
+            case Continuation():  # 0: the prompt's own tokens and no others
+                return payload | {"prompt_logprobs": 0, **one_token}
+            case Candidates(token_ids):
+                ids = list(token_ids)
+                letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+                return payload | letters | one_token
+            case Generation() as text:
+                return payload | _sampling(text)
 
     async def _answer(self, request: Request) -> Response:
-        if self._max_model_len and len(request.token_ids) + request.max_tokens > self._max_model_len:
+        more_tokens = request.want.max_tokens
+        if self._max_model_len and len(request.token_ids) + more_tokens > self._max_model_len:
             raise EngineError(
-                f"{request.key}: {len(request.token_ids)} prompt tokens + {request.max_tokens} to generate"
+                f"{request.key}: {len(request.token_ids)} prompt tokens + {more_tokens} to generate"
                 f" exceed the server's {self._max_model_len}: start it with a larger --max-model-len, or give"
                 " fewer --num-fewshot or --max-tokens"
             )
@@ -294,6 +290,20 @@ class ServerEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
+def _sampling(text: Generation) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "max_tokens": text.max_tokens,
+        "temperature": text.temperature,
+        "top_p": text.top_p,
+        "n": text.num_samples,
+    }
+    if text.stop:
+        payload |= {"stop": list(text.stop), "include_stop_str_in_output": text.include_stop}
+    if text.seed is not None:
+        payload |= {"seed": text.seed}
+    return payload
+
+
 def _read(request: Request, answer: dict[str, Any]) -> Response:
     """Response from a completions answer. One of _MALFORMED where something that was asked for
     is missing, or cannot be.
@@ -303,19 +313,21 @@ def _read(request: Request, answer: dict[str, Any]) -> Response:
     cached_tokens = _count(
         details.get("cached_tokens") or 0
     )  # needs --enable-prompt-tokens-details on the server's side
-    if request.score_last:
-        last = range(len(request.token_ids) - request.score_last, len(request.token_ids))
-        scores = choices[0]["prompt_logprobs"]
-        total = sum(_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
-        return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
-    if request.candidate_ids:
-        first = choices[0]["logprobs"]["top_logprobs"][0]
-        logprobs = tuple(_logprob(first[f"token_id:{token_id}"]) for token_id in request.candidate_ids)
-        return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
-    if len(choices) != request.num_samples:
-        raise IndexError(f"{len(choices)} choices for n={request.num_samples}")
-    completions = tuple(_completion(choice, request.max_tokens) for choice in choices)
-    return Response(request, completions=completions, cached_tokens=cached_tokens)
+    match request.want:
+        case Continuation(num_tokens):
+            last = range(len(request.token_ids) - num_tokens, len(request.token_ids))
+            scores = choices[0]["prompt_logprobs"]
+            total = sum(_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
+            return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
+        case Candidates(token_ids):
+            first = choices[0]["logprobs"]["top_logprobs"][0]
+            logprobs = tuple(_logprob(first[f"token_id:{token_id}"]) for token_id in token_ids)
+            return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
+        case Generation(max_tokens=max_tokens, num_samples=num_samples):
+            if len(choices) != num_samples:
+                raise IndexError(f"{len(choices)} choices for n={num_samples}")
+            completions = tuple(_completion(choice, max_tokens) for choice in choices)
+            return Response(request, completions=completions, cached_tokens=cached_tokens)
 
 
 def _logprob(value: Any) -> float:

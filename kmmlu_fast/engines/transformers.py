@@ -21,9 +21,9 @@ from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.fit import settings_for_memory
-from kmmlu_fast.core.schema import Completion, Request, Response
+from kmmlu_fast.core.schema import Completion, Generation, Request, Response
 from kmmlu_fast.engines import decoding
-from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, scoring_batches
+from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, rows_of, scoring_batches
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.transformers_model import (
     AdapterSwitch,
@@ -113,7 +113,7 @@ class TransformersEngine:
 
     def _written(self, requests: Sequence[Request]) -> Iterator[Response]:
         found: dict[int, dict[int, Completion]] = {id(request): {} for request in requests}
-        rows = [Row(request, sample) for request in requests for sample in range(request.num_samples)]
+        rows = [row for request in requests for row in rows_of(request)]
         batches = deque(generating_batches(rows, self._limits))
         while batches:
             batch = batches.popleft()
@@ -126,7 +126,7 @@ class TransformersEngine:
                 self._count(output_tokens=len(completion.token_ids))
                 own = found[id(row.request)]
                 own[row.sample] = completion
-                if len(own) == row.request.num_samples:
+                if len(own) == row.want.num_samples:
                     self._count(requests=1, prompt_tokens=len(row.request.token_ids))
                     yield Response(row.request, completions=tuple(own[sample] for sample in sorted(own)))
 
@@ -209,7 +209,7 @@ class TransformersEngine:
 def _kind(request: Request) -> tuple[str, bool]:
     """What must not share a pass: adapters, and scoring with generating."""
     adapter = request.adapter.digest if request.adapter else ""
-    return adapter, not (request.candidate_ids or request.score_last)
+    return adapter, isinstance(request.want, Generation)
 
 
 def _limits(settings: TransformersSettings, device: str) -> Limits:

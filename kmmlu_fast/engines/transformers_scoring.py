@@ -12,8 +12,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.schema import Request
-from kmmlu_fast.engines.batching import Batch
+from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
+from kmmlu_fast.engines.batching import Batch, scored_tokens
 
 _ROWS_AT_ONCE = 64  # whose float32 logits over the whole vocabulary exist at a time
 _TOKENS_AT_ONCE = 16384  # of the vocabulary, whose float32 weights exist at a time
@@ -43,7 +43,7 @@ class Scorer:
         self.reuses_prefixes = _reusable(self._empty_cache())
 
     def score(self, batch: Batch) -> list[tuple[float, ...]]:
-        """Of each request: one value a candidate, or with ``score_last`` the sum over those tokens alone."""
+        """Of each request: one value a candidate, or of a continuation the sum over its tokens alone."""
         import torch
 
         shared, longest = batch.shared_tokens, batch.longest
@@ -58,7 +58,7 @@ class Scorer:
         found = iter((logits[rows, ats, tokens].float() - norms[rows, ats]).tolist())
         values = [tuple(next(found) for _ in pairs) for pairs in targets]
         requests = zip(batch.requests, values, strict=True)
-        return [(sum(row),) if request.score_last else row for request, row in requests]
+        return [(sum(row),) if scored_tokens(request) else row for request, row in requests]
 
     def forget(self) -> None:
         """Free the kept prefix."""
@@ -129,16 +129,20 @@ class Scorer:
 def _wanted(request: Request, shared: int) -> list[int]:
     """Positions, in the row without its shared prefix, after which a probability is read."""
     end = len(request.token_ids) - shared
-    if request.score_last:
-        return list(range(end - request.score_last - 1, end - 1))
+    if last := scored_tokens(request):
+        return list(range(end - last - 1, end - 1))
     return [end - 1]
 
 
 def _targets(request: Request) -> list[tuple[int, int]]:
     """(index into ``_wanted``, token id) of each probability that is read."""
-    if request.score_last:
-        return list(enumerate(request.token_ids[-request.score_last :]))
-    return [(0, token) for token in request.candidate_ids]
+    match request.want:
+        case Candidates(token_ids):
+            return [(0, token) for token in token_ids]
+        case Continuation(num_tokens):
+            return list(enumerate(request.token_ids[-num_tokens:]))
+        case Generation():
+            raise ValueError(f"{request.key}: generates, and is not scored")
 
 
 def _reusable(cache: Any) -> bool:

@@ -21,10 +21,20 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import auto_dtype, check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
-from kmmlu_fast.core.schema import Adapter, Completion, Request, Response
+from kmmlu_fast.core.importing import uncollected
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Completion,
+    Continuation,
+    Generation,
+    Request,
+    Response,
+    Want,
+)
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
 from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe, memory_facts
-from kmmlu_fast.engines.cpu_kernels import joined_norms
+from kmmlu_fast.engines.cpu_kernels import WORTH_COMPILING, joined_norms
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.swap import WORKER, HeldWeights
 from kmmlu_fast.engines.texts import can_wait, give_tokenizer
@@ -50,7 +60,6 @@ def prepare_environment(gpu: bool) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     if not gpu:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
@@ -95,7 +104,7 @@ class VllmEngine:
         if card is None:
             # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only:
             # five-shot, a tenth of the pass.
-            arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms()}
+            arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms(WORTH_COMPILING)}
         if settings.max_lora_rank:
             rank = next((r for r in _RANKS if r >= settings.max_lora_rank), None)
             if rank is None:
@@ -213,13 +222,13 @@ class VllmEngine:
             # the caller numbered.
             lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
             lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
-        if not self._has_tokenizer and not request.candidate_ids and not request.score_last:
+        if not self._has_tokenizer and isinstance(request.want, Generation):
             give_tokenizer(self._engine)
             self._has_tokenizer = True
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
         self._count_text(request, 1)
-        self._engine.add_request(request_id, prompt, sampling_params(request), lora_request=lora)
+        self._engine.add_request(request_id, prompt, sampling_params(request.want), lora_request=lora)
 
     def _response(self, request: Request, output: Any) -> Response:
         cached = output.num_cached_tokens or 0
@@ -227,26 +236,23 @@ class VllmEngine:
         counters["requests"] += 1
         counters["prompt_tokens"] += len(request.token_ids)
         counters["cached_tokens"] += cached
-        if request.score_last:
-            scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-request.score_last :]
-            return Response(
-                request,
-                logprobs=(sum(entry[token].logprob for token, entry in scored),),
-                cached_tokens=cached,
-            )
-        if request.candidate_ids:
-            entry = output.outputs[0].logprobs[0]
-            counters["output_tokens"] += 1
-            return Response(
-                request,
-                logprobs=tuple(entry[token].logprob for token in request.candidate_ids),
-                cached_tokens=cached,
-            )
-        completions = tuple(
-            Completion(o.text, tuple(o.token_ids), o.finish_reason or "length") for o in output.outputs
-        )
-        counters["output_tokens"] += sum(len(c.token_ids) for c in completions)
-        return Response(request, completions=completions, cached_tokens=cached)
+        match request.want:
+            case Candidates(token_ids):
+                entry = output.outputs[0].logprobs[0]
+                counters["output_tokens"] += 1
+                logprobs = tuple(entry[token].logprob for token in token_ids)
+                return Response(request, logprobs, cached_tokens=cached)
+            case Continuation(num_tokens):
+                scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-num_tokens:]
+                total = sum(entry[token].logprob for token, entry in scored)
+                return Response(request, (total,), cached_tokens=cached)
+            case Generation():
+                completions = tuple(
+                    Completion(o.text, tuple(o.token_ids), o.finish_reason or "length")
+                    for o in output.outputs
+                )
+                counters["output_tokens"] += sum(len(c.token_ids) for c in completions)
+                return Response(request, completions=completions, cached_tokens=cached)
 
     def stats(self) -> dict[str, Any]:
         import vllm
@@ -263,79 +269,53 @@ class VllmEngine:
     def close(self) -> None:
         if self._llm is None:
             return
-        with contextlib.suppress(Exception):
-            self._engine.engine_core.shutdown()
-        self._llm = self._engine = None
-        gc.collect()
-        with contextlib.suppress(Exception):
-            from vllm.distributed import cleanup_dist_env_and_memory
+        with uncollected():  # once, at the end, and not after every step of it
+            with contextlib.suppress(Exception):
+                self._engine.engine_core.shutdown()
+            self._llm = self._engine = None
+            with contextlib.suppress(Exception):
+                from vllm.distributed import cleanup_dist_env_and_memory
 
-            cleanup_dist_env_and_memory()
+                cleanup_dist_env_and_memory()
+        gc.collect()
 
 
 def _text_tokens(request: Request) -> tuple[int, int]:
     """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is
     only read leaves it at once.
     """
-    if request.candidate_ids or request.score_last:
+    if not isinstance(request.want, Generation):
         return 0, 0
-    return len(request.token_ids), request.max_tokens * request.num_samples
-
-
-def sampling_params(request: Request) -> Any:
-    """One object for all requests that are sampled alike: vLLM copies it for each request, with
-    skip_clone without a deep copy.
-    """
-    return _shared_params(
-        request.candidate_ids,
-        request.score_last,
-        request.max_tokens,
-        request.temperature,
-        request.top_p,
-        request.num_samples,
-        request.seed,
-        request.stop,
-        request.include_stop,
-    )
+    return len(request.token_ids), request.want.max_tokens * request.want.num_samples
 
 
 @functools.lru_cache(maxsize=64)
-def _shared_params(
-    candidate_ids: tuple[int, ...],
-    score_last: int,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    num_samples: int,
-    seed: int | None,
-    stop: tuple[str, ...],
-    include_stop: bool,
-) -> Any:
+def sampling_params(want: Want) -> Any:
+    """vLLM's SamplingParams: one object for all that want the same, which it copies for each request (with
+    skip_clone without a deep copy).
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "seed": seed, "skip_clone": True}
-    if score_last:
-        return SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, **common)
-    if candidate_ids:
-        ids = list(candidate_ids)
-        return SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            logprobs=len(ids),
-            logprob_token_ids=ids,
-            detokenize=False,
-            **common,
-        )
-    return SamplingParams(
-        temperature=temperature,
-        top_p=top_p,
-        n=num_samples,
-        max_tokens=max_tokens,
-        stop=list(stop) or None,
-        include_stop_str_in_output=include_stop,
-        **common,
-    )
+    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "skip_clone": True}
+    one_token: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, **common}
+    match want:
+        case Candidates(token_ids):
+            ids = list(token_ids)
+            return SamplingParams(logprobs=len(ids), logprob_token_ids=ids, **one_token)
+        case Continuation():
+            return SamplingParams(prompt_logprobs=0, **one_token)
+        case Generation():
+            return SamplingParams(
+                temperature=want.temperature,
+                top_p=want.top_p,
+                n=want.num_samples,
+                max_tokens=want.max_tokens,
+                seed=want.seed,
+                stop=list(want.stop) or None,
+                include_stop_str_in_output=want.include_stop,
+                **common,
+            )
 
 
 def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:

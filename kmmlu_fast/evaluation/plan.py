@@ -16,15 +16,13 @@ from kmmlu_fast.asking.choosing import (
     choose_method,
     choose_style,
     foreign_templates,
-    template_of,
 )
-from kmmlu_fast.asking.methods import DIRECT_MAX_TOKENS, Method
+from kmmlu_fast.asking.methods import Method
 from kmmlu_fast.asking.prompts import encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.device import auto_dtype, gpu_capability
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import Adapter, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
@@ -105,16 +103,14 @@ def _plan(
     ]
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
-    template = template_of(config, style, tokenizer, method, exam.is_kmmlu)
+    template = method.wording_digest(tokenizer, thinking=config.thinking, is_kmmlu=exam.is_kmmlu)
     notes += more + foreign_templates(adapters, template_digest(style, tokenizer))
-    output_tokens = getattr(method, "output_tokens", None) or (
-        config.max_tokens or DIRECT_MAX_TOKENS if config.output_type == "generate_until" else 1
-    )
+    more_tokens = method.output_tokens
     tokens = lengths(
-        questions, rendered, tokenizer, config.max_model_len and config.max_model_len - output_tokens
+        questions, rendered, tokenizer, config.max_model_len and config.max_model_len - more_tokens
     )
-    max_model_len = config.max_model_len or _context(max(tokens.values()) + output_tokens, model)
-    check_lengths(tokens, max_model_len, output_tokens)
+    max_model_len = config.max_model_len or _context(max(tokens.values()) + more_tokens, model)
+    check_lengths(tokens, max_model_len, more_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
     if not exam.is_kmmlu:  # a KMMLU run has the fingerprint that it had before there were others
@@ -128,9 +124,7 @@ def _plan(
         places = {question_id: place for place, question_id in enumerate(question_ids)}
         questions = dataset.permuted(questions, config.seed)
         rendered = [rendered[places[question.question_id]] for question in questions]
-    asked = tokenise(
-        questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len, output_tokens)
-    )
+    asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len))
     return Plan(
         config,
         exam,
@@ -179,27 +173,9 @@ def _fingerprint_parts(
     shown: list[Question],
     method: Method,
 ) -> dict[str, Any]:
-    four = all(len(question.options) == 4 for question in questions)
-    rotations = (
-        4 if config.rotations == "all" and four else config.rotations
-    )  # the same prompts, the same fingerprint
-    decoding: dict[str, Any] = {}
+    decoding = method.decoding(questions)
     if config.output_type != "multiple_choice":
-        decoding = {
-            "max_tokens": getattr(method, "max_tokens", None),
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-        }
-        decoding |= {
-            "num_samples": config.num_samples,
-            "cot_below": config.cot_below,
-            "thinking": config.thinking,
-        }
-        decoding |= {"seed": config.seed} if config.temperature > 0 else {}
-    if config.rotations != 1:
-        decoding["rotations"] = rotations
-        if any(map(is_position_bound, questions)):  # asked once, as they stand, since 0.2: other answers
-            decoding["position_bound"] = "unturned"
+        decoding["thinking"] = config.thinking
     trusted = {"trust_remote_code": True} if config.trust_remote_code else {}
     return {
         **trusted,

@@ -14,7 +14,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import read_json, write_json_atomically
-from kmmlu_fast.core.schema import Adapter, Request
+from kmmlu_fast.core.schema import Adapter, Candidates, Request
 from kmmlu_fast.engines.protocol import Engine
 
 PROBES = 16
@@ -27,7 +27,7 @@ def measure(
 ) -> list[list[float]]:
     """Log-probabilities of the candidates after each of the prompts, shape (prompts, candidates)."""
     requests = [
-        Request(f"probe/{i}", "letters", tuple(ids), adapter, candidate_ids=candidate_ids)
+        Request(f"probe/{i}", "letters", tuple(ids), Candidates(candidate_ids), adapter)
         for i, ids in enumerate(prompts)
     ]
     found = {response.request.question_id: list(response.logprobs) for response in engine.generate(requests)}

@@ -16,8 +16,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise
 from kmmlu_fast.analysis.reasoning import comparison
-from kmmlu_fast.asking import tokens
-from kmmlu_fast.asking.cot import ChainOfThought
+from kmmlu_fast.asking.methods import Method
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
@@ -39,22 +38,21 @@ from kmmlu_fast.runs.store import RunStore, load_run
 
 
 def time_direct(
-    engine: Engine, asked: Sequence[Asked], method: ChainOfThought, adapter: Adapter | None
+    engine: Engine, asked: Sequence[Asked], method: Method, adapter: Adapter | None
 ) -> float | None:
-    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256);
-    None without any.
+    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256), to
+    say what reasoning costs; None without any.
 
     In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot
     be told apart.
     """
+    direct = method.direct
+    if direct is None or not asked:
+        return None
     count = min(256, max(8, len(asked) // 20))
     chosen = asked[:: max(1, len(asked) // count)][:count]
-    if method.direct is None or not chosen:
-        return None
     requests = [
-        request
-        for item in chosen
-        for request in method.direct.start(item.question, item.lists()[1:], adapter)
+        request for item in chosen for request in direct.start(item.question, item.lists()[1:], adapter)
     ]
     begun = time.monotonic()
     for _ in engine.generate(requests):
@@ -278,7 +276,7 @@ class _Session:
         engine, moved = self.open_for(adapter, name)
         served = adapter if adapter and self.serves(adapter) else None
         pending = [item for item in plan.asked if item.question.question_id not in store.answered]
-        direct_sec = self._time_direct(engine, pending, served)
+        direct_sec = time_direct(engine, pending, plan.method, served)
         before = dict(engine.stats())
         speed = runner.run(engine, pending, plan.method, served, store, name)
         if adapter is None:
@@ -317,17 +315,6 @@ class _Session:
             "exact_ties": exact_ties(frame),
             **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {}),
         }
-
-    def _time_direct(
-        self, engine: Engine, pending: list[tokens.Asked], adapter: Adapter | None
-    ) -> float | None:
-        """Chain of thought: seconds a question without reasoning, to say what reasoning costs."""
-        if self.plan.config.output_type != "cot":
-            return None
-        from kmmlu_fast.asking.cot import ChainOfThought
-
-        assert isinstance(self.plan.method, ChainOfThought)
-        return time_direct(engine, pending, self.plan.method, adapter)
 
     def _probe_base(self) -> list[list[float]]:
         """The base's log-probabilities on the probes: from this session, from its finished run,

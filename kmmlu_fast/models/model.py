@@ -14,6 +14,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.foreign import one_line, shown
+from kmmlu_fast.core.hub import hub_words, unreachable
 from kmmlu_fast.core.reading import expand, read_json
 from kmmlu_fast.models.demo import demo_model_path
 
@@ -94,14 +95,15 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
 def _config_path(path: str, revision: str | None) -> Path:
     if Path(path).is_dir():
         return Path(path) / "config.json"
+    why = unreachable()
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(path, "config.json", revision=revision))
     except Exception as error:  # the hub client raises a dozen kinds; all mean the same to a user
         raise ModelError(
-            f"model {path!r}: the hub cannot be reached or does not have it ({type(error).__name__}); check"
-            " the name, --revision and the network, or give a local directory, or --model demo"
+            f"model {path!r}: {hub_words(why, error)}; check the name, --revision and the network, or give a"
+            " local directory, or --model demo"
         ) from error
 
 

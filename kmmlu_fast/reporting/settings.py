@@ -5,7 +5,6 @@ In: flags, the dataset's frame where known. Out: ``Settings``. Knows nothing of 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,7 @@ def settings_of(
         from kmmlu_fast.data.overlap import overlap_ids
 
         try:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # absent train files were reported where the dataset was read
-                overlap |= overlap_ids(dataset, config.split)
+            overlap |= overlap_ids(dataset, config.split)
             known = True
         except DataError:
             known = dataset == "sample" or is_whole(

@@ -17,7 +17,7 @@ from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.analysis.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.core.foreign import clean
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.reporting.boards import shown_groups
 from kmmlu_fast.reporting.language import Words, p_text, percent, points, points_range
 
@@ -126,7 +126,7 @@ def letters_table(pair: Comparison, split: Decomposition, t: Words) -> Table:
         *[f"{t(what)}: {t(which)}" for what in ("share", "recall") for which in ("first", "second")],
     ]
     table = _table(t("letters_title") + ", %", *columns)
-    for code, letter in enumerate(LETTERS):
+    for code, letter in enumerate(OPTION_LETTERS[: len(split.key_shares)]):
         values = (
             split.key_shares[code],
             one.shares[code],

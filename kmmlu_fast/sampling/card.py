@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.console import columns, folded
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 
@@ -37,6 +38,8 @@ _COLUMNS = (
     "shortfall",
     "received",
 )
+# What a narrow terminal shows, most needed first; all stands in the data card and the plan's parquet.
+_KEY = ("subject", "drawn", "shrunk", "accuracy", "errors", "weak", "quota", "supply", "total", "weight")
 _NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
 
 
@@ -74,16 +77,33 @@ def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{facts['strategy']}: {facts['rows']} rows, seed {facts['seed']}")
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in ("subject", "weak") else "right", no_wrap=True)
-    for row in plan.sort(["drawn", "subject"], descending=[True, False]).iter_rows(named=True):
-        table.add_row(*(_cell(name, row[name]) for name in _COLUMNS))
-    table.add_section()
-    table.add_row(*(_cell(name, _total(plan, name)) for name in _COLUMNS))
+    rows = list(plan.sort(["drawn", "subject"], descending=[True, False]).iter_rows(named=True))
+    rows.append({name: _total(plan, name) for name in _COLUMNS})
     # Piped output is not a terminal: wide enough that no column is cut.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)
+    width = columns() if sys.stdout.isatty() else 200
+    shown = _fitting(rows, width)
+    for name in shown:
+        table.add_column(name, justify="left" if name in ("subject", "weak") else "right", no_wrap=True)
+    for row in rows[:-1]:
+        table.add_row(*(_cell(name, row[name]) for name in shown))
+    table.add_section()
+    table.add_row(*(_cell(name, rows[-1][name]) for name in shown))
+    Console(file=sys.stdout, width=width).print(table)
     for line in guard_lines(facts):
-        print(line)
+        print(folded(line, width))
+
+
+def _fitting(rows: list[dict[str, Any]], width: int) -> list[str]:
+    """The columns that fit into ``width`` characters: all, or the most needed, in the table's order."""
+    needs = {n: 3 + max(len(n), *(len(_cell(n, row[n])) for row in rows)) for n in _COLUMNS}
+    if sum(needs.values()) < width:
+        return list(_COLUMNS)
+    kept, used = [], 1
+    for name in _KEY:
+        if used + needs[name] <= width:
+            kept.append(name)
+            used += needs[name]
+    return [name for name in _COLUMNS if name in kept]
 
 
 def _total(plan: pl.DataFrame, name: str) -> Any:

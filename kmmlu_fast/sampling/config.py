@@ -135,24 +135,27 @@ class SampleFlags(EngineConfig):
         return self
 
 
-# The flag is --from, which is no name for a Python attribute: read it by source_of.
+# The flag is --from, which is no name for a Python attribute: read it by sources_of.
 SampleConfig = create_model(
     "SampleConfig",
     __base__=SampleFlags,
     __doc__=SampleFlags.__doc__,
     **{
         "from": (
-            str | None,
+            list[str],
             Field(
-                None,
-                description="run directory, score file, or lm-eval results that say where the model is weak",
+                [],
+                description=(
+                    "run directories, score files or lm-eval results that say where the model is weak; of"
+                    " several, a question counts once, by their mean"
+                ),
             ),
         )
     },
 )  # type: ignore[call-overload]
 
 
-def source_of(config: SampleFlags) -> str | None:
+def sources_of(config: SampleFlags) -> list[str]:
     """--from."""
-    value: str | None = getattr(config, "from")
+    value: list[str] = getattr(config, "from")
     return value

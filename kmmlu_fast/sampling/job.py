@@ -25,7 +25,7 @@ from kmmlu_fast.data.subjects import Subject, find_subjects
 from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.card import data_card
-from kmmlu_fast.sampling.config import SampleFlags, source_of
+from kmmlu_fast.sampling.config import SampleFlags, sources_of
 from kmmlu_fast.sampling.plan import errors_plan, make_plan, weak_subjects
 from kmmlu_fast.sampling.pool import Pool, Source, build_pool, read_source
 from kmmlu_fast.sampling.weakness import SubjectPrior, posterior, read_prior
@@ -58,7 +58,7 @@ def draw_rows(config: SampleFlags) -> Drawn:
             " own rows give their file or hub id to python -m kmmlu_fast.train --data"
         )
     beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
-    source_files = input_files([named]) if (named := source_of(config)) is not None else []
+    source_files = input_files(sources_of(config))
     claim(
         [config.out, *beside],
         [*source_files, *datasets.input_files(config.dataset)],
@@ -66,7 +66,7 @@ def draw_rows(config: SampleFlags) -> Drawn:
         flag="--out",
     )
     subjects = find_subjects(config.subjects)
-    source = read_source(source_of(config), config.strategy)
+    source = read_source(sources_of(config), config.strategy)
     pool = build_pool(config, subjects, source)
     plan, chosen = choose(config, subjects, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)

@@ -13,10 +13,13 @@ from typing import Any
 import polars as pl
 import pytest
 from tiny import make_tiny_tokenizer
+from wants import candidates_of, text_of
 
 from kmmlu_fast.analysis.reasoning import comparison
 from kmmlu_fast.asking import cot
-from kmmlu_fast.asking.cot import ChainOfThought, build_method, instruction, instructions, sampling_seed, vote
+from kmmlu_fast.asking.cot import ChainOfThought, sampling_seed, vote
+from kmmlu_fast.asking.cot_building import build_method
+from kmmlu_fast.asking.cot_wording import default_style, instruction, instructions
 from kmmlu_fast.asking.ladder import STRICT, read_answer
 from kmmlu_fast.asking.methods import MultipleChoice
 from kmmlu_fast.asking.prompts import encode
@@ -26,6 +29,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import log_softmax, rotated
 from kmmlu_fast.core.schema import (
     LETTERS,
+    Candidates,
     Completion,
     Prediction,
     Question,
@@ -98,14 +102,16 @@ class Scripted(FakeEngine):
 
     def _answer(self, request: Request) -> Response:
         self.requests.append(request)
-        if request.candidate_ids:
+        if isinstance(request.want, Candidates):
             return (
                 Response(request, logprobs=tuple(self._letters(request)))
                 if self._letters
                 else super()._answer(request)
             )
         texts = (
-            [self._script] * request.num_samples if isinstance(self._script, str) else self._script(request)
+            [self._script] * text_of(request).num_samples
+            if isinstance(self._script, str)
+            else self._script(request)
         )
         return Response(
             request,
@@ -190,7 +196,7 @@ def test_wording_digest_changes_with_style_and_is_stable(tokenizer: Any, qwen: A
 
 
 def test_default_style_is_chat_where_there_is_a_template(tokenizer: Any, qwen: Any) -> None:
-    assert (cot.default_style(tokenizer), cot.default_style(qwen)) == ("qa", "chat")
+    assert (default_style(tokenizer), default_style(qwen)) == ("qa", "chat")
 
 
 # reading and forcing
@@ -244,7 +250,7 @@ def test_what_cannot_be_read_is_forced_after_its_own_reasoning(
     assert forced.token_ids == reason.token_ids + tuple(ord(c) % 200 + 5 for c in text) + tuple(
         tokenizer.encode("\n정답：", add_special_tokens=False)
     )
-    assert [tokenizer.decode([i]) for i in forced.candidate_ids] == [" A", " B", " C", " D"]
+    assert [tokenizer.decode([i]) for i in candidates_of(forced)] == [" A", " B", " C", " D"]
     assert (prediction.prediction, prediction.read_by, prediction.forced) == ("C", "forced", True)
     assert (prediction.direct_prediction, prediction.logprob_A, prediction.margin) == ("A", -3.0, 1.0)
     assert prediction.output_tokens == len(text) + 1 + 1
@@ -262,8 +268,8 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
     method = build_method("qa", tokenizer)
     end = tokenizer.convert_tokens_to_ids("<|eos|>")
     tail = tuple(tokenizer.encode("\n문제:", add_special_tokens=False))
-    assert method._forcing(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
-    assert method._forcing(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
+    assert method.forcing_ids(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
+    assert method.forcing_ids(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
         9,
         8,
         7,
@@ -275,18 +281,18 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
 def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) -> None:
     method = build_method("chat", qwen, thinking=True)
     closing = tuple(qwen.encode("\n</think>\n", add_special_tokens=False))
-    assert method._forcing(Completion("아마\n정답: A", (7, 8), "length")) == (
+    assert method.forcing_ids(Completion("아마\n정답: A", (7, 8), "length")) == (
         7,
         8,
         *closing,
         *method.force_ids,
     )
-    assert method._forcing(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
+    assert method.forcing_ids(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
     engine = Scripted("아마 그럴 것이다.\n정답: A\n", finish_reason="length")
     (prediction,) = ask(engine, method, [make_question()], qwen)
     assert prediction.forced
     assert (
-        next(r for r in engine.requests if r.stage == "reason").stop == ()
+        text_of(next(r for r in engine.requests if r.stage == "reason")).stop == ()
     )  # a stop inside the thinking would end it
 
 
@@ -313,7 +319,7 @@ def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_stri
 ) -> None:
     engine = Scripted("정답: A\n")
     ask(engine, build_method(style, qwen), [make_question()], qwen)
-    reason = next(r for r in engine.requests if r.stage == "reason")
+    reason = text_of(next(r for r in engine.requests if r.stage == "reason"))
     assert reason.include_stop
     assert {stop for stop in reason.stop if "A" in stop} == wanted
     assert ("\n문제:" in reason.stop) == (style != "chat")
@@ -338,8 +344,8 @@ def test_samples_vote_and_agreement_is_the_confidence(tokenizer: Any) -> None:
     engine = Scripted(lambda request: texts, lambda request: (-1.0, -2.0, -3.0, -4.0))
     (prediction,) = ask(engine, method, [make_question()], tokenizer)
     assert [r.stage for r in engine.requests] == ["letters", "reason", "forced-2"]
-    reason = engine.requests[1]
-    assert (reason.num_samples, reason.temperature, reason.top_p) == (4, 0.7, 0.9)
+    text = text_of(engine.requests[1])
+    assert (text.num_samples, text.temperature, text.top_p) == (4, 0.7, 0.9)
     assert prediction.sample_predictions == ["B", "B", "A", "D"]
     assert (prediction.prediction, prediction.confidence, prediction.read_by, prediction.forced) == (
         "B",
@@ -356,7 +362,7 @@ def test_seeds_are_per_question_stable_and_absent_when_greedy(tokenizer: Any) ->
     assert len(seeds) == 1000 and all(0 <= seed < 2**31 for seed in seeds)
     engine = Scripted("정답: A\n")
     ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
-    assert all(r.seed is None for r in engine.requests)
+    assert {text_of(r).seed for r in engine.requests if r.stage == "reason"} == {None}
 
 
 def test_only_questions_with_a_small_margin_are_reasoned_about(tokenizer: Any) -> None:
@@ -488,11 +494,9 @@ def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
     method = build_method("qa", tokenizer, num_samples=2, temperature=0.7)
 
     def texts(request: Request) -> list[str]:
-        assert request.seed is not None
-        return [
-            CANNOT_BE_READ if request.seed % 3 == 0 else f"정답: {LETTERS[(request.seed + i) % 4]}\n"
-            for i in range(2)
-        ]
+        seed = text_of(request).seed
+        assert seed is not None
+        return [CANNOT_BE_READ if seed % 3 == 0 else f"정답: {LETTERS[(seed + i) % 4]}\n" for i in range(2)]
 
     def once(root: Path, engine: FakeEngine) -> RunStore:
         store = RunStore(root, "cot", {"method": "cot"}, {})

@@ -6,10 +6,11 @@ import math
 import pickle
 
 import pytest
+from wants import text_of
 
 from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice
 from kmmlu_fast.core.letters import exact_match, read_letters
-from kmmlu_fast.core.schema import Completion, Question, Response
+from kmmlu_fast.core.schema import Candidates, Completion, Continuation, Question, Response
 
 ASKED = Question(
     "Law/test/3", "Law", "HUMSS", "test", 3, "하늘의 색은?", ("빨강", "검정", "파랑", "하양"), "C"
@@ -30,7 +31,7 @@ def test_an_exact_tie_goes_to_the_earlier_letter() -> None:
 def test_multiple_choice_is_one_request_of_the_prompt_as_it_is() -> None:
     method = MultipleChoice("lm-eval", (10, 11, 12, 13))
     [request] = method.start(ASKED, [[1, 2, 3]], None)
-    assert (request.token_ids, request.candidate_ids, request.max_tokens) == ((1, 2, 3), (10, 11, 12, 13), 1)
+    assert (request.token_ids, request.want) == ((1, 2, 3), Candidates((10, 11, 12, 13)))
     found = method.finish(ASKED, [Response(request, logprobs=(-3.0, -2.0, -1.0, -4.0))])
     assert (found.prediction, found.correct, found.logprob_C, found.margin, found.prompt_tokens) == (
         "C",
@@ -48,7 +49,7 @@ def test_continuations_are_scored_over_the_letters_tokens_in_any_order() -> None
     requests = method.start(
         ASKED, [context, [*context, 7, 8], [*context, 7, 9], [*context, 7, 10], [*context, 7, 11]], None
     )
-    assert [r.score_last for r in requests] == [2, 2, 2, 2]
+    assert [r.want for r in requests] == [Continuation(2)] * 4
     responses = [
         Response(r, logprobs=(score,)) for r, score in zip(requests, (-4.0, -1.0, -2.0, -3.0), strict=True)
     ]
@@ -83,7 +84,7 @@ def test_exact_match_is_lm_evals(text: str, letter: str | None) -> None:
 def test_what_cannot_be_read_is_unparsed_and_wrong_but_kept() -> None:
     method = GenerateUntil("lm-eval")
     [request] = method.start(ASKED, [[1]], None)
-    assert request.stop == ("Q:", "\n\n", "</s>", ".")
+    assert text_of(request).stop == ("Q:", "\n\n", "</s>", ".")
     found = method.finish(ASKED, [Response(request, completions=(Completion("글쎄요", (5, 6), "length"),))])
     assert (found.prediction, found.correct, found.read_by, found.texts, found.output_tokens) == (
         None,

@@ -7,16 +7,19 @@ import math
 
 import pytest
 from tiny import make_tiny_tokenizer
+from wants import candidates_of, text_of
 
 from kmmlu_fast.asking.choosing import choose_method
-from kmmlu_fast.asking.cot import build_method, final_lines, instruction
+from kmmlu_fast.asking.cot_building import build_method
+from kmmlu_fast.asking.cot_wording import final_lines, instruction
 from kmmlu_fast.asking.ladder import read_answer
-from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice, letters_of
+from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice
+from kmmlu_fast.asking.predictions import letters_of
 from kmmlu_fast.asking.prompts import render
 from kmmlu_fast.asking.rotations import ALL, Rotations
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import read_letters, reorder, rotated
-from kmmlu_fast.core.schema import OPTION_LETTERS, Completion, Question, Response
+from kmmlu_fast.core.schema import OPTION_LETTERS, Candidates, Completion, Question, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 
@@ -60,7 +63,7 @@ def answer(method: MultipleChoice | Rotations, asked: Question, ids: list[list[i
 def test_one_prefill_asks_for_the_questions_letters_only(count: int) -> None:
     method = MultipleChoice("lm-eval", tuple(range(10)))
     (request,) = method.start(question(count), [[1, 2, 3]], None)
-    assert request.candidate_ids == tuple(range(count))
+    assert request.want == Candidates(tuple(range(count)))
     found = method.finish(question(count), list(FakeEngine().generate([request])))
     assert len(letters_of(found)) == count and found.num_options == count
     assert (found.option_logprobs is not None) is (count > 4) and (found.logprob_C is None) is (count < 3)
@@ -127,10 +130,10 @@ def test_reasoning_names_stops_and_forces_the_questions_letters() -> None:
         assert f"보기 {letters} 가운데" in text and f"X는 {letters} 중 하나" in text
         requests = method.start(asked, [[1, 2], [3, 4]], None)
         reason = requests[1]
-        assert f"정답: {OPTION_LETTERS[count - 1]}\n" in reason.stop
-        assert count == 10 or f"정답: {OPTION_LETTERS[count]}\n" not in reason.stop
+        assert f"정답: {OPTION_LETTERS[count - 1]}\n" in text_of(reason).stop
+        assert count == 10 or f"정답: {OPTION_LETTERS[count]}\n" not in text_of(reason).stop
         (forced,) = method.follow_up(Response(reason, completions=(Completion("모르겠다", (7, 8), "stop"),)))
-        assert len(forced.candidate_ids) == count
+        assert len(candidates_of(forced)) == count
     assert final_lines("qa") == final_lines("qa", "ABCD")
     assert "A, B, C, D" in instruction("Law", "HUMSS") and "법 조문" in instruction("Law", "HUMSS", "ABCDE")
 

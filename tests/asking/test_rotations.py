@@ -14,9 +14,11 @@ class Inner:
         return [SimpleNamespace(text="|".join(question.options))]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Any) -> list[Any]:
-        from kmmlu_fast.core.schema import Request
+        from kmmlu_fast.core.schema import Candidates, Request
 
-        return [Request(question.question_id, "letters", tuple(token_ids[0]), adapter)]
+        return [
+            Request(question.question_id, "letters", tuple(token_ids[0]), Candidates((1, 2, 3, 4)), adapter)
+        ]
 
     def finish(self, question: Question, responses: list[Response]) -> Any:
         from kmmlu_fast.core.schema import Prediction

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny import make_tiny_tokenizer
 
 from bench import common, flops, gpu, gpu_parts, overhead, peers, throughput
 from kmmlu_fast.core.errors import ConfigError
@@ -125,6 +126,32 @@ def test_enlarged_data_has_the_size_asked_for_and_distinct_rows(tmp_path):
     frame = load_frame(str(overhead.enlarge("sample", 900, tmp_path, distinct=True)), "test")
     assert len(frame) == pytest.approx(900, abs=45)
     assert frame["question"].n_unique() == len(frame)
+
+
+def test_overhead_measures_the_whole_pass_with_its_stages(tmp_path, capsys):
+    make_tiny_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(
+        json.dumps(CONFIG | {"model_type": "llama", "max_position_embeddings": 8192})
+    )
+    flags = [
+        "--dataset",
+        "sample",
+        "--model",
+        str(tmp_path),
+        "--questions",
+        "90",
+        "--factors",
+        "1",
+        "--repeats",
+        "1",
+    ]
+    assert overhead.main(flags) == 0
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert row["questions"]["median"] == 90
+    stages = [
+        row[f"{stage}_sec"]["median"] for stage in ("read_render", "ask_score_store", "join_metrics", "rest")
+    ]
+    assert all(sec > 0 for sec in stages) and sum(stages) == pytest.approx(row["own_sec"]["median"], abs=0.01)
 
 
 def test_sweep_refuses_what_is_no_setting():

@@ -94,6 +94,40 @@ def test_readme_is_replaced_between_the_markers_and_checked(tmp_path: Path) -> N
         bench_table.replaced("nothing", "table")
 
 
+def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
+    shares = {"micro": {"45": 0.022, "35030": 0.0512}, "macro": {"45": 0.04}}
+    result = {"type_one": shares, "coverage": {"micro": {"45": 0.969}}, "power": {}, "simulated": 1000}
+    record(entry("soundness", **result), tmp_path)
+    pages = {name: tmp_path / f"{name}.md" for name in ("readme", "statistics")}
+    for page in pages.values():
+        page.write_text(f"{bench_table.BEGIN}\n{bench_table.END}\n")
+    flags = [word for name, page in pages.items() for word in (f"--{name}", str(page))]
+    assert bench_table.main([str(next(tmp_path.glob("*.json"))), *flags]) == 0
+    assert "5.1% in the worst of 3 cells (micro, 35,030 questions)" in pages["readme"].read_text()
+    text = pages["statistics"].read_text()
+    assert "| | 45 | 35,030 |" in text and "| micro | 2.2 | 5.1 |" in text and "| macro | 4.0 | – |" in text
+    assert "| micro | 96.9 |" in text
+    pages["statistics"].write_text(text.replace("96.9", "95.0"))
+    assert bench_table.main([str(next(tmp_path.glob("*.json"))), *flags, "--check"]) == 2
+
+
+def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> None:
+    share = {"share": 0.04333, "low": 0.0325, "high": 0.0564}
+    pairs = {
+        "mean_questions": {"1-2": 5486, "2-5": 1605},
+        "intervals": {"wrong_sign_share": share, "null_decided_share": share},
+        "coverage_at_stop": 0.98583,
+        "questions": 35030,
+        "runs": 25,
+    }
+    record(entry("decide", 1, **pairs), tmp_path)
+    one = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
+    record(entry("decide", 2, **one), tmp_path)
+    made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
+    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.3% (3.2% to 5.6%)" in made
+    assert '"better" after 225 of 450 questions, 1.9x sooner than our full pass' in made
+
+
 def test_every_record_of_the_repository_can_be_told() -> None:
     entries = bench_table.read_entries(sorted(RESULTS.glob("*.json")))
     lines = bench_table.render(entries).splitlines()

@@ -41,6 +41,13 @@ def test_lists_repeat_and_subjects_split_at_commas() -> None:
     assert config.subjects == ["Law", "STEM", "Math"]
 
 
+def test_lists_take_the_words_behind_them() -> None:
+    config = parse(EvalConfig, ["--adapter", "a", "n=b", "--subjects", "Law", "STEM", "--limit", "3"], PROG)
+    assert (config.adapter, config.subjects, config.limit) == (["a", "n=b"], ["Law", "STEM"], 3)
+    with pytest.raises(ConfigError, match="unknown argument 'more'"):
+        parse(EvalConfig, ["--limit", "3", "more"], PROG)
+
+
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("moddel: demo\nlimit: many\n")

@@ -13,7 +13,7 @@ from made_runs import predictions, run_directory
 from kmmlu_fast import cli, compare, install, train
 from kmmlu_fast.core import helping
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.core.flags import SHIPPED, parse
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.reporting.config import ReportConfig
 
@@ -137,6 +137,24 @@ def test_the_shipped_sets_are_the_tried_ones(capsys: Caught) -> None:
     assert install.main(["gpu", "--print"]) == 0
     assert str(install.PINS / "gpu.txt") in capsys.readouterr().out
     assert install.main(["tpu"]) == 2
+
+
+def test_the_shipped_settings_are_the_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After pip install there is no configs/, and the README's commands name its files."""
+    names = sorted(path.name for path in (ROOT / "configs").iterdir())
+    assert names == sorted(path.name for path in SHIPPED.iterdir())
+    for name in names:
+        assert (ROOT / "configs" / name).read_bytes() == (SHIPPED / name).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    rows = ["--data", "x.jsonl"]
+    config = parse(helping.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
+    assert config.model_dump()["rotate_options"]
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.yaml").write_text("rotate_options: false\n")
+    config = parse(helping.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
+    assert not config.model_dump()["rotate_options"]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        parse(helping.config_of("train"), ["--config", "elsewhere/train.yaml", *rows], "x")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

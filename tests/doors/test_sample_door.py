@@ -5,6 +5,7 @@ line for each mistake.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -13,12 +14,13 @@ import polars as pl
 import pytest
 
 from kmmlu_fast import sample
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.schema import LETTERS, PREDICTION_SCHEMA
 from kmmlu_fast.data import dataset, overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.sampling import card as data_card
-from kmmlu_fast.sampling.pool import Pool
+from kmmlu_fast.sampling.pool import Pool, read_source
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 KMMLU, REFERENCE = SHARED / "kmmlu", SHARED / "reference" / "ax4_light_zeroshot.json"
@@ -105,6 +107,25 @@ def test_a_score_file_gives_rows_plan_and_card(tmp_path: Path, capsys: pytest.Ca
         assert text in printed
 
 
+@pytest.mark.parametrize(("width", "shown"), [(80, 4), (120, 9), (200, 15)])
+def test_a_narrow_terminal_keeps_the_key_columns(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    shown: int,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    out = tmp_path / "sft.jsonl"
+    scores = score_file(tmp_path / "s.json")
+    code, printed, _ = call(capsys, "--from", scores, "--dataset", "sample", "--size", 20, "--out", out)
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    head = next(line for line in printed.splitlines() if "subject" in line)
+    assert code == 0 and max(len(line) for line in printed.splitlines() if line[0] in "│├┌└") <= width
+    assert {"subject", "drawn"} <= set(head.replace("┃", " ").split()) and head.count("┃") == shown + 1
+
+
 def test_the_same_input_gives_the_same_bytes_and_another_seed_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -133,6 +154,55 @@ def test_a_train_run_is_excluded_from_the_pool_and_gives_no_warning_of_test(
     assert not held_out & {row.question.question_id for row in sft.read_rows(out)}
     assert set(pl.read_parquet(out.with_suffix(".plan.parquet")).filter("weak")["subject"]) == {"Math", "Law"}
     assert "optimistic" not in out.with_suffix(".md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("strategy", ["strategic", "errors"])
+def test_several_sources_are_pooled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str
+) -> None:
+    """Two runs that share the first row of each subject: each question counts once, none is drawn again."""
+    few, more = (
+        run_directory(tmp_path / "runs" / name, rows=rows) for name, rows in (("few", 1), ("more", 2))
+    )
+    out = tmp_path / "sft.jsonl"
+    flags = ["--dataset", "sample", "--size", 4, "--out", out, "--strategy", strategy]
+    assert call(capsys, "--from", few, more, *flags)[0] == 0
+    plan = pl.read_parquet(out.with_suffix(".plan.parquet"))
+    assert set(plan["total"]) == {2}
+    assert dict(plan.filter(pl.col("correct") == 0).select("subject", "correct").iter_rows()) == {
+        "Math": 0,
+        "Law": 0,
+    }
+    asked = set(pl.read_parquet(more / "predictions.parquet")["question_id"])
+    drawn = {row.question.question_id for row in sft.read_rows(out)}
+    assert len(drawn) == 4 and (drawn <= asked if strategy == "errors" else not drawn & asked)
+    card = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert f"{few}, {more}" in card
+
+
+def test_runs_and_score_files_go_together(tmp_path: Path) -> None:
+    run = run_directory(tmp_path / "run")
+    scores = score_file(tmp_path / "scores.json", Math=9)
+    source = read_source([str(run), str(scores)], "strategic")
+    assert source.run is not None and source.split == "train, test"
+    counted = {name: (right, total) for name, _, right, total in source.run.scores.iter_rows()}
+    assert counted["Math"] == (1, 12) and counted["Law"] == (8, 12) and counted["Accounting"] == (10, 12)
+    assert len(source.run.frame) == 90 and any("taken to be of test" in text for text in source.warnings)
+
+
+def test_where_two_runs_disagree_the_mean_counts(tmp_path: Path) -> None:
+    first, second = (run_directory(tmp_path / name) for name in ("a", "b"))
+    path = second / "predictions.parquet"
+    is_math = pl.col("subject") == "Math"
+    answer = pl.when(is_math).then("answer").otherwise("prediction").alias("prediction")
+    pl.read_parquet(path).with_columns(answer, (is_math | pl.col("correct")).alias("correct")).write_parquet(
+        path
+    )
+    run = read_source([str(first), str(second)], "errors").run
+    assert run is not None
+    counted = {name: (correct, total) for name, _, correct, total in run.scores.iter_rows()}
+    assert counted["Math"] == (1, 2) and counted["Law"] == (0, 2) and counted["Accounting"] == (2, 2)
+    assert not run.frame.filter(pl.col("subject") == "Math")["correct"].any()  # --strategy errors draws these
 
 
 def test_a_test_run_is_allowed_with_a_warning_in_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -239,14 +309,14 @@ def test_mistakes_are_one_clear_line_each(tmp_path: Path, capsys: pytest.Capture
 def test_a_pool_that_is_all_leaked_is_empty_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    whole = dataset.load_frame
+    whole = dataset.read_frame
     monkeypatch.setattr(
         dataset,
-        "load_frame",
-        lambda name, split, subjects=None, revision=None: whole(
-            name, "test", subjects, revision
-        ).with_columns(
-            pl.col("question_id").str.replace("/test/", f"/{split}/"), pl.lit(split).alias("split")
+        "read_frame",
+        lambda name, split, subjects=None, revision=None: Noted(
+            whole(name, "test", subjects, revision).value.with_columns(
+                pl.col("question_id").str.replace("/test/", f"/{split}/"), pl.lit(split).alias("split")
+            )
         ),
     )
     message = error(
@@ -353,9 +423,9 @@ def test_the_written_rows_carry_their_source_unchanged(tmp_path: Path, capsys: p
         )[0]
         == 0
     )
-    with pytest.warns(UserWarning, match="no train file"):
-        frame = dataset.load_frame(str(KMMLU), "train")
-    source = {q.question_id: q for q in dataset.to_questions(frame)}
+    train = dataset.read_frame(str(KMMLU), "train")
+    assert any("no train file" in text for text in train.notes)
+    source = {q.question_id: q for q in dataset.to_questions(train.value)}
     for row in sft.read_rows(out):
         original = source[row.question.question_id]
         assert row.question.question == original.question.strip()

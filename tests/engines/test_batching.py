@@ -6,14 +6,14 @@ import random
 
 import pytest
 
-from kmmlu_fast.core.schema import Request
-from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, scoring_batches
+from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
+from kmmlu_fast.engines.batching import Batch, Limits, generating_batches, rows_of, scoring_batches
 
 LIMITS = Limits(tokens=200, rows=8, cached_tokens=400)
 
 
 def letters(name: str, *token_ids: int) -> Request:
-    return Request(name, "letters", token_ids, candidate_ids=(1, 2, 3, 4))
+    return Request(name, "letters", token_ids, Candidates((1, 2, 3, 4)))
 
 
 def asked(prefix_tokens: int, questions: int = 10, seed: int = 0) -> list[Request]:
@@ -73,16 +73,16 @@ def test_the_prefix_leaves_what_is_read() -> None:
     alike = [letters(str(i), *range(60)) for i in range(4)]  # the same question four times
     [batch] = scoring_batches(alike, LIMITS, 0)
     assert batch.shared_tokens == 59 and batch.longest == 1
-    continued = [Request(str(i), "c", (*range(50), 7, 8, i), score_last=3) for i in range(4)]
+    continued = [Request(str(i), "c", (*range(50), 7, 8, i), Continuation(3)) for i in range(4)]
     [batch] = scoring_batches(continued, LIMITS, 0)
     assert batch.shared_tokens == 49  # the token before the first one that is scored is computed again
 
 
 def test_generation_counts_prompt_and_output() -> None:
     rows = [
-        Row(Request(str(i), "g", tuple(range(10 + i)), max_tokens=30), sample)
+        row
         for i in range(6)
-        for sample in (0, 1)
+        for row in rows_of(Request(str(i), "g", tuple(range(10 + i)), Generation(30, num_samples=2)))
     ]
     batches = list(generating_batches(rows, LIMITS))
     assert sorted((row.request.question_id, row.sample) for b in batches for row in b) == sorted(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from tiny import make_tiny_tokenizer
 
-from kmmlu_fast.core.schema import Completion, Request
-from kmmlu_fast.engines.batching import Row
+from kmmlu_fast.core.schema import Completion, Generation, Request
+from kmmlu_fast.engines.batching import Row, rows_of
 from kmmlu_fast.engines.decoding import Sampler, Writer
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
@@ -23,7 +24,8 @@ def tokenizer() -> Any:
 
 def sampled(seed: int | None = 0, name: str = "q", **settings: float) -> Row:
     settings = {"temperature": 1.0} | settings
-    return Row(Request(name, "s", (1,), max_tokens=4, seed=seed, **settings))  # type: ignore[arg-type]
+    [row] = rows_of(Request(name, "s", (1,), Generation(4, seed=seed, **settings)))  # type: ignore[arg-type]
+    return row
 
 
 def draw(rows: list[Row], logits: torch.Tensor = LOGITS) -> list[int]:
@@ -46,7 +48,7 @@ def test_the_nucleus_is_the_smallest_set_that_holds_top_p() -> None:
 
 
 def test_greedy_rows_stay_greedy_beside_sampled_ones() -> None:
-    greedy = Row(Request("q", "g", (1,), max_tokens=4))
+    [greedy] = rows_of(Request("q", "g", (1,), Generation(4)))
     logits = torch.stack([LOGITS, LOGITS.flip(0)])
     scores = Sampler([greedy, sampled()], 0, "cpu")(None, logits.clone())
     assert torch.equal(scores[0], logits[0])
@@ -57,7 +59,7 @@ def test_a_sample_depends_on_its_seed_alone() -> None:
     first = draw([sampled(5)], wide)
     assert draw([sampled(9), sampled(5), sampled(7)], wide)[1:2] == first
     assert draw([sampled(6)], wide) != first
-    assert draw([Row(sampled(5).request, sample=1)], wide) == draw(
+    assert draw([replace(sampled(5), sample=1)], wide) == draw(
         [sampled(6)], wide
     )  # the second sample, as in vLLM
     without = [sampled(None, "one"), sampled(None, "two")]
@@ -66,7 +68,8 @@ def test_a_sample_depends_on_its_seed_alone() -> None:
 
 
 def write(tokenizer: Any, text: str, room: int = 1000, **settings: object) -> tuple[Completion, Writer]:
-    row = Row(Request("q", "g", (70, 71), **({"max_tokens": 1000} | settings)))  # type: ignore[arg-type]
+    want = Generation(**({"max_tokens": 1000} | settings))  # type: ignore[arg-type]
+    [row] = rows_of(Request("q", "g", (70, 71), want))
     writer = Writer(row, tokenizer, frozenset({2, 4}), room)
     for token in tokenizer(text)["input_ids"]:
         writer.add(token)
@@ -105,7 +108,8 @@ def test_a_text_without_an_end_is_of_its_length(tokenizer: Any) -> None:
 
 def test_half_a_character_at_the_end_is_not_shown(tokenizer: Any) -> None:
     ids = tokenizer("가나")["input_ids"]
-    writer = Writer(Row(Request("q", "g", (70,), max_tokens=len(ids) - 1)), tokenizer, frozenset(), 100)
+    [row] = rows_of(Request("q", "g", (70,), Generation(len(ids) - 1)))
+    writer = Writer(row, tokenizer, frozenset(), 100)
     for token in ids[:-1]:
         writer.add(token)
     assert writer.completion().text == "가" and writer.reason == "length"

@@ -31,7 +31,7 @@ from transformers_cases import (
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Completion, Request, Response
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Candidates, Completion, Request, Response
 from kmmlu_fast.engines import transformers_model
 from kmmlu_fast.engines.transformers import TransformersEngine
 from kmmlu_fast.engines.transformers_model import TransformersSettings, compute_dtype
@@ -147,7 +147,7 @@ def test_requests_are_pulled_as_they_are_answered_and_follow_ups_join(engine: Tr
         nonlocal pulled
         for i in range(400):
             pulled += 1
-            yield Request(str(i), "first", (5, 6, 7 + i % 50), candidate_ids=LETTERS)
+            yield Request(str(i), "first", (5, 6, 7 + i % 50), Candidates(LETTERS))
 
     def again(response: Response) -> list[Request]:
         request = response.request

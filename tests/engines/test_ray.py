@@ -22,7 +22,7 @@ import pytest
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.core.schema import Candidates, Generation, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.ray import RayEngine, Replica, _resources
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def letters(count: int, first: int = 0) -> list[Request]:
     return [
-        Request(f"Invented/test/{n}", "letters", (n, n + 1), candidate_ids=(1, 2, 3, 4))
+        Request(f"Invented/test/{n}", "letters", (n, n + 1), Candidates((1, 2, 3, 4)))
         for n in range(first, first + count)
     ]
 
@@ -44,9 +44,8 @@ def ask_again(response: Response) -> list[Request]:
     """Two letters requests after each generation, and one more after the first of them."""
     request = response.request
     if request.stage == "reason":
-        return [
-            replace(request, stage=f"forced-{i}", max_tokens=1, candidate_ids=(1, 2, 3, 4)) for i in range(2)
-        ]
+        letters = Candidates((1, 2, 3, 4))
+        return [replace(request, stage=f"forced-{i}", want=letters) for i in range(2)]
     return [replace(request, stage="again")] if request.stage == "forced-0" else []
 
 
@@ -87,7 +86,7 @@ def by_key(responses: Iterable[Response]) -> list[Response]:
 
 def test_replica_returns_blocks_whole_with_their_follow_ups() -> None:
     replica = Replica(FakeEngine)
-    requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(30)]
+    requests = [Request(f"Invented/test/{n}", "reason", (n,), Generation(4)) for n in range(30)]
     results: dict[int, list[Response]] = {}
     blocks = {start: requests[start : start + 10] for start in (0, 10, 20)}
     threads = [
@@ -161,7 +160,7 @@ def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(
     two_replicas: RayEngine,
 ) -> None:
     before = two_replicas.replica_pids()
-    requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(20)]
+    requests = [Request(f"Invented/test/{n}", "reason", (n,), Generation(4)) for n in range(20)]
     assert by_key(two_replicas.generate(requests, ask_again)) == by_key(
         FakeEngine().generate(requests, ask_again)
     )
@@ -196,7 +195,7 @@ def test_a_replica_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path
     diary, gate = tmp_path / "diary", tmp_path / "gate"
     diary.touch()
     engine = RayEngine(partial(WaitingEngine, diary, gate), 2, block_requests=10, blocks_in_flight=3)
-    requests = [Request(f"Invented/test/{n}", "reason", (n,), max_tokens=4) for n in range(100)]
+    requests = [Request(f"Invented/test/{n}", "reason", (n,), Generation(4)) for n in range(100)]
 
     def kill_one_in_the_middle_of_a_block() -> None:
         while not (

@@ -20,7 +20,15 @@ import httpx
 import pytest
 
 from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
-from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Continuation,
+    Generation,
+    Prediction,
+    Request,
+    Response,
+)
 from kmmlu_fast.engines.client import check_base_url
 from kmmlu_fast.engines.server import NEUTRAL_SAMPLING, ServerEngine
 from kmmlu_fast.eval import main
@@ -123,9 +131,8 @@ def opened() -> Iterator[Callable[..., ServerEngine]]:
 
 
 def letters(number: int, adapter: Adapter | None = None) -> Request:
-    return Request(
-        f"Invented/test/{number}", "letters", (1, 2, number), adapter, candidate_ids=(10, 11, 12, 13)
-    )
+    wanted = Candidates((10, 11, 12, 13))
+    return Request(f"Invented/test/{number}", "letters", (1, 2, number), wanted, adapter)
 
 
 def adapter(name: str = "lora") -> Adapter:
@@ -134,7 +141,7 @@ def adapter(name: str = "lora") -> Adapter:
 
 def test_letters_come_back_in_the_order_of_the_candidates(opened: Any) -> None:
     server = PretendedServer()
-    request = replace(letters(5), candidate_ids=(13, 10, 12, 11))
+    request = replace(letters(5), want=Candidates((13, 10, 12, 11)))
     [response] = opened(server).generate([request])
     draw = random.Random(repr(([1, 2, 5], "tiny")))
     assert response.logprobs == tuple(-draw.uniform(0, 5) for _ in range(4))
@@ -143,10 +150,7 @@ def test_letters_come_back_in_the_order_of_the_candidates(opened: Any) -> None:
 
 def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
     server = PretendedServer()
-    request = Request(
-        "Invented/test/1",
-        "reason",
-        (4, 5),
+    text = Generation(
         max_tokens=9,
         num_samples=3,
         temperature=0.7,
@@ -155,7 +159,7 @@ def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
         stop=("\n",),
         include_stop=True,
     )
-    [response] = opened(server).generate([request])
+    [response] = opened(server).generate([Request("Invented/test/1", "reason", (4, 5), text)])
     assert server.bodies[-1] == {
         "model": "tiny",
         "prompt": [4, 5],
@@ -176,7 +180,7 @@ def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
 
 def test_continuation_sums_the_last_prompt_tokens(opened: Any) -> None:
     [response] = opened(PretendedServer()).generate(
-        [Request("Invented/test/1", "A", (4, 5, 6, 7), score_last=2)]
+        [Request("Invented/test/1", "A", (4, 5, 6, 7), Continuation(2))]
     )
     assert response.logprobs == (-0.5 * 2 + -0.5 * 3,)
 
@@ -202,11 +206,11 @@ def test_follow_ups_join_and_are_counted(opened: Any) -> None:
             return []
         tokens = response.request.token_ids + response.completions[0].token_ids
         return [
-            replace(response.request, stage=f"forced-{i}", token_ids=tokens, candidate_ids=(10, 11))
+            replace(response.request, stage=f"forced-{i}", token_ids=tokens, want=Candidates((10, 11)))
             for i in range(2)
         ]
 
-    requests = [Request(f"Invented/test/{n}", "reason", (1, n), max_tokens=5) for n in range(6)]
+    requests = [Request(f"Invented/test/{n}", "reason", (1, n), Generation(5)) for n in range(6)]
     responses = list(opened(PretendedServer(), concurrency=2).generate(requests, follow_up))
     assert len(responses) == 18 and len({r.request.key for r in responses}) == 18
     assert sum(r.followed_by for r in responses) == 12
@@ -348,7 +352,7 @@ def test_the_model_may_be_named_by_its_path(opened: Any, tmp_path: Path) -> None
 
 
 def test_prompts_that_do_not_fit_the_server_are_refused_by_name(opened: Any) -> None:
-    request = Request("Invented/test/3", "reason", tuple(range(95)), max_tokens=6)
+    request = Request("Invented/test/3", "reason", tuple(range(95)), Generation(6))
     with pytest.raises(EngineError, match=r"Invented/test/3#reason: 95 prompt tokens \+ 6.*--max-model-len"):
         list(opened(PretendedServer()).generate([request]))
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
-from kmmlu_fast.core.schema import Adapter, Request
+from kmmlu_fast.core.schema import Adapter, Candidates, Request
 from kmmlu_fast.engines import swap
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 from kmmlu_fast.models import deltas
@@ -73,7 +73,7 @@ def requests() -> list[Request]:
             str(i),
             "letters",
             prefix + tuple(draw.randrange(6, 262) for _ in range(20)),
-            candidate_ids=LETTER_IDS,
+            Candidates(LETTER_IDS),
         )
         for i in range(8)
     ]

@@ -23,7 +23,16 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Request
+from kmmlu_fast.core.schema import (
+    LETTERS,
+    LOGPROB_COLUMNS,
+    Candidates,
+    Continuation,
+    Generation,
+    Request,
+)
+from kmmlu_fast.data.dataset import load_questions
+from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
@@ -32,6 +41,7 @@ from kmmlu_fast.runs.store import load_run
 
 pytestmark = pytest.mark.engine
 SAMPLE = Path(__file__).parents[2] / "kmmlu_fast" / "data" / "sample" / "data"
+PLANTED = "Accounting,Law,Math"
 NEAR_TIE = 0.02  # nats: below this, rounding may choose between two letters
 
 
@@ -153,9 +163,9 @@ def test_an_adapter_of_zeros_is_an_error_not_a_result(engine: VllmEngine, root: 
 
 def test_one_prefill_equals_scoring_the_continuation(engine: VllmEngine) -> None:
     ids, letters = tuple(range(10, 60)), (262, 263, 264, 265)
-    requests = [Request("q", "letters", ids, candidate_ids=letters)]
+    requests = [Request("q", "letters", ids, Candidates(letters))]
     requests += [
-        Request("q", f"continuation-{i}", (*ids, letter), score_last=1) for i, letter in enumerate(letters)
+        Request("q", f"continuation-{i}", (*ids, letter), Continuation(1)) for i, letter in enumerate(letters)
     ]
     found = {response.request.stage: response.logprobs for response in engine.generate(requests)}
     for i, value in enumerate(found["letters"]):
@@ -164,9 +174,9 @@ def test_one_prefill_equals_scoring_the_continuation(engine: VllmEngine) -> None
 
 def test_a_continuation_of_several_tokens_is_the_chain_of_its_tokens(engine: VllmEngine) -> None:
     context, first, second = tuple(range(20, 50)), 30, 40
-    [whole] = engine.generate([Request("q", "whole", (*context, first, second), score_last=2)])
-    [one] = engine.generate([Request("q", "one", context, candidate_ids=(first, 5, 6, 7))])
-    [two] = engine.generate([Request("q", "two", (*context, first), candidate_ids=(second, 5, 6, 7))])
+    [whole] = engine.generate([Request("q", "whole", (*context, first, second), Continuation(2))])
+    [one] = engine.generate([Request("q", "one", context, Candidates((first, 5, 6, 7)))])
+    [two] = engine.generate([Request("q", "two", (*context, first), Candidates((second, 5, 6, 7)))])
     assert whole.logprobs[0] == pytest.approx(one.logprobs[0] + two.logprobs[0], abs=1e-4)
     assert not math.isclose(whole.logprobs[0], two.logprobs[0], abs_tol=1e-3)
 
@@ -178,12 +188,12 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
         nonlocal pulled
         for i in range(400):
             pulled += 1
-            yield Request(str(i), "first", (5, 6, 7 + i % 50), candidate_ids=(262, 263, 264, 265))
+            yield Request(str(i), "first", (5, 6, 7 + i % 50), Candidates((262, 263, 264, 265)))
 
     def again(response: Any) -> list[Request]:
         request = response.request
         return (
-            [Request(request.question_id, "second", (*request.token_ids, 9), max_tokens=3)]
+            [Request(request.question_id, "second", (*request.token_ids, 9), Generation(3))]
             if request.stage == "first"
             else []
         )
@@ -237,6 +247,75 @@ def test_killed_and_started_again_nothing_is_lost_or_asked_twice(engine: VllmEng
     assert untouched.equals(kept.sort("question_id"))
     [whole] = run(engine, root, "whole", "--num-fewshot", "1")
     same_answers(found.predictions, whole.predictions, tolerance=1e-3)
+
+
+def planted(engine: VllmEngine, root: Path) -> Path:
+    """300 questions in the hub's layout whose key is what the adapter answers, but for one in ten: clear of
+    near-ties by both states, so that another batch gives the same letters.
+    """
+    folder = root / "planted"
+    folder.mkdir()
+    subjects = [SUBJECTS[name] for name in PLANTED.split(",")]
+    stems = [subject.stem for subject in subjects]
+
+    def write(rows: list[tuple[str, int]]) -> None:
+        for place, stem in enumerate(stems):
+            some = [
+                {"question": text, "answer": key, **{letter: f"{letter}{text}" for letter in LETTERS}}
+                for text, key in rows[place :: len(stems)]
+            ]
+            for split in ("test", "dev"):
+                pl.DataFrame(some if split == "test" else some[:5]).write_csv(folder / f"{stem}-{split}.csv")
+
+    write([(f"{i * 7919 % 10007}?", 1) for i in range(540)])
+    flags = ("--dataset", str(folder), "--subjects", PLANTED, "--adapter", f"lora={root / 'lora'}")
+    base, lora = run(engine, root, "for-the-key", *flags, "--adapter-mode", "serve")
+    clear = base.predictions.join(lora.predictions, on="question_id", suffix="_lora").filter(
+        pl.min_horizontal("margin", "margin_lora") > NEAR_TIE
+    )
+    texts = {
+        question.question_id: question.question for question in load_questions(str(folder), "test", subjects)
+    }
+    keys = {
+        texts[question_id]: LETTERS.index(letter) + 1
+        for question_id, letter in clear.select("question_id", "prediction_lora").iter_rows()
+    }
+    assert len(keys) >= 300
+    write([(text, key if i % 10 else key % 4 + 1) for i, (text, key) in enumerate([*keys.items()][:300])])
+    return folder
+
+
+def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: VllmEngine, root: Path) -> None:
+    flags = ["--dataset", str(planted(engine, root)), "--subjects", PLANTED]
+    flags += ["--adapter", f"lora={root / 'lora'}", "--adapter-mode", "serve", "--until-decided"]
+    [_, straight] = run(engine, root, "straight", *flags)
+    assert straight.prefix is not None
+    decision = straight.prefix["decision"]
+    assert decision["verdict"] == "better" and decision["decided_at"] < 300
+    out = root / "undecided"
+    words = ["--model", str(root / "base"), "--dtype", "float32", "--max-num-seqs", "2", *flags]
+    command = [sys.executable, "-c", KILLED, *words, "--output-dir", str(out)]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 500
+    while not list(out.glob("*-lora-*/predictions/part-*.parquet")):
+        assert first.poll() is None and time.monotonic() < deadline, first.stderr and first.stderr.read()
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    found = {
+        ("lora" if path.name.count("-lora-") else "base"): load_run(path, prefix=True)
+        for path in out.iterdir()
+    }
+    assert found["lora"].prefix is not None and found["lora"].prefix["decision"] == decision
+    early = {name: frame.predictions for name, frame in found.items()}
+    assert all(len(frame) < 300 for frame in early.values())
+    # the full pass goes on from it: what was answered stands as it was
+    whole = run(engine, root, "undecided", *flags[:-1])
+    for name, full in zip(("base", "lora"), whole, strict=True):
+        assert len(full.predictions) == 300 and full.prefix is None
+        kept = full.predictions.join(early[name], on="question_id", how="semi").sort("question_id")
+        assert kept.equals(early[name].sort("question_id"))
 
 
 def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path) -> None:

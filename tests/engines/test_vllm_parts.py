@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kmmlu_fast.core.nvml import Card
-from kmmlu_fast.core.schema import Request
+from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
 from kmmlu_fast.engines import vllm as engine_vllm
 from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
 from kmmlu_fast.engines.swap import HeldWeights
@@ -100,40 +100,35 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
     made._cache_tokens, made._memory = 1000, ""
     made._weights, made._has_tokenizer = HeldWeights(lambda _: None, lambda: None), True
     made._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
-    monkeypatch.setattr(engine_vllm, "sampling_params", lambda request: None)
+    monkeypatch.setattr(engine_vllm, "sampling_params", lambda want: None)
     return made
 
 
-def asked(count: int, **fields: Any) -> Iterator[Request]:
-    return (Request(str(i), "stage", tuple(range(100)), **fields) for i in range(count))
+def asked(count: int, want: Want) -> Iterator[Request]:
+    return (Request(str(i), "stage", tuple(range(100)), want) for i in range(count))
 
 
 def test_texts_are_taken_as_far_as_the_cache_holds_them_at_full_length(engine: VllmEngine) -> None:
-    assert len(list(engine.generate(asked(40, max_tokens=150)))) == 40
+    assert len(list(engine.generate(asked(40, Generation(150))))) == 40
     assert engine._engine.largest == 4  # 250 tokens each
 
 
 def test_letters_are_taken_as_far_as_the_batch_goes(engine: VllmEngine) -> None:
-    assert len(list(engine.generate(asked(100, candidate_ids=(1, 2, 3, 4))))) == 100
+    assert len(list(engine.generate(asked(100, Candidates((1, 2, 3, 4)))))) == 100
     assert engine._engine.largest == 64
 
 
 def test_a_text_larger_than_the_cache_still_goes_alone(engine: VllmEngine) -> None:
-    assert len(list(engine.generate(asked(3, max_tokens=5000)))) == 3
+    assert len(list(engine.generate(asked(3, Generation(5000))))) == 3
     assert engine._engine.largest == 1
 
 
 def test_requests_that_are_sampled_alike_share_their_parameters() -> None:
-    one, two = (
-        engine_vllm.sampling_params(Request(str(i), "s", (1, 2), candidate_ids=(5, 6, 7, 8)))
-        for i in range(2)
-    )
-    other = engine_vllm.sampling_params(Request("3", "s", (1, 2), candidate_ids=(5, 6, 7, 9)))
+    one, two = (engine_vllm.sampling_params(Candidates((5, 6, 7, 8))) for _ in range(2))
+    other = engine_vllm.sampling_params(Candidates((5, 6, 7, 9)))
     assert one is two and one is not other
     assert (
         one.skip_clone and one.logprob_token_ids == [5, 6, 7, 8] and other.logprob_token_ids == [5, 6, 7, 9]
     )
-    text = engine_vllm.sampling_params(
-        Request("4", "s", (1,), max_tokens=9, temperature=0.5, seed=7, stop=("\n",))
-    )
+    text = engine_vllm.sampling_params(Generation(9, temperature=0.5, seed=7, stop=("\n",)))
     assert (text.max_tokens, text.temperature, text.seed, text.stop) == (9, 0.5, 7, ["\n"])

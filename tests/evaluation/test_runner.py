@@ -37,7 +37,7 @@ def questions() -> list[Question]:
 
 
 def rendered(questions: Sequence[Question], tokenizer: Any) -> list[list[Prompt]]:
-    return tokens.render(questions, {name: [] for name in SUBJECTS}, METHOD, tokenizer)
+    return tokens.render_all(questions, {name: [] for name in SUBJECTS}, METHOD, tokenizer)
 
 
 def test_every_prompt_gets_its_own_tokens(
@@ -105,12 +105,11 @@ def test_letters_that_are_other_tokens_after_some_prompt_are_refused(
         tokenizer,
         choosing.choose_method(_config(), "lm-eval", questions, {s: [] for s in SUBJECTS}, tokenizer)[0],
         4096,
-        1,
     )(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="letters' tokens depend on the question"):
-        choosing.PromptChecks("lm-eval", tokenizer, METHOD, 4096, 1)(questions, prompts, token_ids)
+        choosing.PromptChecks("lm-eval", tokenizer, METHOD, 4096)(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="over the context of 20"):
-        choosing.PromptChecks("lm-eval", tokenizer, METHOD, 20, 1)(questions, prompts, token_ids)
+        choosing.PromptChecks("lm-eval", tokenizer, METHOD, 20)(questions, prompts, token_ids)
 
 
 def _config() -> Any:

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmmlu_fast.core.errors import EngineError, KmmluError
-from kmmlu_fast.core.schema import Request
+from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
 from kmmlu_fast.engines import client
 from kmmlu_fast.engines.client import ServerClient
 from kmmlu_fast.engines.server import ServerEngine, _read
 
-LETTERS = Request("Law/test/0", "letters", (5, 6), candidate_ids=(1, 2, 3, 4))
-TEXTS = Request("Law/test/0", "reason", (5, 6), max_tokens=4, num_samples=1)
+LETTERS = Request("Law/test/0", "letters", (5, 6), Candidates((1, 2, 3, 4)))
+TEXTS = Request("Law/test/0", "reason", (5, 6), Generation(4))
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def test_odd_model_lists(models: Any) -> None:
 def test_any_answer_is_read_or_malformed(document: Any) -> None:
     from kmmlu_fast.engines.server import _MALFORMED
 
-    for request in (LETTERS, TEXTS, Request("q", "continuation", (1, 2), score_last=1)):
+    for request in (LETTERS, TEXTS, Request("q", "continuation", (1, 2), Continuation(1))):
         try:
             response = _read(request, document if isinstance(document, dict) else {"choices": document})
         except _MALFORMED:
