@@ -26,6 +26,7 @@ from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.counters import hit_rate
 from kmmlu_fast.engines.protocol import Engine, SwappingEngine
 from kmmlu_fast.evaluation import again, proof, runner
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
@@ -348,7 +349,7 @@ def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     }
     found = {**after, **counts}
     if counts.get("prompt_tokens") and "cached_tokens" in counts:
-        found["prefix_cache_hit_rate"] = round(counts["cached_tokens"] / counts["prompt_tokens"], 4)
+        found["prefix_cache_hit_rate"] = hit_rate(counts["prompt_tokens"], counts["cached_tokens"])
     return found
 
 
