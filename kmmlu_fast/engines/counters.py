@@ -43,3 +43,16 @@ class Counters:
         """The counts and the hit rate, as engines report them."""
         rate = hit_rate(self.prompt_tokens, self.cached_tokens)
         return {**self.counts(), "prefix_cache_hit_rate": rate}
+
+
+def since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """An engine's ``stats`` of what it did between two of them; what is not a count is taken as it is."""
+    counts = {
+        key: after[key] - before.get(key, 0)
+        for key, value in after.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    }
+    found = {**after, **counts}
+    if counts.get("prompt_tokens") and "cached_tokens" in counts:
+        found["prefix_cache_hit_rate"] = hit_rate(counts["prompt_tokens"], counts["cached_tokens"])
+    return found

@@ -27,7 +27,7 @@ from kmmlu_fast.reporting import errors, human
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.verdict import verdict
-from kmmlu_fast.runs.lm_eval import write_lm_eval
+from kmmlu_fast.runs.lm_eval_writing import write_lm_eval
 from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 
