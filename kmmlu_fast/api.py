@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import RunError, TrainError
 from kmmlu_fast.core.flags import build
+from kmmlu_fast.core.notes import warn
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,6 +67,7 @@ def load_run(source: str | Path) -> Run:
         raise RunError(
             f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}"
         )
+    warn(runs[0].notes)
     return runs[0]
 
 
@@ -299,5 +301,5 @@ def find_overlap(
     from kmmlu_fast.data import overlap
 
     if train is None:
-        return overlap.train_overlap(dataset, revision)
+        return overlap.train_overlap(dataset, revision).said()
     return overlap.check_file(Path(train), dataset, split, revision)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import NoReturn
 
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.diagnosis import Diagnosis, examine
@@ -26,13 +27,20 @@ DEFAULT_MODEL = (  # models.model's, which is too heavy to import here; a test h
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Faults as one line, as every verb's are; ``core.flags`` needs pydantic, which may not be here yet."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; see ``--help``."""
     return run_main(lambda: _main(argv))
 
 
 def _main(argv: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=as_called("python -m kmmlu_fast.doctor"),
         description="What this computer has, and what will work on it; within five seconds.",
     )
@@ -41,7 +49,9 @@ def _main(argv: list[str] | None) -> int:
     parser.add_argument(
         "--verify", metavar="MODEL", help="ask 64 questions by vLLM and by transformers, show the difference"
     )
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise ConfigError(f"unknown argument {unknown[0]}; allowed are --model, --json and --verify")
     if arguments.verify is not None:
         return _verify(arguments.verify, arguments.json)
     if not arguments.model:

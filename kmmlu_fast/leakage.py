@@ -7,11 +7,10 @@ code 1 where it finds any.
 from __future__ import annotations
 
 import sys
-import warnings
 
 import polars as pl
 
-from kmmlu_fast.core.console import note, run_main
+from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
@@ -43,11 +42,7 @@ def _main(argv: list[str] | None) -> int:
         found.append(pairs)
         _print(f"{path}: {rows} rows", pairs, target, config)
     if not config.train_file:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            train = datasets.load_frame(config.dataset, "train", revision=config.dataset_revision)
-        for item in caught:
-            note(f"warning: {item.message}")
+        train = datasets.read_frame(config.dataset, "train", revision=config.dataset_revision).said()
         found.append(overlap(train, target))
         _print(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
     together = pl.concat(found)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.hub import hub_words, unreachable
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.reading import expand, read_csv
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
@@ -45,11 +45,18 @@ FRAME_COLUMNS = (
 def load_frame(
     dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
 ) -> pl.DataFrame:
+    """``read_frame`` without its notes: for splits other than train, which has none."""
+    return read_frame(dataset, split, subjects, revision).value
+
+
+def read_frame(
+    dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
+) -> Noted[pl.DataFrame]:
     """All rows of a split, columns FRAME_COLUMNS, in subject-table and file order.
 
     Raises DataError for a dataset that cannot be found or read, wrong columns, answers outside 1-4, empty
     questions or options, and two files of one subject; each names file and row. Missing *train* files are
-    survived with one warning.
+    survived with one note.
     """
     wanted = list(SUBJECTS.values()) if subjects is None else subjects
     files, missing = _find_files(dataset, split, wanted, revision)
@@ -58,9 +65,8 @@ def load_frame(
             f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the"
             " HAERAE-HUB/KMMLU layout"
         )
-    if missing:
-        warnings.warn(f"{dataset}: no train file for {_some(missing)}; going on without", stacklevel=2)
-    return pl.concat([_read_csv(path, subject, split) for subject, path in files])
+    notes = (f"{dataset}: no train file for {_some(missing)}; going on without",) if missing else ()
+    return Noted(pl.concat([_read_csv(path, subject, split) for subject, path in files]), notes)
 
 
 def load_questions(

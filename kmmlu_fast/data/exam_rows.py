@@ -13,8 +13,8 @@ configs.
 
 from __future__ import annotations
 
+import contextlib
 import re
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -22,6 +22,8 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.notes import Noted
+from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
@@ -37,10 +39,17 @@ _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "qu
 def load_exam(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
 ) -> pl.DataFrame:
-    """All questions of a split. DataError names the first fault and counts the others; ConfigError for a
-    split that is not declared."""
+    """``read_exam_frame`` without its notes: for whoever reads again what was reported before."""
+    return read_exam_frame(exam, split, dataset, revision).value
+
+
+def read_exam_frame(
+    exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
+) -> Noted[pl.DataFrame]:
+    """All questions of a split, and a note on rows that were left out. DataError names the first fault and
+    counts the others; ConfigError for a split that is not declared."""
     if exam.is_kmmlu:
-        return kmmlu.load_frame(
+        return kmmlu.read_frame(
             source_of(exam, dataset) if dataset != "sample" else "sample", split, revision=revision
         )
     kept: list[dict[str, Any]] = []
@@ -57,14 +66,13 @@ def load_exam(
             else ""
         )
         raise DataError(f"{faults[0]}{more}")
+    notes: tuple[str, ...] = ()
     if faults:
-        warnings.warn(
-            f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",
-            stacklevel=2,
-        )
+        notes = (f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",)
     if not kept:
-        raise DataError(f"{exam.label}: no {split} questions in {source_of(exam, dataset)}")
-    return to_frame(kept)
+        why = "".join(f"; {text}" for text in notes)
+        raise DataError(f"{exam.label}: no {split} questions in {source_of(exam, dataset)}{why}")
+    return Noted(to_frame(kept), notes)
 
 
 def read_questions(
@@ -171,13 +179,11 @@ def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | N
 def _listed(text: str) -> Any:
     """A list that a CSV holds as text: JSON, or as Python writes it."""
     import ast
-    import json
 
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError):
-            continue
+    with contextlib.suppress(DataError):
+        return parse_json(text, "options", DataError)
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # all of its refusals
+        return ast.literal_eval(text)
     return text
 
 

@@ -29,6 +29,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ import polars as pl
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.files import cache_root, read_json, write_bytes_atomically, write_parquet_atomically
+from kmmlu_fast.core.files import cache_root, write_bytes_atomically, write_parquet_atomically
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
@@ -62,7 +64,8 @@ def normalise(column: str) -> pl.Expr:
     """
     text = pl.col(column).str.normalize("NFKC").str.to_lowercase()
     bare = text.str.replace_all(r"[^\p{L}\p{N}]", "")
-    return pl.when(bare == "").then(text.str.replace_all(r"\s", "")).otherwise(bare)
+    symbols = pl.when(bare == "").then(text)  # null elsewhere, so that few are looked through again
+    return pl.coalesce(symbols.str.replace_all(r"\s", ""), bare).alias(column)
 
 
 def keys(frame: pl.DataFrame) -> pl.DataFrame:
@@ -90,11 +93,26 @@ def keys(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A split made ready to be compared with, for rows that come in pieces."""
+
+    keys: pl.DataFrame
+    banded: shingles.Banded
+
+
+def as_target(test: pl.DataFrame) -> Target:
+    """``keys`` and MinHash bands of what must not be trained on."""
+    right = keys(test)
+    return Target(right, shingles.banded(right))
+
+
+def overlap(train: pl.DataFrame, test: pl.DataFrame | Target, near: float = NEAR) -> pl.DataFrame:
     """Pairs (train_id, test_id, kind, similarity) of rows that overlap, by ids; ``similarity``
     is the 3-grams' Jaccard, 0-1.
     """
-    left, right = keys(train), keys(test)
+    target = test if isinstance(test, Target) else as_target(test)
+    left, right = keys(train), target.keys
     found = []
     for kind, key in (("exact", "raw"), ("normalised", "ordered"), ("reordered", "sorted")):
         pairs = left.join(right, on=key).select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
@@ -105,7 +123,7 @@ def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.D
     )
     pairs = stems.select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
     found.append(_as_pairs(shingles.jaccard(pairs, left, right), "question"))
-    scored = shingles.jaccard(shingles.candidates(left, right), left, right)
+    scored = shingles.jaccard(shingles.candidates(left, target.banded), left, right)
     found.append(_as_pairs(scored.filter(pl.col("similarity") >= near), "near"))
     return strictest(found)
 
@@ -209,13 +227,18 @@ def check_file(path: Path, dataset: str, split: str = "test", revision: str | No
     return check_rows(read_records(path), guarded(dataset, split, revision))
 
 
-def train_overlap(dataset: str, revision: str | None = None) -> pl.DataFrame:
-    """Pairs of the dataset's train split with its test and dev splits, over all subjects.
+def train_overlap(dataset: str, revision: str | None = None) -> Noted[pl.DataFrame]:
+    """Pairs of the dataset's train split with its test and dev splits, over all subjects, with the notes on
+    what of train is absent.
 
     Kept in the user's cache (ids only) by the digest of both sides: all of KMMLU takes some 15 s, once.
     """
-    train = datasets.load_frame(dataset, "train", revision=revision)
-    target = guarded(dataset, "test", revision)
+    train = datasets.read_frame(dataset, "train", revision=revision)
+    return Noted(_known_overlap(train.value, guarded(dataset, "test", revision)), train.notes)
+
+
+def _known_overlap(train: pl.DataFrame, target: pl.DataFrame) -> pl.DataFrame:
+    """``overlap``, from the cache where it was found before."""
     digests = [datasets.frame_digest(frame) for frame in (train, target)]
     path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
     with contextlib.suppress(DataError, OSError):  # absent, unreadable or damaged: computed again
@@ -239,7 +262,7 @@ def overlap_ids(
     ``train_file``: what "clean test" leaves out.
     """
     pairs = (
-        train_overlap(dataset, revision)
+        train_overlap(dataset, revision).value
         if train_file is None
         else check_file(train_file, dataset, split, revision)
     )
@@ -260,18 +283,6 @@ def write_ids(path: Path, pairs: pl.DataFrame) -> None:
         "test_ids": sorted(set(pairs["test_id"])),
     }
     write_bytes_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def read_ids(path: Path) -> frozenset[str]:
-    """The ids that ``write_ids`` wrote; DataError for any other file."""
-    how = f"write one by python -m kmmlu_fast.leakage --output {path}"
-    try:
-        ids = read_json(path, DataError).get("test_ids")
-    except DataError as error:
-        raise DataError(f"{error}; {how}") from error
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-        raise DataError(f"{path}: is not a list of overlapping ids; {how}")
-    return frozenset(ids)
 
 
 def counts(pairs: pl.DataFrame) -> dict[str, int]:

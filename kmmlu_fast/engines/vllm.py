@@ -21,6 +21,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import auto_dtype, check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
+from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.schema import (
     Adapter,
     Candidates,
@@ -33,7 +34,7 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
 from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe, memory_facts
-from kmmlu_fast.engines.cpu_kernels import joined_norms
+from kmmlu_fast.engines.cpu_kernels import WORTH_COMPILING, joined_norms
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.swap import WORKER, HeldWeights
 from kmmlu_fast.engines.texts import can_wait, give_tokenizer
@@ -59,7 +60,6 @@ def prepare_environment(gpu: bool) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     if not gpu:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
@@ -104,7 +104,7 @@ class VllmEngine:
         if card is None:
             # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only:
             # five-shot, a tenth of the pass.
-            arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms()}
+            arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms(WORTH_COMPILING)}
         if settings.max_lora_rank:
             rank = next((r for r in _RANKS if r >= settings.max_lora_rank), None)
             if rank is None:
@@ -269,14 +269,15 @@ class VllmEngine:
     def close(self) -> None:
         if self._llm is None:
             return
-        with contextlib.suppress(Exception):
-            self._engine.engine_core.shutdown()
-        self._llm = self._engine = None
-        gc.collect()
-        with contextlib.suppress(Exception):
-            from vllm.distributed import cleanup_dist_env_and_memory
+        with uncollected():  # once, at the end, and not after every step of it
+            with contextlib.suppress(Exception):
+                self._engine.engine_core.shutdown()
+            self._llm = self._engine = None
+            with contextlib.suppress(Exception):
+                from vllm.distributed import cleanup_dist_env_and_memory
 
-            cleanup_dist_env_and_memory()
+                cleanup_dist_env_and_memory()
+        gc.collect()
 
 
 def _text_tokens(request: Request) -> tuple[int, int]:

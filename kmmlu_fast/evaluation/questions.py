@@ -1,21 +1,20 @@
 """The questions of one exam, and the examples shown before them, as a config asks for them.
 
 In: an ``EvalConfig`` and one of its exams. Out: ``Material``: questions in file order, exemplars by subject,
-warnings. ConfigError or
-DataError where there are none. Knows nothing of models or prompts.
+notes. ConfigError or DataError where there are none. Knows nothing of models or prompts.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, to_questions
+from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, read_exam_frame, to_questions
 from kmmlu_fast.data.finding import dataset_for, find_exams
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -42,13 +41,9 @@ def source_digests(config: EvalConfig) -> list[str]:
     """Digests of all rows that the exams' questions and examples are chosen from, without
     making records of them: a tenth of the time.
     """
-    exams = find_exams(config.exam)
-    with warnings.catch_warnings(action="ignore"):  # faulty rows were reported by the evaluation
-        return [
-            digest
-            for exam in exams
-            for digest in _digests(config, exam, dataset_for(config.dataset, exam, exams))
-        ]
+    exams = find_exams(config.exam)  # faulty rows were reported by the evaluation
+    found = ((exam, dataset_for(config.dataset, exam, exams)) for exam in exams)
+    return [digest for exam, source in found for digest in _digests(config, exam, source)]
 
 
 def _digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str]:
@@ -65,26 +60,24 @@ def _digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str
 
 
 def _of_exam(config: EvalConfig, exam: Exam, source: str | None) -> Material:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        available = _available(config, exam, source)
-    notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
-    questions = dataset.select(available, config.limit, config.limit_mode, config.seed)
+    available = _available(config, exam, source)
+    questions = dataset.select(available.value, config.limit, config.limit_mode, config.seed)
     if not questions:
         where = source or exam.label
         subjects = ", ".join(config.subjects) or "any subject"
         raise ConfigError(f"nothing to evaluate: {where} has no {config.split} questions in {subjects}")
-    return Material(exam, source, questions, _exemplars(config, exam, source, questions), notes)
+    return Material(
+        exam, source, questions, _exemplars(config, exam, source, questions), list(available.notes)
+    )
 
 
-def _available(config: EvalConfig, exam: Exam, source: str | None) -> list[Question]:
+def _available(config: EvalConfig, exam: Exam, source: str | None) -> Noted[list[Question]]:
     if exam.is_kmmlu:
         subjects = find_subjects(config.subjects)
-        return dataset.load_questions(
-            source or str(exam.hub), config.split, subjects, config.dataset_revision
-        )
-    frame = load_exam(exam, config.split, source, config.dataset_revision)
-    return to_questions(choose_subjects(exam, frame, config.subjects))
+        kmmlu = dataset.read_frame(source or str(exam.hub), config.split, subjects, config.dataset_revision)
+        return Noted(dataset.to_questions(kmmlu.value), kmmlu.notes)
+    found = read_exam_frame(exam, config.split, source, config.dataset_revision)
+    return Noted(to_questions(choose_subjects(exam, found.value, config.subjects)), found.notes)
 
 
 def _exemplars(

@@ -7,7 +7,6 @@ nothing of how it is shown.
 from __future__ import annotations
 
 import functools
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -292,14 +291,13 @@ def default_output(config: ReportConfig) -> Path:
 
 def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
     """The dataset's questions, where a dataset is known."""
-    from kmmlu_fast.data.dataset import load_frame
+    from kmmlu_fast.data.dataset import read_frame
 
     dataset, exam = dataset_of(config), exam_of(config)
     if exam is not None:
-        at_hand = dataset is not None or exam.path is not None
-        with warnings.catch_warnings(action="ignore"):  # faulty rows were reported by the evaluation
-            return load_exam(exam, config.split, dataset) if at_hand and config.dataset != "none" else None
-    return None if dataset is None else load_frame(dataset, config.split)
+        at_hand = dataset is not None or exam.path is not None  # faulty rows were reported by the evaluation
+        return load_exam(exam, config.split, dataset) if at_hand and config.dataset != "none" else None
+    return None if dataset is None else read_frame(dataset, config.split).said()
 
 
 def load_runs(
@@ -359,10 +357,7 @@ def settings_of(
         from kmmlu_fast.data.overlap import overlap_ids
 
         try:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # absent train files were reported where the dataset was read
-                overlap |= overlap_ids(dataset, config.split)
+            overlap |= overlap_ids(dataset, config.split)
             known = True
         except DataError:
             known = dataset == "sample" or is_whole(

@@ -15,10 +15,11 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.files import files_in
+from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.reading import expand, read_csv
 from kmmlu_fast.runs.lm_eval import find_lm_eval_files, read_lm_eval
 from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_scores
-from kmmlu_fast.runs.score_files import read_scores, score_facts
+from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.runs.store import load_run
 from kmmlu_fast.runs.tables import read_table
 
@@ -32,6 +33,7 @@ def load_all(
     ``prefix``: runs that stopped early are read too.
     """
     runs = [run for argument in arguments for run in load(argument, key, split, prefix)]
+    warn(text for run in runs for text in run.notes)
     return [replace(run, name=name) for run, name in zip(runs, short_names(runs), strict=True)]
 
 
@@ -93,7 +95,8 @@ def load(
     if path.suffix == ".csv" and {"_config", "_row"} <= set(read_csv(path, DataError, lossy=True).columns):
         return read_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
-        return [Run(path.stem, "scores", argument, None, read_scores(path), facts=score_facts(path))]
+        found = read_score_file(path)
+        return [Run(path.stem, "scores", argument, None, found.scores, facts=found.facts, notes=found.notes)]
     raise RunError(
         f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with"
         " _config and _row"

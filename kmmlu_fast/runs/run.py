@@ -41,6 +41,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # run directory, where it has one
+    notes: tuple[str, ...] = ()  # what must be said of how it was read
 
     @property
     def frame(self) -> pl.DataFrame:

@@ -1,12 +1,12 @@
 """Score files: correct and total by subject, in JSON or CSV.
 
-In: a file. Out: a frame with SCORE_SCHEMA, or DataError that names the entry. Knows nothing of single
-questions.
+In: a file. Out: a frame with SCORE_SCHEMA and what else it says, or DataError that names the entry. Knows
+nothing of single questions.
 """
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,38 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.reading import MAX_JSON_BYTES, parse_json, read_csv, read_text
 from kmmlu_fast.data.subjects import find_subject
 from kmmlu_fast.runs.run import SCORE_SCHEMA
 
 
-def read_scores(path: Path) -> pl.DataFrame:
-    """A score file, SCORE_SCHEMA: JSON with a list of {subset|subject, correct, total}, or CSV
-    with subject, correct, total.
+@dataclass(frozen=True, slots=True)
+class ScoreFile:
+    """What a score file holds."""
+
+    scores: pl.DataFrame  # SCORE_SCHEMA
+    facts: dict[str, Any]  # the model, where it is named
+    notes: tuple[str, ...] = ()
+
+
+def read_score_file(path: Path) -> ScoreFile:
+    """JSON with a list of {subset|subject, correct, total}, or CSV with subject, correct, total.
+
+    One note where only the last closing brackets are missing: a public score file is cut like that.
     """
     if path.suffix == ".csv":
-        rows: Any = read_csv(path, DataError).to_dicts()
-    else:
-        document = _document(path)
-        rows = (
-            document.get("subset_scores", document.get("subjects", []))
-            if isinstance(document, dict)
-            else document
-        )
+        return ScoreFile(_scores(read_csv(path, DataError).to_dicts(), path), {})
+    found = _document(path)
+    document = found.value
+    if not isinstance(document, dict):
+        return ScoreFile(_scores(document, path), {}, found.notes)
+    facts = {"model": str(document["model_id"])} if document.get("model_id") else {}
+    rows = document.get("subset_scores", document.get("subjects", []))
+    return ScoreFile(_scores(rows, path), facts if path.suffix == ".json" else {}, found.notes)
+
+
+def _scores(rows: Any, path: Path) -> pl.DataFrame:
     if isinstance(rows, dict):
         rows = [
             {"subject": name, **values} if isinstance(values, dict) else values
@@ -84,33 +98,15 @@ def _hits(accuracy: Any, total: int) -> int:
     return round(share * total)
 
 
-def _document(path: Path) -> Any:
-    """JSON; where only the last closing brackets are missing (a public score file is cut like
-    that), with one warning.
-    """
+def _document(path: Path) -> Noted[Any]:
     text = read_text(path, DataError, MAX_JSON_BYTES)
     try:
-        return parse_json(text, str(path), DataError)
+        return Noted(parse_json(text, str(path), DataError))
     except DataError:
         for ending in ("}", "]}", "]"):
             try:
                 document = parse_json(text + ending, str(path), DataError)
             except DataError:
                 continue
-            warnings.warn(
-                f"{path}: ends without its closing {ending!r}; what is there was read", stacklevel=2
-            )
-            return document
+            return Noted(document, (f"{path}: ends without its closing {ending!r}; what is there was read",))
         raise
-
-
-def score_facts(path: Path) -> dict[str, Any]:
-    if path.suffix != ".json":
-        return {}
-    with warnings.catch_warnings(action="ignore"):
-        document = _document(path)
-    return (
-        {"model": str(document["model_id"])}
-        if isinstance(document, dict) and document.get("model_id")
-        else {}
-    )

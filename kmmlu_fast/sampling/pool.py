@@ -6,14 +6,13 @@ overlaps test or dev.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError, RunError
+from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
@@ -72,10 +71,8 @@ def read_source(arguments: Sequence[str], strategy: str) -> Source:
                 " --strategy uniform"
             )
         return Source()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        runs = [_run_of(argument, strategy) for argument in arguments]
-    notes = [str(item.message) for item in caught]
+    runs = [_run_of(argument, strategy) for argument in arguments]
+    notes = [text for run in runs for text in run.notes]
     for run in runs:
         if (split := _split(run)) != "train":
             kind = "scores, taken to be of test" if run.predictions is None else f"a run over {split}"
@@ -88,8 +85,7 @@ def read_source(arguments: Sequence[str], strategy: str) -> Source:
             "the run's own train questions are drawn from: they cannot serve as a held-out slice again"
         )
     notes = list(dict.fromkeys(notes))
-    for text in notes:
-        note(f"warning: {text}")
+    warn(notes)
     splits = ", ".join(dict.fromkeys(map(_split, runs)))
     return Source(pooled(runs), splits, notes, runs)
 
@@ -162,11 +158,10 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
     """The train split without rows that overlap test or dev, repeated rows, and the rows that
     the run was over.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        pairs = overlap.train_overlap(config.dataset, config.dataset_revision)
-        frame = datasets.load_frame(config.dataset, "train", subjects, config.dataset_revision)
-    notes = [str(item.message) for item in caught]
+    known = overlap.train_overlap(config.dataset, config.dataset_revision)
+    train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
+    pairs, frame = known.value, train.value
+    notes = [*known.notes, *train.notes]
     for run in source.runs:
         answered = run.config.get("config", {}).get("dataset")
         if _split(run) == "train" and answered not in (None, config.dataset):
@@ -174,9 +169,9 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
                 f"the run was over --dataset {answered}, rows come from {config.dataset}: its questions"
                 " cannot be excluded unless both are one"
             )
-    for text in dict.fromkeys(notes):
-        source.warnings.append(text)
-        note(f"warning: {text}")
+    notes = list(dict.fromkeys(notes))
+    source.warnings.extend(notes)
+    warn(notes)
     size = len(frame)
     pairs = pairs.join(frame, left_on="train_id", right_on="question_id", how="semi")
     clean = frame.join(pairs, left_on="question_id", right_on="train_id", how="anti", maintain_order="left")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, STRICT, Reading, read_answer, strictness
+from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, STRICT, Reading, read_answer
 
 STATEMENTS = ("손익계산서", "대차대조표", "현금흐름표", "자본변동표")
 NESTED = ("자산", "총자산", "자산과 부채", "부채")
@@ -208,7 +208,7 @@ def test_without_a_rung_some_ending_is_no_longer_read(removed: str) -> None:
         lost = [
             row[0]
             for row in TABLE
-            if strictness(read_answer(row[0], row[1], ladder=shorter).rung) != strictness(row[3])
+            if (read_answer(row[0], row[1], ladder=shorter).rung in STRICT) != (row[3] in STRICT)
         ]
     assert lost
 
@@ -218,18 +218,7 @@ def test_thinking_that_did_not_end_reads_as_nothing() -> None:
     assert read_answer("아마 A일 것이다.</think>\n\n정답: B", thinking=True) == Reading("B", "final_line")
 
 
-def test_strictness_counts_each_prediction_once() -> None:
-    assert [
-        strictness("final_line"),
-        strictness("stated"),
-        strictness(None, forced=True),
-        strictness(None),
-    ] == [
-        "strict",
-        "lenient",
-        "forced",
-        "unparsed",
-    ]
+def test_what_is_strict_is_explicit_too() -> None:
     assert set(STRICT) < set(EXPLICIT) < set(LADDER)
 
 

@@ -12,7 +12,13 @@ from exam_files import ROWS, count_of, options_of, right, write_exam, write_json
 from kmmlu_fast import exams
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.data.exam import Exam, read_exam
-from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, read_questions, to_questions
+from kmmlu_fast.data.exam_rows import (
+    choose_subjects,
+    load_exam,
+    read_exam_frame,
+    read_questions,
+    to_questions,
+)
 from kmmlu_fast.data.finding import SHIPPED, find_exam, shipped
 from kmmlu_fast.data.inside import split_inside
 from kmmlu_fast.data.raw_tables import hub_fault
@@ -147,8 +153,8 @@ def test_faulty_rows_may_be_left_out_and_are_counted(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [bad, good, bad])
     with pytest.raises(DataError, match=r"row 1: .*and 1 more"):
         load_exam(own(tmp_path), "test")
-    with pytest.warns(UserWarning, match="2 rows left out"):
-        assert load_exam(own(tmp_path, faulty_rows="skip"), "test")["row"].to_list() == [1]
+    found = read_exam_frame(own(tmp_path, faulty_rows="skip"), "test")
+    assert found.value["row"].to_list() == [1] and "2 rows left out" in found.notes[0]
 
 
 def test_a_declaration_names_all_its_faults(tmp_path: Path) -> None:

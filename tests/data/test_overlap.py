@@ -8,7 +8,6 @@ import json
 import random
 import re
 import unicodedata
-import warnings
 from pathlib import Path
 
 import polars as pl
@@ -267,13 +266,13 @@ def write_dataset(folder: Path, **frames: pl.DataFrame) -> Path:
 
 
 def one_subject(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dataset of one subject: load_frame's default is all 45."""
+    """A dataset of one subject: read_frame's default is all 45."""
     from kmmlu_fast.data.subjects import find_subject
 
-    whole = dataset.load_frame
+    whole = dataset.read_frame
     monkeypatch.setattr(
         dataset,
-        "load_frame",
+        "read_frame",
         lambda name, split, subjects=None, revision=None: whole(name, split, [find_subject("Accounting")]),
     )
 
@@ -290,7 +289,7 @@ def test_command_exits_1_lists_and_writes_ids(
     assert leakage.main([str(path), "--dataset", str(root), "--output", str(output)]) == 1
     printed = capsys.readouterr().out
     assert "row 1 ~ Accounting/test/7" in printed
-    assert "Accounting/test/7" in overlap.read_ids(output)
+    assert "Accounting/test/7" in json.loads(output.read_text(encoding="utf-8"))["test_ids"]
     path.write_text(json.dumps({"text": "관계없는 글"}, ensure_ascii=False), encoding="utf-8")
     assert leakage.main([str(path), "--dataset", str(root)]) == 0
 
@@ -356,16 +355,9 @@ def test_malformed_files_are_named(tmp_path: Path, content: str, message: str):
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_missing_id_list_says_how_to_write_one(tmp_path: Path):
-    with pytest.raises(DataError, match=r"kmmlu_fast\.leakage --output"):
-        overlap.read_ids(tmp_path / "absent.json")
-
-
 @pytest.fixture(scope="module")
 def kmmlu() -> tuple[pl.DataFrame, pl.DataFrame]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return dataset.load_frame(str(KMMLU), "train"), dataset.load_frame(str(KMMLU), "test")
+    return dataset.load_frame(str(KMMLU), "train"), dataset.load_frame(str(KMMLU), "test")
 
 
 @needs_kmmlu

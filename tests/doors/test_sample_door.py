@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from kmmlu_fast import sample
+from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.schema import LETTERS, PREDICTION_SCHEMA
 from kmmlu_fast.data import dataset, overlap
 from kmmlu_fast.data import rows as sft
@@ -308,14 +309,14 @@ def test_mistakes_are_one_clear_line_each(tmp_path: Path, capsys: pytest.Capture
 def test_a_pool_that_is_all_leaked_is_empty_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    whole = dataset.load_frame
+    whole = dataset.read_frame
     monkeypatch.setattr(
         dataset,
-        "load_frame",
-        lambda name, split, subjects=None, revision=None: whole(
-            name, "test", subjects, revision
-        ).with_columns(
-            pl.col("question_id").str.replace("/test/", f"/{split}/"), pl.lit(split).alias("split")
+        "read_frame",
+        lambda name, split, subjects=None, revision=None: Noted(
+            whole(name, "test", subjects, revision).value.with_columns(
+                pl.col("question_id").str.replace("/test/", f"/{split}/"), pl.lit(split).alias("split")
+            )
         ),
     )
     message = error(
@@ -422,9 +423,9 @@ def test_the_written_rows_carry_their_source_unchanged(tmp_path: Path, capsys: p
         )[0]
         == 0
     )
-    with pytest.warns(UserWarning, match="no train file"):
-        frame = dataset.load_frame(str(KMMLU), "train")
-    source = {q.question_id: q for q in dataset.to_questions(frame)}
+    train = dataset.read_frame(str(KMMLU), "train")
+    assert any("no train file" in text for text in train.notes)
+    source = {q.question_id: q for q in dataset.to_questions(train.value)}
     for row in sft.read_rows(out):
         original = source[row.question.question_id]
         assert row.question.question == original.question.strip()

@@ -22,7 +22,7 @@ from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import DataError
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("eval", "sample", "leakage", "train", "compare", "report")
+VERBS = ("eval", "sample", "leakage", "train", "compare", "report", "doctor", "exams", "install")
 
 
 def end(body: Any, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -227,12 +227,12 @@ def test_a_corrupt_or_unwritable_cache_costs_time_only(
     from kmmlu_fast.data import overlap
 
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
-    found = overlap.train_overlap("sample")
+    found = overlap.train_overlap("sample").value
     (file,) = (tmp_path / "cache" / "overlap").glob("*.parquet")
     file.write_bytes(b"PAR1 not really PAR1")
-    assert overlap.train_overlap("sample").equals(found) and pl.read_parquet(file).equals(found)
+    assert overlap.train_overlap("sample").value.equals(found) and pl.read_parquet(file).equals(found)
     monkeypatch.setenv("KMMLU_FAST_CACHE", "/proc/nowhere")
-    assert overlap.train_overlap("sample").equals(found)
+    assert overlap.train_overlap("sample").value.equals(found)
 
 
 def test_small_runs_have_a_report(tmp_path: Path) -> None:

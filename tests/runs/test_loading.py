@@ -11,7 +11,7 @@ from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
 from kmmlu_fast.runs.lm_eval import write_lm_eval
 from kmmlu_fast.runs.loading import load, load_all
-from kmmlu_fast.runs.score_files import read_scores
+from kmmlu_fast.runs.score_files import read_score_file
 
 
 def table(path: Path, rows: str) -> Path:
@@ -86,7 +86,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         load(str(file))
 
 
-def test_score_files(tmp_path: Path) -> None:
+def test_score_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [
         {"subset": "Accounting", "correct": 56, "total": 100},
         {"subset": "Math", "accuracy": 0.25, "total": 300},
@@ -103,11 +103,16 @@ def test_score_files(tmp_path: Path) -> None:
         _ = run.frame
     cut = tmp_path / "cut.json"
     cut.write_text(whole.read_text(encoding="utf-8").rstrip("}"), encoding="utf-8")
-    with pytest.warns(UserWarning, match="ends without its closing"):
-        assert read_scores(cut).equals(read_scores(whole))
+    found = read_score_file(cut)
+    assert found.scores.equals(read_score_file(whole).scores) and found.facts == {"model": "some/model"}
+    assert len(found.notes) == 1 and "ends without its closing" in found.notes[0]
+    assert load(str(cut))[0].notes == found.notes and read_score_file(whole).notes == ()
+    with caplog.at_level("INFO", "kmmlu_fast"):
+        load_all([str(cut)])
+    assert [record.getMessage() for record in caplog.records] == [f"warning: {found.notes[0]}"]
     csv = tmp_path / "scores.csv"
     csv.write_text("subject,correct,total\nLaw,3,4\n", encoding="utf-8")
-    assert read_scores(csv).row(0) == ("Law", "HUMSS", 3, 4)
+    assert read_score_file(csv).scores.row(0) == ("Law", "HUMSS", 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_score_file_faults(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "s.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        read_scores(file)
+        read_score_file(file)
 
 
 @pytest.mark.parametrize("logprobs", [True, False])

@@ -5,7 +5,6 @@ balanced letters.
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.rows import IDENTITY
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.runs.score_files import read_scores
+from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.plan import allocate, largest_remainder, make_plan, weak_subjects
 
@@ -115,8 +114,7 @@ def test_plan_refuses_an_empty_pool_and_weak_subjects_without_errors():
 
 @needs_reference
 def test_the_reference_scores_lean_as_the_public_experiment_did():
-    with warnings.catch_warnings(action="ignore"):
-        table = read_scores(REFERENCE)
+    table = read_score_file(REFERENCE).scores
     weak = weak_subjects(table)
     plan = make_plan(table, dict.fromkeys(SUBJECTS, 10_000), 500, weak=weak, weak_share=0.7)
     quota = dict(plan.select("subject", "quota").iter_rows())
