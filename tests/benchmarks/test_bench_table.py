@@ -12,7 +12,7 @@ import pytest
 
 from bench import all as bench_all
 from bench import table as bench_table
-from bench.common import last_record, record
+from bench.common import RESULTS, last_record, record
 from kmmlu_fast.core.errors import ConfigError
 
 CPU = {"kind": "cpu", "name": "Some CPU", "cores": 2, "cpu_kind": "AVX512_BF16: bfloat16 is native"}
@@ -129,7 +129,7 @@ def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> No
 
 
 def test_every_record_of_the_repository_can_be_told() -> None:
-    entries = bench_table.read_entries(sorted(bench_table.RESULTS.glob("*.json")))
+    entries = bench_table.read_entries(sorted(RESULTS.glob("*.json")))
     lines = bench_table.render(entries).splitlines()
     assert len(lines) >= 4 and all("| `python -m bench." in line for line in lines[2:])
 

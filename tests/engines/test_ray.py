@@ -173,7 +173,7 @@ def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(
 def test_leaving_the_stream_leaves_the_engine_usable(two_replicas: RayEngine) -> None:
     stream = two_replicas.generate(letters(100))
     next(stream)
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     assert by_key(two_replicas.generate(letters(50, first=500))) == by_key(
         FakeEngine().generate(letters(50, first=500))
     )

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import make_tiny_model
 
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.flags import parse
@@ -28,11 +27,6 @@ KNOWN = {
     "--output-type cot --prompt-style qa --cot-below 0.5": ("a005699c36f8", "qa-0shot-cot"),
     "--limit 3 --subjects STEM": ("cd2204dd6dfa", "lmeval-0shot-mc"),
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("known") / "base", chat=True)
 
 
 @pytest.mark.parametrize("flags", KNOWN)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from exam_files import write_jsonl
 from made_runs import loaded, predictions, run_directory
-from tiny import make_tiny_adapter, make_tiny_model
+from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
@@ -131,7 +131,7 @@ def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(popula
     logprobs = np.array(first.frame["option_logprobs"].to_list())
     assert score.first == pytest.approx(logprobs[np.arange(300), np.arange(300) % 5].mean())
     for lang in ("en", "ko"):
-        lines = " ".join(verdict(pair, texts(lang, "report"), lang))
+        lines = " ".join(verdict(pair, texts(lang, "report")))
         assert "one" in lines and "two" in lines and ("KMMLU" not in lines)
 
 
@@ -220,8 +220,8 @@ def test_features_and_digest_of_questions_with_other_than_four_options() -> None
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("early") / "base", chat=True, letters="ABCDEFGHIJ")
+def model(ten_letter_model: Path) -> Path:
+    return ten_letter_model
 
 
 @pytest.fixture(scope="module")
