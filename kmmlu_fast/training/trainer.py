@@ -181,6 +181,7 @@ def train(
         import torch
 
         torch.cuda.reset_peak_memory_stats()
+    memory_plan.give_back()
     loaded_bytes = memory_plan.peak_bytes(device.type == "cpu")
     train_start_sec = time.monotonic()
     try:
