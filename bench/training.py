@@ -146,7 +146,7 @@ def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = Tru
     """
     if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
-        from kmmlu_fast.training.trainer import load_model
+        from kmmlu_fast.training.lora_model import load_model
 
         config = TrainConfig.model_validate(
             {"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length}
@@ -193,16 +193,18 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     import torch
 
     from kmmlu_fast.models import model as models
-    from kmmlu_fast.training import memory as memory_plan
+    from kmmlu_fast.training.device_memory import available_memory, give_back
+    from kmmlu_fast.training.memory import MemoryPlan, plan_memory
+    from kmmlu_fast.training.model_shape import shape_of
 
     model_record = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model_record)
     cpu = not has_gpu()
-    shape = memory_plan.describe_model(model_record.path, config.r, PROJECTIONS)
-    available_bytes, _, _ = memory_plan.available_memory()
+    shape = shape_of(model_record.path, config.r, PROJECTIONS)
+    available_bytes, _, _ = available_memory()
 
-    def planned(length: int, batch: int, checkpointing: str) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(
+    def planned(length: int, batch: int, checkpointing: str) -> MemoryPlan:
+        return plan_memory(
             shape,
             length,
             batch,
@@ -233,7 +235,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         labels = ids.clone()
         labels[:, :-2] = -100  # the answer and end-of-text, as in training on letters
         if way == "train":
-            memory_plan.give_back()
+            give_back()
         restart_peak()
         if not cpu:
             torch.cuda.empty_cache()

@@ -11,6 +11,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.reporting.comparing import compared
 from kmmlu_fast.reporting.exams import section
@@ -79,7 +80,11 @@ def main(argv: list[str] | None = None) -> int:
             for written in files:
                 print(f"{clean(str(written))}  ({written.stat().st_size / 1e6:.1f} MB)")
 
-    return run_main(body)
+    def uninterrupted() -> None:
+        with uncollected():  # hundreds of thousands of texts, none of them garbage
+            body()
+
+    return run_main(uninterrupted)
 
 
 if __name__ == "__main__":

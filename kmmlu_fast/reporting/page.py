@@ -18,7 +18,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.comparison import Comparison, Settings
 from kmmlu_fast.analysis.headline import headline
-from kmmlu_fast.analysis.key_audit import MIN_RUNS, audit_key
+from kmmlu_fast.analysis.key_audit import MIN_RUNS, KeyAudit, audit_key
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import charts, errors, explorer, figure_files, figures, human, reasoning, sections
 from kmmlu_fast.reporting.comparing import compared
@@ -75,7 +75,8 @@ def render(
         sections.with_constant(headline(run, settings.overlap, settings.sizes), run, settings.overlap)
         for run in runs
     ]
-    found = _Found(runs, pairs, refused, rows, questions, settings, plan, with_texts, exams)
+    audit = audit_key(runs, questions) if len(runs) >= MIN_RUNS else None
+    found = _Found(runs, pairs, refused, rows, questions, settings, plan, with_texts, exams, audit)
     if figure_folder is not None:
         t = texts(lang, "report")
         for figure in figures.figures(runs, pairs[0] if pairs else None, rows, questions, plan, t, lang):
@@ -126,6 +127,7 @@ class _Found:
     plan: Path | None
     with_texts: bool
     exams: dict[str, Any] | None
+    audit: KeyAudit | None
 
     @property
     def answered(self) -> list[Run]:
@@ -171,7 +173,7 @@ def _context(found: _Found, lang: str) -> dict[str, Any]:
         "others": sections.verdicts_table(pairs, board["runs"], t, lang) if len(pairs) > 1 else [],
         "charts": [_chart(figure, lang, t) for figure in drawn],
         "matrix": sections.matrix(runs, lang),
-        "key_lines": key_lines(audit_key(runs, questions), t) if len(runs) >= MIN_RUNS else [],
+        "key_lines": key_lines(found.audit, t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning.section([(run.name, run.metrics) for run in runs], t),
         "errors": errors.section(
             runs, figures.in_focus(runs, focus), questions, t, with_texts=found.with_texts

@@ -24,6 +24,7 @@ from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.data.training_rows import TrainingRow, parse_columns, read_training_rows
 from kmmlu_fast.training import encoding
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.order import split_held_out
 
 Row = SftRow | TrainingRow
 
@@ -94,7 +95,7 @@ def _held_out(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], list[Row
         return rows, held
     questions = [row for row in rows if isinstance(row, SftRow)]
     if len(questions) == len(rows):
-        train, out = encoding.split_held_out(questions, config.held_out, config.seed)
+        train, out = split_held_out(questions, config.held_out, config.seed)
         found: tuple[list[Row], list[Row]] = (list(train), list(out))
     else:
         found = _split(rows, config.held_out, config.seed)

@@ -17,7 +17,9 @@ from wants import candidates_of, text_of
 
 from kmmlu_fast.analysis.reasoning import comparison
 from kmmlu_fast.asking import cot
-from kmmlu_fast.asking.cot import ChainOfThought, build_method, instruction, instructions, sampling_seed, vote
+from kmmlu_fast.asking.cot import ChainOfThought, sampling_seed, vote
+from kmmlu_fast.asking.cot_building import build_method
+from kmmlu_fast.asking.cot_wording import default_style, instruction, instructions
 from kmmlu_fast.asking.ladder import STRICT, read_answer
 from kmmlu_fast.asking.methods import MultipleChoice
 from kmmlu_fast.asking.prompts import encode
@@ -193,7 +195,7 @@ def test_wording_digest_changes_with_style_and_is_stable(tokenizer: Any, qwen: A
 
 
 def test_default_style_is_chat_where_there_is_a_template(tokenizer: Any, qwen: Any) -> None:
-    assert (cot.default_style(tokenizer), cot.default_style(qwen)) == ("qa", "chat")
+    assert (default_style(tokenizer), default_style(qwen)) == ("qa", "chat")
 
 
 # reading and forcing
@@ -265,8 +267,8 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
     method = build_method("qa", tokenizer)
     end = tokenizer.convert_tokens_to_ids("<|eos|>")
     tail = tuple(tokenizer.encode("\n문제:", add_special_tokens=False))
-    assert method._forcing(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
-    assert method._forcing(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
+    assert method.forcing_ids(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
+    assert method.forcing_ids(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
         9,
         8,
         7,
@@ -278,13 +280,13 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
 def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) -> None:
     method = build_method("chat", qwen, thinking=True)
     closing = tuple(qwen.encode("\n</think>\n", add_special_tokens=False))
-    assert method._forcing(Completion("아마\n정답: A", (7, 8), "length")) == (
+    assert method.forcing_ids(Completion("아마\n정답: A", (7, 8), "length")) == (
         7,
         8,
         *closing,
         *method.force_ids,
     )
-    assert method._forcing(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
+    assert method.forcing_ids(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
     engine = Scripted("아마 그럴 것이다.\n정답: A\n", finish_reason="length")
     (prediction,) = ask(engine, method, [make_question()], qwen)
     assert prediction.forced

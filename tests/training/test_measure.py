@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kmmlu_fast.training import measure as measuring
-from kmmlu_fast.training.encoding import Encoded
+from kmmlu_fast.training.encoded import Encoded
 from kmmlu_fast.training.measure import measure
 
 torch = pytest.importorskip("torch")
