@@ -142,7 +142,7 @@ def _decide(entry: Entry) -> str:
     told = [f"{entry['runs']} public runs, {entry['questions']:,} questions, by difference: {sizes}"]
     for what, name in (("wrong signs", "wrong_sign_share"), ("nulls decided", "null_decided_share")):
         found = entry["intervals"][name]
-        told.append(f"{what} {found['share']:.1%} ({found['low']:.1%} to {found['high']:.1%})")
+        told.append(f"{what} {found['share']:.2%} ({found['low']:.2%} to {found['high']:.2%})")
     return f"{'; '.join(told)}; interval at stopping holds the truth in {entry['coverage_at_stop']:.1%}"
 
 

@@ -129,7 +129,7 @@ def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> No
     one: dict[str, Any] = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
     record(entry("decide", 2, **one), tmp_path)
     made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
-    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.3% (3.2% to 5.6%)" in made
+    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.33% (3.25% to 5.64%)" in made
     assert '"better" after 225 of 450 questions, 1.9x sooner than our full pass' in made
 
 
