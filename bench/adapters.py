@@ -96,7 +96,9 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
 
 def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     """The passes of one mode in this process."""
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.cpu_kernels import compile_now
+    from kmmlu_fast.engines.opening import start_vllm
+    from kmmlu_fast.engines.vllm import EngineSettings
 
     model = models.resolve_model(config.model)
     chosen = ThroughputConfig.model_validate({"limit": config.limit, "dataset": config.dataset})
@@ -111,10 +113,11 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
             "max_model_len": length,
             "generates": False,
         }
-        return VllmEngine(EngineSettings(path, **chosen, **settings))
+        return start_vllm(EngineSettings(path, **chosen, **settings))
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
         runner.run(opened, asked[:2], method, adapter, Memory(), f"warm-up {label}")
+        compile_now()
         return row(label, [one_pass(opened, adapter, label) for _ in range(config.repeats)])
 
     def one_pass(opened: Any, adapter: Adapter | None, label: str) -> tuple[float, float]:
@@ -136,6 +139,7 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
         times: dict[str, list[tuple[float, float]]] = {each.name if each else "base": [] for each in states}
         swaps: dict[str, list[float]] = {name: [] for name in times}
         runner.run(opened, asked[:2], method, None, Memory(), "warm-up")
+        compile_now()
         for _ in range(config.repeats):
             for each in states:
                 name, began = each.name if each else "base", time.perf_counter()

@@ -1,9 +1,8 @@
 """Malformed inputs of every kind, one command at a time: files that are cut, bent, swapped and poisoned;
-flags and paths of nonsense.
+flags and paths of nonsense. What the tool itself wrote, and servers, are bent by ``attacks_own``.
 
 In: a random generator and a folder with good inputs. Out: ``Attack``s: a verb, its arguments, and whether the
-input is one that must be
-refused (a number from it would be wrong). Knows nothing of how a command ends.
+input is one that must be refused (a number from it would be wrong). Knows nothing of how a command ends.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from bench import attacks_own
 from bench.bending import bend, bend_bytes, bend_frame
+from bench.inputs import Attack, Inputs
 
 FLAG_VALUES = (
     "",
@@ -53,42 +52,9 @@ FLAG_VALUES = (
 )
 
 
-@dataclass(slots=True)
-class Attack:
-    """``wrong``: an answer to this input could only be a wrong number, so that it must be refused."""
-
-    name: str
-    verb: str
-    argv: list[str]
-    wrong: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Inputs:
-    """Good inputs, made once; every attack bends a copy in ``folder``."""
-
-    good: Path
-    folder: Path
-    model: Path
-    adapter: Path
-
-    def copy(self, name: str) -> Path:
-        """A fresh copy of a good input."""
-        source, target = self.good / name, self.folder / name
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copyfile(source, target)
-        return target
-
-
 def attack(inputs: Inputs, chance: random.Random) -> Attack:
     """One attack, its files written into ``inputs.folder`` (which must be empty)."""
     return chance.choice(_KINDS)(inputs, chance)
-
-
-# What is done to files
 
 
 # The kinds of attack. Each verb reads several kinds of file.
@@ -351,4 +317,5 @@ _KINDS: tuple[Callable[[Inputs, random.Random], Attack], ...] = (
     _flags,
     _paths,
     _targets,
+    *attacks_own.KINDS,
 )

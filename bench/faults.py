@@ -1,11 +1,11 @@
 """python -m bench.faults --minutes N: attack every verb with malformed inputs, kill it, fill its disk, and
 count what broke.
 
-In: minutes and a seed. Out: what was found, a table, and one JSON line last: ``tried, clean, done, traceback,
-silently_wrong, overwritten,
-hang, over_memory, kills, kill_problems``. *clean* is one line and exit code 2, *done* is a command that ended
-well; all others are
-faults of this project. Knows nothing of what may be done about them.
+In: minutes and a seed; ``--scenario`` only kills. Out: what was found, tables, and one JSON line last:
+``tried, clean, done, traceback, silently_wrong, overwritten, hang, over_memory, kills, kill_problems``, and
+``scenarios`` (``kills, signals, full_disks, missed, problems`` of each). *clean* is one line and exit code 2,
+*done* is a command that ended well; all others are faults of this project. Knows nothing of what may be done
+about them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from typing import Any
 from pydantic import Field
 
 from bench import common
-from bench.attacks import Attack, Inputs, attack
+from bench.attacks import attack
+from bench.attacks_own import make_own
 from bench.bending import make_good, make_run
+from bench.inputs import Attack, Inputs
 from bench.killing import LEAN, Ended, Job, Watcher
-from bench.kills import Place, disturb, scenarios, uninterrupted
+from bench.kills import Known, Place, Stop, disturb, scenarios, uninterrupted
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
 
 OVER_BYTES = 1 << 30
+KILLS = ("kills", "signals", "full_disks", "missed", "problems")
 OUTCOMES = ("clean", "done", "traceback", "silently_wrong", "overwritten", "hang", "over_memory", "other")
 
 
@@ -48,7 +52,7 @@ class FaultsConfig(common.BenchConfig):
         description="kill only these (eval, sample, export, merge, training, ...); default: all but training",
     )
     kills: int | None = Field(
-        None, ge=0, description="kills a scenario at most; default: what the minutes allow"
+        None, ge=0, description="stop when each scenario was killed so often; default: when the time is up"
     )
 
 
@@ -61,27 +65,34 @@ def main(argv: list[str] | None = None) -> int:
         end = time.monotonic() + config.minutes * 60
         counts: Counter[str] = Counter()
         problems: list[str] = []
-        with Watcher(
-            *LEAN, "transformers", "torch", *(["unsloth"] if "training" in config.scenario else [])
-        ) as watcher:
+        imports = [*LEAN, "transformers", "torch"]
+        if "training" in config.scenario:
+            imports = ["unsloth", *imports]  # which patches those that come after it
+        with Watcher(*imports) as watcher:
             place.watcher = watcher
+            by_scenario: dict[str, Counter[str]] = {}
             if config.kills != 0:
-                counts += kill(
-                    config, place, watcher, end - (0 if config.scenario else config.minutes * 40), problems
-                )
-            attack_until(config, inputs, watcher, end, counts, problems)
+                kills_end = end - (0 if config.scenario else config.minutes * 40)
+                by_scenario = kill(config, place, watcher, kills_end, problems)
+            if not config.scenario:
+                attack_until(config, inputs, watcher, end, counts, problems)
         for problem in problems:
             common.note(problem)
         result = {
             "tried": sum(counts[name] for name in OUTCOMES),
-            **{name: counts[name] for name in (*OUTCOMES, "kills", "kill_problems")},
+            **{name: counts[name] for name in OUTCOMES},
+            "kills": sum(found["kills"] for found in by_scenario.values()),
+            "kill_problems": sum(found["problems"] for found in by_scenario.values()),
         }
+        rows = [
+            {"scenario": name, **{kind: found[kind] for kind in KILLS}} for name, found in by_scenario.items()
+        ]
         common.finish(
             "faults",
             config,
             argv,
-            {"seed": config.seed, "minutes": config.minutes, **result},
-            [common.table("attacks and kills", [result])],
+            {"seed": config.seed, "minutes": config.minutes, **result, "scenarios": rows},
+            [common.table("attacks and kills", [result]), *([common.table("kills", rows)] if rows else [])],
         )
         return 1 if problems else 0
     finally:
@@ -100,6 +111,7 @@ def prepare(root: Path, training: bool = False) -> tuple[Place, Inputs]:
     adapter = make_tiny_adapter(model, root / "lora", scale=20.0)
     make_good(root / "good")
     make_run(root / "good" / "run", dataset.load_frame("sample", "test", find_subjects(["Law", "Math"])))
+    make_own(root / "good", model, adapter)
     place = Place(root, model, adapter, root / "good" / "rows.jsonl" if training else None)
     return place, Inputs(root / "good", root / "work", model, adapter)
 
@@ -186,38 +198,65 @@ def _details(err: str) -> str:
 
 def kill(
     config: FaultsConfig, place: Place, watcher: Watcher, end: float, problems: list[str]
-) -> Counter[str]:
-    """Kills, signals and full disks, in turn over the scenarios until the time is up or each has had its
-    number.
+) -> dict[str, Counter[str]]:
+    """Kills, signals and full disks, in turn over the scenarios until the time is up or each has been killed
+    ``--kills`` times. By scenario: ``kills`` (SIGKILL ended it, at an event or a time), ``signals`` (SIGTERM
+    and SIGHUP did), ``full_disks``, ``missed`` (it ended first), ``problems``.
     """
     chosen = [one for one in scenarios(place) if not config.scenario or one.name in config.scenario]
-    known = {one.name: uninterrupted(one, place, watcher) for one in chosen}
-    counts: Counter[str] = Counter()
+    if unknown := sorted(set(config.scenario) - {one.name for one in chosen}):
+        raise ConfigError(
+            f"--scenario {unknown[0]}: allowed are {', '.join(s.name for s in scenarios(place))}"
+        )
+    known = {}
+    for one in chosen:
+        known[one.name] = uninterrupted(one, place, watcher, times=2)
+        common.note(
+            f"{one.name}: {known[one.name].events} events, {known[one.name].seconds:.1f} s undisturbed"
+        )
+    counts: dict[str, Counter[str]] = {one.name: Counter() for one in chosen}
     chance = random.Random(config.seed)
-    done: Counter[str] = Counter()
     most = config.kills if config.kills is not None else 10**9
-    while time.monotonic() < end and any(done[one.name] < most for one in chosen):
+    while time.monotonic() < end and any(found["kills"] < most for found in counts.values()):
         for one in chosen:
-            if time.monotonic() >= end or done[one.name] >= most:
+            found = counts[one.name]
+            if time.monotonic() >= end or found["kills"] >= most:
                 continue
-            wanted, events = known[one.name]
-            how = (
-                chance.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], [8, 1, 1])[0]
-                if not one.real
-                else signal.SIGKILL
-            )
-            full = chance.random() < 0.1 and not one.real
-            size = chance.choice([500, 3_000, 20_000, 200_000]) if full else None
-            problem = disturb(
-                one, place, watcher, wanted, 0 if full else chance.randrange(1, events + 1), how, size
-            )
-            counts["kills"] += 1
-            done[one.name] += 1
-            if problem:
-                counts["kill_problems"] += 1
-                problems.append(problem)
-    common.note("kills: " + ", ".join(f"{name} {count}" for name, count in done.items()))
+            stops = _stops(chance, known[one.name], real=one.real)
+            done = disturb(one, place, watcher, known[one.name].outcome, *stops)
+            kind = "full_disks" if stops[0].max_file_bytes else "kills"
+            kind = "signals" if stops[0].how != signal.SIGKILL else kind
+            found[kind] += done.stopped
+            found["missed"] += len(stops) - done.stopped
+            if sum(found.values()) % 25 == 0:
+                common.note(f"{one.name}: {found['kills']} kills")
+            if done.seconds:  # how long it takes now, that the machine is as busy as it is
+                known[one.name] = known[one.name]._replace(seconds=done.seconds)
+            if done.problem:
+                found["problems"] += 1
+                problems.append(done.problem)
+                common.note(done.problem)
+    for name, found in counts.items():
+        common.note(f"{name}: {', '.join(f'{kind} {count}' for kind, count in sorted(found.items()))}")
     return counts
+
+
+def _stops(chance: random.Random, known: Known, real: bool) -> list[Stop]:
+    """One disturbance: of ten, one is a full disk, two are signals of a scheduler, seven are kills, half of
+    them at an event and half at a time, every fifth of them twice. Real training is only killed.
+    """
+    kind = 9 if real else chance.randrange(10)
+    if kind == 0:
+        return [Stop(max_file_bytes=chance.choice([500, 3_000, 20_000, 200_000]))]
+    if kind <= 2:
+        how = chance.choice([signal.SIGTERM, signal.SIGHUP])
+        return [Stop(chance.randrange(1, known.events + 1), how)]
+    return [
+        Stop(chance.randrange(1, known.events + 1))
+        if chance.random() < 0.5
+        else Stop(after_sec=chance.uniform(0, known.seconds))
+        for _ in range(2 if chance.random() < 0.2 else 1)
+    ]
 
 
 def _quiet() -> dict[str, Any]:

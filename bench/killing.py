@@ -1,22 +1,26 @@
 """Verbs run in forks of a process that has everything imported, watched at every file-system event, and
-killed at any one of them.
+killed at any one of them or at any time.
 
 In: jobs (a verb, its arguments, what is to be done to it). Out: how each ended: code, output, events, memory,
-seconds. An event is
-what Python's audit hooks tell of: a file opened for writing, a folder made, a name changed or removed, below
-the job's folder. No
-strace, no privileges. At the event that is named, what is half-written is cut in half and the process kills
-itself, before the
-event takes place. Engines are ``FakeEngine``; training stops before Unsloth unless ``real`` is set. Knows
-nothing of what is right.
+seconds. An event is what Python's audit hooks tell of: a file opened for writing, a folder made, a name
+changed or removed, below the job's folder. No strace, no privileges. At the event that is named, what is
+half-written is cut in half and the process kills itself, before the event takes place; libraries that write
+past Python (safetensors, Parquet) are met by kills at a time instead. Knows nothing of what is right.
 
-    python -m bench.killing        # the watcher itself: one JSON job a line on stdin, one JSON answer a line
-    on stdout
+What a fork is not: its imports were made before it, once; it has one thread of OpenMP. Engines are
+``FakeEngine``, and training stops before Unsloth, unless ``real`` is set: then Unsloth, TRL, PEFT and torch
+do all that they do. Drawings of charts are kept in ``drawn`` from one job for the next, so that not every
+victim starts V8 anew; the files themselves are written by the real code. Importing polars starts its
+allocator's threads (jemalloc's, which lock and unlock around a fork) and an idle one: ``Ended.threads``.
+
+    python -m bench.killing        # the watcher: a JSON job a line on stdin, a JSON answer a line on stdout
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import hashlib
 import importlib
 import json
 import os
@@ -47,8 +51,8 @@ LEAN = (
 
 @dataclass(slots=True)
 class Job:
-    """One run of a verb. ``stop_at``: the event (from 1) before which ``stop_with`` is sent; None lets it
-    run.
+    """One run of a verb. ``stop_at``: the event (from 1) before which ``stop_with`` is sent,
+    ``stop_after_sec``: the time at which SIGKILL is; None lets it run.
     """
 
     verb: str
@@ -56,12 +60,15 @@ class Job:
     root: str = ""  # events count below this folder; also the working directory
     stop_at: int | None = None
     stop_with: int = signal.SIGKILL
+    stop_after_sec: float | None = None
     max_file_bytes: int | None = None  # as a full disk: writing more to one file fails
     flush_rows: int | None = None  # answers a part, so that a small run has several
     environment: dict[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"  # of the console
+    stdout: str = ""  # "closed" before the start, "gone": nobody reads it, "full": /dev/full; "": a file
     timeout_sec: float = 120.0
-    real: bool = False  # real training, real merges
+    real: bool = False  # real training
+    drawn: str = ""  # folder that keeps drawings of charts; "" draws them all
 
 
 @dataclass(slots=True)
@@ -74,19 +81,26 @@ class Ended:
     events: int
     peak_bytes: int
     seconds: float
+    threads: list[str] = field(default_factory=list)  # that the forked process had beside its own, by name
 
 
 class Watcher:
     """Runs jobs, one at a time; ``imports`` are made once, before the first. A context manager."""
 
-    def __init__(self, *imports: str) -> None:
+    def __init__(self, *imports: str, environment: dict[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.killing", *imports],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[1],
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+            env={
+                "OMP_NUM_THREADS": "1",  # tiny matrices: threads would only wait for each other
+                **os.environ,
+                "TOKENIZERS_PARALLELISM": "false",
+                "HF_HUB_OFFLINE": "1",
+                **(environment or {}),
+            },
         )
 
     def run(self, job: Job) -> Ended:
@@ -112,20 +126,32 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever an import prints must not be taken for an answer
     for name in sys.argv[1:] or LEAN:
-        importlib.import_module(name)
+        _import(name)
+    gc.collect()
+    gc.freeze()  # what is imported is no victim's to look through
     for line in sys.stdin:
         answers.write(json.dumps(asdict(_watched(Job(**json.loads(line))))) + "\n")
         answers.flush()
 
 
+def _import(name: str) -> None:
+    if name == "unsloth":  # as training does it
+        from kmmlu_fast.training.libraries import import_unsloth
+
+        import_unsloth()
+    else:
+        importlib.import_module(name)
+
+
 def _watched(job: Job) -> Ended:
+    threads = [(path / "comm").read_text().strip() for path in Path("/proc/self/task").iterdir()][1:]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as count:
         began = time.monotonic()
         child = os.fork()
         if child == 0:
             _child(job, out.fileno(), err.fileno(), count.fileno())
-        status, peak_bytes = _wait(child, job.timeout_sec)
-        texts = []
+        status, peak_bytes = _wait(child, job.timeout_sec, job.stop_after_sec)
+        texts, seconds = [], time.monotonic() - began
         for file in (out, err):
             file.seek(0)
             texts.append(file.read()[-20_000:].decode(job.encoding, "replace"))
@@ -136,18 +162,19 @@ def _watched(job: Job) -> Ended:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     code = None if status is None else os.waitstatus_to_exitcode(status)
-    return Ended(code, texts[0], texts[1], events, peak_bytes, time.monotonic() - began)
+    return Ended(code, texts[0], texts[1], events, peak_bytes, seconds, threads)
 
 
-def _wait(child: int, timeout_sec: float) -> tuple[int | None, int]:
+def _wait(child: int, timeout_sec: float, stop_after_sec: float | None) -> tuple[int | None, int]:
     """The wait status and the most memory it held; None where it had to be killed because the time was up."""
     descriptor = os.pidfd_open(child)
+    wanted = stop_after_sec is not None
     try:
-        ready, _, _ = select.select([descriptor], [], [], timeout_sec)
+        ready, _, _ = select.select([descriptor], [], [], stop_after_sec if wanted else timeout_sec)
         if not ready:
             os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-        return (status if ready else None), usage.ru_maxrss * 1024
+        return (status if ready or wanted else None), usage.ru_maxrss * 1024
     finally:
         os.close(descriptor)
 
@@ -161,6 +188,7 @@ def _child(job: Job, out: int, err: int, count: int) -> None:
         for number in (1, 2):
             stream = open(number, "w", encoding=job.encoding, errors="strict", closefd=False)  # noqa: SIM115
             setattr(sys, "stdout" if number == 1 else "stderr", stream)
+        _spoil_stdout(job.stdout)
         os.environ.update(job.environment)
         if job.root:
             os.chdir(job.root)
@@ -178,10 +206,25 @@ def _child(job: Job, out: int, err: int, count: int) -> None:
 
         traceback.print_exc()
         code = 1
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code if isinstance(code, int) and 0 <= code < 256 else 98)
+
+
+def _spoil_stdout(how: str) -> None:
+    if how == "closed":  # as the interpreter starts with it: a file that is opened may become number 1
+        os.close(1)
+        sys.stdout = None  # type: ignore[assignment]
+    elif how == "gone":
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        os.close(reader)
+        os.close(writer)
+    elif how == "full":
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, 1)
+        os.close(full)
 
 
 def _prepare(job: Job) -> None:
@@ -191,10 +234,12 @@ def _prepare(job: Job) -> None:
         from kmmlu_fast.runs import store
 
         store.FLUSH_ROWS = job.flush_rows
+    if job.drawn:
+        _keep_drawings(Path(job.drawn))
     if job.real:
         return
     from kmmlu_fast.core.errors import TrainError
-    from kmmlu_fast.engines import opening
+    from kmmlu_fast.engines import client, opening
     from kmmlu_fast.engines.fake import FakeEngine
     from kmmlu_fast.training import job as training
 
@@ -213,8 +258,33 @@ def _prepare(job: Job) -> None:
     def stop(*_: Any) -> Any:
         raise TrainError("stopped before Unsloth")
 
+    client.ATTEMPTS, client.ANSWER_SEC = 2, 2.0  # minutes, and half an hour
     opened, opening.open_engine = opening.open_engine, open_engine  # type: ignore[assignment]
     training.train_alone = stop  # type: ignore[assignment]
+
+
+def _keep_drawings(folder: Path) -> None:
+    """What V8 makes of a specification or an SVG is looked up, once made: they are pure functions."""
+    import vl_convert
+
+    def kept(name: str) -> None:
+        real = getattr(vl_convert, name)
+
+        def drawn(*arguments: Any, **named: Any) -> Any:
+            path = folder / hashlib.sha256(repr((name, arguments, named)).encode()).hexdigest()
+            if not path.exists():
+                made = real(*arguments, **named)
+                fresh = path.with_suffix(f".{os.getpid()}")
+                fresh.write_bytes(made.encode() if isinstance(made, str) else bytes(made))
+                fresh.rename(path)
+            data = path.read_bytes()
+            return data.decode() if name.endswith("_to_svg") else data
+
+        setattr(vl_convert, name, drawn)
+
+    folder.mkdir(exist_ok=True)
+    for name in ("vegalite_to_svg", "svg_to_png", "svg_to_pdf"):
+        kept(name)
 
 
 class _Counter:

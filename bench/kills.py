@@ -13,9 +13,9 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -50,7 +50,7 @@ class Scenario:
     again: list[str] = field(default_factory=list)  # further flags of the second try
     flush_rows: int | None = 7
     real: bool = False
-    timeout_sec: float = 120.0
+    timeout_sec: float = 240.0
 
 
 @dataclass(slots=True)
@@ -163,54 +163,83 @@ def scenarios(place: Place) -> list[Scenario]:
             "0.01",
         ]
         found.append(
-            Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=400)
+            Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=900)
         )
     return found
 
 
-def uninterrupted(scenario: Scenario, place: Place, watcher: Watcher) -> tuple[Any, int]:
-    """What the command leaves when nothing disturbs it, and how many events it has."""
-    folder = _fresh(scenario, place)
-    ended = watcher.run(_job(scenario, place, folder))
-    if ended.code != 0:
-        raise RuntimeError(f"{scenario.name}: ends with {ended.code} undisturbed: {ended.err[-2000:]}")
-    return scenario.outcome(folder), ended.events
+class Known(NamedTuple):
+    """What a command leaves when nothing disturbs it, how many events it has, how long it takes."""
+
+    outcome: Any
+    events: int
+    seconds: float
 
 
-def disturb(
-    scenario: Scenario,
-    place: Place,
-    watcher: Watcher,
-    wanted: Any,
-    at: int,
-    how: int = signal.SIGKILL,
-    max_file_bytes: int | None = None,
-) -> str | None:
-    """Stop the command before event ``at`` (or fill its disk), look, start it again, look. What is wrong, or
-    None.
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How a command is disturbed: a signal at an event (from 1), SIGKILL at a time, or a full disk."""
+
+    at: int | None = None
+    how: int = signal.SIGKILL
+    after_sec: float | None = None
+    max_file_bytes: int | None = None
+
+    def __str__(self) -> str:
+        if self.max_file_bytes is not None:
+            return f"full disk at {self.max_file_bytes} bytes"
+        where = f"event {self.at}" if self.at is not None else f"{self.after_sec:.2f} s"
+        return f"{signal.Signals(self.how).name} at {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbed:
+    """What was wrong (None: nothing), how many of the stops really ended the command, and the seconds of the
+    last try.
     """
+
+    problem: str | None
+    stopped: int
+    seconds: float = 0.0
+
+
+def uninterrupted(scenario: Scenario, place: Place, watcher: Watcher, times: int = 1) -> Known:
+    """Run a command to its end. RuntimeError where it fails, or leaves something else another time: then
+    nothing could be said of what a kill does to it.
+    """
+    known: Known | None = None
+    for _ in range(times):
+        folder = _fresh(scenario, place)
+        ended = watcher.run(_job(scenario, place, folder))
+        if ended.code != 0:
+            raise RuntimeError(f"{scenario.name}: ends with {ended.code} undisturbed: {ended.err[-2000:]}")
+        found = Known(scenario.outcome(folder), ended.events, ended.seconds)
+        if known is not None and found.outcome != known.outcome:
+            why = _difference(known.outcome, found.outcome)
+            raise RuntimeError(f"{scenario.name}: another result when run again: {why}")
+        known = found
+    assert known is not None
+    return known
+
+
+def disturb(scenario: Scenario, place: Place, watcher: Watcher, wanted: Any, *stops: Stop) -> Disturbed:
+    """Stop the command, as often as there are stops, look each time; then let it end, and look."""
     folder = _fresh(scenario, place)
-    job = replace(
-        _job(scenario, place, folder), stop_at=at or None, stop_with=how, max_file_bytes=max_file_bytes
-    )
-    ended = watcher.run(job)
-    where = f"{scenario.name}, {'full disk' if max_file_bytes else signal.Signals(how).name} at event {at}"
-    if problem := _ended_well(ended.code, ended.err, how, max_file_bytes):
-        return f"{where}: {problem}"
-    if problem := scenario.check(folder, wanted):
-        return f"{where}: {problem}"
-    if ended.code == 0:  # not disturbed after all
-        found = scenario.outcome(folder)
-        return None if found == wanted else f"{where}: another result: {_difference(wanted, found)}"
-    second = watcher.run(
-        replace(
-            _job(scenario, place, folder), argv=[*scenario.argv, *(scenario.again if _left(folder) else [])]
-        )
-    )
-    if second.code != 0:
-        return f"{where}: the same command then ends with {second.code}: {second.err[-1500:]}"
-    found = scenario.outcome(folder)
-    return None if found == wanted else f"{where}: another result: {_difference(wanted, found)}"
+    said = f"{scenario.name}, {' then '.join(map(str, stops))}"
+    for stopped, stop in enumerate((*stops, None)):
+        ended = watcher.run(_job(scenario, place, folder, stop, again=_left(folder)))
+        if stop is None or ended.code == 0:  # to its end
+            if ended.code != 0:
+                return Disturbed(
+                    f"{said}: the same command then ends with {ended.code}: {ended.err[-1500:]}", stopped
+                )
+            found = scenario.outcome(folder)
+            same = found == wanted
+            other = None if same else f"{said}: another result: {_difference(wanted, found)}"
+            return Disturbed(other, stopped, ended.seconds)
+        if problem := _ended_well(ended.code, ended.err, stop) or scenario.check(folder, wanted):
+            return Disturbed(f"{said}: {problem}", stopped)
+    raise AssertionError("unreachable")
 
 
 def points(events: int, count: int, seed: int = 0) -> list[int]:
@@ -218,18 +247,18 @@ def points(events: int, count: int, seed: int = 0) -> list[int]:
     return sorted(random.Random(seed).sample(range(1, events + 1), min(count, events)))
 
 
-def _ended_well(code: int | None, err: str, how: int, max_file_bytes: int | None) -> str | None:
+def _ended_well(code: int | None, err: str, stop: Stop) -> str | None:
     if code is None:
         return "it hangs"
     if "Traceback" in err:
         return f"a traceback: {err[-1500:]}"
-    if max_file_bytes is not None:
+    if stop.max_file_bytes is not None:
         return (
             None
             if code == 0 or (code == 2 and err.count("error: ") == 1)
             else f"ends with {code}: {err[-500:]}"
         )
-    allowed = {0, -signal.SIGKILL} if how == signal.SIGKILL else {0, 128 + how}
+    allowed = {0, -signal.SIGKILL} if stop.how == signal.SIGKILL else {0, 128 + stop.how}
     return None if code in allowed else f"ends with {code}: {err[-500:]}"
 
 
@@ -245,18 +274,26 @@ def _fresh(scenario: Scenario, place: Place) -> Path:
     return folder
 
 
-def _job(scenario: Scenario, place: Place, folder: Path) -> Job:
+def _job(
+    scenario: Scenario, place: Place, folder: Path, stop: Stop | None = None, again: bool = False
+) -> Job:
     environment = {
         **place.environment,
         **({"KMMLU_FAST_CACHE": str(folder / "cache")} if scenario.name == "merge" else {}),
     }
+    stop = stop or Stop()
     return Job(
         scenario.verb,
-        scenario.argv,
+        [*scenario.argv, *(scenario.again if again else [])],
         str(folder),
+        stop_at=stop.at,
+        stop_with=stop.how,
+        stop_after_sec=stop.after_sec,
+        max_file_bytes=stop.max_file_bytes,
         flush_rows=scenario.flush_rows,
         environment=environment,
         real=scenario.real,
+        drawn=str(place.root / "drawn"),
         timeout_sec=scenario.timeout_sec,
     )
 

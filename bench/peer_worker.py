@@ -68,13 +68,16 @@ class KmmluFast:
     """This project's own path: prepare, run, store, summarise."""
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
-        from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+        from kmmlu_fast.engines.cpu_kernels import compile_now
+        from kmmlu_fast.engines.opening import start_vllm
+        from kmmlu_fast.engines.vllm import EngineSettings
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
-        self.engine = VllmEngine(
+        self.engine = start_vllm(
             EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False)
         )
+        compile_now()
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: self._run(questions, exemplars)

@@ -77,7 +77,9 @@ class Memory:
 
 def measure(config: ThroughputConfig) -> dict[str, Any]:
     """One engine: warm-up, then passes, the matmul rate between them."""
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.cpu_kernels import compile_now
+    from kmmlu_fast.engines.opening import start_vllm
+    from kmmlu_fast.engines.vllm import EngineSettings
 
     model = models.resolve_model(config.model)
     shape, tokenizer = shape_of(model.config()), models.load_tokenizer(model)
@@ -98,13 +100,15 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         max_model_len=-(-(longest + 32) // 256) * 256,
         extra=tuple(extra.items()),
     )
-    engine = VllmEngine(settings)
+    engine = start_vllm(settings)
     scheduler = engine._llm.llm_engine.vllm_config.scheduler_config
     batch = {
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
         "max_num_seqs": scheduler.max_num_seqs,
     }
     runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
+    if config.norms == "joined":
+        compile_now()
     passes, rates = [], [matmul_rate(config.dtype, repeats=3)]
     stages, watched = Stages(engine), Watched(engine)
     for _ in range(config.repeats):

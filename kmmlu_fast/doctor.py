@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import NoReturn
 
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.diagnosis import Diagnosis, examine
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.helping import as_called
 from kmmlu_fast.reporting import doctor as shown
 from kmmlu_fast.training.outlook import TrainingOutlook, outlook
 
@@ -25,21 +27,31 @@ DEFAULT_MODEL = (  # models.model's, which is too heavy to import here; a test h
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Faults as one line, as every verb's are; ``core.flags`` needs pydantic, which may not be here yet."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; see ``--help``."""
     return run_main(lambda: _main(argv))
 
 
 def _main(argv: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0]
+    parser = _Parser(
+        prog=as_called("python -m kmmlu_fast.doctor"),
+        description="What this computer has, and what will work on it; within five seconds.",
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument(
         "--verify", metavar="MODEL", help="ask 64 questions by vLLM and by transformers, show the difference"
     )
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise ConfigError(f"unknown argument {unknown[0]}; allowed are --model, --json and --verify")
     if arguments.verify is not None:
         return _verify(arguments.verify, arguments.json)
     if not arguments.model:

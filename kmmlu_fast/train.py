@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.core.console import columns, folded, run_main
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.core.guard import guarded
 
@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         if config.plan:
             from kmmlu_fast.training.preview import preview
 
-            print("\n".join(preview(config)))
+            width = columns() if sys.stdout.isatty() else 1_000
+            print("\n".join(folded(line, width) for line in preview(config)))
             return
         from kmmlu_fast.training.job import run_job
 
@@ -40,29 +41,40 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(path: Path, card: dict[str, Any]) -> None:
+    """What the card says. AdapterError where --resume found one that no training wrote."""
+    from kmmlu_fast.core.errors import AdapterError
+
+    try:
+        lines = _lines(path, card)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AdapterError(
+            f"{path}: its card is none that a training wrote ({type(error).__name__}: {error}); train into a"
+            " new directory"
+        ) from error
+    print("\n".join(map(clean, lines)))
+
+
+def _lines(path: Path, card: dict[str, Any]) -> list[str]:
     metrics, memory = card["metrics"], card["memory"]
-    print(
-        f"adapter: {clean(str(path))}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens,"
-        f" {metrics['train_sec']:.0f} s, {metrics['tokens_per_sec']:.0f} tokens/s, final loss"
-        f" {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})"
-    )
     over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0
     said = (
         ""
         if over <= 0
         else f" ({over:.0%} above the plan: on a full card give --max-memory-gib, or a smaller --micro-batch)"
     )
-    print(
+    lines = [
+        f"adapter: {path}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens,"
+        f" {metrics['train_sec']:.0f} s, {metrics['tokens_per_sec']:.0f} tokens/s, final loss"
+        f" {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})",
         f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f}"
-        f" GiB{said}"
-    )
+        f" GiB{said}",
+    ]
     for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
         if held:
             shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())
             accuracies = f"accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}"
-            print(f"held-out {name}: loss {held['loss']:.4f}  {accuracies}  predicted {shares}")
-    for warning in card["warnings"]:
-        print(f"warning: {warning}")
+            lines.append(f"held-out {name}: loss {held['loss']:.4f}  {accuracies}  predicted {shares}")
+    return [*lines, *(f"warning: {warning}" for warning in card["warnings"])]
 
 
 if __name__ == "__main__":

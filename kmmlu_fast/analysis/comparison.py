@@ -194,7 +194,7 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         macro=paired.macro_difference(counts, asked),
         supercategories=paired.by_supercategory(counts, weights, asked),
         subjects=paired.by_subject(counts, asked),
-        letters=_letters(data, weights, asked) if (joined["num_options"] == len(LETTERS)).all() else None,
+        letters=_letters(data, weights, asked) if joined["num_options"].n_unique() == 1 else None,
         debiased=_debiased(joined, settings),
         **_overlap(joined, settings),  # type: ignore[arg-type]
         made_readable=int((one & joined["second"]).sum()),
@@ -310,15 +310,17 @@ def _logprobs(joined: pl.DataFrame, suffix: str, most: int) -> Floats | None:
 
 
 def _letters(data: _Data, weights: Floats | None, asked: Floats | None) -> Decomposition:
+    """For questions that all have the same number of options."""
+    options = int(data.options[0])
     if data.logprobs is None:
         one, other = map(RunLetters, data.letters)
-        return letter_prior.decompose(data.key, data.strata, one, other, weights, asked)
+        return letter_prior.decompose(data.key, data.strata, one, other, weights, asked, options)
     each = question_weights(data.strata, weights)
     one, other = (
         RunLetters(letters, letter_prior.match(data.key, letters, logprobs, data.strata, each))
         for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
     )
-    return letter_prior.decompose(data.key, data.strata, one, other, weights, asked)
+    return letter_prior.decompose(data.key, data.strata, one, other, weights, asked, options)
 
 
 def _micro(joined: pl.DataFrame, settings: Settings) -> Difference:

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis import letter_prior as decomposition
+from kmmlu_fast.analysis.accuracy import letters_in
 from kmmlu_fast.analysis.letter_prior import RunLetters
 from kmmlu_fast.analysis.paired import by_size
 from kmmlu_fast.runs.run import Run
@@ -52,8 +53,8 @@ def headline(
     if frame is not None and overlap:
         clean = frame.filter(~pl.col("question_id").is_in(overlap))["correct"].mean()
     speed = run.metrics.get("speed") or {}
-    four = frame is not None and bool((frame["num_options"] == 4).all())
-    letters = letter_habit_of(frame) if four and frame is not None else None
+    alike = frame is not None and frame["num_options"].n_unique() == 1
+    letters = letter_habit_of(frame) if alike and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
     return {
         "name": run.name,
@@ -79,6 +80,7 @@ def headline(
 
 
 def letter_habit_of(frame: pl.DataFrame) -> decomposition.LetterHabit:
-    """A single run's letters against its key's."""
-    key = decomposition.as_codes(frame["answer"])
-    return decomposition.letter_habit(key, RunLetters(decomposition.as_codes(frame["prediction"])))
+    """A single run's letters against its key's; every question has the same number of options."""
+    known = letters_in(frame)
+    key, answered = (decomposition.as_codes(frame[name], known) for name in ("answer", "prediction"))
+    return decomposition.letter_habit(key, RunLetters(answered), len(known))

@@ -1,21 +1,21 @@
 """What letters alone can say about knowledge and habit: two models of guessing, both fitted by maximum
 likelihood.
 
-In: a confusion table (4 key letters x 4 answered letters, counts). Out: fitted parameters, their influence
-by cell, and what a run would score with its knowledge under another run's habit. Knows nothing of runs,
-questions or words.
+In: a confusion table (k key letters x k answered letters, counts; k = 4 for KMMLU). Out: fitted parameters,
+their influence by cell, and what a run would score with its knowledge under another run's habit. Knows
+nothing of runs, questions or words.
 
 Letters do not identify how much of an accuracy is habit, because the answer depends on *how* a model guesses:
 
     mixture  it knows a share k and guesses the rest by a habit h:  P(j | i) = k [i = j] + (1 - k) h_j
     choice   every letter has a pull, the right one more of it:  P(j | i) ~ exp(b_j + beta [i = j])  (Luce
     1963, biased choice;
-             a multinomial logit with one knowledge and three bias parameters)
+             a multinomial logit with one knowledge and k - 1 bias parameters)
 
 Of 25 public runs' tables about half prefer the one and half the other. So both are fitted, and a verdict is
 given where they agree.
 
-Both have four parameters, a concave likelihood (Newton's method), and a smooth accuracy, so the error of
+Both have k parameters, a concave likelihood (Newton's method), and a smooth accuracy, so the error of
 everything derived from them follows by the delta method from each question's influence: a robust (sandwich)
 error, right even where the model is not.
 """
@@ -32,13 +32,12 @@ Floats = NDArray[np.float64]
 PSEUDO = (
     0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
 )
-_DIAGONAL = np.eye(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One model of one run. ``theta``: its four parameters; ``influence`` (4 key, 4 answer, 4): d theta by
-    one more such answer.
+    """One model of one run. ``theta``: its k parameters; ``influence`` (k key, k answer, k): d theta by one
+    more such answer.
     """
 
     theta: Floats
@@ -48,12 +47,13 @@ class Fit:
 
 def mixture_table(theta: Floats) -> Floats:
     """P(answer | key), rows by key; ``theta``: g_j = (1 - k) h_j."""
-    return np.asarray(np.broadcast_to(theta, (4, 4)) + (1.0 - theta.sum()) * _DIAGONAL)
+    count = len(theta)
+    return np.asarray(np.broadcast_to(theta, (count, count)) + (1.0 - theta.sum()) * np.eye(count))
 
 
 def choice_table(theta: Floats) -> Floats:
-    """P(answer | key), rows by key; ``theta``: beta and the pulls of A, B, C (D's is 0)."""
-    pulls = np.append(theta[1:], 0.0) + theta[0] * _DIAGONAL
+    """P(answer | key), rows by key; ``theta``: beta and the pulls of all letters but the last (its is 0)."""
+    pulls = np.append(theta[1:], 0.0) + theta[0] * np.eye(len(theta))
     weights = np.exp(pulls - pulls.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
@@ -69,15 +69,17 @@ def _padded(counts: Floats) -> Floats:
 def fit_mixture(counts: Floats) -> Fit:
     """Maximum likelihood in g, where the likelihood is concave; k may fall below 0 (worse than its habit)."""
     table = _padded(counts)
+    count = len(table)
+    same = np.eye(count)
     diagonal, off = np.diag(table), table.sum(axis=0) - np.diag(table)
 
     def parts(g: Floats) -> tuple[float, Floats, Floats]:
         right = 1.0 - g.sum() + g  # P(l | l)
         if (g <= 0).any() or (right <= 0).any():
-            return -np.inf, g, np.eye(4)
+            return -np.inf, g, same
         value = float(off @ np.log(g) + diagonal @ np.log(right))
         pull = diagonal / right
-        others = 1.0 - _DIAGONAL  # d right_l / d g_j = -[l != j]
+        others = 1.0 - same  # d right_l / d g_j = -[l != j]
         gradient = off / g - others @ pull
         hessian = -np.diag(off / g**2) - others @ np.diag(diagonal / right**2) @ others
         return value, gradient, hessian
@@ -90,20 +92,21 @@ def fit_mixture(counts: Floats) -> Fit:
         start *= 0.999 / start.sum()
     theta, hessian = _newton(parts, start)
     right = np.maximum(1.0 - theta.sum() + theta, 1e-12)
-    scores = np.zeros((4, 4, 4))
-    for i in range(4):
-        for j in range(4):
-            scores[i, j] = _DIAGONAL[j] / theta[j] if i != j else -(1.0 - _DIAGONAL[i]) / right[i]
+    scores = np.zeros((count, count, count))
+    for i in range(count):
+        for j in range(count):
+            scores[i, j] = same[j] / theta[j] if i != j else -(1.0 - same[i]) / right[i]
     return _fit(theta, hessian, scores, counts, mixture_table(theta))
 
 
 def fit_choice(counts: Floats) -> Fit:
     """Maximum likelihood of the multinomial logit."""
     table = _padded(counts)
-    # What each (key, answer) adds to (beta, A, B, C).
-    design = np.zeros((4, 4, 4))
-    design[:, :, 0] = _DIAGONAL
-    design[:, :, 1:] = _DIAGONAL[:, :3]
+    count = len(table)
+    # What each (key, answer) adds to (beta, A, B, ... but the last).
+    design = np.zeros((count, count, count))
+    design[:, :, 0] = np.eye(count)
+    design[:, :, 1:] = np.eye(count)[:, : count - 1]
 
     def parts(theta: Floats) -> tuple[float, Floats, Floats]:
         p = choice_table(theta)
@@ -113,7 +116,7 @@ def fit_choice(counts: Floats) -> Fit:
         hessian = np.einsum("i,ik,il->kl", table.sum(axis=1), mean, mean) - second
         return float((table * np.log(np.maximum(p, 1e-300))).sum()), gradient, hessian
 
-    theta, hessian = _newton(parts, np.zeros(4))
+    theta, hessian = _newton(parts, np.zeros(count))
     p = choice_table(theta)
     scores = design - np.einsum("ij,ijk->ik", p, design)[:, None, :]
     return _fit(theta, hessian, scores, counts, p)
@@ -123,7 +126,7 @@ def _newton(parts: Callable[[Floats], tuple[float, Floats, Floats]], theta: Floa
     """Maximise a concave function by damped Newton steps; (maximum, Hessian there)."""
     value, gradient, hessian = parts(theta)
     for _ in range(200):
-        step = -np.linalg.solve(hessian - 1e-12 * np.trace(-hessian) * np.eye(4), gradient)
+        step = -np.linalg.solve(hessian - 1e-12 * np.trace(-hessian) * np.eye(len(theta)), gradient)
         gain = float(gradient @ step)  # twice what is left to gain
         if gain < 1e-10:
             break

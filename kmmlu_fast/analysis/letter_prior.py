@@ -1,20 +1,21 @@
 """Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains
 without it.
 
-In: the key's letters, and two runs' letters and (where there are any) A-D log-probabilities, natural, same
-question order. Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
+In: the key's letters, and two runs' letters and (where there are any) their log-probabilities, natural,
+same question order; every question has the same number of options (``options``: 2 to 10, KMMLU's 4 unless
+said). Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
 KMMLU's test key is 10/30/30/30, so a run that merely learns "rarely A" gains, and one that learns a training
 set's letter loses, with the same knowledge.
 
 difference = letter prior + reading + remaining. ``Decomposition.method`` says what was possible.
 
-``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets four additive
-offsets on its log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on
+``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets an additive offset
+a letter on its log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on
 log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation
 14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust Multiple Choice
 Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i tau *
 logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted share",
-with tau lowered until soft shares are argmax shares. The key's four shares are used, never a question's
+with tau lowered until soft shares are argmax shares. The key's shares are used, never a question's
 answer. What is left of the gain at equal letter shares *remains*. The interval holds the offsets' own error
 (delta method, with a kernel estimate of how shares and accuracy follow the offsets). Habits differ by
 subject: ``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -48,8 +50,8 @@ MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 9_000  # questions below w
 SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
-Letters = NDArray[np.int64]  # 0-3 for A-D, -1 for unparsed
-Logprobs = NDArray[np.float64]  # (n, 4); NaN rows where there are none
+Letters = NDArray[np.int64]  # 0 for A, 1 for B, ...; -1 for unparsed
+Logprobs = NDArray[np.float64]  # (n, options); NaN rows where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class LetterHabit:
     """One run's letters against the key's."""
 
     accuracy: float  # unparsed counts as wrong
-    shares: tuple[float, float, float, float]  # predicted, of all questions
+    shares: tuple[float, ...]  # predicted, of all questions, A first
     unparsed: float
     recall: tuple[float | None, ...]  # by key letter; None where the key never has it
     balanced_accuracy: float | None  # mean recall over the key's letters
@@ -115,7 +117,7 @@ class Decomposition:
     """
 
     method: str  # "logprobs", "letters" or "none"
-    key_shares: tuple[float, float, float, float]
+    key_shares: tuple[float, ...]
     first: LetterHabit
     second: LetterHabit
     difference: float
@@ -138,20 +140,20 @@ class Decomposition:
 
 
 def as_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
-    """Letters as their places in ``known`` (0-3); anything else, null included, as -1."""
+    """Letters as their places in ``known``; anything else, null included, as -1."""
     series = pl.Series(letters, dtype=pl.String)
     return series.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
 
 
-def letter_shares(codes: Letters) -> NDArray[np.float64]:
+def letter_shares(codes: Letters, options: int = len(LETTERS)) -> NDArray[np.float64]:
     """Share of each letter among all entries; sums to less than 1 where some are unparsed."""
-    return np.bincount(codes[codes >= 0], minlength=4) / max(1, len(codes))
+    return np.bincount(codes[codes >= 0], minlength=options) / max(1, len(codes))
 
 
 def prior_offsets(
     logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
 ) -> Floats:
-    """Four offsets, their sum 0, that make argmax(logprobs + offsets) fall on the letters with these shares.
+    """An offset a letter, their sum 0, so that argmax(logprobs + offsets) falls on letters with these shares.
 
     ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
     temperatures are then gone through).
@@ -164,7 +166,7 @@ def prior_offsets(
     for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
         value, slope, curve = _soft(logprobs, offsets, target, weights, temperature)
         for _ in range(30):
-            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(4), slope, rcond=None)[0]
+            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(len(slope)), slope, rcond=None)[0]
             step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
             expected = float(slope @ step)
             if expected > -1e-12:
@@ -198,12 +200,13 @@ def _soft(
     return float(temperature * (weights @ (top + np.log(total))) - target @ offsets), shares - target, curve
 
 
-def letter_habit(key: Letters, run: RunLetters) -> LetterHabit:
+def letter_habit(key: Letters, run: RunLetters, options: int = len(LETTERS)) -> LetterHabit:
     """One run's letter shares, recall by letter, balanced and expected accuracy."""
     letters = run.letters
-    shares, key_shares = letter_shares(letters), letter_shares(key)
+    shares, key_shares = letter_shares(letters, options), letter_shares(key, options)
     recall = [
-        float((letters[key == code] == code).mean()) if (key == code).any() else None for code in range(4)
+        float((letters[key == code] == code).mean()) if (key == code).any() else None
+        for code in range(options)
     ]
     seen = [value for value in recall if value is not None]
     return LetterHabit(
@@ -236,7 +239,8 @@ def match(
         return None
     known &= letters >= 0
     weights = np.full(len(key), 1 / len(key)) if weights is None else weights
-    shares = np.bincount(key[known], weights[known], minlength=4).astype(float)
+    options = logprobs.shape[1]
+    shares = np.bincount(key[known], weights[known], minlength=options).astype(float)
     offsets = prior_offsets(logprobs[known], shares, weights[known])
     result, parts = _moved(key, letters, logprobs, known, offsets, weights)
     if strata is None or len(key) < MIN_BY_SUBJECT:
@@ -248,7 +252,7 @@ def match(
         if len(there) < 2:
             continue
         fitted = prior_offsets(
-            logprobs[there], np.bincount(key[there], minlength=4) / len(there), start=offsets
+            logprobs[there], np.bincount(key[there], minlength=options) / len(there), start=offsets
         )
         trust = len(there) / (len(there) + SHRINKAGE)
         even = np.full(len(rows), 1 / len(rows))
@@ -285,8 +289,11 @@ def _moved(
         width, 1e-6
     )  # d shares / d offsets
     onto = soft[np.arange(len(keys)), keys] * weight
-    gain = (np.bincount(keys, onto, minlength=4) - onto @ soft) / max(width, 1e-6)  # d accuracy / d offsets
-    pull = np.eye(4)[keys] - np.eye(4)[result[known]]
+    options = logprobs.shape[1]
+    gain = (np.bincount(keys, onto, minlength=options) - onto @ soft) / max(
+        width, 1e-6
+    )  # d accuracy / d offsets
+    pull = np.eye(options)[keys] - np.eye(options)[result[known]]
     parts = right
     parts[known] += trust * (pull @ (np.linalg.pinv(slope, rcond=1e-6) @ gain))
     return result, parts
@@ -299,28 +306,33 @@ def decompose(
     second: RunLetters,
     weights: Floats | None = None,
     asked: Floats | None = None,
+    options: int = len(LETTERS),
 ) -> Decomposition:
     """Split second minus first into letter prior, reading and what remains; by log-probabilities where both
     runs have them.
 
     ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the
-    accuracy (default: its share of the questions). Intervals are of the mean of each question's
-    contribution, questions varying within their subject.
+    accuracy (default: its share of the questions); ``options``: how many every question has. Intervals are
+    of the mean of each question's contribution, questions varying within their subject.
     """
     each = question_weights(strata, weights)
-    shares = np.bincount(key, each, minlength=4)
+    shares = np.bincount(key, each, minlength=options)
     changes = (second.letters == key).astype(float) - (first.letters == key).astype(float)
     difference = float(each @ changes)
-    common = (tuple(shares.tolist()), letter_habit(key, first), letter_habit(key, second), difference)
+    habits = (letter_habit(key, first, options), letter_habit(key, second, options))
+    common = (tuple(shares.tolist()), *habits, difference)
 
     def part(value: float, contributions: Floats) -> Part:
         half = mean_of(contributions, strata, weights, asked)
         low, high = half.interval()
         return Part(value, low - half.value + value, high - half.value + value)
 
-    cells = (key * 5 + first.letters + 1) * 5 + second.letters + 1
-    table = np.bincount(cells, each, minlength=100).astype(float)
-    reading, reading_parts = _linearised(_reading, [table], [np.eye(100)], cells)
+    answers = options + 1  # the letters, and unparsed
+    cells = (key * answers + first.letters + 1) * answers + second.letters + 1
+    table = np.bincount(cells, each, minlength=options * answers**2).astype(float)
+    reading, reading_parts = _linearised(
+        partial(_reading, options=options), [table], [np.eye(len(table))], cells
+    )
     if first.matched is not None and second.matched is not None:
         if len(key) < MIN_LOGPROBS:
             return Decomposition("none", *common, reading, ())
@@ -339,7 +351,7 @@ def decompose(
         return Decomposition("none", *common, reading, ())
     splits = []
     for name, (fit, swapped) in MODELS.items():
-        prior_value, prior_parts = _habit_part(table * len(key), cells, fit, swapped)
+        prior_value, prior_parts = _habit_part(table * len(key), cells, fit, swapped, options)
         rest_value = difference - reading - prior_value
         rest_parts = changes - reading_parts - prior_parts
         splits.append(Split(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
@@ -354,12 +366,12 @@ def difference_of(one: Estimate, other: Estimate) -> Part:
     return Part(found.value, *found.interval())
 
 
-def _reading(table: Floats) -> float:
+def _reading(table: Floats, options: int) -> float:
     """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
     second + 1).
     """
-    cube = table.reshape(4, 5, 5)
-    letters = np.arange(4)
+    cube = table.reshape(options, options + 1, options + 1)
+    letters = np.arange(options)
     parsed = cube[:, 1:, :].sum(), cube[:, :, 1:].sum()
     right = cube[letters, letters + 1, :].sum(), cube[letters, :, letters + 1].sum()
     return float(
@@ -368,27 +380,31 @@ def _reading(table: Floats) -> float:
 
 
 def _habit_part(
-    counts: Floats, cells: Letters, fit: Callable[[Floats], Fit], swapped: Callable[..., float]
+    counts: Floats,
+    cells: Letters,
+    fit: Callable[[Floats], Fit],
+    swapped: Callable[..., float],
+    options: int,
 ) -> tuple[float, Floats]:
     """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
     + 1).
     """
-    cube = counts.reshape(4, 5, 5)
+    shape = (options, options + 1, options + 1)
+    cube = counts.reshape(shape)
     fits = [fit(cube[:, 1:, :].sum(axis=2)), fit(cube[:, :, 1:].sum(axis=1))]
 
     def value(first: Floats, second: Floats, table: Floats) -> float:
-        shares = table.reshape(4, 5, 5)
+        shares = table.reshape(shape)
         parsed = (shares[:, 1:, :].sum() + shares[:, :, 1:].sum()) / 2
         return float(parsed * swapped(first, second, shares.sum(axis=(1, 2))))
 
     total = counts.sum()
-    influence = [np.zeros((4, 5, 5, 4)), np.zeros((4, 5, 5, 4))]
+    influence = [np.zeros((*shape, options)), np.zeros((*shape, options))]
     influence[0][:, 1:, :, :] = fits[0].influence[:, :, None, :] * total
     influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
     points = [fits[0].theta, fits[1].theta, counts / total]
-    return _linearised(
-        value, points, [influence[0].reshape(100, 4), influence[1].reshape(100, 4), np.eye(100)], cells
-    )
+    flat = [one.reshape(len(counts), options) for one in influence]
+    return _linearised(value, points, [*flat, np.eye(len(counts))], cells)
 
 
 def _linearised(
@@ -398,7 +414,7 @@ def _linearised(
     cell's influence.
     """
     value = function(*points)
-    by_cell = np.zeros(100)
+    by_cell = np.zeros(len(influence[0]))
     for place, point in enumerate(points):
         step = 1e-5
         gradient = np.empty(len(point))

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
@@ -38,6 +39,26 @@ class _Stderr(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
+
+
+def columns(otherwise: int = 100) -> int:
+    """How wide the terminal is, also where stdout goes to a pager; COLUMNS wins."""
+    if (given := os.environ.get("COLUMNS", "")).isdigit() and int(given):
+        return int(given)
+    for stream in (1, 2, 0):
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(stream).columns or otherwise
+    return otherwise
+
+
+def folded(line: str, width: int) -> str:
+    """A line of prose at most ``width`` wide, broken between words, its own indent kept and deepened."""
+    if len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 @contextlib.contextmanager

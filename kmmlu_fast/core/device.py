@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from kmmlu_fast.core import fit, installed, machine, nvml
 from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.core.importing import uncollected
 
 _NOT_IN_FLOAT16 = frozenset(
     {"gemma2", "gemma3", "gemma3_text", "glm4"}
@@ -26,7 +27,8 @@ def has_gpu() -> bool:
     take hours instead of minutes.
     """
     prepare_cuda()
-    import torch
+    with uncollected():
+        import torch
 
     sees = bool(torch.cuda.is_available())
     if found := nvml.cards():

@@ -31,7 +31,7 @@ _MEDIUM_BYTES = 20 * GIB
 
 _RUNTIME_BYTES = int(0.8 * GIB)  # CUDA context, cuBLAS workspaces, Triton modules
 _CPU_RUNTIME_BYTES = int(1.5 * GIB)  # the libraries' own resident memory
-_CPU_CACHE_BYTES = 2 * GIB  # VLLM_CPU_KVCACHE_SPACE as the engine sets it
+CPU_CACHE_BYTES = 2 * GIB  # the engine's at most: every page of it is written at the start
 _FOUR_BIT = 0.5 + 2.5 / 128  # AWQ, GPTQ: half a byte, and a scale and a zero for each group of 128
 _NF4 = 0.5 + 1 / 64  # bitsandbytes, double quantisation (QLoRA, section 3)
 # What one layer holds a token while it computes: gate and up in one, their product, six of the hidden size
@@ -175,7 +175,7 @@ def cpu_ways(model: ModelFacts, dtype: str, free_bytes: int) -> list[Way]:
     """The ways on a CPU: its fast type, and the slower in-process nf4."""
     batch = BatchSettings(2048, 64)
     parts = engine_bytes(model, dtype, batch) | {
-        "key-value cache": _CPU_CACHE_BYTES,
+        "key-value cache": CPU_CACHE_BYTES,
         "runtime": _CPU_RUNTIME_BYTES,
     }
     flags = () if dtype == "bfloat16" else ("--dtype", dtype)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import sys
 import textwrap
 import types
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from kmmlu_fast.core.console import columns
 
 if TYPE_CHECKING:
     from kmmlu_fast.core.settings import Config
@@ -89,7 +90,7 @@ def grouped(cls: type[Config]) -> dict[str, list[str]]:
 
 def text(cls: type[Config], prog: str, whole: bool) -> str:
     """The help: usage, what it does, flags, examples."""
-    width = min(100, max(60, shutil.get_terminal_size((100, 24)).columns))
+    width = min(100, max(60, columns()))
     bare = f" {cls.positional.upper()} ..." if cls.positional else ""
     said = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
     lines = [
@@ -134,7 +135,8 @@ def flag(cls: type[Config], name: str) -> str:
     spelt = "--" + name.replace("_", "-")
     if field.annotation is bool:
         return f"{spelt}, --no-{name.replace('_', '-')}" if field.default else spelt
-    return f"{spelt} {metavar(field.annotation)}"
+    several = typing.get_origin(field.annotation) is list and not cls.positional
+    return f"{spelt} {metavar(field.annotation)}{' ...' if several else ''}"
 
 
 def _about(cls: type[Config], name: str) -> str:

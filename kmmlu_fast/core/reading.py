@@ -201,6 +201,23 @@ def read_parquet(
         raise _polars(error, path, "Parquet", raised) from error
 
 
+def scan_parquet(path: Path, raised: Raised = RunError) -> tuple[pl.LazyFrame, int]:
+    """A Parquet file that is too large to be held, to be read in slices (``collect``); and its rows."""
+    try:
+        scan = pl.scan_parquet(path, glob=False)
+        return scan, int(scan.select(pl.len()).collect().item())
+    except BaseException as error:
+        raise _polars(error, path, "Parquet", raised) from error
+
+
+def collect(part: pl.LazyFrame, path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """What a part of ``scan_parquet``'s holds."""
+    try:
+        return part.collect()
+    except BaseException as error:
+        raise _polars(error, path, "Parquet", raised) from error
+
+
 def _polars(error: BaseException, path: Path, kind: str, raised: Raised) -> BaseException:
     """polars' errors, and its panics (BaseExceptions of a name), as one of ours; everything else as it is."""
     if (

@@ -34,6 +34,17 @@ DTYPE_BYTES = {
     "U8": 1.0,
 }
 _MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors format
+_MAX_NUMBER = 1 << 31  # of a config.json: layers, sizes; more is no model's
+_UNREADABLE = (  # what a config or header that is none ends in, read by the standard library alone
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes that are known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -117,7 +128,7 @@ def from_directory(folder: Path, name: str, source: str = "local directory") -> 
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         facts = from_config(config, name, source)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except _UNREADABLE:
         return None
     tensors = [tensor for path in sorted(folder.glob("*.safetensors")) for tensor in read_header(path)]
     return _counted(facts, tensors) if tensors and _complete(folder) else facts
@@ -128,7 +139,7 @@ def _complete(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return True
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(*_UNREADABLE):
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return all((folder / shard).exists() for shard in shards)
     return False
@@ -147,7 +158,7 @@ def read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
             for name, entry in header.items()
             if name != "__metadata__"
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (*_UNREADABLE, struct.error):
         return []
 
 
@@ -172,7 +183,7 @@ def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
 
     def number(*keys: str, default: int = 0) -> int:
         found = (text.get(key) for key in keys)
-        return next((int(value) for value in found if isinstance(value, int) and value > 0), default)
+        return next((int(v) for v in found if isinstance(v, int) and 0 < v < _MAX_NUMBER), default)
 
     layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
     heads = number("num_attention_heads", "n_head", default=1)

@@ -32,6 +32,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.reading import read_yaml
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 DEFAULT_EXAM = "kmmlu"
@@ -175,20 +176,7 @@ class Exam(Reading):
 
 def read_exam(path: Path) -> Exam:
     """A declaration file; ConfigError names every fault in one line."""
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); give the path of an exam's declaration (YAML)"
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(
-            f"{path}{f' line {mark.line + 1}' if mark else ''}: is not valid YAML"
-            f" ({str(error).splitlines()[0]})"
-        ) from error
+    loaded = read_yaml(path, str(path))
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: must be a mapping such as 'hub: owner/name', 'question: question', ...")
     known = {str(key).replace("-", "_"): value for key, value in loaded.items()}

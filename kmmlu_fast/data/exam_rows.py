@@ -13,6 +13,7 @@ configs.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -22,6 +23,7 @@ import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.notes import Noted
+from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
@@ -177,13 +179,11 @@ def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | N
 def _listed(text: str) -> Any:
     """A list that a CSV holds as text: JSON, or as Python writes it."""
     import ast
-    import json
 
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError):
-            continue
+    with contextlib.suppress(DataError):
+        return parse_json(text, "options", DataError)
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # all of its refusals
+        return ast.literal_eval(text)
     return text
 
 

@@ -3,8 +3,8 @@
 In: ``TrainingRow``s as a stream, exams. Out: pairs (train_id, test_id, kind, similarity) as ``overlap``
 names them; ``train_id`` is where the
 row stands ("chat.jsonl row 7"). A row that is a question is compared as one; of every other row all that all
-turns say is searched for
-questions that it quotes. Texts are taken in pieces, so that a million rows need no more memory than some
+turns say is searched for questions that it quotes. Rows are taken in pieces, two at a time on two threads
+(the work is in numpy's and polars' own code), so that a million rows need no more memory than some
 thousands.
 Knows nothing of models or training.
 """
@@ -12,9 +12,10 @@ Knows nothing of models or training.
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import polars as pl
@@ -30,7 +31,8 @@ from kmmlu_fast.data.records import all_text, question_and_options
 from kmmlu_fast.data.training_rows import TrainingRow
 
 CACHED = "cached"  # as a name: every shipped exam that is in the hub's cache
-_AT_ONCE = 16_384  # rows
+_AT_ONCE, _CHARS_AT_ONCE = 16_384, 8_000_000  # rows of a piece at most, and their characters, about
+_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,24 @@ def guard_exams(dataset: str, names: Iterable[str], revision: str | None = None)
     return Guarded(pl.concat(frames, how="diagonal"), labels)
 
 
-def _frames(exam: Exam) -> list[pl.DataFrame]:
-    frames = [load_exam(exam, "test")]
+def guard_exam(exam: Exam, dataset: str | None = None, revision: str | None = None) -> Guarded:
+    """Test and dev of one exam, whose rows are at ``dataset`` (default: where it says), and of every other
+    shipped exam, KMMLU too, that is in the hub's cache."""
+    frames, labels = _frames(exam, dataset, revision), [f"{exam.label} test"]
+    for other in map(find_exam, shipped()):
+        if other.name != exam.name and is_cached(other):
+            with contextlib.suppress(DataError):  # some files of it only
+                frames += _frames(other)
+                labels.append(f"{other.label} test")
+    return Guarded(pl.concat(frames, how="diagonal"), labels)
+
+
+def _frames(exam: Exam, dataset: str | None = None, revision: str | None = None) -> list[pl.DataFrame]:
+    frames = [load_exam(exam, "test", dataset, revision)]
     if "dev" in exam.splits:
         # Without its few-shot examples at hand, the test split is what counts.
         with contextlib.suppress(DataError):
-            frames.append(load_exam(exam, "dev"))
+            frames.append(load_exam(exam, "dev", dataset, revision))
     return frames
 
 
@@ -112,29 +126,47 @@ def _record(record: dict[str, Any], number: int) -> _Looked:
 
 
 def _check(rows: Iterable[_Looked], guarded: pl.DataFrame) -> pl.DataFrame:
-    right = overlap.keys(guarded)
-    anchors = shingles.anchors_of(right, overlap.MIN_STEM)
-    questions: list[dict[str, str | None]] = []
-    claimed: list[tuple[str, str, str, float]] = []
+    target = overlap.as_target(guarded)
+    anchors = shingles.anchors_of(target.keys, overlap.MIN_STEM)
     found: list[pl.DataFrame] = []
-    stream = iter(rows)
-    while some := list(islice(stream, _AT_ONCE)):
-        claimed += [(row.where, row.claims, "source", 1.0) for row in some if row.claims]
-        for row in some:
-            if row.item:
-                options = dict(zip(OPTION_LETTERS, row.item[1:], strict=False))
-                questions.append({"question_id": row.where, "question": row.item[0], **options})
-        texts = [(row.where, row.text) for row in some if row.text]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        waiting: deque[Future[pl.DataFrame]] = deque()
+        for piece in _pieces(rows):
+            waiting.append(threads.submit(_check_piece, piece, target, anchors))
+            if len(waiting) > _THREADS:
+                found.append(waiting.popleft().result())
+        found += [piece.result() for piece in waiting]
+    return overlap.strictest(found)
+
+
+def _pieces(rows: Iterable[_Looked]) -> Iterator[list[_Looked]]:
+    piece: list[_Looked] = []
+    chars = 0
+    for row in rows:
+        piece.append(row)
+        chars += len(row.text) + sum(map(len, row.item or ()))
+        if len(piece) == _AT_ONCE or chars >= _CHARS_AT_ONCE:
+            yield piece
+            piece, chars = [], 0
+    if piece:
+        yield piece
+
+
+def _check_piece(rows: list[_Looked], target: overlap.Target, anchors: shingles.Anchors) -> pl.DataFrame:
+    claimed = [(row.where, row.claims, "source", 1.0) for row in rows if row.claims]
+    found = [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row")]
+    questions = [(row.where, row.item) for row in rows if row.item]
+    if questions:
+        found.append(overlap.overlap(_items(questions), target))
+    texts = [(row.where, row.text) for row in rows if row.text]
+    if texts:
         frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
-        found.append(overlap.contained_in(frame, right, anchors))
-    known = [overlap.overlap(_items(questions), guarded)] if questions else []
-    return overlap.strictest(
-        [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row"), *known, *found]
-    )
+        found.append(overlap.contained_in(frame, target.keys, anchors))
+    return overlap.strictest(found)
 
 
-def _items(questions: list[dict[str, str | None]]) -> pl.DataFrame:
-    letters = [letter for letter in OPTION_LETTERS if any(letter in question for question in questions)]
-    names = ["question_id", "question", *letters]
-    columns = {name: [question.get(name) for question in questions] for name in names}
-    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+def _items(questions: list[tuple[str, tuple[str, ...]]]) -> pl.DataFrame:
+    most = max(len(item) - 1 for _, item in questions)
+    padded = [(where, *item, *[None] * (most + 1 - len(item))) for where, item in questions]
+    names = ("question_id", "question", *OPTION_LETTERS[:most])
+    return pl.DataFrame(padded, schema=dict.fromkeys(names, pl.String), orient="row")

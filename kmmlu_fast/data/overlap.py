@@ -29,6 +29,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import shingles
+from kmmlu_fast.data.finding import shipped
 from kmmlu_fast.data.records import all_text, question_and_options, read_records
 from kmmlu_fast.data.subjects import SUBJECTS
 
@@ -63,7 +65,8 @@ def normalise(column: str) -> pl.Expr:
     """
     text = pl.col(column).str.normalize("NFKC").str.to_lowercase()
     bare = text.str.replace_all(r"[^\p{L}\p{N}]", "")
-    return pl.when(bare == "").then(text.str.replace_all(r"\s", "")).otherwise(bare)
+    symbols = pl.when(bare == "").then(text)  # null elsewhere, so that few are looked through again
+    return pl.coalesce(symbols.str.replace_all(r"\s", ""), bare).alias(column)
 
 
 def keys(frame: pl.DataFrame) -> pl.DataFrame:
@@ -91,11 +94,26 @@ def keys(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A split made ready to be compared with, for rows that come in pieces."""
+
+    keys: pl.DataFrame
+    banded: shingles.Banded
+
+
+def as_target(test: pl.DataFrame) -> Target:
+    """``keys`` and MinHash bands of what must not be trained on."""
+    right = keys(test)
+    return Target(right, shingles.banded(right))
+
+
+def overlap(train: pl.DataFrame, test: pl.DataFrame | Target, near: float = NEAR) -> pl.DataFrame:
     """Pairs (train_id, test_id, kind, similarity) of rows that overlap, by ids; ``similarity``
     is the 3-grams' Jaccard, 0-1.
     """
-    left, right = keys(train), keys(test)
+    target = test if isinstance(test, Target) else as_target(test)
+    left, right = keys(train), target.keys
     found = []
     for kind, key in (("exact", "raw"), ("normalised", "ordered"), ("reordered", "sorted")):
         pairs = left.join(right, on=key).select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
@@ -106,7 +124,7 @@ def overlap(train: pl.DataFrame, test: pl.DataFrame, near: float = NEAR) -> pl.D
     )
     pairs = stems.select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
     found.append(_as_pairs(shingles.jaccard(pairs, left, right), "question"))
-    scored = shingles.jaccard(shingles.candidates(left, right), left, right)
+    scored = shingles.jaccard(shingles.candidates(left, target.banded), left, right)
     found.append(_as_pairs(scored.filter(pl.col("similarity") >= near), "near"))
     return strictest(found)
 
@@ -186,8 +204,14 @@ def check_rows(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFram
 
 
 def names_test(source_id: Any) -> bool:
-    found = re.fullmatch(r"([A-Za-z-]+)/(?:test|dev)/\d+", source_id) if isinstance(source_id, str) else None
-    return found is not None and found[1] in SUBJECTS
+    """Whether a row says that it is a test or dev question of KMMLU, or of another exam that comes with the
+    package."""
+    if not isinstance(source_id, str):
+        return False
+    if found := re.fullmatch(r"([A-Za-z-]+)/(?:test|dev)/\d+", source_id):
+        return found[1] in SUBJECTS or found[1] in shipped()
+    found = re.fullmatch(r"([a-z-]+)/.+/(?:test|dev)/\d+", source_id)
+    return found is not None and found[1] in shipped()
 
 
 def guarded(dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:

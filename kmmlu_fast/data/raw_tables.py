@@ -11,16 +11,15 @@ Knows nothing of what the columns mean.
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.hub import unreachable
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, collect, parse_json, read_text, scan_parquet
 
 Row = dict[str, Any]
 _AT_ONCE = 65_536  # parquet rows in memory at a time
@@ -75,13 +74,14 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
                 return
             if text.strip():
                 found = True
-                yield number, _object(_loads(text, f"{path} row {number}"), f"{path} row {number}")
+                where = f"{path} row {number}"
+                yield number, _object(parse_json(text, where, DataError), where)
     if not found:
         raise DataError(f"{path}: has no rows; expected one JSON object a line")
 
 
 def _json(path: Path) -> Iterator[tuple[int, Row]]:
-    document = _loads(_decoded(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), path, None), str(path))
+    document = parse_json(read_text(path, DataError, MAX_JSON_BYTES), str(path), DataError)
     if isinstance(document, dict):
         lists = [name for name, value in document.items() if isinstance(value, list)]
         if len(lists) != 1:
@@ -96,20 +96,11 @@ def _json(path: Path) -> Iterator[tuple[int, Row]]:
         yield number, _object(row, f"{path} row {number}")
 
 
-def _decoded(data: bytes, path: Path, number: int | None) -> str:
+def _decoded(data: bytes, path: Path, number: int) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}{f' row {number}' if number else ''}: is not UTF-8 text; save it as UTF-8"
-        ) from error
-
-
-def _loads(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: is not valid JSON ({error.msg} at column {error.colno})") from error
+        raise DataError(f"{path} row {number}: is not UTF-8 text; save it as UTF-8") from error
 
 
 def _object(row: Any, where: str) -> Row:
@@ -126,12 +117,14 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
             reader = csv.DictReader(
                 file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
             )
+            names = reader.fieldnames or ()
+            if twice := next((name for name in names if list(names).count(name) > 1), None):
+                raise DataError(f"{path}: has two columns {shown(twice)}; keep one, or one would be lost")
             for number, row in enumerate(reader, 1):
                 if None in row or any(value is None for value in row.values()):
-                    columns = len(reader.fieldnames or ())
                     raise DataError(
-                        f"{path} row {number}: has not the header's {columns} columns; quote texts that hold"
-                        " the separator"
+                        f"{path} row {number}: has not the header's {len(names)} columns; quote texts that"
+                        " hold the separator"
                     )
                 yield number, {name: value if value != "" else None for name, value in row.items()}
     except UnicodeDecodeError as error:
@@ -143,15 +136,14 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        scan = pl.scan_parquet(path)
-        total = int(scan.select(pl.len()).collect().item())
-        for start in range(0, total, _AT_ONCE):
-            yield from enumerate(scan.slice(start, _AT_ONCE).collect().iter_rows(named=True), start + 1)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    scan, total = scan_parquet(path, DataError)
     if not total:
         raise DataError(f"{path}: has no rows")
+    for start in range(0, total, _AT_ONCE):
+        rows = collect(scan.slice(start, _AT_ONCE), path, DataError)
+        if rows.is_empty():
+            raise DataError(f"{path}: says that it has {total:,} rows, and has {start:,}")
+        yield from enumerate(rows.iter_rows(named=True), start + 1)
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {

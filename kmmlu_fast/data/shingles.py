@@ -80,15 +80,29 @@ def _bands(texts: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"place": place, "band": np.concatenate(parts)})
 
 
-def candidates(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Banded:
+    """Texts' ids, and their MinHash bands by place among these."""
+
+    ids: pl.Series
+    bands: pl.DataFrame
+
+
+def banded(side: pl.DataFrame) -> Banded:
+    """The bands of a side's ``text``s; those shorter than a shingle are left out."""
+    long = side.filter(pl.col("text").str.len_chars() >= SIZE)
+    return Banded(long["id"], _bands(long["text"]))
+
+
+def candidates(left: pl.DataFrame, right: pl.DataFrame | Banded) -> pl.DataFrame:
     """Pairs (left, right) of ids whose ``text`` shares a MinHash band. Texts shorter than a
     shingle are never candidates.
     """
-    sides = [side.filter(pl.col("text").str.len_chars() >= SIZE) for side in (left, right)]
-    joined = _bands(sides[0]["text"]).join(_bands(sides[1]["text"]), on="band")
+    one, other = banded(left), right if isinstance(right, Banded) else banded(right)
+    joined = one.bands.join(other.bands, on="band")
     found = joined.select("place", "place_right").unique().sort("place", "place_right")
     return pl.DataFrame(
-        {"left": sides[0]["id"].gather(found["place"]), "right": sides[1]["id"].gather(found["place_right"])},
+        {"left": one.ids.gather(found["place"]), "right": other.ids.gather(found["place_right"])},
         schema=PAIRS,
     )
 

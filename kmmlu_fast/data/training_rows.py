@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.exam import Reading
@@ -196,12 +197,7 @@ def _prompt_turns(raw: Row, where: str) -> tuple[Turn, ...]:
 
 def _turns(value: Any, where: str) -> tuple[Turn, ...]:
     if isinstance(value, str):  # a list that a CSV holds as text
-        import json
-
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: its messages are a text that is no JSON list ({error.msg})") from error
+        value = parse_json(value, f"{where}: its messages, a text", DataError)
     if not isinstance(value, list) or not value:
         raise DataError(f"{where}: its messages are {type(value).__name__}, not a list of {{role, content}}")
     return tuple(_turn(item, place, where) for place, item in enumerate(value, 1))

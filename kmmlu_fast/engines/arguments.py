@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from kmmlu_fast.core import fit, installed, nvml, weights
+from kmmlu_fast.core.device import auto_dtype
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.fit import GIB, BatchSettings
 from kmmlu_fast.core.nvml import Card
@@ -22,6 +24,8 @@ _CONTEXT_BYTES = int(
     0.6 * GIB
 )  # the engine process's own CUDA context, taken before vLLM looks at what is free
 CPU_BATCH = BatchSettings(2048, 64)
+_SHORT_TOKENS = 1024  # contexts up to here hold no exemplars, whose prefixes want to be kept
+_STEPS_KEPT = 4
 _BITSANDBYTES = (
     "vLLM does not load bitsandbytes weights; give --engine transformers (the nf4 base itself, slower), an"
     " AWQ or GPTQ repository with --model, or the 16-bit repository with --quantization fp8_per_channel"
@@ -118,12 +122,27 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
             f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or give this process a card"
         )
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
-    return {
-        "max_num_seqs": seqs,
-        "max_num_batched_tokens": max(
-            settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs
-        ),
-    }
+    tokens = max(settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs)
+    chosen = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
+    if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:  # vLLM's own variable: whoever sets it has that
+        chosen["kv_cache_memory_bytes"] = cpu_cache_bytes(settings, seqs, tokens)
+    return chosen
+
+
+def cpu_cache_bytes(settings: EngineSettings, seqs: int, step_tokens: int) -> int:
+    """Bytes of the key-value cache on a CPU: all that a full batch can hold, at most 2 GiB.
+
+    Letters of short prompts leave the cache with the step that computes them: there a few steps are enough
+    (2 GiB take seconds to write and to give back).
+    """
+    model = weights.find_model(settings.model, offline=True)
+    if model is None or not model.kv_values_per_token:
+        return fit.CPU_CACHE_BYTES
+    kept = seqs * settings.max_model_len
+    if not settings.generates and settings.max_model_len <= _SHORT_TOKENS:
+        kept = min(kept, max(_STEPS_KEPT * step_tokens, 2 * settings.max_model_len))
+    dtype = auto_dtype(None)[0] if settings.dtype == "auto" else settings.dtype
+    return min(fit.CPU_CACHE_BYTES, kept * model.kv_values_per_token * (4 if dtype == "float32" else 2))
 
 
 def refuse_impossible(settings: EngineSettings, card: Card) -> None:

@@ -9,9 +9,11 @@ of its start on loading, copying and warming tokenizers. Source: vLLM 0.32 ``LLM
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.core.reading import read_json
 
 
 def can_wait(model: str, revision: str | None = None) -> bool:
@@ -20,10 +22,10 @@ def can_wait(model: str, revision: str | None = None) -> bool:
     """
     folder = Path(model) if Path(model).is_dir() else _snapshot(model, revision)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else None
-    except (OSError, ValueError):
+        config = read_json(folder / "config.json", EngineError) if folder else {}
+    except EngineError:
         return False
-    if not isinstance(config, dict):
+    if not config:
         return False
     return not any(
         name.endswith("_config") and name != "quantization_config"

@@ -21,6 +21,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
+from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.schema import (
     Adapter,
     Candidates,
@@ -52,7 +53,6 @@ def prepare_environment(gpu: bool) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     if not gpu:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
@@ -199,14 +199,15 @@ class VllmEngine:
     def close(self) -> None:
         if self._llm is None:
             return
-        with contextlib.suppress(Exception):
-            self._engine.engine_core.shutdown()
-        self._llm = self._engine = None
-        gc.collect()
-        with contextlib.suppress(Exception):
-            from vllm.distributed import cleanup_dist_env_and_memory
+        with uncollected():  # once, at the end, and not after every step of it
+            with contextlib.suppress(Exception):
+                self._engine.engine_core.shutdown()
+            self._llm = self._engine = None
+            with contextlib.suppress(Exception):
+                from vllm.distributed import cleanup_dist_env_and_memory
 
-            cleanup_dist_env_and_memory()
+                cleanup_dist_env_and_memory()
+        gc.collect()
 
 
 def _read(request: Request, output: Any) -> Response:

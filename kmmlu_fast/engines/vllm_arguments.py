@@ -11,7 +11,7 @@ from typing import Any
 from kmmlu_fast.core.device import auto_dtype
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
-from kmmlu_fast.engines.cpu_kernels import joined_norms
+from kmmlu_fast.engines.cpu_kernels import WORTH_COMPILING, joined_norms
 from kmmlu_fast.engines.swap import WORKER
 from kmmlu_fast.engines.texts import can_wait
 
@@ -43,7 +43,7 @@ def llm_arguments(settings: EngineSettings, chosen: dict[str, Any], on_card: boo
     if not on_card:
         # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only:
         # five-shot, a tenth of the pass.
-        arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms()}
+        arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms(WORTH_COMPILING)}
     arguments |= _lora_arguments(settings)
     arguments |= {
         "worker_extension_cls": WORKER,

@@ -214,10 +214,11 @@ class Deciding:
             else:
                 end = next((end for end in looks if end >= reached + more), self._most)
                 before, began = sum(state.asked_now for state in wanted), time.monotonic()
-                starting = sum(self._ask([state], [end], lambda: []) for state in wanted)
-                asking = max(time.monotonic() - began - starting, 1e-9)
+                starts = [self._ask([state], [end], lambda: []) for state in wanted]
+                asking = max(time.monotonic() - began - sum(starts), 1e-9)
                 rate = (sum(state.asked_now for state in wanted) - before) / asking
-                more = starting * rate / len(wanted)
+                # the last start comes again for every state; the first may have been the engine's own
+                more = starts[-1] * rate
 
     def _ask(self, states: list[State], looks: list[int], go_on: Any) -> float:
         """One stream through one engine; returns the seconds until it was open."""

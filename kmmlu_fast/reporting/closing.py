@@ -23,14 +23,19 @@ _SAY = {
 
 
 def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
-    """Nothing for a base alone; a sentence an adapter against the base, then the ready commands."""
+    """Nothing for a base alone; a sentence an adapter against the base, then the ready commands.
+
+    Where asking stopped early the verdict is said already (``early``), and only ``compare`` takes
+    such runs.
+    """
     base = next((run for run in runs if not run.config.get("adapter")), None)
     adapters = [run for run in runs if run.config.get("adapter")]
     if base is None or not adapters:
         return []
     t = texts(lang)
     lines = []
-    for run in adapters:
+    early = any(run.prefix is not None for run in [base, *adapters])
+    for run in [] if early else adapters:
         first, second = replace(base, name="base"), replace(run, name=str(run.config["adapter"]["name"]))
         try:
             pair = compare_pair(first, second, Settings(replicates=2_000, different_prompts=True))
@@ -41,5 +46,7 @@ def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
         lines += verdict(pair, t, lang)[: len(said) + 2]  # the headline, and how much of it is letter habit
     paths = shlex.join(str(run.path) for run in [base, *adapters])
     for verb, why in _SAY[lang].items():
+        if early and verb == "report":
+            continue
         lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {why}")
     return lines

@@ -9,14 +9,15 @@ test alone. Prints what it is told to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_args
 
 from kmmlu_fast.analysis.prefix import Order, compare_prefixes, make_order
 from kmmlu_fast.analysis.protocol import prompt_differences
-from kmmlu_fast.analysis.sequential import ALPHA, MARGIN, Decision
+from kmmlu_fast.analysis.sequential import ALPHA, MARGIN, Decision, Verdict
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting.language import Texts, percent, points, texts
+from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.reporting.language import Texts, p_clause, percent, points, texts
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import read_order
 
@@ -98,20 +99,35 @@ def decision_lines(pair: EarlyComparison, t: Texts) -> list[str]:
         "share": percent(at / decision.total, 1),
     }
     values |= {"first": pair.first, "second": pair.second, "margin": points(decision.margin).lstrip("+")}
-    verdict = t(decision.verdict, **values)
-    e = f"{decision.e_value:,.1f}" if decision.e_value < 1e6 else f"{decision.e_value:.1e}"
-    p = f"{decision.p_value:.3g}" if decision.p_value >= 1e-4 else "< 0.0001"
-    return [verdict, t("evidence", e=e, p=p, alpha=f"{100 * decision.alpha:g}")]
+    known = values["low"] == values["high"]  # every question was asked
+    values["range"] = values["low"] if known else t("range", **values)
+    over = decision.verdict == "undecided" and decision.answers == decision.total
+    verdict = t("exhausted" if over else decision.verdict, **values)
+    e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
+    return [verdict, t("evidence", e=e, p=p_clause(decision.p_value), alpha=f"{100 * decision.alpha:g}")]
 
 
 def recorded(runs: Sequence[Run]) -> list[EarlyComparison]:
-    """What an evaluation decided and wrote into its runs."""
+    """What an evaluation decided and wrote into its runs. RunError where it is no decision."""
     found = []
     for run in runs:
         decision = (run.prefix or run.metrics).get("decision")
         if decision:
-            found.append(EarlyComparison("base", state_name(run), Decision(**decision)))
+            found.append(EarlyComparison("base", state_name(run), _decision(decision, run)))
     return found
+
+
+def _decision(found: dict[str, Any], run: Run) -> Decision:
+    names = {field.name for field in fields(Decision)}
+    numbers = [found.get(name) for name in sorted(names - {"verdict", "decided_at"})]
+    numbers.append(found.get("decided_at") or 0)
+    right = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
+    if not right or set(found) != names or found["verdict"] not in get_args(Verdict) or found["total"] < 1:
+        raise RunError(
+            f"{run.source}: its decision is {shown(found)}, which no evaluation wrote; run eval with"
+            " --overwrite"
+        )
+    return Decision(**found)
 
 
 def state_name(run: Run) -> str:
@@ -146,7 +162,7 @@ def _run_line(run: Run, t: Texts) -> str:
 
 def _cost_line(run: Run, t: Texts) -> str | None:
     speed, full = ((run.prefix or run.metrics).get(name) or {} for name in ("speed", "full_pass"))
-    if not speed.get("questions") or not full.get("seconds"):
+    if not all(part.get(name) for part in (speed, full) for name in ("questions", "seconds")):
         return None
     return t(
         "cost",

@@ -209,7 +209,7 @@ def _letters(pair: Comparison, split: Decomposition, t: Texts) -> Table:
         *[f"{t(what)}: {t(which)}" for what in ("share", "recall") for which in ("first", "second")],
     ]
     table = _table(t("letters_title") + ", %", *columns)
-    for code, letter in enumerate(LETTERS):
+    for code, letter in enumerate(OPTION_LETTERS[: len(split.key_shares)]):
         values = (
             split.key_shares[code],
             one.shares[code],

@@ -17,7 +17,7 @@ from kmmlu_fast.analysis.key_audit import KeyAudit
 from kmmlu_fast.analysis.letter_prior import Decomposition, Part, Split
 from kmmlu_fast.analysis.paired import Difference, minimum_detectable_effect
 from kmmlu_fast.analysis.recipe import Recipe
-from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.reporting.language import Texts, p_clause, percent, points, points_range, subject_name
 
 NAMED_SUBJECTS = 4
@@ -184,7 +184,7 @@ def _letters_line(split: Decomposition, reading: str, t: Texts) -> str:
 
 def prior_meaning(pair: Comparison) -> str | None:
     """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
-    readings of a change; None where there is nothing to explain, or no four letters to explain it by."""
+    readings of a change; None where there is nothing to explain, or letters differ in number."""
     if pair.letters is None:
         return None
     found = {_meaning(pair, part, pair.letters.difference) for part in pair.letters.splits}
@@ -269,11 +269,17 @@ def _collapses(pair: Comparison, t: Texts) -> list[str]:
     if pair.letters is None:
         return lines
     for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
-        code = max(range(4), key=lambda place: habit.shares[place])
+        code = max(range(len(habit.shares)), key=lambda place: habit.shares[place])
         if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):
             key = percent(pair.letters.key_shares[code], 1)
             lines.append(
-                t("collapse", name=name, letter=LETTERS[code], share=percent(habit.shares[code], 1), key=key)
+                t(
+                    "collapse",
+                    name=name,
+                    letter=OPTION_LETTERS[code],
+                    share=percent(habit.shares[code], 1),
+                    key=key,
+                )
             )
     return lines
 

@@ -18,6 +18,7 @@ from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 
+_AGAIN = "the file was damaged or edited: run eval with --overwrite"
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
 _OBJECTS = (
     "speed",
@@ -95,12 +96,53 @@ def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
             raise RunError(
                 f"{path}: {name} is {shown(metrics[name])}, not an object; run eval with --overwrite"
             )
-    for name, value in (metrics.get("speed") or {}).items():
+    counts = [("speed", *item) for item in (metrics.get("speed") or {}).items()]
+    counts += [
+        ("full_pass", *item) for item in (metrics.get("full_pass") or {}).items() if item[1] is not None
+    ]
+    for part, name, value in counts:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise RunError(
-                f"{path}: speed: {name} is {shown(value)}, not a number from 0; run eval with --overwrite"
+                f"{path}: {part}: {name} is {shown(value)}, not a number from 0; run eval with --overwrite"
             )
     return metrics
+
+
+def check_prefix(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """prefix.json: the seed and sizes are counts, the accuracy is an interval of shares, the rest is as in
+    metrics.json.
+    """
+    for name in ("seed", "total", "questions"):
+        if type(found.get(name)) is not int or found[name] < 0:
+            raise RunError(f"{path}: {name} is {shown(found.get(name))}, not a count; {_AGAIN}")
+    interval = found.get("accuracy")
+    if (
+        not isinstance(interval, list)
+        or len(interval) != 2
+        or any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in interval)
+        or not 0 <= interval[0] <= interval[1] <= 1
+    ):
+        raise RunError(f"{path}: accuracy is {shown(interval)}, not an interval of shares; {_AGAIN}")
+    return check_metrics(found, path)
+
+
+def check_beginning(order: pl.DataFrame, stored: pl.DataFrame, folder: Path) -> None:
+    """A run that stopped early: every question of the order once, answers to nothing else, no question
+    answered twice, and by the key that the order has.
+    """
+    path = folder / "order.parquet"
+    _refuse(order, pl.col("question_id").is_null() | pl.col("answer").is_null(), "has no id or answer", path)
+    _refuse(order, pl.col("question_id").is_duplicated(), "stands in two rows", path)
+    parts = folder / "predictions"
+    _refuse(stored, pl.col("question_id").is_duplicated(), "was answered twice", parts)
+    found = stored.join(order, on="question_id", how="left", suffix="_of_order")
+    _refuse(found, pl.col("answer_of_order").is_null(), "is no question of the order", parts)
+    _refuse(
+        found,
+        pl.col("answer") != pl.col("answer_of_order"),
+        "has answer {answer}, but {answer_of_order} in the order",
+        parts,
+    )
 
 
 def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
@@ -109,6 +151,4 @@ def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
         row = bad.row(0, named=True)
         said = why.format(**{name: shown(value) for name, value in row.items()})
         question = shown(row["question_id"])
-        raise RunError(
-            f"{path}: {question} {said}; the file was damaged or edited: run eval with --overwrite"
-        )
+        raise RunError(f"{path}: {question} {said}; {_AGAIN}")

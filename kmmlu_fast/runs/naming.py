@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.errors import KmmluError, RunError
+from kmmlu_fast.core.reading import read_json
 from kmmlu_fast.runs.run import Run
 
 SHORTEST = 4  # characters of a fingerprint
@@ -41,13 +42,13 @@ def finished(folder: Path) -> list[Found]:
     found = []
     for path in [*folder.glob("*/metrics.json"), *folder.glob("*/*/metrics.json")]:
         try:
-            config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+            config = read_json(path.parent / "config.json")
             adapter, parts = config.get("adapter"), dict(config.get("fingerprint_parts") or {})
             name = str(adapter["name"]) if isinstance(adapter, dict) else "base"
             found.append(
                 Found(path.parent, name, str(config["fingerprint"]), _asked(parts), path.stat().st_mtime_ns)
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (KmmluError, OSError, ValueError, KeyError, TypeError):
             continue  # not a run of ours, or just being written
     return sorted(found, key=lambda run: -run.finished_ns)
 

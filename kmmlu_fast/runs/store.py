@@ -35,7 +35,13 @@ from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import OPTIONAL_COLUMNS, PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
+from kmmlu_fast.runs.checks import (
+    check_beginning,
+    check_config,
+    check_metrics,
+    check_predictions,
+    check_prefix,
+)
 from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
@@ -75,7 +81,8 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
         if (folder / PREFIX).exists():
             return _load_prefix(folder, prefix)
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
-    predictions = check_predictions(_read(folder / "predictions.parquet"), folder / "predictions.parquet")
+    answers = folder / "predictions.parquet"
+    predictions = check_predictions(_read(answers), answers)
     config = check_config(read_json(folder / "config.json"), folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
@@ -105,7 +112,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _load_prefix(folder: Path, wanted: bool) -> Run:
-    found, order = read_json(folder / PREFIX), read_order(folder)
+    found, order = check_prefix(read_json(folder / PREFIX), folder / PREFIX), read_order(folder)
     if not wanted:
         raise RunError(
             f"{folder}: holds the first {found.get('questions', 0):,} of {len(order):,} questions (it stopped"
@@ -113,6 +120,7 @@ def _load_prefix(folder: Path, wanted: bool) -> Run:
             " --until-decided, --until-precise, --questions and --max-questions"
         )
     stored = stored_parts(folder)
+    check_beginning(order, stored, folder)
     answered = order.join(
         stored.select("question_id", pl.lit(True).alias("answered")),
         on="question_id",
@@ -143,7 +151,7 @@ def read_order(folder: Path) -> pl.DataFrame:
 
 def stored_parts(folder: Path) -> pl.DataFrame:
     """The predictions of the parts on disk, PREDICTION_SCHEMA."""
-    parts = [_read(part) for part in sorted((folder / "predictions").glob("part-*.parquet"))]
+    parts = [_read_part(part) for part in sorted((folder / "predictions").glob("part-*.parquet"))]
     return pl.concat(parts) if parts else pl.DataFrame(schema=PREDICTION_SCHEMA)
 
 
@@ -362,6 +370,7 @@ def _stored(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_part(path: Path) -> pl.DataFrame:
+    """A part that is there when a run is opened: its answers count as they stand, so they must make sense."""
     with contextlib.suppress(OSError):
-        return _read(path)
+        return check_predictions(_read(path), path)
     raise RunError(f"{path}: cannot be read; {_AGAIN}")

@@ -13,8 +13,10 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.core.console import columns, folded
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_EXAM
 
 HUB_LICENCES = {
     "sample": "CC0-1.0 (packaged sample, invented questions)",
@@ -37,6 +39,9 @@ _COLUMNS = (
     "shortfall",
     "received",
 )
+_EDITED = "; internal use with attribution: this edited selection must not be published"
+# What a narrow terminal shows, most needed first; all stands in the data card and the plan's parquet.
+_KEY = ("subject", "drawn", "shrunk", "accuracy", "errors", "weak", "quota", "supply", "total", "weight")
 _NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
 
 
@@ -50,8 +55,12 @@ def _cell(name: str, value: Any) -> str:
     return str(value) if value or name not in ("shortfall", "received") else ""
 
 
-def licence(dataset: str) -> str:
-    """The source's licence, as its dataset card says; that nothing is known where it does not."""
+def licence(dataset: str, exam: dict[str, Any] | None = None) -> str:
+    """The source's licence, as its dataset card (of another exam its declaration) says; that nothing
+    is known where it does not."""
+    if exam is not None and exam["name"] != DEFAULT_EXAM:
+        found = f"{exam['licence']}, as the exam's declaration says"
+        return found + (_EDITED if "-nd" in found.lower() else "")
     card = expand(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
@@ -61,11 +70,7 @@ def licence(dataset: str) -> str:
         found = f"{stated[1]}, as the dataset's README says"
     else:
         return "not stated by the dataset; find it out before this file is shared"
-    return found + (
-        "; internal use with attribution: this edited selection must not be published"
-        if "-nd" in found.lower()
-        else ""
-    )
+    return found + (_EDITED if "-nd" in found.lower() else "")
 
 
 def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
@@ -74,16 +79,33 @@ def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{facts['strategy']}: {facts['rows']} rows, seed {facts['seed']}")
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in ("subject", "weak") else "right", no_wrap=True)
-    for row in plan.sort(["drawn", "subject"], descending=[True, False]).iter_rows(named=True):
-        table.add_row(*(_cell(name, row[name]) for name in _COLUMNS))
-    table.add_section()
-    table.add_row(*(_cell(name, _total(plan, name)) for name in _COLUMNS))
+    rows = list(plan.sort(["drawn", "subject"], descending=[True, False]).iter_rows(named=True))
+    rows.append({name: _total(plan, name) for name in _COLUMNS})
     # Piped output is not a terminal: wide enough that no column is cut.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)
+    width = columns() if sys.stdout.isatty() else 200
+    shown = _fitting(rows, width)
+    for name in shown:
+        table.add_column(name, justify="left" if name in ("subject", "weak") else "right", no_wrap=True)
+    for row in rows[:-1]:
+        table.add_row(*(_cell(name, row[name]) for name in shown))
+    table.add_section()
+    table.add_row(*(_cell(name, rows[-1][name]) for name in shown))
+    Console(file=sys.stdout, width=width).print(table)
     for line in guard_lines(facts):
-        print(line)
+        print(folded(line, width))
+
+
+def _fitting(rows: list[dict[str, Any]], width: int) -> list[str]:
+    """The columns that fit into ``width`` characters: all, or the most needed, in the table's order."""
+    needs = {n: 3 + max(len(n), *(len(_cell(n, row[n])) for row in rows)) for n in _COLUMNS}
+    if sum(needs.values()) < width:
+        return list(_COLUMNS)
+    kept, used = [], 1
+    for name in _KEY:
+        if used + needs[name] <= width:
+            kept.append(name)
+            used += needs[name]
+    return [name for name in _COLUMNS if name in kept]
 
 
 def _total(plan: pl.DataFrame, name: str) -> Any:
@@ -140,9 +162,10 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
             "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy,"
             " option_order, repeat, rationale"
         ),
+        f"- exam: {facts['exam']['title']} (its declaration on training: {facts['exam']['training']})",
         f"- dataset: {facts['dataset']}, train split"
         + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
-        f"- licence of the source: {licence(facts['dataset'])}",
+        f"- licence of the source: {licence(facts['dataset'], facts['exam'])}",
         f"- strategy: {facts['strategy']}"
         + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
         f"- seed: {facts['seed']}",

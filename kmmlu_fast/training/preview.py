@@ -44,7 +44,7 @@ def preview(config: TrainConfig) -> list[str]:
             f" {'activations computed twice' if found.checkpointing else 'activations kept (faster)'}"
         ),
         *[
-            f"  {name:<14} {size / GIB:7.2f} GiB"
+            f"  {name:<22} {size / GIB:6.2f} GiB"
             for name, size in sorted(found.parts_bytes.items(), key=lambda part: -part[1])
         ],
     ]

@@ -201,3 +201,43 @@ def test_answers_that_become_readable_are_neither_prior_nor_knowledge() -> None:
         assert part.letter_prior.value == pytest.approx(
             0.0, abs=0.01
         ) and part.remaining.value == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [2, 3, 5, 10])
+def test_any_constant_number_of_options_tells_habit_from_knowledge(options: int) -> None:
+    """Half of what is planted is habit (the last letter, which the key has too often), half is knowledge."""
+    random = np.random.default_rng(options)
+    shares = np.arange(1.0, options + 1)
+    shares /= shares.sum()
+    key = np.repeat(np.arange(options), np.round(6000 * shares).astype(int))
+    noise = random.normal(size=(len(key), options))
+
+    def run(skill: float, habit: float) -> d.RunLetters:
+        values = noise + skill * np.eye(options)[key] + habit * (np.arange(options) == options - 1)
+        values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+        letters = values.argmax(axis=1)
+        return d.RunLetters(letters, d.match(key, letters, values))
+
+    strata = np.zeros(len(key), dtype=np.int64)
+    base, habit, skilled = run(0.3, -0.5), run(0.3, 0.5), run(1.3, -0.5)
+    found = d.decompose(key, strata, base, habit, options=options)
+    assert found.method == "logprobs" and len(found.first.shares) == options
+    (part,) = found.splits
+    assert found.difference > 0.01 and part.letter_prior.value == pytest.approx(found.difference, abs=0.012)
+    assert not part.remaining.significant
+    (part,) = d.decompose(key, strata, base, skilled, options=options).splits
+    assert part.remaining.significant and part.remaining.value > 0.1
+    by_letters = [d.RunLetters(one.letters) for one in (base, habit)]
+    found = d.decompose(key, strata, *by_letters, options=options)
+    assert [one.model for one in found.splits] == ["mixture", "choice"]
+    for one in found.splits:
+        total = one.letter_prior.value + found.reading + one.remaining.value
+        assert total == pytest.approx(found.difference) and one.letter_prior.value > found.difference / 2
+
+
+def test_four_options_are_the_default() -> None:
+    key = np.arange(400) % 4
+    letters = [np.roll(key, turn) for turn in (1, 2)]
+    runs = [d.RunLetters(some) for some in letters]
+    strata = np.zeros(400, dtype=np.int64)
+    assert d.decompose(key, strata, *runs) == d.decompose(key, strata, *runs, options=4)

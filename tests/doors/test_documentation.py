@@ -23,6 +23,22 @@ def test_the_reference_is_todays(verb: str) -> None:
     assert helping.markdown(verb).rstrip() in text, "run: bash scripts/docs.sh reference"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=lambda path: path.name)
+def test_the_containers_pass_the_linter(file: Path) -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.is_file():
+        pytest.skip("needs hadolint (requirements/checks.txt)")
+    done = subprocess.run([linter, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr
+
+
+def test_release_notes_come_from_the_changelog() -> None:
+    command = ["bash", ROOT / "scripts" / "release.sh", "--notes"]
+    notes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "### For users" in notes and "\n## " not in notes
+    assert notes.strip() in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_every_page_of_the_site_is_there() -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     pages = [page for entry in nav for page in ([entry] if isinstance(entry, str) else _pages(entry))]

@@ -1,5 +1,5 @@
-"""The commands of README.md and README.ko.md, copied from the files: quick ones run, slow ones run in a fresh
-clone, GPU ones parse.
+"""The commands of README.md and README.ko.md, copied from the files: quick ones run, slow ones and the Python
+lines run in a fresh clone, GPU ones parse; flags that the text names exist.
 
 A block of commands stands behind ``<!-- test: quick | slow | gpu -->``.
 """
@@ -33,6 +33,12 @@ def commands(name: str, kind: str) -> list[str]:
     return found
 
 
+def python_lines(name: str) -> str:
+    """The Python block."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    return str(block)
+
+
 def _unquoted(command: str) -> str:
     return command.replace("'runs/weakness/*'", "runs/weakness/*")
 
@@ -45,6 +51,11 @@ def test_both_languages_have_the_same_commands_pictures_and_headings() -> None:
             and len(commands(READMES[0], kind)) >= at_least
         )
     assert re.findall(r"!\[.*?\]\((.*?)\)", english) == re.findall(r"!\[.*?\]\((.*?)\)", korean)
+    headings = [[len(level) for level in re.findall(r"^(#+) ", text, re.M)] for text in (english, korean)]
+    assert headings[0] == headings[1]
+    flags = [set(re.findall(r"--[a-z][a-z-]+", text)) for text in (english, korean)]
+    assert flags[0] == flags[1]
+    assert python_lines(READMES[0]) == python_lines(READMES[1])
     unmarked = re.findall(r"(?<!-->\n)```bash", english + korean)
     assert unmarked == [], "every bash block says how it is tested"
 
@@ -55,6 +66,37 @@ def test_links_lead_somewhere(name: str) -> None:
     local = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert len(local) > 8
     assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_flags_that_the_text_names_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    configs = [helping.config_of(verb) for verb in helping.CONFIGS]
+    fields = {field for config in configs for field in config.model_fields}
+    elsewhere = {
+        "version",
+        "help",
+        "config",
+        "print",
+        "full",
+        "gpus",
+    }  # of the command, install, reproduce.sh
+    of_benchmarks = set(re.findall(r"--([a-z-]+)", " ".join(re.findall(r"python -m bench\.[^`]*", text))))
+    named = set(re.findall(r"--([a-z][a-z-]*)", text)) - elsewhere - of_benchmarks
+    assert len(named) > 40 and {flag for flag in named if flag.replace("-", "_") not in fields} == set()
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_commands_in_sentences_parse(name: str) -> None:
+    """``kmmlu-fast VERB ...`` between backticks; words that stand for something are taken as they are."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    spans = [span.strip("`") for span in re.findall(r"`kmmlu-fast [a-z][^`]*`", text)]
+    wanted = [span.split()[1:] for span in spans if span.split()[1] in helping.CONFIGS]
+    assert len(wanted) >= 6
+    for verb, *words in wanted:
+        given = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
+        given = [word.strip("[]") for word in given if word not in ("...", "RUN...", "실행...")]
+        assert parse(helping.config_of(verb), given, "x"), (verb, given)
 
 
 @pytest.mark.parametrize("command", sorted({line for name in READMES for line in commands(name, "gpu")}))
@@ -107,7 +149,7 @@ def test_slow_commands_run_in_a_fresh_clone(tmp_path: Path) -> None:
         "set -eu\nkmmlu-fast() { "
         + shlex.quote(sys.executable)
         + ' -m kmmlu_fast "$@"; }\n'
-        + "\n".join(wanted)
+        + "\n".join([*wanted, f"{shlex.quote(sys.executable)} -c {shlex.quote(python_lines('README.md'))}"])
     )
     done = subprocess.run(
         ["bash", "-c", script],
@@ -118,5 +160,5 @@ def test_slow_commands_run_in_a_fresh_clone(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(clone)},
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert (clone / "report.html").is_file() and (clone / "report.xlsx").is_file()
+    assert all((clone / name).is_file() for name in ("report.html", "report.xlsx", "demo.html"))
     assert "kmmlu_fast.compare" in done.stdout or "kmmlu_fast compare" in done.stdout

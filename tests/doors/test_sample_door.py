@@ -5,6 +5,7 @@ line for each mistake.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_a_score_file_gives_rows_plan_and_card(tmp_path: Path, capsys: pytest.Ca
         assert text in printed
 
 
+@pytest.mark.parametrize(("width", "shown"), [(80, 4), (120, 9), (200, 15)])
+def test_a_narrow_terminal_keeps_the_key_columns(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    shown: int,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    out = tmp_path / "sft.jsonl"
+    scores = score_file(tmp_path / "s.json")
+    code, printed, _ = call(capsys, "--from", scores, "--dataset", "sample", "--size", 20, "--out", out)
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    head = next(line for line in printed.splitlines() if "subject" in line)
+    assert code == 0 and max(len(line) for line in printed.splitlines() if line[0] in "│├┌└") <= width
+    assert {"subject", "drawn"} <= set(head.replace("┃", " ").split()) and head.count("┃") == shown + 1
+
+
 def test_the_same_input_gives_the_same_bytes_and_another_seed_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -173,8 +193,11 @@ def test_runs_and_score_files_go_together(tmp_path: Path) -> None:
 def test_where_two_runs_disagree_the_mean_counts(tmp_path: Path) -> None:
     first, second = (run_directory(tmp_path / name) for name in ("a", "b"))
     path = second / "predictions.parquet"
-    right = pl.when(pl.col("subject") == "Math").then(True).otherwise("correct").alias("correct")
-    pl.read_parquet(path).with_columns(right).write_parquet(path)
+    is_math = pl.col("subject") == "Math"
+    answer = pl.when(is_math).then("answer").otherwise("prediction").alias("prediction")
+    pl.read_parquet(path).with_columns(answer, (is_math | pl.col("correct")).alias("correct")).write_parquet(
+        path
+    )
     run = read_source([str(first), str(second)], "errors").run
     assert run is not None
     counted = {name: (correct, total) for name, _, correct, total in run.scores.iter_rows()}

@@ -1,11 +1,16 @@
-"""The wheel in a fresh environment, plain: no torch comes along, and what needs no model works."""
+"""What is released: sdist and wheel, as ``twine check --strict`` takes them; the wheel
+in a fresh environment, plain: no torch comes along, and what needs no model works.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,30 +28,64 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("wheel")
 
 
+def _run(work: Path, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        [*map(str, command)], cwd=work, capture_output=True, text=True, check=False, env=own
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+PIP = ("-m", "pip", "--disable-pip-version-check")
+
+
 @pytest.fixture(scope="module")
-def kmmlu(work: Path) -> Command:
+def released(work: Path) -> list[Path]:
+    """The wheel, and before it the sdist that it was built from where ``build`` is here; from a copy of the
+    tree, which is left as it is.
+    """
+    ignored = shutil.ignore_patterns(".*", "runs", "out", "__pycache__", "*.egg-info", "build", "tests")
+    shutil.copytree(ROOT, work / "tree", ignore=ignored)
+    if importlib.util.find_spec("pyproject_hooks") is None:
+        pip = [*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation"]
+        _run(work, sys.executable, *pip, "-w", work / "dist", work / "tree")
+    else:
+        _run(work, sys.executable, "-m", "build", "--no-isolation", "--outdir", work / "dist", work / "tree")
+    return sorted((work / "dist").iterdir(), key=lambda path: path.suffix == ".whl")
+
+
+@pytest.fixture(scope="module")
+def kmmlu(work: Path, released: list[Path]) -> Command:
     """``kmmlu-fast`` of a venv that holds the wheel and what it asks for, at the pinned versions."""
-
-    def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        done = subprocess.run(
-            [*map(str, command)], cwd=work, capture_output=True, text=True, check=False, env=own
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    pip = ["-m", "pip", "--disable-pip-version-check"]
-    run(sys.executable, *pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", work, ROOT)
-    (wheel,) = work.glob("kmmlu_fast-*.whl")
-    run(sys.executable, "-m", "venv", work / "venv")
+    _run(work, sys.executable, "-m", "venv", work / "venv")
     pinned = [
         line
         for line in (ROOT / "requirements" / "cpu.txt").read_text().splitlines()
         if "==" in line and "+" not in line
     ]
     (work / "constraints.txt").write_text("\n".join(pinned))
-    run(work / "venv/bin/python", *pip, "install", "-q", "-c", work / "constraints.txt", wheel)
-    return lambda *arguments, check=True: run(work / "venv/bin/kmmlu-fast", *arguments, check=check)
+    pip = [work / "venv/bin/python", *PIP, "install", "-q", "-c", work / "constraints.txt"]
+    _run(work, *pip, released[-1])
+    return lambda *arguments, check=True: _run(work, work / "venv/bin/kmmlu-fast", *arguments, check=check)
+
+
+def test_both_pass_the_index_checks(work: Path, released: list[Path]) -> None:
+    pytest.importorskip("pyproject_hooks", reason="needs build (requirements/checks.txt)")
+    pytest.importorskip("twine", reason="needs twine (requirements/checks.txt)")
+    assert [path.name.endswith((".tar.gz", ".whl")) for path in released] == [True, True]
+    done = _run(work, sys.executable, "-m", "twine", "check", "--strict", *released)
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_sdist_holds_what_the_tree_does(work: Path, released: list[Path]) -> None:
+    """The wheel was built from it: what it lacks, the wheel lacks."""
+    pytest.importorskip("pyproject_hooks", reason="needs build (requirements/checks.txt)")
+    with tarfile.open(released[0]) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    package = [path for path in (ROOT / "kmmlu_fast").rglob("*") if path.is_file()]
+    wanted = {str(path.relative_to(ROOT)) for path in package if "__pycache__" not in path.parts}
+    assert wanted - held == set() and {"README.md", "LICENSE", "pyproject.toml"} <= held
 
 
 def test_no_engine_came_along(kmmlu: Command, work: Path) -> None:

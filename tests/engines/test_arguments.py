@@ -152,3 +152,53 @@ def test_quantisation_names_are_the_installed_vllms(monkeypatch: pytest.MonkeyPa
 def test_the_installed_vllm_has_a_list_that_is_found() -> None:
     assert {"fp8_per_channel", "fp8_per_tensor", "awq", "gptq"} <= set(installed.quantization_names())
     assert "bitsandbytes" not in installed.quantization_names()
+
+
+CACHED_VALUES = 2 * 28 * 4 * 128  # of the big shape, a token
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens", "value_bytes"),
+    [
+        # letters of short prompts: four steps' tokens, however many requests a batch may have
+        ({"generates": False, "max_model_len": 512, "dtype": "bfloat16"}, 4 * 2048, 2),
+        ({"generates": False, "max_model_len": 512, "dtype": "float32"}, 4 * 2048, 4),
+        # never more than a full batch holds
+        ({"generates": False, "max_model_len": 256, "max_num_seqs": 8, "dtype": "bfloat16"}, 8 * 256, 2),
+        # texts: a full batch at its full length
+        ({"max_model_len": 256, "dtype": "bfloat16"}, 64 * 256, 2),
+        # letters with exemplars: the same, for their prefixes are found again
+        (
+            {"generates": False, "max_model_len": 2048, "max_num_seqs": 4, "dtype": "bfloat16"},
+            4 * 2048,
+            2,
+        ),
+    ],
+)
+def test_the_cache_on_a_cpu_is_as_large_as_its_requests_need(
+    known: dict[str, ModelFacts], settings: dict[str, object], tokens: int, value_bytes: int
+) -> None:
+    assert BIG.kv_values_per_token == CACHED_VALUES
+    chosen = EngineSettings("big", **settings)  # type: ignore[arg-type]
+    assert arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048) == (
+        tokens * CACHED_VALUES * value_bytes
+    )
+
+
+def test_the_cache_on_a_cpu_is_two_gib_at_most_and_where_nothing_is_known(
+    known: dict[str, ModelFacts],
+) -> None:
+    long = EngineSettings("big", max_model_len=8192, dtype="bfloat16")
+    assert arguments.cpu_cache_bytes(long, 64, 2048) == 2 * GIB
+    assert arguments.cpu_cache_bytes(EngineSettings("unknown"), 64, 2048) == 2 * GIB
+
+
+def test_whoever_sets_vllms_own_variable_has_that_cache(
+    known: dict[str, ModelFacts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed, "installed_kind", lambda: "cpu")
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    settings = EngineSettings("big", dtype="bfloat16")
+    assert arguments.cpu_arguments(settings)["kv_cache_memory_bytes"] == 2 * GIB
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    assert "kv_cache_memory_bytes" not in arguments.cpu_arguments(settings)

@@ -11,6 +11,14 @@ import pytest
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")]
 
 
+@pytest.fixture(autouse=True)
+def _of_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are compiled once a process: those of other tests are put aside."""
+    from kmmlu_fast.engines import cpu_kernels
+
+    monkeypatch.setattr(cpu_kernels, "_joined", cpu_kernels._Joined())
+
+
 def test_joined_norms_are_bit_for_bit_the_eager_ones():
     torch = pytest.importorskip("torch")
     from kmmlu_fast.engines.cpu_kernels import norms
@@ -80,3 +88,58 @@ def test_norms_that_compute_something_else_are_not_taken(monkeypatch: pytest.Mon
     rms_norm, fused = kernels.norms()
     monkeypatch.setattr(kernels, "norms", lambda: (lambda *a: rms_norm(*a) * 2, fused))
     assert kernels.joined_norms() == {}
+
+
+def test_the_kernels_are_compiled_when_the_eager_norms_have_cost_as_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    from kmmlu_fast.engines import cpu_kernels as kernels
+
+    made = []
+
+    def stand_ins():
+        made.append(1)
+        return (lambda *tensors, **_: "joined"), (lambda *tensors, **_: "summed")
+
+    monkeypatch.setattr(kernels, "norms", stand_ins)
+    monkeypatch.setattr(kernels, "_compile_once", lambda *_: None)
+    assert set(kernels.joined_norms(after=150)["kernel_config"]["ir_op_priority"]) == set(kernels._TAKES)
+    x, takes = torch.zeros(10, 10), kernels._TAKES["rms_norm"]
+    assert not takes(x, None, 1e-6) and not made  # 100 values
+    assert takes(x, None, 1e-6) and made == [1]  # 200: now they are worth it
+    assert takes(x, None, 1e-6) and made == [1]
+    assert not takes(x, None, 1e-6, 5)
+    assert kernels._dispatched(0)(x, None, 1e-6) == "joined"
+    assert kernels._dispatched(1)(x, x, None, 1e-6) == "summed"
+
+
+def test_a_compiler_that_fails_in_the_middle_leaves_vllms_own_norms_and_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    from kmmlu_fast.engines import cpu_kernels as kernels
+
+    asked = []
+
+    def broken():
+        asked.append(1)
+        raise RuntimeError("Python.h: No such file or directory")
+
+    monkeypatch.setattr(kernels, "norms", broken)
+    kernels.joined_norms(after=1)
+    x, takes = torch.zeros(10, 10), kernels._TAKES["fused_add_rms_norm"]
+    assert not takes(x, x, None, 1e-6) and not takes(x, x, None, 1e-6) and asked == [1]
+    kernels.compile_now()
+    assert asked == [1]
+
+
+def test_keys_of_one_head_are_normed_like_a_matrix() -> None:
+    torch = pytest.importorskip("torch")
+    from kmmlu_fast.engines.cpu_kernels import norms
+
+    rms_norm, _ = norms()
+    cut = torch.randn(9, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()[:, 1024:1280]
+    weight = torch.linspace(0.5, 1.5, 256).bfloat16()
+    found = rms_norm(cut.unflatten(-1, (1, 256)), weight, 1e-6)
+    assert found.shape == (9, 1, 256) and torch.equal(found[:, 0], rms_norm(cut, weight, 1e-6))

@@ -7,9 +7,11 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -20,13 +22,14 @@ from kmmlu_fast import compare, draw_rows, report, write_report
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import LETTERS, Candidates, Request, Response
+from kmmlu_fast.core.schema import LETTERS, Adapter, Candidates, Request, Response
 from kmmlu_fast.data import dataset
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import looks
+from kmmlu_fast.evaluation import deciding, looks
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.outcome import drawn
 from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.reporting.closing import closing_lines
 from kmmlu_fast.reporting.exports import export
 from kmmlu_fast.reporting.summary import print_summary
 from kmmlu_fast.runs.store import load_run
@@ -265,6 +268,8 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
 ) -> None:
     from kmmlu_fast.models import adapters
 
+    still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # turns grow by what starts cost
+    monkeypatch.setattr(deciding, "time", still)
     monkeypatch.setattr(
         adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
     )
@@ -276,7 +281,6 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
         state = "base"
 
         def _answer(self, request: Request) -> Response:
-            from kmmlu_fast.core.schema import Adapter
 
             named = None if self.state == "base" else Adapter("lora", Path("x"), 1, 4, "d")
             return replace(super()._answer(replace(request, adapter=named)), request=request)
@@ -293,6 +297,37 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
     [_, merged] = evaluate(made, open_engine)
     assert merged.prefix["decision"] == served.prefix["decision"]
     assert opened[:2] == ["base", "lora"]
+
+
+def test_the_engine_s_own_start_does_not_make_the_turns_of_swapped_adapters_longer(
+    model: Path, lora: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime)
+    monkeypatch.setattr(deciding, "time", clock)
+
+    class Swapped(Skilled):
+        """Starts in a minute, swaps in a second, answers ten questions a second."""
+
+        def swap(self, adapter: Adapter | None) -> None:
+            now[0] += 1.0
+            super().swap(adapter)
+
+        def _answer(self, request: Request) -> Response:
+            now[0] += 0.1
+            return replace(super()._answer(replace(request, adapter=self._held)), request=request)
+
+    engine = Swapped(data, GAIN)
+
+    def open_engine(adapters: Any, length: int, path: str | None) -> FakeEngine:
+        now[0] += 60.0
+        return engine
+
+    flags = ("--adapter", f"lora={lora}", "--until-decided", "--adapter-mode", "swap")
+    [_, early] = evaluate(config(model, data, tmp_path, *flags), open_engine)
+    decided_at = early.prefix["decision"]["decided_at"]
+    after = [end for end in looks.ends(TOTAL) if end >= decided_at]
+    assert early.prefix["questions"] in after[:2]  # the proof that the adapter is applied may cost one look
 
 
 def test_until_precise_stops_where_the_interval_is_narrow_enough(
@@ -422,7 +457,10 @@ def test_the_command_says_what_was_decided_in_both_languages(
     assert "weakest" not in shown and f"{runs[1].path}" in shown
     print_summary(runs, "ko")
     assert "lora이(가)" in capsys.readouterr().out
+    [command] = closing_lines(runs)  # the verdict was said; report takes no prefix
+    assert "kmmlu_fast.compare" in command and str(runs[1].path) in command
     whole = run(config(model, data, tmp_path, "--adapter", f"lora={lora}"), Skilled(data, GAIN))
+    assert len(closing_lines(whole)) > 2 and "kmmlu_fast.report" in closing_lines(whole)[-1]
     print_summary(whole)
     assert "weakest" in capsys.readouterr().out
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import attacks, faults
-from bench.attacks import Inputs
+from bench import attacks, attacks_own, faults, hostile
+from bench.inputs import Attack, Inputs
 from bench.killing import LEAN, Job, Watcher
 
 
@@ -25,18 +25,22 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inputs, Wa
 
 
 KINDS = ("_compare", "_overlap", "_leakage", "_sample", "_train", "_dataset", "_adapter", "_model")
+OWN = ("_again", "_beginning", "_trained", "_exam", "_doctor", "_server")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *OWN])
 def test_unbent_every_command_gets_to_its_end(
     stage: tuple[Inputs, Watcher], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs, watcher = stage
-    monkeypatch.setattr(attacks, "bend", lambda path, chance: None)
+    for module in (attacks, attacks_own):
+        monkeypatch.setattr(module, "bend", lambda path, chance: None)
+    monkeypatch.setattr(attacks_own, "bend_frame", lambda frame, chance: (frame, False))
+    monkeypatch.setattr(hostile._Handler, "_reply", hostile._Handler.good)
     for seed in range(2):
         shutil.rmtree(inputs.folder, ignore_errors=True)
         inputs.folder.mkdir()
-        made = getattr(attacks, kind)(inputs, random.Random(seed))
+        made = getattr(attacks_own if kind in OWN else attacks, kind)(inputs, random.Random(seed))
         ended = watcher.run(
             Job(
                 made.verb,
@@ -70,7 +74,7 @@ def test_a_fixed_few_attacks_end_well(stage: tuple[Inputs, Watcher]) -> None:
 def test_what_counts_as_a_fault(tmp_path: Path) -> None:
     from bench.killing import Ended
 
-    made = attacks.Attack("x", "eval", [], wrong=True)
+    made = Attack("x", "eval", [], wrong=True)
     (tmp_path / "in").write_text("a")
     before = faults.digests(tmp_path)
     for ended, outcome in (

@@ -292,3 +292,80 @@ def test_metrics_of_wrong_types_are_refused(
     (folder / "config.json").write_text(json.dumps({"config": [1]}))
     with pytest.raises(KmmluError, match="config is"):
         load_run(folder)
+
+
+def test_foreign_files_are_read_by_the_one_reader() -> None:
+    """Parsers are called in ``core.reading`` alone: its bounds hold for every file. The others read what is
+    packaged, what they wrote themselves into a page, or are run before anything is installed (``weights``,
+    whose refusals are caught: ``test_doctor_of_bent_models``).
+    """
+    own = {"core/reading.py", "core/weights.py", "reporting/language.py", "reporting/explorer.py"}
+    own |= {"asking/cot.py", "models/tokens.py", "data/difficulty.py"}
+    package = Path(reading.__file__).parents[1]
+    parsers = ("json.load", "yaml.load", "yaml.safe_load", "pl.read_", "pl.scan_", "pickle.", "torch.load")
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if any(parser in path.read_text(encoding="utf-8") for parser in parsers)
+    }
+    assert found == own
+
+
+@FEW
+@given(seed=st.integers(0, 10**9))
+def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
+    from kmmlu_fast.core.weights import find_model
+
+    chance = random.Random(seed)
+    config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
+    text = bend_json({**config, "quantization_config": {"quant_method": "x"}, "text_config": {}}, chance)
+    (tmp_path / "config.json").write_text(text, encoding="utf-8", errors="replace")
+    (tmp_path / "model.safetensors").write_bytes(bend_bytes(b"\x40" + b"\0" * 7 + b"{}" * 32, chance))
+    (tmp_path / "model.safetensors.index.json").write_text(bend_json({"weight_map": {"a": "b"}}, chance))
+    found = find_model(str(tmp_path))
+    assert found is None or 0 <= found.parameters < 1 << 120
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "question,A,A\nq,1,2\n", "two columns 'A'"),
+        ("t.jsonl", '{"question": "q", "question": "r"}\n', "stands twice"),
+        ("t.jsonl", "[" * 100_000, "nested too deeply|not valid JSON"),
+        ("t.json", '[{"a": ' + "9" * 40 + "}]", "too large a number"),
+        ("t.parquet", "PAR1 not really PAR1", "Parquet"),
+    ],
+)
+def test_anybodys_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
+    from kmmlu_fast.data.raw_tables import read_table
+
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_table(str(tmp_path / name)))
+    assert name in str(caught.value)
+
+
+def test_a_pattern_in_a_parquet_files_name_is_a_name(tmp_path: Path) -> None:
+    from kmmlu_fast.data.raw_tables import read_table
+
+    pl.DataFrame({"a": ["wrong"]}).write_parquet(tmp_path / "ds1.parquet")
+    pl.DataFrame({"a": ["right"]}).write_parquet(tmp_path / "ds[1].parquet")
+    assert list(read_table(str(tmp_path / "ds[1].parquet"))) == [(1, {"a": "right"})]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path: a.jsonl\npath: b.jsonl\n", "the key 'path' stands twice"),
+        ("a: &a [x, x]\nb: [" + ", ".join(["*a"] * 40) + "]\n", "more than 16 aliases"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("path: 2020-13-40\n", "cannot be read"),
+    ],
+)
+def test_declarations_that_would_be_read_wrong(tmp_path: Path, text: str, message: str) -> None:
+    from kmmlu_fast.data.exam import read_exam
+
+    (tmp_path / "exam.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_exam(tmp_path / "exam.yaml")
+    assert "exam.yaml" in str(caught.value)

@@ -93,9 +93,21 @@ def test_p_values_are_corrected_over_the_exams() -> None:
     )
 
 
-def test_no_letter_split_where_there_are_other_than_four_options() -> None:
-    pair = compare_pair(runs(1, 1)[1], runs(1, 0)[3], SETTINGS)
-    assert pair.letters is None and pair.micro.difference < 0
+def mixed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same answers as if every third question had five options."""
+    options = pl.when(pl.col("row") % 3 == 0).then(5).otherwise(4).cast(pl.Int32)
+    return frame.with_columns(options.alias("num_options"))
+
+
+def test_no_letter_split_where_the_number_of_options_differs() -> None:
+    alike, other = (
+        compare_pair(
+            loaded("one", change(predictions(1, 1))), loaded("two", change(predictions(2, 0))), SETTINGS
+        )
+        for change in (five, mixed)
+    )
+    assert other.letters is None and other.micro.difference < 0
+    assert alike.letters is not None and len(alike.letters.key_shares) == 5
     assert list(by_exam(runs(1, 1))) == ["kmmlu", "click"]
 
 

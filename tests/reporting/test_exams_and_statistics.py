@@ -118,10 +118,14 @@ def five_options(skill: float, seed: int, questions: int = 300) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("population", ["like", "these"])
-def test_five_options_have_a_verdict_endpoints_and_weights_but_no_letter_split(population: Any) -> None:
+def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(population: Any) -> None:
     first, second = loaded("one", five_options(0.5, 1)), loaded("two", five_options(2.5, 2))
     pair = compare_pair(first, second, Settings(population=population, sizes={"five": 900}))
-    assert pair.letters is None and pair.significant and pair.population_size == 900
+    assert pair.significant and pair.population_size == 900
+    split = pair.letters  # the key is even, and so are both runs' letters: nothing of it is habit
+    assert split is not None and split.method == "logprobs" and split.key_shares == pytest.approx([0.2] * 5)
+    part = split.splits[0]
+    assert abs(part.letter_prior.value) < 0.05 and part.remaining.significant and part.remaining.value > 0.4
     score = pair.endpoints[0]
     assert score.name == "log_score" and score.better == 1
     logprobs = np.array(first.frame["option_logprobs"].to_list())

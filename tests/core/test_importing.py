@@ -1,0 +1,108 @@
+"""importing: no collection in the block, packages left out of it, and all as it was afterwards."""
+
+import gc
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from kmmlu_fast.core.importing import uncollected, without
+
+
+class Cycle:
+    pass
+
+
+def a_cycle() -> types.SimpleNamespace:
+    held = types.SimpleNamespace(gone=False)
+
+    class Watched(Cycle):
+        def __del__(self) -> None:
+            held.gone = True
+
+    one = Watched()
+    one.itself = one  # type: ignore[attr-defined]
+    return held
+
+
+def test_nothing_is_collected_in_the_block_and_everything_after_it() -> None:
+    with uncollected():
+        held = a_cycle()
+        assert gc.collect() == 0 and not gc.isenabled() and not held.gone
+    assert gc.isenabled()
+    gc.collect()
+    assert held.gone
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collection_is_as_it_was_also_after_a_fault(enabled: bool) -> None:
+    collect = gc.collect
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(ZeroDivisionError), uncollected(), uncollected():
+            print(1 / 0)
+        assert gc.isenabled() is enabled and gc.collect is collect
+    finally:
+        gc.enable()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "looked_for.py").write_text("found = True\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "looked_for", raising=False)
+    return "looked_for"
+
+
+def test_a_package_left_out_is_not_there_and_comes_back(package: str) -> None:
+    with without([package, "not_installed_at_all"]):
+        assert importlib.util.find_spec(package) is None
+        with pytest.raises(ImportError):
+            importlib.import_module(package)
+    assert importlib.import_module(package).found
+    assert "not_installed_at_all" not in sys.modules
+
+
+def test_what_was_imported_before_stays(package: str) -> None:
+    module = importlib.import_module(package)
+    with without([package]):
+        assert importlib.import_module(package) is module
+    assert sys.modules[package] is module
+
+
+def test_the_answer_that_transformers_keeps_is_forgotten(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import functools
+
+    asked = types.ModuleType("transformers.utils.import_utils")
+
+    @functools.lru_cache
+    def is_looked_for_available() -> bool:
+        return importlib.util.find_spec(package) is not None
+
+    asked.is_looked_for_available = is_looked_for_available  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers.utils.import_utils", asked)
+    with without([package]):
+        assert not is_looked_for_available()
+    assert is_looked_for_available()
+
+
+def test_freezing_is_left_to_the_one_who_asks_for_it() -> None:
+    from kmmlu_fast.core.importing import keep_what_is_there
+
+    before = gc.get_freeze_count()
+    try:
+        with uncollected():
+            gc.freeze()
+            assert gc.get_freeze_count() == before
+            keep_what_is_there()
+            kept = gc.get_freeze_count()
+            assert kept > before
+            gc.unfreeze()
+            assert gc.get_freeze_count() == kept
+    finally:
+        gc.unfreeze()
