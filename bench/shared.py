@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from kmmlu_fast.asking.methods import MultipleChoice
 from kmmlu_fast.asking.rotations import Rotations
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.schema import Request
+from kmmlu_fast.core.schema import Generation, Request
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
 
@@ -59,26 +59,17 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
             model.path, dtype=config.dtype, max_model_len=length, max_num_batched_tokens=batched, extra=extra
         )
     )
-    chain = [
-        Request(
-            item.question.question_id,
-            "reason",
-            tuple(item.lists()[0]),
-            max_tokens=1,
-            temperature=1.0,
-            seed=0,
-        )
-        for item in asked
-    ]
 
     def generate(samples: int) -> None:
-        for _ in engine.generate([replace(request, num_samples=samples) for request in chain]):
+        want = Generation(max_tokens=1, temperature=1.0, seed=0, num_samples=samples)
+        chain = [Request(item.question.question_id, "reason", tuple(item.lists()[0]), want) for item in asked]
+        for _ in engine.generate(chain):
             pass
 
     def letters(chosen: list[tokens.Asked], how: Any) -> None:
         runner.run(engine, chosen, how, None, Memory(), "pass")
 
-    passes = {
+    passes: dict[str, Callable[[], None]] = {
         "letters, once": lambda: letters(asked, method),
         f"letters, {config.rotations} orders": lambda: letters(rotated, turned),
         "chain, 1 sample": lambda: generate(1),

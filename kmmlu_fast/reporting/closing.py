@@ -13,25 +13,36 @@ from dataclasses import replace
 from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.core.helping import as_called
 from kmmlu_fast.reporting.comparing import compared
-from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.language import Words, texts
 from kmmlu_fast.reporting.verdict import cautions, verdict
 from kmmlu_fast.runs.run import Run
 
 
 def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
-    """Nothing for a base alone; a sentence an adapter against the base, then the ready commands."""
+    """Nothing for a base alone; a sentence an adapter against the base, then the ready commands.
+
+    Where asking stopped early the verdict is said already (``early``), and only ``compare`` takes
+    such runs.
+    """
     base = next((run for run in runs if not run.config.get("adapter")), None)
     adapters = [run for run in runs if run.config.get("adapter")]
     if base is None or not adapters:
         return []
     t = texts(lang, "summary")
+    early = any(run.prefix is not None for run in [base, *adapters])
+    lines = [] if early else _sentences(base, adapters, t)
+    paths = shlex.join(str(run.path) for run in [base, *adapters])
+    for verb in ("compare",) if early else ("compare", "report"):
+        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {t(f'say_{verb}')}")
+    return lines
+
+
+def _sentences(base: Run, adapters: list[Run], t: Words) -> list[str]:
+    """Of each adapter the headline, and how much of it is letter habit."""
     named = [replace(run, name=str(run.config["adapter"]["name"])) for run in adapters]
     pairs, refused = compared([replace(base, name="base"), *named], Settings(replicates=2_000))
     lines = [t("not_comparable", first="base", second=name, why=why) for name, why in refused]
     for pair in pairs:
         said = cautions(pair, t)
-        lines += verdict(pair, t)[: len(said) + 2]  # the headline, and how much of it is letter habit
-    paths = shlex.join(str(run.path) for run in [base, *adapters])
-    for verb in ("compare", "report"):
-        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {t(f'say_{verb}')}")
+        lines += verdict(pair, t)[: len(said) + 2]
     return lines

@@ -213,7 +213,10 @@ def _bytes_before(on_cpu: bool) -> int:
 def _run(trainer: Any, steps: Steps, plan: MemoryPlan, checkpoint: Path | None) -> None:
     """The steps themselves, after those of the checkpoint. TrainError where memory runs out."""
     try:
-        with waiting("training", lambda: f"step {trainer.state.global_step + 1}/{steps.total}"):
+        # measuring follows the last step
+        with waiting(
+            "training", lambda: f"step {min(trainer.state.global_step + 1, steps.total)}/{steps.total}"
+        ):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):

@@ -30,6 +30,7 @@ from kmmlu_fast.evaluation import deciding, looks
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.outcome import drawn
 from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.reporting.closing import closing_lines
 from kmmlu_fast.reporting.exports import export
 from kmmlu_fast.reporting.findings import findings_of
 from kmmlu_fast.reporting.language import texts
@@ -447,7 +448,10 @@ def test_the_command_says_what_was_decided_in_both_languages(
     assert "weakest" not in shown and f"{runs[1].path}" in shown
     print_summary(runs, "ko")
     assert "lora이(가)" in capsys.readouterr().out
+    [command] = closing_lines(runs)  # the verdict was said; report takes no prefix
+    assert "kmmlu_fast.compare" in command and str(runs[1].path) in command
     whole = run(config(model, data, tmp_path, "--adapter", f"lora={lora}"), Skilled(data, GAIN))
+    assert len(closing_lines(whole)) > 2 and "kmmlu_fast.report" in closing_lines(whole)[-1]
     print_summary(whole)
     assert "weakest" in capsys.readouterr().out
 
