@@ -58,8 +58,7 @@ def question(*options: str) -> Question:
 )
 def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str, ...], bound: bool) -> None:
     assert is_position_bound(question(*options)) is bound
-    shifts = shifts_of(question(*options), ALL)
-    assert shifts == ([0] if bound else list(range(len(options))))
+    assert shifts_of(question(*options), ALL) == ([0] if bound else list(range(len(options))))
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
