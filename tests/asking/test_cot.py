@@ -39,9 +39,10 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import session
+from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.runner import run
 from kmmlu_fast.reporting import reasoning
+from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.runs.store import RunStore, load_run
 
 QWEN_TEMPLATE = (
@@ -597,7 +598,7 @@ def test_comparison_of_a_full_run_is_this() -> None:
     assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
     assert picked["what_if 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
     assert ways["what_if 0.3"]["estimated"] and not ways["full"]["estimated"]
-    text = "\n".join(reasoning.comparison_lines(result))
+    text = "\n".join(reasoning.comparison_lines(result, texts("en", "report", "summary")))
     assert "strict 3, lenient 0, forced 1, unparsed 0" in text and "~4.0" in text
 
 
@@ -645,7 +646,9 @@ def test_comparison_of_samples_and_rotations() -> None:
         result["rotations"]["accuracy_debiased"],
         result["rotations"]["changed"],
     ) == (0.5, 1.0, 1)
-    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning.comparison_lines(result)
+    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning.comparison_lines(
+        result, texts("en", "report", "summary")
+    )
     assert comparison(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
 
 
@@ -653,11 +656,11 @@ def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any
     method = build_method("qa", tokenizer)
     asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
     engine = Scripted(CANNOT_BE_READ)
-    seconds = session.time_direct(engine, asked, method, None)
+    seconds = runner.time_direct(engine, asked, method, None)
     assert seconds is not None and seconds > 0
     assert [r.stage for r in engine.requests] == ["letters"] * 20
     assert engine.requests[0].token_ids == tuple(asked[0].token_ids[1])
-    assert session.time_direct(engine, [], method, None) is None
+    assert runner.time_direct(engine, [], method, None) is None
 
 
 def test_one_method_serves_base_and_adapters(tokenizer: Any) -> None:

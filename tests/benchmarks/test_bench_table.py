@@ -12,7 +12,7 @@ import pytest
 
 from bench import all as bench_all
 from bench import table as bench_table
-from bench.common import last_record, record
+from bench.common import RESULTS, last_record, record
 from kmmlu_fast.core.errors import ConfigError
 
 CPU = {"kind": "cpu", "name": "Some CPU", "cores": 2, "cpu_kind": "AVX512_BF16: bfloat16 is native"}
@@ -96,7 +96,12 @@ def test_readme_is_replaced_between_the_markers_and_checked(tmp_path: Path) -> N
 
 def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
     shares = {"micro": {"45": 0.022, "35030": 0.0512}, "macro": {"45": 0.04}}
-    result = {"type_one": shares, "coverage": {"micro": {"45": 0.969}}, "power": {}, "simulated": 1000}
+    result: dict[str, Any] = {
+        "type_one": shares,
+        "coverage": {"micro": {"45": 0.969}},
+        "power": {},
+        "simulated": 1000,
+    }
     record(entry("soundness", **result), tmp_path)
     pages = {name: tmp_path / f"{name}.md" for name in ("readme", "statistics")}
     for page in pages.values():
@@ -113,7 +118,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
 
 def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> None:
     share = {"share": 0.04333, "low": 0.0325, "high": 0.0564}
-    pairs = {
+    pairs: dict[str, Any] = {
         "mean_questions": {"1-2": 5486, "2-5": 1605},
         "intervals": {"wrong_sign_share": share, "null_decided_share": share},
         "coverage_at_stop": 0.98583,
@@ -121,7 +126,7 @@ def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> No
         "runs": 25,
     }
     record(entry("decide", 1, **pairs), tmp_path)
-    one = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
+    one: dict[str, Any] = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
     record(entry("decide", 2, **one), tmp_path)
     made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
     assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.3% (3.2% to 5.6%)" in made
@@ -129,7 +134,7 @@ def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> No
 
 
 def test_every_record_of_the_repository_can_be_told() -> None:
-    entries = bench_table.read_entries(sorted(bench_table.RESULTS.glob("*.json")))
+    entries = bench_table.read_entries(sorted(RESULTS.glob("*.json")))
     lines = bench_table.render(entries).splitlines()
     assert len(lines) >= 4 and all("| `python -m bench." in line for line in lines[2:])
 

@@ -65,7 +65,7 @@ def kmmlu(work: Path, released: list[Path]) -> Command:
         if "==" in line and "+" not in line
     ]
     (work / "constraints.txt").write_text("\n".join(pinned))
-    pip = [work / "venv/bin/python", *PIP, "install", "-q", "-c", work / "constraints.txt"]
+    pip: list[str | Path] = [work / "venv/bin/python", *PIP, "install", "-q", "-c", work / "constraints.txt"]
     _run(work, *pip, released[-1])
     return lambda *arguments, check=True: _run(work, work / "venv/bin/kmmlu-fast", *arguments, check=check)
 

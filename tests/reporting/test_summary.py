@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from made_runs import predictions, run_directory
 
 from kmmlu_fast.analysis import accuracy as analysis
 from kmmlu_fast.reporting import summary
 from kmmlu_fast.runs import run, store
-from tests.made_runs import predictions, run_directory
 
 
 def finished(folder: Path) -> run.Run:
@@ -51,8 +51,3 @@ def test_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         and "실행 디렉터리" in out
     )
     assert not re.search("questions|letter|weakest|cache", out)
-
-
-def test_both_languages_fill_in_the_same_values() -> None:
-    for english, korean in summary._KO.items():
-        assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", korean)), english

@@ -123,8 +123,8 @@ def test_base_is_measured_before_step_one_and_the_best_is_saved(tmp_path: Path) 
     assert saved == [2, 4, 10] and made.best is not None and made.best.step == 10
     records = read_log(tmp_path / "log")
     assert [r["step"] for r in records if r["kind"] == "held_out"] == [0, 2, 4, 6, 8, 10]
-    step = next(r for r in records if r["kind"] == "step" and r["step"] == 4)
-    assert step["loss"] == 1.25 and step["tokens"] == 400 and step["eta_sec"] >= 0
+    fourth = next(r for r in records if r["kind"] == "step" and r["step"] == 4)
+    assert fourth["loss"] == 1.25 and fourth["tokens"] == 400 and fourth["eta_sec"] >= 0
 
 
 def test_early_stop_counts_measurements_without_a_gain(tmp_path: Path) -> None:
