@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.common import BenchConfig, device_info, finish, last_record, note, run_child, table
+from bench.common import RESULTS, BenchConfig, device_info, finish, last_record, note, run_child, table
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.flags import parse
@@ -187,13 +187,13 @@ def main(argv: list[str] | None = None) -> int:
             began = time.perf_counter()
             own = [
                 *(arguments if config.quick else []),
-                "--dataset",
-                config.dataset,
+                *(["--dataset", config.dataset] if config.dataset != "auto" else []),
                 *(["--record"] if config.record else []),
+                *(["--results-dir", str(config.results_dir)] if config.results_dir != RESULTS else []),
             ]
             try:
                 last = last_record(name, device, config.results_dir)
-                entry = run_child([f"bench.{name}", *own, "--results-dir", str(config.results_dir)])
+                entry = run_child([f"bench.{name}", *own])
                 found = rows_of(name, entry, figures, last)
             except (KmmluError, KeyError, IndexError) as error:
                 found = [
