@@ -11,6 +11,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.reporting.config import ReportConfig
 from kmmlu_fast.reporting.findings import find
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             plan=config.plan,
             with_texts=with_texts,
         )
-        print(f"{clean(str(path))}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
+        print(f"{clean(str(path))}  ({_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if questions is not None and with_texts:
             note(f"{clean(str(path))} holds question texts: keep it private, or write it with --no-texts")
         if config.export:
@@ -59,9 +60,17 @@ def main(argv: list[str] | None = None) -> int:
             with waiting("writing exports"):
                 files = export(config.export, found, texts(config.lang), path.parent, with_texts=with_texts)
             for written in files:
-                print(f"{clean(str(written))}  ({written.stat().st_size / 1e6:.1f} MB)")
+                print(f"{clean(str(written))}  ({_size(written.stat().st_size)})")
 
-    return run_main(body)
+    def uninterrupted() -> None:
+        with uncollected():  # hundreds of thousands of texts, none of them garbage
+            body()
+
+    return run_main(uninterrupted)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 if __name__ == "__main__":

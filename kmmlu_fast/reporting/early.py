@@ -101,7 +101,8 @@ def decision_lines(pair: EarlyComparison, t: Words) -> list[str]:
     values |= {"first": pair.first, "second": pair.second, "margin": points(decision.margin).lstrip("+")}
     known = values["low"] == values["high"]  # every question was asked
     values["range"] = values["low"] if known else t("range", **values)
-    verdict = t(decision.verdict, **values)
+    over = decision.verdict == "undecided" and decision.answers == decision.total
+    verdict = t("exhausted" if over else decision.verdict, **values)
     e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
     return [verdict, t("evidence", e=e, p=p_clause(decision.p_value), alpha=f"{100 * decision.alpha:g}")]
 

@@ -37,7 +37,8 @@ def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Pa
         )
     files = {
         "svg": svg.encode(),
-        "png": bytes(vl_convert.svg_to_png(svg, scale=300 / PX_PER_INCH, ppi=300)),
+        # ppi alone scales by ppi / 72; what is drawn has 96 pixels an inch
+        "png": bytes(vl_convert.svg_to_png(svg, scale=72 / PX_PER_INCH, ppi=300)),
         "pdf": bytes(
             vl_convert.svg_to_pdf(_sized(svg, _width(svg) * 72 / PX_PER_INCH))
         ),  # its unit is the point

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, read_answer
 from kmmlu_fast.asking.tokens import Asked, check_lengths, prepare
-from kmmlu_fast.core.schema import Prediction, Question
+from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
@@ -109,6 +109,7 @@ def add_rationales(
         num_samples=config.rationale_samples,
         temperature=config.temperature,
         seed=config.seed,
+        letters=OPTION_LETTERS[: max(len(row.question.options) for row in rows)],
     )
     questions = numbered(rows)
     asked, _ = prepare(questions, {question.subject: [] for question in questions}, method, tokenizer)

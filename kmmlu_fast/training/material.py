@@ -18,6 +18,7 @@ from kmmlu_fast.core.digests import file_digest, fingerprint
 from kmmlu_fast.core.errors import DataError, TrainError
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
+from kmmlu_fast.data.finding import exam_of_hub
 from kmmlu_fast.data.guard import check_training_rows, guard_exams
 from kmmlu_fast.data.mixture import Part, Share, mixture_lines, parse_part, read_mixture
 from kmmlu_fast.data.rows import SftRow
@@ -48,8 +49,11 @@ class Material:
 
 
 def read_material(config: TrainConfig) -> Material:
-    """Read, mix, check for leakage, hold out."""
+    """Read, mix, check for leakage, hold out. ConfigError for an exam that forbids training."""
     parts = [parse_part(text) for text in config.data]
+    for part in parts:
+        if (exam := exam_of_hub(part.source)) is not None:
+            exam.refuse_training(f"--data {part.source}")
     rows, shares = read_mixture(parts, config.seed, parse_columns(config.columns))
     if not rows:
         raise TrainError(f"--data {', '.join(config.data)}: the weights leave no row; give larger ones")

@@ -152,13 +152,17 @@ def test_main_writes_into_the_run_directory_and_exports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
-    assert report.main([str(run), "--export", "csv,json", "--figures", str(tmp_path / "figures")]) == 0
+    figures = ["--figures", str(tmp_path / "figures"), "--figure-width", "3.3in"]
+    assert report.main([str(run), "--export", "csv,json", *figures]) == 0
     assert (run / "report.html").stat().st_size > 50_000
     assert {path.name for path in run.glob("*.csv")} == {
         f"{name}.csv" for name in ("subjects", "predictions", "errors", "confident_errors")
     }
     assert (tmp_path / "figures" / "weak.svg").read_text(encoding="utf-8").startswith("<svg")
-    assert (tmp_path / "figures" / "letters.png").read_bytes().startswith(b"\x89PNG")
+    png = (tmp_path / "figures" / "letters.png").read_bytes()
+    assert (
+        png.startswith(b"\x89PNG") and abs(int.from_bytes(png[16:20]) - 3.3 * 300) <= 2
+    )  # its width at 300 dpi
     assert "report.html" in capsys.readouterr().out
 
 
