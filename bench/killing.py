@@ -39,6 +39,7 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = frozenset(
     {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 )
+_LOOK_SEC = 2.0  # between looks at whether a victim still computes
 LEAN = (
     "kmmlu_fast.eval",
     "kmmlu_fast.sample",
@@ -66,8 +67,9 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"  # of the console
     stdout: str = ""  # "closed" before the start, "gone": nobody reads it, "full": /dev/full; "": a file
-    timeout_sec: float = 120.0
+    timeout_sec: float = 120.0  # of computing, or of sleeping
     real: bool = False  # real training
+    module: str = ""  # another module's main in the verb's place
     drawn: str = ""  # folder that keeps drawings of charts; "" draws them all
 
 
@@ -166,17 +168,34 @@ def _watched(job: Job) -> Ended:
 
 
 def _wait(child: int, timeout_sec: float, stop_after_sec: float | None) -> tuple[int | None, int]:
-    """The wait status and the most memory it held; None where it had to be killed because the time was up."""
+    """The wait status and the most memory it held; None where it hangs: it computed for ``timeout_sec``, or
+    slept as long without computing anything. A machine that is busy with others makes no hang.
+    """
     descriptor = os.pidfd_open(child)
-    wanted = stop_after_sec is not None
+    stopping = stop_after_sec is not None
+    cpu_sec = asleep_sec = 0.0
     try:
-        ready, _, _ = select.select([descriptor], [], [], stop_after_sec if wanted else timeout_sec)
+        while True:
+            ready, _, _ = select.select([descriptor], [], [], stop_after_sec if stopping else _LOOK_SEC)
+            if ready or stopping:
+                break
+            state, now_sec = _computed(child)
+            asleep_sec = 0.0 if now_sec > cpu_sec or state == "R" else asleep_sec + _LOOK_SEC
+            cpu_sec = now_sec
+            if max(cpu_sec, asleep_sec) > timeout_sec:
+                break
         if not ready:
             os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-        return (status if ready or wanted else None), usage.ru_maxrss * 1024
+        return (status if ready or stopping else None), usage.ru_maxrss * 1024
     finally:
         os.close(descriptor)
+
+
+def _computed(child: int) -> tuple[str, float]:
+    """Its state (proc(5): R is running or waiting for a processor), and its CPU seconds."""
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _child(job: Job, out: int, err: int, count: int) -> None:
@@ -195,7 +214,7 @@ def _child(job: Job, out: int, err: int, count: int) -> None:
         _prepare(job)
         counter = _Counter(job)
         try:
-            code = importlib.import_module(f"kmmlu_fast.{job.verb}").main(job.argv)
+            code = importlib.import_module(job.module or f"kmmlu_fast.{job.verb}").main(job.argv)
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
         counter.on = False

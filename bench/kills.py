@@ -50,7 +50,7 @@ class Scenario:
     again: list[str] = field(default_factory=list)  # further flags of the second try
     flush_rows: int | None = 7
     real: bool = False
-    timeout_sec: float = 240.0
+    timeout_sec: float = 120.0
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ def scenarios(place: Place) -> list[Scenario]:
             "0.01",
         ]
         found.append(
-            Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=900)
+            Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=300)
         )
     return found
 

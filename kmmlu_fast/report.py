@@ -11,6 +11,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.reporting.config import ReportConfig
 from kmmlu_fast.reporting.findings import find
@@ -61,7 +62,11 @@ def main(argv: list[str] | None = None) -> int:
             for written in files:
                 print(f"{clean(str(written))}  ({_size(written.stat().st_size)})")
 
-    return run_main(body)
+    def uninterrupted() -> None:
+        with uncollected():  # hundreds of thousands of texts, none of them garbage
+            body()
+
+    return run_main(uninterrupted)
 
 
 def _size(count: int) -> str:

@@ -24,7 +24,7 @@ from kmmlu_fast.reporting.documents import as_json, tables
 from kmmlu_fast.reporting.findings import Findings
 from kmmlu_fast.reporting.language import Words
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
-from kmmlu_fast.runs.lm_eval import write_lm_eval
+from kmmlu_fast.runs.lm_eval_writing import write_lm_eval
 from kmmlu_fast.runs.run import refuse_prefixes
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -5,6 +5,7 @@ In: nothing but the machine. Out: bytes. Knows nothing of models.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from kmmlu_fast.core.device import has_gpu
@@ -33,6 +34,14 @@ def _free_host_bytes() -> int:
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
         free = min(free, max(int(text) - int(used.read_text()), 0))  # a container's own limit
     return free
+
+
+def give_back() -> None:
+    """Hand back to the system what loading a model has freed: glibc keeps it, and a step comes on top."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # no glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_bytes(cpu: bool) -> int:

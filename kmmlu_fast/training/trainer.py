@@ -31,7 +31,7 @@ from kmmlu_fast.training.checkpoints import (
     step_of,
 )
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.device_memory import peak_bytes
+from kmmlu_fast.training.device_memory import give_back, peak_bytes
 from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.encoding import TrainSet
 from kmmlu_fast.training.held_out import HeldOut
@@ -207,6 +207,7 @@ def _bytes_before(on_cpu: bool) -> int:
         import torch
 
         torch.cuda.reset_peak_memory_stats()
+    give_back()
     return peak_bytes(on_cpu)
 
 

@@ -217,7 +217,7 @@ def test_any_constant_number_of_options_tells_habit_from_knowledge(options: int)
         values = noise + skill * np.eye(options)[key] + habit * (np.arange(options) == options - 1)
         values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
         letters = values.argmax(axis=1)
-        return d.RunLetters(letters, d.match(key, letters, values))
+        return d.RunLetters(letters, match(key, letters, values))
 
     strata = np.zeros(len(key), dtype=np.int64)
     base, habit, skilled = run(0.3, -0.5), run(0.3, 0.5), run(1.3, -0.5)
@@ -229,7 +229,7 @@ def test_any_constant_number_of_options_tells_habit_from_knowledge(options: int)
     (part,) = d.decompose(key, strata, base, skilled, options=options).splits
     assert part.remaining.significant and part.remaining.value > 0.1
     by_letters = [d.RunLetters(one.letters) for one in (base, habit)]
-    found = d.decompose(key, strata, *by_letters, options=options)
+    found = d.decompose(key, strata, by_letters[0], by_letters[1], options=options)
     assert [one.model for one in found.splits] == ["mixture", "choice"]
     for one in found.splits:
         total = one.letter_prior.value + found.reading + one.remaining.value
@@ -241,4 +241,5 @@ def test_four_options_are_the_default() -> None:
     letters = [np.roll(key, turn) for turn in (1, 2)]
     runs = [d.RunLetters(some) for some in letters]
     strata = np.zeros(400, dtype=np.int64)
-    assert d.decompose(key, strata, *runs) == d.decompose(key, strata, *runs, options=4)
+    both = d.decompose(key, strata, runs[0], runs[1]), d.decompose(key, strata, runs[0], runs[1], options=4)
+    assert both[0] == both[1]

@@ -39,7 +39,7 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import session
+from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.runner import run
 from kmmlu_fast.reporting import reasoning
 from kmmlu_fast.reporting.language import texts
@@ -656,11 +656,11 @@ def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any
     method = build_method("qa", tokenizer)
     asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
     engine = Scripted(CANNOT_BE_READ)
-    seconds = session.time_direct(engine, asked, method, None)
+    seconds = runner.time_direct(engine, asked, method, None)
     assert seconds is not None and seconds > 0
     assert [r.stage for r in engine.requests] == ["letters"] * 20
     assert engine.requests[0].token_ids == tuple(asked[0].token_ids[1])
-    assert session.time_direct(engine, [], method, None) is None
+    assert runner.time_direct(engine, [], method, None) is None
 
 
 def test_one_method_serves_base_and_adapters(tokenizer: Any) -> None:

@@ -81,7 +81,8 @@ def test_a_test_question_quoted_in_the_middle_of_a_chat_is_found(source: str, tm
     if source != "sample" and not KMMLU.is_dir():
         pytest.skip("../shared/kmmlu is absent")
     target = guard_exams(source, []).frame
-    every = target.filter(pl.col("split") == "test").gather_every(max(1, len(target) // 40)).head(40)
+    test = target.filter(pl.col("split") == "test")
+    every = test.gather_every(len(test) // 40).head(40)
     quotes = [
         " ".join([row["question"], *(f"{place}) {row[letter]}" for place, letter in enumerate("ABCD", 1))])
         for row in every.iter_rows(named=True)

@@ -11,7 +11,7 @@ from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan
-from kmmlu_fast.evaluation.session import _run_name
+from kmmlu_fast.evaluation.session import run_name
 
 # Written by the code of 2026-11-24, before a question could have other than four options; the model's own
 # digest and the
@@ -37,4 +37,4 @@ def test_a_kmmlu_run_has_the_fingerprint_it_had(flags: str, model: Path, tmp_pat
     parts = {**plan.parts, **neutral, "adapter_digest": None}
     plan.close()
     known, name = KNOWN[flags]
-    assert (fingerprint(parts), _run_name(plan, None)) == (known, f"base-base-sample-test-{name}")
+    assert (fingerprint(parts), run_name(plan, None)) == (known, f"base-base-sample-test-{name}")

@@ -89,3 +89,14 @@ def test_what_counts_as_a_fault(tmp_path: Path) -> None:
         assert faults.judge(made, ended, before, tmp_path)[0] == outcome
     (tmp_path / "in").write_text("b")
     assert faults.judge(made, Ended(2, "", "error: no\n", 0, 0, 0.1), before, tmp_path)[0] == "overwritten"
+
+
+def test_a_hang_is_told_from_a_busy_machine(tmp_path: Path) -> None:
+    """Sleeping for ever and computing for ever are hangs; each is noticed by its own clock."""
+    for name, body in (("sleeps", "time.sleep(600)"), ("computes", "while True: pass"), ("ends", "pass")):
+        code = f"import time\ndef main(argv):\n    {body}\n    return 0\n"
+        (tmp_path / f"hang_{name}.py").write_text(code)
+        environment = {"PYTHONPATH": str(tmp_path)}
+        with Watcher("kmmlu_fast.core.errors", environment=environment) as watcher:
+            ended = watcher.run(Job(name, [], module=f"hang_{name}", timeout_sec=3.0))
+        assert ended.code == (0 if name == "ends" else None), name

@@ -21,7 +21,7 @@ from kmmlu_fast.analysis.endpoints import endpoints
 from kmmlu_fast.analysis.exams import exam_rows
 from kmmlu_fast.analysis.moved import marked
 from kmmlu_fast.analysis.paired import asked_share, by_size
-from kmmlu_fast.asking.rotations import ALL, Rotations
+from kmmlu_fast.asking.rotations import ALL, shifts_of
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.letters import is_position_bound
@@ -58,8 +58,7 @@ def question(*options: str) -> Question:
 )
 def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str, ...], bound: bool) -> None:
     assert is_position_bound(question(*options)) is bound
-    shifts = Rotations(None, ALL)._shifts(question(*options))  # type: ignore[arg-type]
-    assert shifts == ([0] if bound else list(range(len(options))))
+    assert shifts_of(question(*options), ALL) == ([0] if bound else list(range(len(options))))
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:

@@ -107,7 +107,7 @@ def test_what_was_drawn_is_trained_on_and_read_by_the_guard(mine: str, tmp_path:
 def test_a_run_over_train_says_which_subject_is_weak_and_its_questions_stay_out(
     mine: str, tmp_path: Path
 ) -> None:
-    model = make_tiny_model(tmp_path / "base", letters=OPTION_LETTERS)
+    model = make_tiny_model(tmp_path / "base", letters="".join(OPTION_LETTERS))
     argv = ["--model", str(model), "--exam", mine, "--split", "train", "--limit", "6", "--output-dir"]
     config = parse(EvalConfig, [*argv, str(tmp_path / "runs"), "--adapter-mode", "serve"], "eval")
     (run,) = evaluate(config, lambda adapters, length, path: FakeEngine())
