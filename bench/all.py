@@ -68,6 +68,18 @@ def _training_memory(entry: Entry) -> float | None:
     return round(stack["peak_gib"] - own["peak_gib"], 2) if own and stack else None
 
 
+def _times(entry: Entry, name: str) -> float | None:
+    row = _row(entry, **{"pass": name})
+    return float(row["times_cpu_sec"]) if row else None
+
+
+def _command(entry: Entry, begins: str, unit: str) -> float | None:
+    row = next((row for row in entry["rows"] if row["what"].startswith(begins)), None)
+    if row is None:
+        return None
+    return float(row[unit] if unit == "peak_gib" else row[unit]["median"])
+
+
 # benchmark -> (arguments of the quick round, figures)
 ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
     "start": (
@@ -97,7 +109,10 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
         ),
     ),
     "training": (
-        ["--ways", "train,unsloth", "--lengths", "128", "--batches", "4", "--repeats", "1"],
+        [
+            *("--ways", "train,unsloth", "--lengths", "128", "--batches", "4"),
+            *("--warm-ups", "1", "--repeats", "1"),
+        ],
         (
             Figure("4 x 128: steps/s / the stack's own, CPU", _training_ratio, 1.35, at_least=True),
             Figure("4 x 128: GiB less than the stack's own", _training_memory, 1.2, at_least=True),
@@ -113,7 +128,23 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
             ),
         ),
     ),
-    "analysis": (["--repeats", "1"], (Figure("peak of analysis, GiB", lambda e: e["peak_gib"], 1.0),)),
+    "shared": (
+        ["--limit", "1", "--repeats", "1"],
+        (
+            Figure("four orders / one, CPU", lambda e: _times(e, "letters, 4 orders"), 2.5),
+            Figure("eight samples / one in prefill, CPU", lambda e: _times(e, "chain, 8 samples"), 1.6),
+        ),
+    ),
+    "commands": (
+        ["--repeats", "1"],
+        (
+            Figure("--help, CPU s", lambda e: _command(e, "help", "cpu_sec"), 0.2),
+            Figure("two full runs compared, s", lambda e: _command(e, "compare", "sec"), 2.0),
+            Figure("25 runs reported with texts, s", lambda e: _command(e, "report", "sec"), 5.0),
+            Figure("25 runs reported with texts, GiB", lambda e: _command(e, "report", "peak_gib"), 1.0),
+            Figure("leakage of the train split, s", lambda e: _command(e, "leakage", "sec"), 6.0),
+        ),
+    ),
 }
 
 

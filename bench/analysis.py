@@ -61,6 +61,7 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
     from kmmlu_fast.analysis import accuracy as analysis
     from kmmlu_fast.analysis import comparison
     from kmmlu_fast.data import dataset, overlap
+    from kmmlu_fast.reporting.findings import find
     from kmmlu_fast.reporting.page import write_report
     from kmmlu_fast.runs import loading as importers
 
@@ -82,7 +83,7 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
         questions = dataset.load_frame(name, "test")
 
         def page(count: int) -> Callable[[], int]:
-            return lambda: write_report(runs[:count], folder / "report.html", questions, settings, "en")
+            return lambda: write_report(find(runs[:count], settings, questions), folder / "report.html", "en")
 
         return [
             (f"HTML of {n} run{'s' if n > 1 else ''}", f"{n} x {len(runs[0].frame):,}", page(n))

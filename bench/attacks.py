@@ -205,7 +205,7 @@ def _model(inputs: Inputs, chance: random.Random) -> Attack:
 def _flags(inputs: Inputs, chance: random.Random) -> Attack:
     from kmmlu_fast.data.config import LeakageConfig
     from kmmlu_fast.evaluation.config import EvalConfig
-    from kmmlu_fast.reporting.inputs import CompareConfig, ReportConfig
+    from kmmlu_fast.reporting.config import CompareConfig, ReportConfig
     from kmmlu_fast.sampling.config import SampleConfig
     from kmmlu_fast.training.config import TrainConfig
 

@@ -11,6 +11,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -68,8 +69,19 @@ def _make_trained(good: Path, model: Path) -> None:
     folder = good / "trained"
     folder.mkdir()
     config = parse(TrainConfig, _training(good, model), "train")
-    held = {"loss": 1.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "letter_share": {"A": 1.0}}
-    metrics = {"steps": 2, "tokens": 99, "train_sec": 1.5, "tokens_per_sec": 66.0, "final_loss": 1.2}
+    held: dict[str, Any] = {
+        "loss": 1.5,
+        "accuracy": 0.5,
+        "balanced_accuracy": 0.5,
+        "letter_share": {"A": 1.0},
+    }
+    metrics: dict[str, Any] = {
+        "steps": 2,
+        "tokens": 99,
+        "train_sec": 1.5,
+        "tokens_per_sec": 66.0,
+        "final_loss": 1.2,
+    }
     metrics |= {"kept_step": 2, "base": held, "kept": {**held, "step": 2}}
     card = {"metrics": metrics, "memory": {"peak_bytes": 2, "planned_bytes": 3}, "warnings": ["small"]}
     state = {"settings": config.deciding(), "data_digest": data_digest(config)}

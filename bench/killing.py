@@ -279,7 +279,7 @@ def _prepare(job: Job) -> None:
 
     client.ATTEMPTS, client.ANSWER_SEC = 2, 2.0  # minutes, and half an hour
     opened, opening.open_engine = opening.open_engine, open_engine  # type: ignore[assignment]
-    training._train_alone = stop  # type: ignore[assignment]
+    training.train_alone = stop  # type: ignore[assignment]
 
 
 def _keep_drawings(folder: Path) -> None:

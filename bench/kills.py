@@ -230,12 +230,13 @@ def disturb(scenario: Scenario, place: Place, watcher: Watcher, wanted: Any, *st
         ended = watcher.run(_job(scenario, place, folder, stop, again=_left(folder)))
         if stop is None or ended.code == 0:  # to its end
             if ended.code != 0:
-                problem = f"{said}: the same command then ends with {ended.code}: {ended.err[-1500:]}"
-                return Disturbed(problem, stopped)
+                return Disturbed(
+                    f"{said}: the same command then ends with {ended.code}: {ended.err[-1500:]}", stopped
+                )
             found = scenario.outcome(folder)
             same = found == wanted
-            problem = None if same else f"{said}: another result: {_difference(wanted, found)}"
-            return Disturbed(problem, stopped, ended.seconds)
+            other = None if same else f"{said}: another result: {_difference(wanted, found)}"
+            return Disturbed(other, stopped, ended.seconds)
         if problem := _ended_well(ended.code, ended.err, stop) or scenario.check(folder, wanted):
             return Disturbed(f"{said}: {problem}", stopped)
     raise AssertionError("unreachable")

@@ -120,6 +120,9 @@ class LmEval:
             from kmmlu_fast.engines.vllm import prepare_environment
 
             prepare_environment(gpu=has_gpu())
+            os.environ.setdefault(
+                "VLLM_CPU_KVCACHE_SPACE", "2"
+            )  # GiB; by itself it takes most of the machine
             from lm_eval.models.vllm_causallms import VLLM
 
             eager = {} if has_gpu() else {"enforce_eager": True}

@@ -30,6 +30,9 @@ from pydantic import Field, PositiveInt
 
 from bench.common import ROOT, BenchConfig, finish, note, spread, table
 from bench.peer_worker import PEERS
+from bench.peers_whole import whole_commands
+from bench.shape_model import SHAPES, write_random_weights, write_shape
+from kmmlu_fast.asking.prompts import render
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.core.flags import parse
@@ -50,6 +53,12 @@ class PeersConfig(BenchConfig):
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="compute type of every peer"
+    )
+    shape: str | None = Field(
+        None, description=f"random weights in this shape instead of a model: {', '.join(SHAPES)}"
+    )
+    whole: bool = Field(
+        False, description="also whole commands, from the shell to the result: kmmlu_fast, lm_eval"
     )
     peers: list[str] = Field(list(PEERS), description="which peers; kmmlu_fast must be one")
     shots: list[int] = Field([0, 5], description="numbers of exemplars to measure, comma-separated")
@@ -134,6 +143,18 @@ def choose(config: PeersConfig, shots: int) -> tuple[list[Question], dict[str, l
         0,
     )
     return questions, dataset.exemplars(name, subjects, shots)
+
+
+def write_model(config: PeersConfig, folder: Path) -> PeersConfig:
+    """The config with ``shape``'s model in the place of ``model``; as it was where none is asked for."""
+    if config.shape is None:
+        return config
+    questions, _ = choose(config.model_copy(update={"limit": 40}), 0)
+    texts = [f"{render(question, [], 'lm-eval').text} {question.answer}" for question in questions]
+    path = write_shape(folder / config.shape, config.shape, texts)
+    note(f"random weights in the shape of {config.shape}")
+    write_random_weights(path)
+    return config.model_copy(update={"model": str(path)})
 
 
 def split(questions: list[Question], chunks: int) -> list[list[Question]]:
@@ -275,14 +296,20 @@ def main(argv: list[str] | None = None) -> int:
             )
         workers: list[Worker] = []
         with environment(config.peers) as env, tempfile.TemporaryDirectory() as folder:
+            config = write_model(config, Path(folder))
             try:
-                for peer in config.peers:
+                for peer in config.peers if config.shots else []:
                     note(f"starting {peer}")
                     workers.append(Worker(peer, config, env))
                 rounds = [run_round(workers, config, shots, Path(folder)) for shots in config.shots]
             finally:
                 for worker in workers:
                     worker.close()
+            whole = []
+            if config.whole:
+                whole = whole_commands(
+                    config.model, config.dtype, config.max_model_len, *choose(config, 0), env, Path(folder)
+                )
         tables = []
         for found in rounds:
             size = f"{found['rows'][0]['questions']} questions of {found['subjects']} subjects"
@@ -296,8 +323,13 @@ def main(argv: list[str] | None = None) -> int:
             "peers",
             config,
             argv,
-            {"model": Path(config.model).name, "dtype": config.dtype, "rounds": rounds},
-            tables,
+            {
+                "model": Path(config.model).name,
+                "dtype": config.dtype,
+                "rounds": rounds,
+                **({"whole": whole} if whole else {}),
+            },
+            [*tables, *([table("Whole commands", whole)] if whole else [])],
         )
         return 0
 

@@ -29,6 +29,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 18944,
         "vocab_size": 102400,
     },
+    # Qwen/Qwen2.5-0.5B: 0.49 B parameters, a vocabulary of 151,936 on tied embeddings
+    "qwen2-0.5b": {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
     "tiny": {
         "hidden_size": 64,
         "num_hidden_layers": 2,
@@ -53,13 +63,13 @@ def write_shape(folder: Path, shape: str, texts: Iterable[str]) -> Path:
         {
             "architectures": ["Qwen2ForCausalLM"],
             "model_type": "qwen2",
+            "tie_word_embeddings": False,
             **SHAPES[shape],
             "hidden_act": "silu",
             "rms_norm_eps": 1e-6,
             "initializer_range": 0.02,
             "max_position_embeddings": 16384,
             "rope_theta": 1000000.0,
-            "tie_word_embeddings": False,
             "use_sliding_window": False,
             "dtype": "bfloat16",
             "use_cache": True,

@@ -39,8 +39,8 @@ from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.reporting.habit import COLLAPSE, collapses, prior_meaning
 from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.verdict import COLLAPSE, _collapses, prior_meaning
 from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 from kmmlu_fast.sampling.weakness import read_prior
 
@@ -248,7 +248,7 @@ def _collapse_claims(random: np.random.Generator, n: int, number: int) -> list[b
             for name, utility in zip(("first", "second"), values, strict=True)
         ]
         pair = compare_pair(runs[0], runs[1], Settings())
-        made.append(bool(_collapses(pair, texts("en"))))
+        made.append(bool(collapses(pair, texts("en"))))
     return made
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from bench.common import (
     BenchConfig,
@@ -39,7 +39,6 @@ from kmmlu_fast.training import libraries
 from kmmlu_fast.training.config import PROJECTIONS
 
 WAYS = ("train", "unsloth", "peft")
-WARM_UP = 2  # steps of each size: Unsloth compiles for the first shapes it sees
 GIB = 2**30
 
 
@@ -55,6 +54,9 @@ class TrainingConfig(BenchConfig):
         list(WAYS), description="train (as kmmlu_fast trains), unsloth (with the stack's own loss), peft"
     )
     r: int = Field(16, gt=0, description="LoRA rank")
+    warm_ups: PositiveInt = Field(
+        2, description="steps of each size before those that count: Unsloth compiles for the first it sees"
+    )
     way: Literal["train", "unsloth", "peft"] | None = Field(
         None, description="internal: measure this way in this process, print JSON only"
     )
@@ -144,7 +146,7 @@ def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = Tru
     """
     if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
-        from kmmlu_fast.training.trainer import load_model
+        from kmmlu_fast.training.lora_model import load_model
 
         config = TrainConfig.model_validate(
             {"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length}
@@ -191,16 +193,18 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
     import torch
 
     from kmmlu_fast.models import model as models
-    from kmmlu_fast.training import memory as memory_plan
+    from kmmlu_fast.training.device_memory import available_memory, give_back
+    from kmmlu_fast.training.memory import MemoryPlan, plan_memory
+    from kmmlu_fast.training.model_shape import shape_of
 
     model_record = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model_record)
     cpu = not has_gpu()
-    shape = memory_plan.describe_model(model_record.path, config.r, PROJECTIONS)
-    available_bytes, _, _ = memory_plan.available_memory()
+    shape = shape_of(model_record.path, config.r, PROJECTIONS)
+    available_bytes, _, _ = available_memory()
 
-    def planned(length: int, batch: int, checkpointing: str) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(
+    def planned(length: int, batch: int, checkpointing: str) -> MemoryPlan:
+        return plan_memory(
             shape,
             length,
             batch,
@@ -230,19 +234,21 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         ids = torch.tensor(token_rows(tokenizer, config.dataset_name(), length, batch), device=device)
         labels = ids.clone()
         labels[:, :-2] = -100  # the answer and end-of-text, as in training on letters
+        if way == "train":
+            give_back()
         restart_peak()
         if not cpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         seconds, cpu_seconds, losses = [], [], []
-        for turn in range(config.repeats + WARM_UP):
+        for turn in range(config.repeats + config.warm_ups):
             began, cpu_began = time.perf_counter(), time.process_time()
             loss = backward({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
             step_with.step()
             step_with.zero_grad(set_to_none=True)
             synchronise()
             losses.append(float(loss.detach()))
-            if turn >= WARM_UP:
+            if turn >= config.warm_ups:
                 seconds.append(time.perf_counter() - began)
                 cpu_seconds.append(time.process_time() - cpu_began)
         peak = peak_since_restart() if cpu else int(torch.cuda.max_memory_reserved())
@@ -280,6 +286,8 @@ def main(argv: list[str] | None = None) -> int:
             config.dataset,
             "--repeats",
             str(config.repeats),
+            "--warm-ups",
+            str(config.warm_ups),
             "--r",
             str(config.r),
         ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,8 +93,10 @@ def compare_runs(
 
     Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
     """
+    from kmmlu_fast.reporting.config import PairsConfig
     from kmmlu_fast.reporting.found import compare_runs as compare
-    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame, settings_of
+    from kmmlu_fast.reporting.inputs import load_questions_frame
+    from kmmlu_fast.reporting.settings import settings_of
 
     one, other = (run if not isinstance(run, (str, Path)) else load_run(run) for run in (first, second))
     config = build(
@@ -130,7 +132,8 @@ def profile_errors(
     """
     from kmmlu_fast.analysis.profile import error_kinds, error_profile
     from kmmlu_fast.core.errors import DataError
-    from kmmlu_fast.reporting.inputs import PairsConfig, load_questions_frame
+    from kmmlu_fast.reporting.config import PairsConfig
+    from kmmlu_fast.reporting.inputs import load_questions_frame
 
     found = run if not isinstance(run, (str, Path)) else load_run(run)
     if by == "subject":
@@ -166,6 +169,7 @@ def write_report(
     lang: Literal["en", "ko"] = "en",
     dataset: str | None = None,
     overlap: Sequence[str] = ("auto",),
+    groups: Mapping[str, Sequence[Run | str | Path]] | None = None,
     figures: str | Path | None = None,
     figure_width: float | None = None,
     no_texts: bool = False,
@@ -175,8 +179,9 @@ def write_report(
     """Write one self-contained HTML file about ``runs``, the first being the base; returns its path.
 
     With a dataset ("sample", a directory or a hub id; by default the runs' own where it is here) the page
-    holds the questions' texts. Runs of several exams are compared in a table above; the rest of the page is
-    about the first run's exam. ``no_texts`` leaves them out, so that the page may be shared. ``figures``
+    holds the questions' texts; ``no_texts`` leaves them out, so that it may be shared. Runs of several exams
+    are compared in a table above; the rest of the page is about the first run's exam. ``groups`` are recipes,
+    a name with runs of several seeds, whose effect against the base is stated over their seeds. ``figures``
     names a directory for the charts as SVG, PNG and PDF, ``figure_width`` inches wide. What exists is
     replaced with ``overwrite`` only.
 
@@ -185,36 +190,36 @@ def write_report(
     """
     from kmmlu_fast.core.files import claim
     from kmmlu_fast.reporting import page
-    from kmmlu_fast.reporting.exams import section
-    from kmmlu_fast.reporting.inputs import (
-        PairsConfig,
-        focused,
-        input_files_of,
-        load_questions_frame,
-        settings_of,
-    )
-    from kmmlu_fast.reporting.language import texts
+    from kmmlu_fast.reporting.config import PairsConfig
+    from kmmlu_fast.reporting.findings import find
+    from kmmlu_fast.reporting.inputs import input_files_of, load_questions_frame
+    from kmmlu_fast.reporting.settings import settings_of
     from kmmlu_fast.runs.run import Run as RunType
 
-    several = [runs] if isinstance(runs, RunType) else list(runs)
-    loaded = [run if isinstance(run, RunType) else load_run(run) for run in several]
-    sources = [run.source for run in loaded]
-    config = build(PairsConfig, runs=sources, dataset=dataset, overlap=list(overlap), seed=seed, lang=lang)
-    claim([Path(path)], input_files_of(config), overwrite=overwrite, flag="path")
+    def loaded(several: Run | Sequence[Run | str | Path]) -> list[Run]:
+        given = [several] if isinstance(several, RunType) else list(several)
+        return [run if isinstance(run, RunType) else load_run(run) for run in given]
+
+    found = loaded(runs)
+    recipes = {name: loaded(members) for name, members in (groups or {}).items()}
+    config = build(
+        PairsConfig,
+        runs=[run.source for run in found],
+        dataset=dataset,
+        overlap=list(overlap),
+        seed=seed,
+        lang=lang,
+    )
+    read = [*input_files_of(config), *(run.path for some in recipes.values() for run in some if run.path)]
+    claim([Path(path)], read, overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
-    folder = None if figures is None else Path(figures)
-    settings = settings_of(config, questions)
-    shown = focused(loaded, None)
     page.write_report(
-        shown,
+        find(found, settings_of(config, questions), questions, groups=recipes),
         Path(path),
-        questions,
-        settings,
         lang,
-        folder,
-        exams=section(loaded, settings, shown[0].exam_title, texts(lang, "report")),
-        with_texts=not no_texts,
+        figure_folder=None if figures is None else Path(figures),
         figure_width=figure_width,
+        with_texts=not no_texts,
     )
     return Path(path)
 

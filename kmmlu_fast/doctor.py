@@ -18,6 +18,7 @@ from typing import NoReturn
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.diagnosis import Diagnosis, examine
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.helping import as_called
 from kmmlu_fast.reporting import doctor as shown
 from kmmlu_fast.training.outlook import TrainingOutlook, outlook
 
@@ -39,7 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
-    parser = _Parser(prog="python -m kmmlu_fast.doctor", description=(__doc__ or "").split("\n")[0])
+    parser = _Parser(
+        prog=as_called("python -m kmmlu_fast.doctor"),
+        description="What this computer has, and what will work on it; within five seconds.",
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument(

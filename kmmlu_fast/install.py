@@ -78,7 +78,8 @@ def command_lines(kind: str) -> list[list[str]]:
     """pip's command lines. ``--no-deps``: the file is the whole set, and resolving again would
     bring other versions.
     """
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+    # --no-compile: Python compiles what is imported; pip would compile all of it, a minute on one core.
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-compile"]
     pins = PINS / f"{kind}.txt"
     commands = [[*pip, "--no-deps", "-r", str(pins)]]
     if kind == "cpu":

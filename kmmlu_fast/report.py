@@ -11,21 +11,16 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.progress import waiting
-from kmmlu_fast.reporting.comparing import compared
-from kmmlu_fast.reporting.exams import section
-from kmmlu_fast.reporting.inputs import (
-    ReportConfig,
-    default_output,
-    focused,
-    input_files_of,
-    load_runs,
-    settings_of,
-)
+from kmmlu_fast.reporting.config import ReportConfig
+from kmmlu_fast.reporting.findings import find
+from kmmlu_fast.reporting.inputs import default_output, focused, input_files_of, load_groups, load_runs
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.page import write_report
 from kmmlu_fast.reporting.places import targets
-from kmmlu_fast.reporting.tables import print_questions
+from kmmlu_fast.reporting.settings import settings_of
+from kmmlu_fast.reporting.terminal import print_questions
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,44 +37,40 @@ def main(argv: list[str] | None = None) -> int:
         if config.show:
             print_questions(runs, questions, config.show)
             return
+        base = focused(runs, config.exam)[0]
+        groups = load_groups(config, questions, base)
         settings = settings_of(config, questions)
-        t = texts(config.lang, "report")
-        chosen = focused(runs, config.exam)
-        exams = section(runs, settings, chosen[0].exam_title, t)
+        found = find(runs, settings, questions, exam=config.exam, groups=groups)
+        with_texts = not config.no_texts
         size = write_report(
-            chosen,
+            found,
             path,
-            questions,
-            settings,
             config.lang,
-            config.figures,
-            config.plan,
-            exams,
-            with_texts=not config.no_texts,
+            figure_folder=config.figures,
             figure_width=config.figure_width,
+            plan=config.plan,
+            with_texts=with_texts,
         )
-        print(f"{clean(str(path))}  ({size / 1e6:.1f} MB, {len(runs)} run{'s' if len(runs) > 1 else ''})")
-        if questions is not None and not config.no_texts:
+        print(f"{clean(str(path))}  ({_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})")
+        if questions is not None and with_texts:
             note(f"{clean(str(path))} holds question texts: keep it private, or write it with --no-texts")
         if config.export:
             from kmmlu_fast.reporting.exports import export
 
-            pairs = compared(chosen, settings)[0]
             with waiting("writing exports"):
-                files = export(
-                    config.export,
-                    chosen,
-                    pairs,
-                    questions,
-                    settings,
-                    config.lang,
-                    path.parent,
-                    with_texts=not config.no_texts,
-                )
+                files = export(config.export, found, texts(config.lang), path.parent, with_texts=with_texts)
             for written in files:
-                print(f"{clean(str(written))}  ({written.stat().st_size / 1e6:.1f} MB)")
+                print(f"{clean(str(written))}  ({_size(written.stat().st_size)})")
 
-    return run_main(body)
+    def uninterrupted() -> None:
+        with uncollected():  # hundreds of thousands of texts, none of them garbage
+            body()
+
+    return run_main(uninterrupted)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 if __name__ == "__main__":

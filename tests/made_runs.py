@@ -3,15 +3,19 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.core.schema import LETTERS, Prediction, predictions_frame
 from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.reporting.findings import Findings, find
 from kmmlu_fast.runs.run import Run, count_scores
 
+QUICK = Settings(replicates=200)
 SIZES = {"Accounting": 40, "Law": 60, "Math": 50, "Computer-Science": 50}
 
 
@@ -51,11 +55,7 @@ def predictions(
                     prediction=prediction,
                     correct=prediction == answer,
                     read_by="loglikelihood" if prediction else None,
-                    **(
-                        dict(zip(("logprob_A", "logprob_B", "logprob_C", "logprob_D"), values, strict=True))
-                        if logprobs
-                        else {}
-                    ),
+                    **_logprobs(values if logprobs else []),
                     margin=ranked[0] - ranked[1],
                     confidence=math.exp(ranked[0]),
                     texts=[text] if text else None,
@@ -65,6 +65,10 @@ def predictions(
                 )
             )
     return predictions_frame(rows)
+
+
+def _logprobs(values: list[float]) -> dict[str, Any]:
+    return {f"logprob_{letter}": value for letter, value in zip(LETTERS, values, strict=False)}
 
 
 def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> Run:
@@ -118,3 +122,8 @@ def questions(frame: pl.DataFrame, text: str = "다음 중 옳은 것은?") -> p
         "answer",
         pl.lit(0.5).alias("human_accuracy"),
     )
+
+
+def found_in(runs: list[Run], asked: pl.DataFrame | None = None, settings: Settings = QUICK) -> Findings:
+    """What a report finds in runs, the base first; ``asked``: the questions' texts."""
+    return find(runs, replace(settings, questions=asked), asked)

@@ -10,6 +10,7 @@ question; intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,13 @@ def wilson(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     some = total > 0
     low, high = (centre - half).clip(0.0, 1.0), (centre + half).clip(0.0, 1.0)
     return pl.when(some).then(low), pl.when(some).then(high)
+
+
+def wilson_of(correct: float, total: float) -> tuple[float, float]:
+    """The same for two numbers (fractions where questions are weighted); ``total`` above 0."""
+    low, high = wilson(pl.lit(correct), pl.lit(total))
+    found = pl.select(low.alias("low"), high.alias("high")).row(0)
+    return float(found[0]), float(found[1])
 
 
 def _scores(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
@@ -171,12 +179,43 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
     in these very questions.
     """
     frame = with_correct(predictions)
+    tables = [by_group_lazy(frame, key) for key in ("subject", "supercategory")]
+    key_counts = frame.group_by("subject", "answer").agg(pl.len().alias("count"))
+    majority = key_counts.group_by("subject").agg(pl.col("count").max()).select(pl.col("count").sum())
+    head, subjects, groups, most = pl.collect_all([_counts(frame), *tables, majority])
+    row = head.row(0, named=True)
+    total = row["total"]
+    letters = _letters(frame, total)
+    over_subjects = macro(frame).row(0, named=True)
+    return {
+        "num_questions": total,
+        "micro": {name: row[name] for name in ("accuracy", "stderr", "ci_low", "ci_high", "correct")},
+        "macro": {name: over_subjects[name] for name in ("accuracy", "stderr")},
+        "supercategories": _nested(groups, "supercategory"),
+        "subjects": _nested(subjects, "subject"),
+        "unparsed": row["unparsed"],
+        "forced": row["forced"],
+        "baselines": {
+            **letters.pop("baselines"),
+            "subject_majority": _ratio(most.item() or 0, total),
+            "uniform": chance_level(frame),
+        },
+        **letters,
+        "accuracy_debiased": _ratio(row["debiased_correct"], row["debiased_total"]),
+        "accuracy_without_forced": _ratio(row["correct_unforced"], total),
+        "prompt_tokens": row["prompt_tokens"],
+        "output_tokens": row["output_tokens"],
+    }
+
+
+def _counts(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """One row: what there is to count in all, and accuracy with its interval."""
     names = frame.collect_schema().names()
     forced = pl.col("forced").fill_null(False) if "forced" in names else pl.col("correct") & False
     debiased = (
         pl.col("debiased_prediction") if "debiased_prediction" in names else pl.lit(None, dtype=pl.String)
     )
-    whole = frame.select(
+    return frame.select(
         pl.lit(0).alias("all"),
         pl.len().cast(pl.Int64).alias("total"),
         pl.col("correct").sum().cast(pl.Int64),
@@ -190,43 +229,26 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
             for c in ("prompt_tokens", "output_tokens")
         ],
     ).with_columns(*_scores(pl.col("total"), pl.col("correct")))
-    tables = [by_group_lazy(frame, key) for key in ("subject", "supercategory")]
-    key_counts = frame.group_by("subject", "answer").agg(pl.len().alias("count"))
-    majority = key_counts.group_by("subject").agg(pl.col("count").max()).select(pl.col("count").sum())
-    head, subjects, groups, most = pl.collect_all([whole, *tables, majority])
-    row = head.row(0, named=True)
-    total = row["total"]
+
+
+def _letters(frame: pl.LazyFrame, total: int) -> dict[str, Any]:
+    """Shares of the letters, recall by letter, and what a constant answer would score (``baselines``)."""
     table, letters = confusion(frame), letters_in(frame)
     keys = dict(
         zip(table["answer"], table.select(pl.sum_horizontal(*letters, "unparsed")).to_series(), strict=True)
     )
     right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in letters}
     recall = {letter: _ratio(right[letter], keys[letter]) for letter in letters}
-    seen = [value for value in recall.values() if value is not None]
     best = max(letters, key=lambda letter: keys[letter])
-    over_subjects = macro(frame).row(0, named=True)
     return {
-        "num_questions": total,
-        "micro": {name: row[name] for name in ("accuracy", "stderr", "ci_low", "ci_high", "correct")},
-        "macro": {name: over_subjects[name] for name in ("accuracy", "stderr")},
-        "supercategories": _nested(groups, "supercategory"),
-        "subjects": _nested(subjects, "subject"),
-        "unparsed": row["unparsed"],
-        "forced": row["forced"],
         "baselines": {
             **{f"always_{letter}": _ratio(keys[letter], total) for letter in letters},
             "best_constant": {"letter": best if total else None, "accuracy": _ratio(keys[best], total)},
-            "subject_majority": _ratio(most.item() or 0, total),
-            "uniform": chance_level(frame),
         },
         "predicted_letter_share": {c: _ratio(table[c].sum(), total) for c in (*letters, "unparsed")},
         "answer_letter_share": {letter: _ratio(keys[letter], total) for letter in letters},
         "recall": recall,
-        "balanced_accuracy": sum(seen) / len(seen) if seen else None,
-        "accuracy_debiased": _ratio(row["debiased_correct"], row["debiased_total"]),
-        "accuracy_without_forced": _ratio(row["correct_unforced"], total),
-        "prompt_tokens": row["prompt_tokens"],
-        "output_tokens": row["output_tokens"],
+        "balanced_accuracy": mean_recall(recall.values()),
     }
 
 
@@ -236,20 +258,19 @@ def by_group_of(run: Run, keys: list[str]) -> list[list[Any]]:
     """
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
-    low, high = wilson(pl.col("correct"), pl.col("total"))
-    return [
-        list(row)
-        for row in frame.with_columns(
-            (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
-        ).iter_rows()
-    ]
+    return [list(row) for row in with_interval(frame).iter_rows()]
 
 
 def with_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    low, high = wilson(pl.col("correct"), pl.col("total"))
-    return frame.with_columns(
-        (pl.col("correct") / pl.col("total")).alias("accuracy"), low.alias("low"), high.alias("high")
-    )
+    """accuracy, low and high (Wilson, 95 %) beside ``correct`` and ``total``."""
+    accuracy, _, low, high = _scores(pl.col("total"), pl.col("correct"))
+    return frame.with_columns(accuracy, low.alias("low"), high.alias("high"))
+
+
+def mean_recall(recall: Iterable[float | None]) -> float | None:
+    """Balanced accuracy: the mean recall over the letters that the key has; None where it has none."""
+    seen = [value for value in recall if value is not None]
+    return sum(seen) / len(seen) if seen else None
 
 
 def expected_calibration_error(binned: pl.DataFrame) -> float:

@@ -14,12 +14,13 @@ import polars as pl
 
 from kmmlu_fast.analysis import letter_prior, paired, protocol
 from kmmlu_fast.analysis.endpoints import Endpoint, endpoints
+from kmmlu_fast.analysis.joined import PairArrays, arrays_of, join_runs
 from kmmlu_fast.analysis.letter_prior import Decomposition, Part, RunLetters
 from kmmlu_fast.analysis.moved import Moved, what_moved
+from kmmlu_fast.analysis.offsets import match
 from kmmlu_fast.analysis.paired import ALPHA, Difference
 from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.runs.run import Run, refuse_prefixes
 
 MARGIN = 0.01
@@ -165,27 +166,13 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
     refuse_prefixes((first, second))
     prompts = protocol.prompt_differences(first, second)
-    if prompts and not settings.different_prompts:
-        raise RunError(
-            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), "
-            "so no difference would be the model's alone; "
-            "evaluate both under one protocol, or give --different-prompts"
-        )
-    joined, dropped = _join(first, second, settings.intersection)
-    if not prompts:
-        texts = None if any(dropped) else protocol.other_texts(first, second)
-        if texts := texts or protocol.other_prompts(first, second, joined):
-            if not settings.different_prompts:
-                raise RunError(
-                    f"{first.name} and {second.name} have the same question ids and keys "
-                    f"but other texts or exemplars ({texts}): "
-                    "evaluate both over one dataset, or give --different-prompts"
-                )
-            prompts = [texts]
+    _refuse(first, second, prompts, settings)
+    joined, dropped = join_runs(first, second, settings.intersection)
+    prompts = prompts or _other_texts(first, second, joined, any(dropped), settings)
     counts = paired.subject_counts(joined)
     weights, asked = _population(counts, settings)
     one, other = joined["prediction"].is_null(), joined["prediction_second"].is_null()
-    data = _arrays(joined, counts)
+    data = arrays_of(joined, counts)
     sizes = [settings.sizes.get(name) for name in counts["subject"].unique()]
     return Comparison(
         first=first.name,
@@ -220,6 +207,30 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     )
 
 
+def _refuse(first: Run, second: Run, prompts: list[str], settings: Settings) -> None:
+    if prompts and not settings.different_prompts:
+        raise RunError(
+            f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), "
+            "so no difference would be the model's alone; "
+            "evaluate both under one protocol, or give --different-prompts"
+        )
+
+
+def _other_texts(
+    first: Run, second: Run, joined: pl.DataFrame, any_dropped: bool, settings: Settings
+) -> list[str]:
+    """What differs where ids and keys are the same: texts or exemplars; RunError unless allowed."""
+    texts = None if any_dropped else protocol.other_texts(first, second)
+    texts = texts or protocol.other_prompts(first, second, joined)
+    if texts and not settings.different_prompts:
+        raise RunError(
+            f"{first.name} and {second.name} have the same question ids and keys "
+            f"but other texts or exemplars ({texts}): "
+            "evaluate both over one dataset, or give --different-prompts"
+        )
+    return [texts] if texts else []
+
+
 def _population(counts: pl.DataFrame, settings: Settings) -> tuple[Floats | None, Floats | None]:
     """(weights, asked): subjects' weights where they are not the sample's, and the asked shares where these
     questions are meant.
@@ -228,88 +239,7 @@ def _population(counts: pl.DataFrame, settings: Settings) -> tuple[Floats | None
     return paired.by_size(counts, settings.sizes), asked
 
 
-def _join(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
-    wanted = [
-        "question_id",
-        "answer",
-        "prediction",
-        "correct",
-        "debiased_prediction",
-        "num_options",
-        "option_logprobs",
-        "prompt_digest",
-        *LOGPROB_COLUMNS,
-    ]
-    left = first.frame.select("subject", "supercategory", *wanted)
-    right = second.frame.select(wanted)
-    joined = left.join(right, on="question_id", how="inner", suffix="_second", maintain_order="left")
-    conflicts = int((joined["answer"] != joined["answer_second"]).sum())
-    dropped = (len(left) - len(joined), len(right) - len(joined), conflicts)
-    if any(dropped) and not intersection:
-        what = (
-            f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two"
-            " different keys"
-        )
-        raise RunError(
-            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to"
-            " compare what they share"
-        )
-    joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
-    if joined.is_empty():
-        raise RunError(
-            f"{first.name} and {second.name} share no question; compare runs over the same dataset and split"
-        )
-    return (
-        joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")),
-        dropped,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """The joined questions as arrays."""
-
-    key: letter_prior.Letters
-    options: letter_prior.Letters  # how many each question has
-    strata: letter_prior.Letters
-    letters: tuple[letter_prior.Letters, letter_prior.Letters]
-    # (n, most options) each, A first, NaN where there is none; None unless both runs have some
-    logprobs: tuple[Floats, Floats] | None
-
-
-def _arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> _Data:
-    """``counts``: paired.subject_counts, whose rows are the strata."""
-    most = int(joined["num_options"].max() or len(LETTERS))  # type: ignore[arg-type]
-    found = [known for suffix in ("", "_second") if (known := _logprobs(joined, suffix, most)) is not None]
-    by = ["subject", "supercategory"]
-    strata = joined.select(by).join(
-        counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left"
-    )
-    key, first, second = (
-        letter_prior.as_codes(joined[name], OPTION_LETTERS[:most])
-        for name in ("answer", "prediction", "prediction_second")
-    )
-    return _Data(
-        key,
-        joined["num_options"].to_numpy().astype(np.int64),
-        strata["stratum"].to_numpy().astype(np.int64),
-        (first, second),
-        (found[0], found[1]) if len(found) == 2 else None,
-    )
-
-
-def _logprobs(joined: pl.DataFrame, suffix: str, most: int) -> Floats | None:
-    if joined[f"{LOGPROB_COLUMNS[0]}{suffix}"].null_count() == len(joined):
-        return None
-    more = pl.col(f"option_logprobs{suffix}")
-    columns = [more.list.get(place, null_on_oob=True) for place in range(most)]
-    for place, name in enumerate(LOGPROB_COLUMNS[:most]):
-        columns[place] = pl.coalesce(f"{name}{suffix}", columns[place])
-    named = [column.fill_null(float("nan")).alias(str(place)) for place, column in enumerate(columns)]
-    return joined.select(named).to_numpy()
-
-
-def _letters(data: _Data, weights: Floats | None, asked: Floats | None) -> Decomposition:
+def _letters(data: PairArrays, weights: Floats | None, asked: Floats | None) -> Decomposition:
     """For questions that all have the same number of options."""
     options = int(data.options[0])
     if data.logprobs is None:
@@ -317,7 +247,7 @@ def _letters(data: _Data, weights: Floats | None, asked: Floats | None) -> Decom
         return letter_prior.decompose(data.key, data.strata, one, other, weights, asked, options)
     each = question_weights(data.strata, weights)
     one, other = (
-        RunLetters(letters, letter_prior.match(data.key, letters, logprobs, data.strata, each))
+        RunLetters(letters, match(data.key, letters, logprobs, data.strata, each))
         for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
     )
     return letter_prior.decompose(data.key, data.strata, one, other, weights, asked, options)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kmmlu_fast.analysis.softmax import log_softmax
 from kmmlu_fast.analysis.strata import Codes, Floats, mean_of
 
 MIN_SHARE = 0.99  # of the questions must have log-probabilities in both runs
@@ -81,8 +82,7 @@ def _scores(key: Codes, logprobs: Floats, options: Codes | None = None) -> list[
     values = np.maximum(np.nan_to_num(logprobs, nan=FLOOR, neginf=FLOOR), FLOOR)
     if options is not None:
         values = np.where(np.arange(values.shape[1]) < options[:, None], values, -np.inf)
-    values = values - values.max(axis=1, keepdims=True)
-    values = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+    values = log_softmax(values)
     shares = np.exp(values)
     rows = np.arange(len(key))
     brier = (shares**2).sum(axis=1) - 2 * shares[rows, key] + 1

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kmmlu_fast.analysis.accuracy import above_chance, chance_level
 from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair
 from kmmlu_fast.analysis.headline import headline
+from kmmlu_fast.analysis.paired import corrected
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.loading import short_names
 from kmmlu_fast.runs.run import Run
@@ -28,7 +31,7 @@ class State:
     accuracy: float  # over questions, 0-1
     corrected: float  # above chance: 0 = guessing evenly, 1 = all right
     pair: Comparison | None = None
-    p_holm: float | None = None  # of the pair's micro difference, corrected over the exams of this state
+    p_holm: float | None = None  # of the pair's micro difference, corrected over all of the table
 
     @property
     def change(self) -> int:
@@ -73,8 +76,7 @@ def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None) -> list[ExamRow]:
-    """A row an exam. Differences are tested exam by exam, and corrected (Holm) over the exams of each
-    state.
+    """A row an exam. Differences are tested exam by exam, and corrected (Holm) over all of the table.
 
     ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
     """
@@ -87,14 +89,12 @@ def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None)
         chance = 0.25 if frame is None else chance_level(frame)
         states = tuple(_state(run, some[0], chance, settings) for run in some)
         rows.append(ExamRow(exam, some[0].exam_title, some[0].total, chance, states))
-    return _corrected(rows)
+    return corrected_over_all(rows)
 
 
 def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
     name = run.state if run.kind == "run" else run.name
-    micro = float(
-        headline(run, sizes=settings.sizes)["micro"]
-    )  # subjects by their full sizes, as in the comparison
+    micro = headline(run, sizes=settings.sizes).micro  # subjects by their full sizes, as in the comparison
     found = State(name, micro, above_chance(micro, chance))
     if run is base:
         return found
@@ -104,24 +104,25 @@ def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
         return found
 
 
-def _corrected(rows: list[ExamRow]) -> list[ExamRow]:
-    """Holm's step-down over the exams, state by state."""
-    adjusted: dict[tuple[str, str], float] = {}
-    for name in {state.name for row in rows for state in row.states}:
-        known = [
-            (state.pair.micro.p_value or 0.0, row.exam)
-            for row in rows
-            for state in row.states
-            if state.name == name and state.pair is not None
-        ]
-        highest = 0.0
-        for place, (p, exam) in enumerate(sorted(known)):
-            highest = max(highest, min(1.0, p * (len(known) - place)))
-            adjusted[name, exam] = highest
+def corrected_over_all(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -> list[ExamRow]:
+    """The rows with p corrected by Holm over every comparison in them, and over ``earlier`` looks (their p)
+    at the same bases: whoever tries several adapters on several exams finds something.
+    """
+    places = [
+        (row.exam, state.name, state.pair.micro.p_value)
+        for row in rows
+        for state in row.states
+        if state.pair is not None
+    ]
+    if not places:
+        return list(rows)
+    values = [1.0 if p_value is None else p_value for _, _, p_value in places]
+    holm = corrected(np.array([*values, *earlier]), "holm")
+    adjusted = {(exam, name): float(p) for (exam, name, _), p in zip(places, holm, strict=False)}
     return [
         replace(
             row,
-            states=tuple(replace(state, p_holm=adjusted.get((state.name, row.exam))) for state in row.states),
+            states=tuple(replace(state, p_holm=adjusted.get((row.exam, state.name))) for state in row.states),
         )
         for row in rows
     ]

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kmmlu_fast.analysis.softmax import softmax
+
 Floats = NDArray[np.float64]
 PSEUDO = (
     0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
@@ -54,8 +56,7 @@ def mixture_table(theta: Floats) -> Floats:
 def choice_table(theta: Floats) -> Floats:
     """P(answer | key), rows by key; ``theta``: beta and the pulls of all letters but the last (its is 0)."""
     pulls = np.append(theta[1:], 0.0) + theta[0] * np.eye(len(theta))
-    weights = np.exp(pulls - pulls.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    return softmax(pulls)
 
 
 def _padded(counts: Floats) -> Floats:

@@ -9,15 +9,8 @@ set's letter loses, with the same knowledge.
 
 difference = letter prior + reading + remaining. ``Decomposition.method`` says what was possible.
 
-``logprobs``: re-weight both runs to a common letter prior and compare again. Each run gets an additive offset
-a letter on its log-probabilities, fitted such that its predicted-letter shares are the key's: offsets on
-log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural Computation
-14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust Multiple Choice
-Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i tau *
-logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted share",
-with tau lowered until soft shares are argmax shares. The key's shares are used, never a question's
-answer. What is left of the gain at equal letter shares *remains*. The interval holds the offsets' own error
-(delta method, with a kernel estimate of how shares and accuracy follow the offsets). Habits differ by
+``logprobs``: re-weight both runs to a common letter prior and compare again (``offsets``). What is left of
+the gain at equal letter shares *remains*. The interval holds the offsets' own error. Habits differ by
 subject: ``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
 
 ``letters``, for letters alone (imported predictions, generated text): two models of guessing, which give a
@@ -39,19 +32,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kmmlu_fast.analysis.accuracy import mean_recall
 from kmmlu_fast.analysis.letter_models import MODELS, Fit
+from kmmlu_fast.analysis.offsets import Letters, Matched
 from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
 from kmmlu_fast.core.schema import LETTERS
 
-MIN_LOGPROB_SHARE = (
-    0.99  # below this share of questions with log-probabilities, they do not speak for the run
-)
-MIN_LETTERS, MIN_LOGPROBS, MIN_BY_SUBJECT = 200, 200, 9_000  # questions below which a split is not given
-SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
-_TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
-
-Letters = NDArray[np.int64]  # 0 for A, 1 for B, ...; -1 for unparsed
-Logprobs = NDArray[np.float64]  # (n, options); NaN rows where there are none
+MIN_LETTERS, MIN_LOGPROBS = 200, 200  # questions below which a split is not given
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +52,6 @@ class LetterHabit:
     balanced_accuracy: float | None  # mean recall over the key's letters
     expected_accuracy: float  # from habit alone: sum of predicted share times key share
     matched_accuracy: float | None  # with the key's letter shares; None without log-probabilities
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets'
-    error included.
-    """
-
-    letters: Letters
-    contributions: Floats  # mean = the matched accuracy, to first order
-    by_subject: tuple[Letters, Floats] | None = None  # the same by each subject's own shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,56 +126,6 @@ def letter_shares(codes: Letters, options: int = len(LETTERS)) -> NDArray[np.flo
     return np.bincount(codes[codes >= 0], minlength=options) / max(1, len(codes))
 
 
-def prior_offsets(
-    logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
-) -> Floats:
-    """An offset a letter, their sum 0, so that argmax(logprobs + offsets) falls on letters with these shares.
-
-    ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
-    temperatures are then gone through).
-    """
-    target = np.maximum(shares / shares.sum(), 1e-6)  # a letter the key never has still needs a finite offset
-    target = target / target.sum()
-    weights = np.full(len(logprobs), 1 / len(logprobs)) if weights is None else weights / weights.sum()
-    offsets = -(weights @ logprobs) if start is None else start
-
-    for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
-        value, slope, curve = _soft(logprobs, offsets, target, weights, temperature)
-        for _ in range(30):
-            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(len(slope)), slope, rcond=None)[0]
-            step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
-            expected = float(slope @ step)
-            if expected > -1e-12:
-                break
-            size = 1.0
-            while size > 1e-4:
-                tried = _soft(logprobs, offsets + size * step, target, weights, temperature)
-                if tried[0] <= value + 1e-4 * size * expected:
-                    break
-                size /= 2
-            else:
-                break
-            offsets, (value, slope, curve) = offsets + size * step, tried
-            if np.abs(slope).max() < 1e-5:
-                break
-        offsets = offsets - offsets.mean()
-    return np.asarray(offsets)
-
-
-def _soft(
-    logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float
-) -> tuple[float, Floats, Floats]:
-    """Value, gradient and Hessian of the objective above."""
-    scaled = (logprobs + offsets) / temperature
-    top = scaled.max(axis=1)
-    soft = np.exp(scaled - top[:, None])
-    total = soft.sum(axis=1)
-    soft /= total[:, None]
-    shares = weights @ soft
-    curve = (np.diag(shares) - (soft * weights[:, None]).T @ soft) / temperature
-    return float(temperature * (weights @ (top + np.log(total))) - target @ offsets), shares - target, curve
-
-
 def letter_habit(key: Letters, run: RunLetters, options: int = len(LETTERS)) -> LetterHabit:
     """One run's letter shares, recall by letter, balanced and expected accuracy."""
     letters = run.letters
@@ -208,95 +134,15 @@ def letter_habit(key: Letters, run: RunLetters, options: int = len(LETTERS)) -> 
         float((letters[key == code] == code).mean()) if (key == code).any() else None
         for code in range(options)
     ]
-    seen = [value for value in recall if value is not None]
     return LetterHabit(
         accuracy=float((letters == key).mean()),
         shares=tuple(shares.tolist()),
         unparsed=float((letters < 0).mean()),
         recall=tuple(recall),
-        balanced_accuracy=sum(seen) / len(seen) if seen else None,
+        balanced_accuracy=mean_recall(recall),
         expected_accuracy=float(shares @ key_shares),
         matched_accuracy=None if run.matched is None else float((run.matched.letters == key).mean()),
     )
-
-
-def match(
-    key: Letters,
-    letters: Letters,
-    logprobs: Logprobs | None,
-    strata: Codes | None = None,
-    weights: Floats | None = None,
-) -> Matched | None:
-    """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
-
-    The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects,
-    for ``by_subject``; ``weights``: of the questions, summing to 1.
-    """
-    if logprobs is None or len(logprobs) == 0:
-        return None
-    known = np.isfinite(logprobs).all(axis=1)
-    if known.mean() < MIN_LOGPROB_SHARE:
-        return None
-    known &= letters >= 0
-    weights = np.full(len(key), 1 / len(key)) if weights is None else weights
-    options = logprobs.shape[1]
-    shares = np.bincount(key[known], weights[known], minlength=options).astype(float)
-    offsets = prior_offsets(logprobs[known], shares, weights[known])
-    result, parts = _moved(key, letters, logprobs, known, offsets, weights)
-    if strata is None or len(key) < MIN_BY_SUBJECT:
-        return Matched(result, parts)
-    own, own_parts = result.copy(), parts.copy()
-    order = np.argsort(strata, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
-        there = rows[known[rows]]
-        if len(there) < 2:
-            continue
-        fitted = prior_offsets(
-            logprobs[there], np.bincount(key[there], minlength=options) / len(there), start=offsets
-        )
-        trust = len(there) / (len(there) + SHRINKAGE)
-        even = np.full(len(rows), 1 / len(rows))
-        near = offsets + trust * (fitted - offsets)
-        own[rows], own_parts[rows] = _moved(
-            key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust
-        )
-    return Matched(result, parts, (own, own_parts))
-
-
-def _moved(
-    key: Letters,
-    letters: Letters,
-    logprobs: Logprobs,
-    known: NDArray[np.bool_],
-    offsets: Floats,
-    weights: Floats,
-    trust: float = 1.0,
-) -> tuple[Letters, Floats]:
-    """Letters under ``offsets``, and each question's part in their accuracy: its own answer, and its pull on
-    the offsets.
-    """
-    moved = logprobs[known] + offsets
-    result = letters.copy()
-    result[known] = moved.argmax(axis=1)
-    right = (result == key).astype(float)
-    keys, weight = key[known], weights[known] / weights[known].sum()
-    # Kernel width by the rule of thumb; a logistic kernel of scale s has standard deviation 1.81 s.
-    width = 1.06 * float((moved - moved.mean(axis=1, keepdims=True)).std()) * len(moved) ** -0.2 / 1.81
-    scaled = moved / max(width, 1e-6)
-    soft = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    soft /= soft.sum(axis=1, keepdims=True)
-    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(
-        width, 1e-6
-    )  # d shares / d offsets
-    onto = soft[np.arange(len(keys)), keys] * weight
-    options = logprobs.shape[1]
-    gain = (np.bincount(keys, onto, minlength=options) - onto @ soft) / max(
-        width, 1e-6
-    )  # d accuracy / d offsets
-    pull = np.eye(options)[keys] - np.eye(options)[result[known]]
-    parts = right
-    parts[known] += trust * (pull @ (np.linalg.pinv(slope, rcond=1e-6) @ gain))
-    return result, parts
 
 
 def decompose(

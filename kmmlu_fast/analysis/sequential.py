@@ -73,12 +73,16 @@ class Decision:
 
 
 def decide(stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN) -> Decision:
-    """The verdict after each answer in turn; the first that decides stays. ``margin`` None: never "equal"."""
+    """The verdict after each answer in turn; the first that decides stays. ``margin`` None: never "equal".
+
+    The last of all N answers settles every mean but the true one: that is arithmetic and no evidence, and
+    counts neither as "better" or "worse" nor for the e-value.
+    """
     verdict, at = first_verdict(stream, alpha, margin)
     low, high = interval(stream, alpha)
     sides = [log_capital(stream, 0.0, side) for side in (1, -1)]
-    evidence = np.maximum(*sides) - np.log(2.0)
-    last, most = (float(evidence[-1]), float(evidence.max())) if len(stream) else (-np.log(2.0), 0.0)
+    evidence = (np.maximum(*sides) - np.log(2.0))[: stream.total - 1]
+    last, most = (float(evidence[-1]), float(evidence.max())) if len(evidence) else (-np.log(2.0), 0.0)
     p_value = float(np.exp(-max(most, 0.0)))
     e_value = float(np.exp(min(last, 700.0)))
     return Decision(verdict, at, len(stream), stream.total, low, high, e_value, p_value, alpha, margin or 0.0)
@@ -87,18 +91,21 @@ def decide(stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN) 
 def first_verdict(
     stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN
 ) -> tuple[Verdict, int | None]:
-    """The first verdict that stood and after how many answers, from 1; (undecided, None) where none did."""
+    """The first verdict that stood and after how many answers, from 1; (undecided, None) where none did
+    before all were asked, unless the mean over all is then within the margin ("equal").
+    """
     found: list[tuple[int, int, Verdict]] = []
-    if (at := crossing(stream, 0.0, 1, alpha)) is not None:
+    if (at := crossing(stream, 0.0, 1, alpha)) is not None and at < stream.total:
         found.append((at, 0, "better"))
-    if (at := crossing(stream, 0.0, -1, alpha)) is not None:
+    if (at := crossing(stream, 0.0, -1, alpha)) is not None and at < stream.total:
         found.append((at, 1, "worse"))
     if margin:
         above, below = crossing(stream, -margin, 1, alpha), crossing(stream, margin, -1, alpha)
         if above is not None and below is not None:
             found.append((max(above, below), 2, "equal"))
     if not found:
-        return ("equal", len(stream)) if len(stream) == stream.total else ("undecided", None)
+        over = len(stream) == stream.total and abs(interval(stream, alpha)[0]) <= (margin or 0.0)
+        return ("equal", len(stream)) if over else ("undecided", None)
     at, _, verdict = min(found)
     return verdict, at
 

@@ -80,7 +80,7 @@ def choose_style(config: Asking, adapters: list[Adapter], tokenizer: Any) -> str
     if wanted:
         return wanted.pop()
     if config.output_type == "cot":
-        from kmmlu_fast.asking.cot import default_style
+        from kmmlu_fast.asking.cot_wording import default_style
 
         return default_style(tokenizer)
     return "lm-eval"
@@ -108,7 +108,7 @@ def choose_method(
     notes: list[str] = []
     method: Method
     if config.output_type == "cot":
-        from kmmlu_fast.asking.cot import build_method
+        from kmmlu_fast.asking.cot_building import build_method
 
         method = reasoning = build_method(
             style,

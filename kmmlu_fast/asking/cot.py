@@ -12,37 +12,31 @@ Stages of a question:
 So nothing is unparsed by construction; ``forced`` says where. Samples vote, ties go to the letter that
 ``letters`` found likelier. ``logprob_A``.. are those that the prediction was read from (of ``letters``, of
 the one forced sample), and absent where a text was read; ``margin`` is always that of ``letters``, for it
-tells where reasoning would have been worth it. Knows nothing of files or engines; the wording is data
-(``instructions.yaml``).
+tells where reasoning would have been worth it. Knows nothing of files or engines; the wording stands in
+``cot_wording``.
 """  # noqa: E501
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.asking.cot_wording import FORCE_CUE, NEXT_QUESTION, final_lines, instruction, instructions
 from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, STRICT, Reading, read_answer
-from kmmlu_fast.asking.methods import MultipleChoice, make_prediction, text_decoding
+from kmmlu_fast.asking.methods import MultipleChoice, text_decoding
+from kmmlu_fast.asking.predictions import make_prediction
 from kmmlu_fast.asking.prompts import (
     Prompt,
-    answer_delimiter,
-    continuation_ids,
-    encode,
     find_style,
-    letter_tokens,
     render,
 )
 from kmmlu_fast.core.digests import tokens_digest
-from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import read_letters
 from kmmlu_fast.core.schema import (
-    LETTERS,
     OPTION_LETTERS,
     Adapter,
     Candidates,
@@ -57,54 +51,12 @@ from kmmlu_fast.data.subjects import SUBJECTS
 
 DEFAULT_MAX_TOKENS = 512
 FORCED = "forced"
-FORCE_CUE = "\n정답："
-_THINK_END = "\n</think>\n"
-_NEXT_QUESTION = "\n문제:"
-
-
-def final_lines(style: str, letters: Sequence[str] = LETTERS) -> tuple[str, ...]:
-    """What ends a generation: the asked-for line, as asked for and as the style's exemplars or a chat model
-    would write it.
-
-    The line break belongs to it: "정답: A" may still become "정답: A와 B를 비교하면". Few, for vLLM looks for each
-    after every token.
-    """  # noqa: E501
-    found = find_style(style)
-    other = "정답: {}**" if found.chat else f"{found.cue}{found.delimiter}{{}}\n"
-    return tuple(dict.fromkeys(form.format(letter) for form in ("정답: {}\n", other) for letter in letters))
-
-
-@functools.cache
-def instructions() -> dict[str, Any]:
-    """The wording, from ``instructions.yaml``."""
-    import yaml
-
-    loaded: dict[str, Any] = yaml.safe_load(
-        Path(__file__).with_name("instructions.yaml").read_text(encoding="utf-8")
-    )
-    return loaded
-
-
-def instruction(subject: str, supercategory: str, letters: Sequence[str] = LETTERS) -> str:
-    """What is said before a question: general, the subject's (else its supercategory's) line,
-    the form of the last line.
-    """
-    data = instructions()
-    own = data["subject"].get(subject) or data["supercategory"].get(supercategory) or data["other_exam"]
-    return f"{data['general']}\n{own}\n{data['final']}".replace(", ".join(LETTERS), ", ".join(letters))
 
 
 def sampling_seed(seed: int, question_id: str, stage: str) -> int:
     """31 bits from a stable hash: a resumed run, in any order, draws what the whole run would have drawn."""
     digest = hashlib.sha256(f"{seed}\x1f{question_id}\x1f{stage}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def default_style(tokenizer: Any) -> str:
-    """Where the user names no style: chat where the model has a template, for reasoning is what
-    such models were taught there.
-    """
-    return "chat" if getattr(tokenizer, "chat_template", None) else "qa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +145,7 @@ class ChainOfThought:
 
     def _reason(self, question_id: str, carried: Carried, adapter: Adapter | None) -> Request:
         lines = final_lines(self.style, OPTION_LETTERS[: len(carried.options)])
-        stops = () if self.thinking else lines if find_style(self.style).chat else (*lines, _NEXT_QUESTION)
+        stops = () if self.thinking else lines if find_style(self.style).chat else (*lines, NEXT_QUESTION)
         text = Generation(
             max_tokens=max(2, self.max_tokens),
             num_samples=self.num_samples,
@@ -218,7 +170,7 @@ class ChainOfThought:
             Request(
                 request.question_id,
                 f"forced-{i}",
-                (*request.token_ids, *self._forcing(completion)),
+                (*request.token_ids, *self.forcing_ids(completion)),
                 letters,
                 request.adapter,
             )
@@ -233,10 +185,10 @@ class ChainOfThought:
         cut = completion.finish_reason == "length"
         ladder = {name: LADDER[name] for name in EXPLICIT} if cut else None
         return read_answer(
-            completion.text.removesuffix(_NEXT_QUESTION), options, thinking=self.thinking, ladder=ladder
+            completion.text.removesuffix(NEXT_QUESTION), options, thinking=self.thinking, ladder=ladder
         )
 
-    def _forcing(self, completion: Completion) -> tuple[int, ...]:
+    def forcing_ids(self, completion: Completion) -> tuple[int, ...]:
         """The sample's own tokens, without what ended them, and the cue."""
         ids = list(completion.token_ids)
         while ids and ids[-1] in self.end_ids:
@@ -305,75 +257,7 @@ def vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str,
     return best, most / len(letters)
 
 
-def build_method(
-    style: str,
-    tokenizer: Any,
-    *,
-    max_tokens: int | None = None,
-    num_samples: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 42,
-    below: float | None = None,
-    thinking: bool = False,
-    letters: Sequence[str] = LETTERS,
-) -> ChainOfThought:
-    """The method for a tokenizer. ConfigError where a setting does not fit it."""
-    if thinking and "enable_thinking" not in (getattr(tokenizer, "chat_template", None) or ""):
-        raise ConfigError(
-            "--thinking needs a chat template that has enable_thinking (as Qwen3's); this model's has not:"
-            " leave the flag out"
-        )
-    if thinking and not find_style(style).chat:
-        raise ConfigError(f"--thinking goes with --prompt-style chat, not {style}")
-    probe = [render(_PROBE, [], style, tokenizer)]
-    found = letter_tokens(tokenizer, probe, encode(tokenizer, probe), style, letters)
-    if below is not None and found.ids is None:
-        raise ConfigError(
-            f"--cot-below needs letters of one token each, and here {found.reason}: leave the flag out"
-        )
-    force_ids, force_letter_ids = _forcing_tokens(tokenizer, style, letters)
-    return ChainOfThought(
-        style=style,
-        direct=MultipleChoice(style, found.ids) if found.ids else None,
-        force_ids=force_ids,
-        force_letter_ids=force_letter_ids,
-        end_ids=tuple(sorted(set(tokenizer.all_special_ids))),
-        next_question_ids=(
-            () if find_style(style).chat else tuple(continuation_ids(tokenizer, _END, _NEXT_QUESTION))
-        ),
-        think_end_ids=tuple(continuation_ids(tokenizer, _END, _THINK_END)) if thinking else (),
-        max_tokens=max_tokens or DEFAULT_MAX_TOKENS,
-        num_samples=num_samples,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        below=below,
-        thinking=thinking,
-    )
-
-
-_PROBE = Question("probe/test/0", "Math", "STEM", "test", 0, "하나에 둘을 더하면?", ("1", "2", "3", "4"), "C")
-_END = Prompt("이다.", add_special_tokens=False)
-
-
-def _forcing_tokens(
-    tokenizer: Any, style: str, letters: Sequence[str]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tokens of the cue, and of the letters after it, with the style's delimiter or else with
-    the other one.
-    """
-    cue = continuation_ids(tokenizer, _END, FORCE_CUE)
-    own = answer_delimiter(style)
-    for delimiter in (own, " " if own == "" else ""):
-        wholes = [continuation_ids(tokenizer, _END, f"{FORCE_CUE}{delimiter}{letter}") for letter in letters]
-        ids = [whole[-1] for whole in wholes if whole[:-1] == cue]
-        if len(set(ids)) == len(letters):
-            return tuple(cue), tuple(ids)
-    raise ConfigError(
-        f"--output-type cot: this tokenizer splits one of the letters A-{letters[-1]} after '정답：', "
-        "so an answer cannot be forced; use generate_until"
-    )
+PROBE = Question("probe/test/0", "Math", "STEM", "test", 0, "하나에 둘을 더하면?", ("1", "2", "3", "4"), "C")
 
 
 def wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:
@@ -382,16 +266,16 @@ def wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True
 
     For other exams than KMMLU also with every number of options.
     """
-    questions = [replace(_PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
+    questions = [replace(PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
     if not is_kmmlu:
         counts = range(2, len(OPTION_LETTERS) + 1)
         questions += [
-            replace(_PROBE, subject="", supercategory="", options=("1",) * count, answer="A")
+            replace(PROBE, subject="", supercategory="", options=("1",) * count, answer="A")
             for count in counts
         ]
-    texts = [prompt.text for question in questions for prompt in method.render(question, [_PROBE], tokenizer)]
+    texts = [prompt.text for question in questions for prompt in method.render(question, [PROBE], tokenizer)]
     return hashlib.sha256(
         json.dumps(
-            [texts, final_lines(method.style), _NEXT_QUESTION, FORCE_CUE, STRICT], ensure_ascii=False
+            [texts, final_lines(method.style), NEXT_QUESTION, FORCE_CUE, STRICT], ensure_ascii=False
         ).encode()
     ).hexdigest()[:16]

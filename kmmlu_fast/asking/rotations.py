@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.asking.methods import Method, letters_of
+from kmmlu_fast.asking.methods import Method
+from kmmlu_fast.asking.predictions import letters_of
 from kmmlu_fast.asking.prompts import Prompt
 from kmmlu_fast.core.letters import is_position_bound, log_softmax, read_letters, rotated
 from kmmlu_fast.core.schema import Adapter, Prediction, Question, Request, Response

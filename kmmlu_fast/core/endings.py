@@ -15,12 +15,9 @@ In: an entry point's body, or what ended it. Out: a line, a code. Knows nothing 
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import errno
-import io
 import os
-import select
 import signal
 import sys
 import tempfile
@@ -35,6 +32,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.foreign import clean, one_line
+from kmmlu_fast.core.streams import any_console, reader_gone
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,29 +43,6 @@ _FULL_WORDS = (
     "os error 28",
     "os error 27",
     "PytorchStreamWriter failed writing",  # torch.save
-)
-_PLAIN = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "…": "...",
-        "·": ".",
-        "“": '"',
-        "”": '"',
-        "‘": "'",
-        "’": "'",
-        "×": "x",
-        "±": "+/-",
-        "→": "->",
-        "≥": ">=",
-        "≤": "<=",
-        "≈": "~",
-        "Δ": "d",
-        "✓": "ok",
-        "•": "*",
-        "\u00a0": " ",
-    }
 )
 
 
@@ -81,7 +56,7 @@ class Stopped(BaseException):
 
 def ended(main: Callable[[], int | None]) -> int:
     """Run a body; its exit code, whatever ends it."""
-    _any_console()
+    any_console()
     with _signals(), _short_warnings():
         try:
             code = main() or 0
@@ -95,7 +70,7 @@ def _ended_by(error: BaseException) -> int:
     """The line and the code for what ended a command. Raises what is not ours to judge: ``SystemExit``,
     such as of ``--help``.
     """
-    if _reader_gone(error):
+    if reader_gone(error):
         return 128 + signal.SIGPIPE
     if isinstance(error, SystemExit):
         if error.code == signal.SIGTERM:  # Ray's own handler ends the process like this
@@ -206,70 +181,6 @@ def _write_details(error: BaseException) -> Path:
                 file.write(data)
             return Path(path)
     raise OSError(errno.EACCES, "neither the cache nor the temporary folder can be written")
-
-
-def _reader_gone(error: BaseException) -> bool:
-    """Whether stdout's reader has gone and that is what ended the command."""
-    gone = _stdout_is_read_by_nobody()
-    unwritten = _drop_unwritten()
-    if isinstance(error, SystemExit):  # of --help; or rich's, which turns a broken pipe into one
-        return isinstance(unwritten or error.__context__, BrokenPipeError)
-    return isinstance(error, BrokenPipeError) and (gone or isinstance(unwritten, BrokenPipeError))
-
-
-def _stdout_is_read_by_nobody() -> bool:
-    """Asked of the kernel: what is longer than the stream's buffer breaks while it is written, and nothing
-    is left to tell it by.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        poller = select.poll()
-        poller.register(1, select.POLLOUT)
-        return any(event & select.POLLERR for _, event in poller.poll(0))
-    return False
-
-
-def _drop_unwritten() -> OSError | None:
-    """Drop what the standard streams cannot get rid of, or the interpreter would complain at its end;
-    says why stdout could not.
-    """
-    found = None
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
-        try:
-            stream.flush()
-        except OSError as error:
-            found = error if number == 1 else found
-            with contextlib.suppress(OSError, ValueError):
-                hole = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(hole, number)
-                os.close(hole)
-                stream.flush()
-        except ValueError:  # closed
-            pass
-    return found
-
-
-def _substitute(error: UnicodeError) -> tuple[str, int]:
-    """What a console of another encoding shows: the nearest ASCII for signs that this program uses, else
-    the character's number.
-    """
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    part = error.object[error.start : error.end]
-    return part.translate(_PLAIN).encode("ascii", "backslashreplace").decode("ascii"), error.end
-
-
-def _any_console() -> None:
-    """Streams that take any text: cp949, latin-1 and ascii consoles get a substitute where they lack a
-    character. Closed ones swallow it.
-    """
-    codecs.register_error("kmmlu_fast.substitute", _substitute)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-        elif isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(OSError, ValueError):
-                stream.reconfigure(errors="kmmlu_fast.substitute")
 
 
 @contextlib.contextmanager

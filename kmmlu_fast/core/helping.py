@@ -27,8 +27,8 @@ CONFIGS = {
     "eval": "kmmlu_fast.evaluation.config:EvalConfig",
     "sample": "kmmlu_fast.sampling.config:SampleConfig",
     "train": "kmmlu_fast.training.config:TrainConfig",
-    "compare": "kmmlu_fast.reporting.inputs:CompareConfig",
-    "report": "kmmlu_fast.reporting.inputs:ReportConfig",
+    "compare": "kmmlu_fast.reporting.config:CompareConfig",
+    "report": "kmmlu_fast.reporting.config:ReportConfig",
     "leakage": "kmmlu_fast.data.config:LeakageConfig",
 }
 _COLUMN = 30

@@ -16,26 +16,32 @@ import gc
 import sys
 from collections.abc import Iterator, Sequence
 
+_FREEZE = gc.freeze  # also where ``uncollected`` has taken it away
 UNUSED = ("sklearn", "scipy", "opentelemetry", "ray")
 _ASKED = "transformers.utils.import_utils"  # keeps its answers to "is it installed?"
 
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """No garbage collection in the block, not even where ``gc.collect`` is called; as it was afterwards.
+    """No garbage collection in the block, not even where it is asked for; as it was afterwards.
 
-    vLLM calls it five times while it starts and four times while it ends, each for as long as all that was
-    imported takes to walk over.
+    vLLM collects five times while it starts and four times while it ends, each for as long as all that was
+    imported takes to walk over, and freezes and unfreezes everything in between.
     """
-    collects, collect = gc.isenabled(), gc.collect
+    collects, usual = gc.isenabled(), (gc.collect, gc.freeze, gc.unfreeze)
     gc.disable()
-    gc.collect = lambda generation=2: 0
+    gc.collect, gc.freeze, gc.unfreeze = (lambda generation=2: 0), (lambda: None), (lambda: None)
     try:
         yield
     finally:
-        gc.collect = collect
+        gc.collect, gc.freeze, gc.unfreeze = usual
         if collects:
             gc.enable()
+
+
+def keep_what_is_there() -> None:
+    """Objects of now are looked at by no later collection: modules, above all. Collect before they come."""
+    _FREEZE()
 
 
 @contextlib.contextmanager

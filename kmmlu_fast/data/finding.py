@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ _OPTION_LISTS = ("options", "choices")
 _OWN_ROWS = 1000  # rows of one's own table that are looked at to tell how its answers are coded
 
 
-def shipped() -> list[str]:
+@cache
+def shipped() -> tuple[str, ...]:
     """Names of the declarations that come with the package; KMMLU first."""
     names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-    return sorted(names, key=lambda name: name != DEFAULT_EXAM)
+    return tuple(sorted(names, key=lambda name: name != DEFAULT_EXAM))
 
 
 def find_exam(name_or_file: str) -> Exam:
@@ -38,6 +40,12 @@ def find_exam(name_or_file: str) -> Exam:
     return exam.model_copy(
         update={"declaration": str(Path(name_or_file).expanduser().resolve()) if file else exam.name}
     )
+
+
+def exam_of_hub(source: str) -> Exam | None:
+    """The shipped exam whose data set on the hub that is; None for any other."""
+    exams = (find_exam(name) for name in shipped())
+    return next((exam for exam in exams if (exam.hub or "").lower() == source.lower()), None)
 
 
 def _find(name_or_file: str) -> Exam:

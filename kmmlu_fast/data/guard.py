@@ -59,12 +59,24 @@ def guard_exams(dataset: str, names: Iterable[str], revision: str | None = None)
     return Guarded(pl.concat(frames, how="diagonal"), labels)
 
 
-def _frames(exam: Exam) -> list[pl.DataFrame]:
-    frames = [load_exam(exam, "test")]
+def guard_exam(exam: Exam, dataset: str | None = None, revision: str | None = None) -> Guarded:
+    """Test and dev of one exam, whose rows are at ``dataset`` (default: where it says), and of every other
+    shipped exam, KMMLU too, that is in the hub's cache."""
+    frames, labels = _frames(exam, dataset, revision), [f"{exam.label} test"]
+    for other in map(find_exam, shipped()):
+        if other.name != exam.name and is_cached(other):
+            with contextlib.suppress(DataError):  # some files of it only
+                frames += _frames(other)
+                labels.append(f"{other.label} test")
+    return Guarded(pl.concat(frames, how="diagonal"), labels)
+
+
+def _frames(exam: Exam, dataset: str | None = None, revision: str | None = None) -> list[pl.DataFrame]:
+    frames = [load_exam(exam, "test", dataset, revision)]
     if "dev" in exam.splits:
         # Without its few-shot examples at hand, the test split is what counts.
         with contextlib.suppress(DataError):
-            frames.append(load_exam(exam, "dev"))
+            frames.append(load_exam(exam, "dev", dataset, revision))
     return frames
 
 

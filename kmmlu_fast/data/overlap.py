@@ -43,6 +43,7 @@ from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import shingles
+from kmmlu_fast.data.finding import shipped
 from kmmlu_fast.data.records import all_text, question_and_options, read_records
 from kmmlu_fast.data.subjects import SUBJECTS
 
@@ -203,8 +204,14 @@ def check_rows(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFram
 
 
 def names_test(source_id: Any) -> bool:
-    found = re.fullmatch(r"([A-Za-z-]+)/(?:test|dev)/\d+", source_id) if isinstance(source_id, str) else None
-    return found is not None and found[1] in SUBJECTS
+    """Whether a row says that it is a test or dev question of KMMLU, or of another exam that comes with the
+    package."""
+    if not isinstance(source_id, str):
+        return False
+    if found := re.fullmatch(r"([A-Za-z-]+)/(?:test|dev)/\d+", source_id):
+        return found[1] in SUBJECTS or found[1] in shipped()
+    found = re.fullmatch(r"([a-z-]+)/.+/(?:test|dev)/\d+", source_id)
+    return found is not None and found[1] in shipped()
 
 
 def guarded(dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:

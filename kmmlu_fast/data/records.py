@@ -7,20 +7,35 @@ them apart. DataError names the row.
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import parse_json, read_text
-from kmmlu_fast.core.schema import OPTION_LETTERS
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 
-_ITEM = re.compile(r"(?s)(.*)\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)")
 _OPTION_LISTS = ("options", "choices")
 
 
-def split_item(text: str) -> tuple[str, str, str, str, str] | None:
-    found = _ITEM.fullmatch(text)
-    return (found[1], found[2], found[3], found[4], found[5]) if found else None
+@cache
+def _item(options: int) -> re.Pattern[str]:
+    lines = "".join(rf"\n{letter}\. (.*)" for letter in OPTION_LETTERS[:options])
+    return re.compile(rf"(?s)(.*){lines}")
+
+
+def split_item(text: str, options: int = len(LETTERS)) -> tuple[str, ...] | None:
+    """Question and options of a text that ends in that many lines "A. ", "B. ", ...; None for any other."""
+    found = _item(options).fullmatch(text)
+    return found.groups() if found else None
+
+
+def options_of(record: dict[str, Any]) -> int:
+    """How many options a row of ours has: 4, or, of an exam other than KMMLU, as many as its
+    ``option_order`` has letters."""
+    order = record.get("option_order") if "exam" in record else None
+    known = isinstance(order, str) and 2 <= len(order) <= len(OPTION_LETTERS)
+    return len(str(order)) if known else len(LETTERS)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -50,7 +65,7 @@ def question_and_options(record: dict[str, Any]) -> tuple[str, ...] | None:
     columns, a list of options), else None.
     """
     if "source_id" in record and isinstance(record.get("input"), str):
-        return split_item(record["input"])
+        return split_item(record["input"], options_of(record))
     question = record.get("question")
     lettered = [record[letter] for letter in OPTION_LETTERS if record.get(letter) not in (None, "")]
     for options in (lettered, *(record.get(name) for name in _OPTION_LISTS)):

@@ -7,18 +7,19 @@ In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows no
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Sequence
 from typing import Any
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.device import has_gpu
-from kmmlu_fast.core.importing import UNUSED, uncollected, without
+from kmmlu_fast.core.importing import UNUSED, keep_what_is_there, uncollected, without
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines import phases
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.protocol import Engine
-from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine, prepare_environment
 from kmmlu_fast.models.model import Model
 
 
@@ -110,7 +111,12 @@ def open_engine(
 def start_vllm(settings: EngineSettings) -> VllmEngine:
     """vLLM in this process, its import shortened. It takes Ray for one model on several cards only."""
     unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
+    prepare_environment(has_gpu())
+    gc.collect()  # what is garbage now would be kept for good
     with uncollected(), without(unused):
+        import vllm.entrypoints.llm  # noqa: F401
+
+        keep_what_is_there()
         return VllmEngine(settings)
 
 

@@ -13,16 +13,16 @@ input up front, where ``generate`` is fed lazily.
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
-from kmmlu_fast.core.schema import Candidates, Request, Response
+from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import Engine, FollowUp
+from kmmlu_fast.engines.ray_replica import Replica
 
 BLOCK_REQUESTS = (
     32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
@@ -52,11 +52,11 @@ class RayEngine:
         ray = _import_ray()
         self._block_requests = block_requests
         self._blocks_in_flight = blocks_in_flight
-        self._counters = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
+        self._counters = Counters()
         self._replicas: list[Any] = []
         self._connected_here = _connect(ray, address, num_replicas * (cpus_per_replica or 1))
         try:
-            resources = _resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
+            resources = resources_of(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
             self._placement = {
                 "replicas": num_replicas,
                 **{f"{name}_per_replica": count for name, count in resources.items()},
@@ -89,17 +89,8 @@ class RayEngine:
             if not pool.has_next():
                 return
             for response in _plain_errors(pool.get_next_unordered):
-                self._count(response)
+                self._counters.add(response)
                 yield response
-
-    def _count(self, response: Response) -> None:
-        letters = 1 if isinstance(response.request.want, Candidates) else 0
-        self._counters["requests"] += 1
-        self._counters["prompt_tokens"] += len(response.request.token_ids)
-        self._counters["cached_tokens"] += response.cached_tokens
-        self._counters["output_tokens"] += letters + sum(
-            len(completion.token_ids) for completion in response.completions
-        )
 
     def replica_pids(self) -> list[int]:
         """Process ids, once every replica's engine is open."""
@@ -117,10 +108,7 @@ class RayEngine:
             "engine": "ray",
             "start_sec": round(self._start_sec, 3),
             "placement": self._placement,
-            **self._counters,
-            "prefix_cache_hit_rate": round(
-                self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"]), 4
-            ),
+            **self._counters.stats(),
         }
 
     def close(self) -> None:
@@ -132,108 +120,6 @@ class RayEngine:
         if self._connected_here:
             self._connected_here = False
             ray.shutdown()
-
-
-class Replica:
-    """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does
-    not run dry between blocks.
-
-    The engine is opened and used by that thread alone (OpenMP's settings belong to a thread). ``run`` may be
-    called again for a block that was lost with an earlier process: it answers from its arguments only.
-    """
-
-    def __init__(self, opener: Callable[[], Engine]) -> None:
-        self._opener = opener
-        self._error: BaseException | None = None
-        self._opened = threading.Event()
-        self._changed = threading.Condition()
-        self._waiting: deque[Request] = deque()
-        self._block_of: dict[
-            int, _Block
-        ] = {}  # by id() of the Request: keys repeat between the base model and adapters
-        threading.Thread(target=self._work, name="kmmlu-replica", daemon=True).start()
-
-    def ready(self) -> int:
-        """Wait until the engine is open; the process id."""
-        self._opened.wait()
-        if self._error is not None:
-            raise self._error
-        return os.getpid()
-
-    def run(self, requests: list[Request], follow_up: FollowUp | None) -> list[Response]:
-        """Responses to the requests and to all that follow from them."""
-        self.ready()
-        block = _Block(requests, follow_up)
-        with self._changed:
-            if self._error is not None:
-                raise self._error
-            self._block_of.update((id(request), block) for request in requests)
-            self._waiting.extend(requests)
-            self._changed.notify()
-        block.done.wait()
-        if block.error is not None:
-            raise block.error
-        return block.responses
-
-    def _work(self) -> None:
-        try:
-            engine = self._opener()
-            self._opened.set()
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: bool(self._waiting))
-                for response in engine.generate(self._pull(), self._follow_up):
-                    self._block_of.pop(id(response.request)).add(response)
-        except BaseException as error:
-            with self._changed:
-                self._error = error
-                for block in self._block_of.values():
-                    block.fail(error)
-            self._opened.set()
-
-    def _pull(self) -> Iterator[Request]:
-        """What waits now, and what arrives while the engine works; when nothing waits, the
-        engine drains and is called anew.
-        """
-        while True:
-            with self._changed:
-                if not self._waiting:
-                    return
-                request = self._waiting.popleft()
-            yield request
-
-    def _follow_up(self, response: Response) -> list[Request]:
-        block = self._block_of[id(response.request)]
-        more = block.follow_up(response) if block.follow_up else []
-        block.expect(more)
-        with self._changed:
-            self._block_of.update((id(request), block) for request in more)
-        return more
-
-
-class _Block:
-    """A block's responses, until none is outstanding. Keeps its requests alive, so that their
-    id()s stay theirs.
-    """
-
-    def __init__(self, requests: list[Request], follow_up: FollowUp | None) -> None:
-        self.requests = list(requests)
-        self.follow_up = follow_up
-        self.responses: list[Response] = []
-        self.error: BaseException | None = None
-        self.done = threading.Event()
-
-    def expect(self, more: list[Request]) -> None:
-        self.requests += more
-
-    def add(self, response: Response) -> None:
-        self.responses.append(response)
-        if len(self.responses) == len(self.requests):
-            self.done.set()
-
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.done.set()
 
 
 def _import_ray() -> Any:
@@ -273,7 +159,7 @@ def _connect(ray: Any, address: str | None, num_cpus: int) -> bool:
     return True
 
 
-def _resources(
+def resources_of(
     ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None
 ) -> dict[str, Any]:
     total = ray.cluster_resources()

@@ -9,7 +9,6 @@ server is run or found.
 from __future__ import annotations
 
 import asyncio
-import math
 import queue
 import threading
 import time
@@ -22,17 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.foreign import one_line, shown
-from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import (
     Adapter,
     Candidates,
-    Completion,
-    Continuation,
-    Generation,
     Request,
     Response,
 )
 from kmmlu_fast.engines.client import CONTINUE, NotFound, ServerClient
+from kmmlu_fast.engines.completions import MALFORMED, count_of, payload_of, read_answer, token_ids_of
+from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
 
 if TYPE_CHECKING:
@@ -41,25 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MALFORMED = (
-    KeyError,
-    IndexError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-)  # of an answer that is not what was asked for
 _MOST_MODELS = 1000
-
-# Said outright, because `vllm serve` takes what is left out from the model's generation_config.json, where a
-# repetition penalty may stand.
-NEUTRAL_SAMPLING = {
-    "top_k": 0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
 
 
 class ServerEngine:
@@ -87,7 +66,7 @@ class ServerEngine:
         self._url = self._client.base_url
         self._concurrency = concurrency
         self._adapters = {adapter.name: adapter for adapter in adapters}
-        self._counters = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
+        self._counters = Counters()
         self._max_model_len: int | None = None
         self._closed = False
         self._loop = asyncio.new_event_loop()
@@ -139,7 +118,7 @@ class ServerEngine:
             "engine": "server",
             "served_model": self._model,
             "start_sec": start_sec,
-            **self._counters,
+            **self._counters.counts(),
             "retries": self._client.retries,
         }
 
@@ -183,7 +162,7 @@ class ServerEngine:
             answer = await self._client.send("GET", "models", attempts=attempts)
             cards = [card for card in answer["data"] if isinstance(card["id"], str)]
             return {card["id"]: card for card in cards[:_MOST_MODELS]}
-        except (NotFound, *_MALFORMED) as error:
+        except (NotFound, *MALFORMED) as error:
             raise EngineError(
                 f"{self._url}/models is not an OpenAI-compatible model list: --base-url must end in /v1"
             ) from error
@@ -216,35 +195,17 @@ class ServerEngine:
     async def _probe(self, name: str) -> None:
         """One token from the model with four candidates: shows that the answers carry what is needed."""
         request = Request("probe", "letters", (0, 1, 2), Candidates((0, 1, 2, 3)))
-        answer = await self._client.send("POST", "completions", self._payload(request, name))
+        answer = await self._client.send("POST", "completions", payload_of(request, name))
         try:
-            _read(request, answer)
-            _ = _token_ids(answer["choices"][0]["token_ids"])
-        except _MALFORMED as error:
+            read_answer(request, answer)
+            _ = token_ids_of(answer["choices"][0]["token_ids"])
+        except MALFORMED as error:
             raise EngineError(
                 f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter"
                 " log-probabilities cannot be had: use vLLM's server (vllm serve) or --engine vllm"
             ) from error
 
     # The run
-
-    def _payload(self, request: Request, model: str) -> dict[str, Any]:
-        payload: dict[str, Any] = {
-            "model": model,
-            "prompt": list(request.token_ids),
-            "return_token_ids": True,
-            **NEUTRAL_SAMPLING,
-        }
-        one_token = {"max_tokens": 1, "temperature": 0.0}
-        match request.want:
-            case Continuation():  # 0: the prompt's own tokens and no others
-                return payload | {"prompt_logprobs": 0, **one_token}
-            case Candidates(token_ids):
-                ids = list(token_ids)
-                letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
-                return payload | letters | one_token
-            case Generation() as text:
-                return payload | _sampling(text)
 
     async def _answer(self, request: Request) -> Response:
         more_tokens = request.want.max_tokens
@@ -254,7 +215,7 @@ class ServerEngine:
                 f" exceed the server's {self._max_model_len}: start it with a larger --max-model-len, or give"
                 " fewer --num-fewshot or --max-tokens"
             )
-        payload = self._payload(request, request.adapter.name if request.adapter else self._model)
+        payload = payload_of(request, request.adapter.name if request.adapter else self._model)
         try:
             answer = await self._client.send("POST", "completions", payload)
         except NotFound:
@@ -272,95 +233,19 @@ class ServerEngine:
                     f"server {self._url} lost adapter {adapter.name!r} again; {CONTINUE}"
                 ) from None
         try:
-            response = _read(request, answer)
-            usage = answer["usage"]
-            self._counters["prompt_tokens"] += len(request.token_ids)
-            self._counters["output_tokens"] += _count(usage["completion_tokens"])
-        except _MALFORMED as error:
+            response = read_answer(request, answer)
+            output_tokens = count_of(answer["usage"]["completion_tokens"])
+        except MALFORMED as error:
             why = one_line(f"{type(error).__name__}: {error}", 200)
             raise EngineError(
                 f"server {self._url} gave an answer to {request.key} without what was asked for ({why});"
                 f" {CONTINUE}"
             ) from error
-        self._counters["requests"] += 1
-        self._counters["cached_tokens"] += response.cached_tokens
+        self._counters.add(response, output_tokens)
         return response
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-def _sampling(text: Generation) -> dict[str, Any]:
-    payload: dict[str, Any] = {
-        "max_tokens": text.max_tokens,
-        "temperature": text.temperature,
-        "top_p": text.top_p,
-        "n": text.num_samples,
-    }
-    if text.stop:
-        payload |= {"stop": list(text.stop), "include_stop_str_in_output": text.include_stop}
-    if text.seed is not None:
-        payload |= {"seed": text.seed}
-    return payload
-
-
-def _read(request: Request, answer: dict[str, Any]) -> Response:
-    """Response from a completions answer. One of _MALFORMED where something that was asked for
-    is missing, or cannot be.
-    """
-    choices = sorted(answer["choices"], key=lambda choice: _count(choice["index"]))
-    details = answer["usage"].get("prompt_tokens_details") or {}
-    cached_tokens = _count(
-        details.get("cached_tokens") or 0
-    )  # needs --enable-prompt-tokens-details on the server's side
-    match request.want:
-        case Continuation(num_tokens):
-            last = range(len(request.token_ids) - num_tokens, len(request.token_ids))
-            scores = choices[0]["prompt_logprobs"]
-            total = sum(_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
-            return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
-        case Candidates(token_ids):
-            first = choices[0]["logprobs"]["top_logprobs"][0]
-            logprobs = tuple(_logprob(first[f"token_id:{token_id}"]) for token_id in token_ids)
-            return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
-        case Generation(max_tokens=max_tokens, num_samples=num_samples):
-            if len(choices) != num_samples:
-                raise IndexError(f"{len(choices)} choices for n={num_samples}")
-            completions = tuple(_completion(choice, max_tokens) for choice in choices)
-            return Response(request, completions=completions, cached_tokens=cached_tokens)
-
-
-def _logprob(value: Any) -> float:
-    """A logarithm of a probability: a number up to 0, but for rounding."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value > MAX_LOGPROB
-    ):
-        raise ValueError(f"{shown(value)} is no log-probability")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise ValueError(f"{shown(value)} is no count")
-    return value
-
-
-def _token_ids(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"token_ids are {shown(value)}")
-    return tuple(map(_count, value))
-
-
-def _completion(choice: dict[str, Any], max_tokens: int) -> Completion:
-    text, token_ids, reason = choice["text"], _token_ids(choice["token_ids"]), choice["finish_reason"]
-    if not isinstance(text, str) or reason not in ("stop", "length"):
-        raise TypeError(f"finish_reason {shown(reason)}, text {shown(text)}")
-    if len(token_ids) > max_tokens + 1:
-        raise ValueError(f"{len(token_ids)} tokens where {max_tokens} were asked for")
-    return Completion(text.encode("utf-8", "replace").decode(), token_ids, reason)
 
 
 def _is_named(card: dict[str, Any], name: str) -> bool:

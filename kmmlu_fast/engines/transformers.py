@@ -24,6 +24,7 @@ from kmmlu_fast.core.fit import settings_for_memory
 from kmmlu_fast.core.schema import Completion, Generation, Request, Response
 from kmmlu_fast.engines import decoding
 from kmmlu_fast.engines.batching import Batch, Limits, Row, generating_batches, rows_of, scoring_batches
+from kmmlu_fast.engines.counters import hit_rate
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.transformers_model import (
     AdapterSwitch,
@@ -184,7 +185,6 @@ class TransformersEngine:
     def stats(self) -> dict[str, Any]:
         import transformers
 
-        hit = self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])
         return {
             "engine": "transformers",
             "transformers": transformers.__version__,
@@ -193,7 +193,9 @@ class TransformersEngine:
             "quantization": self.settings.quantization,
             "start_sec": round(self.start_sec, 2),
             **self._counters,
-            "prefix_cache_hit_rate": round(hit, 4),
+            "prefix_cache_hit_rate": hit_rate(
+                self._counters["prompt_tokens"], self._counters["cached_tokens"]
+            ),
         }
 
     def close(self) -> None:

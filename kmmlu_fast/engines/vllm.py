@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from kmmlu_fast.core.console import note
-from kmmlu_fast.core.device import auto_dtype, check_toolchain, gpu_card, prepare_cuda
+from kmmlu_fast.core.device import check_toolchain, gpu_card, prepare_cuda
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.schema import (
@@ -34,19 +34,12 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.engines.arguments import EngineSettings as EngineSettings
 from kmmlu_fast.engines.arguments import card_arguments, cpu_arguments, describe, memory_facts
-from kmmlu_fast.engines.cpu_kernels import WORTH_COMPILING, joined_norms
+from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.swap import WORKER, HeldWeights
-from kmmlu_fast.engines.texts import can_wait, give_tokenizer
-
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
-_OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
-_IN_ANOTHER_PROCESS = (
-    "Engine core initialization failed",
-    "EngineDeadError",
-    "EngineCore encountered",
-    "WorkerProc initialization failed",
-)
+from kmmlu_fast.engines.swap import HeldWeights
+from kmmlu_fast.engines.texts import give_tokenizer
+from kmmlu_fast.engines.vllm_arguments import llm_arguments
+from kmmlu_fast.engines.vllm_errors import as_engine_error
 
 
 def prepare_environment(gpu: bool) -> None:
@@ -81,55 +74,14 @@ class VllmEngine:
 
         self.settings = settings
         self._memory = memory_facts(settings, card)
-        arguments: dict[str, Any] = {
-            "model": settings.model,
-            "revision": settings.revision,
-            "tokenizer": settings.tokenizer or settings.model,
-            "dtype": auto_dtype(None)[0] if settings.dtype == "auto" and card is None else settings.dtype,
-            "quantization": settings.quantization,
-            "max_model_len": settings.max_model_len,
-            "tensor_parallel_size": settings.tensor_parallel_size,
-            "load_format": settings.load_format,
-            "seed": settings.seed,
-            "enable_prefix_caching": True,
-            # sliding windows (Gemma): found again by the second request, not the third
-            "prefix_cache_retention_interval": None,
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-            "generation_config": "vllm",  # the model's own sampling defaults must not decide a benchmark
-        }
-        arguments |= chosen
-        if settings.letter_precision == "float32":
-            arguments["hf_overrides"] = {"head_dtype": "float32"}
-        if card is None:
-            # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only:
-            # five-shot, a tenth of the pass.
-            arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms(WORTH_COMPILING)}
-        if settings.max_lora_rank:
-            rank = next((r for r in _RANKS if r >= settings.max_lora_rank), None)
-            if rank is None:
-                raise EngineError(
-                    f"adapter rank {settings.max_lora_rank} is over vLLM's {_RANKS[-1]}; use --adapter-mode"
-                    " merge"
-                )
-            arguments |= {
-                "enable_lora": True,
-                "max_lora_rank": rank,
-                "max_loras": 1,
-                "max_cpu_loras": max(1, settings.num_adapters),
-            }
-        arguments |= {
-            "worker_extension_cls": WORKER,
-            "skip_tokenizer_init": can_wait(settings.model, settings.revision),
-        }
-        arguments |= dict(settings.extra)
+        arguments = llm_arguments(settings, chosen, on_card=card is not None)
         self._has_tokenizer = not arguments["skip_tokenizer_init"]
         self._weights = HeldWeights(self._write_adapter, self._forget)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
         self._texts = (0, 0)
         self._lora_ids: dict[str, int] = {}
-        self._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+        self._counters = Counters()
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
@@ -205,9 +157,8 @@ class VllmEngine:
         vLLM drops some and computes them again.
         """
         prompts, outputs = self._texts
-        own = 1 - self._counters["cached_tokens"] / max(
-            1, self._counters["prompt_tokens"]
-        )  # of a prompt, beside what prompts share
+        counted = self._counters
+        own = 1 - counted.cached_tokens / max(1, counted.prompt_tokens)  # of a prompt, beside what they share
         return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
 
     def _add(self, request: Request, active: dict[str, Request]) -> None:
@@ -231,39 +182,18 @@ class VllmEngine:
         self._engine.add_request(request_id, prompt, sampling_params(request.want), lora_request=lora)
 
     def _response(self, request: Request, output: Any) -> Response:
-        cached = output.num_cached_tokens or 0
-        counters = self._counters
-        counters["requests"] += 1
-        counters["prompt_tokens"] += len(request.token_ids)
-        counters["cached_tokens"] += cached
-        match request.want:
-            case Candidates(token_ids):
-                entry = output.outputs[0].logprobs[0]
-                counters["output_tokens"] += 1
-                logprobs = tuple(entry[token].logprob for token in token_ids)
-                return Response(request, logprobs, cached_tokens=cached)
-            case Continuation(num_tokens):
-                scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-num_tokens:]
-                total = sum(entry[token].logprob for token, entry in scored)
-                return Response(request, (total,), cached_tokens=cached)
-            case Generation():
-                completions = tuple(
-                    Completion(o.text, tuple(o.token_ids), o.finish_reason or "length")
-                    for o in output.outputs
-                )
-                counters["output_tokens"] += sum(len(c.token_ids) for c in completions)
-                return Response(request, completions=completions, cached_tokens=cached)
+        response = _read(request, output)
+        self._counters.add(response)
+        return response
 
     def stats(self) -> dict[str, Any]:
         import vllm
 
-        hit = self._counters["cached_tokens"] / max(1, self._counters["prompt_tokens"])
         return {
             "engine": "vllm",
             "vllm": vllm.__version__,
             "start_sec": round(self.start_sec, 2),
-            **self._counters,
-            "prefix_cache_hit_rate": round(hit, 4),
+            **self._counters.stats(),
         }
 
     def close(self) -> None:
@@ -278,6 +208,25 @@ class VllmEngine:
 
                 cleanup_dist_env_and_memory()
         gc.collect()
+
+
+def _read(request: Request, output: Any) -> Response:
+    """vLLM's RequestOutput as a Response."""
+    cached = output.num_cached_tokens or 0
+    match request.want:
+        case Candidates(token_ids):
+            entry = output.outputs[0].logprobs[0]
+            logprobs = tuple(entry[token].logprob for token in token_ids)
+            return Response(request, logprobs, cached_tokens=cached)
+        case Continuation(num_tokens):
+            scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-num_tokens:]
+            total = sum(entry[token].logprob for token, entry in scored)
+            return Response(request, (total,), cached_tokens=cached)
+        case Generation():
+            completions = tuple(
+                Completion(o.text, tuple(o.token_ids), o.finish_reason or "length") for o in output.outputs
+            )
+            return Response(request, completions=completions, cached_tokens=cached)
 
 
 def _text_tokens(request: Request) -> tuple[int, int]:
@@ -316,32 +265,3 @@ def sampling_params(want: Want) -> Any:
                 include_stop_str_in_output=want.include_stop,
                 **common,
             )
-
-
-def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
-    text = " ".join(str(error).split())
-    if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
-        return EngineError(
-            f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept"
-        )
-    if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
-        # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only
-        # that it died.
-        return EngineError(
-            f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory:"
-            f" {_what_helps(memory)}; if Triton did not compile: install gcc and Python's headers; if it says"
-            " 'bootstrapping phase': start your script under if __name__ == '__main__'; finished answers are"
-            " kept"
-        )
-    return EngineError(
-        f"{what}: {type(error).__name__}: {text[:300]}; finished answers are kept, the same command continues"
-    )
-
-
-def _what_helps(memory: str) -> str:
-    known = f"{memory}; " if memory else ""
-    return (
-        f"{known}lower --max-model-len, --max-num-seqs, --max-num-batched-tokens or --gpu-memory-utilization,"
-        " use --quantization fp8_per_channel or an AWQ or GPTQ repository, or split the model with"
-        " --tensor-parallel-size"
-    )

@@ -8,7 +8,6 @@ engine, scoring and store.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +15,23 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise
 from kmmlu_fast.analysis.reasoning import comparison
-from kmmlu_fast.asking.methods import Method
-from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import fingerprint
-from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
-from kmmlu_fast.engines.protocol import Engine, SwappingEngine
+from kmmlu_fast.engines.counters import since
+from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import again, proof, runner
-from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.deciding import Deciding
+from kmmlu_fast.evaluation.open_engines import EngineOpener, OpenEngines
 from kmmlu_fast.evaluation.plan import Plan, make_plans
-from kmmlu_fast.models import adapters
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
 
-
-def time_direct(
-    engine: Engine, asked: Sequence[Asked], method: Method, adapter: Adapter | None
-) -> float | None:
-    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256), to
-    say what reasoning costs; None without any.
-
-    In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot
-    be told apart.
-    """
-    direct = method.direct
-    if direct is None or not asked:
-        return None
-    count = min(256, max(8, len(asked) // 20))
-    chosen = asked[:: max(1, len(asked) // count)][:count]
-    requests = [
-        request for item in chosen for request in direct.start(item.question, item.lists()[1:], adapter)
-    ]
-    begun = time.monotonic()
-    for _ in engine.generate(requests):
-        pass
-    return (time.monotonic() - begun) / len(chosen)
-
-
-EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
@@ -88,7 +59,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
             note(f"engine: starting {config.engine} for {Path(path or first.model.path).name}")
             return engines.open_engine(first.config, first.model, adapters, max_model_len, path)
 
-    engine = _Engines(first, open_engine)
+    engine = OpenEngines(first, open_engine)
     sessions = [_Session(plan, engine, len(plans) > 1) for plan in plans]
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
@@ -119,73 +90,10 @@ def _decided(sessions: list[_Session], states: list[Adapter | None]) -> list[Run
     return found
 
 
-class _Engines:
-    """The engine that is open now, for all exams. Merged copies need an engine each; other
-    adapters share the base's.
-    """
-
-    def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
-        self.plan, self._open = plan, open_engine
-        self._engine: Engine | None = None
-        self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
-        self._modes: dict[str, Mode] = {}  # by adapter
-
-    def mode_of(self, adapter: Adapter) -> Mode:
-        if adapter.name not in self._modes:
-            mode, reason = choose_mode(self.plan.config, adapter)
-            self._modes[adapter.name] = mode
-            if reason and self.plan.config.adapter_mode in ("auto", "swap"):
-                note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
-        return self._modes[adapter.name]
-
-    def engine_for(self, adapter: Adapter | None) -> Engine:
-        """An engine that answers as the adapter (None: the base); a served adapter goes with each request."""
-        modes = {each.name: self.mode_of(each) for each in self.plan.adapters}
-        mode = modes[adapter.name] if adapter else "serve"
-        weights = None
-        if adapter and mode == "merge":
-            note(f"{adapter.name}: merging into the base with PEFT (cached)")
-            weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
-        if self._engine is None or weights != self._weights:
-            self.close()
-            served = [each for each in self.plan.adapters if modes[each.name] == "serve"]
-            self._engine, self._weights = self._open(served, self.plan.max_model_len, weights), weights
-        if weights is None and "swap" in modes.values():
-            return self._swapped(self._engine, adapter if mode == "swap" else None)
-        return self._engine
-
-    def _swapped(self, engine: Engine, adapter: Adapter | None) -> Engine:
-        """The engine with the adapter's weights, or, where they do not go in, an engine of the
-        merged copy.
-        """
-        reason = "this engine's weights stay as they are"
-        if isinstance(engine, SwappingEngine):
-            began = time.monotonic()
-            try:
-                engine.swap(adapter)
-                if adapter:
-                    note(
-                        f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s"
-                    )
-                return engine
-            except AdapterError as error:  # the engine holds the base again
-                reason = str(error)
-        if adapter is None:
-            return engine
-        note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
-        self._modes[adapter.name] = "merge"
-        return self.engine_for(adapter)
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-
-
 class _Session:
     """One exam's model states, and the base's probe on it."""
 
-    def __init__(self, plan: Plan, engines: _Engines, one_of_several: bool = False) -> None:
+    def __init__(self, plan: Plan, engines: OpenEngines, one_of_several: bool = False) -> None:
         self.plan, self._engines, self._one_of_several = plan, engines, one_of_several
         self._base_probe: list[list[float]] | None = None
 
@@ -198,7 +106,7 @@ class _Session:
 
     def _folder(self, adapter: Adapter | None) -> Path:
         parts = {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
-        return self.plan.config.output_dir / f"{_run_name(self.plan, adapter)}-{fingerprint(parts)}"
+        return self.plan.config.output_dir / f"{run_name(self.plan, adapter)}-{fingerprint(parts)}"
 
     def run(self, adapter: Adapter | None) -> Run:
         """One model state: reuse, continue or compute."""
@@ -230,7 +138,7 @@ class _Session:
         }
         about |= {"exam": {**plan.exam.terms(), **({"dataset": plan.source} if plan.source else {})}}
         parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
-        return RunStore(config.output_dir, _run_name(plan, adapter), parts, about, config.overwrite)
+        return RunStore(config.output_dir, run_name(plan, adapter), parts, about, config.overwrite)
 
     def serves(self, adapter: Adapter) -> bool:
         """Whether the base's engine applies the adapter request by request; else its weights
@@ -276,12 +184,12 @@ class _Session:
         engine, moved = self.open_for(adapter, name)
         served = adapter if adapter and self.serves(adapter) else None
         pending = [item for item in plan.asked if item.question.question_id not in store.answered]
-        direct_sec = time_direct(engine, pending, plan.method, served)
+        direct_sec = runner.time_direct(engine, pending, plan.method, served)
         before = dict(engine.stats())
         speed = runner.run(engine, pending, plan.method, served, store, name)
         if adapter is None:
             self.save_probe(store, engine)
-        counters = _since(before, engine.stats())
+        counters = since(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
             own: dict[str, Any] = {
@@ -339,19 +247,6 @@ def exact_ties(frame: pl.DataFrame) -> int:
     return int((frame["margin"] == 0).sum())
 
 
-def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Counters of this model state alone; what is not a count is taken as it is."""
-    counts = {
-        key: after[key] - before.get(key, 0)
-        for key, value in after.items()
-        if isinstance(value, int) and not isinstance(value, bool)
-    }
-    found = {**after, **counts}
-    if counts.get("prompt_tokens") and "cached_tokens" in counts:
-        found["prefix_cache_hit_rate"] = round(counts["cached_tokens"] / counts["prompt_tokens"], 4)
-    return found
-
-
 def _describe(adapter: Adapter | None) -> dict[str, Any] | None:
     if adapter is None:
         return None
@@ -364,7 +259,8 @@ def _describe(adapter: Adapter | None) -> dict[str, Any] | None:
     }
 
 
-def _run_name(plan: Plan, adapter: Adapter | None) -> str:
+def run_name(plan: Plan, adapter: Adapter | None) -> str:
+    """The readable part of a run directory's name."""
     config = plan.config
     data = plan.exam.name
     if plan.exam.is_kmmlu:

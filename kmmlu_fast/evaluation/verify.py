@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kmmlu_fast.asking.methods import letters_of
+from kmmlu_fast.asking.predictions import letters_of
 from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import EngineError

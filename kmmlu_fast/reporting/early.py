@@ -17,7 +17,7 @@ from kmmlu_fast.analysis.protocol import prompt_differences
 from kmmlu_fast.analysis.sequential import ALPHA, MARGIN, Decision, Verdict
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.foreign import shown
-from kmmlu_fast.reporting.language import Texts, percent, points, texts
+from kmmlu_fast.reporting.language import Words, p_clause, percent, points, texts
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import read_order
 
@@ -88,7 +88,7 @@ def early_lines(runs: Sequence[Run], found: Sequence[EarlyComparison], lang: str
     return lines
 
 
-def decision_lines(pair: EarlyComparison, t: Texts) -> list[str]:
+def decision_lines(pair: EarlyComparison, t: Words) -> list[str]:
     """The verdict with its interval, and the evidence."""
     decision = pair.decision
     at = decision.decided_at or decision.answers
@@ -99,10 +99,12 @@ def decision_lines(pair: EarlyComparison, t: Texts) -> list[str]:
         "share": percent(at / decision.total, 1),
     }
     values |= {"first": pair.first, "second": pair.second, "margin": points(decision.margin).lstrip("+")}
-    verdict = t(decision.verdict, **values)
-    e = f"{decision.e_value:,.1f}" if decision.e_value < 1e6 else f"{decision.e_value:.1e}"
-    p = f"{decision.p_value:.3g}" if decision.p_value >= 1e-4 else "< 0.0001"
-    return [verdict, t("evidence", e=e, p=p, alpha=f"{100 * decision.alpha:g}")]
+    known = values["low"] == values["high"]  # every question was asked
+    values["range"] = values["low"] if known else t("range", **values)
+    over = decision.verdict == "undecided" and decision.answers == decision.total
+    verdict = t("exhausted" if over else decision.verdict, **values)
+    e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
+    return [verdict, t("evidence", e=e, p=p_clause(decision.p_value), alpha=f"{100 * decision.alpha:g}")]
 
 
 def recorded(runs: Sequence[Run]) -> list[EarlyComparison]:
@@ -150,7 +152,7 @@ def early_json(runs: Sequence[Run], found: Sequence[EarlyComparison], lang: str)
     return {"runs": about, "comparisons": rows, "subjects": t("no_subjects")}
 
 
-def _run_line(run: Run, t: Texts) -> str:
+def _run_line(run: Run, t: Words) -> str:
     name = run.name if run.config.get("adapter") is None and run.kind != "run" else state_name(run)
     if run.prefix is None:
         return t("complete", name=name, total=f"{run.total:,}", accuracy=percent(run.micro))
@@ -158,7 +160,7 @@ def _run_line(run: Run, t: Texts) -> str:
     return t("prefix_of", name=name, n=f"{run.total:,}", total=f"{run.prefix['total']:,}", low=low, high=high)
 
 
-def _cost_line(run: Run, t: Texts) -> str | None:
+def _cost_line(run: Run, t: Words) -> str | None:
     speed, full = ((run.prefix or run.metrics).get(name) or {} for name in ("speed", "full_pass"))
     if not all(part.get(name) for part in (speed, full) for name in ("questions", "seconds")):
         return None

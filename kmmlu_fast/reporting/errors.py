@@ -1,7 +1,7 @@
 """What goes wrong, as the report and the exports show it: sorts of error by state and by subject, accuracy by
 sort of question, and the errors a run was surest of.
 
-In: runs, the dataset's frame where known, words. Out: plain data for the template, frames for files. No
+In: findings, words. Out: plain data for the template, frames for files. No
 texts unless they are asked for. Knows nothing of HTML, nor of how errors are counted (``analysis.profile``).
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.profile import CONFIDENT, confident_errors, error_kinds, error_profile
+from kmmlu_fast.reporting.findings import Findings
 from kmmlu_fast.reporting.language import Words, percent
 from kmmlu_fast.runs.run import Run
 
@@ -36,28 +37,32 @@ _ORDER = ["yes", "no", "shortest quarter", "second", "third", "longest quarter"]
 _ORDER += ["below 0.4", "0.4-0.6", "0.6-0.8", "0.8 and above", "not given"]
 
 
-def section(
-    runs: Sequence[Run], shown: Sequence[Run], questions: pl.DataFrame | None, t: Words, *, with_texts: bool
-) -> Row | None:
+def section(found: Findings, shown: Sequence[Run], t: Words, *, with_texts: bool) -> Row | None:
     """The report's section; None where no run has answers. ``shown``: the runs in focus, the one whose errors
     are listed last.
     """
-    answered = [run for run in runs if run.predictions is not None]
+    questions = found.questions
     focus = [run for run in shown if run.predictions is not None]
     if not focus:
         return None
     sure = _sure(focus[-1], questions if with_texts else None, t)
-    totals = {run.name: error_kinds(run.frame).row(0, named=True) for run in answered}
+    totals = {run.name: error_kinds(run.frame).row(0, named=True) for run in found.answered}
     kinds = [kind for kind in KINDS if any(row[kind] for row in totals.values())]
+    sure_note = (
+        [t("errors_note_sure", confident=percent(CONFIDENT, 0))] if {"confident", "close"} & {*kinds} else []
+    )
     return {
         "kinds": [t(f"errors_{kind}") for kind in kinds],
-        "states": [{"name": name, "cells": _cells(row, kinds)} for name, row in totals.items()],
+        "states": [
+            {"name": name, "cells": _cells(row, kinds)}
+            for name, row in sorted(totals.items(), key=lambda item: item[1]["errors"] / item[1]["total"])
+        ],
         "profile": None if questions is None else _profile(focus, questions, t),
         "subjects": _subjects(focus[-2:], kinds, t),
         "sure": sure,
         "stems": any(row["stem"] for row in sure),
         "sure_title": t("errors_sure", name=focus[-1].name),
-        "note": t("errors_note", confident=percent(CONFIDENT, 0)),
+        "note": " ".join([t("errors_note"), *sure_note]),
     }
 
 
@@ -140,21 +145,19 @@ def _cut(text: str) -> str:
     return line if len(line) <= STEM_CHARS else line[:STEM_CHARS].rstrip() + " …"
 
 
-def frames(runs: Sequence[Run], questions: pl.DataFrame | None) -> dict[str, pl.DataFrame]:
+def frames(found: Findings) -> dict[str, pl.DataFrame]:
     """For files: errors (a row a run and subject), error_profile (a row a run, feature and value; with a
     dataset), confident_errors (a row a run and question, ids only). {} where no run has answers.
     """
-    answered = [run for run in runs if run.predictions is not None]
+    answered, questions = found.answered, found.questions
     if not answered:
         return {}
 
     def named(run: Run, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.select(pl.lit(run.name).alias("run"), pl.all())
 
-    found = {"errors": pl.concat(named(run, error_kinds(run.frame, ("subject",))) for run in answered)}
+    made = {"errors": pl.concat(named(run, error_kinds(run.frame, ("subject",))) for run in answered)}
     if questions is not None:
-        found["error_profile"] = pl.concat(
-            named(run, error_profile(run.frame, questions)) for run in answered
-        )
-    found["confident_errors"] = pl.concat(named(run, confident_errors(run.frame, 100)) for run in answered)
-    return found
+        made["error_profile"] = pl.concat(named(run, error_profile(run.frame, questions)) for run in answered)
+    made["confident_errors"] = pl.concat(named(run, confident_errors(run.frame, 100)) for run in answered)
+    return made

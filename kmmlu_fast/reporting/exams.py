@@ -13,13 +13,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.comparison import Settings
-from kmmlu_fast.analysis.exams import ExamRow, State, changes, exam_rows
-from kmmlu_fast.reporting.language import Texts, percent, points
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.analysis.exams import ExamRow, State, changes
+from kmmlu_fast.reporting.language import Words, percent, points
 
 
-def sentences(rows: Sequence[ExamRow], t: Texts) -> list[str]:
+def sentences(rows: Sequence[ExamRow], t: Words) -> list[str]:
     """One sentence a state: better here, worse there (possible forgetting), or no significant change."""
     lines = []
     for change in changes(rows):
@@ -35,13 +33,8 @@ def sentences(rows: Sequence[ExamRow], t: Texts) -> list[str]:
     return lines
 
 
-def section(runs: Sequence[Run], settings: Settings, focus: str, t: Texts) -> dict[str, Any] | None:
-    """The report's table; None where all runs are of one exam. ``focus``: title of the exam that the rest of
-    the page is about."""
-    if len({run.exam for run in runs}) < 2:
-        return None
-    titles = {run.exam_title: run.exam for run in runs}
-    rows = exam_rows(runs, settings, titles.get(focus))
+def section(rows: Sequence[ExamRow], focus: str, t: Words) -> dict[str, Any]:
+    """The report's table. ``focus``: title of the exam that the rest of the page is about."""
     names = _names(rows)
     return {
         "lines": sentences(rows, t),
@@ -80,7 +73,7 @@ def _cell(state: State | None) -> dict[str, str]:
     }
 
 
-def terminal_table(rows: Sequence[ExamRow], t: Texts) -> Table:
+def terminal_table(rows: Sequence[ExamRow], t: Words) -> Table:
     """Exams x states for the terminal: above chance, the accuracy in brackets, the difference to the base
     with * where significant."""
     names = _names(rows)
@@ -105,7 +98,7 @@ def _shown(cell: dict[str, str]) -> str:
     return f"{cell['value']} ({cell['raw']}) {cell['change']}{mark}".rstrip()
 
 
-def as_json(rows: Sequence[ExamRow], t: Texts) -> dict[str, Any]:
+def as_json(rows: Sequence[ExamRow], t: Words) -> dict[str, Any]:
     """The same, JSON-able; shares and differences 0-1."""
     return {
         "sentences": sentences(rows, t),

@@ -22,7 +22,7 @@ import polars as pl
 from kmmlu_fast.analysis.accuracy import letters_in
 from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
 from kmmlu_fast.reporting import human
-from kmmlu_fast.reporting.language import subject_name, supercategory_name
+from kmmlu_fast.reporting.language import Words
 from kmmlu_fast.runs.run import Run
 
 TEXT_CHARS = 2_000
@@ -38,7 +38,7 @@ def document(
     runs: list[Run],
     questions: pl.DataFrame | None,
     overlap: frozenset[str],
-    lang: str,
+    t: Words,
     text_budget_bytes: int = TEXT_BUDGET_BYTES,
 ) -> dict[str, Any]:
     """The data of the explorer, JSON-able. Questions are those of any run, in the order of the
@@ -58,8 +58,7 @@ def document(
     split = frames[0][1]["split"][0] if len(index) else "test"
     return {
         "subjects": [
-            {"id": name, "name": subject_name(name, lang), "group": supercategory_name(groups[name], lang)}
-            for name in subjects
+            {"id": name, "name": t.subject(name), "group": t.supercategory(groups[name])} for name in subjects
         ],
         "split": split,
         "subject": (

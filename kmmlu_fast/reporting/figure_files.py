@@ -16,8 +16,8 @@ import polars as pl
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.files import write_bytes_atomically
-from kmmlu_fast.reporting import charts
-from kmmlu_fast.reporting.figures import Figure
+from kmmlu_fast.reporting import drawing
+from kmmlu_fast.reporting.figure import Figure
 
 PX_PER_INCH = 96.0  # CSS pixels, as SVG has them
 _NARROWEST = 70.0  # px of a plot
@@ -37,7 +37,8 @@ def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Pa
         )
     files = {
         "svg": svg.encode(),
-        "png": bytes(vl_convert.svg_to_png(svg, scale=300 / PX_PER_INCH, ppi=300)),
+        # ppi alone scales by ppi / 72; what is drawn has 96 pixels an inch
+        "png": bytes(vl_convert.svg_to_png(svg, scale=72 / PX_PER_INCH, ppi=300)),
         "pdf": bytes(
             vl_convert.svg_to_pdf(_sized(svg, _width(svg) * 72 / PX_PER_INCH))
         ),  # its unit is the point
@@ -59,23 +60,23 @@ def _drawn(figure: Figure, width_px: float | None) -> str:
     """The SVG; plots are narrowed until the whole is ``width_px`` wide."""
     import altair as alt
 
-    chart = figure.draw(charts.FIGURE)
+    chart = figure.draw(drawing.FIGURE)
     parts = [_legend(figure), chart] if figure.legend else [chart]
     whole = (
         alt.vconcat(*parts, spacing=6).properties(title=figure.title)
         if len(parts) > 1
         else chart.properties(title=figure.title)
     )
-    spec = charts.spec(whole.resolve_scale(color="independent") if len(parts) > 1 else whole, charts.FIGURE)
+    spec = drawing.spec(whole.resolve_scale(color="independent") if len(parts) > 1 else whole, drawing.FIGURE)
     spec["title"] = {
         "text": figure.title,
         "anchor": "start",
         "fontSize": 13,
         "offset": 8,
-        "color": charts.FIGURE["ink"],
+        "color": drawing.FIGURE["ink"],
     }
     spec["padding"] = 4
-    svg = charts.spec_to_svg(spec)
+    svg = drawing.spec_to_svg(spec)
     if width_px is None:
         return svg
     for _ in range(4):
@@ -83,7 +84,7 @@ def _drawn(figure: Figure, width_px: float | None) -> str:
         if abs(over) < 2 or not _narrow(spec, over):
             break
         spec["title"]["text"] = _folded(figure.title, width_px)
-        svg = charts.spec_to_svg(spec)
+        svg = drawing.spec_to_svg(spec)
     return _sized(svg, width_px)
 
 
@@ -142,7 +143,7 @@ def _legend(figure: Figure) -> Any:
     """A line of coloured squares and names above the chart."""
     import altair as alt
 
-    palette, colours = charts.FIGURE, charts.run_colours(6, charts.FIGURE)
+    palette, colours = drawing.FIGURE, drawing.run_colours(6, drawing.FIGURE)
     named = [
         (name, palette[key.lstrip("|")] if not key.isdigit() else colours[int(key)])
         for name, key in figure.legend

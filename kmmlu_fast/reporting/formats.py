@@ -11,52 +11,39 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.comparison import Comparison, Settings
-from kmmlu_fast.analysis.headline import headline
 from kmmlu_fast.reporting import tables
-from kmmlu_fast.reporting.exports import as_json
-from kmmlu_fast.reporting.inputs import CompareConfig
-from kmmlu_fast.reporting.language import Texts
+from kmmlu_fast.reporting.config import CompareConfig
+from kmmlu_fast.reporting.documents import as_json, changes_of
+from kmmlu_fast.reporting.findings import Findings
+from kmmlu_fast.reporting.language import Words
+from kmmlu_fast.reporting.terminal import lines_beside, refusals
 from kmmlu_fast.reporting.verdict import verdict
-from kmmlu_fast.runs.run import Run
 
 
 def formatted(
     config: CompareConfig,
-    runs: list[Run],
-    pairs: list[Comparison],
-    refused: list[str],
-    settings: Settings,
-    t: Texts,
+    found: Findings,
+    t: Words,
 ) -> str:
     """By --format: md, csv (a row a comparison and subject; shares and differences 0-1), or
     json (all numbers).
     """
     if config.format == "json":
-        return json.dumps(as_json(runs, pairs, settings, config.lang), ensure_ascii=False, indent=2)
+        return json.dumps(as_json(found, t), ensure_ascii=False, indent=2)
     if config.format == "csv":
-        frames = [
-            pair.subjects.select(
-                pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run"), pl.all()
-            )
-            for pair in pairs
-        ]
+        frames = [changes_of(pair) for pair in found.pairs]
         return pl.concat(frames).write_csv().rstrip("\n") if frames else ""
     parts = []
-    if len(runs) > 2 or refused:
-        parts.append(
-            markdown(
-                tables.runs_table([headline(run, settings.overlap) for run in runs], pairs, t, config.lang)
-            )
-        )
-    for pair in pairs:
+    if len(found.runs) > 2 or found.refused:
+        parts.append(markdown(tables.runs_table(found.headlines, found.pairs, t)))
+    for pair in found.pairs:
         parts.append(f"### {_escaped(pair.first)} → {_escaped(pair.second)}")
-        parts.append("\n".join(f"- {_escaped(line)}" for line in verdict(pair, t, config.lang)))
-        if len(pairs) == 1 or config.by_subject:
-            parts += [
-                markdown(table) for table in tables.pair_tables(pair, t, config.lang, config.by_subject)
-            ]
-    parts += [f"> {_escaped(line)}" for line in refused]
+        parts.append("\n".join(f"- {_escaped(line)}" for line in verdict(pair, t)))
+        if len(found.pairs) == 1 or config.by_subject:
+            parts += [markdown(table) for table in tables.pair_tables(pair, t, config.by_subject)]
+    parts += [f"> {_escaped(line)}" for line in refusals(found, t)]
+    if beside := lines_beside(found, config, t):
+        parts.append("\n".join(f"- {_escaped(line.strip())}" for line in beside))
     return "\n\n".join(parts)
 
 

@@ -15,7 +15,8 @@ from kmmlu_fast.analysis import comparison as analysis
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.analysis.paired import Difference
 from kmmlu_fast.reporting.comparing import counted
-from kmmlu_fast.reporting.exports import as_json
+from kmmlu_fast.reporting.documents import as_json
+from kmmlu_fast.reporting.findings import findings_of
 from kmmlu_fast.reporting.language import percent, points, texts
 from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
@@ -53,11 +54,11 @@ class Comparison:
         """The finding in sentences, one a line: better or not, by how much, where, and whether
         it is letter habit.
         """
-        return "\n".join(verdict(self.pair, texts(lang), lang))
+        return "\n".join(verdict(self.pair, texts(lang)))
 
     def to_dict(self, lang: Lang = "en") -> dict[str, Any]:
         """All numbers and sentences, JSON-able: what ``compare --json-file`` writes of this pair."""
-        document = as_json([self.first, self.second], [self.pair], self.settings, lang)
+        document = as_json(findings_of([self.first, self.second], self.settings, [self.pair]), texts(lang))
         return {"runs": document["runs"], **document["comparisons"][0]}
 
     def __repr__(self) -> str:

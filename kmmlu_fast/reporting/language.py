@@ -45,9 +45,6 @@ class Words:
         return SUPERCATEGORY_KO.get(name, name) if self.lang == "ko" else name
 
 
-Texts = Words
-
-
 def texts(lang: str, *more: str) -> Words:
     """The words of a language; ``more`` names further parts of ``texts.yaml`` beside "common"."""
     return Words(lang, {key: text for part in ("common", *more) for key, text in table(part, lang).items()})

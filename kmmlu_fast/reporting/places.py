@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kmmlu_fast.reporting.inputs import ReportConfig
+from kmmlu_fast.reporting.config import ReportConfig
 
 TABLES = (
     "subjects",

@@ -9,54 +9,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kmmlu_fast.reporting.language import Texts, percent
+from rich.cells import cell_len
 
-WAYS = {
-    "direct": "direct",
-    "budgeted": "budgeted",
-    "what_if": "budgeted, had it been margin < {below}",
-    "full": "chain of thought",
-    "full_unforced": "chain of thought, forced counted wrong",
-}
+from kmmlu_fast.reporting.language import Words, percent
+
 _SAMPLE_KEYS = {"first": "first_sample", "majority": "majority", "some": "any_sample"}
 
 
-def comparison_lines(result: Mapping[str, Any]) -> list[str]:
-    """The comparison for a terminal; [] where there is nothing to compare."""
+def comparison_lines(result: Mapping[str, Any], t: Words) -> list[str]:
+    """The comparison for a terminal; [] where there is nothing to compare. ``t``: report and summary."""
     lines: list[str] = []
     if "read_by" in result:
-        lines.append(
-            "answers read: " + ", ".join(f"{name} {count}" for name, count in result["read_by"].items())
-        )
-        lines.append("by rung: " + ", ".join(f"{name} {count}" for name, count in result["rungs"].items()))
-        lines.append(f"{'way':<42} {'accuracy':>8} {'reasoned':>8} {'output tokens':>13} {'seconds':>9}")
+        rungs = ", ".join(f"{name} {count}" for name, count in result["rungs"].items())
+        lines += [t("answers_read", **result["read_by"]), t("rungs", rungs=rungs)]
+        names = ("way", "accuracy", "reasoned", "output_tokens", "seconds")
+        lines.append(_columns(*(t(name) for name in names)))
         for row in result["ways"]:
             cost = "-" if row["seconds"] is None else f"{'~' if row['estimated'] else ''}{row['seconds']:.1f}"
-            name = WAYS[row["way"]].format(below=f"{row['below'] or 0:.3g}")
-            lines.append(
-                f"{name:<42} {row['accuracy']:>8.4f} {row['reasoned']:>8} {row['output_tokens']:>13}"
-                f" {cost:>9}"
-            )
+            name = t(f"way_{row['way']}", below=f"{row['below'] or 0:.3g}")
+            accuracy, counts = f"{row['accuracy']:.4f}", (str(row["reasoned"]), str(row["output_tokens"]))
+            lines.append(_columns(name, accuracy, *counts, cost))
     if samples := result.get("samples"):
+        shares = {key: f"{samples[f'accuracy_{long}']:.4f}" for key, long in _SAMPLE_KEYS.items()}
         lines.append(
-            f"{samples['num_samples']} samples: first {samples['accuracy_first_sample']:.4f}, majority"
-            f" {samples['accuracy_majority']:.4f}, any {samples['accuracy_any_sample']:.4f}, agreement"
-            f" {samples['agreement']:.4f}"
+            t("samples", num=samples["num_samples"], agreement=f"{samples['agreement']:.4f}", **shares)
         )
     if turned := result.get("rotations"):
-        lines.append(
-            f"accuracy raw {turned['accuracy_raw']:.4f}, debiased {turned['accuracy_debiased']:.4f};"
-            f" {turned['changed']} letters changed"
-        )
+        raw, debiased = (f"{turned[f'accuracy_{name}']:.4f}" for name in ("raw", "debiased"))
+        lines.append(t("rotations", raw=raw, debiased=debiased, changed=turned["changed"]))
         for name in ("raw", "debiased", "answer"):
-            lines.append(
-                f"{name + ' letters':<16} "
-                + " ".join(f"{k} {v:.3f}" for k, v in turned[f"letter_share_{name}"].items())
-            )
+            shown = " ".join(f"{k} {v:.3f}" for k, v in turned[f"letter_share_{name}"].items())
+            lines.append(f"{_padded(t(f'shares_{name}'), 16)} {shown}")
     return lines
 
 
-def section(runs: Sequence[tuple[str, Mapping[str, Any]]], t: Texts) -> list[dict[str, Any]]:
+def _columns(name: str, *values: str) -> str:
+    """A line of the table of ways; Korean letters are two cells wide."""
+    widths = (8, 10, 13, 9)
+    cells = (" " * (width - cell_len(value)) + value for value, width in zip(values, widths, strict=True))
+    return f"{_padded(name, 42)} {' '.join(cells)}"
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
+def section(runs: Sequence[tuple[str, Mapping[str, Any]]], t: Words) -> list[dict[str, Any]]:
     """The HTML report's section, as strings: an entry for each (name, metrics) that reasoned,
     sampled or rotated.
     """

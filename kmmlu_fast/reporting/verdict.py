@@ -13,32 +13,26 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import Comparison
-from kmmlu_fast.analysis.key_audit import KeyAudit
-from kmmlu_fast.analysis.letter_prior import Decomposition, Part, Split
-from kmmlu_fast.analysis.paired import Difference, minimum_detectable_effect
-from kmmlu_fast.analysis.recipe import Recipe
-from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.reporting.language import Texts, p_clause, percent, points, points_range, subject_name
+from kmmlu_fast.analysis.paired import minimum_detectable_effect
+from kmmlu_fast.reporting.habit import collapses, interval_of, letter_prior
+from kmmlu_fast.reporting.language import Words, p_clause, percent, points
 
 NAMED_SUBJECTS = 4
-COLLAPSE = 0.6  # share of answers on one letter
-SIZEABLE = 0.1  # share of the difference from which letter prior is worth a sentence of its own
-READING = 0.0005  # change by readability from which it is worth a word
 
 
-def verdict(pair: Comparison, t: Texts, lang: str) -> list[str]:
+def verdict(pair: Comparison, t: Words) -> list[str]:
     """Cautions, then the headline, its decomposition, and what else a reader must not miss."""
     return [
         *cautions(pair, t),
-        headline(pair, t),
+        lead(pair, t),
         *_beside(pair, t),
         *letter_prior(pair, t),
-        *_rest(pair, t, lang),
+        *_rest(pair, t),
         *_notes(pair, t),
     ]
 
 
-def cautions(pair: Comparison, t: Texts) -> list[str]:
+def cautions(pair: Comparison, t: Words) -> list[str]:
     """What makes the comparison weaker than it looks."""
     lines = [t("prompts_differ", what="; ".join(pair.prompt_differences))] if pair.prompt_differences else []
     if pair.setting_differences:
@@ -61,16 +55,16 @@ def cautions(pair: Comparison, t: Texts) -> list[str]:
         values = {
             "count": f"{pair.overlapping:,}",
             "diff": points(pair.clean.difference),
-            **_interval(pair.clean),
+            **interval_of(pair.clean),
         }
         values |= {"on": points(pair.on_overlap), "p": p_clause(pair.clean.p_value)}
         lines.append(t("only_leaked", **values))
         if gap is not None:
-            lines.append(t("overlap_gap", gap=points(gap.value), **_interval(gap)))
+            lines.append(t("overlap_gap", gap=points(gap.value), **interval_of(gap)))
     return lines
 
 
-def headline(pair: Comparison, t: Texts) -> str:
+def lead(pair: Comparison, t: Words) -> str:
     """Better, worse, the same for all that matters, undecided, or opposite over questions and subjects."""
     micro = pair.micro
     names = {"first": pair.first, "second": pair.second}
@@ -82,7 +76,7 @@ def headline(pair: Comparison, t: Texts) -> str:
         values |= {"micro_low": points(micro.low, unit=False), "micro_high": points(micro.high, unit=False)}
         values |= {"macro_low": points(macro.low, unit=False), "macro_high": points(macro.high, unit=False)}
         return t("opposite", **names, **values)
-    values = {**names, "diff": points(micro.difference), **_interval(micro)}
+    values = {**names, "diff": points(micro.difference), **interval_of(micro)}
     if pair.exact:
         which = (
             "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
@@ -106,7 +100,7 @@ def headline(pair: Comparison, t: Texts) -> str:
     return t("undecided", **values, p=p, shows=shown)
 
 
-def _beside(pair: Comparison, t: Texts) -> list[str]:
+def _beside(pair: Comparison, t: Words) -> list[str]:
     """What the headline alone would hide: that a real difference is tiny, or the best of many."""
     lines = []
     if pair.significant and not pair.opposite and pair.equal:
@@ -116,114 +110,26 @@ def _beside(pair: Comparison, t: Texts) -> list[str]:
     return lines
 
 
-def _interval(found: Difference | Part) -> dict[str, str]:
-    return {"low": points(found.low, unit=False), "high": points(found.high, unit=False)}
-
-
-def letter_prior(pair: Comparison, t: Texts) -> list[str]:
-    """The split of the difference, and what it means."""
-    split = pair.letters
-    if split is None:
-        return []
-    if not split.splits:
-        return [t("too_few_to_split", n=f"{pair.micro.n:,}")] if pair.significant else []
-    if pair.micro.b + pair.micro.c == 0 and not any(part.letter_prior.significant for part in split.splits):
-        return []
-    reading = t("of_which_reading", reading=points(split.reading)) if abs(split.reading) >= READING else ""
-    lines = [
-        _logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)
-    ]
-    if split.by_subject is not None:
-        lines.append(
-            t("by_subject_habit", rest=points(split.by_subject.value), **_interval(split.by_subject))
-        )
-    meaning = prior_meaning(pair)
-    if meaning is None:
-        return lines
-    found = split.splits[0]
-    values = {
-        "prior": points_range(split.prior_range),
-        "rest": points_range(split.remaining_range),
-        **_widest(split.splits),
-    }
-    if meaning == "reversed":
-        meaning = "worse_without" if found.remaining.value < 0 else "better_without"
-        values["rest"] = points_range(split.remaining_range, signed=False)
-    said = t(meaning, **values)
-    agreed = split.method == "letters" and meaning != "not_identified"
-    return [*lines, t("by_both_models", said=said) if agreed else said]
-
-
-def _widest(splits: tuple[Split, ...]) -> dict[str, str]:
-    low, high = min(part.remaining.low for part in splits), max(part.remaining.high for part in splits)
-    return {"low": points(low, unit=False), "high": points(high, unit=False)}
-
-
-def _logprobs_line(split: Decomposition, reading: str, t: Texts) -> str:
-    part = split.splits[0]
-    return t(
-        "of_which",
-        diff=points(split.difference),
-        prior=points(part.letter_prior.value),
-        rest=points(part.remaining.value),
-        reading=reading,
-        **_interval(part.remaining),
-    )
-
-
-def _letters_line(split: Decomposition, reading: str, t: Texts) -> str:
-    return t(
-        "of_which_letters",
-        diff=points(split.difference),
-        prior=points_range(split.prior_range),
-        rest=points_range(split.remaining_range),
-        reading=reading,
-        **_widest(split.splits),
-    )
-
-
-def prior_meaning(pair: Comparison) -> str | None:
-    """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
-    readings of a change; None where there is nothing to explain, or letters differ in number."""
-    if pair.letters is None:
-        return None
-    found = {_meaning(pair, part, pair.letters.difference) for part in pair.letters.splits}
-    if len(found) == 1:
-        return found.pop()
-    return "not_identified" if found and pair.significant else None
-
-
-def _meaning(pair: Comparison, part: Split, difference: float) -> str | None:
-    prior, rest = part.letter_prior, part.remaining
-    if not pair.significant:
-        return "hidden" if rest.significant and prior.significant and rest.value * prior.value < 0 else None
-    if rest.significant and rest.value * difference < 0:
-        return "reversed"
-    if not rest.significant:
-        return "all_prior" if prior.significant and prior.value * difference > 0 else None
-    if prior.significant and prior.value / difference > SIZEABLE:
-        return "partly_prior"
-    return "not_prior"
-
-
-def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
-    lines = _collapses(pair, t)
+def _rest(pair: Comparison, t: Words) -> list[str]:
+    lines = collapses(pair, t)
     if pair.debiased is not None:
         found = pair.debiased
         lines.append(
-            t("debiased", diff=points(found.difference), **_interval(found), p=p_clause(found.p_value))
+            t("debiased", diff=points(found.difference), **interval_of(found), p=p_clause(found.p_value))
         )
     if pair.clean is not None and not pair.only_leaked:
         found = pair.clean
         values = {
             "count": f"{pair.overlapping:,}",
             "diff": points(found.difference),
-            **_interval(found),
+            **interval_of(found),
             "p": p_clause(found.p_value),
         }
         lines.append(t("clean", **values) if pair.overlapping else t("clean_none"))
         if pair.overlap_gap is not None and pair.overlap_gap.significant:
-            lines.append(t("overlap_gap", gap=points(pair.overlap_gap.value), **_interval(pair.overlap_gap)))
+            lines.append(
+                t("overlap_gap", gap=points(pair.overlap_gap.value), **interval_of(pair.overlap_gap))
+            )
     if pair.made_readable + pair.made_unreadable > pair.micro.n / 1000:
         lines.append(
             t(
@@ -235,12 +141,12 @@ def _rest(pair: Comparison, t: Texts, lang: str) -> list[str]:
             )
         )
     lines += _endpoints(pair, t)
-    lines.append(_subjects(pair, t, lang))
+    lines.append(_subjects(pair, t))
     lines += _moved(pair, t)
     return lines
 
 
-def _endpoints(pair: Comparison, t: Texts) -> list[str]:
+def _endpoints(pair: Comparison, t: Words) -> list[str]:
     """Whether the key's log score says what accuracy says."""
     found = {endpoint.name: endpoint for endpoint in pair.endpoints}
     if not found or pair.micro.n < 50:
@@ -263,36 +169,7 @@ def _endpoints(pair: Comparison, t: Texts) -> list[str]:
     return [t(key, **values, brier=f"{brier.difference:+.4f}".replace("-", "−"))]
 
 
-def _collapses(pair: Comparison, t: Texts) -> list[str]:
-    """A run that gives most questions the same letter, and not by the chance of a few questions."""
-    lines: list[str] = []
-    if pair.letters is None:
-        return lines
-    for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
-        code = max(range(len(habit.shares)), key=lambda place: habit.shares[place])
-        if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):
-            key = percent(pair.letters.key_shares[code], 1)
-            lines.append(
-                t(
-                    "collapse",
-                    name=name,
-                    letter=OPTION_LETTERS[code],
-                    share=percent(habit.shares[code], 1),
-                    key=key,
-                )
-            )
-    return lines
-
-
-def _surely_above(share: float, n: int, limit: float) -> bool:
-    """Whether the binomial test rejects "the share is ``limit`` or less" at 2.5 %: two runs are looked at."""
-    from scipy.special import bdtrc
-
-    count = round(share * n)
-    return count > limit * n and float(bdtrc(count - 1, n, limit)) < 0.025
-
-
-def _subjects(pair: Comparison, t: Texts, lang: str) -> str:
+def _subjects(pair: Comparison, t: Words) -> str:
     changed = pair.changed_subjects().sort(pl.col("difference").abs(), descending=True)
     if changed.is_empty():
         typical = pair.subjects.sort("n")[len(pair.subjects) // 2]
@@ -304,7 +181,7 @@ def _subjects(pair: Comparison, t: Texts, lang: str) -> str:
     if pair.exact:
         return t("subjects_exact", total=len(pair.subjects), up=up, down=len(changed) - up)
     names = ", ".join(
-        f"{subject_name(name, lang)} {points(change, 1)}"
+        f"{t.subject(name)} {points(change, 1)}"
         for name, change in changed.select("subject", "difference").head(NAMED_SUBJECTS).iter_rows()
     )
     more = ", …" if len(changed) > NAMED_SUBJECTS else ""
@@ -318,7 +195,7 @@ def _subjects(pair: Comparison, t: Texts, lang: str) -> str:
     )
 
 
-def _moved(pair: Comparison, t: Texts) -> list[str]:
+def _moved(pair: Comparison, t: Words) -> list[str]:
     """The sorts of question that were rather gained, or rather lost."""
     kinds = [kind for kind in (pair.moved.kinds if pair.moved else ()) if kind.significant]
     return [
@@ -333,7 +210,7 @@ def _moved(pair: Comparison, t: Texts) -> list[str]:
     ]
 
 
-def _notes(pair: Comparison, t: Texts) -> list[str]:
+def _notes(pair: Comparison, t: Words) -> list[str]:
     """What the numbers speak of, and what is not known."""
     lines = []
     if pair.population == "these" and pair.population_size is not None:
@@ -350,52 +227,4 @@ def _notes(pair: Comparison, t: Texts) -> list[str]:
         lines.append(t("overlap_unknown"))
     if pair.protocol_unknown:
         lines.append(t("protocol_unknown", names=", ".join(pair.protocol_unknown)))
-    return lines
-
-
-def recipe_line(recipe: Recipe, t: Texts) -> str:
-    """What the recipe does, over its seeds."""
-    key = (
-        "recipe_not_shown"
-        if not recipe.significant
-        else "recipe_better"
-        if recipe.effect > 0
-        else "recipe_worse"
-    )
-    values = {
-        "name": recipe.name,
-        "first": recipe.first,
-        "seeds": len(recipe.runs),
-        "effect": points(recipe.effect),
-    }
-    values |= {"low": points(recipe.low, unit=False), "high": points(recipe.high, unit=False)}
-    values |= {
-        "deviation": percent(recipe.seed_deviation),
-        "each": ", ".join(points(effect, unit=False) for effect in recipe.effects),
-    }
-    return t(key, **values)
-
-
-def key_lines(audit: KeyAudit | None, t: Texts, most: int = 20) -> list[str]:
-    """Questions whose key is in doubt, by id, and accuracy without them."""
-    if audit is None:
-        return [t("key_too_few")]
-    lines = [
-        t("key_against", count=len(audit.against_key)),
-        *(
-            f"  {question}: {key} → {letter} ({percent(share, 0)} %)"
-            for question, key, letter, share in audit.against_key[:most]
-        ),
-    ]
-    if len(audit.against_key) > most:
-        lines.append(f"  … {len(audit.against_key) - most:,}")
-    if audit.conflicting:
-        more = ", …" if len(audit.conflicting) > most else ""
-        lines.append(
-            t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more)
-        )
-    lines += [
-        t("key_accuracy", name=name, all=percent(whole), without=percent(rest))
-        for name, whole, rest in audit.accuracy
-    ]
     return lines

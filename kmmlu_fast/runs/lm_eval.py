@@ -1,15 +1,13 @@
-"""lm-evaluation-harness's files, read and written: ``results_*.json`` and ``samples_<task>_*.jsonl``.
+"""lm-evaluation-harness's files, read: ``results_*.json`` and ``samples_<task>_*.jsonl``.
 
-In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions); or a
-run's predictions. Out: predictions and scores by subject; or the two kinds of file in lm-eval's shape. Tasks
+In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions). Out:
+predictions and scores by subject. Tasks
 ``kmmlu_<subject>`` (letter log-likelihoods) and ``kmmlu_direct_<subject>`` (generated text). Knows nothing of
 models; log-probabilities are natural, A-D.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,12 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
+from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.letters import MAX_LOGPROB, exact_match
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
-from kmmlu_fast.core.version import __version__
-from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES, Subject
+from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.runs.run import complete_frame
 
 _TASKS = {name.lower().replace("-", "_"): subject for name, subject in SUBJECTS.items()}
@@ -220,103 +217,3 @@ def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
     if total is not None:
         frame = frame.with_columns((pl.max_horizontal(LOGPROB_COLUMNS).exp() / total).alias("confidence"))
     return complete_frame(frame)
-
-
-def write_lm_eval(
-    folder: Path,
-    name: str,
-    predictions: pl.DataFrame,
-    facts: dict[str, Any],
-    documents: dict[str, dict[str, Any]],
-    stamp: str,
-) -> list[Path]:
-    """``results_<stamp>.json`` and a ``samples_<task>_<stamp>.jsonl`` a subject, in lm-eval's shape.
-
-    ``documents``: the dataset's row of each question id as lm-eval's ``doc``; where there is none, ``doc``
-    holds the key only.
-    """
-    direct = predictions[LOGPROB_COLUMNS[0]].null_count() == len(predictions)
-    metric = "exact_match" if direct else "acc"
-    folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
-    groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
-    written = []
-    sizes: dict[str, Any] = {}
-    for (subject,), part in sorted(
-        predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])
-    ):
-        task = task_name(str(subject), direct)
-        file = folder / f"samples_{task}_{stamp}.jsonl"
-        found = (
-            _sample(row, metric, documents.get(row["question_id"]))
-            for row in part.sort("row").iter_rows(named=True)
-        )
-        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
-        write_bytes_atomically(file, lines.encode("utf-8", "backslashreplace"))
-        written.append(file)
-        results[task] = {"alias": task, **_metric(part, metric)}
-        groups[SUBJECTS[str(subject)].supercategory].append(task)
-        sizes[task] = {"original": len(part), "effective": len(part)}
-    top = "kmmlu_direct" if direct else "kmmlu"
-    names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
-    grouped = {top: {"alias": top, **_metric(predictions, metric)}}
-    for group, task in names.items():
-        grouped[task] = {
-            "alias": task,
-            **_metric(predictions.filter(pl.col("supercategory") == group), metric),
-        }
-    shots = facts.get("num_fewshot")
-    document = {
-        "results": {**grouped, **results},
-        "groups": grouped,
-        "group_subtasks": {
-            top: list(names.values()),
-            **{names[g]: tasks for g, tasks in groups.items() if tasks},
-        },
-        "versions": dict.fromkeys([*grouped, *results], f"kmmlu_fast {__version__}"),
-        "n-shot": dict.fromkeys(results, shots),
-        "higher_is_better": {task: {metric: True} for task in results},
-        "n-samples": sizes,
-        "config": {"model": "kmmlu_fast", "model_args": json.dumps(facts, ensure_ascii=False, default=str)},
-        "model_name": name,
-    }
-    file = folder / f"results_{stamp}.json"
-    write_json_atomically(file, document)
-    return [file, *written]
-
-
-def _metric(part: pl.DataFrame, metric: str) -> dict[str, Any]:
-    n, accuracy = len(part), float(part["correct"].mean() or 0.0)  # type: ignore[arg-type]
-    return {
-        f"{metric},none": accuracy,
-        f"{metric}_stderr,none": (accuracy * (1 - accuracy) / (n - 1)) ** 0.5 if n > 1 else "N/A",
-    }
-
-
-def _sample(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -> dict[str, Any]:
-    logprobs = [row[column] for column in LOGPROB_COLUMNS]
-    if metric == "acc":
-        best = row["prediction"]
-        found: list[Any] = [
-            [str(value), str(letter == best)] for letter, value in zip(LETTERS, logprobs, strict=True)
-        ]
-        responses: list[Any] = [[pair] for pair in found]
-    else:
-        found = [row["prediction"] or (row["texts"] or [""])[0]]
-        responses = [[(row["texts"] or found)[0]]]
-    doc = document or {"answer": LETTERS.index(row["answer"]) + 1}
-    doc_hash = hashlib.sha256(json.dumps(doc, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-    return {
-        "doc_id": row["row"],
-        "doc": doc,
-        "target": row["answer"],
-        "arguments": {},
-        "resps": responses,
-        "filtered_resps": found,
-        "filter": "none",
-        "metrics": [metric],
-        "doc_hash": doc_hash,
-        "prompt_hash": row["prompt_digest"],
-        "target_hash": hashlib.sha256(row["answer"].encode()).hexdigest(),
-        metric: float(row["correct"]),
-    }

@@ -16,6 +16,7 @@ import polars as pl
 from kmmlu_fast.core.console import columns, folded
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_EXAM
 
 HUB_LICENCES = {
     "sample": "CC0-1.0 (packaged sample, invented questions)",
@@ -38,6 +39,7 @@ _COLUMNS = (
     "shortfall",
     "received",
 )
+_EDITED = "; internal use with attribution: this edited selection must not be published"
 # What a narrow terminal shows, most needed first; all stands in the data card and the plan's parquet.
 _KEY = ("subject", "drawn", "shrunk", "accuracy", "errors", "weak", "quota", "supply", "total", "weight")
 _NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
@@ -53,8 +55,12 @@ def _cell(name: str, value: Any) -> str:
     return str(value) if value or name not in ("shortfall", "received") else ""
 
 
-def licence(dataset: str) -> str:
-    """The source's licence, as its dataset card says; that nothing is known where it does not."""
+def licence(dataset: str, exam: dict[str, Any] | None = None) -> str:
+    """The source's licence, as its dataset card (of another exam its declaration) says; that nothing
+    is known where it does not."""
+    if exam is not None and exam["name"] != DEFAULT_EXAM:
+        found = f"{exam['licence']}, as the exam's declaration says"
+        return found + (_EDITED if "-nd" in found.lower() else "")
     card = expand(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
@@ -64,11 +70,7 @@ def licence(dataset: str) -> str:
         found = f"{stated[1]}, as the dataset's README says"
     else:
         return "not stated by the dataset; find it out before this file is shared"
-    return found + (
-        "; internal use with attribution: this edited selection must not be published"
-        if "-nd" in found.lower()
-        else ""
-    )
+    return found + (_EDITED if "-nd" in found.lower() else "")
 
 
 def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
@@ -160,9 +162,10 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
             "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy,"
             " option_order, repeat, rationale"
         ),
+        f"- exam: {facts['exam']['title']} (its declaration on training: {facts['exam']['training']})",
         f"- dataset: {facts['dataset']}, train split"
         + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
-        f"- licence of the source: {licence(facts['dataset'])}",
+        f"- licence of the source: {licence(facts['dataset'], facts['exam'])}",
         f"- strategy: {facts['strategy']}"
         + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
         f"- seed: {facts['seed']}",

@@ -65,10 +65,17 @@ class SampleFlags(EngineConfig):
     overwrite: bool = Field(False, description="replace --out where it exists")
     exam: str = Field(
         DEFAULT_EXAM,
-        description="rows are drawn from KMMLU; an exam whose declaration forbids training is refused",
+        description=(
+            "exam whose train split is drawn from: a name or a declaration; one that forbids training, or has"
+            " no train split, is refused"
+        ),
     )
     dataset: str = Field(
-        DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample' (packaged, CC0)"
+        DEFAULT_DATASET,
+        description=(
+            "hub id, directory of the hub's layout, or 'sample' (packaged, CC0); of another exam: where its"
+            " files are"
+        ),
     )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     subjects: list[str] = Field(

@@ -23,14 +23,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import permutations
+from math import factorial
 
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import LETTERS, Question
-from kmmlu_fast.data.rows import IDENTITY
 
 ORDERS = tuple("".join(order) for order in permutations(LETTERS))
 MAX_REPEATS = len(ORDERS)  # uses of one question, each under another option order
+_LISTED = 5  # options whose orders are all gone through; of more (720 to 3,628,800) some are drawn
+_DRAWN = 4 * MAX_REPEATS
 
 Chosen = tuple[Question, int]  # a question and which use of it this is, 0 for the first
 
@@ -45,8 +47,13 @@ def capacity(pool: Iterable[Question], max_repeats: int) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     for question in pool:
-        counts[question.subject] += 1 if is_position_bound(question) else max_repeats
+        counts[question.subject] += uses_of(question, max_repeats)
     return dict(counts)
+
+
+def uses_of(question: Question, max_repeats: int) -> int:
+    """How often it may be used: as often as it has option orders, and once where it has to keep its own."""
+    return 1 if is_position_bound(question) else min(max_repeats, factorial(len(question.options)))
 
 
 def draw(pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats: int = 1) -> list[Chosen]:
@@ -60,10 +67,7 @@ def draw(pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats
     for name, count in drawn.items():
         ranked = sorted(by_subject.get(name, []), key=lambda q: _rank(seed, q.question_id))
         uses = [
-            (q, repeat)
-            for repeat in range(max_repeats)
-            for q in ranked
-            if repeat == 0 or not is_position_bound(q)
+            (q, repeat) for repeat in range(max_repeats) for q in ranked if repeat < uses_of(q, max_repeats)
         ]
         if count > len(uses):
             raise DataError(f"{name}: {count} rows wanted, but its {len(ranked)} questions give {len(uses)}")
@@ -104,14 +108,14 @@ def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> 
     different orders.
     """
     if not permute:
-        return [IDENTITY] * len(chosen)
+        return ["".join(question.letters) for question, _ in chosen]
     overall: Counter[str] = Counter()
     subjects: dict[str, Counter[str]] = {question.subject: Counter() for question, _ in chosen}
     orders = [""] * len(chosen)
     used: dict[str, set[str]] = {}
     for i, (question, _) in enumerate(chosen):
         if is_position_bound(question):
-            orders[i] = IDENTITY
+            orders[i] = "".join(question.letters)
             overall[question.answer] += 1
             subjects[question.subject][question.answer] += 1
     for name, counts in subjects.items():
@@ -119,23 +123,44 @@ def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> 
             if orders[i] or question.subject != name:
                 continue
             where = f"{seed}:{question.question_id}:{repeat}"
-            target = min(LETTERS, key=lambda x: (counts[x], overall[x], _rank(seed, f"letter:{where}:{x}")))
+            target = min(
+                question.letters, key=lambda x: (counts[x], overall[x], _rank(seed, f"letter:{where}:{x}"))
+            )
             taken = used.setdefault(question.question_id, set())
-            orders[i] = _order(question.answer, target, where, taken)
+            orders[i] = _order(question, target, where, taken)
             taken.add(orders[i])
-            letter = LETTERS[orders[i].index(question.answer)]
+            letter = question.letters[orders[i].index(question.answer)]
             counts[letter] += 1
             overall[letter] += 1
     return orders
 
 
-def _order(answer: str, target: str, where: str, taken: set[str]) -> str:
-    """The first by rank of the orders that are not taken and put the source's ``answer`` at
+def _order(question: Question, target: str, where: str, taken: set[str]) -> str:
+    """The first by rank of the orders that are not taken and put the source's answer at
     ``target``, or else anywhere.
     """
-    free = [order for order in ORDERS if order not in taken]
-    fitting = [order for order in free if order[LETTERS.index(target)] == answer]
+    place = question.letters.index(target)
+    free = [order for order in _orders(question, place, where) if order not in taken]
+    fitting = [order for order in free if order[place] == question.answer]
     return min(
         fitting or free,
         key=lambda order: hashlib.blake2b(f"{where}:{order}".encode(), digest_size=8).digest(),
     )
+
+
+def _orders(question: Question, place: int, where: str) -> Sequence[str]:
+    """Orders to choose from: all of them, or, of many options, some with the answer at ``place``, which
+    differ for each ``where``."""
+    letters = question.letters
+    if len(letters) == len(LETTERS):
+        return ORDERS
+    if len(letters) <= _LISTED:
+        return ["".join(order) for order in permutations(letters)]
+    found = []
+    for turn in range(_DRAWN):
+        ranked = sorted(
+            (letter for letter in letters if letter != question.answer),
+            key=lambda letter: hashlib.blake2b(f"{where}:{turn}:{letter}".encode(), digest_size=8).digest(),
+        )
+        found.append("".join([*ranked[:place], question.answer, *ranked[place:]]))
+    return found

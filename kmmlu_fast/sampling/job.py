@@ -6,7 +6,6 @@ In: flags. Out: Alpaca JSONL; beside it the plan (parquet), what the guard dropp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,20 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core import letters
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim, parquet_bytes, write_together
 from kmmlu_fast.core.letters import is_position_bound
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data import rows as sft
-from kmmlu_fast.data.finding import find_exam
-from kmmlu_fast.data.subjects import Subject, find_subjects
+from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_rows import choose_subjects
+from kmmlu_fast.data.finding import dataset_for, find_exam
+from kmmlu_fast.data.finding import source_of as source_of_exam
+from kmmlu_fast.data.raw_tables import is_hub_id
+from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.card import data_card
@@ -52,26 +57,29 @@ def draw_rows(config: SampleFlags) -> Drawn:
         raise ConfigError(f"--out {config.out}: names no file; give such as data/sft.jsonl")
     exam = find_exam(config.exam)
     exam.refuse_training(f"--exam {config.exam}")
-    if not exam.is_kmmlu:
+    if "train" not in exam.splits:
+        measured = ", ".join(f"{ours} = its {theirs}" for ours, theirs in exam.splits.items())
         raise ConfigError(
-            f"--exam {config.exam}: rows are drawn from KMMLU's train split only; to train on {exam.label}'s"
-            " own rows give their file or hub id to python -m kmmlu_fast.train --data"
+            f"--exam {config.exam}: {exam.label} has no train split to draw from, only what it is measured on"
+            f" ({measured}); declare one (splits: {{train: ...}}), or give rows of your own to python -m"
+            " kmmlu_fast.train --data"
         )
+    if exam.training == "ask":
+        note(f"note: {exam.label}'s licence is {exam.licence}: whether it allows training is yours to check")
     beside = [config.out.with_suffix(suffix) for suffix in (".plan.parquet", ".dropped.parquet", ".md")]
     source_files = input_files(sources_of(config))
     claim(
         [config.out, *beside],
-        [*source_files, *datasets.input_files(config.dataset)],
+        [*source_files, *_inputs(config, exam)],
         overwrite=config.overwrite,
         flag="--out",
     )
-    subjects = find_subjects(config.subjects)
-    source = read_source(sources_of(config), config.strategy)
-    pool = build_pool(config, subjects, source)
-    plan, chosen = choose(config, subjects, source, pool)
+    source = read_source(sources_of(config), config.strategy, exam)
+    pool = build_pool(config, exam, source)
+    plan, chosen = choose(config, exam, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)
     rows = [
-        sft.SftRow(letters.reorder(q, order), config.strategy, order, repeat)
+        sft.SftRow(letters.reorder(q, order), config.strategy, order, repeat, exam=exam.name)
         for (q, repeat), order in zip(chosen, orders, strict=True)
     ]
     rationales: dict[str, Any] = {}
@@ -79,18 +87,28 @@ def draw_rows(config: SampleFlags) -> Drawn:
         from kmmlu_fast.sampling.rationale import add_rationales
 
         rows, rationales = add_rationales(rows, config)
-    facts = describe(config, source, pool, plan, rows, rationales)
+    facts = describe(config, exam, source, pool, plan, rows, rationales)
     card = data_card(facts, plan).encode("utf-8", "backslashreplace")
     parts = [sft.rows_bytes(rows), parquet_bytes(plan), parquet_bytes(pool.dropped), card]
     write_together(dict(zip([config.out, *beside], parts, strict=True)))
     return Drawn(config.out, rows, plan, pool.dropped, facts)
 
 
+def _inputs(config: SampleFlags, exam: Exam) -> list[Path]:
+    """The files that rows are read from: none of them may be written over."""
+    if exam.is_kmmlu:
+        return datasets.input_files(config.dataset)
+    place = source_of_exam(exam, dataset_for(config.dataset, exam, [exam]))
+    if Path(place).expanduser().is_file():
+        return [Path(place).expanduser()]
+    return [] if is_hub_id(place) else datasets.input_files(place)
+
+
 def choose(
-    config: SampleFlags, subjects: Sequence[Subject], source: Source, pool: Pool
+    config: SampleFlags, exam: Exam, source: Source, pool: Pool
 ) -> tuple[pl.DataFrame, list[sampling.Chosen]]:
     """The plan, and the questions drawn by it."""
-    supply = {subject.name: 0 for subject in subjects}
+    supply = dict.fromkeys(pool.groups, 0)
     for question in pool.questions:
         supply[question.subject] += 1
     scores = source.run.scores if source.run is not None else None
@@ -101,21 +119,20 @@ def choose(
             name: sum(q.question_id in wrong for q in pool.questions if q.subject == name) for name in supply
         }
         drawn = {name: sum(q.subject == name for q, _ in chosen) for name in supply}
-        return errors_plan(source.run.scores, supply, drawn), chosen
+        return errors_plan(source.run.scores, supply, drawn, pool.groups), chosen
     weak: list[str] = []
     cut, shrunk = False, {}
     found: pl.DataFrame | None = None
     if config.strategy == "strategic" and scores is not None:
-        named = (
-            [subject.name for subject in find_subjects(config.weak_subjects)] if config.weak_subjects else []
-        )
-        prior = prior_of(config)
+        named = _named(exam, config.weak_subjects, pool.groups) if config.weak_subjects else []
+        prior = prior_of(config, exam)
         found = posterior(scores, None if prior is None else prior.accuracy)
         shrunk = dict(found.select("subject", "shrunk").iter_rows())
         cut = bool(named or config.weak_fraction)
         weak = weak_subjects(scores, config.weak_fraction, named, shrunk) if cut else sorted(shrunk)
     room = sampling.capacity(pool.questions, config.max_repeats)
-    plan = make_plan(scores, supply, config.size, config.strategy, weak, config.weak_share, room, found)
+    settings = (config.size, config.strategy, weak, config.weak_share, room, found)
+    plan = make_plan(scores, supply, *settings, groups=pool.groups)
     if (
         found is not None and not cut and scores is not None
     ):  # no cut: all take part; those below micro accuracy are called weak
@@ -126,20 +143,29 @@ def choose(
     return plan, sampling.draw(pool.questions, drawn, config.seed, config.max_repeats)
 
 
-def prior_of(config: SampleFlags) -> SubjectPrior | None:
-    """What --weak-prior names; None for none. The packaged sample's questions are invented: no
-    other model's results fit them.
+def _named(exam: Exam, names: list[str], groups: dict[str, str]) -> list[str]:
+    """The subjects that the names of subjects or groups stand for."""
+    if exam.is_kmmlu:
+        return [subject.name for subject in find_subjects(names)]
+    known = pl.DataFrame({"subject": list(groups), "supercategory": list(groups.values())})
+    return choose_subjects(exam, known, names)["subject"].to_list()
+
+
+def prior_of(config: SampleFlags, exam: Exam) -> SubjectPrior | None:
+    """What --weak-prior names; None for none. The public one is KMMLU's; the packaged sample's
+    questions are invented: no other model's results fit them.
     """
-    if config.weak_prior == "none" or (config.weak_prior == "public" and config.dataset == "sample"):
+    public = config.weak_prior == "public"
+    if config.weak_prior == "none" or (public and (config.dataset == "sample" or not exam.is_kmmlu)):
         return None
     return read_prior(None if config.weak_prior == "public" else Path(config.weak_prior))
 
 
-def weakness_note(config: SampleFlags) -> str:
+def weakness_note(config: SampleFlags, exam: Exam) -> str:
     """Where subject accuracies start from, for the card."""
     if config.strategy != "strategic":
         return "not used"
-    prior = prior_of(config)
+    prior = prior_of(config, exam)
     if prior is None:
         return "none: each subject's accuracy is shrunk to the mean of all"
     test = (
@@ -153,6 +179,7 @@ def weakness_note(config: SampleFlags) -> str:
 
 def describe(
     config: SampleFlags,
+    exam: Exam,
     source: Source,
     pool: Pool,
     plan: pl.DataFrame,
@@ -160,23 +187,29 @@ def describe(
     rationales: dict[str, Any],
 ) -> dict[str, Any]:
     """What the data card and the terminal say beside the plan."""
-    letters = [row.question.answer for row in rows]
+    answers = [row.question.answer for row in rows]
+    most = max((len(row.question.options) for row in rows), default=len(LETTERS))
+    place = (
+        config.dataset if exam.is_kmmlu else source_of_exam(exam, dataset_for(config.dataset, exam, [exam]))
+    )
     return {
+        "exam": exam.terms(),
         "file": config.out.name,
         "rows": len(rows),
         "questions": len({row.question.question_id for row in rows}),
         "repeats": sum(row.repeat > 0 for row in rows),
         "strategy": config.strategy,
         "weak_share": config.weak_share,
-        "weak_prior": weakness_note(config),
+        "weak_prior": weakness_note(config, exam),
         "seed": config.seed,
-        "dataset": config.dataset,
+        "dataset": place,
         "dataset_revision": config.dataset_revision,
         "source": source.run.source if source.run else None,
         "source_model": source.run.facts.get("model") if source.run else None,
         "source_split": source.split,
         "warnings": source.warnings,
         "pool": pool.size,
+        "guarded": pool.against,
         "overlapping_kinds": overlap.counts(pool.overlapping),
         "overlapping": pool.overlapping["train_id"].n_unique(),
         "repeated": len(pool.repeated),
@@ -187,7 +220,7 @@ def describe(
         "kept_order": (
             sum(is_position_bound(row.question) for row in rows) if config.permute_options else len(rows)
         ),
-        "letters": {letter: letters.count(letter) for letter in "ABCD"},
+        "letters": {letter: answers.count(letter) for letter in OPTION_LETTERS[:most]},
         "rationale": config.rationale,
         "rationales": rationales,
         "shortfall": int(plan["shortfall"].sum()),

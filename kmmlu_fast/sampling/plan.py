@@ -7,12 +7,14 @@ questions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.data.subjects import SUBJECTS, subject_order
+
+GROUPS = {name: subject.supercategory for name, subject in SUBJECTS.items()}
 
 
 def weak_subjects(
@@ -85,6 +87,7 @@ def make_plan(
     weak_share: float = 0.7,
     capacity: dict[str, int] | None = None,
     posterior: pl.DataFrame | None = None,
+    groups: Mapping[str, str] = GROUPS,
 ) -> pl.DataFrame:
     """The plan, one row a subject in table order: subject, supercategory, total, correct, errors, accuracy,
     shrunk, low, high, weak, weight (share of the weak part), target, quota, supply (distinct questions),
@@ -94,7 +97,8 @@ def make_plan(
     - shrunk), else to the raw number of errors. ``weak``: the subjects that take part in it.
 
     ``supply`` names the subjects to draw from, 0 where the pool has none; ``capacity`` (default: the supply)
-    is how many rows each can give with its questions repeated. ConfigError where size and supply do not fit.
+    is how many rows each can give with its questions repeated; ``groups``: their supercategories. ConfigError
+    where size and supply do not fit.
     """
     if not any(supply.values()):
         raise ConfigError(
@@ -128,10 +132,15 @@ def make_plan(
     for name, count in weak_errors.items():
         targets[name] += size * weak_share * count / sum(weak_errors.values())
     quota, drawn = allocate(targets, capacity or supply, size)
-    return plan_frame(counted, weak_errors, targets, quota, supply, drawn, posterior)
+    return plan_frame(counted, weak_errors, targets, quota, supply, drawn, posterior, groups)
 
 
-def errors_plan(scores: pl.DataFrame, supply: dict[str, int], drawn: dict[str, int]) -> pl.DataFrame:
+def errors_plan(
+    scores: pl.DataFrame,
+    supply: dict[str, int],
+    drawn: dict[str, int],
+    groups: Mapping[str, str] = GROUPS,
+) -> pl.DataFrame:
     """The plan of ``draw_errors``, which has no quotas: what was drawn is what was aimed at;
     ``supply`` counts wrong answers.
     """
@@ -139,9 +148,8 @@ def errors_plan(scores: pl.DataFrame, supply: dict[str, int], drawn: dict[str, i
         name: (total, correct)
         for name, total, correct in scores.select("subject", "total", "correct").iter_rows()
     }
-    return plan_frame(
-        counted, {}, {name: float(count) for name, count in drawn.items()}, drawn, supply, drawn
-    )
+    targets = {name: float(count) for name, count in drawn.items()}
+    return plan_frame(counted, {}, targets, drawn, supply, drawn, groups=groups)
 
 
 def plan_frame(
@@ -152,6 +160,7 @@ def plan_frame(
     supply: dict[str, int],
     drawn: dict[str, int],
     posterior: pl.DataFrame | None = None,
+    groups: Mapping[str, str] = GROUPS,
 ) -> pl.DataFrame:
     """The plan's rows, in the subject table's order."""
     columns = (
@@ -169,7 +178,7 @@ def plan_frame(
     rows = [
         (
             n,
-            SUBJECTS[n].supercategory,
+            groups.get(n, ""),
             *counted.get(n, (None, None)),
             n in weak_errors,
             weak_errors.get(n, 0),
@@ -178,8 +187,7 @@ def plan_frame(
             supply[n],
             drawn[n],
         )
-        for n in SUBJECTS
-        if n in supply
+        for n in subject_order(set(supply))
     ]
     whole = dict.fromkeys(("total", "correct", "quota", "supply", "drawn"), pl.Int64)
     frame = pl.DataFrame(

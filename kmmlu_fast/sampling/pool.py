@@ -1,7 +1,7 @@
 """Where training questions come from: the runs that show what is weak, and the questions that may be drawn.
 
-In: runs or score files, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything that
-overlaps test or dev.
+In: runs or score files, an exam, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything
+that overlaps test or dev.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
-from kmmlu_fast.data.subjects import SUBJECTS, Subject
+from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_rows import choose_subjects, read_exam_frame, to_questions
+from kmmlu_fast.data.finding import dataset_for
+from kmmlu_fast.data.guard import guard_exam
+from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.run import Run, complete_frame
 from kmmlu_fast.sampling.config import SampleFlags
@@ -48,6 +52,8 @@ class Pool:
     repeated: list[str]
     conflicting: list[str]
     excluded: int
+    groups: dict[str, str] = field(default_factory=dict)  # every subject that may be drawn from: its group
+    against: list[str] = field(default_factory=list)  # whose test and dev questions were looked for
 
     @property
     def dropped(self) -> pl.DataFrame:
@@ -62,7 +68,7 @@ class Pool:
         return pl.concat([self.overlapping, pl.DataFrame(rows, schema=overlap.PAIR_SCHEMA, orient="row")])
 
 
-def read_source(arguments: Sequence[str], strategy: str) -> Source:
+def read_source(arguments: Sequence[str], strategy: str, exam: Exam | None = None) -> Source:
     """The runs or scores that ``--from`` names, with the warnings that the plan and the card will carry."""
     if not arguments:
         if strategy in ("strategic", "errors"):
@@ -71,7 +77,7 @@ def read_source(arguments: Sequence[str], strategy: str) -> Source:
                 " --strategy uniform"
             )
         return Source()
-    runs = [_run_of(argument, strategy) for argument in arguments]
+    runs = [_run_of(argument, strategy, exam) for argument in arguments]
     notes = [text for run in runs for text in run.notes]
     for run in runs:
         if (split := _split(run)) != "train":
@@ -90,8 +96,8 @@ def read_source(arguments: Sequence[str], strategy: str) -> Source:
     return Source(pooled(runs), splits, notes, runs)
 
 
-def _run_of(argument: str, strategy: str) -> Run:
-    """The one run of an argument, if it can say where a model is weak on KMMLU."""
+def _run_of(argument: str, strategy: str, exam: Exam | None) -> Run:
+    """The one run of an argument, if it can say where a model is weak on the exam (default: KMMLU)."""
     runs = load(argument)
     if len(runs) != 1:
         names = ", ".join(run.name for run in runs[:5])
@@ -100,7 +106,15 @@ def _run_of(argument: str, strategy: str) -> Run:
             f" {argument}:{runs[0].name}"
         )
     (run,) = runs
-    if run.exam != "kmmlu" and (foreign := [name for name in run.scores["subject"] if name not in SUBJECTS]):
+    if exam is not None and not exam.is_kmmlu:
+        if run.exam != exam.name and run.predictions is not None:
+            raise ConfigError(
+                f"--from {argument}: is a run over {run.exam_title}; rows of {exam.label} need a run over"
+                f" {exam.label}: `python -m kmmlu_fast.eval --exam {exam.name} --split train --limit 50`"
+            )
+    elif run.exam != "kmmlu" and (
+        foreign := [name for name in run.scores["subject"] if name not in SUBJECTS]
+    ):
         raise ConfigError(
             f"--from {argument}: is a run over {run.exam_title}, whose subjects ({foreign[0]}, ...) are not"
             f" KMMLU's, which rows are drawn from; give {TRAIN_RUN}"
@@ -154,19 +168,19 @@ def pooled(runs: Sequence[Run]) -> Run:
     )
 
 
-def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> Pool:
+def build_pool(config: SampleFlags, exam: Exam, source: Source) -> Pool:
     """The train split without rows that overlap test or dev, repeated rows, and the rows that
     the run was over.
     """
-    known = overlap.train_overlap(config.dataset, config.dataset_revision)
-    train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
-    pairs, frame = known.value, train.value
-    notes = [*known.notes, *train.notes]
+    found = (_of_kmmlu if exam.is_kmmlu else _of_other)(config, exam)
+    frame, pairs = found.frame, found.pairs
+    notes = list(found.notes)
+    place = config.dataset if exam.is_kmmlu else dataset_for(config.dataset, exam, [exam])
     for run in source.runs:
-        answered = run.config.get("config", {}).get("dataset")
-        if _split(run) == "train" and answered not in (None, config.dataset):
+        answered = (run.config.get("config" if exam.is_kmmlu else "exam") or {}).get("dataset")
+        if _split(run) == "train" and answered not in (None, place):
             notes.append(
-                f"the run was over --dataset {answered}, rows come from {config.dataset}: its questions"
+                f"the run was over --dataset {answered}, rows come from {place or exam.label}: its questions"
                 " cannot be excluded unless both are one"
             )
     notes = list(dict.fromkeys(notes))
@@ -180,4 +194,36 @@ def build_pool(config: SampleFlags, subjects: list[Subject], source: Source) -> 
     before = len(clean)
     if source.run is not None and config.strategy != "errors" and source.run.predictions is not None:
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
-    return Pool(datasets.to_questions(clean), size, pairs, repeated, conflicting, before - len(clean))
+    questions = datasets.to_questions(clean) if exam.is_kmmlu else to_questions(clean)
+    excluded = before - len(clean)
+    return Pool(questions, size, pairs, repeated, conflicting, excluded, found.groups, found.against)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Train questions, the pairs of all of train with test and dev, what must be said about them, every
+    subject with its group, and whose test was looked for."""
+
+    frame: pl.DataFrame
+    pairs: pl.DataFrame
+    notes: Sequence[str]
+    groups: dict[str, str]
+    against: list[str]
+
+
+def _of_kmmlu(config: SampleFlags, exam: Exam) -> _Found:
+    subjects = find_subjects(config.subjects)
+    known = overlap.train_overlap(config.dataset, config.dataset_revision)
+    train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
+    groups = {subject.name: subject.supercategory for subject in subjects}
+    return _Found(train.value, known.value, (*known.notes, *train.notes), groups, [f"{exam.label} test"])
+
+
+def _of_other(config: SampleFlags, exam: Exam) -> _Found:
+    place = dataset_for(config.dataset, exam, [exam])
+    train = read_exam_frame(exam, "train", place, config.dataset_revision)
+    guarded = guard_exam(exam, place, config.dataset_revision)
+    pairs = overlap.overlap(train.value, guarded.frame)
+    frame = choose_subjects(exam, train.value, config.subjects)
+    groups = dict(frame.select("subject", "supercategory").unique("subject").sort("subject").iter_rows())
+    return _Found(frame, pairs, train.notes, groups, guarded.exams)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, read_answer
 from kmmlu_fast.asking.tokens import Asked, check_lengths, prepare
-from kmmlu_fast.core.schema import Prediction, Question
+from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
@@ -93,7 +93,8 @@ def add_rationales(
     """The rows with rationales where the model has them, and the counts for the card. Opens the
     engine unless one is given.
     """
-    from kmmlu_fast.asking import cot
+    from kmmlu_fast.asking.cot_building import build_method
+    from kmmlu_fast.asking.cot_wording import default_style
     from kmmlu_fast.engines import opening as engines
     from kmmlu_fast.models import model as models
 
@@ -101,13 +102,14 @@ def add_rationales(
     if tokenizer is None:
         model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
         tokenizer = models.load_tokenizer(model)
-    method = cot.build_method(
-        cot.default_style(tokenizer),
+    method = build_method(
+        default_style(tokenizer),
         tokenizer,
         max_tokens=config.rationale_tokens,
         num_samples=config.rationale_samples,
         temperature=config.temperature,
         seed=config.seed,
+        letters=OPTION_LETTERS[: max(len(row.question.options) for row in rows)],
     )
     questions = numbered(rows)
     asked, _ = prepare(questions, {question.subject: [] for question in questions}, method, tokenizer)

@@ -19,10 +19,11 @@ from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import PLOT
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.device_memory import GIB
 from kmmlu_fast.training.encoding import TrainSet, letter_counts
 from kmmlu_fast.training.material import Material
-from kmmlu_fast.training.memory import GIB, MemoryPlan
-from kmmlu_fast.training.trainer import TrainResult
+from kmmlu_fast.training.memory import MemoryPlan
+from kmmlu_fast.training.result import TrainResult
 
 
 def build_card(

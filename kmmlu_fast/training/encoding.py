@@ -2,31 +2,31 @@
 
 In: rows of ``sft`` (questions, with a rationale or without), a tokenizer, a prompt style. Out: ``Encoded``
 rows whose prompt ids are, token for token, what evaluation sends (``prompts.render`` and ``prompts.encode``
-make both), the held-out slice, and the order of the rows for all epochs, as a pure function of the seed.
+make both), the held-out rows, and the order of all epochs (``order``).
 Knows nothing of Unsloth, TRL or devices.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kmmlu_fast.asking import cot, prompts
+from kmmlu_fast.asking import prompts
+from kmmlu_fast.asking.cot_building import build_method
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import encode_conversations
-from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoded import Encoded
+from kmmlu_fast.training.fitting import check_trainable, fit_length
+from kmmlu_fast.training.order import balanced_letters, order_rows, rotate
 
 Row = SftRow | TrainingRow
-__all__ = ["MASKED", "Encoded", "Row", "TrainSet", "encode_set"]
 
 
 def encode_set(
@@ -141,11 +141,6 @@ def _turned(
     return fitting, [variants[place] for place in places]
 
 
-_WINDOW_BATCHES = (
-    4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
-)
-
-
 @dataclass(frozen=True, slots=True)
 class TrainSet:
     """Everything that is trained and measured on, as token ids."""
@@ -160,65 +155,6 @@ class TrainSet:
     too_long: dict[str, Any] = field(default_factory=dict)  # what ``fit_length`` says
 
 
-def rotate(row: SftRow, target: str) -> SftRow:
-    """The row with its options turned cyclically so that the answer's letter is ``target``; a
-    rationale's row stays: it names letters.
-    """
-    if row.response is not None:
-        return row
-    letters = row.question.letters
-    shift = letters.index(row.question.answer) - letters.index(target)
-    order = "".join(letters[(i + shift) % len(letters)] for i in range(len(letters)))
-    return replace(row, question=reorder(row.question, order))
-
-
-def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[SftRow], list[SftRow]]:
-    """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions
-    stay on one side.
-    """
-    groups: dict[tuple[str, str, int], list[SftRow]] = {}
-    for row in rows:
-        groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
-    keys = sorted(groups)
-    random.Random(f"held-out:{seed}").shuffle(keys)
-    by_letter = {
-        letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in OPTION_LETTERS
-    }
-    held: set[tuple[str, str, int]] = set()
-    room = min(wanted, len(groups) // 5)
-    while len(held) < room:
-        for letter in OPTION_LETTERS:
-            if by_letter[letter] and len(held) < room:
-                held.add(by_letter[letter].pop())
-    train = [row for key, group in groups.items() if key not in held for row in group]
-    return train, [group[0] for key, group in groups.items() if key in held]
-
-
-def balanced_letters(
-    order: list[int], batch: int, seed: int, own: Sequence[Sequence[str]] | None = None
-) -> list[str]:
-    """An answer letter for every position of an order of rows: balanced within each batch, another one each
-    time a row comes back.
-
-    Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to
-    learn by heart. ``own``: the letters of each row, where they are not A-D.
-    """
-    draw = random.Random(f"letters:{seed}")
-    unused: dict[int, list[str]] = {}
-    letters: list[str] = []
-    for start in range(0, len(order), batch):
-        used: Counter[str] = Counter()
-        for row in order[start : start + batch]:
-            if not unused.get(row):
-                unused[row] = list(own[row] if own else LETTERS)
-                draw.shuffle(unused[row])
-            letter = min(unused[row], key=lambda choice: used[choice])
-            unused[row].remove(letter)
-            used[letter] += 1
-            letters.append(letter)
-    return letters
-
-
 def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]:
     """Rows as token ids. The response is the style's delimiter and the letter, then end-of-text; the prompt
     is multiple_choice's.
@@ -229,7 +165,7 @@ def encode_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[Encoded]
     they are.
     """
     most = max((len(row.question.options) for row in rows if row.response), default=0)
-    reasoning = cot.build_method(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
+    reasoning = build_method(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
     rendered = [
         (
             reasoning.reasoning_prompt(row.question, [], tokenizer)
@@ -277,96 +213,6 @@ def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]
         return [[token] for token in found.ids]
     delimiter = prompts.answer_delimiter(style)
     return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in letters]
-
-
-def fit_length(
-    rows: list[Encoded], limit: int, policy: str, bos_id: int | None
-) -> tuple[list[Encoded], dict[str, Any]]:
-    """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the
-    card).
-
-    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole; of a
-    conversation it takes the end, so that what is left is a conversation.
-    """
-    fitting: list[Encoded] = []
-    long: list[str] = []
-    for row in rows:
-        excess = len(row.input_ids) - limit
-        if excess <= 0:
-            fitting.append(row)
-            continue
-        long.append(row.question_id)
-        if policy == "refuse":
-            raise TrainError(
-                f"row {row.question_id} has {len(row.input_ids)} tokens, more than --max-seq-length {limit}: "
-                "raise it, or give --too-long truncate or drop"
-            )
-        if policy == "drop":
-            continue
-        if row.mask is not None:
-            if not any(row.mask[:limit]):
-                raise TrainError(
-                    f"{row.question_id}: --max-seq-length {limit} leaves nothing of the assistant's turns "
-                    f"(the first begins at token {row.prompt_tokens}); raise it, or give --too-long drop"
-                )
-            fitting.append(
-                replace(row, input_ids=row.input_ids[:limit], mask=row.mask[:limit], cut_tokens=excess)
-            )
-            continue
-        keep = 1 if bos_id is not None and row.input_ids[0] == bos_id else 0
-        if row.prompt_tokens - excess <= keep:
-            raise TrainError(
-                f"row {row.question_id}: --max-seq-length {limit} leaves nothing of its prompt"
-                f" ({row.prompt_tokens} tokens and {len(row.input_ids) - row.prompt_tokens} of response);"
-                " raise it, or give --too-long drop"
-            )
-        ids = row.input_ids[:keep] + row.input_ids[keep + excess :]
-        fitting.append(
-            replace(row, input_ids=ids, prompt_tokens=row.prompt_tokens - excess, cut_tokens=excess)
-        )
-    report = {"policy": policy, "max_seq_length": limit, "rows_too_long": len(long), "question_ids": long}
-    return fitting, report
-
-
-def check_trainable(rows: Iterable[Encoded]) -> None:
-    """TrainError if a row has no token to learn from: its loss would be undefined, and silently nothing."""
-    masked = [row.question_id for row in rows if all(label == MASKED for label in row.labels)]
-    if masked:
-        names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
-        raise TrainError(
-            f"{len(masked)} rows have every token masked, so no response to learn: {names}; see"
-            " --max-seq-length and the data file"
-        )
-
-
-def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, seed: int) -> list[int]:
-    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch. A pure
-    function of its arguments.
-
-    Every epoch is a seeded shuffle. Rows of a window of four batches are sorted by length, so that a batch
-    pads little; the batches' own order is shuffled again. The batch with the longest row comes first: if
-    memory runs out, it does so at once. Laid out in full, because a resumed run then has nothing to
-    reconstruct.
-    """
-    stream: list[int] = []
-    for start in range(0, len(lengths), rows_an_epoch):
-        indices = list(range(start, min(start + rows_an_epoch, len(lengths))))
-        random.Random(f"epoch:{seed}:{start}").shuffle(indices)
-        stream += indices
-    window = effective_batch * _WINDOW_BATCHES
-    batches: list[list[int]] = []
-    for start in range(0, len(stream), window):
-        part = stream[start : start + window]
-        tail = part[len(part) - len(part) % effective_batch :]  # an incomplete batch: only at the very end
-        whole = sorted(part[: len(part) - len(tail)], key=lambda i: (lengths[i], i))
-        chunks = [whole[i : i + effective_batch] for i in range(0, len(whole), effective_batch)]
-        random.Random(f"window:{seed}:{start}").shuffle(chunks)
-        batches += [*chunks, tail] if tail else chunks
-    complete = [batch for batch in batches if len(batch) == effective_batch]
-    if complete:
-        longest = max(range(len(complete)), key=lambda b: max(lengths[i] for i in complete[b]))
-        batches[0], batches[longest] = batches[longest], batches[0]
-    return [i for batch in batches for i in batch]
 
 
 def letter_counts(rows: list[Encoded]) -> dict[str, int]:

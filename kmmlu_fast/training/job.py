@@ -18,15 +18,20 @@ from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_log
+from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import shown, template_of
+from kmmlu_fast.training.device_memory import available_memory
 from kmmlu_fast.training.encoded import MASKED
 from kmmlu_fast.training.encoding import TrainSet, encode_set
 from kmmlu_fast.training.material import Material, data_digest, read_material
+from kmmlu_fast.training.memory import MemoryPlan, plan_memory
+from kmmlu_fast.training.model_shape import ModelShape, shape_of
 from kmmlu_fast.training.state import CHECKPOINTS, claim, claim_alone, finished, planned_micro_batch
 
 _SMALL_PARAMETERS = (
@@ -83,17 +88,15 @@ def _train(config: TrainConfig) -> TrainedAdapter:
     require("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     with claim_alone(config):
         # Once more: the process that held the lock may just have finished.
-        return load_adapter_card(config.output_dir) if finished(config) else _train_alone(config, material)
+        return load_adapter_card(config.output_dir) if finished(config) else train_alone(config, material)
 
 
-def _train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
-    """Alone in the directory."""
+def train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
+    """Train, alone in the directory, up to the card, which is written last."""
     note("loading Unsloth")
     with waiting("loading Unsloth"):
         libraries.import_unsloth()
-    from kmmlu_fast.asking import prompts
     from kmmlu_fast.models import model as models
-    from kmmlu_fast.training import memory as memory_plan
     from kmmlu_fast.training import trainer
 
     trainer.quiet_libraries()
@@ -101,24 +104,41 @@ def _train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
     tokenizer = models.load_tokenizer(model)
     data = encode_set(config, material.rows, material.held_out, tokenizer, material.asked)
     _show_rows(config, data, tokenizer)
-    shape = memory_plan.describe_model(
-        model.path, config.r, config.target_modules, model.revision, config.trust_remote_code
-    )
-    available_bytes, device, cpu = memory_plan.available_memory(config.max_memory_gib)
+    shape, plan = _planned(config, model, data)
+    note(str(plan))
+    tokens = _report_tokens(config, data, plan.micro_batch)
+    note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
+    mismatch = precision_warnings(config, shape.total)
+    warn(mismatch)
+    identity = _identity(config, model, tokenizer)
+    claim(config, identity, plan.micro_batch)
+    work = config.output_dir / CHECKPOINTS
+    result = trainer.train(config, model.path, model.revision, tokenizer, data, plan, work)
+    result = replace(result, warnings=[*mismatch, *result.warnings])
+    tokens["chat_template"] = template_of(tokenizer)[0]
+    card = build_card(config, model, material, data, identity, plan, result, tokens)
+    write_adapter(work / "adapter", config.output_dir, card, read_log(config.output_dir / LOG))
+    if not config.keep_checkpoints:
+        shutil.rmtree(work)
+    return load_adapter_card(config.output_dir)
+
+
+def _planned(config: TrainConfig, model: Model, data: TrainSet) -> tuple[ModelShape, MemoryPlan]:
+    """What the model is made of, and the memory plan on this device; TrainError where nothing fits."""
+    shape = shape_of(model.path, config.r, config.target_modules, model.revision, config.trust_remote_code)
+    available_bytes, device, cpu = available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
     if float32:
         note(
             "note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), where"
             " bfloat16 is only emulated"
         )
-    longest = max(len(row.input_ids) for row in data.rows)
-    micro_batch = planned_micro_batch(config) or config.micro_batch
-    plan = memory_plan.plan(
+    return shape, plan_memory(
         shape,
-        longest,
+        max(len(row.input_ids) for row in data.rows),
         config.effective_batch,
         available_bytes,
-        micro_batch=micro_batch,
+        micro_batch=planned_micro_batch(config) or config.micro_batch,
         four_bit=config.load_in_4bit,
         cpu=cpu,
         device=device,
@@ -126,11 +146,13 @@ def _train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
         float32=float32,
         labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
     )
-    note(str(plan))
-    tokens = _report_tokens(config, data, plan.micro_batch)
-    note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
-    mismatch = _precision_warning(config, shape.total)
-    identity = {
+
+
+def _identity(config: TrainConfig, model: Model, tokenizer: Any) -> dict[str, Any]:
+    """What decides the adapter: ``--resume`` must find it the same."""
+    from kmmlu_fast.asking import prompts
+
+    return {
         "settings": config.deciding(),
         "model_digest": model.digest,
         "data_digest": data_digest(config),
@@ -138,30 +160,6 @@ def _train_alone(config: TrainConfig, material: Material) -> TrainedAdapter:
         "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
         "versions": versions(),
     }
-    claim(config, identity, plan.micro_batch)
-    result = trainer.train(
-        config, model.path, model.revision, tokenizer, data, plan, config.output_dir / "checkpoints"
-    )
-    result = replace(result, warnings=[*mismatch, *result.warnings])
-    card = build_card(
-        config,
-        model,
-        material,
-        data,
-        identity,
-        plan,
-        result,
-        {**tokens, "chat_template": template_of(tokenizer)[0]},
-    )
-    write_adapter(
-        config.output_dir / "checkpoints" / "adapter",
-        config.output_dir,
-        card,
-        read_log(config.output_dir / LOG),
-    )
-    if not config.keep_checkpoints:
-        shutil.rmtree(config.output_dir / "checkpoints")
-    return load_adapter_card(config.output_dir)
 
 
 def _show_rows(config: TrainConfig, data: TrainSet, tokenizer: Any) -> None:
@@ -207,16 +205,14 @@ def _report_tokens(config: TrainConfig, data: TrainSet, micro_batch: int) -> dic
     return found
 
 
-def _precision_warning(config: TrainConfig, parameters: int) -> list[str]:
+def precision_warnings(config: TrainConfig, parameters: int) -> list[str]:
     """Evaluation runs on 16-bit weights; nf4 moves a small model's letters so far that what is
     learnt on it does not carry over.
     """
     if not config.load_in_4bit or parameters >= _SMALL_PARAMETERS:
         return []
-    warning = (
+    return [
         f"the base has {parameters / 1e9:.2f} B parameters and is trained in 4 bit, but evaluated in 16 bit:"
         " at this size that can turn the predicted letters around, and the held-out rows do not show it;"
         " give --no-load-in-4bit"
-    )
-    note(f"warning: {warning}")
-    return [warning]
+    ]

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MASKED = -100  # the label that torch's cross entropy ignores
+from kmmlu_fast.core.console import note
+from kmmlu_fast.training.encoded import MASKED, Encoded
+
 # Logits alive at once: 2 + 4 bytes in 16 and 32 bit, 4 of log-softmax, 4 + 2 of their gradients.
 LOGIT_BYTES = 16
 CHUNK_BYTES = 2**30
@@ -208,3 +210,26 @@ def _loss_of(model: Any, row: dict[str, Any]) -> Any:
             return model(**row).loss.detach().float()
     finally:
         model.train(training)
+
+
+def take_labelled_loss(trainer: Any, model: Any, row: Encoded, device: Any, half: str | None) -> None:
+    """Compute logits only where there are labels, if that gives the model's own loss on a row;
+    else say so and leave the loss alone.
+    """
+    import torch
+
+    ids = torch.tensor([row.input_ids], device=device)
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": torch.tensor([row.labels], device=device),
+    }
+    with torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
+        agrees = attach(model, batch)
+    if agrees:
+        trainer.use_labelled_loss()
+    else:
+        note(
+            "the model's loss is not that of its labelled positions alone: it computes its own, which takes"
+            " longer"
+        )

@@ -18,12 +18,14 @@ from kmmlu_fast.core.digests import file_digest, fingerprint
 from kmmlu_fast.core.errors import DataError, TrainError
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
+from kmmlu_fast.data.finding import exam_of_hub
 from kmmlu_fast.data.guard import check_training_rows, guard_exams
 from kmmlu_fast.data.mixture import Part, Share, mixture_lines, parse_part, read_mixture
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.data.training_rows import TrainingRow, parse_columns, read_training_rows
 from kmmlu_fast.training import encoding
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.order import split_held_out
 
 Row = SftRow | TrainingRow
 
@@ -47,8 +49,11 @@ class Material:
 
 
 def read_material(config: TrainConfig) -> Material:
-    """Read, mix, check for leakage, hold out."""
+    """Read, mix, check for leakage, hold out. ConfigError for an exam that forbids training."""
     parts = [parse_part(text) for text in config.data]
+    for part in parts:
+        if (exam := exam_of_hub(part.source)) is not None:
+            exam.refuse_training(f"--data {part.source}")
     rows, shares = read_mixture(parts, config.seed, parse_columns(config.columns))
     if not rows:
         raise TrainError(f"--data {', '.join(config.data)}: the weights leave no row; give larger ones")
@@ -94,7 +99,7 @@ def _held_out(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], list[Row
         return rows, held
     questions = [row for row in rows if isinstance(row, SftRow)]
     if len(questions) == len(rows):
-        train, out = encoding.split_held_out(questions, config.held_out, config.seed)
+        train, out = split_held_out(questions, config.held_out, config.seed)
         found: tuple[list[Row], list[Row]] = (list(train), list(out))
     else:
         found = _split(rows, config.held_out, config.seed)

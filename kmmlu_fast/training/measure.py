@@ -12,7 +12,7 @@ from typing import Any
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.training.encoded import MASKED, Encoded
-from kmmlu_fast.training.monitor import HeldOut, summarise
+from kmmlu_fast.training.held_out import HeldOut, held_out_of
 
 _PASS_TOKENS = 16_384  # padded tokens in one forward pass, at most
 _LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a time
@@ -60,7 +60,7 @@ def measure(
             }
     finally:
         model.train(was_training)
-    return summarise(
+    return held_out_of(
         step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked]
     )
 

@@ -1,23 +1,20 @@
 """Will training fit, and in which micro-batch: estimated from the model's config before any weight is read.
 
 In: a model directory or config, LoRA settings, sequence length, free device memory. Out: a ``MemoryPlan``
-(bytes by part, micro-batch, accumulation), or TrainError that says what to change. Shapes come from the model
-built on torch's meta device (no memory). Knows nothing of data. Every constant names its source; measured
-peaks stand beside the estimate in the adapter's card.
+(bytes by part, micro-batch, accumulation), or TrainError that says what to change. Knows nothing of data.
+Every constant names its source; measured peaks stand beside the estimate in the adapter's card.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.device import has_gpu
-from kmmlu_fast.core.errors import ModelError, TrainError
-from kmmlu_fast.core.foreign import one_line
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.training.device_memory import GIB
 from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
+from kmmlu_fast.training.model_shape import ModelShape
 
-GIB = 1024**3
 _HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
 _KEEPING_HEADROOM = (
     0.80  # where all layers' activations are kept: counted from Unsloth's source, not yet measured on a card
@@ -67,29 +64,6 @@ _CPU_RUNTIME_BYTES = int(1.0 * GIB)  # the libraries' own resident memory
 
 
 @dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What the plan needs to know of a model, counted on the meta device. Numbers of values, not bytes."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    vocabulary: int
-    quantised: int  # weights of the decoder's linear layers: 4-bit
-    unquantised: int  # embeddings, norms, biases, lm_head: 16-bit (tied weights once)
-    largest_linear: int
-    lora: int  # trainable
-
-    @property
-    def total(self) -> int:
-        return self.quantised + self.unquantised + self.lora
-
-    @property
-    def trainable_share(self) -> float:
-        return self.lora / self.total
-
-
-@dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Bytes by part for one micro-batch; ``available_bytes`` is what the device had free, or
     the user's limit.
@@ -126,61 +100,6 @@ class MemoryPlan:
             f" {self.accumulation}, {self.seq_length} tokens a"
             f" row{'' if self.checkpointing else ', no gradient checkpointing'} (GiB: {parts})"
         )
-
-
-def describe(config: Any, r: int, target_modules: list[str], trust_remote_code: bool = False) -> ModelShape:
-    """Count a transformers config's weights on the meta device. ModelError if no target module
-    is in the model.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    head = model.get_output_embeddings()
-    linear = {
-        name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
-    }
-    weights = sum(m.weight.numel() for m in linear.values())
-    adapted = [m for name, m in linear.items() if name.rsplit(".", 1)[-1] in target_modules]
-    if not adapted:
-        present = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise ModelError(
-            f"--target-modules {', '.join(target_modules)}: none is in this model; it has"
-            f" {', '.join(present)}"
-        )
-    text = config.get_text_config()
-    return ModelShape(
-        text.num_hidden_layers,
-        text.hidden_size,
-        text.intermediate_size,
-        text.num_attention_heads,
-        text.vocab_size,
-        quantised=weights,
-        unquantised=sum(p.numel() for p in model.parameters())
-        - weights,  # parameters() names tied weights once
-        largest_linear=max(m.weight.numel() for m in linear.values()),
-        lora=sum(r * (m.in_features + m.out_features) for m in adapted),
-    )
-
-
-def describe_model(
-    path: str | Path,
-    r: int,
-    target_modules: list[str],
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> ModelShape:
-    """``describe`` for a model directory or hub id; only its config is read."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-        return describe(config, r, target_modules, trust_remote_code)
-    except ModelError:
-        raise
-    except Exception as error:  # transformers raises of every kind for odd settings
-        raise ModelError(f"{path}: its config.json cannot be read ({one_line(str(error), 200)})") from error
 
 
 def estimate(
@@ -232,7 +151,7 @@ def estimate(
     }
 
 
-def plan(
+def plan_memory(
     shape: ModelShape,
     seq_length: int,
     effective_batch: int,
@@ -273,18 +192,22 @@ def plan(
         return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
-    if fitting and checkpointing == "auto":
-        largest = fitting.micro_batch
-        full = [
-            n for n in sizes if n == largest or (not cpu and n < largest and n * seq_length >= _FULL_TOKENS)
-        ]
-        kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
-        fitting = kept or fitting
     if fitting:
-        return fitting
+        full = _full_sizes(sizes, fitting, cpu) if checkpointing == "auto" else []
+        kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
+        return kept or fitting
     smallest = at(sizes[-1], seq_length)
     shorter = next((n for n in range(seq_length // 64 * 64, 0, -64) if at(sizes[-1], n).fits), 0)
     raise TrainError(f"{smallest}: does not fit; {_advice(smallest, shorter, four_bit)}")
+
+
+def _full_sizes(sizes: list[int], largest: MemoryPlan, cpu: bool) -> list[int]:
+    """Micro-batches that fill the device: the largest that fits with checkpointing, on a card also smaller
+    ones of enough tokens.
+    """
+    most = largest.micro_batch
+    enough = [n for n in sizes if not cpu and n < most and n * largest.seq_length >= _FULL_TOKENS]
+    return [n for n in sizes if n == most or n in enough]
 
 
 def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
@@ -297,39 +220,3 @@ def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
         )
     smaller_batch = f"--micro-batch {tried.micro_batch // 2} or " if tried.micro_batch > 1 else ""
     return f"{smaller_batch}--max-seq-length {shorter} or a smaller --r or free memory on the device"
-
-
-def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
-    """(free bytes, device name, is it the CPU) of the device that training will use, capped by
-    the user's limit.
-    """
-    import torch
-
-    if has_gpu():
-        free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
-    else:
-        free, name, cpu = _free_host_bytes(), "CPU", True
-    return (min(free, int(limit_gib * GIB)) if limit_gib else free), name, cpu
-
-
-def _free_host_bytes() -> int:
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, max(int(text) - int(used.read_text()), 0))  # a container's own limit
-    return free
-
-
-def peak_bytes(cpu: bool) -> int:
-    """The most memory that this process has held: torch's reserved pool on GPU, resident memory on CPU."""
-    if cpu:
-        import resource
-        import sys
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    import torch
-
-    return int(torch.cuda.max_memory_reserved())

@@ -14,7 +14,8 @@ from typing import Any
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.fit import BFLOAT16, GIB
 from kmmlu_fast.core.weights import ModelFacts
-from kmmlu_fast.training.memory import MemoryPlan, ModelShape, plan
+from kmmlu_fast.training.memory import MemoryPlan, plan_memory
+from kmmlu_fast.training.model_shape import ModelShape
 
 RANK = 16
 EFFECTIVE_BATCH = 16
@@ -104,7 +105,7 @@ def outlook(
     reason = ""
     for length in LENGTHS:
         try:
-            found = plan(
+            found = plan_memory(
                 shape_of(model),
                 length,
                 EFFECTIVE_BATCH,

@@ -13,7 +13,7 @@ from kmmlu_fast.core.machine import best_cpu_dtype, look
 from kmmlu_fast.core.nvml import cards
 from kmmlu_fast.core.weights import ModelFacts, find_model
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
-from kmmlu_fast.training.memory import MemoryPlan, plan
+from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.outlook import LABELS, shape_of
 
 SHORTER = (768, 512, 384, 256)  # row lengths tried where the one asked for does not fit
@@ -80,7 +80,7 @@ def _fits(config: TrainConfig, facts: ModelFacts, free_bytes: int, cpu: bool, de
         *[shorter for shorter in SHORTER if shorter < config.max_seq_length],
     ):
         try:
-            return plan(
+            return plan_memory(
                 shape_of(facts, config.r),
                 length,
                 config.effective_batch,

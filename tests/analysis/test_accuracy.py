@@ -109,7 +109,10 @@ def test_forced_and_debiased():
         and plain["forced"] == 0
         and plain["accuracy_without_forced"] == pytest.approx(0.6)
     )
-    columns = {"forced": [True, True] + [False] * 8, "debiased_prediction": ["A", "B"] + [None] * 8}
+    columns: dict[str, list] = {
+        "forced": [True, True] + [False] * 8,
+        "debiased_prediction": ["A", "B"] + [None] * 8,
+    }
     summary = analysis.summarise(predictions(ROWS, **columns))
     assert summary["forced"] == 2
     assert summary["accuracy_without_forced"] == pytest.approx(0.4)

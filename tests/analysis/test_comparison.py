@@ -6,8 +6,9 @@ from made_runs import loaded, predictions
 
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.reporting.habit import prior_meaning
 from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.verdict import prior_meaning, verdict
+from kmmlu_fast.reporting.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
 QUICK = Settings(replicates=500)
@@ -46,7 +47,7 @@ def test_micro_rises_and_macro_falls_and_the_verdict_says_so() -> None:
     assert pair.micro.difference == pytest.approx(60 / 1100) and pair.macro.difference == pytest.approx(-0.15)
     assert (pair.micro.b, pair.micro.c) == (40, 100)
     assert pair.opposite
-    lines = verdict(pair, texts("en"), "en")
+    lines = verdict(pair, texts("en"))
     assert (
         "opposite ways from base to lora: +5.45 pp over questions" in lines[0]
         and "−15.00 pp over subjects" in lines[0]
@@ -71,10 +72,10 @@ def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
     assert pair.letters.method == "logprobs"
     assert pair.letters.splits[0].letter_prior.value == pytest.approx(pair.micro.difference, abs=0.01)
     assert prior_meaning(pair) == "all_prior"
-    lines = verdict(pair, texts("en"), "en")
+    lines = verdict(pair, texts("en"))
     assert "is better than base" in lines[0]
     assert any("no change is shown to remain" in line for line in lines)
-    assert any("남는 변화는 확인되지 않습니다" in line for line in verdict(pair, texts("ko"), "ko"))
+    assert any("남는 변화는 확인되지 않습니다" in line for line in verdict(pair, texts("ko")))
 
 
 def test_knowledge_is_not_called_letter_habit() -> None:
@@ -85,18 +86,16 @@ def test_knowledge_is_not_called_letter_habit() -> None:
 
 def test_no_significant_difference_is_a_sentence() -> None:
     pair = compare_pair(small("base", {"Law": (50, 100)}), small("lora", {"Law": (52, 100)}), QUICK)
-    assert verdict(pair, texts("en"), "en")[0].startswith(
+    assert verdict(pair, texts("en"))[0].startswith(
         "No significant difference between base and lora: +2.00 pp"
     )
-    assert "유의한 차이가 없습니다" in verdict(pair, texts("ko"), "ko")[0]
+    assert "유의한 차이가 없습니다" in verdict(pair, texts("ko"))[0]
 
 
 def test_equal_runs() -> None:
     pair = compare_pair(small("base", {"Law": (5, 10)}), small("same", {"Law": (5, 10)}), QUICK)
     assert pair.micro.p_value == 1.0 and not pair.micro.significant
-    assert (
-        verdict(pair, texts("en"), "en")[0] == "base and same answered every question alike right or wrong."
-    )
+    assert verdict(pair, texts("en"))[0] == "base and same answered every question alike right or wrong."
 
 
 def test_subjects_that_changed_carry_their_corrected_p() -> None:
@@ -107,7 +106,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
     )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
     assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(
-        verdict(pair, texts("en"), "en")
+        verdict(pair, texts("en"))
     )
 
 
@@ -119,7 +118,7 @@ def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
     with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
         compare_pair(first, second, QUICK)
     pair = compare_pair(first, second, Settings(replicates=500, different_prompts=True))
-    assert verdict(pair, texts("en"), "en")[0].startswith("CAUTION")
+    assert verdict(pair, texts("en"))[0].startswith("CAUTION")
 
 
 def test_an_unknown_protocol_is_no_difference() -> None:
@@ -143,7 +142,7 @@ def test_other_questions_are_refused_or_compared_on_the_intersection() -> None:
         compare_pair(first, second, QUICK)
     pair = compare_pair(first, second, Settings(replicates=500, intersection=True))
     assert pair.micro.n == 10 and pair.dropped == (0, 2, 0)
-    assert "shared questions only" in verdict(pair, texts("en"), "en")[0]
+    assert "shared questions only" in verdict(pair, texts("en"))[0]
 
 
 def test_conflicting_keys_are_refused_or_left_out() -> None:
@@ -170,7 +169,7 @@ def test_clean_leaves_out_the_overlap() -> None:
     pair = compare_pair(first, second, Settings(replicates=500, overlap=overlap))
     assert pair.clean is not None and pair.overlapping == 3
     assert (pair.clean.n, pair.clean.difference) == (7, 0.0)  # the whole gain stood in the overlap
-    assert any(line.startswith("Without the 3 questions") for line in verdict(pair, texts("en"), "en"))
+    assert any(line.startswith("Without the 3 questions") for line in verdict(pair, texts("en")))
 
 
 def test_debiased_difference_where_rotations_exist() -> None:
@@ -180,7 +179,7 @@ def test_debiased_difference_where_rotations_exist() -> None:
         loaded(run.name, run.frame.with_columns(pl.col("answer").alias("debiased_prediction")))
         for run in (first, second)
     ]
-    found = compare_pair(*both, QUICK).debiased
+    found = compare_pair(both[0], both[1], QUICK).debiased
     assert found is not None and found.first == 1.0 and found.difference == 0.0
 
 
@@ -202,7 +201,7 @@ def test_a_collapse_onto_one_letter_is_said() -> None:
     stuck = second.frame.with_columns(
         pl.lit("D").alias("prediction"), (pl.col("answer") == "D").alias("correct")
     )
-    lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"), "en")
+    lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"))
     assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
     assert not any("base answers" in line for line in lines)
 
@@ -211,15 +210,13 @@ def test_a_limited_runs_micro_is_weighted_to_the_full_sizes() -> None:
     from kmmlu_fast.analysis.headline import headline
 
     run = small("base", {"Law": (8, 10), "Patent": (2, 10)})
-    assert headline(run)["micro"] == 0.5 and not headline(run)["weighted"]
+    assert headline(run).micro == 0.5 and not headline(run).weighted
     row = headline(run, sizes={"Law": 900, "Patent": 100})
     assert (
-        row["micro"] == pytest.approx(0.9 * 0.8 + 0.1 * 0.2)
-        and row["weighted"]
-        and row["low"] < row["micro"] < row["high"]
+        row.micro == pytest.approx(0.9 * 0.8 + 0.1 * 0.2) and row.weighted and row.low < row.micro < row.high
     )
     pair = compare_pair(
         run, small("lora", {"Law": (8, 10), "Patent": (4, 10)}), Settings(sizes={"Law": 900, "Patent": 100})
     )
-    assert pair.micro.first == pytest.approx(row["micro"]) and pair.micro.difference == pytest.approx(0.02)
-    assert any("weights each subject by its full number" in line for line in verdict(pair, texts("en"), "en"))
+    assert pair.micro.first == pytest.approx(row.micro) and pair.micro.difference == pytest.approx(0.02)
+    assert any("weights each subject by its full number" in line for line in verdict(pair, texts("en")))

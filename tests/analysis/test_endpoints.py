@@ -53,7 +53,7 @@ def test_the_report_says_whether_the_log_score_agrees(skill: float, said: str) -
     pair = compare_pair(
         loaded("base", predictions(1)), loaded("lora", predictions(1, skill=skill)), Settings()
     )
-    assert any(line.startswith(said) for line in verdict(pair, texts("en"), "en"))
+    assert any(line.startswith(said) for line in verdict(pair, texts("en")))
 
 
 def test_all_but_the_adapter_is_compared() -> None:
@@ -82,7 +82,7 @@ def test_all_but_the_adapter_is_compared() -> None:
         "decoding.temperature 0.0 -> 0.7",
     ]
     pair = compare_pair(base, other, Settings())
-    lines = verdict(pair, texts("en"), "en")
+    lines = verdict(pair, texts("en"))
     assert lines[0].startswith("CAUTION: the runs differ in more than the model (dtype bfloat16 -> float16")
     assert any("speaks of this adapter, lora, not of its recipe" in line for line in lines)
 
@@ -93,7 +93,7 @@ def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
         loaded("other", predictions(1, skill=1.2), prompt_style="x"),
         Settings(overlap_known=False),
     )
-    lines = " ".join(verdict(pair, texts("en"), "en"))
+    lines = " ".join(verdict(pair, texts("en")))
     assert "Protocol of base unknown" in lines and "Overlap unknown" in lines
 
 
@@ -123,7 +123,7 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         True,
     ]
     assert all(pair.p_holm >= pair.micro.p_value for pair in found)  # type: ignore[operator]
-    lines = verdict(found[2], texts("en"), "en")
+    lines = verdict(found[2], texts("en"))
     assert "by Holm over 4 comparisons" in lines[0] and any(
         "is the best of 4 that were tried" in line for line in lines
     )

@@ -205,16 +205,16 @@ def compared(name: str) -> Comparison:
 def test_the_planted_case_gives_its_sentence(name: str) -> None:
     _, wanted, unwanted = CASES[name]
     pair = compared(name)
-    lines = verdict(pair, texts("en"), "en")
+    lines = verdict(pair, texts("en"))
     for text in wanted:
         assert any(text in line for line in lines), (text, lines)
     for text in unwanted:
         assert not any(text in line for line in lines), (text, lines)
-    assert len(verdict(pair, texts("ko"), "ko")) == len(lines)
+    assert len(verdict(pair, texts("ko"))) == len(lines)
 
 
 def test_cautions_come_before_the_headline() -> None:
-    lines = verdict(compared("f leaked-only gain"), texts("en"), "en")
+    lines = verdict(compared("f leaked-only gain"), texts("en"))
     assert (
         lines[0].startswith("CAUTION")
         and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
@@ -232,7 +232,7 @@ def test_hidden_needs_opposite_signs(
     prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
 ) -> None:
     from kmmlu_fast.analysis.letter_prior import Part, Split
-    from kmmlu_fast.reporting.verdict import prior_meaning
+    from kmmlu_fast.reporting.habit import prior_meaning
 
     pair = compared("g fp8 against bf16")
     split = Split("logprobs", Part(*prior), Part(*rest))

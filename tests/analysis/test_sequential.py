@@ -104,6 +104,20 @@ def test_after_all_questions_the_interval_is_the_difference_itself(gain):
     assert right == pytest.approx((second.mean(), second.mean()), abs=1e-12)
 
 
+def test_the_last_answer_is_arithmetic_and_no_evidence():
+    first, second, known = _made(3, 180, 0.0)
+    second = first.copy()
+    second[179] = not first[179]  # the last one asked
+    stream = paired_stream(first, second, known)
+    mean = (second.mean() - first.mean()).item()
+    assert mean != 0 and abs(mean) < 0.02
+    for margin, verdict in ((None, "undecided"), (abs(mean) / 2, "undecided"), (0.02, "equal")):
+        found = test.decide(stream, margin=margin)
+        assert found.verdict == verdict and found.low == pytest.approx(mean)
+        assert found.e_value < 20 and found.p_value > 0.05
+    assert test.crossing(stream, 0.0, 1 if mean > 0 else -1) == 180  # which is what must not count
+
+
 def test_no_difference_at_all_is_equal_at_the_end_and_never_better():
     first = np.random.default_rng(0).random(300) < 0.5
     known = Known(300)

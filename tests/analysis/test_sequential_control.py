@@ -76,7 +76,7 @@ def test_unknown_numbers_count_as_average_and_constant_ones_as_none():
 def test_separated_answers_do_not_break_the_fit():
     first = np.arange(N) % 2 == 0
     for second in (first, ~first, np.ones(N, bool), np.zeros(N, bool)):
-        paired = paired_stream(first, second, Known(N, np.arange(N) * 1.0))
+        paired = paired_stream(first, second, Known(N, np.arange(N, dtype=np.float64)))
         for stream in (paired, accuracy_stream(second, Known(N))):
             assert np.isfinite(stream.value).all() and (np.abs(stream.value) <= 1).all()
 

@@ -17,7 +17,9 @@ from wants import candidates_of, text_of
 
 from kmmlu_fast.analysis.reasoning import comparison
 from kmmlu_fast.asking import cot
-from kmmlu_fast.asking.cot import ChainOfThought, build_method, instruction, instructions, sampling_seed, vote
+from kmmlu_fast.asking.cot import ChainOfThought, sampling_seed, vote
+from kmmlu_fast.asking.cot_building import build_method
+from kmmlu_fast.asking.cot_wording import default_style, instruction, instructions
 from kmmlu_fast.asking.ladder import STRICT, read_answer
 from kmmlu_fast.asking.methods import MultipleChoice
 from kmmlu_fast.asking.prompts import encode
@@ -37,9 +39,10 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import session
+from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.runner import run
 from kmmlu_fast.reporting import reasoning
+from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.runs.store import RunStore, load_run
 
 QWEN_TEMPLATE = (
@@ -193,7 +196,7 @@ def test_wording_digest_changes_with_style_and_is_stable(tokenizer: Any, qwen: A
 
 
 def test_default_style_is_chat_where_there_is_a_template(tokenizer: Any, qwen: Any) -> None:
-    assert (cot.default_style(tokenizer), cot.default_style(qwen)) == ("qa", "chat")
+    assert (default_style(tokenizer), default_style(qwen)) == ("qa", "chat")
 
 
 # reading and forcing
@@ -265,8 +268,8 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
     method = build_method("qa", tokenizer)
     end = tokenizer.convert_tokens_to_ids("<|eos|>")
     tail = tuple(tokenizer.encode("\n문제:", add_special_tokens=False))
-    assert method._forcing(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
-    assert method._forcing(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
+    assert method.forcing_ids(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
+    assert method.forcing_ids(Completion("모른다\n문제:", (9, 8, 7, *tail), "stop")) == (
         9,
         8,
         7,
@@ -278,13 +281,13 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
 def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) -> None:
     method = build_method("chat", qwen, thinking=True)
     closing = tuple(qwen.encode("\n</think>\n", add_special_tokens=False))
-    assert method._forcing(Completion("아마\n정답: A", (7, 8), "length")) == (
+    assert method.forcing_ids(Completion("아마\n정답: A", (7, 8), "length")) == (
         7,
         8,
         *closing,
         *method.force_ids,
     )
-    assert method._forcing(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
+    assert method.forcing_ids(Completion("아마</think>\n모른다", (7, 8), "stop")) == (7, 8, *method.force_ids)
     engine = Scripted("아마 그럴 것이다.\n정답: A\n", finish_reason="length")
     (prediction,) = ask(engine, method, [make_question()], qwen)
     assert prediction.forced
@@ -595,7 +598,7 @@ def test_comparison_of_a_full_run_is_this() -> None:
     assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
     assert picked["what_if 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
     assert ways["what_if 0.3"]["estimated"] and not ways["full"]["estimated"]
-    text = "\n".join(reasoning.comparison_lines(result))
+    text = "\n".join(reasoning.comparison_lines(result, texts("en", "report", "summary")))
     assert "strict 3, lenient 0, forced 1, unparsed 0" in text and "~4.0" in text
 
 
@@ -643,7 +646,9 @@ def test_comparison_of_samples_and_rotations() -> None:
         result["rotations"]["accuracy_debiased"],
         result["rotations"]["changed"],
     ) == (0.5, 1.0, 1)
-    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning.comparison_lines(result)
+    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning.comparison_lines(
+        result, texts("en", "report", "summary")
+    )
     assert comparison(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
 
 
@@ -651,11 +656,11 @@ def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any
     method = build_method("qa", tokenizer)
     asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
     engine = Scripted(CANNOT_BE_READ)
-    seconds = session.time_direct(engine, asked, method, None)
+    seconds = runner.time_direct(engine, asked, method, None)
     assert seconds is not None and seconds > 0
     assert [r.stage for r in engine.requests] == ["letters"] * 20
     assert engine.requests[0].token_ids == tuple(asked[0].token_ids[1])
-    assert session.time_direct(engine, [], method, None) is None
+    assert runner.time_direct(engine, [], method, None) is None
 
 
 def test_one_method_serves_base_and_adapters(tokenizer: Any) -> None:

@@ -10,9 +10,11 @@ from tiny import make_tiny_tokenizer
 from wants import candidates_of, text_of
 
 from kmmlu_fast.asking.choosing import choose_method
-from kmmlu_fast.asking.cot import build_method, final_lines, instruction
+from kmmlu_fast.asking.cot_building import build_method
+from kmmlu_fast.asking.cot_wording import final_lines, instruction
 from kmmlu_fast.asking.ladder import read_answer
-from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice, letters_of
+from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice
+from kmmlu_fast.asking.predictions import letters_of
 from kmmlu_fast.asking.prompts import render
 from kmmlu_fast.asking.rotations import ALL, Rotations
 from kmmlu_fast.core.errors import ConfigError

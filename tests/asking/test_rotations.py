@@ -24,7 +24,9 @@ class Inner:
         from kmmlu_fast.core.schema import Prediction
 
         place = responses[0].request.token_ids[0]
-        values = {f"logprob_{letter}": 0.0 if i == place else -5.0 for i, letter in enumerate("ABCD")}
+        values: dict[str, Any] = {
+            f"logprob_{letter}": 0.0 if i == place else -5.0 for i, letter in enumerate("ABCD")
+        }
         return Prediction(
             question.question_id,
             question.subject,

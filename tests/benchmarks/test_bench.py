@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import make_tiny_tokenizer
 
-from bench import common, flops, gpu, overhead, peers, throughput
+from bench import common, flops, gpu, gpu_parts, overhead, peers, throughput
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Question
 
@@ -181,7 +181,7 @@ def test_five_shot_is_judged_by_the_zero_shot_pass():
 def test_letters_of_two_engines_are_compared_beyond_their_own_difference():
     one = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -1.01, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
     two = [[-1.1, -2.0, -3.0, -4.0], [-1.02, -1.0, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
-    found = gpu.compare(one, two)
+    found = gpu_parts.compare(one, two)
     assert found["largest_nats"] == pytest.approx(0.1) and found["mean_nats"] == pytest.approx(
         (0.1 + 0.02) / 3
     )

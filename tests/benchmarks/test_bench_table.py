@@ -12,7 +12,7 @@ import pytest
 
 from bench import all as bench_all
 from bench import table as bench_table
-from bench.common import last_record, record
+from bench.common import RESULTS, last_record, record
 from kmmlu_fast.core.errors import ConfigError
 
 CPU = {"kind": "cpu", "name": "Some CPU", "cores": 2, "cpu_kind": "AVX512_BF16: bfloat16 is native"}
@@ -96,7 +96,12 @@ def test_readme_is_replaced_between_the_markers_and_checked(tmp_path: Path) -> N
 
 def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
     shares = {"micro": {"45": 0.022, "35030": 0.0512}, "macro": {"45": 0.04}}
-    result = {"type_one": shares, "coverage": {"micro": {"45": 0.969}}, "power": {}, "simulated": 1000}
+    result: dict[str, Any] = {
+        "type_one": shares,
+        "coverage": {"micro": {"45": 0.969}},
+        "power": {},
+        "simulated": 1000,
+    }
     record(entry("soundness", **result), tmp_path)
     pages = {name: tmp_path / f"{name}.md" for name in ("readme", "statistics")}
     for page in pages.values():
@@ -113,7 +118,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
 
 def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> None:
     share = {"share": 0.04333, "low": 0.0325, "high": 0.0564}
-    pairs = {
+    pairs: dict[str, Any] = {
         "mean_questions": {"1-2": 5486, "2-5": 1605},
         "intervals": {"wrong_sign_share": share, "null_decided_share": share},
         "coverage_at_stop": 0.98583,
@@ -121,15 +126,15 @@ def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> No
         "runs": 25,
     }
     record(entry("decide", 1, **pairs), tmp_path)
-    one = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
+    one: dict[str, Any] = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
     record(entry("decide", 2, **one), tmp_path)
     made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
-    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.3% (3.2% to 5.6%)" in made
+    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.33% (3.25% to 5.64%)" in made
     assert '"better" after 225 of 450 questions, 1.9x sooner than our full pass' in made
 
 
 def test_every_record_of_the_repository_can_be_told() -> None:
-    entries = bench_table.read_entries(sorted(bench_table.RESULTS.glob("*.json")))
+    entries = bench_table.read_entries(sorted(RESULTS.glob("*.json")))
     lines = bench_table.render(entries).splitlines()
     assert len(lines) >= 4 and all("| `python -m bench." in line for line in lines[2:])
 
@@ -163,3 +168,25 @@ def test_a_benchmark_that_fails_is_a_row(
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [(row["benchmark"], row["met"]) for row in rows] == [("overhead", "no"), ("throughput", "yes")]
     assert "no dataset" in rows[0]["what"]
+
+
+def test_whole_commands_shapes_and_repeated_questions_have_lines_of_their_own(tmp_path: Path) -> None:
+    rows = [{"peer": "kmmlu_fast"}, {"peer": "lm-eval-hf", "times_slower": 2.5, "different": 0}]
+    rounds = [{"num_fewshot": 0, "rows": rows}]
+    whole = [
+        {"command": "kmmlu_fast.eval", "questions": 45, "sec": 20.0, "times_slower": 1.0},
+        {"command": "lm_eval --model vllm", "questions": 45, "sec": 130.0, "times_slower": 6.5},
+    ]
+    record(entry("peers", 1, model="demo", rounds=rounds, whole=whole), tmp_path)
+    record(entry("peers", 2, model="qwen2-0.5b", rounds=rounds), tmp_path)
+    passes = [("letters, once", 1.0), ("letters, 4 orders", 2.3), ("chain, 1 sample", 1.0), ("chain, 8", 1.5)]
+    record(entry("shared", 1, rows=[{"pass": name, "times_cpu_sec": x} for name, x in passes]), tmp_path)
+    command = {"what": "help", "sec": {"median": 0.3}, "cpu_sec": {"median": 0.1}, "peak_gib": 0.09}
+    busy = entry("commands", 1, rows=[command])
+    busy["device"] = {**busy["device"], "load_1min": 22.04}
+    record(busy, tmp_path)
+    made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
+    assert made.count("2.5x faster than lm-eval-hf") == 2 and "shape of Qwen2.5-0.5B" in made
+    assert "45 questions in 20 s: 6.5x faster than lm_eval --model vllm" in made
+    assert "letters, 4 orders: 2.30x once; chain, 8: 1.50x once (CPU time)" in made
+    assert "help 0.3 s (0.1 s of CPU, 0.09 GiB)" in made and made.count("busy (load 22)") == 1

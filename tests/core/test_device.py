@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.core import device, nvml
+from kmmlu_fast.core import device, installed, nvml
 from kmmlu_fast.core.errors import EngineError
 
 ZEN_3 = "fpu sse2 avx avx2 fma"
@@ -113,9 +113,9 @@ def test_a_model_that_overflows_in_float16_is_float32_on_such_a_card() -> None:
 
 
 def test_a_card_without_a_compiler_is_said_before_triton_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = device.installed.Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
-    monkeypatch.setattr(device.installed, "toolchain", lambda: whole)
+    whole = installed.Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
+    monkeypatch.setattr(installed, "toolchain", lambda: whole)
     device.check_toolchain()
-    monkeypatch.setattr(device.installed, "toolchain", lambda: replace(whole, python_header=""))
+    monkeypatch.setattr(installed, "toolchain", lambda: replace(whole, python_header=""))
     with pytest.raises(EngineError, match=r"Python\.h"):
         device.check_toolchain()

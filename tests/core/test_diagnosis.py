@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.core import diagnosis, weights
+from kmmlu_fast.core import installed, nvml, weights
 from kmmlu_fast.core.diagnosis import Diagnosis, adapters, examine
 from kmmlu_fast.core.installed import Hub, Pins, Toolchain
 from kmmlu_fast.core.machine import Cpu, Machine
@@ -163,8 +163,8 @@ def test_a_look_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
     import threading
 
     never = threading.Event()
-    monkeypatch.setattr(diagnosis.nvml, "find_cards", lambda: never.wait(30))
-    monkeypatch.setattr(diagnosis.installed, "hub", lambda: never.wait(30))
+    monkeypatch.setattr(nvml, "find_cards", lambda: never.wait(30))
+    monkeypatch.setattr(installed, "hub", lambda: never.wait(30))
     here = examine("demo", limit_sec=0.2)
     never.set()
     assert "gives no answer" in here.cards.problem and "no answer" in here.hub.problem

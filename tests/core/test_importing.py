@@ -89,3 +89,20 @@ def test_the_answer_that_transformers_keeps_is_forgotten(
     with without([package]):
         assert not is_looked_for_available()
     assert is_looked_for_available()
+
+
+def test_freezing_is_left_to_the_one_who_asks_for_it() -> None:
+    from kmmlu_fast.core.importing import keep_what_is_there
+
+    before = gc.get_freeze_count()
+    try:
+        with uncollected():
+            gc.freeze()
+            assert gc.get_freeze_count() == before
+            keep_what_is_there()
+            kept = gc.get_freeze_count()
+            assert kept > before
+            gc.unfreeze()
+            assert gc.get_freeze_count() == kept
+    finally:
+        gc.unfreeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -135,12 +136,12 @@ def test_memory_of_a_container_version_1(tmp_path: Path) -> None:
     ("quota", "expected"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64)]
 )
 def test_cores_of_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int) -> None:
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert cores("0::/\n", files(tmp_path, {"cpu.max": quota})) == expected
 
 
 def test_cores_of_a_quota_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     root = files(tmp_path, {"cpu/d/cpu.cfs_quota_us": "400000\n", "cpu/d/cpu.cfs_period_us": "100000\n"})
     assert cores("3:cpu:/d\n", root) == 4
     root = files(tmp_path, {"cpu/d/cpu.cfs_quota_us": "-1\n"})

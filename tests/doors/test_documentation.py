@@ -33,7 +33,7 @@ def test_the_containers_pass_the_linter(file: Path) -> None:
 
 
 def test_release_notes_come_from_the_changelog() -> None:
-    command = ["bash", ROOT / "scripts" / "release.sh", "--notes"]
+    command = ["bash", str(ROOT / "scripts" / "release.sh"), "--notes"]
     notes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "### For users" in notes and "\n## " not in notes
     assert notes.strip() in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

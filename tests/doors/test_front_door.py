@@ -15,7 +15,7 @@ from kmmlu_fast.core import helping
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import SHIPPED, parse
 from kmmlu_fast.data.subjects import find_subjects
-from kmmlu_fast.reporting.inputs import ReportConfig
+from kmmlu_fast.reporting.config import ReportConfig
 
 ROOT = Path(__file__).parents[2]
 Caught = pytest.CaptureFixture[str]

@@ -38,16 +38,9 @@ from kmmlu_fast.engines.transformers_model import TransformersSettings, compute_
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LETTERS = engine_cases.LETTER_IDS
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products: on a busy machine two threads wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,7 @@ from kmmlu_fast.engines.transformers import TransformersEngine
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products: on a busy machine two threads wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

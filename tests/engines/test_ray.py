@@ -25,7 +25,8 @@ from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.ray import RayEngine, Replica, _resources
+from kmmlu_fast.engines.ray import RayEngine, resources_of
+from kmmlu_fast.engines.ray_replica import Replica
 from kmmlu_fast.engines.vllm import VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
@@ -173,7 +174,7 @@ def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(
 def test_leaving_the_stream_leaves_the_engine_usable(two_replicas: RayEngine) -> None:
     stream = two_replicas.generate(letters(100))
     next(stream)
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     assert by_key(two_replicas.generate(letters(50, first=500))) == by_key(
         FakeEngine().generate(letters(50, first=500))
     )
@@ -279,13 +280,13 @@ class Cluster:
 
 
 def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
-    assert _resources(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
-    assert _resources(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
-    assert _resources(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
+    assert resources_of(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
+    assert resources_of(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
+    assert resources_of(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
     with pytest.raises(
         EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"
     ):
-        _resources(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
+        resources_of(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
     assert (
-        _resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2
+        resources_of(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2
     )  # a cluster may add machines

@@ -30,7 +30,8 @@ from kmmlu_fast.core.schema import (
     Response,
 )
 from kmmlu_fast.engines.client import check_base_url
-from kmmlu_fast.engines.server import NEUTRAL_SAMPLING, ServerEngine
+from kmmlu_fast.engines.completions import NEUTRAL_SAMPLING
+from kmmlu_fast.engines.server import ServerEngine
 from kmmlu_fast.eval import main
 from kmmlu_fast.runs.store import RunStore, load_run
 

@@ -14,8 +14,10 @@ from kmmlu_fast.core.nvml import Card
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
 from kmmlu_fast.engines import vllm as engine_vllm
 from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
+from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.swap import HeldWeights
 from kmmlu_fast.engines.vllm import VllmEngine
+from kmmlu_fast.engines.vllm_errors import as_engine_error
 
 
 class EngineDeadError(Exception):
@@ -37,7 +39,7 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
     error: Exception,
 ) -> None:
     memory = "A card has 7.5 of 8.0 GiB free; weights take 13.5 GiB in bfloat16"
-    line = str(engine_vllm.as_engine_error(error, "the engine did not start", memory))
+    line = str(as_engine_error(error, "the engine did not start", memory))
     assert "\n" not in line and memory in line
     for flag in (
         "--quantization fp8_per_channel",
@@ -50,11 +52,9 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
 
 def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> None:
     assert "fp8_per_channel" in str(
-        engine_vllm.as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x")
+        as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x")
     )
-    plain = str(
-        engine_vllm.as_engine_error(ValueError("no such architecture"), "the engine did not start", "x")
-    )
+    plain = str(as_engine_error(ValueError("no such architecture"), "the engine did not start", "x"))
     assert "no such architecture" in plain and "fp8_per_channel" not in plain
 
 
@@ -99,7 +99,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
     made._engine, made._max_in_flight, made._count, made._lora_ids = Recorder(), 64, 0, {}
     made._cache_tokens, made._memory = 1000, ""
     made._weights, made._has_tokenizer = HeldWeights(lambda _: None, lambda: None), True
-    made._counters = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    made._counters = Counters()
     monkeypatch.setattr(engine_vllm, "sampling_params", lambda want: None)
     return made
 

@@ -11,7 +11,8 @@ import engine_cases
 import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 
-from kmmlu_fast.asking.cot import ChainOfThought, build_method
+from kmmlu_fast.asking.cot import ChainOfThought
+from kmmlu_fast.asking.cot_building import build_method
 from kmmlu_fast.asking.tokens import prepare
 from kmmlu_fast.core.schema import Prediction, Question
 from kmmlu_fast.engines.opening import settings_for

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tiny import make_tiny_adapter, make_tiny_model
+from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare, draw_rows, report, write_report
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
@@ -24,27 +24,21 @@ from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LETTERS, Adapter, Candidates, Request, Response
 from kmmlu_fast.data import dataset
+from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import deciding, looks
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.outcome import drawn
 from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.reporting.closing import closing_lines
 from kmmlu_fast.reporting.exports import export
+from kmmlu_fast.reporting.findings import findings_of
+from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.summary import print_summary
 from kmmlu_fast.runs.store import load_run
 
 SIZES = {"Accounting": 300, "Law": 500, "Math": 200}
 TOTAL = sum(SIZES.values())
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("deciding") / "base", chat=True)
-
-
-@pytest.fixture(scope="module")
-def lora(model: Path) -> Path:
-    return make_tiny_adapter(model, model.parent / "lora")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(size)
         ]
         for split, some in (("test", rows), ("dev", rows[:5])):
-            pl.DataFrame(some).write_csv(folder / f"{dataset.SUBJECTS[subject].stem}-{split}.csv")
+            pl.DataFrame(some).write_csv(folder / f"{SUBJECTS[subject].stem}-{split}.csv")
     return folder
 
 
@@ -79,7 +73,7 @@ class Skilled(FakeEngine):
         self, data: Path, skill: dict[str, float], fuse: int | None = None, in_flight: int = 64
     ) -> None:
         super().__init__(max_in_flight=in_flight)
-        found = dataset.load_questions(str(data), "test", [dataset.SUBJECTS[name] for name in SIZES])
+        found = dataset.load_questions(str(data), "test", [SUBJECTS[name] for name in SIZES])
         self.key = {question.question_id: question.answer for question in found}
         self.skill, self.fuse = skill, fuse
         self.asked: list[tuple[str, str]] = []
@@ -184,9 +178,7 @@ def test_the_answers_are_a_beginning_of_the_one_random_order(
     _, adapted = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), engine)
     order = [
         q.question_id
-        for q in dataset.permuted(
-            dataset.load_questions(str(data), "test", [dataset.SUBJECTS[n] for n in SIZES]), 42
-        )
+        for q in dataset.permuted(dataset.load_questions(str(data), "test", [SUBJECTS[n] for n in SIZES]), 42)
     ]
     assert adapted.predictions["question_id"].to_list() == order[: adapted.prefix["questions"]]
     first = [name for state, name in engine.asked if state == "lora"][:40]
@@ -267,6 +259,8 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
 ) -> None:
     from kmmlu_fast.models import adapters
 
+    still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # turns grow by what starts cost
+    monkeypatch.setattr(deciding, "time", still)
     monkeypatch.setattr(
         adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
     )
@@ -432,7 +426,7 @@ def test_reports_exports_samples_and_plain_comparisons_refuse_a_prefix(
     for refused in (
         lambda: compare_pair(base, adapted, Settings()),
         lambda: write_report([base], tmp_path / "report.html", dataset="none"),
-        lambda: export(["csv"], [base], [], None, Settings(), "en", tmp_path / "out"),
+        lambda: export(["csv"], findings_of([base], Settings(), []), texts("en"), tmp_path / "out"),
         lambda: draw_rows(source=str(base.path), out=tmp_path / "rows.jsonl", dataset="sample"),
     ):
         with pytest.raises(RunError, match="stopped early"):
@@ -454,7 +448,10 @@ def test_the_command_says_what_was_decided_in_both_languages(
     assert "weakest" not in shown and f"{runs[1].path}" in shown
     print_summary(runs, "ko")
     assert "lora이(가)" in capsys.readouterr().out
+    [command] = closing_lines(runs)  # the verdict was said; report takes no prefix
+    assert "kmmlu_fast.compare" in command and str(runs[1].path) in command
     whole = run(config(model, data, tmp_path, "--adapter", f"lora={lora}"), Skilled(data, GAIN))
+    assert len(closing_lines(whole)) > 2 and "kmmlu_fast.report" in closing_lines(whole)[-1]
     print_summary(whole)
     assert "weakest" in capsys.readouterr().out
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import eval as eval_main
 from kmmlu_fast.asking.tokens import check_lengths
@@ -27,16 +26,6 @@ from kmmlu_fast.evaluation.plan import make_plan
 from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.models.adapters import ADAPTER_CARD
 from kmmlu_fast.runs.store import load_run
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("eval") / "base", chat=True)
-
-
-@pytest.fixture(scope="module")
-def lora(model: Path) -> Path:
-    return make_tiny_adapter(model, model.parent / "lora")
 
 
 class Counting(FakeEngine):

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from exam_files import write_exam, write_jsonl
-from tiny import make_tiny_adapter, make_tiny_model
+from tiny import make_tiny_adapter
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
@@ -21,8 +21,8 @@ from kmmlu_fast.runs.store import load_run
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("exams") / "base", chat=True, letters="ABCDEFGHIJ")
+def model(ten_letter_model: Path) -> Path:
+    return ten_letter_model
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import make_tiny_model
 
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan
-from kmmlu_fast.evaluation.session import _run_name
+from kmmlu_fast.evaluation.session import run_name
 
 # Written by the code of 2026-11-24, before a question could have other than four options; the model's own
 # digest and the
@@ -30,11 +29,6 @@ KNOWN = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("known") / "base", chat=True)
-
-
 @pytest.mark.parametrize("flags", KNOWN)
 def test_a_kmmlu_run_has_the_fingerprint_it_had(flags: str, model: Path, tmp_path: Path) -> None:
     argv = ["--model", str(model), "--dataset", "sample", "--output-dir", str(tmp_path), *flags.split()]
@@ -43,4 +37,4 @@ def test_a_kmmlu_run_has_the_fingerprint_it_had(flags: str, model: Path, tmp_pat
     parts = {**plan.parts, **neutral, "adapter_digest": None}
     plan.close()
     known, name = KNOWN[flags]
-    assert (fingerprint(parts), _run_name(plan, None)) == (known, f"base-base-sample-test-{name}")
+    assert (fingerprint(parts), run_name(plan, None)) == (known, f"base-base-sample-test-{name}")

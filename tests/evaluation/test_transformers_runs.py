@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers_cases import (
     make_files,
 )
@@ -19,14 +17,7 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan
 from kmmlu_fast.evaluation.session import evaluate
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products: on a busy machine two threads wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -208,17 +208,19 @@ def test_twenty_columns(runs: list[str]) -> None:
 
 
 def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from kmmlu_fast.analysis.accuracy import summarise
+    from kmmlu_fast.reporting.summary import print_summary
 
-    from kmmlu_fast.reporting import summary
-
-    run = replace(loaded("run", predictions(1)), config={"adapter": {"name": "[/b]\x1b]0;x\x07"}})
-    assert summary._state(run) == "[/b]"
-    table = Table()
-    table.add_row(summary.Text(summary._state(run)))
-    Console().print(table)
-    assert "[/b]" in capsys.readouterr().out
+    frame = predictions(1)
+    speed = {"questions": 200, "seconds": 1.0, "questions_per_sec": 200.0, "prompt_tokens_per_sec": 9.0}
+    run = replace(
+        loaded("run", frame),
+        config={"adapter": {"name": "[/b]\x1b]0;x\x07"}},
+        metrics={**summarise(frame), "speed": speed, "engine": {}},
+    )
+    print_summary([run])
+    out = capsys.readouterr().out
+    assert "[/b]: predicted" in out and "[/b]: recall" in out and "\x1b" not in out and "\x07" not in out
 
 
 def test_a_corrupt_or_unwritable_cache_costs_time_only(

@@ -105,8 +105,8 @@ def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:
 
 def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> None:
     """best/ of a step after the checkpoint must not be taken for the best as of the checkpoint."""
-    from kmmlu_fast.training import trainer
-    from kmmlu_fast.training.monitor import HeldOut
+    from kmmlu_fast.training import checkpoints
+    from kmmlu_fast.training.held_out import HeldOut
 
     class Model:
         def __init__(self) -> None:
@@ -129,10 +129,10 @@ def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> 
 
     for step in (2, 3):
         model.step = step
-        trainer._save_best(model, tmp_path, held(step))
+        checkpoints.save_best(model, tmp_path, held(step))
     seen.best = held(2)  # killed after step 3: the log goes back to the checkpoint of step 2
-    trainer._keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]
+    checkpoints.keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]
     assert (tmp_path / "adapter" / "weights").read_text() == "2"
-    trainer._drop_older(tmp_path, 3)
+    checkpoints.drop_older(tmp_path, 3)
     with pytest.raises(TrainError, match="is not there any more"):
-        trainer._keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]
+        checkpoints.keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models.adapters import _read_card, read_log
 from kmmlu_fast.models.model import Model
-from kmmlu_fast.reporting.inputs import read_overlap
+from kmmlu_fast.reporting.settings import read_overlap
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.runs.store import load_run

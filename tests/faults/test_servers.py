@@ -22,7 +22,8 @@ from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
 from kmmlu_fast.engines import client
 from kmmlu_fast.engines.client import ServerClient
-from kmmlu_fast.engines.server import ServerEngine, _read
+from kmmlu_fast.engines.completions import MALFORMED, read_answer
+from kmmlu_fast.engines.server import ServerEngine
 
 LETTERS = Request("Law/test/0", "letters", (5, 6), Candidates((1, 2, 3, 4)))
 TEXTS = Request("Law/test/0", "reason", (5, 6), Generation(4))
@@ -165,12 +166,10 @@ def test_odd_model_lists(models: Any) -> None:
     )
 )
 def test_any_answer_is_read_or_malformed(document: Any) -> None:
-    from kmmlu_fast.engines.server import _MALFORMED
-
     for request in (LETTERS, TEXTS, Request("q", "continuation", (1, 2), Continuation(1))):
         try:
-            response = _read(request, document if isinstance(document, dict) else {"choices": document})
-        except _MALFORMED:
+            response = read_answer(request, document if isinstance(document, dict) else {"choices": document})
+        except MALFORMED:
             continue
         assert all(value <= 1e-3 for value in response.logprobs)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
@@ -38,7 +39,7 @@ def model_at(folder: Path) -> Model:
     return Model(folder.name, str(folder), None, "digest")
 
 
-def tokenizer_at(folder: Path, **more: bool) -> Model:
+def tokenizer_at(folder: Path, **more: Any) -> Model:
     """A directory with a tokenizer that transformers takes from its file, as it takes Gemma's
     or Llama 3's.
     """

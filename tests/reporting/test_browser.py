@@ -2,59 +2,17 @@
 nothing, and its table works.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import loaded, predictions, questions
+from browser_cases import click, needs_chromium, rows, sized
+from made_runs import found_in, loaded, predictions, questions
 
-from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.reporting.page import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
+pytestmark = needs_chromium
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--force-prefers-reduced-motion",
-)
-
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER),
-        reason="needs Chromium and its driver (Debian: chromium chromium-driver fonts-noto-cjk)",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("selenium", reason="needs selenium")
-    from selenium.webdriver import Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1280,1400"):
-            options.add_argument(flag)
-        driver = Chrome(options=options, service=Service(DRIVER))
-        try:
-            yield driver
-        finally:
-            driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +22,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loaded("lora", predictions(2, skill=1.4, text="풀이: 정답은 B입니다.")),
     ]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(
-        runs, path, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?"), Settings(replicates=200), "ko"
-    )
+    write_report(found_in(runs, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?")), path, "ko")
     return path
 
 
@@ -79,16 +35,6 @@ def opened(browser: Any, page: Path) -> Any:
     browser.get(page.as_uri())
     WebDriverWait(browser, 20).until(lambda b: b.find_elements("css selector", "#questions .q"))
     return browser
-
-
-def rows(browser: Any) -> list[Any]:
-    return list(browser.find_elements("css selector", "#questions .q"))
-
-
-def click(browser: Any, element: Any) -> None:
-    """Out of the sticky heading's way first."""
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-    element.click()
 
 
 def choose(browser: Any, field: str, value: str) -> None:
@@ -179,12 +125,9 @@ def test_subject_table_sorts(opened: Any) -> None:
     assert counts == sorted(counts)
 
 
-@pytest.mark.parametrize("width", [360, 820, 1280])
+@pytest.mark.parametrize("width", [360, 390, 820, 1280])
 def test_no_width_overflows(opened: Any, width: int) -> None:
-    opened.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
+    sized(opened, width)
     try:
         wide = (
             "return [...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .chart') &&"
@@ -209,6 +152,13 @@ def test_dark_and_light_differ_and_print_is_light(opened: Any) -> None:
         assert paper(media="print", features=dark) == "rgb(255, 255, 255)"
     finally:
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
+def test_a_confident_error_opens_its_question(opened: Any) -> None:
+    link = opened.find_element("css selector", "#confident-errors tbody a")
+    wanted = link.text
+    click(opened, link)
+    assert opened.find_element("css selector", ".detail .full-id").text.startswith(wanted)
 
 
 def test_tooltip_shows_a_marks_numbers(opened: Any) -> None:

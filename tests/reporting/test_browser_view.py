@@ -6,58 +6,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from made_runs import loaded, predictions, questions
+from browser_cases import needs_chromium
+from made_runs import found_in, loaded, predictions, questions
 
-from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.analysis.paired import by_subject, mcnemar_midp, subject_counts
 from kmmlu_fast.reporting.page import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--force-prefers-reduced-motion",
-)
+pytestmark = needs_chromium
 NAMES = ("base", "lora", "other model", "글자")
 SKILLS = (0.4, 1.2, 0.8, 0.5)
-
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER),
-        reason="needs Chromium and its driver (Debian: chromium chromium-driver fonts-noto-cjk)",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("selenium", reason="needs selenium")
-    from selenium.webdriver import Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1280,1400"):
-            options.add_argument(flag)
-        driver = Chrome(options=options, service=Service(DRIVER))
-        try:
-            yield driver
-        finally:
-            driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, frames: list[pl.DataFrame]) -
         pl.when(pl.col("subject") == "Law").then(0.0).otherwise(0.5).alias("human_accuracy")
     )
     path = tmp_path_factory.mktemp("view") / "report.html"
-    write_report(runs, path, asked, Settings(replicates=100), "en")
+    write_report(found_in(runs, asked), path, "en")
     return path
 
 

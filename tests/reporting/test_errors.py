@@ -8,17 +8,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_runs import loaded, predictions, questions, run_directory
+from made_runs import found_in, loaded, predictions, questions, run_directory
 
 from kmmlu_fast import DataError, RunError, find_confident_errors, profile_errors
-from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.analysis.profile import confident_errors, error_profile
 from kmmlu_fast.reporting.exports import export
-from kmmlu_fast.reporting.language import table
+from kmmlu_fast.reporting.language import table, texts
 from kmmlu_fast.reporting.page import render
 from kmmlu_fast.runs.run import Run
 
-QUICK = Settings(replicates=200)
 STEM = "다음 중 <b>옳지</b> 않은 것은?"
 
 
@@ -40,7 +38,7 @@ def asked(runs: list[Run]) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def page(runs: list[Run], asked: pl.DataFrame) -> dict[str, str]:
     """The report in both languages, as one page holds them."""
-    shown, _, rest = render(runs, asked, QUICK, "en").partition('<template id="other"')
+    shown, _, rest = render(found_in(runs, asked), "en").partition('<template id="other"')
     return {"en": shown, "ko": rest.partition("</template>")[0]}
 
 
@@ -74,7 +72,7 @@ def test_confident_errors_are_ids_that_open_their_question(page: dict[str, str],
 
 
 def test_without_texts_there_are_ids_and_no_texts(runs: list[Run], asked: pl.DataFrame) -> None:
-    part = section_of(render(runs, asked, QUICK, "en", with_texts=False))
+    part = section_of(render(found_in(runs, asked), "en", with_texts=False))
     assert "옳지" not in part and "Law/test/" in part and "longest quarter" in part
 
 
@@ -82,14 +80,19 @@ def test_letters_alone_have_no_confident_errors_but_their_sorts(runs: list[Run])
     bare = [
         loaded(run.name, run.frame.with_columns(margin=None, confidence=None, logprob_A=None)) for run in runs
     ]
-    part = section_of(render(bare, None, QUICK, "en"))
-    assert "surest" not in part and "confident</button>" not in part and "unparsed</button>" in part
+    part = section_of(render(found_in(bare), "en"))
+    assert (
+        "surest" not in part
+        and "by log-probability" not in part
+        and "confident</button>" not in part
+        and "unparsed</button>" in part
+    )
     scores = Run("old", "scores", "old.json", None, runs[0].scores)
-    assert '<section id="errors">' not in render([scores], None, QUICK, "en")
+    assert '<section id="errors">' not in render(found_in([scores]), "en")
 
 
 def test_exports_hold_them_without_texts_too(runs: list[Run], asked: pl.DataFrame, tmp_path: Path) -> None:
-    export(["csv", "parquet", "json"], runs, [], asked, QUICK, "en", tmp_path, with_texts=False)
+    export(["csv", "parquet", "json"], found_in(runs, asked), texts("en"), tmp_path, with_texts=False)
     for name in ("errors", "error_profile", "confident_errors"):
         frame = pl.read_parquet(tmp_path / f"{name}.parquet")
         assert set(frame["run"]) == {"base", "lora"} and len(frame) == len(

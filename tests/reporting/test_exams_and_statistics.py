@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from exam_files import write_jsonl
 from made_runs import loaded, predictions, run_directory
-from tiny import make_tiny_adapter, make_tiny_model
+from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
@@ -21,7 +21,7 @@ from kmmlu_fast.analysis.endpoints import endpoints
 from kmmlu_fast.analysis.exams import exam_rows
 from kmmlu_fast.analysis.moved import marked
 from kmmlu_fast.analysis.paired import asked_share, by_size
-from kmmlu_fast.asking.rotations import ALL, Rotations
+from kmmlu_fast.asking.rotations import ALL, shifts_of
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.letters import is_position_bound
@@ -58,8 +58,7 @@ def question(*options: str) -> Question:
 )
 def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str, ...], bound: bool) -> None:
     assert is_position_bound(question(*options)) is bound
-    shifts = Rotations(None, ALL)._shifts(question(*options))  # type: ignore[arg-type]
-    assert shifts == ([0] if bound else list(range(len(options))))
+    assert shifts_of(question(*options), ALL) == ([0] if bound else list(range(len(options))))
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
@@ -131,7 +130,7 @@ def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(popula
     logprobs = np.array(first.frame["option_logprobs"].to_list())
     assert score.first == pytest.approx(logprobs[np.arange(300), np.arange(300) % 5].mean())
     for lang in ("en", "ko"):
-        lines = " ".join(verdict(pair, texts(lang, "report"), lang))
+        lines = " ".join(verdict(pair, texts(lang, "report")))
         assert "one" in lines and "two" in lines and ("KMMLU" not in lines)
 
 
@@ -220,8 +219,8 @@ def test_features_and_digest_of_questions_with_other_than_four_options() -> None
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("early") / "base", chat=True, letters="ABCDEFGHIJ")
+def model(ten_letter_model: Path) -> Path:
+    return ten_letter_model
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_runs import loaded, predictions, questions
+from made_runs import QUICK, found_in, loaded, predictions, questions
 
-from kmmlu_fast.analysis.comparison import Settings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.reporting.exports import export, safe_text, write_csv
+from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.spreadsheet import write_xlsx
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.run import Run
-
-QUICK = Settings(replicates=200)
 
 
 @pytest.fixture
@@ -39,12 +38,14 @@ def test_safe_text() -> None:
 
 
 def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
-    pair = compare_pair(runs[0], runs[1], QUICK)
-    files = write_csv(runs, [pair], questions(runs[0].frame, text="=1+1"), tmp_path)
+    files = write_csv(found_in(runs, questions(runs[0].frame, text="=1+1")), tmp_path)
     assert [file.name for file in files] == [
         "subjects.csv",
         "predictions.csv",
         "questions.csv",
+        "errors.csv",
+        "error_profile.csv",
+        "confident_errors.csv",
         "changes.csv",
     ]
     for file in files:
@@ -64,7 +65,7 @@ def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
 
 
 def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> None:
-    path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "en", tmp_path / "r.xlsx")
+    path = write_xlsx(found_in(runs), "en", tmp_path / "r.xlsx")
     with zipfile.ZipFile(path) as book:
         sheets = [
             book.read(name).decode() for name in book.namelist() if name.startswith("xl/worksheets/sheet")
@@ -86,13 +87,13 @@ def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> N
 def test_score_files_export_too(tmp_path: Path) -> None:
     scores = pl.DataFrame({"subject": ["Law"], "supercategory": ["HUMSS"], "correct": [3], "total": [4]})
     run = Run("old", "scores", "old.json", None, scores)
-    written = export(["csv", "xlsx", "json", "lm-eval"], [run], [], None, QUICK, "en", tmp_path)
+    written = export(["csv", "xlsx", "json", "lm-eval"], found_in([run]), texts("en"), tmp_path)
     assert sorted(path.name for path in written) == ["report.json", "report.xlsx", "subjects.csv"]
 
 
 def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
-    pairs = [compare_pair(runs[0], runs[1], QUICK)]
-    written = export(["json", "lm-eval"], runs, pairs, questions(runs[0].frame), QUICK, "en", tmp_path)
+    found = found_in(runs, questions(runs[0].frame))
+    written = export(["json", "lm-eval"], found, texts("en"), tmp_path)
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert document["comparisons"][0]["verdict"] and len(document["runs"]) == 2
     again = load(str(written[1].parent))[0]
@@ -110,9 +111,9 @@ def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
 def test_lm_eval_makes_its_own_table_of_it(runs: list[Run], tmp_path: Path) -> None:
     pytest.importorskip("chardet", reason="needs lm-eval (requirements/bench.txt)")
     utils = pytest.importorskip("lm_eval.utils", reason="needs lm-eval (requirements/bench.txt)")
-    written = export(["lm-eval"], runs, [], None, QUICK, "en", tmp_path)
+    written = export(["lm-eval"], found_in(runs), texts("en"), tmp_path)
     table = utils.make_table(json.loads(written[0].read_text(encoding="utf-8")))
-    assert "kmmlu_law" in table and f"{runs[0].frame['correct'].mean():.4f}" in table
+    assert "kmmlu_law" in table and f"{runs[0].micro:.4f}" in table
     assert "|acc" in table.replace(" ", "")
 
 
@@ -125,7 +126,7 @@ def test_without_texts_there_are_none(runs: list[Run], tmp_path: Path) -> None:
     formats = ["csv", "csv.gz", "parquet", "json", "lm-eval"]
     for with_texts in (True, False):
         folder = tmp_path / str(with_texts)
-        written = export(formats, told, [], asked, QUICK, "en", folder, with_texts=with_texts)
+        written = export(formats, found_in(told, asked), texts("en"), folder, with_texts=with_texts)
         assert ((folder / "questions.parquet") in written) is with_texts
         everything = b"".join(
             path.read_bytes() for path in folder.rglob("*") if path.suffix in (".csv", ".jsonl", ".json")
@@ -137,7 +138,7 @@ def test_without_texts_there_are_none(runs: list[Run], tmp_path: Path) -> None:
 
 
 def test_xlsx_speaks_korean(runs: list[Run], tmp_path: Path) -> None:
-    path = write_xlsx(runs, [compare_pair(runs[0], runs[1], QUICK)], "ko", tmp_path / "r.xlsx")
+    path = write_xlsx(found_in(runs), "ko", tmp_path / "r.xlsx")
     changes = pl.read_excel(path, sheet_name="과목별 변화")
     assert (
         changes.columns[:4] == ["기준", "비교", "과목", "영문 이름"]

@@ -6,23 +6,22 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from made_runs import loaded, predictions, questions, run_directory
+from made_runs import found_in, loaded, predictions, questions, run_directory
 
 from kmmlu_fast import report
-from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting import explorer
 from kmmlu_fast.reporting.page import MAX_BYTES, render
 from kmmlu_fast.runs.run import Run
 
-QUICK = Settings(replicates=200)
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
 
-def data_of(html: str) -> dict[str, object]:
+def data_of(html: str) -> dict[str, Any]:
     found = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]+)</script>', html)
     assert found
     return explorer.unpack(found[1])
@@ -34,7 +33,7 @@ def page() -> str:
         loaded(f"base {EVIL}", predictions(1, skill=0.5, text=EVIL)),
         loaded("lora", predictions(2, skill=1.4, bias=(-0.5, 0, 0, 0.2))),
     ]
-    return render(runs, questions(runs[0].frame, text=EVIL), QUICK, "en")
+    return render(found_in(runs, questions(runs[0].frame, text=EVIL)), "en")
 
 
 def test_nothing_in_it_reaches_out(page: str) -> None:
@@ -89,21 +88,19 @@ def test_explorer_data(page: str) -> None:
         "Law",
         "Math",
         "Computer-Science",
-    ]  # type: ignore[index,attr-defined]
+    ]
     runs = data["runs"]
     frame = predictions(1, skill=0.5)
-    assert runs[0]["letters"] == "".join(frame["prediction"])  # type: ignore[index]
+    assert runs[0]["letters"] == "".join(frame["prediction"])
     first = frame.row(0, named=True)
     shares = [2.718281828 ** first[f"logprob_{letter}"] for letter in "ABCD"]
-    shown = [(ord(text[0]) - 40) / 80 for text in runs[0]["probabilities"]]  # type: ignore[index]
+    shown = [(ord(text[0]) - 40) / 80 for text in runs[0]["probabilities"]]
     assert shown == pytest.approx(shares, abs=0.007)
-    assert runs[0]["texts"]["0"] == [EVIL] and data["texts"]["question"][0] == f"{EVIL} (0)"  # type: ignore[index]
+    assert runs[0]["texts"]["0"] == [EVIL] and data["texts"]["question"][0] == f"{EVIL} (0)"
 
 
 def test_korean_report() -> None:
-    html = render(
-        [loaded("base", predictions(1)), loaded("lora", predictions(2, skill=1.4))], None, QUICK, "ko"
-    )
+    html = render(found_in([loaded("base", predictions(1)), loaded("lora", predictions(2, skill=1.4))]), "ko")
     assert '<html lang="ko">' in html and "회계" in html and "글자 편향" in html and "인문사회" in html
 
 
@@ -112,16 +109,16 @@ def test_one_run_and_a_score_file() -> None:
         {"subject": ["Law", "Math"], "supercategory": ["HUMSS", "STEM"], "correct": [3, 1], "total": [4, 4]}
     )
     old = Run("old", "scores", "old.json", None, scores)
-    alone = render([old], None, QUICK, "en")
+    alone = render(found_in([old]), "en")
     assert "Only scores by subject are known" in alone and 'id="data"' not in alone
-    both = render([loaded("base", predictions(1)), old], None, QUICK, "en")
+    both = render(found_in([loaded("base", predictions(1)), old]), "en")
     assert "were not compared" in both and "always D" in render(
-        [loaded("base", predictions(1))], None, QUICK, "en"
+        found_in([loaded("base", predictions(1))]), "en"
     )
 
 
 def test_many_runs_have_a_matrix_and_their_verdicts() -> None:
-    html = render([loaded(f"run {i}", predictions(i, skill=0.3 * i)) for i in range(4)], None, QUICK, "en")
+    html = render(found_in([loaded(f"run {i}", predictions(i, skill=0.3 * i)) for i in range(4)]), "en")
     assert '<section id="matrix"' in html and "Verdicts of all 3 comparisons" in html
 
 
@@ -145,22 +142,46 @@ def test_full_test_set_with_long_generated_texts_stays_small() -> None:
     asked = questions(frame).with_columns(
         pl.Series("question", [" ".join(chance.choices(words, k=20)) for _ in range(len(frame))])
     )
-    html = render([loaded("base", frame), loaded("lora", frame)], asked, QUICK, "en")
+    html = render(found_in([loaded("base", frame), loaded("lora", frame)], asked), "en")
     assert len(html.encode()) < MAX_BYTES
     assert "were left out to keep the page small" in html
-    assert len(data_of(html)["row"]) == len(frame) >= 34_000  # type: ignore[arg-type]
+    assert len(data_of(html)["row"]) == len(frame) >= 34_000
 
 
 def test_main_writes_into_the_run_directory_and_exports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
-    assert report.main([str(run), "--export", "csv,json", "--figures", str(tmp_path / "figures")]) == 0
+    figures = ["--figures", str(tmp_path / "figures"), "--figure-width", "3.3in"]
+    assert report.main([str(run), "--export", "csv,json", *figures]) == 0
     assert (run / "report.html").stat().st_size > 50_000
-    assert {path.name for path in run.glob("*.csv")} == {"subjects.csv", "predictions.csv"}
+    assert {path.name for path in run.glob("*.csv")} == {
+        f"{name}.csv" for name in ("subjects", "predictions", "errors", "confident_errors")
+    }
     assert (tmp_path / "figures" / "weak.svg").read_text(encoding="utf-8").startswith("<svg")
-    assert (tmp_path / "figures" / "letters.png").read_bytes().startswith(b"\x89PNG")
+    png = (tmp_path / "figures" / "letters.png").read_bytes()
+    assert (
+        png.startswith(b"\x89PNG") and abs(int.from_bytes(png[16:20]) - 3.3 * 300) <= 2
+    )  # its width at 300 dpi
     assert "report.html" in capsys.readouterr().out
+
+
+def test_an_export_does_not_compare_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kmmlu_fast.analysis import comparison
+
+    pairs, compare_pair = [], comparison.compare_pair
+
+    def counted(first: Run, second: Run, settings: comparison.Settings) -> comparison.Comparison:
+        pairs.append((first.name, second.name))
+        return compare_pair(first, second, settings)
+
+    monkeypatch.setattr(comparison, "compare_pair", counted)
+    runs = [
+        str(run_directory(tmp_path / name, name, predictions(1, skill=s))) for name, s in (("a", 1), ("b", 2))
+    ]
+    page = ["--output", str(tmp_path / "r.html"), "--overlap", "none"]
+    assert report.main([*runs, *page, "--export", "json,xlsx", "--no-texts"]) == 0
+    assert pairs == [("a", "b")] and (tmp_path / "report.xlsx").exists()
 
 
 def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,14 +229,12 @@ def test_training_curve_and_plan(tmp_path: Path) -> None:
 
 def test_the_key_itself_is_looked_at_with_five_runs() -> None:
     runs = [loaded(f"run {i}", predictions(i, skill=2.0)) for i in range(5)]
-    html = render(runs, None, QUICK, "en")
+    html = render(found_in(runs), "en")
     assert '<section id="key"' in html and "The key in doubt" in html and "The key itself" in html
-    assert '<section id="key"' not in render(runs[:2], None, QUICK, "en")
+    assert '<section id="key"' not in render(found_in(runs[:2]), "en")
 
 
 def test_several_runs_are_corrected_in_the_report() -> None:
-    html = render(
-        [loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)], None, QUICK, "en"
-    )
+    html = render(found_in([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)]), "en")
     assert "by Holm over 2 comparisons" in html and "is the best of 2 that were tried" in html
     assert "log score" in html and "questions like these" in html

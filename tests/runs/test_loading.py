@@ -9,7 +9,7 @@ from made_runs import SIZES, predictions, questions, run_directory
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
-from kmmlu_fast.runs.lm_eval import write_lm_eval
+from kmmlu_fast.runs.lm_eval_writing import write_lm_eval
 from kmmlu_fast.runs.loading import load, load_all
 from kmmlu_fast.runs.score_files import read_score_file
 

@@ -11,7 +11,7 @@ from tiny import make_tiny_tokenizer
 
 from kmmlu_fast import sample
 from kmmlu_fast.core import environment, letters
-from kmmlu_fast.core.schema import Completion, Question, Request, Response
+from kmmlu_fast.core.schema import Completion, Generation, Question, Request, Response
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.engines import opening as engines
 from kmmlu_fast.engines.fake import FakeEngine
@@ -60,7 +60,8 @@ class Attempts(FakeEngine):
         if request.stage != "reason":
             return super()._answer(request)
         texts = self._texts[request.question_id]
-        assert len(texts) == request.num_samples and request.temperature > 0
+        assert isinstance(request.want, Generation)
+        assert len(texts) == request.want.num_samples and request.want.temperature > 0
         return Response(request, completions=tuple(Completion(t, (7, 8), "stop") for t in texts))
 
 

@@ -16,7 +16,8 @@ from kmmlu_fast.data.training_rows import TrainingRow, Turn, read_training_rows
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import PLAIN_NAME, encode_conversations, shown, template_of
 from kmmlu_fast.training.encoded import MASKED, Encoded
-from kmmlu_fast.training.encoding import encode_set, fit_length
+from kmmlu_fast.training.encoding import encode_set
+from kmmlu_fast.training.fitting import fit_length
 
 TURNS = (
     Turn("system", "짧게 답하세요."),
@@ -174,3 +175,33 @@ def test_tools_are_refused_with_their_row(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="row 1: message 1 has role 'tool'"):
         list(read_training_rows(str(path)))
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_mask_is_the_one_that_transformers_makes_of_the_marked_template(chat: bool) -> None:
+    """An independent way to the same mask: the template with ``generation`` marks around what is learnt."""
+    tokenizer = make_tiny_tokenizer(chat=chat, bos=not chat)
+    if chat:
+        marked = (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+            "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}"
+            "{% else %}{{ m['content'] }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
+        )
+    else:
+        marked = (
+            "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}### 지시\n{{ m['content'] }}"
+            "{% elif m['role'] == 'user' %}### 질문\n{{ m['content'] }}{% else %}### 답변\n"
+            "{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}{% endif %}"
+            "{{ '\n\n' }}{% endfor %}"
+        )
+    texts = ("둘.", " 앞뒤에 빈칸 ", "🙂 ABC\n두 줄\n", "A")
+    for answer in texts:
+        turns = (*TURNS[:2], Turn("assistant", answer), Turn("user", "또?"), Turn("assistant", answer + "끝"))
+        found = one(tokenizer, None, *turns)
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        theirs = tokenizer.apply_chat_template(
+            messages, chat_template=marked, return_dict=True, return_assistant_tokens_mask=True
+        )
+        assert list(found.input_ids) == list(theirs["input_ids"])
+        assert [label != MASKED for label in found.labels] == [bool(m) for m in theirs["assistant_masks"]]
+        assert sum(theirs["assistant_masks"]) > 2

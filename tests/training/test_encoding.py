@@ -10,13 +10,16 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from kmmlu_fast.asking import cot, prompts
+from kmmlu_fast.asking import prompts
+from kmmlu_fast.asking.cot_building import build_method
 from kmmlu_fast.asking.methods import GenerateUntil, MultipleChoice
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.rows import SftRow
 from kmmlu_fast.training import encoding as train_data
-from kmmlu_fast.training.encoding import MASKED, Encoded
+from kmmlu_fast.training import order as order_of
+from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.fitting import check_trainable, fit_length
 
 
 def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:
@@ -66,7 +69,7 @@ def test_a_rationale_is_trained_on_as_it_stands() -> None:
     row = replace(make_rows(1)[0], response="바람이 먼저다.\n정답: A")
     encoded = train_data.encode_rows([row], tokenizer, "lm-eval")[0]
     assert tokenizer.decode([i for i in encoded.labels if i != MASKED]) == " 바람이 먼저다.\n정답: A<|eos|>"
-    method = cot.build_method("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
+    method = build_method("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
     asked = prompts.encode(tokenizer, method.render(row.question, [], tokenizer))
     reason = next(request for request in method.start(row.question, asked, None) if request.stage == "reason")
     assert encoded.input_ids[: encoded.prompt_tokens] == reason.token_ids
@@ -75,19 +78,19 @@ def test_a_rationale_is_trained_on_as_it_stands() -> None:
 @pytest.mark.parametrize("target", LETTERS)
 def test_rotation_moves_the_answer_with_its_option(target: str) -> None:
     row = make_rows(1, "B")[0]
-    turned = train_data.rotate(row, target)
+    turned = order_of.rotate(row, target)
     assert turned.question.options[LETTERS.index(target)] == row.question.options[1]
     assert turned.question.answer == target
     assert sorted(turned.question.options) == sorted(row.question.options)
     assert (
-        train_data.rotate(replace(row, response="A는 아니다. 정답: B"), target).question == row.question
+        order_of.rotate(replace(row, response="A는 아니다. 정답: B"), target).question == row.question
     )  # it names letters
 
 
 def test_letters_are_balanced_in_every_batch_and_new_for_a_row_each_time() -> None:
-    order = train_data.order_rows([10 + i % 7 for i in range(160)], 40, 16, seed=1)
+    order = order_of.order_rows([10 + i % 7 for i in range(160)], 40, 16, seed=1)
     rows = [i % 40 for i in order]
-    letters = train_data.balanced_letters(rows, 16, seed=1)
+    letters = order_of.balanced_letters(rows, 16, seed=1)
     for start in range(0, 160, 16):
         counts = Counter(letters[start : start + 16])
         assert max(counts.values()) - min(counts[letter] for letter in LETTERS) <= 3, counts
@@ -97,23 +100,21 @@ def test_letters_are_balanced_in_every_batch_and_new_for_a_row_each_time() -> No
         seen.setdefault(row, set()).add(letter)
     assert all(letters == set(LETTERS) for letters in seen.values())
     assert (
-        letters
-        == train_data.balanced_letters(rows, 16, seed=1)
-        != train_data.balanced_letters(rows, 16, seed=2)
+        letters == order_of.balanced_letters(rows, 16, seed=1) != order_of.balanced_letters(rows, 16, seed=2)
     )
 
 
 def test_held_out_rows_are_never_trained_on_even_in_another_order() -> None:
     rows = make_rows(40)
-    repeated = rows + [replace(train_data.rotate(row, "C"), repeat=1) for row in rows[:20]]
-    train, held = train_data.split_held_out(repeated, 8, seed=3)
+    repeated = rows + [replace(order_of.rotate(row, "C"), repeat=1) for row in rows[:20]]
+    train, held = order_of.split_held_out(repeated, 8, seed=3)
     assert len(held) == 8 and Counter(row.question.answer for row in held) == dict.fromkeys(LETTERS, 2)
     assert not {row.question.question_id for row in train} & {row.question.question_id for row in held}
     assert len(train) == len(repeated) - sum(2 if row.question.row < 20 else 1 for row in held)
-    assert train_data.split_held_out(repeated, 8, seed=3) == (train, held)
-    assert train_data.split_held_out(repeated, 8, seed=4)[1] != held
-    assert len(train_data.split_held_out(rows, 1000, seed=3)[1]) == 8  # a fifth at most
-    assert train_data.split_held_out(rows, 0, seed=3) == (rows, [])
+    assert order_of.split_held_out(repeated, 8, seed=3) == (train, held)
+    assert order_of.split_held_out(repeated, 8, seed=4)[1] != held
+    assert len(order_of.split_held_out(rows, 1000, seed=3)[1]) == 8  # a fifth at most
+    assert order_of.split_held_out(rows, 0, seed=3) == (rows, [])
 
 
 def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> Encoded:
@@ -126,7 +127,7 @@ def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> Encoded:
 
 
 def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:
-    kept, report = train_data.fit_length([encoded_row(10), encoded_row(4)], 8, "truncate", bos_id=1)
+    kept, report = fit_length([encoded_row(10), encoded_row(4)], 8, "truncate", bos_id=1)
     assert report == {
         "policy": "truncate",
         "max_seq_length": 8,
@@ -139,7 +140,7 @@ def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:
         and kept[0].cut_tokens == 4
     )
     assert kept[1] == encoded_row(4)
-    assert train_data.fit_length([encoded_row(10, bos=None)], 8, "truncate", bos_id=None)[0][0].input_ids == (
+    assert fit_length([encoded_row(10, bos=None)], 8, "truncate", bos_id=None)[0][0].input_ids == (
         104,
         105,
         106,
@@ -149,28 +150,28 @@ def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:
         7,
         7,
     )
-    assert len(train_data.fit_length([encoded_row(10), encoded_row(4)], 8, "drop", bos_id=1)[0]) == 1
+    assert len(fit_length([encoded_row(10), encoded_row(4)], 8, "drop", bos_id=1)[0]) == 1
     with pytest.raises(TrainError, match=r"Law/train/0 has 12 tokens, more than --max-seq-length 8"):
-        train_data.fit_length([encoded_row(10)], 8, "refuse", bos_id=1)
+        fit_length([encoded_row(10)], 8, "refuse", bos_id=1)
 
 
 def test_a_response_that_fills_everything_is_refused() -> None:
     with pytest.raises(TrainError, match=r"leaves nothing of its prompt \(3 tokens and 9 of response\)"):
-        train_data.fit_length([encoded_row(3, response=9)], 10, "truncate", bos_id=1)
+        fit_length([encoded_row(3, response=9)], 10, "truncate", bos_id=1)
 
 
 def test_all_masked_rows_are_refused_by_name() -> None:
     with pytest.raises(TrainError, match=r"1 rows have every token masked.*Law/train/0"):
-        train_data.check_trainable([encoded_row(5), encoded_row(5, response=0)])
+        check_trainable([encoded_row(5), encoded_row(5, response=0)])
 
 
 def test_the_order_is_a_function_of_the_seed_and_covers_every_epoch() -> None:
     lengths = [10 + (i * 37) % 90 for i in range(100)] * 3
-    order = train_data.order_rows(lengths, 100, 16, seed=5)
+    order = order_of.order_rows(lengths, 100, 16, seed=5)
     assert (
         order
-        == train_data.order_rows(lengths, 100, 16, seed=5)
-        != train_data.order_rows(lengths, 100, 16, seed=6)
+        == order_of.order_rows(lengths, 100, 16, seed=5)
+        != order_of.order_rows(lengths, 100, 16, seed=6)
     )
     assert sorted(order) == list(range(300))
     batches = [order[i : i + 16] for i in range(0, 300, 16)]
@@ -184,4 +185,4 @@ def test_the_order_is_a_function_of_the_seed_and_covers_every_epoch() -> None:
 
 
 def test_the_order_survives_fewer_rows_than_a_batch() -> None:
-    assert sorted(train_data.order_rows([5, 6, 7], 3, 16, seed=0)) == [0, 1, 2]
+    assert sorted(order_of.order_rows([5, 6, 7], 3, 16, seed=0)) == [0, 1, 2]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from kmmlu_fast.training.label_loss import MASKED, attach, labelled_loss, rows_at_once, with_labelled_loss
+from kmmlu_fast.training.encoded import MASKED
+from kmmlu_fast.training.label_loss import attach, labelled_loss, rows_at_once, with_labelled_loss
 
 
 def tiny(architecture: str = "Qwen2", **more: Any) -> Any:

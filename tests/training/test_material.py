@@ -160,3 +160,11 @@ def test_settings_that_cannot_work_are_refused_with_the_reason() -> None:
 def test_what_cannot_be_read_stops_before_anything_heavy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl row 2: output is empty"):
         read_material(config(write_jsonl(tmp_path / "a.jsonl", [ALPACA[0], {**ALPACA[1], "output": ""}])))
+
+
+@pytest.mark.parametrize("hub", ["LGAI-EXAONE/KMMLU-Pro", "haerae-hub/KMMLU-HARD:0.5"])
+def test_an_exam_that_forbids_training_is_refused_by_its_hub_id(hub: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"must not be trained on: its declaration says 'training: forbidden'"
+    ):
+        read_material(config(hub))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from kmmlu_fast.training import measure as measuring
-from kmmlu_fast.training.encoding import Encoded
+from kmmlu_fast.training.encoded import Encoded
 from kmmlu_fast.training.measure import measure
 
 torch = pytest.importorskip("torch")
 LETTERS = [[10], [11], [12], [13]]
 
 
-class Base(torch.nn.Module):  # type: ignore[misc]
+class Base(torch.nn.Module):  # type: ignore[misc,name-defined]
     """A causal language model of one running sum. Its input embeddings are not where it
     computes, as Unsloth has it on small cards.
     """

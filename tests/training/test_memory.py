@@ -1,4 +1,4 @@
-"""memory_plan: the A.X-4.0-Light shape on a meta device, formulas by hand, the choice of batch,
+"""The memory plan: the A.X-4.0-Light shape on a meta device, formulas by hand, the choice of batch,
 refusals that say what to change.
 """
 
@@ -7,9 +7,10 @@ from __future__ import annotations
 import pytest
 
 from kmmlu_fast.core.errors import ModelError, TrainError
-from kmmlu_fast.training import memory as memory_plan
 from kmmlu_fast.training.config import PROJECTIONS
-from kmmlu_fast.training.memory import GIB, ModelShape
+from kmmlu_fast.training.device_memory import GIB, available_memory
+from kmmlu_fast.training.memory import MemoryPlan, estimate, plan_memory
+from kmmlu_fast.training.model_shape import ModelShape, shape_of_config
 
 
 def ax_light() -> object:
@@ -29,7 +30,7 @@ def ax_light() -> object:
 
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
-    return memory_plan.describe(ax_light(), 16, PROJECTIONS)
+    return shape_of_config(ax_light(), 16, PROJECTIONS)
 
 
 def test_trainable_parameters_of_ax_light_are_about_40_million(shape: ModelShape) -> None:
@@ -53,7 +54,7 @@ def test_peft_counts_the_same_on_the_meta_device(shape: ModelShape) -> None:
 
 
 def test_weights_by_hand(shape: ModelShape) -> None:
-    parts = memory_plan.estimate(shape, 1024, 1, four_bit=True, cpu=False)
+    parts = estimate(shape, 1024, 1, four_bit=True, cpu=False)
     linear = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     assert shape.quantised == linear
     # half a byte, a byte for 64 and four for 16,384 weights; embeddings, lm_head, norms and q/k/v biases in
@@ -61,57 +62,56 @@ def test_weights_by_hand(shape: ModelShape) -> None:
     rest = 2 * 102_400 * 3584 + 28 * (2 * 3584 + 3584 + 2 * 512) + 3584
     assert parts["weights"] == int(linear * (0.5 + 1 / 64 + 1 / 4096) + rest * 2)
     assert parts["adapter and gradients"] == 40_370_176 * 8
-    whole = memory_plan.estimate(shape, 1024, 1, four_bit=False, cpu=False)
+    whole = estimate(shape, 1024, 1, four_bit=False, cpu=False)
     assert whole["weights"] == (linear + rest) * 2
 
 
 @pytest.mark.parametrize(("tokens", "limit_gib"), [(1024, 10), (2048, 12)])
 def test_the_targets_for_ax_light_can_be_planned(shape: ModelShape, tokens: int, limit_gib: int) -> None:
-    plan = memory_plan.plan(shape, tokens, 16, limit_gib * GIB)
+    plan = plan_memory(shape, tokens, 16, limit_gib * GIB)
     assert plan.total_bytes < limit_gib * GIB and plan.micro_batch * plan.accumulation == 16
     assert plan.micro_batch >= 2  # the public experiment ran out of memory at batch 4 on 16 GB
 
 
 def test_the_largest_micro_batch_that_fits_is_taken(shape: ModelShape) -> None:
     sizes = [
-        memory_plan.plan(shape, 1024, 16, gib * GIB, checkpointing="on").micro_batch
-        for gib in (8, 10, 16, 24, 80)
+        plan_memory(shape, 1024, 16, gib * GIB, checkpointing="on").micro_batch for gib in (8, 10, 16, 24, 80)
     ]
     assert sizes == sorted(sizes) and sizes[-1] == 16 and sizes[0] < 16
-    plan = memory_plan.plan(shape, 1024, 16, 10 * GIB)
-    bigger = memory_plan.estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False)
+    plan = plan_memory(shape, 1024, 16, 10 * GIB)
+    bigger = estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False)
     assert sum(bigger.values()) > 10 * GIB * 0.92
-    assert memory_plan.plan(shape, 1024, 16, 80 * GIB, micro_batch=2).accumulation == 8
+    assert plan_memory(shape, 1024, 16, 80 * GIB, micro_batch=2).accumulation == 8
 
 
 def test_a_refusal_says_what_to_change(shape: ModelShape) -> None:
     with pytest.raises(TrainError, match=r"does not fit; --max-seq-length \d+ or a smaller --r"):
-        memory_plan.plan(shape, 32_768, 16, 10 * GIB)
+        plan_memory(shape, 32_768, 16, 10 * GIB)
     with pytest.raises(TrainError, match=r"does not fit; --micro-batch 8 or --max-seq-length"):
-        memory_plan.plan(shape, 2048, 16, 10 * GIB, micro_batch=16)
+        plan_memory(shape, 2048, 16, 10 * GIB, micro_batch=16)
     with pytest.raises(TrainError, match=r"take a smaller model or free memory.*alone need \d"):
-        memory_plan.plan(shape, 1024, 16, 4 * GIB)
+        plan_memory(shape, 1024, 16, 4 * GIB)
     with pytest.raises(TrainError, match=r"leave --load-in-4bit on"):
-        memory_plan.plan(shape, 1024, 16, 10 * GIB, four_bit=False)
+        plan_memory(shape, 1024, 16, 10 * GIB, four_bit=False)
 
 
 def test_the_suggested_length_does_fit(shape: ModelShape) -> None:
     with pytest.raises(TrainError) as refusal:
-        memory_plan.plan(shape, 32_768, 16, 10 * GIB)
+        plan_memory(shape, 32_768, 16, 10 * GIB)
     length = int(str(refusal.value).split("--max-seq-length ")[1].split()[0])
-    assert memory_plan.plan(shape, length, 16, 10 * GIB).fits
+    assert plan_memory(shape, length, 16, 10 * GIB).fits
 
 
 def test_unknown_target_modules_are_refused() -> None:
     with pytest.raises(
         ModelError, match=r"--target-modules qkv: none is in this model; it has down_proj, gate_proj"
     ):
-        memory_plan.describe(ax_light(), 16, ["qkv"])
+        shape_of_config(ax_light(), 16, ["qkv"])
 
 
 def test_logits_stand_only_where_there_are_labels(shape: ModelShape) -> None:
     def logits(length: int, batch: int, labels: int | None) -> int:
-        return memory_plan.estimate(shape, length, batch, four_bit=True, cpu=False, labels=labels)["logits"]
+        return estimate(shape, length, batch, four_bit=True, cpu=False, labels=labels)["logits"]
 
     assert logits(128, 4, 2) == 8 * 102_400 * 16 == logits(1024, 4, 2)
     assert logits(128, 4, None) == 4 * 128 * 102_400 * 16
@@ -119,20 +119,20 @@ def test_logits_stand_only_where_there_are_labels(shape: ModelShape) -> None:
 
 
 def test_activations_are_kept_on_a_cpu_too_where_they_fit(shape: ModelShape) -> None:
-    plan = memory_plan.plan(shape, 128, 16, 200 * GIB, cpu=True, labels=2)
+    plan = plan_memory(shape, 128, 16, 200 * GIB, cpu=True, labels=2)
     assert not plan.checkpointing and plan.micro_batch == 16
-    tight = memory_plan.plan(shape, 128, 16, int(plan.total_bytes * 1.1), cpu=True, labels=2)
+    tight = plan_memory(shape, 128, 16, int(plan.total_bytes * 1.1), cpu=True, labels=2)
     assert tight.checkpointing and tight.total_bytes < plan.total_bytes
 
 
 def test_device_memory_is_capped_by_the_user() -> None:
-    free_bytes, _, _ = memory_plan.available_memory(0.25)
+    free_bytes, _, _ = available_memory(0.25)
     assert free_bytes == GIB // 4
 
 
 def test_activations_are_kept_where_a_full_micro_batch_leaves_the_room(shape: ModelShape) -> None:
-    def planned(gib: int, checkpointing: str = "auto", **more: object) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(shape, 256, 16, gib * GIB, checkpointing=checkpointing, **more)  # type: ignore[arg-type]
+    def planned(gib: int, checkpointing: str = "auto", **more: object) -> MemoryPlan:
+        return plan_memory(shape, 256, 16, gib * GIB, checkpointing=checkpointing, **more)  # type: ignore[arg-type]
 
     assert planned(8).checkpointing and planned(12).checkpointing
     big = planned(80)
@@ -145,8 +145,8 @@ def test_activations_are_kept_where_a_full_micro_batch_leaves_the_room(shape: Mo
 
 def test_kept_activations_by_hand(shape: ModelShape) -> None:
     options = {"four_bit": True, "cpu": False}
-    again = memory_plan.estimate(shape, 100, 2, **options)  # type: ignore[arg-type]
-    kept = memory_plan.estimate(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
+    again = estimate(shape, 100, 2, **options)  # type: ignore[arg-type]
+    kept = estimate(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
     # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three
     # inputs were staged
     assert kept["activations"] - again["activations"] == 200 * 2 * (28 * (2 * 18944 + 9 * 3584) - 3 * 3584)
@@ -155,12 +155,9 @@ def test_kept_activations_by_hand(shape: ModelShape) -> None:
 
 def test_float32_takes_twice_the_bytes_of_what_is_not_4_bit(shape: ModelShape) -> None:
     options = {"four_bit": False, "cpu": True}
-    half = memory_plan.estimate(shape, 100, 1, **options)  # type: ignore[arg-type]
-    whole = memory_plan.estimate(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
+    half = estimate(shape, 100, 1, **options)  # type: ignore[arg-type]
+    whole = estimate(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
     assert whole["weights"] == 2 * half["weights"]
     assert whole["activations"] == half["activations"]  # what is computed again is float32 either way
-    kept = [
-        memory_plan.estimate(shape, 100, 1, checkpointing=False, float32=wide, **options)
-        for wide in (False, True)
-    ]  # type: ignore[arg-type]
+    kept = [estimate(shape, 100, 1, checkpointing=False, float32=wide, **options) for wide in (False, True)]  # type: ignore[arg-type]
     assert kept[1]["activations"] > 1.3 * kept[0]["activations"]

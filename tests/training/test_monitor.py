@@ -12,19 +12,19 @@ import pytest
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.models.adapters import read_log
-from kmmlu_fast.training.monitor import (
+from kmmlu_fast.training.held_out import (
     HeldOut,
-    Monitor,
     collapse_warnings,
     fall_p,
+    held_out_of,
     is_better,
     selection_notes,
-    summarise,
 )
+from kmmlu_fast.training.monitor import Monitor
 
 
 def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOut:
-    return summarise(step, loss, list(answers), list(predictions))
+    return held_out_of(step, loss, list(answers), list(predictions))
 
 
 def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
@@ -36,7 +36,7 @@ def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
         "A"
     ] == pytest.approx(4 / 6)
     with pytest.raises(ValueError, match="no held-out rows"):
-        summarise(0, 1.0, [], [])
+        held_out_of(0, 1.0, [], [])
 
 
 def test_collapse_is_a_warning_above_sixty_percent() -> None:
@@ -123,8 +123,8 @@ def test_base_is_measured_before_step_one_and_the_best_is_saved(tmp_path: Path) 
     assert saved == [2, 4, 10] and made.best is not None and made.best.step == 10
     records = read_log(tmp_path / "log")
     assert [r["step"] for r in records if r["kind"] == "held_out"] == [0, 2, 4, 6, 8, 10]
-    step = next(r for r in records if r["kind"] == "step" and r["step"] == 4)
-    assert step["loss"] == 1.25 and step["tokens"] == 400 and step["eta_sec"] >= 0
+    fourth = next(r for r in records if r["kind"] == "step" and r["step"] == 4)
+    assert fourth["loss"] == 1.25 and fourth["tokens"] == 400 and fourth["eta_sec"] >= 0
 
 
 def test_early_stop_counts_measurements_without_a_gain(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from kmmlu_fast.core.weights import find_model, from_config
-from kmmlu_fast.training import memory
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
+from kmmlu_fast.training.model_shape import shape_of_config
 from kmmlu_fast.training.outlook import EFFECTIVE_BATCH, LENGTHS, RANK, outlook, shape_of
 
 GIB = 1 << 30
@@ -28,7 +28,7 @@ def test_the_shape_is_the_one_that_torch_counts() -> None:
         vocab_size=100,
         tie_word_embeddings=False,
     )
-    counted = memory.describe(config, RANK, PROJECTIONS)
+    counted = shape_of_config(config, RANK, PROJECTIONS)
     ours = shape_of(from_config(config.to_dict(), "made", "made"))
     biases = 2 * (64 + 32 + 32)  # Qwen2's, of query, key and value; and the last norm: too small to matter
     assert replace(ours, unquantised=ours.unquantised + biases + 64) == counted

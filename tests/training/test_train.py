@@ -158,12 +158,11 @@ def test_settings_files_are_valid_and_headed_by_their_command(name: str) -> None
     )
 
 
-def test_a_small_model_in_four_bit_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="kmmlu_fast")
-    small = job._precision_warning(TrainConfig(data=Path("x")), 270_000_000)
-    assert len(small) == 1 and "give --no-load-in-4bit" in small[0] and "0.27 B" in caplog.text
-    assert job._precision_warning(TrainConfig(data=Path("x")), 7_300_000_000) == []
-    assert job._precision_warning(TrainConfig(data=Path("x"), load_in_4bit=False), 270_000_000) == []
+def test_a_small_model_in_four_bit_is_warned_of() -> None:
+    [small] = job.precision_warnings(TrainConfig(data=Path("x")), 270_000_000)
+    assert "give --no-load-in-4bit" in small and "0.27 B" in small
+    assert job.precision_warnings(TrainConfig(data=Path("x")), 7_300_000_000) == []
+    assert job.precision_warnings(TrainConfig(data=Path("x"), load_in_4bit=False), 270_000_000) == []
 
 
 def test_the_issue_s_defaults() -> None:

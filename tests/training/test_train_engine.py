@@ -294,3 +294,56 @@ def test_vllm_with_the_adapter_answers_what_the_base_does_not(work: Path, traine
     )  # asked in the style that the adapter's card names
     assert runs[True].metrics["micro"]["accuracy"] == 1.0
     assert runs[False].metrics["micro"]["accuracy"] < 0.5
+
+
+def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: Path) -> None:
+    """Chats of three turns, half of an Alpaca file, a parquet: what is learnt is shown, the loss of held-out
+    rows is measured beside the letters of the dataset's train questions, and the adapter answers an exam."""
+    import polars as pl
+
+    from kmmlu_fast.data.training_rows import read_training_rows
+    from kmmlu_fast.models.model import load_tokenizer, resolve_model
+    from kmmlu_fast.training.conversations import encode_conversations, shown
+
+    turns = ("시작합시다.", "좋아요, {}.", "다음은?", "{} 다음은 {}.", "끝입니까?", "네, {}.")
+    roles = ("user", "assistant") * 3
+    chats = [
+        {"messages": [{"role": r, "content": t.format(w, w)} for r, t in zip(roles, turns, strict=True)]}
+        for w in WORDS[:20]
+    ]
+    alpaca = [{"instruction": f"{word}을(를) 쓰시오.", "input": "", "output": word} for word in WORDS[:20]]
+    parts = {"chat": work / "chat.jsonl", "alpaca": work / "alpaca.jsonl", "table": work / "table.parquet"}
+    for name, rows in (("chat", chats), ("alpaca", alpaca)):
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        parts[name].write_text("\n".join(lines), encoding="utf-8")
+    pl.DataFrame({"prompt": [f"{w}?" for w in WORDS], "completion": WORDS}).write_parquet(parts["table"])
+    data = [str(parts["chat"]), f"{parts['alpaca']}:0.5", str(parts["table"])]
+    arguments = command(work, "mixed", "--max-steps", "3", "--show-rows", "1", "--forgetting", "4")
+    arguments = [*arguments[:3], *[flag for part in data for flag in ("--data", part)], *arguments[5:]]
+    for flag in ("--held-out", "--keep", "--prompt-style"):
+        del arguments[arguments.index(flag) : arguments.index(flag) + 2]
+    done = run([*arguments, "--held-out", "6", "--keep", "last"])
+    said = done.stdout + done.stderr
+
+    tokenizer = load_tokenizer(resolve_model(str(work / "model")))
+    first = next(read_training_rows(str(parts["chat"])))
+    ((row,),) = encode_conversations([first], tokenizer)
+    marked = "".join(f"⟦{text}⟧" if trained else text for text, trained in shown(row, tokenizer))
+    assert marked.count("⟦") == 3 and "⟦사과 다음은 사과.<|eos|>⟧" in marked and marked.rstrip() in said
+    assert (
+        "chat.jsonl" in said and "alpaca.jsonl" in said and "forgetting: the letters of 4 questions" in said
+    )
+    card = files.read_json(work / "mixed" / "kmmlu_fast.json")
+    assert card["metrics"]["steps"] == 3
+    records = read_log(work / "mixed" / "train_log.jsonl")
+    held = [record for record in records if record["kind"] == "held_out"]
+    assert len(held) >= 2 and held[-1]["loss"] < held[0]["loss"] and held[0]["accuracy"] is not None
+    exam = [{"question": f"{w}?", "options": [w, "셋", "넷"], "answer": "A"} for w in WORDS[:6]]
+    (work / "words.jsonl").write_text("\n".join(json.dumps(row) for row in exam), encoding="utf-8")
+    flags = ["--model", str(work / "model"), "--adapter", str(work / "mixed"), "--dtype", "float32"]
+    flags += ["--exam", str(work / "words.jsonl"), "--engine", "transformers"]
+    run([sys.executable, "-m", "kmmlu_fast.eval", *flags, "--output-dir", str(work / "exam_runs")])
+    runs = [store.load_run(path.parent) for path in (work / "exam_runs").glob("*/config.json")]
+    assert sorted(bool(found.config["adapter"]) for found in runs) == [False, True]
+    (shift,) = [found.metrics["adapter_shift"]["largest_nats"] for found in runs if found.config["adapter"]]
+    assert shift > 0 and all(len(found.predictions) == 6 for found in runs)

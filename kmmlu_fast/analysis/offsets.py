@@ -1,0 +1,180 @@
+"""Offsets that give a run the key's letter shares: a common letter prior, by log-probabilities.
+
+In: the key's letters, a run's letters and their log-probabilities (natural), same question order, every
+question with the same number of options. Out: an offset a letter; the letters under them (``Matched``),
+with each question's part in their accuracy, the offsets' own error included. Knows nothing of pairs, runs or
+words.
+
+Offsets on log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural
+Computation 14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust
+Multiple Choice Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i
+tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted
+share", with tau lowered until soft shares are argmax shares. The key's shares are used, never a
+question's answer. The error is by the delta method, with a kernel estimate of how shares and accuracy follow
+the offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmmlu_fast.analysis.softmax import log_sum_exp, softmax
+from kmmlu_fast.analysis.strata import Codes, Floats
+
+# Below this share of questions with log-probabilities, they do not speak for the run.
+MIN_LOGPROB_SHARE = 0.99
+MIN_BY_SUBJECT = 9_000  # questions below which subjects' own offsets are not fitted
+SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
+_TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
+
+Letters = NDArray[np.int64]  # 0 for A, 1 for B, ...; -1 for unparsed
+Logprobs = NDArray[np.float64]  # (n, options); NaN rows where there are none
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets'
+    error included.
+    """
+
+    letters: Letters
+    contributions: Floats  # mean = the matched accuracy, to first order
+    by_subject: tuple[Letters, Floats] | None = None  # the same by each subject's own shares
+
+
+def match(
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs | None,
+    strata: Codes | None = None,
+    weights: Floats | None = None,
+) -> Matched | None:
+    """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
+
+    The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects,
+    for ``by_subject``; ``weights``: of the questions, summing to 1.
+    """
+    if logprobs is None or len(logprobs) == 0:
+        return None
+    known = np.isfinite(logprobs).all(axis=1)
+    if known.mean() < MIN_LOGPROB_SHARE:
+        return None
+    known &= letters >= 0
+    weights = np.full(len(key), 1 / len(key)) if weights is None else weights
+    shares = np.bincount(key[known], weights[known], minlength=logprobs.shape[1]).astype(float)
+    offsets = prior_offsets(logprobs[known], shares, weights[known])
+    result, parts = _moved(key, letters, logprobs, known, offsets, weights)
+    if strata is None or len(key) < MIN_BY_SUBJECT:
+        return Matched(result, parts)
+    return Matched(result, parts, _by_subject(key, letters, logprobs, known, strata, offsets, result, parts))
+
+
+def _by_subject(
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs,
+    known: NDArray[np.bool_],
+    strata: Codes,
+    offsets: Floats,
+    result: Letters,
+    parts: Floats,
+) -> tuple[Letters, Floats]:
+    """``result`` and ``parts`` by each subject's own offsets, shrunk to the global ones."""
+    own, own_parts = result.copy(), parts.copy()
+    order = np.argsort(strata, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
+        there = rows[known[rows]]
+        if len(there) < 2:
+            continue
+        fitted = prior_offsets(
+            logprobs[there], np.bincount(key[there], minlength=logprobs.shape[1]) / len(there), start=offsets
+        )
+        trust = len(there) / (len(there) + SHRINKAGE)
+        even = np.full(len(rows), 1 / len(rows))
+        near = offsets + trust * (fitted - offsets)
+        own[rows], own_parts[rows] = _moved(
+            key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust
+        )
+    return own, own_parts
+
+
+def prior_offsets(
+    logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
+) -> Floats:
+    """An offset a letter, their sum 0, so that argmax(logprobs + offsets) falls on letters with these shares.
+
+    ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
+    temperatures are then gone through).
+    """
+    target = np.maximum(shares / shares.sum(), 1e-6)  # a letter the key never has still needs a finite offset
+    target = target / target.sum()
+    weights = np.full(len(logprobs), 1 / len(logprobs)) if weights is None else weights / weights.sum()
+    offsets = -(weights @ logprobs) if start is None else start
+
+    for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
+        value, slope, curve = _soft(logprobs, offsets, target, weights, temperature)
+        for _ in range(30):
+            step = -np.linalg.lstsq(curve + 1e-9 * np.eye(len(slope)), slope, rcond=None)[0]
+            step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
+            expected = float(slope @ step)
+            if expected > -1e-12:
+                break
+            size = 1.0
+            while size > 1e-4:
+                tried = _soft(logprobs, offsets + size * step, target, weights, temperature)
+                if tried[0] <= value + 1e-4 * size * expected:
+                    break
+                size /= 2
+            else:
+                break
+            offsets, (value, slope, curve) = offsets + size * step, tried
+            if np.abs(slope).max() < 1e-5:
+                break
+        offsets = offsets - offsets.mean()
+    return np.asarray(offsets)
+
+
+def _soft(
+    logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float
+) -> tuple[float, Floats, Floats]:
+    """Value, gradient and Hessian of the objective above."""
+    scaled = (logprobs + offsets) / temperature
+    soft = softmax(scaled)
+    shares = weights @ soft
+    curve = (np.diag(shares) - (soft * weights[:, None]).T @ soft) / temperature
+    return float(temperature * (weights @ log_sum_exp(scaled)) - target @ offsets), shares - target, curve
+
+
+def _moved(
+    key: Letters,
+    letters: Letters,
+    logprobs: Logprobs,
+    known: NDArray[np.bool_],
+    offsets: Floats,
+    weights: Floats,
+    trust: float = 1.0,
+) -> tuple[Letters, Floats]:
+    """Letters under ``offsets``, and each question's part in their accuracy: its own answer, and its pull on
+    the offsets.
+    """
+    moved = logprobs[known] + offsets
+    result = letters.copy()
+    result[known] = moved.argmax(axis=1)
+    right = (result == key).astype(float)
+    keys, weight = key[known], weights[known] / weights[known].sum()
+    # Kernel width by the rule of thumb; a logistic kernel of scale s has standard deviation 1.81 s.
+    width = 1.06 * float((moved - moved.mean(axis=1, keepdims=True)).std()) * len(moved) ** -0.2 / 1.81
+    soft = softmax(moved / max(width, 1e-6))
+    # d shares / d offsets
+    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)
+    onto = soft[np.arange(len(keys)), keys] * weight
+    options = logprobs.shape[1]
+    # d accuracy / d offsets
+    gain = (np.bincount(keys, onto, minlength=options) - onto @ soft) / max(width, 1e-6)
+    pull = np.eye(options)[keys] - np.eye(options)[result[known]]
+    parts = right
+    parts[known] += trust * (pull @ (np.linalg.pinv(slope, rcond=1e-6) @ gain))
+    return result, parts

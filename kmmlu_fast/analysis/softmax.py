@@ -1,0 +1,24 @@
+"""Softmax over the last axis, stable for any numbers. In: arrays of natural logarithms. Out: arrays alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def log_sum_exp(values: Floats) -> Floats:
+    """log(sum(exp(values))), one axis fewer."""
+    top = values.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(values - top[..., None]).sum(axis=-1)))
+
+
+def log_softmax(values: Floats) -> Floats:
+    """Log-probabilities given that the answer is one of these; -inf where a value is."""
+    return np.asarray(values - log_sum_exp(values)[..., None])
+
+
+def softmax(values: Floats) -> Floats:
+    """Shares that sum to 1."""
+    return np.exp(log_softmax(values))

@@ -1,0 +1,117 @@
+"""One replica on Ray: an engine in an actor's process, fed from all the blocks that it holds.
+
+In: blocks of Requests, and what to ask next. Out: a block's Responses, whole and once. Knows nothing of Ray
+itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.engines.protocol import Engine, FollowUp
+
+
+class Replica:
+    """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does
+    not run dry between blocks.
+
+    The engine is opened and used by that thread alone (OpenMP's settings belong to a thread). ``run`` may be
+    called again for a block that was lost with an earlier process: it answers from its arguments only.
+    """
+
+    def __init__(self, opener: Callable[[], Engine]) -> None:
+        self._opener = opener
+        self._error: BaseException | None = None
+        self._opened = threading.Event()
+        self._changed = threading.Condition()
+        self._waiting: deque[Request] = deque()
+        self._block_of: dict[
+            int, _Block
+        ] = {}  # by id() of the Request: keys repeat between the base model and adapters
+        threading.Thread(target=self._work, name="kmmlu-replica", daemon=True).start()
+
+    def ready(self) -> int:
+        """Wait until the engine is open; the process id."""
+        self._opened.wait()
+        if self._error is not None:
+            raise self._error
+        return os.getpid()
+
+    def run(self, requests: list[Request], follow_up: FollowUp | None) -> list[Response]:
+        """Responses to the requests and to all that follow from them."""
+        self.ready()
+        block = _Block(requests, follow_up)
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            self._block_of.update((id(request), block) for request in requests)
+            self._waiting.extend(requests)
+            self._changed.notify()
+        block.done.wait()
+        if block.error is not None:
+            raise block.error
+        return block.responses
+
+    def _work(self) -> None:
+        try:
+            engine = self._opener()
+            self._opened.set()
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: bool(self._waiting))
+                for response in engine.generate(self._pull(), self._follow_up):
+                    self._block_of.pop(id(response.request)).add(response)
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                for block in self._block_of.values():
+                    block.fail(error)
+            self._opened.set()
+
+    def _pull(self) -> Iterator[Request]:
+        """What waits now, and what arrives while the engine works; when nothing waits, the
+        engine drains and is called anew.
+        """
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    return
+                request = self._waiting.popleft()
+            yield request
+
+    def _follow_up(self, response: Response) -> list[Request]:
+        block = self._block_of[id(response.request)]
+        more = block.follow_up(response) if block.follow_up else []
+        block.expect(more)
+        with self._changed:
+            self._block_of.update((id(request), block) for request in more)
+        return more
+
+
+class _Block:
+    """A block's responses, until none is outstanding. Keeps its requests alive, so that their
+    id()s stay theirs.
+    """
+
+    def __init__(self, requests: list[Request], follow_up: FollowUp | None) -> None:
+        self.requests = list(requests)
+        self.follow_up = follow_up
+        self.responses: list[Response] = []
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+    def expect(self, more: list[Request]) -> None:
+        self.requests += more
+
+    def add(self, response: Response) -> None:
+        self.responses.append(response)
+        if len(self.responses) == len(self.requests):
+            self.done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.done.set()

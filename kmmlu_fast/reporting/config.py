@@ -1,0 +1,200 @@
+"""What ``compare`` and ``report`` are given: their flags.
+
+In: the command line, or a program's keyword arguments. Out: ``CompareConfig`` and ``ReportConfig``, checked
+as far as they can be without opening a file. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.flags import Config
+
+FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
+
+
+class PairsConfig(Config):
+    """What compare and report have in common: which runs, and how pairs of them are compared."""
+
+    positional: ClassVar[str | None] = "runs"
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "runs": ("base", "latest", "runs_dir"),
+        "comparison": (
+            "overlap",
+            "intersection",
+            "different_prompts",
+            "margin",
+            "population",
+            "group",
+            "seed",
+        ),
+        "questions": ("dataset", "split", "exam", "key_audit", "what_moved"),
+        "output": (
+            "output",
+            "overwrite",
+            "lang",
+            "format",
+            "by_subject",
+            "json_file",
+            "no_texts",
+            "export",
+            "figures",
+            "figure_width",
+            "plan",
+            "show",
+        ),
+    }
+
+    runs: list[str] = Field(
+        [],
+        description=(
+            "run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the"
+            " first is the base. Of runs in --runs-dir also base, an adapter's name, or the last characters"
+            " of a fingerprint"
+        ),
+    )
+    latest: bool = Field(
+        False, description="the run finished last, beside the base run that was asked the same"
+    )
+    runs_dir: Path = Field(Path("runs"), description="where --latest and short names are looked up")
+    exam: str | None = Field(
+        None,
+        description=(
+            "with runs of several exams: the one in focus; also where a table's questions are from (name or"
+            " FILE.yaml)"
+        ),
+    )
+    base: str | None = Field(
+        None, description="name of the run that the others are compared with; default: the first"
+    )
+    dataset: str | None = Field(
+        None,
+        description=(
+            "dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs'"
+            " own, if it is here"
+        ),
+    )
+    split: Literal["train", "dev", "test"] = Field(
+        "test", description="split that a predictions table or lm-eval output is over"
+    )
+    overlap: list[str] = Field(
+        ["auto"],
+        description=(
+            "left out of the clean headline: files of question ids, auto (what overlaps the dataset's train"
+            " split), none"
+        ),
+    )
+    intersection: bool = Field(
+        False, description="compare on the questions that both runs have, under the same key"
+    )
+    different_prompts: bool = Field(False, description="compare although the prompts differ")
+    margin: float = Field(
+        1.0,
+        gt=0,
+        lt=100,
+        description="differences within this many percentage points are equal for all that matters",
+    )
+    population: Literal["like", "these"] = Field(
+        "like",
+        description="intervals speak of questions like these, or of these very questions (finite population)",
+    )
+    group: list[str] = Field(
+        [], description="adapters of one recipe under several seeds, against the base: NAME=RUN,RUN,..."
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of resampling")
+    lang: Literal["en", "ko"] = Field("en", description="language of the output")
+
+
+class CompareConfig(PairsConfig):
+    """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
+
+    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "lang")
+    examples: ClassVar[tuple[str, ...]] = ("base lora", "--latest", "runs/*-base-* runs/*-lora-* --format md")
+
+    format: Literal["text", "md", "csv", "json"] = Field(
+        "text", description="of what is printed; csv: a row a comparison and subject"
+    )
+    overwrite: bool = Field(False, description="replace --json-file where it exists")
+    by_subject: bool = Field(False, description="list every subject, not only those that changed most")
+    json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
+    what_moved: bool = Field(
+        False, description="fit which sorts of question were gained or lost (needs the dataset's texts)"
+    )
+    key_audit: bool = Field(
+        False,
+        description="list question ids that many runs answer against the key, and repeats with other keys",
+    )
+
+
+def _inches(value: Any) -> Any:
+    """A length in inches; what is none is left to pydantic's own message."""
+    text = str(value).strip().lower()
+    for unit, inches in (("in", 1.0), ("mm", 1 / 25.4), ("cm", 1 / 2.54), ("pt", 1 / 72)):
+        number = text.removesuffix(unit).strip()
+        if number != text and number.replace(".", "", 1).isdigit():
+            return float(number) * inches
+    return value
+
+
+class ReportConfig(PairsConfig):
+    """python -m kmmlu_fast.report: runs as one HTML file, and as CSV, JSON, XLSX or lm-eval files."""
+
+    first: ClassVar[tuple[str, ...]] = ("output", "dataset", "no_texts", "export", "figures", "lang", "show")
+    examples: ClassVar[tuple[str, ...]] = (
+        "base lora",
+        "runs/* --base base --export xlsx csv --figures figures --figure-width 3.3in",
+        "lora --show Accounting/test/17",
+    )
+    words: ClassVar[dict[str, tuple[str, ...]]] = {"export": FORMATS}
+
+    overwrite: bool = Field(False, description="replace files that exist; without it nothing is")
+    output: Path | None = Field(
+        None, description="the HTML file; default: report.html in the run directory (one run), else here"
+    )
+    export: list[str] = Field(
+        [], description="csv, csv.gz, parquet, json, xlsx, lm-eval: written beside the HTML file"
+    )
+    no_texts: bool = Field(
+        False,
+        description="leave out all texts of questions and models: ids and letters only, fit for sharing",
+    )
+    figures: Path | None = Field(None, description="directory for the charts as SVG, PNG and PDF")
+    figure_width: Annotated[float | None, BeforeValidator(_inches)] = Field(
+        None,
+        gt=0.5,
+        lt=50,
+        description="width of the figures, such as 3.3in, 84mm or 8.4cm; default: their own",
+    )
+    plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
+    show: list[str] = Field(
+        [], description="print these questions (such as Accounting/test/17) instead of writing a report"
+    )
+
+    @field_validator("export")
+    @classmethod
+    def _formats(cls, value: list[str]) -> list[str]:
+        if unknown := [name for name in value if name not in FORMATS]:
+            raise ValueError(f"unknown format {unknown[0]!r}; allowed are {', '.join(FORMATS)}")
+        return value
+
+
+def groups_of(config: PairsConfig) -> dict[str, list[str]]:
+    """--group's recipes: name -> runs. ConfigError for an entry without a name."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for entry in config.group:
+        head, equals, tail = entry.partition("=")
+        if equals:
+            name = head
+            found.setdefault(name, [])
+        if not name or not (tail if equals else entry):
+            raise ConfigError(
+                f"--group {entry}: give a recipe's name and its runs, such as --group"
+                " lora=runs/lora-s1,runs/lora-s2"
+            )
+        found[name].append(tail if equals else entry)
+    return found

@@ -1,0 +1,129 @@
+"""An XLSX workbook: tables with headings, formats, colours and native charts.
+
+In: ``Sheet``s. Out: the file's bytes. Cells are typed: what is a text is written as one, so that nothing acts
+as a formula or a link. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_OPTIONS = {
+    "in_memory": True,
+    "strings_to_formulas": False,
+    "strings_to_numbers": False,
+    "strings_to_urls": False,
+}
+_SCALE = {"type": "3_color_scale", "min_color": "#F4B6A2", "mid_color": "#FFFFFF", "max_color": "#A9D8BE"}
+_BAR = {"type": "data_bar", "bar_color": "#7FC4A4", "bar_negative_color": "#E58A6E", "bar_solid": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table. Columns by number: ``percent`` and ``signed`` shares, ``p_values``, ``scale`` coloured by
+    value; ``chart``: (column of names, column of values) of a bar chart over the first ``charted`` rows.
+    """
+
+    name: str
+    headings: list[str]
+    rows: list[list[Any]]
+    percent: tuple[int, ...] = ()
+    scale: tuple[int, ...] = ()
+    signed: tuple[int, ...] = ()
+    p_values: tuple[int, ...] = ()
+    chart: tuple[int, int] | None = None
+    charted: int | None = None
+
+
+class Workbook:
+    """Sheets one after another; ``content`` ends it."""
+
+    def __init__(self) -> None:
+        import xlsxwriter
+
+        self._buffer = io.BytesIO()
+        self._book = book = xlsxwriter.Workbook(self._buffer, _OPTIONS)
+        book.set_properties({"title": "KMMLU", "comments": "kmmlu_fast.report"})
+        head = {"bold": True, "bg_color": "#E8EDF4", "bottom": 1, "text_wrap": True, "valign": "top"}
+        self._head = book.add_format(head)
+        self._percent = book.add_format({"num_format": "0.00%"})
+        self._signed = book.add_format({"num_format": "+0.00%;-0.00%;0.00%"})
+        self._p = book.add_format({"num_format": "0.0000"})
+        self._count = book.add_format({"num_format": "#,##0"})
+        self._strong = book.add_format({"bold": True, "font_color": "#0B5D3E"})
+
+    def content(self) -> bytes:
+        """The file."""
+        self._book.close()
+        return self._buffer.getvalue()
+
+    def sentences(self, name: str, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """A sheet of sentences under their titles."""
+        sheet = self._book.add_worksheet(name)
+        wrapped = self._book.add_format({"text_wrap": True, "valign": "top"})
+        sheet.set_column(0, 0, 110)
+        row = 0
+        for title, lines in parts:
+            sheet.write_string(row, 0, title, self._head)
+            for line in lines:
+                row += 1
+                sheet.write_string(row, 0, line, wrapped)
+            row += 2
+
+    def add(self, table: Sheet) -> None:
+        """A sheet of its own: cells, a frozen heading with filters, colours, and the chart beside it."""
+        sheet = self._book.add_worksheet(table.name)
+        for column, heading in enumerate(table.headings):
+            sheet.write_string(0, column, heading, self._head)
+        for number, row in enumerate(table.rows, 1):
+            for column, value in enumerate(row):
+                if isinstance(value, str):
+                    sheet.write_string(number, column, value)
+                elif value is not None:
+                    sheet.write_number(number, column, value, self._format(table, column))
+        last = max(1, len(table.rows))
+        sheet.freeze_panes(1, 1)
+        sheet.autofilter(0, 0, last, len(table.headings) - 1)
+        sheet.autofit(260)
+        self._colour(sheet, table, last)
+        if table.chart is not None and table.rows:
+            end = min(last, table.charted or last)
+            sheet.insert_chart(0, len(table.headings) + 1, self._bars(table, table.chart, end))
+
+    def _format(self, table: Sheet, column: int) -> Any:
+        if column in table.signed:
+            return self._signed
+        if column in table.percent:
+            return self._percent
+        return self._p if column in table.p_values else self._count
+
+    def _colour(self, sheet: Any, table: Sheet, last: int) -> None:
+        significant = {"type": "cell", "criteria": "<", "value": 0.05, "format": self._strong}
+        for columns, rule in ((table.scale, _SCALE), (table.signed, _BAR), (table.p_values, significant)):
+            for column in columns:
+                sheet.conditional_format(1, column, last, column, rule)
+
+    def _bars(self, table: Sheet, chart: tuple[int, int], end: int) -> Any:
+        names, values = chart
+        heading = table.headings[values]
+        bars = self._book.add_chart({"type": "bar"})
+        bars.add_series(
+            {
+                "name": heading,
+                "categories": [table.name, 1, names, end, names],
+                "values": [table.name, 1, values, end, values],
+                "fill": {"color": "#2563C9"},
+                "invert_if_negative": True,
+                "invert_if_negative_color": "#CF4520",
+                "gap": 40,
+            }
+        )
+        bars.set_legend({"none": True})
+        bars.set_title({"name": heading, "name_font": {"size": 12}})
+        bars.set_y_axis({"reverse": True, "label_position": "low", "num_font": {"size": 8}})
+        bars.set_x_axis({"num_format": "0%"})
+        bars.set_size({"width": 620, "height": max(180, 60 + 18 * end)})
+        return bars

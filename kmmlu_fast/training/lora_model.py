@@ -1,0 +1,90 @@
+"""The model that is trained: the base with a fresh LoRA as Unsloth loads it, and what it is made of.
+
+In: a model directory or hub id, settings. Out: a PEFT model; its device, types and counts. Knows nothing of
+rows, steps or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmmlu_fast.core.errors import ModelError, TrainError
+from kmmlu_fast.training import libraries
+from kmmlu_fast.training.config import TrainConfig
+
+
+def load_model(
+    config: TrainConfig, model_path: str, revision: str | None = None, checkpointing: bool = True
+) -> Any:
+    """The base in 4 bit with a fresh LoRA, by Unsloth. ``checkpointing``: compute a layer's
+    activations again in its backward pass.
+    """
+    FastLanguageModel = libraries.import_unsloth().FastLanguageModel
+    try:
+        model, _ = FastLanguageModel.from_pretrained(
+            model_name=model_path,
+            revision=revision,
+            max_seq_length=config.max_seq_length,
+            load_in_4bit=config.load_in_4bit,
+            load_in_16bit=not config.load_in_4bit,
+            dtype=None,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        if "out of memory" in str(error).lower():
+            raise TrainError(
+                f"{model_path} does not fit into memory while loading; free the device or take a smaller"
+                " model"
+            ) from error
+        raise ModelError(
+            f"{model_path}: cannot be loaded for training ({str(error).splitlines()[0]})"
+        ) from error
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.target_modules),
+        bias="none",
+        use_gradient_checkpointing="unsloth" if checkpointing else False,
+        random_state=config.seed,
+        use_rslora=config.use_rslora,
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
+        **({"use_dora": True} if config.use_dora else {}),
+    )
+
+
+def device_of(model: Any) -> Any:
+    """Where it computes: the output layer's torch.device, for the first parameters may be on the host (see
+    ``measure``).
+    """
+    return model.get_base_model().get_output_embeddings().weight.device
+
+
+def half_type(device: str) -> str | None:
+    """The 16-bit type of mixed precision: bfloat16 where the device has it, else float16 on
+    GPU, else none.
+    """
+    if libraries.import_unsloth().is_bfloat16_supported():
+        return "bfloat16"
+    return "float16" if device == "cuda" else None
+
+
+def parameters_of(model: Any) -> tuple[int, int]:
+    """(trainable, all): 4-bit weights are stored two to a byte, PEFT counts them as what they stand for."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return int(trainable), int(total)
+
+
+def keep_adapter_in_float32(model: Any) -> None:
+    """TRL turns a 4-bit model's LoRA weights into bfloat16, where late small steps round away;
+    Unsloth undoes that on GPU only.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def is_four_bit(model: Any) -> bool:
+    """Whether any of its layers is in 4 bit."""
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())

@@ -1,0 +1,41 @@
+"""What a training did, as numbers: for the adapter's card.
+
+In: what the trainer measured. Out: one frozen record. Knows nothing of how it was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kmmlu_fast.training.held_out import HeldOut
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training did. Seconds exclude loading; ``tokens`` are real ones, without padding."""
+
+    steps: int
+    planned_steps: int
+    resumed_from: int
+    rows_seen: int
+    tokens: int
+    final_loss: float  # of the last step
+    train_sec: float
+    load_sec: float
+    tokens_per_sec: float
+    peak_bytes: int
+    loaded_bytes: int  # held before the first step
+    trainable_parameters: int
+    total_parameters: int
+    four_bit: bool
+    dtype: str
+    device: str
+    base: HeldOut | None
+    kept: HeldOut | None
+    kept_step: int
+    stopped_early: bool
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
