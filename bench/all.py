@@ -19,7 +19,7 @@ from pydantic import Field
 
 from bench.common import RESULTS, BenchConfig, device_info, finish, last_record, note, run_child, table
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.flags import parse
 
 Entry = dict[str, Any]
@@ -128,6 +128,10 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
             ),
         ),
     ),
+    "analysis": (
+        ["--repeats", "1"],
+        (Figure("peak of analysis, GiB", lambda e: max(e["peak_gib"].values()), 1.0),),
+    ),
     "shared": (
         ["--limit", "1", "--repeats", "1"],
         (
@@ -180,6 +184,8 @@ def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(AllConfig, argv, "python -m bench.all")
+        if unknown := [name for name in config.benchmarks if name not in ROUND]:
+            raise ConfigError(f"--benchmarks {', '.join(unknown)}: allowed are {', '.join(ROUND)}")
         device, rows = device_info(), []
         for name in config.benchmarks:
             arguments, figures = ROUND[name]

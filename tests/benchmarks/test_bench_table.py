@@ -205,3 +205,9 @@ def test_a_trial_on_fewer_questions_does_not_replace_a_measurement(tmp_path: Pat
     record(peers(3, 225, 4.4), tmp_path)
     files = sorted(tmp_path.glob("*.json"))
     assert "4.4x faster" in bench_table.render(bench_table.read_entries(files))
+
+
+def test_a_round_of_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_all.main(["--quick", "--benchmarks", "start,nothing"]) == 2
+    assert "--benchmarks nothing: allowed are start, throughput" in capsys.readouterr().err
+    assert {"start", "adapters", "training", "analysis", "shared", "commands"} <= bench_all.ROUND.keys()
