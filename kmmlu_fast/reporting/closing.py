@@ -33,7 +33,8 @@ def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
     lines = [] if early else _sentences(base, adapters, t)
     paths = shlex.join(str(run.path) for run in [base, *adapters])
     for verb in ("compare",) if early else ("compare", "report"):
-        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {t(f'say_{verb}')}")
+        why = t(f"say_{verb}")
+        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {why}")
     return lines
 
 

@@ -298,7 +298,7 @@ def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> N
 
 
 def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
-    sink = verify._Answers()
+    sink = verify.LetterSink()
     values = [-5.0, -4.0, -3.0, -2.0, -1.0]
     frame = five_options(0.5, 1, 1)
     row = {**frame.row(0, named=True), "option_logprobs": values}
