@@ -198,7 +198,6 @@ class Disturbed:
     last try.
     """
 
-    problem: str | None
     stopped: int
     seconds: float = 0.0
 
