@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from bench.common import RESULTS, ROOT
+from bench.shape_model import SHAPES
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_bytes_atomically
@@ -70,7 +71,11 @@ def read_entries(files: list[Path]) -> dict[str, Entry]:
 
 def _names(entry: Entry) -> list[str]:
     if entry["bench"] == "peers":
-        return [f"peers-{found['num_fewshot']}" for found in entry["rounds"] if len(found["rows"]) > 1]
+        shape = f"-{entry['model']}" if entry["model"] in SHAPES else ""
+        names = [
+            f"peers-{found['num_fewshot']}{shape}" for found in entry["rounds"] if len(found["rows"]) > 1
+        ]
+        return [*names, *(["peers-whole"] if entry.get("whole") and not shape else [])]
     if entry["bench"] == "adapters":
         return [f"adapters-{mode}" for mode in {row["mode"] for row in entry["rows"]} - {"base"}]
     if entry["bench"] == "decide" and "mean_questions" not in entry:  # with an engine: seconds of one pair
@@ -92,6 +97,25 @@ def _peers(shots: int) -> Callable[[Entry], str]:
         return f"{times} faster than {' / '.join(row['peer'] for row in others)}; {same}"
 
     return line
+
+
+def _whole(entry: Entry) -> str:
+    ours, *others = entry["whole"]
+    told = " / ".join(f"{row['times_slower']:.1f}x faster than {row['command']}" for row in others)
+    return f"{ours['questions']:,} questions in {ours['sec']:.0f} s: {told}"
+
+
+def _shared(entry: Entry) -> str:
+    rows = {row["pass"]: row["times_cpu_sec"] for row in entry["rows"]}
+    return "; ".join(f"{name}: {rows[name]:.2f}x once" for name in list(rows)[1::2]) + " (CPU time)"
+
+
+def _commands(entry: Entry) -> str:
+    return "; ".join(
+        f"{row['what']} {row['sec']['median']:.1f} s ({row['cpu_sec']['median']:.1f} s of CPU,"
+        f" {row['peak_gib']:.2f} GiB)"
+        for row in entry["rows"]
+    )
 
 
 def _start(entry: Entry) -> str:
@@ -142,7 +166,7 @@ def _decide(entry: Entry) -> str:
     told = [f"{entry['runs']} public runs, {entry['questions']:,} questions, by difference: {sizes}"]
     for what, name in (("wrong signs", "wrong_sign_share"), ("nulls decided", "null_decided_share")):
         found = entry["intervals"][name]
-        told.append(f"{what} {found['share']:.1%} ({found['low']:.1%} to {found['high']:.1%})")
+        told.append(f"{what} {found['share']:.2%} ({found['low']:.2%} to {found['high']:.2%})")
     return f"{'; '.join(told)}; interval at stopping holds the truth in {entry['coverage_at_stop']:.1%}"
 
 
@@ -169,11 +193,15 @@ def _soundness(entry: Entry) -> str:
 LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("peers-0", "zero-shot, the same questions", _peers(0)),
     ("peers-5", "five-shot, the same questions", _peers(5)),
+    ("peers-0-qwen2-0.5b", "zero-shot, random weights in the shape of Qwen2.5-0.5B", _peers(0)),
+    ("peers-whole", "whole commands, from the shell to the result", _whole),
     ("start", "from the command to the first answers", _start),
     ("adapters-swap", "another adapter in the same engine", _swap),
+    ("shared", "a question asked several times", _shared),
     ("throughput", "share of the device's matmul rate", _throughput),
     ("scale", "replicas on Ray, a core each", _scale),
     ("training", "QLoRA step, rows x tokens", _training),
+    ("commands", "commands without a model", _commands),
     ("decide", "questions until `--until-decided` says which is better", _decide),
     ("decide-engine", "seconds until decided, one adapter", _decide_engine),
     ("soundness", "errors of what `compare` says, simulated", _soundness),
@@ -188,6 +216,8 @@ def render(entries: dict[str, Entry]) -> str:
             device = entry["device"]
             kind = device["name"] if device["kind"] == "gpu" else f"{device['name']}, {device['cores']} cores"
             kind += f" ({device['cpu_kind'].partition(':')[0]})" if device.get("cpu_kind") else ""
+            if device["kind"] == "cpu" and device.get("load_1min", 0) > 1.5 * device["cores"]:
+                kind += f", busy (load {device['load_1min']:.0f})"
             lines.append(
                 f"| {what} | {told(entry)} | {kind}, {entry['time_utc'][:10]} | `{entry['command']}` |"
             )

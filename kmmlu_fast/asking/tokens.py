@@ -17,8 +17,8 @@ from kmmlu_fast.asking.prompts import Prompt, encode
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Question
 
-_PREPARED_AT_ONCE = 2048  # questions whose token ids exist as Python lists at a time
-_MEASURED_AT_ONCE = 256
+PREPARED_AT_ONCE = 2048  # questions whose token ids exist as Python lists at a time
+MEASURED_AT_ONCE = 256
 _SPECIAL_TOKENS = 8  # which a tokenizer may add to a prompt
 TokenIds = list[list["array[int]"]]  # by question, then by prompt
 Check = Callable[[Sequence[Question], Sequence[list[Prompt]], TokenIds], None]
@@ -79,8 +79,8 @@ def tokenise(
     """
     pool = ThreadPoolExecutor(1, "tokenise")  # the tokenizer itself uses all cores, and none of Python's lock
     asked: list[Asked] = []
-    for start in range(0, len(questions), _PREPARED_AT_ONCE):
-        some = slice(start, start + _PREPARED_AT_ONCE)
+    for start in range(0, len(questions), PREPARED_AT_ONCE):
+        some = slice(start, start + PREPARED_AT_ONCE)
         batch = pool.submit(_tokenise, tokenizer, questions[some], rendered[some], check)
         asked += [Asked(question, batch, place) for place, question in enumerate(questions[some])]
     pool.shutdown(wait=False)
@@ -111,12 +111,10 @@ def lengths(
         reverse=True,
     )
     found: dict[str, int] = {}
-    for start in range(0, len(sizes), _MEASURED_AT_ONCE):
+    for start in range(0, len(sizes), MEASURED_AT_ONCE):
         limit = max(found.values(), default=0) if enough is None else enough
         some = [
-            place
-            for size, place in sizes[start : start + _MEASURED_AT_ONCE]
-            if size + _SPECIAL_TOKENS > limit
+            place for size, place in sizes[start : start + MEASURED_AT_ONCE] if size + _SPECIAL_TOKENS > limit
         ]
         ids = iter(encode(tokenizer, [prompt for place in some for prompt in rendered[place]]))
         found |= {

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
-_PCI = Path("/sys/bus/pci/devices")
+LIBRARIES = ("libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
+PCI_DEVICES = Path("/sys/bus/pci/devices")
 _SMI_FIELDS = "index,name,compute_cap,memory.total,memory.free,uuid,driver_version"
 _MIB = 1 << 20
 _TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; a UUID needs as many, the driver's version 80
@@ -126,7 +126,7 @@ def _mib(text: str) -> int:
 
 
 def _load() -> Any:
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         try:
             return ctypes.CDLL(name)
         except OSError:
@@ -190,7 +190,7 @@ def _by_smi() -> tuple[list[Card], str, str]:
 def _on_the_bus() -> bool:
     """Whether sysfs shows a display controller (class 03) of NVIDIA (vendor 10de)."""
     try:
-        devices = list(_PCI.iterdir())
+        devices = list(PCI_DEVICES.iterdir())
         return any(
             (device / "vendor").read_text().strip() == "0x10de"
             and (device / "class").read_text().startswith("0x03")

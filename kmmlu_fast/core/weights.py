@@ -111,7 +111,7 @@ class ModelFacts:
 def find_model(name: str, timeout_sec: float = 2.0, offline: bool = False) -> ModelFacts | None:
     """What is known of that model here; the hub is asked last, for at most ``timeout_sec`` twice."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and name != "demo":  # which is a model's name everywhere, also beside such a folder
         return from_directory(folder, name)
     cached = _in_cache(name)
     if cached is not None and (found := from_directory(cached, name, "hub cache")):

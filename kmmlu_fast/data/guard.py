@@ -31,7 +31,7 @@ from kmmlu_fast.data.records import all_text, question_and_options
 from kmmlu_fast.data.training_rows import TrainingRow
 
 CACHED = "cached"  # as a name: every shipped exam that is in the hub's cache
-_AT_ONCE, _CHARS_AT_ONCE = 16_384, 8_000_000  # rows of a piece at most, and their characters, about
+ROWS_AT_ONCE, CHARS_AT_ONCE = 16_384, 8_000_000  # rows of a piece at most, and their characters, about
 _THREADS = 2
 
 
@@ -145,7 +145,7 @@ def _pieces(rows: Iterable[_Looked]) -> Iterator[list[_Looked]]:
     for row in rows:
         piece.append(row)
         chars += len(row.text) + sum(map(len, row.item or ()))
-        if len(piece) == _AT_ONCE or chars >= _CHARS_AT_ONCE:
+        if len(piece) == ROWS_AT_ONCE or chars >= CHARS_AT_ONCE:
             yield piece
             piece, chars = [], 0
     if piece:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 _FILE = "KMMLU_FAST_PHASES"  # environment: where the lines go; spawned engine processes inherit it
 _CONFIG = "VLLM_LOGGING_CONFIG_PATH"  # vLLM's own: a file that describes its logging
-_OTHERS = ("VLLM_LOGGING_CONFIG_PATH", "VLLM_LOGGING_LEVEL", "VLLM_CONFIGURE_LOGGING")
+LOGGING_VARIABLES = ("VLLM_LOGGING_CONFIG_PATH", "VLLM_LOGGING_LEVEL", "VLLM_CONFIGURE_LOGGING")
 LOADING = "loading vLLM"
 # The beginning of a record of vLLM 0.32, and the phase that it opens.
-_OPENS = (
+PHASES = (
     ("Initializing a V1 LLM engine", "starting the engine"),
     ("Initializing model took", "reading weights"),
     ("Starting to load model", "reading weights"),
@@ -47,7 +47,7 @@ class PhaseHandler(logging.Handler):
         text = record.getMessage()
         if record.levelno >= logging.ERROR:
             print(f"vLLM: {text}", file=sys.stderr, flush=True)
-        found = next((phase for start, phase in _OPENS if text.startswith(start)), None)
+        found = next((phase for start, phase in PHASES if text.startswith(start)), None)
         path = os.environ.get(_FILE)
         if found and path:
             with contextlib.suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ def watched() -> Iterator[Path]:
     """A block in which vLLM engines that start write their phases to the file that is yielded."""
     folder = _folder()
     path = Path(tempfile.mkstemp(prefix="phases-", dir=folder)[1])
-    chosen = {name: os.environ[name] for name in _OTHERS if name in os.environ}
+    chosen = {name: os.environ[name] for name in LOGGING_VARIABLES if name in os.environ}
     if chosen in ({}, {"VLLM_LOGGING_LEVEL": "ERROR"}):  # that level is the engine's own default here
         handler = {"class": f"{__name__}.{PhaseHandler.__name__}", "level": "INFO"}
         logger = {"handlers": ["phases"], "level": "INFO", "propagate": False}

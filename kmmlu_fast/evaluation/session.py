@@ -31,6 +31,7 @@ from kmmlu_fast.evaluation.open_engines import EngineOpener, OpenEngines
 from kmmlu_fast.evaluation.plan import Plan, make_plans
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
+from kmmlu_fast.runs.stored import is_complete
 
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
@@ -99,9 +100,7 @@ class _Session:
 
     def prepare(self, adapter: Adapter | None) -> None:
         """The base's probe, where the adapter's run is still to be computed."""
-        folder = self._folder(adapter)
-        done = (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
-        if self.plan.config.overwrite or not done:
+        if self.plan.config.overwrite or not is_complete(self._folder(adapter)):
             self._probe_base()
 
     def _folder(self, adapter: Adapter | None) -> Path:

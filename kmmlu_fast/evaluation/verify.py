@@ -152,12 +152,12 @@ def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
 
 
 def _ask(engine: Engine, plan: Plan, chosen: Sequence[Asked], name: str) -> tuple[Scores, float]:
-    answers = _Answers()
+    answers = LetterSink()
     speed = runner.run(engine, chosen, plan.method, None, answers, name)
     return answers.scores, float(speed["seconds"])
 
 
-class _Answers:
+class LetterSink:
     """A sink that keeps the letters' log-probabilities."""
 
     def __init__(self) -> None:

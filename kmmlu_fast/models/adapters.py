@@ -81,7 +81,7 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
         )
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     _check_weights(where, weights, rank, model)
-    card = _read_card(folder)
+    card = read_card(folder)
     base = config.get("base_model_name_or_path")
     return Adapter(
         name=name,
@@ -167,7 +167,7 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
             )
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CARD
     if not path.exists():
         return {}
@@ -205,7 +205,7 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
             f"{target}: another process has been merging this adapter for an hour; wait for it, or end it"
         )
         with lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
-            return target if (target / "config.json").exists() else _merge(model, adapter, dtype, target)
+            return target if (target / "config.json").exists() else merge_into(model, adapter, dtype, target)
     except OSError as error:
         raise AdapterError(
             f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set"
@@ -213,7 +213,7 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
         ) from error
 
 
-def _merge(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
+def merge_into(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
     """Under the lock of ``target``: what a kill left beside it is removed, and it appears when
     it is whole.
     """

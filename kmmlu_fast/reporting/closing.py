@@ -13,7 +13,7 @@ from dataclasses import replace
 from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.core.helping import as_called
 from kmmlu_fast.reporting.comparing import compared
-from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.language import Words, texts
 from kmmlu_fast.reporting.verdict import cautions, verdict
 from kmmlu_fast.runs.run import Run
 
@@ -29,15 +29,21 @@ def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
     if base is None or not adapters:
         return []
     t = texts(lang, "summary")
+    early = any(run.prefix is not None for run in [base, *adapters])
+    lines = [] if early else _sentences(base, adapters, t)
+    paths = shlex.join(str(run.path) for run in [base, *adapters])
+    for verb in ("compare",) if early else ("compare", "report"):
+        why = t(f"say_{verb}")
+        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {why}")
+    return lines
+
+
+def _sentences(base: Run, adapters: list[Run], t: Words) -> list[str]:
+    """Of each adapter the headline, and how much of it is letter habit."""
     named = [replace(run, name=str(run.config["adapter"]["name"])) for run in adapters]
-    early = any(run.prefix is not None for run in runs)
-    states = [] if early else [replace(base, name="base"), *named]
-    pairs, refused = compared(states, Settings(replicates=2_000)) if states else ([], [])
+    pairs, refused = compared([replace(base, name="base"), *named], Settings(replicates=2_000))
     lines = [t("not_comparable", first="base", second=name, why=why) for name, why in refused]
     for pair in pairs:
         said = cautions(pair, t)
-        lines += verdict(pair, t)[: len(said) + 2]  # the headline, and how much of it is letter habit
-    paths = shlex.join(str(run.path) for run in [base, *adapters])
-    for verb in ("compare",) if early else ("compare", "report"):
-        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {t(f'say_{verb}')}")
+        lines += verdict(pair, t)[: len(said) + 2]
     return lines

@@ -19,7 +19,7 @@ from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.reporting.language import Words, p_clause, percent, points, texts
 from kmmlu_fast.runs.run import Run
-from kmmlu_fast.runs.store import read_order
+from kmmlu_fast.runs.stored import read_order
 
 
 @dataclass(frozen=True, slots=True)

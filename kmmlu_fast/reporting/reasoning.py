@@ -39,7 +39,8 @@ def comparison_lines(result: Mapping[str, Any], t: Words) -> list[str]:
         lines.append(t("rotations", raw=raw, debiased=debiased, changed=turned["changed"]))
         for name in ("raw", "debiased", "answer"):
             shown = " ".join(f"{k} {v:.3f}" for k, v in turned[f"letter_share_{name}"].items())
-            lines.append(f"{_padded(t(f'shares_{name}'), 16)} {shown}")
+            label = t(f"shares_{name}")
+            lines.append(f"{_padded(label, 16)} {shown}")
     return lines
 
 

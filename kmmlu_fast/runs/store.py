@@ -12,7 +12,6 @@ the run that was there stays what it was, and the same command continues where i
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -33,24 +32,24 @@ from kmmlu_fast.core.files import (
 )
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.locks import Lock, lock
-from kmmlu_fast.core.reading import read_parquet
-from kmmlu_fast.core.schema import OPTIONAL_COLUMNS, PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.checks import (
-    check_beginning,
-    check_config,
-    check_metrics,
-    check_predictions,
-    check_prefix,
+from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
+from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
+from kmmlu_fast.runs.run import Run, count_scores
+from kmmlu_fast.runs.stored import (
+    AGAIN,
+    ORDER,
+    PREFIX,
+    as_written,
+    is_complete,
+    load_prefix,
+    read_answers,
+    read_order,
+    read_part,
+    stored_parts,
 )
-from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
-_AGAIN = "run eval with --overwrite"
-
-
-PREFIX, ORDER = "prefix.json", "order.parquet"
-_ORDER_SCHEMA = pl.Schema({"question_id": pl.String, "answer": pl.String})
 
 
 def load_run(path: str | Path, prefix: bool = False) -> Run:
@@ -77,12 +76,12 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
             f"{folder}: has no config.json, so it is not a run directory; give one that `python -m"
             " kmmlu_fast.eval` wrote"
         )
-    if not (folder / "predictions.parquet").exists() or not (folder / "metrics.json").exists():
+    if not is_complete(folder):
         if (folder / PREFIX).exists():
-            return _load_prefix(folder, prefix)
+            return load_prefix(folder, prefix)
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
     answers = folder / "predictions.parquet"
-    predictions = check_predictions(_read(answers), answers)
+    predictions = check_predictions(read_answers(answers), answers)
     config = check_config(read_json(folder / "config.json"), folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
@@ -100,59 +99,6 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
         metrics,
         folder,
     )
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return complete_frame(
-            read_parquet(path, RunError, schema=PREDICTION_SCHEMA, optional=OPTIONAL_COLUMNS)
-        )
-    except RunError as error:
-        raise RunError(f"{error}; {_AGAIN}") from error
-
-
-def _load_prefix(folder: Path, wanted: bool) -> Run:
-    found, order = check_prefix(read_json(folder / PREFIX), folder / PREFIX), read_order(folder)
-    if not wanted:
-        raise RunError(
-            f"{folder}: holds the first {found.get('questions', 0):,} of {len(order):,} questions (it stopped"
-            " early), which compare reads; for anything else finish it: the same eval command without"
-            " --until-decided, --until-precise, --questions and --max-questions"
-        )
-    stored = stored_parts(folder)
-    check_beginning(order, stored, folder)
-    answered = order.join(
-        stored.select("question_id", pl.lit(True).alias("answered")),
-        on="question_id",
-        how="left",
-        maintain_order="left",
-    )
-    missing = answered["answered"].is_null()
-    count = int(missing.arg_max() or 0) if missing.any() else len(order)
-    rows = (
-        order.head(count)
-        .select("question_id")
-        .join(stored, on="question_id", how="left", maintain_order="left")
-    )
-    predictions = rows.select(PREDICTION_SCHEMA.names())
-    config = check_config(read_json(folder / "config.json"), folder / "config.json")
-    metrics = {"prefix": {**found, "questions": count, "total": len(order)}}
-    facts = dict(config.get("fingerprint_parts") or {})
-    name = str(config.get("name", folder.name))
-    return Run(
-        name, "run", str(folder), predictions, count_scores(predictions), facts, config, {}, metrics, folder
-    )
-
-
-def read_order(folder: Path) -> pl.DataFrame:
-    """question_id and answer of all questions, in the order in which a run that may stop early asks them."""
-    return read_parquet(folder / ORDER, RunError, schema=_ORDER_SCHEMA)
-
-
-def stored_parts(folder: Path) -> pl.DataFrame:
-    """The predictions of the parts on disk, PREDICTION_SCHEMA."""
-    parts = [_read_part(part) for part in sorted((folder / "predictions").glob("part-*.parquet"))]
-    return pl.concat(parts) if parts else pl.DataFrame(schema=PREDICTION_SCHEMA)
 
 
 class RunStore:
@@ -203,8 +149,8 @@ class RunStore:
                     f"{folder}: is a link, which a run never follows; give --output-dir the real place, or"
                     " remove it"
                 )
-        finish_swap(self._fresh, self._place, _is_complete(self._fresh))
-        if overwrite and _is_complete(self._fresh):  # killed when all that was left was to put it in place
+        finish_swap(self._fresh, self._place, is_complete(self._fresh))
+        if overwrite and is_complete(self._fresh):  # killed when all that was left was to put it in place
             swap_in(self._fresh, self._place)
             self.path = self._place
         elif overwrite and self._fresh.exists() and not self._is_ours(parts):
@@ -214,7 +160,7 @@ class RunStore:
 
     @property
     def complete(self) -> bool:
-        return _is_complete(self.path)
+        return is_complete(self.path)
 
     def _open(self, name: str, parts: dict[str, Any], config: dict[str, Any]) -> None:
         if self.path.exists() and not self._is_empty():
@@ -231,7 +177,7 @@ class RunStore:
             write_json_atomically(self.path / "config.json", content)
             self._parts.mkdir(exist_ok=True)
         for part in self._part_files():
-            self.answered |= set(_read_part(part)["question_id"])
+            self.answered |= set(read_part(part)["question_id"])
         self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._part_files()), default=-1)
 
     def _is_empty(self) -> bool:
@@ -247,7 +193,7 @@ class RunStore:
             self._parts = self.path / "predictions"
             if not self._is_empty():
                 self._refuse_other(parts)
-            return all(len(_read_part(part)) > 0 for part in self._part_files())
+            return all(len(read_part(part)) > 0 for part in self._part_files())
         except (RunError, OSError):
             return False
 
@@ -264,7 +210,7 @@ class RunStore:
         if not isinstance(found, dict):
             raise RunError(
                 f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away,"
-                f" or {_AGAIN}"
+                f" or {AGAIN}"
             )
         differing = [
             f"{key} ({shown(found.get(key))} there, {shown(parts.get(key))} here)"
@@ -326,7 +272,7 @@ class RunStore:
         if a question is missing or twice.
         """
         self.flush()
-        frame = pl.concat([_read(part) for part in self._part_files()])
+        frame = pl.concat([read_answers(part) for part in self._part_files()])
         wanted = pl.DataFrame({"question_id": order})
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
             raise RunError(
@@ -336,7 +282,7 @@ class RunStore:
         frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(
             PREDICTION_SCHEMA.names()
         )
-        write_parquet_atomically(self.path / "predictions.parquet", _stored(frame))
+        write_parquet_atomically(self.path / "predictions.parquet", as_written(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
@@ -357,20 +303,3 @@ class RunStore:
                 self.flush()
         finally:
             self._lock.close()
-
-
-def _is_complete(folder: Path) -> bool:
-    return (folder / "metrics.json").exists() and (folder / "predictions.parquet").exists()
-
-
-def _stored(frame: pl.DataFrame) -> pl.DataFrame:
-    """Without the columns that say nothing about four-option questions."""
-    other = (frame["num_options"] != 4).any() or frame["option_logprobs"].is_not_null().any()
-    return frame if other else frame.drop(OPTIONAL_COLUMNS)
-
-
-def _read_part(path: Path) -> pl.DataFrame:
-    """A part that is there when a run is opened: its answers count as they stand, so they must make sense."""
-    with contextlib.suppress(OSError):
-        return check_predictions(_read(path), path)
-    raise RunError(f"{path}: cannot be read; {_AGAIN}")

@@ -15,7 +15,7 @@ from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.held_out import HeldOut, held_out_of
 
 _PASS_TOKENS = 16_384  # padded tokens in one forward pass, at most
-_LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a time
+LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a time
 
 
 def measure(
@@ -94,8 +94,8 @@ def _response_logits(
             hidden = getattr(base, base.base_model_prefix)(input_ids=ids, use_cache=False)[0]
             for row, states in zip(batch, hidden, strict=True):
                 before = states[row.prompt_tokens - 1 : len(row.input_ids) - 1]
-                for first in range(0, len(before), _LOGIT_ROWS):
-                    logits = head(before[first : first + _LOGIT_ROWS].to(head.weight.dtype)).float()
+                for first in range(0, len(before), LOGIT_ROWS):
+                    logits = head(before[first : first + LOGIT_ROWS].to(head.weight.dtype)).float()
                     yield row, first, softcap * torch.tanh(logits / softcap) if softcap else logits
 
 

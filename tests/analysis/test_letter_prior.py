@@ -241,5 +241,5 @@ def test_four_options_are_the_default() -> None:
     letters = [np.roll(key, turn) for turn in (1, 2)]
     runs = [d.RunLetters(some) for some in letters]
     strata = np.zeros(400, dtype=np.int64)
-    first, second = runs
-    assert d.decompose(key, strata, first, second) == d.decompose(key, strata, first, second, options=4)
+    both = d.decompose(key, strata, runs[0], runs[1]), d.decompose(key, strata, runs[0], runs[1], options=4)
+    assert both[0] == both[1]

@@ -129,7 +129,7 @@ def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> No
     one: dict[str, Any] = {"verdict": "better", "decided_at": 225, "questions": 450, "times_sooner": 1.9}
     record(entry("decide", 2, **one), tmp_path)
     made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
-    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.3% (3.2% to 5.6%)" in made
+    assert "1-2 pp 5,486, 2-5 pp 1,605; wrong signs 4.33% (3.25% to 5.64%)" in made
     assert '"better" after 225 of 450 questions, 1.9x sooner than our full pass' in made
 
 
@@ -168,3 +168,25 @@ def test_a_benchmark_that_fails_is_a_row(
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [(row["benchmark"], row["met"]) for row in rows] == [("overhead", "no"), ("throughput", "yes")]
     assert "no dataset" in rows[0]["what"]
+
+
+def test_whole_commands_shapes_and_repeated_questions_have_lines_of_their_own(tmp_path: Path) -> None:
+    rows = [{"peer": "kmmlu_fast"}, {"peer": "lm-eval-hf", "times_slower": 2.5, "different": 0}]
+    rounds = [{"num_fewshot": 0, "rows": rows}]
+    whole = [
+        {"command": "kmmlu_fast.eval", "questions": 45, "sec": 20.0, "times_slower": 1.0},
+        {"command": "lm_eval --model vllm", "questions": 45, "sec": 130.0, "times_slower": 6.5},
+    ]
+    record(entry("peers", 1, model="demo", rounds=rounds, whole=whole), tmp_path)
+    record(entry("peers", 2, model="qwen2-0.5b", rounds=rounds), tmp_path)
+    passes = [("letters, once", 1.0), ("letters, 4 orders", 2.3), ("chain, 1 sample", 1.0), ("chain, 8", 1.5)]
+    record(entry("shared", 1, rows=[{"pass": name, "times_cpu_sec": x} for name, x in passes]), tmp_path)
+    command = {"what": "help", "sec": {"median": 0.3}, "cpu_sec": {"median": 0.1}, "peak_gib": 0.09}
+    busy = entry("commands", 1, rows=[command])
+    busy["device"] = {**busy["device"], "load_1min": 22.04}
+    record(busy, tmp_path)
+    made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
+    assert made.count("2.5x faster than lm-eval-hf") == 2 and "shape of Qwen2.5-0.5B" in made
+    assert "45 questions in 20 s: 6.5x faster than lm_eval --model vllm" in made
+    assert "letters, 4 orders: 2.30x once; chain, 8: 1.50x once (CPU time)" in made
+    assert "help 0.3 s (0.1 s of CPU, 0.09 GiB)" in made and made.count("busy (load 22)") == 1

@@ -24,7 +24,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def card(library: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The fake library in the driver's place; the test says by environment what it answers."""
-    monkeypatch.setattr(nvml, "_LIBRARIES", (str(library),))
+    monkeypatch.setattr(nvml, "LIBRARIES", (str(library),))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return monkeypatch
 
@@ -63,8 +63,8 @@ def test_a_slice_that_is_named(card: pytest.MonkeyPatch) -> None:
 
 
 def test_no_driver_and_no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(nvml, "_LIBRARIES", ())
-    monkeypatch.setattr(nvml, "_PCI", tmp_path)
+    monkeypatch.setattr(nvml, "LIBRARIES", ())
+    monkeypatch.setattr(nvml, "PCI_DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_cards() == nvml.Cards()
 
@@ -74,8 +74,8 @@ def test_a_card_on_the_bus_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp
     device.mkdir()
     (device / "vendor").write_text("0x10de\n")
     (device / "class").write_text("0x030000\n")
-    monkeypatch.setattr(nvml, "_LIBRARIES", ())
-    monkeypatch.setattr(nvml, "_PCI", tmp_path)
+    monkeypatch.setattr(nvml, "LIBRARIES", ())
+    monkeypatch.setattr(nvml, "PCI_DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no driver answers" in find_cards().problem
 
@@ -110,7 +110,7 @@ def test_nvidia_smi_is_asked_where_there_is_no_library(
     script = tmp_path / "nvidia-smi"
     script.write_text(f"#!/bin/sh\ncat <<'END'\n{SMI}END\n")
     script.chmod(0o755)
-    monkeypatch.setattr(nvml, "_LIBRARIES", ())
+    monkeypatch.setattr(nvml, "LIBRARIES", ())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert [card.name for card in find_cards().cards] == ["NVIDIA GeForce RTX 3090", "Tesla V100-SXM2-16GB"]

@@ -42,6 +42,15 @@ def write_config(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
+def test_a_folder_of_that_name_does_not_hide_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = find_model("demo", offline=True)
+    assert found is not None and round(found.parameters / 1e6) == 268
+
+
 def test_counts_by_shape() -> None:
     found = from_config(LLAMA, "m", "made")
     assert (found.linear, found.active) == (LINEAR, LINEAR)

@@ -45,8 +45,11 @@ def released(work: Path) -> list[Path]:
     """The wheel, and before it the sdist that it was built from where ``build`` is here; from a copy of the
     tree, which is left as it is.
     """
-    ignored = shutil.ignore_patterns(".*", "runs", "out", "__pycache__", "*.egg-info", "build", "tests")
-    shutil.copytree(ROOT, work / "tree", ignore=ignored)
+    (work / "tree").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, work / "tree")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "kmmlu_fast", work / "tree" / "kmmlu_fast", ignore=ignored)
     if importlib.util.find_spec("pyproject_hooks") is None:
         pip = [*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation"]
         _run(work, sys.executable, *pip, "-w", work / "dist", work / "tree")
@@ -65,8 +68,8 @@ def kmmlu(work: Path, released: list[Path]) -> Command:
         if "==" in line and "+" not in line
     ]
     (work / "constraints.txt").write_text("\n".join(pinned))
-    pip: list[str | Path] = [work / "venv/bin/python", *PIP, "install", "-q", "-c", work / "constraints.txt"]
-    _run(work, *pip, released[-1])
+    pip = (*PIP, "install", "-q", "-c", work / "constraints.txt")
+    _run(work, work / "venv/bin/python", *pip, released[-1])
     return lambda *arguments, check=True: _run(work, work / "venv/bin/kmmlu-fast", *arguments, check=check)
 
 

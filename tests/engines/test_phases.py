@@ -24,7 +24,7 @@ log.error("no room: %d", 7)
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in phases._OTHERS:
+    for name in phases.LOGGING_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -83,7 +83,7 @@ def test_the_marks_are_in_the_installed_vllms_source() -> None:
     source = "".join((root / place).read_text(encoding="utf-8") for place in places)
     missing = [
         mark
-        for mark, _ in phases._OPENS
+        for mark, _ in phases.PHASES
         if mark.replace("GPU KV", "KV").replace("CPU KV", "KV") not in source
     ]
     assert missing == []

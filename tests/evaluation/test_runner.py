@@ -43,7 +43,7 @@ def rendered(questions: Sequence[Question], tokenizer: Any) -> list[list[Prompt]
 def test_every_prompt_gets_its_own_tokens(
     questions: list[Question], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_PREPARED_AT_ONCE", 7)
+    monkeypatch.setattr(tokens, "PREPARED_AT_ONCE", 7)
     prompts = rendered(questions, tokenizer)
     asked = tokens.tokenise(questions, prompts, tokenizer)
     assert [item.question for item in asked] == questions
@@ -56,7 +56,7 @@ def test_every_prompt_gets_its_own_tokens(
 def test_the_longest_prompt_is_found_without_tokenising_all(
     questions: list[Question], tokenizer: Any, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_MEASURED_AT_ONCE", at_once)
+    monkeypatch.setattr(tokens, "MEASURED_AT_ONCE", at_once)
     prompts = rendered(questions, tokenizer)
     true = {
         q.question_id: len(tokenizer(p[0].text)["input_ids"]) for q, p in zip(questions, prompts, strict=True)
@@ -76,7 +76,7 @@ def test_the_longest_prompt_is_found_without_tokenising_all(
 def test_a_fault_in_a_late_batch_reaches_whoever_asks_for_it(
     questions: list[Question], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_PREPARED_AT_ONCE", 10)
+    monkeypatch.setattr(tokens, "PREPARED_AT_ONCE", 10)
 
     def check(some: Sequence[Question], prompts: Any, token_ids: Any) -> None:
         if questions[25] in some:
@@ -121,7 +121,7 @@ def _config() -> Any:
 def test_what_nobody_waits_for_is_not_tokenised(
     questions: list[Question], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tokens, "_PREPARED_AT_ONCE", 1)
+    monkeypatch.setattr(tokens, "PREPARED_AT_ONCE", 1)
     seen: list[Question] = []
     held, begun = threading.Event(), threading.Event()
 

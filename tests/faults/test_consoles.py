@@ -21,8 +21,18 @@ from bench.bending import make_good
 from bench.killing import LEAN, Ended, Job, Watcher
 from kmmlu_fast.cli import VERBS
 
-C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-CONSOLES = ("utf-8", "cp949", "latin-1", "ascii")
+C_LOCALE = {"LANG": "C", "LC_ALL": "C"}  # Python takes paths and files for UTF-8 then, on its own
+LOCALES = {"": {}, "C": C_LOCALE, "ascii": {**C_LOCALE, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}}
+KOREAN = {
+    "model": "모델",
+    "lora": "조정",
+    "runs": "결과",
+    "rows": "표본",
+    "ids": "겹침",
+    "pair": "짝",
+    "page": "보고",
+}
+CONSOLES = ("cp949", "latin-1", "ascii")
 SHOWN = {  # what a verb shows on any console
     "eval": "run directory: ",
     "sample": "rows",
@@ -37,48 +47,44 @@ SHOWN = {  # what a verb shows on any console
 
 
 class Stage:
-    """One command a verb, its inputs named in Korean, and the processes that fork for it."""
+    """One command a verb, what it names in Korean (or in ASCII), and the processes that fork for it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        model = make_tiny_model(root / "모델", chat=True)
-        lora = make_tiny_adapter(model, root / "lora", scale=20.0)
-        good = root / "good"
-        make_good(good)
-        runs = [
-            str(run_directory(root / f"run{i}", name, predictions(1, skill=0.5 + i)))
-            for i, name in enumerate(("기본", "조정 [/b]"))
-        ]
-        none = ["--overlap", "none", "--dataset", "none"]
-        asked = ["--model", str(model), "--dataset", "sample", "--subjects", "Law,Math"]
-        drawn = ["--from", str(good / "scores.json"), "--dataset", "sample", "--size", "4"]
-        self.commands: dict[str, list[str]] = {
-            "eval": [*asked, "--adapter", f"조정={lora}", "--output-dir", "결과", "--lang", "ko"],
-            "sample": [*drawn, "--out", "표본.jsonl"],
-            "leakage": [str(good / "any.jsonl"), "--dataset", "sample", "--output", "겹침.json"],
-            "train": ["--plan", "--model", str(model)],
-            "compare": [*runs, *none, "--json-file", "짝.json", "--lang", "ko"],
-            "report": [
-                *runs,
-                *none,
-                "--output",
-                "보고.html",
-                "--export",
-                "csv,lm-eval",
-                "--show",
-                "--lang",
-                "ko",
-            ],
-            "doctor": ["--model", str(model)],
+        for name in ("model", KOREAN["model"]):
+            make_tiny_model(root / name, chat=True)
+        make_tiny_adapter(root / "model", root / "adapter", scale=20.0)
+        make_good(root / "good")
+        for i, name in enumerate(("기본", "조정 [/b]")):
+            run_directory(root / f"run{i}", name, predictions(1, skill=0.5 + i))
+        self.watchers: dict[str, Watcher] = {}
+
+    def commands(self, called: dict[str, str]) -> dict[str, list[str]]:
+        """``called``: what files and adapters are called."""
+        name = {key: called.get(key, key) for key in KOREAN}
+        runs = [str(self.root / "run0"), str(self.root / "run1"), "--overlap", "none", "--dataset", "none"]
+        model = ["--model", str(self.root / name["model"])]
+        sample = ["--dataset", "sample"]
+        asked = [*model, *sample, "--subjects", "Law,Math", "--output-dir", name["runs"], "--lang", "ko"]
+        drawn = ["--from", str(self.root / "good" / "scores.json"), *sample, "--size", "4"]
+        page = ["--output", f"{name['page']}.html", "--export", "csv,lm-eval", "--show", "--lang", "ko"]
+        rows = str(self.root / "good" / "any.jsonl")
+        return {
+            "eval": [*asked, "--adapter", f"{name['lora']}={self.root / 'adapter'}"],
+            "sample": [*drawn, "--out", f"{name['rows']}.jsonl"],
+            "leakage": [rows, *sample, "--output", f"{name['ids']}.json"],
+            "train": ["--plan", *model],
+            "compare": [*runs, "--json-file", f"{name['pair']}.json", "--lang", "ko"],
+            "report": [*runs, *page],
+            "doctor": model,
             "exams": [],
             "install": ["cpu", "--print"],
         }
-        self.watchers: dict[str, Watcher] = {}
 
-    def watcher(self, locale: str = "") -> Watcher:
+    def watcher(self, locale: str) -> Watcher:
         if locale not in self.watchers:
-            environment = C_LOCALE if locale == "C" else None
-            self.watchers[locale] = Watcher(*LEAN, "transformers", "torch", environment=environment)
+            made = Watcher(*LEAN, "transformers", "torch", environment=LOCALES[locale])
+            self.watchers[locale] = made
         return self.watchers[locale]
 
     def run(self, verb: str, locale: str = "", **how: Any) -> tuple[Ended, Path]:
@@ -86,8 +92,9 @@ class Stage:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         environment = {"KMMLU_FAST_CACHE": str(self.root / "cache"), "COLUMNS": "100"}
-        job = Job(verb, self.commands[verb], str(folder), environment=environment, **how)
-        job.drawn = str(self.root / "drawn")
+        argv = self.commands({} if locale == "ascii" else KOREAN)[verb]
+        drawn = str(self.root / "drawn")
+        job = Job(verb, argv, str(folder), environment=environment, drawn=drawn, **how)
         return self.watcher(locale).run(job), folder
 
 
@@ -100,7 +107,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def test_every_verb_is_here(stage: Stage) -> None:
-    assert set(stage.commands) == set(SHOWN) == set(VERBS)
+    assert set(stage.commands(KOREAN)) == set(SHOWN) == set(VERBS)
 
 
 def ends_well(verb: str, ended: Ended) -> None:
@@ -118,17 +125,21 @@ def test_consoles_of_other_encodings(stage: Stage, verb: str, encoding: str) -> 
     assert "\\u2212" not in ended.out and "\\xb7" not in ended.out, "signs of our own have an ASCII form"
 
 
+@pytest.mark.parametrize("locale", ["C", "ascii"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_c_locale(stage: Stage, verb: str) -> None:
-    """Paths, files and the console are ASCII to Python; what is written is the same UTF-8."""
-    ended, folder = stage.run(verb, locale="C", encoding="ascii")
+def test_the_c_locale(stage: Stage, verb: str, locale: str) -> None:
+    """The console is ASCII, and so are paths and files to a Python that was told to believe the locale; what
+    is written is the same UTF-8.
+    """
+    ended, folder = stage.run(verb, locale=locale, encoding="ascii")
     ends_well(verb, ended)
     assert SHOWN[verb] in ended.out
     if verb in ("compare", "leakage"):
-        [file] = folder.glob("*.json")
+        [file] = [path for path in folder.iterdir() if path.suffix == ".json"]
         assert json.loads(file.read_text(encoding="utf-8"))
     if verb == "report":
-        assert "기본" in (folder / "보고.html").read_text(encoding="utf-8")
+        [page] = folder.glob("*.html")
+        assert "기본" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -169,14 +180,21 @@ def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> No
 
     questions = dataset.load_questions("sample", "train", find_subjects(["Math", "Law", "Biology"]))
     rows.write_rows(tmp_path / "행.jsonl", [rows.SftRow(question, "uniform") for question in questions])
-    flags = ["--model", str(stage.root / "모델"), "--data", str(tmp_path / "행.jsonl"), "--dataset", "sample"]
+    flags = [
+        "--model",
+        str(stage.root / "model"),
+        "--data",
+        str(tmp_path / "행.jsonl"),
+        "--dataset",
+        "sample",
+    ]
     flags += ["--max-steps", "1", "--effective-batch", "2", "--micro-batch", "2", "--held-out", "2"]
     flags += ["--no-load-in-4bit", "--max-seq-length", "512", "--show-rows", "1"]
     environment = {"KMMLU_FAST_CACHE": str(tmp_path / "cache")}
-    for locale, consoles in (({}, ("cp949", "latin-1", "ascii", "closed", "gone")), (C_LOCALE, ("ascii",))):
-        with Watcher("unsloth", "kmmlu_fast.train", environment=locale) as watcher:
+    for locale, consoles in (("", ("cp949", "latin-1", "ascii", "closed", "gone")), ("C", ("ascii",))):
+        with Watcher("unsloth", "kmmlu_fast.train", environment=LOCALES[locale]) as watcher:
             for number, console in enumerate(consoles):
-                folder = tmp_path / f"{number}-{len(locale)}"
+                folder = tmp_path / f"{number}{locale}"
                 folder.mkdir()
                 how = {"stdout": console} if console in ("closed", "gone") else {"encoding": console}
                 job = Job(

@@ -22,13 +22,13 @@ def test_three_merges_of_one_adapter_make_one_copy(tmp_path: Path, monkeypatch: 
     model = resolve_model(str(path))
     [adapter] = adapters.load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
     merges: list[int] = []
-    real = adapters._merge
+    real = adapters.merge_into
 
     def counted(*arguments: Any) -> Path:
         merges.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(adapters, "_merge", counted)
+    monkeypatch.setattr(adapters, "merge_into", counted)
     found: list[Any] = []
 
     def merge() -> None:

@@ -25,7 +25,7 @@ from kmmlu_fast.data.records import read_records
 from kmmlu_fast.data.rows import read_rows
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.models.adapters import _read_card, read_log
+from kmmlu_fast.models.adapters import read_card, read_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.reporting.settings import read_overlap
 from kmmlu_fast.runs.loading import load
@@ -162,7 +162,7 @@ def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8", errors="replace")
     (tmp_path / "kmmlu_fast.json").write_text(json.dumps(document), encoding="utf-8", errors="replace")
     survives(lambda path: Model("m", str(path), None, "d").context_tokens, tmp_path)
-    survives(_read_card, tmp_path)
+    survives(read_card, tmp_path)
 
 
 @FEW

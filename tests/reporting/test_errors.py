@@ -12,6 +12,7 @@ from made_runs import found_in, loaded, predictions, questions, run_directory
 
 from kmmlu_fast import DataError, RunError, find_confident_errors, profile_errors
 from kmmlu_fast.analysis.profile import confident_errors, error_profile
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.reporting.exports import export
 from kmmlu_fast.reporting.language import table, texts
 from kmmlu_fast.reporting.page import render
@@ -77,9 +78,8 @@ def test_without_texts_there_are_ids_and_no_texts(runs: list[Run], asked: pl.Dat
 
 
 def test_letters_alone_have_no_confident_errors_but_their_sorts(runs: list[Run]) -> None:
-    bare = [
-        loaded(run.name, run.frame.with_columns(margin=None, confidence=None, logprob_A=None)) for run in runs
-    ]
+    nothing = {name: pl.lit(None, pl.Float64) for name in ("margin", "confidence", *LOGPROB_COLUMNS)}
+    bare = [loaded(run.name, run.frame.with_columns(**nothing)) for run in runs]
     part = section_of(render(found_in(bare), "en"))
     assert (
         "surest" not in part

@@ -58,8 +58,7 @@ def question(*options: str) -> Question:
 )
 def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str, ...], bound: bool) -> None:
     assert is_position_bound(question(*options)) is bound
-    shifts = shifts_of(question(*options), ALL)
-    assert shifts == ([0] if bound else list(range(len(options))))
+    assert shifts_of(question(*options), ALL) == ([0] if bound else list(range(len(options))))
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
@@ -299,7 +298,7 @@ def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> N
 
 
 def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
-    sink = verify._Answers()
+    sink = verify.LetterSink()
     values = [-5.0, -4.0, -3.0, -2.0, -1.0]
     frame = five_options(0.5, 1, 1)
     row = {**frame.row(0, named=True), "option_logprobs": values}

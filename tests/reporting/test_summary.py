@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from made_runs import predictions, run_directory
+from rich.cells import cell_len
 
 from kmmlu_fast.analysis import accuracy as analysis
 from kmmlu_fast.reporting import summary
+from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.reasoning import comparison_lines
 from kmmlu_fast.runs import run, store
 
 
@@ -51,3 +54,30 @@ def test_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         and "실행 디렉터리" in out
     )
     assert not re.search("questions|letter|weakest|cache", out)
+
+
+def test_what_reasoning_bought_is_told_in_korean_too() -> None:
+    way = {"below": None, "accuracy": 0.5, "reasoned": 4, "output_tokens": 40, "estimated": False}
+    shares = dict.fromkeys("ABCD", 0.25)
+    result = {
+        "read_by": {"strict": 3, "lenient": 0, "forced": 1, "unparsed": 0, "direct": 0},
+        "rungs": {},
+        "ways": [{**way, "way": "direct", "seconds": None}, {**way, "way": "full", "seconds": 2.0}],
+        "samples": {
+            **dict.fromkeys(("accuracy_first_sample", "accuracy_majority", "accuracy_any_sample"), 0.5),
+            "num_samples": 4,
+            "agreement": 0.75,
+        },
+        "rotations": {
+            "accuracy_raw": 0.5,
+            "accuracy_debiased": 0.25,
+            "changed": 1,
+            **{f"letter_share_{name}": shares for name in ("raw", "debiased", "answer")},
+        },
+    }
+    english, korean = (comparison_lines(result, texts(lang, "report", "summary")) for lang in ("en", "ko"))
+    assert english[0] == "answers read: strict 3, lenient 0, forced 1, unparsed 0, direct 0"
+    assert "4 samples: first 0.5000, majority 0.5000, any 0.5000, agreement 0.7500" in english
+    assert len(korean) == len(english) and not re.search("[a-z]{2}", "\n".join(korean))
+    table = [cell_len(line) for line in korean[2:5]]
+    assert len({*table}) == 1  # the columns stand under their headings, Korean letters two cells wide

@@ -129,7 +129,7 @@ def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mo
     path = write_jsonl(tmp_path / "chat.jsonl", [quoting_chat(question) for question in questions[::9]])
     target = guard_exams("sample", ["none"]).frame
     whole = check_training_rows(read_training_rows(str(path)), target)
-    monkeypatch.setattr(guard, "_AT_ONCE", 3)
+    monkeypatch.setattr(guard, "ROWS_AT_ONCE", 3)
     assert check_training_rows(read_training_rows(str(path)), target).equals(whole)
     assert set(whole["test_id"]) >= {question.question_id for question in questions[::9]}
 
