@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.common import BenchConfig, device_info, finish, last_record, note, run_child, table
+from bench.common import RESULTS, BenchConfig, device_info, finish, last_record, note, run_child, table
 from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.flags import parse
 
 Entry = dict[str, Any]
@@ -128,6 +128,10 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
             ),
         ),
     ),
+    "analysis": (
+        ["--repeats", "1"],
+        (Figure("peak of analysis, GiB", lambda e: max(e["peak_gib"].values()), 1.0),),
+    ),
     "shared": (
         ["--limit", "1", "--repeats", "1"],
         (
@@ -187,6 +191,8 @@ def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(AllConfig, argv, "python -m bench.all")
+        if unknown := [name for name in config.benchmarks if name not in ROUND]:
+            raise ConfigError(f"--benchmarks {', '.join(unknown)}: allowed are {', '.join(ROUND)}")
         device, rows = device_info(), []
         for name in config.benchmarks:
             arguments, figures = ROUND[name]
@@ -194,13 +200,13 @@ def main(argv: list[str] | None = None) -> int:
             began = time.perf_counter()
             own = [
                 *(arguments if config.quick else []),
-                "--dataset",
-                config.dataset,
+                *(["--dataset", config.dataset] if config.dataset != "auto" else []),
                 *(["--record"] if config.record else []),
+                *(["--results-dir", str(config.results_dir)] if config.results_dir != RESULTS else []),
             ]
             try:
                 last = last_record(name, device, config.results_dir)
-                entry = run_child([f"bench.{name}", *own, "--results-dir", str(config.results_dir)])
+                entry = run_child([f"bench.{name}", *own])
                 found = rows_of(name, entry, figures, last)
             except (KmmluError, KeyError, IndexError) as error:
                 found = [

@@ -64,9 +64,22 @@ def read_entries(files: list[Path]) -> dict[str, Entry]:
             raise ConfigError(f"{path}: is no file of results ({error})") from error
         for entry in entries:
             for name in _names(entry):
-                if name not in newest or entry["time_utc"] >= newest[name]["time_utc"]:
+                before = newest.get(name)
+                if before is None or _replaces(entry, before, name):
                     newest[name] = entry
     return newest
+
+
+def _replaces(entry: Entry, before: Entry, name: str) -> bool:
+    """The newer one; among peers a trial on fewer questions does not replace a measurement on more."""
+    sizes = [_questions(each, name) for each in (entry, before)]
+    return (sizes[0], entry["time_utc"]) >= (sizes[1], before["time_utc"])
+
+
+def _questions(entry: Entry, name: str) -> int:
+    rounds = entry["rounds"] if entry["bench"] == "peers" else []
+    asked = [found for found in rounds if name.startswith(f"peers-{found['num_fewshot']}")]
+    return max((row.get("questions", 0) for found in asked for row in found["rows"]), default=0)
 
 
 def _names(entry: Entry) -> list[str]:

@@ -190,3 +190,24 @@ def test_whole_commands_shapes_and_repeated_questions_have_lines_of_their_own(tm
     assert "45 questions in 20 s: 6.5x faster than lm_eval --model vllm" in made
     assert "letters, 4 orders: 2.30x once; chain, 8: 1.50x once (CPU time)" in made
     assert "help 0.3 s (0.1 s of CPU, 0.09 GiB)" in made and made.count("busy (load 22)") == 1
+
+
+def test_a_trial_on_fewer_questions_does_not_replace_a_measurement(tmp_path: Path) -> None:
+    def peers(day: int, questions: int, times: float) -> dict[str, Any]:
+        other = {"peer": "plain", "times_slower": times, "different": 0, "questions": questions}
+        rounds = [{"num_fewshot": 0, "rows": [{"peer": "kmmlu_fast", "questions": questions}, other]}]
+        return entry("peers", day, model="demo", rounds=rounds)
+
+    for day, questions, times in ((1, 225, 3.4), (2, 45, 2.0)):
+        record(peers(day, questions, times), tmp_path)
+    files = sorted(tmp_path.glob("*.json"))
+    assert "3.4x faster" in bench_table.render(bench_table.read_entries(files))
+    record(peers(3, 225, 4.4), tmp_path)
+    files = sorted(tmp_path.glob("*.json"))
+    assert "4.4x faster" in bench_table.render(bench_table.read_entries(files))
+
+
+def test_a_round_of_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_all.main(["--quick", "--benchmarks", "start,nothing"]) == 2
+    assert "--benchmarks nothing: allowed are start, throughput" in capsys.readouterr().err
+    assert {"start", "adapters", "training", "analysis", "shared", "commands"} <= bench_all.ROUND.keys()

@@ -306,6 +306,7 @@ def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: Vll
     found = {
         ("lora" if path.name.count("-lora-") else "base"): load_run(path, prefix=True)
         for path in out.iterdir()
+        if not path.name.startswith(".")  # locks, and what the command led to
     }
     assert found["lora"].prefix is not None and found["lora"].prefix["decision"] == decision
     early = {name: frame.predictions for name, frame in found.items()}
