@@ -198,6 +198,7 @@ class Disturbed:
     last try.
     """
 
+    problem: str | None
     stopped: int
     seconds: float = 0.0
 
