@@ -149,6 +149,13 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
             Figure("leakage of the train split, s", lambda e: _command(e, "leakage", "sec"), 6.0),
         ),
     ),
+    "guard": (
+        ["--rows", "50000", "--repeats", "1"],
+        (
+            Figure("guard over a training file / bound", lambda e: e["sec"]["median"] / e["bound_sec"], 1),
+            Figure("guard, peak GB", lambda e: e["peak_gb"], 4.0),
+        ),
+    ),
 }
 
 

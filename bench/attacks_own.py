@@ -42,8 +42,8 @@ def make_own(good: Path, model: Path, adapter: Path) -> None:
     )
     (good / "exam.jsonl").write_text(table + "\n")
     (good / "exam.yaml").write_text(
-        "name: mine\ntitle: Mine\npath: exam.jsonl\nsplits: {test: exam.jsonl}\nlicence: CC0-1.0\n"
-        "columns: {question: question, options: options, answer: answer}\nanswer: number\n"
+        "title: Mine\npath: exam.jsonl\nquestion: question\noptions: options\nanswer: answer\n"
+        "coding: from 1\nlicence: CC0-1.0\n"
     )
 
 

@@ -50,6 +50,7 @@ class ExamRow:
     questions: int
     chance: float  # accuracy of guessing evenly, 0-1
     states: tuple[State, ...]
+    left_out: int = 0  # further runs of these states, under other settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None) -> list[ExamRow]:
     """A row an exam. Differences are tested exam by exam, and corrected (Holm) over all of the table.
 
-    ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
+    A state that an exam was asked of twice (with option rotations as well, say) counts by the first of its
+    runs. ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
     """
     groups = by_exam(runs)
     of_focus = replace(settings, different_prompts=True, questions=None)
@@ -87,13 +89,20 @@ def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None)
         settings = of_focus if exam == (focus or next(iter(groups))) else replace(of_focus, sizes={})
         frame = some[0].predictions
         chance = 0.25 if frame is None else chance_level(frame)
-        states = tuple(_state(run, some[0], chance, settings) for run in some)
-        rows.append(ExamRow(exam, some[0].exam_title, some[0].total, chance, states))
+        first: dict[str, Run] = {}
+        for run in some:
+            first.setdefault(_name_of(run), run)
+        states = tuple(_state(run, some[0], chance, settings) for run in first.values())
+        rows.append(ExamRow(exam, some[0].exam_title, some[0].total, chance, states, len(some) - len(states)))
     return corrected_over_all(rows)
 
 
+def _name_of(run: Run) -> str:
+    return run.state if run.kind == "run" else run.name
+
+
 def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
-    name = run.state if run.kind == "run" else run.name
+    name = _name_of(run)
     micro = headline(run, sizes=settings.sizes).micro  # subjects by their full sizes, as in the comparison
     found = State(name, micro, above_chance(micro, chance))
     if run is base:

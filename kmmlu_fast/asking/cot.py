@@ -34,7 +34,7 @@ from kmmlu_fast.asking.prompts import (
     find_style,
     render,
 )
-from kmmlu_fast.core.digests import tokens_digest
+from kmmlu_fast.core.digests import text_digest, tokens_digest
 from kmmlu_fast.core.letters import read_letters
 from kmmlu_fast.core.schema import (
     OPTION_LETTERS,
@@ -274,8 +274,5 @@ def wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True
             for count in counts
         ]
     texts = [prompt.text for question in questions for prompt in method.render(question, [PROBE], tokenizer)]
-    return hashlib.sha256(
-        json.dumps(
-            [texts, final_lines(method.style), NEXT_QUESTION, FORCE_CUE, STRICT], ensure_ascii=False
-        ).encode()
-    ).hexdigest()[:16]
+    wording = [texts, final_lines(method.style), NEXT_QUESTION, FORCE_CUE, STRICT]
+    return text_digest(json.dumps(wording, ensure_ascii=False))

@@ -14,11 +14,11 @@ Styles:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
 
@@ -267,4 +267,4 @@ def template_digest(
     whenever any byte of the wording does.
     """
     prompt = render(_PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking)
-    return hashlib.sha256(f"{prompt.text}\x1f{answer_delimiter(style)}".encode()).hexdigest()[:16]
+    return text_digest(f"{prompt.text}\x1f{answer_delimiter(style)}")

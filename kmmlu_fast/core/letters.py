@@ -84,10 +84,20 @@ def read_letters(logprobs: Sequence[float]) -> LetterReading:
             f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its"
             " weights are damaged; try --dtype float32, or another copy of the model"
         )
-    best = max(range(len(logprobs)), key=lambda i: logprobs[i])
-    ranked = sorted(logprobs, reverse=True)
-    total = sum(math.exp(value - ranked[0]) for value in logprobs)
-    return LetterReading(OPTION_LETTERS[best], ranked[0] - ranked[1], 1.0 / total)
+    best = best_place(logprobs)
+    total = sum(math.exp(value - logprobs[best]) for value in logprobs)
+    return LetterReading(OPTION_LETTERS[best], margin_of(logprobs), 1.0 / total)
+
+
+def best_place(logprobs: Sequence[float]) -> int:
+    """argmax; the earlier place on an exact tie."""
+    return max(range(len(logprobs)), key=lambda place: logprobs[place])
+
+
+def margin_of(logprobs: Sequence[float]) -> float:
+    """Best minus second-best, nats."""
+    best, second = sorted(logprobs, reverse=True)[:2]
+    return best - second
 
 
 def exact_match(text: str, letters: Sequence[str] = LETTERS) -> str | None:

@@ -18,7 +18,7 @@ from kmmlu_fast.asking.choosing import (
     foreign_templates,
 )
 from kmmlu_fast.asking.methods import Method
-from kmmlu_fast.asking.prompts import encode, template_digest
+from kmmlu_fast.asking.prompts import Prompt, encode, template_digest
 from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
 from kmmlu_fast.core import environment
 from kmmlu_fast.core.device import auto_dtype, gpu_capability
@@ -115,10 +115,7 @@ def _plan(
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
     if not exam.is_kmmlu:  # a KMMLU run has the fingerprint that it had before there were others
         parts["exam"] = exam.name
-    probes = encode(
-        tokenizer,
-        [prompts[0] for prompts in rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]],
-    )
+    probes = _probes(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
     if config.may_stop:
         places = {question_id: place for place, question_id in enumerate(question_ids)}
@@ -141,6 +138,12 @@ def _plan(
         parts,
         notes,
     )
+
+
+def _probes(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[int]]:
+    """Token ids of the first prompts of some questions, evenly over all of them."""
+    some = rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]
+    return encode(tokenizer, [prompts[0] for prompts in some])
 
 
 def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:

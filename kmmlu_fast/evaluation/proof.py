@@ -7,11 +7,11 @@ started again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.core.schema import Adapter, Candidates, Request
@@ -57,7 +57,7 @@ def shift(adapter: Adapter, base: list[list[float]], applied: list[list[float]])
 
 def digest(prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...]) -> str:
     """What was asked: a saved base probe is used only for the same."""
-    return hashlib.sha256(repr(([list(p) for p in prompts], candidate_ids)).encode()).hexdigest()[:16]
+    return text_digest(repr(([list(p) for p in prompts], candidate_ids)))
 
 
 def save(folder: Path, key: str, logprobs: list[list[float]]) -> None:

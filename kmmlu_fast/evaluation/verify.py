@@ -17,6 +17,7 @@ from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.extras import require
+from kmmlu_fast.core.letters import best_place, margin_of
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
@@ -109,17 +110,12 @@ def _letter(scores: Sequence[float]) -> str:
     """The best letter; "none" where a number is none, which ``read_letters`` refuses and a
     comparison has to show.
     """
-    return (
-        "none"
-        if any(map(math.isnan, scores))
-        else OPTION_LETTERS[max(range(len(scores)), key=scores.__getitem__)]
-    )
+    return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[best_place(scores)]
 
 
 def _margin(scores: Sequence[float]) -> float:
     """Best minus second-best, nats; infinite where a number is none: no near tie."""
-    best, second = sorted(scores, reverse=True)[:2]
-    return math.inf if any(map(math.isnan, scores)) else best - second
+    return math.inf if any(map(math.isnan, scores)) else margin_of(scores)
 
 
 def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:

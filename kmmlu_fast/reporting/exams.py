@@ -30,6 +30,8 @@ def sentences(rows: Sequence[ExamRow], t: Words) -> list[str]:
             lines.append(t("only_better", name=change.state, better=better))
         else:
             lines.append(t("exams_unchanged", name=change.state, count=change.exams))
+    if left_out := sum(row.left_out for row in rows):
+        lines.append(t("exams_left_out", count=left_out))
     return lines
 
 

@@ -5,6 +5,8 @@ In: finished runs. Out: Rich tables on stdout. Knows nothing of how the numbers 
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +15,7 @@ from rich.text import Text
 from kmmlu_fast.core.foreign import clean
 from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.early import decision_lines, early_lines, recorded
+from kmmlu_fast.reporting.figures import FEW
 from kmmlu_fast.reporting.language import Words, percent, texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
 from kmmlu_fast.reporting.terminal import print_fitted, wide_console
@@ -97,8 +100,15 @@ def _headline(runs: list[Run], t: Words) -> tuple[str, Table]:
     )
     if run.exam != "kmmlu":
         table.add_row(t("guessing"), percent(baselines["uniform"]), *[""] * (len(table.columns) - 2))
-    table.add_row(t("majority"), percent(baselines["subject_majority"]), *[""] * (len(table.columns) - 2))
+    if all(_enough(score) for score in runs[0].metrics["subjects"].values()):
+        majority = percent(baselines["subject_majority"])
+        table.add_row(t("majority"), majority, *[""] * (len(table.columns) - 2))
     return title, table
+
+
+def _enough(score: dict[str, Any]) -> bool:
+    """Whether a subject has questions enough to be called weak, or to have a majority letter."""
+    return int(score["total"]) >= FEW
 
 
 def _letters(runs: list[Run], t: Words) -> tuple[str, Table]:
@@ -124,13 +134,14 @@ def _letters(runs: list[Run], t: Words) -> tuple[str, Table]:
 
 def _print_notes(console: Console, run: Run, t: Words) -> None:
     found = run.metrics
-    weakest = sorted(found["subjects"].items(), key=lambda item: item[1]["accuracy"])[:5]
+    enough = [(name, score) for name, score in found["subjects"].items() if _enough(score)]
+    weakest = sorted(enough, key=lambda item: item[1]["accuracy"])[:5]
     names = ", ".join(
         f"{t.subject(name) if t.lang == 'ko' else name} {percent(score['accuracy'], 0)}"
         for name, score in weakest
     )
     state, micro = _state(run), found["micro"]["accuracy"]
-    lines = [t("weakest", state=state, names=names)]
+    lines = [t("weakest", state=state, names=names)] if names else []
     if (run.config.get("config") or {}).get("limit"):
         lines.append(t("limited", state=state))
     if (debiased := found.get("accuracy_debiased")) is not None:

@@ -17,7 +17,7 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.foreign import shown
-from kmmlu_fast.core.letters import MAX_LOGPROB, exact_match
+from kmmlu_fast.core.letters import MAX_LOGPROB, best_place, exact_match, margin_of
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
@@ -174,11 +174,10 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
             raise ValueError(f"{len(logprobs)} options")
         if not all(math.isfinite(value) and value <= MAX_LOGPROB for value in logprobs):
             raise ValueError(f"log-probabilities {logprobs} are not finite numbers up to 0")
-        ranked = sorted(logprobs, reverse=True)
-        prediction = LETTERS[logprobs.index(ranked[0])]
+        prediction = LETTERS[best_place(logprobs)]
         result |= {
             **dict(zip(LOGPROB_COLUMNS, logprobs, strict=True)),
-            "margin": ranked[0] - ranked[1],
+            "margin": margin_of(logprobs),
             "read_by": "loglikelihood",
         }
     else:

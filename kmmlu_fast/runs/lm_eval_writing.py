@@ -36,10 +36,8 @@ def write_lm_eval(
     direct = predictions[LOGPROB_COLUMNS[0]].null_count() == len(predictions)
     metric = "exact_match" if direct else "acc"
     folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
-    groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
+    parts: dict[str, pl.DataFrame] = {}  # by task
     written = []
-    sizes: dict[str, Any] = {}
     for (subject,), part in sorted(
         predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])
     ):
@@ -52,10 +50,21 @@ def write_lm_eval(
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
         write_bytes_atomically(file, lines.encode("utf-8", "backslashreplace"))
         written.append(file)
-        results[task] = {"alias": task, **_metric(part, metric)}
-        groups[SUBJECTS[str(subject)].supercategory].append(task)
-        sizes[task] = {"original": len(part), "effective": len(part)}
-    top = "kmmlu_direct" if direct else "kmmlu"
+        parts[task] = part
+    file = folder / f"results_{stamp}.json"
+    write_json_atomically(file, _results(name, predictions, parts, facts, metric))
+    return [file, *written]
+
+
+def _results(
+    name: str, predictions: pl.DataFrame, parts: dict[str, pl.DataFrame], facts: dict[str, Any], metric: str
+) -> dict[str, Any]:
+    """The content of ``results_*.json``; ``parts``: the predictions of each task."""
+    results = {task: {"alias": task, **_metric(part, metric)} for task, part in parts.items()}
+    groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
+    for task, part in parts.items():
+        groups[SUBJECTS[str(part["subject"][0])].supercategory].append(task)
+    top = "kmmlu_direct" if metric == "exact_match" else "kmmlu"
     names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
     grouped = {top: {"alias": top, **_metric(predictions, metric)}}
     for group, task in names.items():
@@ -63,8 +72,7 @@ def write_lm_eval(
             "alias": task,
             **_metric(predictions.filter(pl.col("supercategory") == group), metric),
         }
-    shots = facts.get("num_fewshot")
-    document = {
+    return {
         "results": {**grouped, **results},
         "groups": grouped,
         "group_subtasks": {
@@ -72,15 +80,12 @@ def write_lm_eval(
             **{names[g]: tasks for g, tasks in groups.items() if tasks},
         },
         "versions": dict.fromkeys([*grouped, *results], f"kmmlu_fast {__version__}"),
-        "n-shot": dict.fromkeys(results, shots),
+        "n-shot": dict.fromkeys(results, facts.get("num_fewshot")),
         "higher_is_better": {task: {metric: True} for task in results},
-        "n-samples": sizes,
+        "n-samples": {task: {"original": len(part), "effective": len(part)} for task, part in parts.items()},
         "config": {"model": "kmmlu_fast", "model_args": json.dumps(facts, ensure_ascii=False, default=str)},
         "model_name": name,
     }
-    file = folder / f"results_{stamp}.json"
-    write_json_atomically(file, document)
-    return [file, *written]
 
 
 def _metric(part: pl.DataFrame, metric: str) -> dict[str, Any]:

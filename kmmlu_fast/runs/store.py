@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.core.digests import differing, fingerprint
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import (
     finish_swap,
@@ -30,7 +30,6 @@ from kmmlu_fast.core.files import (
     write_json_atomically,
     write_parquet_atomically,
 )
-from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
 from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
@@ -212,14 +211,9 @@ class RunStore:
                 f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away,"
                 f" or {AGAIN}"
             )
-        differing = [
-            f"{key} ({shown(found.get(key))} there, {shown(parts.get(key))} here)"
-            for key in sorted({*found, *parts})
-            if found.get(key) != parts.get(key)
-        ]
-        if differing:
+        if other := differing(found, parts):
             raise RunError(
-                f"{self.path}: holds another run, differing in {', '.join(differing)}; give another"
+                f"{self.path}: holds another run, differing in {', '.join(other)}; give another"
                 " --output-dir, or --overwrite"
             )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import note
+from kmmlu_fast.core.digests import differing
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import PARTIAL, read_json, write_json_atomically
 from kmmlu_fast.core.foreign import shown
@@ -117,19 +118,15 @@ def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> No
 
 def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
     found = read_json(folder / STATE, TrainError)
-    differing = []
+    other: list[str] = []
     for part, here in identity.items():
         there = found.get(part)
         if isinstance(here, dict) and isinstance(there, dict):
-            differing += [
-                f"{key} ({shown(there.get(key))} there, {shown(here.get(key))} here)"
-                for key in sorted({*here, *there})
-                if here.get(key) != there.get(key)
-            ]
-        elif here != there:
-            differing.append(f"{part} ({shown(there)} there, {shown(here)} here)")
-    if differing:
+            other += differing(there, here)
+        else:
+            other += differing({part: there}, {part: here})
+    if other:
         raise TrainError(
-            f"--resume: {folder} was trained with other settings: {', '.join(differing)}; use the same, or"
+            f"--resume: {folder} was trained with other settings: {', '.join(other)}; use the same, or"
             " another --output-dir"
         )

@@ -74,12 +74,7 @@ def train(
     train_start_sec = time.monotonic()
     _run(trainer, steps, plan, checkpoint)
     train_sec = time.monotonic() - train_start_sec
-    done, first = trainer.state.global_step, step_of(checkpoint) if checkpoint else 0
-    if done != steps.total and not monitor.stopped_early:
-        raise TrainError(
-            f"{done} optimiser steps were made, {steps.total} planned; the adapter was not kept. Start again"
-            " in a new directory"
-        )
+    done, first = _steps_done(held), step_of(checkpoint) if checkpoint else 0
     kept = keep_adapter(held.model, work_dir, monitor, config.keep)
     return TrainResult(
         steps=done,
@@ -139,6 +134,17 @@ def _prepare(
     _same_bytes(trainer, data.rows, data.order)
     take_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
     return _Prepared(model, trainer, monitor, steps, half, device.type == "cpu", parameters_of(model))
+
+
+def _steps_done(held: _Prepared) -> int:
+    """The optimiser steps that were made; TrainError where they are not those that were planned."""
+    done = int(held.trainer.state.global_step)
+    if done != held.steps.total and not held.monitor.stopped_early:
+        raise TrainError(
+            f"{done} optimiser steps were made, {held.steps.total} planned; the adapter was not kept. Start"
+            " again in a new directory"
+        )
+    return done
 
 
 def _last_loss(trainer: Any) -> float:

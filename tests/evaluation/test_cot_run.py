@@ -99,7 +99,8 @@ def test_samples_budget_and_rotations_print_their_comparison(
     assert "4 samples: first " in capsys.readouterr().out
     assert eval_main.main(flags(model, tmp_path, "--config", COT, "--cot-below", "0.5")) == 0
     out = capsys.readouterr().out
-    assert "budgeted" in out and "direct" in out
+    words = table("report", "en")
+    assert words["way_budgeted"] in out and words["way_direct"] in out
     assert eval_main.main(flags(model, tmp_path, "--rotations", "4")) == 0
     assert "debiased" in capsys.readouterr().out
 

@@ -34,13 +34,13 @@ KOREAN = {
 }
 CONSOLES = ("cp949", "latin-1", "ascii")
 SHOWN = {  # what a verb shows on any console
-    "eval": "run directory: ",
-    "sample": "rows",
+    "eval": "micro",
+    "sample": "rows written",
     "leakage": "rows",
     "train": "GiB",
     "compare": "micro",
-    "report": "report",
-    "doctor": "this computer",
+    "report": "2 runs",
+    "doctor": "CPU",
     "exams": "kmmlu",
     "install": "pip",
 }
@@ -67,7 +67,7 @@ class Stage:
         sample = ["--dataset", "sample"]
         asked = [*model, *sample, "--subjects", "Law,Math", "--output-dir", name["runs"], "--lang", "ko"]
         drawn = ["--from", str(self.root / "good" / "scores.json"), *sample, "--size", "4"]
-        page = ["--output", f"{name['page']}.html", "--export", "csv,lm-eval", "--show", "--lang", "ko"]
+        page = ["--output", f"{name['page']}.html", "--export", "csv,lm-eval", "--lang", "ko"]
         rows = str(self.root / "good" / "any.jsonl")
         return {
             "eval": [*asked, "--adapter", f"{name['lora']}={self.root / 'adapter'}"],
@@ -111,8 +111,8 @@ def test_every_verb_is_here(stage: Stage) -> None:
 
 
 def ends_well(verb: str, ended: Ended) -> None:
-    """Done (leakage: found some), and nothing of Python's own on stderr."""
-    assert ended.code == (1 if verb == "leakage" else 0), (verb, ended.code, ended.err)
+    """Done (leakage: it may have found some), and nothing of Python's own on stderr."""
+    assert ended.code == 0 or (verb, ended.code) == ("leakage", 1), (verb, ended.code, ended.err)
     assert "Traceback" not in ended.err and "error: " not in ended.err and "Error" not in ended.err, ended.err
 
 

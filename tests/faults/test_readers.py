@@ -300,7 +300,7 @@ def test_foreign_files_are_read_by_the_one_reader() -> None:
     whose refusals are caught: ``test_doctor_of_bent_models``).
     """
     own = {"core/reading.py", "core/weights.py", "reporting/language.py", "reporting/explorer.py"}
-    own |= {"asking/cot.py", "models/tokens.py", "data/difficulty.py"}
+    own |= {"asking/cot_wording.py", "models/tokens.py", "data/difficulty.py"}
     package = Path(reading.__file__).parents[1]
     parsers = ("json.load", "yaml.load", "yaml.safe_load", "pl.read_", "pl.scan_", "pickle.", "torch.load")
     found = {

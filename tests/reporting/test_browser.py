@@ -155,9 +155,12 @@ def test_dark_and_light_differ_and_print_is_light(opened: Any) -> None:
 
 
 def test_a_confident_error_opens_its_question(opened: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     link = opened.find_element("css selector", "#confident-errors tbody a")
     wanted = link.text
     click(opened, link)
+    WebDriverWait(opened, 10).until(lambda b: b.find_elements("css selector", ".detail .full-id"))
     assert opened.find_element("css selector", ".detail .full-id").text.startswith(wanted)
 
 

@@ -84,6 +84,25 @@ def test_forgetting_is_said_where_one_exam_gained_and_another_lost() -> None:
     assert said == {"no signific", "better on K", "worse on CL"}
 
 
+def test_a_state_that_was_asked_twice_counts_once_and_the_rest_is_said() -> None:
+    once = runs(2.5, 0.0)
+    twice = [
+        *once,
+        of("kmmlu", "KMMLU", "lora", predictions(3, 0.2)),
+        of("click", "CLIcK", "base", five(predictions(4, 3))),
+    ]
+    rows = exam_rows(twice, SETTINGS)
+    assert [len(row.states) for row in rows] == [2, 2] and [row.left_out for row in rows] == [1, 1]
+    shown, plain = (
+        [(state.name, state.accuracy, state.p_holm) for row in table for state in row.states]
+        for table in (rows, exam_rows(once, SETTINGS))
+    )
+    assert shown == plain
+    for lang in ("en", "ko"):
+        said = sentences(rows, texts(lang, "report"))
+        assert len(said) == 2 and "2" in said[1] and "--exam" in said[1]
+
+
 def test_p_values_are_corrected_over_the_exams() -> None:
     rows = exam_rows(runs(1.15, 0.0), SETTINGS)
     pairs = {row.exam: next(s for s in row.states if s.pair) for row in rows}

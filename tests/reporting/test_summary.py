@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         and "실행 디렉터리" in out
     )
     assert not re.search("questions|letter|weakest|cache", out)
+
+
+def test_of_few_questions_no_subject_is_called_weak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(tmp_path)
+    assert run.path is not None
+    summary.print_summary([run])
+    assert "weakest subjects" in (out := capsys.readouterr().out) and "majority per subject" in out
+    found = run.metrics["subjects"]
+    few = {name: {**score, "total": 19} for name, score in found.items()}
+    summary.print_summary([replace(run, metrics={**run.metrics, "subjects": few})])
+    assert "weakest subjects" not in (out := capsys.readouterr().out) and "majority per subject" not in out
 
 
 def test_what_reasoning_bought_is_told_in_korean_too() -> None:

@@ -14,9 +14,9 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href^='#']");
   if (!link) return;
   event.preventDefault();
-  const place = link.getAttribute("href").slice(1), target = byId(place);
+  const place = decodeURIComponent(link.getAttribute("href").slice(1)), target = byId(place);
   VIEW.set({ place });
-  target?.scrollIntoView();
+  if (target) target.scrollIntoView(); else reveal(place); // a section, or a question
   if (link.className === "skip" && target) { target.tabIndex = -1; target.focus(); }
 });
 
