@@ -112,7 +112,9 @@ def _again(inputs: Inputs, chance: random.Random) -> Attack:
     folder = inputs.copy(name)
     wrong = _bent(_file(folder, chance), chance)
     argv = ["--model", str(inputs.model), *SUBJECTS, "--output-dir", name]
-    return Attack(f"the same eval over bent {name}", "eval", argv, wrong)
+    return Attack(
+        f"the same eval over bent {name}", "eval", argv, wrong, own="cut" if name == "cut" else None
+    )
 
 
 def _beginning(inputs: Inputs, chance: random.Random) -> Attack:
@@ -123,7 +125,7 @@ def _beginning(inputs: Inputs, chance: random.Random) -> Attack:
         argv = [*map(str, runs), "--dataset", "none", "--overlap", "none"]
         return Attack("compare of bent beginnings", "compare", argv, wrong)
     argv = ["--model", str(inputs.model), *SUBJECTS, *_early(inputs.adapter), "--output-dir", "early"]
-    return Attack("bent beginnings continued", "eval", [*argv, "--questions", "6"], wrong)
+    return Attack("bent beginnings continued", "eval", [*argv, "--questions", "6"], wrong, own="early")
 
 
 def _trained(inputs: Inputs, chance: random.Random) -> Attack:

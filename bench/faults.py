@@ -160,7 +160,8 @@ def judge(made: Attack, ended: Ended, before: dict[str, str], folder: Path) -> t
     """(outcome, what was said) of one attack."""
     after = digests(folder)
     tail = ended.err[-700:]
-    if lost := [name for name, digest in before.items() if after.get(name) != digest]:
+    kept = {name: digest for name, digest in before.items() if name.split("/")[0] != made.own}
+    if lost := [name for name, digest in kept.items() if after.get(name) != digest]:
         return "overwritten", f"{lost[0]}"
     if ended.code is None:
         return "hang", tail

@@ -13,13 +13,16 @@ from pathlib import Path
 
 @dataclass(slots=True)
 class Attack:
-    """``wrong``: an answer to this input could only be a wrong number, so that it must be refused."""
+    """``wrong``: an answer to this input could only be a wrong number, so that it must be refused.
+    ``own``: the folder whose unfinished run the command is to go on with, and may therefore change.
+    """
 
     name: str
     verb: str
     argv: list[str]
     wrong: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    own: str | None = None
 
 
 @dataclass(slots=True)

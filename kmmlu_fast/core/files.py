@@ -22,6 +22,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,11 +267,13 @@ def slug(text: str) -> str:
 
 def distinct_slugs(names: Iterable[str]) -> list[str]:
     """A directory name for each, no two alike even where case does not count. Letters of any script stay,
-    as a name in Korean has no other.
+    as a name in Korean has no other, but for those that the file system's encoding lacks (the C locale).
     """
     found: list[str] = []
+    encoding = sys.getfilesystemencoding()
     for name in names:
-        base = re.sub(r"[^\w.]+", "-", name).strip("-.")[:_SLUG_LENGTH] or "x"
+        held = name.encode(encoding, "replace").decode(encoding)
+        base = re.sub(r"[^\w.]+", "-", held).strip("-.")[:_SLUG_LENGTH] or "x"
         known = {other.casefold() for other in found}
         found.append(
             next(

@@ -173,7 +173,10 @@ class RunStore:
                 "fingerprint_parts": parts,
                 **config,
             }
-            write_json_atomically(self.path / "config.json", content)
+            if (self.path / "config.json").exists():  # ours, by its fingerprint: it stays as it was written
+                check_config(read_json(self.path / "config.json"), self.path / "config.json")
+            else:
+                write_json_atomically(self.path / "config.json", content)
             self._parts.mkdir(exist_ok=True)
         for part in self._part_files():
             self.answered |= set(read_part(part)["question_id"])
