@@ -200,8 +200,8 @@ def _soundness(entry: Entry) -> str:
     claims, covers = cells("type_one"), cells("coverage")
     within = "all" if entry["type_one_within"] else "not all"
     return (
-        f"claims where there is nothing to claim: {max(claims):.1%} in the worst of {len(claims)} cells, {within}"
-        f" within 5 % and two standard errors; 95 % intervals hold the truth in {min(covers):.1%} to"
+        f"claims where there is nothing to claim: {max(claims):.1%} in the worst of {len(claims)} cells,"
+        f" {within} within 5 % and two standard errors; 95 % intervals hold the truth in {min(covers):.1%} to"
         f" {max(covers):.1%} ([all of it](docs/statistics.md))"
     )
 

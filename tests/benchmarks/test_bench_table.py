@@ -101,6 +101,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
         "coverage": {"micro": {"45": 0.969, "35030": 0.9}},
         "power": {},
         "simulated": 1000,
+        "type_one_within": True,
     }
     record(entry("soundness", **result), tmp_path)
     pages = {name: tmp_path / f"{name}.md" for name in ("readme", "statistics")}
