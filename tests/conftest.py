@@ -5,6 +5,7 @@ would hide it; and what several test files would build for themselves, built onc
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import browser_cases
 import pytest
 
 from kmmlu_fast.core import installed, nvml
+
+# Under nohup this is ignored, and so by every child; the tests are of what a scheduler's signal does.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if installed.version_of("torch").endswith("+cpu") and nvml.cards():
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -76,6 +76,7 @@ class VllmEngine:
         self._memory = memory_facts(settings, card)
         arguments = llm_arguments(settings, chosen, on_card=card is not None)
         self._has_tokenizer = not arguments["skip_tokenizer_init"]
+        self._states_apart = card is None and bool(settings.max_lora_rank)
         self._weights = HeldWeights(self._write_adapter, self._forget)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
@@ -96,14 +97,19 @@ class VllmEngine:
         self._weights.require()
         source = iter(requests)
         exhausted = False
+        held: Request | None = None  # of another model state, where states must not meet in a batch
         active: dict[str, Request] = {}
         self._texts = (0, 0)
         try:
             while True:
                 while not exhausted and len(active) < self._max_in_flight and self._cache_holds():
-                    request = next(source, None)
+                    request = held or next(source, None)
+                    held = None
                     if request is None:
                         exhausted = True
+                    elif self._meets_another_state(request, active):
+                        held = request
+                        break
                     else:
                         self._add(request, active)
                 if not active:
@@ -129,6 +135,17 @@ class VllmEngine:
             ):  # the caller went away, or an error: leave nothing running behind
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(active))
+
+    def _meets_another_state(self, request: Request, active: dict[str, Request]) -> bool:
+        """Whether it has to wait until the running requests, of another model state, are done.
+
+        On a CPU vLLM's LoRA products (``torch_ops.bgmv_expand``, 0.32) take the index of "no adapter", -1,
+        for the last slot: in a batch with an adapter's requests the base would answer with that adapter.
+        """
+        if not self._states_apart or not active:
+            return False
+        running = next(iter(active.values())).adapter
+        return (running and running.name) != (request.adapter and request.adapter.name)
 
     def swap(self, adapter: Adapter | None) -> None:
         """Hold the adapter's weights from now on (None: the base's), for requests without

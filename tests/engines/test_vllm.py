@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from engine_cases import LETTER_IDS
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
@@ -26,6 +27,7 @@ from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import (
     LETTERS,
     LOGPROB_COLUMNS,
+    Adapter,
     Candidates,
     Continuation,
     Generation,
@@ -36,6 +38,8 @@ from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.models.adapters import load_adapters
+from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run
 
@@ -247,6 +251,29 @@ def test_killed_and_started_again_nothing_is_lost_or_asked_twice(engine: VllmEng
     assert untouched.equals(kept.sort("question_id"))
     [whole] = run(engine, root, "whole", "--num-fewshot", "1")
     same_answers(found.predictions, whole.predictions, tolerance=1e-3)
+
+
+def test_the_base_stays_the_base_beside_an_adapter_s_requests(engine: VllmEngine, root: Path) -> None:
+    [adapter] = load_adapters([str(root / "lora")], resolve_model(str(root / "base")), "serve")
+    prompts = [tuple(range(10 + i, 60 + i)) for i in range(12)]
+
+    def asked(*states: Adapter | None) -> dict[str, tuple[float, ...]]:
+        requests = [
+            Request(
+                f"{state.name if state else 'base'} {i}", "letters", prompt, Candidates(LETTER_IDS), state
+            )
+            for i, prompt in enumerate(prompts)
+            for state in states
+        ]
+        return {found.request.question_id: found.logprobs for found in engine.generate(requests)}
+
+    apart = asked(None) | asked(adapter)
+    together = asked(None, adapter)
+    assert together.keys() == apart.keys() and len(together) == 24
+    for name, logprobs in together.items():
+        assert logprobs == pytest.approx(apart[name], abs=1e-3)
+    shift = max(abs(a - b) for a, b in zip(apart["base 0"], apart[f"{adapter.name} 0"], strict=True))
+    assert shift > 0.05
 
 
 def planted(engine: VllmEngine, root: Path) -> Path:

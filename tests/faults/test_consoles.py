@@ -206,5 +206,6 @@ def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> No
                 ended = watcher.run(job)
                 assert ended.code == (141 if console == "gone" else 0), (console, ended.err)
                 assert "Traceback" not in ended.err and "error: " not in ended.err
-                assert (folder / "어댑터" / "adapter_config.json").exists()
+                # --show-rows speaks first: without a reader it ends there, and nothing looks like an adapter
+                assert (folder / "어댑터" / "adapter_config.json").exists() is (console != "gone")
                 assert console in ("closed", "gone") or "final loss" in ended.out
