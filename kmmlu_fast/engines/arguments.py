@@ -25,6 +25,7 @@ _CONTEXT_BYTES = int(
 )  # the engine process's own CUDA context, taken before vLLM looks at what is free
 CPU_BATCH = BatchSettings(2048, 64)
 _SHORT_TOKENS = 1024  # contexts up to here hold no exemplars, whose prefixes want to be kept
+_LEAST_CACHE_BYTES = 256 * 2**20
 _STEPS_KEPT = 4
 _BITSANDBYTES = (
     "vLLM does not load bitsandbytes weights; give --engine transformers (the nf4 base itself, slower), an"
@@ -142,7 +143,9 @@ def cpu_cache_bytes(settings: EngineSettings, seqs: int, step_tokens: int) -> in
     if not settings.generates and settings.max_model_len <= _SHORT_TOKENS:
         kept = min(kept, max(_STEPS_KEPT * step_tokens, 2 * settings.max_model_len))
     dtype = auto_dtype(None)[0] if settings.dtype == "auto" else settings.dtype
-    return min(fit.CPU_CACHE_BYTES, kept * model.kv_values_per_token * (4 if dtype == "float32" else 2))
+    wanted = kept * model.kv_values_per_token * (4 if dtype == "float32" else 2)
+    # not under what vLLM needs for one request: whole blocks in each group of layers, and an empty one
+    return min(fit.CPU_CACHE_BYTES, max(wanted, _LEAST_CACHE_BYTES))
 
 
 def refuse_impossible(settings: EngineSettings, card: Card) -> None:

@@ -180,9 +180,9 @@ def test_the_cache_on_a_cpu_is_as_large_as_its_requests_need(
 ) -> None:
     assert BIG.kv_values_per_token == CACHED_VALUES
     chosen = EngineSettings("big", **settings)  # type: ignore[arg-type]
-    assert arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048) == (
-        tokens * CACHED_VALUES * value_bytes
-    )
+    wanted = tokens * CACHED_VALUES * value_bytes
+    found = arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048)
+    assert found == max(wanted, GIB // 4)  # vLLM needs some blocks for one short request too
 
 
 def test_the_cache_on_a_cpu_is_two_gib_at_most_and_where_nothing_is_known(
