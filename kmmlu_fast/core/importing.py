@@ -2,11 +2,11 @@
 that are only looked for in passing.
 
 In: nothing. Out: a block in which engines are imported and started. vLLM and transformers make some 5,000
-modules, none of which is garbage, and each collection walks over all of them again. transformers imports
-scikit-learn and scipy (and with them pandas) for assisted generation and for detecting objects, vLLM
-OpenTelemetry for traces that nobody asked for and Ray for engines over several machines: all of them are
-optional there, and are not installed as far as the block goes. Afterwards whoever imports them gets them.
-Knows nothing of models.
+modules, none of which is garbage, and each collection walks over all of them again. vLLM imports
+OpenTelemetry for traces that nobody asked for and Ray for engines over several machines: both are optional there, and are
+not installed as far as the block goes. Afterwards whoever imports them gets them. (scikit-learn and scipy,
+which transformers imports, cannot be left out: it may have asked for them before the block.) Knows nothing of
+models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 _FREEZE = gc.freeze  # also where ``uncollected`` has taken it away
-UNUSED = ("sklearn", "scipy", "opentelemetry", "ray")
+UNUSED = ("opentelemetry", "ray")
 _ASKED = "transformers.utils.import_utils"  # keeps its answers to "is it installed?"
 
 
