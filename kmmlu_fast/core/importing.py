@@ -3,10 +3,10 @@ that are only looked for in passing.
 
 In: nothing. Out: a block in which engines are imported and started. vLLM and transformers make some 5,000
 modules, none of which is garbage, and each collection walks over all of them again. vLLM imports
-OpenTelemetry for traces that nobody asked for and Ray for engines over several machines: both are optional there, and are
-not installed as far as the block goes. Afterwards whoever imports them gets them. (scikit-learn and scipy,
-which transformers imports, cannot be left out: it may have asked for them before the block.) Knows nothing of
-models.
+OpenTelemetry for traces that nobody asked for and Ray for engines over several machines: both are optional
+there, and are not installed as far as the block goes. Afterwards whoever imports them gets them.
+(scikit-learn and scipy, which transformers imports, cannot be left out: it may have asked for them before.)
+Knows nothing of models.
 """
 
 from __future__ import annotations

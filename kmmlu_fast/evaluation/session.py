@@ -49,7 +49,8 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
     if open_engine is None:
         require(f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ()))
-    plans = make_plans(config)
+    with waiting("reading questions and tokenizer"):
+        plans = make_plans(config)
     for text in dict.fromkeys(text for plan in plans for text in plan.notes):
         note(f"note: {text}")
     first = plans[0]
