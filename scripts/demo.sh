@@ -18,6 +18,7 @@ PY
 unpack_sec=$((SECONDS - began))
 
 began=$SECONDS
+echo "demo: evaluating it on the packaged sample"
 .venv/bin/python -m kmmlu_fast.eval --model demo --dataset sample "$@"
 eval_sec=$((SECONDS - began))
 echo "time: set-up $setup_sec s, demo model $unpack_sec s, evaluation $eval_sec s (engine start included)"

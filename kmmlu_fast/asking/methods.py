@@ -97,15 +97,12 @@ def text_decoding(
 
 
 @dataclass(frozen=True, slots=True)
-class MultipleChoice:
-    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval
-    ``kmmlu``).
-
-    ``letter_ids``: as many as the longest question has options; each question is asked for its own.
+class _OneWording:
+    """What the methods of one prompt style have in common: one look at the question, one token unless they
+    generate, and nothing asked after it.
     """
 
     style: str
-    letter_ids: tuple[int, ...]
 
     @property
     def output_tokens(self) -> int:
@@ -124,12 +121,23 @@ class MultipleChoice:
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [render(question, exemplars, self.style, tokenizer)]
 
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class MultipleChoice(_OneWording):
+    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval
+    ``kmmlu``).
+
+    ``letter_ids``: as many as the longest question has options; each question is asked for its own.
+    """
+
+    letter_ids: tuple[int, ...]
+
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         letters = Candidates(self.letter_ids[: len(question.options)])
         return [Request(question.question_id, "letters", tuple(token_ids[0]), letters, adapter)]
-
-    def follow_up(self, response: Response) -> list[Request]:
-        return []
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
@@ -147,30 +155,14 @@ class MultipleChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class ContinuationChoice:
+class ContinuationChoice(_OneWording):
     """The fallback where a letter is several tokens: each letter is scored as a continuation,
     one prefill a letter (lm-eval).
     """
 
-    style: str
-
-    @property
-    def output_tokens(self) -> int:
-        return 1
-
     @property
     def letter_ids(self) -> None:
         return None
-
-    @property
-    def direct(self) -> None:
-        return None
-
-    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
-        return template_digest(self.style, tokenizer, thinking=thinking)
-
-    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        return {}
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render(question, exemplars, self.style, tokenizer)
@@ -196,9 +188,6 @@ class ContinuationChoice:
             for letter, whole in zip(question.letters, wholes, strict=True)
         ]
 
-    def follow_up(self, response: Response) -> list[Request]:
-        return []
-
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         by_stage = {response.request.stage: response for response in responses}
         ordered = [by_stage[f"continuation-{letter}"] for letter in question.letters]
@@ -219,12 +208,11 @@ class ContinuationChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateUntil:
+class GenerateUntil(_OneWording):
     """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a
     letter is unparsed.
     """
 
-    style: str
     max_tokens: int = DIRECT_MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
@@ -238,18 +226,8 @@ class GenerateUntil:
     def letter_ids(self) -> None:
         return None
 
-    @property
-    def direct(self) -> None:
-        return None
-
-    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
-        return template_digest(self.style, tokenizer, thinking=thinking)
-
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
         return text_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
-
-    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
-        return [render(question, exemplars, self.style, tokenizer)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         text = Generation(
@@ -260,9 +238,6 @@ class GenerateUntil:
             stop=DIRECT_STOPS,
         )
         return [Request(question.question_id, "generate", tuple(token_ids[0]), text, adapter)]
-
-    def follow_up(self, response: Response) -> list[Request]:
-        return []
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses

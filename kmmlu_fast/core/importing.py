@@ -1,11 +1,12 @@
-"""Importing vLLM and torch in three fifths of the time: no garbage collection meanwhile, and without packages
+"""Importing vLLM and torch in less time: no garbage collection meanwhile, and without packages
 that are only looked for in passing.
 
 In: nothing. Out: a block in which engines are imported and started. vLLM and transformers make some 5,000
 modules, none of which is garbage, and each collection walks over all of them again. vLLM imports
 OpenTelemetry for traces that nobody asked for and Ray for engines over several machines: both are optional
 there, and are not installed as far as the block goes. Afterwards whoever imports them gets them.
-(scikit-learn and scipy, which transformers imports, cannot be left out: it may have asked for them before.)
+(What transformers looks for, scikit-learn and scipy, cannot be left out: it keeps its answers to "is it
+installed?", and may have asked before.)
 Knows nothing of models.
 """
 
@@ -18,7 +19,6 @@ from collections.abc import Iterator, Sequence
 
 _FREEZE = gc.freeze  # also where ``uncollected`` has taken it away
 UNUSED = ("opentelemetry", "ray")
-_ASKED = "transformers.utils.import_utils"  # keeps its answers to "is it installed?"
 
 
 @contextlib.contextmanager
@@ -56,8 +56,3 @@ def without(names: Sequence[str] = UNUSED) -> Iterator[None]:
         for name in out:
             if sys.modules.get(name, out) is None:
                 del sys.modules[name]
-        for name in out:
-            answer = getattr(sys.modules.get(_ASKED), f"is_{name}_available", None)
-            forget = getattr(answer, "cache_clear", None)
-            if forget is not None:
-                forget()
