@@ -4,7 +4,9 @@ ahead it takes texts, shared parameters.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +16,17 @@ from kmmlu_fast.core.nvml import Card
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
 from kmmlu_fast.engines import vllm as engine_vllm
 from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
-from kmmlu_fast.engines.counters import Counters
-from kmmlu_fast.engines.swap import HeldWeights
 from kmmlu_fast.engines.vllm import VllmEngine
 from kmmlu_fast.engines.vllm_errors import as_engine_error
+
+
+SHAPE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "intermediate_size": 4096,
+    "vocab_size": 32000,
+}
 
 
 class EngineDeadError(Exception):
@@ -58,17 +67,8 @@ def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> 
     assert "no such architecture" in plain and "fp8_per_channel" not in plain
 
 
-def test_what_is_known_of_memory_before_the_engine_starts(tmp_path: Any) -> None:
-    import json
-
-    shape = {
-        "hidden_size": 1024,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "intermediate_size": 4096,
-        "vocab_size": 32000,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(shape))
+def test_what_is_known_of_memory_before_the_engine_starts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
     line = memory_facts(EngineSettings(str(tmp_path)), Card("A card", (8, 9), 8 << 30, 7 << 30, "580"))
     assert line.startswith("A card has 7.0 of 8.0 GiB free; weights take ") and "in fp8_per_channel" in line
     assert memory_facts(EngineSettings(str(tmp_path)), None) == ""
@@ -78,6 +78,7 @@ class Recorder:
     """An LLMEngine that finishes its oldest request at every step, and keeps how many were in it."""
 
     def __init__(self) -> None:
+        self.vllm_config: Any = None
         self.waiting: list[str] = []
         self.largest = 0
 
@@ -93,14 +94,18 @@ class Recorder:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
-    made = object.__new__(VllmEngine)
-    made.settings = EngineSettings("none")
-    made._engine, made._max_in_flight, made._count, made._lora_ids = Recorder(), 64, 0, {}
-    made._cache_tokens, made._memory = 1000, ""
-    made._weights, made._has_tokenizer = HeldWeights(lambda _: None, lambda: None), True
-    made._counters = Counters()
-    monkeypatch.setattr(engine_vllm, "sampling_params", lambda want: None)
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmEngine:
+    """An engine made as ever, whose ``LLM`` is a recorder with a cache of 1,000 tokens."""
+    import vllm
+
+    cache = SimpleNamespace(kv_cache_size_tokens=1000)
+    recorder = Recorder()
+    recorder.vllm_config = SimpleNamespace(cache_config=cache)
+    monkeypatch.setattr(engine_vllm, "prepare_environment", lambda gpu: None)  # environment variables
+    monkeypatch.setattr(vllm, "LLM", lambda **arguments: SimpleNamespace(llm_engine=recorder))
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
+    made = VllmEngine(EngineSettings(str(tmp_path), max_num_seqs=32))
+    monkeypatch.setattr(engine_vllm, "give_tokenizer", lambda engine: None)
     return made
 
 
