@@ -19,7 +19,6 @@ from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
 from kmmlu_fast.engines.vllm import VllmEngine
 from kmmlu_fast.engines.vllm_errors import as_engine_error
 
-
 SHAPE = {
     "hidden_size": 1024,
     "num_hidden_layers": 8,
