@@ -15,6 +15,7 @@ Knows nothing of verbs.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import linecache
@@ -27,7 +28,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kmmlu_fast.core import machine
 
@@ -166,16 +167,48 @@ def _run(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int])
     faulthandler.enable(
         file=os.dup(trace.fileno()), all_threads=False
     )  # a copy: written to until the very end
+    ending = _Ending()
+    atexit.register(ending.leave)  # the first of this process's, so the last that is called
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    sys.exit(main())  # through the interpreter's own end: buffers, atexit, threads
+    try:
+        ending.code = main()
+    except SystemExit as stop:
+        ending.code = (stop.code or 0) if isinstance(stop.code, int | None) else None
+        raise
+    sys.exit(ending.code)
+
+
+class _Ending:
+    """The end of a verb that ended by itself: threads are waited for, what was registered with ``atexit`` is
+    called, buffers are written, but no library's objects are taken apart one by one (a second or more of
+    torch and vLLM, and the place where they crash). As multiprocessing ends its forks, and mypy itself.
+    """
+
+    code: int | None = None  # None: of an error that Python is to show
+
+    def leave(self) -> None:
+        if self.code is None:
+            return
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+        except (AttributeError, OSError, ValueError):  # closed, full, nobody reads it: as Python judges it
+            return
+        with contextlib.suppress(OSError, AttributeError):
+            _libc().fflush(None)
+        os._exit(self.code & 0xFF)
+
+
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None)
 
 
 def _die_with(parent: int) -> None:
     """Linux ends this process when its parent ends, whatever ended that; elsewhere it runs on."""
-    import ctypes
-
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 

@@ -49,6 +49,15 @@ def main():
         except KeyboardInterrupt:
             print("interrupted", flush=True)
             return 130
+    if word in ("ends", "ends by itself"):
+        import atexit, threading
+        class Object:
+            def __del__(self):
+                os.write(1, b" taken apart")
+        sys.modules["held"] = Object()
+        atexit.register(print, "atexit", end="")
+        threading.Thread(target=lambda: (time.sleep(0.3), print("thread ", end=""))).start()
+        sys.exit("a text" if word == "ends by itself" else 5)
     if word == "echo":
         print(sys.stdin.readline().strip(), os.getpgid(0) == os.getpgid(os.getppid()), os.getcwd())
     return 7
@@ -87,6 +96,15 @@ def run(verb: Path, word: str, given: str = "", **variables: str) -> tuple[int, 
     process = start(verb, word, **variables)
     out, err = process.communicate(given, timeout=60)
     return process.returncode, out, err
+
+
+def test_the_end_waits_for_threads_and_atexit_and_takes_nothing_apart(verb: Path) -> None:
+    assert run(verb, "ends") == (5, "before thread atexit", "")
+
+
+def test_an_end_that_python_tells_is_python_s_own(verb: Path) -> None:
+    code, out, err = run(verb, "ends by itself")
+    assert (code, out, err) == (1, "before thread atexit taken apart", "a text\n")
 
 
 @pytest.mark.parametrize("name", ["SIGILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE"])
