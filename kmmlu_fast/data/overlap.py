@@ -59,14 +59,16 @@ _RULES = 1  # part of the cache's key: raise it when a rule above changes
 _PAD = "\x02" * (shingles.SIZE - 1)  # between fields, so that no 3-gram depends on which option stands next
 
 
-def normalise(column: str) -> pl.Expr:
-    """NFKC, lower case, letters and digits only; a text of symbols alone (an option such as
+def normalise(texts: pl.DataFrame) -> pl.DataFrame:
+    """Every column: NFKC, lower case, letters and digits only; a text of symbols alone (an option such as
     "<=") only loses its spaces.
     """
-    text = pl.col(column).str.normalize("NFKC").str.to_lowercase()
-    bare = text.str.replace_all(r"[^\p{L}\p{N}]", "")
-    symbols = pl.when(bare == "").then(text)  # null elsewhere, so that few are looked through again
-    return pl.coalesce(symbols.str.replace_all(r"\s", ""), bare).alias(column)
+    # Frame by frame: within one expression polars would normalise twice.
+    lower = texts.select(pl.all().str.normalize("NFKC").str.to_lowercase())
+    bare = lower.select(pl.all().str.replace_all(r"[^\p{L}\p{N}]+", ""))
+    symbols = lower.select(pl.when(bare[name] == "").then(pl.col(name)).alias(name) for name in lower.columns)
+    spaceless = symbols.select(pl.all().str.replace_all(r"\s", ""))
+    return bare.select(pl.coalesce(spaceless[name], pl.col(name)).alias(name) for name in bare.columns)
 
 
 def keys(frame: pl.DataFrame) -> pl.DataFrame:
@@ -76,8 +78,8 @@ def keys(frame: pl.DataFrame) -> pl.DataFrame:
     letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
     names = ("question", *letters)
     raw = pl.concat_str(names, separator="\x1f", ignore_nulls=True)
-    normal = frame.select(
-        pl.col("question_id").alias("id"), raw.alias("raw"), *[normalise(name).alias(name) for name in names]
+    normal = normalise(frame.select(names)).with_columns(
+        frame["question_id"].alias("id"), frame.select(raw.alias("raw")).to_series()
     )
     options = pl.concat_list(letters).list.drop_nulls()
     return normal.select(
@@ -173,7 +175,7 @@ def contained(texts: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
 
 def contained_in(texts: pl.DataFrame, right: pl.DataFrame, anchors: shingles.Anchors) -> pl.DataFrame:
     """The same with the items' ``keys`` and anchors made beforehand: for texts that come in pieces."""
-    left = texts.select("id", normalise("text").alias("text"))
+    left = normalise(texts.select("text")).with_columns(texts["id"])
     scored = shingles.containment(shingles.anchored(left, anchors), left, right)
     long_stem = right.select("id", pl.col("stem").str.len_chars() >= MIN_STEM)
     held = scored.join(long_stem, left_on="right", right_on="id").filter(
