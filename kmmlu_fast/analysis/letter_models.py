@@ -54,9 +54,12 @@ def mixture_table(theta: Floats) -> Floats:
 
 
 def choice_table(theta: Floats) -> Floats:
-    """P(answer | key), rows by key; ``theta``: beta and the pulls of all letters but the last (its is 0)."""
-    pulls = np.append(theta[1:], 0.0) + theta[0] * np.eye(len(theta))
-    return softmax(pulls)
+    """P(answer | key), rows by key; ``theta``: beta and the pulls of all letters but the last (its is 0).
+    Over any axes before.
+    """
+    count = theta.shape[-1]
+    pulls = np.concatenate([theta[..., 1:], np.zeros_like(theta[..., :1])], axis=-1)
+    return softmax(pulls[..., None, :] + theta[..., 0, None, None] * np.eye(count))
 
 
 def _padded(counts: Floats) -> Floats:
@@ -149,25 +152,34 @@ def _fit(theta: Floats, hessian: Floats, scores: Floats, counts: Floats, table: 
     )
 
 
-def mixture_swapped(first: Floats, second: Floats, key: Floats) -> float:
+def mixture_swapped(first: Floats, second: Floats, key: Floats) -> Floats:
     """What of the accuracy's change is the habit's, at the mean of both knowledges: mean(1 - k) x change of
-    h.q.
+    h.q. All three over any axes before their own.
     """
-    one, other = first.sum(), second.sum()
-    return float((one + other) / 2 * (second / max(other, 1e-12) - first / max(one, 1e-12)) @ key)
+    one, other = first.sum(axis=-1), second.sum(axis=-1)
+    habits = second / np.maximum(other, 1e-12)[..., None] - first / np.maximum(one, 1e-12)[..., None]
+    return np.asarray((one + other) / 2 * (habits * key).sum(axis=-1))
 
 
-def choice_swapped(first: Floats, second: Floats, key: Floats) -> float:
-    """What of the accuracy's change is the pulls', averaged over both knowledges."""
+def choice_swapped(first: Floats, second: Floats, key: Floats) -> Floats:
+    """What of the accuracy's change is the pulls', averaged over both knowledges. All three over any axes
+    before their own.
+    """
 
-    def accuracy(knowledge: float, pulls: Floats) -> float:
-        return float(np.diag(choice_table(np.append(knowledge, pulls))) @ key)
+    def accuracy(knowledge: Floats, pulls: Floats) -> Floats:
+        axes = np.broadcast_shapes(knowledge.shape[:-1], pulls.shape[:-1])
+        theta = [np.broadcast_to(part, (*axes, part.shape[-1])) for part in (knowledge, pulls)]
+        right = np.diagonal(choice_table(np.concatenate(theta, axis=-1)), axis1=-2, axis2=-1)
+        return np.asarray((right * key).sum(axis=-1))
 
-    moved = [accuracy(beta, second[1:]) - accuracy(beta, first[1:]) for beta in (first[0], second[0])]
+    moved = [
+        accuracy(theta[..., :1], second[..., 1:]) - accuracy(theta[..., :1], first[..., 1:])
+        for theta in (first, second)
+    ]
     return (moved[0] + moved[1]) / 2
 
 
-MODELS: dict[str, tuple[Callable[[Floats], Fit], Callable[[Floats, Floats, Floats], float]]] = {
+MODELS: dict[str, tuple[Callable[[Floats], Fit], Callable[[Floats, Floats, Floats], Floats]]] = {
     "mixture": (fit_mixture, mixture_swapped),
     "choice": (fit_choice, choice_swapped),
 }

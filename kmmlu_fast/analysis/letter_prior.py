@@ -212,24 +212,25 @@ def difference_of(one: Estimate, other: Estimate) -> Part:
     return Part(found.value, *found.interval())
 
 
-def _reading(table: Floats, options: int) -> float:
+def _reading(table: Floats, options: int) -> Floats:
     """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
-    second + 1).
+    second + 1), over any axes before.
     """
-    cube = table.reshape(options, options + 1, options + 1)
+    cube = table.reshape(*table.shape[:-1], options, options + 1, options + 1)
     letters = np.arange(options)
-    parsed = cube[:, 1:, :].sum(), cube[:, :, 1:].sum()
-    right = cube[letters, letters + 1, :].sum(), cube[letters, :, letters + 1].sum()
-    return float(
-        (parsed[1] - parsed[0]) * sum(r / max(p, 1e-12) for r, p in zip(right, parsed, strict=True)) / 2
-    )
+    both = [
+        (cube[..., 1:, :].sum((-3, -2, -1)), cube[..., letters, letters + 1, :].sum((-2, -1))),
+        (cube[..., 1:].sum((-3, -2, -1)), cube[..., letters, :, letters + 1].sum((0, -1))),
+    ]
+    accuracy = sum(right / np.maximum(parsed, 1e-12) for parsed, right in both)
+    return np.asarray((both[1][0] - both[0][0]) * accuracy / 2)
 
 
 def _habit_part(
     counts: Floats,
     cells: Letters,
     fit: Callable[[Floats], Fit],
-    swapped: Callable[..., float],
+    swapped: Callable[..., Floats],
     options: int,
 ) -> tuple[float, Floats]:
     """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
@@ -239,10 +240,10 @@ def _habit_part(
     cube = counts.reshape(shape)
     fits = [fit(cube[:, 1:, :].sum(axis=2)), fit(cube[:, :, 1:].sum(axis=1))]
 
-    def value(first: Floats, second: Floats, table: Floats) -> float:
-        shares = table.reshape(shape)
-        parsed = (shares[:, 1:, :].sum() + shares[:, :, 1:].sum()) / 2
-        return float(parsed * swapped(first, second, shares.sum(axis=(1, 2))))
+    def value(first: Floats, second: Floats, table: Floats) -> Floats:
+        shares = table.reshape(*table.shape[:-1], *shape)
+        parsed = (shares[..., 1:, :].sum((-3, -2, -1)) + shares[..., 1:].sum((-3, -2, -1))) / 2
+        return np.asarray(parsed * swapped(first, second, shares.sum(axis=(-2, -1))))
 
     total = counts.sum()
     influence = [np.zeros((*shape, options)), np.zeros((*shape, options))]
@@ -254,22 +255,15 @@ def _habit_part(
 
 
 def _linearised(
-    function: Callable[..., float], points: list[Floats], influence: list[Floats], cells: Letters
+    function: Callable[..., Floats], points: list[Floats], influence: list[Floats], cells: Letters
 ) -> tuple[float, Floats]:
     """A function's value at ``points`` and each question's part in it: gradient (by differences) times the
-    cell's influence.
+    cell's influence. The function takes points over any axes before their own.
     """
-    value = function(*points)
     by_cell = np.zeros(len(influence[0]))
     for place, point in enumerate(points):
         step = 1e-5
-        gradient = np.empty(len(point))
-        for i in range(len(point)):
-            ends = []
-            for sign in (1, -1):
-                moved = point.copy()
-                moved[i] += sign * step
-                ends.append(function(*points[:place], moved, *points[place + 1 :]))
-            gradient[i] = (ends[0] - ends[1]) / (2 * step)
-        by_cell += influence[place] @ gradient
-    return value, by_cell[cells]
+        moved = step * np.eye(len(point))
+        ends = [function(*points[:place], point + sign * moved, *points[place + 1 :]) for sign in (1, -1)]
+        by_cell += influence[place] @ ((ends[0] - ends[1]) / (2 * step))
+    return float(function(*points)), by_cell[cells]
