@@ -58,15 +58,14 @@ def read_frame(
     questions or options, and two files of one subject; each names file and row. Missing *train* files are
     survived with one note.
     """
-    wanted = list(SUBJECTS.values()) if subjects is None else subjects
-    files, missing = _find_files(dataset, split, wanted, revision)
-    if missing and (split != "train" or not files):
-        raise DataError(
-            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the"
-            " HAERAE-HUB/KMMLU layout"
-        )
-    notes = (f"{dataset}: no train file for {_some(missing)}; going on without",) if missing else ()
-    return Noted(pl.concat([_read_csv(path, subject, split) for subject, path in files]), notes)
+    files = _present(dataset, split, list(SUBJECTS.values()) if subjects is None else subjects, revision)
+    return Noted(pl.concat([_read_csv(path, subject, split) for subject, path in files.value]), files.notes)
+
+
+def split_files(dataset: str, split: str, revision: str | None = None) -> Noted[list[Path]]:
+    """The files that ``read_frame`` reads, with its notes; DataError as it where they are not there."""
+    files = _present(dataset, split, list(SUBJECTS.values()), revision)
+    return Noted([path for _, path in files.value], files.notes)
 
 
 def load_questions(
@@ -188,6 +187,19 @@ def input_files(dataset: str | None) -> list[Path]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _present(
+    dataset: str, split: str, wanted: list[Subject], revision: str | None
+) -> Noted[list[tuple[Subject, Path]]]:
+    files, missing = _find_files(dataset, split, wanted, revision)
+    if missing and (split != "train" or not files):
+        raise DataError(
+            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the"
+            " HAERAE-HUB/KMMLU layout"
+        )
+    notes = (f"{dataset}: no train file for {_some(missing)}; going on without",) if missing else ()
+    return Noted(files, notes)
 
 
 def _find_files(

@@ -14,11 +14,13 @@ import polars as pl
 import pytest
 
 from kmmlu_fast import leakage
+from kmmlu_fast.core import digests
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data import dataset, overlap
 from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.records import question_and_options, read_records
+from kmmlu_fast.data.subjects import find_subject
 
 KMMLU = Path(__file__).resolve().parents[3] / "shared" / "kmmlu"
 needs_kmmlu = pytest.mark.skipif(not KMMLU.exists(), reason="../shared/kmmlu is absent")
@@ -266,15 +268,8 @@ def write_dataset(folder: Path, **frames: pl.DataFrame) -> Path:
 
 
 def one_subject(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dataset of one subject: read_frame's default is all 45."""
-    from kmmlu_fast.data.subjects import find_subject
-
-    whole = dataset.read_frame
-    monkeypatch.setattr(
-        dataset,
-        "read_frame",
-        lambda name, split, subjects=None, revision=None: whole(name, split, [find_subject("Accounting")]),
-    )
+    """A dataset of one subject: the default is all 45."""
+    monkeypatch.setattr(dataset, "SUBJECTS", {"Accounting": find_subject("Accounting")})
 
 
 def test_command_exits_1_lists_and_writes_ids(
@@ -328,7 +323,7 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
     )
     first = overlap.overlap_ids(str(root))
     assert {f"Accounting/test/{i}" for i in range(4)} <= first
-    assert len(list((tmp_path / "cache" / "overlap").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "overlap").glob("*.parquet"))) == 1
     monkeypatch.setattr(overlap, "overlap", lambda *_: pytest.fail("computed again"))
     assert overlap.overlap_ids(str(root)) == first
     monkeypatch.undo()
@@ -336,6 +331,32 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
     other = write_dataset(tmp_path / "two", test=test, dev=invented(5, "dev"), train=invented(10, "train"))
     assert overlap.overlap_ids(str(other)) != first
+
+
+def test_files_that_lie_there_as_before_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_subject(monkeypatch)
+    monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "_YOUNG_SEC", 0.0)
+    test, dev = invented(30), invented(5, "dev")
+    root = write_dataset(
+        tmp_path / "one", test=test, dev=dev, train=planted(test.head(4), CHANGES["reordered"])
+    )
+    first = overlap.overlap_ids(str(root))
+    with monkeypatch.context() as reading:
+        reading.setattr(dataset, "read_frame", lambda *_, **__: pytest.fail("read again"))
+        assert overlap.overlap_ids(str(root)) == first
+    for damaged in (tmp_path / "cache" / "overlap").iterdir():
+        damaged.write_bytes(b"../../elsewhere.parquet")
+    assert overlap.overlap_ids(str(root)) == first  # found once more
+    write_dataset(root, test=test, dev=dev, train=planted(test.head(6), CHANGES["reordered"]))
+    assert overlap.overlap_ids(str(root)) > first
+    with monkeypatch.context() as young:
+        young.setattr(digests, "_YOUNG_SEC", 3600.0)
+        young.setattr(dataset, "read_frame", lambda *_, **__: pytest.fail("not trusted"))
+        with pytest.raises(pytest.fail.Exception, match="not trusted"):
+            overlap.overlap_ids(str(root))
 
 
 @pytest.mark.parametrize(
