@@ -228,9 +228,9 @@ def disturb(scenario: Scenario, place: Place, watcher: Watcher, wanted: Any, *st
     said = f"{scenario.name}, {' then '.join(map(str, stops))}"
     for stopped, stop in enumerate((*stops, None)):
         ended = watcher.run(_job(scenario, place, folder, stop, again=_left(folder)))
+        if ended.code == 2 and ": exists; " in ended.err and scenario.outcome(folder) == wanted:
+            return Disturbed(None, stopped)  # killed after its last file: it was done
         if stop is None or ended.code == 0:  # to its end
-            if ended.code == 2 and ": exists; " in ended.err and scenario.outcome(folder) == wanted:
-                return Disturbed(None, stopped)  # killed after its last file: it was done
             if ended.code != 0:
                 return Disturbed(
                     f"{said}: the same command then ends with {ended.code}: {ended.err[-1500:]}", stopped
