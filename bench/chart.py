@@ -1,14 +1,13 @@
 """The chart of docs/performance.md, drawn from recorded results: ``python -m bench.chart
 bench/results/FILE.json``.
 
-In: a results file with a ``peers`` entry (the newest counts). Out: docs/performance.svg: a panel for each
-number of exemplars, a bar a peer, its time beside kmmlu_fast's. Plain SVG with a title and a description;
-readable on light and dark pages. Knows nothing else.
+In: results files with a ``peers`` entry (which counts: ``table``). Out: docs/performance.svg: a panel for
+each number of exemplars, a bar a peer, its time beside kmmlu_fast's. Plain SVG with a title and a
+description; readable on light and dark pages. Knows nothing else.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from html import escape
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from bench.common import ROOT
+from bench.table import read_entries
 from kmmlu_fast.core.console import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_bytes_atomically
@@ -90,20 +90,19 @@ def draw(entry: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse(ChartConfig, argv, "python -m bench.chart")
-        recorded = [
-            entry for name in config.files for entry in json.loads(Path(name).read_text(encoding="utf-8"))
-        ]
-        entries = [entry for entry in recorded if entry["bench"] == "peers"]
-        if not entries:
+        newest = read_entries([Path(name) for name in config.files])
+        # of a model, not of random weights in another's shape
+        chosen = {shots: newest[f"peers-{shots}"] for shots in range(6) if f"peers-{shots}" in newest}
+        if not chosen:
             raise ConfigError(
                 f"{', '.join(config.files)}: no entry of bench.peers; record one: python -m bench.peers"
                 " --record"
             )
-        merged: dict[int, dict[str, Any]] = {}
-        for entry in sorted(entries, key=lambda e: e["time_utc"]):
-            merged |= {found["num_fewshot"]: found for found in entry["rounds"]}
-        newest = entries[-1]
-        svg = draw({**newest, "rounds": [merged[shots] for shots in sorted(merged)]})
+        rounds = [
+            next(found for found in entry["rounds"] if found["num_fewshot"] == shots)
+            for shots, entry in chosen.items()
+        ]
+        svg = draw({**max(chosen.values(), key=lambda entry: str(entry["time_utc"])), "rounds": rounds})
         write_bytes_atomically(config.output, svg.encode())
         print(config.output.name)
         return 0
