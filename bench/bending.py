@@ -146,7 +146,7 @@ def make_run(folder: Path, frame: pl.DataFrame) -> None:
 
 def bend_bytes(data: bytes, chance: random.Random) -> bytes:
     """Cut, flipped, doubled, prefixed, or replaced bytes."""
-    kind = chance.randrange(8)
+    kind = chance.randrange(8) if data else 6  # of nothing only something can be made
     at = chance.randrange(len(data) + 1)
     if kind == 0:
         return data[:at]
