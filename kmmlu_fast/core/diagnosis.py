@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from kmmlu_fast.core import fit, installed, machine, nvml, rates, weights
@@ -22,7 +21,7 @@ from kmmlu_fast.core.fit import Way
 from kmmlu_fast.core.installed import Hub, Pins, Toolchain
 from kmmlu_fast.core.machine import Machine
 from kmmlu_fast.core.nvml import Card, Cards
-from kmmlu_fast.core.weights import ModelFacts
+from kmmlu_fast.core.weights import ModelFacts, home_expanded
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 _LIMIT_SEC = 3.0
@@ -218,7 +217,7 @@ def adapters(found: Diagnosis) -> str:
 
 def unknown(name: str, hub: Hub) -> str:
     """Why nothing is known of a model."""
-    if Path(name).expanduser().is_dir():
+    if home_expanded(name).is_dir():
         return "the directory has no readable config.json"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         return "no such directory, and no hub id such as skt/A.X-4.0-Light"

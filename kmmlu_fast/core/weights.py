@@ -110,7 +110,7 @@ class ModelFacts:
 
 def find_model(name: str, timeout_sec: float = 2.0, offline: bool = False) -> ModelFacts | None:
     """What is known of that model here; the hub is asked last, for at most ``timeout_sec`` twice."""
-    folder = Path(name).expanduser()
+    folder = home_expanded(name)
     if folder.is_dir() and name != "demo":  # which is a model's name everywhere, also beside such a folder
         return from_directory(folder, name)
     cached = _in_cache(name)
@@ -121,6 +121,13 @@ def find_model(name: str, timeout_sec: float = 2.0, offline: bool = False) -> Mo
     if offline or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     return _from_hub(name, timeout_sec)
+
+
+def home_expanded(name: str) -> Path:
+    """A path with ``~`` and ``~user`` put in, where there is such a user."""
+    with contextlib.suppress(RuntimeError):
+        return Path(name).expanduser()
+    return Path(name)
 
 
 def from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:
@@ -178,7 +185,9 @@ def _counted(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...
 
 
 def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
-    """Counts by shape; text settings of a multimodal model are lifted to the top."""
+    """Counts by shape; text settings of a multimodal model are lifted to the top. ValueError for a
+    config that names no layers, width or vocabulary.
+    """
     text = {**config, **(config.get("text_config") or {})}
 
     def number(*keys: str, default: int = 0) -> int:
@@ -193,6 +202,8 @@ def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
         number("intermediate_size", "n_inner", default=4 * hidden),
         number("vocab_size"),
     )
+    if not (layers and hidden and vocabulary):
+        raise ValueError(f"{name}: its config names no layers, width or vocabulary")
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     dense = 3 * hidden * intermediate
     experts = number("num_local_experts", "num_experts", "n_routed_experts")
@@ -240,7 +251,9 @@ def _from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
     config = _fetch(f"{endpoint}/{name}/resolve/main/config.json", timeout_sec)
     about = _fetch(f"{endpoint}/api/models/{name}", timeout_sec)
-    facts = from_config(config, name, "hub") if config else None
+    facts = None
+    with contextlib.suppress(*_UNREADABLE):
+        facts = from_config(config, name, "hub") if config else None
     counts = ((about or {}).get("safetensors") or {}).get("parameters") or {}
     if not counts:
         return facts

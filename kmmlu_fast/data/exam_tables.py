@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.raw_tables import READERS, Row, hub_configs, is_hub_id, read_file, read_hub
 
@@ -45,7 +46,7 @@ def tables(
             shown = f"{source}{f' ({config})' if config else ''} {theirs}"
             yield config, key, Table(shown, read_hub(source, config, theirs, revision))
         return
-    files = _files(Path(source).expanduser(), exam)
+    files = _files(expand(source, "--dataset"), exam)
     found = False
     for path, folder in files:
         words = _words(path, folder)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, DataError
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, Exam, read_exam
@@ -38,7 +39,7 @@ def find_exam(name_or_file: str) -> Exam:
     exam = _find(name_or_file)
     file = name_or_file.strip().lower().replace("_", "-") not in shipped()
     return exam.model_copy(
-        update={"declaration": str(Path(name_or_file).expanduser().resolve()) if file else exam.name}
+        update={"declaration": str(expand(name_or_file, "--exam").resolve()) if file else exam.name}
     )
 
 
@@ -49,7 +50,7 @@ def exam_of_hub(source: str) -> Exam | None:
 
 
 def _find(name_or_file: str) -> Exam:
-    path = Path(name_or_file).expanduser()
+    path = expand(name_or_file, "--exam")
     if path.suffix in (".yaml", ".yml"):
         return read_exam(path)
     if path.suffix.lower() in READERS:
@@ -145,7 +146,7 @@ def source_of(exam: Exam, dataset: str | None) -> str:
     """Where the rows are: ``--dataset`` where given, else the declaration's hub id, or its path beside the
     declaration."""
     if dataset is not None:
-        if not is_hub_id(dataset) and not Path(dataset).expanduser().exists():
+        if not is_hub_id(dataset) and not expand(dataset, "--dataset").exists():
             raise ConfigError(
                 f"--dataset {dataset}: no such file or directory; give {exam.label}'s files, or leave it out"
                 " to use the hub"
@@ -153,7 +154,7 @@ def source_of(exam: Exam, dataset: str | None) -> str:
         return dataset
     if exam.hub is not None:
         return exam.hub
-    path = Path(exam.path or "").expanduser()
+    path = expand(exam.path or "", "path")
     return str(path if path.is_absolute() or exam.folder is None else exam.folder / path)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.raw_tables import is_hub_id
 from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
 
@@ -58,7 +59,7 @@ def parse_part(text: str) -> Part:
         raise ConfigError(
             f"--data {text!r}: weight {weight:g} is not allowed; it must be above 0 and at most 100"
         )
-    if not is_hub_id(source) and not Path(source).expanduser().is_file():
+    if not is_hub_id(source) and not expand(source, "--data").is_file():
         raise ConfigError(
             f"--data {source}: no such file; give a .jsonl, .json, .csv, .tsv or .parquet file, or a hub id"
             " (owner/name)"

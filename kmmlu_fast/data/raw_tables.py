@@ -19,7 +19,7 @@ from typing import Any
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.hub import unreachable
-from kmmlu_fast.core.reading import MAX_JSON_BYTES, collect, parse_json, read_text, scan_parquet
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, collect, expand, parse_json, read_text, scan_parquet
 
 Row = dict[str, Any]
 _AT_ONCE = 65_536  # parquet rows in memory at a time
@@ -44,7 +44,7 @@ def read_table(
     cannot be read."""
     if is_hub_id(source):
         return read_hub(source, config, split, revision)
-    return read_file(Path(source).expanduser())
+    return read_file(expand(source))
 
 
 def read_file(path: Path) -> Iterator[tuple[int, Row]]:

@@ -19,6 +19,7 @@ from kmmlu_fast.reporting.figures import FEW
 from kmmlu_fast.reporting.language import Words, percent, texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
 from kmmlu_fast.reporting.terminal import print_fitted, wide_console
+from kmmlu_fast.runs.checks import check_told
 from kmmlu_fast.runs.run import Run
 
 _MOST_GROUPS = 6  # columns of supercategories
@@ -32,6 +33,9 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:
         by_exam.setdefault(run.exam, []).append(run)
     early = [some for some in by_exam.values() if any(run.prefix is not None for run in some)]
     complete = [some for some in by_exam.values() if some not in early]
+    for run in (run for some in complete for run in some):
+        if run.path is not None:
+            check_told(run.metrics, run.path / "metrics.json")
     for some in complete:
         for title, table in (_headline(some, t), _letters(some, t)):
             console.print(title, highlight=False, markup=False)

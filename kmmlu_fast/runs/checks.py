@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ValidationError
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.foreign import shown
@@ -106,6 +107,62 @@ def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
                 f"{path}: {part}: {name} is {shown(value)}, not a number from 0; run eval with --overwrite"
             )
     return metrics
+
+
+class _Share(BaseModel, allow_inf_nan=False):
+    accuracy: float
+
+
+class _Score(_Share):
+    total: int
+
+
+class _Micro(_Share):
+    ci_low: float | None
+    ci_high: float | None
+
+
+class _Baselines(BaseModel, allow_inf_nan=False):
+    best_constant: _Share
+    subject_majority: float
+    uniform: float
+
+
+class _Speed(BaseModel, allow_inf_nan=False):
+    questions: int
+    seconds: float
+    questions_per_sec: float
+    prompt_tokens_per_sec: float
+
+
+class _Told(BaseModel, allow_inf_nan=False):
+    num_questions: int
+    unparsed: int
+    micro: _Micro
+    macro: _Share
+    subjects: dict[str, _Score]
+    supercategories: dict[str, _Share]
+    baselines: _Baselines
+    answer_letter_share: dict[str, float]
+    predicted_letter_share: dict[str, float]
+    recall: dict[str, float | None]
+    speed: _Speed
+    engine: dict[str, Any]
+
+
+def check_told(metrics: dict[str, Any], path: Path) -> None:
+    """What a finished evaluation's summary reads from metrics.json. RunError names what is not there, or not
+    what it should be.
+    """
+    try:
+        found = _Told.model_validate(metrics)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ": ".join(map(str, first["loc"]))
+        raise RunError(f"{path}: {shown(where)}: {shown(first['msg'])}; run eval with --overwrite") from error
+    for name in ("predicted_letter_share", "recall"):
+        if lost := found.answer_letter_share.keys() - getattr(found, name).keys():
+            raise RunError(f"{path}: {name}: lacks {shown(min(lost))}; run eval with --overwrite")
 
 
 def check_prefix(found: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim, parquet_bytes, write_together
 from kmmlu_fast.core.letters import is_position_bound
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
@@ -99,8 +100,8 @@ def _inputs(config: SampleFlags, exam: Exam) -> list[Path]:
     if exam.is_kmmlu:
         return datasets.input_files(config.dataset)
     place = source_of_exam(exam, dataset_for(config.dataset, exam, [exam]))
-    if Path(place).expanduser().is_file():
-        return [Path(place).expanduser()]
+    if (file := expand(place, "--dataset")).is_file():
+        return [file]
     return [] if is_hub_id(place) else datasets.input_files(place)
 
 

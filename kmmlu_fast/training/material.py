@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest, fingerprint
 from kmmlu_fast.core.errors import DataError, TrainError
+from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data import overlap
 from kmmlu_fast.data.finding import exam_of_hub
@@ -192,5 +192,5 @@ def data_digest(config: TrainConfig) -> str:
 
 
 def _part_digest(part: Part) -> str:
-    path = Path(part.source).expanduser()
+    path = expand(part.source, "--data")
     return file_digest(path) if path.is_file() else f"hub:{part.source}"

@@ -188,3 +188,10 @@ def test_a_gated_repository_shows_its_size(tmp_path: Path, monkeypatch: pytest.M
         assert find_model("made/nothing") is None
     assert found is not None and found.source == "hub metadata"
     assert found.quantised and found.stored_as == "gptq" and found.parameters == 1_000_010
+
+
+@pytest.mark.parametrize("lost", ["vocab_size", "hidden_size", "num_hidden_layers"])
+def test_of_a_config_without_a_shape_nothing_is_known(tmp_path: Path, lost: str) -> None:
+    assert find_model(str(write_config(tmp_path / "whole", LLAMA))) is not None
+    assert find_model(str(write_config(tmp_path / "bent", {**LLAMA, lost: 0}))) is None
+    assert find_model("~nosuchuser/model", offline=True) is None

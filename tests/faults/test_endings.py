@@ -320,3 +320,26 @@ def test_lm_eval_results_that_cannot_be(tmp_path: Path, values: dict[str, Any], 
     (tmp_path / "results_2026.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="it must be a"):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("verb", "argv"),
+    [
+        ("report", ["a.csv", "--overlap", "none", "--exam", "~nosuchuser/x"]),
+        ("eval", ["--model", "demo", "--exam", "kobest", "--dataset", "~nosuchuser/x"]),
+        ("leakage", ["~nosuchuser/x.jsonl"]),
+    ],
+)
+def test_an_unknown_user_s_home_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    argv: list[str],
+) -> None:
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("_config,_row,answer,m\nLaw,0,A,A\n", encoding="utf-8")
+    assert importlib.import_module(f"kmmlu_fast.{verb}").main(argv) == 2
+    assert "~nosuchuser/x" in (err := capsys.readouterr().err) and "no such user" in err

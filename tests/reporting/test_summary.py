@@ -10,6 +10,7 @@ from made_runs import predictions, run_directory
 from rich.cells import cell_len
 
 from kmmlu_fast.analysis import accuracy as analysis
+from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting import summary
 from kmmlu_fast.reporting.language import texts
 from kmmlu_fast.reporting.reasoning import comparison_lines
@@ -95,3 +96,20 @@ def test_what_reasoning_bought_is_told_in_korean_too() -> None:
     assert len(korean) == len(english) and not re.search("[a-z]{2}", "\n".join(korean))
     table = [cell_len(line) for line in korean[2:5]]
     assert len({*table}) == 1  # the columns stand under their headings, Korean letters two cells wide
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("micro", {"ci_low": 0.1, "ci_high": 0.2}, "micro: accuracy"),
+        ("subjects", {"Law": {"accuracy": 0.5}}, "subjects: Law: total"),
+        ("baselines", None, "baselines"),
+        ("speed", {"questions": "many"}, "speed: questions"),
+        ("recall", {"A": 0.5}, "recall: lacks 'B'"),
+    ],
+)
+def test_metrics_that_were_bent_are_named(tmp_path: Path, part: str, value: object, said: str) -> None:
+    run = finished(tmp_path)
+    with pytest.raises(RunError, match=r"metrics\.json: .*run eval with --overwrite") as raised:
+        summary.print_summary([replace(run, metrics={**run.metrics, part: value})])
+    assert said in str(raised.value)
