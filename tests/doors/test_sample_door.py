@@ -309,6 +309,9 @@ def test_mistakes_are_one_clear_line_each(tmp_path: Path, capsys: pytest.Capture
 def test_a_pool_that_is_all_leaked_is_empty_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv(
+        "KMMLU_FAST_CACHE", str(tmp_path / "cache")
+    )  # where the true files' overlap is not known
     whole = dataset.read_frame
     monkeypatch.setattr(
         dataset,
