@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 from kmmlu_fast.core import fit, installed, machine, nvml, rates, weights
 from kmmlu_fast.core.fit import Way
-from kmmlu_fast.core.installed import Hub, Pins, Toolchain
+from kmmlu_fast.core.installed import Hub, Pins, Toolchain, home_expanded
 from kmmlu_fast.core.machine import Machine
 from kmmlu_fast.core.nvml import Card, Cards
-from kmmlu_fast.core.weights import ModelFacts, home_expanded
+from kmmlu_fast.core.weights import ModelFacts
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 _LIMIT_SEC = 3.0

@@ -167,10 +167,19 @@ def hub(timeout_sec: float = 2.0) -> Hub:
     return Hub(endpoint, _unreachable(endpoint, timeout_sec), has_token())
 
 
+def home_expanded(path: str) -> Path:
+    """The path with ``~`` and ``~user`` put in, where there is such a user. (``reading.expand`` refuses the
+    others, but is not there before set-up.)
+    """
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def hub_cache() -> Path:
     """Where the hub's client keeps models: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
     explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(explicit).expanduser() if explicit else _hub_home() / "hub"
+    return home_expanded(explicit) if explicit else _hub_home() / "hub"
 
 
 def has_token() -> bool:
@@ -179,14 +188,14 @@ def has_token() -> bool:
         return True
     stored = os.environ.get("HF_TOKEN_PATH")
     with contextlib.suppress(OSError):
-        return (Path(stored).expanduser() if stored else _hub_home() / "token").stat().st_size > 0
+        return (home_expanded(stored) if stored else _hub_home() / "token").stat().st_size > 0
     return False
 
 
 def _hub_home() -> Path:
     home = os.environ.get("HF_HOME")
     if home:
-        return Path(home).expanduser()
+        return home_expanded(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.installed import hub_cache
+from kmmlu_fast.core.installed import home_expanded, hub_cache
 
 DTYPE_BYTES = {
     "F64": 8.0,
@@ -121,13 +121,6 @@ def find_model(name: str, timeout_sec: float = 2.0, offline: bool = False) -> Mo
     if offline or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     return _from_hub(name, timeout_sec)
-
-
-def home_expanded(name: str) -> Path:
-    """A path with ``~`` and ``~user`` put in, where there is such a user."""
-    with contextlib.suppress(RuntimeError):
-        return Path(name).expanduser()
-    return Path(name)
 
 
 def from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:

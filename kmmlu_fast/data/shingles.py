@@ -7,7 +7,7 @@ and pairs with their true similarity: what is reported was never estimated. Know
 MinHash is rensa's (kept, MIT, no dependencies): 128 permutations, 32 bands of 4 rows. A pair whose Jaccard
 similarity is s shares a band with probability 1 - (1 - s^4)^32: 0.99985 at 0.7, 1 - 5e-8 at 0.8. Nine of ten
 pairs that share one are alike by a fifth or less: those that agree in fewer than 60 permutations are left
-out, where one of 0.7 agrees in 90, and in fewer than 60 with probability 3e-8 (binomial).
+out, where one of 0.7 agrees in 90, and in fewer than 60 with probability 2e-8 (binomial).
 """
 
 from __future__ import annotations

@@ -194,4 +194,9 @@ def test_a_gated_repository_shows_its_size(tmp_path: Path, monkeypatch: pytest.M
 def test_of_a_config_without_a_shape_nothing_is_known(tmp_path: Path, lost: str) -> None:
     assert find_model(str(write_config(tmp_path / "whole", LLAMA))) is not None
     assert find_model(str(write_config(tmp_path / "bent", {**LLAMA, lost: 0}))) is None
+
+
+def test_an_unknown_user_s_home_holds_no_model_and_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "~nosuchuser/hub")
     assert find_model("~nosuchuser/model", offline=True) is None
+    assert find_model("somebody/model", offline=True) is None
