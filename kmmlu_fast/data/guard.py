@@ -31,7 +31,7 @@ from kmmlu_fast.data.records import all_text, question_and_options
 from kmmlu_fast.data.training_rows import TrainingRow
 
 CACHED = "cached"  # as a name: every shipped exam that is in the hub's cache
-ROWS_AT_ONCE, CHARS_AT_ONCE = 16_384, 8_000_000  # rows of a piece at most, and their characters, about
+ROWS_AT_ONCE, CHARS_AT_ONCE = 16_384, 4_000_000  # rows of a piece at most, and their characters, about
 _THREADS = 2
 
 

@@ -56,7 +56,7 @@ KINDS = ("source", "exact", "normalised", "reordered", "question", "near", "cont
 PAIR_SCHEMA = pl.Schema(
     {"train_id": pl.String, "test_id": pl.String, "kind": pl.String, "similarity": pl.Float64}
 )
-_RULES = 1  # part of the cache's key: raise it when a rule above changes
+_RULES = 1  # part of the cache's key: raise it when a rule above changes, or how files are read
 _PAD = "\x02" * (shingles.SIZE - 1)  # between fields, so that no 3-gram depends on which option stands next
 
 

@@ -88,7 +88,7 @@ def banded(side: pl.DataFrame) -> Banded:
 
 
 def candidates(left: pl.DataFrame, right: pl.DataFrame | Banded) -> pl.DataFrame:
-    """Pairs (left, right) of ids whose ``text`` shares a MinHash band, and half of the permutations besides
+    """Pairs (left, right) of ids whose ``text`` shares a MinHash band, and nearly half of the permutations
     (``_AGREE``). Texts shorter than a shingle are never candidates.
 
     Digests are taken out of rensa, number by number, of those texts alone that it says something is near to.
