@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kmmlu_fast.core.device import check_toolchain, has_gpu
+from kmmlu_fast.core.machine import best_cpu_dtype
 
 
 @contextlib.contextmanager
@@ -46,6 +47,8 @@ def import_unsloth() -> Any:
     if has_gpu():
         check_toolchain()
         os.environ.setdefault("UNSLOTH_DISABLE_CPU_FALLBACK", "1")
+    else:  # by the same rule as Unsloth's own, but one answer for the plan, what is said, and the training
+        os.environ.setdefault("UNSLOTH_CPU_BF16", str(int(best_cpu_dtype() == "bfloat16")))
     with without_vllm():
         import unsloth
 
