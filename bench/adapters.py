@@ -22,9 +22,9 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, note, run_child, spread, table
 from bench.flops import Shape, shape_of
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.files import write_json_atomically
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
@@ -96,9 +96,9 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
 
 def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     """The passes of one mode in this process."""
-    from kmmlu_fast.engines.cpu_kernels import compile_now
-    from kmmlu_fast.engines.opening import start_vllm
-    from kmmlu_fast.engines.vllm import EngineSettings
+    from kmmlu_fast.engines.factory import start_vllm
+    from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+    from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     model = models.resolve_model(config.model)
     chosen = ThroughputConfig.model_validate({"limit": config.limit, "dataset": config.dataset})

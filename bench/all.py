@@ -18,9 +18,9 @@ from typing import Any
 from pydantic import Field
 
 from bench.common import RESULTS, BenchConfig, device_info, finish, last_record, note, run_child, table
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, KmmluError
-from kmmlu_fast.core.flags import parse
 
 Entry = dict[str, Any]
 

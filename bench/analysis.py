@@ -20,8 +20,8 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from bench.common import KMMLU, BenchConfig, finish, note, peak_memory_bytes, run_child, spread, table, timed
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import LETTERS
 
 REFERENCE = KMMLU.parent / "reference" / "predictions_25_models_test.csv"
@@ -60,9 +60,10 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
     """(step, size, what to time) of one part; what is not timed is prepared here."""
     from kmmlu_fast.analysis import accuracy as analysis
     from kmmlu_fast.analysis import comparison
-    from kmmlu_fast.data import dataset, overlap
-    from kmmlu_fast.reporting.findings import find
-    from kmmlu_fast.reporting.page import write_report
+    from kmmlu_fast.contamination import overlap
+    from kmmlu_fast.data import dataset
+    from kmmlu_fast.reporting.html.page import write_report
+    from kmmlu_fast.reporting.report_data import find
     from kmmlu_fast.runs import loading as importers
 
     name = config.dataset_name()

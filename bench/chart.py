@@ -17,10 +17,10 @@ from pydantic import Field
 
 from bench.common import ROOT
 from bench.table import read_entries
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_bytes_atomically
-from kmmlu_fast.core.flags import Config, parse
 
 _LABEL, _BAR, _RIGHT, _ROW, _HEAD = 150, 430, 150, 30, 46  # pixels
 _STYLE = """

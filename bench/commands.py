@@ -19,9 +19,9 @@ from pydantic import Field, PositiveInt
 
 from bench.analysis import AnalysisConfig, predictions_file
 from bench.common import ROOT, BenchConfig, finish, note, spread, table
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.flags import parse
 
 _COLUMNS = ("_config", "_row", "answer")  # of a predictions table, beside a column a run
 

@@ -28,11 +28,11 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import EngineError, RunError
 from kmmlu_fast.core.files import write_json_atomically
-from kmmlu_fast.core.flags import Config
-from kmmlu_fast.core.machine import cpu, cpu_kind
+from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.host import cpu, cpu_kind
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]

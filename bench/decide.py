@@ -27,10 +27,10 @@ from pydantic import Field, PositiveInt
 from bench import decide_engine
 from bench.analysis import REFERENCE
 from bench.common import BenchConfig, finish, note, table
-from kmmlu_fast.analysis import sequential, sequential_control
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.analysis.sequential import betting, control_variate
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data.difficulty import ease
 from kmmlu_fast.runs.loading import load_all
@@ -88,23 +88,23 @@ def vendor(name: str) -> str:
     return name.split("-")[0].lower()
 
 
-def ask(first: Rights, second: Rights, known: sequential_control.Known, margin: float | None = None) -> Row:
+def ask(first: Rights, second: Rights, known: control_variate.Known, margin: float | None = None) -> Row:
     """One pair in one order: verdict, questions until then, and whether the truth was refuted by then."""
     total, truth = known.total, float(second.mean() - first.mean())
     for prefix in (*(count for count in _PREFIXES if count < total), total):
-        stream = sequential_control.paired_stream(first, second[:prefix], known)
-        verdict, at = sequential.first_verdict(stream, margin=margin)
+        stream = control_variate.paired_stream(first, second[:prefix], known)
+        verdict, at = betting.first_verdict(stream, margin=margin)
         if at is not None:
             break
     questions = total if at is None else at
-    refuted = [sequential.crossing(stream, truth, side) for side in (1, -1)]
+    refuted = [betting.crossing(stream, truth, side) for side in (1, -1)]
     covered = all(place is None or place > questions for place in refuted)
     return {"difference": truth, "verdict": verdict, "questions": questions, "covered": covered}
 
 
-def known_of(pairs: Pairs, i: int, j: int, order: NDArray[np.int64]) -> sequential_control.Known:
+def known_of(pairs: Pairs, i: int, j: int, order: NDArray[np.int64]) -> control_variate.Known:
     numbers = pairs.ease(i, j)
-    return sequential_control.Known(len(order), None if numbers is None else numbers[order], pairs.key[order])
+    return control_variate.Known(len(order), None if numbers is None else numbers[order], pairs.key[order])
 
 
 def null_of(first: Rights, second: Rights, draw: np.random.Generator) -> tuple[Rights, Rights]:
@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"--predictions {path}: holds one run; two at least are needed to compare")
         result = measure(pairs, config)
         result |= {"questions": len(pairs.key), "runs": len(pairs.names)}
-        result |= {"alpha": sequential.ALPHA, "targets": TARGETS}
+        result |= {"alpha": betting.ALPHA, "targets": TARGETS}
         finish("decide", config, argv, result, tables_of(result, config.margin))
         return 0
 

@@ -34,15 +34,15 @@ from bench.common import BenchConfig, finish, note, run_child, table
 from bench.gpu_parts import COMPARED, compare
 from bench.overhead import QUESTIONS, enlarge
 from bench.shape_model import write_shape
-from kmmlu_fast.asking.prompts import render
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.device import gpu_card
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.fit import FP8
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.data import dataset
+from kmmlu_fast.machine.device import gpu_card
+from kmmlu_fast.machine.memory_fit import FP8
 from kmmlu_fast.models import adapters
+from kmmlu_fast.prompting.prompts import render
 from kmmlu_fast.runs.store import load_run
 
 TARGET_SEC = {
@@ -85,7 +85,7 @@ class GpuConfig(BenchConfig):
 
 def set_up(config: GpuConfig, folder: Path) -> None:
     """Data and model directory: ``data``, ``model``, ``train.jsonl``."""
-    from kmmlu_fast.data import rows as sft
+    from kmmlu_fast.data import alpaca as sft
 
     (folder / "data").mkdir()
     enlarge(config.dataset_name(), config.questions, folder / "data", distinct=True)
@@ -110,7 +110,7 @@ def set_up(config: GpuConfig, folder: Path) -> None:
 
 
 def _writable(row: Any) -> bool:
-    from kmmlu_fast.data import rows as sft
+    from kmmlu_fast.data import alpaca as sft
 
     try:
         sft.to_record(row)

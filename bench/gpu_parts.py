@@ -30,18 +30,18 @@ from bench.common import BenchConfig, matmul_rate
 from bench.flops import shape_of
 from bench.shape_model import write_random_weights
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast.asking import tokens
-from kmmlu_fast.asking.methods import GenerateUntil, MultipleChoice
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.evaluation import runner
+from kmmlu_fast.machine.device import has_gpu
 from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import load_adapters
+from kmmlu_fast.prompting import tokens
+from kmmlu_fast.prompting.methods import GenerateUntil, MultipleChoice
 
 COT_TOKENS = 256
 COMPARED = 64  # questions whose letters are compared
@@ -84,7 +84,7 @@ def asked_of(config: PartConfig, shots: int, tokenizer: Any) -> tuple[list[token
 
 def passes(config: PartConfig) -> dict[str, Any]:
     """Seconds to start, and of each pass."""
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 
     model = models.resolve_model(str(config.folder / "model"))
     tokenizer = models.load_tokenizer(model)
@@ -130,7 +130,7 @@ def letters(config: PartConfig) -> dict[str, Any]:
     asked, method = asked_of(config, 0, models.load_tokenizer(model))
     if config.by == "transformers":
         return {"letters": _by_transformers(model.path, asked, list(method.letter_ids))}
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 
     longest = max(len(item.token_ids[0]) for item in asked)
     engine = VllmEngine(
@@ -185,7 +185,7 @@ def compare(one: list[list[float]], two: list[list[float]]) -> dict[str, Any]:
 
 def cot(config: PartConfig) -> dict[str, Any]:
     """Generation of 256 tokens a question: greedy, random weights hardly ever stop."""
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 
     model = models.resolve_model(str(config.folder / "model"))
     questions = dataset.load_questions(str(config.folder / "data"), "test", None)
@@ -212,7 +212,7 @@ def memory(config: PartConfig) -> dict[str, Any]:
     """Ask for a cache that no card holds: the engine's process dies, and the user's line must
     say what helps.
     """
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 
     if not has_gpu():  # the host's memory is not a card's: asking for too much of it takes the machine down
         return {"error": "no card", "advice": False}

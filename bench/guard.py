@@ -22,9 +22,9 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, peak_memory_bytes, run_child, spread, table
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Question
 
 BOUND_SEC, BOUND_GB = 600.0, 4.0  # for a million rows of 500 characters on two cores
@@ -98,7 +98,7 @@ def write_file(config: GuardConfig, path: Path) -> None:
 
 def measure(config: GuardConfig, path: Path) -> dict[str, Any]:
     """The check of one file in this process."""
-    from kmmlu_fast.data.guard import check_table, guard_exams
+    from kmmlu_fast.contamination.check import check_table, guard_exams
 
     began = time.perf_counter()
     guarded = guard_exams(config.dataset_name(), [])

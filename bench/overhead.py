@@ -30,8 +30,8 @@ from bench.common import (
     spread,
     table,
 )
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.data.subjects import SUBJECTS
 
 QUESTIONS = 35_030  # KMMLU's test split; a smaller dataset is repeated up to it

@@ -24,13 +24,13 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.asking.choosing import letters_in_prompts
-from kmmlu_fast.asking.prompts import render
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import Config, parse
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Question
+from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.prompting.method_choice import letters_in_prompts
+from kmmlu_fast.prompting.prompts import render
 
 Letters = dict[str, list[float]]  # question id -> log-probabilities A-D
 PEERS = ("kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain")
@@ -68,9 +68,9 @@ class KmmluFast:
     """This project's own path: prepare, run, store, summarise."""
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
-        from kmmlu_fast.engines.cpu_kernels import compile_now
-        from kmmlu_fast.engines.opening import start_vllm
-        from kmmlu_fast.engines.vllm import EngineSettings
+        from kmmlu_fast.engines.factory import start_vllm
+        from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+        from kmmlu_fast.engines.vllm.engine import EngineSettings
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
@@ -84,9 +84,9 @@ class KmmluFast:
 
     def _run(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Letters:
         from kmmlu_fast.analysis import accuracy as analysis
-        from kmmlu_fast.asking import tokens
-        from kmmlu_fast.asking.methods import MultipleChoice
         from kmmlu_fast.evaluation import runner
+        from kmmlu_fast.prompting import tokens
+        from kmmlu_fast.prompting.methods import MultipleChoice
         from kmmlu_fast.runs import store
 
         letters = letters_in_prompts("lm-eval", questions, exemplars, self.tokenizer)
@@ -117,7 +117,7 @@ class LmEval:
     def __init__(self, config: WorkerConfig, path: str) -> None:
         self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
         if config.peer == "lm-eval-vllm":
-            from kmmlu_fast.engines.vllm import prepare_environment
+            from kmmlu_fast.engines.vllm.engine import prepare_environment
 
             prepare_environment(gpu=has_gpu())
             os.environ.setdefault(

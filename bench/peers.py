@@ -32,13 +32,13 @@ from bench.common import ROOT, BenchConfig, finish, note, spread, table
 from bench.peer_worker import PEERS
 from bench.peers_whole import whole_commands
 from bench.shape_model import SHAPES, write_random_weights, write_shape
-from kmmlu_fast.asking.prompts import render
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.prompting.prompts import render
 
 OURS = "kmmlu_fast"
 # a bfloat16 logit near 20 has steps of 0.125 and batches differ: below this, another letter is no

@@ -16,10 +16,10 @@ from typing import Any
 
 from bench.common import note
 from bench.peer_worker import write_tasks
-from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.subjects import find_subject
+from kmmlu_fast.machine.device import has_gpu
 from kmmlu_fast.models.model import resolve_model
 
 

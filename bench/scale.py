@@ -16,14 +16,14 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, spread, table
-from kmmlu_fast.asking.tokens import Asked
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Prediction
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.prompting.tokens import Asked
 
 BLOCK_REQUESTS = 8  # smaller than in a run: a repetition must be many blocks for the replicas to share
 
@@ -79,9 +79,9 @@ def measure(
     config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas: int
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """One row of the table, and the letter of every question."""
-    from kmmlu_fast.engines.opening import settings_for
-    from kmmlu_fast.engines.ray import RayEngine
-    from kmmlu_fast.engines.vllm import VllmEngine
+    from kmmlu_fast.engines.factory import settings_for
+    from kmmlu_fast.engines.ray.engine import RayEngine
+    from kmmlu_fast.engines.vllm.engine import VllmEngine
     from kmmlu_fast.evaluation import runner
 
     note(f"{replicas} replica(s): starting")

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.device import has_gpu
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.machine.device import has_gpu
 
 # skt/A.X-4.0-Light: Qwen2 architecture, 7.26 B parameters. "tiny" is for trying the scripts out on any
 # machine.

@@ -18,14 +18,14 @@ from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, spread, table
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast.asking import tokens
-from kmmlu_fast.asking.methods import MultipleChoice
-from kmmlu_fast.asking.rotations import Rotations
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import Generation, Request
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
+from kmmlu_fast.prompting import tokens
+from kmmlu_fast.prompting.methods import MultipleChoice
+from kmmlu_fast.prompting.rotations import Rotations
 
 
 class SharedConfig(BenchConfig):
@@ -40,9 +40,9 @@ class SharedConfig(BenchConfig):
 
 def measure(config: SharedConfig) -> list[dict[str, Any]]:
     """Rows by pass: once, rotated, a chain, its samples."""
-    from kmmlu_fast.engines.cpu_kernels import compile_now
-    from kmmlu_fast.engines.opening import start_vllm, whole_prompts
-    from kmmlu_fast.engines.vllm import EngineSettings
+    from kmmlu_fast.engines.factory import start_vllm, whole_prompts
+    from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+    from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     model = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model)

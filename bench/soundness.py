@@ -35,12 +35,12 @@ from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, table
 from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair, corrected_for_many
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting.habit import COLLAPSE, collapses, prior_meaning
-from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.letter_habit import COLLAPSE, collapses, prior_meaning
 from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 from kmmlu_fast.sampling.weakness import read_prior
 

@@ -21,9 +21,9 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import ROOT, BenchConfig, finish, note, spread, table
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.flags import parse
 
 WHAT = ("first answers", "shown again")
 

@@ -20,10 +20,10 @@ from pydantic import Field
 
 from bench.common import RESULTS, ROOT
 from bench.shape_model import SHAPES
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_bytes_atomically
-from kmmlu_fast.core.flags import Config, parse
 
 BEGIN, END = "<!-- python -m bench.table: begin -->", "<!-- python -m bench.table: end -->"
 Entry = dict[str, Any]

@@ -20,18 +20,18 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, matmul_rate, note, products_rate, run_child, spread, table
 from bench.flops import Shape, pass_flops, shape_of
 from bench.stages import Stages
-from kmmlu_fast.asking import tokens
-from kmmlu_fast.asking.choosing import letters_in_prompts
-from kmmlu_fast.asking.methods import MultipleChoice
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Prediction, Request, Response
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.protocol import Engine, FollowUp
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
+from kmmlu_fast.prompting import tokens
+from kmmlu_fast.prompting.method_choice import letters_in_prompts
+from kmmlu_fast.prompting.methods import MultipleChoice
 
 
 class ThroughputConfig(BenchConfig):
@@ -77,9 +77,9 @@ class Memory:
 
 def measure(config: ThroughputConfig) -> dict[str, Any]:
     """One engine: warm-up, then passes, the matmul rate between them."""
-    from kmmlu_fast.engines.cpu_kernels import compile_now
-    from kmmlu_fast.engines.opening import start_vllm
-    from kmmlu_fast.engines.vllm import EngineSettings
+    from kmmlu_fast.engines.factory import start_vllm
+    from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+    from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     model = models.resolve_model(config.model)
     shape, tokenizer = shape_of(model.config()), models.load_tokenizer(model)

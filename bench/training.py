@@ -30,11 +30,11 @@ from bench.common import (
     synchronise,
     table,
 )
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.config import PROJECTIONS
 
@@ -113,9 +113,9 @@ def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
 
 def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[list[int]]:
     """``batch`` rows of exactly ``length`` tokens of the dataset's questions, one after the other."""
-    from kmmlu_fast.asking.prompts import encode, render
     from kmmlu_fast.core.schema import Question
     from kmmlu_fast.data.dataset import load_frame
+    from kmmlu_fast.prompting.prompts import encode, render
 
     frame = load_frame(dataset, "test")
     stream: list[int] = []
@@ -192,8 +192,8 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         libraries.import_unsloth()
     import torch
 
+    from kmmlu_fast.machine.device_memory import available_memory, give_back
     from kmmlu_fast.models import model as models
-    from kmmlu_fast.training.device_memory import available_memory, give_back
     from kmmlu_fast.training.memory import MemoryPlan, plan_memory
     from kmmlu_fast.training.model_shape import shape_of
 

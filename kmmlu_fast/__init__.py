@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
-    from kmmlu_fast.reporting.found import Comparison
+    from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
 
 __all__ = [
@@ -82,7 +82,7 @@ _ERRORS = (
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "core.errors"),
-    "Comparison": "reporting.found",
+    "Comparison": "reporting.comparison_view",
     "EvalConfig": "evaluation.config",
     "Prediction": "core.schema",
     "Question": "core.schema",

@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kmmlu_fast.command.flags import build
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import RunError, TrainError
-from kmmlu_fast.core.flags import build
 from kmmlu_fast.core.notes import warn
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from kmmlu_fast.reporting.found import Comparison
+    from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
     from kmmlu_fast.sampling.job import Drawn
     from kmmlu_fast.training.job import TrainedAdapter
@@ -93,10 +93,10 @@ def compare_runs(
 
     Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
     """
+    from kmmlu_fast.reporting.comparison_settings import settings_of
+    from kmmlu_fast.reporting.comparison_view import compare_runs as compare
     from kmmlu_fast.reporting.config import PairsConfig
-    from kmmlu_fast.reporting.found import compare_runs as compare
     from kmmlu_fast.reporting.inputs import load_questions_frame
-    from kmmlu_fast.reporting.settings import settings_of
 
     one, other = (run if not isinstance(run, (str, Path)) else load_run(run) for run in (first, second))
     config = build(
@@ -130,7 +130,7 @@ def profile_errors(
 
     Raises ``RunError`` for a score file, ``DataError`` where the texts are wanted and no dataset is known.
     """
-    from kmmlu_fast.analysis.profile import error_kinds, error_profile
+    from kmmlu_fast.analysis.error_profile import error_kinds, error_profile
     from kmmlu_fast.core.errors import DataError
     from kmmlu_fast.reporting.config import PairsConfig
     from kmmlu_fast.reporting.inputs import load_questions_frame
@@ -156,7 +156,7 @@ def find_confident_errors(run: Run | str | Path, *, limit: int = 20) -> pl.DataF
 
     Raises ``RunError`` for a score file.
     """
-    from kmmlu_fast.analysis.profile import confident_errors
+    from kmmlu_fast.analysis.error_profile import confident_errors
 
     found = run if not isinstance(run, (str, Path)) else load_run(run)
     return confident_errors(found.frame, limit)
@@ -189,11 +189,11 @@ def write_report(
     way.
     """
     from kmmlu_fast.core.files import claim
-    from kmmlu_fast.reporting import page
+    from kmmlu_fast.reporting.comparison_settings import settings_of
     from kmmlu_fast.reporting.config import PairsConfig
-    from kmmlu_fast.reporting.findings import find
+    from kmmlu_fast.reporting.html import page
     from kmmlu_fast.reporting.inputs import input_files_of, load_questions_frame
-    from kmmlu_fast.reporting.settings import settings_of
+    from kmmlu_fast.reporting.report_data import find
     from kmmlu_fast.runs.run import Run as RunType
 
     def loaded(several: Run | Sequence[Run | str | Path]) -> list[Run]:
@@ -303,7 +303,7 @@ def find_overlap(
 
     Raises ``DataError`` for what cannot be read.
     """
-    from kmmlu_fast.data import overlap
+    from kmmlu_fast.contamination import overlap
 
     if train is None:
         return overlap.train_overlap(dataset, revision).said()

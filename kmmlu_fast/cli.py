@@ -6,7 +6,7 @@ import difflib
 import importlib
 import sys
 
-from kmmlu_fast.core.guard import guarded
+from kmmlu_fast.command.crash_guard import guarded
 
 VERBS = {
     "eval": "evaluate a base model and its adapters",
@@ -60,7 +60,7 @@ def _usage() -> str:
 
 
 def _completion(arguments: list[str]) -> int:
-    from kmmlu_fast.core.helping import completion, shell_name
+    from kmmlu_fast.command.help_text import completion, shell_name
 
     shell = arguments[0] if arguments else shell_name()
     if shell not in ("bash", "zsh", "fish"):

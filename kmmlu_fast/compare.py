@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim, write_json_atomically
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.reporting.comparison_settings import settings_of
 from kmmlu_fast.reporting.config import CompareConfig
-from kmmlu_fast.reporting.documents import as_json
-from kmmlu_fast.reporting.early import compare_early, early_json, early_lines
-from kmmlu_fast.reporting.findings import find
-from kmmlu_fast.reporting.formats import formatted
+from kmmlu_fast.reporting.files.formats import formatted
+from kmmlu_fast.reporting.files.frames import as_json
 from kmmlu_fast.reporting.inputs import focused, input_files_of, load_groups, load_runs
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.settings import settings_of
-from kmmlu_fast.reporting.terminal import print_findings
+from kmmlu_fast.reporting.report_data import find
+from kmmlu_fast.reporting.terminal.screens import print_findings
+from kmmlu_fast.reporting.wording.early_stopping import compare_early, early_json, early_lines
+from kmmlu_fast.reporting.wording.language import texts
 from kmmlu_fast.runs.run import Run
 
 

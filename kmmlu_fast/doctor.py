@@ -15,12 +15,12 @@ import json
 import sys
 from typing import NoReturn
 
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.diagnosis import Diagnosis, examine
+from kmmlu_fast.command.help_text import as_called
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.helping import as_called
-from kmmlu_fast.reporting import doctor as shown
-from kmmlu_fast.training.outlook import TrainingOutlook, outlook
+from kmmlu_fast.machine.diagnosis import Diagnosis, examine
+from kmmlu_fast.reporting.terminal import doctor as shown
+from kmmlu_fast.training.memory_forecast import TrainingOutlook, outlook
 
 DEFAULT_MODEL = (  # models.model's, which is too heavy to import here; a test holds them together
     "skt/A.X-4.0-Light"
@@ -74,9 +74,9 @@ def _main(argv: list[str] | None) -> int:
 
 
 def _verify(model: str, as_json: bool) -> int:
-    from kmmlu_fast.core.flags import parse
+    from kmmlu_fast.command.flags import parse
     from kmmlu_fast.evaluation.config import EvalConfig
-    from kmmlu_fast.evaluation.verify import verify
+    from kmmlu_fast.evaluation.engine_agreement import verify
 
     found = verify(
         parse(EvalConfig, ["--model", model, "--dataset", "sample"], "python -m kmmlu_fast.doctor")

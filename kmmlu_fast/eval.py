@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.guard import guarded
+from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.run import run_main
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,13 +19,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     # Imported here, in the watched process: nothing native may be loaded before it is made.
-    from kmmlu_fast.core.flags import parse
+    from kmmlu_fast.command.flags import parse
     from kmmlu_fast.evaluation.config import EvalConfig
 
     config = parse(EvalConfig, argv, "python -m kmmlu_fast.eval")
     from kmmlu_fast.evaluation.session import evaluate
-    from kmmlu_fast.reporting.closing import closing_lines
-    from kmmlu_fast.reporting.summary import print_summary
+    from kmmlu_fast.reporting.terminal.eval_summary import closing_lines
+    from kmmlu_fast.reporting.terminal.summary import print_summary
 
     runs = evaluate(config)
     print_summary(runs, config.lang)

@@ -12,12 +12,12 @@ from itertools import islice
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.asking.prompts import find_style, format_question
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.flags import Config, parse
+from kmmlu_fast.data.exam_lookup import find_exam, is_cached, shipped, source_of
 from kmmlu_fast.data.exam_rows import read_questions, to_frame, to_questions
-from kmmlu_fast.data.finding import find_exam, is_cached, shipped, source_of
+from kmmlu_fast.prompting.prompts import find_style, format_question
 
 
 class ExamsConfig(Config):

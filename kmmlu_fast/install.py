@@ -16,9 +16,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from kmmlu_fast.core.console import note, run_main
+from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import InstallError
-from kmmlu_fast.core.flags import Config, parse
 
 PINS = Path(__file__).parent / "pins"
 _TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; KMMLU_TORCH_INDEX names another
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _found() -> str:
-    from kmmlu_fast.core.nvml import cards
+    from kmmlu_fast.machine.gpus import cards
 
     return "gpu" if cards() else "cpu"
 

@@ -10,14 +10,14 @@ import sys
 
 import polars as pl
 
-from kmmlu_fast.core.console import run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.contamination.check import check_table, guard_exams
+from kmmlu_fast.contamination.config import LeakageConfig
+from kmmlu_fast.contamination.overlap import PAIR_SCHEMA, counts, guarded, of_split, overlap, write_ids
 from kmmlu_fast.core.files import claim
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.untrusted_text import clean
 from kmmlu_fast.data import dataset as datasets
-from kmmlu_fast.data.config import LeakageConfig
-from kmmlu_fast.data.guard import check_table, guard_exams
-from kmmlu_fast.data.overlap import PAIR_SCHEMA, counts, guarded, of_split, overlap, write_ids
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,21 +6,22 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.core.console import note, run_main
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.foreign import clean
-from kmmlu_fast.core.importing import uncollected
 from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.core.untrusted_text import clean
+from kmmlu_fast.machine.heavy_imports import uncollected
+from kmmlu_fast.reporting.comparison_settings import settings_of
 from kmmlu_fast.reporting.config import ReportConfig
-from kmmlu_fast.reporting.findings import find
+from kmmlu_fast.reporting.files.output_paths import targets
+from kmmlu_fast.reporting.html.page import write_report
 from kmmlu_fast.reporting.inputs import default_output, focused, input_files_of, load_groups, load_runs
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.page import write_report
-from kmmlu_fast.reporting.places import targets
-from kmmlu_fast.reporting.settings import settings_of
-from kmmlu_fast.reporting.terminal import print_questions
+from kmmlu_fast.reporting.report_data import find
+from kmmlu_fast.reporting.terminal.screens import print_questions
+from kmmlu_fast.reporting.wording.language import texts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         if questions is not None and with_texts:
             note(f"{clean(str(path))} holds question texts: keep it private, or write it with --no-texts")
         if config.export:
-            from kmmlu_fast.reporting.exports import export
+            from kmmlu_fast.reporting.files.exports import export
 
             with waiting("writing exports"):
                 files = export(config.export, found, texts(config.lang), path.parent, with_texts=with_texts)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.core.console import run_main
-from kmmlu_fast.core.foreign import clean
-from kmmlu_fast.core.guard import guarded
+from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.untrusted_text import clean
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         # Imported here, in the watched process: nothing native may be loaded before it is made.
-        from kmmlu_fast.core.flags import parse
+        from kmmlu_fast.command.flags import parse
         from kmmlu_fast.sampling.card import plan_table
         from kmmlu_fast.sampling.config import SampleConfig
         from kmmlu_fast.sampling.job import draw_rows

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import columns, folded, run_main
-from kmmlu_fast.core.foreign import clean
-from kmmlu_fast.core.guard import guarded
+from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.console import columns, folded
+from kmmlu_fast.core.untrusted_text import clean
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         # Imported here, in the watched process: nothing native may be loaded before it is made.
-        from kmmlu_fast.core.flags import parse
+        from kmmlu_fast.command.flags import parse
         from kmmlu_fast.training.config import TrainConfig
 
         given = list(sys.argv[1:] if argv is None else argv)

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${KMMLU_VENV:-.venv}/bin/python"
 "$python" - <<'PY' >docs/reference.md
-from kmmlu_fast.core.helping import CONFIGS, markdown
+from kmmlu_fast.command.help_text import CONFIGS, markdown
 
 print("# Every flag\n\nMade from the configurations by `scripts/docs.sh`; the same as `kmmlu-fast VERB --help`. Defaults < `--config FILE.yaml` < flags.\n")
 print("\n".join(markdown(verb) for verb in CONFIGS).rstrip())

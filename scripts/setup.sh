@@ -33,7 +33,7 @@ if [ -z "$python" ]; then
 fi
 
 # Before anything is downloaded: disk, CPU or card, driver, compiler. Stops with the reason.
-"$python" -m kmmlu_fast.core.before_setup "$kind" || exit 2
+"$python" -m kmmlu_fast.machine.preflight "$kind" || exit 2
 for other in cpu gpu; do
   if [ "$other" != "$kind" ] && [ -e ".venv/.installed-$other" ]; then
     echo "error: .venv holds the $other set, and the two do not mix: rm -rf .venv && bash scripts/setup.sh $*" >&2

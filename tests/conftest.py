@@ -13,13 +13,13 @@ from typing import Any
 import browser_cases
 import pytest
 
-from kmmlu_fast.core import installed, nvml
+from kmmlu_fast.machine import gpus, packages
 
 # Under nohup this is ignored, and so by every child; the tests are of what a scheduler's signal does.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-if installed.version_of("torch").endswith("+cpu") and nvml.cards():
+if packages.version_of("torch").endswith("+cpu") and gpus.cards():
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.schema import (
     LOGPROB_COLUMNS,
     Adapter,
@@ -35,9 +35,9 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.engines.opening import whole_prompts
+from kmmlu_fast.engines.factory import whole_prompts
 from kmmlu_fast.engines.protocol import Engine
-from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.models.adapters import load_adapters

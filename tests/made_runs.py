@@ -12,7 +12,7 @@ import polars as pl
 from kmmlu_fast.analysis.comparison import Settings
 from kmmlu_fast.core.schema import LETTERS, Prediction, predictions_frame
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting.findings import Findings, find
+from kmmlu_fast.reporting.report_data import Findings, find
 from kmmlu_fast.runs.run import Run, count_scores
 
 QUICK = Settings(replicates=200)

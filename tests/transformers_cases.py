@@ -16,8 +16,8 @@ from tiny import make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM
 
 from kmmlu_fast.core.schema import Adapter, Candidates, Continuation, Generation, Request, Response
-from kmmlu_fast.engines.transformers import TransformersEngine
-from kmmlu_fast.engines.transformers_model import TransformersSettings
+from kmmlu_fast.engines.hf.engine import TransformersEngine
+from kmmlu_fast.engines.hf.model import TransformersSettings
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 

@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis import letter_prior, paired, protocol
+from kmmlu_fast.analysis import paired, protocol_differences
 from kmmlu_fast.analysis.endpoints import Endpoint, endpoints
-from kmmlu_fast.analysis.joined import PairArrays, arrays_of, join_runs
-from kmmlu_fast.analysis.letter_prior import Decomposition, Part, RunLetters
-from kmmlu_fast.analysis.moved import Moved, what_moved
-from kmmlu_fast.analysis.offsets import match
+from kmmlu_fast.analysis.gained_and_lost import Moved, what_moved
+from kmmlu_fast.analysis.letter_bias import letter_prior
+from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, Part, RunLetters
+from kmmlu_fast.analysis.letter_bias.offsets import match
 from kmmlu_fast.analysis.paired import ALPHA, Difference
+from kmmlu_fast.analysis.paired_questions import PairArrays, arrays_of, join_runs
 from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run, refuse_prefixes
@@ -165,7 +166,7 @@ def corrected_for_many(
 def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
     refuse_prefixes((first, second))
-    prompts = protocol.prompt_differences(first, second)
+    prompts = protocol_differences.prompt_differences(first, second)
     _refuse(first, second, prompts, settings)
     joined, dropped = join_runs(first, second, settings.intersection)
     prompts = prompts or _other_texts(first, second, joined, any(dropped), settings)
@@ -188,8 +189,8 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         made_unreadable=int((joined["first"] & other).sum()),
         dropped=dropped,
         prompt_differences=tuple(prompts),
-        setting_differences=tuple(protocol.setting_differences(first, second)),
-        protocol_unknown=tuple(run.name for run in (first, second) if protocol.unknown(run)),
+        setting_differences=tuple(protocol_differences.setting_differences(first, second)),
+        protocol_unknown=tuple(run.name for run in (first, second) if protocol_differences.unknown(run)),
         endpoints=(
             endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
             if data.logprobs
@@ -220,8 +221,8 @@ def _other_texts(
     first: Run, second: Run, joined: pl.DataFrame, any_dropped: bool, settings: Settings
 ) -> list[str]:
     """What differs where ids and keys are the same: texts or exemplars; RunError unless allowed."""
-    texts = None if any_dropped else protocol.other_texts(first, second)
-    texts = texts or protocol.other_prompts(first, second, joined)
+    texts = None if any_dropped else protocol_differences.other_texts(first, second)
+    texts = texts or protocol_differences.other_prompts(first, second, joined)
     if texts and not settings.different_prompts:
         raise RunError(
             f"{first.name} and {second.name} have the same question ids and keys "

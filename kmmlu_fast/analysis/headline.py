@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kmmlu_fast.analysis import letter_prior as decomposition
 from kmmlu_fast.analysis.accuracy import letters_in, wilson_of
-from kmmlu_fast.analysis.letter_prior import RunLetters
+from kmmlu_fast.analysis.letter_bias import letter_prior as decomposition
+from kmmlu_fast.analysis.letter_bias.letter_prior import RunLetters
 from kmmlu_fast.analysis.paired import by_size
 from kmmlu_fast.runs.run import Run
 

@@ -57,7 +57,7 @@ def audit_key(runs: list[Run], questions: pl.DataFrame | None = None) -> KeyAudi
         against = list(found.iter_rows())
     conflicting: list[str] = []
     if questions is not None:
-        from kmmlu_fast.data.overlap import repeated_rows
+        from kmmlu_fast.contamination.overlap import repeated_rows
 
         conflicting = sorted(repeated_rows(questions)[1])
     if not against and not conflicting and len(answered) < MIN_RUNS:

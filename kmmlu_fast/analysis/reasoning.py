@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import letters_in
-from kmmlu_fast.asking.ladder import STRICT
+from kmmlu_fast.prompting.answer_extraction import STRICT
 
 DIRECT = "loglikelihood"  # read_by of a question that was answered without reasoning
 _SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run

@@ -13,11 +13,10 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TextIO
 
-from kmmlu_fast.core.endings import ended
-from kmmlu_fast.core.foreign import clean
+from kmmlu_fast.core.untrusted_text import clean
 
 _CLEAR = "\r\x1b[K"  # to the beginning of the line, and what stands there away (ECMA-48 EL)
 LOGGER = logging.getLogger("kmmlu_fast")
@@ -118,12 +117,3 @@ def clear() -> None:
 def quiet_sec() -> float:
     """Seconds since anything was said."""
     return time.monotonic() - _Line.said_sec
-
-
-def run_main(main: Callable[[], int | None]) -> int:
-    """Run an entry point's body: whatever ends it is one line on stderr at most, and an exit
-    code (``endings``).
-    """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read once, when torch is first imported
-    with speaking():
-        return ended(main)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.foreign import shown
+from kmmlu_fast.core.untrusted_text import shown
 
 _YOUNG_SEC = 2.0  # the coarsest times of a file system (FAT)
 

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, KmmluError, RunError
-from kmmlu_fast.core.foreign import one_line, shown
+from kmmlu_fast.core.untrusted_text import one_line, shown
 
 MAX_TEXT_BYTES = 1 << 30  # a training file or log: its text is held in memory
 MAX_JSON_BYTES = 256 << 20

@@ -18,11 +18,11 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
-from kmmlu_fast.core.hub import hub_words, unreachable
 from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.reading import expand, read_csv
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
+from kmmlu_fast.machine.hub import hub_words, unreachable
 
 DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
 

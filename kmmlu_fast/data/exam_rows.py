@@ -27,10 +27,10 @@ from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
+from kmmlu_fast.data.exam_lookup import source_of
 from kmmlu_fast.data.exam_tables import tables, their_split
-from kmmlu_fast.data.finding import source_of
-from kmmlu_fast.data.inside import split_inside
-from kmmlu_fast.data.raw_tables import Row
+from kmmlu_fast.data.inline_options import split_inside
+from kmmlu_fast.data.row_files import Row
 from kmmlu_fast.data.subjects import find_subject, find_subjects
 
 _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "question")

@@ -16,7 +16,7 @@ from pathlib import Path
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.raw_tables import READERS, Row, hub_configs, is_hub_id, read_file, read_hub
+from kmmlu_fast.data.row_files import READERS, Row, hub_configs, is_hub_id, read_file, read_hub
 
 
 class Table:

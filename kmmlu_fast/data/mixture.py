@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand
-from kmmlu_fast.data.raw_tables import is_hub_id
+from kmmlu_fast.data.row_files import is_hub_id
 from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
 
 

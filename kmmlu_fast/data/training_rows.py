@@ -25,11 +25,11 @@ from typing import Any
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
-from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data import alpaca as sft
+from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.data.exam import Reading
 from kmmlu_fast.data.exam_rows import question_of
-from kmmlu_fast.data.raw_tables import Row, read_table
-from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.data.row_files import Row, read_table
 
 ROLES = {
     "system": "system",

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.flags import Config
-from kmmlu_fast.engines.arguments import check_quantization
+from kmmlu_fast.engines.vllm.device_arguments import check_quantization
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
 NF4_NAMES = ("nf4", "bitsandbytes")  # two names for the same, of --engine transformers
@@ -19,7 +19,7 @@ NF4_NAMES = ("nf4", "bitsandbytes")  # two names for the same, of --engine trans
 
 def _check_base_url(base_url: str) -> None:
     """Before anything is written: the address is saved with the run, a password must not be."""
-    from kmmlu_fast.engines.client import check_base_url
+    from kmmlu_fast.engines.server.client import check_base_url
 
     try:
         check_base_url(base_url)

@@ -34,7 +34,7 @@ def choose_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
             "--adapter-mode swap goes with vLLM: --engine transformers applies adapters unmerged; use serve"
         )
     if wanted == "auto":
-        from kmmlu_fast.core.device import has_gpu
+        from kmmlu_fast.machine.device import has_gpu
 
         wanted = "serve" if config.engine in ("server", "transformers") or has_gpu() else "swap"
     if wanted != "swap":

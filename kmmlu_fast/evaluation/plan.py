@@ -11,28 +11,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.asking.choosing import (
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.schema import Adapter, Question
+from kmmlu_fast.data import dataset
+from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.evaluation import adapter_probe
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.questions import Material, read_material
+from kmmlu_fast.machine import environment
+from kmmlu_fast.machine.device import auto_dtype, gpu_capability
+from kmmlu_fast.models import model as models
+from kmmlu_fast.models.adapters import base_disagrees, load_adapters
+from kmmlu_fast.models.model import Model
+from kmmlu_fast.models.tokens import open_tokenizer
+from kmmlu_fast.prompting.method_choice import (
     PromptChecks,
     choose_method,
     choose_style,
     foreign_templates,
 )
-from kmmlu_fast.asking.methods import Method
-from kmmlu_fast.asking.prompts import Prompt, encode, template_digest
-from kmmlu_fast.asking.tokens import Asked, check_lengths, lengths, tokenise
-from kmmlu_fast.core import environment
-from kmmlu_fast.core.device import auto_dtype, gpu_capability
-from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.schema import Adapter, Question
-from kmmlu_fast.data import dataset
-from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.evaluation import proof
-from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.questions import Material, read_material
-from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapters import base_disagrees, load_adapters
-from kmmlu_fast.models.model import Model
-from kmmlu_fast.models.tokens import open_tokenizer
+from kmmlu_fast.prompting.methods import Method
+from kmmlu_fast.prompting.prompts import Prompt, encode, template_digest
+from kmmlu_fast.prompting.tokens import Asked, check_lengths, lengths, tokenise
 
 _CONTEXT_STEP_TOKENS = 256
 
@@ -142,7 +142,7 @@ def _plan(
 
 def _probes(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[int]]:
     """Token ids of the first prompts of some questions, evenly over all of them."""
-    some = rendered[:: max(1, len(rendered) // proof.PROBES)][: proof.PROBES]
+    some = rendered[:: max(1, len(rendered) // adapter_probe.PROBES)][: adapter_probe.PROBES]
     return encode(tokenizer, [prompts[0] for prompts in some])
 
 

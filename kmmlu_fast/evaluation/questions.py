@@ -14,8 +14,8 @@ from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_lookup import dataset_for, find_exams
 from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, read_exam_frame, to_questions
-from kmmlu_fast.data.finding import dataset_for, find_exams
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
 

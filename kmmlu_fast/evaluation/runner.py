@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from kmmlu_fast.asking.methods import Method
-from kmmlu_fast.asking.tokens import Asked
 from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
 from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.prompting.methods import Method
+from kmmlu_fast.prompting.tokens import Asked
 
 
 class Sink(Protocol):

@@ -15,23 +15,23 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise
 from kmmlu_fast.analysis.reasoning import comparison
-from kmmlu_fast.core import environment
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import fingerprint
-from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import slug
 from kmmlu_fast.core.progress import waiting
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.counters import since
 from kmmlu_fast.engines.protocol import Engine
-from kmmlu_fast.evaluation import again, proof, runner
+from kmmlu_fast.evaluation import adapter_probe, reuse, runner
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.deciding import Deciding
+from kmmlu_fast.evaluation.early_stopping.evaluation import Deciding
 from kmmlu_fast.evaluation.open_engines import EngineOpener, OpenEngines
 from kmmlu_fast.evaluation.plan import Plan, make_plans
+from kmmlu_fast.machine import environment
+from kmmlu_fast.machine.extras import require
+from kmmlu_fast.runs.layout import is_complete
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run
-from kmmlu_fast.runs.stored import is_complete
 
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
@@ -43,7 +43,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and
     benchmarks.
     """
-    if (shown := again.finished(config)) is not None:
+    if (shown := reuse.finished(config)) is not None:
         return shown
     needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
     needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
@@ -55,7 +55,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
         note(f"note: {text}")
     first = plans[0]
     if open_engine is None:
-        from kmmlu_fast.engines import opening as engines
+        from kmmlu_fast.engines import factory as engines
 
         def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
             note(f"engine: starting {config.engine} for {Path(path or first.model.path).name}")
@@ -74,7 +74,7 @@ def evaluate(config: EvalConfig, open_engine: EngineOpener | None = None) -> lis
             for runs, session in zip(found, sessions, strict=True):
                 runs.append(session.run(adapter))
         done = [run for runs in found for run in runs]
-        again.remember(config, done, list(dict.fromkeys(text for plan in plans for text in plan.notes)))
+        reuse.remember(config, done, list(dict.fromkeys(text for plan in plans for text in plan.notes)))
         return done
     finally:
         for plan in plans:
@@ -162,22 +162,22 @@ class _Session:
         moved = None
         if adapter and base_probe is not None:
             served = adapter if self.serves(adapter) else None
-            moved = proof.shift(
-                adapter, base_probe, proof.measure(engine, plan.probes, plan.candidate_ids, served)
+            moved = adapter_probe.shift(
+                adapter, base_probe, adapter_probe.measure(engine, plan.probes, plan.candidate_ids, served)
             )
             note(
                 f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on"
                 f" {moved['probes']} probes"
             )
         elif plan.adapters and self._base_probe is None:
-            self._base_probe = proof.measure(engine, plan.probes, plan.candidate_ids, None)
+            self._base_probe = adapter_probe.measure(engine, plan.probes, plan.candidate_ids, None)
         return engine, moved
 
     def save_probe(self, store: RunStore, engine: Engine) -> None:
         """Leave the base's probe with its run, so that a reused base need not be started again."""
         plan = self.plan
-        probe = self._base_probe or proof.measure(engine, plan.probes, plan.candidate_ids, None)
-        proof.save(store.path, proof.digest(plan.probes, plan.candidate_ids), probe)
+        probe = self._base_probe or adapter_probe.measure(engine, plan.probes, plan.candidate_ids, None)
+        adapter_probe.save(store.path, adapter_probe.digest(plan.probes, plan.candidate_ids), probe)
 
     def _compute(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
         plan = self.plan
@@ -230,9 +230,11 @@ class _Session:
         """
         plan = self.plan
         if self._base_probe is None:
-            self._base_probe = proof.saved(self._folder(None), proof.digest(plan.probes, plan.candidate_ids))
+            self._base_probe = adapter_probe.saved(
+                self._folder(None), adapter_probe.digest(plan.probes, plan.candidate_ids)
+            )
         if self._base_probe is None:
-            self._base_probe = proof.measure(
+            self._base_probe = adapter_probe.measure(
                 self._engines.engine_for(None), plan.probes, plan.candidate_ids, None
             )
         return self._base_probe

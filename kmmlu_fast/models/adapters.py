@@ -15,10 +15,10 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
-from kmmlu_fast.core.foreign import one_line, shown
 from kmmlu_fast.core.locks import lock
 from kmmlu_fast.core.reading import expand, parse_json, read_bytes, read_json
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.core.untrusted_text import one_line, shown
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 PLOT = "loss.svg"

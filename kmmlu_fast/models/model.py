@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import ModelError
-from kmmlu_fast.core.foreign import one_line, shown
-from kmmlu_fast.core.hub import hub_words, unreachable
 from kmmlu_fast.core.reading import expand, read_json
+from kmmlu_fast.core.untrusted_text import one_line, shown
+from kmmlu_fast.machine.hub import hub_words, unreachable
 from kmmlu_fast.models.demo import demo_model_path
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"

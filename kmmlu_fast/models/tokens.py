@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.environment import version_of
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root, read_json, write_json_atomically
-from kmmlu_fast.core.foreign import one_line
+from kmmlu_fast.core.untrusted_text import one_line
+from kmmlu_fast.machine.environment import version_of
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 _FILES = (

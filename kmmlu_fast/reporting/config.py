@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import Config
 
 FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.exams import by_exam
+from kmmlu_fast.analysis.exam_comparison import by_exam
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.data.dataset import input_files as dataset_files
 from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_lookup import find_exam
 from kmmlu_fast.data.exam_rows import load_exam
-from kmmlu_fast.data.finding import find_exam
 from kmmlu_fast.reporting.config import PairsConfig, ReportConfig, groups_of
 from kmmlu_fast.runs.loading import input_files, load_all
-from kmmlu_fast.runs.naming import named as by_name
-from kmmlu_fast.runs.naming import without_other_bases
+from kmmlu_fast.runs.lookup import named as by_name
+from kmmlu_fast.runs.lookup import without_other_bases
 from kmmlu_fast.runs.run import Run
 
 

@@ -15,9 +15,9 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
+from kmmlu_fast.core.untrusted_text import shown
 
 _AGAIN = "the file was damaged or edited: run eval with --overwrite"
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")

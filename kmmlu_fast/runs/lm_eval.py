@@ -16,10 +16,10 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import read_json
-from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.letters import MAX_LOGPROB, best_place, exact_match, margin_of
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
+from kmmlu_fast.core.untrusted_text import shown
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.runs.run import complete_frame
 

@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.reading import MAX_JSON_BYTES, parse_json, read_csv, read_text
+from kmmlu_fast.core.untrusted_text import shown
 from kmmlu_fast.data.subjects import find_subject
 from kmmlu_fast.runs.run import SCORE_SCHEMA
 

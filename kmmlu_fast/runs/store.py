@@ -33,8 +33,7 @@ from kmmlu_fast.core.files import (
 from kmmlu_fast.core.locks import Lock, lock
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
 from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
-from kmmlu_fast.runs.run import Run, count_scores
-from kmmlu_fast.runs.stored import (
+from kmmlu_fast.runs.layout import (
     AGAIN,
     ORDER,
     PREFIX,
@@ -46,6 +45,7 @@ from kmmlu_fast.runs.stored import (
     read_part,
     stored_parts,
 )
+from kmmlu_fast.runs.run import Run, count_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096

@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError, RunError
-from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.reading import read_csv
 from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.core.untrusted_text import shown
 from kmmlu_fast.data.subjects import find_subject
 from kmmlu_fast.runs.run import Run, complete_frame, count_scores
 

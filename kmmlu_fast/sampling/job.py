@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.contamination import overlap
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import ConfigError
@@ -19,14 +20,13 @@ from kmmlu_fast.core.files import claim, parquet_bytes, write_together
 from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.reading import expand
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset as datasets
-from kmmlu_fast.data import overlap
-from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_lookup import dataset_for, find_exam
+from kmmlu_fast.data.exam_lookup import source_of as source_of_exam
 from kmmlu_fast.data.exam_rows import choose_subjects
-from kmmlu_fast.data.finding import dataset_for, find_exam
-from kmmlu_fast.data.finding import source_of as source_of_exam
-from kmmlu_fast.data.raw_tables import is_hub_id
+from kmmlu_fast.data.row_files import is_hub_id
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.runs.loading import input_files
 from kmmlu_fast.sampling import draw as sampling

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from kmmlu_fast.contamination import overlap
+from kmmlu_fast.contamination.check import guard_exam
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
-from kmmlu_fast.data import overlap
 from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_lookup import dataset_for
 from kmmlu_fast.data.exam_rows import choose_subjects, read_exam_frame, to_questions
-from kmmlu_fast.data.finding import dataset_for
-from kmmlu_fast.data.guard import guard_exam
 from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.run import Run, complete_frame

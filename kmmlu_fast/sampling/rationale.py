@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, read_answer
-from kmmlu_fast.asking.tokens import Asked, check_lengths, prepare
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
-from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
+from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, read_answer
+from kmmlu_fast.prompting.tokens import Asked, check_lengths, prepare
 
 if TYPE_CHECKING:
     from kmmlu_fast.sampling.config import SampleFlags
@@ -93,10 +93,10 @@ def add_rationales(
     """The rows with rationales where the model has them, and the counts for the card. Opens the
     engine unless one is given.
     """
-    from kmmlu_fast.asking.cot_building import build_method
-    from kmmlu_fast.asking.cot_wording import default_style
-    from kmmlu_fast.engines import opening as engines
+    from kmmlu_fast.engines import factory as engines
     from kmmlu_fast.models import model as models
+    from kmmlu_fast.prompting.cot_tokens import build_method
+    from kmmlu_fast.prompting.cot_wording import default_style
 
     model = None
     if tokenizer is None:

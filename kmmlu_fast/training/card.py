@@ -15,13 +15,13 @@ from typing import Any
 from kmmlu_fast.core.digests import fingerprint
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import read_json, remove_partials, write_bytes_atomically, write_json_atomically
+from kmmlu_fast.machine.device_memory import GIB
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import PLOT
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.device_memory import GIB
 from kmmlu_fast.training.encoding import TrainSet, letter_counts
-from kmmlu_fast.training.material import Material
+from kmmlu_fast.training.inputs import Material
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.result import TrainResult
 

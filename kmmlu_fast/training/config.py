@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from kmmlu_fast.core.flags import Config
+from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
 

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kmmlu_fast.asking import prompts
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn
+from kmmlu_fast.prompting import prompts
 from kmmlu_fast.training.encoded import Encoded
 
 PLAIN_NAME = "plain"  # as the adapter's card names it

@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kmmlu_fast.asking import prompts
-from kmmlu_fast.asking.cot_building import build_method
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
-from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.data.training_rows import TrainingRow
+from kmmlu_fast.prompting import prompts
+from kmmlu_fast.prompting.cot_tokens import build_method
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import encode_conversations
 from kmmlu_fast.training.encoded import Encoded
-from kmmlu_fast.training.fitting import check_trainable, fit_length
 from kmmlu_fast.training.order import balanced_letters, order_rows, rotate
+from kmmlu_fast.training.row_length import check_trainable, fit_length
 
 Row = SftRow | TrainingRow
 

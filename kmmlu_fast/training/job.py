@@ -13,23 +13,23 @@ from typing import Any
 
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import file_digest
-from kmmlu_fast.core.environment import versions
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.extras import require
 from kmmlu_fast.core.files import read_json
-from kmmlu_fast.core.machine import best_cpu_dtype
 from kmmlu_fast.core.notes import warn
 from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.machine.device_memory import available_memory
+from kmmlu_fast.machine.environment import versions
+from kmmlu_fast.machine.extras import require
+from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import shown, template_of
-from kmmlu_fast.training.device_memory import available_memory
 from kmmlu_fast.training.encoded import MASKED
 from kmmlu_fast.training.encoding import TrainSet, encode_set
-from kmmlu_fast.training.material import Material, data_digest, read_material
+from kmmlu_fast.training.inputs import Material, data_digest, read_material
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.model_shape import ModelShape, shape_of
 from kmmlu_fast.training.state import CHECKPOINTS, claim, claim_alone, finished, planned_micro_batch
@@ -150,7 +150,7 @@ def _planned(config: TrainConfig, model: Model, data: TrainSet) -> tuple[ModelSh
 
 def _identity(config: TrainConfig, model: Model, tokenizer: Any) -> dict[str, Any]:
     """What decides the adapter: ``--resume`` must find it the same."""
-    from kmmlu_fast.asking import prompts
+    from kmmlu_fast.prompting import prompts
 
     return {
         "settings": config.deciding(),

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kmmlu_fast.core.device import check_toolchain, has_gpu
-from kmmlu_fast.core.machine import best_cpu_dtype
+from kmmlu_fast.machine.device import check_toolchain, has_gpu
+from kmmlu_fast.machine.host import best_cpu_dtype
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.training.device_memory import GIB
+from kmmlu_fast.machine.device_memory import GIB
 from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
 from kmmlu_fast.training.model_shape import ModelShape
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import ModelError
-from kmmlu_fast.core.foreign import one_line
+from kmmlu_fast.core.untrusted_text import one_line
 
 
 @dataclass(frozen=True, slots=True)

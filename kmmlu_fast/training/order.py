@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
-from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.data.alpaca import SftRow
 
 _WINDOW_BATCHES = (
     4  # batches whose rows are sorted by length together: less padding, little loss of shuffling

@@ -8,13 +8,13 @@ config.json; computed, not measured.
 from __future__ import annotations
 
 from kmmlu_fast.core.errors import ModelError, TrainError
-from kmmlu_fast.core.fit import GIB
-from kmmlu_fast.core.machine import best_cpu_dtype, look
-from kmmlu_fast.core.nvml import cards
-from kmmlu_fast.core.weights import ModelFacts, find_model
+from kmmlu_fast.machine.gpus import cards
+from kmmlu_fast.machine.host import best_cpu_dtype, look
+from kmmlu_fast.machine.memory_fit import GIB
+from kmmlu_fast.machine.model_size import ModelFacts, find_model
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
-from kmmlu_fast.training.outlook import LABELS, shape_of
+from kmmlu_fast.training.memory_forecast import LABELS, shape_of
 
 SHORTER = (768, 512, 384, 256)  # row lengths tried where the one asked for does not fit
 

@@ -13,12 +13,12 @@ from kmmlu_fast.core.console import note
 from kmmlu_fast.core.digests import differing
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import PARTIAL, read_json, write_json_atomically
-from kmmlu_fast.core.foreign import shown
 from kmmlu_fast.core.locks import Lock, lock
+from kmmlu_fast.core.untrusted_text import shown
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import STATE
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.material import data_digest
+from kmmlu_fast.training.inputs import data_digest
 
 CHECKPOINTS = "checkpoints"  # work in progress, removed at the end with the lock in it
 LOCK = ".lock"

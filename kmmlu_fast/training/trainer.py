@@ -21,6 +21,7 @@ from typing import Any
 from kmmlu_fast.core.console import note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.machine.device_memory import give_back, peak_bytes
 from kmmlu_fast.training.arguments import Steps, sft_arguments, steps_of
 from kmmlu_fast.training.checkpoints import (
     drop_older,
@@ -31,7 +32,6 @@ from kmmlu_fast.training.checkpoints import (
     step_of,
 )
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.device_memory import give_back, peak_bytes
 from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.encoding import TrainSet
 from kmmlu_fast.training.held_out import HeldOut

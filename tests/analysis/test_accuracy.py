@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from kmmlu_fast.analysis import accuracy as analysis
-from kmmlu_fast.analysis import profile
+from kmmlu_fast.analysis import error_profile
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA
 from kmmlu_fast.data.subjects import SUBJECTS
 
@@ -172,7 +172,7 @@ def questions() -> pl.DataFrame:
 
 
 def test_features_mark_negation_figures_and_formulas():
-    marked = profile.with_features(questions()).collect()
+    marked = error_profile.with_features(questions()).collect()
     assert marked["negation"].to_list() == [False] * 8 + [True, False]
     assert marked["figure"].to_list() == [False] * 8 + [True, False]
     assert marked["formula"].to_list() == [False] * 9 + [True]
@@ -191,7 +191,7 @@ def test_features_mark_negation_figures_and_formulas():
 )
 def test_negations_are_found(text: str):
     row = questions().head(1).with_columns(question=pl.lit("다음 중 " + text))
-    assert profile.with_features(row).collect()["negation"].item() is True
+    assert error_profile.with_features(row).collect()["negation"].item() is True
 
 
 @pytest.mark.parametrize(
@@ -203,11 +203,11 @@ def test_negations_are_found(text: str):
 )
 def test_a_negation_beside_the_asking_is_none(text: str):
     row = questions().head(1).with_columns(question=pl.lit(text))
-    assert profile.with_features(row).collect()["negation"].item() is False
+    assert error_profile.with_features(row).collect()["negation"].item() is False
 
 
 def test_error_profile_adds_up():
-    table = profile.error_profile(predictions(ROWS), questions())
+    table = error_profile.error_profile(predictions(ROWS), questions())
     assert table.group_by("feature").agg(pl.col("total").sum())["total"].unique().to_list() == [10]
     figure = table.filter(pl.col("feature") == "figure").select("value", "total", "errors").rows()
     assert figure == [("no", 9, 3), ("yes", 1, 1)]
@@ -215,20 +215,20 @@ def test_error_profile_adds_up():
 
 def test_confident_errors_are_wrong_and_sorted():
     margins = [9.0] * 6 + [1.0, 3.0, None, 2.0]
-    table = profile.confident_errors(predictions(ROWS, margin=margins), limit=2)
+    table = error_profile.confident_errors(predictions(ROWS, margin=margins), limit=2)
     assert table["margin"].to_list() == [3.0, 2.0]
     assert (table["answer"] != table["prediction"]).all()
 
 
 def test_answers_that_state_no_confidence_are_no_confident_errors():
-    assert profile.confident_errors(predictions(ROWS)).is_empty()
-    stated = profile.confident_errors(predictions(ROWS, confidence=[0.9] * 9 + [0.7]))
+    assert error_profile.confident_errors(predictions(ROWS)).is_empty()
+    stated = error_profile.confident_errors(predictions(ROWS, confidence=[0.9] * 9 + [0.7]))
     assert stated["confidence"].to_list() == [0.9, 0.9, 0.7]
 
 
 def test_a_human_accuracy_of_zero_is_none():
     asked = questions().with_columns(human_accuracy=pl.lit(0.0))
-    table = profile.error_profile(predictions(ROWS), asked).filter(pl.col("feature") == "human_band")
+    table = error_profile.error_profile(predictions(ROWS), asked).filter(pl.col("feature") == "human_band")
     assert table["value"].to_list() == ["not given"]
 
 
@@ -242,7 +242,7 @@ def test_sorts_of_error_by_hand():
         "logprob_D": [-9.0] * 6 + [-5.0, -1.0, -1.0, -3.0],
     }
     frame = predictions(ROWS, confidence=sure, **logprobs)
-    whole = profile.error_kinds(frame).row(0, named=True)
+    whole = error_profile.error_kinds(frame).row(0, named=True)
     assert whole == {
         "total": 10,
         "errors": 4,
@@ -253,12 +253,12 @@ def test_sorts_of_error_by_hand():
         "letter": "A",
         "letter_errors": 3,
     }
-    by_subject = profile.error_kinds(frame, ("subject",))
+    by_subject = error_profile.error_kinds(frame, ("subject",))
     assert by_subject.select("subject", "errors", "unparsed", "confident", "close").rows() == [
         ("Accounting", 2, 0, 1, 1),
         ("Math", 2, 1, 1, 0),
     ]
-    unknown = profile.error_kinds(predictions(ROWS)).row(0, named=True)
+    unknown = error_profile.error_kinds(predictions(ROWS)).row(0, named=True)
     assert unknown["confident"] is None and unknown["close"] is None and unknown["errors"] == 4
 
 

@@ -6,9 +6,9 @@ from made_runs import loaded, predictions
 
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting.habit import prior_meaning
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.letter_habit import prior_meaning
+from kmmlu_fast.reporting.wording.verdict import verdict
 from kmmlu_fast.runs.run import Run
 
 QUICK = Settings(replicates=500)

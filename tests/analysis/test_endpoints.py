@@ -7,17 +7,17 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions, questions, run_directory
 
-from kmmlu_fast.analysis import protocol
+from kmmlu_fast.analysis import protocol_differences
 from kmmlu_fast.analysis.comparison import Settings, compare_pair, corrected_for_many
 from kmmlu_fast.analysis.endpoints import FLOOR, endpoints
+from kmmlu_fast.analysis.gained_and_lost import marked, what_moved
 from kmmlu_fast.analysis.key_audit import audit_key
-from kmmlu_fast.analysis.moved import marked, what_moved
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting.comparing import counted
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.reporting.pairs import counted
+from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.verdict import verdict
+from kmmlu_fast.runs.comparison_log import read_peeks
 from kmmlu_fast.runs.loading import load
-from kmmlu_fast.runs.peeks import read_peeks
 
 
 def test_scores_by_hand() -> None:
@@ -77,7 +77,7 @@ def test_all_but_the_adapter_is_compared() -> None:
             "adapter_digest": "a",
         },
     )
-    assert protocol.setting_differences(base, other) == [
+    assert protocol_differences.setting_differences(base, other) == [
         "dtype bfloat16 -> float16",
         "decoding.temperature 0.0 -> 0.7",
     ]

@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kmmlu_fast.analysis import letter_models as models
-from kmmlu_fast.analysis.letter_models import Floats
+from kmmlu_fast.analysis.letter_bias import letter_models as models
+from kmmlu_fast.analysis.letter_bias.letter_models import Floats
 
 KEY = np.array([0.1, 0.3, 0.3, 0.3])
 MIXTURE = np.array([0.05, 0.1, 0.15, 0.3])  # knows 0.4

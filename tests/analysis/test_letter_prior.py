@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kmmlu_fast.analysis import letter_prior as d
-from kmmlu_fast.analysis.offsets import match, prior_offsets
+from kmmlu_fast.analysis.letter_bias import letter_prior as d
+from kmmlu_fast.analysis.letter_bias.offsets import match, prior_offsets
 
 
 def habits(key: list[str], first: list[str | None], second: list[str | None]) -> d.Decomposition:

@@ -15,8 +15,8 @@ from made_runs import loaded
 from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.verdict import verdict
 from kmmlu_fast.runs.run import Run, complete_frame
 
 KEY = (0.1, 0.3, 0.3, 0.3)
@@ -231,8 +231,8 @@ def test_cautions_come_before_the_headline() -> None:
 def test_hidden_needs_opposite_signs(
     prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
 ) -> None:
-    from kmmlu_fast.analysis.letter_prior import Part, Split
-    from kmmlu_fast.reporting.habit import prior_meaning
+    from kmmlu_fast.analysis.letter_bias.letter_prior import Part, Split
+    from kmmlu_fast.reporting.wording.letter_habit import prior_meaning
 
     pair = compared("g fp8 against bf16")
     split = Split("logprobs", Part(*prior), Part(*rest))

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.recipe import crossed, recipe_effect
+from kmmlu_fast.analysis.recipes import crossed, recipe_effect
 from kmmlu_fast.core.errors import RunError
 
 

@@ -5,8 +5,13 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from kmmlu_fast.analysis import sequential as test
-from kmmlu_fast.analysis.sequential_control import Known, Stream, accuracy_stream, paired_stream
+from kmmlu_fast.analysis.sequential import betting as test
+from kmmlu_fast.analysis.sequential.control_variate import (
+    Known,
+    Stream,
+    accuracy_stream,
+    paired_stream,
+)
 
 FIRST = np.array([1, 1, 0, 0, 1, 0], dtype=bool)
 SECOND = np.array([1, 0, 1, 1, 1, 0], dtype=bool)  # one lost, two won: the mean difference is 1/6

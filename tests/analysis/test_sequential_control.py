@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kmmlu_fast.analysis.sequential_control import Known, accuracy_stream, paired_stream
+from kmmlu_fast.analysis.sequential.control_variate import Known, accuracy_stream, paired_stream
 
 N = 2000
 

@@ -16,15 +16,6 @@ from tiny import make_tiny_tokenizer
 from wants import candidates_of, text_of
 
 from kmmlu_fast.analysis.reasoning import comparison
-from kmmlu_fast.asking import cot
-from kmmlu_fast.asking.cot import ChainOfThought, sampling_seed, vote
-from kmmlu_fast.asking.cot_building import build_method
-from kmmlu_fast.asking.cot_wording import default_style, instruction, instructions
-from kmmlu_fast.asking.ladder import STRICT, read_answer
-from kmmlu_fast.asking.methods import MultipleChoice
-from kmmlu_fast.asking.prompts import encode
-from kmmlu_fast.asking.rotations import Rotations
-from kmmlu_fast.asking.tokens import prepare
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import log_softmax, rotated
 from kmmlu_fast.core.schema import (
@@ -41,8 +32,17 @@ from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.runner import run
-from kmmlu_fast.reporting import reasoning
-from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.prompting import cot
+from kmmlu_fast.prompting.answer_extraction import STRICT, read_answer
+from kmmlu_fast.prompting.cot import ChainOfThought, sampling_seed, vote
+from kmmlu_fast.prompting.cot_tokens import build_method
+from kmmlu_fast.prompting.cot_wording import default_style, instruction, instructions
+from kmmlu_fast.prompting.methods import MultipleChoice
+from kmmlu_fast.prompting.prompts import encode
+from kmmlu_fast.prompting.rotations import Rotations
+from kmmlu_fast.prompting.tokens import prepare
+from kmmlu_fast.reporting.wording import reasoning_text
+from kmmlu_fast.reporting.wording.language import texts
 from kmmlu_fast.runs.store import RunStore, load_run
 
 QWEN_TEMPLATE = (
@@ -598,7 +598,7 @@ def test_comparison_of_a_full_run_is_this() -> None:
     assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
     assert picked["what_if 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
     assert ways["what_if 0.3"]["estimated"] and not ways["full"]["estimated"]
-    text = "\n".join(reasoning.comparison_lines(result, texts("en", "report", "summary")))
+    text = "\n".join(reasoning_text.comparison_lines(result, texts("en", "report", "summary")))
     assert "strict 3, lenient 0, forced 1, unparsed 0" in text and "~4.0" in text
 
 
@@ -646,7 +646,7 @@ def test_comparison_of_samples_and_rotations() -> None:
         result["rotations"]["accuracy_debiased"],
         result["rotations"]["changed"],
     ) == (0.5, 1.0, 1)
-    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning.comparison_lines(
+    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning_text.comparison_lines(
         result, texts("en", "report", "summary")
     )
     assert comparison(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}

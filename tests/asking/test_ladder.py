@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmmlu_fast.asking.ladder import EXPLICIT, LADDER, STRICT, Reading, read_answer
+from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, Reading, read_answer
 
 STATEMENTS = ("손익계산서", "대차대조표", "현금흐름표", "자본변동표")
 NESTED = ("자산", "총자산", "자산과 부채", "부채")

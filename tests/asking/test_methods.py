@@ -8,9 +8,9 @@ import pickle
 import pytest
 from wants import text_of
 
-from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice
 from kmmlu_fast.core.letters import exact_match, read_letters
 from kmmlu_fast.core.schema import Candidates, Completion, Continuation, Question, Response
+from kmmlu_fast.prompting.methods import ContinuationChoice, GenerateUntil, MultipleChoice
 
 ASKED = Question(
     "Law/test/3", "Law", "HUMSS", "test", 3, "하늘의 색은?", ("빨강", "검정", "파랑", "하양"), "C"

@@ -9,19 +9,19 @@ import pytest
 from tiny import make_tiny_tokenizer
 from wants import candidates_of, text_of
 
-from kmmlu_fast.asking.choosing import choose_method
-from kmmlu_fast.asking.cot_building import build_method
-from kmmlu_fast.asking.cot_wording import final_lines, instruction
-from kmmlu_fast.asking.ladder import read_answer
-from kmmlu_fast.asking.methods import ContinuationChoice, GenerateUntil, MultipleChoice
-from kmmlu_fast.asking.predictions import letters_of
-from kmmlu_fast.asking.prompts import render
-from kmmlu_fast.asking.rotations import ALL, Rotations
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import read_letters, reorder, rotated
 from kmmlu_fast.core.schema import OPTION_LETTERS, Candidates, Completion, Question, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.prompting.answer_extraction import read_answer
+from kmmlu_fast.prompting.cot_tokens import build_method
+from kmmlu_fast.prompting.cot_wording import final_lines, instruction
+from kmmlu_fast.prompting.method_choice import choose_method
+from kmmlu_fast.prompting.methods import ContinuationChoice, GenerateUntil, MultipleChoice
+from kmmlu_fast.prompting.predictions import letters_of
+from kmmlu_fast.prompting.prompts import render
+from kmmlu_fast.prompting.rotations import ALL, Rotations
 
 ALL_LETTERS = "".join(OPTION_LETTERS)
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 from tiny import make_tiny_tokenizer
 
-from kmmlu_fast.asking.prompts import Prompt, continuation_ids, encode, letter_tokens, render, template_digest
 from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.prompting.prompts import (
+    Prompt,
+    continuation_ids,
+    encode,
+    letter_tokens,
+    render,
+    template_digest,
+)
 
 SKY = Question(
     "Law/test/0", "Law", "HUMSS", "test", 0, "  맑은 날 하늘의 색은? ", ("빨강", "검정", " 파랑", "하양"), "C"

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from kmmlu_fast.asking.rotations import Rotations
 from kmmlu_fast.core.schema import Question, Response
+from kmmlu_fast.prompting.rotations import Rotations
 
 
 class Inner:

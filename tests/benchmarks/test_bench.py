@@ -193,7 +193,7 @@ def test_letters_of_two_engines_are_compared_beyond_their_own_difference():
 
 
 def test_fp8_is_what_the_card_computes(monkeypatch):
-    from kmmlu_fast.core.nvml import Card
+    from kmmlu_fast.machine.gpus import Card
 
     for capability, name in (
         ((8, 6), "fp8_per_tensor"),

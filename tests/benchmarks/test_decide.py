@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from bench import decide
-from kmmlu_fast.analysis.sequential_control import Known
+from kmmlu_fast.analysis.sequential.control_variate import Known
 
 MODELS = {"gpt-a": 0.7, "gpt-b": 0.4, "phi-a": 0.69, "llama-a": 0.5}
 

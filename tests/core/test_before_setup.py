@@ -12,10 +12,10 @@ from pathlib import Path
 import fake_card
 import pytest
 
-from kmmlu_fast.core.before_setup import reasons
-from kmmlu_fast.core.installed import Toolchain
-from kmmlu_fast.core.machine import Cpu, Machine
-from kmmlu_fast.core.nvml import Card, Cards
+from kmmlu_fast.machine.gpus import Card, Cards
+from kmmlu_fast.machine.host import Cpu, Machine
+from kmmlu_fast.machine.packages import Toolchain
+from kmmlu_fast.machine.preflight import reasons
 
 GIB = 1 << 30
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.core import device, installed, nvml
 from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.machine import device, gpus, packages
 
 ZEN_3 = "fpu sse2 avx avx2 fma"
 ZEN_4 = "fpu sse2 avx avx2 fma avx512f avx512_vnni avx512_bf16"
@@ -49,7 +49,7 @@ def is_available():
     seen.append((os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"), os.environ.get("VLLM_WORKER_MULTIPROC_METHOD")))
     return False
 torch.cuda.is_available = is_available
-from kmmlu_fast.core.device import has_gpu
+from kmmlu_fast.machine.device import has_gpu
 has_gpu()
 print(*seen[0])
 """  # noqa: E501
@@ -62,7 +62,7 @@ def test_the_environment_is_safe_before_torch_is_asked() -> None:
     assert done.stdout.split() == ["1", "spawn"]
 
 
-CARD = nvml.Card("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30, 23 << 30, "580.95.05")
+CARD = gpus.Card("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30, 23 << 30, "580.95.05")
 
 
 def test_a_card_that_torch_can_use_is_no_problem() -> None:
@@ -84,7 +84,7 @@ def test_a_card_that_torch_can_use_is_no_problem() -> None:
     ],
 )
 def test_a_card_that_torch_cannot_use_is_one_line(
-    card: nvml.Card, cuda: str | None, sees: bool, says: str
+    card: gpus.Card, cuda: str | None, sees: bool, says: str
 ) -> None:
     found = device.card_problem(card, "2.13.0", cuda, sees)
     assert says in found and card.name in found and "\n" not in found
@@ -95,14 +95,14 @@ def test_a_card_in_sight_that_torch_cannot_use_stops_instead_of_the_cpu_in_silen
 ) -> None:
     import torch
 
-    monkeypatch.setattr(nvml, "cards", lambda: [replace(CARD, driver="550.54.14")])
+    monkeypatch.setattr(gpus, "cards", lambda: [replace(CARD, driver="550.54.14")])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(EngineError, match=r"older than CUDA 13.*CUDA_VISIBLE_DEVICES=-1"):
         device.has_gpu()
-    monkeypatch.setattr(nvml, "cards", lambda: [CARD])
+    monkeypatch.setattr(gpus, "cards", lambda: [CARD])
     assert device.has_gpu() is True
-    monkeypatch.setattr(nvml, "cards", lambda: [])
+    monkeypatch.setattr(gpus, "cards", lambda: [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.has_gpu() is False
 
@@ -113,9 +113,9 @@ def test_a_model_that_overflows_in_float16_is_float32_on_such_a_card() -> None:
 
 
 def test_a_card_without_a_compiler_is_said_before_triton_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = installed.Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
-    monkeypatch.setattr(installed, "toolchain", lambda: whole)
+    whole = packages.Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
+    monkeypatch.setattr(packages, "toolchain", lambda: whole)
     device.check_toolchain()
-    monkeypatch.setattr(installed, "toolchain", lambda: replace(whole, python_header=""))
+    monkeypatch.setattr(packages, "toolchain", lambda: replace(whole, python_header=""))
     with pytest.raises(EngineError, match=r"Python\.h"):
         device.check_toolchain()

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.core import installed, nvml, weights
-from kmmlu_fast.core.diagnosis import Diagnosis, adapters, examine
-from kmmlu_fast.core.installed import Hub, Pins, Toolchain
-from kmmlu_fast.core.machine import Cpu, Machine
-from kmmlu_fast.core.nvml import Card, Cards
+from kmmlu_fast.machine import gpus, model_size, packages
+from kmmlu_fast.machine.diagnosis import Diagnosis, adapters, examine
+from kmmlu_fast.machine.gpus import Card, Cards
+from kmmlu_fast.machine.host import Cpu, Machine
+from kmmlu_fast.machine.packages import Hub, Pins, Toolchain
 
 GIB = 1 << 30
 NAME = "skt/A.X-4.0-Light"
@@ -40,7 +40,7 @@ def found(here: Machine = ZEN4, at: Cards | None = None, **more: object) -> Diag
         hub=Hub("https://hub", "", False),
         cuda=13,
         model_name=NAME,
-        model=weights.find_model(NAME, offline=True),
+        model=model_size.find_model(NAME, offline=True),
         cpu_flops=4e11,
     )
     return replace(base, **more)  # type: ignore[arg-type]
@@ -163,8 +163,8 @@ def test_a_look_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
     import threading
 
     never = threading.Event()
-    monkeypatch.setattr(nvml, "find_cards", lambda: never.wait(30))
-    monkeypatch.setattr(installed, "hub", lambda: never.wait(30))
+    monkeypatch.setattr(gpus, "find_cards", lambda: never.wait(30))
+    monkeypatch.setattr(packages, "hub", lambda: never.wait(30))
     here = examine("demo", limit_sec=0.2)
     never.set()
     assert "gives no answer" in here.cards.problem and "no answer" in here.hub.problem

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.core.fit import (
+from kmmlu_fast.machine.memory_fit import (
     GIB,
     SMALLEST,
     BatchSettings,
@@ -20,7 +20,7 @@ from kmmlu_fast.core.fit import (
     unsupported,
     weights_bytes,
 )
-from kmmlu_fast.core.weights import find_model
+from kmmlu_fast.machine.model_size import find_model
 
 AX4 = find_model("skt/A.X-4.0-Light", offline=True)
 assert AX4 is not None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.evaluation.config import EvalConfig
 
 PROG = "python -m kmmlu_fast.eval"

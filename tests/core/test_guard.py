@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.core.guard import Frame, explain, frames, guarded
+from kmmlu_fast.command.crash_guard import Frame, explain, frames, guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 # A library that crashes when it is called, installed like any other.
@@ -28,7 +28,7 @@ def read_nothing():
 """
 VERB = """
 import os, signal, sys, time
-from kmmlu_fast.core.guard import guarded
+from kmmlu_fast.command.crash_guard import guarded
 
 def main():
     word = sys.argv[1]
@@ -237,7 +237,7 @@ def test_ctrl_c_in_a_terminal_comes_once(verb: Path) -> None:
 def test_called_from_a_process_with_threads_it_stays_in_it() -> None:
     script = (
         "import threading, time, os, sys\n"
-        "from kmmlu_fast.core.guard import guarded\n"
+        "from kmmlu_fast.command.crash_guard import guarded\n"
         "threading.Thread(target=time.sleep, args=(0.5,), daemon=True).start()\n"
         "here = os.getpid()\n"
         "sys.exit(guarded(lambda: 5 if os.getpid() == here else 6))\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.core.importing import UNUSED, uncollected, without
+from kmmlu_fast.machine.heavy_imports import UNUSED, uncollected, without
 
 
 class Cycle:
@@ -81,7 +81,7 @@ def test_nothing_is_left_out_that_transformers_keeps_an_answer_for() -> None:
 
 
 def test_freezing_is_left_to_the_one_who_asks_for_it() -> None:
-    from kmmlu_fast.core.importing import keep_what_is_there
+    from kmmlu_fast.machine.heavy_imports import keep_what_is_there
 
     before = gc.get_freeze_count()
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.core import machine
-from kmmlu_fast.core.machine import (
+from kmmlu_fast.machine import host
+from kmmlu_fast.machine.host import (
     CPU_FLAGS,
     Cpu,
     best_cpu_dtype,
@@ -152,18 +152,18 @@ def test_oom_kills_are_counted_in_both_versions(tmp_path: Path) -> None:
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("nr_free_pages 1\noom_kill 1\n")
     root = files(tmp_path, {"memory.events": "low 0\noom 3\noom_kill 2\n"})
-    assert machine.oom_kills("0::/\n", root, vmstat) == 2
+    assert host.oom_kills("0::/\n", root, vmstat) == 2
     root = files(tmp_path, {"memory/d/memory.oom_control": "under_oom 0\noom_kill 5\n"})
-    assert machine.oom_kills("4:memory:/d\n", root, vmstat) == 5
-    assert machine.oom_kills("", root, vmstat) == 1
+    assert host.oom_kills("4:memory:/d\n", root, vmstat) == 5
+    assert host.oom_kills("", root, vmstat) == 1
 
 
 def test_disk_of_a_folder_that_is_not_yet_there(tmp_path: Path) -> None:
-    assert machine.disk_free_bytes(tmp_path / "a" / "b") > 0
+    assert host.disk_free_bytes(tmp_path / "a" / "b") > 0
 
 
 def test_look_finds_this_machine() -> None:
-    here = machine.look()
+    here = host.look()
     assert (
         here.cores >= 1 and here.memory_total_bytes >= here.memory_free_bytes > 0 and here.disk_free_bytes > 0
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 import fake_card
 import pytest
 
-from kmmlu_fast.core import nvml
-from kmmlu_fast.core.nvml import Card, find_cards, parse_capability, parse_smi, visible
+from kmmlu_fast.machine import gpus
+from kmmlu_fast.machine.gpus import Card, find_cards, parse_capability, parse_smi, visible
 
 GIB = 1 << 30
 SMI = """0, NVIDIA GeForce RTX 3090, 8.6, 24576, 23000, GPU-aa, 550.90.07
@@ -24,7 +24,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def card(library: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The fake library in the driver's place; the test says by environment what it answers."""
-    monkeypatch.setattr(nvml, "LIBRARIES", (str(library),))
+    monkeypatch.setattr(gpus, "LIBRARIES", (str(library),))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return monkeypatch
 
@@ -39,7 +39,7 @@ def test_a_card(card: pytest.MonkeyPatch) -> None:
         Card("NVIDIA GeForce RTX 5090", (12, 0), 32 * GIB, free, "580.95.05", 0, "GPU-0a"),
     )
     assert (found.driver, found.problem) == ("580.95.05", "")
-    assert nvml.cards() == list(found.cards)
+    assert gpus.cards() == list(found.cards)
     expected = "NVIDIA GeForce RTX 5090 (32 GiB, compute capability 12.0, driver 580.95.05)"
     assert str(found.cards[0]) == expected
 
@@ -54,7 +54,7 @@ def test_a_driver_that_answers_an_error(card: pytest.MonkeyPatch) -> None:
 def test_hidden_cards(card: pytest.MonkeyPatch) -> None:
     card.setenv("CUDA_VISIBLE_DEVICES", "-1")
     found = find_cards()
-    assert found.cards == () and "hides every card" in found.problem and nvml.hidden()
+    assert found.cards == () and "hides every card" in found.problem and gpus.hidden()
 
 
 def test_a_slice_that_is_named(card: pytest.MonkeyPatch) -> None:
@@ -63,10 +63,10 @@ def test_a_slice_that_is_named(card: pytest.MonkeyPatch) -> None:
 
 
 def test_no_driver_and_no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(nvml, "LIBRARIES", ())
-    monkeypatch.setattr(nvml, "PCI_DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "LIBRARIES", ())
+    monkeypatch.setattr(gpus, "PCI_DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_cards() == nvml.Cards()
+    assert find_cards() == gpus.Cards()
 
 
 def test_a_card_on_the_bus_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_card_on_the_bus_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp
     device.mkdir()
     (device / "vendor").write_text("0x10de\n")
     (device / "class").write_text("0x030000\n")
-    monkeypatch.setattr(nvml, "LIBRARIES", ())
-    monkeypatch.setattr(nvml, "PCI_DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "LIBRARIES", ())
+    monkeypatch.setattr(gpus, "PCI_DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no driver answers" in find_cards().problem
 
@@ -110,7 +110,7 @@ def test_nvidia_smi_is_asked_where_there_is_no_library(
     script = tmp_path / "nvidia-smi"
     script.write_text(f"#!/bin/sh\ncat <<'END'\n{SMI}END\n")
     script.chmod(0o755)
-    monkeypatch.setattr(nvml, "LIBRARIES", ())
+    monkeypatch.setattr(gpus, "LIBRARIES", ())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert [card.name for card in find_cards().cards] == ["NVIDIA GeForce RTX 3090", "Tesla V100-SXM2-16GB"]

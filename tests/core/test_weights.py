@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kmmlu_fast.core.weights import find_model, from_config, read_header
+from kmmlu_fast.machine.model_size import find_model, from_config, read_header
 
 LLAMA = {
     "hidden_size": 64,

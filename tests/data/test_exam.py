@@ -12,6 +12,7 @@ from exam_files import ROWS, count_of, options_of, right, write_exam, write_json
 from kmmlu_fast import exams
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.data.exam import Exam, read_exam
+from kmmlu_fast.data.exam_lookup import SHIPPED, find_exam, shipped
 from kmmlu_fast.data.exam_rows import (
     choose_subjects,
     load_exam,
@@ -19,9 +20,8 @@ from kmmlu_fast.data.exam_rows import (
     read_questions,
     to_questions,
 )
-from kmmlu_fast.data.finding import SHIPPED, find_exam, shipped
-from kmmlu_fast.data.inside import split_inside
-from kmmlu_fast.data.raw_tables import hub_fault
+from kmmlu_fast.data.inline_options import split_inside
+from kmmlu_fast.data.row_files import hub_fault
 
 WANTED = [
     "click",

@@ -10,8 +10,9 @@ import pytest
 from exam_files import write_exam, write_jsonl
 
 from kmmlu_fast import leakage, sample
-from kmmlu_fast.data import dataset, guard, overlap
-from kmmlu_fast.data.guard import check_table, check_training_rows, guard_exams
+from kmmlu_fast.contamination import check, overlap
+from kmmlu_fast.contamination.check import check_table, check_training_rows, guard_exams
+from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.data.training_rows import read_training_rows
 
@@ -110,8 +111,8 @@ def test_rows_of_a_piece_and_of_several_are_judged_alike(tmp_path: Path, monkeyp
         rows.append({"text": "아무 상관 없는 글입니다."})
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     whole, count = check_table(str(path), target)
-    monkeypatch.setattr(guard, "ROWS_AT_ONCE", 5)
-    monkeypatch.setattr(guard, "CHARS_AT_ONCE", 300)
+    monkeypatch.setattr(check, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(check, "CHARS_AT_ONCE", 300)
     pieces, again = check_table(str(path), target)
     assert count == again == len(rows) and len(whole) > 10 and pieces.equals(whole)
     assert {"contained", "exact"} <= set(whole["kind"])

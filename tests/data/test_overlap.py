@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 
 from kmmlu_fast import leakage
+from kmmlu_fast.contamination import overlap
 from kmmlu_fast.core import digests
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.schema import LETTERS, Question
-from kmmlu_fast.data import dataset, overlap
-from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data import alpaca as sft
+from kmmlu_fast.data import dataset
 from kmmlu_fast.data.records import question_and_options, read_records
 from kmmlu_fast.data.subjects import find_subject
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.asking import prompts
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import records
-from kmmlu_fast.data import rows as sft
+from kmmlu_fast.prompting import prompts
 
 QUESTION = Question(
     "Math/train/3",

@@ -11,7 +11,7 @@ from made_runs import predictions, run_directory
 
 from kmmlu_fast.compare import main
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.reporting.settings import read_overlap
+from kmmlu_fast.reporting.comparison_settings import read_overlap
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "predictions_25_models_test.csv"
 

@@ -113,15 +113,17 @@ def test_no_model_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_verify_shows_the_difference_and_its_exit_code_says_it(
     letter: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kmmlu_fast.evaluation import verify
+    from kmmlu_fast.evaluation import engine_agreement
 
     asked = []
 
-    def pretended(config: Any) -> verify.Verification:
+    def pretended(config: Any) -> engine_agreement.Verification:
         asked.append((config.model, config.dataset))
-        return verify.compare({"q": (-0.1, -3.0, -4.0, -5.0)}, {"q": (letter, -3.0, -4.0, -5.0)}, 0.01)
+        return engine_agreement.compare(
+            {"q": (-0.1, -3.0, -4.0, -5.0)}, {"q": (letter, -3.0, -4.0, -5.0)}, 0.01
+        )
 
-    monkeypatch.setattr(verify, "verify", pretended)
+    monkeypatch.setattr(engine_agreement, "verify", pretended)
     assert doctor.main(["--verify", "demo"]) == code
     assert capsys.readouterr().out.startswith("failed: 0 of 1" if code else "passed: 1 of 1")
     assert doctor.main(["--verify", "demo", "--json"]) == code

@@ -11,9 +11,9 @@ import pytest
 from made_runs import predictions, run_directory
 
 from kmmlu_fast import cli, compare, install, train
-from kmmlu_fast.core import helping
+from kmmlu_fast.command import help_text
+from kmmlu_fast.command.flags import SHIPPED, parse
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import SHIPPED, parse
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.reporting.config import ReportConfig
 
@@ -38,10 +38,10 @@ def test_version_help_and_suggestion(capsys: Caught) -> None:
     assert "did you mean report?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", helping.CONFIGS)
+@pytest.mark.parametrize("verb", help_text.CONFIGS)
 def test_help_has_every_flag_once_and_examples_that_parse(verb: str, capsys: Caught) -> None:
-    cls = helping.config_of(verb)
-    named = [name for names in helping.grouped(cls).values() for name in names]
+    cls = help_text.config_of(verb)
+    named = [name for names in help_text.grouped(cls).values() for name in names]
     assert sorted(named) == sorted(set(cls.model_fields) - {cls.positional})
     assert len(cls.examples) == 3 and set(cls.first) <= set(cls.model_fields)
     for example in cls.examples:
@@ -49,7 +49,7 @@ def test_help_has_every_flag_once_and_examples_that_parse(verb: str, capsys: Cau
         if "--plan" in words:
             words += ["--data", "x.jsonl"]
         assert isinstance(parse(cls, words, "x"), cls), example
-    text = helping.markdown(verb)
+    text = help_text.markdown(verb)
     assert all(f"--{name.replace('_', '-')}" in text for name in named)
 
 
@@ -66,7 +66,7 @@ def test_spellings_that_people_use() -> None:
 
 def test_another_verbs_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a file of settings for train"):
-        parse(helping.config_of("eval"), ["--config", str(ROOT / "configs" / "train.yaml")], "x")
+        parse(help_text.config_of("eval"), ["--config", str(ROOT / "configs" / "train.yaml")], "x")
 
 
 def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
@@ -147,14 +147,14 @@ def test_the_shipped_settings_are_the_clones(tmp_path: Path, monkeypatch: pytest
         assert (ROOT / "configs" / name).read_bytes() == (SHIPPED / name).read_bytes()
     monkeypatch.chdir(tmp_path)
     rows = ["--data", "x.jsonl"]
-    config = parse(helping.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
+    config = parse(help_text.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
     assert config.model_dump()["rotate_options"]
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.yaml").write_text("rotate_options: false\n")
-    config = parse(helping.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
+    config = parse(help_text.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
     assert not config.model_dump()["rotate_options"]
     with pytest.raises(ConfigError, match="cannot be read"):
-        parse(helping.config_of("train"), ["--config", "elsewhere/train.yaml", *rows], "x")
+        parse(help_text.config_of("train"), ["--config", "elsewhere/train.yaml", *rows], "x")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -14,10 +14,11 @@ import polars as pl
 import pytest
 
 from kmmlu_fast import sample
+from kmmlu_fast.contamination import overlap
 from kmmlu_fast.core.notes import Noted
 from kmmlu_fast.core.schema import LETTERS, PREDICTION_SCHEMA
-from kmmlu_fast.data import dataset, overlap
-from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data import alpaca as sft
+from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.sampling import card as data_card
 from kmmlu_fast.sampling.pool import Pool, read_source

@@ -81,13 +81,13 @@ def pretend() -> Any:
 
 def resolve(model: str, case: dict[str, Any], llm: Any) -> dict[str, Any]:
     """What vLLM resolves for one case, or the error that a user would see."""
-    from kmmlu_fast.core import nvml
-    from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
+    from kmmlu_fast.machine import gpus
 
     capability, gib = tuple(case["capability"]), case["gib"]
     CARD.update(capability=capability, name=case["name"], bytes=gib << 30)
-    here = nvml.Card(case["name"], capability, gib << 30, (gib << 30) - (500 << 20), "580.95.05")
-    nvml.cards = lambda: [here]  # type: ignore[assignment]
+    here = gpus.Card(case["name"], capability, gib << 30, (gib << 30) - (500 << 20), "580.95.05")
+    gpus.cards = lambda: [here]  # type: ignore[assignment]
     llm.seen = None
     settings = EngineSettings(model, max_model_len=1024, load_format="dummy", **case["settings"])
     try:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import pytest
 
-from kmmlu_fast.core import installed, weights
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.fit import GIB
-from kmmlu_fast.core.nvml import Card
-from kmmlu_fast.core.weights import ModelFacts
-from kmmlu_fast.engines import arguments
-from kmmlu_fast.engines.arguments import EngineSettings
+from kmmlu_fast.engines.vllm import device_arguments
+from kmmlu_fast.engines.vllm.device_arguments import EngineSettings
+from kmmlu_fast.machine import model_size, packages
+from kmmlu_fast.machine.gpus import Card
+from kmmlu_fast.machine.memory_fit import GIB
+from kmmlu_fast.machine.model_size import ModelFacts
 
 SHAPE = {  # 7.26 B parameters
     "hidden_size": 3584,
@@ -24,8 +24,8 @@ SHAPE = {  # 7.26 B parameters
     "tie_word_embeddings": False,
     "dtype": "bfloat16",
 }
-BIG = weights.from_config(SHAPE, "big", "test")
-SMALL = weights.from_config(
+BIG = model_size.from_config(SHAPE, "big", "test")
+SMALL = model_size.from_config(
     {**SHAPE, "hidden_size": 1024, "num_attention_heads": 8, "intermediate_size": 4096}, "small", "test"
 )
 
@@ -37,7 +37,7 @@ def card(gib: float, capability: tuple[int, int] = (8, 9), used_gib: float = 0.5
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
     models = {"big": BIG, "small": SMALL}
-    monkeypatch.setattr(weights, "find_model", lambda name, *_, **__: models.get(name))
+    monkeypatch.setattr(model_size, "find_model", lambda name, *_, **__: models.get(name))
     return models
 
 
@@ -48,12 +48,12 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
 def test_the_batch_is_the_cards_size(
     known: dict[str, ModelFacts], gib: float, tokens: int, seqs: int
 ) -> None:
-    found = arguments.card_arguments(EngineSettings("small"), card(gib))
+    found = device_arguments.card_arguments(EngineSettings("small"), card(gib))
     assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (tokens, seqs)
 
 
 def test_the_users_own_batch_stays_and_holds_all_its_requests(known: dict[str, ModelFacts]) -> None:
-    found = arguments.card_arguments(
+    found = device_arguments.card_arguments(
         EngineSettings("small", max_num_seqs=3000, max_num_batched_tokens=2048), card(24)
     )
     assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (3000, 3000)
@@ -67,7 +67,9 @@ def test_a_step_that_does_not_fit_beside_the_weights_becomes_smaller_before_the_
     for gib in sizes:
         try:
             batches.append(
-                arguments.card_arguments(EngineSettings("big"), card(gib, (8, 0)))["max_num_batched_tokens"]
+                device_arguments.card_arguments(EngineSettings("big"), card(gib, (8, 0)))[
+                    "max_num_batched_tokens"
+                ]
             )
         except EngineError:
             batches.append(0)
@@ -79,10 +81,10 @@ def test_a_step_that_does_not_fit_beside_the_weights_becomes_smaller_before_the_
 )
 def test_seven_billion_in_16_bit_by_card(known: dict[str, ModelFacts], gib: float, fits: bool) -> None:
     if fits:
-        assert arguments.card_arguments(EngineSettings("big"), card(gib))["max_num_seqs"] > 0
+        assert device_arguments.card_arguments(EngineSettings("big"), card(gib))["max_num_seqs"] > 0
         return
     with pytest.raises(EngineError) as caught:
-        arguments.card_arguments(EngineSettings("big"), card(gib))
+        device_arguments.card_arguments(EngineSettings("big"), card(gib))
     line = str(caught.value)
     assert "\n" not in line and "weights in bfloat16 13.5 GiB" in line and f"{gib} GiB" in line
     assert ("fp8_per_channel" in line) == (gib > 8)  # 7 B in 8 bit do not go onto 8 GiB either
@@ -92,9 +94,9 @@ def test_seven_billion_in_16_bit_by_card(known: dict[str, ModelFacts], gib: floa
 def test_nothing_is_refused_of_a_model_or_a_card_that_nothing_is_known_of(
     known: dict[str, ModelFacts],
 ) -> None:
-    assert arguments.card_arguments(EngineSettings("someone/unknown"), card(8))["max_num_seqs"] == 256
+    assert device_arguments.card_arguments(EngineSettings("someone/unknown"), card(8))["max_num_seqs"] == 256
     assert (
-        arguments.card_arguments(EngineSettings("big"), Card("GPU", (8, 7), 0, 0, ""))[
+        device_arguments.card_arguments(EngineSettings("big"), Card("GPU", (8, 7), 0, 0, ""))[
             "gpu_memory_utilization"
         ]
         == 0.90
@@ -106,30 +108,32 @@ def test_precision_is_never_changed_and_what_a_card_cannot_do_is_one_line(
 ) -> None:
     for capability in ((7, 5), (8, 0), (8, 6)):
         with pytest.raises(EngineError, match=r"needs compute capability 8\.9.*fp8_per_tensor"):
-            arguments.card_arguments(
+            device_arguments.card_arguments(
                 EngineSettings("small", quantization="fp8_per_channel"), card(24, capability)
             )
     with pytest.raises(EngineError, match=r"bfloat16 needs compute capability 8\.0"):
-        arguments.card_arguments(EngineSettings("small", dtype="bfloat16"), card(16, (7, 5)))
+        device_arguments.card_arguments(EngineSettings("small", dtype="bfloat16"), card(16, (7, 5)))
     with pytest.raises(EngineError, match=r"7\.0"):
-        arguments.card_arguments(EngineSettings("small"), card(16, (7, 0)))
-    found = arguments.card_arguments(EngineSettings("small"), card(16, (7, 5)))
+        device_arguments.card_arguments(EngineSettings("small"), card(16, (7, 0)))
+    found = device_arguments.card_arguments(EngineSettings("small"), card(16, (7, 5)))
     assert not {"dtype", "quantization"} & found.keys()
 
 
 def test_a_bitsandbytes_repository_is_told_where_to_go(known: dict[str, ModelFacts]) -> None:
     stored = {**SHAPE, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    known["stored"] = weights.from_config(stored, "stored", "test")
+    known["stored"] = model_size.from_config(stored, "stored", "test")
     with pytest.raises(EngineError, match="--engine transformers"):
-        arguments.card_arguments(EngineSettings("stored"), card(24))
+        device_arguments.card_arguments(EngineSettings("stored"), card(24))
 
 
 def test_letters_run_without_graphs_and_text_with_them(known: dict[str, ModelFacts]) -> None:
     assert (
-        arguments.card_arguments(EngineSettings("small", generates=False), card(24))["enforce_eager"] is True
+        device_arguments.card_arguments(EngineSettings("small", generates=False), card(24))["enforce_eager"]
+        is True
     )
     assert (
-        arguments.card_arguments(EngineSettings("small", generates=True), card(24))["enforce_eager"] is False
+        device_arguments.card_arguments(EngineSettings("small", generates=True), card(24))["enforce_eager"]
+        is False
     )
 
 
@@ -137,21 +141,25 @@ def test_letters_run_without_graphs_and_text_with_them(known: dict[str, ModelFac
     ("gib", "used", "share"), [(80, 0.5, 0.90), (24, 0.5, 0.90), (8, 1.0, 0.80), (24, 12.0, 0.47)]
 )
 def test_the_engine_takes_no_more_than_others_leave_free(gib: float, used: float, share: float) -> None:
-    assert arguments.memory_share(0.90, card(gib, used_gib=used)) == share
+    assert device_arguments.memory_share(0.90, card(gib, used_gib=used)) == share
 
 
 def test_quantisation_names_are_the_installed_vllms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "quantization_names", lambda: ("awq", "fp8", "fp8_per_channel"))
-    assert arguments.check_quantization(None) == arguments.check_quantization("fp8_per_channel") == ""
-    assert "knows awq, fp8, fp8_per_channel" in arguments.check_quantization("fp8_per_chanel")
-    assert "--engine transformers" in arguments.check_quantization("bitsandbytes")
-    monkeypatch.setattr(installed, "quantization_names", lambda: ())
-    assert arguments.check_quantization("anything") == ""  # no vLLM, or another one: nothing is known
+    monkeypatch.setattr(packages, "quantization_names", lambda: ("awq", "fp8", "fp8_per_channel"))
+    assert (
+        device_arguments.check_quantization(None)
+        == device_arguments.check_quantization("fp8_per_channel")
+        == ""
+    )
+    assert "knows awq, fp8, fp8_per_channel" in device_arguments.check_quantization("fp8_per_chanel")
+    assert "--engine transformers" in device_arguments.check_quantization("bitsandbytes")
+    monkeypatch.setattr(packages, "quantization_names", lambda: ())
+    assert device_arguments.check_quantization("anything") == ""  # no vLLM, or another one: nothing is known
 
 
 def test_the_installed_vllm_has_a_list_that_is_found() -> None:
-    assert {"fp8_per_channel", "fp8_per_tensor", "awq", "gptq"} <= set(installed.quantization_names())
-    assert "bitsandbytes" not in installed.quantization_names()
+    assert {"fp8_per_channel", "fp8_per_tensor", "awq", "gptq"} <= set(packages.quantization_names())
+    assert "bitsandbytes" not in packages.quantization_names()
 
 
 CACHED_VALUES = 2 * 28 * 4 * 128  # of the big shape, a token
@@ -181,7 +189,7 @@ def test_the_cache_on_a_cpu_is_as_large_as_its_requests_need(
     assert BIG.kv_values_per_token == CACHED_VALUES
     chosen = EngineSettings("big", **settings)  # type: ignore[arg-type]
     wanted = tokens * CACHED_VALUES * value_bytes
-    found = arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048)
+    found = device_arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048)
     assert found == max(wanted, GIB // 4)  # vLLM needs some blocks for one short request too
 
 
@@ -189,16 +197,16 @@ def test_the_cache_on_a_cpu_is_two_gib_at_most_and_where_nothing_is_known(
     known: dict[str, ModelFacts],
 ) -> None:
     long = EngineSettings("big", max_model_len=8192, dtype="bfloat16")
-    assert arguments.cpu_cache_bytes(long, 64, 2048) == 2 * GIB
-    assert arguments.cpu_cache_bytes(EngineSettings("unknown"), 64, 2048) == 2 * GIB
+    assert device_arguments.cpu_cache_bytes(long, 64, 2048) == 2 * GIB
+    assert device_arguments.cpu_cache_bytes(EngineSettings("unknown"), 64, 2048) == 2 * GIB
 
 
 def test_whoever_sets_vllms_own_variable_has_that_cache(
     known: dict[str, ModelFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installed, "installed_kind", lambda: "cpu")
+    monkeypatch.setattr(packages, "installed_kind", lambda: "cpu")
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     settings = EngineSettings("big", dtype="bfloat16")
-    assert arguments.cpu_arguments(settings)["kv_cache_memory_bytes"] == 2 * GIB
+    assert device_arguments.cpu_arguments(settings)["kv_cache_memory_bytes"] == 2 * GIB
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    assert "kv_cache_memory_bytes" not in arguments.cpu_arguments(settings)
+    assert "kv_cache_memory_bytes" not in device_arguments.cpu_arguments(settings)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
-from kmmlu_fast.engines.batching import Batch, Limits, generating_batches, rows_of, scoring_batches
+from kmmlu_fast.engines.hf.batching import Batch, Limits, generating_batches, rows_of, scoring_batches
 
 LIMITS = Limits(tokens=200, rows=8, cached_tokens=400)
 

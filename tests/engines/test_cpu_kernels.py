@@ -14,14 +14,14 @@ pytestmark = [pytest.mark.engine, pytest.mark.skipif(shutil.which("g++") is None
 @pytest.fixture(autouse=True)
 def _of_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels are compiled once a process: those of other tests are put aside."""
-    from kmmlu_fast.engines import cpu_kernels
+    from kmmlu_fast.engines.vllm import cpu_kernels
 
     monkeypatch.setattr(cpu_kernels, "_joined", cpu_kernels._Joined())
 
 
 def test_joined_norms_are_bit_for_bit_the_eager_ones():
     torch = pytest.importorskip("torch")
-    from kmmlu_fast.engines.cpu_kernels import norms
+    from kmmlu_fast.engines.vllm.cpu_kernels import norms
 
     def eager(x, weight, epsilon, residual=None):  # vllm/ir/ops/layernorm.py
         wide = x.to(torch.float32) if residual is None else x.to(torch.float32) + residual.to(torch.float32)
@@ -46,7 +46,7 @@ def test_joined_norms_are_bit_for_bit_the_eager_ones():
 
 @pytest.mark.engine
 def test_a_compiler_that_fails_leaves_vllms_own_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kmmlu_fast.engines import cpu_kernels as kernels
+    from kmmlu_fast.engines.vllm import cpu_kernels as kernels
 
     def broken(*norms: object) -> None:
         raise RuntimeError("Python.h: No such file or directory")
@@ -57,7 +57,7 @@ def test_a_compiler_that_fails_leaves_vllms_own_norms(monkeypatch: pytest.Monkey
 
 COMPUTED = """
 import torch
-from kmmlu_fast.engines.cpu_kernels import _compile_once, norms
+from kmmlu_fast.engines.vllm.cpu_kernels import _compile_once, norms
 rms_norm, fused = norms()
 _compile_once(rms_norm, fused)
 x = torch.linspace(-3, 3, 37 * 640).reshape(37, 640)
@@ -83,7 +83,7 @@ def test_a_cache_that_another_cpu_filled_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_norms_that_compute_something_else_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kmmlu_fast.engines import cpu_kernels as kernels
+    from kmmlu_fast.engines.vllm import cpu_kernels as kernels
 
     rms_norm, fused = kernels.norms()
     monkeypatch.setattr(kernels, "norms", lambda: (lambda *a: rms_norm(*a) * 2, fused))
@@ -94,7 +94,7 @@ def test_the_kernels_are_compiled_when_the_eager_norms_have_cost_as_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch = pytest.importorskip("torch")
-    from kmmlu_fast.engines import cpu_kernels as kernels
+    from kmmlu_fast.engines.vllm import cpu_kernels as kernels
 
     made = []
 
@@ -118,7 +118,7 @@ def test_a_compiler_that_fails_in_the_middle_leaves_vllms_own_norms_and_is_not_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch = pytest.importorskip("torch")
-    from kmmlu_fast.engines import cpu_kernels as kernels
+    from kmmlu_fast.engines.vllm import cpu_kernels as kernels
 
     asked = []
 
@@ -136,7 +136,7 @@ def test_a_compiler_that_fails_in_the_middle_leaves_vllms_own_norms_and_is_not_a
 
 def test_keys_of_one_head_are_normed_like_a_matrix() -> None:
     torch = pytest.importorskip("torch")
-    from kmmlu_fast.engines.cpu_kernels import norms
+    from kmmlu_fast.engines.vllm.cpu_kernels import norms
 
     rms_norm, _ = norms()
     cut = torch.randn(9, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()[:, 1024:1280]

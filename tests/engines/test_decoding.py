@@ -11,8 +11,8 @@ import torch
 from tiny import make_tiny_tokenizer
 
 from kmmlu_fast.core.schema import Completion, Generation, Request
-from kmmlu_fast.engines.batching import Row, rows_of
-from kmmlu_fast.engines.decoding import Sampler, Writer
+from kmmlu_fast.engines.hf.batching import Row, rows_of
+from kmmlu_fast.engines.hf.decoding import Sampler, Writer
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
 

@@ -29,12 +29,12 @@ from transformers_cases import (
     written,
 )
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Candidates, Completion, Request, Response
-from kmmlu_fast.engines import transformers_model
-from kmmlu_fast.engines.transformers import TransformersEngine
-from kmmlu_fast.engines.transformers_model import TransformersSettings, compute_dtype
+from kmmlu_fast.engines.hf import model
+from kmmlu_fast.engines.hf.engine import TransformersEngine
+from kmmlu_fast.engines.hf.model import TransformersSettings, compute_dtype
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 
@@ -284,7 +284,7 @@ def test_what_vllm_quantised_is_refused_with_what_to_do(root: Path) -> None:
 
 
 def test_the_type_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = transformers_model
+    module = model
 
     for native, saved, expected in (
         ("bfloat16", "bfloat16", "bfloat16"),

@@ -26,7 +26,7 @@ from transformers_cases import (
 )
 
 from kmmlu_fast.core.errors import AdapterError
-from kmmlu_fast.engines.transformers import TransformersEngine
+from kmmlu_fast.engines.hf.engine import TransformersEngine
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 

@@ -12,8 +12,8 @@ import pytest
 from exam_files import options_of, place_of, write_jsonl
 from tiny import make_tiny_model
 
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 

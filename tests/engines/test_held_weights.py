@@ -8,7 +8,7 @@ import pytest
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
-from kmmlu_fast.engines.swap import HeldWeights
+from kmmlu_fast.engines.vllm.weight_swap import HeldWeights
 
 
 def adapter(name: str) -> Adapter:

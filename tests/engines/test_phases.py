@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.engines import phases
+from kmmlu_fast.engines.vllm import startup_phases
 
 CHILD = """
 import json, logging, logging.config, os
@@ -24,15 +24,15 @@ log.error("no room: %d", 7)
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in phases.LOGGING_VARIABLES:
+    for name in startup_phases.LOGGING_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
 def test_phases_of_an_engine_in_a_process_of_its_own_arrive_here() -> None:
-    with phases.watched() as log:
-        assert phases.current(log) == phases.LOADING
+    with startup_phases.watched() as log:
+        assert startup_phases.current(log) == startup_phases.LOADING
         done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
-        assert phases.current(log) == "placing weights"
+        assert startup_phases.current(log) == "placing weights"
     assert done.stderr == "vLLM: no room: 7\n" and done.stdout == ""
     assert "KMMLU_FAST_PHASES" not in os.environ and "VLLM_LOGGING_CONFIG_PATH" not in os.environ
 
@@ -47,16 +47,16 @@ def test_seconds_by_hand(tmp_path: Path) -> None:
         "119.2 compiling",
     ]
     log.write_text("\n".join(lines) + "\n")
-    assert phases.seconds(log, until=150.0) == "loading vLLM 6, reading weights 13, compiling 31"
-    assert phases.current(log) == "compiling" and phases.current(tmp_path / "none") == ""
+    assert startup_phases.seconds(log, until=150.0) == "loading vLLM 6, reading weights 13, compiling 31"
+    assert startup_phases.current(log) == "compiling" and startup_phases.current(tmp_path / "none") == ""
 
 
 def test_who_sets_vllms_logging_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    with phases.watched():
+    with startup_phases.watched():
         assert "VLLM_LOGGING_CONFIG_PATH" not in os.environ
     monkeypatch.setenv("VLLM_LOGGING_CONFIG_PATH", "/mine")
-    with phases.watched():
+    with startup_phases.watched():
         assert os.environ["VLLM_LOGGING_CONFIG_PATH"] == "/mine"
     assert os.environ["VLLM_LOGGING_CONFIG_PATH"] == "/mine"
 
@@ -83,7 +83,7 @@ def test_the_marks_are_in_the_installed_vllms_source() -> None:
     source = "".join((root / place).read_text(encoding="utf-8") for place in places)
     missing = [
         mark
-        for mark, _ in phases.PHASES
+        for mark, _ in startup_phases.PHASES
         if mark.replace("GPU KV", "KV").replace("CPU KV", "KV") not in source
     ]
     assert missing == []

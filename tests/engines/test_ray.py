@@ -20,14 +20,14 @@ from typing import Any
 import engine_cases
 import pytest
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.ray import RayEngine, resources_of
-from kmmlu_fast.engines.ray_replica import Replica
-from kmmlu_fast.engines.vllm import VllmEngine
+from kmmlu_fast.engines.ray.engine import RayEngine, resources_of
+from kmmlu_fast.engines.ray.replica import Replica
+from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 

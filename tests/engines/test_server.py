@@ -29,9 +29,9 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.engines.client import check_base_url
-from kmmlu_fast.engines.completions import NEUTRAL_SAMPLING
-from kmmlu_fast.engines.server import ServerEngine
+from kmmlu_fast.engines.server.client import check_base_url
+from kmmlu_fast.engines.server.completions import NEUTRAL_SAMPLING
+from kmmlu_fast.engines.server.engine import ServerEngine
 from kmmlu_fast.eval import main
 from kmmlu_fast.runs.store import RunStore, load_run
 
@@ -488,7 +488,7 @@ def test_a_run_whose_server_died_is_continued_by_the_same_command(
         "--concurrency",
         "4",
     ]
-    monkeypatch.setattr("kmmlu_fast.engines.client.ATTEMPTS", 2)
+    monkeypatch.setattr("kmmlu_fast.engines.server.client.ATTEMPTS", 2)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     append = RunStore.append
 

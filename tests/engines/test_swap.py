@@ -18,8 +18,8 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter, Candidates, Request
-from kmmlu_fast.engines import swap
-from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engines.vllm import weight_swap
+from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.models import deltas
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
@@ -178,4 +178,4 @@ def test_where_the_base_cannot_be_restored_nothing_answers(
     monkeypatch.undo()
     engine.swap(None)
     assert answers(engine) == base
-    assert isinstance(engine._weights, swap.HeldWeights)
+    assert isinstance(engine._weights, weight_swap.HeldWeights)

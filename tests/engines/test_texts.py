@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.engines.texts import can_wait, give_tokenizer
+from kmmlu_fast.engines.vllm.late_tokenizer import can_wait, give_tokenizer
 
 
 @pytest.mark.parametrize(

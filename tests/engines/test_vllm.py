@@ -22,8 +22,8 @@ import pytest
 from engine_cases import LETTER_IDS
 from tiny import make_tiny_adapter, make_tiny_model
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import AdapterError, EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import (
     LETTERS,
     LOGPROB_COLUMNS,
@@ -35,7 +35,7 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.data.dataset import load_questions
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.engines.vllm import EngineSettings, VllmEngine
+from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.models.adapters import load_adapters

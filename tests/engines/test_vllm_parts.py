@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from kmmlu_fast.core.nvml import Card
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
-from kmmlu_fast.engines import vllm as engine_vllm
-from kmmlu_fast.engines.arguments import EngineSettings, memory_facts
-from kmmlu_fast.engines.vllm import VllmEngine
-from kmmlu_fast.engines.vllm_errors import as_engine_error
+from kmmlu_fast.engines.vllm import engine as engine_vllm
+from kmmlu_fast.engines.vllm.device_arguments import EngineSettings, memory_facts
+from kmmlu_fast.engines.vllm.engine import VllmEngine
+from kmmlu_fast.engines.vllm.errors import as_engine_error
+from kmmlu_fast.machine.gpus import Card
 
 SHAPE = {
     "hidden_size": 1024,

@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.core import machine
+from kmmlu_fast.machine import host
 
 pytestmark = [
     pytest.mark.engine,
@@ -30,13 +30,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import importlib, json, sys
 from dataclasses import replace
-from kmmlu_fast.core import machine
+from kmmlu_fast.machine import host
 
 if sys.argv[1] != "own":
     lost = {"avx2": ("avx512", "amx"), "avx512": ("avx512_bf16", "amx")}[sys.argv[1]]
-    real = machine.cpu()
+    real = host.cpu()
     kept = frozenset(word for word in real.flags if not word.startswith(lost))
-    machine.cpu = lambda: replace(real, flags=kept)
+    host.cpu = lambda: replace(real, flags=kept)
     import torch
     for name in dir(torch.cpu):
         if name.startswith(tuple(f"_is_{word}" for word in lost)):
@@ -53,7 +53,7 @@ LIMITS = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
 }
-HAS_AVX512 = "avx512f" in machine.cpu().flags
+HAS_AVX512 = "avx512f" in host.cpu().flags
 
 
 def run(cpu: str, verb: str, *argv: object) -> dict[str, Any]:

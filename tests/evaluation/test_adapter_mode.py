@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.core import device
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.adapter_mode import choose_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.machine import device
 from kmmlu_fast.models import adapters as adapter_files
 
 

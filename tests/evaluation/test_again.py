@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import again
+from kmmlu_fast.evaluation import reuse
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
 
@@ -60,7 +60,7 @@ def opened(served: list[Adapter], length: int, path: str | None) -> FakeEngine:
 
 
 def test_the_same_command_shows_the_same_runs_and_loads_nothing_heavy(root: Path) -> None:
-    runs = again.finished(config(root))
+    runs = reuse.finished(config(root))
     assert runs is not None and [bool(run.config["adapter"]) for run in runs] == [False, True]
     ordinary = evaluate(config(root), opened)
     assert [run.path for run in runs] == [run.path for run in ordinary]
@@ -78,20 +78,20 @@ def test_the_same_command_shows_the_same_runs_and_loads_nothing_heavy(root: Path
     [["--limit", "1"], ["--prompt-style", "qa"], ["--overwrite"], ["--no-base"], ["--num-fewshot", "1"]],
 )
 def test_another_command_goes_the_ordinary_way(root: Path, more: list[str]) -> None:
-    assert again.finished(config(root, *more)) is None
+    assert reuse.finished(config(root, *more)) is None
 
 
 def test_other_weights_wordings_or_questions_are_seen(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(again, "code_digest", lambda: "edited")
-    assert again.finished(config(root)) is None
+    monkeypatch.setattr(reuse, "code_digest", lambda: "edited")
+    assert reuse.finished(config(root)) is None
     monkeypatch.undo()
     shutil.copytree(root, tmp_path / "copy")
     settings = tmp_path / "copy" / "lora" / "adapter_config.json"
     settings.write_text(settings.read_text() + "\n")
     moved = [*flags(root)[:2], "--adapter", f"lora={settings.parent}", *flags(root)[4:]]
-    assert again.finished(parse(EvalConfig, moved, "eval")) is None
+    assert reuse.finished(parse(EvalConfig, moved, "eval")) is None
 
 
 def test_a_run_that_was_deleted_is_computed_again(root: Path, tmp_path: Path) -> None:
@@ -99,5 +99,5 @@ def test_a_run_that_was_deleted_is_computed_again(root: Path, tmp_path: Path) ->
     assert runs[1].path is not None
     shutil.rmtree(runs[1].path)
     made = config(root, "--output-dir", str(tmp_path))
-    assert again.finished(made) is None
-    assert len(evaluate(made, opened)) == 2 and again.finished(made) is not None
+    assert reuse.finished(made) is None
+    assert len(evaluate(made, opened)) == 2 and reuse.finished(made) is not None

@@ -11,15 +11,15 @@ import engine_cases
 import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 
-from kmmlu_fast.asking.cot import ChainOfThought
-from kmmlu_fast.asking.cot_building import build_method
-from kmmlu_fast.asking.tokens import prepare
 from kmmlu_fast.core.schema import Prediction, Question
-from kmmlu_fast.engines.opening import settings_for
-from kmmlu_fast.engines.vllm import VllmEngine
+from kmmlu_fast.engines.factory import settings_for
+from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.runner import run
 from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.prompting.cot import ChainOfThought
+from kmmlu_fast.prompting.cot_tokens import build_method
+from kmmlu_fast.prompting.tokens import prepare
 
 pytestmark = pytest.mark.engine
 

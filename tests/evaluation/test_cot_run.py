@@ -12,12 +12,12 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import eval as eval_main
 from kmmlu_fast import report
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.schema import Adapter, Request
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import session as evaluation
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.reporting.language import table
+from kmmlu_fast.reporting.wording.language import table
 
 COT = str(Path(__file__).parents[2] / "configs" / "eval_cot.yaml")
 ENDINGS = ("풀이를 마친다.\n정답: B\n", "따라서 정답은 ③번입니다.", "쉽지 않은 문제이다")
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kmmlu_fast.engines import opening as engines
+    from kmmlu_fast.engines import factory as engines
 
     def opener(
         config: Any, model: Any, adapters: list[Adapter], length: int, path: str | None = None

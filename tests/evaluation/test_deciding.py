@@ -20,21 +20,21 @@ from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare, draw_rows, report, write_report
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import ConfigError, RunError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LETTERS, Adapter, Candidates, Request, Response
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import deciding, looks
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.outcome import drawn
+from kmmlu_fast.evaluation.early_stopping import evaluation, passes
+from kmmlu_fast.evaluation.early_stopping.record import drawn
 from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.reporting.closing import closing_lines
-from kmmlu_fast.reporting.exports import export
-from kmmlu_fast.reporting.findings import findings_of
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.summary import print_summary
+from kmmlu_fast.reporting.files.exports import export
+from kmmlu_fast.reporting.report_data import findings_of
+from kmmlu_fast.reporting.terminal.eval_summary import closing_lines
+from kmmlu_fast.reporting.terminal.summary import print_summary
+from kmmlu_fast.reporting.wording.language import texts
 from kmmlu_fast.runs.store import load_run
 
 SIZES = {"Accounting": 300, "Law": 500, "Math": 200}
@@ -135,7 +135,7 @@ def run(made: EvalConfig, engine: FakeEngine) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def small_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "FIRST", 40)
+    monkeypatch.setattr(passes, "FIRST", 40)
 
 
 def test_a_better_adapter_is_decided_early_and_the_full_pass_continues(
@@ -260,7 +260,7 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
     from kmmlu_fast.models import adapters
 
     still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # turns grow by what starts cost
-    monkeypatch.setattr(deciding, "time", still)
+    monkeypatch.setattr(evaluation, "time", still)
     monkeypatch.setattr(
         adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
     )
@@ -295,7 +295,7 @@ def test_the_engine_s_own_start_does_not_make_the_turns_of_swapped_adapters_long
 ) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime)
-    monkeypatch.setattr(deciding, "time", clock)
+    monkeypatch.setattr(evaluation, "time", clock)
 
     class Swapped(Skilled):
         """Starts in a minute, swaps in a second, answers ten questions a second."""
@@ -317,7 +317,7 @@ def test_the_engine_s_own_start_does_not_make_the_turns_of_swapped_adapters_long
     flags = ("--adapter", f"lora={lora}", "--until-decided", "--adapter-mode", "swap")
     [_, early] = evaluate(config(model, data, tmp_path, *flags), open_engine)
     decided_at = early.prefix["decision"]["decided_at"]
-    after = [end for end in looks.ends(TOTAL) if end >= decided_at]
+    after = [end for end in passes.ends(TOTAL) if end >= decided_at]
     assert early.prefix["questions"] in after[:2]  # the proof that the adapter is applied may cost one look
 
 

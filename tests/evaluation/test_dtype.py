@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.core import machine
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.evaluation import plan as plans
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.machine import host
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def planned(model: Path, *flags: str) -> Plan:
 
 def on_cpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(plans, "gpu_capability", lambda: None)
-    monkeypatch.setattr(machine, "best_cpu_dtype", lambda flags=None: kind)
+    monkeypatch.setattr(host, "best_cpu_dtype", lambda flags=None: kind)
 
 
 def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from kmmlu_fast import eval as eval_main
-from kmmlu_fast.asking.tokens import check_lengths
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import AdapterError, ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import proof
+from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan
 from kmmlu_fast.evaluation.session import evaluate
 from kmmlu_fast.models.adapters import ADAPTER_CARD
+from kmmlu_fast.prompting.tokens import check_lengths
 from kmmlu_fast.runs.store import load_run
 
 
@@ -120,13 +120,13 @@ def test_an_adapter_that_changes_nothing_is_an_error(model: Path, lora: Path, tm
 
 def test_shift_by_hand() -> None:
     adapter = Adapter("x", Path("x"), 1, 4, "d")
-    assert proof.shift(adapter, [[-1.0, -2.0]], [[-1.5, -2.0]]) == {
+    assert adapter_probe.shift(adapter, [[-1.0, -2.0]], [[-1.5, -2.0]]) == {
         "probes": 1,
         "largest_nats": 0.5,
         "mean_nats": 0.25,
     }
     with pytest.raises(AdapterError):
-        proof.shift(adapter, [[-1.0]], [[float("nan")]])
+        adapter_probe.shift(adapter, [[-1.0]], [[float("nan")]])
 
 
 def test_the_adapters_style_is_used_and_another_is_refused(model: Path, lora: Path, tmp_path: Path) -> None:

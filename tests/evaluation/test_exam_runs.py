@@ -11,8 +11,8 @@ import pytest
 from exam_files import write_exam, write_jsonl
 from tiny import make_tiny_adapter
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import OPTIONAL_COLUMNS
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig

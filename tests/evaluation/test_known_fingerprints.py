@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.digests import fingerprint
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan
 from kmmlu_fast.evaluation.session import run_name

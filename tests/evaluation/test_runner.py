@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.asking import choosing, tokens
-from kmmlu_fast.asking.methods import MultipleChoice
-from kmmlu_fast.asking.prompts import Prompt
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Prediction, Question
 from kmmlu_fast.data import dataset
@@ -20,6 +17,9 @@ from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
+from kmmlu_fast.prompting import method_choice, tokens
+from kmmlu_fast.prompting.methods import MultipleChoice
+from kmmlu_fast.prompting.prompts import Prompt
 
 METHOD = MultipleChoice("lm-eval", (1, 2, 3, 4))
 
@@ -100,16 +100,16 @@ def test_letters_that_are_other_tokens_after_some_prompt_are_refused(
 ) -> None:
     prompts = rendered(questions, tokenizer)
     token_ids = [[tokenizer(p.text)["input_ids"] for p in some] for some in prompts]
-    choosing.PromptChecks(
+    method_choice.PromptChecks(
         "lm-eval",
         tokenizer,
-        choosing.choose_method(_config(), "lm-eval", questions, {s: [] for s in SUBJECTS}, tokenizer)[0],
+        method_choice.choose_method(_config(), "lm-eval", questions, {s: [] for s in SUBJECTS}, tokenizer)[0],
         4096,
     )(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="letters' tokens depend on the question"):
-        choosing.PromptChecks("lm-eval", tokenizer, METHOD, 4096)(questions, prompts, token_ids)
+        method_choice.PromptChecks("lm-eval", tokenizer, METHOD, 4096)(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="over the context of 20"):
-        choosing.PromptChecks("lm-eval", tokenizer, METHOD, 20)(questions, prompts, token_ids)
+        method_choice.PromptChecks("lm-eval", tokenizer, METHOD, 20)(questions, prompts, token_ids)
 
 
 def _config() -> Any:

@@ -11,8 +11,8 @@ from transformers_cases import (
     make_files,
 )
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan
 from kmmlu_fast.evaluation.session import evaluate

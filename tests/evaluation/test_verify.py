@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from tiny import make_tiny_model
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.schema import Request, Response
-from kmmlu_fast.engines import opening
+from kmmlu_fast.engines import factory
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.verify import compare, verify
+from kmmlu_fast.evaluation.engine_agreement import compare, verify
 
 CLEAR = (-0.1, -3.0, -4.0, -5.0)
 TIED = (-1.0, -1.005, -4.0, -5.0)
@@ -90,7 +90,7 @@ def test_both_engines_are_asked_the_same_questions_and_closed(
         opened.append(Recorded(config.engine, log, 0.001 if config.engine == "vllm" else 0.0))
         return opened[-1]
 
-    monkeypatch.setattr(opening, "open_engine", open_engine)
+    monkeypatch.setattr(factory, "open_engine", open_engine)
     make_tiny_model(tmp_path / "model")
     config = parse(EvalConfig, ["--model", str(tmp_path / "model"), "--dataset", "sample"], "doctor")
     found = verify(config)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import attacks, attacks_own, faults, hostile
+from bench.faults import __main__, attacks, attacks_own, hostile
+from bench.faults.killing import LEAN, Job, Watcher
 from bench.inputs import Attack, Inputs
-from bench.killing import LEAN, Job, Watcher
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inputs, Watcher]]:
-    _, inputs = faults.prepare(tmp_path_factory.mktemp("attacks"))
+    _, inputs = __main__.prepare(tmp_path_factory.mktemp("attacks"))
     with Watcher(*LEAN, "transformers", "torch") as watcher:
         yield inputs, watcher
 
@@ -64,19 +64,19 @@ def test_unbent_every_command_gets_to_its_end(
 
 def test_a_fixed_few_attacks_end_well(stage: tuple[Inputs, Watcher]) -> None:
     inputs, watcher = stage
-    config = faults.FaultsConfig(seed=2026, tries=60)
+    config = __main__.FaultsConfig(seed=2026, tries=60)
     counts: Counter[str] = Counter()
     problems: list[str] = []
-    faults.attack_until(config, inputs, watcher, float("inf"), counts, problems)
+    __main__.attack_until(config, inputs, watcher, float("inf"), counts, problems)
     assert not problems and sum(counts.values()) == 60 and counts["clean"] > 30 and counts["done"] > 3
 
 
 def test_what_counts_as_a_fault(tmp_path: Path) -> None:
-    from bench.killing import Ended
+    from bench.faults.killing import Ended
 
     made = Attack("x", "eval", [], wrong=True)
     (tmp_path / "in").write_text("a")
-    before = faults.digests(tmp_path)
+    before = __main__.digests(tmp_path)
     for ended, outcome in (
         (Ended(2, "", "error: no\n", 0, 0, 0.1), "clean"),
         (Ended(0, "", "", 0, 0, 0.1), "silently_wrong"),
@@ -86,9 +86,9 @@ def test_what_counts_as_a_fault(tmp_path: Path) -> None:
         (Ended(2, "", "error: \x1b[31m\n", 0, 0, 0.1), "other"),
         (Ended(0, "", "", 0, 2 << 30, 0.1), "over_memory"),
     ):
-        assert faults.judge(made, ended, before, tmp_path)[0] == outcome
+        assert __main__.judge(made, ended, before, tmp_path)[0] == outcome
     (tmp_path / "in").write_text("b")
-    assert faults.judge(made, Ended(2, "", "error: no\n", 0, 0, 0.1), before, tmp_path)[0] == "overwritten"
+    assert __main__.judge(made, Ended(2, "", "error: no\n", 0, 0, 0.1), before, tmp_path)[0] == "overwritten"
 
 
 def test_a_hang_is_told_from_a_busy_machine(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_runs import loaded, predictions
 
-from bench.bending import bend_frame
-from kmmlu_fast.analysis.sequential import Decision
+from bench.faults.bending import bend_frame
+from kmmlu_fast.analysis.sequential.betting import Decision
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import Prediction
-from kmmlu_fast.reporting.early import recorded
+from kmmlu_fast.reporting.wording.early_stopping import recorded
 from kmmlu_fast.runs.store import RunStore, load_run
 
 IDS = [f"Law/test/{row}" for row in (3, 1, 4, 0, 2)]

@@ -17,8 +17,8 @@ import pytest
 from made_runs import predictions, run_directory
 from tiny import make_tiny_adapter, make_tiny_model
 
-from bench.bending import make_good
-from bench.killing import LEAN, Ended, Job, Watcher
+from bench.faults.bending import make_good
+from bench.faults.killing import LEAN, Ended, Job, Watcher
 from kmmlu_fast.cli import VERBS
 
 C_LOCALE = {"LANG": "C", "LC_ALL": "C"}  # Python takes paths and files for UTF-8 then, on its own
@@ -175,11 +175,11 @@ def test_a_stdout_that_is_full_is_one_line(stage: Stage, verb: str) -> None:
 @pytest.mark.engine
 def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> None:
     """Real Unsloth on a tiny model."""
-    from kmmlu_fast.data import dataset, rows
+    from kmmlu_fast.data import alpaca, dataset
     from kmmlu_fast.data.subjects import find_subjects
 
     questions = dataset.load_questions("sample", "train", find_subjects(["Math", "Law", "Biology"]))
-    rows.write_rows(tmp_path / "행.jsonl", [rows.SftRow(question, "uniform") for question in questions])
+    alpaca.write_rows(tmp_path / "행.jsonl", [alpaca.SftRow(question, "uniform") for question in questions])
     flags = [
         "--model",
         str(stage.root / "model"),

@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions, run_directory
 
-from bench.killing import Job, Watcher
-from kmmlu_fast.core.console import run_main
+from bench.faults.killing import Job, Watcher
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -209,7 +209,7 @@ def test_twenty_columns(runs: list[str]) -> None:
 
 def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     from kmmlu_fast.analysis.accuracy import summarise
-    from kmmlu_fast.reporting.summary import print_summary
+    from kmmlu_fast.reporting.terminal.summary import print_summary
 
     frame = predictions(1)
     speed = {"questions": 200, "seconds": 1.0, "questions_per_sec": 200.0, "prompt_tokens_per_sec": 9.0}
@@ -226,7 +226,7 @@ def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.Capture
 def test_a_corrupt_or_unwritable_cache_costs_time_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kmmlu_fast.data import overlap
+    from kmmlu_fast.contamination import overlap
 
     monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
     found = overlap.train_overlap("sample").value

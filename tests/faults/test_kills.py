@@ -14,8 +14,17 @@ from typing import Any
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from bench.killing import LEAN, Job, Watcher
-from bench.kills import Known, Place, Scenario, Stop, disturb, points, scenarios, uninterrupted
+from bench.faults.killing import LEAN, Job, Watcher
+from bench.faults.kills import (
+    Known,
+    Place,
+    Scenario,
+    Stop,
+    disturb,
+    points,
+    scenarios,
+    uninterrupted,
+)
 
 WITHOUT_ENGINE = ("eval", "eval --overwrite", "chain of thought", "sample", "export", "compare", "merge")
 
@@ -111,13 +120,13 @@ def test_the_line_of_a_full_disk_names_the_file(stage: Stage, tmp_path: Path) ->
 @pytest.mark.engine
 def test_a_killed_training_keeps_the_best_adapter_and_names_it(stage: Stage, tmp_path: Path) -> None:
     """Real Unsloth on a tiny model."""
-    from kmmlu_fast.data import dataset, rows
+    from kmmlu_fast.data import alpaca, dataset
     from kmmlu_fast.data.subjects import find_subjects
 
     questions = dataset.load_questions(
         "sample", "train", find_subjects(["Math", "Law", "Biology", "Chemistry", "Economics", "Health"])
     )
-    rows.write_rows(tmp_path / "rows.jsonl", [rows.SftRow(question, "uniform") for question in questions])
+    alpaca.write_rows(tmp_path / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in questions])
     place = Place(tmp_path, stage.place.model, None, tmp_path / "rows.jsonl")
     (scenario,) = [one for one in scenarios(place) if one.name == "training"]
     with Watcher("unsloth", "kmmlu_fast.train") as watcher:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_model
 
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import ModelError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models.model import load_tokenizer, resolve_model
 

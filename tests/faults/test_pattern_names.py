@@ -10,7 +10,7 @@ import pytest
 from tiny import make_tiny_model
 
 from kmmlu_fast import compare
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.engines.fake import FakeEngine

@@ -77,8 +77,8 @@ def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
 def test_checkpoints_that_a_kill_left_beside_a_finished_adapter_go(tmp_path: Path) -> None:
     import json
 
+    from kmmlu_fast.training.inputs import data_digest
     from kmmlu_fast.training.job import run_job
-    from kmmlu_fast.training.material import data_digest
 
     (tmp_path / "rows").write_text("{}")
     config = TrainConfig(data=tmp_path / "rows", output_dir=tmp_path / "lora", resume=True)

@@ -15,19 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.bending import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
+from bench.faults.bending import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core import reading
 from kmmlu_fast.core.errors import ConfigError, DataError, KmmluError
-from kmmlu_fast.core.flags import parse
-from kmmlu_fast.core.foreign import clean, one_line, shown
+from kmmlu_fast.core.untrusted_text import clean, one_line, shown
 from kmmlu_fast.data import dataset
+from kmmlu_fast.data.alpaca import read_rows
 from kmmlu_fast.data.records import read_records
-from kmmlu_fast.data.rows import read_rows
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models.adapters import read_card, read_log
 from kmmlu_fast.models.model import Model
-from kmmlu_fast.reporting.settings import read_overlap
+from kmmlu_fast.reporting.comparison_settings import read_overlap
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.runs.store import load_run
@@ -299,8 +299,13 @@ def test_foreign_files_are_read_by_the_one_reader() -> None:
     packaged, what they wrote themselves into a page, or are run before anything is installed (``weights``,
     whose refusals are caught: ``test_doctor_of_bent_models``).
     """
-    own = {"core/reading.py", "core/weights.py", "reporting/language.py", "reporting/explorer.py"}
-    own |= {"asking/cot_wording.py", "models/tokens.py", "data/difficulty.py"}
+    own = {
+        "core/reading.py",
+        "machine/model_size.py",
+        "reporting/wording/language.py",
+        "reporting/html/explorer.py",
+    }
+    own |= {"prompting/cot_wording.py", "models/tokens.py", "data/difficulty.py"}
     package = Path(reading.__file__).parents[1]
     parsers = ("json.load", "yaml.load", "yaml.safe_load", "pl.read_", "pl.scan_", "pickle.", "torch.load")
     found = {
@@ -314,7 +319,7 @@ def test_foreign_files_are_read_by_the_one_reader() -> None:
 @FEW
 @given(seed=st.integers(0, 10**9))
 def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
-    from kmmlu_fast.core.weights import find_model
+    from kmmlu_fast.machine.model_size import find_model
 
     chance = random.Random(seed)
     config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
@@ -337,7 +342,7 @@ def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
     ],
 )
 def test_anybodys_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
-    from kmmlu_fast.data.raw_tables import read_table
+    from kmmlu_fast.data.row_files import read_table
 
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message) as caught:
@@ -346,7 +351,7 @@ def test_anybodys_tables(tmp_path: Path, name: str, text: str, message: str) -> 
 
 
 def test_a_pattern_in_a_parquet_files_name_is_a_name(tmp_path: Path) -> None:
-    from kmmlu_fast.data.raw_tables import read_table
+    from kmmlu_fast.data.row_files import read_table
 
     pl.DataFrame({"a": ["wrong"]}).write_parquet(tmp_path / "ds1.parquet")
     pl.DataFrame({"a": ["right"]}).write_parquet(tmp_path / "ds[1].parquet")

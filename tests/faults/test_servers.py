@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
-from kmmlu_fast.engines import client
-from kmmlu_fast.engines.client import ServerClient
-from kmmlu_fast.engines.completions import MALFORMED, read_answer
-from kmmlu_fast.engines.server import ServerEngine
+from kmmlu_fast.engines.server import client
+from kmmlu_fast.engines.server.client import ServerClient
+from kmmlu_fast.engines.server.completions import MALFORMED, read_answer
+from kmmlu_fast.engines.server.engine import ServerEngine
 
 LETTERS = Request("Law/test/0", "letters", (5, 6), Candidates((1, 2, 3, 4)))
 TEXTS = Request("Law/test/0", "reason", (5, 6), Generation(4))

@@ -24,7 +24,7 @@ QUESTIONS = 32
 
 VERB = """
 import sys
-from kmmlu_fast.core.guard import guarded
+from kmmlu_fast.command.crash_guard import guarded
 
 def verb():  # imported in the watched process, as the real door does it
     from kmmlu_fast.eval import main

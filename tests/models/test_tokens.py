@@ -13,10 +13,10 @@ import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 from tokenizers import Tokenizer
 
-from kmmlu_fast.asking.prompts import Prompt, encode
 from kmmlu_fast.models import tokens
 from kmmlu_fast.models.model import Model, load_tokenizer
 from kmmlu_fast.models.tokens import LightTokenizer, open_tokenizer, same_state
+from kmmlu_fast.prompting.prompts import Prompt, encode
 
 TEXTS = [
     "",

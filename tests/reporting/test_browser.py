@@ -9,7 +9,7 @@ import pytest
 from browser_cases import click, needs_chromium, rows, sized
 from made_runs import found_in, loaded, predictions, questions
 
-from kmmlu_fast.reporting.page import write_report
+from kmmlu_fast.reporting.html.page import write_report
 
 pytestmark = needs_chromium
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"

@@ -15,7 +15,7 @@ from browser_cases import needs_chromium
 from made_runs import found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.paired import by_subject, mcnemar_midp, subject_counts
-from kmmlu_fast.reporting.page import write_report
+from kmmlu_fast.reporting.html.page import write_report
 
 pytestmark = needs_chromium
 NAMES = ("base", "lora", "other model", "글자")

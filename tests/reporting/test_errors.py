@@ -11,11 +11,11 @@ import pytest
 from made_runs import found_in, loaded, predictions, questions, run_directory
 
 from kmmlu_fast import DataError, RunError, find_confident_errors, profile_errors
-from kmmlu_fast.analysis.profile import confident_errors, error_profile
+from kmmlu_fast.analysis.error_profile import confident_errors, error_profile
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.reporting.exports import export
-from kmmlu_fast.reporting.language import table, texts
-from kmmlu_fast.reporting.page import render
+from kmmlu_fast.reporting.files.exports import export
+from kmmlu_fast.reporting.html.page import render
+from kmmlu_fast.reporting.wording.language import table, texts
 from kmmlu_fast.runs.run import Run
 
 STEM = "다음 중 <b>옳지</b> 않은 것은?"

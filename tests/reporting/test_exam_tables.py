@@ -17,13 +17,13 @@ from tiny import make_tiny_adapter, make_tiny_model
 from kmmlu_fast import compare, report
 from kmmlu_fast.analysis.accuracy import above_chance, chance_level, confusion, summarise
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
-from kmmlu_fast.analysis.exams import by_exam, changes, exam_rows
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.analysis.exam_comparison import by_exam, changes, exam_rows
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.reporting.exams import sentences
-from kmmlu_fast.reporting.language import texts
+from kmmlu_fast.reporting.wording.exam_text import sentences
+from kmmlu_fast.reporting.wording.language import texts
 
 SETTINGS = Settings(replicates=200)
 

@@ -18,24 +18,24 @@ from tiny import make_tiny_adapter
 from kmmlu_fast import compare
 from kmmlu_fast.analysis.comparison import Settings, compare_pair
 from kmmlu_fast.analysis.endpoints import endpoints
-from kmmlu_fast.analysis.exams import exam_rows
-from kmmlu_fast.analysis.moved import marked
+from kmmlu_fast.analysis.exam_comparison import exam_rows
+from kmmlu_fast.analysis.gained_and_lost import marked
 from kmmlu_fast.analysis.paired import asked_share, by_size
-from kmmlu_fast.asking.rotations import ALL, shifts_of
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.flags import parse
 from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question, predictions_frame
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam_rows import to_frame, to_questions
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation import verify
+from kmmlu_fast.evaluation import engine_agreement
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.reporting.early import order_of
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.summary import print_summary
-from kmmlu_fast.reporting.verdict import verdict
+from kmmlu_fast.prompting.rotations import ALL, shifts_of
+from kmmlu_fast.reporting.terminal.summary import print_summary
+from kmmlu_fast.reporting.wording.early_stopping import order_of
+from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.verdict import verdict
 from kmmlu_fast.sampling.pool import read_source
 
 
@@ -298,11 +298,11 @@ def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> N
 
 
 def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
-    sink = verify.LetterSink()
+    sink = engine_agreement.LetterSink()
     values = [-5.0, -4.0, -3.0, -2.0, -1.0]
     frame = five_options(0.5, 1, 1)
     row = {**frame.row(0, named=True), "option_logprobs": values}
     sink.append(Prediction(**row))
     assert sink.scores == {"five/test/0": tuple(values)}
-    found = verify.compare(sink.scores, {"five/test/0": (*values[:4], -9.0)}, 0.01)
+    found = engine_agreement.compare(sink.scores, {"five/test/0": (*values[:4], -9.0)}, 0.01)
     assert found.lines()[-1].startswith("five/test/0: transformers E, vLLM D")

@@ -9,9 +9,9 @@ import pytest
 from made_runs import QUICK, found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.comparison import compare_pair
-from kmmlu_fast.reporting.exports import export, safe_text, write_csv
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.spreadsheet import write_xlsx
+from kmmlu_fast.reporting.files.exports import export, safe_text, write_csv
+from kmmlu_fast.reporting.files.spreadsheet import write_xlsx
+from kmmlu_fast.reporting.wording.language import texts
 from kmmlu_fast.runs.loading import load
 from kmmlu_fast.runs.run import Run
 

@@ -12,9 +12,9 @@ import pytest
 from made_runs import QUICK, loaded, predictions, run_directory
 
 from kmmlu_fast import compare, load_run, report, write_report
-from kmmlu_fast.reporting.closing import closing_lines
-from kmmlu_fast.reporting.comparing import exams_compared
-from kmmlu_fast.runs.peeks import read_peeks
+from kmmlu_fast.reporting.pairs import exams_compared
+from kmmlu_fast.reporting.terminal.eval_summary import closing_lines
+from kmmlu_fast.runs.comparison_log import read_peeks
 
 
 def seeds(folder: Path) -> list[str]:

@@ -14,8 +14,8 @@ from made_runs import found_in, loaded, predictions, questions, run_directory
 
 from kmmlu_fast import report
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting import explorer
-from kmmlu_fast.reporting.page import MAX_BYTES, render
+from kmmlu_fast.reporting.html import explorer
+from kmmlu_fast.reporting.html.page import MAX_BYTES, render
 from kmmlu_fast.runs.run import Run
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"

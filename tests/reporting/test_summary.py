@@ -11,9 +11,9 @@ from rich.cells import cell_len
 
 from kmmlu_fast.analysis import accuracy as analysis
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting import summary
-from kmmlu_fast.reporting.language import texts
-from kmmlu_fast.reporting.reasoning import comparison_lines
+from kmmlu_fast.reporting.terminal import summary
+from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.reasoning_text import comparison_lines
 from kmmlu_fast.runs import run, store
 
 

@@ -16,9 +16,9 @@ import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import compare_runs, load_run
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA
-from kmmlu_fast.data.rows import read_rows
+from kmmlu_fast.data.alpaca import read_rows
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_plan

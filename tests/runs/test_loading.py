@@ -9,7 +9,7 @@ from made_runs import SIZES, predictions, questions, run_directory
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
-from kmmlu_fast.runs.lm_eval_writing import write_lm_eval
+from kmmlu_fast.runs.lm_eval_export import write_lm_eval
 from kmmlu_fast.runs.loading import load, load_all
 from kmmlu_fast.runs.score_files import read_score_file
 
@@ -140,7 +140,7 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
     frame = predictions(
         1, logprobs=logprobs, text=None if logprobs else "정답은 B.", sizes={"Law": 20, "Korean-History": 10}
     )
-    from kmmlu_fast.reporting.exports import lm_eval_documents
+    from kmmlu_fast.reporting.files.exports import lm_eval_documents
 
     documents = lm_eval_documents(questions(frame))
     write_lm_eval(

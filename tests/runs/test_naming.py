@@ -10,7 +10,7 @@ from made_runs import predictions, run_directory
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.loading import load_all
-from kmmlu_fast.runs.naming import named, without_other_bases
+from kmmlu_fast.runs.lookup import named, without_other_bases
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import LETTERS, Question
-from kmmlu_fast.data.rows import IDENTITY
+from kmmlu_fast.data.alpaca import IDENTITY
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.sampling import draw as sampling

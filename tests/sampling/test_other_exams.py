@@ -14,14 +14,14 @@ from exam_files import ROW_OF, write_jsonl
 from tiny import make_tiny_model
 
 from kmmlu_fast import sample
-from kmmlu_fast.core.flags import parse
+from kmmlu_fast.command.flags import parse
+from kmmlu_fast.contamination import overlap
+from kmmlu_fast.contamination.check import check_table
 from kmmlu_fast.core.letters import reorder
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
-from kmmlu_fast.data import overlap
+from kmmlu_fast.data.alpaca import SftRow, from_record, read_rows, to_record
+from kmmlu_fast.data.exam_lookup import find_exam
 from kmmlu_fast.data.exam_rows import load_exam, to_questions
-from kmmlu_fast.data.finding import find_exam
-from kmmlu_fast.data.guard import check_table
-from kmmlu_fast.data.rows import SftRow, from_record, read_rows, to_record
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import evaluate
@@ -29,7 +29,7 @@ from kmmlu_fast.sampling import draw
 from kmmlu_fast.sampling.config import SampleConfig
 from kmmlu_fast.sampling.job import draw_rows
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.material import read_material
+from kmmlu_fast.training.inputs import read_material
 
 TRAIN, TEST = 60, 10
 

@@ -10,11 +10,12 @@ import pytest
 from tiny import make_tiny_tokenizer
 
 from kmmlu_fast import sample
-from kmmlu_fast.core import environment, letters
+from kmmlu_fast.core import letters
 from kmmlu_fast.core.schema import Completion, Generation, Question, Request, Response
-from kmmlu_fast.data import rows as sft
-from kmmlu_fast.engines import opening as engines
+from kmmlu_fast.data import alpaca as sft
+from kmmlu_fast.engines import factory as engines
 from kmmlu_fast.engines.fake import FakeEngine
+from kmmlu_fast.machine import environment
 from kmmlu_fast.models import model as models
 from kmmlu_fast.sampling import rationale
 from kmmlu_fast.sampling.config import SampleConfig

@@ -17,7 +17,7 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import PLAIN_NAME, encode_conversations, shown, template_of
 from kmmlu_fast.training.encoded import MASKED, Encoded
 from kmmlu_fast.training.encoding import encode_set
-from kmmlu_fast.training.fitting import fit_length
+from kmmlu_fast.training.row_length import fit_length
 
 TURNS = (
     Turn("system", "짧게 답하세요."),

@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from kmmlu_fast.asking import prompts
-from kmmlu_fast.asking.cot_building import build_method
-from kmmlu_fast.asking.methods import GenerateUntil, MultipleChoice
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, Question
-from kmmlu_fast.data.rows import SftRow
+from kmmlu_fast.data.alpaca import SftRow
+from kmmlu_fast.prompting import prompts
+from kmmlu_fast.prompting.cot_tokens import build_method
+from kmmlu_fast.prompting.methods import GenerateUntil, MultipleChoice
 from kmmlu_fast.training import encoding as train_data
 from kmmlu_fast.training import order as order_of
 from kmmlu_fast.training.encoded import MASKED, Encoded
-from kmmlu_fast.training.fitting import check_trainable, fit_length
+from kmmlu_fast.training.row_length import check_trainable, fit_length
 
 
 def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:

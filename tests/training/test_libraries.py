@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from kmmlu_fast.core.schema import Question
-from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.training.libraries import without_vllm
 
 # Looks for vLLM as unsloth.import_fixes.disable_broken_vllm does.

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from exam_files import write_exam, write_jsonl
 
+from kmmlu_fast.contamination.check import check_training_rows, guard_exams
 from kmmlu_fast.core.errors import ConfigError, DataError, TrainError
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data import rows as sft
-from kmmlu_fast.data.guard import check_training_rows, guard_exams
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.data.training_rows import read_training_rows
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.material import data_digest, read_material
+from kmmlu_fast.training.inputs import data_digest, read_material
 
 ALPACA = [{"instruction": f"{i}에 1을 더하면?", "input": "", "output": str(i + 1)} for i in range(30)]
 
@@ -123,13 +123,13 @@ def test_every_named_exam_is_guarded_and_every_form_is_looked_at(tmp_path: Path)
 
 
 def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kmmlu_fast.data import guard
+    from kmmlu_fast.contamination import check
 
     questions = dataset.load_questions("sample", "test")
     path = write_jsonl(tmp_path / "chat.jsonl", [quoting_chat(question) for question in questions[::9]])
     target = guard_exams("sample", ["none"]).frame
     whole = check_training_rows(read_training_rows(str(path)), target)
-    monkeypatch.setattr(guard, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(check, "ROWS_AT_ONCE", 3)
     assert check_training_rows(read_training_rows(str(path)), target).equals(whole)
     assert set(whole["test_id"]) >= {question.question_id for question in questions[::9]}
 

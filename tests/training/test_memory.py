@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 
 from kmmlu_fast.core.errors import ModelError, TrainError
+from kmmlu_fast.machine.device_memory import GIB, available_memory
 from kmmlu_fast.training.config import PROJECTIONS
-from kmmlu_fast.training.device_memory import GIB, available_memory
 from kmmlu_fast.training.memory import MemoryPlan, estimate, plan_memory
 from kmmlu_fast.training.model_shape import ModelShape, shape_of_config
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.core.weights import find_model, from_config
+from kmmlu_fast.machine.model_size import find_model, from_config
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
+from kmmlu_fast.training.memory_forecast import EFFECTIVE_BATCH, LENGTHS, RANK, outlook, shape_of
 from kmmlu_fast.training.model_shape import shape_of_config
-from kmmlu_fast.training.outlook import EFFECTIVE_BATCH, LENGTHS, RANK, outlook, shape_of
 
 GIB = 1 << 30
 AX4 = find_model("skt/A.X-4.0-Light", offline=True)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from kmmlu_fast import train
-from kmmlu_fast.core import flags
+from kmmlu_fast.command import flags
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.training import job
 from kmmlu_fast.training.card import model_card
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.material import read_material
+from kmmlu_fast.training.inputs import read_material
 
 ROOT = Path(__file__).resolve().parents[2]
 

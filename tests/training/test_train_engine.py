@@ -21,8 +21,8 @@ import pytest
 import tiny
 
 from kmmlu_fast.core import files
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data import rows as sft
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.models.adapters import read_log
 from kmmlu_fast.runs import store
@@ -233,7 +233,7 @@ def test_plain_peft_and_unsloth_load_it_and_a_diverging_run_stops(work: Path, tr
 import json, sys
 from pathlib import Path
 from unsloth import FastLanguageModel
-from kmmlu_fast.data import rows as sft
+from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.training import encoding as train_data
 from kmmlu_fast.training.measure import measure
 work = Path(sys.argv[1])

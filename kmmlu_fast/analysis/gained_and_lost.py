@@ -1,0 +1,137 @@
+"""What sort of question moved: among the questions that only one of two runs has right, which kinds were
+rather gained than lost.
+
+In: the joined questions of two runs (first, second: right or wrong), the dataset's texts, ids that overlap
+training data. Out: an odds ratio a feature, all in one logistic model, so that long questions with formulas
+are not counted twice. Knows nothing of runs or words.
+
+Features: long (twice as many characters), negation ("which is NOT ..."), formula, figure, number_middle (all
+options are numbers and the right one is neither the smallest nor the largest), all_of_the_above (options
+that name other options), overlap (with training data). An odds ratio above 1: such questions were gained
+more often, against lost, than others. p is corrected (Holm) for the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from kmmlu_fast.analysis.error_profile import with_features
+from kmmlu_fast.analysis.paired import ALPHA, corrected
+from kmmlu_fast.core.letters import names_others
+from kmmlu_fast.core.schema import OPTION_LETTERS
+
+MIN_CHANGED = 200
+# of gained and of lost questions, with and without the feature; fewer say nothing, and can separate the model
+MIN_CELL = 10
+FEATURES = ("long", "negation", "formula", "figure", "number_middle", "all_of_the_above", "overlap")
+_NUMBER = r"^\s*([-+]?\d[\d,]*\.?\d*)"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One feature. ``questions``: changed ones that have it (of ``long``, all)."""
+
+    feature: str
+    questions: int
+    odds_ratio: float
+    low: float
+    high: float
+    p_holm: float
+
+    @property
+    def significant(self) -> bool:
+        return self.p_holm < ALPHA and not self.low <= 1.0 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """``gained`` and ``lost``: questions that only the second, only the first run has right, among those
+    whose texts are known.
+    """
+
+    gained: int
+    lost: int
+    kinds: tuple[Kind, ...]
+
+
+def what_moved(
+    joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()
+) -> Moved | None:
+    """The logistic model of gained against lost; None where too few questions changed to ask."""
+    changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
+    frame = marked(questions.join(changed, on="question_id"), overlap)
+    gained = frame["second"].to_numpy().astype(float)
+    if len(frame) < MIN_CHANGED or not MIN_CELL <= gained.sum() <= len(frame) - MIN_CELL:
+        return None
+    columns = {}
+    for name in FEATURES:
+        values = frame[name].to_numpy().astype(float)
+        cells = [((values > 0) == has)[gained == side].sum() for has in (True, False) for side in (0, 1)]
+        if name == "long" or min(cells) >= MIN_CELL:
+            columns[name] = values
+    return Moved(int(gained.sum()), int((1 - gained).sum()), _fit(columns, gained))
+
+
+def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
+    """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
+    letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
+    numbers = [
+        pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False)
+        for letter in letters
+    ]
+    right = pl.coalesce(
+        [
+            pl.when(pl.col("answer") == letter).then(value)
+            for letter, value in zip(letters, numbers, strict=True)
+        ]
+    )
+    middle = (right > pl.min_horizontal(numbers)) & (right < pl.max_horizontal(numbers))
+    known = pl.all_horizontal(
+        [
+            value.is_not_null() | pl.col(letter).is_null()
+            for letter, value in zip(letters, numbers, strict=True)
+        ]
+    )
+    options = questions.select(letters).iter_rows()
+    bound = pl.Series(
+        [names_others([option for option in row if option is not None]) for row in options], dtype=pl.Boolean
+    )
+    return (
+        with_features(questions)
+        .with_columns(
+            (pl.col("chars") / pl.col("chars").median()).log(2).alias("long"),
+            (known & middle).fill_null(False).alias("number_middle"),
+            bound.alias("all_of_the_above"),
+            pl.col("question_id").is_in(overlap).alias("overlap"),
+        )
+        .collect()
+    )
+
+
+def _fit(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[Kind, ...]:  # type: ignore[type-arg]
+    import warnings
+
+    from scipy.stats import norm
+    from statsmodels.discrete.discrete_model import Logit
+
+    design = np.column_stack([np.ones(len(gained)), *columns.values()])
+    with warnings.catch_warnings(action="ignore"):
+        found = Logit(gained, design).fit(disp=0, method="newton", maxiter=50)
+    if not found.mle_retvals["converged"]:
+        return ()
+    half = norm.ppf(1 - ALPHA / 2) * found.bse[1:]
+    holm = corrected(np.asarray(found.pvalues[1:]), "holm")
+    return tuple(
+        Kind(
+            name,
+            int((columns[name] > 0).sum()) if name != "long" else len(gained),
+            float(np.exp(b)),
+            float(np.exp(b - h)),
+            float(np.exp(b + h)),
+            float(p),
+        )
+        for name, b, h, p in zip(columns, found.params[1:], half, holm, strict=True)
+    )

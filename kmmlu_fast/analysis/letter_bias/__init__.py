@@ -1,0 +1,1 @@
+"""Letter bias: what of a difference is a preference for letters."""

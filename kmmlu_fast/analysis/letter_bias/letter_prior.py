@@ -1,0 +1,269 @@
+"""Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains
+without it.
+
+In: the key's letters, and two runs' letters and (where there are any) their log-probabilities, natural,
+same question order; every question has the same number of options (``options``: 2 to 10, KMMLU's 4 unless
+said). Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
+KMMLU's test key is 10/30/30/30, so a run that merely learns "rarely A" gains, and one that learns a training
+set's letter loses, with the same knowledge.
+
+difference = letter prior + reading + remaining. ``Decomposition.method`` says what was possible.
+
+``logprobs``: re-weight both runs to a common letter prior and compare again (``offsets``). What is left of
+the gain at equal letter shares *remains*. The interval holds the offsets' own error. Habits differ by
+subject: ``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
+
+``letters``, for letters alone (imported predictions, generated text): two models of guessing, which give a
+range (``letter_models``). A verdict holds only where both agree.
+
+``none``: too few questions to tell the parts apart.
+
+Reading: answers that became readable or unreadable are neither knowledge nor habit; change of the parsed
+share times the accuracy among the parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from kmmlu_fast.analysis.accuracy import mean_recall
+from kmmlu_fast.analysis.letter_bias.letter_models import MODELS, Fit
+from kmmlu_fast.analysis.letter_bias.offsets import Letters, Matched
+from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
+from kmmlu_fast.core.schema import LETTERS
+
+MIN_LETTERS, MIN_LOGPROBS = 200, 200  # questions below which a split is not given
+
+
+@dataclass(frozen=True, slots=True)
+class LetterHabit:
+    """One run's letters against the key's."""
+
+    accuracy: float  # unparsed counts as wrong
+    shares: tuple[float, ...]  # predicted, of all questions, A first
+    unparsed: float
+    recall: tuple[float | None, ...]  # by key letter; None where the key never has it
+    balanced_accuracy: float | None  # mean recall over the key's letters
+    expected_accuracy: float  # from habit alone: sum of predicted share times key share
+    matched_accuracy: float | None  # with the key's letter shares; None without log-probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class RunLetters:
+    """One run's letters, and the re-weighted ones where its log-probabilities allow them (``match``)."""
+
+    letters: Letters
+    matched: Matched | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the difference with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def significant(self) -> bool:
+        return not self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What one model of habit makes of the difference. ``model``: "logprobs", or one of
+    ``letter_models.MODELS``.
+    """
+
+    model: str
+    letter_prior: Part
+    remaining: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """``difference`` = ``letter_prior`` + ``reading`` + ``remaining`` in every one of ``splits``, second
+    minus first.
+    """
+
+    method: str  # "logprobs", "letters" or "none"
+    key_shares: tuple[float, ...]
+    first: LetterHabit
+    second: LetterHabit
+    difference: float
+    reading: float
+    splits: tuple[Split, ...]  # one by log-probabilities, two by letters alone, none with too few questions
+    by_subject: Part | None = (
+        None  # what remains at each subject's own letter shares (log-probabilities only)
+    )
+
+    @property
+    def prior_range(self) -> tuple[float, float] | None:
+        """Smallest and largest letter prior among the splits; None where there is none."""
+        values = [split.letter_prior.value for split in self.splits]
+        return (min(values), max(values)) if values else None
+
+    @property
+    def remaining_range(self) -> tuple[float, float] | None:
+        values = [split.remaining.value for split in self.splits]
+        return (min(values), max(values)) if values else None
+
+
+def as_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
+    """Letters as their places in ``known``; anything else, null included, as -1."""
+    series = pl.Series(letters, dtype=pl.String)
+    return series.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def letter_shares(codes: Letters, options: int = len(LETTERS)) -> NDArray[np.float64]:
+    """Share of each letter among all entries; sums to less than 1 where some are unparsed."""
+    return np.bincount(codes[codes >= 0], minlength=options) / max(1, len(codes))
+
+
+def letter_habit(key: Letters, run: RunLetters, options: int = len(LETTERS)) -> LetterHabit:
+    """One run's letter shares, recall by letter, balanced and expected accuracy."""
+    letters = run.letters
+    shares, key_shares = letter_shares(letters, options), letter_shares(key, options)
+    recall = [
+        float((letters[key == code] == code).mean()) if (key == code).any() else None
+        for code in range(options)
+    ]
+    return LetterHabit(
+        accuracy=float((letters == key).mean()),
+        shares=tuple(shares.tolist()),
+        unparsed=float((letters < 0).mean()),
+        recall=tuple(recall),
+        balanced_accuracy=mean_recall(recall),
+        expected_accuracy=float(shares @ key_shares),
+        matched_accuracy=None if run.matched is None else float((run.matched.letters == key).mean()),
+    )
+
+
+def decompose(
+    key: Letters,
+    strata: Codes,
+    first: RunLetters,
+    second: RunLetters,
+    weights: Floats | None = None,
+    asked: Floats | None = None,
+    options: int = len(LETTERS),
+) -> Decomposition:
+    """Split second minus first into letter prior, reading and what remains; by log-probabilities where both
+    runs have them.
+
+    ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the
+    accuracy (default: its share of the questions); ``options``: how many every question has. Intervals are
+    of the mean of each question's contribution, questions varying within their subject.
+    """
+    each = question_weights(strata, weights)
+    shares = np.bincount(key, each, minlength=options)
+    changes = (second.letters == key).astype(float) - (first.letters == key).astype(float)
+    difference = float(each @ changes)
+    habits = (letter_habit(key, first, options), letter_habit(key, second, options))
+    common = (tuple(shares.tolist()), *habits, difference)
+
+    def part(value: float, contributions: Floats) -> Part:
+        half = mean_of(contributions, strata, weights, asked)
+        low, high = half.interval()
+        return Part(value, low - half.value + value, high - half.value + value)
+
+    answers = options + 1  # the letters, and unparsed
+    cells = (key * answers + first.letters + 1) * answers + second.letters + 1
+    table = np.bincount(cells, each, minlength=options * answers**2).astype(float)
+    reading, reading_parts = _linearised(
+        partial(_reading, options=options), [table], [np.eye(len(table))], cells
+    )
+    if first.matched is not None and second.matched is not None:
+        if len(key) < MIN_LOGPROBS:
+            return Decomposition("none", *common, reading, ())
+        one, other = first.matched, second.matched
+        remaining = float(each @ ((other.letters == key).astype(float) - (one.letters == key).astype(float)))
+        rest = other.contributions - one.contributions
+        prior = part(difference - reading - remaining, changes - reading_parts - rest)
+        own = None
+        if one.by_subject is not None and other.by_subject is not None:
+            left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
+            own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
+        return Decomposition(
+            "logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own
+        )
+    if len(key) < MIN_LETTERS:
+        return Decomposition("none", *common, reading, ())
+    splits = []
+    for name, (fit, swapped) in MODELS.items():
+        prior_value, prior_parts = _habit_part(table * len(key), cells, fit, swapped, options)
+        rest_value = difference - reading - prior_value
+        rest_parts = changes - reading_parts - prior_parts
+        splits.append(Split(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
+    return Decomposition("letters", *common, reading, tuple(splits))
+
+
+def difference_of(one: Estimate, other: Estimate) -> Part:
+    """The difference of two independent estimates."""
+    variance = one.error**2 + other.error**2
+    df = variance**2 / max(one.error**4 / max(one.df, 1.0) + other.error**4 / max(other.df, 1.0), 1e-300)
+    found = Estimate(one.value - other.value, variance**0.5, df)
+    return Part(found.value, *found.interval())
+
+
+def _reading(table: Floats, options: int) -> Floats:
+    """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
+    second + 1), over any axes before.
+    """
+    cube = table.reshape(*table.shape[:-1], options, options + 1, options + 1)
+    letters = np.arange(options)
+    both = [
+        (cube[..., 1:, :].sum((-3, -2, -1)), cube[..., letters, letters + 1, :].sum((-2, -1))),
+        (cube[..., 1:].sum((-3, -2, -1)), cube[..., letters, :, letters + 1].sum((0, -1))),
+    ]
+    accuracy = sum(right / np.maximum(parsed, 1e-12) for parsed, right in both)
+    return np.asarray((both[1][0] - both[0][0]) * accuracy / 2)
+
+
+def _habit_part(
+    counts: Floats,
+    cells: Letters,
+    fit: Callable[[Floats], Fit],
+    swapped: Callable[..., Floats],
+    options: int,
+) -> tuple[float, Floats]:
+    """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
+    + 1).
+    """
+    shape = (options, options + 1, options + 1)
+    cube = counts.reshape(shape)
+    fits = [fit(cube[:, 1:, :].sum(axis=2)), fit(cube[:, :, 1:].sum(axis=1))]
+
+    def value(first: Floats, second: Floats, table: Floats) -> Floats:
+        shares = table.reshape(*table.shape[:-1], *shape)
+        parsed = (shares[..., 1:, :].sum((-3, -2, -1)) + shares[..., 1:].sum((-3, -2, -1))) / 2
+        return np.asarray(parsed * swapped(first, second, shares.sum(axis=(-2, -1))))
+
+    total = counts.sum()
+    influence = [np.zeros((*shape, options)), np.zeros((*shape, options))]
+    influence[0][:, 1:, :, :] = fits[0].influence[:, :, None, :] * total
+    influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
+    points = [fits[0].theta, fits[1].theta, counts / total]
+    flat = [one.reshape(len(counts), options) for one in influence]
+    return _linearised(value, points, [*flat, np.eye(len(counts))], cells)
+
+
+def _linearised(
+    function: Callable[..., Floats], points: list[Floats], influence: list[Floats], cells: Letters
+) -> tuple[float, Floats]:
+    """A function's value at ``points`` and each question's part in it: gradient (by differences) times the
+    cell's influence. The function takes points over any axes before their own.
+    """
+    by_cell = np.zeros(len(influence[0]))
+    for place, point in enumerate(points):
+        step = 1e-5
+        moved = step * np.eye(len(point))
+        ends = [function(*points[:place], point + sign * moved, *points[place + 1 :]) for sign in (1, -1)]
+        by_cell += influence[place] @ ((ends[0] - ends[1]) / (2 * step))
+    return float(function(*points)), by_cell[cells]

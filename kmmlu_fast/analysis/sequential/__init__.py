@@ -1,0 +1,1 @@
+"""Anytime-valid tests along one random order of the questions."""

@@ -1,0 +1,229 @@
+"""How a command ends: whatever stops it is one line on stderr at most, and an exit code.
+
+In: an entry point's body, or what ended it. Out: a line, a code. Knows nothing of what the command does.
+
+    0        done (1: leakage found some)
+    2        a fault that the user can mend: one line that names file or flag, no traceback
+    70       a fault of the program: one line that names the file with the details, and how to report it
+    130      Ctrl-C
+    143      SIGTERM, and 129 SIGHUP, as schedulers send them: what was answered is kept, the same command
+    goes on
+    141      the reader of stdout has gone (``| head``): nothing is said
+
+``KMMLU_FAST_DEBUG=1`` lets a fault of the program through with its traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from kmmlu_fast.command.streams import any_console, reader_gone
+from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.untrusted_text import clean, one_line
+
+FAULT = 70  # EX_SOFTWARE of sysexits.h
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "os error 28",
+    "os error 27",
+    "PytorchStreamWriter failed writing",  # torch.save
+)
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end; like KeyboardInterrupt no ``except Exception`` holds it up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def ended(main: Callable[[], int | None]) -> int:
+    """Run a body; its exit code, whatever ends it."""
+    any_console()
+    with _signals(), _short_warnings():
+        try:
+            code = main() or 0
+            sys.stdout.flush()
+            return code
+        except BaseException as error:
+            return _ended_by(error)
+
+
+def _ended_by(error: BaseException) -> int:
+    """The line and the code for what ended a command. Raises what is not ours to judge: ``SystemExit``,
+    such as of ``--help``.
+    """
+    if reader_gone(error):
+        return 128 + signal.SIGPIPE
+    if isinstance(error, SystemExit):
+        if error.code == signal.SIGTERM:  # Ray's own handler ends the process like this
+            return _say_stopped(signal.SIGTERM)
+        raise error
+    if isinstance(error, Stopped):
+        return _say_stopped(error.number)
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted: run the same command again to continue")
+        return 130
+    if isinstance(error, KmmluError):
+        return _fail(str(error))
+    if (where := _disk_full(error)) is not None:
+        again = "free space, or write elsewhere, and run the same command again"
+        return _fail(f"{where}: no space left to write to; {again}")
+    if isinstance(error, OSError):
+        return _fail(_os_error(error))
+    if isinstance(error, UnicodeError):
+        wanted = "give UTF-8 files, and names that this system's encoding has"
+        return _fail(f"a text cannot be read or written ({error}); {wanted}")
+    if isinstance(error, RecursionError):
+        return _fail("a file is nested too deeply to be read; give one that this tool, lm-eval or PEFT wrote")
+    if isinstance(error, MemoryError):
+        why = f" ({error})" if str(error) else ""
+        return _fail(f"out of memory{why}; give smaller files, or a machine with more memory")
+    # polars' panics are BaseExceptions.
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return _own_fault(error)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        print(clean(text), file=sys.stderr, flush=True)
+
+
+def _fail(text: str) -> int:
+    _say(f"error: {one_line(text)}")
+    return 2
+
+
+def _say_stopped(number: int) -> int:
+    name = signal.Signals(number).name
+    _say(f"stopped by {name}: what was answered is kept; run the same command again to continue")
+    return 128 + number
+
+
+def _os_error(error: OSError) -> str:
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    what = error.strerror or str(error) or type(error).__name__
+    return (
+        f"{names}: {what.lower()}; check that it is there, of the right kind, and yours to read or write"
+        if names
+        else what
+    )
+
+
+def _disk_full(error: BaseException) -> str | None:
+    """What could not be written, where a full disk is at the bottom of it; libraries wrap it in errors of
+    their own.
+    """
+    link: BaseException | None = error
+    for _ in range(10):
+        if link is None:
+            return None
+        if isinstance(link, OSError) and link.errno in _FULL:
+            return str(link.filename or "disk full")
+        if isinstance(link, Exception) and any(words in str(link) for words in _FULL_WORDS):
+            return "disk full"
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def _own_fault(error: BaseException) -> int:
+    """A fault of the program: the traceback goes to a file, the line says where and how to report it."""
+    if os.environ.get("KMMLU_FAST_DEBUG"):
+        raise error
+    kind = f"{type(error).__name__}: {one_line(str(error), 300)}" if str(error) else type(error).__name__
+    try:
+        where = f"details in {_write_details(error)}"
+    except OSError as unwritable:
+        why = unwritable.strerror
+        where = f"details could not be written ({why}): run again with KMMLU_FAST_DEBUG=1 to see them"
+    report = "please report it as SECURITY.md says, with that file"
+    _say(f"error: a fault in kmmlu_fast itself ({kind}); {where}; {report}")
+    return FAULT
+
+
+def _write_details(error: BaseException) -> Path:
+    from kmmlu_fast.core.files import cache_root
+    from kmmlu_fast.machine import environment
+
+    lines = [
+        f"command: {' '.join(sys.argv)}",
+        *(f"{name}: {value}" for name, value in environment.describe().items()),
+    ]
+    lines += ["", "".join(traceback.format_exception(error))]
+    data = "\n".join(lines).encode("utf-8", "backslashreplace")
+    name = f"fault-{time.strftime('%Y%m%dT%H%M%S')}-"
+    for inside in (True, False):
+        with contextlib.suppress(OSError, KmmluError):
+            folder = cache_root() / "faults" if inside else Path(tempfile.gettempdir())
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor, path = tempfile.mkstemp(
+                ".txt", name, folder
+            )  # new, its owner's alone, no link followed
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            return Path(path)
+    raise OSError(errno.EACCES, "neither the cache nor the temporary folder can be written")
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Our own warnings as one line, without the place in the program that Python adds."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        (
+            _say(f"warning: {one_line(str(message))}")
+            if category is UserWarning
+            else before(message, category, *rest, **more)
+        )
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP as an exception in the main thread, once: what is open is closed, what was
+    answered is written.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in wanted:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not cut the first one's writing short
+        raise Stopped(number)
+
+    found = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in found}
+    # One that is ignored stays so (nohup), and one that somebody handles is theirs.
+    wanted = [number for number in found if before[number] is signal.SIG_DFL]
+    for number in wanted:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, before[number])

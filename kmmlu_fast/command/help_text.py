@@ -1,0 +1,240 @@
+"""The help of a verb, and what a mistyped command was meant to be.
+
+In: a config class: its fields, groups and examples. Out: text. ``-h`` shows what is needed most, ``--help``
+every flag, in groups; the same text, by ``markdown``, is the reference in the documentation. Knows nothing of
+what the settings do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import textwrap
+import types
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kmmlu_fast.core.console import columns
+
+if TYPE_CHECKING:
+    from kmmlu_fast.core.settings import Config
+
+# Where each verb's settings are described; imported only when a file has to be told from another verb's, or
+# for the reference.
+CONFIGS = {
+    "eval": "kmmlu_fast.evaluation.config:EvalConfig",
+    "sample": "kmmlu_fast.sampling.config:SampleConfig",
+    "train": "kmmlu_fast.training.config:TrainConfig",
+    "compare": "kmmlu_fast.reporting.config:CompareConfig",
+    "report": "kmmlu_fast.reporting.config:ReportConfig",
+    "leakage": "kmmlu_fast.contamination.config:LeakageConfig",
+}
+_COLUMN = 30
+
+
+def config_of(verb: str) -> type[Config]:
+    """The config class of a verb of CONFIGS."""
+    module, name = CONFIGS[verb].split(":")
+    found: type[Config] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def as_called(prog: str) -> str:
+    """``kmmlu-fast eval`` where the command was called so, ``python -m kmmlu_fast eval`` where
+    that was; else ``prog``.
+    """
+    verb = prog.rpartition(".")[2]
+    started = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
+    if started.name in ("kmmlu-fast", "kmmlu-fast.exe"):
+        return f"kmmlu-fast {verb}"
+    if started.name == "__main__.py" and started.parent.name == "kmmlu_fast":
+        return f"python -m kmmlu_fast {verb}"
+    return prog
+
+
+def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
+    """A fault that says whose file it is, where most of its keys are another verb's; [] where
+    it is this one's.
+    """
+    unknown = [name for name in values if name not in cls.model_fields]
+    if len(unknown) < 2:
+        return []
+    for verb, place in CONFIGS.items():
+        if place.endswith(":" + cls.__name__):
+            continue
+        other = config_of(verb)
+        if all(name in other.model_fields for name in values):
+            names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+            return [
+                f"{where}: is a file of settings for {verb} ({names}); give it to {verb}, or name one made"
+                " for this command"
+            ]
+    return []
+
+
+def grouped(cls: type[Config]) -> dict[str, list[str]]:
+    """Heading -> fields, every field once."""
+    named = {
+        heading: [name for name in names if name in cls.model_fields] for heading, names in cls.groups.items()
+    }
+    placed = {name for names in named.values() for name in names}
+    rest = [name for name in cls.model_fields if name not in placed and name != cls.positional]
+    return {
+        heading: names
+        for heading, names in [*named.items(), ("more" if named else "settings", rest)]
+        if names
+    }
+
+
+def text(cls: type[Config], prog: str, whole: bool) -> str:
+    """The help: usage, what it does, flags, examples."""
+    width = min(100, max(60, columns()))
+    bare = f" {cls.positional.upper()} ..." if cls.positional else ""
+    said = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
+    lines = [
+        f"usage: {prog}{bare} [--config FILE] [flags]",
+        "",
+        *textwrap.wrap(said[:1].upper() + said[1:], width),
+    ]
+    if cls.positional:
+        lines += ["", *_row(cls.positional.upper(), _about(cls, cls.positional), width)]
+    if whole or not cls.first:
+        for heading, names in grouped(cls).items():
+            lines += ["", heading + ":"]
+            for name in names:
+                lines += _row(flag(cls, name), _about(cls, name), width)
+        lines += [
+            "",
+            *_row("--config FILE", "YAML file with any of these settings; flags win over it", width),
+        ]
+    else:
+        lines += ["", "most used:"]
+        for name in cls.first:
+            lines += _row(flag(cls, name), _about(cls, name), width)
+    if cls.examples:
+        lines += ["", "examples:", *[f"  {prog} {example}" for example in cls.examples]]
+    if not whole and cls.first:
+        lines += ["", f"All {len(cls.model_fields)} flags: {prog} --help"]
+    return "\n".join(lines)
+
+
+def _row(name: str, about: str, width: int) -> list[str]:
+    indent = " " * _COLUMN
+    wrapped = textwrap.wrap(about, max(30, width - _COLUMN)) or [""]
+    head = f"  {name}"
+    if len(head) >= _COLUMN:
+        return [head, *[indent + line for line in wrapped]]
+    return [head.ljust(_COLUMN) + wrapped[0], *[indent + line for line in wrapped[1:]]]
+
+
+def flag(cls: type[Config], name: str) -> str:
+    """``--limit N``, as it is typed."""
+    field = cls.model_fields[name]
+    spelt = "--" + name.replace("_", "-")
+    if field.annotation is bool:
+        return f"{spelt}, --no-{name.replace('_', '-')}" if field.default else spelt
+    several = typing.get_origin(field.annotation) is list and not cls.positional
+    return f"{spelt} {metavar(field.annotation)}{' ...' if several else ''}"
+
+
+def _about(cls: type[Config], name: str) -> str:
+    field = cls.model_fields[name]
+    said = str(field.description or "")
+    if choices := _choices(field.annotation):
+        said += f" [{', '.join(choices)}]"
+    if field.is_required():
+        return said + " (required)"
+    default = field.get_default(call_default_factory=True)
+    silent = default is None or default == [] or default is False or "default:" in said
+    return (
+        said
+        if silent
+        else (
+            f"{said} (default: {','.join(map(str, default)) if isinstance(default, list) else _yes(default)})"
+        )
+    )
+
+
+def _yes(value: Any) -> str:
+    return "on" if value is True else str(value)
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The allowed words of a Literal, wherever it stands in the annotation."""
+    if typing.get_origin(annotation) is Literal:
+        return [str(value) for value in typing.get_args(annotation)]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return next((found for part in typing.get_args(annotation) if (found := _choices(part))), [])
+    return []
+
+
+def metavar(annotation: Any) -> str:
+    """What stands for the value: N, X, PATH, WORD or TEXT."""
+    origin = typing.get_origin(annotation)
+    if _choices(annotation):
+        return "WORD"
+    if origin in (typing.Union, types.UnionType):
+        return metavar(next(part for part in typing.get_args(annotation) if part is not type(None)))
+    if origin is typing.Annotated or origin is list:
+        return metavar(typing.get_args(annotation)[0])
+    return str({int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT"))
+
+
+def markdown(verb: str) -> str:
+    """The flags of a verb as a page of the documentation."""
+    cls = config_of(verb)
+    said = (cls.__doc__ or "").partition(": ")[2]
+    lines = [f"## `kmmlu-fast {verb}`", "", f"{said[:1].upper()}{said[1:]}"]
+    if cls.examples:
+        lines += ["", "```bash", *[f"kmmlu-fast {verb} {example}" for example in cls.examples], "```"]
+    if cls.positional:
+        lines += ["", f"`{cls.positional.upper()}`: {_about(cls, cls.positional)}"]
+    for heading, names in grouped(cls).items():
+        lines += ["", f"### {verb}: {heading}", "", "| Flag | What it does |", "|---|---|"]
+        lines += [
+            f"| `{flag(cls, name)}` | {_about(cls, name).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
+            for name in names
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def completion(shell: str, verbs: list[str]) -> str:
+    """A script that completes verbs and flags; ``eval "$(kmmlu-fast completion bash)"``."""
+    flags = {verb: " ".join(_flags(verb)) for verb in CONFIGS}
+    cases = "\n".join(f'    {verb}) words="{given}" ;;' for verb, given in flags.items())
+    names = " ".join(verbs)
+    if shell == "fish":
+        lines = [f"complete -c kmmlu-fast -n __fish_use_subcommand -f -a '{names}'"]
+        more = [
+            f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{given}'"
+            for verb, given in flags.items()
+        ]
+        return "\n".join([*lines, *more])
+    body = f"""_kmmlu_fast() {{
+  local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
+  if [ "$COMP_CWORD" = 1 ]; then words="{names}"; else
+  case "${{COMP_WORDS[1]}}" in
+{cases}
+  esac; fi
+  COMPREPLY=($(compgen -W "$words" -- "$word"))
+  if [ "${{#COMPREPLY[@]}}" = 0 ]; then COMPREPLY=($(compgen -f -- "$word")); fi
+}}
+complete -o filenames -F _kmmlu_fast kmmlu-fast"""
+    return ("autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else "") + body
+
+
+def _flags(verb: str) -> list[str]:
+    cls = config_of(verb)
+    return [
+        "--config",
+        "--help",
+        *["--" + name.replace("_", "-") for name in cls.model_fields if name != cls.positional],
+    ]
+
+
+def shell_name() -> str:
+    """The shell of this user, where it is one that completion is made for."""
+    name = Path(os.environ.get("SHELL", "bash")).name
+    return name if name in ("bash", "zsh", "fish") else "bash"

@@ -1,0 +1,1 @@
+"""Overlap between training data and exams, and the check on training rows. Knows no model."""

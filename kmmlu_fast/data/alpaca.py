@@ -1,0 +1,141 @@
+"""Fine-tuning data on disk: Alpaca JSONL out of chosen questions, and back.
+
+In: ``SftRow`` records (a question, its options perhaps reordered, a rationale perhaps). Out: JSONL with
+``instruction, input, output`` and ``subject, source_id, strategy, option_order, repeat, rationale`` (of an
+exam other than KMMLU also ``exam`` and ``group``); and the same records again, whose questions go through
+``prompts`` for training, byte for byte as in evaluation. Knows nothing of sampling, leakage or training.
+
+``option_order`` says where the options stood in the source: "CABD" = the row's A was the source's C. It has
+as many letters as the question has options.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
+from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.data.exam import DEFAULT_EXAM
+from kmmlu_fast.data.records import options_of, read_records, split_item
+from kmmlu_fast.data.subjects import SUBJECTS
+
+INSTRUCTION = "다음 객관식 문제를 읽고 {letters} 중 정답을 고르시오."
+INSTRUCTION_WITH_RATIONALE = "다음 객관식 문제를 단계별로 풀이한 뒤, 마지막 줄에 {letters} 중 정답을 쓰시오."
+IDENTITY = "".join(LETTERS)
+_SOURCE = re.compile(r"([A-Za-z-]+)/(train|dev|test)/(\d+)")
+_OTHER_SOURCE = re.compile(r"([^/]+)/(?:.+/)?(train|dev|test)/(\d+)")  # of an exam other than KMMLU
+
+
+@dataclass(frozen=True, slots=True)
+class SftRow:
+    """One training row. ``question`` has its options in the row's order, and the answer's letter there."""
+
+    question: Question  # question_id is the source's
+    strategy: str
+    option_order: str = IDENTITY
+    repeat: int = 0  # 0 for the first use of a question; later uses have other orders
+    response: str | None = None  # a rationale that ends in the answer; None = the letter alone
+    exam: str = DEFAULT_EXAM  # that the question is of
+
+
+def to_record(row: SftRow) -> dict[str, Any]:
+    """The row's JSON object. DataError where question and options could not be told apart again."""
+    question = row.question
+    lines = [f"{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True)]
+    item = "\n".join([question.question.strip(), *lines])
+    if split_item(item, len(lines)) != (question.question.strip(), *question.options):
+        raise DataError(
+            f"{question.question_id}: has lines that look like options ('A. '); it cannot be written as"
+            " Alpaca rows: leave it out"
+        )
+    wording = INSTRUCTION if row.response is None else INSTRUCTION_WITH_RATIONALE
+    record = {
+        "instruction": wording.format(letters=", ".join(question.letters)),
+        "input": item,
+        "output": question.answer if row.response is None else row.response,
+        "answer": question.answer,
+        "subject": question.subject,
+        "source_id": question.question_id,
+        "strategy": row.strategy,
+        "option_order": row.option_order,
+        "repeat": row.repeat,
+        "rationale": "none" if row.response is None else "self",
+    }
+    of_other = {} if row.exam == DEFAULT_EXAM else {"exam": row.exam, "group": question.supercategory}
+    return record | of_other
+
+
+def write_rows(path: Path, rows: list[SftRow]) -> None:
+    """UTF-8 JSONL, Korean unescaped, one row a line; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, rows_bytes(rows))
+
+
+def rows_bytes(rows: list[SftRow]) -> bytes:
+    """What ``write_rows`` writes."""
+    lines = [json.dumps(to_record(row), ensure_ascii=False) + "\n" for row in rows]
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def read_rows(path: Path) -> list[SftRow]:
+    """The rows that ``write_rows`` wrote. DataError names file and row for anything else."""
+    return [from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
+
+
+def from_record(record: dict[str, Any], where: str) -> SftRow:
+    absent = [
+        name
+        for name in ("input", "output", "subject", "source_id", "strategy")
+        if not isinstance(record.get(name), str)
+    ]
+    if absent:
+        raise DataError(f"{where}: lacks {', '.join(absent)}; expected a file of python -m kmmlu_fast.sample")
+    exam, letters = _exam_of(record, where), OPTION_LETTERS[: options_of(record)]
+    item = split_item(record["input"], len(letters))
+    if item is None:
+        lines = f"{_COUNTS.get(len(letters), len(letters))} lines 'A. ' to '{letters[-1]}. '"
+        raise DataError(f"{where}: input is not a question and {lines}")
+    source = (_SOURCE if exam == DEFAULT_EXAM else _OTHER_SOURCE).fullmatch(record["source_id"])
+    if exam == DEFAULT_EXAM and (source is None or source[1] not in SUBJECTS):
+        raise DataError(
+            f"{where}: source_id {shown(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45"
+            " subjects"
+        )
+    if source is None or (exam != DEFAULT_EXAM and source[1] != exam):
+        raise DataError(f"{where}: source_id {shown(record['source_id'])} is not {exam}/.../<split>/<row>")
+    answer = record.get("answer", record["output"])
+    if not isinstance(answer, str) or answer not in letters:
+        allowed = f"{', '.join(letters[:-1])} or {letters[-1]}"
+        raise DataError(f"{where}: answer {shown(answer)} is not {allowed}")
+    order = record.get("option_order", IDENTITY)
+    if not isinstance(order, str) or sorted(order) != list(letters):
+        raise DataError(
+            f"{where}: option_order {shown(order)} is not the letters A-{letters[-1]} in some order"
+        )
+    repeat = record.get("repeat", 0)
+    if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0:
+        raise DataError(f"{where}: repeat {shown(repeat)} is not a whole number from 0")
+    if len(source[3]) > 9:
+        raise DataError(f"{where}: source_id {shown(record['source_id'])} names a row that no file has")
+    name, group = record["subject"], str(record.get("group") or exam)
+    if exam == DEFAULT_EXAM:
+        name, group = SUBJECTS[source[1]].name, SUBJECTS[source[1]].supercategory
+    question = Question(source[0], name, group, source[2], int(source[3]), item[0], item[1:], answer)
+    response = None if record["output"] == answer else record["output"]
+    return SftRow(question, record["strategy"], order, repeat, response, exam)
+
+
+_COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
+
+
+def _exam_of(record: dict[str, Any], where: str) -> str:
+    exam = record.get("exam", DEFAULT_EXAM)
+    if not isinstance(exam, str) or not exam:
+        raise DataError(f"{where}: exam {shown(exam)} is no name of an exam")
+    return exam

@@ -1,0 +1,211 @@
+"""Rows of anybody's table: JSONL, JSON, CSV, TSV, parquet, or a hub id; one plain dict a row, with the place
+it came from.
+
+In: a path or a hub id (with config and split). Out: an iterator of ``(number, row)``: the 1-based line of a
+JSONL file, the 1-based
+row of any other. Files are streamed, so that a large one never stands in memory whole (a JSON list does: its
+format allows no less).
+Knows nothing of what the columns mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, collect, expand, parse_json, read_text, scan_parquet
+from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.machine.hub import unreachable
+
+Row = dict[str, Any]
+_AT_ONCE = 65_536  # parquet rows in memory at a time
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether ``source`` can only mean ``owner/name`` on the hub: no such path, exactly one slash, no file's
+    ending."""
+    absolute = source.startswith((".", "/", "~"))
+    return (
+        not absolute
+        and source.count("/") == 1
+        and Path(source).suffix not in READERS
+        and not Path(source).exists()
+    )
+
+
+def read_table(
+    source: str, config: str | None = None, split: str = "train", revision: str | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Rows of a file (told by its ending) or of a hub data set's split. DataError names file and row of what
+    cannot be read."""
+    if is_hub_id(source):
+        return read_hub(source, config, split, revision)
+    return read_file(expand(source))
+
+
+def read_file(path: Path) -> Iterator[tuple[int, Row]]:
+    """Rows of one file; DataError for a missing one, an unknown ending, or a row that is no object."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give {_endings()}, or a hub id such as owner/name")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: ending {path.suffix or '(none)'!r} is not known; give {_endings()}")
+    return reader(path)
+
+
+def _endings() -> str:
+    return "a .jsonl, .json, .csv, .tsv or .parquet file"
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
+    found = False
+    # Bytes, not text mode: lines end at \n alone, where text mode and splitlines() also split at what JSON
+    # leaves unescaped in strings.
+
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = _decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
+            if number == 1 and text.lstrip().startswith("["):
+                yield from _json(path)
+                return
+            if text.strip():
+                found = True
+                where = f"{path} row {number}"
+                yield number, _object(parse_json(text, where, DataError), where)
+    if not found:
+        raise DataError(f"{path}: has no rows; expected one JSON object a line")
+
+
+def _json(path: Path) -> Iterator[tuple[int, Row]]:
+    document = parse_json(read_text(path, DataError, MAX_JSON_BYTES), str(path), DataError)
+    if isinstance(document, dict):
+        lists = [name for name, value in document.items() if isinstance(value, list)]
+        if len(lists) != 1:
+            raise DataError(
+                f"{path}: is one JSON object; expected a list of objects, or an object that holds one such"
+                " list"
+            )
+        document = document[lists[0]]
+    if not isinstance(document, list) or not document:
+        raise DataError(f"{path}: has no rows; expected a list of JSON objects")
+    for number, row in enumerate(document, 1):
+        yield number, _object(row, f"{path} row {number}")
+
+
+def _decoded(data: bytes, path: Path, number: int) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} row {number}: is not UTF-8 text; save it as UTF-8") from error
+
+
+def _object(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: is a {type(row).__name__}, not a JSON object with named columns")
+    return row
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(2**31 - 1)
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(
+                file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+            )
+            names = reader.fieldnames or ()
+            if twice := next((name for name in names if list(names).count(name) > 1), None):
+                raise DataError(f"{path}: has two columns {shown(twice)}; keep one, or one would be lost")
+            for number, row in enumerate(reader, 1):
+                if None in row or any(value is None for value in row.values()):
+                    raise DataError(
+                        f"{path} row {number}: has not the header's {len(names)} columns; quote texts that"
+                        " hold the separator"
+                    )
+                yield number, {name: value if value != "" else None for name, value in row.items()}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} row {number + 1}: is not UTF-8 text; save it as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{path} row {number + 1}: is not valid CSV ({error})") from error
+    if not number:
+        raise DataError(f"{path}: has no rows; expected a header and rows")
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
+    scan, total = scan_parquet(path, DataError)
+    if not total:
+        raise DataError(f"{path}: has no rows")
+    for start in range(0, total, _AT_ONCE):
+        rows = collect(scan.slice(start, _AT_ONCE), path, DataError)
+        if rows.is_empty():
+            raise DataError(f"{path}: says that it has {total:,} rows, and has {start:,}")
+        yield from enumerate(rows.iter_rows(named=True), start + 1)
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+}
+
+
+def read_hub(
+    hub_id: str, config: str | None, split: str, revision: str | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Rows of one split on the hub, through ``datasets``. DataError says what to do where it may not or
+    cannot be had."""
+    unreachable()  # before ``datasets`` is imported: it reads then whether to ask at all
+    from datasets import load_dataset
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries, one warning each
+    try:
+        rows = load_dataset(hub_id, config, split=split, revision=revision)
+    except Exception as error:  # the hub client and ``datasets`` raise dozens of kinds
+        raise DataError(hub_fault(hub_id, error)) from error
+    yield from enumerate(rows, 1)
+
+
+def hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
+    """Names of a hub data set's configs."""
+    unreachable()
+    from datasets import get_dataset_config_names
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return list(get_dataset_config_names(hub_id, revision=revision))
+    except Exception as error:
+        raise DataError(hub_fault(hub_id, error)) from error
+
+
+def hub_fault(hub_id: str, error: BaseException) -> str:
+    """One line for what the hub or ``datasets`` raised: gated, no token, no network, no such config or
+    split."""
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        seen.append(link)
+        link = link.__cause__ or link.__context__
+    kinds = {type(e).__name__ for e in seen}
+    status = {int(code) for e in seen if (code := getattr(getattr(e, "response", None), "status_code", None))}
+    text = " ".join(str(e) for e in seen)
+    page = f"https://huggingface.co/datasets/{hub_id}"
+    login = "log in with `hf auth login` (or set HF_TOKEN)"
+    if "GatedRepoError" in kinds or "gated" in text.lower() or 403 in status:
+        return f"{hub_id}: is gated: accept its terms at {page}, then {login}"
+    if 401 in status or "LocalTokenNotFoundError" in kinds:
+        return f"{hub_id}: needs a token, or does not exist: see {page}, accept its terms there, then {login}"
+    if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"} and "connection" not in text.lower():
+        return f"{hub_id}: the hub has no such data set, or it is private: check the name at {page}"
+    if "ValueError" in kinds or "BuilderConfig" in text:
+        return f"{hub_id}: {str(error).splitlines()[0]}; see {page} for its configs and splits"
+    return (
+        f"{hub_id}: the hub cannot be reached and the data set is not in the cache ({type(error).__name__}); "
+        "check the network, or give its files by path"
+    )

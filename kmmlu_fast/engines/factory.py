@@ -1,0 +1,149 @@
+"""Which engine answers: vLLM in process, replicas on Ray, a server, or transformers. The one place that knows
+all four.
+
+In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.engines.vllm import startup_phases
+from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine, prepare_environment
+from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.heavy_imports import UNUSED, keep_what_is_there, uncollected, without
+from kmmlu_fast.models.model import Model
+
+
+def settings_for(
+    config: EngineConfig,
+    model: Model,
+    adapters: Sequence[Adapter],
+    max_model_len: int,
+    path: str | None = None,
+) -> EngineSettings:
+    """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the
+    tokenizer stays the base model's.
+    """
+    batched_tokens: int | None = config.max_num_batched_tokens
+    extra: tuple[tuple[str, Any], ...] = ()
+    if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
+        batched_tokens, extra = whole_prompts(batched_tokens, max_model_len)
+    if config.trust_remote_code:
+        extra = (*extra, ("trust_remote_code", True))
+    return EngineSettings(
+        model=path or model.path,
+        revision=None if path else model.revision,
+        tokenizer=model.path,
+        dtype=config.dtype,
+        quantization=config.quantization,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel_size=config.tensor_parallel_size,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=batched_tokens,
+        load_format=config.load_format,
+        seed=config.seed,
+        max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
+        num_adapters=len(adapters),
+        generates=getattr(config, "output_type", None) != "multiple_choice",
+        letter_precision=config.letter_precision,
+        extra=extra,
+    )
+
+
+def whole_prompts(batched_tokens: int | None, max_model_len: int) -> tuple[int, tuple[tuple[str, Any], ...]]:
+    """Tokens a step, and the vLLM arguments, with which no prompt is prefilled in pieces.
+
+    vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``:
+    ``gen.set_offset``), which torch's generators on CPU cannot do: seeded sampling would stop with "CPU
+    Generator does not use offset".
+    """
+    return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
+
+
+def open_engine(
+    config: EngineConfig,
+    model: Model,
+    adapters: Sequence[Adapter],
+    max_model_len: int,
+    path: str | None = None,
+) -> Engine:
+    """Start the engine of ``config.engine`` for a model and the adapters it will serve;
+    EngineError if it cannot.
+    """
+    if config.engine == "server":
+        from kmmlu_fast.engines.server.engine import ServerEngine
+
+        assert config.base_url is not None  # EngineConfig refuses it
+        return ServerEngine(
+            config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency
+        )
+    if config.engine == "transformers":
+        return _open_transformers(config, model, adapters, max_model_len, path)
+    settings = settings_for(config, model, adapters, max_model_len, path)
+    if (
+        config.engine == "ray" or config.data_parallel_size > 1
+    ):  # vLLM refuses data parallelism for an engine in process
+        from kmmlu_fast.engines.ray.engine import RayEngine
+
+        return RayEngine(
+            functools.partial(VllmEngine, settings),
+            max(config.num_replicas, config.data_parallel_size),
+            address=config.ray_address,
+            gpus_per_replica=config.tensor_parallel_size,
+        )
+    with (
+        startup_phases.watched() as log,
+        waiting("engine: starting", lambda: startup_phases.current(log), lambda: startup_phases.seconds(log)),
+    ):
+        return start_vllm(settings)
+
+
+def start_vllm(settings: EngineSettings) -> VllmEngine:
+    """vLLM in this process, its import shortened. It takes Ray for one model on several cards only."""
+    unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
+    prepare_environment(has_gpu())
+    gc.collect()  # what is garbage now would be kept for good
+    with uncollected(), without(unused):
+        import vllm.entrypoints.llm  # noqa: F401
+
+        keep_what_is_there()
+        return VllmEngine(settings)
+
+
+def _open_transformers(
+    config: EngineConfig, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
+) -> Engine:
+    from kmmlu_fast.engines.hf.engine import TransformersEngine
+    from kmmlu_fast.engines.hf.model import TransformersSettings
+
+    if not has_gpu():
+        note(
+            "engine: transformers on a CPU is the slower way; --engine vllm answers sooner where it can serve"
+            " the model"
+        )
+    return TransformersEngine(
+        TransformersSettings(
+            model=path or model.path,
+            revision=None if path else model.revision,
+            tokenizer=model.path,
+            dtype=config.dtype,
+            quantization="nf4" if config.quantization else None,
+            letter_precision=config.letter_precision,
+            max_model_len=max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            seed=config.seed,
+            trust_remote_code=config.trust_remote_code,
+            adapters=tuple(adapters),
+        )
+    )

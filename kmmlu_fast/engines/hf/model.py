@@ -1,0 +1,193 @@
+"""A transformers model as the engine needs it: on its device, in its type, 4-bit if asked, with its adapters.
+
+In: settings. Out: the model, and a switch between the adapters and the base. What cannot be served is refused
+in one line that says what can. Knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kmmlu_fast.core.errors import AdapterError, EngineError
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.machine.host import best_cpu_dtype
+
+# What QLoRA leaves as it is: the output layer, routers of mixtures of experts, encoders that are not text.
+_NOT_QUANTISED = ["lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba"]
+_NOT_QUANTISED += ["vision_tower", "visual", "audio_tower", "multi_modal_projector", "mm_projector", "merger"]
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class TransformersSettings:
+    """Everything the engine is opened with. ``None`` = chosen by device and memory."""
+
+    model: str
+    revision: str | None = None
+    tokenizer: str | None = None
+    dtype: str = "auto"
+    quantization: str | None = None  # "nf4", or None: as the repository has it
+    letter_precision: str = "auto"  # float32: the output layer's products when scoring, and so the logits
+    max_model_len: int = 4096
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    seed: int = 42
+    trust_remote_code: bool = False
+    adapters: tuple[Adapter, ...] = ()
+
+
+def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
+    """The base model in evaluation mode on ``device`` ("cpu", "cuda:0"), and the type it computes in.
+
+    nf4 is QLoRA's: 4-bit NormalFloat, the scales quantised again, computed in ``dtype`` (Dettmers et al.
+    2023; Unsloth's ``load_in_4bit`` sets the same): a 16-bit repository becomes the base of the training.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # PEFT imports it; it warns of kernels it can do without
+    where = f"model {settings.model}"
+    try:
+        config = AutoConfig.from_pretrained(
+            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{where}: its config cannot be loaded ({_line(error)})") from error
+    found = repository_quantization(config.to_dict())
+    if found not in (None, "bitsandbytes"):
+        raise EngineError(
+            f"{where} is quantised as {found}, which vLLM serves: leave --engine transformers out "
+            "(it takes 16- and 32-bit repositories, with --quantization nf4 if wanted, and bitsandbytes ones)"
+        )
+    dtype = compute_dtype(settings.dtype, str(config.dtype or "float32").removeprefix("torch."), device)
+    arguments: dict[str, Any] = {
+        "device_map": {"": device},
+        "dtype": dtype,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    if settings.quantization and found is None:
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=_NOT_QUANTISED,
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(settings.model, revision=settings.revision, **arguments)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise EngineError(
+                f"{where} does not fit into the memory of {device}: use --quantization nf4 or a smaller model"
+            ) from error
+        raise EngineError(f"{where}: transformers cannot load it ({_line(error)})") from error
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes' packed CPU kernel rounds scales and inputs to bfloat16; training does not.
+            module.support_avx512bf16_for_cpu = False
+    return model.eval(), dtype
+
+
+def compute_dtype(wanted: str, saved: str, device: str) -> str:
+    """The type named, or the one ``auto`` stands for: the repository's 16-bit one (bfloat16 for a float32
+    repository), but no bfloat16 where it is only emulated."""
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        native = best_cpu_dtype() == "bfloat16"
+    else:
+        import torch
+
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    if not native:
+        return "float32" if device == "cpu" else "float16"
+    return saved if saved in ("bfloat16", "float16") else "bfloat16"
+
+
+def repository_quantization(config: dict[str, Any]) -> str | None:
+    """How a repository's weights are quantised ("awq", "gptq", "bitsandbytes", ...), by its config.json."""
+    found = config.get("quantization_config") or config.get("compression_config")
+    return str(found.get("quant_method") or "unknown") if found else None
+
+
+class AdapterSwitch:
+    """The adapters of a model, loaded by PEFT beside its weights: one of them is applied, or none."""
+
+    def __init__(self, model: Any, adapters: Sequence[Adapter], device: str, dtype: str) -> None:
+        """Load all. AdapterError where an adapter does not fit the model in every one of its weights."""
+        self._names = {adapter.digest: f"adapter_{place}" for place, adapter in enumerate(adapters)}
+        self._peft: Any = None
+        self._active: str | None = None
+        for adapter in adapters:
+            self._load(model, adapter, device, dtype)
+        if self._peft is not None:
+            self._peft.eval()
+            self._peft.base_model.disable_adapter_layers()
+
+    def _load(self, model: Any, adapter: Adapter, device: str, dtype: str) -> None:
+        import torch
+        from peft import PeftConfig, PeftModel
+
+        name, where, path = self._names[adapter.digest], f"--adapter {adapter.path}", str(adapter.path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of keys that are missing: they are read below
+                if self._peft is None:
+                    config = PeftConfig.from_pretrained(path)
+                    config.inference_mode = True
+                    self._peft = PeftModel(model, config, adapter_name=name, autocast_adapter_dtype=False)
+                found = self._peft.load_adapter(
+                    path, adapter_name=name, autocast_adapter_dtype=False, torch_device=device
+                )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise AdapterError(f"{where}: PEFT cannot load it on this base ({_line(error)})") from error
+        for what, keys in (
+            ("weights it has no place for", found.unexpected_keys),
+            ("no weights for", found.missing_keys),
+        ):
+            if keys:
+                raise AdapterError(
+                    f"{where}: does not fit its base or its adapter_config.json: {what} ({len(keys)}), such "
+                    f"as {keys[0]}; give its base with --model"
+                )
+        for key, weight in self._peft.named_parameters():
+            if f".{name}." in f"{key}." and weight.is_floating_point():
+                weight.data = weight.data.to(
+                    getattr(torch, dtype)
+                )  # as vLLM and mixed-precision training compute it
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Apply ``adapter`` from here on; None = the base alone."""
+        wanted = adapter.digest if adapter else None
+        if wanted == self._active:
+            return
+        if wanted is None:
+            self._peft.base_model.disable_adapter_layers()
+        elif wanted in self._names:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(self._names[wanted])
+        else:
+            raise EngineError(
+                f"adapter {adapter.name if adapter else None} was not loaded when the engine was opened"
+            )
+        self._active = wanted
+
+    def close(self) -> None:
+        self._peft = None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a card or on the host."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(mark.lower() in text for mark in _OUT_OF_MEMORY)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,174 @@
+"""Log-probabilities from one forward pass: of candidate tokens after a prompt, or of a prompt's last tokens.
+
+In: a Batch (requests of one adapter, which the caller has switched on). Out: natural logarithms, one tuple a
+request. Rows are padded on the right, where a causal model does not look, so no mask is needed and sliding
+windows stay right; only the positions that are read go through the output layer. Knows nothing of limits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
+from kmmlu_fast.engines.hf.batching import Batch, scored_tokens
+
+_ROWS_AT_ONCE = 64  # whose float32 logits over the whole vocabulary exist at a time
+_TOKENS_AT_ONCE = 16384  # of the vocabulary, whose float32 weights exist at a time
+
+
+class Scorer:
+    """Scores batches on ``model``; keeps the keys and values of the last shared prefix until ``forget``."""
+
+    def __init__(self, model: Any, device: str, float32_logits: bool = False) -> None:
+        """``float32_logits``: the output layer computes in float32, whatever the model does. EngineError
+        where the model has no output layer over the vocabulary."""
+        self._model, self._device = model, device
+        self._positions: Any = None  # (rows, wanted) during a pass: what the output layer is to see
+        head = model.get_output_embeddings()
+        if head is None:
+            raise EngineError(
+                f"model {model.name_or_path}: has no output layer over its vocabulary: it is no causal model"
+            )
+        self._hooks = [head.register_forward_pre_hook(self._only_wanted)]
+        if float32_logits:
+            if type(head).__name__ != "Linear" or not head.weight.is_floating_point():
+                raise EngineError(
+                    "--letter-precision float32 needs an output layer of plain weights, no adapter's"
+                )
+            self._hooks.append(head.register_forward_hook(self._in_float32))
+        self._kept: tuple[Hashable, Any] | None = None
+        self.reuses_prefixes = _reusable(self._empty_cache())
+
+    def score(self, batch: Batch) -> list[tuple[float, ...]]:
+        """Of each request: one value a candidate, or of a continuation the sum over its tokens alone."""
+        import torch
+
+        shared, longest = batch.shared_tokens, batch.longest
+        tails = [request.token_ids[shared:] for request in batch.requests]
+        ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails], device=self._device)
+        cache = _views(self._prefix(batch), len(tails)) if shared else None
+        logits = self._forward(ids, [_wanted(request, shared) for request in batch.requests], cache)
+        norms = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS_AT_ONCE)])
+        targets = [_targets(request) for request in batch.requests]
+        places = [(row, at, token) for row, pairs in enumerate(targets) for at, token in pairs]
+        rows, ats, tokens = torch.tensor(places, device=self._device).T
+        found = iter((logits[rows, ats, tokens].float() - norms[rows, ats]).tolist())
+        values = [tuple(next(found) for _ in pairs) for pairs in targets]
+        requests = zip(batch.requests, values, strict=True)
+        return [(sum(row),) if scored_tokens(request) else row for request, row in requests]
+
+    def forget(self) -> None:
+        """Free the kept prefix."""
+        self._kept = None
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._model = self._kept = None
+
+    def _forward(self, ids: Any, wanted: Sequence[Sequence[int]], cache: Any) -> Any:
+        """Logits after each row's ``wanted`` positions: (rows, most wanted, vocabulary), padded."""
+        import torch
+
+        most = max(map(len, wanted))
+        places = [[*row, *[row[-1]] * (most - len(row))] for row in wanted]
+        self._positions = torch.tensor(places, device=self._device)
+        try:
+            with torch.inference_mode():
+                logits = self._model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
+        finally:
+            self._positions = None
+        if logits.shape[:2] != (len(wanted), most):
+            raise EngineError(
+                f"model {self._model.name_or_path}: its logits are not its output layer's; use --engine vllm"
+            )
+        return logits
+
+    def _only_wanted(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Before the output layer: hidden states (rows, length, hidden) to those of the wanted positions, so
+        that nothing of rows x length x vocabulary is made. (``logits_to_keep`` has no places by row.)"""
+        if self._positions is None:
+            return None
+        hidden = arguments[0]
+        places = self._positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+        return (hidden.gather(1, places), *arguments[1:])
+
+    def _in_float32(self, head: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+        """After the output layer: the same product in float32, a part of the vocabulary at a time."""
+        import torch
+
+        if self._positions is None:
+            return None
+        hidden = arguments[0].float()
+        parts = [hidden @ some.float().T for some in head.weight.split(_TOKENS_AT_ONCE)]
+        logits = torch.cat(parts, dim=-1)
+        return logits if getattr(head, "bias", None) is None else logits + head.bias.float()
+
+    def _prefix(self, batch: Batch) -> Any:
+        """Keys and values of the shared prefix, one row; those of the last one are kept."""
+        import torch
+
+        adapter = batch.requests[0].adapter
+        key = (adapter.digest if adapter else None, batch.shared)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None
+            cache = self._empty_cache()
+            self._forward(torch.tensor([batch.shared], device=self._device), [[0]], cache)
+            self._kept = (key, cache)
+        return self._kept[1]
+
+    def _empty_cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self._model.config)
+
+
+def _wanted(request: Request, shared: int) -> list[int]:
+    """Positions, in the row without its shared prefix, after which a probability is read."""
+    end = len(request.token_ids) - shared
+    if last := scored_tokens(request):
+        return list(range(end - last - 1, end - 1))
+    return [end - 1]
+
+
+def _targets(request: Request) -> list[tuple[int, int]]:
+    """(index into ``_wanted``, token id) of each probability that is read."""
+    match request.want:
+        case Candidates(token_ids):
+            return [(0, token) for token in token_ids]
+        case Continuation(num_tokens):
+            return list(enumerate(request.token_ids[-num_tokens:]))
+        case Generation():
+            raise ValueError(f"{request.key}: generates, and is not scored")
+
+
+def _reusable(cache: Any) -> bool:
+    """Whether every layer keeps plain keys and values, so that many rows can read one prefix's."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return bool(cache.layers) and all(type(layer) in plain for layer in cache.layers)
+
+
+def _views(cache: Any, rows: int) -> Any:
+    """A cache of ``rows`` rows that all begin with the one row of ``cache``, for one pass. It takes memory a
+    layer at a time and leaves ``cache`` as it was: new keys and values are joined to it, not kept."""
+    wide = copy.copy(cache)
+    wide.layers = [_view(layer, rows) for layer in cache.layers]
+    return wide
+
+
+def _view(layer: Any, rows: int) -> Any:
+    import torch
+
+    wide = copy.copy(layer)
+    wide.keys, wide.values = (kept.expand(rows, -1, -1, -1) for kept in (layer.keys, layer.values))
+
+    def update(keys: Any, values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return torch.cat([wide.keys, keys], dim=-2), torch.cat([wide.values, values], dim=-2)
+
+    wide.update = update
+    return wide

@@ -1,0 +1,204 @@
+"""Engine on Ray: any number of replicas, one engine each, on this machine or a cluster.
+
+In: a picklable opener of one engine, and Requests in order of subject. Out: Responses, block by block as
+blocks finish. Ray places the replicas, starts them again after a fault and then repeats the blocks they held;
+a block's responses arrive once and whole, so that nothing is missing or doubled. Knows nothing of KMMLU, of
+vLLM, or of what the follow-ups ask: they are pickled along and run on the replicas.
+
+Why actors in an ``ActorPool`` and not Ray Data's ``map_batches``: every Ray Data execution starts its actors
+and ends them, so that each model state (base, every adapter) would load the model again; and it wants its
+input up front, where ``generate`` is fed lazily.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
+from kmmlu_fast.core.schema import Request, Response
+from kmmlu_fast.engines.counters import Counters
+from kmmlu_fast.engines.protocol import Engine, FollowUp
+from kmmlu_fast.engines.ray.replica import Replica
+
+BLOCK_REQUESTS = (
+    32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
+)
+BLOCKS_IN_FLIGHT = 16  # a replica: 512 requests, which keeps vLLM's batch full while finished blocks travel
+RESTARTS = 3  # of a replica, and repeats of a block
+START_TIMEOUT_SEC = 3600.0  # a cluster may have to add machines, and each replica to load a large model
+
+
+class RayEngine:
+    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs; the
+    cores are shared out where there are none.
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[], Engine],
+        num_replicas: int = 1,
+        *,
+        address: str | None = None,
+        gpus_per_replica: int = 1,
+        cpus_per_replica: int | None = None,
+        block_requests: int = BLOCK_REQUESTS,
+        blocks_in_flight: int = BLOCKS_IN_FLIGHT,
+    ) -> None:
+        started = time.monotonic()
+        ray = _import_ray()
+        self._block_requests = block_requests
+        self._blocks_in_flight = blocks_in_flight
+        self._counters = Counters()
+        self._replicas: list[Any] = []
+        self._connected_here = _connect(ray, address, num_replicas * (cpus_per_replica or 1))
+        try:
+            resources = resources_of(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
+            self._placement = {
+                "replicas": num_replicas,
+                **{f"{name}_per_replica": count for name, count in resources.items()},
+            }
+            actor = ray.remote(Replica).options(
+                max_restarts=RESTARTS,
+                max_task_retries=RESTARTS,
+                max_concurrency=blocks_in_flight + 1,
+                **resources,
+            )
+            self._replicas = [actor.remote(opener) for _ in range(num_replicas)]
+            self.replica_pids()  # waits until all are open
+        except BaseException:
+            self.close()
+            raise
+        self._start_sec = time.monotonic() - started
+
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        import ray
+        from ray.util import ActorPool
+
+        source = iter(requests)
+        follow_up_ref = ray.put(follow_up)
+        # Each replica stands in the pool once for every block it may hold; what is free is fed, the rest
+        # waits unpulled.
+        pool = ActorPool(self._replicas * self._blocks_in_flight)
+        while True:
+            while pool.has_free() and (block := list(islice(source, self._block_requests))):
+                pool.submit(lambda replica, block: replica.run.remote(block, follow_up_ref), block)
+            if not pool.has_next():
+                return
+            for response in _plain_errors(pool.get_next_unordered):
+                self._counters.add(response)
+                yield response
+
+    def replica_pids(self) -> list[int]:
+        """Process ids, once every replica's engine is open."""
+        import ray
+
+        refs = [replica.ready.remote() for replica in self._replicas]
+        pids: list[int] = _plain_errors(lambda: ray.get(refs, timeout=START_TIMEOUT_SEC))
+        return pids
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of what arrived here: what a lost replica had done and was repeated is not
+        counted twice.
+        """
+        return {
+            "engine": "ray",
+            "start_sec": round(self._start_sec, 3),
+            "placement": self._placement,
+            **self._counters.stats(),
+        }
+
+    def close(self) -> None:
+        import ray
+
+        for replica in self._replicas:
+            ray.kill(replica)
+        self._replicas = []
+        if self._connected_here:
+            self._connected_here = False
+            ray.shutdown()
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "Ray is not installed: pip install --no-deps 'ray==2.60.*' msgpack, or run without --engine ray"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, num_cpus: int) -> bool:
+    """True where this call started or joined Ray, so that closing leaves it."""
+    if ray.is_initialized():
+        return False
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(num_cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=512 * 1024**2,
+            )
+    except Exception as error:
+        where = (
+            f"join the Ray cluster at {address!r}: is 'ray start --head' running there"
+            if address
+            else "start Ray on this machine"
+        )
+        raise EngineError(f"cannot {where}? ({_first_line(error)})") from error
+    return True
+
+
+def resources_of(
+    ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None
+) -> dict[str, Any]:
+    total = ray.cluster_resources()
+    gpus = int(total.get("GPU", 0))
+    if gpus == 0:
+        return {"num_cpus": cpus_per_replica or max(1, int(total.get("CPU", 1)) // num_replicas)}
+    if gpus < num_replicas * gpus_per_replica and not address:
+        raise EngineError(
+            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {num_replicas * gpus_per_replica},"
+            f" this machine has {gpus}: give fewer --num-replicas, or the --ray-address of a cluster"
+        )
+    return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
+
+
+def _plain_errors(get: Callable[[], Any]) -> Any:
+    """What ``get`` returns; Ray's exceptions as one clear line each."""
+    import ray
+
+    try:
+        return get()
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, KmmluError):
+            raise type(cause)(str(cause)) from error
+        raise EngineError(
+            f"a replica failed ({type(cause).__name__}: {_first_line(cause)}); run the same command to"
+            " continue"
+        ) from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise EngineError(
+            "replicas did not get their resources or did not start; the cluster has"
+            f" {ray.cluster_resources()}"
+        ) from error
+    except ray.exceptions.RayError as error:
+        raise EngineError(
+            f"a replica was lost more than {RESTARTS} times ({_first_line(error)}); run the same command to"
+            " continue"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,1 @@
+"""Any vLLM server behind an OpenAI-compatible address."""

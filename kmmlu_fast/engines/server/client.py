@@ -1,0 +1,226 @@
+"""HTTP to one OpenAI-compatible address: JSON in, JSON out, transient faults retried, the rest as errors of
+one line.
+
+In: method, path, payload. Out: the answer's JSON object. 429, 408, 5xx, timeouts and lost connections are
+tried again with growing waits, a bounded number of times; then EngineError, which says that the run can be
+continued. The key is read from OPENAI_API_KEY, sent to this one address, and written nowhere. Knows nothing
+of models or completions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from kmmlu_fast.core.errors import ConfigError, EngineError
+from kmmlu_fast.core.reading import parse_json
+from kmmlu_fast.core.untrusted_text import one_line, shown
+
+if TYPE_CHECKING:
+    import httpx
+
+
+# with waits of 0.5, 1, 2, ... 30 s: about five minutes, enough for a server to come back with a model of some
+# size
+ATTEMPTS = 16
+READ_TIMEOUT_SEC = 900.0  # a long generation may wait in the server's queue
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+SLOW_ATTEMPTS = 2  # of answers that do not end in time: more would wait for hours
+ANSWER_SEC = 1800.0  # a whole answer, header and body: a server that sends a byte a minute is none
+MODELS_SEC = 60.0
+MAX_ANSWER_BYTES = 64 << 20  # log-probabilities of a prompt of 100,000 tokens are a tenth of it
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+CONTINUE = "when it answers again, run the same command to continue"
+
+
+class NotFound(Exception):
+    """404: no such route, or a model name that is not served; the message is the server's."""
+
+
+class _Transient(Exception):
+    """Worth another attempt; ``retry_after_sec`` where the server named a wait."""
+
+    def __init__(self, message: str, retry_after_sec: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_sec = retry_after_sec
+
+
+class _Slow(_Transient):
+    """The answer did not end in time."""
+
+
+class ServerClient:
+    """``send`` from one event loop, at most ``connections`` at once. ``transport`` replaces the
+    network in tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        connections: int,
+        attempts: int | None = None,
+        first_wait_sec: float = 0.5,
+        transport: httpx.AsyncBaseTransport | None = None,
+        answer_sec: float | None = None,
+    ) -> None:
+        import httpx
+
+        self._answer_sec = answer_sec or ANSWER_SEC
+        self.base_url = check_base_url(base_url)
+        self.attempts = attempts or ATTEMPTS
+        self.retries = 0
+        self._first_wait_sec = first_wait_sec
+        key = os.environ.get("OPENAI_API_KEY")
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url + "/",
+            # identity: what is sent is what must be held, no kilobyte can unpack to gigabytes.
+            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
+            timeout=httpx.Timeout(60.0, connect=10.0, read=READ_TIMEOUT_SEC, pool=None),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            trust_env=urlsplit(self.base_url).hostname
+            not in LOOPBACK,  # a proxy has no business between a process and its own machine
+            transport=transport,
+        )
+
+    async def send(
+        self, method: str, path: str, payload: dict[str, Any] | None = None, attempts: int | None = None
+    ) -> dict[str, Any]:
+        """The answer; {} where it is no JSON object. NotFound on 404, EngineError on other
+        refusals and when the attempts are used up.
+        """
+        import tenacity
+
+        attempts = attempts or self.attempts
+        backoff = tenacity.wait_exponential_jitter(
+            multiplier=self._first_wait_sec, max=30, jitter=self._first_wait_sec
+        )
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            named = error.retry_after_sec if isinstance(error, _Transient) else 0.0
+            return max(backoff(state), min(named, 60.0))
+
+        timeouts: list[int] = []
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            if isinstance(state.outcome.exception() if state.outcome else None, _Slow):
+                timeouts.append(state.attempt_number)
+            return len(timeouts) >= SLOW_ATTEMPTS or state.attempt_number >= attempts
+
+        def count(_: tenacity.RetryCallState) -> None:
+            self.retries += 1
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_Transient),
+            stop=enough,
+            wait=wait,
+            before_sleep=count,
+            reraise=True,
+        )
+        try:
+            answer: dict[str, Any] = await retrying(self._send_once, method, path, payload)
+        except _Transient as error:
+            made = len(timeouts) if isinstance(error, _Slow) else attempts
+            raise EngineError(
+                f"server {self.base_url}: {error}, after {made} attempts; {CONTINUE}"
+            ) from error
+        return answer
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _send_once(self, method: str, path: str, payload: dict[str, Any] | None) -> dict[str, Any]:
+        import httpx
+
+        limit_sec = min(self._answer_sec, MODELS_SEC) if path == "models" else self._answer_sec
+        try:
+            async with asyncio.timeout(limit_sec), self._http.stream(method, path, json=payload) as reply:
+                text = await self._body(reply)
+        except TimeoutError as error:
+            raise _Slow(f"no whole answer within {limit_sec:,.0f} s") from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise _Transient(f"no answer ({type(error).__name__})") from error
+        if reply.status_code in TRANSIENT_STATUS:
+            raise _Transient(f"status {reply.status_code}", _seconds(reply.headers.get("retry-after")))
+        if reply.status_code in (401, 403):
+            raise EngineError(
+                f"server {self.base_url} refused the key (status {reply.status_code}): set OPENAI_API_KEY"
+            )
+        if reply.status_code == 404:
+            raise NotFound(_message(text))
+        if not reply.is_success:
+            raise EngineError(
+                f"server {self.base_url} refused {path} (status {reply.status_code}): {_message(text)}"
+            )
+        return _object(
+            text
+        )  # load_lora_adapter answers in plain words; anything else is missed by its reader
+
+    async def _body(self, reply: httpx.Response) -> str:
+        """The body as text, as far as it may be long."""
+        encoding = reply.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() not in ("", "identity"):
+            raise EngineError(
+                f"server {self.base_url} packs its answers ({shown(encoding)}) though asked not to: switch"
+                " that off"
+            )
+        found = bytearray()
+        async for piece in reply.aiter_bytes():
+            found += piece
+            if len(found) > MAX_ANSWER_BYTES:
+                raise EngineError(
+                    f"server {self.base_url} sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB: this"
+                    " is no completions server"
+                )
+        return found.decode("utf-8", "replace")
+
+
+def check_base_url(base_url: str) -> str:
+    """``base_url`` without a trailing slash. A password in it is refused: the address is
+    written into the run's config.
+    """
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(
+            f"--base-url {base_url!r}: {error}; give such as http://localhost:8000/v1"
+        ) from error
+    if parts.username or parts.password:
+        raise ConfigError(
+            "--base-url must not hold a user or password: the address is saved with the run; set"
+            " OPENAI_API_KEY instead"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(
+            f"--base-url {base_url!r} is not an http(s) address; give such as http://localhost:8000/v1"
+        )
+    return base_url.rstrip("/")
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        seconds = float(retry_after or 0)
+        return seconds if 0 <= seconds < 86_400 else 0.0
+    except ValueError:  # an HTTP date: the usual waits do
+        return 0.0
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        answer = parse_json(text, "answer", EngineError, constants=False)
+    except EngineError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _message(text: str) -> str:
+    """What a server says of a fault: fit for a line, and without the key, which some echo."""
+    body = _object(text)
+    inner = body.get("error")
+    found = (inner if isinstance(inner, dict) else body).get("message") or body.get("detail") or text
+    key = os.environ.get("OPENAI_API_KEY")
+    said = str(found).replace(key, "[key]") if key else str(found)
+    return one_line(said[:10_000], 300)

@@ -1,0 +1,132 @@
+"""The completions format of an OpenAI-compatible vLLM server: what is asked of it, and its answers read.
+
+In: a Request, or the JSON of an answer. Out: a payload, or a Response; one of ``MALFORMED`` where something
+that was asked for is missing, or cannot be. Knows nothing of HTTP or of which servers there are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kmmlu_fast.core.letters import MAX_LOGPROB
+from kmmlu_fast.core.schema import (
+    Candidates,
+    Completion,
+    Continuation,
+    Generation,
+    Request,
+    Response,
+)
+from kmmlu_fast.core.untrusted_text import shown
+
+MALFORMED = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+)  # of an answer that is not what was asked for
+# Said outright, because `vllm serve` takes what is left out from the model's generation_config.json, where a
+# repetition penalty may stand.
+NEUTRAL_SAMPLING = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
+
+def _sampling(text: Generation) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "max_tokens": text.max_tokens,
+        "temperature": text.temperature,
+        "top_p": text.top_p,
+        "n": text.num_samples,
+    }
+    if text.stop:
+        payload |= {"stop": list(text.stop), "include_stop_str_in_output": text.include_stop}
+    if text.seed is not None:
+        payload |= {"seed": text.seed}
+    return payload
+
+
+def read_answer(request: Request, answer: dict[str, Any]) -> Response:
+    """Response from a completions answer. One of MALFORMED where something that was asked for
+    is missing, or cannot be.
+    """
+    choices = sorted(answer["choices"], key=lambda choice: count_of(choice["index"]))
+    details = answer["usage"].get("prompt_tokens_details") or {}
+    cached_tokens = count_of(
+        details.get("cached_tokens") or 0
+    )  # needs --enable-prompt-tokens-details on the server's side
+    match request.want:
+        case Continuation(num_tokens):
+            last = range(len(request.token_ids) - num_tokens, len(request.token_ids))
+            scores = choices[0]["prompt_logprobs"]
+            total = sum(_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
+            return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
+        case Candidates(token_ids):
+            first = choices[0]["logprobs"]["top_logprobs"][0]
+            logprobs = tuple(_logprob(first[f"token_id:{token_id}"]) for token_id in token_ids)
+            return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
+        case Generation(max_tokens=max_tokens, num_samples=num_samples):
+            if len(choices) != num_samples:
+                raise IndexError(f"{len(choices)} choices for n={num_samples}")
+            completions = tuple(_completion(choice, max_tokens) for choice in choices)
+            return Response(request, completions=completions, cached_tokens=cached_tokens)
+
+
+def _logprob(value: Any) -> float:
+    """A logarithm of a probability: a number up to 0, but for rounding."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value > MAX_LOGPROB
+    ):
+        raise ValueError(f"{shown(value)} is no log-probability")
+    return float(value)
+
+
+def count_of(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{shown(value)} is no count")
+    return value
+
+
+def token_ids_of(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"token_ids are {shown(value)}")
+    return tuple(map(count_of, value))
+
+
+def _completion(choice: dict[str, Any], max_tokens: int) -> Completion:
+    text, token_ids, reason = choice["text"], token_ids_of(choice["token_ids"]), choice["finish_reason"]
+    if not isinstance(text, str) or reason not in ("stop", "length"):
+        raise TypeError(f"finish_reason {shown(reason)}, text {shown(text)}")
+    if len(token_ids) > max_tokens + 1:
+        raise ValueError(f"{len(token_ids)} tokens where {max_tokens} were asked for")
+    return Completion(text.encode("utf-8", "replace").decode(), token_ids, reason)
+
+
+def payload_of(request: Request, model: str) -> dict[str, Any]:
+    """What is asked of the server for a request, of the served model (or adapter) of that name."""
+    payload: dict[str, Any] = {
+        "model": model,
+        "prompt": list(request.token_ids),
+        "return_token_ids": True,
+        **NEUTRAL_SAMPLING,
+    }
+    one_token = {"max_tokens": 1, "temperature": 0.0}
+    match request.want:
+        case Continuation():  # 0: the prompt's own tokens and no others
+            return payload | {"prompt_logprobs": 0, **one_token}
+        case Candidates(token_ids):
+            ids = list(token_ids)
+            letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+            return payload | letters | one_token
+        case Generation() as text:
+            return payload | _sampling(text)

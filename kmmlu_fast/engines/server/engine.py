@@ -1,0 +1,286 @@
+"""Engine over HTTP: any number of vLLM servers behind one OpenAI-compatible completions address.
+
+In: Requests (token ids). Out: Responses, as they finish. The letters' exact log-probabilities need
+``logprob_token_ids`` and the follow-ups ``return_token_ids``, which plain OpenAI-compatible servers do not
+have: such a server is refused before the run, never approximated. Knows nothing of KMMLU, nor of how the
+server is run or found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kmmlu_fast.core.errors import AdapterError, EngineError
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Request,
+    Response,
+)
+from kmmlu_fast.core.untrusted_text import one_line, shown
+from kmmlu_fast.engines.counters import Counters
+from kmmlu_fast.engines.protocol import FollowUp
+from kmmlu_fast.engines.server.client import CONTINUE, NotFound, ServerClient
+from kmmlu_fast.engines.server.completions import (
+    MALFORMED,
+    count_of,
+    payload_of,
+    read_answer,
+    token_ids_of,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+
+T = TypeVar("T")
+
+_MOST_MODELS = 1000
+
+
+class ServerEngine:
+    """``concurrency`` requests in flight against ``base_url`` (which ends in /v1), from one background
+    thread.
+
+    ``model_names`` are the names under which the wanted base model may be served (hub id, path, alias);
+    adapters must be served under their own names, or are loaded by path where the server allows it.
+    ``transport`` replaces the network in tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model_names: Sequence[str],
+        adapters: Sequence[Adapter] = (),
+        *,
+        concurrency: int = 64,
+        attempts: int | None = None,
+        first_wait_sec: float = 0.5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        started = time.monotonic()
+        self._client = ServerClient(base_url, concurrency, attempts, first_wait_sec, transport)
+        self._url = self._client.base_url
+        self._concurrency = concurrency
+        self._adapters = {adapter.name: adapter for adapter in adapters}
+        self._counters = Counters()
+        self._max_model_len: int | None = None
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="kmmlu-server-engine", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._model = self._await(self._check_server(list(model_names)))
+        except BaseException:
+            self.close()
+            raise
+        self._start_sec = time.monotonic() - started
+
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        source = iter(requests)
+        backlog: deque[Request] = (
+            deque()
+        )  # follow-ups, served before anything new so that questions get finished
+        finished: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
+        in_flight: set[Future[Response]] = set()
+
+        def refill() -> None:
+            while len(in_flight) < self._concurrency:
+                request = backlog.popleft() if backlog else next(source, None)
+                if request is None:
+                    return
+                future = asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
+                in_flight.add(future)
+                future.add_done_callback(finished.put)
+
+        try:
+            refill()
+            while in_flight:
+                done = finished.get()
+                in_flight.discard(done)
+                response = done.result()
+                more = follow_up(response) if follow_up else []
+                backlog.extend(more)
+                refill()
+                yield replace(response, followed_by=len(more))
+        finally:
+            for future in in_flight:
+                future.cancel()
+
+    def stats(self) -> dict[str, Any]:
+        start_sec = round(self._start_sec, 3)
+        return {
+            "engine": "server",
+            "served_model": self._model,
+            "start_sec": start_sec,
+            **self._counters.counts(),
+            "retries": self._client.retries,
+        }
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._await(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # Before the run
+
+    async def _check_server(self, model_names: list[str]) -> str:
+        """The base model's served name; raises where the model, an adapter or exact
+        log-probabilities are missing.
+        """
+        served = await self._served(min(self._client.attempts, 4))
+        bases = [card for card in served.values() if not card.get("parent")]
+        card = next((card for name in model_names for card in bases if _is_named(card, name)), None)
+        if card is None:
+            names = ", ".join(shown(card["id"]) for card in bases[:10]) or "no model"
+            raise EngineError(
+                f"server {self._url} serves {names}, not {model_names[0]!r}: give --model with a model that"
+                f" it serves, or start it with --served-model-name {model_names[0]}"
+            )
+        length = card.get("max_model_len")
+        self._max_model_len = length if type(length) is int and length > 0 else None
+        for adapter in self._adapters.values():
+            if adapter.name in served:
+                _check_same_weights(adapter, served[adapter.name])
+            else:
+                await self._load_adapter(adapter)
+        for name in [str(card["id"]), *self._adapters]:
+            await self._probe(name)
+        return str(card["id"])
+
+    async def _served(self, attempts: int) -> dict[str, dict[str, Any]]:
+        try:
+            answer = await self._client.send("GET", "models", attempts=attempts)
+            cards = [card for card in answer["data"] if isinstance(card["id"], str)]
+            return {card["id"]: card for card in cards[:_MOST_MODELS]}
+        except (NotFound, *MALFORMED) as error:
+            raise EngineError(
+                f"{self._url}/models is not an OpenAI-compatible model list: --base-url must end in /v1"
+            ) from error
+
+    async def _load_adapter(self, adapter: Adapter) -> None:
+        by_hand = (
+            f"start it with --enable-lora --max-lora-rank {adapter.rank} --lora-modules"
+            f" {adapter.name}={adapter.path}"
+        )
+        payload = {"lora_name": adapter.name, "lora_path": str(adapter.path.resolve())}
+        try:
+            await self._client.send("POST", "load_lora_adapter", payload, attempts=1)
+        except NotFound as error:
+            if str(error) != "Not Found":  # the route exists: vLLM says itself what it did not find
+                raise AdapterError(
+                    f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
+                ) from error
+            raise AdapterError(
+                f"server {self._url} does not serve adapter {adapter.name!r} and does not load adapters:"
+                f" {by_hand}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+            ) from error
+        except EngineError as error:
+            if adapter.name not in await self._served(
+                self._client.attempts
+            ):  # it may have been loaded meanwhile
+                raise AdapterError(
+                    f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
+                ) from error
+
+    async def _probe(self, name: str) -> None:
+        """One token from the model with four candidates: shows that the answers carry what is needed."""
+        request = Request("probe", "letters", (0, 1, 2), Candidates((0, 1, 2, 3)))
+        answer = await self._client.send("POST", "completions", payload_of(request, name))
+        try:
+            read_answer(request, answer)
+            _ = token_ids_of(answer["choices"][0]["token_ids"])
+        except MALFORMED as error:
+            raise EngineError(
+                f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter"
+                " log-probabilities cannot be had: use vLLM's server (vllm serve) or --engine vllm"
+            ) from error
+
+    # The run
+
+    async def _answer(self, request: Request) -> Response:
+        more_tokens = request.want.max_tokens
+        if self._max_model_len and len(request.token_ids) + more_tokens > self._max_model_len:
+            raise EngineError(
+                f"{request.key}: {len(request.token_ids)} prompt tokens + {more_tokens} to generate"
+                f" exceed the server's {self._max_model_len}: start it with a larger --max-model-len, or give"
+                " fewer --num-fewshot or --max-tokens"
+            )
+        payload = payload_of(request, request.adapter.name if request.adapter else self._model)
+        try:
+            answer = await self._client.send("POST", "completions", payload)
+        except NotFound:
+            # A restarted server has forgotten the adapters that were loaded by path.
+            adapter = self._adapters.get(payload["model"])
+            if adapter is None:
+                raise EngineError(
+                    f"server {self._url} no longer serves {payload['model']!r}; {CONTINUE}"
+                ) from None
+            await self._load_adapter(adapter)
+            try:
+                answer = await self._client.send("POST", "completions", payload)
+            except NotFound:
+                raise EngineError(
+                    f"server {self._url} lost adapter {adapter.name!r} again; {CONTINUE}"
+                ) from None
+        try:
+            response = read_answer(request, answer)
+            output_tokens = count_of(answer["usage"]["completion_tokens"])
+        except MALFORMED as error:
+            why = one_line(f"{type(error).__name__}: {error}", 200)
+            raise EngineError(
+                f"server {self._url} gave an answer to {request.key} without what was asked for ({why});"
+                f" {CONTINUE}"
+            ) from error
+        self._counters.add(response, output_tokens)
+        return response
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _is_named(card: dict[str, Any], name: str) -> bool:
+    if name in (card["id"], card.get("root")):
+        return True
+    root = Path(str(card.get("root") or "").replace("\0", "")[:4096])
+    return root.is_absolute() and Path(name).exists() and root.resolve() == Path(name).resolve()
+
+
+def _check_same_weights(adapter: Adapter, card: dict[str, Any]) -> None:
+    """The served adapter of that name must be the one that was asked for, where its files can
+    be seen from here.
+    """
+    import hashlib
+
+    folder = Path(str(card.get("root") or "").replace("\0", "")[:4096])
+    files = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
+    if not card.get("parent"):
+        raise AdapterError(
+            f"adapter {adapter.name!r} has the name of a served base model: give it another, --adapter"
+            " NAME=PATH"
+        )
+    if not all(file.is_file() for file in files):
+        return
+    digest = hashlib.sha256(
+        b"".join(file.read_bytes() for file in files)
+    ).hexdigest()  # as models.load_adapters makes it
+    if adapter.digest and not digest.startswith(adapter.digest):
+        raise AdapterError(
+            f"the server's adapter {adapter.name!r} has other weights ({folder}) than {adapter.path}: "
+            "give --adapter NAME=PATH with another name, or restart the server with the right one"
+        )

@@ -1,0 +1,1 @@
+"""vLLM in process: arguments, adapters written into its weights, late tokenizer, errors."""

@@ -1,0 +1,289 @@
+"""vLLM in process, as an Engine.
+
+In: Requests of token ids. Out: Responses as they finish; the engine's queue is topped up at every step, so it
+never drains between chunks. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``,
+``SamplingParams.logprob_token_ids``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.errors import EngineError, KmmluError
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Completion,
+    Continuation,
+    Generation,
+    Request,
+    Response,
+    Want,
+)
+from kmmlu_fast.engines.counters import Counters
+from kmmlu_fast.engines.protocol import FollowUp
+from kmmlu_fast.engines.vllm.device_arguments import EngineSettings as EngineSettings
+from kmmlu_fast.engines.vllm.device_arguments import (
+    card_arguments,
+    cpu_arguments,
+    describe,
+    memory_facts,
+)
+from kmmlu_fast.engines.vllm.errors import as_engine_error
+from kmmlu_fast.engines.vllm.late_tokenizer import give_tokenizer
+from kmmlu_fast.engines.vllm.llm_arguments import llm_arguments
+from kmmlu_fast.engines.vllm.weight_swap import HeldWeights
+from kmmlu_fast.machine.device import check_toolchain, gpu_card, prepare_cuda
+from kmmlu_fast.machine.heavy_imports import uncollected
+
+
+def prepare_environment(gpu: bool) -> None:
+    """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth
+    of the time there).
+    """
+    prepare_cuda()
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    if not gpu:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+class VllmEngine:
+    """One vLLM engine in this process for a base model and its adapters."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Load the model. EngineError with the flags that help where memory is short or the
+        model cannot be served.
+        """
+        began = time.monotonic()
+        card = gpu_card()
+        prepare_environment(card is not None)
+        chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
+        if card:
+            check_toolchain()
+            note(f"engine: {describe(chosen, card)}")
+        from vllm import LLM
+
+        self.settings = settings
+        self._memory = memory_facts(settings, card)
+        arguments = llm_arguments(settings, chosen, on_card=card is not None)
+        self._has_tokenizer = not arguments["skip_tokenizer_init"]
+        self._states_apart = card is None and bool(settings.max_lora_rank)
+        self._weights = HeldWeights(self._write_adapter, self._forget)
+        self._max_in_flight = 2 * int(arguments["max_num_seqs"])
+        self._count = 0
+        self._texts = (0, 0)
+        self._lora_ids: dict[str, int] = {}
+        self._counters = Counters()
+        try:
+            self._llm: Any = LLM(**arguments)
+        except Exception as error:
+            raise as_engine_error(error, "the engine did not start", self._memory) from error
+        self._engine = self._llm.llm_engine
+        self._cache_tokens = int(
+            getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0
+        )
+        self.start_sec = time.monotonic() - began
+
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        self._weights.require()
+        source = iter(requests)
+        exhausted = False
+        held: Request | None = None  # of another model state, where states must not meet in a batch
+        active: dict[str, Request] = {}
+        self._texts = (0, 0)
+        try:
+            while True:
+                while not exhausted and len(active) < self._max_in_flight and self._cache_holds():
+                    request = held or next(source, None)
+                    held = None
+                    if request is None:
+                        exhausted = True
+                    elif self._meets_another_state(request, active):
+                        held = request
+                        break
+                    else:
+                        self._add(request, active)
+                if not active:
+                    return
+                finished = []
+                for output in self._engine.step():
+                    if output.finished:
+                        request = active.pop(output.request_id)
+                        self._count_text(request, -1)
+                        response = self._response(request, output)
+                        more = follow_up(response) if follow_up else []
+                        for request in more:
+                            self._add(request, active)
+                        finished.append(replace(response, followed_by=len(more)))
+                yield from finished
+        except KmmluError:  # also of the requests' source
+            raise
+        except Exception as error:
+            raise as_engine_error(error, "the engine stopped", self._memory) from error
+        finally:
+            if (
+                active and self._engine is not None
+            ):  # the caller went away, or an error: leave nothing running behind
+                with contextlib.suppress(Exception):
+                    self._engine.abort_request(list(active))
+
+    def _meets_another_state(self, request: Request, active: dict[str, Request]) -> bool:
+        """Whether it has to wait until the running requests, of another model state, are done.
+
+        On a CPU vLLM's LoRA products (``torch_ops.bgmv_expand``, 0.32) take the index of "no adapter", -1,
+        for the last slot: in a batch with an adapter's requests the base would answer with that adapter.
+        """
+        if not self._states_apart or not active:
+            return False
+        running = next(iter(active.values())).adapter
+        return (running and running.name) != (request.adapter and request.adapter.name)
+
+    def swap(self, adapter: Adapter | None) -> None:
+        """Hold the adapter's weights from now on (None: the base's), for requests without
+        ``adapter``. EngineError while requests run.
+        """
+        if self._engine.has_unfinished_requests():
+            raise EngineError("weights are swapped between passes, not while requests run")
+        self._weights.become(adapter)
+
+    def _write_adapter(self, adapter: Adapter | None) -> None:
+        self._llm.collective_rpc("write_adapter", args=(str(adapter.path) if adapter else None,))
+
+    def _forget(self) -> None:
+        if not self._engine.reset_prefix_cache():
+            raise EngineError("the prefix cache could not be emptied after a swap")
+
+    def _count_text(self, request: Request, sign: int) -> None:
+        """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests
+        come and go.
+        """
+        prompt, output = _text_tokens(request)
+        self._texts = (self._texts[0] + sign * prompt, self._texts[1] + sign * output)
+
+    def _cache_holds(self) -> bool:
+        """Whether the key-value cache has room for one more text at its full length: past that,
+        vLLM drops some and computes them again.
+        """
+        prompts, outputs = self._texts
+        counted = self._counters
+        own = 1 - counted.cached_tokens / max(1, counted.prompt_tokens)  # of a prompt, beside what they share
+        return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
+
+    def _add(self, request: Request, active: dict[str, Request]) -> None:
+        from vllm.lora.request import LoRARequest
+
+        self._count += 1
+        request_id = str(self._count)
+        adapter = request.adapter
+        lora = None
+        if adapter and self.settings.max_lora_rank:
+            # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever
+            # the caller numbered.
+            lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
+            lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
+        if not self._has_tokenizer and isinstance(request.want, Generation):
+            give_tokenizer(self._engine)
+            self._has_tokenizer = True
+        prompt = {"prompt_token_ids": list(request.token_ids)}
+        active[request_id] = request
+        self._count_text(request, 1)
+        self._engine.add_request(request_id, prompt, sampling_params(request.want), lora_request=lora)
+
+    def _response(self, request: Request, output: Any) -> Response:
+        response = _read(request, output)
+        self._counters.add(response)
+        return response
+
+    def stats(self) -> dict[str, Any]:
+        import vllm
+
+        return {
+            "engine": "vllm",
+            "vllm": vllm.__version__,
+            "start_sec": round(self.start_sec, 2),
+            **self._counters.stats(),
+        }
+
+    def close(self) -> None:
+        if self._llm is None:
+            return
+        with uncollected():  # once, at the end, and not after every step of it
+            with contextlib.suppress(Exception):
+                self._engine.engine_core.shutdown()
+            self._llm = self._engine = None
+            with contextlib.suppress(Exception):
+                from vllm.distributed import cleanup_dist_env_and_memory
+
+                cleanup_dist_env_and_memory()
+        gc.collect()
+
+
+def _read(request: Request, output: Any) -> Response:
+    """vLLM's RequestOutput as a Response."""
+    cached = output.num_cached_tokens or 0
+    match request.want:
+        case Candidates(token_ids):
+            entry = output.outputs[0].logprobs[0]
+            logprobs = tuple(entry[token].logprob for token in token_ids)
+            return Response(request, logprobs, cached_tokens=cached)
+        case Continuation(num_tokens):
+            scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-num_tokens:]
+            total = sum(entry[token].logprob for token, entry in scored)
+            return Response(request, (total,), cached_tokens=cached)
+        case Generation():
+            completions = tuple(
+                Completion(o.text, tuple(o.token_ids), o.finish_reason or "length") for o in output.outputs
+            )
+            return Response(request, completions=completions, cached_tokens=cached)
+
+
+def _text_tokens(request: Request) -> tuple[int, int]:
+    """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is
+    only read leaves it at once.
+    """
+    if not isinstance(request.want, Generation):
+        return 0, 0
+    return len(request.token_ids), request.want.max_tokens * request.want.num_samples
+
+
+@functools.lru_cache(maxsize=64)
+def sampling_params(want: Want) -> Any:
+    """vLLM's SamplingParams: one object for all that want the same, which it copies for each request (with
+    skip_clone without a deep copy).
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "skip_clone": True}
+    one_token: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, **common}
+    match want:
+        case Candidates(token_ids):
+            ids = list(token_ids)
+            return SamplingParams(logprobs=len(ids), logprob_token_ids=ids, **one_token)
+        case Continuation():
+            return SamplingParams(prompt_logprobs=0, **one_token)
+        case Generation():
+            return SamplingParams(
+                temperature=want.temperature,
+                top_p=want.top_p,
+                n=want.num_samples,
+                max_tokens=want.max_tokens,
+                seed=want.seed,
+                stop=list(want.stop) or None,
+                include_stop_str_in_output=want.include_stop,
+                **common,
+            )

@@ -1,0 +1,47 @@
+"""vLLM's exceptions as one line that says what helps.
+
+In: an exception, what was being done, what is known of the memory. Out: an EngineError. Knows nothing of
+requests.
+"""
+
+from __future__ import annotations
+
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.engines.vllm.device_arguments import EngineSettings as EngineSettings
+
+_OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
+_IN_ANOTHER_PROCESS = (
+    "Engine core initialization failed",
+    "EngineDeadError",
+    "EngineCore encountered",
+    "WorkerProc initialization failed",
+)
+
+
+def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
+    text = " ".join(str(error).split())
+    if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
+        return EngineError(
+            f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept"
+        )
+    if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
+        # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only
+        # that it died.
+        return EngineError(
+            f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory:"
+            f" {_what_helps(memory)}; if Triton did not compile: install gcc and Python's headers; if it says"
+            " 'bootstrapping phase': start your script under if __name__ == '__main__'; finished answers are"
+            " kept"
+        )
+    return EngineError(
+        f"{what}: {type(error).__name__}: {text[:300]}; finished answers are kept, the same command continues"
+    )
+
+
+def _what_helps(memory: str) -> str:
+    known = f"{memory}; " if memory else ""
+    return (
+        f"{known}lower --max-model-len, --max-num-seqs, --max-num-batched-tokens or --gpu-memory-utilization,"
+        " use --quantization fp8_per_channel or an AWQ or GPTQ repository, or split the model with"
+        " --tensor-parallel-size"
+    )

@@ -1,0 +1,1 @@
+"""Evaluations that stop when the question is settled."""

@@ -1,0 +1,163 @@
+"""Two engines on the same questions: do they give the same letters? (``doctor --verify MODEL``)
+
+In: a config, or two sets of log-probabilities. Out: a ``Verification``, as numbers and as lines of text. The
+reference is the plain forward pass of the transformers engine; vLLM is what is verified. Knows nothing of how
+either computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.core.letters import best_place, margin_of
+from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.evaluation import runner
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.machine.extras import require
+from kmmlu_fast.prompting.predictions import letters_of
+from kmmlu_fast.prompting.tokens import Asked
+
+QUESTIONS = 64
+# Nats below which rounding may choose between two letters: bfloat16 logits from 16 to 32 step by 0.125.
+NEAR_TIE_32_BIT = 0.01
+NEAR_TIE_16_BIT = 0.25
+
+Scores = Mapping[str, Sequence[float]]  # natural-log probabilities of A-D by question id
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A question to which the two give different letters."""
+
+    question_id: str
+    reference: str
+    verified: str
+    margin: float  # nats, of the reference's letter over its second
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How far two engines' letters agree on the same prompts. Differences of log-probabilities in nats."""
+
+    questions: int
+    same_letters: int
+    largest_nats: float
+    mean_nats: float
+    near_tie_nats: float
+    differences: list[Difference]  # all of them, the clearest first
+    seconds: tuple[float, float] | None = None  # answering, without the start: reference, verified
+
+    @property
+    def beyond_near_ties(self) -> list[Difference]:
+        return [found for found in self.differences if not found.margin < self.near_tie_nats]
+
+    @property
+    def passed(self) -> bool:
+        """No letter differs but where rounding may choose, and every number is one."""
+        return math.isfinite(self.largest_nats) and not self.beyond_near_ties
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, and whether it passed; a number that is none is null."""
+        values = {**asdict(self), "passed": self.passed}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    def lines(self) -> list[str]:
+        """For a terminal: the finding first."""
+        ties = len(self.differences) - len(self.beyond_near_ties)
+        found = "passed" if self.passed else "failed"
+        made = [
+            f"{found}: {self.same_letters} of {self.questions} letters are the same"
+            + (f", {ties} differ in near ties (below {self.near_tie_nats:g} nats)" if ties else ""),
+            f"they differ by {self.largest_nats:.2g} nats at most, {self.mean_nats:.2g} on average",
+        ]
+        if self.seconds is not None:
+            made.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))
+        return made + [
+            f"{d.question_id}: transformers {d.reference}, vLLM {d.verified}, {d.margin:.3f} nats apart"
+            for d in self.beyond_near_ties[:5]
+        ]
+
+
+def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verification:
+    """Letters and log-probabilities side by side; EngineError where the two did not answer the same."""
+    if not reference or set(reference) != set(verified):
+        raise EngineError(
+            f"{len(reference)} and {len(verified)} questions were answered, and not the same ones"
+        )
+    shifts, differences, same = [], [], 0
+    for question_id, scores in reference.items():
+        others = verified[question_id]
+        shifts += [abs(a - b) for a, b in zip(scores, others, strict=True)]
+        one, two = _letter(scores), _letter(others)
+        if one == two:
+            same += 1
+        else:
+            differences.append(Difference(question_id, one, two, _margin(scores)))
+    worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
+    differences.sort(key=lambda difference: -difference.margin)
+    mean = sum(shifts) / len(shifts)
+    return Verification(len(reference), same, worst, mean, near_tie_nats, differences)
+
+
+def _letter(scores: Sequence[float]) -> str:
+    """The best letter; "none" where a number is none, which ``read_letters`` refuses and a
+    comparison has to show.
+    """
+    return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[best_place(scores)]
+
+
+def _margin(scores: Sequence[float]) -> float:
+    """Best minus second-best, nats; infinite where a number is none: no near tie."""
+    return math.inf if any(map(math.isnan, scores)) else margin_of(scores)
+
+
+def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
+    """Ask ``questions`` of the config's by vLLM and by transformers; each is closed before the next opens.
+
+    The config's model, data and prompts are taken as they are, its engine is not. EngineError where one of
+    the two cannot serve the model: a quantised repository has no second engine to be compared with.
+    """
+    from kmmlu_fast.engines import factory
+
+    require("comparing engines", "vllm", "transformers", "torch", "accelerate")
+    plan = make_plan(config)
+    step = max(1.0, len(plan.asked) / questions)
+    chosen = [plan.asked[int(place * step)] for place in range(min(questions, len(plan.asked)))]
+    found = []
+    try:
+        for name in ("vllm", "transformers"):
+            note(f"verify: asking {len(chosen)} questions by {name}")
+            own = plan.config.model_copy(update={"engine": name})
+            engine = factory.open_engine(own, plan.model, [], plan.max_model_len)
+            try:
+                found.append(_ask(engine, plan, chosen, name))
+            finally:
+                engine.close()
+    finally:
+        plan.close()
+    (verified, vllm_sec), (reference, transformers_sec) = found
+    near_tie = NEAR_TIE_32_BIT if plan.config.dtype == "float32" else NEAR_TIE_16_BIT
+    return replace(compare(reference, verified, near_tie), seconds=(transformers_sec, vllm_sec))
+
+
+def _ask(engine: Engine, plan: Plan, chosen: Sequence[Asked], name: str) -> tuple[Scores, float]:
+    answers = LetterSink()
+    speed = runner.run(engine, chosen, plan.method, None, answers, name)
+    return answers.scores, float(speed["seconds"])
+
+
+class LetterSink:
+    """A sink that keeps the letters' log-probabilities."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, tuple[float, ...]] = {}
+
+    def append(self, prediction: Prediction) -> None:
+        self.scores[prediction.question_id] = tuple(letters_of(prediction))

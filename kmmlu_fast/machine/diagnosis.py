@@ -1,0 +1,286 @@
+"""What this computer can do for a model: every look of ``core`` at once, and what follows from them.
+
+In: a model's name. Out: ``Diagnosis``: what was found, what is in the way, which ways of evaluating fit,
+and the command. ``examine`` looks (in threads, each with its own time limit, three seconds in all);
+everything after it is pure. Downloads nothing but a few kB of the hub's metadata. Knows nothing of
+training or of how it is shown.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+from kmmlu_fast.machine import gpus, host, memory_fit, model_size, packages, throughput_estimate
+from kmmlu_fast.machine.gpus import Card, Cards
+from kmmlu_fast.machine.host import Machine
+from kmmlu_fast.machine.memory_fit import Way
+from kmmlu_fast.machine.model_size import ModelFacts
+from kmmlu_fast.machine.packages import Hub, Pins, Toolchain, home_expanded
+
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
+_LIMIT_SEC = 3.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found. ``cpu_flops`` is this CPU's measured product rate (0.0: not measured)."""
+
+    machine: Machine
+    cards: Cards
+    pins: Pins
+    installed: str  # gpu, cpu, or nothing
+    toolchain: Toolchain
+    hub: Hub
+    cuda: int  # major version of the pinned CUDA
+    model_name: str
+    model: ModelFacts | None
+    cpu_flops: float = 0.0
+    platform: str = "linux"
+    seconds: float = 0.0
+
+    @property
+    def card_problem(self) -> str:
+        """Why the cards that are here cannot be used; empty where they can, or where there are none."""
+        if not self.cards.cards:
+            return self.cards.problem
+        card = self.cards.cards[0]
+        return memory_fit.unsupported(card.capability, card.name) or packages.driver_problem(
+            self.cards.driver, self.cuda
+        )
+
+    @property
+    def card(self) -> Card | None:
+        """The card that everything else is about; None where that is the CPU.
+
+        With an old driver it is still the card (that can be mended), unless the CPU set is what is installed.
+        """
+        if not self.cards.cards:
+            return None
+        card = self.cards.cards[0]
+        mendable = self.installed != "cpu" and not memory_fit.unsupported(card.capability)
+        return card if mendable or not self.card_problem else None
+
+    @property
+    def dtype(self) -> str:
+        """The 16 or 32 bit type of ``--dtype auto`` here."""
+        if self.card is None:
+            return host.best_cpu_dtype(self.machine.cpu.flags)
+        return "bfloat16" if self.card.capability >= memory_fit.BFLOAT16 else "float16"
+
+    @property
+    def ways(self) -> list[Way]:
+        """The ways of evaluating the model here, the most faithful first; [] where its size is not known."""
+        if self.model is None:
+            return []
+        if self.card is None:
+            return memory_fit.cpu_ways(self.model, self.dtype, self.machine.memory_free_bytes)
+        same = sum(card.name == self.card.name for card in self.cards.cards)
+        total, free = self.card.total_bytes, self.card.free_bytes
+        return memory_fit.card_ways(self.model, self.card.capability, total, free, same)
+
+    @property
+    def chosen(self) -> Way | None:
+        """The most faithful way that fits, of the very model that was asked for."""
+        return next((way for way in self.ways if way.fits and not way.another_model), None)
+
+    def minutes(self, way: Way) -> tuple[float, float] | None:
+        """A full zero-shot pass, estimated; None where nothing is known to estimate from."""
+        if self.model is None or way.name == "nf4":
+            return None
+        if self.card is None:
+            return throughput_estimate.minutes(self.model, self.cpu_flops)
+        return throughput_estimate.minutes(
+            self.model,
+            way.cards * throughput_estimate.peak_flops(self.card.name, way.name == "fp8_per_channel"),
+        )
+
+    @property
+    def command(self) -> str:
+        """What to type for an evaluation; empty where no way of this very model fits."""
+        if self.model is not None and self.chosen is None:
+            return ""
+        words = ["kmmlu-fast", "eval", "--model", self.model_name]
+        return f"{self.hiding}{shlex.join([*words, *(self.chosen.flags if self.chosen else ())])}"
+
+    @property
+    def hiding(self) -> str:
+        """What goes before a command that is to compute on the CPU although a card is here; else nothing."""
+        return "CUDA_VISIBLE_DEVICES=-1 " if self.cards.cards and self.card is None else ""
+
+    @property
+    def setup(self) -> str:
+        """The command that installs what is missing; empty where the right set is complete."""
+        wanted = "gpu" if self.card else "cpu"
+        if self.installed == wanted and self.pins.complete:
+            return ""
+        other = "rm -rf .venv && " if self.installed and self.installed != wanted else ""
+        return f"{other}bash scripts/setup.sh {wanted}"
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Why nothing can run here; [] where something can."""
+        here, found = self.machine, []
+        if self.platform != "linux" or here.architecture not in ("x86_64", "AMD64"):
+            found.append(
+                f"the pinned sets are for Linux on x86-64, this is {self.platform} on {here.architecture}"
+            )
+        if not OLDEST_PYTHON <= here.python <= NEWEST_PYTHON:
+            found.append(f"Python {_dotted(here.python)}: 3.11 to 3.13 are needed")
+        if self.card_problem and self.cards.cards and self.installed != "cpu":
+            found.append(self.card_problem)
+        if self.installed == "gpu" and not self.cards.cards:
+            why = self.cards.problem or "no NVIDIA card answers"
+            found.append(
+                f"the GPU set is installed, but {why}; for the CPU: rm -rf .venv && bash scripts/setup.sh cpu"
+            )
+        if self.card is None:
+            if "avx2" not in here.cpu.flags:
+                found.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
+        elif not self.toolchain.complete and self.installed == "gpu":
+            found.append(toolchain_problem(self.toolchain, here.python))
+        if self.model is not None and self.ways and not any(way.fits for way in self.ways):
+            found.append(memory_fit.advice(self.ways, self.model))
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What works, but not as it could, or not yet."""
+        found = []
+        if self.card_problem and not any(self.card_problem in text for text in self.obstacles):
+            where = " where the card is hidden" if self.hiding else ""
+            found.append(f"{self.card_problem}; the CPU computes{where}")
+        if len(self.cards.cards) > 1 and self.card:
+            found.append(
+                f"{len(self.cards.cards)} cards: --data-parallel-size {len(self.cards.cards)} uses them all"
+            )
+        if self.card and self.installed == "cpu":
+            found.append("the CPU set is installed, and a card is here: install the GPU set in its place")
+        if self.card and not self.toolchain.complete and self.installed != "gpu":
+            found.append(toolchain_problem(self.toolchain, self.machine.python))
+        if self.card is None and not (self.toolchain.cxx_compiler and self.toolchain.python_header):
+            found.append(
+                "no g++ or Python.h: vLLM's layer norms run unfused on the CPU, slower and no less right"
+            )
+        if self.card is None and self.dtype == "float32" and "avx2" in self.machine.cpu.flags:
+            found.append("this CPU has no bfloat16: --dtype auto computes in float32")
+        if self.model is None:
+            found.append(f"{self.model_name}: {unknown(self.model_name, self.hub)}; what fits is not known")
+        elif (line := memory_fit.advice(self.ways, self.model)) and line not in self.obstacles:
+            found.append(line)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        cpu = {
+            "name": self.machine.cpu.name,
+            "kind": host.cpu_kind(self.machine.cpu.flags),
+            "flags": sorted(self.machine.cpu.flags),
+        }
+        return {
+            "machine": {**asdict(self.machine), "cpu": cpu, "python": _dotted(self.machine.python)},
+            "cards": [{**asdict(card), "capability": _dotted(card.capability)} for card in self.cards.cards],
+            "driver": self.cards.driver,
+            "card_problem": self.card_problem,
+            "pinned_cuda": self.cuda,
+            "toolchain": asdict(self.toolchain),
+            "hub": asdict(self.hub),
+            "installed": {"set": self.installed, **asdict(self.pins)},
+            "model_name": self.model_name,
+            "model": asdict(self.model) if self.model else None,
+            "device": self.card.name if self.card else "CPU",
+            "dtype": self.dtype,
+            "ways": [{**way.to_json(), "estimated_minutes": self.minutes(way)} for way in self.ways],
+            "adapters": adapters(self),
+            "command": self.command,
+            "setup": self.setup,
+            "can_run": not self.obstacles,
+            "obstacles": self.obstacles,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def adapters(found: Diagnosis) -> str:
+    """How LoRA adapters are evaluated here, in words."""
+    if found.card is None:
+        return "written into the engine's weights, one by one (swap); merged by PEFT what is no plain LoRA"
+    if found.chosen is not None and found.chosen.name == "nf4":
+        return "on the nf4 base in process, by PEFT"
+    return "served from the base's engine, any number of them"
+
+
+def unknown(name: str, hub: Hub) -> str:
+    """Why nothing is known of a model."""
+    if home_expanded(name).is_dir():
+        return "the directory has no readable config.json"
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        return "no such directory, and no hub id such as skt/A.X-4.0-Light"
+    if hub.problem:
+        return f"not in the hub's cache, and the hub cannot be asked ({hub.problem})"
+    return "not in the hub's cache, and the hub does not show it (a wrong name, or a private repository)"
+
+
+def toolchain_problem(toolchain: Toolchain, python: tuple[int, int]) -> str:
+    """What Triton lacks, and how to get it."""
+    package = f"python{_dotted(python)}-dev"
+    return (
+        f"{toolchain.missing} not found: Triton compiles its kernels at run time; install them "
+        f"(Debian and Ubuntu: apt-get install gcc {package})"
+    )
+
+
+def examine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
+    """Look at everything at once. What does not answer within the time counts as not there, and says so."""
+    began = time.perf_counter()
+    here = host.look()
+    kind = packages.installed_kind()
+    silent = Cards(problem=f"the NVIDIA driver gives no answer within {limit_sec:.0f} s")
+    no_hub = Hub("", f"no answer within {limit_sec:.0f} s", packages.has_token())
+    unread: ModelFacts | None = None
+    cards = started(gpus.find_cards, silent)
+    hub = started(packages.hub, no_hub)
+    model = started(lambda: model_size.find_model(model_name), unread)
+    pins = started(lambda: packages.check_pins(kind or "cpu"), Pins(kind, 0, (), (), {}))
+    until = began + limit_sec
+    found = Diagnosis(
+        machine=here,
+        cards=cards(until),
+        pins=pins(until),
+        installed=kind,
+        toolchain=packages.toolchain(),
+        hub=hub(until),
+        cuda=packages.pinned_cuda(),
+        model_name=model_name,
+        model=model(until),
+        platform=sys.platform,
+    )
+    flops = (
+        throughput_estimate.cpu_flops(here.cpu.flags)
+        if found.card is None and found.model is not None
+        else 0.0
+    )
+    return replace(found, cpu_flops=flops, seconds=time.perf_counter() - began)
+
+
+def started(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
+    """Begin a look in a thread that the interpreter does not wait for; the result waits until a deadline."""
+    box: list[T] = []
+    thread = threading.Thread(target=lambda: box.append(probe()), daemon=True)
+    thread.start()
+
+    def wait(until: float) -> T:
+        thread.join(max(0.0, until - time.perf_counter()))
+        return box[0] if box else otherwise
+
+    return wait
+
+
+def _dotted(pair: Sequence[int]) -> str:
+    return ".".join(str(number) for number in pair)

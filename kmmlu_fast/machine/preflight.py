@@ -1,0 +1,68 @@
+"""The check that set-up makes before it downloads gigabytes: ``python -m kmmlu_fast.machine.preflight
+cpu|gpu``.
+
+In: the set that was asked for. Out: exit code 0, or 2 with one line for each reason on stderr. Run by the
+system's Python: only the standard library. ``KMMLU_SETUP_ANYWAY=1`` turns the reasons into warnings (an
+image that is built on another machine than it runs on). Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from kmmlu_fast.machine import gpus, host, memory_fit, packages
+from kmmlu_fast.machine.diagnosis import toolchain_problem
+from kmmlu_fast.machine.gpus import Cards
+from kmmlu_fast.machine.host import Machine
+from kmmlu_fast.machine.packages import Toolchain
+
+# What the installed set takes (4.2 and 9 GB), and half of it again for what pip unpacks and keeps.
+DISK_BYTES = {"cpu": 6 * 10**9, "gpu": 14 * 10**9}
+
+
+def reasons(
+    kind: str, here: Machine, cards: Cards, toolchain: Toolchain, cuda: int, *, done: bool = False
+) -> list[str]:
+    """Why the set cannot be used here, or cannot be installed; ``done``: it is installed already."""
+    found = []
+    if here.architecture not in ("x86_64", "AMD64"):
+        found.append(f"the pinned sets are for x86-64, this machine is {here.architecture}")
+    if not done and 0 < here.disk_free_bytes < DISK_BYTES[kind]:
+        need, free = DISK_BYTES[kind] / 1e9, here.disk_free_bytes / 1e9
+        found.append(f"{free:.1f} GB are free on this disk, installing the {kind} set takes up to {need:.0f}")
+    if kind == "cpu":
+        if "avx2" not in here.cpu.flags:
+            found.append(f"the CPU ({here.cpu.name}) has no AVX2, which vLLM's CPU build needs")
+        return found
+    if not cards.cards:
+        why = cards.problem or "no NVIDIA card answers; is the driver installed, or was --gpus all given?"
+        return [*found, f"gpu was asked for, but {why}; for the CPU: bash scripts/setup.sh cpu"]
+    usable = [card for card in cards.cards if not memory_fit.unsupported(card.capability)]
+    if not usable:
+        found.append(memory_fit.unsupported(cards.cards[0].capability, cards.cards[0].name))
+    if problem := packages.driver_problem(cards.driver, cuda):
+        found.append(problem)
+    if not toolchain.complete:
+        found.append(toolchain_problem(toolchain, here.python))
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0 where the set can be installed and used here."""
+    kind = (sys.argv[1:] if argv is None else argv)[0]
+    done = Path(f".venv/.installed-{kind}").exists()
+    cards = gpus.find_cards() if kind == "gpu" else Cards()
+    found = reasons(kind, host.look(), cards, packages.toolchain(), packages.pinned_cuda(), done=done)
+    anyway = os.environ.get("KMMLU_SETUP_ANYWAY") == "1"
+    for reason in found:
+        print(f"{'warning' if anyway else 'error'}: {reason}", file=sys.stderr)
+    if found and not anyway:
+        print("setup: nothing was downloaded; KMMLU_SETUP_ANYWAY=1 goes on regardless", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

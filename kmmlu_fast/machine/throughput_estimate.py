@@ -1,0 +1,111 @@
+"""How long a full pass over KMMLU would take: an estimate from FLOPs and a device's matrix-product rate.
+
+In: a model's counts, a card's name or a rate. Out: minutes, as a range. **Nothing here is measured on the
+card**: rates are the makers' published peaks (dense, accumulated in float32), and a share of them is
+assumed. The one measurement is a CPU's own product rate, a fifth of a second. Knows nothing of memory.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection
+
+from kmmlu_fast.machine.model_size import ModelFacts
+
+QUESTIONS = 35_030  # KMMLU's test split
+TOKENS = (65, 130)  # a zero-shot prompt: with a tokenizer made for Korean, and with a poor one
+SHARE = 0.6  # of the device's rate, assumed; 0.76 was measured for the demo model on two CPU cores
+
+# TFLOP/s in 16 bit and in fp8 (0 = the card has none), from NVIDIA's data sheets and white papers.
+# The first pattern that is found in the name counts.
+_PEAKS: tuple[tuple[str, float, float], ...] = (
+    (r"laptop|max-q|mobile", 0, 0),  # a name with many power limits: no estimate
+    (r"B300|B200", 2250, 4500),
+    (r"GH200|H200|H800|H100.*(SXM|HBM3)", 989, 1979),
+    (r"H100 NVL", 835, 1671),
+    (r"H100", 756, 1513),
+    (r"\bH20\b", 148, 296),
+    (r"A100|A800", 312, 0),
+    (r"\bA30\b", 165, 0),
+    (r"\bA40\b", 150, 0),
+    (r"\bA10G\b", 70, 0),
+    (r"\bA10\b", 125, 0),
+    (r"\bA2\b", 18, 0),
+    (r"L40S", 362, 733),
+    (r"\bL40\b", 181, 362),
+    (r"\bL4\b", 121, 242),
+    (r"\bT4\b", 65, 0),
+    (r"RTX PRO 6000", 503, 1007),
+    (r"RTX 6000 Ada", 364, 728),
+    (r"RTX A6000", 155, 0),
+    (r"RTX A5000", 111, 0),
+    (r"RTX A4000", 77, 0),
+    (r"5090", 209, 419),
+    (r"5080", 113, 225),
+    (r"5070 Ti", 88, 176),
+    (r"5070", 62, 123),
+    (r"4090", 165, 330),
+    (r"4080 SUPER", 104, 209),
+    (r"4080", 97, 195),
+    (r"4070 Ti SUPER", 88, 176),
+    (r"4070 Ti", 80, 160),
+    (r"4070 SUPER", 71, 142),
+    (r"4070", 58, 117),
+    (r"4060 Ti", 44, 88),
+    (r"4060", 30, 60),
+    (r"3090 Ti", 80, 0),
+    (r"3090", 71, 0),
+    (r"3080 Ti", 68, 0),
+    (r"3080", 60, 0),
+    (r"3070 Ti", 43, 0),
+    (r"3070", 41, 0),
+    (r"3060 Ti", 32, 0),
+    (r"3060", 25, 0),
+    (r"2080 Ti", 54, 0),
+)
+
+
+def peak_flops(card: str, fp8: bool = False) -> float:
+    """FLOP/s that the card's maker states; 0.0 for a card that is not in the table."""
+    for pattern, half, eight in _PEAKS:
+        if re.search(pattern, card, re.IGNORECASE):
+            return 1e12 * (eight if fp8 else half)
+    return 0.0
+
+
+def minutes(model: ModelFacts, rate: float) -> tuple[float, float] | None:
+    """A full zero-shot pass in minutes, from the better tokenizer to the worse; None where the rate is
+    not known.
+
+    ``rate``: the device's FLOP/s in the type that is computed in, of which SHARE is assumed. The head is
+    computed once a question. Start-up (one to three minutes on a card) is not in it.
+    """
+    if rate <= 0:
+        return None
+    head = 2.0 * model.vocabulary * model.hidden
+    fast, slow = (QUESTIONS * (n * model.flops_per_token + head) / (SHARE * rate) / 60 for n in TOKENS)
+    return fast, slow
+
+
+def cpu_flops(flags: Collection[str]) -> float:
+    """This CPU's FLOP/s: float32 products by numpy for a fifth of a second, scaled to the type it
+    computes in.
+
+    0.0 without numpy. AVX512_BF16 is taken as 1.8 times float32 (two Zen 4 cores: 415 against 230
+    GFLOP/s), AMX as four times (Intel states 16; memory and clock take most of it): both are assumptions
+    here.
+    """
+    try:
+        import numpy as np
+    except ImportError:
+        return 0.0
+    size = 1024
+    left, right = (np.random.default_rng(seed).random((size, size), dtype=np.float32) for seed in (0, 1))
+    left @ right  # threads start, pages are touched
+    best, until = 0.0, time.perf_counter() + 0.2
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        left @ right
+        best = max(best, 2.0 * size**3 / (time.perf_counter() - began))
+    return best * (4.0 if "amx_bf16" in flags else 1.8 if "avx512_bf16" in flags else 1.0)

@@ -1,0 +1,253 @@
+"""How a question is asked and its answer read: the ``Method`` protocol, and the two methods of lm-eval.
+
+In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction a
+question. Knows nothing of files or engines. Chain of thought stands in ``cot``, option rotation in
+``rotations``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kmmlu_fast.core.letters import exact_match, read_letters
+from kmmlu_fast.core.schema import (
+    Adapter,
+    Candidates,
+    Continuation,
+    Generation,
+    Prediction,
+    Question,
+    Request,
+    Response,
+)
+from kmmlu_fast.prompting.predictions import make_prediction
+from kmmlu_fast.prompting.prompts import Prompt, answer_delimiter, render, template_digest
+
+# lm-eval tasks/kmmlu/direct/_direct_kmmlu_yaml: generation_kwargs.until
+DIRECT_STOPS = ("Q:", "\n\n", "</s>", ".")
+DIRECT_MAX_TOKENS = 16
+
+
+class Method(Protocol):
+    """One way to ask and read. Instances are frozen and picklable: Ray sends them to its actors."""
+
+    @property
+    def output_tokens(self) -> int:
+        """What a rendered prompt may grow by at most, tokens."""
+        ...
+
+    @property
+    def letter_ids(self) -> tuple[int, ...] | None:
+        """The letters' tokens where they are read right after every rendered prompt, A first; else None."""
+        ...
+
+    @property
+    def direct(self) -> Method | None:
+        """The method by which it also asks without reasoning, whose prompts follow the first; else None."""
+        ...
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        """sha256 (16 hex digits) that changes with any byte of the wording. ``thinking``: as --thinking says;
+        ``is_kmmlu``: whether wording that only KMMLU's subjects have counts.
+        """
+        ...
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """What else decides the answers to these questions: its part of a run's fingerprint, JSON-able."""
+        ...
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        """Every prompt the question may need that does not depend on an answer; the first is
+        the one that is digested.
+        """
+        ...
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        """The first requests; ``token_ids`` are the rendered prompts', in the same order."""
+        ...
+
+    def follow_up(self, response: Response) -> list[Request]:
+        """What to ask next, from the response alone; [] when it needs nothing more."""
+        ...
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        """The prediction from all responses of the question, in any order."""
+        ...
+
+
+def text_decoding(
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    num_samples: int = 1,
+    below: float | None = None,
+) -> dict[str, Any]:
+    """``decoding`` of a method that generates. The names stay as they are: finished runs hold them."""
+    return {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "num_samples": num_samples,
+        "cot_below": below,
+        **({"seed": seed} if temperature > 0 else {}),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _OneWording:
+    """What the methods of one prompt style have in common: one look at the question, one token unless they
+    generate, and nothing asked after it.
+    """
+
+    style: str
+
+    @property
+    def output_tokens(self) -> int:
+        return 1
+
+    @property
+    def direct(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return template_digest(self.style, tokenizer, thinking=thinking)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {}
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        return [render(question, exemplars, self.style, tokenizer)]
+
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class MultipleChoice(_OneWording):
+    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval
+    ``kmmlu``).
+
+    ``letter_ids``: as many as the longest question has options; each question is asked for its own.
+    """
+
+    letter_ids: tuple[int, ...]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        letters = Candidates(self.letter_ids[: len(question.options)])
+        return [Request(question.question_id, "letters", tuple(token_ids[0]), letters, adapter)]
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        (response,) = responses
+        reading = read_letters(response.logprobs)
+        return make_prediction(
+            question,
+            reading.letter,
+            "loglikelihood",
+            response.request.token_ids,
+            logprobs=response.logprobs,
+            margin=reading.margin,
+            confidence=reading.confidence,
+            output_tokens=1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationChoice(_OneWording):
+    """The fallback where a letter is several tokens: each letter is scored as a continuation,
+    one prefill a letter (lm-eval).
+    """
+
+    @property
+    def letter_ids(self) -> None:
+        return None
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        prompt = render(question, exemplars, self.style, tokenizer)
+        delimiter = answer_delimiter(self.style)
+        return [
+            prompt,
+            *(
+                Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens)
+                for letter in question.letters
+            ),
+        ]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        context, *wholes = token_ids
+        return [
+            Request(
+                question.question_id,
+                f"continuation-{letter}",
+                tuple(whole),
+                Continuation(max(1, len(whole) - len(context))),
+                adapter,
+            )
+            for letter, whole in zip(question.letters, wholes, strict=True)
+        ]
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        by_stage = {response.request.stage: response for response in responses}
+        ordered = [by_stage[f"continuation-{letter}"] for letter in question.letters]
+        logprobs = [response.logprobs[0] for response in ordered]
+        reading = read_letters(logprobs)
+        first = ordered[0].request
+        assert isinstance(first.want, Continuation)  # as ``start`` asks
+        return make_prediction(
+            question,
+            reading.letter,
+            "continuation",
+            first.token_ids[: -first.want.num_tokens],
+            logprobs=logprobs,
+            margin=reading.margin,
+            confidence=reading.confidence,
+            output_tokens=0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateUntil(_OneWording):
+    """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a
+    letter is unparsed.
+    """
+
+    max_tokens: int = DIRECT_MAX_TOKENS
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    @property
+    def output_tokens(self) -> int:
+        return self.max_tokens
+
+    @property
+    def letter_ids(self) -> None:
+        return None
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return text_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        text = Generation(
+            max(2, self.max_tokens),
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop=DIRECT_STOPS,
+        )
+        return [Request(question.question_id, "generate", tuple(token_ids[0]), text, adapter)]
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        (response,) = responses
+        completion = response.completions[0]
+        letter = exact_match(completion.text, question.letters)
+        return make_prediction(
+            question,
+            letter,
+            "exact_match" if letter else None,
+            response.request.token_ids,
+            texts=[completion.text],
+            output_tokens=len(completion.token_ids),
+        )

@@ -1,0 +1,109 @@
+"""Option rotation: the same question under several cyclic orders of its options, averaged per option, which
+removes letter bias.
+
+In: any method that reads letters from log-probabilities. Out: that method's own prediction (the raw one, from
+the unrotated order), with the debiased letter and log-probabilities beside it. Knows nothing of engines, and
+nothing of the method inside but its protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kmmlu_fast.core.letters import is_position_bound, log_softmax, read_letters, rotated
+from kmmlu_fast.core.schema import Adapter, Prediction, Question, Request, Response
+from kmmlu_fast.prompting.methods import Method
+from kmmlu_fast.prompting.predictions import letters_of
+from kmmlu_fast.prompting.prompts import Prompt
+
+ALL = 0  # as ``Rotations.count``
+
+
+def shifts_of(question: Question, count: int) -> list[int]:
+    """By how many places its options are turned: ``count`` cyclic orders, the first as it stands."""
+    if is_position_bound(question):
+        return [0]
+    options = len(question.options)
+    count = options if count == ALL else min(count, options)
+    return [i * options // count for i in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotations:
+    """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as the question has
+    options).
+
+    Stages are ``rotation-<i>/<inner stage>``. A question whose options speak of other options by number or
+    place ("all of the above") is asked once, as it stands: turned, it would be another question. Its debiased
+    letter is its raw one.
+    """
+
+    inner: Method
+    count: int = 4
+
+    @property
+    def output_tokens(self) -> int:
+        return self.inner.output_tokens
+
+    @property
+    def letter_ids(self) -> tuple[int, ...] | None:
+        return self.inner.letter_ids
+
+    @property
+    def direct(self) -> None:
+        return None
+
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+        return self.inner.wording_digest(tokenizer, thinking=thinking, is_kmmlu=is_kmmlu)
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        four = all(len(question.options) == 4 for question in questions)
+        count: int | str = self.count
+        if self.count == ALL:
+            count = 4 if four else "all"  # the same prompts, the same fingerprint
+        # Asked once, as they stand, since 0.2: other answers.
+        bound = {"position_bound": "unturned"} if any(map(is_position_bound, questions)) else {}
+        return {**self.inner.decoding(questions), "rotations": count, **bound}
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        return [
+            prompt
+            for shift in shifts_of(question, self.count)
+            for prompt in self.inner.render(rotated(question, shift), exemplars, tokenizer)
+        ]
+
+    def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
+        shifts = shifts_of(question, self.count)
+        each = len(token_ids) // len(shifts)
+        return [
+            replace(request, stage=f"rotation-{i}/{request.stage}")
+            for i, shift in enumerate(shifts)
+            for request in self.inner.start(
+                rotated(question, shift), token_ids[i * each : (i + 1) * each], adapter
+            )
+        ]
+
+    def follow_up(self, response: Response) -> list[Request]:
+        return []
+
+    def finish(self, question: Question, responses: list[Response]) -> Prediction:
+        shifts = shifts_of(question, self.count)
+        groups: dict[int, list[Response]] = {i: [] for i in range(len(shifts))}
+        for response in responses:
+            order, _, stage = response.request.stage.removeprefix("rotation-").partition("/")
+            groups[int(order)].append(replace(response, request=replace(response.request, stage=stage)))
+        read = [self.inner.finish(rotated(question, shift), groups[i]) for i, shift in enumerate(shifts)]
+        sums = [0.0] * len(question.options)
+        for shift, prediction in zip(shifts, read, strict=True):
+            for i, value in enumerate(log_softmax(letters_of(prediction))):
+                sums[(i + shift) % len(sums)] += value
+        averages = [value / len(shifts) for value in sums]
+        return replace(
+            read[0],
+            debiased_prediction=read_letters(averages).letter,
+            debiased_logprobs=averages,
+            prompt_tokens=sum(prediction.prompt_tokens for prediction in read),
+            output_tokens=sum(prediction.output_tokens for prediction in read),
+        )

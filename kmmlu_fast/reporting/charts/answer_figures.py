@@ -1,0 +1,209 @@
+"""Which charts a report has: from findings to titled, captioned charts of answers.
+
+In: findings (questions for human accuracy), words. Out: ``Figure``s, drawn on demand in the page's or a
+file's colours. Knows nothing of HTML; drawing itself is ``charts``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from kmmlu_fast.analysis.accuracy import expected_calibration_error, letters_in, with_interval
+from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.core.files import distinct_slugs
+from kmmlu_fast.reporting.charts import answer_charts
+from kmmlu_fast.reporting.charts import effort_figures as effort
+from kmmlu_fast.reporting.charts.figure import Figure, legend_of, with_tips
+from kmmlu_fast.reporting.human_accuracy import known
+from kmmlu_fast.reporting.report_data import Findings
+from kmmlu_fast.reporting.wording.language import Words, percent
+from kmmlu_fast.runs.run import Run
+
+MOST_RUNS = 5  # in one chart; the table shows them all
+WEAKEST = 26
+BINS = 10
+FEW = 20  # questions a subject; below, no single subject is called weak
+MIN_BIN = 5  # questions; fewer make a point of noise (they count in the ECE all the same)
+
+
+def figures(found: Findings, plan: Path | None, t: Words) -> list[Figure]:
+    """All charts that the data allows, in the report's order. ``plan``: a sampling plan's file."""
+    shown = in_focus(found)
+    answered = [run for run in shown if run.predictions is not None]
+    candidates = [
+        _changes(found.focus, t),
+        _groups(shown, t),
+        _weak(shown[-1], found.questions, t),
+        _letters(answered, t),
+        _calibration(answered, t),
+        effort.cost(found.headlines, t, "tokens"),
+        effort.cost(found.headlines, t, "seconds"),
+        *[
+            effort.training(run, name, t)
+            for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True)
+        ],
+        effort.plan(plan, t),
+    ]
+    return [figure for figure in candidates if figure is not None]
+
+
+def in_focus(found: Findings) -> list[Run]:
+    """The runs that charts and wide tables have room for: the pair in focus, and others if there are few."""
+    runs, pair = found.runs, found.focus
+    if len(runs) <= MOST_RUNS or pair is None:
+        return runs[:MOST_RUNS]
+    return [run for name in (pair.first, pair.second) for run in runs if run.name == name]
+
+
+def _changes(pair: Comparison | None, t: Words) -> Figure | None:
+    if pair is None:
+        return None
+    labels = [t.subject(name) for name in pair.subjects["subject"]]
+    return Figure(
+        "changes",
+        t("changes_title"),
+        t("changes_note"),
+        lambda palette: answer_charts.changes(pair.subjects, labels, (pair.first, pair.second), palette, t),
+        legend_of([pair.first, pair.second]),
+        "wide",
+    )
+
+
+def _groups(runs: list[Run], t: Words) -> Figure:
+    frame = pl.concat(
+        run.scores.group_by("supercategory")
+        .agg(pl.col("correct").sum(), pl.col("total").sum())
+        .sort("supercategory")
+        .with_columns(pl.lit(run.name).alias("run"))
+        for run in runs
+    )
+    names = [t.supercategory(name) for name in frame["supercategory"]]
+    frame = with_tips(
+        with_interval(frame.with_columns(pl.Series("label", names))),
+        lambda row: f"{row['run']}, {row['label']}",
+    )
+    order = [run.name for run in runs]
+    return Figure(
+        "groups",
+        t("groups_title"),
+        t("groups_note"),
+        lambda palette: answer_charts.groups(frame, order, palette, t),
+        legend_of(order),
+    )
+
+
+def _letters(runs: list[Run], t: Words) -> Figure | None:
+    if not runs:
+        return None
+    rows = []
+    letters = max((letters_in(run.frame) for run in runs), key=len)
+    series = [t("key"), *[run.name for run in runs]]
+    shares = [
+        _shares(runs[0].frame["answer"], letters),
+        *[_shares(run.frame["prediction"], letters) for run in runs],
+    ]
+    with_unparsed = any(values[-1] > 0.001 for values in shares)
+    columns = (*letters, t("unparsed"))
+    for name, values in zip(series, shares, strict=True):
+        for letter, value in zip(columns, values, strict=True):
+            if letter in letters or with_unparsed:
+                rows.append(
+                    {
+                        "letter": letter,
+                        "run": name,
+                        "share": value,
+                        "tip": f"{name}, {letter}: {percent(value, 1)} %",
+                    }
+                )
+    frame = pl.DataFrame(rows)
+    return Figure(
+        "letters",
+        t("letters_chart"),
+        t("letters_note"),
+        lambda palette: answer_charts.letters(frame, series, palette, t),
+        ((t("key"), "key"), *legend_of(series[1:])),
+    )
+
+
+def _shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
+    """The share of each letter, and of what is none of them, 0-1."""
+    count = max(1, len(values))
+    found = [int((values == letter).sum()) / count for letter in letters]
+    return [*found, int((~values.is_in(letters)).fill_null(True).sum()) / count]
+
+
+def _weak(run: Run, questions: pl.DataFrame | None, t: Words) -> Figure | None:
+    enough = run.scores.filter(pl.col("total") >= FEW)
+    if len(enough) < 2:
+        return None  # of a handful of questions a subject, the weakest is a matter of luck
+    frame = with_interval(enough).sort("accuracy", "subject").head(WEAKEST)
+    nothing = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
+    constant = (
+        nothing
+        if run.predictions is None
+        else (
+            run.predictions.group_by("subject", "answer")
+            .len()
+            .with_columns((pl.col("len") / pl.col("len").sum().over("subject")).alias("constant"))
+            .group_by("subject")
+            .agg(pl.col("constant").max())
+        )
+    )
+    human = pl.DataFrame(schema={"subject": pl.String, "human": pl.Float64})
+    if questions is not None:
+        human = known(questions).group_by("subject").agg(pl.col("human_accuracy").mean().alias("human"))
+    frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(
+        human, on="subject", how="left", maintain_order="left"
+    )
+    frame = frame.with_columns(
+        pl.Series("label", [t.subject(name) for name in frame["subject"]], dtype=pl.String)
+    )
+    frame = with_tips(frame, lambda row: row["label"])
+    legend = [(t("constant_legend"), "|down")] if run.predictions is not None else []
+    if frame["human"].null_count() < len(frame):
+        legend.append((t("human_legend"), "key"))
+    return Figure(
+        "weak",
+        t("weak_title", name=run.name),
+        t("weak_note"),
+        lambda palette: answer_charts.weak(frame, palette, t),
+        tuple(legend),
+        "tall",
+    )
+
+
+def _calibration(runs: list[Run], t: Words) -> Figure | None:
+    parts, errors = [], []
+    for run in runs:
+        frame = run.frame.filter(pl.col("confidence").is_not_null())
+        if len(frame) < 10:
+            continue
+        binned = (
+            frame.with_columns((pl.col("confidence") * BINS).floor().clip(0, BINS - 1).alias("bin"))
+            .group_by("bin")
+            .agg(
+                pl.col("confidence").mean(),
+                pl.col("correct").sum().cast(pl.Int64),
+                pl.len().cast(pl.Int64).alias("total"),
+            )
+            .sort("bin")
+        )
+        binned = with_interval(binned).with_columns(pl.lit(run.name).alias("run"), pl.col("total").alias("n"))
+        errors.append(f"{run.name}: ECE {percent(expected_calibration_error(binned), 1)} pp")
+        binned = binned.filter(pl.col("total") >= MIN_BIN)
+        if binned.is_empty():  # a small run, its answers spread over all bins
+            continue
+        parts.append(with_tips(binned, lambda row: f"{row['run']}, {percent(row['confidence'], 0)} %"))
+    if not parts:
+        return None
+    frame, order = pl.concat(parts), [part["run"][0] for part in parts]
+    everyone = [run.name for run in runs]
+    return Figure(
+        "calibration",
+        t("calibration_title"),
+        t("calibration_note", errors="; ".join(errors) + "."),
+        lambda palette: answer_charts.calibration(frame, everyone, palette, t),
+        tuple((name, str(everyone.index(name))) for name in order),
+    )

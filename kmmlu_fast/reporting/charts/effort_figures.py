@@ -1,0 +1,120 @@
+"""Charts of what it took: tokens and seconds, the training curve, where training questions came from.
+
+In: headlines, a run's adapter log, a sampling plan, words. Out: ``Figure``s. Knows nothing of HTML; drawing
+itself is ``charts_effort``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from kmmlu_fast.analysis.headline import Headline
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.reading import read_parquet
+from kmmlu_fast.models.adapters import read_log
+from kmmlu_fast.reporting.charts import effort_charts as charts
+from kmmlu_fast.reporting.charts.figure import Figure
+from kmmlu_fast.reporting.wording.language import Words, percent
+from kmmlu_fast.runs.run import Run, adapter_path
+
+_PLAN = pl.Schema({"subject": pl.String, "drawn": pl.Int64, "weak": pl.Boolean})
+SPREAD = 1.2  # costs closer than this are no trade-off to chart
+
+
+def cost(rows: Sequence[Headline], t: Words, what: str) -> Figure | None:
+    """Accuracy against ``what``: "tokens" a question or "seconds"; None where costs hardly differ."""
+    known = [
+        (row, of) for row in rows if (of := row.seconds if what == "seconds" else row.tokens_per_question)
+    ]
+    if len(known) < 2 or max(of for _, of in known) < SPREAD * min(of for _, of in known):
+        return None
+    frame = pl.DataFrame(
+        [
+            {
+                "run": row.name,
+                "cost": float(of),
+                "accuracy": row.micro,
+                "low": row.low,
+                "high": row.high,
+                "tip": f"{row.name}: {percent(row.micro)} %, {of:,.0f} {t('cost_' + what)}",
+            }
+            for row, of in known
+        ]
+    )
+    name = t("cost_" + what)
+    return Figure(
+        f"cost-{what}",
+        t("cost_title", what=name),
+        t("cost_note"),
+        lambda palette: charts.cost(frame, palette, t, name),
+    )
+
+
+def training(run: Run, name: str, t: Words) -> Figure | None:
+    """The training curve of the run's adapter, where its log is still there; ``name``: for the file."""
+    folder = adapter_path(run)
+    log = folder / "train_log.jsonl" if folder else None
+    if log is None or not log.is_file():
+        return None
+    rows = []
+    for entry in read_log(log):
+        kind = {"step": "train", "held_out": "validation"}.get(entry["kind"])
+        loss = entry.get("loss")
+        if kind and isinstance(loss, (int, float)) and math.isfinite(loss):
+            rows.append(
+                {
+                    "step": entry["step"],
+                    "loss": float(loss),
+                    "kind": kind,
+                    "tip": f"{entry['step']}: {loss:.4f}",
+                }
+            )
+    if not rows:
+        return None
+    frame = pl.DataFrame(rows)
+    legend = ((t("train_line"), "0"), (t("validation_line"), "1"))
+    return Figure(
+        f"training-{name}",
+        t("training_title", name=run.name),
+        t("training_note"),
+        lambda palette: charts.training(frame, palette, t),
+        legend,
+    )
+
+
+def plan(path: Path | None, t: Words) -> Figure | None:
+    """The sampling plan that ``kmmlu_fast.sample`` wrote (``*.plan.parquet``): questions drawn
+    a subject, weak ones marked.
+    """
+    if path is None:
+        return None
+    try:
+        drawn = read_parquet(path, DataError, schema=_PLAN).drop_nulls().filter(pl.col("drawn") > 0)
+    except DataError as error:
+        raise DataError(
+            f"--plan: is no sampling plan ({error}); give the .plan.parquet that kmmlu_fast.sample wrote"
+        ) from error
+    rows = [
+        {
+            "label": t.subject(subject),
+            "count": count,
+            "part": "weak" if weak else "uniform",
+            "tip": f"{t.subject(subject)}: {count}",
+        }
+        for subject, count, weak in drawn.iter_rows()
+    ]
+    frame = pl.DataFrame(
+        rows, schema={"label": pl.String, "count": pl.Int64, "part": pl.String, "tip": pl.String}
+    )
+    legend = ((t("plan_weak"), "1"), (t("plan_uniform"), "none"))
+    return (
+        None
+        if frame.is_empty()
+        else Figure(
+            "plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend
+        )
+    )

@@ -1,0 +1,41 @@
+"""One chart of the report, titled and captioned, not yet drawn.
+
+In: frames, names. Out: ``Figure``, its legend, tooltips. Knows nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.reporting.charts.drawing import Palette
+from kmmlu_fast.reporting.wording.language import percent
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """``draw`` takes a palette: the page's or a file's."""
+
+    id: str
+    title: str
+    note: str
+    draw: Callable[[Palette], Any]
+    # (name, key of the palette or its n-th run colour as "0".."5"); "|key" = drawn as a tick
+    legend: tuple[tuple[str, str], ...] = ()
+    size: str = ""
+
+
+def legend_of(names: Sequence[str], start: int = 0) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(start + place)) for place, name in enumerate(names))
+
+
+def with_tips(frame: pl.DataFrame, label: Callable[[dict[str, Any]], str]) -> pl.DataFrame:
+    tips = [
+        f"{label(row)}: {percent(row['accuracy'], 1)} % [{percent(row['low'], 1)},"
+        f" {percent(row['high'], 1)}], n = {row['total']:,}"
+        for row in frame.iter_rows(named=True)
+    ]
+    return frame.with_columns(pl.Series("tip", tips, dtype=pl.String))

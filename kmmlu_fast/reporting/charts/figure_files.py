@@ -1,0 +1,202 @@
+"""A chart as files for a paper: title and legend inside, fixed colours on white, SVG, PNG and PDF, to a given
+width; and as numbers.
+
+In: a ``Figure``. Out: files. Asked for a width, the plots become narrower first and the letters smaller only
+then (subjects' full names leave 6 pt at 3.3 inches). PDFs embed the glyphs they use, Korean ones too, from a
+font of this computer. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.core.console import note
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.reporting.charts import drawing
+from kmmlu_fast.reporting.charts.figure import Figure
+
+PX_PER_INCH = 96.0  # CSS pixels, as SVG has them
+_NARROWEST = 70.0  # px of a plot
+_HANGUL = re.compile("[\uac00-\ud7a3]")
+
+
+def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Path]:
+    """``id.svg``, ``id.png`` (300 dpi) and ``id.pdf``; ``width_in``: inches, or the chart's own width."""
+    import vl_convert
+
+    folder.mkdir(parents=True, exist_ok=True)
+    svg = _drawn(figure, None if width_in is None else width_in * PX_PER_INCH)
+    if _HANGUL.search(svg) and not _korean_font():
+        note(
+            f"{figure.id}: no Korean font was found on this computer, its labels will be empty boxes: install"
+            " fonts-noto-cjk"
+        )
+    files = {
+        "svg": svg.encode(),
+        # ppi alone scales by ppi / 72; what is drawn has 96 pixels an inch
+        "png": bytes(vl_convert.svg_to_png(svg, scale=72 / PX_PER_INCH, ppi=300)),
+        "pdf": bytes(
+            vl_convert.svg_to_pdf(_sized(svg, _width(svg) * 72 / PX_PER_INCH))
+        ),  # its unit is the point
+    }
+    for suffix, content in files.items():
+        write_bytes_atomically(folder / f"{figure.id}.{suffix}", content)
+    return [folder / f"{figure.id}.{suffix}" for suffix in files]
+
+
+def numbers(chart: Any) -> list[tuple[str, str]]:
+    """What a chart's marks say, a row each: the table behind it."""
+    found: dict[str, None] = {}
+    for rows in (chart.to_dict(validate=False).get("datasets") or {}).values():
+        found |= dict.fromkeys(str(row["tip"]) for row in rows if row.get("tip"))
+    return [(name, value) for name, _, value in (tip.partition(": ") for tip in found) if value]
+
+
+def _drawn(figure: Figure, width_px: float | None) -> str:
+    """The SVG; plots are narrowed until the whole is ``width_px`` wide."""
+    import altair as alt
+
+    chart = figure.draw(drawing.FIGURE)
+    parts = [_legend(figure), chart] if figure.legend else [chart]
+    whole = (
+        alt.vconcat(*parts, spacing=6).properties(title=figure.title)
+        if len(parts) > 1
+        else chart.properties(title=figure.title)
+    )
+    spec = drawing.spec(whole.resolve_scale(color="independent") if len(parts) > 1 else whole, drawing.FIGURE)
+    spec["title"] = {
+        "text": figure.title,
+        "anchor": "start",
+        "fontSize": 13,
+        "offset": 8,
+        "color": drawing.FIGURE["ink"],
+    }
+    spec["padding"] = 4
+    svg = drawing.spec_to_svg(spec)
+    if width_px is None:
+        return svg
+    for _ in range(4):
+        over = _width(svg) - width_px
+        if abs(over) < 2 or not _narrow(spec, over):
+            break
+        spec["title"]["text"] = _folded(figure.title, width_px)
+        svg = drawing.spec_to_svg(spec)
+    return _sized(svg, width_px)
+
+
+def _sized(svg: str, width: float) -> str:
+    """The SVG in another outer width; its view box keeps the drawing's own measure."""
+    height = width * _height(svg) / _width(svg)
+    return re.sub(
+        r'<svg([^>]*?) width="[^"]+" height="[^"]+"',
+        rf'<svg\1 width="{width:.2f}" height="{height:.2f}"',
+        svg,
+        count=1,
+    )
+
+
+def _width(svg: str) -> float:
+    return float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])  # type: ignore[index]
+
+
+def _height(svg: str) -> float:
+    return float(re.search(r'<svg[^>]* height="([\d.]+)"', svg)[1])  # type: ignore[index]
+
+
+def _plots(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The views of a specification that have a width."""
+    inner = [part for key in ("vconcat", "hconcat", "layer") for part in spec.get(key, [])]
+    own = [spec] if isinstance(spec.get("width"), (int, float)) else []
+    return [*own, *[plot for part in inner for plot in _plots(part)]]
+
+
+def _narrow(spec: dict[str, Any], over_px: float) -> bool:
+    """Take ``over_px`` from the widths of what stands side by side; False where nothing can give."""
+    beside = max(
+        (len(_plots({"hconcat": part.get("hconcat", [part])})) for part in spec.get("vconcat", [spec])),
+        default=1,
+    )
+    gave = False
+    for plot in _plots(spec):
+        wanted = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
+        gave = gave or abs(wanted - plot["width"]) > 0.5
+        plot["width"] = wanted
+    return gave
+
+
+def _folded(title: str, width_px: float) -> list[str]:
+    """The title in lines that fit."""
+    lines: list[str] = []
+    for word in title.split():
+        if lines and len(lines[-1]) + len(word) + 1 <= width_px / 7.5:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines
+
+
+def _legend(figure: Figure) -> Any:
+    """A line of coloured squares and names above the chart."""
+    import altair as alt
+
+    palette, colours = drawing.FIGURE, drawing.run_colours(6, drawing.FIGURE)
+    named = [
+        (name, palette[key.lstrip("|")] if not key.isdigit() else colours[int(key)])
+        for name, key in figure.legend
+    ]
+    frame = pl.DataFrame({"name": [name for name, _ in named]})
+    scale = alt.Scale(domain=[name for name, _ in named], range=[colour for _, colour in named])
+    legend = alt.Legend(
+        orient="top",
+        title=None,
+        direction="vertical" if max(len(name) for name, _ in named) > 18 else "horizontal",
+        symbolType="square",
+        symbolSize=90,
+        symbolStrokeWidth=0,
+        symbolOpacity=1,
+        labelLimit=600,
+        offset=0,
+        padding=0,
+    )
+    marks = (
+        alt.Chart(frame)
+        .mark_square(opacity=0, filled=True)
+        .encode(color=alt.Color("name:N", scale=scale, legend=legend))
+    )
+    return marks.properties(width=_NARROWEST, height=1)
+
+
+def _korean_font() -> bool:
+    """Whether some font of this computer has Hangul, as far as its name tells."""
+    places = (
+        Path("/usr/share/fonts"),
+        Path("/usr/local/share/fonts"),
+        Path.home() / ".fonts",
+        Path.home() / ".local/share/fonts",
+        Path("/System/Library/Fonts"),
+        Path("/Library/Fonts"),
+        Path("C:/Windows/Fonts"),
+    )
+    known = (
+        "cjk",
+        "kr",
+        "pretendard",
+        "nanum",
+        "malgun",
+        "applesdgothic",
+        "gothicneo",
+        "batang",
+        "unfonts",
+        "baekmuk",
+    )
+    return any(
+        any(name in path.name.lower() for name in known)
+        for place in places
+        if place.is_dir()
+        for path in place.rglob("*")
+        if path.suffix.lower() in (".ttf", ".otf", ".ttc")
+    )

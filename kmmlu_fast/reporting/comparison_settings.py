@@ -1,0 +1,103 @@
+"""How pairs of runs are compared: the flags as the analysis takes them, the overlap list read.
+
+In: flags, the dataset's frame where known. Out: ``Settings``. Knows nothing of what is shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.analysis.comparison import Settings
+from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.reading import expand, parse_json, read_csv, read_parquet, read_text
+from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.reporting.config import PairsConfig
+from kmmlu_fast.reporting.inputs import dataset_of, exam_of
+
+
+def settings_of(
+    config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None
+) -> Settings:
+    """How pairs are compared; the overlap list is what --overlap names, together.
+
+    ``questions``: the dataset's frame, for what sort of question moved; ``sizes_from``: for the subjects'
+    full sizes alone.
+    """
+    overlap = frozenset(
+        name
+        for entry in config.overlap
+        if entry not in ("auto", "none")
+        for name in read_overlap(expand(entry, "--overlap"))
+    )
+    known = False
+    of_kmmlu = config.split == "test" and exam_of(config) is None
+    if "auto" in config.overlap and of_kmmlu and (dataset := dataset_of(config)) is not None:
+        from kmmlu_fast.contamination.overlap import overlap_ids
+
+        try:
+            overlap |= overlap_ids(dataset, config.split)
+            known = True
+        except DataError:
+            known = dataset == "sample" or is_whole(
+                Path(dataset)
+            )  # a dataset without a train split overlaps nothing
+    return Settings(
+        seed=config.seed,
+        intersection=config.intersection,
+        different_prompts=config.different_prompts,
+        overlap=overlap,
+        overlap_known=known
+        or "auto" not in config.overlap
+        or len(config.overlap) > 1
+        or config.split != "test",
+        margin=config.margin / 100,
+        population=config.population,
+        sizes=subject_sizes(questions if questions is not None else sizes_from),
+        questions=questions,
+    )
+
+
+def read_overlap(path: Path) -> frozenset[str]:
+    """Question ids, one a line, as JSON (a list, or ``leakage``'s file), or a CSV or Parquet
+    column ``test_id`` or ``question_id``.
+    """
+    try:
+        if path.suffix in (".csv", ".parquet"):
+            frame = read_csv(path, DataError) if path.suffix == ".csv" else read_parquet(path, DataError)
+            column = next(
+                (name for name in ("test_id", "question_id") if name in frame.columns),
+                next(iter(frame.columns), ""),
+            )
+            if not column or frame.schema[column] != pl.String:
+                raise DataError(f"{path}: has no column test_id or question_id of texts")
+            ids: Any = frame[column].to_list()
+        else:
+            text = read_text(path, DataError)
+            document = (
+                parse_json(text, str(path), DataError) if text.lstrip()[:1] in ("[", "{") else text.split()
+            )
+            ids = document.get("test_ids") if isinstance(document, dict) else document
+    except DataError as error:
+        raise DataError(f"--overlap {error}; give a text file of question ids, one a line") from error
+    if not isinstance(ids, list):
+        raise DataError(
+            f"--overlap {path}: has no list test_ids; give a text file of question ids, one a line"
+        )
+    if bad := [value for value in ids if not isinstance(value, str) or value.count("/") < 2]:
+        raise DataError(f"--overlap {path}: {shown(bad[0])} is no question id such as Accounting/test/17")
+    return frozenset(ids)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a directory is a dataset of the user's own making, not the hub's cache, which
+    holds only what was asked for.
+    """
+    return folder.is_dir() and "snapshots" not in folder.parts
+
+
+def subject_sizes(questions: pl.DataFrame | None) -> dict[str, int]:
+    """How many questions each subject has in the dataset's split; {} where the dataset is not known."""
+    return {} if questions is None else dict(questions.group_by("subject").len().iter_rows())

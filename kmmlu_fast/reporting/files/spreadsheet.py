@@ -1,0 +1,105 @@
+"""The XLSX export: runs, subjects and changes as sheets.
+
+In: findings. Out: one workbook. Knows nothing of how the numbers came about, nor of the file format
+(``workbook``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.analysis.accuracy import by_group_of
+from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.reporting.files.workbook import Sheet, Workbook
+from kmmlu_fast.reporting.report_data import Findings
+from kmmlu_fast.reporting.wording.language import LANGUAGES, Words, texts
+from kmmlu_fast.reporting.wording.verdict import verdict
+
+# Columns of paired.by_subject, and their headings.
+_CHANGES = {
+    "n": "n",
+    "first": "first_accuracy",
+    "second": "second_accuracy",
+    "difference": "difference",
+    "low": "low",
+    "high": "high",
+    "b": "b",
+    "c": "c",
+    "p_value": "p",
+    "p_holm": "holm",
+    "p_bh": "bh",
+    "minimum_detectable_effect": "detectable",
+}
+
+
+def write_xlsx(found: Findings, lang: str, path: Path) -> Path:
+    """The verdict and how to read it; totals, supercategories, subjects and changes, with native charts;
+    headings in ``lang``.
+    """
+    t = texts(lang, "workbook")
+    other = texts(next(name for name in LANGUAGES if name != lang))
+    book = Workbook()
+    said = [(f"{pair.first} → {pair.second}", verdict(pair, t)) for pair in found.pairs]
+    how = [t("how_totals"), t("how_changes"), t("how_bars")]
+    book.sentences(t("sheet_summary"), [*said, (t("how"), how)])
+    for sheet in (_totals(found, t), _supercategories(found, t), _subjects(found, t, other)):
+        book.add(sheet)
+    if found.pairs:
+        book.add(_changes(found, t, other))
+    write_bytes_atomically(path, book.content())
+    return path
+
+
+def _headings(t: Words, *names: str) -> list[str]:
+    return [t(f"col_{name}") for name in names]
+
+
+def _totals(found: Findings, t: Words) -> Sheet:
+    headings = _headings(t, "run", "correct", "total", "micro", "low", "high", "macro")
+    rows = [[run.name, *by_group_of(run, [])[0], run.macro] for run in found.runs]
+    return Sheet(t("sheet_totals"), headings, rows, percent=(3, 4, 5, 6), scale=(3, 6), chart=(0, 3))
+
+
+def _supercategories(found: Findings, t: Words) -> Sheet:
+    headings = _headings(t, "run", "supercategory", "correct", "total", "accuracy", "low", "high")
+    rows = [
+        [run.name, t.supercategory(row[0]), *row[1:]]
+        for run in found.runs
+        for row in by_group_of(run, ["supercategory"])
+    ]
+    return Sheet(t("sheet_supercategories"), headings, rows, percent=(4, 5, 6), scale=(4,))
+
+
+def _subjects(found: Findings, t: Words, other: Words) -> Sheet:
+    names = ("run", "subject", "other_name", "supercategory", "correct", "total", "accuracy", "low", "high")
+    rows = [
+        [run.name, t.subject(row[0]), other.subject(row[0]), t.supercategory(row[1]), *row[2:]]
+        for run in found.runs
+        for row in by_group_of(run, ["subject", "supercategory"])
+    ]
+    return Sheet(t("sheet_subjects"), _headings(t, *names), rows, percent=(6, 7, 8), scale=(6,))
+
+
+def _changes(found: Findings, t: Words, other: Words) -> Sheet:
+    rows: list[list[Any]] = [
+        [
+            pair.first,
+            pair.second,
+            t.subject(row["subject"]),
+            other.subject(row["subject"]),
+            *[row[name] for name in _CHANGES],
+        ]
+        for pair in found.pairs
+        for row in pair.subjects.sort("difference", descending=True).iter_rows(named=True)
+    ]
+    return Sheet(
+        t("sheet_changes"),
+        _headings(t, "first", "second", "subject", "other_name", *_CHANGES.values()),
+        rows,
+        percent=(5, 6, 8, 9, 15),
+        signed=(7,),
+        p_values=(12, 13, 14),
+        chart=(2, 7),
+        charted=len(found.pairs[0].subjects),
+    )

@@ -1,0 +1,197 @@
+"""The error explorer's data: every question, what each run answered, and (with a dataset) the texts, small
+enough for one page.
+
+In: runs with predictions, and the dataset's frame where there is one. Out: one JSON document, gzipped and
+base64-encoded, which ``assets/report.js`` unpacks in the browser. Column by column, because that compresses
+well: a run's 35,030 answers are one string of letters. Knows nothing of HTML.
+
+Generated texts are the only thing that can outgrow a page: each is cut at TEXT_CHARS, and texts are kept,
+wrong answers first, until TEXT_BUDGET_BYTES; the document counts what was left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.analysis.accuracy import letters_in
+from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.reporting import human_accuracy
+from kmmlu_fast.reporting.wording.language import Words
+from kmmlu_fast.runs.run import Run
+
+TEXT_CHARS = 2_000
+TEXT_BUDGET_BYTES = 12_000_000  # before compression, all runs together; compresses to a quarter or less
+UNPARSED = "-"
+_ZERO, _STEPS = (
+    40,
+    80,
+)  # probabilities as printable characters: chr(40) = 0, chr(120) = 1; chr(39) = not known
+
+
+def document(
+    runs: list[Run],
+    questions: pl.DataFrame | None,
+    overlap: frozenset[str],
+    t: Words,
+    text_budget_bytes: int = TEXT_BUDGET_BYTES,
+) -> dict[str, Any]:
+    """The data of the explorer, JSON-able. Questions are those of any run, in the order of the
+    first run that has them.
+    """
+    frames = [(run.name, run.frame) for run in runs if run.predictions is not None]
+    index = (
+        pl.concat(
+            [frame.select("question_id", "subject", "supercategory", "row", "answer") for _, frame in frames]
+        )
+        .unique("question_id", keep="first", maintain_order=True)
+        .with_row_index("place")
+    )
+    subjects = index["subject"].unique(maintain_order=True).to_list()
+    groups = dict(index.select("subject", "supercategory").unique().iter_rows())
+    budget = [text_budget_bytes]
+    split = frames[0][1]["split"][0] if len(index) else "test"
+    return {
+        "subjects": [
+            {"id": name, "name": t.subject(name), "group": t.supercategory(groups[name])} for name in subjects
+        ],
+        "split": split,
+        "subject": (
+            index["subject"]
+            .replace_strict({name: place for place, name in enumerate(subjects)}, return_dtype=pl.Int32)
+            .to_list()
+        ),
+        "row": index["row"].to_list(),
+        "ids": (
+            None if index["question_id"].equals(_kmmlu_ids(index, split)) else index["question_id"].to_list()
+        ),
+        "key": "".join(index["answer"]),
+        "letters": "".join(OPTION_LETTERS[: max(len(letters_in(frame)) for _, frame in frames)]),
+        "overlap": index.filter(pl.col("question_id").is_in(overlap))["place"].to_list(),
+        "runs": [
+            {
+                "name": name,
+                **_run(index.join(frame, on="question_id", how="left", maintain_order="left"), budget),
+            }
+            for name, frame in frames
+        ],
+        "texts": _texts(index, questions),
+    }
+
+
+def _kmmlu_ids(index: pl.DataFrame, split: str) -> pl.Series:
+    """The ids that subject, split and row make; other exams' are spelt out."""
+    return index.select(
+        pl.format("{}/{}/{}", "subject", pl.lit(split), "row").alias("question_id")
+    ).to_series()
+
+
+def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
+    prediction = joined["prediction"].fill_null(UNPARSED)
+    missing = joined["correct"].is_null()  # the run was not asked this question
+    letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
+    result: dict[str, Any] = {"letters": letters, "asked": _asked(joined)}
+    probabilities = _probabilities(joined)
+    if probabilities is not None:
+        result["probabilities"] = probabilities
+    forced = joined.with_row_index("at").filter(pl.col("forced"))["at"].to_list()
+    if forced:
+        result["forced"] = forced
+    texts, left_out = _generated(joined, budget)
+    if texts:
+        result |= {"texts": texts, "texts_left_out": left_out}
+    return result
+
+
+def _asked(joined: pl.DataFrame) -> str | None:
+    """What the run was asked, in one digest: two runs with the same one got the same prompts.
+    None where that is not known.
+    """
+    digests = joined["prompt_digest"]
+    return (
+        None
+        if digests.is_empty() or digests.null_count()
+        else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+    )
+
+
+def _probabilities(joined: pl.DataFrame) -> list[str] | None:
+    """One string a letter: the softmax over each question's letters, in steps of 1/80; None
+    where no question has any.
+    """
+    frame = joined.select(logprobs_list(), pl.int_range(pl.len()).alias("at"))
+    count = int(frame["logprobs"].list.len().max() or 0)  # type: ignore[arg-type]
+    if not count:
+        return None
+    weights = (pl.element() - pl.element().max()).exp()
+    shares = frame.select(pl.col("logprobs").list.eval(weights / weights.sum()))
+    columns = [
+        pl.col("logprobs").list.get(place, null_on_oob=True).alias(str(place)) for place in range(count)
+    ]
+    steps = shares.select(columns).select((pl.all() * _STEPS).round(0).fill_nan(None).cast(pl.Int32))
+    return [
+        "".join(chr(_ZERO + step) if step is not None else chr(_ZERO - 1) for step in steps[name].to_list())
+        for name in steps.columns
+    ]
+
+
+def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[str]], int]:
+    """Generated texts by place, wrong answers first while the budget lasts; and how many were left out."""
+    rows = (
+        joined.filter(pl.col("texts").list.len() > 0)
+        .sort("correct", maintain_order=True)
+        .select("place", "texts")
+    )
+    kept: dict[str, list[str]] = {}
+    left_out = 0
+    for place, texts in rows.iter_rows():
+        cut = [text if len(text) <= TEXT_CHARS else text[:TEXT_CHARS] + " …" for text in texts if text]
+        size = sum(len(text.encode()) for text in cut)
+        if size > budget[0]:
+            left_out += 1
+            continue
+        if cut:
+            budget[0] -= size
+            kept[str(place)] = cut
+    return kept, left_out
+
+
+def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any] | None] | None:
+    if questions is None:
+        return None
+    columns = [
+        "question",
+        *[letter for letter in OPTION_LETTERS if letter in questions.columns],
+        "human_accuracy",
+    ]
+    questions = human_accuracy.known(questions)
+    joined = index.join(
+        questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left"
+    )
+    finite = joined.with_columns(
+        pl.col("human_accuracy").fill_nan(None)
+    )  # JSON has no NaN, and the browser would read none of it
+    found: dict[str, list[Any] | None] = {name: finite[name].to_list() for name in columns}
+    return (
+        found if finite["human_accuracy"].count() else {**found, "human_accuracy": None}
+    )  # the exam has none
+
+
+def pack(data: dict[str, Any]) -> str:
+    """The document as base64 of gzip of JSON: letters, digits, + / = only, so it can stand in
+    HTML as it is.
+    """
+    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+        "utf-8", "backslashreplace"
+    )
+    return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
+
+
+def unpack(text: str) -> dict[str, Any]:
+    """What ``pack`` packed."""
+    return dict(json.loads(gzip.decompress(base64.b64decode(text))))

@@ -1,0 +1,88 @@
+"""One self-contained report.html.
+
+In: findings. Out: an HTML file that opens from disk and asks nothing of a network. Everything that came from
+data or a model is escaped by the template, or packed and set as text in the page; a content security policy
+stands behind both. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.reporting.charts import answer_figures, figure_files
+from kmmlu_fast.reporting.html.page_context import context
+from kmmlu_fast.reporting.html.page_data import packed_data
+from kmmlu_fast.reporting.report_data import Findings
+from kmmlu_fast.reporting.wording.language import LANGUAGES, texts
+from kmmlu_fast.runs.run import refuse_prefixes
+
+ASSETS = Path(__file__).parent / "assets"
+MAX_BYTES = 10_000_000
+SCRIPTS = ("view.js", "pairs.js", "report.js")
+
+
+def render(found: Findings, lang: str, *, plan: Path | None = None, with_texts: bool = True) -> str:
+    """The report's HTML, in ``lang`` first. ``plan``: a sampling plan to chart; without ``with_texts`` no
+    text of a question or of a model stands in it.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2")
+    css, script = _asset("report.css"), "".join(_asset(name) for name in SCRIPTS)
+    other = next(name for name in LANGUAGES if name != lang)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    both = [context(found, plan, texts(name, "report"), with_texts=with_texts) for name in (lang, other)]
+    first, second = both
+    first |= {"css": Markup(css), "script": Markup(script), "script_hash": Markup(f"'sha256-{digest}'")}
+
+    def whole(data: Any) -> str:
+        inner = page.render({**second, "inner": True, "other_lang": lang})
+        outer = {**first, "inner": False, "other_lang": other}
+        return page.render({**outer, "other_page": Markup(inner), "data": data})
+
+    room = MAX_BYTES - len(whole(None).encode()) - 100_000
+    packed, left_out = packed_data(found, first["t"], room, with_texts=with_texts)
+    if left_out:
+        for part in both:
+            part["method"].append(part["t"]("method_texts", count=f"{left_out:,}"))
+    return whole(None if packed is None else Markup(packed))
+
+
+def write_report(
+    found: Findings,
+    path: Path,
+    lang: str,
+    *,
+    figure_folder: Path | None = None,
+    figure_width: float | None = None,
+    plan: Path | None = None,
+    with_texts: bool = True,
+) -> int:
+    """Write the HTML file, and the charts as files where ``figure_folder`` is given, to fit ``figure_width``
+    inches; returns the page's size in bytes.
+    """
+    from kmmlu_fast.core.files import write_bytes_atomically
+
+    refuse_prefixes(found.runs)
+    if figure_folder is not None:
+        for figure in answer_figures.figures(found, plan, texts(lang, "report")):
+            figure_files.save(figure, figure_folder, figure_width)
+    page = render(found, lang, plan=plan, with_texts=with_texts).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, page)
+    return len(page)
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Results as sentences, English and Korean."""

@@ -1,0 +1,126 @@
+"""Several exams in words and cells: the table of exams x model states, and the sentence about forgetting, in
+both languages.
+
+In: ``ExamRow``s. Out: plain data for the template, a Rich table for the terminal. Knows nothing of how the
+numbers came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from kmmlu_fast.analysis.exam_comparison import ExamRow, State, changes
+from kmmlu_fast.reporting.wording.language import Words, percent, points
+
+
+def sentences(rows: Sequence[ExamRow], t: Words) -> list[str]:
+    """One sentence a state: better here, worse there (possible forgetting), or no significant change."""
+    lines = []
+    for change in changes(rows):
+        better, worse = ", ".join(change.better), ", ".join(change.worse)
+        if better and worse:
+            lines.append(t("forgetting", name=change.state, better=better, worse=worse))
+        elif worse:
+            lines.append(t("only_worse", name=change.state, worse=worse))
+        elif better:
+            lines.append(t("only_better", name=change.state, better=better))
+        else:
+            lines.append(t("exams_unchanged", name=change.state, count=change.exams))
+    if left_out := sum(row.left_out for row in rows):
+        lines.append(t("exams_left_out", count=left_out))
+    return lines
+
+
+def section(rows: Sequence[ExamRow], focus: str, t: Words) -> dict[str, Any]:
+    """The report's table. ``focus``: title of the exam that the rest of the page is about."""
+    names = _names(rows)
+    return {
+        "lines": sentences(rows, t),
+        "states": names,
+        "rows": [
+            {
+                "title": row.title,
+                "questions": f"{row.questions:,}",
+                "chance": percent(row.chance, 1),
+                "cells": [_cell(_of(row, name)) for name in names],
+            }
+            for row in rows
+        ],
+        "note": t("exams_note", exam=focus),
+    }
+
+
+def _names(rows: Sequence[ExamRow]) -> list[str]:
+    return list(dict.fromkeys(state.name for row in rows for state in row.states))
+
+
+def _of(row: ExamRow, name: str) -> State | None:
+    return next((state for state in row.states if state.name == name), None)
+
+
+def _cell(state: State | None) -> dict[str, str]:
+    if state is None:
+        return {"value": "", "raw": "", "change": "", "tone": ""}
+    difference = "" if state.pair is None else points(state.pair.micro.difference, unit=False)
+    tone = {1: "up", -1: "down", 0: ""}[state.change]
+    return {
+        "value": percent(state.corrected),
+        "raw": percent(state.accuracy),
+        "change": difference,
+        "tone": tone,
+    }
+
+
+def terminal_table(rows: Sequence[ExamRow], t: Words) -> Table:
+    """Exams x states for the terminal: above chance, the accuracy in brackets, the difference to the base
+    with * where significant."""
+    names = _names(rows)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(Text(t("above_chance")))
+    for name in names:
+        table.add_column(Text(name), justify="right")
+    for row in rows:
+        cells = [_cell(_of(row, name)) for name in names]
+        shown = [Text(_shown(cell), style=_STYLES[cell["tone"]]) for cell in cells]
+        table.add_row(Text(f"{row.title} ({row.questions:,})"), *shown)
+    return table
+
+
+_STYLES = {"up": "green", "down": "red", "": ""}
+
+
+def _shown(cell: dict[str, str]) -> str:
+    if not cell["value"]:
+        return "–"
+    mark = "*" if cell["tone"] else ""
+    return f"{cell['value']} ({cell['raw']}) {cell['change']}{mark}".rstrip()
+
+
+def as_json(rows: Sequence[ExamRow], t: Words) -> dict[str, Any]:
+    """The same, JSON-able; shares and differences 0-1."""
+    return {
+        "sentences": sentences(rows, t),
+        "exams": [
+            {
+                "exam": row.exam,
+                "title": row.title,
+                "questions": row.questions,
+                "chance": row.chance,
+                "states": [
+                    {
+                        "name": s.name,
+                        "accuracy": s.accuracy,
+                        "above_chance": s.corrected,
+                        "p_holm": s.p_holm,
+                        "difference": None if s.pair is None else s.pair.micro.difference,
+                    }
+                    for s in row.states
+                ],
+            }
+            for row in rows
+        ],
+    }

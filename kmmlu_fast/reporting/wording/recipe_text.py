@@ -1,0 +1,59 @@
+"""What stands beside the verdicts, in sentences: a recipe's effect over its seeds, and questions whose key is
+in doubt.
+
+In: a ``Recipe``, a ``KeyAudit``, words. Out: sentences. Knows nothing of how they are shown.
+"""
+
+from __future__ import annotations
+
+from kmmlu_fast.analysis.key_audit import KeyAudit
+from kmmlu_fast.analysis.recipes import Recipe
+from kmmlu_fast.reporting.wording.language import Words, percent, points
+
+
+def recipe_line(recipe: Recipe, t: Words) -> str:
+    """What the recipe does, over its seeds."""
+    key = (
+        "recipe_not_shown"
+        if not recipe.significant
+        else "recipe_better"
+        if recipe.effect > 0
+        else "recipe_worse"
+    )
+    values = {
+        "name": recipe.name,
+        "first": recipe.first,
+        "seeds": len(recipe.runs),
+        "effect": points(recipe.effect),
+    }
+    values |= {"low": points(recipe.low, unit=False), "high": points(recipe.high, unit=False)}
+    values |= {
+        "deviation": percent(recipe.seed_deviation),
+        "each": ", ".join(points(effect, unit=False) for effect in recipe.effects),
+    }
+    return t(key, **values)
+
+
+def key_lines(audit: KeyAudit | None, t: Words, most: int = 20) -> list[str]:
+    """Questions whose key is in doubt, by id, and accuracy without them."""
+    if audit is None:
+        return [t("key_too_few")]
+    lines = [
+        t("key_against", count=len(audit.against_key)),
+        *(
+            f"  {question}: {key} → {letter} ({percent(share, 0)} %)"
+            for question, key, letter, share in audit.against_key[:most]
+        ),
+    ]
+    if len(audit.against_key) > most:
+        lines.append(f"  … {len(audit.against_key) - most:,}")
+    if audit.conflicting:
+        more = ", …" if len(audit.conflicting) > most else ""
+        lines.append(
+            t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more)
+        )
+    lines += [
+        t("key_accuracy", name=name, all=percent(whole), without=percent(rest))
+        for name, whole, rest in audit.accuracy
+    ]
+    return lines
