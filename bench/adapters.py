@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, note, run_child, spread, table
 from bench.flops import Shape, shape_of
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.core.schema import Adapter
@@ -97,7 +97,7 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
 def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     """The passes of one mode in this process."""
     from kmmlu_fast.engines.factory import start_vllm
-    from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+    from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     model = models.resolve_model(config.model)
@@ -116,14 +116,14 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
         return start_vllm(EngineSettings(path, **chosen, **settings))
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
-        runner.run(opened, asked[:2], method, adapter, Memory(), f"warm-up {label}")
-        compile_now()
+        runner.ask_questions(opened, asked[:2], method, adapter, Memory(), f"warm-up {label}")
+        compile_fused_norms()
         return row(label, [one_pass(opened, adapter, label) for _ in range(config.repeats)])
 
     def one_pass(opened: Any, adapter: Adapter | None, label: str) -> tuple[float, float]:
         opened._llm.reset_prefix_cache()
         began, cpu_began = time.perf_counter(), time.process_time()
-        runner.run(opened, asked, method, adapter, Memory(), label)
+        runner.ask_questions(opened, asked, method, adapter, Memory(), label)
         return time.perf_counter() - began, time.process_time() - cpu_began
 
     def row(label: str, times: list[tuple[float, float]]) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
         states: list[Adapter | None] = [None, *adapters]
         times: dict[str, list[tuple[float, float]]] = {each.name if each else "base": [] for each in states}
         swaps: dict[str, list[float]] = {name: [] for name in times}
-        runner.run(opened, asked[:2], method, None, Memory(), "warm-up")
-        compile_now()
+        runner.ask_questions(opened, asked[:2], method, None, Memory(), "warm-up")
+        compile_fused_norms()
         for _ in range(config.repeats):
             for each in states:
                 name, began = each.name if each else "base", time.perf_counter()
@@ -205,7 +205,7 @@ def totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(AdaptersConfig, argv, "python -m bench.adapters")
+        config = parse_config(AdaptersConfig, argv, "python -m bench.adapters")
         if config.mode:
             print(json.dumps(measure(config, config.mode)))
             return 0

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from bench.common import RESULTS, BenchConfig, device_info, finish, last_record, note, run_child, table
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 
@@ -190,7 +190,7 @@ def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | 
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(AllConfig, argv, "python -m bench.all")
+        config = parse_config(AllConfig, argv, "python -m bench.all")
         if unknown := [name for name in config.benchmarks if name not in ROUND]:
             raise ConfigError(f"--benchmarks {', '.join(unknown)}: allowed are {', '.join(ROUND)}")
         device, rows = device_info(), []

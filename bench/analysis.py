@@ -20,7 +20,7 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from bench.common import KMMLU, BenchConfig, finish, note, peak_memory_bytes, run_child, spread, table, timed
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import LETTERS
 
@@ -62,29 +62,31 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
     from kmmlu_fast.analysis import comparison
     from kmmlu_fast.contamination import overlap
     from kmmlu_fast.data import dataset
-    from kmmlu_fast.reporting.html.page import write_report
-    from kmmlu_fast.reporting.report_data import find
+    from kmmlu_fast.reporting.html.page import write_report_page
+    from kmmlu_fast.reporting.report_data import collect_report_data
     from kmmlu_fast.runs import loading as importers
 
     name = config.dataset_name()
     if part == LEAKAGE:
-        train, target = dataset.load_frame(name, "train"), overlap.guarded(name)
+        train, target = dataset.load_frame(name, "train"), overlap.load_guarded_split(name)
         return [
             (
                 "train against test and dev",
                 f"{len(train):,} x {len(target):,} rows",
-                lambda: overlap.overlap(train, target),
+                lambda: overlap.find_overlapping_rows(train, target),
             )
         ]
     path = predictions_file(config, folder)
-    runs = importers.load(str(path))[: config.runs]
+    runs = importers.load_run_argument(str(path))[: config.runs]
     size = f"{len(runs)} x {len(runs[0].frame):,}"
-    settings = comparison.Settings()
+    settings = comparison.ComparisonSettings()
     if part == REPORT:
         questions = dataset.load_frame(name, "test")
 
         def page(count: int) -> Callable[[], int]:
-            return lambda: write_report(find(runs[:count], settings, questions), folder / "report.html", "en")
+            return lambda: write_report_page(
+                collect_report_data(runs[:count], settings, questions), folder / "report.html", "en"
+            )
 
         return [
             (f"HTML of {n} run{'s' if n > 1 else ''}", f"{n} x {len(runs[0].frame):,}", page(n))
@@ -92,10 +94,14 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
         ]
     together = pl.concat([run.frame.with_columns(pl.lit(run.name).alias("model")) for run in runs])
     return [
-        ("read the table", size, lambda: importers.load(str(path))),
-        ("summarise every run", size, lambda: [analysis.summarise(run.frame) for run in runs]),
-        ("accuracy by run and subject", size, lambda: analysis.by_group(together, ["model", "subject"])),
-        ("letters by run", size, lambda: analysis.letter_counts(together, ["model"])),
+        ("read the table", size, lambda: importers.load_run_argument(str(path))),
+        ("summarise every run", size, lambda: [analysis.summarise_predictions(run.frame) for run in runs]),
+        (
+            "accuracy by run and subject",
+            size,
+            lambda: analysis.accuracy_by_group(together, ["model", "subject"]),
+        ),
+        ("letters by run", size, lambda: analysis.letter_confusion_counts(together, ["model"])),
         (
             "compare two runs",
             f"2 x {len(runs[0].frame):,}",
@@ -119,7 +125,7 @@ def measure(config: AnalysisConfig, part: str) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(AnalysisConfig, argv, "python -m bench.analysis")
+        config = parse_config(AnalysisConfig, argv, "python -m bench.analysis")
         if config.part:
             print(json.dumps(measure(config, config.part)))
             return 0

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from bench.common import ROOT
 from bench.table import read_entries
-from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_bytes_atomically
@@ -89,7 +89,7 @@ def draw(entry: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(ChartConfig, argv, "python -m bench.chart")
+        config = parse_config(ChartConfig, argv, "python -m bench.chart")
         newest = read_entries([Path(name) for name in config.files])
         # of a model, not of random weights in another's shape
         chosen = {shots: newest[f"peers-{shots}"] for shots in range(6) if f"peers-{shots}" in newest}

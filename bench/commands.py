@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt
 
 from bench.analysis import AnalysisConfig, predictions_file
 from bench.common import ROOT, BenchConfig, finish, note, spread, table
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
 
@@ -78,7 +78,7 @@ def commands(config: CommandsConfig, folder: Path) -> dict[str, list[str]]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(CommandsConfig, argv, "python -m bench.commands")
+        config = parse_config(CommandsConfig, argv, "python -m bench.commands")
         rows: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)

@@ -32,7 +32,7 @@ from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import EngineError, RunError
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.machine.device import has_gpu
-from kmmlu_fast.machine.host import cpu, cpu_kind
+from kmmlu_fast.machine.host import cpu_kind, detect_cpu
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
@@ -113,7 +113,7 @@ def device_info() -> dict[str, Any]:
     info: dict[str, Any] = {
         "kind": "cpu",
         "name": _cpu_name(),
-        "cpu_kind": cpu_kind(cpu().flags),
+        "cpu_kind": cpu_kind(detect_cpu().flags),
         "cores": cores,
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "load_1min": round(os.getloadavg()[0], 2),

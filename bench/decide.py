@@ -28,12 +28,12 @@ from bench import decide_engine
 from bench.analysis import REFERENCE
 from bench.common import BenchConfig, finish, note, table
 from kmmlu_fast.analysis.sequential import betting, control_variate
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.data.difficulty import ease
-from kmmlu_fast.runs.loading import load_all
+from kmmlu_fast.data.difficulty import estimate_ease
+from kmmlu_fast.runs.loading import load_all_runs
 
 _EDGES = {"0-0.5": 0.0, "0.5-1": 0.005, "1-2": 0.01, "2-5": 0.02, "5-10": 0.05, "10-": 0.1}
 BINS = dict(zip(_EDGES, pairwise([*_EDGES.values(), 2.0]), strict=True))  # of the difference's size, 0-1
@@ -66,7 +66,7 @@ class Pairs:
     """The runs' answers, and what is known of the questions where a pair's own vendors do not count."""
 
     def __init__(self, path: Path) -> None:
-        frames = {run.name: run.frame for run in load_all([str(path)])}
+        frames = {run.name: run.frame for run in load_all_runs([str(path)])}
         first = next(iter(frames.values()))
         self.names = list(frames)
         self.right = np.stack([frame["correct"].to_numpy() for frame in frames.values()])
@@ -79,7 +79,7 @@ class Pairs:
         own = frozenset((vendor(self.names[i]), vendor(self.names[j])))
         if own not in self._ease:
             others = [place for place, name in enumerate(self.names) if vendor(name) not in own]
-            self._ease[own] = ease(self.right[others], self.subjects) if others else None
+            self._ease[own] = estimate_ease(self.right[others], self.subjects) if others else None
         return self._ease[own]
 
 
@@ -88,7 +88,9 @@ def vendor(name: str) -> str:
     return name.split("-")[0].lower()
 
 
-def ask(first: Rights, second: Rights, known: control_variate.Known, margin: float | None = None) -> Row:
+def ask(
+    first: Rights, second: Rights, known: control_variate.KnownQuestions, margin: float | None = None
+) -> Row:
     """One pair in one order: verdict, questions until then, and whether the truth was refuted by then."""
     total, truth = known.total, float(second.mean() - first.mean())
     for prefix in (*(count for count in _PREFIXES if count < total), total):
@@ -97,14 +99,16 @@ def ask(first: Rights, second: Rights, known: control_variate.Known, margin: flo
         if at is not None:
             break
     questions = total if at is None else at
-    refuted = [betting.crossing(stream, truth, side) for side in (1, -1)]
+    refuted = [betting.crossing_time(stream, truth, side) for side in (1, -1)]
     covered = all(place is None or place > questions for place in refuted)
     return {"difference": truth, "verdict": verdict, "questions": questions, "covered": covered}
 
 
-def known_of(pairs: Pairs, i: int, j: int, order: NDArray[np.int64]) -> control_variate.Known:
+def known_of(pairs: Pairs, i: int, j: int, order: NDArray[np.int64]) -> control_variate.KnownQuestions:
     numbers = pairs.ease(i, j)
-    return control_variate.Known(len(order), None if numbers is None else numbers[order], pairs.key[order])
+    return control_variate.KnownQuestions(
+        len(order), None if numbers is None else numbers[order], pairs.key[order]
+    )
 
 
 def null_of(first: Rights, second: Rights, draw: np.random.Generator) -> tuple[Rights, Rights]:
@@ -210,7 +214,7 @@ def tables_of(result: dict[str, Any], margin: float) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(DecideConfig, argv, "python -m bench.decide")
+        config = parse_config(DecideConfig, argv, "python -m bench.decide")
         if config.engine:
             if config.adapter is None:
                 raise ConfigError("--engine needs --adapter, the directory of a LoRA adapter")

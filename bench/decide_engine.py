@@ -20,7 +20,7 @@ from typing import Any
 from bench.common import note, run_child
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.runs.run import Run
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.runs.store import load_run_directory
 
 
 def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
@@ -107,7 +107,11 @@ def _speed(run: Run) -> dict[str, Any]:
 
 def _runs(out: Path) -> list[Run]:
     """Base first."""
-    found = [load_run(path, prefix=True) for path in sorted(out.iterdir()) if (path / "config.json").exists()]
+    found = [
+        load_run_directory(path, prefix=True)
+        for path in sorted(out.iterdir())
+        if (path / "config.json").exists()
+    ]
     return sorted(found, key=lambda run: run.config.get("adapter") is not None)
 
 

@@ -34,16 +34,16 @@ from bench.common import BenchConfig, finish, note, run_child, table
 from bench.gpu_parts import COMPARED, compare
 from bench.overhead import QUESTIONS, enlarge
 from bench.shape_model import write_shape
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.data import dataset
-from kmmlu_fast.machine.device import gpu_card
+from kmmlu_fast.machine.device import first_gpu
 from kmmlu_fast.machine.memory_fit import FP8
 from kmmlu_fast.models import adapters
-from kmmlu_fast.prompting.prompts import render
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.prompting.prompts import render_prompt
+from kmmlu_fast.runs.store import load_run_directory
 
 TARGET_SEC = {
     "zero-shot bf16": 120.0,
@@ -93,7 +93,7 @@ def set_up(config: GpuConfig, folder: Path) -> None:
     draw = random.Random(0)
     shown = draw.sample(questions, min(8000, len(questions)))
     write_shape(
-        folder / "model", config.shape, [f"{render(q, [], 'lm-eval').text} {q.answer}" for q in shown]
+        folder / "model", config.shape, [f"{render_prompt(q, [], 'lm-eval').text} {q.answer}" for q in shown]
     )
     rows = []
     for number, question in enumerate(draw.choices(questions, k=config.train_rows)):
@@ -106,14 +106,14 @@ def set_up(config: GpuConfig, folder: Path) -> None:
             question=text,
         )
         rows.append(sft.SftRow(source, "uniform"))
-    sft.write_rows(folder / "train.jsonl", [row for row in rows if _writable(row)])
+    sft.write_sft_rows(folder / "train.jsonl", [row for row in rows if _writable(row)])
 
 
 def _writable(row: Any) -> bool:
     from kmmlu_fast.data import alpaca as sft
 
     try:
-        sft.to_record(row)
+        sft.sft_row_to_record(row)
     except KmmluError:  # a question whose own lines look like options
         return False
     return True
@@ -202,7 +202,7 @@ def fp8_name() -> str:
     """The fp8 that this card computes: from Ada on with weights and activations in fp8, before
     with the weights alone.
     """
-    card = gpu_card()
+    card = first_gpu()
     return "fp8_per_channel" if card is None or card.capability >= FP8 else "fp8_per_tensor"
 
 
@@ -321,7 +321,7 @@ def _evaluation(model: str, data: str, adapter: Path, mode: str) -> list[str]:
 def _letters_of(runs: Path) -> list[list[float]]:
     """The adapter's log-probabilities in a folder of runs, in the dataset's order."""
     [path] = [folder for folder in runs.glob("*-lora-*") if (folder / "metrics.json").exists()]
-    frame = load_run(path).predictions
+    frame = load_run_directory(path).predictions
     assert frame is not None  # a complete run has them
     return [list(row) for row in frame.select(LOGPROB_COLUMNS).iter_rows()]
 
@@ -396,7 +396,7 @@ def _seconds(result: dict[str, Any] | None) -> float | None:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(GpuConfig, argv, "python -m bench.gpu")
+        config = parse_config(GpuConfig, argv, "python -m bench.gpu")
         with tempfile.TemporaryDirectory() as name:
             note("data and tokenizer")
             set_up(config, Path(name))

@@ -30,7 +30,7 @@ from bench.common import BenchConfig, matmul_rate
 from bench.flops import shape_of
 from bench.shape_model import write_random_weights
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
@@ -66,7 +66,9 @@ class PartConfig(BenchConfig):
     by: Literal["vllm", "transformers"] = Field("vllm", description="letters: by which engine")
 
 
-def asked_of(config: PartConfig, shots: int, tokenizer: Any) -> tuple[list[tokens.Asked], MultipleChoice]:
+def asked_of(
+    config: PartConfig, shots: int, tokenizer: Any
+) -> tuple[list[tokens.TokenisedQuestion], MultipleChoice]:
     """The questions of a pass: a draw of ``count``, the same for every part, in the files' order."""
     chosen = ThroughputConfig.model_validate(
         {
@@ -110,9 +112,9 @@ def passes(config: PartConfig) -> dict[str, Any]:
     rows = []
     for shots, asked, method in sets:
         for adapter in (None, *adapters):
-            runner.run(engine, asked[:8], method, adapter, Memory(), "warm-up")
+            runner.ask_questions(engine, asked[:8], method, adapter, Memory(), "warm-up")
             engine._llm.reset_prefix_cache()
-            speed = runner.run(engine, asked, method, adapter, Memory(), f"{shots}-shot")
+            speed = runner.ask_questions(engine, asked, method, adapter, Memory(), f"{shots}-shot")
             rows.append({"shots": shots, "adapter": adapter.name if adapter else None, **speed})
     found = {
         "start_sec": round(engine.start_sec, 1),
@@ -137,13 +139,15 @@ def letters(config: PartConfig) -> dict[str, Any]:
         EngineSettings(model.path, max_model_len=-(-(longest + 32) // 256) * 256, generates=False)
     )
     memory = Memory()
-    runner.run(engine, asked, method, None, memory, "letters")
+    runner.ask_questions(engine, asked, method, None, memory, "letters")
     engine.close()
     found = {row.question_id: [getattr(row, column) for column in LOGPROB_COLUMNS] for row in memory.rows}
     return {"letters": [found[item.question.question_id] for item in asked]}
 
 
-def _by_transformers(path: str, asked: list[tokens.Asked], letter_ids: list[int]) -> list[list[float]]:
+def _by_transformers(
+    path: str, asked: list[tokens.TokenisedQuestion], letter_ids: list[int]
+) -> list[list[float]]:
     """One prompt at a time, no padding, logits in float32: nothing that could differ but the
     model's own arithmetic.
     """
@@ -155,7 +159,7 @@ def _by_transformers(path: str, asked: list[tokens.Asked], letter_ids: list[int]
     found = []
     with torch.no_grad():
         for item in asked:
-            ids = torch.tensor([item.lists()[0]], device=device)
+            ids = torch.tensor([item.token_id_lists()[0]], device=device)
             found.append(model(input_ids=ids).logits[0, -1].float().log_softmax(-1)[letter_ids].tolist())
     return found
 
@@ -191,13 +195,15 @@ def cot(config: PartConfig) -> dict[str, Any]:
     questions = dataset.load_questions(str(config.folder / "data"), "test", None)
     chosen = random.Random(0).sample(questions, min(config.count or len(questions), len(questions)))
     method = GenerateUntil("lm-eval", COT_TOKENS)
-    asked, _ = tokens.prepare(chosen, {name: [] for name in SUBJECTS}, method, models.load_tokenizer(model))
+    asked, _ = tokens.render_and_tokenise(
+        chosen, {name: [] for name in SUBJECTS}, method, models.load_tokenizer(model)
+    )
     length = max(len(item.token_ids[0]) for item in asked) + COT_TOKENS + 32
     engine = VllmEngine(
         EngineSettings(model.path, load_format="dummy", max_model_len=-(-length // 256) * 256)
     )
-    runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
-    speed = runner.run(engine, asked, method, None, Memory(), "cot")
+    runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
+    speed = runner.ask_questions(engine, asked, method, None, Memory(), "cot")
     found = {
         **speed,
         "max_tokens": COT_TOKENS,
@@ -240,7 +246,7 @@ def memory(config: PartConfig) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(PartConfig, argv, "python -m bench.gpu_parts")
+        config = parse_config(PartConfig, argv, "python -m bench.gpu_parts")
         if config.part == "weights":
             write_random_weights(config.folder / "model")
             found: dict[str, Any] = {}

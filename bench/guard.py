@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, peak_memory_bytes, run_child, spread, table
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import Question
@@ -98,11 +98,11 @@ def write_file(config: GuardConfig, path: Path) -> None:
 
 def measure(config: GuardConfig, path: Path) -> dict[str, Any]:
     """The check of one file in this process."""
-    from kmmlu_fast.contamination.check import check_table, guard_exams
+    from kmmlu_fast.contamination.check import find_table_overlap, load_guarded_exams
 
     began = time.perf_counter()
-    guarded = guard_exams(config.dataset_name(), [])
-    pairs, count = check_table(str(path), guarded.frame)
+    guarded = load_guarded_exams(config.dataset_name(), [])
+    pairs, count = find_table_overlap(str(path), guarded.frame)
     seconds = time.perf_counter() - began
     flagged = set(pairs["train_id"])
     planted = [f"row {number + 1}" for number in range(0, count, config.planted)]
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
-    config = parse(GuardConfig, argv, "python -m bench.guard")
+    config = parse_config(GuardConfig, argv, "python -m bench.guard")
     if config.part is not None:
         print(json.dumps(measure(config, config.part)))
         return 0

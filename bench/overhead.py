@@ -30,7 +30,7 @@ from bench.common import (
     spread,
     table,
 )
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.data.subjects import SUBJECTS
 
@@ -72,8 +72,8 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     )
     vars(planning)["open_tokenizer"] = lambda model: tokenizer
     watch, resident_bytes = Stopwatch(), restart_peak()
-    watch.follow(evaluation, "make_plans", "read_render")  # tokens are made beside the asking
-    watch.follow(runner, "run", "ask_score_store")
+    watch.follow(evaluation, "make_eval_plans", "read_render")  # tokens are made beside the asking
+    watch.follow(runner, "ask_questions", "ask_score_store")
     watch.follow(store.RunStore, "finish", "join_metrics")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
             "num_fewshot": config.num_fewshot,
             "output_dir": Path(folder, "runs"),
         }
-        (run,) = evaluation.evaluate(
+        (run,) = evaluation.run_evaluation(
             EvalConfig.model_validate(flags), lambda adapters, max_model_len, path: FakeEngine()
         )
         own_sec = time.perf_counter() - began
@@ -155,7 +155,7 @@ def _write(rows: pl.DataFrame, folder: Path, subject: str, split: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(OverheadConfig, argv, "python -m bench.overhead")
+        config = parse_config(OverheadConfig, argv, "python -m bench.overhead")
         if config.child:
             print(json.dumps(measure(config)))
             return 0

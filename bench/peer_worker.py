@@ -24,13 +24,13 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Question
 from kmmlu_fast.machine.device import has_gpu
-from kmmlu_fast.prompting.method_choice import letters_in_prompts
-from kmmlu_fast.prompting.prompts import render
+from kmmlu_fast.prompting.method_choice import prompt_letter_tokens
+from kmmlu_fast.prompting.prompts import render_prompt
 
 Letters = dict[str, list[float]]  # question id -> log-probabilities A-D
 PEERS = ("kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain")
@@ -69,7 +69,7 @@ class KmmluFast:
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
         from kmmlu_fast.engines.factory import start_vllm
-        from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+        from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
         from kmmlu_fast.engines.vllm.engine import EngineSettings
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
@@ -77,7 +77,7 @@ class KmmluFast:
         self.engine = start_vllm(
             EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False)
         )
-        compile_now()
+        compile_fused_norms()
 
     def ask(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> Callable[[], Letters]:
         return lambda: self._run(questions, exemplars)
@@ -89,17 +89,17 @@ class KmmluFast:
         from kmmlu_fast.prompting.methods import MultipleChoice
         from kmmlu_fast.runs import store
 
-        letters = letters_in_prompts("lm-eval", questions, exemplars, self.tokenizer)
+        letters = prompt_letter_tokens("lm-eval", questions, exemplars, self.tokenizer)
         if letters.ids is None:
             raise ConfigError(
                 f"--model: the peers are compared where each letter is one token, and {letters.reason}"
             )
         method = MultipleChoice("lm-eval", letters.ids)
-        asked, _ = tokens.prepare(questions, exemplars, method, self.tokenizer)
+        asked, _ = tokens.render_and_tokenise(questions, exemplars, method, self.tokenizer)
         with tempfile.TemporaryDirectory() as folder:
             sink = store.RunStore(Path(folder), "peer", {}, {})
-            runner.run(self.engine, asked, method, None, sink, "kmmlu_fast")
-            frame = sink.finish([q.question_id for q in questions], analysis.summarise, {}).frame
+            runner.ask_questions(self.engine, asked, method, None, sink, "kmmlu_fast")
+            frame = sink.finish([q.question_id for q in questions], analysis.summarise_predictions, {}).frame
         return {row[0]: list(row[1:]) for row in frame.select("question_id", *LOGPROB_COLUMNS).iter_rows()}
 
     def tune(self, questions: list[Question], exemplars: dict[str, list[Question]]) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class Plain:
     ) -> Iterator[tuple[str, list[float]]]:
         import torch
 
-        texts = [render(q, exemplars[q.subject], "lm-eval").text for q in questions]
+        texts = [render_prompt(q, exemplars[q.subject], "lm-eval").text for q in questions]
         letters = [
             self.tokenizer("： " + letter, add_special_tokens=False)["input_ids"][-1] for letter in LETTERS
         ]
@@ -281,7 +281,7 @@ def _chunk(message: dict[str, Any]) -> tuple[list[Question], dict[str, list[Ques
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(WorkerConfig, argv, "python -m bench.peer_worker")
+        config = parse_config(WorkerConfig, argv, "python -m bench.peer_worker")
         os.dup2(2, 1)  # what the peers print must not mix with the bench's own output
         with os.fdopen(config.reply, "w", buffering=1) as replies:
             from kmmlu_fast.models.model import resolve_model

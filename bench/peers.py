@@ -32,13 +32,13 @@ from bench.common import ROOT, BenchConfig, finish, note, spread, table
 from bench.peer_worker import PEERS
 from bench.peers_whole import whole_commands
 from bench.shape_model import SHAPES, write_random_weights, write_shape
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.prompting.prompts import render
+from kmmlu_fast.prompting.prompts import render_prompt
 
 OURS = "kmmlu_fast"
 # a bfloat16 logit near 20 has steps of 0.125 and batches differ: below this, another letter is no
@@ -136,13 +136,13 @@ def choose(config: PeersConfig, shots: int) -> tuple[list[Question], dict[str, l
         step = max(1, len(subjects) // config.fewshot_subjects)
         subjects = subjects[::step][: config.fewshot_subjects]
     name = config.dataset_name()
-    questions = dataset.select(
+    questions = dataset.select_questions(
         dataset.load_questions(name, "test", subjects),
         config.fewshot_limit if shots else config.limit,
         "first",
         0,
     )
-    return questions, dataset.exemplars(name, subjects, shots)
+    return questions, dataset.load_kmmlu_exemplars(name, subjects, shots)
 
 
 def write_model(config: PeersConfig, folder: Path) -> PeersConfig:
@@ -150,7 +150,7 @@ def write_model(config: PeersConfig, folder: Path) -> PeersConfig:
     if config.shape is None:
         return config
     questions, _ = choose(config.model_copy(update={"limit": 40}), 0)
-    texts = [f"{render(question, [], 'lm-eval').text} {question.answer}" for question in questions]
+    texts = [f"{render_prompt(question, [], 'lm-eval').text} {question.answer}" for question in questions]
     path = write_shape(folder / config.shape, config.shape, texts)
     note(f"random weights in the shape of {config.shape}")
     write_random_weights(path)
@@ -287,7 +287,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(PeersConfig, argv, "python -m bench.peers")
+        config = parse_config(PeersConfig, argv, "python -m bench.peers")
         unknown = [peer for peer in config.peers if peer not in PEERS]
         if unknown or OURS not in config.peers:
             raise ConfigError(

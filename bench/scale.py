@@ -16,14 +16,14 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, spread, table
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Prediction
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import Plan, make_plan
-from kmmlu_fast.prompting.tokens import Asked
+from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
+from kmmlu_fast.prompting.tokens import TokenisedQuestion
 
 BLOCK_REQUESTS = 8  # smaller than in a run: a repetition must be many blocks for the replicas to share
 
@@ -54,7 +54,7 @@ class Letters:
         self.by_question[prediction.question_id] = prediction.prediction
 
 
-def plan_for(config: ScaleConfig) -> tuple[Plan, list[list[Asked]]]:
+def plan_for(config: ScaleConfig) -> tuple[EvalPlan, list[list[TokenisedQuestion]]]:
     """The plan, and the questions of each repetition, the warm-up first: all subjects in each."""
     turns = config.repeats + 1
     flags = {
@@ -63,7 +63,7 @@ def plan_for(config: ScaleConfig) -> tuple[Plan, list[list[Asked]]]:
         "num_fewshot": config.num_fewshot,
         "load_format": config.load_format,
     }
-    plan = make_plan(
+    plan = make_eval_plan(
         EvalConfig.model_validate({**flags, "limit": -(-config.questions * turns // len(SUBJECTS))})
     )
     parts = [plan.asked[turn::turns][: config.questions] for turn in range(turns)]
@@ -76,16 +76,16 @@ def plan_for(config: ScaleConfig) -> tuple[Plan, list[list[Asked]]]:
 
 
 def measure(
-    config: ScaleConfig, plan: Plan, parts: list[list[Asked]], replicas: int
+    config: ScaleConfig, plan: EvalPlan, parts: list[list[TokenisedQuestion]], replicas: int
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """One row of the table, and the letter of every question."""
-    from kmmlu_fast.engines.factory import settings_for
+    from kmmlu_fast.engines.factory import vllm_engine_settings
     from kmmlu_fast.engines.ray.engine import RayEngine
     from kmmlu_fast.engines.vllm.engine import VllmEngine
     from kmmlu_fast.evaluation import runner
 
     note(f"{replicas} replica(s): starting")
-    settings = settings_for(plan.config, plan.model, [], plan.max_model_len)
+    settings = vllm_engine_settings(plan.config, plan.model, [], plan.max_model_len)
     engine = RayEngine(
         functools.partial(VllmEngine, settings),
         replicas,
@@ -97,7 +97,7 @@ def measure(
     try:
         for asked in parts:
             began = time.perf_counter()
-            runner.run(engine, asked, plan.method, None, letters, f"{replicas} replica(s)")
+            runner.ask_questions(engine, asked, plan.method, None, letters, f"{replicas} replica(s)")
             rates.append(len(asked) / (time.perf_counter() - began))
         stats = engine.stats()
     finally:
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
-    config = parse(ScaleConfig, argv, "python -m bench.scale")
+    config = parse_config(ScaleConfig, argv, "python -m bench.scale")
     plan, parts = plan_for(config)
     measured = [measure(config, plan, parts, replicas) for replicas in config.replicas]
     (first, reference), rows = measured[0], []

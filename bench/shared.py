@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, spread, table
 from bench.throughput import Memory, ThroughputConfig, prepare
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import Generation, Request
 from kmmlu_fast.evaluation import runner
@@ -40,8 +40,8 @@ class SharedConfig(BenchConfig):
 
 def measure(config: SharedConfig) -> list[dict[str, Any]]:
     """Rows by pass: once, rotated, a chain, its samples."""
-    from kmmlu_fast.engines.factory import start_vllm, whole_prompts
-    from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+    from kmmlu_fast.engines.factory import start_vllm, unchunked_prefill_settings
+    from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     model = models.resolve_model(config.model)
@@ -50,10 +50,10 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
     asked, method = prepare(chosen, tokenizer)
     turned = Rotations(MultipleChoice("lm-eval", method.letter_ids), config.rotations)
     exemplars: dict[str, list[Any]] = {item.question.subject: [] for item in asked}
-    rotated, _ = tokens.prepare([item.question for item in asked], exemplars, turned, tokenizer)
+    rotated, _ = tokens.render_and_tokenise([item.question for item in asked], exemplars, turned, tokenizer)
     longest = max(len(ids) for item in rotated for ids in item.token_ids)
     length = -(-(longest + 32) // 256) * 256
-    batched, extra = whole_prompts(None, length)  # seeded samples need it
+    batched, extra = unchunked_prefill_settings(None, length)  # seeded samples need it
     engine = start_vllm(
         EngineSettings(
             model.path, dtype=config.dtype, max_model_len=length, max_num_batched_tokens=batched, extra=extra
@@ -62,12 +62,15 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
 
     def generate(samples: int) -> None:
         want = Generation(max_tokens=1, temperature=1.0, seed=0, num_samples=samples)
-        chain = [Request(item.question.question_id, "reason", tuple(item.lists()[0]), want) for item in asked]
+        chain = [
+            Request(item.question.question_id, "reason", tuple(item.token_id_lists()[0]), want)
+            for item in asked
+        ]
         for _ in engine.generate(chain):
             pass
 
-    def letters(chosen: list[tokens.Asked], how: Any) -> None:
-        runner.run(engine, chosen, how, None, Memory(), "pass")
+    def letters(chosen: list[tokens.TokenisedQuestion], how: Any) -> None:
+        runner.ask_questions(engine, chosen, how, None, Memory(), "pass")
 
     passes: dict[str, Callable[[], None]] = {
         "letters, once": lambda: letters(asked, method),
@@ -77,7 +80,7 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
     }
     letters(rotated[:2], turned)
     generate(1)
-    compile_now()
+    compile_fused_norms()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in passes}
     computed: dict[str, int] = {}
     for turn in range(config.repeats):
@@ -118,7 +121,7 @@ def rows_of(
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(SharedConfig, argv, "python -m bench.shared")
+        config = parse_config(SharedConfig, argv, "python -m bench.shared")
         rows = measure(config)
         shown = [{**row, "sec": row["sec"]["median"], "cpu_sec": row["cpu_sec"]["median"]} for row in rows]
         finish(

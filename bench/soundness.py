@@ -34,15 +34,20 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, table
-from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair, corrected_for_many
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.analysis.comparison import (
+    ComparisonSettings,
+    PairComparison,
+    adjust_pair_p_values,
+    compare_pair,
+)
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.reporting.wording.letter_habit import COLLAPSE, collapses, prior_meaning
-from kmmlu_fast.runs.run import Run, complete_frame, count_scores
-from kmmlu_fast.sampling.weakness import read_prior
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.letter_habit import COLLAPSE, classify_letter_prior, letter_collapse_lines
+from kmmlu_fast.runs.run import Run, count_subject_scores, fill_prediction_columns
+from kmmlu_fast.sampling.weakness import read_subject_prior
 
 Floats = NDArray[np.float64]
 SIZES = (45, 90, 225, 450, 2_250, 0)  # questions; 0 = all 35,030
@@ -83,7 +88,7 @@ class SoundnessConfig(BenchConfig):
 
 @cache
 def full_sizes() -> dict[str, int]:
-    return read_prior().questions
+    return read_subject_prior().questions
 
 
 @cache
@@ -136,11 +141,11 @@ def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values:
         pl.lit("test").alias("split"),
         *([pl.Series(column, logprobs[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)] if stored else []),
     )
-    frame = complete_frame(frame)
-    return Run(name, "run", name, frame, count_scores(frame), {"prompt_style": "simulated"})
+    frame = fill_prediction_columns(frame)
+    return Run(name, "run", name, frame, count_subject_scores(frame), {"prompt_style": "simulated"})
 
 
-def intervals(pair: Comparison) -> dict[str, tuple[float, float, float]]:
+def intervals(pair: PairComparison) -> dict[str, tuple[float, float, float]]:
     """Every interval of a comparison: (value, low, high)."""
     found = {"micro": pair.micro, "macro": pair.macro}
     parts: dict[str, Any] = {name: (part.difference, part.low, part.high) for name, part in found.items()}
@@ -175,7 +180,7 @@ def truths(name: str, number: int) -> dict[str, float]:
 
 def simulate(
     world: World, strata: NDArray[np.int64], random: np.random.Generator, stored: bool
-) -> Comparison:
+) -> PairComparison:
     """One simulated pair, compared as compare does."""
     key, (one, other) = answers(world, strata, random)
     runs = [
@@ -183,7 +188,7 @@ def simulate(
         for name, values in (("first", one), ("second", other))
     ]
     overlap = frozenset(runs[0].frame["question_id"][::9]) if len(strata) >= 90 else frozenset()
-    return compare_pair(runs[0], runs[1], Settings(sizes=full_sizes(), overlap=overlap))
+    return compare_pair(runs[0], runs[1], ComparisonSettings(sizes=full_sizes(), overlap=overlap))
 
 
 def task(name: str, n: int, seed: int, number: int, truth: dict[str, float]) -> dict[str, Any]:
@@ -214,15 +219,15 @@ def task(name: str, n: int, seed: int, number: int, truth: dict[str, float]) -> 
     return {"claims": dict(claims), "covered": dict(covered)}
 
 
-def said(pair: Comparison) -> dict[str, bool]:
+def said(pair: PairComparison) -> dict[str, bool]:
     """Which claims the verdict makes."""
     assert pair.letters is not None  # four options
-    meaning = prior_meaning(pair)
+    meaning = classify_letter_prior(pair)
     kind = "log-probabilities" if pair.letters.method == "logprobs" else "letters"
     found = {
         "micro": pair.significant,
         "macro": pair.macro.significant,
-        "opposite": pair.opposite,
+        "opposite": pair.micro_macro_opposed,
         "subject changes": len(pair.changed_subjects()) > 0,
     }
     if pair.letters.splits:
@@ -247,8 +252,8 @@ def _collapse_claims(random: np.random.Generator, n: int, number: int) -> list[b
             as_run(name, strata, key, utility, False)
             for name, utility in zip(("first", "second"), values, strict=True)
         ]
-        pair = compare_pair(runs[0], runs[1], Settings())
-        made.append(bool(collapses(pair, texts("en"))))
+        pair = compare_pair(runs[0], runs[1], ComparisonSettings())
+        made.append(bool(letter_collapse_lines(pair, get_translator("en"))))
     return made
 
 
@@ -278,8 +283,8 @@ def _best_of(random: np.random.Generator, strata: NDArray[np.int64]) -> bool:
         values = SHARED**0.5 * common + (1 - SHARED) ** 0.5 * random.normal(size=(n, 4))
         values[np.arange(n), key] += 1.0
         runs.append(as_run(str(place), strata, key, values, False))
-    pairs = corrected_for_many(
-        [compare_pair(runs[0], other, Settings(sizes=full_sizes())) for other in runs[1:]]
+    pairs = adjust_pair_p_values(
+        [compare_pair(runs[0], other, ComparisonSettings(sizes=full_sizes())) for other in runs[1:]]
     )
     return any(pair.significant for pair in pairs)
 
@@ -338,7 +343,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        config = parse(SoundnessConfig, argv, "python -m bench.soundness")
+        config = parse_config(SoundnessConfig, argv, "python -m bench.soundness")
         result = measure(config)
         sizes = [str(size or 35_030) for size in config.sizes]
         shown = []

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from bench.common import ROOT, BenchConfig, finish, note, spread, table
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
 
@@ -101,7 +101,7 @@ def measure(config: StartConfig, trees: dict[str, Path]) -> list[dict[str, Any]]
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(StartConfig, argv, "python -m bench.start")
+        config = parse_config(StartConfig, argv, "python -m bench.start")
         trees = {"now": ROOT, **({"before": config.before.resolve()} if config.before else {})}
         rows = measure(config, trees)
         first = {row["what"]: row for row in rows if row["tree"] == "before"}

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from bench.common import RESULTS, ROOT
 from bench.shape_model import SHAPES
-from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_bytes_atomically
@@ -274,7 +274,7 @@ def replaced(text: str, table: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(TableConfig, argv, "python -m bench.table")
+        config = parse_config(TableConfig, argv, "python -m bench.table")
         files = [Path(name) for name in config.files] or sorted(RESULTS.glob("*.json"))
         entries = read_entries([path for path in files if config.kind in path.name])
         if not entries:

@@ -20,7 +20,7 @@ from pydantic import Field, PositiveInt
 from bench.common import BenchConfig, finish, matmul_rate, note, products_rate, run_child, spread, table
 from bench.flops import Shape, pass_flops, shape_of
 from bench.stages import Stages
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Prediction, Request, Response
@@ -30,7 +30,7 @@ from kmmlu_fast.engines.protocol import Engine, FollowUp
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
 from kmmlu_fast.prompting import tokens
-from kmmlu_fast.prompting.method_choice import letters_in_prompts
+from kmmlu_fast.prompting.method_choice import prompt_letter_tokens
 from kmmlu_fast.prompting.methods import MultipleChoice
 
 
@@ -78,7 +78,7 @@ class Memory:
 def measure(config: ThroughputConfig) -> dict[str, Any]:
     """One engine: warm-up, then passes, the matmul rate between them."""
     from kmmlu_fast.engines.factory import start_vllm
-    from kmmlu_fast.engines.vllm.cpu_kernels import compile_now
+    from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     model = models.resolve_model(config.model)
@@ -106,9 +106,9 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
         "max_num_seqs": scheduler.max_num_seqs,
     }
-    runner.run(engine, asked[:4], method, None, Memory(), "warm-up")
+    runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
     if config.norms == "joined":
-        compile_now()
+        compile_fused_norms()
     passes, rates = [], [matmul_rate(config.dtype, repeats=3)]
     stages, watched = Stages(engine), Watched(engine)
     for _ in range(config.repeats):
@@ -116,7 +116,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         stages.clear()
         watched.cached.clear()
         began, cpu_began = time.perf_counter(), time.process_time()
-        runner.run(watched, asked, method, None, Memory(), "pass")
+        runner.ask_questions(watched, asked, method, None, Memory(), "pass")
         total = time.perf_counter() - began
         cpu_sec = time.process_time() - cpu_began
         passes.append(
@@ -154,20 +154,22 @@ class Watched:
         self.engine.close()
 
 
-def prepare(config: ThroughputConfig, tokenizer: Any) -> tuple[list[tokens.Asked], MultipleChoice]:
+def prepare(
+    config: ThroughputConfig, tokenizer: Any
+) -> tuple[list[tokens.TokenisedQuestion], MultipleChoice]:
     """Questions rendered and tokenised, in the order asked for."""
     subjects, name = list(SUBJECTS.values()), config.dataset_name()
-    questions = dataset.select(
+    questions = dataset.select_questions(
         dataset.load_questions(name, "test", subjects), None if config.all else config.limit, "first", 0
     )
-    exemplars = dataset.exemplars(name, subjects, config.num_fewshot)
-    letters = letters_in_prompts("lm-eval", questions, exemplars, tokenizer)
+    exemplars = dataset.load_kmmlu_exemplars(name, subjects, config.num_fewshot)
+    letters = prompt_letter_tokens("lm-eval", questions, exemplars, tokenizer)
     if letters.ids is None:
         raise ConfigError(
             f"--model {config.model}: the bench needs letters of one token each, and {letters.reason}"
         )
     method = MultipleChoice("lm-eval", letters.ids)
-    asked, _ = tokens.prepare(questions, exemplars, method, tokenizer)
+    asked, _ = tokens.render_and_tokenise(questions, exemplars, method, tokenizer)
     if config.order == "length":
         asked.sort(key=lambda item: len(item.token_ids[0]))
     elif config.order == "shuffled":
@@ -280,7 +282,7 @@ _SHOWN = (
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(ThroughputConfig, argv, "python -m bench.throughput")
+        config = parse_config(ThroughputConfig, argv, "python -m bench.throughput")
         rows = sweep(config) if config.sweep else [measure(config)]
         shown = table(
             f"{rows[0]['model']}, {config.num_fewshot}-shot (median)",

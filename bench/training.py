@@ -30,7 +30,7 @@ from bench.common import (
     synchronise,
     table,
 )
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.machine.device import has_gpu
@@ -85,7 +85,7 @@ def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from kmmlu_fast.training.label_loss import attach, with_labelled_loss
+    from kmmlu_fast.training.label_loss import attach_labelled_loss, make_labelled_trainer
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = SFTConfig(
@@ -101,11 +101,11 @@ def trl_step(model: Any, tokenizer: Any, labelled: bool) -> Step:
             **({"loss_type": "nll"} if labelled else {}),
         )
         one = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]})
-        trainer = with_labelled_loss(SFTTrainer)(
+        trainer = make_labelled_trainer(SFTTrainer)(
             model=model, args=arguments, train_dataset=one, processing_class=tokenizer
         )
     if labelled:
-        attach(model)
+        attach_labelled_loss(model)
         trainer.use_labelled_loss()
     trainer.current_gradient_accumulation_steps = 1  # set by train(), which is not called
     return lambda batch: trainer.training_step(model, batch)
@@ -115,7 +115,7 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
     """``batch`` rows of exactly ``length`` tokens of the dataset's questions, one after the other."""
     from kmmlu_fast.core.schema import Question
     from kmmlu_fast.data.dataset import load_frame
-    from kmmlu_fast.prompting.prompts import encode, render
+    from kmmlu_fast.prompting.prompts import encode_prompts, render_prompt
 
     frame = load_frame(dataset, "test")
     stream: list[int] = []
@@ -131,7 +131,7 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
             options,
             row["answer"],
         )
-        stream += encode(tokenizer, [render(question, [], "lm-eval")])[0]
+        stream += encode_prompts(tokenizer, [render_prompt(question, [], "lm-eval")])[0]
         if len(stream) >= length * batch:
             return [stream[i * length : (i + 1) * length] for i in range(batch)]
     raise DataError(
@@ -146,12 +146,12 @@ def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = Tru
     """
     if way != "peft":
         from kmmlu_fast.training.config import TrainConfig
-        from kmmlu_fast.training.lora_model import load_model
+        from kmmlu_fast.training.lora_model import load_lora_model
 
         config = TrainConfig.model_validate(
             {"data": "none.jsonl", "model": path, "r": r, "max_seq_length": max_length}
         )
-        return load_model(config, path, checkpointing=checkpointing)
+        return load_lora_model(config, path, checkpointing=checkpointing)
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -192,15 +192,15 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         libraries.import_unsloth()
     import torch
 
-    from kmmlu_fast.machine.device_memory import available_memory, give_back
+    from kmmlu_fast.machine.device_memory import available_memory, release_freed_memory
     from kmmlu_fast.models import model as models
     from kmmlu_fast.training.memory import MemoryPlan, plan_memory
-    from kmmlu_fast.training.model_shape import shape_of
+    from kmmlu_fast.training.model_shape import read_model_shape
 
     model_record = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model_record)
     cpu = not has_gpu()
-    shape = shape_of(model_record.path, config.r, PROJECTIONS)
+    shape = read_model_shape(model_record.path, config.r, PROJECTIONS)
     available_bytes, _, _ = available_memory()
 
     def planned(length: int, batch: int, checkpointing: str) -> MemoryPlan:
@@ -235,7 +235,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         labels = ids.clone()
         labels[:, :-2] = -100  # the answer and end-of-text, as in training on letters
         if way == "train":
-            give_back()
+            release_freed_memory()
         restart_peak()
         if not cpu:
             torch.cuda.empty_cache()
@@ -273,7 +273,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        config = parse(TrainingConfig, argv, "python -m bench.training")
+        config = parse_config(TrainingConfig, argv, "python -m bench.training")
         if config.way:
             with libraries.without_vllm():
                 found = measure(config, config.way)

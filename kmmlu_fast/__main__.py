@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.cli import run
+from kmmlu_fast.cli import run_cli
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_cli())

@@ -16,17 +16,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kmmlu_fast.command.flags import build
-from kmmlu_fast.core.console import note
+from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import RunError, TrainError
-from kmmlu_fast.core.notes import warn
+from kmmlu_fast.core.notes import log_as_warnings
 
 if TYPE_CHECKING:
     import polars as pl
 
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
-    from kmmlu_fast.sampling.job import Drawn
+    from kmmlu_fast.sampling.job import DrawnRows
     from kmmlu_fast.training.job import TrainedAdapter
 
 
@@ -42,9 +42,9 @@ def evaluate(**settings: Any) -> list[Run]:
     ``EngineError`` or ``RunError``.
     """
     from kmmlu_fast.evaluation.config import EvalConfig
-    from kmmlu_fast.evaluation.session import evaluate as run_session
+    from kmmlu_fast.evaluation.session import run_evaluation as run_session
 
-    return run_session(build(EvalConfig, **settings))
+    return run_session(build_config(EvalConfig, **settings))
 
 
 def load_run(source: str | Path) -> Run:
@@ -59,15 +59,15 @@ def load_run(source: str | Path) -> Run:
     Raises ``RunError`` or ``DataError`` where there is none, and where a table holds several runs and none is
     named.
     """
-    from kmmlu_fast.runs.loading import load
+    from kmmlu_fast.runs.loading import load_run_argument
 
-    runs = load(str(source), prefix=True)
+    runs = load_run_argument(str(source), prefix=True)
     if len(runs) > 1:
         names = ", ".join(run.name for run in runs[:5])
         raise RunError(
             f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}"
         )
-    warn(runs[0].notes)
+    log_as_warnings(runs[0].notes)
     return runs[0]
 
 
@@ -93,13 +93,13 @@ def compare_runs(
 
     Raises ``RunError`` where questions, keys or prompts differ and nothing here allows it.
     """
-    from kmmlu_fast.reporting.comparison_settings import settings_of
-    from kmmlu_fast.reporting.comparison_view import compare_runs as compare
+    from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
+    from kmmlu_fast.reporting.comparison_view import build_comparison as compare
     from kmmlu_fast.reporting.config import PairsConfig
     from kmmlu_fast.reporting.inputs import load_questions_frame
 
     one, other = (run if not isinstance(run, (str, Path)) else load_run(run) for run in (first, second))
-    config = build(
+    config = build_config(
         PairsConfig,
         runs=[one.source, other.source],
         dataset=dataset,
@@ -110,7 +110,7 @@ def compare_runs(
         population=population,
         seed=seed,
     )
-    return compare(one, other, settings_of(config, sizes_from=load_questions_frame(config)))
+    return compare(one, other, make_comparison_settings(config, sizes_from=load_questions_frame(config)))
 
 
 def profile_errors(
@@ -138,7 +138,7 @@ def profile_errors(
     found = run if not isinstance(run, (str, Path)) else load_run(run)
     if by == "subject":
         return error_kinds(found.frame, ("subject",))
-    questions = load_questions_frame(build(PairsConfig, runs=[found.source], dataset=dataset))
+    questions = load_questions_frame(build_config(PairsConfig, runs=[found.source], dataset=dataset))
     if questions is None:
         raise DataError(
             f"{found.name}: the texts of its questions are not known; give dataset='sample', a directory or a"
@@ -188,12 +188,12 @@ def write_report(
     Raises ``RunError`` or ``DataError`` for what cannot be read, ``ConfigError`` for a file that is in the
     way.
     """
-    from kmmlu_fast.core.files import claim
-    from kmmlu_fast.reporting.comparison_settings import settings_of
+    from kmmlu_fast.core.files import claim_outputs
+    from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
     from kmmlu_fast.reporting.config import PairsConfig
     from kmmlu_fast.reporting.html import page
-    from kmmlu_fast.reporting.inputs import input_files_of, load_questions_frame
-    from kmmlu_fast.reporting.report_data import find
+    from kmmlu_fast.reporting.inputs import config_input_files, load_questions_frame
+    from kmmlu_fast.reporting.report_data import collect_report_data
     from kmmlu_fast.runs.run import Run as RunType
 
     def loaded(several: Run | Sequence[Run | str | Path]) -> list[Run]:
@@ -202,7 +202,7 @@ def write_report(
 
     found = loaded(runs)
     recipes = {name: loaded(members) for name, members in (groups or {}).items()}
-    config = build(
+    config = build_config(
         PairsConfig,
         runs=[run.source for run in found],
         dataset=dataset,
@@ -210,11 +210,11 @@ def write_report(
         seed=seed,
         lang=lang,
     )
-    read = [*input_files_of(config), *(run.path for some in recipes.values() for run in some if run.path)]
-    claim([Path(path)], read, overwrite=overwrite, flag="path")
+    read = [*config_input_files(config), *(run.path for some in recipes.values() for run in some if run.path)]
+    claim_outputs([Path(path)], read, overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
-    page.write_report(
-        find(found, settings_of(config, questions), questions, groups=recipes),
+    page.write_report_page(
+        collect_report_data(found, make_comparison_settings(config, questions), questions, groups=recipes),
         Path(path),
         lang,
         figure_folder=None if figures is None else Path(figures),
@@ -224,7 +224,7 @@ def write_report(
     return Path(path)
 
 
-def draw_rows(**settings: Any) -> Drawn:
+def draw_rows(**settings: Any) -> DrawnRows:
     """Draw training rows from weak subjects and write them as Alpaca JSONL, with plan, dropped rows and data
     card beside them.
 
@@ -236,7 +236,7 @@ def draw_rows(**settings: Any) -> Drawn:
     """
     from kmmlu_fast.core.errors import ConfigError
     from kmmlu_fast.sampling.config import SampleConfig
-    from kmmlu_fast.sampling.job import draw_rows as draw
+    from kmmlu_fast.sampling.job import draw_training_rows as draw
 
     if "source" in settings:
         if "from" in settings:
@@ -244,7 +244,7 @@ def draw_rows(**settings: Any) -> Drawn:
         given = settings.pop("source")
         several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
         settings["from"] = [each.source if hasattr(each, "source") else str(each) for each in several]
-    return draw(build(SampleConfig, **settings))
+    return draw(build_config(SampleConfig, **settings))
 
 
 def train_adapter(**settings: Any) -> TrainedAdapter:
@@ -263,7 +263,7 @@ def train_adapter(**settings: Any) -> TrainedAdapter:
     from kmmlu_fast.training.config import TrainConfig
     from kmmlu_fast.training.job import load_adapter_card
 
-    config = build(TrainConfig, **settings)
+    config = build_config(TrainConfig, **settings)
     given = {
         name: value
         for name, value in config.model_dump(mode="json").items()
@@ -279,7 +279,7 @@ def train_adapter(**settings: Any) -> TrainedAdapter:
             try:
                 for line in child.stderr:
                     last = line.strip() or last
-                    note(line.rstrip())
+                    log_note(line.rstrip())
             except BaseException:
                 child.terminate()
                 raise
@@ -306,5 +306,5 @@ def find_overlap(
     from kmmlu_fast.contamination import overlap
 
     if train is None:
-        return overlap.train_overlap(dataset, revision).said()
-    return overlap.check_file(Path(train), dataset, split, revision)
+        return overlap.train_overlap(dataset, revision).log_and_unwrap()
+    return overlap.find_file_overlap(Path(train), dataset, split, revision)

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import sys
 
-from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.crash_guard import run_with_crash_guard
 
 VERBS = {
     "eval": "evaluate a base model and its adapters",
@@ -25,13 +25,13 @@ _EXTRA = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+def dispatch_command(argv: list[str] | None = None) -> int:
     """Hand the rest of the command line to the verb's own main."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] == "help" and len(arguments) > 1:
         arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage())
+        print(_usage_text())
         return 0
     if arguments[0] in ("--version", "-V", "version"):
         from kmmlu_fast.core.version import __version__
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"kmmlu-fast {__version__}")
         return 0
     if arguments[0] == "completion":
-        return _completion(arguments[1:])
+        return _print_completion(arguments[1:])
     if arguments[0] not in VERBS:
         near = difflib.get_close_matches(arguments[0], [*VERBS, *_EXTRA], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -48,28 +48,29 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     try:
-        return int(importlib.import_module(f"kmmlu_fast.{arguments[0]}").main(arguments[1:]))
+        module = importlib.import_module(f"kmmlu_fast.{arguments[0]}")
+        return int(getattr(module, f"run_{arguments[0]}_command")(arguments[1:]))
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
 
 
-def _usage() -> str:
+def _usage_text() -> str:
     rows = [f"  {verb:<12}{text}" for verb, text in {**VERBS, **_EXTRA}.items()]
     way = "The way round: doctor, eval, sample, train, eval --adapter, compare, report."
     return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", way])
 
 
-def _completion(arguments: list[str]) -> int:
-    from kmmlu_fast.command.help_text import completion, shell_name
+def _print_completion(arguments: list[str]) -> int:
+    from kmmlu_fast.command.help_text import completion_script, shell_name
 
     shell = arguments[0] if arguments else shell_name()
     if shell not in ("bash", "zsh", "fish"):
         print(f"error: completion {shell!r}: allowed are bash, zsh, fish", file=sys.stderr)
         return 2
-    print(completion(shell, [*VERBS, *_EXTRA]))
+    print(completion_script(shell, [*VERBS, *_EXTRA]))
     return 0
 
 
-def run() -> int:
+def run_cli() -> int:
     """What the installed command calls: the verb in a watched process, so that a crash is told in words."""
-    return guarded(main)
+    return run_with_crash_guard(dispatch_command)

@@ -8,40 +8,48 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.files import claim, write_json_atomically
-from kmmlu_fast.reporting.comparison_settings import settings_of
+from kmmlu_fast.core.files import claim_outputs, write_json_atomically
+from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
 from kmmlu_fast.reporting.config import CompareConfig
-from kmmlu_fast.reporting.files.formats import formatted
-from kmmlu_fast.reporting.files.frames import as_json
-from kmmlu_fast.reporting.inputs import focused, input_files_of, load_groups, load_runs
-from kmmlu_fast.reporting.report_data import find
-from kmmlu_fast.reporting.terminal.screens import print_findings
-from kmmlu_fast.reporting.wording.early_stopping import compare_early, early_json, early_lines
-from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.files.formats import format_report_data
+from kmmlu_fast.reporting.files.frames import report_data_json
+from kmmlu_fast.reporting.inputs import config_input_files, load_recipe_groups, load_runs, select_exam_runs
+from kmmlu_fast.reporting.report_data import collect_report_data
+from kmmlu_fast.reporting.terminal.screens import print_comparisons
+from kmmlu_fast.reporting.wording.early_stopping import (
+    compare_early_stopped,
+    early_stopping_json,
+    early_stopping_lines,
+)
+from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.runs.run import Run
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_compare_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
-        config = parse(CompareConfig, argv, "python -m kmmlu_fast.compare")
-        t = texts(config.lang)
+        config = parse_config(CompareConfig, argv, "python -m kmmlu_fast.compare")
+        t = get_translator(config.lang)
         if config.json_file is not None:
-            claim([config.json_file], input_files_of(config), overwrite=config.overwrite, flag="--json-file")
+            claim_outputs(
+                [config.json_file], config_input_files(config), overwrite=config.overwrite, flag="--json-file"
+            )
         runs, questions = load_runs(config, at_least=1 if config.group else 2, prefix=True)
         if any(run.prefix is not None for run in runs):
-            runs = _of_one_exam(runs, config.exam)
+            runs = _runs_of_one_exam(runs, config.exam)
         if any(run.prefix is not None for run in runs):
-            _compare_early(runs, config)
+            _print_early_comparison(runs, config)
             return
-        base = focused(runs, config.exam)[0]
-        settings = settings_of(config, questions if config.what_moved else None, sizes_from=questions)
-        groups = load_groups(config, questions, base)
-        found = find(
+        base = select_exam_runs(runs, config.exam)[0]
+        settings = make_comparison_settings(
+            config, questions if config.what_moved else None, sizes_from=questions
+        )
+        groups = load_recipe_groups(config, questions, base)
+        found = collect_report_data(
             runs,
             settings,
             questions,
@@ -51,28 +59,28 @@ def main(argv: list[str] | None = None) -> int:
             audit=config.key_audit,
         )
         if config.json_file is not None:
-            write_json_atomically(config.json_file, as_json(found, t))
+            write_json_atomically(config.json_file, report_data_json(found, t))
         if config.format == "text":
-            print_findings(found, config, t)
+            print_comparisons(found, config, t)
         else:
-            print(formatted(config, found, t))
+            print(format_report_data(config, found, t))
 
     return run_main(body)
 
 
-def _compare_early(runs: list[Run], config: CompareConfig) -> None:
+def _print_early_comparison(runs: list[Run], config: CompareConfig) -> None:
     """Runs that stopped early, by the sequential test alone."""
     if len(runs) < 2:
         raise ConfigError(
             f"nothing to compare: {runs[0].name} is the only run of its exam; name two of one exam"
         )
-    early = compare_early(runs, config.different_prompts)
+    early = compare_early_stopped(runs, config.different_prompts)
     if config.json_file is not None:
-        write_json_atomically(config.json_file, early_json(runs, early, config.lang))
-    print("\n".join(early_lines(runs, early, config.lang)))
+        write_json_atomically(config.json_file, early_stopping_json(runs, early, config.lang))
+    print("\n".join(early_stopping_lines(runs, early, config.lang)))
 
 
-def _of_one_exam(runs: list[Run], exam: str | None) -> list[Run]:
+def _runs_of_one_exam(runs: list[Run], exam: str | None) -> list[Run]:
     """The runs of the exam in focus; ConfigError where some stopped early and nothing says
     which exam is meant.
     """
@@ -83,8 +91,8 @@ def _of_one_exam(runs: list[Run], exam: str | None) -> list[Run]:
             f"runs that stopped early are compared one exam at a time, and these are of {others}: give --exam"
             f" {names[0]}"
         )
-    return focused(runs, exam)
+    return select_exam_runs(runs, exam)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_compare_command())

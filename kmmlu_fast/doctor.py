@@ -15,33 +15,33 @@ import json
 import sys
 from typing import NoReturn
 
-from kmmlu_fast.command.help_text import as_called
+from kmmlu_fast.command.help_text import invoked_command
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.machine.diagnosis import Diagnosis, examine
+from kmmlu_fast.machine.diagnosis import Diagnosis, diagnose_machine
 from kmmlu_fast.reporting.terminal import doctor as shown
-from kmmlu_fast.training.memory_forecast import TrainingOutlook, outlook
+from kmmlu_fast.training.memory_forecast import TrainingForecast, forecast_training
 
 DEFAULT_MODEL = (  # models.model's, which is too heavy to import here; a test holds them together
     "skt/A.X-4.0-Light"
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class _DoctorArgumentParser(argparse.ArgumentParser):
     """Faults as one line, as every verb's are; ``core.flags`` needs pydantic, which may not be here yet."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see --help")
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_doctor_command(argv: list[str] | None = None) -> int:
     """Entry point; see ``--help``."""
-    return run_main(lambda: _main(argv))
+    return run_main(lambda: _run_doctor(argv))
 
 
-def _main(argv: list[str] | None) -> int:
-    parser = _Parser(
-        prog=as_called("python -m kmmlu_fast.doctor"),
+def _run_doctor(argv: list[str] | None) -> int:
+    parser = _DoctorArgumentParser(
+        prog=invoked_command("python -m kmmlu_fast.doctor"),
         description="What this computer has, and what will work on it; within five seconds.",
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, local directory, or 'demo'")
@@ -53,11 +53,11 @@ def _main(argv: list[str] | None) -> int:
     if unknown:
         raise ConfigError(f"unknown argument {unknown[0]}; allowed are --model, --json and --verify")
     if arguments.verify is not None:
-        return _verify(arguments.verify, arguments.json)
+        return _run_verification(arguments.verify, arguments.json)
     if not arguments.model:
         raise ConfigError("--model needs a hub id, a local directory, or 'demo'")
-    found = examine(arguments.model)
-    training = _training(found)
+    found = diagnose_machine(arguments.model)
+    training = _training_forecast(found)
     command = " ".join(
         [
             "kmmlu-fast train --data data/sft.jsonl --output-dir out/lora --model",
@@ -69,28 +69,28 @@ def _main(argv: list[str] | None) -> int:
         document = {**found.to_json(), "training": training.to_json()}
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        shown.show(found, training.line, command if training.plan else "")
+        shown.print_diagnosis(found, training.line, command if training.plan else "")
     return 2 if found.obstacles else 0
 
 
-def _verify(model: str, as_json: bool) -> int:
-    from kmmlu_fast.command.flags import parse
+def _run_verification(model: str, as_json: bool) -> int:
+    from kmmlu_fast.command.flags import parse_config
     from kmmlu_fast.evaluation.config import EvalConfig
-    from kmmlu_fast.evaluation.engine_agreement import verify
+    from kmmlu_fast.evaluation.engine_agreement import verify_engines
 
-    found = verify(
-        parse(EvalConfig, ["--model", model, "--dataset", "sample"], "python -m kmmlu_fast.doctor")
+    found = verify_engines(
+        parse_config(EvalConfig, ["--model", model, "--dataset", "sample"], "python -m kmmlu_fast.doctor")
     )
     print(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else "\n".join(found.lines()))
     return 0 if found.passed else 1
 
 
-def _training(found: Diagnosis) -> TrainingOutlook:
+def _training_forecast(found: Diagnosis) -> TrainingForecast:
     """On the card, else on the CPU."""
     free = found.card.free_bytes if found.card else found.machine.memory_free_bytes
     capability = found.card.capability if found.card else None
-    return outlook(found.model, free, capability=capability, cpu_dtype=found.dtype)
+    return forecast_training(found.model, free, capability=capability, cpu_dtype=found.dtype)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_doctor_command())

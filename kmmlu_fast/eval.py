@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.crash_guard import run_with_crash_guard
 from kmmlu_fast.command.run import run_main
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_eval_command(argv: list[str] | None = None) -> int:
     """Entry point; see ``--help``."""
-    return run_main(lambda: _main(argv))
+    return run_main(lambda: _run_eval(argv))
 
 
-def _main(argv: list[str] | None) -> int:
+def _run_eval(argv: list[str] | None) -> int:
     # Imported here, in the watched process: nothing native may be loaded before it is made.
-    from kmmlu_fast.command.flags import parse
+    from kmmlu_fast.command.flags import parse_config
     from kmmlu_fast.evaluation.config import EvalConfig
 
-    config = parse(EvalConfig, argv, "python -m kmmlu_fast.eval")
-    from kmmlu_fast.evaluation.session import evaluate
-    from kmmlu_fast.reporting.terminal.eval_summary import closing_lines
+    config = parse_config(EvalConfig, argv, "python -m kmmlu_fast.eval")
+    from kmmlu_fast.evaluation.session import run_evaluation
+    from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
     from kmmlu_fast.reporting.terminal.summary import print_summary
 
-    runs = evaluate(config)
+    runs = run_evaluation(config)
     print_summary(runs, config.lang)
-    for line in closing_lines(runs, config.lang):
+    for line in adapter_verdict_lines(runs, config.lang):
         print(line)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_with_crash_guard(run_eval_command))

@@ -12,12 +12,12 @@ from itertools import islice
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.data.exam_lookup import find_exam, is_cached, shipped, source_of
-from kmmlu_fast.data.exam_rows import read_questions, to_frame, to_questions
-from kmmlu_fast.prompting.prompts import find_style, format_question
+from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, resolve_exam_source, shipped_exam_names
+from kmmlu_fast.data.exam_rows import frame_from_questions, questions_from_frame, read_questions
+from kmmlu_fast.prompting.prompts import find_prompt_style, format_question
 
 
 class ExamsConfig(Config):
@@ -34,19 +34,19 @@ class ExamsConfig(Config):
     rows: PositiveInt = Field(10, description="with --check: rows to read")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return run_main(lambda: _main(argv))
+def run_exams_command(argv: list[str] | None = None) -> int:
+    return run_main(lambda: _run_exams(argv))
 
 
-def _main(argv: list[str] | None) -> int:
-    config = parse(ExamsConfig, argv, "python -m kmmlu_fast.exams")
+def _run_exams(argv: list[str] | None) -> int:
+    config = parse_config(ExamsConfig, argv, "python -m kmmlu_fast.exams")
     if config.check is not None:
-        return check(config)
-    show_list()
+        return check_exam(config)
+    print_exam_list()
     return 0
 
 
-def show_list() -> None:
+def print_exam_list() -> None:
     """Every shipped exam as a line of a table."""
     from rich.console import Console
     from rich.table import Table
@@ -54,7 +54,7 @@ def show_list() -> None:
     table = Table(title="exams (--exam NAME)", title_justify="left")
     for heading in ("name", "options", "questions", "licence", "training", "gated", "cached", "source"):
         table.add_column(heading, justify="right" if heading == "questions" else "left", overflow="fold")
-    for name in shipped():
+    for name in shipped_exam_names():
         exam = find_exam(name)
         cells = (
             exam.options_count,
@@ -63,7 +63,7 @@ def show_list() -> None:
             exam.training,
             "yes" if exam.gated else "",
         )
-        table.add_row(name, *cells, "yes" if is_cached(exam) else "", exam.hub or "")
+        table.add_row(name, *cells, "yes" if is_exam_cached(exam) else "", exam.hub or "")
     width = None if sys.stdout.isatty() else 150
     console = Console(highlight=False, width=width)
     console.print(table)
@@ -74,11 +74,11 @@ def show_list() -> None:
     )
 
 
-def check(config: ExamsConfig) -> int:
+def check_exam(config: ExamsConfig) -> int:
     """Read the first rows; print one as it is asked, what could be told of the others, and every fault."""
     exam = find_exam(str(config.check))
     print(
-        f"{exam.label}: {source_of(exam, config.dataset)}; licence {exam.licence}; training {exam.training}"
+        f"{exam.label}: {resolve_exam_source(exam, config.dataset)}; licence {exam.licence}; training {exam.training}"
     )
     questions, faults = [], []
     try:
@@ -92,7 +92,7 @@ def check(config: ExamsConfig) -> int:
     except DataError as error:
         faults.append(str(error))
     if questions:
-        read = to_questions(to_frame(questions))
+        read = questions_from_frame(frame_from_questions(questions))
         counts = sorted({len(question.options) for question in read})
         subjects = sorted({question.subject for question in read})
         print(
@@ -100,7 +100,7 @@ def check(config: ExamsConfig) -> int:
             f" {', '.join(subjects[:8])}"
         )
         print(
-            f"\n{read[0].question_id}, as it is asked:\n\n{format_question(read[0], find_style('lm-eval'))}"
+            f"\n{read[0].question_id}, as it is asked:\n\n{format_question(read[0], find_prompt_style('lm-eval'))}"
             f" {read[0].answer}\n"
         )
     for fault in faults:
@@ -110,4 +110,4 @@ def check(config: ExamsConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_exams_command())

@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from kmmlu_fast.command.flags import Config, parse
+from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import InstallError
 
 PINS = Path(__file__).parent / "pins"
@@ -38,31 +38,31 @@ class InstallConfig(Config):
     print: bool = Field(False, description="only print the pip command lines")
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_install_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> int:
-        config = parse(InstallConfig, argv, "python -m kmmlu_fast.install")
-        kind = config.kind[0] if config.kind else _found()
-        commands = command_lines(kind)
+        config = parse_config(InstallConfig, argv, "python -m kmmlu_fast.install")
+        kind = config.kind[0] if config.kind else _detect_kind()
+        commands = pip_commands(kind)
         if config.print:
             print("\n".join(shlex.join(command) for command in commands))
             return 0
         _check_python(kind)
         for command in commands:
-            note(shlex.join(command))
+            log_note(shlex.join(command))
             if subprocess.run(command, check=False).returncode:
                 raise InstallError(f"pip ended with an error; the command was: {shlex.join(command)}")
-        note("installed; in a notebook restart the kernel now, then: kmmlu-fast doctor")
+        log_note("installed; in a notebook restart the kernel now, then: kmmlu-fast doctor")
         return 0
 
     return run_main(body)
 
 
-def _found() -> str:
-    from kmmlu_fast.machine.gpus import cards
+def _detect_kind() -> str:
+    from kmmlu_fast.machine.gpus import list_gpus
 
-    return "gpu" if cards() else "cpu"
+    return "gpu" if list_gpus() else "cpu"
 
 
 def _check_python(kind: str) -> None:
@@ -75,7 +75,7 @@ def _check_python(kind: str) -> None:
         )
 
 
-def command_lines(kind: str) -> list[list[str]]:
+def pip_commands(kind: str) -> list[list[str]]:
     """pip's command lines. ``--no-deps``: the file is the whole set, and resolving again would
     bring other versions.
     """
@@ -93,4 +93,4 @@ def command_lines(kind: str) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_install_command())

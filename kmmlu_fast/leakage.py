@@ -10,60 +10,70 @@ import sys
 
 import polars as pl
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.contamination.check import check_table, guard_exams
+from kmmlu_fast.contamination.check import find_table_overlap, load_guarded_exams
 from kmmlu_fast.contamination.config import LeakageConfig
-from kmmlu_fast.contamination.overlap import PAIR_SCHEMA, counts, guarded, of_split, overlap, write_ids
-from kmmlu_fast.core.files import claim
-from kmmlu_fast.core.untrusted_text import clean
+from kmmlu_fast.contamination.overlap import (
+    PAIR_SCHEMA,
+    count_pairs_by_kind,
+    filter_pairs_by_split,
+    find_overlapping_rows,
+    load_guarded_split,
+    write_overlap_ids,
+)
+from kmmlu_fast.core.files import claim_outputs
+from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data import dataset as datasets
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_leakage_command(argv: list[str] | None = None) -> int:
     """Exit code 0: clean (or the train split was listed), 1: the training file overlaps, 2: an error."""
-    return run_main(lambda: _main(argv))
+    return run_main(lambda: _run_leakage(argv))
 
 
-def _main(argv: list[str] | None) -> int:
-    config = parse(LeakageConfig, argv, prog="python -m kmmlu_fast.leakage")
+def _run_leakage(argv: list[str] | None) -> int:
+    config = parse_config(LeakageConfig, argv, prog="python -m kmmlu_fast.leakage")
     if config.output:
-        inputs = [*config.train_file, *datasets.input_files(config.dataset)]
-        claim([config.output], inputs, overwrite=config.overwrite)
-    target = guarded(config.dataset, config.split, config.dataset_revision)
+        inputs = [*config.train_file, *datasets.dataset_input_files(config.dataset)]
+        claim_outputs([config.output], inputs, overwrite=config.overwrite)
+    target = load_guarded_split(config.dataset, config.split, config.dataset_revision)
     found = [pl.DataFrame(schema=PAIR_SCHEMA)]
     if config.exam:
         target = pl.concat(
-            [target, guard_exams(config.dataset, config.exam, config.dataset_revision).frame], how="diagonal"
+            [target, load_guarded_exams(config.dataset, config.exam, config.dataset_revision).frame],
+            how="diagonal",
         )
         target = target.unique("question_id", keep="first", maintain_order=True)
     for path in config.train_file:
-        pairs, rows = check_table(str(path), target)
+        pairs, rows = find_table_overlap(str(path), target)
         found.append(pairs)
-        _print(f"{path}: {rows} rows", pairs, target, config)
+        _print_overlap(f"{path}: {rows} rows", pairs, target, config)
     if not config.train_file:
-        train = datasets.read_frame(config.dataset, "train", revision=config.dataset_revision).said()
-        found.append(overlap(train, target))
-        _print(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
+        train = datasets.read_frame(
+            config.dataset, "train", revision=config.dataset_revision
+        ).log_and_unwrap()
+        found.append(find_overlapping_rows(train, target))
+        _print_overlap(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
     together = pl.concat(found)
     if config.output:
-        write_ids(config.output, of_split(together, config.split))
-        print(clean(f"overlapping ids written to {config.output}"))
+        write_overlap_ids(config.output, filter_pairs_by_split(together, config.split))
+        print(strip_control_characters(f"overlapping ids written to {config.output}"))
     return 1 if len(together) and config.train_file else 0
 
 
-def _print(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
+def _print_overlap(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
     kinds = " and ".join(sorted({"dev", config.split}, reverse=True))
     print(
-        f"{clean(head)}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of"
+        f"{strip_control_characters(head)}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of"
         f" {len(target)} {kinds} questions"
     )
-    for kind, number in counts(pairs).items():
+    for kind, number in count_pairs_by_kind(pairs).items():
         print(f"  {kind}: {number} pairs")
         shown = pairs.filter(pl.col("kind") == kind).head(config.show)
         for train_id, test_id, similarity in shown.select("train_id", "test_id", "similarity").iter_rows():
-            print(clean(f"    {train_id} ~ {test_id} ({similarity:.2f})"))
+            print(strip_control_characters(f"    {train_id} ~ {test_id} ({similarity:.2f})"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_leakage_command())

@@ -6,44 +6,52 @@ from __future__ import annotations
 
 import sys
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.files import claim
-from kmmlu_fast.core.progress import waiting
-from kmmlu_fast.core.untrusted_text import clean
-from kmmlu_fast.machine.heavy_imports import uncollected
-from kmmlu_fast.reporting.comparison_settings import settings_of
+from kmmlu_fast.core.files import claim_outputs
+from kmmlu_fast.core.progress import report_wait
+from kmmlu_fast.core.untrusted_text import strip_control_characters
+from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
+from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
 from kmmlu_fast.reporting.config import ReportConfig
-from kmmlu_fast.reporting.files.output_paths import targets
-from kmmlu_fast.reporting.html.page import write_report
-from kmmlu_fast.reporting.inputs import default_output, focused, input_files_of, load_groups, load_runs
-from kmmlu_fast.reporting.report_data import find
+from kmmlu_fast.reporting.files.output_paths import report_output_paths
+from kmmlu_fast.reporting.html.page import write_report_page
+from kmmlu_fast.reporting.inputs import (
+    config_input_files,
+    default_report_path,
+    load_recipe_groups,
+    load_runs,
+    select_exam_runs,
+)
+from kmmlu_fast.reporting.report_data import collect_report_data
 from kmmlu_fast.reporting.terminal.screens import print_questions
-from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.reporting.wording.language import get_translator
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_report_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
-        config = parse(ReportConfig, argv, "python -m kmmlu_fast.report")
-        path = config.output or default_output(config)
+        config = parse_config(ReportConfig, argv, "python -m kmmlu_fast.report")
+        path = config.output or default_report_path(config)
         if path.suffix != ".html":
             raise ConfigError(f"--output {path}: give a file name that ends in .html")
         if not config.show:
-            claim(targets(config, path), input_files_of(config), overwrite=config.overwrite)
+            claim_outputs(
+                report_output_paths(config, path), config_input_files(config), overwrite=config.overwrite
+            )
         runs, questions = load_runs(config, at_least=1)
         if config.show:
             print_questions(runs, questions, config.show)
             return
-        base = focused(runs, config.exam)[0]
-        groups = load_groups(config, questions, base)
-        settings = settings_of(config, questions)
-        found = find(runs, settings, questions, exam=config.exam, groups=groups)
+        base = select_exam_runs(runs, config.exam)[0]
+        groups = load_recipe_groups(config, questions, base)
+        settings = make_comparison_settings(config, questions)
+        found = collect_report_data(runs, settings, questions, exam=config.exam, groups=groups)
         with_texts = not config.no_texts
-        size = write_report(
+        size = write_report_page(
             found,
             path,
             config.lang,
@@ -52,27 +60,33 @@ def main(argv: list[str] | None = None) -> int:
             plan=config.plan,
             with_texts=with_texts,
         )
-        print(f"{clean(str(path))}  ({_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})")
+        print(
+            f"{strip_control_characters(str(path))}  ({_format_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})"
+        )
         if questions is not None and with_texts:
-            note(f"{clean(str(path))} holds question texts: keep it private, or write it with --no-texts")
+            log_note(
+                f"{strip_control_characters(str(path))} holds question texts: keep it private, or write it with --no-texts"
+            )
         if config.export:
-            from kmmlu_fast.reporting.files.exports import export
+            from kmmlu_fast.reporting.files.exports import write_exports
 
-            with waiting("writing exports"):
-                files = export(config.export, found, texts(config.lang), path.parent, with_texts=with_texts)
+            with report_wait("writing exports"):
+                files = write_exports(
+                    config.export, found, get_translator(config.lang), path.parent, with_texts=with_texts
+                )
             for written in files:
-                print(f"{clean(str(written))}  ({_size(written.stat().st_size)})")
+                print(f"{strip_control_characters(str(written))}  ({_format_size(written.stat().st_size)})")
 
     def uninterrupted() -> None:
-        with uncollected():  # hundreds of thousands of texts, none of them garbage
+        with pause_garbage_collection():  # hundreds of thousands of texts, none of them garbage
             body()
 
     return run_main(uninterrupted)
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_report_command())

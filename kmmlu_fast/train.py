@@ -9,53 +9,53 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.crash_guard import run_with_crash_guard
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.core.console import columns, folded
-from kmmlu_fast.core.untrusted_text import clean
+from kmmlu_fast.core.console import terminal_width, wrap_line
+from kmmlu_fast.core.untrusted_text import strip_control_characters
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_train_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
         # Imported here, in the watched process: nothing native may be loaded before it is made.
-        from kmmlu_fast.command.flags import parse
+        from kmmlu_fast.command.flags import parse_config
         from kmmlu_fast.training.config import TrainConfig
 
         given = list(sys.argv[1:] if argv is None else argv)
         if "--plan" in given and not any(word.split("=")[0] in ("--data", "--config") for word in given):
             given += ["--data", "data/sft.jsonl"]  # a plan needs no rows
-        config = parse(TrainConfig, given, prog="python -m kmmlu_fast.train")
+        config = parse_config(TrainConfig, given, prog="python -m kmmlu_fast.train")
         if config.plan:
-            from kmmlu_fast.training.preview import preview
+            from kmmlu_fast.training.preview import preview_training
 
-            width = columns() if sys.stdout.isatty() else 1_000
-            print("\n".join(folded(line, width) for line in preview(config)))
+            width = terminal_width() if sys.stdout.isatty() else 1_000
+            print("\n".join(wrap_line(line, width) for line in preview_training(config)))
             return
-        from kmmlu_fast.training.job import run_job
+        from kmmlu_fast.training.job import run_training_job
 
-        trained = run_job(config)
-        _report(trained.path, trained.card)
+        trained = run_training_job(config)
+        _print_training_summary(trained.path, trained.card)
 
     return run_main(body)
 
 
-def _report(path: Path, card: dict[str, Any]) -> None:
+def _print_training_summary(path: Path, card: dict[str, Any]) -> None:
     """What the card says. AdapterError where --resume found one that no training wrote."""
     from kmmlu_fast.core.errors import AdapterError
 
     try:
-        lines = _lines(path, card)
+        lines = _training_summary_lines(path, card)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise AdapterError(
             f"{path}: its card is none that a training wrote ({type(error).__name__}: {error}); train into a"
             " new directory"
         ) from error
-    print("\n".join(map(clean, lines)))
+    print("\n".join(map(strip_control_characters, lines)))
 
 
-def _lines(path: Path, card: dict[str, Any]) -> list[str]:
+def _training_summary_lines(path: Path, card: dict[str, Any]) -> list[str]:
     metrics, memory = card["metrics"], card["memory"]
     over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0
     said = (
@@ -79,4 +79,4 @@ def _lines(path: Path, card: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_with_crash_guard(run_train_command))

@@ -14,18 +14,18 @@ import sys
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.data.difficulty import TABLE, ease
-from kmmlu_fast.runs.loading import load_all
+from kmmlu_fast.data.difficulty import TABLE, estimate_ease
+from kmmlu_fast.runs.loading import load_all_runs
 
 
 def main(argv: list[str]) -> int:
     if len(argv) != 1:
         print("usage: python scripts/build_difficulty.py PREDICTIONS.csv", file=sys.stderr)
         return 2
-    frames = [run.frame for run in load_all(argv)]
+    frames = [run.frame for run in load_all_runs(argv)]
     first = frames[0]
     right = np.stack([frame["correct"].to_numpy() for frame in frames])
-    numbers = pl.Series("ease", ease(right, first["subject"].to_list()).round(4), dtype=pl.Float32)
+    numbers = pl.Series("ease", estimate_ease(right, first["subject"].to_list()).round(4), dtype=pl.Float32)
     table = first.select("question_id").with_columns(numbers).sort("question_id")
     table.write_parquet(TABLE, compression="zstd", compression_level=22)
     size = TABLE.stat().st_size / 1024

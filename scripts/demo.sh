@@ -9,10 +9,10 @@ setup_sec=$((SECONDS - began))
 
 began=$SECONDS
 .venv/bin/python - <<'PY'
-from kmmlu_fast.core.console import speaking
+from kmmlu_fast.core.console import show_notes
 from kmmlu_fast.models.demo import demo_model_path
 
-with speaking():
+with show_notes():
     demo_model_path()
 PY
 unpack_sec=$((SECONDS - began))

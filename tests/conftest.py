@@ -19,7 +19,7 @@ from kmmlu_fast.machine import gpus, packages
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-if packages.version_of("torch").endswith("+cpu") and gpus.cards():
+if packages.installed_version("torch").endswith("+cpu") and gpus.list_gpus():
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 

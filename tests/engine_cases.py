@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.schema import (
     LOGPROB_COLUMNS,
     Adapter,
@@ -35,11 +35,11 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.engines.factory import whole_prompts
+from kmmlu_fast.engines.factory import unchunked_prefill_settings
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
@@ -64,7 +64,7 @@ class Files:
 
     @property
     def settings(self) -> EngineSettings:
-        tokens, extra = whole_prompts(None, 1024)  # seeded sampling on a CPU needs it
+        tokens, extra = unchunked_prefill_settings(None, 1024)  # seeded sampling on a CPU needs it
         return EngineSettings(
             str(self.model),
             dtype="float32",
@@ -167,8 +167,8 @@ def flags(files: Files, output_dir: Path) -> list[str]:
 def evaluated(files: Files) -> list[pl.DataFrame]:
     """Predictions of base and adapter, in process."""
     os.environ.update(ENVIRONMENT)
-    config = parse(EvalConfig, flags(files, files.model.parent / "runs-in-process"), "eval")
-    return [run.predictions for run in evaluate(config)]
+    config = parse_config(EvalConfig, flags(files, files.model.parent / "runs-in-process"), "eval")
+    return [run.predictions for run in run_evaluation(config)]
 
 
 def assert_same_predictions(runs: Iterable[Run], files: Files) -> None:

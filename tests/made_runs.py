@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import Settings
+from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.core.schema import LETTERS, Prediction, predictions_frame
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting.report_data import Findings, find
-from kmmlu_fast.runs.run import Run, count_scores
+from kmmlu_fast.reporting.report_data import ReportData, collect_report_data
+from kmmlu_fast.runs.run import Run, count_subject_scores
 
-QUICK = Settings(replicates=200)
+QUICK = ComparisonSettings(replicates=200)
 SIZES = {"Accounting": 40, "Law": 60, "Math": 50, "Computer-Science": 50}
 
 
@@ -72,7 +72,7 @@ def _logprobs(values: list[float]) -> dict[str, Any]:
 
 
 def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> Run:
-    return Run(name, "run", name, frame, count_scores(frame), facts)
+    return Run(name, "run", name, frame, count_subject_scores(frame), facts)
 
 
 def run_directory(
@@ -124,6 +124,8 @@ def questions(frame: pl.DataFrame, text: str = "다음 중 옳은 것은?") -> p
     )
 
 
-def found_in(runs: list[Run], asked: pl.DataFrame | None = None, settings: Settings = QUICK) -> Findings:
+def found_in(
+    runs: list[Run], asked: pl.DataFrame | None = None, settings: ComparisonSettings = QUICK
+) -> ReportData:
     """What a report finds in runs, the base first; ``asked``: the questions' texts."""
-    return find(runs, replace(settings, questions=asked), asked)
+    return collect_report_data(runs, replace(settings, questions=asked), asked)

@@ -31,7 +31,7 @@ from bench.faults.bending import make_good, make_run
 from bench.faults.killing import LEAN, Ended, Job, Watcher
 from bench.faults.kills import Known, Place, Stop, disturb, scenarios, uninterrupted
 from bench.inputs import Attack, Inputs
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 
 OVER_BYTES = 1 << 30
@@ -58,7 +58,7 @@ class FaultsConfig(common.BenchConfig):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    config = parse(FaultsConfig, argv, "python -m bench.faults")
+    config = parse_config(FaultsConfig, argv, "python -m bench.faults")
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         place, inputs = prepare(root, training="training" in config.scenario)

@@ -26,15 +26,15 @@ def make_own(good: Path, model: Path, adapter: Path) -> None:
     """Runs by the fake engine (``runs``: finished; ``early``: two that stopped early; ``cut``: killed after
     three answers), a finished training (``trained``), an exam's declaration (``exam.yaml``).
     """
-    from kmmlu_fast.command.flags import parse
+    from kmmlu_fast.command.flags import parse_config
     from kmmlu_fast.engines.fake import FakeEngine
     from kmmlu_fast.evaluation.config import EvalConfig
-    from kmmlu_fast.evaluation.session import evaluate
+    from kmmlu_fast.evaluation.session import run_evaluation
 
     asked = ["--model", str(model), *SUBJECTS]
     for name, flags in (("runs", []), ("early", [*_early(adapter), "--questions", "5"])):
-        config = parse(EvalConfig, [*asked, *flags, "--output-dir", str(good / name)], "eval")
-        evaluate(config, lambda adapters, length, path: FakeEngine())
+        config = parse_config(EvalConfig, [*asked, *flags, "--output-dir", str(good / name)], "eval")
+        run_evaluation(config, lambda adapters, length, path: FakeEngine())
     _make_cut(good)
     _make_trained(good, model)
     table = "\n".join(
@@ -62,13 +62,13 @@ def _make_cut(good: Path) -> None:
 
 
 def _make_trained(good: Path, model: Path) -> None:
-    from kmmlu_fast.command.flags import parse
+    from kmmlu_fast.command.flags import parse_config
     from kmmlu_fast.training.config import TrainConfig
     from kmmlu_fast.training.inputs import data_digest
 
     folder = good / "trained"
     folder.mkdir()
-    config = parse(TrainConfig, _training(good, model), "train")
+    config = parse_config(TrainConfig, _training(good, model), "train")
     held: dict[str, Any] = {
         "loss": 1.5,
         "accuracy": 0.5,
@@ -84,7 +84,7 @@ def _make_trained(good: Path, model: Path) -> None:
     }
     metrics |= {"kept_step": 2, "base": held, "kept": {**held, "step": 2}}
     card = {"metrics": metrics, "memory": {"peak_bytes": 2, "planned_bytes": 3}, "warnings": ["small"]}
-    state = {"settings": config.deciding(), "data_digest": data_digest(config)}
+    state = {"settings": config.result_settings(), "data_digest": data_digest(config)}
     for name, content in (("training.json", state), ("kmmlu_fast.json", card), ("adapter_config.json", {})):
         (folder / name).write_text(json.dumps(content))
 

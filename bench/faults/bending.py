@@ -69,7 +69,7 @@ def make_good(folder: Path) -> None:
     table.with_columns(pl.lit("C").alias("m2")).write_csv(folder / "table.csv")
     (folder / "ids.json").write_text(json.dumps({"test_ids": frame["question_id"].to_list()[:2]}))
     train = dataset.load_questions("sample", "train", subjects)
-    alpaca.write_rows(folder / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in train])
+    alpaca.write_sft_rows(folder / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in train])
     (folder / "any.jsonl").write_text(
         "".join(json.dumps({"question": q.question, "options": list(q.options)}) + "\n" for q in train)
     )
@@ -109,7 +109,7 @@ def _make_lm_eval(folder: Path, frame: pl.DataFrame) -> None:
 
 def make_run(folder: Path, frame: pl.DataFrame) -> None:
     """A complete run directory over these questions."""
-    from kmmlu_fast.runs.run import complete_frame
+    from kmmlu_fast.runs.run import fill_prediction_columns
 
     folder.mkdir()
     values = {
@@ -126,7 +126,7 @@ def make_run(folder: Path, frame: pl.DataFrame) -> None:
     known = frame.with_columns(guess.alias("prediction"), (guess == pl.col("answer")).alias("correct"))
     known = known.with_columns(pl.lit(value).alias(name) for name, value in values.items())
     data = io.BytesIO()
-    complete_frame(known.with_columns(pl.lit("loglikelihood").alias("read_by"))).write_parquet(data)
+    fill_prediction_columns(known.with_columns(pl.lit("loglikelihood").alias("read_by"))).write_parquet(data)
     (folder / "predictions.parquet").write_bytes(data.getvalue())
     parts = {
         "model": "m",

@@ -214,7 +214,11 @@ def _child(job: Job, out: int, err: int, count: int) -> None:
         _prepare(job)
         counter = _Counter(job)
         try:
-            code = importlib.import_module(job.module or f"kmmlu_fast.{job.verb}").main(job.argv)
+            if job.module:
+                code = importlib.import_module(job.module).main(job.argv)
+            else:
+                door = importlib.import_module(f"kmmlu_fast.{job.verb}")
+                code = getattr(door, f"run_{job.verb}_command")(job.argv)
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
         counter.on = False
@@ -280,7 +284,7 @@ def _prepare(job: Job) -> None:
 
     client.ATTEMPTS, client.ANSWER_SEC = 2, 2.0  # minutes, and half an hour
     opened, factory.open_engine = factory.open_engine, open_engine  # type: ignore[assignment]
-    training.train_alone = stop  # type: ignore[assignment]
+    training.train_and_write_adapter = stop  # type: ignore[assignment]
 
 
 def _keep_drawings(folder: Path) -> None:

@@ -25,22 +25,22 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def run_outcome(folder: Path) -> dict[str, Any]:
-    from kmmlu_fast.runs.store import load_run
+    from kmmlu_fast.runs.store import load_run_directory
 
     found = {}
     for path in _run_folders(folder):
-        run = load_run(path)
+        run = load_run_directory(path)
         metrics = {name: value for name, value in run.metrics.items() if name not in _TIMES}
         found[path.name] = (run.frame.to_dicts(), json.dumps(metrics, sort_keys=True, default=str))
     return found
 
 
 def whole_run(folder: Path, wanted: dict[str, Any]) -> str | None:
-    from kmmlu_fast.runs.store import load_run
+    from kmmlu_fast.runs.store import load_run_directory
 
     for path in _run_folders(folder):
         try:
-            run = load_run(path)
+            run = load_run_directory(path)
         except KmmluError:
             continue  # refused: that is what an unfinished run must be
         if run.frame.to_dicts() != wanted[path.name][0]:
@@ -49,12 +49,12 @@ def whole_run(folder: Path, wanted: dict[str, Any]) -> str | None:
 
 
 def old_or_new(folder: Path, wanted: dict[str, Any]) -> str | None:
-    from kmmlu_fast.runs.store import load_run
+    from kmmlu_fast.runs.store import load_run_directory
 
     (name,) = wanted
     place = folder / "runs" / name
     try:
-        run = load_run(place)
+        run = load_run_directory(place)
     except KmmluError as error:
         aside, fresh = place.with_name(f".{name}.old"), place.with_name(f".{name}.new")
         return None if aside.is_dir() and fresh.is_dir() else f"the finished run is lost: {error}"

@@ -1,7 +1,7 @@
 """What a run's predictions say: accuracy with intervals, letters, and which questions go wrong.
 
 In: predictions (the columns of PREDICTION_SCHEMA; ``model`` may stand beside them as one more group), and for
-the error profile the questions' texts. Out: small frames, and ``summarise``'s JSON-able dict. Knows nothing
+the error profile the questions' texts. Out: small frames, and ``summarise_predictions``'s JSON-able dict. Knows nothing
 of engines, files or reports. Everything is polars expressions: no Python loop over rows.
 
 Accuracy counts unparsed answers as wrong. Standard errors are lm-eval's, sqrt(p(1-p)/(n-1)), None for one
@@ -24,7 +24,7 @@ Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 PARSED = pl.col("prediction").is_in(OPTION_LETTERS).fill_null(False)
 
 
-def wilson(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+def wilson_interval_exprs(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     """Lower and upper end of Wilson's 95 % interval for ``correct`` of ``total``; null where total is 0."""
     n = total.cast(pl.Float64)
     p = correct / n
@@ -35,17 +35,17 @@ def wilson(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     return pl.when(some).then(low), pl.when(some).then(high)
 
 
-def wilson_of(correct: float, total: float) -> tuple[float, float]:
+def wilson_interval(correct: float, total: float) -> tuple[float, float]:
     """The same for two numbers (fractions where questions are weighted); ``total`` above 0."""
-    low, high = wilson(pl.lit(correct), pl.lit(total))
+    low, high = wilson_interval_exprs(pl.lit(correct), pl.lit(total))
     found = pl.select(low.alias("low"), high.alias("high")).row(0)
     return float(found[0]), float(found[1])
 
 
-def _scores(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
+def _accuracy_exprs(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
     """accuracy, stderr, ci_low, ci_high from two count columns."""
     p = correct / total
-    low, high = wilson(correct, total)
+    low, high = wilson_interval_exprs(correct, total)
     return [
         pl.when(total > 0).then(p).alias("accuracy"),
         pl.when(total > 1).then((p * (1 - p) / (total - 1)).sqrt()).alias("stderr"),
@@ -54,18 +54,18 @@ def _scores(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
     ]
 
 
-def with_correct(frame: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
+def with_correct_column(frame: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
     lazy = frame.lazy()
     if "correct" in lazy.collect_schema().names():
         return lazy
     return lazy.with_columns((pl.col("prediction") == pl.col("answer")).fill_null(False).alias("correct"))
 
 
-def by_group_lazy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.LazyFrame:
-    """``by_group``, not yet collected."""
+def accuracy_by_group_lazy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.LazyFrame:
+    """``accuracy_by_group``, not yet collected."""
     keys = [group] if isinstance(group, str) else group
     counts = (
-        with_correct(frame)
+        with_correct_column(frame)
         .group_by(keys)
         .agg(
             pl.len().cast(pl.Int64).alias("total"),
@@ -75,25 +75,25 @@ def by_group_lazy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) ->
         .sort(keys)
     )
     errors = (pl.col("total") - pl.col("correct")).alias("errors")
-    scored = counts.with_columns(errors, *_scores(pl.col("total"), pl.col("correct")))
+    scored = counts.with_columns(errors, *_accuracy_exprs(pl.col("total"), pl.col("correct")))
     return scored.select(
         *keys, "total", "correct", "errors", "accuracy", "stderr", "ci_low", "ci_high", "unparsed"
     )
 
 
-def by_group(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.DataFrame:
+def accuracy_by_group(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.DataFrame:
     """One row a group (``"subject"``, ``["model", "subject"]``, ...), sorted by it:
     total, correct, errors, accuracy, stderr, ci_low, ci_high, unparsed."""
-    return by_group_lazy(frame, group).collect()
+    return accuracy_by_group_lazy(frame, group).collect()
 
 
-def macro(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | None = None) -> pl.DataFrame:
+def macro_accuracy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | None = None) -> pl.DataFrame:
     """Mean of subject accuracies, one row a ``group`` (one row in all without): accuracy, stderr, subjects.
 
     The standard error takes subjects as strata: sqrt(sum of squared subject errors) / number of subjects.
     """
     keys = [] if group is None else [group] if isinstance(group, str) else group
-    subjects = by_group_lazy(frame, [*keys, "subject"])
+    subjects = accuracy_by_group_lazy(frame, [*keys, "subject"])
     known = pl.col("stderr").is_not_null().all() & (pl.len() > 0)
     stderr = pl.when(known).then((pl.col("stderr") ** 2).sum().sqrt() / pl.len())
     columns = [pl.col("accuracy").mean(), stderr.alias("stderr"), pl.len().cast(pl.Int64).alias("subjects")]
@@ -101,7 +101,9 @@ def macro(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | None = No
     return result.collect()
 
 
-def letter_counts(frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = None) -> pl.DataFrame:
+def letter_confusion_counts(
+    frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = None
+) -> pl.DataFrame:
     """Letter confusion: rows of (group..., answer, prediction, count); ``prediction`` is null
     for unparsed.
     """
@@ -117,7 +119,7 @@ def letter_counts(frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = 
     )
 
 
-def letters_in(frame: pl.DataFrame | pl.LazyFrame) -> tuple[str, ...]:
+def letters_of_frame(frame: pl.DataFrame | pl.LazyFrame) -> tuple[str, ...]:
     """The letters that its questions have, A first: as many as the longest has options (four
     where that is not known).
     """
@@ -142,10 +144,10 @@ def above_chance(accuracy: float, chance: float) -> float:
     return (accuracy - chance) / (1 - chance)
 
 
-def confusion(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+def letter_confusion_table(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Letter confusion: rows ``answer`` A, B, ..., columns A, B, ..., unparsed (counts)."""
-    letters = letters_in(frame)
-    counts = letter_counts(frame)
+    letters = letters_of_frame(frame)
+    counts = letter_confusion_counts(frame)
     columns = [
         pl.col("count")
         .filter(pl.col("prediction").eq_missing(pl.lit(letter, dtype=pl.String)))
@@ -161,15 +163,15 @@ def confusion(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _nested(table: pl.DataFrame, key: str) -> dict[str, dict[str, Any]]:
+def _rows_by_key(table: pl.DataFrame, key: str) -> dict[str, dict[str, Any]]:
     return {row.pop(key): row for row in table.drop("errors").to_dicts()}
 
 
-def _ratio(part: Any, whole: Any) -> float | None:
+def _ratio_or_none(part: Any, whole: Any) -> float | None:
     return part / whole if whole else None
 
 
-def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
+def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
     """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None where there is nothing to
     divide by.
 
@@ -178,37 +180,37 @@ def summarise(predictions: pl.DataFrame) -> dict[str, Any]:
     prediction, None where none has. ``baselines.subject_majority`` knows each subject's commonest key letter
     in these very questions.
     """
-    frame = with_correct(predictions)
-    tables = [by_group_lazy(frame, key) for key in ("subject", "supercategory")]
+    frame = with_correct_column(predictions)
+    tables = [accuracy_by_group_lazy(frame, key) for key in ("subject", "supercategory")]
     key_counts = frame.group_by("subject", "answer").agg(pl.len().alias("count"))
     majority = key_counts.group_by("subject").agg(pl.col("count").max()).select(pl.col("count").sum())
-    head, subjects, groups, most = pl.collect_all([_counts(frame), *tables, majority])
+    head, subjects, groups, most = pl.collect_all([_headline_counts(frame), *tables, majority])
     row = head.row(0, named=True)
     total = row["total"]
-    letters = _letters(frame, total)
-    over_subjects = macro(frame).row(0, named=True)
+    letters = _letter_summary(frame, total)
+    over_subjects = macro_accuracy(frame).row(0, named=True)
     return {
         "num_questions": total,
         "micro": {name: row[name] for name in ("accuracy", "stderr", "ci_low", "ci_high", "correct")},
         "macro": {name: over_subjects[name] for name in ("accuracy", "stderr")},
-        "supercategories": _nested(groups, "supercategory"),
-        "subjects": _nested(subjects, "subject"),
+        "supercategories": _rows_by_key(groups, "supercategory"),
+        "subjects": _rows_by_key(subjects, "subject"),
         "unparsed": row["unparsed"],
         "forced": row["forced"],
         "baselines": {
             **letters.pop("baselines"),
-            "subject_majority": _ratio(most.item() or 0, total),
+            "subject_majority": _ratio_or_none(most.item() or 0, total),
             "uniform": chance_level(frame),
         },
         **letters,
-        "accuracy_debiased": _ratio(row["debiased_correct"], row["debiased_total"]),
-        "accuracy_without_forced": _ratio(row["correct_unforced"], total),
+        "accuracy_debiased": _ratio_or_none(row["debiased_correct"], row["debiased_total"]),
+        "accuracy_without_forced": _ratio_or_none(row["correct_unforced"], total),
         "prompt_tokens": row["prompt_tokens"],
         "output_tokens": row["output_tokens"],
     }
 
 
-def _counts(frame: pl.LazyFrame) -> pl.LazyFrame:
+def _headline_counts(frame: pl.LazyFrame) -> pl.LazyFrame:
     """One row: what there is to count in all, and accuracy with its interval."""
     names = frame.collect_schema().names()
     forced = pl.col("forced").fill_null(False) if "forced" in names else pl.col("correct") & False
@@ -228,42 +230,45 @@ def _counts(frame: pl.LazyFrame) -> pl.LazyFrame:
             (pl.col(c).sum() if c in names else pl.lit(0)).cast(pl.Int64).alias(c)
             for c in ("prompt_tokens", "output_tokens")
         ],
-    ).with_columns(*_scores(pl.col("total"), pl.col("correct")))
+    ).with_columns(*_accuracy_exprs(pl.col("total"), pl.col("correct")))
 
 
-def _letters(frame: pl.LazyFrame, total: int) -> dict[str, Any]:
+def _letter_summary(frame: pl.LazyFrame, total: int) -> dict[str, Any]:
     """Shares of the letters, recall by letter, and what a constant answer would score (``baselines``)."""
-    table, letters = confusion(frame), letters_in(frame)
+    table, letters = letter_confusion_table(frame), letters_of_frame(frame)
     keys = dict(
         zip(table["answer"], table.select(pl.sum_horizontal(*letters, "unparsed")).to_series(), strict=True)
     )
     right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in letters}
-    recall = {letter: _ratio(right[letter], keys[letter]) for letter in letters}
+    recall = {letter: _ratio_or_none(right[letter], keys[letter]) for letter in letters}
     best = max(letters, key=lambda letter: keys[letter])
     return {
         "baselines": {
-            **{f"always_{letter}": _ratio(keys[letter], total) for letter in letters},
-            "best_constant": {"letter": best if total else None, "accuracy": _ratio(keys[best], total)},
+            **{f"always_{letter}": _ratio_or_none(keys[letter], total) for letter in letters},
+            "best_constant": {
+                "letter": best if total else None,
+                "accuracy": _ratio_or_none(keys[best], total),
+            },
         },
-        "predicted_letter_share": {c: _ratio(table[c].sum(), total) for c in (*letters, "unparsed")},
-        "answer_letter_share": {letter: _ratio(keys[letter], total) for letter in letters},
+        "predicted_letter_share": {c: _ratio_or_none(table[c].sum(), total) for c in (*letters, "unparsed")},
+        "answer_letter_share": {letter: _ratio_or_none(keys[letter], total) for letter in letters},
         "recall": recall,
         "balanced_accuracy": mean_recall(recall.values()),
     }
 
 
-def by_group_of(run: Run, keys: list[str]) -> list[list[Any]]:
+def run_accuracy_rows(run: Run, keys: list[str]) -> list[list[Any]]:
     """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores, so that score
     files work as well.
     """
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
-    return [list(row) for row in with_interval(frame).iter_rows()]
+    return [list(row) for row in with_accuracy_interval(frame).iter_rows()]
 
 
-def with_interval(frame: pl.DataFrame) -> pl.DataFrame:
+def with_accuracy_interval(frame: pl.DataFrame) -> pl.DataFrame:
     """accuracy, low and high (Wilson, 95 %) beside ``correct`` and ``total``."""
-    accuracy, _, low, high = _scores(pl.col("total"), pl.col("correct"))
+    accuracy, _, low, high = _accuracy_exprs(pl.col("total"), pl.col("correct"))
     return frame.with_columns(accuracy, low.alias("low"), high.alias("high"))
 
 

@@ -1,6 +1,6 @@
 """Two runs, question by question: everything that compare and report say about the pair.
 
-In: two ``Run``s. Out: a ``Comparison``, numbers only; RunError where the runs were not asked the same. Joins
+In: two ``Run``s. Out: a ``PairComparison``, numbers only; RunError where the runs were not asked the same. Joins
 the statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables or files.
 """
 
@@ -13,23 +13,23 @@ import numpy as np
 import polars as pl
 
 from kmmlu_fast.analysis import paired, protocol_differences
-from kmmlu_fast.analysis.endpoints import Endpoint, endpoints
-from kmmlu_fast.analysis.gained_and_lost import Moved, what_moved
+from kmmlu_fast.analysis.endpoints import Endpoint, compare_endpoints
+from kmmlu_fast.analysis.gained_and_lost import GainedAndLost, compare_gained_and_lost
 from kmmlu_fast.analysis.letter_bias import letter_prior
-from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, Part, RunLetters
-from kmmlu_fast.analysis.letter_bias.offsets import match
-from kmmlu_fast.analysis.paired import ALPHA, Difference
-from kmmlu_fast.analysis.paired_questions import PairArrays, arrays_of, join_runs
-from kmmlu_fast.analysis.strata import Floats, question_weights, stratified
+from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, IntervalEstimate, RunLetters
+from kmmlu_fast.analysis.letter_bias.offsets import match_letter_shares
+from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
+from kmmlu_fast.analysis.paired_questions import PairArrays, join_runs, make_pair_arrays
+from kmmlu_fast.analysis.strata import Floats, question_weights, stratified_mean_of_sums
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.runs.run import Run, refuse_prefixes
+from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
 MARGIN = 0.01
 Population = Literal["like", "these"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ComparisonSettings:
     """How pairs are compared."""
 
     seed: int = 42
@@ -49,22 +49,22 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairComparison:
     """Second against first; differences are second minus first, 0-1."""
 
     first: str
     second: str
-    micro: Difference
-    macro: Difference
+    micro: PairedDifference
+    macro: PairedDifference
     supercategories: pl.DataFrame  # paired.by_supercategory
     subjects: pl.DataFrame  # paired.by_subject
     letters: (
         Decomposition | None
     )  # None where questions have other than four options: the split is for four letters
     debiased: (
-        Difference | None
+        PairedDifference | None
     )  # micro by option-rotation answers, where both runs have them for every question
-    clean: Difference | None  # micro without the overlapping questions; None where no list was given
+    clean: PairedDifference | None  # micro without the overlapping questions; None where no list was given
     overlapping: int  # questions on that list
     made_readable: int  # second is right where first was unparsed
     made_unreadable: int  # first was right where second is unparsed
@@ -73,7 +73,9 @@ class Comparison:
     setting_differences: tuple[str, ...] = ()  # "quantization None -> fp8"
     protocol_unknown: tuple[str, ...] = ()  # runs of which nothing is known of how they were asked
     overlap_known: bool = True
-    overlap_gap: Part | None = None  # change on the overlapping questions minus change on the others
+    overlap_gap: IntervalEstimate | None = (
+        None  # change on the overlapping questions minus change on the others
+    )
     on_overlap: float | None = None  # change on the overlapping questions
     endpoints: tuple[Endpoint, ...] = ()
     margin: float = MARGIN
@@ -83,7 +85,7 @@ class Comparison:
     p_holm: float | None = None  # micro's p corrected for ``tried`` comparisons; None for one
     best_of: bool = False  # the largest difference of several
     one_adapter: bool = False  # the second run is one adapter of a recipe: another seed would give another
-    moved: Moved | None = None  # what sort of question changed, where the texts are known
+    moved: GainedAndLost | None = None  # what sort of question changed, where the texts are known
 
     @property
     def p_value(self) -> float | None:
@@ -101,7 +103,7 @@ class Comparison:
         return self.micro.within(self.margin)
 
     @property
-    def opposite(self) -> bool:
+    def micro_macro_opposed(self) -> bool:
         """Whether micro and macro go opposite ways, both significantly."""
         return (
             self.significant and self.macro.significant and self.micro.difference * self.macro.difference < 0
@@ -124,7 +126,9 @@ class Comparison:
         return self.subjects.filter((pl.col("p_holm") < ALPHA) & ((pl.col("low") > 0) | (pl.col("high") < 0)))
 
 
-def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Comparison], list[tuple[str, str]]]:
+def compare_with_base(
+    runs: list[Run], settings: ComparisonSettings
+) -> tuple[list[PairComparison], list[tuple[str, str]]]:
     """Every run against the first, corrected for their number, and the runs that cannot be compared with it,
     each with the reason. Prompts may differ here."""
     settings = replace(settings, different_prompts=True)
@@ -137,12 +141,12 @@ def compare_with_base(runs: list[Run], settings: Settings) -> tuple[list[Compari
             )  # what sort of question moved: of the first pair alone
         except RunError as error:
             refused.append((other.name, str(error)))
-    return corrected_for_many(pairs), refused
+    return adjust_pair_p_values(pairs), refused
 
 
-def corrected_for_many(
-    pairs: list[Comparison], earlier: list[tuple[float, float]] | None = None
-) -> list[Comparison]:
+def adjust_pair_p_values(
+    pairs: list[PairComparison], earlier: list[tuple[float, float]] | None = None
+) -> list[PairComparison]:
     """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same
     base: (p, difference) each.
     """
@@ -150,7 +154,7 @@ def corrected_for_many(
     if not pairs or len(pairs) + len(looks) < 2:
         return pairs
     values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs]
-    holm = paired.corrected(np.array([*values, *(p_value for p_value, _ in looks)]), "holm")
+    holm = paired.adjust_p_values(np.array([*values, *(p_value for p_value, _ in looks)]), "holm")
     best = max([*(pair.micro.difference for pair in pairs), *(difference for _, difference in looks)])
     return [
         replace(
@@ -163,36 +167,38 @@ def corrected_for_many(
     ]
 
 
-def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
+def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairComparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
-    refuse_prefixes((first, second))
+    refuse_early_stopped_runs((first, second))
     prompts = protocol_differences.prompt_differences(first, second)
-    _refuse(first, second, prompts, settings)
+    _refuse_other_prompts(first, second, prompts, settings)
     joined, dropped = join_runs(first, second, settings.intersection)
-    prompts = prompts or _other_texts(first, second, joined, any(dropped), settings)
+    prompts = prompts or _find_text_differences(first, second, joined, any(dropped), settings)
     counts = paired.subject_counts(joined)
-    weights, asked = _population(counts, settings)
+    weights, asked = _population_weights(counts, settings)
     one, other = joined["prediction"].is_null(), joined["prediction_second"].is_null()
-    data = arrays_of(joined, counts)
+    data = make_pair_arrays(joined, counts)
     sizes = [settings.sizes.get(name) for name in counts["subject"].unique()]
-    return Comparison(
+    return PairComparison(
         first=first.name,
         second=second.name,
         micro=paired.micro_difference(counts, weights, asked),
         macro=paired.macro_difference(counts, asked),
-        supercategories=paired.by_supercategory(counts, weights, asked),
-        subjects=paired.by_subject(counts, asked),
-        letters=_letters(data, weights, asked) if joined["num_options"].n_unique() == 1 else None,
-        debiased=_debiased(joined, settings),
-        **_overlap(joined, settings),  # type: ignore[arg-type]
+        supercategories=paired.supercategory_differences(counts, weights, asked),
+        subjects=paired.subject_differences(counts, asked),
+        letters=_decompose_letters(data, weights, asked) if joined["num_options"].n_unique() == 1 else None,
+        debiased=_debiased_difference(joined, settings),
+        **_overlap_fields(joined, settings),  # type: ignore[arg-type]
         made_readable=int((one & joined["second"]).sum()),
         made_unreadable=int((joined["first"] & other).sum()),
         dropped=dropped,
         prompt_differences=tuple(prompts),
         setting_differences=tuple(protocol_differences.setting_differences(first, second)),
-        protocol_unknown=tuple(run.name for run in (first, second) if protocol_differences.unknown(run)),
+        protocol_unknown=tuple(
+            run.name for run in (first, second) if protocol_differences.is_protocol_unknown(run)
+        ),
         endpoints=(
-            endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
+            compare_endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
             if data.logprobs
             else ()
         ),
@@ -201,14 +207,14 @@ def compare_pair(first: Run, second: Run, settings: Settings) -> Comparison:
         population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
         one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
         moved=(
-            what_moved(joined, settings.questions, settings.overlap)
+            compare_gained_and_lost(joined, settings.questions, settings.overlap)
             if settings.questions is not None
             else None
         ),
     )
 
 
-def _refuse(first: Run, second: Run, prompts: list[str], settings: Settings) -> None:
+def _refuse_other_prompts(first: Run, second: Run, prompts: list[str], settings: ComparisonSettings) -> None:
     if prompts and not settings.different_prompts:
         raise RunError(
             f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), "
@@ -217,12 +223,12 @@ def _refuse(first: Run, second: Run, prompts: list[str], settings: Settings) -> 
         )
 
 
-def _other_texts(
-    first: Run, second: Run, joined: pl.DataFrame, any_dropped: bool, settings: Settings
+def _find_text_differences(
+    first: Run, second: Run, joined: pl.DataFrame, any_dropped: bool, settings: ComparisonSettings
 ) -> list[str]:
     """What differs where ids and keys are the same: texts or exemplars; RunError unless allowed."""
-    texts = None if any_dropped else protocol_differences.other_texts(first, second)
-    texts = texts or protocol_differences.other_prompts(first, second, joined)
+    texts = None if any_dropped else protocol_differences.find_dataset_digest_change(first, second)
+    texts = texts or protocol_differences.find_prompt_digest_change(first, second, joined)
     if texts and not settings.different_prompts:
         raise RunError(
             f"{first.name} and {second.name} have the same question ids and keys "
@@ -232,38 +238,40 @@ def _other_texts(
     return [texts] if texts else []
 
 
-def _population(counts: pl.DataFrame, settings: Settings) -> tuple[Floats | None, Floats | None]:
+def _population_weights(
+    counts: pl.DataFrame, settings: ComparisonSettings
+) -> tuple[Floats | None, Floats | None]:
     """(weights, asked): subjects' weights where they are not the sample's, and the asked shares where these
     questions are meant.
     """
     asked = paired.asked_share(counts, settings.sizes) if settings.population == "these" else None
-    return paired.by_size(counts, settings.sizes), asked
+    return paired.subject_size_weights(counts, settings.sizes), asked
 
 
-def _letters(data: PairArrays, weights: Floats | None, asked: Floats | None) -> Decomposition:
+def _decompose_letters(data: PairArrays, weights: Floats | None, asked: Floats | None) -> Decomposition:
     """For questions that all have the same number of options."""
     options = int(data.options[0])
     if data.logprobs is None:
         one, other = map(RunLetters, data.letters)
-        return letter_prior.decompose(data.key, data.strata, one, other, weights, asked, options)
+        return letter_prior.decompose_difference(data.key, data.strata, one, other, weights, asked, options)
     each = question_weights(data.strata, weights)
     one, other = (
-        RunLetters(letters, match(data.key, letters, logprobs, data.strata, each))
+        RunLetters(letters, match_letter_shares(data.key, letters, logprobs, data.strata, each))
         for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
     )
-    return letter_prior.decompose(data.key, data.strata, one, other, weights, asked, options)
+    return letter_prior.decompose_difference(data.key, data.strata, one, other, weights, asked, options)
 
 
-def _micro(joined: pl.DataFrame, settings: Settings) -> Difference:
+def _micro_difference(joined: pl.DataFrame, settings: ComparisonSettings) -> PairedDifference:
     counts = paired.subject_counts(joined)
-    return paired.micro_difference(counts, *_population(counts, settings))
+    return paired.micro_difference(counts, *_population_weights(counts, settings))
 
 
-def _debiased(joined: pl.DataFrame, settings: Settings) -> Difference | None:
+def _debiased_difference(joined: pl.DataFrame, settings: ComparisonSettings) -> PairedDifference | None:
     one, other = joined["debiased_prediction"], joined["debiased_prediction_second"]
     if one.null_count() or other.null_count():
         return None
-    return _micro(
+    return _micro_difference(
         joined.with_columns(
             (one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")
         ),
@@ -271,7 +279,7 @@ def _debiased(joined: pl.DataFrame, settings: Settings) -> Difference | None:
     )
 
 
-def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
+def _overlap_fields(joined: pl.DataFrame, settings: ComparisonSettings) -> dict[str, object]:
     """Change without the overlapping questions, and how much larger it is on them."""
     found: dict[str, object] = {"clean": None, "overlapping": 0, "overlap_known": settings.overlap_known}
     if not settings.overlap:
@@ -284,13 +292,13 @@ def _overlap(joined: pl.DataFrame, settings: Settings) -> dict[str, object]:
     sizes = {name: size - dict(on_list).get(name, 0) for name, size in settings.sizes.items()}
     if clean.is_empty():
         return {**found, "overlapping": len(leaked)}
-    found |= {"clean": _micro(clean, replace(settings, sizes=sizes)), "overlapping": len(leaked)}
+    found |= {"clean": _micro_difference(clean, replace(settings, sizes=sizes)), "overlapping": len(leaked)}
     if leaked.is_empty():
         return found
     parts = []
     for frame in (leaked, clean):
         counts = paired.subject_counts(frame)
         b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
-        parts.append(stratified(n, c - b, b + c, n / n.sum()))
-    gap = letter_prior.difference_of(*parts)
+        parts.append(stratified_mean_of_sums(n, c - b, b + c, n / n.sum()))
+    gap = letter_prior.difference_of_estimates(*parts)
     return {**found, "overlap_gap": gap, "on_overlap": parts[0].value}

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kmmlu_fast.analysis.softmax import log_softmax
-from kmmlu_fast.analysis.strata import Codes, Floats, mean_of
+from kmmlu_fast.analysis.softmax import log_softmax_last_axis
+from kmmlu_fast.analysis.strata import Codes, Floats, stratified_mean
 
 MIN_SHARE = 0.99  # of the questions must have log-probabilities in both runs
 FLOOR = -30.0  # nats; a letter an engine did not return is not infinitely unlikely
@@ -47,7 +47,7 @@ class Endpoint:
         return 1 if (self.difference > 0) == self.higher_is_better else -1
 
 
-def endpoints(
+def compare_endpoints(
     key: Codes,
     strata: Codes,
     first: Floats,
@@ -57,32 +57,32 @@ def endpoints(
     options: Codes | None = None,
 ) -> tuple[Endpoint, ...]:
     """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, options),
-    NaN rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified``;
+    NaN rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified_mean_of_sums``;
     ``options``: (n,) how many columns are options of the question, default all."""
     known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
     if len(key) < 2 or known.mean() < MIN_SHARE:
         return ()
     one, other = (
-        [np.where(known, column, 0.0) for column in _scores(key, logprobs, options)]
+        [np.where(known, column, 0.0) for column in _endpoint_scores(key, logprobs, options)]
         for logprobs in (first, second)
     )
     found = []
     for name, higher, left, right in zip(
         ("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True
     ):
-        change = mean_of(right - left, strata, weights, asked)
+        change = stratified_mean(right - left, strata, weights, asked)
         low, high = change.interval()
-        before, after = (mean_of(values, strata, weights).value for values in (left, right))
+        before, after = (stratified_mean(values, strata, weights).value for values in (left, right))
         found.append(Endpoint(name, before, after, change.value, low, high, change.p_value, higher))
     return tuple(found)
 
 
-def _scores(key: Codes, logprobs: Floats, options: Codes | None = None) -> list[Floats]:
+def _endpoint_scores(key: Codes, logprobs: Floats, options: Codes | None = None) -> list[Floats]:
     """Log score, Brier score and confidence minus right, a question."""
     values = np.maximum(np.nan_to_num(logprobs, nan=FLOOR, neginf=FLOOR), FLOOR)
     if options is not None:
         values = np.where(np.arange(values.shape[1]) < options[:, None], values, -np.inf)
-    values = log_softmax(values)
+    values = log_softmax_last_axis(values)
     shares = np.exp(values)
     rows = np.arange(len(key))
     brier = (shares**2).sum(axis=1) - 2 * shares[rows, key] + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import PARSED, by_group_lazy, letters_in, with_correct
+from kmmlu_fast.analysis.accuracy import PARSED, accuracy_by_group_lazy, letters_of_frame, with_correct_column
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, logprobs_list
 
 # Wording that marks a question, as regular expressions. NEGATION is looked for where a question asks: in its
@@ -24,7 +24,7 @@ CONFIDENT = 0.8  # confidence (0-1) from which a wrong answer is a confident one
 FEATURES = ("length", "negation", "number", "formula", "figure", "human_band")
 
 
-def with_features(questions: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
+def with_question_features(questions: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
     """Questions (``question``, A, B, ... null where it has fewer options, ``human_accuracy``) with what may
     make one hard: chars (question and options), negation, number (a digit in the options), formula, figure
     (refers to a figure, table or list), human_band.
@@ -66,11 +66,11 @@ def error_profile(
     ``chars`` is split at its quartiles over the questions answered. Questions missing from either side are
     left out.
     """
-    marked = with_features(questions).select(
+    marked = with_question_features(questions).select(
         "question_id", "chars", "negation", "number", "formula", "figure", "human_band"
     )
     both = (
-        with_correct(predictions)
+        with_correct_column(predictions)
         .select("question_id", "correct", "prediction")
         .join(marked, on="question_id")
     )
@@ -86,7 +86,7 @@ def error_profile(
             if features.schema[name] == pl.String
             else pl.when(pl.col(name)).then(pl.lit("yes")).otherwise(pl.lit("no"))
         )
-        part = by_group_lazy(
+        part = accuracy_by_group_lazy(
             features.with_columns(value.alias("value"), pl.lit(name).alias("feature")), ["feature", "value"]
         )
         parts.append(part.drop("unparsed"))
@@ -102,9 +102,11 @@ def error_kinds(predictions: pl.DataFrame | pl.LazyFrame, by: tuple[str, ...] = 
     there are none); ``letter``, the wrong letter given most often (the earlier on a tie), and
     ``letter_errors``, how often.
     """
-    frame = with_correct(predictions)
+    frame = with_correct_column(predictions)
     wrong = ~pl.col("correct") & PARSED
-    logprobs = [pl.col("_logprobs").list.get(i, null_on_oob=True) for i in range(len(letters_in(frame)))]
+    logprobs = [
+        pl.col("_logprobs").list.get(i, null_on_oob=True) for i in range(len(letters_of_frame(frame)))
+    ]
     key = pl.coalesce(
         [
             pl.when(pl.col("answer") == letter).then(value)
@@ -144,7 +146,7 @@ def confident_errors(predictions: pl.DataFrame | pl.LazyFrame, limit: int = 20) 
     """
     columns = ["question_id", "subject", "answer", "prediction", "margin", "confidence", *LOGPROB_COLUMNS]
     stated = pl.col("margin").is_not_null() | pl.col("confidence").is_not_null()
-    wrong = with_correct(predictions).filter(~pl.col("correct") & PARSED & stated)
+    wrong = with_correct_column(predictions).filter(~pl.col("correct") & PARSED & stated)
     order = ["margin", "confidence", "question_id"]
     return (
         wrong.sort(order, descending=[True, True, False], nulls_last=True)

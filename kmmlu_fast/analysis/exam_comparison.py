@@ -1,7 +1,7 @@
 """Several exams, several model states: accuracy above chance, and what a state gained on one exam and lost
 on another.
 
-In: runs of any exams. Out: ``ExamRow``s and ``Change``s, numbers only. States are told apart by the
+In: runs of any exams. Out: ``ExamRow``s and ``ExamChanges``s, numbers only. States are told apart by the
 adapter's name within a model; the
 first state of an exam is its base. Knows nothing of words or tables.
 """
@@ -14,23 +14,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kmmlu_fast.analysis.accuracy import above_chance, chance_level
-from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair
-from kmmlu_fast.analysis.headline import headline
-from kmmlu_fast.analysis.paired import corrected
+from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
+from kmmlu_fast.analysis.headline import compute_headline
+from kmmlu_fast.analysis.paired import adjust_p_values
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.runs.loading import short_names
+from kmmlu_fast.runs.loading import short_run_names
 from kmmlu_fast.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ExamState:
     """One model state on one exam. ``pair``: against the exam's base, None for the base itself or where they
     cannot be compared."""
 
     name: str
     accuracy: float  # over questions, 0-1
     corrected: float  # above chance: 0 = guessing evenly, 1 = all right
-    pair: Comparison | None = None
+    pair: PairComparison | None = None
     p_holm: float | None = None  # of the pair's micro difference, corrected over all of the table
 
     @property
@@ -49,12 +49,12 @@ class ExamRow:
     title: str
     questions: int
     chance: float  # accuracy of guessing evenly, 0-1
-    states: tuple[State, ...]
+    states: tuple[ExamState, ...]
     left_out: int = 0  # further runs of these states, under other settings
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ExamChanges:
     """What one state gained and lost, exam by exam (their titles)."""
 
     state: str
@@ -63,7 +63,7 @@ class Change:
     exams: int  # on which it could be compared
 
 
-def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def group_runs_by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by exam, in the order in which the exams come; names short and distinct within each."""
     found: dict[str, list[Run]] = {}
     for run in runs:
@@ -71,18 +71,18 @@ def by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
     if len(found) == 1:  # the names are short already
         return found
     return {
-        exam: [replace(run, name=name) for run, name in zip(some, short_names(some), strict=True)]
+        exam: [replace(run, name=name) for run, name in zip(some, short_run_names(some), strict=True)]
         for exam, some in found.items()
     }
 
 
-def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None) -> list[ExamRow]:
+def exam_rows(runs: Sequence[Run], settings: ComparisonSettings, focus: str | None = None) -> list[ExamRow]:
     """A row an exam. Differences are tested exam by exam, and corrected (Holm) over all of the table.
 
     A state that an exam was asked of twice (with option rotations as well, say) counts by the first of its
     runs. ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
     """
-    groups = by_exam(runs)
+    groups = group_runs_by_exam(runs)
     of_focus = replace(settings, different_prompts=True, questions=None)
     rows = []
     for exam, some in groups.items():
@@ -91,20 +91,22 @@ def exam_rows(runs: Sequence[Run], settings: Settings, focus: str | None = None)
         chance = 0.25 if frame is None else chance_level(frame)
         first: dict[str, Run] = {}
         for run in some:
-            first.setdefault(_name_of(run), run)
-        states = tuple(_state(run, some[0], chance, settings) for run in first.values())
+            first.setdefault(_state_name(run), run)
+        states = tuple(_make_exam_state(run, some[0], chance, settings) for run in first.values())
         rows.append(ExamRow(exam, some[0].exam_title, some[0].total, chance, states, len(some) - len(states)))
-    return corrected_over_all(rows)
+    return adjust_exam_p_values(rows)
 
 
-def _name_of(run: Run) -> str:
+def _state_name(run: Run) -> str:
     return run.state if run.kind == "run" else run.name
 
 
-def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
-    name = _name_of(run)
-    micro = headline(run, sizes=settings.sizes).micro  # subjects by their full sizes, as in the comparison
-    found = State(name, micro, above_chance(micro, chance))
+def _make_exam_state(run: Run, base: Run, chance: float, settings: ComparisonSettings) -> ExamState:
+    name = _state_name(run)
+    micro = compute_headline(
+        run, sizes=settings.sizes
+    ).micro  # subjects by their full sizes, as in the comparison
+    found = ExamState(name, micro, above_chance(micro, chance))
     if run is base:
         return found
     try:
@@ -113,7 +115,7 @@ def _state(run: Run, base: Run, chance: float, settings: Settings) -> State:
         return found
 
 
-def corrected_over_all(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -> list[ExamRow]:
+def adjust_exam_p_values(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -> list[ExamRow]:
     """The rows with p corrected by Holm over every comparison in them, and over ``earlier`` looks (their p)
     at the same bases: whoever tries several adapters on several exams finds something.
     """
@@ -126,7 +128,7 @@ def corrected_over_all(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -
     if not places:
         return list(rows)
     values = [1.0 if p_value is None else p_value for _, _, p_value in places]
-    holm = corrected(np.array([*values, *earlier]), "holm")
+    holm = adjust_p_values(np.array([*values, *earlier]), "holm")
     adjusted = {(exam, name): float(p) for (exam, name, _), p in zip(places, holm, strict=False)}
     return [
         replace(
@@ -137,7 +139,7 @@ def corrected_over_all(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -
     ]
 
 
-def changes(rows: Sequence[ExamRow]) -> list[Change]:
+def summarise_exam_changes(rows: Sequence[ExamRow]) -> list[ExamChanges]:
     """What each state gained and lost, in the order in which the states come; states that are nobody's
     second are left out."""
     names = dict.fromkeys(state.name for row in rows for state in row.states if state.pair is not None)
@@ -151,5 +153,5 @@ def changes(rows: Sequence[ExamRow]) -> list[Change]:
         ]
         better = tuple(title for title, state in own if state.change > 0)
         worse = tuple(title for title, state in own if state.change < 0)
-        found.append(Change(name, better, worse, len(own)))
+        found.append(ExamChanges(name, better, worse, len(own)))
     return found

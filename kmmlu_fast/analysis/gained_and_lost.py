@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis.error_profile import with_features
-from kmmlu_fast.analysis.paired import ALPHA, corrected
-from kmmlu_fast.core.letters import names_others
+from kmmlu_fast.analysis.error_profile import with_question_features
+from kmmlu_fast.analysis.paired import ALPHA, adjust_p_values
+from kmmlu_fast.core.letters import names_other_options
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 MIN_CHANGED = 200
@@ -31,7 +31,7 @@ _NUMBER = r"^\s*([-+]?\d[\d,]*\.?\d*)"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FeatureOdds:
     """One feature. ``questions``: changed ones that have it (of ``long``, all)."""
 
     feature: str
@@ -47,22 +47,22 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class GainedAndLost:
     """``gained`` and ``lost``: questions that only the second, only the first run has right, among those
     whose texts are known.
     """
 
     gained: int
     lost: int
-    kinds: tuple[Kind, ...]
+    kinds: tuple[FeatureOdds, ...]
 
 
-def what_moved(
+def compare_gained_and_lost(
     joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()
-) -> Moved | None:
+) -> GainedAndLost | None:
     """The logistic model of gained against lost; None where too few questions changed to ask."""
     changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
-    frame = marked(questions.join(changed, on="question_id"), overlap)
+    frame = with_change_features(questions.join(changed, on="question_id"), overlap)
     gained = frame["second"].to_numpy().astype(float)
     if len(frame) < MIN_CHANGED or not MIN_CELL <= gained.sum() <= len(frame) - MIN_CELL:
         return None
@@ -72,10 +72,10 @@ def what_moved(
         cells = [((values > 0) == has)[gained == side].sum() for has in (True, False) for side in (0, 1)]
         if name == "long" or min(cells) >= MIN_CELL:
             columns[name] = values
-    return Moved(int(gained.sum()), int((1 - gained).sum()), _fit(columns, gained))
+    return GainedAndLost(int(gained.sum()), int((1 - gained).sum()), _fit_feature_odds(columns, gained))
 
 
-def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
+def with_change_features(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
     """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
     letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
     numbers = [
@@ -97,10 +97,11 @@ def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl
     )
     options = questions.select(letters).iter_rows()
     bound = pl.Series(
-        [names_others([option for option in row if option is not None]) for row in options], dtype=pl.Boolean
+        [names_other_options([option for option in row if option is not None]) for row in options],
+        dtype=pl.Boolean,
     )
     return (
-        with_features(questions)
+        with_question_features(questions)
         .with_columns(
             (pl.col("chars") / pl.col("chars").median()).log(2).alias("long"),
             (known & middle).fill_null(False).alias("number_middle"),
@@ -111,7 +112,7 @@ def marked(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl
     )
 
 
-def _fit(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[Kind, ...]:  # type: ignore[type-arg]
+def _fit_feature_odds(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[FeatureOdds, ...]:  # type: ignore[type-arg]
     import warnings
 
     from scipy.stats import norm
@@ -123,9 +124,9 @@ def _fit(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[Kind, ...]
     if not found.mle_retvals["converged"]:
         return ()
     half = norm.ppf(1 - ALPHA / 2) * found.bse[1:]
-    holm = corrected(np.asarray(found.pvalues[1:]), "holm")
+    holm = adjust_p_values(np.asarray(found.pvalues[1:]), "holm")
     return tuple(
-        Kind(
+        FeatureOdds(
             name,
             int((columns[name] > 0).sum()) if name != "long" else len(gained),
             float(np.exp(b)),

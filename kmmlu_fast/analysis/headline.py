@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import letters_in, wilson_of
+from kmmlu_fast.analysis.accuracy import letters_of_frame, wilson_interval
 from kmmlu_fast.analysis.letter_bias import letter_prior as decomposition
 from kmmlu_fast.analysis.letter_bias.letter_prior import RunLetters
-from kmmlu_fast.analysis.paired import by_size
+from kmmlu_fast.analysis.paired import subject_size_weights
 from kmmlu_fast.runs.run import Run
 
 
@@ -52,7 +52,7 @@ class Headline:
         )
 
 
-def headline(
+def compute_headline(
     run: Run, overlap: frozenset[str] = frozenset(), sizes: dict[str, int] | None = None
 ) -> Headline:
     """One run's row of the multi-run table.
@@ -63,12 +63,12 @@ def headline(
     """
     correct, total = run.correct, run.total
     micro, size, weighted = correct / total, float(total), False
-    weights = by_size(run.scores.rename({"total": "n"}), sizes)
+    weights = subject_size_weights(run.scores.rename({"total": "n"}), sizes)
     if weights is not None:
         n = run.scores["total"].to_numpy()
         micro, weighted = float(weights @ (run.scores["correct"].to_numpy() / n)), True
         size = 1.0 / float((weights**2 / n).sum())  # questions of equal weight that would be as sure
-    low, high = wilson_of(micro * size, size)
+    low, high = wilson_interval(micro * size, size)
     groups = (
         run.scores.group_by("supercategory")
         .agg(pl.col("correct").sum() / pl.col("total").sum())
@@ -78,7 +78,7 @@ def headline(
     ids = frame["question_id"] if frame is not None else pl.Series([], dtype=pl.String)
     on_list = ids.is_in(overlap)
     alike = frame is not None and frame["num_options"].n_unique() == 1
-    letters = letter_habit_of(frame) if alike and frame is not None else None
+    letters = letter_habit_of_frame(frame) if alike and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
     speed = run.metrics.get("speed") or {}
     return Headline(
@@ -97,7 +97,7 @@ def headline(
         balanced=letters.balanced_accuracy if letters else run.metrics.get("balanced_accuracy"),
         expected=None if letters is None else letters.expected_accuracy,
         shares=None if letters is None else letters.shares,
-        constant=_constant(frame),
+        constant=_best_constant_answer(frame),
         unparsed=None if frame is None else frame["prediction"].null_count(),
         forced=None if frame is None else int(frame["forced"].sum()),
         prompt_tokens=tokens,
@@ -107,7 +107,7 @@ def headline(
     )
 
 
-def _constant(frame: pl.DataFrame | None) -> tuple[str, float] | None:
+def _best_constant_answer(frame: pl.DataFrame | None) -> tuple[str, float] | None:
     """The key's commonest letter (the earlier on a tie), and its share."""
     if frame is None or frame.is_empty():
         return None
@@ -116,8 +116,8 @@ def _constant(frame: pl.DataFrame | None) -> tuple[str, float] | None:
     return str(letter), count / len(frame)
 
 
-def letter_habit_of(frame: pl.DataFrame) -> decomposition.LetterHabit:
+def letter_habit_of_frame(frame: pl.DataFrame) -> decomposition.LetterHabit:
     """A single run's letters against its key's; every question has the same number of options."""
-    known = letters_in(frame)
-    key, answered = (decomposition.as_codes(frame[name], known) for name in ("answer", "prediction"))
+    known = letters_of_frame(frame)
+    key, answered = (decomposition.letter_codes(frame[name], known) for name in ("answer", "prediction"))
     return decomposition.letter_habit(key, RunLetters(answered), len(known))

@@ -32,7 +32,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kmmlu_fast.analysis.strata import Estimate, Floats, stratified
+from kmmlu_fast.analysis.strata import Estimate, Floats, stratified_mean_of_sums
 
 ALPHA = 0.05
 POWER = 0.8
@@ -41,7 +41,7 @@ FEW_QUESTIONS, FEW_CHANGES = 50, 10  # below either, Bonett and Price's interval
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """Second minus first over one set of questions; shares are 0-1."""
 
     n: int
@@ -88,7 +88,7 @@ def mcnemar_midp(b: NDArray[np.int64] | int, c: NDArray[np.int64] | int) -> NDAr
     return np.where(both == 0, 1.0, np.clip(values, 0.0, 1.0))
 
 
-def corrected(p_values: Floats, method: str) -> Floats:
+def adjust_p_values(p_values: Floats, method: str) -> Floats:
     """p-values corrected for their number: ``holm`` (family-wise; Holm 1979) or ``fdr_bh`` (Benjamini and
     Hochberg 1995).
 
@@ -163,14 +163,14 @@ def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def by_size(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None:
+def subject_size_weights(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None:
     """Each subject's weight by its full size; None where sizes are not known or the sample already has their
     proportions. A subject of several groups (another exam's) is in several rows, which share its weight.
     """
     if sizes is None or not set(counts["subject"]) <= set(sizes):
         return None
     full = np.array([sizes[name] for name in counts["subject"]], dtype=float)
-    n, of_subject = counts["n"].to_numpy().astype(float), _of_subject(counts)
+    n, of_subject = counts["n"].to_numpy().astype(float), _subject_question_counts(counts)
     weights = full * (n / of_subject)
     weights = weights / weights.sum()
     return None if (of_subject > full).any() or np.allclose(weights, n / n.sum(), atol=1e-9) else weights
@@ -178,22 +178,24 @@ def by_size(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None
 
 def asked_share(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats:
     """Share of each subject's questions that were asked; all of them (1) where the full size is not known."""
-    n = _of_subject(counts)
+    n = _subject_question_counts(counts)
     full = np.array([(sizes or {}).get(name, 0) for name in counts["subject"]], dtype=float)
     return np.asarray(np.minimum(1.0, n / np.maximum(full, n)))
 
 
-def _of_subject(counts: pl.DataFrame) -> Floats:
+def _subject_question_counts(counts: pl.DataFrame) -> Floats:
     """The subject's n in each of its rows."""
     if counts["subject"].is_unique().all():
         return counts["n"].to_numpy().astype(float)
     return counts.select(pl.col("n").sum().over("subject"))["n"].to_numpy().astype(float)
 
 
-def _mean(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> tuple[float, float, float]:
+def _weighted_mean_difference(
+    counts: pl.DataFrame, weights: Floats, asked: Floats | None
+) -> tuple[float, float, float]:
     """(difference, low, high) of the weighted mean of the subjects' differences."""
     b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
-    found = stratified(n, c - b, b + c, weights, asked)
+    found = stratified_mean_of_sums(n, c - b, b + c, weights, asked)
     if n.sum() >= FEW_QUESTIONS and b.sum() + c.sum() >= FEW_CHANGES:
         return found.value, *found.interval()
     size = 1.0 / float((weights**2 / n).sum())  # questions of equal weight that would be as sure
@@ -203,43 +205,45 @@ def _mean(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> tuple[
     return found.value, float(low), float(high)
 
 
-def score_p(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> float:
+def score_test_p_value(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> float:
     """McNemar's score test of a weighted mean over strata: under "no difference" a changed question goes
     either way alike.
     """
     b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
     if asked is not None:
-        return stratified(n, c - b, b + c, weights, asked).p_value
+        return stratified_mean_of_sums(n, c - b, b + c, weights, asked).p_value
     variance = float((weights**2 * (b + c) / n**2).sum())
     return Estimate(float(weights @ ((c - b) / n)), variance**0.5, 1e9).p_value
 
 
 def micro_difference(
     counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None
-) -> Difference:
-    """Over questions; ``weights`` (a subject's share, see ``by_size``) where the sample's own are not the
+) -> PairedDifference:
+    """Over questions; ``weights`` (a subject's share, see ``subject_size_weights``) where the sample's own are not the
     population's.
     """
     n, first, second, b, c = (int(counts[name].sum()) for name in ("n", "first", "second", "b", "c"))
     own = counts["n"].to_numpy() / n
-    difference, low, high = _mean(counts, own if weights is None else weights, asked)
+    difference, low, high = _weighted_mean_difference(counts, own if weights is None else weights, asked)
     if weights is None and asked is None:
-        return Difference(n, first / n, second / n, (c - b) / n, low, high, b, c, float(mcnemar_midp(b, c)))
+        return PairedDifference(
+            n, first / n, second / n, (c - b) / n, low, high, b, c, float(mcnemar_midp(b, c))
+        )
     weighted, weights = weights is not None, own if weights is None else weights
-    p_value = score_p(counts, weights, asked)
+    p_value = score_test_p_value(counts, weights, asked)
     one, other = (float(weights @ (counts[name] / counts["n"]).to_numpy()) for name in ("first", "second"))
-    return Difference(n, one, other, difference, low, high, b, c, p_value, weighted)
+    return PairedDifference(n, one, other, difference, low, high, b, c, p_value, weighted)
 
 
-def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> Difference:
+def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> PairedDifference:
     """Mean over subjects of each subject's difference."""
     first, second = (float((counts[name] / counts["n"]).to_numpy().mean()) for name in ("first", "second"))
-    _, low, high = _mean(counts, np.full(len(counts), 1 / len(counts)), asked)
+    _, low, high = _weighted_mean_difference(counts, np.full(len(counts), 1 / len(counts)), asked)
     b, c = int(counts["b"].sum()), int(counts["c"].sum())
-    return Difference(int(counts["n"].sum()), first, second, second - first, low, high, b, c, None)
+    return PairedDifference(int(counts["n"].sum()), first, second, second - first, low, high, b, c, None)
 
 
-def by_supercategory(
+def supercategory_differences(
     counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None
 ) -> pl.DataFrame:
     """A row a supercategory: n, first, second (accuracies), difference, low, high, b, c, p_value, p_holm,
@@ -255,11 +259,11 @@ def by_supercategory(
         rows.append(
             {"supercategory": name, **{field: getattr(part, field) for field in part.__dataclass_fields__}}
         )
-    return _with_corrections(pl.DataFrame(rows))
+    return _with_adjusted_p_values(pl.DataFrame(rows))
 
 
-def by_subject(counts: pl.DataFrame, asked: Floats | None = None) -> pl.DataFrame:
-    """A row a subject, as ``by_supercategory`` with supercategory and minimum_detectable_effect.
+def subject_differences(counts: pl.DataFrame, asked: Floats | None = None) -> pl.DataFrame:
+    """A row a subject, as ``supercategory_differences`` with supercategory and minimum_detectable_effect.
 
     The effect is what Holm's first step sees, at 5 % divided by the number of subjects; it takes the pair's
     overall share of discordant questions, which is steadier than a small subject's own.
@@ -288,12 +292,12 @@ def by_subject(counts: pl.DataFrame, asked: Floats | None = None) -> pl.DataFram
         pl.Series("p_value", p_values),
         pl.Series("minimum_detectable_effect", [effects[int(size)] for size in n], dtype=pl.Float64),
     )
-    return _with_corrections(frame)
+    return _with_adjusted_p_values(frame)
 
 
-def _with_corrections(frame: pl.DataFrame) -> pl.DataFrame:
+def _with_adjusted_p_values(frame: pl.DataFrame) -> pl.DataFrame:
     p_values = frame["p_value"].to_numpy()
     return frame.with_columns(
-        pl.Series("p_holm", corrected(p_values, "holm"), dtype=pl.Float64),
-        pl.Series("p_bh", corrected(p_values, "fdr_bh"), dtype=pl.Float64),
+        pl.Series("p_holm", adjust_p_values(p_values, "holm"), dtype=pl.Float64),
+        pl.Series("p_bh", adjust_p_values(p_values, "fdr_bh"), dtype=pl.Float64),
     )

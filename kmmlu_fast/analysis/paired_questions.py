@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis.letter_bias.letter_prior import as_codes
+from kmmlu_fast.analysis.letter_bias.letter_prior import letter_codes
 from kmmlu_fast.analysis.letter_bias.offsets import Letters
 from kmmlu_fast.analysis.strata import Floats
 from kmmlu_fast.core.errors import RunError
@@ -71,16 +71,18 @@ class PairArrays:
     logprobs: tuple[Floats, Floats] | None
 
 
-def arrays_of(joined: pl.DataFrame, counts: pl.DataFrame) -> PairArrays:
+def make_pair_arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> PairArrays:
     """``counts``: paired.subject_counts, whose rows are the strata."""
     most = int(joined["num_options"].max() or len(LETTERS))  # type: ignore[arg-type]
-    found = [known for suffix in ("", "_second") if (known := _logprobs(joined, suffix, most)) is not None]
+    found = [
+        known for suffix in ("", "_second") if (known := _logprob_matrix(joined, suffix, most)) is not None
+    ]
     by = ["subject", "supercategory"]
     strata = joined.select(by).join(
         counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left"
     )
     key, first, second = (
-        as_codes(joined[name], OPTION_LETTERS[:most])
+        letter_codes(joined[name], OPTION_LETTERS[:most])
         for name in ("answer", "prediction", "prediction_second")
     )
     return PairArrays(
@@ -92,7 +94,7 @@ def arrays_of(joined: pl.DataFrame, counts: pl.DataFrame) -> PairArrays:
     )
 
 
-def _logprobs(joined: pl.DataFrame, suffix: str, most: int) -> Floats | None:
+def _logprob_matrix(joined: pl.DataFrame, suffix: str, most: int) -> Floats | None:
     if joined[f"{LOGPROB_COLUMNS[0]}{suffix}"].null_count() == len(joined):
         return None
     more = pl.col(f"option_logprobs{suffix}")

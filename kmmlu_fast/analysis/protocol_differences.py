@@ -30,7 +30,7 @@ def prompt_differences(first: Run, second: Run) -> list[str]:
 
 def setting_differences(first: Run, second: Run) -> list[str]:
     """Known facts besides the prompt in which they differ: quantization, dtype, decoding, versions, ..."""
-    one, other = _leaves(first.facts), _leaves(second.facts)
+    one, other = _flatten_facts(first.facts), _flatten_facts(second.facts)
     free = (
         *PROTOCOL_KEYS,
         *_ELSEWHERE,
@@ -46,12 +46,12 @@ def setting_differences(first: Run, second: Run) -> list[str]:
     ]
 
 
-def unknown(run: Run) -> bool:
+def is_protocol_unknown(run: Run) -> bool:
     """Whether nothing is known of how the run was asked (imported predictions)."""
     return not run.protocol
 
 
-def other_prompts(first: Run, second: Run, joined: pl.DataFrame) -> str | None:
+def find_prompt_digest_change(first: Run, second: Run, joined: pl.DataFrame) -> str | None:
     """Questions whose prompts had other tokens, where one model was asked; ``joined``: prompt_digest and
     prompt_digest_second.
     """
@@ -62,18 +62,18 @@ def other_prompts(first: Run, second: Run, joined: pl.DataFrame) -> str | None:
     return f"prompt_digest of {count:,} questions" if count else None
 
 
-def other_texts(first: Run, second: Run) -> str | None:
+def find_dataset_digest_change(first: Run, second: Run) -> str | None:
     """The datasets' digests, where both are known and differ."""
     one, other = first.facts.get("dataset_digest"), second.facts.get("dataset_digest")
     return f"dataset_digest {one} -> {other}" if one and other and one != other else None
 
 
-def _leaves(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten_facts(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested facts as "decoding.temperature": value; None is not known."""
     found: dict[str, Any] = {}
     for name, value in facts.items():
         if isinstance(value, dict):
-            found |= _leaves(value, f"{prefix}{name}.")
+            found |= _flatten_facts(value, f"{prefix}{name}.")
         elif value is not None:
             found[prefix + name] = value
     return found

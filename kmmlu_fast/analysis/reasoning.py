@@ -11,14 +11,14 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import letters_in
+from kmmlu_fast.analysis.accuracy import letters_of_frame
 from kmmlu_fast.prompting.answer_extraction import STRICT
 
 DIRECT = "loglikelihood"  # read_by of a question that was answered without reasoning
 _SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run
 
 
-def comparison(
+def compare_reasoning(
     frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None
 ) -> dict[str, Any]:
     """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Only what the run holds
@@ -30,21 +30,21 @@ def comparison(
     """
     result: dict[str, Any] = {}
     if frame["texts"].null_count() < len(frame) or frame["direct_prediction"].null_count() < len(frame):
-        result["read_by"] = read_by(frame)
+        result["read_by"] = count_read_by(frame)
         result["rungs"] = dict(
             sorted(
                 frame["read_by"].fill_null("unparsed").value_counts().iter_rows(), key=lambda item: -item[1]
             )
         )
-        result["ways"] = _ways(frame, seconds, direct_seconds)
+        result["ways"] = _compare_ways(frame, seconds, direct_seconds)
     if frame["sample_predictions"].null_count() < len(frame):
-        result["samples"] = _samples(frame.drop_nulls("sample_predictions"))
+        result["samples"] = _sample_summary(frame.drop_nulls("sample_predictions"))
     if frame["debiased_prediction"].null_count() < len(frame):
-        result["rotations"] = _rotations(frame)
+        result["rotations"] = _rotation_summary(frame)
     return result
 
 
-def read_by(frame: pl.DataFrame) -> dict[str, int]:
+def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
     """How many answers were read strictly, leniently, forced, not at all, or without reasoning
     (``direct``).
     """
@@ -61,7 +61,9 @@ def read_by(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int(value or 0) for name, value in counts.row(0, named=True).items()}
 
 
-def _ways(frame: pl.DataFrame, seconds: float | None, direct_seconds: float | None) -> list[dict[str, Any]]:
+def _compare_ways(
+    frame: pl.DataFrame, seconds: float | None, direct_seconds: float | None
+) -> list[dict[str, Any]]:
     """One row a way to answer the same questions, cheapest first."""
     reasoned = frame["texts"].is_not_null()
     generated = frame.select(
@@ -116,25 +118,25 @@ def _ways(frame: pl.DataFrame, seconds: float | None, direct_seconds: float | No
     return rows
 
 
-def _samples(frame: pl.DataFrame) -> dict[str, Any]:
+def _sample_summary(frame: pl.DataFrame) -> dict[str, Any]:
     first = frame["sample_predictions"].list.first() == frame["answer"]
     some = frame.select(pl.col("sample_predictions").list.contains(pl.col("answer"))).to_series()
     return {
         "num_samples": int(frame["sample_predictions"].list.len().max() or 0),  # type: ignore[arg-type]
-        "accuracy_first_sample": _mean(first),
-        "accuracy_majority": _mean(frame["correct"]),
-        "accuracy_any_sample": _mean(some),
-        "agreement": _mean(frame["confidence"]),
+        "accuracy_first_sample": _mean_or_zero(first),
+        "accuracy_majority": _mean_or_zero(frame["correct"]),
+        "accuracy_any_sample": _mean_or_zero(some),
+        "agreement": _mean_or_zero(frame["confidence"]),
     }
 
 
-def _rotations(frame: pl.DataFrame) -> dict[str, Any]:
+def _rotation_summary(frame: pl.DataFrame) -> dict[str, Any]:
     def shares(column: str) -> dict[str, float]:
-        return {letter: _mean(frame[column] == letter) for letter in letters_in(frame)}
+        return {letter: _mean_or_zero(frame[column] == letter) for letter in letters_of_frame(frame)}
 
     return {
-        "accuracy_raw": _mean(frame["correct"]),
-        "accuracy_debiased": _mean(frame["debiased_prediction"] == frame["answer"]),
+        "accuracy_raw": _mean_or_zero(frame["correct"]),
+        "accuracy_debiased": _mean_or_zero(frame["debiased_prediction"] == frame["answer"]),
         "changed": int((frame["prediction"] != frame["debiased_prediction"]).sum()),
         "letter_share_raw": shares("prediction"),
         "letter_share_debiased": shares("debiased_prediction"),
@@ -142,5 +144,5 @@ def _rotations(frame: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _mean(values: pl.Series) -> float:
+def _mean_or_zero(values: pl.Series) -> float:
     return float(values.fill_null(0).mean() or 0.0)  # type: ignore[arg-type]

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis.strata import Estimate, mean_of
+from kmmlu_fast.analysis.strata import Estimate, stratified_mean
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RecipeEffect:
     """A recipe's effect against the base, 0-1."""
 
     name: str
@@ -47,7 +47,7 @@ class Recipe:
         return not self.low <= 0.0 <= self.high
 
 
-def recipe_effect(name: str, base: Run, runs: list[Run]) -> Recipe:
+def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
     """The effect of ``runs`` (one recipe, several seeds) against ``base``; RunError with fewer than two, or
     over other questions.
     """
@@ -72,10 +72,10 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> Recipe:
         joined = joined.drop("key")
     changes = joined.select(pl.col("^seed_.*$") - pl.col("base")).to_numpy()
     strata = joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1
-    found, deviation = crossed(changes, strata)
+    found, deviation = estimate_crossed_effect(changes, strata)
     low, high = found.interval()
     effects = tuple(map(float, changes.mean(axis=0)))
-    return Recipe(
+    return RecipeEffect(
         name,
         base.name,
         tuple(run.name for run in runs),
@@ -88,7 +88,7 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> Recipe:
     )
 
 
-def crossed(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]:  # type: ignore[type-arg]
+def estimate_crossed_effect(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]:  # type: ignore[type-arg]
     """The mean of ``changes`` (questions, seeds) with the error of both, and the standard deviation between
     seeds.
     """
@@ -97,7 +97,7 @@ def crossed(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]: 
     rest = changes - by_question[:, None] - by_seed[None, :] + effect
     ms_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
     ms_seeds = n * float(((by_seed - effect) ** 2).sum()) / (seeds - 1)
-    questions = mean_of(
+    questions = stratified_mean(
         by_question, strata
     )  # its squared error is MS_questions / (n seeds), questions varying within their subject
     between = max(0.0, (ms_seeds - ms_rest) / n)  # seeds' own variance

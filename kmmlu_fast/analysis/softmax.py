@@ -14,11 +14,11 @@ def log_sum_exp(values: Floats) -> Floats:
     return np.asarray(top + np.log(np.exp(values - top[..., None]).sum(axis=-1)))
 
 
-def log_softmax(values: Floats) -> Floats:
+def log_softmax_last_axis(values: Floats) -> Floats:
     """Log-probabilities given that the answer is one of these; -inf where a value is."""
     return np.asarray(values - log_sum_exp(values)[..., None])
 
 
-def softmax(values: Floats) -> Floats:
+def softmax_last_axis(values: Floats) -> Floats:
     """Shares that sum to 1."""
-    return np.exp(log_softmax(values))
+    return np.exp(log_softmax_last_axis(values))

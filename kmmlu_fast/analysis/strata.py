@@ -51,7 +51,7 @@ class Estimate:
         return float(2 * stdtr(max(self.df, 1.0), -abs(self.value) / self.error))
 
 
-def stratified(
+def stratified_mean_of_sums(
     n: Floats, sums: Floats, squares: Floats, weights: Floats, asked: Floats | None = None
 ) -> Estimate:
     """Weighted mean of the strata's means from their sizes (all > 0), sums and sums of squares; ``weights``
@@ -82,16 +82,16 @@ def stratified(
     return Estimate(float(weights @ means), variance**0.5, df)
 
 
-def mean_of(
+def stratified_mean(
     values: Floats, strata: Codes, weights: Floats | None = None, asked: Floats | None = None
 ) -> Estimate:
-    """``stratified`` of one value a question; ``strata`` 0..H-1 without gaps; ``weights`` by stratum,
+    """``stratified_mean_of_sums`` of one value a question; ``strata`` 0..H-1 without gaps; ``weights`` by stratum,
     default its share of questions.
     """
     n = np.bincount(strata).astype(float)
     weights = n / n.sum() if weights is None else weights
     sums, squares = (np.bincount(strata, column).astype(float) for column in (values, values**2))
-    return stratified(n, sums, squares, weights, asked)
+    return stratified_mean_of_sums(n, sums, squares, weights, asked)
 
 
 def question_weights(strata: Codes, weights: Floats | None = None) -> Floats:

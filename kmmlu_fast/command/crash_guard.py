@@ -41,7 +41,7 @@ _HANDED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "S
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class CrashFrame:
     """One line of faulthandler's traceback."""
 
     path: str
@@ -59,11 +59,11 @@ class Frame:
         return "kmmlu_fast" if "kmmlu_fast" in parts else ""
 
 
-def guarded(main: Callable[[], int]) -> int:
+def run_with_crash_guard(main: Callable[[], int]) -> int:
     """Run a verb's main in a watched fork; its exit code, or 128 + the signal it died of (reported)."""
     if os.environ.get("KMMLU_GUARD") == "0" or not _can_fork() or sys.gettrace() is not None:
         return main()
-    kills = host.oom_kills()
+    kills = host.count_oom_kills()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by whoever started us
             with contextlib.suppress(OSError, ValueError):
@@ -71,43 +71,47 @@ def guarded(main: Callable[[], int]) -> int:
     signal.signal(
         signal.SIGCHLD, signal.SIG_DFL
     )  # ignored, as some starters leave it, there would be no status
-    with tempfile.TemporaryFile() as trace, _blocked() as mask:
+    with tempfile.TemporaryFile() as trace, _block_signals() as mask:
         parent = os.getpid()
         child = os.fork()
         if child == 0:
-            _run(main, parent, trace, mask)
-        status, peak_bytes = _wait(child, mask)
+            _run_in_fork(main, parent, trace, mask)
+        status, peak_bytes = _wait_for_child(child, mask)
         if os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
         number = os.WTERMSIG(status)
         trace.seek(0)
         written = trace.read().decode(errors="replace")
     if signal.Signals(number).name not in _CRASHES:
-        _die_of(number)
-    starved = host.oom_kills() > kills
-    print(f"error: {explain(number, frames(written), peak_bytes, starved)}", file=sys.stderr, flush=True)
+        _die_by_signal(number)
+    starved = host.count_oom_kills() > kills
+    print(
+        f"error: {explain_crash(number, parse_crash_frames(written), peak_bytes, starved)}",
+        file=sys.stderr,
+        flush=True,
+    )
     return 128 + number
 
 
-def frames(written: str) -> list[Frame]:
+def parse_crash_frames(written: str) -> list[CrashFrame]:
     """The frames of the thread that crashed, the innermost first, from what faulthandler wrote."""
     current = re.split(r"^(?:Current t|T)hread .*$", written, flags=re.MULTILINE)
     text = current[1] if len(current) > 1 else written
     found = (_FRAME.match(line) for line in text.splitlines())
-    return [Frame(m["path"], int(m["line"]), m["function"]) for m in found if m]
+    return [CrashFrame(m["path"], int(m["line"]), m["function"]) for m in found if m]
 
 
-def explain(number: int, where: list[Frame], peak_bytes: int = 0, starved: bool = False) -> str:
+def explain_crash(number: int, where: list[CrashFrame], peak_bytes: int = 0, starved: bool = False) -> str:
     """The one line: what died, of what, where, and what to do."""
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
-        return _killed(peak_bytes, starved)
+        return _explain_kill(peak_bytes, starved)
     frame = next((frame for frame in where if frame.library not in ("", "kmmlu_fast")), None)
     place = frame or next(iter(where), None)
     library = frame.library if frame else "a native library"
-    at = f" in {place.function} ({_short(place)}){_source(place)}" if place else ""
+    at = f" in {place.function} ({_short_location(place)}){_source_line(place)}" if place else ""
     if number == signal.SIGILL:
-        kind = host.cpu_kind(host.cpu().flags)
+        kind = host.cpu_kind(host.detect_cpu().flags)
         what = f"executed an instruction that this CPU does not have ({kind})"
     else:
         what = "crashed"
@@ -117,7 +121,7 @@ def explain(number: int, where: list[Frame], peak_bytes: int = 0, starved: bool 
     return f"{library} {what}{at}: {name}; {advice}"
 
 
-def _killed(peak_bytes: int, starved: bool) -> str:
+def _explain_kill(peak_bytes: int, starved: bool) -> str:
     held = f", after holding up to {peak_bytes / _GIB:.1f} GiB" if peak_bytes else ""
     if not starved:
         return f"killed from outside (SIGKILL){held}; run the same command again to continue"
@@ -128,13 +132,13 @@ def _killed(peak_bytes: int, starved: bool) -> str:
     )
 
 
-def _short(frame: Frame) -> str:
+def _short_location(frame: CrashFrame) -> str:
     parts = Path(frame.path).parts
     start = next((i + 1 for i, part in enumerate(parts) if part in ("site-packages", "dist-packages")), -2)
     return f"{'/'.join(parts[start:])}:{frame.line}"
 
 
-def _source(frame: Frame) -> str:
+def _source_line(frame: CrashFrame) -> str:
     line = linecache.getline(frame.path, frame.line).strip()
     return f" at `{line}`" if line else ""
 
@@ -147,28 +151,28 @@ def _can_fork() -> bool:
     return threading.active_count() == 1 and (not tasks.exists() or len(list(tasks.iterdir())) == 1)
 
 
-def _handed_on() -> set[int]:
+def _forwarded_signals() -> set[int]:
     return {int(getattr(signal, name)) for name in _HANDED_ON}
 
 
 @contextlib.contextmanager
-def _blocked() -> Iterator[set[int]]:
+def _block_signals() -> Iterator[set[int]]:
     """Signals wait from before the fork until asked for, so that none is lost; yields the mask that was."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _handed_on())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _forwarded_signals())
     try:
         yield {int(number) for number in before}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int]) -> None:
+def _run_in_fork(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int]) -> None:
     """The fork: die with the parent, write where a crash was, run the verb. Does not return."""
-    _die_with(parent)
+    _die_with_parent(parent)
     faulthandler.enable(
         file=os.dup(trace.fileno()), all_threads=False
     )  # a copy: written to until the very end
-    ending = _Ending()
-    atexit.register(ending.leave)  # the first of this process's, so the last that is called
+    ending = _ExitHook()
+    atexit.register(ending.exit_process)  # the first of this process's, so the last that is called
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         ending.code = main()
@@ -178,7 +182,7 @@ def _run(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int])
     sys.exit(ending.code)
 
 
-class _Ending:
+class _ExitHook:
     """The end of a verb that ended by itself: threads are waited for, what was registered with ``atexit`` is
     called, buffers are written, but no library's objects are taken apart one by one (a second or more of
     torch and vLLM, and the place where they crash). As multiprocessing ends its forks, and mypy itself.
@@ -186,7 +190,7 @@ class _Ending:
 
     code: int | None = None  # None: of an error that Python is to show
 
-    def leave(self) -> None:
+    def exit_process(self) -> None:
         if self.code is None:
             return
         try:
@@ -195,27 +199,27 @@ class _Ending:
         except (AttributeError, OSError, ValueError):  # closed, full, nobody reads it: as Python judges it
             return
         with contextlib.suppress(OSError, AttributeError):
-            _libc().fflush(None)
+            _load_libc().fflush(None)
         os._exit(self.code & 0xFF)
 
 
-def _libc() -> Any:
+def _load_libc() -> Any:
     import ctypes
 
     return ctypes.CDLL(None)
 
 
-def _die_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     """Linux ends this process when its parent ends, whatever ended that; elsewhere it runs on."""
     with contextlib.suppress(OSError, AttributeError):
-        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _load_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
 
-def _wait(child: int, mask: set[int]) -> tuple[int, int]:
+def _wait_for_child(child: int, mask: set[int]) -> tuple[int, int]:
     """Hand signals on until the fork ends: its wait status, and the most memory it held in bytes."""
-    waited = _handed_on() - mask
+    waited = _forwarded_signals() - mask
     while True:
         found = signal.sigwaitinfo(waited)
         if found.si_signo == signal.SIGCHLD:
@@ -227,7 +231,7 @@ def _wait(child: int, mask: set[int]) -> tuple[int, int]:
                 os.kill(child, found.si_signo)
 
 
-def _die_of(number: int) -> None:
+def _die_by_signal(number: int) -> None:
     """End this process as the fork was ended, so that a shell or supervisor sees the same."""
     with contextlib.suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)

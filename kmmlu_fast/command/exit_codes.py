@@ -30,9 +30,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kmmlu_fast.command.streams import any_console, reader_gone
+from kmmlu_fast.command.streams import accept_any_encoding, is_stdout_reader_gone
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.untrusted_text import clean, one_line
+from kmmlu_fast.core.untrusted_text import one_line, strip_control_characters
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,7 +46,7 @@ _FULL_WORDS = (
 )
 
 
-class Stopped(BaseException):
+class StoppedBySignal(BaseException):
     """A signal asked the process to end; like KeyboardInterrupt no ``except Exception`` holds it up."""
 
     def __init__(self, number: int) -> None:
@@ -54,71 +54,73 @@ class Stopped(BaseException):
         self.number = number
 
 
-def ended(main: Callable[[], int | None]) -> int:
+def run_to_exit_code(main: Callable[[], int | None]) -> int:
     """Run a body; its exit code, whatever ends it."""
-    any_console()
-    with _signals(), _short_warnings():
+    accept_any_encoding()
+    with _raise_on_stop_signals(), _short_warnings():
         try:
             code = main() or 0
             sys.stdout.flush()
             return code
         except BaseException as error:
-            return _ended_by(error)
+            return _exit_code_for(error)
 
 
-def _ended_by(error: BaseException) -> int:
+def _exit_code_for(error: BaseException) -> int:
     """The line and the code for what ended a command. Raises what is not ours to judge: ``SystemExit``,
     such as of ``--help``.
     """
-    if reader_gone(error):
+    if is_stdout_reader_gone(error):
         return 128 + signal.SIGPIPE
     if isinstance(error, SystemExit):
         if error.code == signal.SIGTERM:  # Ray's own handler ends the process like this
-            return _say_stopped(signal.SIGTERM)
+            return _report_stop_signal(signal.SIGTERM)
         raise error
-    if isinstance(error, Stopped):
-        return _say_stopped(error.number)
+    if isinstance(error, StoppedBySignal):
+        return _report_stop_signal(error.number)
     if isinstance(error, KeyboardInterrupt):
-        _say("interrupted: run the same command again to continue")
+        _print_to_stderr("interrupted: run the same command again to continue")
         return 130
     if isinstance(error, KmmluError):
-        return _fail(str(error))
-    if (where := _disk_full(error)) is not None:
+        return _report_failure(str(error))
+    if (where := _full_disk_path(error)) is not None:
         again = "free space, or write elsewhere, and run the same command again"
-        return _fail(f"{where}: no space left to write to; {again}")
+        return _report_failure(f"{where}: no space left to write to; {again}")
     if isinstance(error, OSError):
-        return _fail(_os_error(error))
+        return _report_failure(_describe_os_error(error))
     if isinstance(error, UnicodeError):
         wanted = "give UTF-8 files, and names that this system's encoding has"
-        return _fail(f"a text cannot be read or written ({error}); {wanted}")
+        return _report_failure(f"a text cannot be read or written ({error}); {wanted}")
     if isinstance(error, RecursionError):
-        return _fail("a file is nested too deeply to be read; give one that this tool, lm-eval or PEFT wrote")
+        return _report_failure(
+            "a file is nested too deeply to be read; give one that this tool, lm-eval or PEFT wrote"
+        )
     if isinstance(error, MemoryError):
         why = f" ({error})" if str(error) else ""
-        return _fail(f"out of memory{why}; give smaller files, or a machine with more memory")
+        return _report_failure(f"out of memory{why}; give smaller files, or a machine with more memory")
     # polars' panics are BaseExceptions.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
-    return _own_fault(error)
+    return _report_internal_error(error)
 
 
-def _say(text: str) -> None:
+def _print_to_stderr(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-        print(clean(text), file=sys.stderr, flush=True)
+        print(strip_control_characters(text), file=sys.stderr, flush=True)
 
 
-def _fail(text: str) -> int:
-    _say(f"error: {one_line(text)}")
+def _report_failure(text: str) -> int:
+    _print_to_stderr(f"error: {one_line(text)}")
     return 2
 
 
-def _say_stopped(number: int) -> int:
+def _report_stop_signal(number: int) -> int:
     name = signal.Signals(number).name
-    _say(f"stopped by {name}: what was answered is kept; run the same command again to continue")
+    _print_to_stderr(f"stopped by {name}: what was answered is kept; run the same command again to continue")
     return 128 + number
 
 
-def _os_error(error: OSError) -> str:
+def _describe_os_error(error: OSError) -> str:
     names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = error.strerror or str(error) or type(error).__name__
     return (
@@ -128,7 +130,7 @@ def _os_error(error: OSError) -> str:
     )
 
 
-def _disk_full(error: BaseException) -> str | None:
+def _full_disk_path(error: BaseException) -> str | None:
     """What could not be written, where a full disk is at the bottom of it; libraries wrap it in errors of
     their own.
     """
@@ -144,28 +146,28 @@ def _disk_full(error: BaseException) -> str | None:
     return None
 
 
-def _own_fault(error: BaseException) -> int:
+def _report_internal_error(error: BaseException) -> int:
     """A fault of the program: the traceback goes to a file, the line says where and how to report it."""
     if os.environ.get("KMMLU_FAST_DEBUG"):
         raise error
     kind = f"{type(error).__name__}: {one_line(str(error), 300)}" if str(error) else type(error).__name__
     try:
-        where = f"details in {_write_details(error)}"
+        where = f"details in {_write_fault_report(error)}"
     except OSError as unwritable:
         why = unwritable.strerror
         where = f"details could not be written ({why}): run again with KMMLU_FAST_DEBUG=1 to see them"
     report = "please report it as SECURITY.md says, with that file"
-    _say(f"error: a fault in kmmlu_fast itself ({kind}); {where}; {report}")
+    _print_to_stderr(f"error: a fault in kmmlu_fast itself ({kind}); {where}; {report}")
     return FAULT
 
 
-def _write_details(error: BaseException) -> Path:
+def _write_fault_report(error: BaseException) -> Path:
     from kmmlu_fast.core.files import cache_root
     from kmmlu_fast.machine import environment
 
     lines = [
         f"command: {' '.join(sys.argv)}",
-        *(f"{name}: {value}" for name, value in environment.describe().items()),
+        *(f"{name}: {value}" for name, value in environment.describe_environment().items()),
     ]
     lines += ["", "".join(traceback.format_exception(error))]
     data = "\n".join(lines).encode("utf-8", "backslashreplace")
@@ -189,7 +191,7 @@ def _short_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         (
-            _say(f"warning: {one_line(str(message))}")
+            _print_to_stderr(f"warning: {one_line(str(message))}")
             if category is UserWarning
             else before(message, category, *rest, **more)
         )
@@ -203,7 +205,7 @@ def _short_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def _raise_on_stop_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP as an exception in the main thread, once: what is open is closed, what was
     answered is written.
     """
@@ -214,7 +216,7 @@ def _signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in wanted:
             signal.signal(each, signal.SIG_IGN)  # a second one must not cut the first one's writing short
-        raise Stopped(number)
+        raise StoppedBySignal(number)
 
     found = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in found}

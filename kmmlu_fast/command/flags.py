@@ -17,25 +17,25 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from kmmlu_fast.command import help_text
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.reading import expand, read_yaml
+from kmmlu_fast.core.reading import expand_path, read_yaml
 from kmmlu_fast.core.settings import Config as Config
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 SHIPPED = Path(__file__).parents[1] / "configs"  # a clone's configs/, for those who have none
 
 
-def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
+def parse_config(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
     """Config from argv (``None`` = sys.argv[1:]). ConfigError lists all faults; ``-h`` and
     ``--help`` print and exit 0.
     """
-    prog = help_text.as_called(prog)
-    arguments = _spelt(cls, list(sys.argv[1:] if argv is None else argv))
+    prog = help_text.invoked_command(prog)
+    arguments = _normalize_arguments(cls, list(sys.argv[1:] if argv is None else argv))
     arguments, config_file = _take_config_file(arguments)
-    from_file = _read_yaml(config_file, cls) if config_file else {}
-    faults = help_text.of_another_verb(from_file, cls, str(config_file)) or _unknown(
+    from_file = _read_config_file(config_file, cls) if config_file else {}
+    faults = help_text.wrong_verb_faults(from_file, cls, str(config_file)) or _describe_unknown_keys(
         from_file, cls, str(config_file)
     )
     from_flags, flag_faults = _read_flags(cls, arguments, prog)
@@ -45,13 +45,13 @@ def parse(cls: type[ConfigT], argv: list[str] | None, prog: str) -> ConfigT:
         config = cls(**known)
     except ValidationError as error:
         origin = {name: f"{config_file}: {name}" for name in from_file if name not in from_flags}
-        faults += [_fault(detail, origin) for detail in error.errors()]
+        faults += [_describe_fault(detail, origin) for detail in error.errors()]
     if faults:
         raise ConfigError("; ".join(faults) + f" (see {prog} -h)")
     return config
 
 
-def _spelt(cls: type[Config], arguments: list[str]) -> list[str]:
+def _normalize_arguments(cls: type[Config], arguments: list[str]) -> list[str]:
     """``--prompt_style`` as ``--prompt-style``, ``--export xlsx csv`` as ``--export xlsx,csv``; and where a
     bare word can be nothing else, ``--from A B`` as ``--from A --from B``.
     """
@@ -62,7 +62,7 @@ def _spelt(cls: type[Config], arguments: list[str]) -> list[str]:
             name, equals, value = argument.partition("=")
             spelt.append(name.replace("_", "-") + equals + value)
             field = name.removeprefix("--").replace("-", "_")
-            taking, begun = (field if not equals and _is_list(cls, field) else ""), False
+            taking, begun = (field if not equals and _is_list_field(cls, field) else ""), False
         elif not taking or not begun or argument.startswith("-"):
             spelt.append(argument)
             begun = True
@@ -76,26 +76,30 @@ def _spelt(cls: type[Config], arguments: list[str]) -> list[str]:
     return spelt
 
 
-def build(cls: type[ConfigT], **values: Any) -> ConfigT:
+def build_config(cls: type[ConfigT], **values: Any) -> ConfigT:
     """Config from keyword arguments, the fields by their own names. ConfigError lists all faults, none of
     them printed.
 
     A value where a list is wanted stands for a list of one; paths are taken for text as well.
     """
-    faults = _unknown(values, cls, cls.__name__)
-    known = {name: _listed(cls, name, value) for name, value in values.items() if name in cls.model_fields}
+    faults = _describe_unknown_keys(values, cls, cls.__name__)
+    known = {
+        name: _coerce_list_value(cls, name, value)
+        for name, value in values.items()
+        if name in cls.model_fields
+    }
     try:
         config = cls(**known)
     except ValidationError as error:
         names = {name: name for name in cls.model_fields}
-        faults += [_fault(detail, names) for detail in error.errors()]
+        faults += [_describe_fault(detail, names) for detail in error.errors()]
     if faults:
         raise ConfigError("; ".join(faults))
     return config
 
 
-def _listed(cls: type[Config], name: str, value: Any) -> Any:
-    if not _is_list(cls, name):
+def _coerce_list_value(cls: type[Config], name: str, value: Any) -> Any:
+    if not _is_list_field(cls, name):
         return value
     items = [value] if isinstance(value, (str, Path)) else value
     return (
@@ -122,8 +126,8 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
     return rest, path
 
 
-def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
-    loaded = read_yaml(_here_or_shipped(path), f"--config {path}")
+def _read_config_file(path: Path, cls: type[Config]) -> dict[str, Any]:
+    loaded = read_yaml(_find_config_file(path), f"--config {path}")
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -132,38 +136,38 @@ def _read_yaml(path: Path, cls: type[Config]) -> dict[str, Any]:
             f" {type(loaded).__name__}"
         )
     return {
-        str(key).replace("-", "_"): _as_list(cls, str(key).replace("-", "_"), value)
+        str(key).replace("-", "_"): _wrap_single_value(cls, str(key).replace("-", "_"), value)
         for key, value in loaded.items()
     }
 
 
-def _here_or_shipped(path: Path) -> Path:
+def _find_config_file(path: Path) -> Path:
     """The file; where a clone's ``configs/NAME`` is not here, as after pip install, the package's own."""
-    found, shipped = expand(path, "--config"), SHIPPED / path.name
+    found, shipped = expand_path(path, "--config"), SHIPPED / path.name
     if found.exists() or path.parent not in (Path("configs"), Path()) or not shipped.is_file():
         return found
-    note(f"--config {path}: is not here; the one that comes with kmmlu_fast is used ({shipped})")
+    log_note(f"--config {path}: is not here; the one that comes with kmmlu_fast is used ({shipped})")
     return shipped
 
 
-def _is_list(cls: type[Config], name: str) -> bool:
+def _is_list_field(cls: type[Config], name: str) -> bool:
     field = cls.model_fields.get(name)
     return field is not None and typing.get_origin(field.annotation) is list
 
 
-def _as_list(cls: type[Config], name: str, value: Any) -> Any:
-    return [value] if _is_list(cls, name) and isinstance(value, str) else value
+def _wrap_single_value(cls: type[Config], name: str, value: Any) -> Any:
+    return [value] if _is_list_field(cls, name) and isinstance(value, str) else value
 
 
-def _unknown(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
+def _describe_unknown_keys(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
     return [
-        f"{where}: unknown key {shown(name)}{_near(name, cls)}"
+        f"{where}: unknown key {bounded_repr(name)}{_suggest_similar_name(name, cls)}"
         for name in values
         if name not in cls.model_fields
     ]
 
 
-def _near(name: str, cls: type[Config], before: str = "") -> str:
+def _suggest_similar_name(name: str, cls: type[Config], before: str = "") -> str:
     near = difflib.get_close_matches(name.replace("-", "_"), cls.model_fields, n=1)
     return f", did you mean {before}{near[0].replace('_', '-')}?" if near else ""
 
@@ -178,7 +182,7 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
 
     for flag, whole in (("-h", False), ("--help", True)):
         if flag in arguments:
-            print(help_text.text(cls, prog, whole))
+            print(help_text.format_help(cls, prog, whole))
             raise SystemExit(0)
     parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, field in cls.model_fields.items():
@@ -192,14 +196,14 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
                 flag, action=argparse.BooleanOptionalAction if field.default else "store_true", **options
             )
         else:
-            parser.add_argument(flag, action="append" if _is_list(cls, name) else "store", **options)
+            parser.add_argument(flag, action="append" if _is_list_field(cls, name) else "store", **options)
     try:
         values, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         return {}, [str(error).removeprefix("argument ")]
     given = {name: value for name, value in vars(values).items() if name in cls.model_fields}
     for name in [
-        n for n in given if _is_list(cls, n) and n not in ("adapter", "data", "from", cls.positional)
+        n for n in given if _is_list_field(cls, n) and n not in ("adapter", "data", "from", cls.positional)
     ]:
         # argparse takes "--" for a separator even where it is a flag's value, and gives a list.
         texts = [value if isinstance(value, str) else "--" for value in given[name]]
@@ -207,19 +211,19 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
     if cls.positional and given.get(cls.positional) == []:
         del given[cls.positional]
     faults = [
-        f"unknown argument {flag}{_near(flag.lstrip('-').split('=')[0], cls, '--')}"
+        f"unknown argument {flag}{_suggest_similar_name(flag.lstrip('-').split('=')[0], cls, '--')}"
         for flag in unknown
         if flag.startswith("-")
     ]
     faults += [
-        f"unknown argument {shown(bare)}"
+        f"unknown argument {bounded_repr(bare)}"
         for last, bare in zip(["", *unknown], unknown, strict=False)
         if not bare.startswith("-") and not last.startswith("-")
     ]
     return given, faults
 
 
-def _fault(detail: Any, origin: dict[str, str]) -> str:
+def _describe_fault(detail: Any, origin: dict[str, str]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
         return str(message)
@@ -228,4 +232,4 @@ def _fault(detail: Any, origin: dict[str, str]) -> str:
     if detail["type"] == "missing":
         return f"{where} is required"
     value = detail["input"]
-    return f"{where} {shown(value)}: {message[0].lower()}{message[1:]}"
+    return f"{where} {bounded_repr(value)}: {message[0].lower()}{message[1:]}"

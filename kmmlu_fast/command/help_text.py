@@ -1,7 +1,7 @@
 """The help of a verb, and what a mistyped command was meant to be.
 
 In: a config class: its fields, groups and examples. Out: text. ``-h`` shows what is needed most, ``--help``
-every flag, in groups; the same text, by ``markdown``, is the reference in the documentation. Knows nothing of
+every flag, in groups; the same text, by ``format_help_markdown``, is the reference in the documentation. Knows nothing of
 what the settings do.
 """
 
@@ -16,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kmmlu_fast.core.console import columns
+from kmmlu_fast.core.console import terminal_width
 
 if TYPE_CHECKING:
     from kmmlu_fast.core.settings import Config
@@ -34,14 +34,14 @@ CONFIGS = {
 _COLUMN = 30
 
 
-def config_of(verb: str) -> type[Config]:
+def load_config_class(verb: str) -> type[Config]:
     """The config class of a verb of CONFIGS."""
     module, name = CONFIGS[verb].split(":")
     found: type[Config] = getattr(importlib.import_module(module), name)
     return found
 
 
-def as_called(prog: str) -> str:
+def invoked_command(prog: str) -> str:
     """``kmmlu-fast eval`` where the command was called so, ``python -m kmmlu_fast eval`` where
     that was; else ``prog``.
     """
@@ -54,7 +54,7 @@ def as_called(prog: str) -> str:
     return prog
 
 
-def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
+def wrong_verb_faults(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
     """A fault that says whose file it is, where most of its keys are another verb's; [] where
     it is this one's.
     """
@@ -64,7 +64,7 @@ def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> li
     for verb, place in CONFIGS.items():
         if place.endswith(":" + cls.__name__):
             continue
-        other = config_of(verb)
+        other = load_config_class(verb)
         if all(name in other.model_fields for name in values):
             names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
             return [
@@ -74,7 +74,7 @@ def of_another_verb(values: dict[str, Any], cls: type[Config], where: str) -> li
     return []
 
 
-def grouped(cls: type[Config]) -> dict[str, list[str]]:
+def group_fields(cls: type[Config]) -> dict[str, list[str]]:
     """Heading -> fields, every field once."""
     named = {
         heading: [name for name in names if name in cls.model_fields] for heading, names in cls.groups.items()
@@ -88,9 +88,9 @@ def grouped(cls: type[Config]) -> dict[str, list[str]]:
     }
 
 
-def text(cls: type[Config], prog: str, whole: bool) -> str:
+def format_help(cls: type[Config], prog: str, whole: bool) -> str:
     """The help: usage, what it does, flags, examples."""
-    width = min(100, max(60, columns()))
+    width = min(100, max(60, terminal_width()))
     bare = f" {cls.positional.upper()} ..." if cls.positional else ""
     said = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
     lines = [
@@ -99,20 +99,20 @@ def text(cls: type[Config], prog: str, whole: bool) -> str:
         *textwrap.wrap(said[:1].upper() + said[1:], width),
     ]
     if cls.positional:
-        lines += ["", *_row(cls.positional.upper(), _about(cls, cls.positional), width)]
+        lines += ["", *_format_row(cls.positional.upper(), _describe_field(cls, cls.positional), width)]
     if whole or not cls.first:
-        for heading, names in grouped(cls).items():
+        for heading, names in group_fields(cls).items():
             lines += ["", heading + ":"]
             for name in names:
-                lines += _row(flag(cls, name), _about(cls, name), width)
+                lines += _format_row(format_flag(cls, name), _describe_field(cls, name), width)
         lines += [
             "",
-            *_row("--config FILE", "YAML file with any of these settings; flags win over it", width),
+            *_format_row("--config FILE", "YAML file with any of these settings; flags win over it", width),
         ]
     else:
         lines += ["", "most used:"]
         for name in cls.first:
-            lines += _row(flag(cls, name), _about(cls, name), width)
+            lines += _format_row(format_flag(cls, name), _describe_field(cls, name), width)
     if cls.examples:
         lines += ["", "examples:", *[f"  {prog} {example}" for example in cls.examples]]
     if not whole and cls.first:
@@ -120,7 +120,7 @@ def text(cls: type[Config], prog: str, whole: bool) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, about: str, width: int) -> list[str]:
+def _format_row(name: str, about: str, width: int) -> list[str]:
     indent = " " * _COLUMN
     wrapped = textwrap.wrap(about, max(30, width - _COLUMN)) or [""]
     head = f"  {name}"
@@ -129,20 +129,20 @@ def _row(name: str, about: str, width: int) -> list[str]:
     return [head.ljust(_COLUMN) + wrapped[0], *[indent + line for line in wrapped[1:]]]
 
 
-def flag(cls: type[Config], name: str) -> str:
+def format_flag(cls: type[Config], name: str) -> str:
     """``--limit N``, as it is typed."""
     field = cls.model_fields[name]
     spelt = "--" + name.replace("_", "-")
     if field.annotation is bool:
         return f"{spelt}, --no-{name.replace('_', '-')}" if field.default else spelt
     several = typing.get_origin(field.annotation) is list and not cls.positional
-    return f"{spelt} {metavar(field.annotation)}{' ...' if several else ''}"
+    return f"{spelt} {flag_metavar(field.annotation)}{' ...' if several else ''}"
 
 
-def _about(cls: type[Config], name: str) -> str:
+def _describe_field(cls: type[Config], name: str) -> str:
     field = cls.model_fields[name]
     said = str(field.description or "")
-    if choices := _choices(field.annotation):
+    if choices := _literal_choices(field.annotation):
         said += f" [{', '.join(choices)}]"
     if field.is_required():
         return said + " (required)"
@@ -152,57 +152,57 @@ def _about(cls: type[Config], name: str) -> str:
         said
         if silent
         else (
-            f"{said} (default: {','.join(map(str, default)) if isinstance(default, list) else _yes(default)})"
+            f"{said} (default: {','.join(map(str, default)) if isinstance(default, list) else _format_default(default)})"
         )
     )
 
 
-def _yes(value: Any) -> str:
+def _format_default(value: Any) -> str:
     return "on" if value is True else str(value)
 
 
-def _choices(annotation: Any) -> list[str]:
+def _literal_choices(annotation: Any) -> list[str]:
     """The allowed words of a Literal, wherever it stands in the annotation."""
     if typing.get_origin(annotation) is Literal:
         return [str(value) for value in typing.get_args(annotation)]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
-        return next((found for part in typing.get_args(annotation) if (found := _choices(part))), [])
+        return next((found for part in typing.get_args(annotation) if (found := _literal_choices(part))), [])
     return []
 
 
-def metavar(annotation: Any) -> str:
+def flag_metavar(annotation: Any) -> str:
     """What stands for the value: N, X, PATH, WORD or TEXT."""
     origin = typing.get_origin(annotation)
-    if _choices(annotation):
+    if _literal_choices(annotation):
         return "WORD"
     if origin in (typing.Union, types.UnionType):
-        return metavar(next(part for part in typing.get_args(annotation) if part is not type(None)))
+        return flag_metavar(next(part for part in typing.get_args(annotation) if part is not type(None)))
     if origin is typing.Annotated or origin is list:
-        return metavar(typing.get_args(annotation)[0])
+        return flag_metavar(typing.get_args(annotation)[0])
     return str({int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT"))
 
 
-def markdown(verb: str) -> str:
+def format_help_markdown(verb: str) -> str:
     """The flags of a verb as a page of the documentation."""
-    cls = config_of(verb)
+    cls = load_config_class(verb)
     said = (cls.__doc__ or "").partition(": ")[2]
     lines = [f"## `kmmlu-fast {verb}`", "", f"{said[:1].upper()}{said[1:]}"]
     if cls.examples:
         lines += ["", "```bash", *[f"kmmlu-fast {verb} {example}" for example in cls.examples], "```"]
     if cls.positional:
-        lines += ["", f"`{cls.positional.upper()}`: {_about(cls, cls.positional)}"]
-    for heading, names in grouped(cls).items():
+        lines += ["", f"`{cls.positional.upper()}`: {_describe_field(cls, cls.positional)}"]
+    for heading, names in group_fields(cls).items():
         lines += ["", f"### {verb}: {heading}", "", "| Flag | What it does |", "|---|---|"]
         lines += [
-            f"| `{flag(cls, name)}` | {_about(cls, name).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
+            f"| `{format_flag(cls, name)}` | {_describe_field(cls, name).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
             for name in names
         ]
     return "\n".join(lines) + "\n"
 
 
-def completion(shell: str, verbs: list[str]) -> str:
+def completion_script(shell: str, verbs: list[str]) -> str:
     """A script that completes verbs and flags; ``eval "$(kmmlu-fast completion bash)"``."""
-    flags = {verb: " ".join(_flags(verb)) for verb in CONFIGS}
+    flags = {verb: " ".join(_verb_flags(verb)) for verb in CONFIGS}
     cases = "\n".join(f'    {verb}) words="{given}" ;;' for verb, given in flags.items())
     names = " ".join(verbs)
     if shell == "fish":
@@ -225,8 +225,8 @@ complete -o filenames -F _kmmlu_fast kmmlu-fast"""
     return ("autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else "") + body
 
 
-def _flags(verb: str) -> list[str]:
-    cls = config_of(verb)
+def _verb_flags(verb: str) -> list[str]:
+    cls = load_config_class(verb)
     return [
         "--config",
         "--help",

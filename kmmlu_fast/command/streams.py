@@ -38,16 +38,16 @@ _PLAIN = str.maketrans(
 )
 
 
-def reader_gone(error: BaseException) -> bool:
+def is_stdout_reader_gone(error: BaseException) -> bool:
     """Whether stdout's reader has gone and that is what ended the command."""
-    gone = _stdout_is_read_by_nobody()
-    unwritten = _drop_unwritten()
+    gone = _stdout_has_no_reader()
+    unwritten = _discard_unwritten()
     if isinstance(error, SystemExit):  # of --help; or rich's, which turns a broken pipe into one
         return isinstance(unwritten or error.__context__, BrokenPipeError)
     return isinstance(error, BrokenPipeError) and (gone or isinstance(unwritten, BrokenPipeError))
 
 
-def _stdout_is_read_by_nobody() -> bool:
+def _stdout_has_no_reader() -> bool:
     """Asked of the kernel: what is longer than the stream's buffer breaks while it is written, and nothing
     is left to tell it by.
     """
@@ -58,7 +58,7 @@ def _stdout_is_read_by_nobody() -> bool:
     return False
 
 
-def _drop_unwritten() -> OSError | None:
+def _discard_unwritten() -> OSError | None:
     """Drop what the standard streams cannot get rid of, or the interpreter would complain at its end;
     says why stdout could not.
     """
@@ -78,7 +78,7 @@ def _drop_unwritten() -> OSError | None:
     return found
 
 
-def _substitute(error: UnicodeError) -> tuple[str, int]:
+def _substitute_characters(error: UnicodeError) -> tuple[str, int]:
     """What a console of another encoding shows: the nearest ASCII for signs that this program uses, else
     the character's number.
     """
@@ -88,11 +88,11 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
     return part.translate(_PLAIN).encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
-def any_console() -> None:
+def accept_any_encoding() -> None:
     """Streams that take any text: cp949, latin-1 and ascii consoles get a substitute where they lack a
     character. Closed ones swallow it.
     """
-    codecs.register_error("kmmlu_fast.substitute", _substitute)
+    codecs.register_error("kmmlu_fast.substitute", _substitute_characters)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started us

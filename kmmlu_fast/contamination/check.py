@@ -24,10 +24,10 @@ from kmmlu_fast.contamination import overlap, shingles
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
-from kmmlu_fast.data.exam_lookup import find_exam, is_cached, shipped
+from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.data.records import all_text, question_and_options
-from kmmlu_fast.data.row_files import read_table
+from kmmlu_fast.data.row_files import iter_source_rows
 from kmmlu_fast.data.training_rows import TrainingRow
 
 CACHED = "cached"  # as a name: every shipped exam that is in the hub's cache
@@ -36,42 +36,50 @@ _THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
+class GuardedQuestions:
     """What must not be trained on, in the columns of ``dataset.load_frame``, and the exams that it is of."""
 
     frame: pl.DataFrame
     exams: list[str]
 
 
-def guard_exams(dataset: str, names: Iterable[str], revision: str | None = None) -> Guarded:
+def load_guarded_exams(dataset: str, names: Iterable[str], revision: str | None = None) -> GuardedQuestions:
     """KMMLU's test and dev as ``dataset`` has them, and test and dev of the other exams. DataError where a
     named one cannot be read."""
-    frames, labels = [overlap.guarded(dataset, "test", revision)], [f"{dataset} test"]
+    frames, labels = [overlap.load_guarded_split(dataset, "test", revision)], [f"{dataset} test"]
     wanted = list(names)
     found = [find_exam(name) for name in wanted if name not in (CACHED, "none")]
     if CACHED in wanted:
         known = {exam.name for exam in found} | {DEFAULT_EXAM}
-        found += [exam for exam in map(find_exam, shipped()) if exam.name not in known and is_cached(exam)]
+        found += [
+            exam
+            for exam in map(find_exam, shipped_exam_names())
+            if exam.name not in known and is_exam_cached(exam)
+        ]
     for exam in found:
         if not exam.is_kmmlu:
-            frames += _frames(exam)
+            frames += _guarded_frames(exam)
             labels.append(f"{exam.label} test")
-    return Guarded(pl.concat(frames, how="diagonal"), labels)
+    return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
 
 
-def guard_exam(exam: Exam, dataset: str | None = None, revision: str | None = None) -> Guarded:
+def load_guarded_for_exam(
+    exam: Exam, dataset: str | None = None, revision: str | None = None
+) -> GuardedQuestions:
     """Test and dev of one exam, whose rows are at ``dataset`` (default: where it says), and of every other
     shipped exam, KMMLU too, that is in the hub's cache."""
-    frames, labels = _frames(exam, dataset, revision), [f"{exam.label} test"]
-    for other in map(find_exam, shipped()):
-        if other.name != exam.name and is_cached(other):
+    frames, labels = _guarded_frames(exam, dataset, revision), [f"{exam.label} test"]
+    for other in map(find_exam, shipped_exam_names()):
+        if other.name != exam.name and is_exam_cached(other):
             with contextlib.suppress(DataError):  # some files of it only
-                frames += _frames(other)
+                frames += _guarded_frames(other)
                 labels.append(f"{other.label} test")
-    return Guarded(pl.concat(frames, how="diagonal"), labels)
+    return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
 
 
-def _frames(exam: Exam, dataset: str | None = None, revision: str | None = None) -> list[pl.DataFrame]:
+def _guarded_frames(
+    exam: Exam, dataset: str | None = None, revision: str | None = None
+) -> list[pl.DataFrame]:
     frames = [load_exam(exam, "test", dataset, revision)]
     if "dev" in exam.splits:
         # Without its few-shot examples at hand, the test split is what counts.
@@ -80,27 +88,27 @@ def _frames(exam: Exam, dataset: str | None = None, revision: str | None = None)
     return frames
 
 
-def check_training_rows(rows: Iterable[TrainingRow], guarded: pl.DataFrame) -> pl.DataFrame:
+def find_training_overlap(rows: Iterable[TrainingRow], guarded: pl.DataFrame) -> pl.DataFrame:
     """Pairs of rows that overlap ``guarded``, each once under its strictest kind; empty = clean."""
-    return _check((_looked_at(row) for row in rows), guarded)
+    return _find_overlaps((_compared_training_row(row) for row in rows), guarded)
 
 
-def check_table(source: str, guarded: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+def find_table_overlap(source: str, guarded: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Pairs of the rows of a table of whatever layout ("row N", 1-based), and how many rows it has. Texts
     are searched as they stand."""
     count = 0
 
-    def looked_at() -> Iterator[_Looked]:
+    def looked_at() -> Iterator[_ComparedRow]:
         nonlocal count
-        for number, record in read_table(source):
+        for number, record in iter_source_rows(source):
             count += 1
-            yield _record(record, number)
+            yield _compared_record(record, number)
 
-    return _check(looked_at(), guarded), count
+    return _find_overlaps(looked_at(), guarded), count
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class _ComparedRow:
     """What of a row is compared: its question and options, and what else it says."""
 
     where: str
@@ -109,38 +117,38 @@ class _Looked:
     claims: str | None = None  # the test question that it says it is
 
 
-def _looked_at(row: TrainingRow) -> _Looked:
+def _compared_training_row(row: TrainingRow) -> _ComparedRow:
     if row.item is None:
-        return _Looked(row.where, text=row.text)
+        return _ComparedRow(row.where, text=row.text)
     question = row.item.question
-    claims = question.question_id if overlap.names_test(question.question_id) else None
+    claims = question.question_id if overlap.is_held_out_source(question.question_id) else None
     extra = "\n".join(filter(None, (row.item.response, row.explanation)))
-    return _Looked(row.where, (question.question, *question.options), extra, claims)
+    return _ComparedRow(row.where, (question.question, *question.options), extra, claims)
 
 
-def _record(record: dict[str, Any], number: int) -> _Looked:
+def _compared_record(record: dict[str, Any], number: int) -> _ComparedRow:
     source = record.get("source_id")
-    claims = str(source) if overlap.names_test(source) else None
+    claims = str(source) if overlap.is_held_out_source(source) else None
     item = question_and_options(record)
-    return _Looked(f"row {number}", item, "" if item else all_text(record), claims)
+    return _ComparedRow(f"row {number}", item, "" if item else all_text(record), claims)
 
 
-def _check(rows: Iterable[_Looked], guarded: pl.DataFrame) -> pl.DataFrame:
-    target = overlap.as_target(guarded)
-    anchors = shingles.anchors_of(target.keys, overlap.MIN_STEM)
+def _find_overlaps(rows: Iterable[_ComparedRow], guarded: pl.DataFrame) -> pl.DataFrame:
+    target = overlap.build_overlap_target(guarded)
+    anchors = shingles.build_anchors(target.keys, overlap.MIN_STEM)
     found: list[pl.DataFrame] = []
     with ThreadPoolExecutor(_THREADS) as threads:
         waiting: deque[Future[pl.DataFrame]] = deque()
-        for piece in _pieces(rows):
-            waiting.append(threads.submit(_check_piece, piece, target, anchors))
+        for piece in _batch_rows(rows):
+            waiting.append(threads.submit(_check_batch, piece, target, anchors))
             if len(waiting) > _THREADS:
                 found.append(waiting.popleft().result())
         found += [piece.result() for piece in waiting]
-    return overlap.strictest(found)
+    return overlap.keep_strictest_pairs(found)
 
 
-def _pieces(rows: Iterable[_Looked]) -> Iterator[list[_Looked]]:
-    piece: list[_Looked] = []
+def _batch_rows(rows: Iterable[_ComparedRow]) -> Iterator[list[_ComparedRow]]:
+    piece: list[_ComparedRow] = []
     chars = 0
     for row in rows:
         piece.append(row)
@@ -152,20 +160,22 @@ def _pieces(rows: Iterable[_Looked]) -> Iterator[list[_Looked]]:
         yield piece
 
 
-def _check_piece(rows: list[_Looked], target: overlap.Target, anchors: shingles.Anchors) -> pl.DataFrame:
+def _check_batch(
+    rows: list[_ComparedRow], target: overlap.OverlapTarget, anchors: shingles.Anchors
+) -> pl.DataFrame:
     claimed = [(row.where, row.claims, "source", 1.0) for row in rows if row.claims]
     found = [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row")]
     questions = [(row.where, row.item) for row in rows if row.item]
     if questions:
-        found.append(overlap.overlap(_items(questions), target))
+        found.append(overlap.find_overlapping_rows(_question_frame(questions), target))
     texts = [(row.where, row.text) for row in rows if row.text]
     if texts:
         frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
-        found.append(overlap.contained_in(frame, target.keys, anchors))
-    return overlap.strictest(found)
+        found.append(overlap.match_contained_items(frame, target.keys, anchors))
+    return overlap.keep_strictest_pairs(found)
 
 
-def _items(questions: list[tuple[str, tuple[str, ...]]]) -> pl.DataFrame:
+def _question_frame(questions: list[tuple[str, tuple[str, ...]]]) -> pl.DataFrame:
     most = max(len(item) - 1 for _, item in questions)
     padded = [(where, *item, *[None] * (most + 1 - len(item))) for where, item in questions]
     names = ("question_id", "question", *OPTION_LETTERS[:most])

@@ -35,12 +35,12 @@ SCORED = pl.Schema({"left": pl.String, "right": pl.String, "similarity": pl.Floa
 CONTAINED = pl.Schema({"left": pl.String, "right": pl.String, "similarity": pl.Float64, "first": pl.Float64})
 
 
-def shingles(text: str) -> set[str]:
+def text_shingles(text: str) -> set[str]:
     """The set of 3-grams; a shorter text is its own only shingle."""
     return {text[i : i + SIZE] for i in range(len(text) - SIZE + 1)} or {text}
 
 
-def _windows(texts: list[str], size: int) -> tuple[Array, Array]:
+def _hash_windows(texts: list[str], size: int) -> tuple[Array, Array]:
     """Hashes (uint64) of all windows of ``size`` characters, and the index into ``texts`` of
     each; texts in order.
     """
@@ -59,7 +59,7 @@ def _windows(texts: list[str], size: int) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, slots=True)
-class Banded:
+class MinHashIndex:
     """Texts made ready to be found: ids, MinHash digests (a row each), bands by place among these, and
     rensa's index of them."""
 
@@ -69,38 +69,40 @@ class Banded:
     index: Any
 
 
-def banded(side: pl.DataFrame) -> Banded:
+def build_minhash_index(side: pl.DataFrame) -> MinHashIndex:
     """A side's ``text``s; those shorter than a shingle are left out."""
     import rensa
 
-    long = _long(side)
+    long = _drop_short_texts(side)
     # The index tells of which texts *more* than one is near, so that each is in it twice.
     index = rensa.RMinHashLSH(_AGREE / _PERMUTATIONS, _PERMUTATIONS, _BANDS)
     found = [np.zeros((0, _PERMUTATIONS), dtype=np.uint32)]
     for start in range(0, len(long), _CHUNK):
         chunk = long["text"][start : start + _CHUNK].to_list()
-        matrix = _matrix(*_windows(chunk, SIZE), len(chunk))
+        matrix = _minhash_matrix(*_hash_windows(chunk, SIZE), len(chunk))
         for copy in (0, 1):
             index.insert_matrix(matrix, start + copy * len(long))
-        found.append(_digests(matrix))
+        found.append(_digest_array(matrix))
     digests = np.concatenate(found)
-    return Banded(long["id"], digests, _bands(digests), index)
+    return MinHashIndex(long["id"], digests, _band_table(digests), index)
 
 
-def candidates(left: pl.DataFrame, right: pl.DataFrame | Banded) -> pl.DataFrame:
+def find_minhash_candidates(left: pl.DataFrame, right: pl.DataFrame | MinHashIndex) -> pl.DataFrame:
     """Pairs (left, right) of ids whose ``text`` shares a MinHash band, and nearly half of the permutations
     (``_AGREE``). Texts shorter than a shingle are never candidates.
 
     Digests are taken out of rensa, number by number, of those texts alone that it says something is near to.
     """
-    other = right if isinstance(right, Banded) else banded(right)
+    other = right if isinstance(right, MinHashIndex) else build_minhash_index(right)
     found = [pl.DataFrame(schema=PAIRS)]
-    for chunk in _long(left).select("id", "text").iter_slices(_CHUNK):
-        hashes, owner = _windows(chunk["text"].to_list(), SIZE)
-        near = np.array(other.index.query_duplicate_flags_matrix(_matrix(hashes, owner, len(chunk))), bool)
+    for chunk in _drop_short_texts(left).select("id", "text").iter_slices(_CHUNK):
+        hashes, owner = _hash_windows(chunk["text"].to_list(), SIZE)
+        near = np.array(
+            other.index.query_duplicate_flags_matrix(_minhash_matrix(hashes, owner, len(chunk))), bool
+        )
         kept, place = near[owner], np.cumsum(near) - 1
-        digests = _digests(_matrix(hashes[kept], place[owner[kept]], int(near.sum())))
-        shared = _bands(digests).join(other.bands, on="band").select("place", "place_right").unique()
+        digests = _digest_array(_minhash_matrix(hashes[kept], place[owner[kept]], int(near.sum())))
+        shared = _band_table(digests).join(other.bands, on="band").select("place", "place_right").unique()
         one, two = shared.sort("place", "place_right").to_numpy().T
         alike = (digests[one] == other.digests[two]).sum(axis=1) >= _AGREE
         ids = chunk["id"].filter(pl.Series(near))
@@ -109,11 +111,11 @@ def candidates(left: pl.DataFrame, right: pl.DataFrame | Banded) -> pl.DataFrame
     return pl.concat(found)
 
 
-def _long(side: pl.DataFrame) -> pl.DataFrame:
+def _drop_short_texts(side: pl.DataFrame) -> pl.DataFrame:
     return side.filter(pl.col("text").str.len_chars() >= SIZE)
 
 
-def _matrix(hashes: Array, owner: Array, count: int) -> Any:
+def _minhash_matrix(hashes: Array, owner: Array, count: int) -> Any:
     """rensa's digests of ``count`` texts, of whose shingles these are the hashes."""
     import rensa
 
@@ -121,11 +123,11 @@ def _matrix(hashes: Array, owner: Array, count: int) -> Any:
     return rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _PERMUTATIONS, _SEED)
 
 
-def _digests(matrix: Any) -> Array:
+def _digest_array(matrix: Any) -> Array:
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(-1, _PERMUTATIONS)
 
 
-def _bands(digests: Array) -> pl.DataFrame:
+def _band_table(digests: Array) -> pl.DataFrame:
     """(place, band): one row for each text, by its place, and MinHash band. Places, not ids: a million rows
     are joined by them.
     """
@@ -141,20 +143,20 @@ def _bands(digests: Array) -> pl.DataFrame:
     return pl.DataFrame({"place": np.repeat(np.arange(len(digests), dtype=np.uint32), _BANDS), "band": band})
 
 
-def jaccard(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+def score_jaccard(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     """The pairs with the true Jaccard similarity of their texts' 3-gram sets."""
-    texts = _texts(pairs, left, right)
+    texts = _texts_by_id(pairs, left, right)
     scored, last, target = [], None, set[str]()
     for left_id, right_id in pairs.sort("right", maintain_order=True).iter_rows():
         if right_id != last:  # the sets of one right text at a time: memory
-            last, target = right_id, shingles(texts[1][right_id])
-        other = shingles(texts[0][left_id])
+            last, target = right_id, text_shingles(texts[1][right_id])
+        other = text_shingles(texts[0][left_id])
         common = len(target & other)
         scored.append((left_id, right_id, common / (len(target) + len(other) - common)))
     return pl.DataFrame(scored, schema=SCORED, orient="row")
 
 
-def _texts(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, str]]:
+def _texts_by_id(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, str]]:
     sides = ((left, "left"), (right, "right"))
     return [
         dict(side.join(pairs, left_on="id", right_on=name, how="semi").select("id", "text").iter_rows())
@@ -174,7 +176,7 @@ class Anchors:
     coarse: Array  # bool by the upper bits of a window: False = no anchor has them
 
 
-def anchors_of(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
+def build_anchors(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
     """The anchors of items whose list column ``parts`` holds strings that are expected in a text, in any
     order.
 
@@ -184,14 +186,14 @@ def anchors_of(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
     """
     parts = right.select("id", "parts").explode("parts").drop_nulls()
     parts = parts.with_columns((pl.int_range(pl.len()).over("id") == 0).alias("first"))
-    hashes, owner = _windows(parts["parts"].to_list(), _ANCHOR)
+    hashes, owner = _hash_windows(parts["parts"].to_list(), _ANCHOR)
     windows = pl.DataFrame(
         {"window": hashes, "right": parts["id"].gather(owner), "first": parts["first"].gather(owner)}
     )
     windows = windows.with_columns(pl.len().over("window").alias("frequency"))
-    whole = _rarest(windows, _WHOLE_ANCHORS).with_columns(pl.lit(False).alias("first"))
+    whole = _rarest_windows(windows, _WHOLE_ANCHORS).with_columns(pl.lit(False).alias("first"))
     long = windows.filter(pl.col("first") & (pl.col("first").sum().over("right") > first_chars - _ANCHOR))
-    first = _rarest(long, _FIRST_ANCHORS)
+    first = _rarest_windows(long, _FIRST_ANCHORS)
     table = pl.concat([whole, first]).select("window", "right", "first").unique(maintain_order=True)
     counts = table.group_by("right", maintain_order=True).agg(
         pl.min_horizontal((~pl.col("first")).sum(), pl.lit(_WHOLE_NEEDED)).alias("whole"),
@@ -202,7 +204,7 @@ def anchors_of(right: pl.DataFrame, first_chars: int = 0) -> Anchors:
     return Anchors(table, counts, coarse)
 
 
-def _rarest(windows: pl.DataFrame, places: int) -> pl.DataFrame:
+def _rarest_windows(windows: pl.DataFrame, places: int) -> pl.DataFrame:
     place = pl.int_range(pl.len()).over("right") * places // pl.len().over("right")
     ranked = windows.with_columns(place.alias("place")).sort("frequency", maintain_order=True)
     chosen = ranked.unique(["right", "place"], keep="first", maintain_order=True)
@@ -210,16 +212,16 @@ def _rarest(windows: pl.DataFrame, places: int) -> pl.DataFrame:
     return chosen.filter((pl.col("frequency") <= _COMMON) | (rank == 0))
 
 
-def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
+def find_anchored_candidates(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
     """Pairs (left, right) whose left ``text`` holds enough of the right text's anchors: three of the whole,
     or two of its first part.
 
     An item that is quoted as it is has all of them; the margin is for what was changed in it.
     """
-    anchors = right if isinstance(right, Anchors) else anchors_of(right)
+    anchors = right if isinstance(right, Anchors) else build_anchors(right)
     found = [pl.DataFrame(schema=PAIRS)]
     for chunk in left.select("id", "text").iter_slices(_CHUNK):
-        hashes, owner = _windows(chunk["text"].to_list(), _ANCHOR)
+        hashes, owner = _hash_windows(chunk["text"].to_list(), _ANCHOR)
         seen = anchors.coarse[hashes >> np.uint64(64 - _COARSE_BITS)]
         held = pl.DataFrame({"window": hashes[seen], "place": owner[seen]}).unique()
         hits = (
@@ -236,7 +238,7 @@ def anchored(left: pl.DataFrame, right: pl.DataFrame | Anchors) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def containment(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+def score_containment(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     """The pairs with ``similarity`` = the share of the right parts' 3-grams that the left text holds, and the
     first part's own (``first``); a part shorter than a shingle is held where it occurs.
     """
@@ -247,12 +249,12 @@ def containment(pairs: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) ->
     scored = []
     for (left_id,), group in pairs.group_by("left", maintain_order=True):
         text = texts[str(left_id)]
-        held = shingles(text)
+        held = text_shingles(text)
         for right_id in group["right"]:
             counts = [
                 (len(s & held) if len(p) >= SIZE else int(p in text), len(s))
                 for p in parts[right_id]
-                for s in [shingles(p)]
+                for s in [text_shingles(p)]
             ]
             share = sum(found for found, _ in counts) / sum(total for _, total in counts)
             scored.append((left_id, right_id, share, counts[0][0] / counts[0][1]))

@@ -1,8 +1,8 @@
 """What a command says beside its results: progress on stderr.
 
 In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has
-them. The library itself prints nothing: ``note`` goes to the logger ``kmmlu_fast``, and only a command
-(``speaking``) shows that.
+them. The library itself prints nothing: ``log_note`` goes to the logger ``kmmlu_fast``, and only a command
+(``show_notes``) shows that.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from kmmlu_fast.core.untrusted_text import clean
+from kmmlu_fast.core.untrusted_text import strip_control_characters
 
 _CLEAR = "\r\x1b[K"  # to the beginning of the line, and what stands there away (ECMA-48 EL)
 LOGGER = logging.getLogger("kmmlu_fast")
 LOGGER.addHandler(logging.NullHandler())
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+class _StderrHandler(logging.StreamHandler[TextIO]):
     """Today's ``sys.stderr``, whatever it was when the handler was made; as ``logging`` does
     for its last resort.
     """
@@ -40,7 +40,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def columns(otherwise: int = 100) -> int:
+def terminal_width(otherwise: int = 100) -> int:
     """How wide the terminal is, also where stdout goes to a pager; COLUMNS wins."""
     if (given := os.environ.get("COLUMNS", "")).isdigit() and int(given):
         return int(given)
@@ -50,7 +50,7 @@ def columns(otherwise: int = 100) -> int:
     return otherwise
 
 
-def folded(line: str, width: int) -> str:
+def wrap_line(line: str, width: int) -> str:
     """A line of prose at most ``width`` wide, broken between words, its own indent kept and deepened."""
     if len(line) <= width:
         return line
@@ -61,12 +61,12 @@ def folded(line: str, width: int) -> str:
 
 
 @contextlib.contextmanager
-def speaking() -> Iterator[None]:
+def show_notes() -> Iterator[None]:
     """Show notes and progress on stderr: what every command does, and only while it runs."""
-    if speaks():
+    if are_notes_shown():
         yield
         return
-    handler, level, propagate = _Stderr(), LOGGER.level, LOGGER.propagate
+    handler, level, propagate = _StderrHandler(), LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
@@ -78,42 +78,42 @@ def speaking() -> Iterator[None]:
         LOGGER.propagate = propagate
 
 
-def speaks() -> bool:
+def are_notes_shown() -> bool:
     """Whether notes are shown on stderr."""
-    return any(isinstance(handler, _Stderr) for handler in LOGGER.handlers)
+    return any(isinstance(handler, _StderrHandler) for handler in LOGGER.handlers)
 
 
-class _Line:
+class _StatusLine:
     """What stands on the terminal just now."""
 
     moving = False  # a line without an end, which the next one replaces
-    said_sec = 0.0  # when something was said last (time.monotonic)
+    last_output_sec = 0.0  # when something was said last (time.monotonic)
 
 
-def note(text: str) -> None:
+def log_note(text: str) -> None:
     """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a
     program or notebook.
     """
-    clear()
-    _Line.said_sec = time.monotonic()
-    LOGGER.info("%s", clean(text))
+    clear_status_line()
+    _StatusLine.last_output_sec = time.monotonic()
+    LOGGER.info("%s", strip_control_characters(text))
 
 
-def move(text: str) -> None:
+def show_status_line(text: str) -> None:
     """A line on the terminal that the next one replaces."""
-    sys.stderr.write(f"{_CLEAR}{clean(text)}")
+    sys.stderr.write(f"{_CLEAR}{strip_control_characters(text)}")
     sys.stderr.flush()
-    _Line.moving, _Line.said_sec = True, time.monotonic()
+    _StatusLine.moving, _StatusLine.last_output_sec = True, time.monotonic()
 
 
-def clear() -> None:
+def clear_status_line() -> None:
     """Take the moving line away, if one stands there."""
-    if _Line.moving:
-        _Line.moving = False
+    if _StatusLine.moving:
+        _StatusLine.moving = False
         sys.stderr.write(_CLEAR)
         sys.stderr.flush()
 
 
-def quiet_sec() -> float:
+def seconds_since_output() -> float:
     """Seconds since anything was said."""
-    return time.monotonic() - _Line.said_sec
+    return time.monotonic() - _StatusLine.last_output_sec

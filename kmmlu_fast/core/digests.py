@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 
 _YOUNG_SEC = 2.0  # the coarsest times of a file system (FAT)
 
@@ -28,17 +28,17 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def fingerprint(parts: dict[str, Any], digits: int = 12) -> str:
+def compute_fingerprint(parts: dict[str, Any], digits: int = 12) -> str:
     """sha256 (its first hex digits) over everything that decides a result: 12 digits name a
     run, 16 an adapter.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:digits]
 
 
-def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def describe_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """The keys whose values are not the same, sorted, each with both values: fit for a line."""
     return [
-        f"{key} ({shown(there.get(key))} there, {shown(here.get(key))} here)"
+        f"{key} ({bounded_repr(there.get(key))} there, {bounded_repr(here.get(key))} here)"
         for key in sorted({*there, *here})
         if there.get(key) != here.get(key)
     ]
@@ -48,7 +48,7 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def files_as_they_lie(paths: Iterable[Path]) -> str | None:
+def file_stat_digest(paths: Iterable[Path]) -> str | None:
     """Tells whether files are the ones of before without reading them: by place, size, times and inode, as
     git does. None where one was written so lately that a second writing could go unseen.
     """

@@ -3,7 +3,7 @@
 In: paths and what goes into them. Out: files written beside their place, synced and renamed. Knows nothing of
 what they hold.
 
-The rule for every file that a command leaves: ``claim`` all of them before work begins (what exists is
+The rule for every file that a command leaves: ``claim_outputs`` all of them before work begins (what exists is
 replaced with ``--overwrite``
 only, an input never, parents are made, and a place that cannot be written is refused at once), then write
 each by
@@ -30,7 +30,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, KmmluError
-from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.reading import read_json as read_json
 
 PARTIAL = ".partial"
@@ -47,11 +47,11 @@ def cache_root() -> Path:
     """``$KMMLU_FAST_CACHE``, else ``$XDG_CACHE_HOME/kmmlu_fast``, else ``~/.cache/kmmlu_fast``."""
     explicit = os.environ.get("KMMLU_FAST_CACHE")
     if explicit:
-        return expand(explicit, "KMMLU_FAST_CACHE")
-    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME") / "kmmlu_fast"
+        return expand_path(explicit, "KMMLU_FAST_CACHE")
+    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME") / "kmmlu_fast"
 
 
-def claim(
+def claim_outputs(
     targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False, flag: str = "--output"
 ) -> None:
     """Refuse now what could not, or must not, be written later. ConfigError names the file and what to do.
@@ -69,13 +69,13 @@ def claim(
         if real in taken:
             raise ConfigError(f"{flag} {path}: would be written twice; give another name")
         taken[real] = path
-        if any(_same(path, source) for source in read):
+        if any(_is_same_file(path, source) for source in read):
             raise ConfigError(
                 f"{flag} {path}: is an input of this command, which is never replaced; give another name"
             )
         if path.is_dir():
             raise ConfigError(f"{flag} {path}: is a directory; give a file's name")
-        if os.path.lexists(path) and not overwrite and not _left_by_a_kill(path, wanted[0]):
+        if os.path.lexists(path) and not overwrite and not _is_left_by_killed_run(path, wanted[0]):
             raise ConfigError(f"{flag} {path}: exists; give another name, or --overwrite to replace it")
     for folder in dict.fromkeys(path.parent for path in wanted):
         _check_writable(folder, flag)
@@ -94,7 +94,7 @@ def _check_writable(folder: Path, flag: str) -> None:
         ) from error
 
 
-def _same(path: Path, source: Path) -> bool:
+def _is_same_file(path: Path, source: Path) -> bool:
     try:
         return path.samefile(source)
     except OSError:
@@ -122,7 +122,7 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write beside, sync, rename, sync the folder. A link at ``path`` is replaced, not followed."""
     partial = path.with_name(partial_name(path.name))
     try:
-        with _naming(path, partial):
+        with _name_target_in_errors(path, partial):
             with partial.open("xb") as file:
                 file.write(data)
                 file.flush()
@@ -135,19 +135,19 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_together(files: dict[Path, bytes]) -> None:
+def write_files_together(files: dict[Path, bytes]) -> None:
     """Write several files that belong together, the first naming them all.
 
     All of them are written beside their places before the first is renamed; a journal says which, by digest,
     until the
-    last one is. After a kill in between ``claim`` knows what is ours by it, so that the same command can do
+    last one is. After a kill in between ``claim_outputs`` knows what is ours by it, so that the same command can do
     it again.
     """
     partials = {path: path.with_name(partial_name(path.name)) for path in files}
-    journal = _journal(next(iter(files)))
+    journal = _journal_path(next(iter(files)))
     try:
         for path, partial in partials.items():
-            with _naming(path, partial), partial.open("xb") as file:
+            with _name_target_in_errors(path, partial), partial.open("xb") as file:
                 file.write(files[path])
                 file.flush()
                 os.fsync(file.fileno())
@@ -164,21 +164,21 @@ def write_together(files: dict[Path, bytes]) -> None:
     journal.unlink(missing_ok=True)
 
 
-def _journal(path: Path) -> Path:
+def _journal_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.journal")
 
 
-def _left_by_a_kill(path: Path, first: Path) -> bool:
-    """Whether ``write_together`` wrote this very file before it was killed."""
+def _is_left_by_killed_run(path: Path, first: Path) -> bool:
+    """Whether ``write_files_together`` wrote this very file before it was killed."""
     try:
-        known = read_json(_journal(first)).get(path.name) if _journal(first).is_file() else None
+        known = read_json(_journal_path(first)).get(path.name) if _journal_path(first).is_file() else None
         return known is not None and known == hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, KmmluError):
         return False
 
 
 @contextlib.contextmanager
-def _naming(path: Path, partial: Path) -> Iterator[None]:
+def _name_target_in_errors(path: Path, partial: Path) -> Iterator[None]:
     """An error names the file that was wanted, not the one that was being written beside it."""
     try:
         yield
@@ -217,11 +217,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def swap_in(fresh: Path, place: Path) -> None:
+def swap_directory(fresh: Path, place: Path) -> None:
     """Put a complete directory where another may stand. The old one is moved aside first and removed
-    last; ``finish_swap`` ends a kill.
+    last; ``finish_directory_swap`` ends a kill.
     """
-    aside = _aside(place)
+    aside = _backup_path(place)
     if place.exists():
         remove_tree(aside)
         place.rename(aside)
@@ -230,16 +230,16 @@ def swap_in(fresh: Path, place: Path) -> None:
     remove_tree(aside)
 
 
-def finish_swap(fresh: Path, place: Path, complete: bool) -> None:
-    """After a kill within ``swap_in``: put the new one in place if it is complete, else the old one back."""
-    aside = _aside(place)
+def finish_directory_swap(fresh: Path, place: Path, complete: bool) -> None:
+    """After a kill within ``swap_directory``: put the new one in place if it is complete, else the old one back."""
+    aside = _backup_path(place)
     if aside.exists() and not place.exists():
         (fresh if complete else aside).rename(place)
     if place.exists():
         remove_tree(aside)
 
 
-def _aside(place: Path) -> Path:
+def _backup_path(place: Path) -> Path:
     return place.with_name(f".{place.name}.old")
 
 
@@ -260,7 +260,7 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def slug(text: str) -> str:
+def make_slug(text: str) -> str:
     """A readable piece of a directory name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
 

@@ -21,7 +21,7 @@ _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 
 @cache
-def position_bound(options: int) -> re.Pattern[str]:
+def position_reference_pattern(options: int) -> re.Pattern[str]:
     """What an option of a question with that many options says where it speaks of others by
     number or place: it keeps its order.
     """
@@ -35,19 +35,19 @@ def position_bound(options: int) -> re.Pattern[str]:
     )
 
 
-def names_others(options: Sequence[str]) -> bool:
+def names_other_options(options: Sequence[str]) -> bool:
     """True where one of a question's options names others by number or place ("1번과 2번", "위의 모두")."""
-    return any(position_bound(len(options)).search(option) for option in options)
+    return any(position_reference_pattern(len(options)).search(option) for option in options)
 
 
 def is_position_bound(question: Question) -> bool:
     """True where the question's options must stay where they are: one of them names others by
     number or place.
     """
-    return names_others(question.options)
+    return names_other_options(question.options)
 
 
-def rotated(question: Question, shift: int) -> Question:
+def rotate_question(question: Question, shift: int) -> Question:
     """The question with its options moved up by ``shift``: letter i now stands before original
     option i + shift. The key moves along.
     """
@@ -57,7 +57,7 @@ def rotated(question: Question, shift: int) -> Question:
     return replace(question, options=options, answer=letters[order.index(letters.index(question.answer))])
 
 
-def log_softmax(values: Sequence[float]) -> list[float]:
+def normalize_logprobs(values: Sequence[float]) -> list[float]:
     """Log-probabilities given that the answer is one of these."""
     top = max(values)
     total = top + math.log(sum(math.exp(value - top) for value in values))
@@ -84,17 +84,17 @@ def read_letters(logprobs: Sequence[float]) -> LetterReading:
             f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its"
             " weights are damaged; try --dtype float32, or another copy of the model"
         )
-    best = best_place(logprobs)
+    best = argmax_index(logprobs)
     total = sum(math.exp(value - logprobs[best]) for value in logprobs)
-    return LetterReading(OPTION_LETTERS[best], margin_of(logprobs), 1.0 / total)
+    return LetterReading(OPTION_LETTERS[best], logprob_margin(logprobs), 1.0 / total)
 
 
-def best_place(logprobs: Sequence[float]) -> int:
+def argmax_index(logprobs: Sequence[float]) -> int:
     """argmax; the earlier place on an exact tie."""
     return max(range(len(logprobs)), key=lambda place: logprobs[place])
 
 
-def margin_of(logprobs: Sequence[float]) -> float:
+def logprob_margin(logprobs: Sequence[float]) -> float:
     """Best minus second-best, nats."""
     best, second = sorted(logprobs, reverse=True)[:2]
     return best - second
@@ -108,7 +108,7 @@ def exact_match(text: str, letters: Sequence[str] = LETTERS) -> str | None:
     return letter if letter in letters else None
 
 
-def reorder(question: Question, order: str) -> Question:
+def reorder_question(question: Question, order: str) -> Question:
     """The question with its options in ``order`` (source letters, "CABD") and the answer's
     letter following its option.
     """

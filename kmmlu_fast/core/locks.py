@@ -52,7 +52,7 @@ class Lock:
         self.close()
 
 
-def lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lock:
+def acquire_lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lock:
     """Take the lock, trying for ``wait_sec``. Raises ``in_use`` where another process keeps it, an error
     of its kind where it cannot be taken.
     """

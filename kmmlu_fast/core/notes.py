@@ -10,25 +10,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Noted(Generic[T]):
+class WithNotes(Generic[T]):
     """A value with its notes: one sentence each, without "warning:" before it."""
 
     value: T
     notes: tuple[str, ...] = ()
 
-    def said(self) -> T:
+    def log_and_unwrap(self) -> T:
         """The value, after its notes went to the log as warnings."""
-        warn(self.notes)
+        log_as_warnings(self.notes)
         return self.value
 
 
-def warn(notes: Iterable[str]) -> None:
+def log_as_warnings(notes: Iterable[str]) -> None:
     """Each note as a warning in the log, which a command shows on stderr."""
     for text in notes:
-        note(f"warning: {text}")
+        log_note(f"warning: {text}")

@@ -14,7 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kmmlu_fast.core.console import clear, move, note, quiet_sec, speaks
+from kmmlu_fast.core.console import (
+    are_notes_shown,
+    clear_status_line,
+    log_note,
+    seconds_since_output,
+    show_status_line,
+)
 
 LINE_SEC = 10.0  # a new line this often where stderr is no terminal
 WAIT_SEC = 8.0  # the longest silence of a wait
@@ -27,8 +33,8 @@ class Meter:
     def __init__(self, total: int, label: str, unit: str = "questions") -> None:
         self._total, self._label, self._unit = total, label, unit
         self._start = self._shown = time.monotonic()
-        self._moving = speaks() and sys.stderr.isatty()
-        self._bar = _notebook_bar(total, label, unit) if in_notebook() and not speaks() else None
+        self._moving = are_notes_shown() and sys.stderr.isatty()
+        self._bar = _notebook_bar(total, label, unit) if in_notebook() and not are_notes_shown() else None
 
     def update(self, done: int, more: str = "") -> None:
         """Show, if the last time is long enough ago."""
@@ -36,7 +42,7 @@ class Meter:
             self._bar.set_postfix_str(more, refresh=False)
             self._bar.update(done - self._bar.n)
         elif time.monotonic() - self._shown > (_MOVING_SEC if self._moving else LINE_SEC):
-            self._show(done, more, last=False)
+            self._show_line(done, more, last=False)
 
     def close(self, done: int, more: str = "") -> None:
         """Show how it ended."""
@@ -44,9 +50,9 @@ class Meter:
             self.update(done, more)
             self._bar.close()
         elif done:
-            self._show(done, more, last=True)
+            self._show_line(done, more, last=True)
 
-    def _show(self, done: int, more: str, last: bool) -> None:
+    def _show_line(self, done: int, more: str, last: bool) -> None:
         self._shown = time.monotonic()
         rate = done / max(self._shown - self._start, 1e-9)
         left = (self._total - done) / rate if rate else 0.0
@@ -55,13 +61,13 @@ class Meter:
             f" left{', ' if more else ''}{more}"
         )
         if self._moving and not last:
-            move(line)
+            show_status_line(line)
         else:
-            note(line)
+            log_note(line)
 
 
 @contextlib.contextmanager
-def waiting(
+def report_wait(
     what: str, phase: Callable[[], str] | None = None, closing: Callable[[], str] | None = None
 ) -> Iterator[None]:
     """Say what is being waited for and for how long, wherever nothing else was said for WAIT_SEC; on a
@@ -70,7 +76,7 @@ def waiting(
     Nothing is said of what is over sooner, nor in a library. ``phase``: what is being done just now, in a
     word or two; ``closing``: what the last line adds. Waits may be nested: the innermost speaks.
     """
-    if not speaks():
+    if not are_notes_shown():
         yield
         return
     began, over = time.monotonic(), threading.Event()
@@ -80,11 +86,15 @@ def waiting(
     def tick() -> None:
         nonlocal said
         while not over.wait(every_sec / 8):
-            if _WAITS[-1] is over and time.monotonic() - began >= every_sec and quiet_sec() >= every_sec:
+            if (
+                _WAITS[-1] is over
+                and time.monotonic() - began >= every_sec
+                and seconds_since_output() >= every_sec
+            ):
                 said = True
                 now = phase() if phase else ""
                 line = f"{what}: {now + ', ' if now else ''}{time.monotonic() - began:.0f} s"
-                (move if moving else note)(line)
+                (show_status_line if moving else log_note)(line)
 
     _WAITS.append(over)
     thread = threading.Thread(target=tick, name="waiting", daemon=True)
@@ -95,10 +105,10 @@ def waiting(
         over.set()
         thread.join()
         _WAITS.remove(over)
-        clear()
+        clear_status_line()
     if said:
         more = closing() if closing else ""
-        note(f"{what}: done in {time.monotonic() - began:.0f} s" + (f" ({more})" if more else ""))
+        log_note(f"{what}: done in {time.monotonic() - began:.0f} s" + (f" ({more})" if more else ""))
 
 
 _WAITS: list[threading.Event] = []  # running, the innermost last

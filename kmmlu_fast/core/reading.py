@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, KmmluError, RunError
-from kmmlu_fast.core.untrusted_text import one_line, shown
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
 MAX_TEXT_BYTES = 1 << 30  # a training file or log: its text is held in memory
 MAX_JSON_BYTES = 256 << 20
@@ -32,22 +32,22 @@ _MAX_INTEGER = 1 << 63
 Raised = type[KmmluError]
 
 
-def expand(path: str | Path, where: str = "path") -> Path:
+def expand_path(path: str | Path, where: str = "path") -> Path:
     """The path with ``~`` and ``~user`` put in. ConfigError for an unknown user, and for what no file can
     be called.
     """
     text = str(path)
     if "\0" in text:
-        raise ConfigError(f"{where} {shown(text)}: holds a NUL character; give a path")
+        raise ConfigError(f"{where} {bounded_repr(text)}: holds a NUL character; give a path")
     if len(text) > 4096:
         raise ConfigError(
-            f"{where} {shown(text)}: has {len(text):,} characters; no path is longer than 4,096"
+            f"{where} {bounded_repr(text)}: has {len(text):,} characters; no path is longer than 4,096"
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(
-            f"{where} {shown(text)}: there is no such user; give a path from / or from here"
+            f"{where} {bounded_repr(text)}: there is no such user; give a path from / or from here"
         ) from error
 
 
@@ -89,9 +89,9 @@ def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: b
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique,
-            parse_int=_integer,
-            parse_constant=None if constants else _no_constant,
+            object_pairs_hook=_refuse_duplicate_keys,
+            parse_int=_parse_integer,
+            parse_constant=None if constants else _refuse_constant,
         )
     except json.JSONDecodeError as error:
         raise raised(
@@ -101,33 +101,33 @@ def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: b
         raise raised(f"{where}: is not JSON that can be read ({error})") from error
     except (RecursionError, MemoryError) as error:
         raise raised(f"{where}: is nested too deeply to be read") from error
-    if _depth_over(value, MAX_DEPTH):
+    if _is_deeper_than(value, MAX_DEPTH):
         raise raised(f"{where}: is nested deeper than {MAX_DEPTH} levels")
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(
-            f"the key {shown(next(n for n in names if names.count(n) > 1))} stands twice in one object"
+            f"the key {bounded_repr(next(n for n in names if names.count(n) > 1))} stands twice in one object"
         )
     return found
 
 
-def _integer(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     value = int(digits) if len(digits) < 25 else _MAX_INTEGER
     if not -_MAX_INTEGER <= value < _MAX_INTEGER:
         raise ValueError(f"{digits[:25]}... is too large a number")
     return value
 
 
-def _no_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _depth_over(value: Any, most: int) -> bool:
+def _is_deeper_than(value: Any, most: int) -> bool:
     level: list[Any] = [value] if isinstance(value, (dict, list)) else []
     for _ in range(most):
         inner = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
@@ -153,12 +153,14 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
         head = pl.read_csv(io.BytesIO(data), has_header=False, n_rows=1, infer_schema=False, glob=False)
         names = [str(name or "") for name in head.row(0)] if len(head) else []
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise raised(f"{path}: has two columns {shown(twice)}; keep one, or the wrong one would be read")
+            raise raised(
+                f"{path}: has two columns {bounded_repr(twice)}; keep one, or the wrong one would be read"
+            )
         frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
     except pl.exceptions.NoDataError as error:
         raise raised(f"{path}: is empty; expected a line of column names and rows") from error
     except BaseException as error:
-        raise _polars(error, path, "CSV", raised) from error
+        raise _translate_polars_error(error, path, "CSV", raised) from error
     return frame
 
 
@@ -198,27 +200,27 @@ def read_parquet(
             else frame
         )  # type: ignore[arg-type]
     except BaseException as error:
-        raise _polars(error, path, "Parquet", raised) from error
+        raise _translate_polars_error(error, path, "Parquet", raised) from error
 
 
 def scan_parquet(path: Path, raised: Raised = RunError) -> tuple[pl.LazyFrame, int]:
-    """A Parquet file that is too large to be held, to be read in slices (``collect``); and its rows."""
+    """A Parquet file that is too large to be held, to be read in slices (``collect_slice``); and its rows."""
     try:
         scan = pl.scan_parquet(path, glob=False)
         return scan, int(scan.select(pl.len()).collect().item())
     except BaseException as error:
-        raise _polars(error, path, "Parquet", raised) from error
+        raise _translate_polars_error(error, path, "Parquet", raised) from error
 
 
-def collect(part: pl.LazyFrame, path: Path, raised: Raised = RunError) -> pl.DataFrame:
+def collect_slice(part: pl.LazyFrame, path: Path, raised: Raised = RunError) -> pl.DataFrame:
     """What a part of ``scan_parquet``'s holds."""
     try:
         return part.collect()
     except BaseException as error:
-        raise _polars(error, path, "Parquet", raised) from error
+        raise _translate_polars_error(error, path, "Parquet", raised) from error
 
 
-def _polars(error: BaseException, path: Path, kind: str, raised: Raised) -> BaseException:
+def _translate_polars_error(error: BaseException, path: Path, kind: str, raised: Raised) -> BaseException:
     """polars' errors, and its panics (BaseExceptions of a name), as one of ours; everything else as it is."""
     if (
         isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError, OverflowError))
@@ -237,7 +239,7 @@ def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
 
     text = read_text(path, raised, MAX_YAML_BYTES)
     try:
-        return yaml.load(text, Loader=_loader())  # a SafeLoader
+        return yaml.load(text, Loader=_strict_yaml_loader())  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -253,7 +255,7 @@ def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
         raise raised(f"{where}: is nested too deeply to be read") from error
 
 
-def _loader() -> Any:
+def _strict_yaml_loader() -> Any:
     import yaml
 
     class Strict(yaml.SafeLoader):
@@ -284,7 +286,7 @@ def _loader() -> Any:
                 if key.tag != "tag:yaml.org,2002:merge" and key.value.__hash__ and isinstance(key.value, str):
                     if key.value.replace("-", "_") in seen:
                         raise yaml.constructor.ConstructorError(
-                            None, None, f"the key {shown(key.value)} stands twice", key.start_mark
+                            None, None, f"the key {bounded_repr(key.value)} stands twice", key.start_mark
                         )
                     seen.add(key.value.replace("-", "_"))
             return super().construct_mapping(node, deep)

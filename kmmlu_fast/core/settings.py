@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.reading import expand_path
 
 
 class Config(BaseModel):
@@ -37,9 +37,9 @@ class Config(BaseModel):
         """
         try:
             if isinstance(value, Path):
-                return expand(value)
+                return expand_path(value)
             if isinstance(value, list) and any(isinstance(item, Path) for item in value):
-                return [expand(item) if isinstance(item, Path) else item for item in value]
+                return [expand_path(item) if isinstance(item, Path) else item for item in value]
         except ConfigError as error:
             raise ValueError(str(error).removeprefix("path ")) from error
         return value

@@ -30,18 +30,18 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 100
 _repr.maxlevel, _repr.maxdict, _repr.maxlist, _repr.maxtuple = 3, 6, 6, 6
 
 
-def clean(text: str) -> str:
+def strip_control_characters(text: str) -> str:
     """The text without terminal escapes and control characters; newlines and tabs stay."""
     return _CONTROL.sub("", _SEQUENCES.sub("", text)) if not text.isprintable() else text
 
 
 def one_line(text: str, most: int = MAX_LINE) -> str:
     """Clean, on one line; words over 200 characters and lines over ``most`` lose their middle."""
-    line = " ".join(_LONG_WORD.sub(_shortened, clean(text)).split())
+    line = " ".join(_LONG_WORD.sub(_shorten_word, strip_control_characters(text)).split())
     return line if len(line) <= most else f"{line[: most * 2 // 3]} ... {line[-most // 3 :]}"
 
 
-def shown(value: Any) -> str:
+def bounded_repr(value: Any) -> str:
     """A value as an error shows it: its ``repr``, bounded in length and depth, however large it is."""
     try:
         return _repr.repr(value)
@@ -49,6 +49,6 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__} too large to show"
 
 
-def _shortened(found: re.Match[str]) -> str:
+def _shorten_word(found: re.Match[str]) -> str:
     word = found[0]
     return f"{word[:120]}...{word[-60:]}"

@@ -20,9 +20,9 @@ from typing import Any
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.exam import DEFAULT_EXAM
-from kmmlu_fast.data.records import options_of, read_records, split_item
+from kmmlu_fast.data.records import count_options, read_records, split_item
 from kmmlu_fast.data.subjects import SUBJECTS
 
 INSTRUCTION = "다음 객관식 문제를 읽고 {letters} 중 정답을 고르시오."
@@ -44,7 +44,7 @@ class SftRow:
     exam: str = DEFAULT_EXAM  # that the question is of
 
 
-def to_record(row: SftRow) -> dict[str, Any]:
+def sft_row_to_record(row: SftRow) -> dict[str, Any]:
     """The row's JSON object. DataError where question and options could not be told apart again."""
     question = row.question
     lines = [f"{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True)]
@@ -71,24 +71,24 @@ def to_record(row: SftRow) -> dict[str, Any]:
     return record | of_other
 
 
-def write_rows(path: Path, rows: list[SftRow]) -> None:
+def write_sft_rows(path: Path, rows: list[SftRow]) -> None:
     """UTF-8 JSONL, Korean unescaped, one row a line; whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, rows_bytes(rows))
+    write_bytes_atomically(path, encode_sft_rows(rows))
 
 
-def rows_bytes(rows: list[SftRow]) -> bytes:
-    """What ``write_rows`` writes."""
-    lines = [json.dumps(to_record(row), ensure_ascii=False) + "\n" for row in rows]
+def encode_sft_rows(rows: list[SftRow]) -> bytes:
+    """What ``write_sft_rows`` writes."""
+    lines = [json.dumps(sft_row_to_record(row), ensure_ascii=False) + "\n" for row in rows]
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
-def read_rows(path: Path) -> list[SftRow]:
-    """The rows that ``write_rows`` wrote. DataError names file and row for anything else."""
-    return [from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
+def read_sft_rows(path: Path) -> list[SftRow]:
+    """The rows that ``write_sft_rows`` wrote. DataError names file and row for anything else."""
+    return [sft_row_from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
 
 
-def from_record(record: dict[str, Any], where: str) -> SftRow:
+def sft_row_from_record(record: dict[str, Any], where: str) -> SftRow:
     absent = [
         name
         for name in ("input", "output", "subject", "source_id", "strategy")
@@ -96,7 +96,7 @@ def from_record(record: dict[str, Any], where: str) -> SftRow:
     ]
     if absent:
         raise DataError(f"{where}: lacks {', '.join(absent)}; expected a file of python -m kmmlu_fast.sample")
-    exam, letters = _exam_of(record, where), OPTION_LETTERS[: options_of(record)]
+    exam, letters = _exam_name(record, where), OPTION_LETTERS[: count_options(record)]
     item = split_item(record["input"], len(letters))
     if item is None:
         lines = f"{_COUNTS.get(len(letters), len(letters))} lines 'A. ' to '{letters[-1]}. '"
@@ -104,25 +104,29 @@ def from_record(record: dict[str, Any], where: str) -> SftRow:
     source = (_SOURCE if exam == DEFAULT_EXAM else _OTHER_SOURCE).fullmatch(record["source_id"])
     if exam == DEFAULT_EXAM and (source is None or source[1] not in SUBJECTS):
         raise DataError(
-            f"{where}: source_id {shown(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45"
+            f"{where}: source_id {bounded_repr(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45"
             " subjects"
         )
     if source is None or (exam != DEFAULT_EXAM and source[1] != exam):
-        raise DataError(f"{where}: source_id {shown(record['source_id'])} is not {exam}/.../<split>/<row>")
+        raise DataError(
+            f"{where}: source_id {bounded_repr(record['source_id'])} is not {exam}/.../<split>/<row>"
+        )
     answer = record.get("answer", record["output"])
     if not isinstance(answer, str) or answer not in letters:
         allowed = f"{', '.join(letters[:-1])} or {letters[-1]}"
-        raise DataError(f"{where}: answer {shown(answer)} is not {allowed}")
+        raise DataError(f"{where}: answer {bounded_repr(answer)} is not {allowed}")
     order = record.get("option_order", IDENTITY)
     if not isinstance(order, str) or sorted(order) != list(letters):
         raise DataError(
-            f"{where}: option_order {shown(order)} is not the letters A-{letters[-1]} in some order"
+            f"{where}: option_order {bounded_repr(order)} is not the letters A-{letters[-1]} in some order"
         )
     repeat = record.get("repeat", 0)
     if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0:
-        raise DataError(f"{where}: repeat {shown(repeat)} is not a whole number from 0")
+        raise DataError(f"{where}: repeat {bounded_repr(repeat)} is not a whole number from 0")
     if len(source[3]) > 9:
-        raise DataError(f"{where}: source_id {shown(record['source_id'])} names a row that no file has")
+        raise DataError(
+            f"{where}: source_id {bounded_repr(record['source_id'])} names a row that no file has"
+        )
     name, group = record["subject"], str(record.get("group") or exam)
     if exam == DEFAULT_EXAM:
         name, group = SUBJECTS[source[1]].name, SUBJECTS[source[1]].supercategory
@@ -134,8 +138,8 @@ def from_record(record: dict[str, Any], where: str) -> SftRow:
 _COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
-def _exam_of(record: dict[str, Any], where: str) -> str:
+def _exam_name(record: dict[str, Any], where: str) -> str:
     exam = record.get("exam", DEFAULT_EXAM)
     if not isinstance(exam, str) or not exam:
-        raise DataError(f"{where}: exam {shown(exam)} is no name of an exam")
+        raise DataError(f"{where}: exam {bounded_repr(exam)} is no name of an exam")
     return exam

@@ -18,11 +18,11 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
-from kmmlu_fast.core.notes import Noted
-from kmmlu_fast.core.reading import expand, read_csv
+from kmmlu_fast.core.notes import WithNotes
+from kmmlu_fast.core.reading import expand_path, read_csv
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
-from kmmlu_fast.machine.hub import hub_words, unreachable
+from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 
 DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
 
@@ -51,31 +51,35 @@ def load_frame(
 
 def read_frame(
     dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
-) -> Noted[pl.DataFrame]:
+) -> WithNotes[pl.DataFrame]:
     """All rows of a split, columns FRAME_COLUMNS, in subject-table and file order.
 
     Raises DataError for a dataset that cannot be found or read, wrong columns, answers outside 1-4, empty
     questions or options, and two files of one subject; each names file and row. Missing *train* files are
     survived with one note.
     """
-    files = _present(dataset, split, list(SUBJECTS.values()) if subjects is None else subjects, revision)
-    return Noted(pl.concat([_read_csv(path, subject, split) for subject, path in files.value]), files.notes)
+    files = _require_subject_files(
+        dataset, split, list(SUBJECTS.values()) if subjects is None else subjects, revision
+    )
+    return WithNotes(
+        pl.concat([_read_csv(path, subject, split) for subject, path in files.value]), files.notes
+    )
 
 
-def split_files(dataset: str, split: str, revision: str | None = None) -> Noted[list[Path]]:
+def split_files(dataset: str, split: str, revision: str | None = None) -> WithNotes[list[Path]]:
     """The files that ``read_frame`` reads, with its notes; DataError as it where they are not there."""
-    files = _present(dataset, split, list(SUBJECTS.values()), revision)
-    return Noted([path for _, path in files.value], files.notes)
+    files = _require_subject_files(dataset, split, list(SUBJECTS.values()), revision)
+    return WithNotes([path for _, path in files.value], files.notes)
 
 
 def load_questions(
     dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
 ) -> list[Question]:
     """The same rows as ``load_frame`` as records."""
-    return to_questions(load_frame(dataset, split, subjects, revision))
+    return kmmlu_questions_from_frame(load_frame(dataset, split, subjects, revision))
 
 
-def to_questions(frame: pl.DataFrame) -> list[Question]:
+def kmmlu_questions_from_frame(frame: pl.DataFrame) -> list[Question]:
     """Records from a frame with FRAME_COLUMNS."""
     return [
         Question(qid, subject, group, split, row, question, (a, b, c, d), answer, human)
@@ -85,7 +89,7 @@ def to_questions(frame: pl.DataFrame) -> list[Question]:
     ]
 
 
-def select(questions: list[Question], limit: int | None, mode: str, seed: int) -> list[Question]:
+def select_questions(questions: list[Question], limit: int | None, mode: str, seed: int) -> list[Question]:
     """At most ``limit`` questions a subject, file order kept.
 
     ``first`` takes the file's first; ``random`` ranks by a hash of seed and question id, so that the choice
@@ -101,29 +105,29 @@ def select(questions: list[Question], limit: int | None, mode: str, seed: int) -
 
     chosen: list[Question] = []
     for group in by_subject.values():
-        ranked = sorted(group, key=lambda question: rank(question.question_id, seed))
+        ranked = sorted(group, key=lambda question: seeded_rank(question.question_id, seed))
         chosen += sorted(ranked[:limit], key=lambda question: question.row)
     return chosen
 
 
-def rank(question_id: str, seed: int) -> bytes:
+def seeded_rank(question_id: str, seed: int) -> bytes:
     """A question's place in the seeded random order, as bytes to sort by: the same on every
     machine and in every version.
     """
     return hashlib.blake2b(f"{seed}:{question_id}".encode(), digest_size=8).digest()
 
 
-def permuted(questions: Iterable[Question], seed: int) -> list[Question]:
+def permute_questions(questions: Iterable[Question], seed: int) -> list[Question]:
     """All questions in the one seeded random order: every slice from the start is a prefix of every longer
     one.
 
     Subjects come in proportion to their sizes, but for chance. A subset of the questions keeps the order it
     has here.
     """
-    return sorted(questions, key=lambda question: rank(question.question_id, seed))
+    return sorted(questions, key=lambda question: seeded_rank(question.question_id, seed))
 
 
-def exemplars(
+def load_kmmlu_exemplars(
     dataset: str, subjects: list[Subject], num_fewshot: int, revision: str | None = None
 ) -> dict[str, list[Question]]:
     """The first ``num_fewshot`` dev questions of each subject, in the file's order (same for
@@ -143,7 +147,7 @@ def exemplars(
     return {name: group[:num_fewshot] for name, group in found.items()}
 
 
-def digest(questions: Iterable[Question]) -> str:
+def questions_digest(questions: Iterable[Question]) -> str:
     """sha256 (16 hex digits) over ids, texts and keys: which rows a run was over."""
     state = hashlib.sha256()
     for q in questions:
@@ -152,7 +156,7 @@ def digest(questions: Iterable[Question]) -> str:
 
 
 def frame_digest(frame: pl.DataFrame) -> str:
-    """``digest`` of a frame's rows, without making records of them: a tenth of the time."""
+    """``questions_digest`` of a frame's rows, without making records of them: a tenth of the time."""
     state = hashlib.sha256()
     columns = [
         "question_id",
@@ -167,16 +171,16 @@ def frame_digest(frame: pl.DataFrame) -> str:
     return state.hexdigest()[:16]
 
 
-def shuffled(questions: list[Question], seed: int) -> list[Question]:
+def shuffle_with_seed(questions: list[Question], seed: int) -> list[Question]:
     """A seeded shuffle that does not touch the global generator."""
     copy = list(questions)
     random.Random(seed).shuffle(copy)
     return copy
 
 
-def input_files(dataset: str | None) -> list[Path]:
+def dataset_input_files(dataset: str | None) -> list[Path]:
     """The files that a dataset directory holds: nothing that is written may be one of them."""
-    if dataset in (None, "none", "sample") or not (root := expand(str(dataset), "--dataset")).is_dir():
+    if dataset in (None, "none", "sample") or not (root := expand_path(str(dataset), "--dataset")).is_dir():
         return []
     return [
         path
@@ -185,27 +189,29 @@ def input_files(dataset: str | None) -> list[Path]:
     ]
 
 
-def _some(names: list[str]) -> str:
+def _abbreviate_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _present(
+def _require_subject_files(
     dataset: str, split: str, wanted: list[Subject], revision: str | None
-) -> Noted[list[tuple[Subject, Path]]]:
+) -> WithNotes[list[tuple[Subject, Path]]]:
     files, missing = _find_files(dataset, split, wanted, revision)
     if missing and (split != "train" or not files):
         raise DataError(
-            f"{dataset}: no {split} file for {_some(missing)}; expected data/<Subject>-{split}.csv of the"
+            f"{dataset}: no {split} file for {_abbreviate_names(missing)}; expected data/<Subject>-{split}.csv of the"
             " HAERAE-HUB/KMMLU layout"
         )
-    notes = (f"{dataset}: no train file for {_some(missing)}; going on without",) if missing else ()
-    return Noted(files, notes)
+    notes = (
+        (f"{dataset}: no train file for {_abbreviate_names(missing)}; going on without",) if missing else ()
+    )
+    return WithNotes(files, notes)
 
 
 def _find_files(
     dataset: str, split: str, subjects: list[Subject], revision: str | None
 ) -> tuple[list[tuple[Subject, Path]], list[str]]:
-    root = _root(dataset, split, revision)
+    root = _dataset_folder(dataset, split, revision)
     folder = root / "data" if (root / "data").is_dir() else root
     present: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(f"*-{split}.csv")):
@@ -227,10 +233,10 @@ def _find_files(
     return files, missing
 
 
-def _root(dataset: str, split: str, revision: str | None) -> Path:
+def _dataset_folder(dataset: str, split: str, revision: str | None) -> Path:
     if dataset == "sample":
         return SAMPLE_DIR
-    path = expand(dataset, "--dataset")
+    path = expand_path(dataset, "--dataset")
     if path.is_dir():
         return path
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
@@ -238,11 +244,11 @@ def _root(dataset: str, split: str, revision: str | None) -> Path:
             f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as"
             " HAERAE-HUB/KMMLU, or 'sample'"
         )
-    return _download(dataset, split, revision)
+    return _download_split(dataset, split, revision)
 
 
-def _download(dataset: str, split: str, revision: str | None) -> Path:
-    why = unreachable()
+def _download_split(dataset: str, split: str, revision: str | None) -> Path:
+    why = hub_problem()
     from huggingface_hub import snapshot_download
 
     try:
@@ -255,7 +261,7 @@ def _download(dataset: str, split: str, revision: str | None) -> Path:
         Exception
     ) as error:  # the hub client raises a dozen kinds, httpx's among them; all mean the same to a user
         raise DataError(
-            f"dataset {dataset!r}: {hub_words(why, error)}; check the name and the network, or give --dataset"
+            f"dataset {dataset!r}: {describe_hub_failure(why, error)}; check the name and the network, or give --dataset"
             " a directory of the hub's layout, or 'sample'"
         ) from error
 

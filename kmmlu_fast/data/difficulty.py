@@ -20,7 +20,7 @@ TABLE = Path(__file__).parent / "public" / "difficulty.parquet"
 _DRAWN = 4.0  # models' worth of the subject's mean: what a share of few models is drawn to
 
 
-def ease(right: NDArray[np.bool_], subjects: Sequence[str]) -> NDArray[np.float64]:
+def estimate_ease(right: NDArray[np.bool_], subjects: Sequence[str]) -> NDArray[np.float64]:
     """(questions,) share of models that are right, drawn to the subject's; ``right``: (models, questions)."""
     models = len(right)
     names = np.unique(np.asarray(subjects), return_inverse=True)[1]
@@ -31,12 +31,12 @@ def ease(right: NDArray[np.bool_], subjects: Sequence[str]) -> NDArray[np.float6
 
 def public_ease(question_ids: Sequence[str]) -> NDArray[np.float64] | None:
     """(questions,) the packaged numbers, 0-1; None where the table knows fewer than half of the questions."""
-    table = _table()
+    table = _load_ease_table()
     found = np.array([table.get(question_id, np.nan) for question_id in question_ids])
     return found if len(found) and np.isnan(found).mean() <= 0.5 else None
 
 
 @cache
-def _table() -> dict[str, float]:
+def _load_ease_table() -> dict[str, float]:
     frame = pl.read_parquet(TABLE)
     return dict(zip(frame["question_id"], frame["ease"], strict=True))

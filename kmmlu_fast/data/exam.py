@@ -40,18 +40,18 @@ Coding = Literal["from 0", "from 1", "letter", "text"]
 Split = Literal["train", "dev", "test"]
 
 
-class _Part(BaseModel):
+class _ExamModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Taken(_Part):
+class ColumnPattern(_ExamModel):
     """A value out of a column: all of it, or the first group of ``pattern`` where it is found."""
 
     column: str
     pattern: str | None = None
 
     @model_validator(mode="after")
-    def _compiles(self) -> Taken:
+    def _check_pattern(self) -> ColumnPattern:
         try:
             groups = re.compile(self.pattern).groups if self.pattern else 1
         except re.error as error:
@@ -61,33 +61,33 @@ class Taken(_Part):
         return self
 
 
-class Fixed(_Part):
+class FixedOptions(_ExamModel):
     """The same options for every row."""
 
     fixed: list[str] = Field(min_length=2, max_length=len(OPTION_LETTERS))
 
 
-class Inside(_Part):
+class InlineOptions(_ExamModel):
     """Options that stand within a column's text as "A. ...", "(A) ..." or "A: ..."; the question is what
     stands before."""
 
     inside: str
 
 
-class Reading(_Part):
+class ColumnMapping(_ExamModel):
     """What the columns of a table mean; a config may have its own."""
 
     question: str | None = None
     context: str | None = None
-    options: list[str] | str | Fixed | Inside | None = None
+    options: list[str] | str | FixedOptions | InlineOptions | None = None
     answer: str | None = None
     coding: Coding | None = None
-    subject: str | Taken | None = None
-    group: str | Taken | None = None
+    subject: str | ColumnPattern | None = None
+    group: str | ColumnPattern | None = None
     explanation: str | None = None
 
 
-class Exam(Reading):
+class Exam(ColumnMapping):
     """One exam. ``name`` is the declaration's file name; ``folder`` is where its ``path`` starts from."""
 
     name: str
@@ -95,7 +95,7 @@ class Exam(Reading):
     title_ko: str = ""
     hub: str | None = None
     path: str | None = None
-    configs: list[str] | dict[str, Reading | None] = []
+    configs: list[str] | dict[str, ColumnMapping | None] = []
     splits: dict[Split, str] = {"test": "test"}
     licence: str = "none stated"
     gated: bool = False
@@ -113,14 +113,14 @@ class Exam(Reading):
     declaration: str = ""  # the name or file that it was found by
 
     @model_validator(mode="after")
-    def _whole(self) -> Exam:
+    def _check_complete(self) -> Exam:
         if (self.hub is None) == (self.path is None):
             raise ValueError("needs either hub (owner/name) or path (a file or directory), and not both")
         for name in (*self.config_names(),) or (None,):
-            reading = self.reading(name)
+            reading = self.column_mapping(name)
             where = f" (config {name})" if name else ""
             missing = [part for part in ("options", "answer", "coding") if getattr(reading, part) is None]
-            if reading.question is None and not isinstance(reading.options, Inside):
+            if reading.question is None and not isinstance(reading.options, InlineOptions):
                 missing.insert(0, "question")
             if missing:
                 raise ValueError(f"lacks {', '.join(missing)}{where}")
@@ -135,11 +135,11 @@ class Exam(Reading):
         """Names or patterns of configs, in the declaration's order; [] = the only one."""
         return list(self.configs)
 
-    def reading(self, config: str | None) -> Reading:
+    def column_mapping(self, config: str | None) -> ColumnMapping:
         """What the columns mean in that config: its own settings over the exam's."""
         own = self.configs.get(config) if isinstance(self.configs, dict) and config is not None else None
-        shared = {name: getattr(self, name) for name in Reading.model_fields}
-        return Reading(
+        shared = {name: getattr(self, name) for name in ColumnMapping.model_fields}
+        return ColumnMapping(
             **{**shared, **({name: getattr(own, name) for name in own.model_fields_set} if own else {})}
         )
 
@@ -152,7 +152,7 @@ class Exam(Reading):
     def label(self) -> str:
         return self.title or self.name
 
-    def terms(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """What a run and a data card say of the exam: name, source, licence, and whether it may be trained
         on."""
         return {
@@ -184,14 +184,14 @@ def read_exam(path: Path) -> Exam:
         return Exam(**{**known, "name": path.stem, "folder": path.parent})
     except (ValidationError, TypeError) as error:
         faults = (
-            [_fault(detail) for detail in error.errors()]
+            [_describe_fault(detail) for detail in error.errors()]
             if isinstance(error, ValidationError)
             else [str(error)]
         )
         raise ConfigError(f"{path}: {'; '.join(dict.fromkeys(faults))}") from error
 
 
-def _fault(detail: Any) -> str:
+def _describe_fault(detail: Any) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in detail["loc"][:1])
     if detail["type"] == "extra_forbidden":

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, DataError
-from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, Exam, read_exam
-from kmmlu_fast.data.row_files import READERS, is_hub_id, read_table
+from kmmlu_fast.data.row_files import READERS, is_hub_id, iter_source_rows
 
 SHIPPED = Path(__file__).with_name("exams")
 _OPTION_LISTS = ("options", "choices")
@@ -27,7 +27,7 @@ _OWN_ROWS = 1000  # rows of one's own table that are looked at to tell how its a
 
 
 @cache
-def shipped() -> tuple[str, ...]:
+def shipped_exam_names() -> tuple[str, ...]:
     """Names of the declarations that come with the package; KMMLU first."""
     names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
     return tuple(sorted(names, key=lambda name: name != DEFAULT_EXAM))
@@ -36,37 +36,37 @@ def shipped() -> tuple[str, ...]:
 def find_exam(name_or_file: str) -> Exam:
     """A shipped exam by name, a declaration by its YAML file, or one's own table (JSONL, CSV, ...) with
     default column names."""
-    exam = _find(name_or_file)
-    file = name_or_file.strip().lower().replace("_", "-") not in shipped()
+    exam = _resolve_exam(name_or_file)
+    file = name_or_file.strip().lower().replace("_", "-") not in shipped_exam_names()
     return exam.model_copy(
-        update={"declaration": str(expand(name_or_file, "--exam").resolve()) if file else exam.name}
+        update={"declaration": str(expand_path(name_or_file, "--exam").resolve()) if file else exam.name}
     )
 
 
-def exam_of_hub(source: str) -> Exam | None:
+def find_exam_by_hub_id(source: str) -> Exam | None:
     """The shipped exam whose data set on the hub that is; None for any other."""
-    exams = (find_exam(name) for name in shipped())
+    exams = (find_exam(name) for name in shipped_exam_names())
     return next((exam for exam in exams if (exam.hub or "").lower() == source.lower()), None)
 
 
-def _find(name_or_file: str) -> Exam:
-    path = expand(name_or_file, "--exam")
+def _resolve_exam(name_or_file: str) -> Exam:
+    path = expand_path(name_or_file, "--exam")
     if path.suffix in (".yaml", ".yml"):
         return read_exam(path)
     if path.suffix.lower() in READERS:
-        return own_table(path)
+        return exam_from_table(path)
     key = name_or_file.strip().lower().replace("_", "-")
-    if key in shipped():
+    if key in shipped_exam_names():
         return read_exam(SHIPPED / f"{key}.yaml")
-    near = difflib.get_close_matches(key, shipped(), n=1)
+    near = difflib.get_close_matches(key, shipped_exam_names(), n=1)
     hint = f", did you mean {near[0]}?" if near else ""
     raise ConfigError(
-        f"unknown exam {name_or_file!r}{hint}: give one of {', '.join(shipped())}, a declaration (FILE.yaml),"
+        f"unknown exam {name_or_file!r}{hint}: give one of {', '.join(shipped_exam_names())}, a declaration (FILE.yaml),"
         " or a table of your own"
     )
 
 
-def own_table(path: Path) -> Exam:
+def exam_from_table(path: Path) -> Exam:
     """An exam out of a table with the default column names, how its answers are coded read from its rows;
     ConfigError where it cannot be.
 
@@ -75,10 +75,10 @@ def own_table(path: Path) -> Exam:
     """
     if not path.is_file():
         raise ConfigError(
-            f"--exam {path}: no such file; give a shipped name ({', '.join(shipped())}), a FILE.yaml, or a"
+            f"--exam {path}: no such file; give a shipped name ({', '.join(shipped_exam_names())}), a FILE.yaml, or a"
             " table of your own"
         )
-    rows = [row for (_, row), _ in zip(read_table(str(path)), range(_OWN_ROWS), strict=False)]
+    rows = [row for (_, row), _ in zip(iter_source_rows(str(path)), range(_OWN_ROWS), strict=False)]
     columns = list(rows[0])
     lettered = [letter for letter in OPTION_LETTERS if letter in columns]
     in_list = next((name for name in _OPTION_LISTS if name in columns), None)
@@ -101,14 +101,14 @@ def own_table(path: Path) -> Exam:
         question="question",
         options=options,
         answer="answer",
-        coding=_coding_of(path, rows, options),
+        coding=_detect_coding(path, rows, options),
         training="allowed",
         licence="your own",
         **optional,
     )
 
 
-def _coding_of(path: Path, rows: list[dict[str, Any]], options: str | list[str]) -> Coding:
+def _detect_coding(path: Path, rows: list[dict[str, Any]], options: str | list[str]) -> Coding:
     """How the answers are written, where the rows leave no doubt: letters, option texts, or numbers of which
     one gives the origin away."""
     answers = [str(row["answer"]).strip() for row in rows if row.get("answer") is not None]
@@ -142,11 +142,11 @@ def _coding_of(path: Path, rows: list[dict[str, Any]], options: str | list[str])
     )
 
 
-def source_of(exam: Exam, dataset: str | None) -> str:
+def resolve_exam_source(exam: Exam, dataset: str | None) -> str:
     """Where the rows are: ``--dataset`` where given, else the declaration's hub id, or its path beside the
     declaration."""
     if dataset is not None:
-        if not is_hub_id(dataset) and not expand(dataset, "--dataset").exists():
+        if not is_hub_id(dataset) and not expand_path(dataset, "--dataset").exists():
             raise ConfigError(
                 f"--dataset {dataset}: no such file or directory; give {exam.label}'s files, or leave it out"
                 " to use the hub"
@@ -154,7 +154,7 @@ def source_of(exam: Exam, dataset: str | None) -> str:
         return dataset
     if exam.hub is not None:
         return exam.hub
-    path = expand(exam.path or "", "path")
+    path = expand_path(exam.path or "", "path")
     return str(path if path.is_absolute() or exam.folder is None else exam.folder / path)
 
 
@@ -169,7 +169,7 @@ def find_exams(names: list[str]) -> list[Exam]:
     return exams
 
 
-def dataset_for(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
+def dataset_for_exam(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
     """Where ``--dataset`` puts that exam's rows: ``PATH``, or ``NAME=PATH`` for each of several; None: where
     its declaration says.
 
@@ -188,7 +188,7 @@ def dataset_for(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
     return dataset if len(exams) == 1 and dataset != KMMLU_SOURCE else None
 
 
-def is_cached(exam: Exam) -> bool:
+def is_exam_cached(exam: Exam) -> bool:
     """Whether the hub's cache on this machine holds a copy (perhaps of some files only)."""
     if exam.hub is None:
         return False

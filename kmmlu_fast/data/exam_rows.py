@@ -22,14 +22,14 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
-from kmmlu_fast.core.notes import Noted
+from kmmlu_fast.core.notes import WithNotes
 from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
-from kmmlu_fast.data.exam import Exam, Fixed, Inside, Reading, Taken
-from kmmlu_fast.data.exam_lookup import source_of
-from kmmlu_fast.data.exam_tables import tables, their_split
-from kmmlu_fast.data.inline_options import split_inside
+from kmmlu_fast.data.exam import ColumnMapping, ColumnPattern, Exam, FixedOptions, InlineOptions
+from kmmlu_fast.data.exam_lookup import resolve_exam_source
+from kmmlu_fast.data.exam_tables import exam_split_name, iter_exam_tables
+from kmmlu_fast.data.inline_options import split_inline_options
 from kmmlu_fast.data.row_files import Row
 from kmmlu_fast.data.subjects import find_subject, find_subjects
 
@@ -45,12 +45,12 @@ def load_exam(
 
 def read_exam_frame(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
-) -> Noted[pl.DataFrame]:
+) -> WithNotes[pl.DataFrame]:
     """All questions of a split, and a note on rows that were left out. DataError names the first fault and
     counts the others; ConfigError for a split that is not declared."""
     if exam.is_kmmlu:
         return kmmlu.read_frame(
-            source_of(exam, dataset) if dataset != "sample" else "sample", split, revision=revision
+            resolve_exam_source(exam, dataset) if dataset != "sample" else "sample", split, revision=revision
         )
     kept: list[dict[str, Any]] = []
     faults: list[str] = []
@@ -71,24 +71,24 @@ def read_exam_frame(
         notes = (f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",)
     if not kept:
         why = "".join(f"; {text}" for text in notes)
-        raise DataError(f"{exam.label}: no {split} questions in {source_of(exam, dataset)}{why}")
-    return Noted(to_frame(kept), notes)
+        raise DataError(f"{exam.label}: no {split} questions in {resolve_exam_source(exam, dataset)}{why}")
+    return WithNotes(frame_from_questions(kept), notes)
 
 
 def read_questions(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None, rows: int | None = None
 ) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     """(question, None) or (None, fault) a row, over all configs; at most ``rows`` of each config."""
-    theirs = their_split(exam, split)
-    found = list(tables(exam, theirs, source_of(exam, dataset), revision))
+    theirs = exam_split_name(exam, split)
+    found = list(iter_exam_tables(exam, theirs, resolve_exam_source(exam, dataset), revision))
     for config, label, table in found:
-        reading = exam.reading(label)
+        reading = exam.column_mapping(label)
         prefix = f"{exam.name}/{config}" if len(found) > 1 and config else exam.name
         for place, (number, row) in enumerate(islice(table.rows, rows)):
             where = f"{table.name} row {number}"
             try:
-                values = question_of(row, reading, where)
-                subject, group = _grouped(exam, reading, row, config, where)
+                values = parse_exam_question(row, reading, where)
+                subject, group = _subject_and_group(exam, reading, row, config, where)
             except DataError as error:
                 yield None, str(error)
                 continue
@@ -102,26 +102,26 @@ def read_questions(
             yield {**about, **values}, None
 
 
-def question_of(row: Row, reading: Reading, where: str) -> dict[str, Any]:
-    options, stem = _options(row, reading, where)
-    question = stem if stem is not None else _worded(reading.question or "", row, where)
-    context = _text(row, reading.context, where, needed=False) if reading.context else ""
+def parse_exam_question(row: Row, reading: ColumnMapping, where: str) -> dict[str, Any]:
+    options, stem = _read_options(row, reading, where)
+    question = stem if stem is not None else _fill_wording(reading.question or "", row, where)
+    context = _text_value(row, reading.context, where, needed=False) if reading.context else ""
     if not question.strip():
         raise DataError(f"{where}: the question is empty")
-    answer = _answer(row, reading, options, where)
+    answer = _answer_letter(row, reading, options, where)
     found = {
         "question": f"{context.strip()}\n\n{question.strip()}" if context.strip() else question.strip(),
         **dict(zip(OPTION_LETTERS, options, strict=False)),
         "answer": answer,
     }
     return (
-        {**found, "explanation": _text(row, reading.explanation, where, needed=False) or None}
+        {**found, "explanation": _text_value(row, reading.explanation, where, needed=False) or None}
         if reading.explanation
         else found
     )
 
 
-def _column(row: Row, name: str, where: str) -> Any:
+def _column_value(row: Row, name: str, where: str) -> Any:
     if name not in row:
         raise DataError(
             f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, or"
@@ -130,8 +130,8 @@ def _column(row: Row, name: str, where: str) -> Any:
     return row[name]
 
 
-def _text(row: Row, name: str, where: str, needed: bool = True) -> str:
-    value = _column(row, name, where)
+def _text_value(row: Row, name: str, where: str, needed: bool = True) -> str:
+    value = _column_value(row, name, where)
     if value is None or (isinstance(value, str) and not value.strip()):
         if needed:
             raise DataError(f"{where}: column {name!r} is empty")
@@ -141,30 +141,30 @@ def _text(row: Row, name: str, where: str, needed: bool = True) -> str:
     return str(value)
 
 
-def _worded(wording: str, row: Row, where: str) -> str:
+def _fill_wording(wording: str, row: Row, where: str) -> str:
     if "{" not in wording:
-        return _text(row, wording, where)
-    return re.sub(r"\{([^{}]+)\}", lambda match: _text(row, match[1], where), wording)
+        return _text_value(row, wording, where)
+    return re.sub(r"\{([^{}]+)\}", lambda match: _text_value(row, match[1], where), wording)
 
 
-def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | None]:
+def _read_options(row: Row, reading: ColumnMapping, where: str) -> tuple[list[str], str | None]:
     """The options, and the question's own text where they stood within it."""
     declared = reading.options
-    if isinstance(declared, Inside):
-        stem, options = split_inside(_text(row, declared.inside, where), where)
+    if isinstance(declared, InlineOptions):
+        stem, options = split_inline_options(_text_value(row, declared.inside, where), where)
         return options, stem
-    if isinstance(declared, Fixed):
+    if isinstance(declared, FixedOptions):
         return list(declared.fixed), None
     if isinstance(declared, str):
-        value = _column(row, declared, where)
+        value = _column_value(row, declared, where)
         if isinstance(value, str) and value.lstrip().startswith("["):
-            value = _listed(value)
+            value = _parse_list(value)
         if not isinstance(value, list):
             raise DataError(
                 f"{where}: column {declared!r} holds {type(value).__name__}, not a list of options"
             )
     else:
-        value = [_column(row, name, where) for name in declared or []]
+        value = [_column_value(row, name, where) for name in declared or []]
         while value and (value[-1] is None or str(value[-1]).strip() == ""):
             value = value[:-1]  # fewer options than columns
     options = ["" if option is None else str(option) for option in value]
@@ -176,7 +176,7 @@ def _options(row: Row, reading: Reading, where: str) -> tuple[list[str], str | N
     return options, None
 
 
-def _listed(text: str) -> Any:
+def _parse_list(text: str) -> Any:
     """A list that a CSV holds as text: JSON, or as Python writes it."""
     import ast
 
@@ -187,8 +187,8 @@ def _listed(text: str) -> Any:
     return text
 
 
-def _answer(row: Row, reading: Reading, options: list[str], where: str) -> str:
-    value = _column(row, reading.answer or "", where)
+def _answer_letter(row: Row, reading: ColumnMapping, options: list[str], where: str) -> str:
+    value = _column_value(row, reading.answer or "", where)
     text = "" if value is None else str(value).strip()
     letters = OPTION_LETTERS[: len(options)]
     if reading.coding == "text":
@@ -216,28 +216,30 @@ def _answer(row: Row, reading: Reading, options: list[str], where: str) -> str:
     return letters[place]
 
 
-def _grouped(exam: Exam, reading: Reading, row: Row, config: str | None, where: str) -> tuple[str, str]:
-    subject = _taken(reading.subject, row, where) or config or exam.name
+def _subject_and_group(
+    exam: Exam, reading: ColumnMapping, row: Row, config: str | None, where: str
+) -> tuple[str, str]:
+    subject = _extract_value(reading.subject, row, where) or config or exam.name
     if exam.subjects == "kmmlu":
         try:
             found = find_subject(subject)
         except ConfigError as error:
             raise DataError(f"{where}: {error}") from error
         return found.name, found.supercategory
-    return subject, _taken(reading.group, row, where) or exam.name
+    return subject, _extract_value(reading.group, row, where) or exam.name
 
 
-def _taken(wanted: str | Taken | None, row: Row, where: str) -> str:
+def _extract_value(wanted: str | ColumnPattern | None, row: Row, where: str) -> str:
     if wanted is None:
         return ""
     if isinstance(wanted, str):
-        return _text(row, wanted, where, needed=False).strip()
-    text = _text(row, wanted.column, where, needed=False)
+        return _text_value(row, wanted, where, needed=False).strip()
+    text = _text_value(row, wanted.column, where, needed=False)
     found = re.search(wanted.pattern, text) if wanted.pattern else None
     return found[1] if found and found[1] else text if not wanted.pattern else ""
 
 
-def to_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+def frame_from_questions(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Questions as the frame that everything else takes; as many option columns as the longest has."""
     used = [letter for letter in OPTION_LETTERS if any(letter in row for row in rows)]
     columns = [
@@ -251,7 +253,7 @@ def to_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return frame.with_columns(pl.lit(None, dtype=pl.Float64).alias("human_accuracy"))
 
 
-def to_questions(frame: pl.DataFrame) -> list[Question]:
+def questions_from_frame(frame: pl.DataFrame) -> list[Question]:
     """Records of a frame with any number of option columns."""
     letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
     fixed = frame.select(*_FIXED_COLUMNS, "answer", "human_accuracy").iter_rows()

@@ -16,7 +16,7 @@ _AFTER_OPTIONS = re.compile(r"\n\s*(?:#{1,4}\s|정답\s?[:：]|답\s?[:：]|Answ
 _HEADING = re.compile(r"\n\s*(?:#{1,4}\s*)?(?:선택지|보기|선지|Options|Choices)\s?[:：]?\s*$")
 
 
-def split_inside(text: str, where: str) -> tuple[str, list[str]]:
+def split_inline_options(text: str, where: str) -> tuple[str, list[str]]:
     """(question, options) of a text that ends in options A, B, ... in order; DataError where there are no
     two such markers in a row."""
     marks = list(_MARKER.finditer(text))

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.row_files import is_hub_id
 from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MixtureSource:
     """One source and how often its rows are taken."""
 
     source: str
@@ -30,7 +30,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Share:
+class MixtureShare:
     """What came of one source."""
 
     source: str
@@ -41,7 +41,7 @@ class Share:
     duplicates: int = 0  # rows that say what an earlier row of any source says
 
 
-def parse_part(text: str) -> Part:
+def parse_mixture_source(text: str) -> MixtureSource:
     """``more.jsonl:0.3`` or ``owner/name``; ConfigError for a weight that is none, or a source that is
     neither file nor hub id."""
     head, colon, tail = text.rpartition(":")
@@ -59,15 +59,15 @@ def parse_part(text: str) -> Part:
         raise ConfigError(
             f"--data {text!r}: weight {weight:g} is not allowed; it must be above 0 and at most 100"
         )
-    if not is_hub_id(source) and not expand(source, "--data").is_file():
+    if not is_hub_id(source) and not expand_path(source, "--data").is_file():
         raise ConfigError(
             f"--data {source}: no such file; give a .jsonl, .json, .csv, .tsv or .parquet file, or a hub id"
             " (owner/name)"
         )
-    return Part(source, weight)
+    return MixtureSource(source, weight)
 
 
-def times(weight: float, seed: int, source: str, number: int) -> int:
+def draw_count(weight: float, seed: int, source: str, number: int) -> int:
     """How often a row is taken: the whole part of the weight, and once more where its own hash is under the
     rest.
 
@@ -80,15 +80,18 @@ def times(weight: float, seed: int, source: str, number: int) -> int:
 
 
 def read_mixture(
-    parts: Sequence[Part], seed: int, columns: Mapping[str, str] | None = None
-) -> tuple[list[TrainingRow], list[Share]]:
+    parts: Sequence[MixtureSource], seed: int, columns: Mapping[str, str] | None = None
+) -> tuple[list[TrainingRow], list[MixtureShare]]:
     """The rows that are taken, and the table. DataError for the first row that cannot be read."""
-    shares = [Share(part.source, part.weight) for part in parts]
+    shares = [MixtureShare(part.source, part.weight) for part in parts]
     return list(iter_mixture(parts, seed, shares, columns)), shares
 
 
 def iter_mixture(
-    parts: Sequence[Part], seed: int, shares: Sequence[Share], columns: Mapping[str, str] | None = None
+    parts: Sequence[MixtureSource],
+    seed: int,
+    shares: Sequence[MixtureShare],
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[TrainingRow]:
     """The same as a stream; ``shares`` are filled in as it goes."""
     seen: set[bytes] = set()
@@ -99,12 +102,12 @@ def iter_mixture(
             digest = row.digest
             share.duplicates += digest in seen
             seen.add(digest)
-            for _ in range(times(part.weight, seed, part.source, row.number)):
+            for _ in range(draw_count(part.weight, seed, part.source, row.number)):
                 share.taken += 1
                 yield row
 
 
-def mixture_lines(shares: Sequence[Share]) -> list[str]:
+def mixture_lines(shares: Sequence[MixtureShare]) -> list[str]:
     """The table as lines of text: source, form, rows, weight, taken, share of the whole, duplicates."""
     total = max(1, sum(share.taken for share in shares))
     head = ("source", "form", "rows", "weight", "taken", "share", "duplicates")

@@ -19,18 +19,18 @@ _OPTION_LISTS = ("options", "choices")
 
 
 @cache
-def _item(options: int) -> re.Pattern[str]:
+def _item_pattern(options: int) -> re.Pattern[str]:
     lines = "".join(rf"\n{letter}\. (.*)" for letter in OPTION_LETTERS[:options])
     return re.compile(rf"(?s)(.*){lines}")
 
 
 def split_item(text: str, options: int = len(LETTERS)) -> tuple[str, ...] | None:
     """Question and options of a text that ends in that many lines "A. ", "B. ", ...; None for any other."""
-    found = _item(options).fullmatch(text)
+    found = _item_pattern(options).fullmatch(text)
     return found.groups() if found else None
 
 
-def options_of(record: dict[str, Any]) -> int:
+def count_options(record: dict[str, Any]) -> int:
     """How many options a row of ours has: 4, or, of an exam other than KMMLU, as many as its
     ``option_order`` has letters."""
     order = record.get("option_order") if "exam" in record else None
@@ -65,7 +65,7 @@ def question_and_options(record: dict[str, Any]) -> tuple[str, ...] | None:
     columns, a list of options), else None.
     """
     if "source_id" in record and isinstance(record.get("input"), str):
-        return split_item(record["input"], options_of(record))
+        return split_item(record["input"], count_options(record))
     question = record.get("question")
     lettered = [record[letter] for letter in OPTION_LETTERS if record.get(letter) not in (None, "")]
     for options in (lettered, *(record.get(name) for name in _OPTION_LISTS)):

@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import MAX_JSON_BYTES, collect, expand, parse_json, read_text, scan_parquet
-from kmmlu_fast.core.untrusted_text import shown
-from kmmlu_fast.machine.hub import unreachable
+from kmmlu_fast.core.reading import (
+    MAX_JSON_BYTES,
+    collect_slice,
+    expand_path,
+    parse_json,
+    read_text,
+    scan_parquet,
+)
+from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.machine.hub import hub_problem
 
 Row = dict[str, Any]
 _AT_ONCE = 65_536  # parquet rows in memory at a time
@@ -37,50 +44,52 @@ def is_hub_id(source: str) -> bool:
     )
 
 
-def read_table(
+def iter_source_rows(
     source: str, config: str | None = None, split: str = "train", revision: str | None = None
 ) -> Iterator[tuple[int, Row]]:
     """Rows of a file (told by its ending) or of a hub data set's split. DataError names file and row of what
     cannot be read."""
     if is_hub_id(source):
-        return read_hub(source, config, split, revision)
-    return read_file(expand(source))
+        return iter_hub_rows(source, config, split, revision)
+    return iter_file_rows(expand_path(source))
 
 
-def read_file(path: Path) -> Iterator[tuple[int, Row]]:
+def iter_file_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Rows of one file; DataError for a missing one, an unknown ending, or a row that is no object."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give {_endings()}, or a hub id such as owner/name")
+        raise DataError(f"{path}: no such file; give {_supported_formats()}, or a hub id such as owner/name")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: ending {path.suffix or '(none)'!r} is not known; give {_endings()}")
+        raise DataError(
+            f"{path}: ending {path.suffix or '(none)'!r} is not known; give {_supported_formats()}"
+        )
     return reader(path)
 
 
-def _endings() -> str:
+def _supported_formats() -> str:
     return "a .jsonl, .json, .csv, .tsv or .parquet file"
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
+def _iter_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     found = False
     # Bytes, not text mode: lines end at \n alone, where text mode and splitlines() also split at what JSON
     # leaves unescaped in strings.
 
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            text = _decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
+            text = _decode_utf8(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
             if number == 1 and text.lstrip().startswith("["):
-                yield from _json(path)
+                yield from _iter_json(path)
                 return
             if text.strip():
                 found = True
                 where = f"{path} row {number}"
-                yield number, _object(parse_json(text, where, DataError), where)
+                yield number, _require_object(parse_json(text, where, DataError), where)
     if not found:
         raise DataError(f"{path}: has no rows; expected one JSON object a line")
 
 
-def _json(path: Path) -> Iterator[tuple[int, Row]]:
+def _iter_json(path: Path) -> Iterator[tuple[int, Row]]:
     document = parse_json(read_text(path, DataError, MAX_JSON_BYTES), str(path), DataError)
     if isinstance(document, dict):
         lists = [name for name, value in document.items() if isinstance(value, list)]
@@ -93,23 +102,23 @@ def _json(path: Path) -> Iterator[tuple[int, Row]]:
     if not isinstance(document, list) or not document:
         raise DataError(f"{path}: has no rows; expected a list of JSON objects")
     for number, row in enumerate(document, 1):
-        yield number, _object(row, f"{path} row {number}")
+        yield number, _require_object(row, f"{path} row {number}")
 
 
-def _decoded(data: bytes, path: Path, number: int) -> str:
+def _decode_utf8(data: bytes, path: Path, number: int) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} row {number}: is not UTF-8 text; save it as UTF-8") from error
 
 
-def _object(row: Any, where: str) -> Row:
+def _require_object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: is a {type(row).__name__}, not a JSON object with named columns")
     return row
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Row]]:
+def _iter_csv(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(2**31 - 1)
     number = 0
     try:
@@ -119,7 +128,9 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
             )
             names = reader.fieldnames or ()
             if twice := next((name for name in names if list(names).count(name) > 1), None):
-                raise DataError(f"{path}: has two columns {shown(twice)}; keep one, or one would be lost")
+                raise DataError(
+                    f"{path}: has two columns {bounded_repr(twice)}; keep one, or one would be lost"
+                )
             for number, row in enumerate(reader, 1):
                 if None in row or any(value is None for value in row.values()):
                     raise DataError(
@@ -135,56 +146,56 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
         raise DataError(f"{path}: has no rows; expected a header and rows")
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
+def _iter_parquet(path: Path) -> Iterator[tuple[int, Row]]:
     scan, total = scan_parquet(path, DataError)
     if not total:
         raise DataError(f"{path}: has no rows")
     for start in range(0, total, _AT_ONCE):
-        rows = collect(scan.slice(start, _AT_ONCE), path, DataError)
+        rows = collect_slice(scan.slice(start, _AT_ONCE), path, DataError)
         if rows.is_empty():
             raise DataError(f"{path}: says that it has {total:,} rows, and has {start:,}")
         yield from enumerate(rows.iter_rows(named=True), start + 1)
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".json": _json,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".parquet": _parquet,
+    ".jsonl": _iter_jsonl,
+    ".ndjson": _iter_jsonl,
+    ".json": _iter_json,
+    ".csv": _iter_csv,
+    ".tsv": _iter_csv,
+    ".parquet": _iter_parquet,
 }
 
 
-def read_hub(
+def iter_hub_rows(
     hub_id: str, config: str | None, split: str, revision: str | None = None
 ) -> Iterator[tuple[int, Row]]:
     """Rows of one split on the hub, through ``datasets``. DataError says what to do where it may not or
     cannot be had."""
-    unreachable()  # before ``datasets`` is imported: it reads then whether to ask at all
+    hub_problem()  # before ``datasets`` is imported: it reads then whether to ask at all
     from datasets import load_dataset
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries, one warning each
     try:
         rows = load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the hub client and ``datasets`` raise dozens of kinds
-        raise DataError(hub_fault(hub_id, error)) from error
+        raise DataError(explain_hub_error(hub_id, error)) from error
     yield from enumerate(rows, 1)
 
 
-def hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
+def list_hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
     """Names of a hub data set's configs."""
-    unreachable()
+    hub_problem()
     from datasets import get_dataset_config_names
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return list(get_dataset_config_names(hub_id, revision=revision))
     except Exception as error:
-        raise DataError(hub_fault(hub_id, error)) from error
+        raise DataError(explain_hub_error(hub_id, error)) from error
 
 
-def hub_fault(hub_id: str, error: BaseException) -> str:
+def explain_hub_error(hub_id: str, error: BaseException) -> str:
     """One line for what the hub or ``datasets`` raised: gated, no token, no network, no such config or
     split."""
     seen: list[BaseException] = []

@@ -96,22 +96,25 @@ SUBJECTS: dict[str, Subject] = {
 }
 
 
-def _key(name: str) -> str:
+def _subject_key(name: str) -> str:
     return name.strip().lower().replace(" ", "-").replace("_", "-")
 
 
-_BY_KEY = {_key(name): subject for subject in SUBJECTS.values() for name in (subject.name, subject.korean)}
+_BY_KEY = {
+    _subject_key(name): subject for subject in SUBJECTS.values() for name in (subject.name, subject.korean)
+}
 
 
 def find_subject(name: str) -> Subject:
     """The subject of that name (case, spaces and underscores do not matter); ConfigError with
     the nearest names.
     """
-    subject = _BY_KEY.get(_key(name))
+    subject = _BY_KEY.get(_subject_key(name))
     if subject is None:
         near = list(
             dict.fromkeys(
-                _BY_KEY[k].name for k in difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)
+                _BY_KEY[k].name
+                for k in difflib.get_close_matches(_subject_key(name), _BY_KEY, n=3, cutoff=0.5)
             )
         )
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -128,10 +131,10 @@ def find_subjects(names: list[str]) -> list[Subject]:
     """
     if not names:
         return list(SUBJECTS.values())
-    groups = {_key(group): group for group in SUPERCATEGORIES}
+    groups = {_subject_key(group): group for group in SUPERCATEGORIES}
     wanted: set[str] = set()
     for name in names:
-        group = groups.get(_key(name))
+        group = groups.get(_subject_key(name))
         wanted |= (
             {s.name for s in SUBJECTS.values() if s.supercategory == group}
             if group

@@ -27,9 +27,9 @@ from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data.alpaca import SftRow
-from kmmlu_fast.data.exam import Reading
-from kmmlu_fast.data.exam_rows import question_of
-from kmmlu_fast.data.row_files import Row, read_table
+from kmmlu_fast.data.exam import ColumnMapping
+from kmmlu_fast.data.exam_rows import parse_exam_question
+from kmmlu_fast.data.row_files import Row, iter_source_rows
 
 ROLES = {
     "system": "system",
@@ -94,8 +94,8 @@ def read_training_rows(
     DataError names file and row of the first that cannot be read.
     """
     given = dict(columns or {})
-    for number, raw in read_table(source, split=split, revision=revision):
-        yield to_row(_renamed(raw, given, f"{source} row {number}"), source, number)
+    for number, raw in iter_source_rows(source, split=split, revision=revision):
+        yield parse_training_row(_rename_columns(raw, given, f"{source} row {number}"), source, number)
 
 
 def parse_columns(pairs: list[str]) -> dict[str, str]:
@@ -125,7 +125,7 @@ def parse_columns(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def _renamed(row: Row, columns: dict[str, str], where: str) -> Row:
+def _rename_columns(row: Row, columns: dict[str, str], where: str) -> Row:
     """The row under our names. Columns that were named are the only ones that tell the form."""
     if not columns:
         return row
@@ -137,7 +137,7 @@ def _renamed(row: Row, columns: dict[str, str], where: str) -> Row:
     return {ours: row[theirs] for ours, theirs in columns.items()}
 
 
-def form_of(row: Row, where: str) -> str:
+def detect_row_form(row: Row, where: str) -> str:
     """The form whose columns the row has; DataError where it has none's or two's."""
     present = {name for name, value in row.items() if value is not None}
     if {"source_id", "input", "output"} <= present:
@@ -164,46 +164,48 @@ def form_of(row: Row, where: str) -> str:
     )
 
 
-def to_row(raw: Row, source: str, number: int) -> TrainingRow:
+def parse_training_row(raw: Row, source: str, number: int) -> TrainingRow:
     """One row of any form; DataError names what is wrong."""
     where = f"{source} row {number}"
-    form = form_of(raw, where)
+    form = detect_row_form(raw, where)
     if form == "ours":
-        return TrainingRow((), source, number, form, sft.from_record(raw, where))
+        return TrainingRow((), source, number, form, sft.sft_row_from_record(raw, where))
     if form == "exam":
-        return _exam_row(raw, source, number, where)
+        return _parse_exam_row(raw, source, number, where)
     if form in ("messages", "sharegpt"):
-        turns = _turns(raw["messages" if form == "messages" else "conversations"], where)
+        turns = _parse_turns(raw["messages" if form == "messages" else "conversations"], where)
     elif form == "alpaca":
-        instruction, extra = _string(raw["instruction"], "instruction", where), raw.get("input")
+        instruction, extra = _require_text(raw["instruction"], "instruction", where), raw.get("input")
         asked = (
-            f"{instruction}\n\n{_string(extra, 'input', where)}" if extra not in (None, "") else instruction
+            f"{instruction}\n\n{_require_text(extra, 'input', where)}"
+            if extra not in (None, "")
+            else instruction
         )
-        turns = (Turn("user", asked), Turn("assistant", _string(raw["output"], "output", where)))
+        turns = (Turn("user", asked), Turn("assistant", _require_text(raw["output"], "output", where)))
     else:
         turns = _prompt_turns(raw, where)
-    return TrainingRow(_checked(turns, where), source, number, form)
+    return TrainingRow(_check_roles(turns, where), source, number, form)
 
 
 def _prompt_turns(raw: Row, where: str) -> tuple[Turn, ...]:
     name = next(name for name in _COMPLETIONS if raw.get(name) is not None)
     if isinstance(raw["prompt"], list) or isinstance(raw[name], list):
-        return (*_turns(raw["prompt"], where), *_turns(raw[name], where))
+        return (*_parse_turns(raw["prompt"], where), *_parse_turns(raw[name], where))
     return (
-        Turn("user", _string(raw["prompt"], "prompt", where)),
-        Turn("assistant", _string(raw[name], name, where)),
+        Turn("user", _require_text(raw["prompt"], "prompt", where)),
+        Turn("assistant", _require_text(raw[name], name, where)),
     )
 
 
-def _turns(value: Any, where: str) -> tuple[Turn, ...]:
+def _parse_turns(value: Any, where: str) -> tuple[Turn, ...]:
     if isinstance(value, str):  # a list that a CSV holds as text
         value = parse_json(value, f"{where}: its messages, a text", DataError)
     if not isinstance(value, list) or not value:
         raise DataError(f"{where}: its messages are {type(value).__name__}, not a list of {{role, content}}")
-    return tuple(_turn(item, place, where) for place, item in enumerate(value, 1))
+    return tuple(_parse_turn(item, place, where) for place, item in enumerate(value, 1))
 
 
-def _turn(item: Any, place: int, where: str) -> Turn:
+def _parse_turn(item: Any, place: int, where: str) -> Turn:
     if not isinstance(item, dict):
         raise DataError(
             f"{where}: message {place} is {type(item).__name__}, not an object with role and content"
@@ -212,10 +214,10 @@ def _turn(item: Any, place: int, where: str) -> Turn:
     content = item.get("content", item.get("value"))
     if role not in ROLES:
         raise DataError(f"{where}: message {place} has role {role!r}; allowed are {', '.join(ROLES)}")
-    return Turn(ROLES[str(role)], _string(content, f"message {place}", where))
+    return Turn(ROLES[str(role)], _require_text(content, f"message {place}", where))
 
 
-def _string(value: Any, name: str, where: str) -> str:
+def _require_text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: {name} is {type(value).__name__}, not a text")
     if not value.strip():
@@ -223,7 +225,7 @@ def _string(value: Any, name: str, where: str) -> str:
     return value
 
 
-def _checked(turns: tuple[Turn, ...], where: str) -> tuple[Turn, ...]:
+def _check_roles(turns: tuple[Turn, ...], where: str) -> tuple[Turn, ...]:
     roles = [turn.role for turn in turns]
     if "system" in roles[1:]:
         raise DataError(f"{where}: has a system message after the first; only the first may be one")
@@ -240,15 +242,15 @@ def _checked(turns: tuple[Turn, ...], where: str) -> tuple[Turn, ...]:
     return turns
 
 
-def _exam_row(raw: Row, source: str, number: int, where: str) -> TrainingRow:
+def _parse_exam_row(raw: Row, source: str, number: int, where: str) -> TrainingRow:
     listed = next((name for name in _OPTION_LISTS if raw.get(name) is not None), None)
     options = listed or [letter for letter in OPTION_LETTERS if letter in raw]
     answer = str(raw["answer"]).strip()
     coding = "letter" if answer.strip("()[]. ").upper() in OPTION_LETTERS else "text"
     context = "context" if raw.get("context") is not None else None
-    found = question_of(
+    found = parse_exam_question(
         raw,
-        Reading(question="question", context=context, options=options, answer="answer", coding=coding),
+        ColumnMapping(question="question", context=context, options=options, answer="answer", coding=coding),
         where,
     )
     texts = tuple(found[letter] for letter in OPTION_LETTERS if letter in found)
@@ -269,5 +271,5 @@ def _exam_row(raw: Row, source: str, number: int, where: str) -> TrainingRow:
         number,
         "exam",
         SftRow(question, "own", "".join(question.letters)),
-        _string(explanation, "explanation", where) if explanation else None,
+        _require_text(explanation, "explanation", where) if explanation else None,
     )

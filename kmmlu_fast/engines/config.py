@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.engines.vllm.device_arguments import check_quantization
+from kmmlu_fast.engines.vllm.device_arguments import quantization_problem
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
 NF4_NAMES = ("nf4", "bitsandbytes")  # two names for the same, of --engine transformers
@@ -90,7 +90,7 @@ class EngineConfig(Config):
     seed: int = Field(42, ge=0, lt=2**32, description="seed of sampling and of --limit-mode random")
 
     @model_validator(mode="after")
-    def _engine_fits(self) -> EngineConfig:
+    def _check_engine_options(self) -> EngineConfig:
         if self.engine == "server" and not self.base_url:
             raise ValueError("--engine server needs --base-url, such as http://localhost:8000/v1")
         if self.base_url:
@@ -104,7 +104,7 @@ class EngineConfig(Config):
         if (
             self.engine in ("vllm", "ray")
             and not self.ray_address
-            and (why := check_quantization(self.quantization))
+            and (why := quantization_problem(self.quantization))
         ):
             raise ValueError(why)
         if self.num_replicas > 1 and self.engine != "ray":
@@ -115,10 +115,10 @@ class EngineConfig(Config):
                 " server has its own"
             )
         if self.engine == "transformers":
-            self._transformers_fits()
+            self._check_transformers_options()
         return self
 
-    def _transformers_fits(self) -> None:
+    def _check_transformers_options(self) -> None:
         if self.quantization not in (None, *NF4_NAMES):
             raise ValueError(
                 f"--quantization {self.quantization} is vLLM's; --engine transformers takes nf4 (or"

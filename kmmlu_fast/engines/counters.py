@@ -12,7 +12,7 @@ from typing import Any
 from kmmlu_fast.core.schema import Candidates, Response
 
 
-def hit_rate(prompt_tokens: int, cached_tokens: int) -> float:
+def cache_hit_rate(prompt_tokens: int, cached_tokens: int) -> float:
     """The share of prompt tokens that came from the prefix cache, 0-1, to four places."""
     return round(cached_tokens / max(1, prompt_tokens), 4)
 
@@ -41,11 +41,11 @@ class Counters:
 
     def stats(self) -> dict[str, Any]:
         """The counts and the hit rate, as engines report them."""
-        rate = hit_rate(self.prompt_tokens, self.cached_tokens)
+        rate = cache_hit_rate(self.prompt_tokens, self.cached_tokens)
         return {**self.counts(), "prefix_cache_hit_rate": rate}
 
 
-def since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def stats_between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """An engine's ``stats`` of what it did between two of them; what is not a count is taken as it is."""
     counts = {
         key: after[key] - before.get(key, 0)
@@ -54,5 +54,5 @@ def since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     }
     found = {**after, **counts}
     if counts.get("prompt_tokens") and "cached_tokens" in counts:
-        found["prefix_cache_hit_rate"] = hit_rate(counts["prompt_tokens"], counts["cached_tokens"])
+        found["prefix_cache_hit_rate"] = cache_hit_rate(counts["prompt_tokens"], counts["cached_tokens"])
     return found

@@ -11,19 +11,24 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.core.console import note
-from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm import startup_phases
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine, prepare_environment
 from kmmlu_fast.machine.device import has_gpu
-from kmmlu_fast.machine.heavy_imports import UNUSED, keep_what_is_there, uncollected, without
+from kmmlu_fast.machine.heavy_imports import (
+    UNUSED,
+    freeze_live_objects,
+    hide_packages,
+    pause_garbage_collection,
+)
 from kmmlu_fast.models.model import Model
 
 
-def settings_for(
+def vllm_engine_settings(
     config: EngineConfig,
     model: Model,
     adapters: Sequence[Adapter],
@@ -36,7 +41,7 @@ def settings_for(
     batched_tokens: int | None = config.max_num_batched_tokens
     extra: tuple[tuple[str, Any], ...] = ()
     if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
-        batched_tokens, extra = whole_prompts(batched_tokens, max_model_len)
+        batched_tokens, extra = unchunked_prefill_settings(batched_tokens, max_model_len)
     if config.trust_remote_code:
         extra = (*extra, ("trust_remote_code", True))
     return EngineSettings(
@@ -60,7 +65,9 @@ def settings_for(
     )
 
 
-def whole_prompts(batched_tokens: int | None, max_model_len: int) -> tuple[int, tuple[tuple[str, Any], ...]]:
+def unchunked_prefill_settings(
+    batched_tokens: int | None, max_model_len: int
+) -> tuple[int, tuple[tuple[str, Any], ...]]:
     """Tokens a step, and the vLLM arguments, with which no prompt is prefilled in pieces.
 
     vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``:
@@ -89,7 +96,7 @@ def open_engine(
         )
     if config.engine == "transformers":
         return _open_transformers(config, model, adapters, max_model_len, path)
-    settings = settings_for(config, model, adapters, max_model_len, path)
+    settings = vllm_engine_settings(config, model, adapters, max_model_len, path)
     if (
         config.engine == "ray" or config.data_parallel_size > 1
     ):  # vLLM refuses data parallelism for an engine in process
@@ -102,8 +109,12 @@ def open_engine(
             gpus_per_replica=config.tensor_parallel_size,
         )
     with (
-        startup_phases.watched() as log,
-        waiting("engine: starting", lambda: startup_phases.current(log), lambda: startup_phases.seconds(log)),
+        startup_phases.record_startup_phases() as log,
+        report_wait(
+            "engine: starting",
+            lambda: startup_phases.current_phase(log),
+            lambda: startup_phases.describe_phase_times(log),
+        ),
     ):
         return start_vllm(settings)
 
@@ -113,10 +124,10 @@ def start_vllm(settings: EngineSettings) -> VllmEngine:
     unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
     prepare_environment(has_gpu())
     gc.collect()  # what is garbage now would be kept for good
-    with uncollected(), without(unused):
+    with pause_garbage_collection(), hide_packages(unused):
         import vllm.entrypoints.llm  # noqa: F401
 
-        keep_what_is_there()
+        freeze_live_objects()
         return VllmEngine(settings)
 
 
@@ -127,7 +138,7 @@ def _open_transformers(
     from kmmlu_fast.engines.hf.model import TransformersSettings
 
     if not has_gpu():
-        note(
+        log_note(
             "engine: transformers on a CPU is the slower way; --engine vllm answers sooner where it can serve"
             " the model"
         )

@@ -12,12 +12,12 @@ from typing import Literal
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.models.deltas import obstacle
+from kmmlu_fast.models.deltas import unsupported_adapter_reason
 
 Mode = Literal["serve", "swap", "merge"]
 
 
-def choose_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
+def choose_adapter_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
     """The adapter's mode, and why it is merged although it might have been swapped ("" otherwise).
 
     auto: served on a GPU, by a server and by transformers (PEFT); on a CPU, whose LoRA kernels are slow,
@@ -43,5 +43,5 @@ def choose_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
         return "merge", "only one vLLM engine in this process can be written into"
     if config.load_format == "dummy":
         return "merge", "random weights are in no file"
-    reason = obstacle(adapter.path)
+    reason = unsupported_adapter_reason(adapter.path)
     return ("merge", reason) if reason else ("swap", "")

@@ -22,7 +22,7 @@ FILE = "probe.json"
 _NO_SHIFT = 1e-6  # nats: an adapter that is not applied gives the very same numbers
 
 
-def measure(
+def measure_probe_logprobs(
     engine: Engine, prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...], adapter: Adapter | None
 ) -> list[list[float]]:
     """Log-probabilities of the candidates after each of the prompts, shape (prompts, candidates)."""
@@ -34,7 +34,9 @@ def measure(
     return [found[f"probe/{i}"] for i in range(len(prompts))]
 
 
-def shift(adapter: Adapter, base: list[list[float]], applied: list[list[float]]) -> dict[str, Any]:
+def measure_adapter_shift(
+    adapter: Adapter, base: list[list[float]], applied: list[list[float]]
+) -> dict[str, Any]:
     """Largest and mean absolute shift over all probes and candidates; AdapterError where there is none."""
     differences = [
         abs(a - b)
@@ -55,16 +57,16 @@ def shift(adapter: Adapter, base: list[list[float]], applied: list[list[float]])
     }
 
 
-def digest(prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...]) -> str:
+def probe_digest(prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...]) -> str:
     """What was asked: a saved base probe is used only for the same."""
     return text_digest(repr(([list(p) for p in prompts], candidate_ids)))
 
 
-def save(folder: Path, key: str, logprobs: list[list[float]]) -> None:
+def save_base_probe(folder: Path, key: str, logprobs: list[list[float]]) -> None:
     write_json_atomically(folder / FILE, {"digest": key, "logprobs": logprobs})
 
 
-def saved(folder: Path, key: str) -> list[list[float]] | None:
+def load_base_probe(folder: Path, key: str) -> list[list[float]] | None:
     """The base run's probe, if it is there and asked the same."""
     if not (folder / FILE).exists():
         return None

@@ -177,7 +177,7 @@ class EvalConfig(EngineConfig):
         return self.until_decided or self.until_precise is not None or self.questions is not None
 
     @model_validator(mode="after")
-    def _method_fits(self) -> EvalConfig:
+    def _check_method_flags(self) -> EvalConfig:
         faults = []
         if self.output_type != "cot":
             faults += [

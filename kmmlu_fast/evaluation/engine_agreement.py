@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.letters import best_place, margin_of
+from kmmlu_fast.core.letters import argmax_index, logprob_margin
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import Plan, make_plan
-from kmmlu_fast.machine.extras import require
-from kmmlu_fast.prompting.predictions import letters_of
-from kmmlu_fast.prompting.tokens import Asked
+from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
+from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.prompting.predictions import prediction_logprobs
+from kmmlu_fast.prompting.tokens import TokenisedQuestion
 
 QUESTIONS = 64
 # Nats below which rounding may choose between two letters: bfloat16 logits from 16 to 32 step by 0.125.
@@ -33,7 +33,7 @@ Scores = Mapping[str, Sequence[float]]  # natural-log probabilities of A-D by qu
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class LetterDifference:
     """A question to which the two give different letters."""
 
     question_id: str
@@ -51,11 +51,11 @@ class Verification:
     largest_nats: float
     mean_nats: float
     near_tie_nats: float
-    differences: list[Difference]  # all of them, the clearest first
+    differences: list[LetterDifference]  # all of them, the clearest first
     seconds: tuple[float, float] | None = None  # answering, without the start: reference, verified
 
     @property
-    def beyond_near_ties(self) -> list[Difference]:
+    def beyond_near_ties(self) -> list[LetterDifference]:
         return [found for found in self.differences if not found.margin < self.near_tie_nats]
 
     @property
@@ -85,7 +85,7 @@ class Verification:
         ]
 
 
-def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verification:
+def compare_engine_scores(reference: Scores, verified: Scores, near_tie_nats: float) -> Verification:
     """Letters and log-probabilities side by side; EngineError where the two did not answer the same."""
     if not reference or set(reference) != set(verified):
         raise EngineError(
@@ -95,30 +95,30 @@ def compare(reference: Scores, verified: Scores, near_tie_nats: float) -> Verifi
     for question_id, scores in reference.items():
         others = verified[question_id]
         shifts += [abs(a - b) for a, b in zip(scores, others, strict=True)]
-        one, two = _letter(scores), _letter(others)
+        one, two = _best_letter(scores), _best_letter(others)
         if one == two:
             same += 1
         else:
-            differences.append(Difference(question_id, one, two, _margin(scores)))
+            differences.append(LetterDifference(question_id, one, two, _letter_margin(scores)))
     worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
     differences.sort(key=lambda difference: -difference.margin)
     mean = sum(shifts) / len(shifts)
     return Verification(len(reference), same, worst, mean, near_tie_nats, differences)
 
 
-def _letter(scores: Sequence[float]) -> str:
+def _best_letter(scores: Sequence[float]) -> str:
     """The best letter; "none" where a number is none, which ``read_letters`` refuses and a
     comparison has to show.
     """
-    return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[best_place(scores)]
+    return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[argmax_index(scores)]
 
 
-def _margin(scores: Sequence[float]) -> float:
+def _letter_margin(scores: Sequence[float]) -> float:
     """Best minus second-best, nats; infinite where a number is none: no near tie."""
-    return math.inf if any(map(math.isnan, scores)) else margin_of(scores)
+    return math.inf if any(map(math.isnan, scores)) else logprob_margin(scores)
 
 
-def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
+def verify_engines(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
     """Ask ``questions`` of the config's by vLLM and by transformers; each is closed before the next opens.
 
     The config's model, data and prompts are taken as they are, its engine is not. EngineError where one of
@@ -126,30 +126,32 @@ def verify(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
     """
     from kmmlu_fast.engines import factory
 
-    require("comparing engines", "vllm", "transformers", "torch", "accelerate")
-    plan = make_plan(config)
+    require_modules("comparing engines", "vllm", "transformers", "torch", "accelerate")
+    plan = make_eval_plan(config)
     step = max(1.0, len(plan.asked) / questions)
     chosen = [plan.asked[int(place * step)] for place in range(min(questions, len(plan.asked)))]
     found = []
     try:
         for name in ("vllm", "transformers"):
-            note(f"verify: asking {len(chosen)} questions by {name}")
+            log_note(f"verify: asking {len(chosen)} questions by {name}")
             own = plan.config.model_copy(update={"engine": name})
             engine = factory.open_engine(own, plan.model, [], plan.max_model_len)
             try:
-                found.append(_ask(engine, plan, chosen, name))
+                found.append(_ask_engine(engine, plan, chosen, name))
             finally:
                 engine.close()
     finally:
         plan.close()
     (verified, vllm_sec), (reference, transformers_sec) = found
     near_tie = NEAR_TIE_32_BIT if plan.config.dtype == "float32" else NEAR_TIE_16_BIT
-    return replace(compare(reference, verified, near_tie), seconds=(transformers_sec, vllm_sec))
+    return replace(compare_engine_scores(reference, verified, near_tie), seconds=(transformers_sec, vllm_sec))
 
 
-def _ask(engine: Engine, plan: Plan, chosen: Sequence[Asked], name: str) -> tuple[Scores, float]:
+def _ask_engine(
+    engine: Engine, plan: EvalPlan, chosen: Sequence[TokenisedQuestion], name: str
+) -> tuple[Scores, float]:
     answers = LetterSink()
-    speed = runner.run(engine, chosen, plan.method, None, answers, name)
+    speed = runner.ask_questions(engine, chosen, plan.method, None, answers, name)
     return answers.scores, float(speed["seconds"])
 
 
@@ -160,4 +162,4 @@ class LetterSink:
         self.scores: dict[str, tuple[float, ...]] = {}
 
     def append(self, prediction: Prediction) -> None:
-        self.scores[prediction.question_id] = tuple(letters_of(prediction))
+        self.scores[prediction.question_id] = tuple(prediction_logprobs(prediction))

@@ -10,23 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine, SwappingEngine
-from kmmlu_fast.evaluation.adapter_mode import Mode, choose_mode
-from kmmlu_fast.evaluation.plan import Plan
+from kmmlu_fast.evaluation.adapter_mode import Mode, choose_adapter_mode
+from kmmlu_fast.evaluation.plan import EvalPlan
 from kmmlu_fast.models import adapters
 
 EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
 
 
-class OpenEngines:
+class EngineManager:
     """The engine that is open now, for all exams. Merged copies need an engine each; other
     adapters share the base's.
     """
 
-    def __init__(self, plan: Plan, open_engine: EngineOpener) -> None:
+    def __init__(self, plan: EvalPlan, open_engine: EngineOpener) -> None:
         self.plan, self._open = plan, open_engine
         self._engine: Engine | None = None
         self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
@@ -34,10 +34,10 @@ class OpenEngines:
 
     def mode_of(self, adapter: Adapter) -> Mode:
         if adapter.name not in self._modes:
-            mode, reason = choose_mode(self.plan.config, adapter)
+            mode, reason = choose_adapter_mode(self.plan.config, adapter)
             self._modes[adapter.name] = mode
             if reason and self.plan.config.adapter_mode in ("auto", "swap"):
-                note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+                log_note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
         return self._modes[adapter.name]
 
     def engine_for(self, adapter: Adapter | None) -> Engine:
@@ -46,17 +46,17 @@ class OpenEngines:
         mode = modes[adapter.name] if adapter else "serve"
         weights = None
         if adapter and mode == "merge":
-            note(f"{adapter.name}: merging into the base with PEFT (cached)")
+            log_note(f"{adapter.name}: merging into the base with PEFT (cached)")
             weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
         if self._engine is None or weights != self._weights:
             self.close()
             served = [each for each in self.plan.adapters if modes[each.name] == "serve"]
             self._engine, self._weights = self._open(served, self.plan.max_model_len, weights), weights
         if weights is None and "swap" in modes.values():
-            return self._swapped(self._engine, adapter if mode == "swap" else None)
+            return self._swap_or_merge(self._engine, adapter if mode == "swap" else None)
         return self._engine
 
-    def _swapped(self, engine: Engine, adapter: Adapter | None) -> Engine:
+    def _swap_or_merge(self, engine: Engine, adapter: Adapter | None) -> Engine:
         """The engine with the adapter's weights, or, where they do not go in, an engine of the
         merged copy.
         """
@@ -66,7 +66,7 @@ class OpenEngines:
             try:
                 engine.swap(adapter)
                 if adapter:
-                    note(
+                    log_note(
                         f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s"
                     )
                 return engine
@@ -74,7 +74,7 @@ class OpenEngines:
                 reason = str(error)
         if adapter is None:
             return engine
-        note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+        log_note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
         self._modes[adapter.name] = "merge"
         return self.engine_for(adapter)
 

@@ -1,7 +1,7 @@
 """What is asked, decided before any engine starts: questions, exemplars, model, adapters, method, token ids,
 fingerprint.
 
-In: an ``EvalConfig``. Out: a ``Plan`` an exam, the same for the base and all adapters. Every fault of the
+In: an ``EvalConfig``. Out: a ``EvalPlan`` an exam, the same for the base and all adapters. Every fault of the
 input shows here, in a second. The prompts are tokenised in the background from there on, while the engine
 starts. Knows nothing of engines or run directories.
 """
@@ -17,28 +17,33 @@ from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.questions import Material, read_material
+from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
-from kmmlu_fast.machine.device import auto_dtype, gpu_capability
+from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapters import base_disagrees, load_adapters
+from kmmlu_fast.models.adapters import base_model_warning, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
 from kmmlu_fast.prompting.method_choice import (
-    PromptChecks,
+    PromptChecker,
     choose_method,
     choose_style,
-    foreign_templates,
+    template_mismatch_notes,
 )
 from kmmlu_fast.prompting.methods import Method
-from kmmlu_fast.prompting.prompts import Prompt, encode, template_digest
-from kmmlu_fast.prompting.tokens import Asked, check_lengths, lengths, tokenise
+from kmmlu_fast.prompting.prompts import Prompt, encode_prompts, template_digest
+from kmmlu_fast.prompting.tokens import (
+    TokenisedQuestion,
+    check_prompt_lengths,
+    longest_prompt_lengths,
+    tokenise_prompts,
+)
 
 _CONTEXT_STEP_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvalPlan:
     """Everything that is the same for base and adapters: one token list for all of them."""
 
     config: EvalConfig
@@ -48,7 +53,9 @@ class Plan:
     adapters: list[Adapter]
     style: str
     method: Method
-    asked: list[Asked]  # in dataset order; in the one random order where the evaluation may stop early
+    asked: list[
+        TokenisedQuestion
+    ]  # in dataset order; in the one random order where the evaluation may stop early
     question_ids: list[str]  # in dataset order
     max_model_len: int
     candidate_ids: tuple[int, ...]  # the letters' tokens, for the probes
@@ -62,67 +69,69 @@ class Plan:
             item.cancel()
 
 
-def make_plan(config: EvalConfig) -> Plan:
-    """The plan of a single exam; see ``make_plans``. ConfigError where the config has several."""
+def make_eval_plan(config: EvalConfig) -> EvalPlan:
+    """The plan of a single exam; see ``make_eval_plans``. ConfigError where the config has several."""
     if len(config.exam) > 1:
         raise ConfigError(f"--exam {', '.join(config.exam)}: give one exam here")
-    (plan,) = make_plans(config)
+    (plan,) = make_eval_plans(config)
     return plan
 
 
-def make_plans(config: EvalConfig) -> list[Plan]:
+def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     """Read, check and render everything before any engine starts; the tokens follow in the background. One
     plan an exam.
 
     All have the same ``max_model_len``: one engine answers them all.
     """
-    material = read_material(config)
+    material = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
-    config, type_notes = _with_dtype(config, model)
+    config, type_notes = _resolve_dtype(config, model)
     by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     tokenizer = open_tokenizer(model)
-    plans = [_plan(config, one, model, adapters, tokenizer, type_notes) for one in material]
+    plans = [_plan_exam(config, one, model, adapters, tokenizer, type_notes) for one in material]
     longest = max(plan.max_model_len for plan in plans)
     return [replace(plan, max_model_len=longest) for plan in plans]
 
 
-def _plan(
+def _plan_exam(
     config: EvalConfig,
-    material: Material,
+    material: EvalQuestions,
     model: Model,
     adapters: list[Adapter],
     tokenizer: Any,
     more_notes: list[str],
-) -> Plan:
+) -> EvalPlan:
     exam, questions, exemplars = material.exam, material.questions, material.exemplars
     notes = [
         *material.notes,
         *more_notes,
-        *(warning for adapter in adapters if (warning := base_disagrees(adapter, model))),
+        *(warning for adapter in adapters if (warning := base_model_warning(adapter, model))),
     ]
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, more = choose_method(config, style, questions, exemplars, tokenizer)
     template = method.wording_digest(tokenizer, thinking=config.thinking, is_kmmlu=exam.is_kmmlu)
-    notes += more + foreign_templates(adapters, template_digest(style, tokenizer))
+    notes += more + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     more_tokens = method.output_tokens
-    tokens = lengths(
+    tokens = longest_prompt_lengths(
         questions, rendered, tokenizer, config.max_model_len and config.max_model_len - more_tokens
     )
-    max_model_len = config.max_model_len or _context(max(tokens.values()) + more_tokens, model)
-    check_lengths(tokens, max_model_len, more_tokens)
+    max_model_len = config.max_model_len or _needed_context_tokens(max(tokens.values()) + more_tokens, model)
+    check_prompt_lengths(tokens, max_model_len, more_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
     if not exam.is_kmmlu:  # a KMMLU run has the fingerprint that it had before there were others
         parts["exam"] = exam.name
-    probes = _probes(rendered, tokenizer)
+    probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
     if config.may_stop:
         places = {question_id: place for place, question_id in enumerate(question_ids)}
-        questions = dataset.permuted(questions, config.seed)
+        questions = dataset.permute_questions(questions, config.seed)
         rendered = [rendered[places[question.question_id]] for question in questions]
-    asked = tokenise(questions, rendered, tokenizer, PromptChecks(style, tokenizer, method, max_model_len))
-    return Plan(
+    asked = tokenise_prompts(
+        questions, rendered, tokenizer, PromptChecker(style, tokenizer, method, max_model_len)
+    )
+    return EvalPlan(
         config,
         exam,
         material.source,
@@ -140,13 +149,13 @@ def _plan(
     )
 
 
-def _probes(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[int]]:
+def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[int]]:
     """Token ids of the first prompts of some questions, evenly over all of them."""
     some = rendered[:: max(1, len(rendered) // adapter_probe.PROBES)][: adapter_probe.PROBES]
-    return encode(tokenizer, [prompts[0] for prompts in some])
+    return encode_prompts(tokenizer, [prompts[0] for prompts in some])
 
 
-def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
+def _resolve_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
     """The config with ``--dtype auto`` replaced by what this device computes in, where that is
     another type than on most; and why.
     """
@@ -155,13 +164,13 @@ def _with_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]
     ):  # other machines compute there
         return config, []
     about = model.config()
-    dtype, why = auto_dtype(
+    dtype, why = resolve_auto_dtype(
         gpu_capability(), str(about.get("model_type", "")), bool(about.get("quantization_config"))
     )
     return config.model_copy(update={"dtype": dtype}), [why] if why else []
 
 
-def _context(needed: int, model: Model) -> int:
+def _needed_context_tokens(needed: int, model: Model) -> int:
     """What the longest prompt needs, rounded up, within what the model has."""
     rounded = -(-(needed + 32) // _CONTEXT_STEP_TOKENS) * _CONTEXT_STEP_TOKENS
     return min(rounded, model.context_tokens)
@@ -188,22 +197,22 @@ def _fingerprint_parts(
         "dtype": config.dtype,
         "quantization": config.quantization,
         "load_format": config.load_format,
-        "dataset_digest": dataset.digest([*questions, *shown]),
+        "dataset_digest": dataset.questions_digest([*questions, *shown]),
         "split": config.split,
         "prompt_style": style,
         "template_digest": template,
         "output_type": config.output_type,
         "num_fewshot": config.num_fewshot,
         "decoding": decoding,
-        "versions": {name: environment.version_of(name) for name in ("vllm", "transformers")},
+        "versions": {name: environment.package_version(name) for name in ("vllm", "transformers")},
         # Only where it is not the default, so that the fingerprints of runs made before it existed stay as
         # they are.
         **({"letter_precision": config.letter_precision} if config.letter_precision != "auto" else {}),
-        **_engine_parts(config),
+        **_engine_fingerprint_parts(config),
     }
 
 
-def _engine_parts(config: EvalConfig) -> dict[str, Any]:
+def _engine_fingerprint_parts(config: EvalConfig) -> dict[str, Any]:
     """What another engine than vLLM changes in the parts; {} for those that run vLLM, whose
     fingerprints stay as they were.
     """
@@ -213,5 +222,5 @@ def _engine_parts(config: EvalConfig) -> dict[str, Any]:
     return {
         "engine": config.engine,
         "quantization": "nf4" if config.quantization else None,
-        "versions": {name: environment.version_of(name) for name in libraries},
+        "versions": {name: environment.package_version(name) for name in libraries},
     }

@@ -1,6 +1,6 @@
 """The questions of one exam, and the examples shown before them, as a config asks for them.
 
-In: an ``EvalConfig`` and one of its exams. Out: ``Material``: questions in file order, exemplars by subject,
+In: an ``EvalConfig`` and one of its exams. Out: ``EvalQuestions``: questions in file order, exemplars by subject,
 notes. ConfigError or DataError where there are none. Knows nothing of models or prompts.
 """
 
@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmmlu_fast.core.errors import ConfigError, DataError
-from kmmlu_fast.core.notes import Noted
+from kmmlu_fast.core.notes import WithNotes
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.exam_lookup import dataset_for, find_exams
-from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, read_exam_frame, to_questions
+from kmmlu_fast.data.exam_lookup import dataset_for_exam, find_exams
+from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, questions_from_frame, read_exam_frame
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class EvalQuestions:
     """What is asked of one exam."""
 
     exam: Exam
@@ -31,22 +31,22 @@ class Material:
     notes: list[str]
 
 
-def read_material(config: EvalConfig) -> list[Material]:
-    """One ``Material`` for each of the config's exams, in their order."""
+def load_eval_questions(config: EvalConfig) -> list[EvalQuestions]:
+    """One ``EvalQuestions`` for each of the config's exams, in their order."""
     exams = find_exams(config.exam)
-    return [_of_exam(config, exam, dataset_for(config.dataset, exam, exams)) for exam in exams]
+    return [_questions_of_exam(config, exam, dataset_for_exam(config.dataset, exam, exams)) for exam in exams]
 
 
-def source_digests(config: EvalConfig) -> list[str]:
+def question_source_digests(config: EvalConfig) -> list[str]:
     """Digests of all rows that the exams' questions and examples are chosen from, without
     making records of them: a tenth of the time.
     """
     exams = find_exams(config.exam)  # faulty rows were reported by the evaluation
-    found = ((exam, dataset_for(config.dataset, exam, exams)) for exam in exams)
-    return [digest for exam, source in found for digest in _digests(config, exam, source)]
+    found = ((exam, dataset_for_exam(config.dataset, exam, exams)) for exam in exams)
+    return [digest for exam, source in found for digest in _exam_row_digests(config, exam, source)]
 
 
-def _digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str]:
+def _exam_row_digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str]:
     for split in [config.split, *(["dev"] if config.num_fewshot else [])]:
         if exam.is_kmmlu:
             frame = dataset.load_frame(
@@ -59,34 +59,34 @@ def _digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str
         yield f"{exam.name} {split} {dataset.frame_digest(frame)}"
 
 
-def _of_exam(config: EvalConfig, exam: Exam, source: str | None) -> Material:
-    available = _available(config, exam, source)
-    questions = dataset.select(available.value, config.limit, config.limit_mode, config.seed)
+def _questions_of_exam(config: EvalConfig, exam: Exam, source: str | None) -> EvalQuestions:
+    available = _available_questions(config, exam, source)
+    questions = dataset.select_questions(available.value, config.limit, config.limit_mode, config.seed)
     if not questions:
         where = source or exam.label
         subjects = ", ".join(config.subjects) or "any subject"
         raise ConfigError(f"nothing to evaluate: {where} has no {config.split} questions in {subjects}")
-    return Material(
-        exam, source, questions, _exemplars(config, exam, source, questions), list(available.notes)
+    return EvalQuestions(
+        exam, source, questions, _exemplars_by_subject(config, exam, source, questions), list(available.notes)
     )
 
 
-def _available(config: EvalConfig, exam: Exam, source: str | None) -> Noted[list[Question]]:
+def _available_questions(config: EvalConfig, exam: Exam, source: str | None) -> WithNotes[list[Question]]:
     if exam.is_kmmlu:
         subjects = find_subjects(config.subjects)
         kmmlu = dataset.read_frame(source or str(exam.hub), config.split, subjects, config.dataset_revision)
-        return Noted(dataset.to_questions(kmmlu.value), kmmlu.notes)
+        return WithNotes(dataset.kmmlu_questions_from_frame(kmmlu.value), kmmlu.notes)
     found = read_exam_frame(exam, config.split, source, config.dataset_revision)
-    return Noted(to_questions(choose_subjects(exam, found.value, config.subjects)), found.notes)
+    return WithNotes(questions_from_frame(choose_subjects(exam, found.value, config.subjects)), found.notes)
 
 
-def _exemplars(
+def _exemplars_by_subject(
     config: EvalConfig, exam: Exam, source: str | None, questions: list[Question]
 ) -> dict[str, list[Question]]:
     names = list(dict.fromkeys(question.subject for question in questions))
     if exam.is_kmmlu:
         present = [subject for subject in find_subjects(config.subjects) if subject.name in names]
-        return dataset.exemplars(
+        return dataset.load_kmmlu_exemplars(
             source or str(exam.hub), present, config.num_fewshot, config.dataset_revision
         )
     if config.num_fewshot == 0:
@@ -97,7 +97,7 @@ def _exemplars(
             " --num-fewshot 0"
         )
     found: dict[str, list[Question]] = {name: [] for name in names}
-    for question in to_questions(load_exam(exam, "dev", source, config.dataset_revision)):
+    for question in questions_from_frame(load_exam(exam, "dev", source, config.dataset_revision)):
         if question.subject in found:
             found[question.subject].append(question)
     for name, group in found.items():

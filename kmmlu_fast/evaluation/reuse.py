@@ -14,59 +14,59 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import note
-from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.questions import source_digests
+from kmmlu_fast.evaluation.questions import question_source_digests
 from kmmlu_fast.machine import environment, gpus
 from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.runs.store import load_run_directory
 
 _PACKAGE = Path(__file__).parents[1]
 _OF_THE_COMMAND = {"output_dir", "overwrite"}  # decide where a run lies, not what is in it
 
 
-def finished(config: EvalConfig) -> list[Run] | None:
+def reusable_runs(config: EvalConfig) -> list[Run] | None:
     """All runs of the command, base first, if each of them is complete; None where there is
     anything left to do.
     """
     if config.overwrite or not any(config.output_dir.glob(".asked-*.json")):
         return None
-    path = _path(config)
+    path = _reuse_record_path(config)
     if not path.exists():
         return None
     try:
         known = read_json(path)
-        runs = [load_run(config.output_dir / str(name)) for name in known["runs"]]
+        runs = [load_run_directory(config.output_dir / str(name)) for name in known["runs"]]
     except (KmmluError, KeyError, TypeError):
         return None  # moved, deleted or torn: the ordinary way says what is missing
     for text in known.get("notes", []):
-        note(f"note: {text}")
+        log_note(f"note: {text}")
     for run in runs:
         adapter = run.config.get("adapter") or {}
-        note(f"{adapter.get('name', 'base')}: finished before, reused from {run.path}")
+        log_note(f"{adapter.get('name', 'base')}: finished before, reused from {run.path}")
     return runs
 
 
-def remember(config: EvalConfig, runs: Sequence[Run], notes: Sequence[str]) -> None:
+def record_finished_runs(config: EvalConfig, runs: Sequence[Run], notes: Sequence[str]) -> None:
     """Note which runs the command led to, beside them. A directory that cannot be written is no
     fault: the ordinary way remains.
     """
     with contextlib.suppress(OSError, KmmluError):
         names = [run.path.name for run in runs if run.path is not None]
-        write_json_atomically(_path(config), {"runs": names, "notes": list(notes)})
+        write_json_atomically(_reuse_record_path(config), {"runs": names, "notes": list(notes)})
 
 
-def _path(config: EvalConfig) -> Path:
-    return config.output_dir / f".asked-{fingerprint(_sources(config), digits=16)}.json"
+def _reuse_record_path(config: EvalConfig) -> Path:
+    return config.output_dir / f".asked-{compute_fingerprint(_reuse_key_parts(config), digits=16)}.json"
 
 
-def _sources(config: EvalConfig) -> dict[str, Any]:
+def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names are made from. KmmluError as the ordinary
     way raises it.
     """
@@ -75,11 +75,13 @@ def _sources(config: EvalConfig) -> dict[str, Any]:
     adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
     return {
         "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),
-        "questions": source_digests(config),
+        "questions": question_source_digests(config),
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
-        "device": [*map(str, gpus.cards()), best_cpu_dtype()],  # what --dtype auto goes by
-        "versions": {name: environment.version_of(name) for name in ("vllm", "transformers", "tokenizers")},
+        "device": [*map(str, gpus.list_gpus()), best_cpu_dtype()],  # what --dtype auto goes by
+        "versions": {
+            name: environment.package_version(name) for name in ("vllm", "transformers", "tokenizers")
+        },
         "code": code_digest(),
     }
 

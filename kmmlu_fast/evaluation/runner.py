@@ -15,32 +15,32 @@ from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.prompting.methods import Method
-from kmmlu_fast.prompting.tokens import Asked
+from kmmlu_fast.prompting.tokens import TokenisedQuestion
 
 
-class Sink(Protocol):
+class PredictionSink(Protocol):
     """Where finished predictions go (``store.RunStore``)."""
 
     def append(self, prediction: Prediction) -> None: ...
 
 
-def run(
+def ask_questions(
     engine: Engine,
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedQuestion],
     method: Method,
     adapter: Adapter | None,
-    sink: Sink,
+    sink: PredictionSink,
     label: str = "",
 ) -> dict[str, Any]:
     """Ask all, append each prediction as its question completes; returns seconds and counts of this pass."""
     questions = {item.question.question_id: item.question for item in asked}
     outstanding: dict[str, int] = {}
     responses: dict[str, list[Response]] = {}
-    progress = Progress(len(asked), label)
+    progress = AnswerProgress(len(asked), label)
 
     def requests() -> Iterator[Request]:
         for item in asked:
-            first = method.start(item.question, item.lists(), adapter)
+            first = method.start(item.question, item.token_id_lists(), adapter)
             outstanding[item.question.question_id] = len(first)
             responses[item.question.question_id] = []
             yield from first
@@ -53,13 +53,13 @@ def run(
             del outstanding[question_id]
             prediction = method.finish(questions[question_id], responses.pop(question_id))
             sink.append(prediction)
-            progress.add(prediction)
+            progress.add_prediction(prediction)
     progress.close()
     return progress.speed()
 
 
-def time_direct(
-    engine: Engine, asked: Sequence[Asked], method: Method, adapter: Adapter | None
+def time_direct_answers(
+    engine: Engine, asked: Sequence[TokenisedQuestion], method: Method, adapter: Adapter | None
 ) -> float | None:
     """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256), to
     say what reasoning costs; None without any.
@@ -73,7 +73,9 @@ def time_direct(
     count = min(256, max(8, len(asked) // 20))
     chosen = asked[:: max(1, len(asked) // count)][:count]
     requests = [
-        request for item in chosen for request in direct.start(item.question, item.lists()[1:], adapter)
+        request
+        for item in chosen
+        for request in direct.start(item.question, item.token_id_lists()[1:], adapter)
     ]
     begun = time.monotonic()
     for _ in engine.generate(requests):
@@ -81,7 +83,7 @@ def time_direct(
     return (time.monotonic() - begun) / len(chosen)
 
 
-class Progress:
+class AnswerProgress:
     """Questions/s, time left and running accuracy, and the counts of the pass."""
 
     def __init__(self, total: int, label: str) -> None:
@@ -89,17 +91,17 @@ class Progress:
         self._meter = Meter(total, label)
         self._done = self._correct = self._prompt_tokens = self._output_tokens = 0
 
-    def add(self, prediction: Prediction) -> None:
+    def add_prediction(self, prediction: Prediction) -> None:
         self._done += 1
         self._correct += prediction.correct
         self._prompt_tokens += prediction.prompt_tokens
         self._output_tokens += prediction.output_tokens
-        self._meter.update(self._done, self._accuracy())
+        self._meter.update(self._done, self._accuracy_text())
 
     def close(self) -> None:
-        self._meter.close(self._done, self._accuracy())
+        self._meter.close(self._done, self._accuracy_text())
 
-    def _accuracy(self) -> str:
+    def _accuracy_text(self) -> str:
         return f"accuracy {self._correct / self._done:.4f}" if self._done else ""
 
     def speed(self) -> dict[str, Any]:

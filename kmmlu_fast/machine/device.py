@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.machine import gpus, host, memory_fit, packages
-from kmmlu_fast.machine.heavy_imports import uncollected
+from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
 
 _NOT_IN_FLOAT16 = frozenset(
     {"gemma2", "gemma3", "gemma3_text", "glm4"}
@@ -27,19 +27,19 @@ def has_gpu() -> bool:
     take hours instead of minutes.
     """
     prepare_cuda()
-    with uncollected():
+    with pause_garbage_collection():
         import torch
 
     sees = bool(torch.cuda.is_available())
-    if found := gpus.cards():
-        why = card_problem(found[0], torch.__version__, torch.version.cuda, sees)
+    if found := gpus.list_gpus():
+        why = torch_gpu_problem(found[0], torch.__version__, torch.version.cuda, sees)
         if why:
             set_up = "bash scripts/setup.sh cpu, and " if packages.installed_kind() == "gpu" else ""
             raise EngineError(f"{why}; to compute on the CPU on purpose: {set_up}CUDA_VISIBLE_DEVICES=-1")
     return sees
 
 
-def card_problem(card: gpus.Card, torch_version: str, torch_cuda: str | None, sees: bool) -> str:
+def torch_gpu_problem(card: gpus.Gpu, torch_version: str, torch_cuda: str | None, sees: bool) -> str:
     """Why torch cannot use a card that the driver shows, and what to do, in one line; empty where it can.
 
     ``torch_cuda``: the CUDA version that torch is built for, None for a CPU build. torch's own answer
@@ -47,7 +47,7 @@ def card_problem(card: gpus.Card, torch_version: str, torch_cuda: str | None, se
     """
     if torch_cuda is None:
         return f"{card} is here, but torch {torch_version} is built for the CPU: bash scripts/setup.sh gpu"
-    if why := memory_fit.unsupported(card.capability, card.name):
+    if why := memory_fit.unsupported_gpu_reason(card.capability, card.name):
         return why
     if why := packages.driver_problem(card.driver, int(torch_cuda.split(".")[0])):
         return f"{card}: {why}"
@@ -69,22 +69,22 @@ def prepare_cuda() -> None:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
-def gpu_card() -> gpus.Card | None:
+def first_gpu() -> gpus.Gpu | None:
     """The first card that torch can use; None where computing is the CPU's. Starts no CUDA in
     this process.
     """
     if not has_gpu():
         return None
-    found = gpus.cards()
+    found = gpus.list_gpus()
     # A board whose driver has no NVML (Jetson): it computes in bfloat16, and says nothing of its memory.
-    return found[0] if found else gpus.Card("GPU", memory_fit.BFLOAT16, 0, 0, "")
+    return found[0] if found else gpus.Gpu("GPU", memory_fit.BFLOAT16, 0, 0, "")
 
 
 def gpu_capability() -> tuple[int, int] | None:
     """Compute capability of the first card, such as (8, 9); None where computing is the CPU's.
     Starts no CUDA in this process.
     """
-    found = gpu_card()
+    found = first_gpu()
     return None if found is None else found.capability
 
 
@@ -92,14 +92,14 @@ def check_toolchain() -> None:
     """EngineError where Triton, which compiles kernels while they run on a card, would fail in
     the middle of it.
     """
-    if missing := packages.toolchain().missing:
+    if missing := packages.find_toolchain().missing:
         raise EngineError(
             f"a card's kernels are compiled by Triton while they run, which needs {missing}: install them"
             " (such as apt install gcc python3-dev), or name a compiler in CC"
         )
 
 
-def auto_dtype(
+def resolve_auto_dtype(
     capability: tuple[int, int] | None,
     model_type: str = "",
     quantised: bool = False,

@@ -36,7 +36,7 @@ def _free_host_bytes() -> int:
     return free
 
 
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Hand back to the system what loading a model has freed: glibc keeps it, and a step comes on top."""
     import ctypes
 

@@ -1,7 +1,7 @@
 """What this computer can do for a model: every look of ``core`` at once, and what follows from them.
 
 In: a model's name. Out: ``Diagnosis``: what was found, what is in the way, which ways of evaluating fit,
-and the command. ``examine`` looks (in threads, each with its own time limit, three seconds in all);
+and the command. ``diagnose_machine`` looks (in threads, each with its own time limit, three seconds in all);
 everything after it is pure. Downloads nothing but a few kB of the hub's metadata. Knows nothing of
 training or of how it is shown.
 """
@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from kmmlu_fast.machine import gpus, host, memory_fit, model_size, packages, throughput_estimate
-from kmmlu_fast.machine.gpus import Card, Cards
+from kmmlu_fast.machine.gpus import Gpu, GpuInventory
 from kmmlu_fast.machine.host import Machine
-from kmmlu_fast.machine.memory_fit import Way
+from kmmlu_fast.machine.memory_fit import MemoryOption
 from kmmlu_fast.machine.model_size import ModelFacts
-from kmmlu_fast.machine.packages import Hub, Pins, Toolchain, home_expanded
+from kmmlu_fast.machine.packages import HubStatus, PinCheck, Toolchain, expand_home
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 _LIMIT_SEC = 3.0
@@ -33,11 +33,11 @@ class Diagnosis:
     """What was found. ``cpu_flops`` is this CPU's measured product rate (0.0: not measured)."""
 
     machine: Machine
-    cards: Cards
-    pins: Pins
+    cards: GpuInventory
+    pins: PinCheck
     installed: str  # gpu, cpu, or nothing
     toolchain: Toolchain
-    hub: Hub
+    hub: HubStatus
     cuda: int  # major version of the pinned CUDA
     model_name: str
     model: ModelFacts | None
@@ -51,12 +51,12 @@ class Diagnosis:
         if not self.cards.cards:
             return self.cards.problem
         card = self.cards.cards[0]
-        return memory_fit.unsupported(card.capability, card.name) or packages.driver_problem(
+        return memory_fit.unsupported_gpu_reason(card.capability, card.name) or packages.driver_problem(
             self.cards.driver, self.cuda
         )
 
     @property
-    def card(self) -> Card | None:
+    def card(self) -> Gpu | None:
         """The card that everything else is about; None where that is the CPU.
 
         With an old driver it is still the card (that can be mended), unless the CPU set is what is installed.
@@ -64,7 +64,7 @@ class Diagnosis:
         if not self.cards.cards:
             return None
         card = self.cards.cards[0]
-        mendable = self.installed != "cpu" and not memory_fit.unsupported(card.capability)
+        mendable = self.installed != "cpu" and not memory_fit.unsupported_gpu_reason(card.capability)
         return card if mendable or not self.card_problem else None
 
     @property
@@ -75,28 +75,28 @@ class Diagnosis:
         return "bfloat16" if self.card.capability >= memory_fit.BFLOAT16 else "float16"
 
     @property
-    def ways(self) -> list[Way]:
+    def memory_options(self) -> list[MemoryOption]:
         """The ways of evaluating the model here, the most faithful first; [] where its size is not known."""
         if self.model is None:
             return []
         if self.card is None:
-            return memory_fit.cpu_ways(self.model, self.dtype, self.machine.memory_free_bytes)
+            return memory_fit.cpu_memory_options(self.model, self.dtype, self.machine.memory_free_bytes)
         same = sum(card.name == self.card.name for card in self.cards.cards)
         total, free = self.card.total_bytes, self.card.free_bytes
-        return memory_fit.card_ways(self.model, self.card.capability, total, free, same)
+        return memory_fit.gpu_memory_options(self.model, self.card.capability, total, free, same)
 
     @property
-    def chosen(self) -> Way | None:
+    def best_option(self) -> MemoryOption | None:
         """The most faithful way that fits, of the very model that was asked for."""
-        return next((way for way in self.ways if way.fits and not way.another_model), None)
+        return next((way for way in self.memory_options if way.fits and not way.another_model), None)
 
-    def minutes(self, way: Way) -> tuple[float, float] | None:
+    def option_minutes(self, way: MemoryOption) -> tuple[float, float] | None:
         """A full zero-shot pass, estimated; None where nothing is known to estimate from."""
         if self.model is None or way.name == "nf4":
             return None
         if self.card is None:
-            return throughput_estimate.minutes(self.model, self.cpu_flops)
-        return throughput_estimate.minutes(
+            return throughput_estimate.estimate_pass_minutes(self.model, self.cpu_flops)
+        return throughput_estimate.estimate_pass_minutes(
             self.model,
             way.cards * throughput_estimate.peak_flops(self.card.name, way.name == "fp8_per_channel"),
         )
@@ -104,13 +104,13 @@ class Diagnosis:
     @property
     def command(self) -> str:
         """What to type for an evaluation; empty where no way of this very model fits."""
-        if self.model is not None and self.chosen is None:
+        if self.model is not None and self.best_option is None:
             return ""
         words = ["kmmlu-fast", "eval", "--model", self.model_name]
-        return f"{self.hiding}{shlex.join([*words, *(self.chosen.flags if self.chosen else ())])}"
+        return f"{self.hide_gpus_prefix}{shlex.join([*words, *(self.best_option.flags if self.best_option else ())])}"
 
     @property
-    def hiding(self) -> str:
+    def hide_gpus_prefix(self) -> str:
         """What goes before a command that is to compute on the CPU although a card is here; else nothing."""
         return "CUDA_VISIBLE_DEVICES=-1 " if self.cards.cards and self.card is None else ""
 
@@ -132,7 +132,7 @@ class Diagnosis:
                 f"the pinned sets are for Linux on x86-64, this is {self.platform} on {here.architecture}"
             )
         if not OLDEST_PYTHON <= here.python <= NEWEST_PYTHON:
-            found.append(f"Python {_dotted(here.python)}: 3.11 to 3.13 are needed")
+            found.append(f"Python {_dotted_version(here.python)}: 3.11 to 3.13 are needed")
         if self.card_problem and self.cards.cards and self.installed != "cpu":
             found.append(self.card_problem)
         if self.installed == "gpu" and not self.cards.cards:
@@ -145,8 +145,12 @@ class Diagnosis:
                 found.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
         elif not self.toolchain.complete and self.installed == "gpu":
             found.append(toolchain_problem(self.toolchain, here.python))
-        if self.model is not None and self.ways and not any(way.fits for way in self.ways):
-            found.append(memory_fit.advice(self.ways, self.model))
+        if (
+            self.model is not None
+            and self.memory_options
+            and not any(way.fits for way in self.memory_options)
+        ):
+            found.append(memory_fit.memory_advice(self.memory_options, self.model))
         return found
 
     @property
@@ -154,7 +158,7 @@ class Diagnosis:
         """What works, but not as it could, or not yet."""
         found = []
         if self.card_problem and not any(self.card_problem in text for text in self.obstacles):
-            where = " where the card is hidden" if self.hiding else ""
+            where = " where the card is hidden" if self.hide_gpus_prefix else ""
             found.append(f"{self.card_problem}; the CPU computes{where}")
         if len(self.cards.cards) > 1 and self.card:
             found.append(
@@ -171,8 +175,12 @@ class Diagnosis:
         if self.card is None and self.dtype == "float32" and "avx2" in self.machine.cpu.flags:
             found.append("this CPU has no bfloat16: --dtype auto computes in float32")
         if self.model is None:
-            found.append(f"{self.model_name}: {unknown(self.model_name, self.hub)}; what fits is not known")
-        elif (line := memory_fit.advice(self.ways, self.model)) and line not in self.obstacles:
+            found.append(
+                f"{self.model_name}: {explain_unknown_model(self.model_name, self.hub)}; what fits is not known"
+            )
+        elif (
+            line := memory_fit.memory_advice(self.memory_options, self.model)
+        ) and line not in self.obstacles:
             found.append(line)
         return found
 
@@ -184,8 +192,10 @@ class Diagnosis:
             "flags": sorted(self.machine.cpu.flags),
         }
         return {
-            "machine": {**asdict(self.machine), "cpu": cpu, "python": _dotted(self.machine.python)},
-            "cards": [{**asdict(card), "capability": _dotted(card.capability)} for card in self.cards.cards],
+            "machine": {**asdict(self.machine), "cpu": cpu, "python": _dotted_version(self.machine.python)},
+            "cards": [
+                {**asdict(card), "capability": _dotted_version(card.capability)} for card in self.cards.cards
+            ],
             "driver": self.cards.driver,
             "card_problem": self.card_problem,
             "pinned_cuda": self.cuda,
@@ -196,8 +206,11 @@ class Diagnosis:
             "model": asdict(self.model) if self.model else None,
             "device": self.card.name if self.card else "CPU",
             "dtype": self.dtype,
-            "ways": [{**way.to_json(), "estimated_minutes": self.minutes(way)} for way in self.ways],
-            "adapters": adapters(self),
+            "ways": [
+                {**way.to_json(), "estimated_minutes": self.option_minutes(way)}
+                for way in self.memory_options
+            ],
+            "adapters": describe_adapter_support(self),
             "command": self.command,
             "setup": self.setup,
             "can_run": not self.obstacles,
@@ -207,18 +220,18 @@ class Diagnosis:
         }
 
 
-def adapters(found: Diagnosis) -> str:
+def describe_adapter_support(found: Diagnosis) -> str:
     """How LoRA adapters are evaluated here, in words."""
     if found.card is None:
         return "written into the engine's weights, one by one (swap); merged by PEFT what is no plain LoRA"
-    if found.chosen is not None and found.chosen.name == "nf4":
+    if found.best_option is not None and found.best_option.name == "nf4":
         return "on the nf4 base in process, by PEFT"
     return "served from the base's engine, any number of them"
 
 
-def unknown(name: str, hub: Hub) -> str:
+def explain_unknown_model(name: str, hub: HubStatus) -> str:
     """Why nothing is known of a model."""
-    if home_expanded(name).is_dir():
+    if expand_home(name).is_dir():
         return "the directory has no readable config.json"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         return "no such directory, and no hub id such as skt/A.X-4.0-Light"
@@ -229,32 +242,32 @@ def unknown(name: str, hub: Hub) -> str:
 
 def toolchain_problem(toolchain: Toolchain, python: tuple[int, int]) -> str:
     """What Triton lacks, and how to get it."""
-    package = f"python{_dotted(python)}-dev"
+    package = f"python{_dotted_version(python)}-dev"
     return (
         f"{toolchain.missing} not found: Triton compiles its kernels at run time; install them "
         f"(Debian and Ubuntu: apt-get install gcc {package})"
     )
 
 
-def examine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
+def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
     """Look at everything at once. What does not answer within the time counts as not there, and says so."""
     began = time.perf_counter()
-    here = host.look()
+    here = host.detect_machine()
     kind = packages.installed_kind()
-    silent = Cards(problem=f"the NVIDIA driver gives no answer within {limit_sec:.0f} s")
-    no_hub = Hub("", f"no answer within {limit_sec:.0f} s", packages.has_token())
+    silent = GpuInventory(problem=f"the NVIDIA driver gives no answer within {limit_sec:.0f} s")
+    no_hub = HubStatus("", f"no answer within {limit_sec:.0f} s", packages.has_hub_token())
     unread: ModelFacts | None = None
-    cards = started(gpus.find_cards, silent)
-    hub = started(packages.hub, no_hub)
-    model = started(lambda: model_size.find_model(model_name), unread)
-    pins = started(lambda: packages.check_pins(kind or "cpu"), Pins(kind, 0, (), (), {}))
+    cards = start_probe(gpus.find_gpus, silent)
+    hub = start_probe(packages.check_hub, no_hub)
+    model = start_probe(lambda: model_size.find_model_facts(model_name), unread)
+    pins = start_probe(lambda: packages.check_pins(kind or "cpu"), PinCheck(kind, 0, (), (), {}))
     until = began + limit_sec
     found = Diagnosis(
         machine=here,
         cards=cards(until),
         pins=pins(until),
         installed=kind,
-        toolchain=packages.toolchain(),
+        toolchain=packages.find_toolchain(),
         hub=hub(until),
         cuda=packages.pinned_cuda(),
         model_name=model_name,
@@ -262,14 +275,14 @@ def examine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
         platform=sys.platform,
     )
     flops = (
-        throughput_estimate.cpu_flops(here.cpu.flags)
+        throughput_estimate.measure_cpu_flops(here.cpu.flags)
         if found.card is None and found.model is not None
         else 0.0
     )
     return replace(found, cpu_flops=flops, seconds=time.perf_counter() - began)
 
 
-def started(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
+def start_probe(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
     """Begin a look in a thread that the interpreter does not wait for; the result waits until a deadline."""
     box: list[T] = []
     thread = threading.Thread(target=lambda: box.append(probe()), daemon=True)
@@ -282,5 +295,5 @@ def started(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
     return wait
 
 
-def _dotted(pair: Sequence[int]) -> str:
+def _dotted_version(pair: Sequence[int]) -> str:
     return ".".join(str(number) for number in pair)

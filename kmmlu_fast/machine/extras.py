@@ -25,7 +25,7 @@ _EXTRAS = {
 }
 
 
-def require(what: str, *modules: str) -> None:
+def require_modules(what: str, *modules: str) -> None:
     """InstallError where one of ``modules`` is absent; ``what`` needs them ("evaluation in process", say)."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:

@@ -1,7 +1,7 @@
 """The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned
 for forking.
 
-In: nothing. Out: ``Cards``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it
+In: nothing. Out: ``GpuInventory``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it
 cannot be loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference
 (functions and the layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
 """
@@ -25,7 +25,7 @@ _TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; a UUID needs as many, the d
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Gpu:
     """One card. ``capability`` is CUDA's, such as (8, 9); sizes in bytes, 0 where the driver does not say."""
 
     name: str
@@ -43,15 +43,15 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Cards:
+class GpuInventory:
     """The cards that this process may use. ``problem``: why there are none, where something is amiss."""
 
-    cards: tuple[Card, ...] = ()
+    cards: tuple[Gpu, ...] = ()
     driver: str = ""
     problem: str = ""
 
 
-class _Memory(ctypes.Structure):
+class _NvmlMemory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
@@ -59,42 +59,46 @@ class _NvmlError(Exception):
     """What NVML answered instead of success."""
 
 
-def cards() -> list[Card]:
+def list_gpus() -> list[Gpu]:
     """The cards that this process may use; [] where there is no driver, or they are hidden."""
-    return list(find_cards().cards)
+    return list(find_gpus().cards)
 
 
-def hidden() -> bool:
+def are_gpus_hidden() -> bool:
     """Whether the user hides every card: an empty CUDA_VISIBLE_DEVICES, or -1."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     return setting is not None and setting.strip() in ("", "-1")
 
 
-def find_cards() -> Cards:
+def find_gpus() -> GpuInventory:
     """The cards in CUDA's order (CUDA_VISIBLE_DEVICES), and what is amiss. Raises nothing."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
-    library = _load()
+    library = _load_nvml()
     if library is not None:
         try:
-            return visible(*_by_nvml(library, setting or ""), setting)
+            return select_visible_gpus(*_query_nvml(library, setting or ""), setting)
         except (_NvmlError, AttributeError) as error:
-            return Cards(problem=f"the NVIDIA driver does not answer: {error}")
-    found, driver, problem = _by_smi() if shutil.which("nvidia-smi") else ([], "", "")
-    if not found and not problem and _on_the_bus():
+            return GpuInventory(problem=f"the NVIDIA driver does not answer: {error}")
+    found, driver, problem = _query_nvidia_smi() if shutil.which("nvidia-smi") else ([], "", "")
+    if not found and not problem and _has_gpu_on_pci_bus():
         advice = "install the driver, or start the container with --gpus all"
         problem = f"an NVIDIA card is on the bus, but no driver answers: {advice}"
-    return Cards(driver=driver, problem=problem) if problem else visible(found, driver, setting)
+    return (
+        GpuInventory(driver=driver, problem=problem)
+        if problem
+        else select_visible_gpus(found, driver, setting)
+    )
 
 
-def visible(found: Sequence[Card], driver: str, setting: str | None) -> Cards:
+def select_visible_gpus(found: Sequence[Gpu], driver: str, setting: str | None) -> GpuInventory:
     """What CUDA_VISIBLE_DEVICES leaves: indices or (beginnings of) UUIDs, up to the first that names no card.
 
     A slice of a card (MIG) is seen only where its UUID is named.
     """
     whole = [card for card in found if not card.uuid.startswith("MIG-")]
     if setting is None or not found:
-        return Cards(tuple(whole), driver)
-    chosen: list[Card] = []
+        return GpuInventory(tuple(whole), driver)
+    chosen: list[Gpu] = []
     for word in (part.strip() for part in setting.split(",")):
         named = [card for card in found if word.startswith(("GPU-", "MIG-")) and card.uuid.startswith(word)]
         card = next(iter(named or [card for card in whole if word == str(card.index)]), None)
@@ -102,14 +106,22 @@ def visible(found: Sequence[Card], driver: str, setting: str | None) -> Cards:
             break
         chosen.append(card)
     problem = "" if chosen else f"CUDA_VISIBLE_DEVICES={setting!r} hides every card ({len(whole)})"
-    return Cards(tuple(chosen), driver, problem)
+    return GpuInventory(tuple(chosen), driver, problem)
 
 
-def parse_smi(text: str) -> list[Card]:
+def parse_nvidia_smi(text: str) -> list[Gpu]:
     """The lines of ``nvidia-smi --query-gpu=index,name,... --format=csv,noheader,nounits``."""
     rows = [[part.strip() for part in line.split(",")] for line in text.splitlines()]
     return [
-        Card(name, parse_capability(capability), _mib(total), _mib(free), driver, int(index), uuid)
+        Gpu(
+            name,
+            parse_capability(capability),
+            _mib_to_bytes(total),
+            _mib_to_bytes(free),
+            driver,
+            int(index),
+            uuid,
+        )
         for index, name, capability, total, free, uuid, driver in (row for row in rows if len(row) == 7)
         if index.isdigit()
     ]
@@ -121,11 +133,11 @@ def parse_capability(text: str) -> tuple[int, int]:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 
-def _mib(text: str) -> int:
+def _mib_to_bytes(text: str) -> int:
     return int(text) * _MIB if text.isdigit() else 0
 
 
-def _load() -> Any:
+def _load_nvml() -> Any:
     for name in LIBRARIES:
         try:
             return ctypes.CDLL(name)
@@ -134,7 +146,7 @@ def _load() -> Any:
     return None
 
 
-def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
+def _query_nvml(nvml: Any, setting: str) -> tuple[list[Gpu], str]:
     """All cards, the slices that ``setting`` names, and the driver's version."""
 
     def call(function: str, *arguments: Any) -> None:
@@ -149,8 +161,8 @@ def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
         call(function, *handle, buffer, ctypes.c_uint(_TEXT_BYTES))
         return buffer.value.decode(errors="replace")
 
-    def card(place: int | str) -> Card:
-        handle, major, minor, memory = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int(), _Memory()
+    def card(place: int | str) -> Gpu:
+        handle, major, minor, memory = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int(), _NvmlMemory()
         if isinstance(place, int):
             call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(place), ctypes.byref(handle))
         else:
@@ -161,7 +173,7 @@ def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
         )  # cards that share the host's do not say: 0
         name, uuid = text("nvmlDeviceGetName", handle), text("nvmlDeviceGetUUID", handle)
         index = place if isinstance(place, int) else 0
-        return Card(name, (major.value, minor.value), memory.total, memory.free, driver, index, uuid)
+        return Gpu(name, (major.value, minor.value), memory.total, memory.free, driver, index, uuid)
 
     call("nvmlInit_v2")
     try:
@@ -173,7 +185,7 @@ def _by_nvml(nvml: Any, setting: str) -> tuple[list[Card], str]:
         nvml.nvmlShutdown()
 
 
-def _by_smi() -> tuple[list[Card], str, str]:
+def _query_nvidia_smi() -> tuple[list[Gpu], str, str]:
     """All cards, the driver's version, and why there is no answer."""
     command = ["nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"]
     try:
@@ -183,11 +195,11 @@ def _by_smi() -> tuple[list[Card], str, str]:
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
         return [], "", f"nvidia-smi: {said[0]}"
-    found = parse_smi(done.stdout)
+    found = parse_nvidia_smi(done.stdout)
     return found, found[0].driver if found else "", ""
 
 
-def _on_the_bus() -> bool:
+def _has_gpu_on_pci_bus() -> bool:
     """Whether sysfs shows a display controller (class 03) of NVIDIA (vendor 10de)."""
     try:
         devices = list(PCI_DEVICES.iterdir())

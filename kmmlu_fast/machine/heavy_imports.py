@@ -17,12 +17,12 @@ import gc
 import sys
 from collections.abc import Iterator, Sequence
 
-_FREEZE = gc.freeze  # also where ``uncollected`` has taken it away
+_FREEZE = gc.freeze  # also where ``pause_garbage_collection`` has taken it away
 UNUSED = ("opentelemetry", "ray")
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """No garbage collection in the block, not even where it is asked for; as it was afterwards.
 
     vLLM collects five times while it starts and four times while it ends, each for as long as all that was
@@ -39,13 +39,13 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def keep_what_is_there() -> None:
+def freeze_live_objects() -> None:
     """Objects of now are looked at by no later collection: modules, above all. Collect before they come."""
     _FREEZE()
 
 
 @contextlib.contextmanager
-def without(names: Sequence[str] = UNUSED) -> Iterator[None]:
+def hide_packages(names: Sequence[str] = UNUSED) -> Iterator[None]:
     """In the block these packages are not installed, unless somebody has imported them before."""
     out = [name for name in names if name not in sys.modules]
     for name in out:

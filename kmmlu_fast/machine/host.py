@@ -43,12 +43,12 @@ class Machine:
     python: tuple[int, int]
 
 
-def look(folder: Path | None = None) -> Machine:
+def detect_machine(folder: Path | None = None) -> Machine:
     """This machine; ``disk_free_bytes`` of the file system of ``folder`` (default: the current directory)."""
     total, free = memory_bytes()
     return Machine(
-        cpu=cpu(),
-        cores=cores(),
+        cpu=detect_cpu(),
+        cores=usable_cores(),
         memory_total_bytes=total,
         memory_free_bytes=free,
         disk_free_bytes=disk_free_bytes(folder or Path.cwd()),
@@ -68,9 +68,9 @@ def parse_cpuinfo(text: str) -> Cpu:
     return Cpu(fields.get("model name", ""), words & frozenset(CPU_FLAGS))
 
 
-def cpu() -> Cpu:
+def detect_cpu() -> Cpu:
     """This machine's processor."""
-    found = parse_cpuinfo(_read(_CPUINFO) or "")
+    found = parse_cpuinfo(_read_system_file(_CPUINFO) or "")
     return found if found.name else Cpu(platform.processor() or platform.machine(), found.flags)
 
 
@@ -80,7 +80,7 @@ def best_cpu_dtype(flags: Collection[str] | None = None) -> str:
     Elsewhere bfloat16 is emulated: 0.59 against 2.18 questions/s was seen on Zen 3. ``flags``: words of
     /proc/cpuinfo; None asks this machine.
     """
-    has = cpu().flags if flags is None else flags
+    has = detect_cpu().flags if flags is None else flags
     return "bfloat16" if "avx512_bf16" in has or "amx_bf16" in has else "float32"
 
 
@@ -97,15 +97,17 @@ def cpu_kind(flags: Collection[str]) -> str:
     return "no AVX2"
 
 
-def cores(membership: str | None = None, root: Path = _CGROUPS) -> int:
+def usable_cores(membership: str | None = None, root: Path = _CGROUPS) -> int:
     """Cores this process may use: its affinity, and its container's quota rounded up. At least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = (_read(_MEMBERSHIP) or "") if membership is None else membership
+    text = (_read_system_file(_MEMBERSHIP) or "") if membership is None else membership
     quotas = []
-    for folder in _folders(text, "cpu", root):
-        both = (_read(folder / "cpu.max") or "").split()  # version 2: "200000 100000", or "max 100000"
+    for folder in _cgroup_folders(text, "cpu", root):
+        both = (
+            _read_system_file(folder / "cpu.max") or ""
+        ).split()  # version 2: "200000 100000", or "max 100000"
         if not both:
-            both = [_read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
+            both = [_read_system_file(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
         quota, period = (*both, "", "")[:2]
         if quota.strip().isdigit() and period.strip().isdigit() and int(period):
             quotas.append(-(-int(quota) // int(period)))
@@ -120,32 +122,32 @@ def memory_bytes(
     Page cache that the kernel would give back counts as free. (0, 0) where the system does not say.
     """
     sizes: dict[str, int] = {}
-    for line in ((_read(_MEMINFO) or "") if meminfo is None else meminfo).splitlines():
+    for line in ((_read_system_file(_MEMINFO) or "") if meminfo is None else meminfo).splitlines():
         name, _, value = line.partition(":")
         number = value.split()
         if number and number[0].isdigit():
             sizes[name] = int(number[0]) * 1024
     total, free = sizes.get("MemTotal", 0), sizes.get("MemAvailable", sizes.get("MemFree", 0))
-    text = (_read(_MEMBERSHIP) or "") if membership is None else membership
-    for folder in _folders(text, "memory", root):
-        limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
+    text = (_read_system_file(_MEMBERSHIP) or "") if membership is None else membership
+    for folder in _cgroup_folders(text, "memory", root):
+        limit = _read_number(folder / "memory.max", folder / "memory.limit_in_bytes")
         if limit is not None and limit < total:
-            used = (_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0) - _cache(
-                folder
-            )
+            used = (
+                _read_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
+            ) - _page_cache_bytes(folder)
             total, free = limit, min(free, max(limit - used, 0))
     return total, free
 
 
-def oom_kills(membership: str | None = None, root: Path = _CGROUPS, vmstat: Path | None = None) -> int:
+def count_oom_kills(membership: str | None = None, root: Path = _CGROUPS, vmstat: Path | None = None) -> int:
     """How often the kernel killed a process for memory so far: of this container, else of the machine."""
-    text = (_read(_MEMBERSHIP) or "") if membership is None else membership
+    text = (_read_system_file(_MEMBERSHIP) or "") if membership is None else membership
     counts = [
-        _field(_read(folder / name) or "", "oom_kill")
-        for folder in _folders(text, "memory", root)
+        _stat_field(_read_system_file(folder / name) or "", "oom_kill")
+        for folder in _cgroup_folders(text, "memory", root)
         for name in ("memory.events", "memory.oom_control")
     ]
-    return max([*counts, _field(_read(vmstat or Path("/proc/vmstat")) or "", "oom_kill")])
+    return max([*counts, _stat_field(_read_system_file(vmstat or Path("/proc/vmstat")) or "", "oom_kill")])
 
 
 def disk_free_bytes(folder: Path) -> int:
@@ -157,7 +159,7 @@ def disk_free_bytes(folder: Path) -> int:
         return 0
 
 
-def _folders(membership: str, controller: str, root: Path) -> Iterator[Path]:
+def _cgroup_folders(membership: str, controller: str, root: Path) -> Iterator[Path]:
     """The control-group folders that limit this process, innermost first.
 
     ``membership`` is /proc/self/cgroup: "0::/path" in version 2, "4:memory:/path" in version 1. In a
@@ -181,22 +183,22 @@ def _folders(membership: str, controller: str, root: Path) -> Iterator[Path]:
                     break
 
 
-def _cache(folder: Path) -> int:
-    stat = _read(folder / "memory.stat") or ""
-    return _field(stat, "total_inactive_file") or _field(stat, "inactive_file")
+def _page_cache_bytes(folder: Path) -> int:
+    stat = _read_system_file(folder / "memory.stat") or ""
+    return _stat_field(stat, "total_inactive_file") or _stat_field(stat, "inactive_file")
 
 
-def _field(text: str, name: str) -> int:
+def _stat_field(text: str, name: str) -> int:
     rows = (line.split() for line in text.splitlines())
     return next((int(row[1]) for row in rows if len(row) == 2 and row[0] == name and row[1].isdigit()), 0)
 
 
-def _number(*paths: Path) -> int | None:
-    texts = ((_read(path) or "").strip() for path in paths)
+def _read_number(*paths: Path) -> int | None:
+    texts = ((_read_system_file(path) or "").strip() for path in paths)
     return next((int(text) for text in texts if text.isdigit()), None)
 
 
-def _read(path: Path) -> str | None:
+def _read_system_file(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

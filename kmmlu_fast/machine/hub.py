@@ -11,34 +11,34 @@ import functools
 import os
 import time
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.machine import packages
-from kmmlu_fast.machine.diagnosis import started
-from kmmlu_fast.machine.packages import Hub
+from kmmlu_fast.machine.diagnosis import start_probe
+from kmmlu_fast.machine.packages import HubStatus
 
 WAIT_SEC = 2.0  # HF_HUB_ETAG_TIMEOUT, the client's own setting, wins
 
 
 @functools.cache
-def unreachable() -> str:
+def hub_problem() -> str:
     """Why the hub cannot be asked, "" where it can. One request a process, none in offline mode."""
     given = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
     wait_sec = float(given) if given.isdigit() else WAIT_SEC
     # A thread: a name server that is away keeps the caller for longer than any time-out of a socket.
-    silent = Hub("the hub", f"no answer within {wait_sec:.0f} s", token=False)
-    found = started(lambda: packages.hub(wait_sec), silent)(time.perf_counter() + wait_sec + 0.5)
+    silent = HubStatus("the hub", f"no answer within {wait_sec:.0f} s", token=False)
+    found = start_probe(lambda: packages.check_hub(wait_sec), silent)(time.perf_counter() + wait_sec + 0.5)
     if not found.problem or found.problem.startswith("answered"):
         return ""
     from huggingface_hub import constants
 
     if not constants.is_offline_mode():
-        note(f"{found.endpoint}: {found.problem}; only what is on this computer is used")
+        log_note(f"{found.endpoint}: {found.problem}; only what is on this computer is used")
     os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes that this one starts
     constants.HF_HUB_OFFLINE = True
     return found.problem
 
 
-def hub_words(why: str, error: BaseException) -> str:
+def describe_hub_failure(why: str, error: BaseException) -> str:
     """What went wrong, for a sentence: ``why`` the hub cannot be asked, or what its client raised."""
     if why:
         return f"the hub cannot be reached ({why}), and no copy is on this computer"

@@ -1,6 +1,6 @@
 """Which settings a card's memory allows, and which ways of evaluating a model fit: pure functions of numbers.
 
-In: bytes, a compute capability, a model's counts. Out: batch settings, ``Way`` records with their bytes
+In: bytes, a compute capability, a model's counts. Out: batch settings, ``MemoryOption`` records with their bytes
 by part, and the one line of advice where none fits. Everything here is computed, nothing measured. Knows
 nothing of torch, vLLM or the machine it runs on (``core.machine`` and ``core.nvml`` look).
 
@@ -49,7 +49,7 @@ class BatchSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class MemoryOption:
     """One way of evaluating a model: what it needs and whether that fits. Bytes a card."""
 
     name: str  # bfloat16, float16, float32, fp8_per_channel, fp8_per_tensor, 4-bit, nf4, as stored (awq)
@@ -86,7 +86,7 @@ def settings_for_memory(total_bytes: int) -> BatchSettings:
     return BatchSettings(4096, 256)
 
 
-def unsupported(capability: tuple[int, int], name: str = "this card") -> str:
+def unsupported_gpu_reason(capability: tuple[int, int], name: str = "this card") -> str:
     """Why a card cannot be used at all, in one line; empty where it can."""
     if capability >= OLDEST:
         return ""
@@ -99,11 +99,11 @@ def unsupported(capability: tuple[int, int], name: str = "this card") -> str:
 def weights_bytes(model: ModelFacts, name: str) -> int:
     """Bytes of the weights in a type: bfloat16, float16, float32, fp8_*, 4-bit, nf4, or as stored."""
     if model.quantised and name not in ("float32", "nf4"):
-        return model.stored_bytes or int(model.linear * _FOUR_BIT + model.tables * 2)
+        return model.stored_bytes or int(model.linear * _FOUR_BIT + model.unquantised_parameters * 2)
     shrunk = {"float32": 4.0, "4-bit": _FOUR_BIT, "nf4": _NF4}.get(
         name, 1.0 if name.startswith("fp8") else 2.0
     )
-    return int(model.linear * shrunk + model.tables * (4 if name == "float32" else 2))
+    return int(model.linear * shrunk + model.unquantised_parameters * (4 if name == "float32" else 2))
 
 
 def engine_bytes(model: ModelFacts, name: str, batch: BatchSettings, cards: int = 1) -> dict[str, int]:
@@ -119,7 +119,7 @@ def engine_bytes(model: ModelFacts, name: str, batch: BatchSettings, cards: int 
     }
 
 
-def room(total_bytes: int, free_bytes: int, share: float = GPU_SHARE) -> int:
+def engine_memory_budget(total_bytes: int, free_bytes: int, share: float = GPU_SHARE) -> int:
     """What the engine may take of a card: the share of the whole, and no more than is free."""
     return min(int(total_bytes * share), free_bytes)
 
@@ -135,23 +135,25 @@ def fitting_batch(
     return chosen
 
 
-def card_ways(
+def gpu_memory_options(
     model: ModelFacts, capability: tuple[int, int], total_bytes: int, free_bytes: int, cards: int = 1
-) -> list[Way]:
+) -> list[MemoryOption]:
     """The ways on a card, the most faithful first; [] where the card cannot be used at all."""
-    if unsupported(capability):
+    if unsupported_gpu_reason(capability):
         return []
-    largest, space = settings_for_memory(total_bytes), room(total_bytes, free_bytes)
+    largest, space = settings_for_memory(total_bytes), engine_memory_budget(total_bytes, free_bytes)
 
-    def way(name: str, flags: Sequence[str] = (), note: str = "", other: bool = False, over: int = 1) -> Way:
+    def way(
+        name: str, flags: Sequence[str] = (), note: str = "", other: bool = False, over: int = 1
+    ) -> MemoryOption:
         spread = (*flags, "--tensor-parallel-size", str(over)) if over > 1 else tuple(flags)
         batch = fitting_batch(model, name, largest, space, over)
         parts = engine_bytes(model, name, batch, over)
-        return Way(name, spread, parts, space, batch, note, other, over)
+        return MemoryOption(name, spread, parts, space, batch, note, other, over)
 
     if model.quantised:
         flags = _IN_PROCESS if model.stored_as == "bitsandbytes" else ()
-        return [way(f"as stored ({model.stored_as})", flags, _stored_note(model, capability))]
+        return [way(f"as stored ({model.stored_as})", flags, _stored_type_note(model, capability))]
     half = "bfloat16" if capability >= BFLOAT16 else "float16"
     note = (
         ""
@@ -159,7 +161,7 @@ def card_ways(
         else "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
     )
     found = [way(half, note=note)]
-    if not found[0].fits and (over := _split(model, half, space, cards)):
+    if not found[0].fits and (over := _fewest_gpus(model, half, space, cards)):
         found.append(way(half, note=f"split over {over} cards", over=over))
     if capability >= FP8:
         found.append(way("fp8_per_channel", ("--quantization", "fp8_per_channel"), "computed in fp8"))
@@ -167,11 +169,11 @@ def card_ways(
         words = "fp8 weights computed in 16 bit; fp8_per_channel needs compute capability 8.9"
         found.append(way("fp8_per_tensor", ("--quantization", "fp8_per_tensor"), words))
     found.append(way("4-bit", note="an AWQ or GPTQ repository of it as --model", other=True))
-    found.append(_nf4(model, fitting_batch(model, "nf4", largest, space), space))
+    found.append(_nf4_option(model, fitting_batch(model, "nf4", largest, space), space))
     return found
 
 
-def cpu_ways(model: ModelFacts, dtype: str, free_bytes: int) -> list[Way]:
+def cpu_memory_options(model: ModelFacts, dtype: str, free_bytes: int) -> list[MemoryOption]:
     """The ways on a CPU: its fast type, and the slower in-process nf4."""
     batch = BatchSettings(2048, 64)
     parts = engine_bytes(model, dtype, batch) | {
@@ -181,18 +183,18 @@ def cpu_ways(model: ModelFacts, dtype: str, free_bytes: int) -> list[Way]:
     flags = () if dtype == "bfloat16" else ("--dtype", dtype)
     name = f"as stored ({model.stored_as})" if model.quantised else dtype
     note = "vLLM's CPU build takes some AWQ and GPTQ; not tried here" if model.quantised else ""
-    first = Way(name, () if model.quantised else flags, parts, free_bytes, batch, note)
-    return [first] if model.quantised else [first, _nf4(model, batch, free_bytes)]
+    first = MemoryOption(name, () if model.quantised else flags, parts, free_bytes, batch, note)
+    return [first] if model.quantised else [first, _nf4_option(model, batch, free_bytes)]
 
 
-def _nf4(model: ModelFacts, batch: BatchSettings, space: int) -> Way:
+def _nf4_option(model: ModelFacts, batch: BatchSettings, space: int) -> MemoryOption:
     """The in-process engine on the very base of a QLoRA adapter. Its cache is counted like vLLM's."""
     parts = engine_bytes(model, "nf4", batch)
     note = "in process, slower: the very base of a QLoRA adapter"
-    return Way("nf4", (*_IN_PROCESS, "--quantization", "nf4"), parts, space, batch, note)
+    return MemoryOption("nf4", (*_IN_PROCESS, "--quantization", "nf4"), parts, space, batch, note)
 
 
-def _stored_note(model: ModelFacts, capability: tuple[int, int]) -> str:
+def _stored_type_note(model: ModelFacts, capability: tuple[int, int]) -> str:
     if model.stored_as == "bitsandbytes":
         return "vLLM 0.32 refuses bitsandbytes; an AWQ or GPTQ repository is faster"
     if model.stored_as in ("fp8", "compressed-tensors") and capability < FP8:
@@ -200,13 +202,13 @@ def _stored_note(model: ModelFacts, capability: tuple[int, int]) -> str:
     return ""
 
 
-def _split(model: ModelFacts, name: str, space: int, cards: int) -> int:
+def _fewest_gpus(model: ModelFacts, name: str, space: int, cards: int) -> int:
     """The fewest cards that hold the model in halves, quarters, ...; 0 where none do (heads split evenly)."""
     sizes = [n for n in (2, 4, 8) if n <= cards and model.heads % n == 0]
     return next((n for n in sizes if sum(engine_bytes(model, name, SMALLEST, n).values()) <= space), 0)
 
 
-def advice(ways: Sequence[Way], model: ModelFacts) -> str:
+def memory_advice(ways: Sequence[MemoryOption], model: ModelFacts) -> str:
     """One line where the model does not fit as it is: need, room, what to do. Empty where it fits."""
     if not ways or ways[0].fits:
         return ""

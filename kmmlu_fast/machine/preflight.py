@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kmmlu_fast.machine import gpus, host, memory_fit, packages
 from kmmlu_fast.machine.diagnosis import toolchain_problem
-from kmmlu_fast.machine.gpus import Cards
+from kmmlu_fast.machine.gpus import GpuInventory
 from kmmlu_fast.machine.host import Machine
 from kmmlu_fast.machine.packages import Toolchain
 
@@ -22,8 +22,8 @@ from kmmlu_fast.machine.packages import Toolchain
 DISK_BYTES = {"cpu": 6 * 10**9, "gpu": 14 * 10**9}
 
 
-def reasons(
-    kind: str, here: Machine, cards: Cards, toolchain: Toolchain, cuda: int, *, done: bool = False
+def find_setup_obstacles(
+    kind: str, here: Machine, cards: GpuInventory, toolchain: Toolchain, cuda: int, *, done: bool = False
 ) -> list[str]:
     """Why the set cannot be used here, or cannot be installed; ``done``: it is installed already."""
     found = []
@@ -39,9 +39,9 @@ def reasons(
     if not cards.cards:
         why = cards.problem or "no NVIDIA card answers; is the driver installed, or was --gpus all given?"
         return [*found, f"gpu was asked for, but {why}; for the CPU: bash scripts/setup.sh cpu"]
-    usable = [card for card in cards.cards if not memory_fit.unsupported(card.capability)]
+    usable = [card for card in cards.cards if not memory_fit.unsupported_gpu_reason(card.capability)]
     if not usable:
-        found.append(memory_fit.unsupported(cards.cards[0].capability, cards.cards[0].name))
+        found.append(memory_fit.unsupported_gpu_reason(cards.cards[0].capability, cards.cards[0].name))
     if problem := packages.driver_problem(cards.driver, cuda):
         found.append(problem)
     if not toolchain.complete:
@@ -49,12 +49,14 @@ def reasons(
     return found
 
 
-def main(argv: list[str] | None = None) -> int:
+def run_preflight_check(argv: list[str] | None = None) -> int:
     """Exit code 0 where the set can be installed and used here."""
     kind = (sys.argv[1:] if argv is None else argv)[0]
     done = Path(f".venv/.installed-{kind}").exists()
-    cards = gpus.find_cards() if kind == "gpu" else Cards()
-    found = reasons(kind, host.look(), cards, packages.toolchain(), packages.pinned_cuda(), done=done)
+    cards = gpus.find_gpus() if kind == "gpu" else GpuInventory()
+    found = find_setup_obstacles(
+        kind, host.detect_machine(), cards, packages.find_toolchain(), packages.pinned_cuda(), done=done
+    )
     anyway = os.environ.get("KMMLU_SETUP_ANYWAY") == "1"
     for reason in found:
         print(f"{'warning' if anyway else 'error'}: {reason}", file=sys.stderr)
@@ -65,4 +67,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_preflight_check())

@@ -74,7 +74,7 @@ def peak_flops(card: str, fp8: bool = False) -> float:
     return 0.0
 
 
-def minutes(model: ModelFacts, rate: float) -> tuple[float, float] | None:
+def estimate_pass_minutes(model: ModelFacts, rate: float) -> tuple[float, float] | None:
     """A full zero-shot pass in minutes, from the better tokenizer to the worse; None where the rate is
     not known.
 
@@ -88,7 +88,7 @@ def minutes(model: ModelFacts, rate: float) -> tuple[float, float] | None:
     return fast, slow
 
 
-def cpu_flops(flags: Collection[str]) -> float:
+def measure_cpu_flops(flags: Collection[str]) -> float:
     """This CPU's FLOP/s: float32 products by numpy for a fifth of a second, scaled to the type it
     computes in.
 

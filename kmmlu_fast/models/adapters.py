@@ -15,10 +15,10 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
-from kmmlu_fast.core.locks import lock
-from kmmlu_fast.core.reading import expand, parse_json, read_bytes, read_json
+from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.reading import expand_path, parse_json, read_bytes, read_json
 from kmmlu_fast.core.schema import Adapter
-from kmmlu_fast.core.untrusted_text import one_line, shown
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 PLOT = "loss.svg"
@@ -41,16 +41,18 @@ def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
     adapters: list[Adapter] = []
     for number, spec in enumerate(specs, start=1):
         name, _, path = spec.rpartition("=")
-        folder = expand(path, "--adapter")
+        folder = expand_path(path, "--adapter")
         if not name:  # "a/lora" and "b/lora" need different names: vLLM tells adapters apart by name alone
-            name = next(n for n in _names(folder) if n not in {adapter.name for adapter in adapters})
+            name = next(
+                n for n in _candidate_names(folder) if n not in {adapter.name for adapter in adapters}
+            )
         if name in {adapter.name for adapter in adapters} or name == "base":
             raise AdapterError(f"--adapter {spec}: the name {name!r} is taken; give another as NAME={path}")
         adapters.append(_load_adapter(folder, name, number, model, mode))
     return adapters
 
 
-def _names(folder: Path) -> list[str]:
+def _candidate_names(folder: Path) -> list[str]:
     resolved = folder.resolve()
     return [
         resolved.name,
@@ -81,7 +83,7 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
         )
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     _check_weights(where, weights, rank, model)
-    card = read_card(folder)
+    card = read_adapter_card_file(folder)
     base = config.get("base_model_name_or_path")
     return Adapter(
         name=name,
@@ -100,7 +102,7 @@ def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: 
 def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
     if config.get("peft_type") != "LORA":
         raise AdapterError(
-            f"{where}: peft_type is {shown(config.get('peft_type'))}; only LORA adapters can be evaluated"
+            f"{where}: peft_type is {bounded_repr(config.get('peft_type'))}; only LORA adapters can be evaluated"
         )
     pattern = config.get("rank_pattern") or {}
     for what, rank in [
@@ -109,14 +111,14 @@ def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
     ]:
         if type(rank) is not int or not 1 <= rank <= _MAX_RANK:
             raise AdapterError(
-                f"{where}: {one_line(what, 100)} is {shown(rank)}; it must be a whole number from 1 to"
+                f"{where}: {one_line(what, 100)} is {bounded_repr(rank)}; it must be a whole number from 1 to"
                 f" {_MAX_RANK}"
             )
     if not config.get("target_modules"):
         raise AdapterError(f"{where}: target_modules is empty, so the adapter changes nothing")
     if config.get("modules_to_save") and mode != "peft":
         raise AdapterError(
-            f"{where}: has modules_to_save {shown(config['modules_to_save'])}, which vLLM refuses; use"
+            f"{where}: has modules_to_save {bounded_repr(config['modules_to_save'])}, which vLLM refuses; use"
             " --engine transformers, or merge it into the base model yourself (PEFT merge_and_unload) and"
             " give the result with --model"
         )
@@ -124,11 +126,11 @@ def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
         raise AdapterError(f"{where}: is a DoRA adapter, which vLLM cannot serve; use --adapter-mode merge")
     if mode == "serve" and config.get("bias", "none") != "none":
         raise AdapterError(
-            f"{where}: has bias {shown(config['bias'])}, which vLLM cannot serve; use --adapter-mode merge"
+            f"{where}: has bias {bounded_repr(config['bias'])}, which vLLM cannot serve; use --adapter-mode merge"
         )
     if mode == "peft" and config.get("bias", "none") != "none":
         raise AdapterError(
-            f"{where}: has bias {shown(config['bias'])}, which PEFT does not take off again for the base's "
+            f"{where}: has bias {bounded_repr(config['bias'])}, which PEFT does not take off again for the base's "
             "answers; use --adapter-mode merge"
         )
 
@@ -150,7 +152,9 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
     hidden, layers = base.get("hidden_size"), base.get("num_hidden_layers")
     for key, shape in factors.items():
         if len(shape) != 2:
-            raise AdapterError(f"{where}: {shown(key)} has {len(shape)} dimensions; a LoRA matrix has 2")
+            raise AdapterError(
+                f"{where}: {bounded_repr(key)} has {len(shape)} dimensions; a LoRA matrix has 2"
+            )
         if shape[0] > rank:
             raise AdapterError(f"{where}: {key} has rank {shape[0]}, adapter_config.json says {rank}")
         reads_hidden = re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.", key)
@@ -167,7 +171,7 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
             )
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_adapter_card_file(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CARD
     if not path.exists():
         return {}
@@ -177,7 +181,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{error}; delete it or train again") from error
 
 
-def base_disagrees(adapter: Adapter, model: Model) -> str | None:
+def base_model_warning(adapter: Adapter, model: Model) -> str | None:
     """A warning where the adapter's recorded base has another name than the model (paths differ
     between machines), else None.
     """
@@ -204,8 +208,12 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
         late = AdapterError(
             f"{target}: another process has been merging this adapter for an hour; wait for it, or end it"
         )
-        with lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
-            return target if (target / "config.json").exists() else merge_into(model, adapter, dtype, target)
+        with acquire_lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
+            return (
+                target
+                if (target / "config.json").exists()
+                else write_merged_model(model, adapter, dtype, target)
+            )
     except OSError as error:
         raise AdapterError(
             f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set"
@@ -213,7 +221,7 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
         ) from error
 
 
-def merge_into(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
+def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
     """Under the lock of ``target``: what a kill left beside it is removed, and it appears when
     it is whole.
     """
@@ -247,7 +255,7 @@ def merge_into(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path
     return target
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_training_log(path: Path) -> list[dict[str, Any]]:
     """The log's records; a last line cut by a kill is left out, as is all that follows a line
     that no training wrote.
     """

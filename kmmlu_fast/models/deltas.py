@@ -49,14 +49,14 @@ Scratch = dict[tuple[tuple[int, int], Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LoraDelta:
     """One module's factors: ``down`` is lora_A (rank, inputs), ``up`` lora_B (outputs, rank)."""
 
     down: Any
     up: Any
     scale: float
 
-    def added_to(self, weight: Any, dtype: Any, scratch: Scratch | None = None) -> Any:
+    def add_to_weight(self, weight: Any, dtype: Any, scratch: Scratch | None = None) -> Any:
         """The weight in ``dtype`` with the product added, as ``merge`` does it: product in float32, rounded,
         then summed.
 
@@ -75,11 +75,11 @@ class Change:
         return weight.to(dtype) + rounded.copy_(product)
 
 
-def obstacle(folder: Path) -> str | None:
+def unsupported_adapter_reason(folder: Path) -> str | None:
     """Why the adapter cannot be added to its base's weights module by module; None where it
     can. AdapterError if a file is unreadable.
     """
-    config = _config(folder)
+    config = _read_adapter_config(folder)
     if found := [name for name in _MORE if config.get(name)]:
         return f"{', '.join(found)} in adapter_config.json"
     if config.get("bias", "none") != "none":
@@ -87,7 +87,7 @@ def obstacle(folder: Path) -> str | None:
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_OTHER_BASE):
         return f"init_lora_weights {start!r}: it was trained beside other weights than the base's"
-    for key in _keys(folder):
+    for key in _tensor_names(folder):
         found_key = _KEY.fullmatch(key)
         if found_key is None:
             return f"{key} is no lora_A or lora_B of a linear layer"
@@ -97,14 +97,14 @@ def obstacle(folder: Path) -> str | None:
     return None
 
 
-def read_changes(folder: Path) -> dict[str, Change]:
+def read_lora_deltas(folder: Path) -> dict[str, LoraDelta]:
     """Every changed module by its name in the model, such as
     ``model.layers.0.self_attn.q_proj``. AdapterError if the file is torn.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = _config(folder)
+    config = _read_adapter_config(folder)
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
@@ -121,20 +121,21 @@ def read_changes(folder: Path) -> dict[str, Change]:
             f"--adapter {folder}: {torn[0] if torn else 'no module'} has both lora_A and lora_B"
         )
     return {
-        module: Change(pair["A"], pair["B"], scale_of(config, module)) for module, pair in factors.items()
+        module: LoraDelta(pair["A"], pair["B"], lora_scale(config, module))
+        for module, pair in factors.items()
     }
 
 
-def scale_of(config: Mapping[str, Any], module: str) -> float:
+def lora_scale(config: Mapping[str, Any], module: str) -> float:
     """alpha / rank (/ root of the rank with ``use_rslora``), by the module's own patterns where
     there are some.
     """
-    rank = float(_pattern(config.get("rank_pattern") or {}, module, config["r"]))
-    alpha = float(_pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8)))
+    rank = float(_match_pattern(config.get("rank_pattern") or {}, module, config["r"]))
+    alpha = float(_match_pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8)))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
+def _match_pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
     """The first pattern that matches the end of the module's name, as PEFT's ``get_pattern_key`` finds it."""
     return next(
         (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise
@@ -142,7 +143,7 @@ def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
 
 
 def changed_weights(
-    weights: Iterable[tuple[str, Any]], touched: set[str], changes: Mapping[str, Change], dtype: Any
+    weights: Iterable[tuple[str, Any]], touched: set[str], changes: Mapping[str, LoraDelta], dtype: Any
 ) -> Iterator[tuple[str, Any]]:
     """The checkpoint's tensors of the ``touched`` modules, with the changes added. AdapterError
     if a change found no weight.
@@ -154,7 +155,7 @@ def changed_weights(
             continue
         if kind == "weight" and module in changes:
             left.discard(module)
-            yield name, changes[module].added_to(tensor, dtype, scratch)
+            yield name, changes[module].add_to_weight(tensor, dtype, scratch)
         else:
             yield name, tensor
     if left:
@@ -164,7 +165,7 @@ def changed_weights(
         )
 
 
-def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> set[str]:
+def expand_packed_modules(modules: Iterable[str], packed: Mapping[str, list[str]]) -> set[str]:
     """The modules and those that an engine keeps in one matrix with them (q, k, v; gate, up):
     one cannot be written without the others.
     """
@@ -177,11 +178,11 @@ def with_partners(modules: Iterable[str], packed: Mapping[str, list[str]]) -> se
     return found
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _read_adapter_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "adapter_config.json", AdapterError)
 
 
-def _keys(folder: Path) -> list[str]:
+def _tensor_names(folder: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     try:

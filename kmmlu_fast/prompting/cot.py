@@ -39,14 +39,20 @@ from kmmlu_fast.core.schema import (
     Response,
 )
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, Reading, read_answer
-from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION, final_lines, instruction, instructions
-from kmmlu_fast.prompting.methods import MultipleChoice, text_decoding
+from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, ExtractedAnswer, extract_answer
+from kmmlu_fast.prompting.cot_wording import (
+    FORCE_CUE,
+    NEXT_QUESTION,
+    final_answer_lines,
+    load_instructions,
+    subject_instruction,
+)
+from kmmlu_fast.prompting.methods import MultipleChoice, generation_decoding
 from kmmlu_fast.prompting.predictions import make_prediction
 from kmmlu_fast.prompting.prompts import (
     Prompt,
-    find_style,
-    render,
+    find_prompt_style,
+    render_prompt,
 )
 
 DEFAULT_MAX_TOKENS = 512
@@ -60,7 +66,7 @@ def sampling_seed(seed: int, question_id: str, stage: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class FollowUpContext:
     """What ``follow_up`` needs of the question, beside the response: it travels with the
     request (``Request.carry``).
     """
@@ -102,10 +108,10 @@ class ChainOfThought:
         return None
 
     def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
-        return wording_digest(self, tokenizer, is_kmmlu)
+        return cot_wording_digest(self, tokenizer, is_kmmlu)
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        return text_decoding(
+        return generation_decoding(
             self.max_tokens, self.temperature, self.top_p, self.seed, self.num_samples, self.below
         )
 
@@ -113,13 +119,13 @@ class ChainOfThought:
         """The exemplars keep their plain letters: KMMLU's dev split has no solutions, and none
         are made up.
         """
-        data, style = instructions(), find_style(self.style)
-        return render(
+        data, style = load_instructions(), find_prompt_style(self.style)
+        return render_prompt(
             question,
             exemplars,
             self.style,
             tokenizer,
-            instruction=instruction(question.subject, question.supercategory, question.letters),
+            instruction=subject_instruction(question.subject, question.supercategory, question.letters),
             cue=data["chat_cue"] if style.chat else data["cue"],
             exemplar_cue=style.cue,
             thinking=self.thinking,
@@ -131,7 +137,7 @@ class ChainOfThought:
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         reason_ids = tuple(token_ids[0])
-        carried = Carried(question.options, reason_ids)
+        carried = FollowUpContext(question.options, reason_ids)
         letters = (
             [replace(r, carry=carried) for r in self.direct.start(question, token_ids[1:], adapter)]
             if self.direct
@@ -140,12 +146,16 @@ class ChainOfThought:
         return (
             letters
             if self.below is not None
-            else [*letters, self._reason(question.question_id, carried, adapter)]
+            else [*letters, self._reasoning_request(question.question_id, carried, adapter)]
         )
 
-    def _reason(self, question_id: str, carried: Carried, adapter: Adapter | None) -> Request:
-        lines = final_lines(self.style, OPTION_LETTERS[: len(carried.options)])
-        stops = () if self.thinking else lines if find_style(self.style).chat else (*lines, NEXT_QUESTION)
+    def _reasoning_request(
+        self, question_id: str, carried: FollowUpContext, adapter: Adapter | None
+    ) -> Request:
+        lines = final_answer_lines(self.style, OPTION_LETTERS[: len(carried.options)])
+        stops = (
+            () if self.thinking else lines if find_prompt_style(self.style).chat else (*lines, NEXT_QUESTION)
+        )
         text = Generation(
             max_tokens=max(2, self.max_tokens),
             num_samples=self.num_samples,
@@ -155,14 +165,18 @@ class ChainOfThought:
             stop=stops,
             include_stop=True,
         )
-        carry = Carried(carried.options)
+        carry = FollowUpContext(carried.options)
         return Request(question_id, "reason", carried.reason_ids, text, adapter, carry)
 
     def follow_up(self, response: Response) -> list[Request]:
         request = response.request
         if request.stage == "letters":
             doubtful = self.below is not None and read_letters(response.logprobs).margin < self.below
-            return [self._reason(request.question_id, request.carry, request.adapter)] if doubtful else []
+            return (
+                [self._reasoning_request(request.question_id, request.carry, request.adapter)]
+                if doubtful
+                else []
+            )
         if request.stage != "reason":
             return []
         letters = Candidates(self.force_letter_ids[: len(request.carry.options)])
@@ -175,16 +189,16 @@ class ChainOfThought:
                 request.adapter,
             )
             for i, completion in enumerate(response.completions)
-            if self.read(completion, request.carry.options).letter is None
+            if self.read_completion(completion, request.carry.options).letter is None
         ]
 
-    def read(self, completion: Completion, options: Sequence[str]) -> Reading:
+    def read_completion(self, completion: Completion, options: Sequence[str]) -> ExtractedAnswer:
         """The ladder; of a text cut by its budget only an answer named as such counts, for its
         last sentence concludes nothing.
         """
         cut = completion.finish_reason == "length"
         ladder = {name: LADDER[name] for name in EXPLICIT} if cut else None
-        return read_answer(
+        return extract_answer(
             completion.text.removesuffix(NEXT_QUESTION), options, thinking=self.thinking, ladder=ladder
         )
 
@@ -213,15 +227,15 @@ class ChainOfThought:
                 direct_prediction=direct.prediction,
                 prompt_digest=tokens_digest(letters.request.carry.reason_ids),
             )
-        readings: list[Reading] = []
+        readings: list[ExtractedAnswer] = []
         logprobs: tuple[float, ...] | None = None
         for i, completion in enumerate(reason.completions):
-            reading = self.read(completion, question.options)
+            reading = self.read_completion(completion, question.options)
             if reading.letter is None:
                 logprobs = by_stage[f"forced-{i}"].logprobs
-                reading = Reading(read_letters(logprobs).letter, FORCED)
+                reading = ExtractedAnswer(read_letters(logprobs).letter, FORCED)
             readings.append(reading)
-        letter, share = vote(
+        letter, share = majority_vote(
             [reading.letter or "" for reading in readings], letters.logprobs if letters else None
         )
         rung = min((r.rung or "" for r in readings if r.letter == letter), key=[*LADDER, FORCED].index)
@@ -246,7 +260,7 @@ class ChainOfThought:
         )
 
 
-def vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str, float]:
+def majority_vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str, float]:
     """The most frequent letter and its share; a tie goes to the higher log-probability, without
     these to the earlier sample.
     """
@@ -260,7 +274,7 @@ def vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str,
 PROBE = Question("probe/test/0", "Math", "STEM", "test", 0, "하나에 둘을 더하면?", ("1", "2", "3", "4"), "C")
 
 
-def wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:
+def cot_wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:
     """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue:
     changes with any byte of them.
 
@@ -274,5 +288,5 @@ def wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True
             for count in counts
         ]
     texts = [prompt.text for question in questions for prompt in method.render(question, [PROBE], tokenizer)]
-    wording = [texts, final_lines(method.style), NEXT_QUESTION, FORCE_CUE, STRICT]
+    wording = [texts, final_answer_lines(method.style), NEXT_QUESTION, FORCE_CUE, STRICT]
     return text_digest(json.dumps(wording, ensure_ascii=False))

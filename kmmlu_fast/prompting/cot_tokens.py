@@ -20,14 +20,14 @@ from kmmlu_fast.prompting.prompts import (
     Prompt,
     answer_delimiter,
     continuation_ids,
-    encode,
-    find_style,
+    encode_prompts,
+    find_prompt_style,
     letter_tokens,
-    render,
+    render_prompt,
 )
 
 
-def build_method(
+def build_chain_of_thought(
     style: str,
     tokenizer: Any,
     *,
@@ -46,10 +46,10 @@ def build_method(
             "--thinking needs a chat template that has enable_thinking (as Qwen3's); this model's has not:"
             " leave the flag out"
         )
-    if thinking and not find_style(style).chat:
+    if thinking and not find_prompt_style(style).chat:
         raise ConfigError(f"--thinking goes with --prompt-style chat, not {style}")
-    probe = [render(PROBE, [], style, tokenizer)]
-    found = letter_tokens(tokenizer, probe, encode(tokenizer, probe), style, letters)
+    probe = [render_prompt(PROBE, [], style, tokenizer)]
+    found = letter_tokens(tokenizer, probe, encode_prompts(tokenizer, probe), style, letters)
     if below is not None and found.ids is None:
         raise ConfigError(
             f"--cot-below needs letters of one token each, and here {found.reason}: leave the flag out"
@@ -62,7 +62,7 @@ def build_method(
         force_letter_ids=force_letter_ids,
         end_ids=tuple(sorted(set(tokenizer.all_special_ids))),
         next_question_ids=(
-            () if find_style(style).chat else tuple(continuation_ids(tokenizer, _END, NEXT_QUESTION))
+            () if find_prompt_style(style).chat else tuple(continuation_ids(tokenizer, _END, NEXT_QUESTION))
         ),
         think_end_ids=tuple(continuation_ids(tokenizer, _END, THINK_END)) if thinking else (),
         max_tokens=max_tokens or DEFAULT_MAX_TOKENS,

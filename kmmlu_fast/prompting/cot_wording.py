@@ -15,7 +15,7 @@ from kmmlu_fast.core.schema import (
     LETTERS,
 )
 from kmmlu_fast.prompting.prompts import (
-    find_style,
+    find_prompt_style,
 )
 
 FORCE_CUE = "\n정답："
@@ -23,20 +23,20 @@ THINK_END = "\n</think>\n"
 NEXT_QUESTION = "\n문제:"
 
 
-def final_lines(style: str, letters: Sequence[str] = LETTERS) -> tuple[str, ...]:
+def final_answer_lines(style: str, letters: Sequence[str] = LETTERS) -> tuple[str, ...]:
     """What ends a generation: the asked-for line, as asked for and as the style's exemplars or a chat model
     would write it.
 
     The line break belongs to it: "정답: A" may still become "정답: A와 B를 비교하면". Few, for vLLM looks for each
     after every token.
     """  # noqa: E501
-    found = find_style(style)
+    found = find_prompt_style(style)
     other = "정답: {}**" if found.chat else f"{found.cue}{found.delimiter}{{}}\n"
     return tuple(dict.fromkeys(form.format(letter) for form in ("정답: {}\n", other) for letter in letters))
 
 
 @functools.cache
-def instructions() -> dict[str, Any]:
+def load_instructions() -> dict[str, Any]:
     """The wording, from ``instructions.yaml``."""
     import yaml
 
@@ -46,16 +46,16 @@ def instructions() -> dict[str, Any]:
     return loaded
 
 
-def instruction(subject: str, supercategory: str, letters: Sequence[str] = LETTERS) -> str:
+def subject_instruction(subject: str, supercategory: str, letters: Sequence[str] = LETTERS) -> str:
     """What is said before a question: general, the subject's (else its supercategory's) line,
     the form of the last line.
     """
-    data = instructions()
+    data = load_instructions()
     own = data["subject"].get(subject) or data["supercategory"].get(supercategory) or data["other_exam"]
     return f"{data['general']}\n{own}\n{data['final']}".replace(", ".join(LETTERS), ", ".join(letters))
 
 
-def default_style(tokenizer: Any) -> str:
+def default_cot_style(tokenizer: Any) -> str:
     """Where the user names no style: chat where the model has a template, for reasoning is what
     such models were taught there.
     """

@@ -1,7 +1,7 @@
 """How the questions are asked: prompt style, method, the letters' tokens, and the check that every prompt
 bears them out.
 
-In: what is wanted (``Asking``), questions, exemplars, a tokenizer. Out: a method and the rendered prompts;
+In: what is wanted (``PromptSettings``), questions, exemplars, a tokenizer. Out: a method and the rendered prompts;
 ConfigError where the wishes or the adapters contradict each other. Knows nothing of engines, runs or command
 lines.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import rotated
+from kmmlu_fast.core.letters import rotate_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Adapter, Question
 from kmmlu_fast.prompting.methods import (
     DIRECT_MAX_TOKENS,
@@ -25,15 +25,15 @@ from kmmlu_fast.prompting.prompts import (
     ENDING_TOKENS,
     LetterTokens,
     Prompt,
-    encode,
+    encode_prompts,
     letter_tokens,
-    render,
+    render_prompt,
 )
-from kmmlu_fast.prompting.rotations import ALL, Rotations, shifts_of
-from kmmlu_fast.prompting.tokens import TokenIds, check_lengths, render_all
+from kmmlu_fast.prompting.rotations import ALL, Rotations, rotation_shifts
+from kmmlu_fast.prompting.tokens import TokenIds, check_prompt_lengths, render_all_prompts
 
 
-class Asking(Protocol):
+class PromptSettings(Protocol):
     """What is wanted of the prompts; ``EvalConfig`` has all of it."""
 
     @property
@@ -58,7 +58,7 @@ class Asking(Protocol):
     def thinking(self) -> bool: ...
 
 
-def choose_style(config: Asking, adapters: list[Adapter], tokenizer: Any) -> str:
+def choose_style(config: PromptSettings, adapters: list[Adapter], tokenizer: Any) -> str:
     """The style asked for; else the one the adapters were trained with; else the output type's.
     ConfigError where adapters disagree.
     """
@@ -80,13 +80,13 @@ def choose_style(config: Asking, adapters: list[Adapter], tokenizer: Any) -> str
     if wanted:
         return wanted.pop()
     if config.output_type == "cot":
-        from kmmlu_fast.prompting.cot_wording import default_style
+        from kmmlu_fast.prompting.cot_wording import default_cot_style
 
-        return default_style(tokenizer)
+        return default_cot_style(tokenizer)
     return "lm-eval"
 
 
-def foreign_templates(adapters: list[Adapter], template: str) -> list[str]:
+def template_mismatch_notes(adapters: list[Adapter], template: str) -> list[str]:
     return [
         f"adapter {adapter.name} was trained with another template (digest {adapter.template_digest}, here"
         f" {template}): the prompts differ"
@@ -96,7 +96,7 @@ def foreign_templates(adapters: list[Adapter], template: str) -> list[str]:
 
 
 def choose_method(
-    config: Asking,
+    config: PromptSettings,
     style: str,
     questions: Sequence[Question],
     exemplars: Mapping[str, Sequence[Question]],
@@ -108,9 +108,9 @@ def choose_method(
     notes: list[str] = []
     method: Method
     if config.output_type == "cot":
-        from kmmlu_fast.prompting.cot_tokens import build_method
+        from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 
-        method = reasoning = build_method(
+        method = reasoning = build_chain_of_thought(
             style,
             tokenizer,
             max_tokens=config.max_tokens,
@@ -120,12 +120,12 @@ def choose_method(
             seed=config.seed,
             below=config.cot_below,
             thinking=config.thinking,
-            letters=letters_of_longest(questions),
+            letters=letters_for_most_options(questions),
         )
         ids: tuple[int, ...] | None = reasoning.force_letter_ids
     else:
-        count = _orders(config.rotations, questions)
-        found = letters_in_prompts(style, questions, exemplars, tokenizer, count)
+        count = _rotation_count(config.rotations, questions)
+        found = prompt_letter_tokens(style, questions, exemplars, tokenizer, count)
         ids = found.ids
         if config.output_type == "generate_until":
             seed = config.seed if config.temperature > 0 else None
@@ -133,22 +133,22 @@ def choose_method(
                 style, config.max_tokens or DIRECT_MAX_TOKENS, config.temperature, config.top_p, seed
             )
         else:
-            method, notes = _scored(style, found, questions)
+            method, notes = _scoring_method(style, found, questions)
             method = method if count == 1 else Rotations(method, count)
     return (
         method,
-        render_all(questions, exemplars, method, tokenizer),
-        ids or _any_candidates(tokenizer),
+        render_all_prompts(questions, exemplars, method, tokenizer),
+        ids or _fallback_probe_ids(tokenizer),
         notes,
     )
 
 
-def letters_of_longest(questions: Sequence[Question]) -> tuple[str, ...]:
+def letters_for_most_options(questions: Sequence[Question]) -> tuple[str, ...]:
     """The letters of the question with the most options."""
     return OPTION_LETTERS[: max(len(question.options) for question in questions)]
 
 
-def letters_in_prompts(
+def prompt_letter_tokens(
     style: str,
     questions: Sequence[Question],
     exemplars: Mapping[str, Sequence[Question]],
@@ -160,24 +160,28 @@ def letters_in_prompts(
     """
     some = {question.subject: question for question in questions}.values()
     shown = [
-        render(rotated(question, shift), exemplars[question.subject], style, tokenizer)
+        render_prompt(rotate_question(question, shift), exemplars[question.subject], style, tokenizer)
         for question in some
-        for shift in ([0] if count == 1 else shifts_of(question, count))
+        for shift in ([0] if count == 1 else rotation_shifts(question, count))
     ]
-    return letter_tokens(tokenizer, shown, encode(tokenizer, shown), style, letters_of_longest(questions))
+    return letter_tokens(
+        tokenizer, shown, encode_prompts(tokenizer, shown), style, letters_for_most_options(questions)
+    )
 
 
-def _scored(style: str, found: LetterTokens, questions: Sequence[Question]) -> tuple[Method, list[str]]:
+def _scoring_method(
+    style: str, found: LetterTokens, questions: Sequence[Question]
+) -> tuple[Method, list[str]]:
     """Letters from one prefill where each is a token, else as continuations, and a note that says so."""
     if found.ids:
         return MultipleChoice(style, found.ids), []
-    four = len(letters_of_longest(questions)) == 4
+    four = len(letters_for_most_options(questions)) == 4
     prefills = "four prefills a question" if four else "one prefill a letter"
     note = f"letters are scored as continuations, {prefills}: {found.reason}"
     return ContinuationChoice(style), [note]
 
 
-def _orders(rotations: int | str, questions: Sequence[Question]) -> int:
+def _rotation_count(rotations: int | str, questions: Sequence[Question]) -> int:
     """--rotations as ``Rotations`` takes it; ConfigError where four of them would not bring every option to
     every place.
     """
@@ -190,7 +194,7 @@ def _orders(rotations: int | str, questions: Sequence[Question]) -> int:
     return ALL if rotations == "all" else int(rotations)
 
 
-class PromptChecks:
+class PromptChecker:
     """What every prompt must hold once it is tokenised; found to hold on some of them before, here on all."""
 
     def __init__(self, style: str, tokenizer: Any, method: Method, max_model_len: int) -> None:
@@ -209,7 +213,7 @@ class PromptChecks:
             question.question_id: max(map(len, ids))
             for question, ids in zip(questions, token_ids, strict=True)
         }
-        check_lengths(tokens, self._max_model_len, self._output_tokens)
+        check_prompt_lengths(tokens, self._max_model_len, self._output_tokens)
         if self._letters is None:
             return
         new = {
@@ -237,6 +241,6 @@ class PromptChecks:
             )
 
 
-def _any_candidates(tokenizer: Any) -> tuple[int, ...]:
+def _fallback_probe_ids(tokenizer: Any) -> tuple[int, ...]:
     """Four token ids to probe with where the letters have none of their own."""
     return tuple(range(min(100, len(tokenizer) - 4), min(104, len(tokenizer))))

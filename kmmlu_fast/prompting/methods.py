@@ -23,7 +23,7 @@ from kmmlu_fast.core.schema import (
     Response,
 )
 from kmmlu_fast.prompting.predictions import make_prediction
-from kmmlu_fast.prompting.prompts import Prompt, answer_delimiter, render, template_digest
+from kmmlu_fast.prompting.prompts import Prompt, answer_delimiter, render_prompt, template_digest
 
 # lm-eval tasks/kmmlu/direct/_direct_kmmlu_yaml: generation_kwargs.until
 DIRECT_STOPS = ("Q:", "\n\n", "</s>", ".")
@@ -77,7 +77,7 @@ class Method(Protocol):
         ...
 
 
-def text_decoding(
+def generation_decoding(
     max_tokens: int,
     temperature: float,
     top_p: float,
@@ -97,7 +97,7 @@ def text_decoding(
 
 
 @dataclass(frozen=True, slots=True)
-class _OneWording:
+class _SinglePromptMethod:
     """What the methods of one prompt style have in common: one look at the question, one token unless they
     generate, and nothing asked after it.
     """
@@ -119,14 +119,14 @@ class _OneWording:
         return {}
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
-        return [render(question, exemplars, self.style, tokenizer)]
+        return [render_prompt(question, exemplars, self.style, tokenizer)]
 
     def follow_up(self, response: Response) -> list[Request]:
         return []
 
 
 @dataclass(frozen=True, slots=True)
-class MultipleChoice(_OneWording):
+class MultipleChoice(_SinglePromptMethod):
     """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval
     ``kmmlu``).
 
@@ -155,7 +155,7 @@ class MultipleChoice(_OneWording):
 
 
 @dataclass(frozen=True, slots=True)
-class ContinuationChoice(_OneWording):
+class ContinuationChoice(_SinglePromptMethod):
     """The fallback where a letter is several tokens: each letter is scored as a continuation,
     one prefill a letter (lm-eval).
     """
@@ -165,7 +165,7 @@ class ContinuationChoice(_OneWording):
         return None
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
-        prompt = render(question, exemplars, self.style, tokenizer)
+        prompt = render_prompt(question, exemplars, self.style, tokenizer)
         delimiter = answer_delimiter(self.style)
         return [
             prompt,
@@ -208,7 +208,7 @@ class ContinuationChoice(_OneWording):
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateUntil(_OneWording):
+class GenerateUntil(_SinglePromptMethod):
     """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a
     letter is unparsed.
     """
@@ -227,7 +227,7 @@ class GenerateUntil(_OneWording):
         return None
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        return text_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
+        return generation_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         text = Generation(

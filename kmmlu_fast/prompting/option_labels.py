@@ -1,6 +1,6 @@
 """What in a generated text names an option: labels, the options' own texts, and what denies or doubts them.
 
-In: a text, the options. Out: a ``View`` that finds labels and options where a rung of the ladder looks. Which
+In: a text, the options. Out: a ``AnswerText`` that finds labels and options where a rung of the ladder looks. Which
 places count is the ladder's business.
 
 A label is A-D, 1-4 or ①-④ (further, to J, 10 and ⑩, where the question has more options), in brackets or bare,
@@ -62,7 +62,7 @@ PUNCTUATION = " \t.,;:!?\"'“”‘’()[]"
 
 
 @dataclass(frozen=True, slots=True)
-class _Labels:
+class _LabelPatterns:
     """What can name an option of a question with that many: forms, patterns, and the letter of each mark."""
 
     letters: tuple[str, ...]
@@ -80,7 +80,7 @@ class _Labels:
     def circled(self) -> frozenset[str]:
         return frozenset(chr(0x2460 + place) for place in range(len(self.letters)))
 
-    def next_listed(self, text: str, end: int) -> int:
+    def next_label_in_list(self, text: str, end: int) -> int:
         """Where the next label of a list such as "A와 B" begins, given where this one ends; 0
         where there is no list.
         """
@@ -89,7 +89,7 @@ class _Labels:
 
 
 @functools.cache
-def _labels_of(count: int) -> _Labels:
+def _label_patterns(count: int) -> _LabelPatterns:
     letters = OPTION_LETTERS[:count]
     places = range(count)
     forms = {
@@ -110,7 +110,7 @@ def _labels_of(count: int) -> _Labels:
     marker = rf"""(?: (?:정\s?답|해답|(?<![가-힣])답(?:안)?)(?:\s?번호)?[\])】>』」]? | \b(?i:answer) )
         \s?(?:은|는|이|으로는|으로|(?i:is))?\s?[:=→-]?>?\s*
         (?:(?:바로|역시|보기|선택지|옵션|번호|위의|최종적으로|결국|option|모두|{listed}\s?중(?:에서)?)\s?)?"""
-    return _Labels(
+    return _LabelPatterns(
         letters=letters,
         translation=str.maketrans(forms),
         letter_of={
@@ -122,13 +122,13 @@ def _labels_of(count: int) -> _Labels:
     )
 
 
-class View:
+class AnswerText:
     """One text, prepared once for all rungs: without end-of-turn tokens, in ASCII forms;
     ``plain`` also without markup.
     """
 
     def __init__(self, text: str, options: Options | None) -> None:
-        self.labelling = _labels_of(len(options) if options else len(LETTERS))
+        self.labelling = _label_patterns(len(options) if options else len(LETTERS))
         translation = self.labelling.translation
         self.text = _END_TOKENS.sub("", text.translate(translation)).strip()
         self.plain = MARKUP.sub("", self.text)
@@ -146,11 +146,11 @@ class View:
         return [line.strip() for line in self.plain.splitlines() if line.strip()]
 
     @cached_property
-    def sentence(self) -> str:
+    def last_sentence(self) -> str:
         parts = [part for part in _SENTENCE_END.split(self.plain) if part.strip(PUNCTUATION)]
         return parts[-1].strip() if parts else ""
 
-    def label(self, text: str, start: int) -> tuple[str, int] | None:
+    def label_at(self, text: str, start: int) -> tuple[str, int] | None:
         """The label that begins at ``start`` and its end; None where there is none, or it is
         denied, doubted or one of several.
         """
@@ -165,38 +165,42 @@ class View:
             return None
         letter = self.labelling.letter_of[mark]
         if (
-            self._within_option(text, match.start("mark"))
+            self._is_within_option(text, match.start("mark"))
             or _DENIED.match(text, end)
-            or self.labelling.next_listed(text, end)
+            or self.labelling.next_label_in_list(text, end)
         ):
             return None
-        return None if _DENIED.match(text, self.past_own_option(letter, text, end)) else (letter, end)
+        return None if _DENIED.match(text, self.end_of_own_option(letter, text, end)) else (letter, end)
 
-    def past_own_option(self, letter: str, text: str, end: int) -> int:
+    def end_of_own_option(self, letter: str, text: str, end: int) -> int:
         """Where the option's own text ends if it follows its label, as in "(B) 대차대조표"; else ``end``."""
         gap = _GAP.match(text, end)
-        own = self._patterns[letter].match(text, gap.end()) if gap and letter in self._patterns else None
+        own = (
+            self._option_patterns[letter].match(text, gap.end())
+            if gap and letter in self._option_patterns
+            else None
+        )
         return own.end() if own else end
 
-    def labels(self, text: str) -> Iterator[tuple[str, int, int]]:
+    def find_labels(self, text: str) -> Iterator[tuple[str, int, int]]:
         """(letter, start, end) of each free-standing label; a digit is one only in brackets or with 번."""
         position, listed_at = 0, -1
         while match := self.labelling.label.search(text, position):
             start, position = match.start(), match.end()
-            in_list, listed_at = start == listed_at, self.labelling.next_listed(text, match.end())
+            in_list, listed_at = start == listed_at, self.labelling.next_label_in_list(text, match.end())
             if in_list:
                 continue
             bare_digit = match["mark"] in self.labelling.digits and not (match["close"] or match["number"])
-            if not bare_digit and FREE.match(text, start) and (found := self.label(text, start)):
+            if not bare_digit and FREE.match(text, start) and (found := self.label_at(text, start)):
                 yield found[0], start, found[1]
 
-    def option(self, text: str, start: int) -> tuple[str, int] | None:
+    def option_at(self, text: str, start: int) -> tuple[str, int] | None:
         """The option whose text stands at ``start`` (the longest that fits) and its end; None
         where denied.
         """
         fits = [
             (match.end(), letter)
-            for letter, pattern in self._patterns.items()
+            for letter, pattern in self._option_patterns.items()
             if (match := pattern.match(text, start))
         ]
         if not fits:
@@ -205,7 +209,7 @@ class View:
         return None if _DENIED.match(text, end) else (letter, end)
 
     @cached_property
-    def _patterns(self) -> dict[str, re.Pattern[str]]:
+    def _option_patterns(self) -> dict[str, re.Pattern[str]]:
         patterns = {}
         for letter, option in self.options.items():
             body = r"\s*".join(re.escape(word) for word in option.split())
@@ -213,7 +217,7 @@ class View:
             patterns[letter] = re.compile(rf"[\"'“‘(\[]?{body}[\"'”’)\]]?{closed}(?={_AFTER})", re.VERBOSE)
         return patterns
 
-    def _within_option(self, text: str, position: int) -> bool:
+    def _is_within_option(self, text: str, position: int) -> bool:
         for option in self.options.values():
             if len(option) > 1:
                 start = text.find(option, max(0, position - len(option) + 1), position + len(option))

@@ -44,7 +44,7 @@ def make_prediction(
     )
 
 
-def letters_of(prediction: Prediction) -> list[float]:
+def prediction_logprobs(prediction: Prediction) -> list[float]:
     """The log-probabilities of the question's letters, A first (natural logarithms)."""
     if prediction.option_logprobs is not None:
         return list(prediction.option_logprobs)

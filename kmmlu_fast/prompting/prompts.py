@@ -67,7 +67,7 @@ class LetterTokens:
     reason: str = ""
 
 
-def find_style(name: str) -> PromptStyle:
+def find_prompt_style(name: str) -> PromptStyle:
     """The style of that name, or ConfigError."""
     if name not in STYLES:
         raise ConfigError(f"unknown prompt style {name!r}: allowed are {', '.join(STYLES)}")
@@ -81,7 +81,7 @@ def chat_instruction(letters: Sequence[str]) -> str:
 
 def answer_delimiter(style: str) -> str:
     """What stands between prompt and letter: a training row's completion is this + letter (+ EOS)."""
-    return find_style(style).delimiter
+    return find_prompt_style(style).delimiter
 
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
@@ -92,7 +92,7 @@ def format_question(question: Question, style: PromptStyle, cue: str | None = No
     return f"{style.prefix}{question.question.strip()}{options}\n{style.cue if cue is None else cue}"
 
 
-def render(
+def render_prompt(
     question: Question,
     exemplars: Sequence[Question],
     style: str,
@@ -111,7 +111,7 @@ def render(
     after the exemplars (worked solutions, say). ``tokenizer`` is needed for chat only. Raises ConfigError for
     a tokenizer without a chat template.
     """
-    found = find_style(style)
+    found = find_prompt_style(style)
     answers = (
         list(exemplar_answers) if exemplar_answers is not None else [example.answer for example in exemplars]
     )
@@ -166,7 +166,7 @@ def _render_chat(
     return Prompt(text, add_special_tokens=False)
 
 
-def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Token ids of each prompt, BOS as the tokenizer has it."""
     encoded: list[list[int]] = [[] for _ in prompts]
     for special in (True, False):
@@ -202,7 +202,7 @@ def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[
     """Tokens that ``continuation`` adds to the prompt, tokenised together and cut, as lm-eval's
     ``_encode_pair`` does.
     """
-    context, whole = encode(
+    context, whole = encode_prompts(
         tokenizer, [prompt, Prompt(prompt.text + continuation, prompt.add_special_tokens)]
     )
     return whole[len(context) :]
@@ -226,7 +226,7 @@ def letter_tokens(
     found: set[tuple[int, ...]] = set()
     for position in endings.values():
         prompt = prompts[position]
-        wholes = encode(
+        wholes = encode_prompts(
             tokenizer,
             [Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in letters],
         )
@@ -266,5 +266,7 @@ def template_digest(
     """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes
     whenever any byte of the wording does.
     """
-    prompt = render(_PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking)
+    prompt = render_prompt(
+        _PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking
+    )
     return text_digest(f"{prompt.text}\x1f{answer_delimiter(style)}")

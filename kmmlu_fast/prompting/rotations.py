@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.core.letters import is_position_bound, log_softmax, read_letters, rotated
+from kmmlu_fast.core.letters import is_position_bound, normalize_logprobs, read_letters, rotate_question
 from kmmlu_fast.core.schema import Adapter, Prediction, Question, Request, Response
 from kmmlu_fast.prompting.methods import Method
-from kmmlu_fast.prompting.predictions import letters_of
+from kmmlu_fast.prompting.predictions import prediction_logprobs
 from kmmlu_fast.prompting.prompts import Prompt
 
 ALL = 0  # as ``Rotations.count``
 
 
-def shifts_of(question: Question, count: int) -> list[int]:
+def rotation_shifts(question: Question, count: int) -> list[int]:
     """By how many places its options are turned: ``count`` cyclic orders, the first as it stands."""
     if is_position_bound(question):
         return [0]
@@ -70,18 +70,18 @@ class Rotations:
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [
             prompt
-            for shift in shifts_of(question, self.count)
-            for prompt in self.inner.render(rotated(question, shift), exemplars, tokenizer)
+            for shift in rotation_shifts(question, self.count)
+            for prompt in self.inner.render(rotate_question(question, shift), exemplars, tokenizer)
         ]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        shifts = shifts_of(question, self.count)
+        shifts = rotation_shifts(question, self.count)
         each = len(token_ids) // len(shifts)
         return [
             replace(request, stage=f"rotation-{i}/{request.stage}")
             for i, shift in enumerate(shifts)
             for request in self.inner.start(
-                rotated(question, shift), token_ids[i * each : (i + 1) * each], adapter
+                rotate_question(question, shift), token_ids[i * each : (i + 1) * each], adapter
             )
         ]
 
@@ -89,15 +89,17 @@ class Rotations:
         return []
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
-        shifts = shifts_of(question, self.count)
+        shifts = rotation_shifts(question, self.count)
         groups: dict[int, list[Response]] = {i: [] for i in range(len(shifts))}
         for response in responses:
             order, _, stage = response.request.stage.removeprefix("rotation-").partition("/")
             groups[int(order)].append(replace(response, request=replace(response.request, stage=stage)))
-        read = [self.inner.finish(rotated(question, shift), groups[i]) for i, shift in enumerate(shifts)]
+        read = [
+            self.inner.finish(rotate_question(question, shift), groups[i]) for i, shift in enumerate(shifts)
+        ]
         sums = [0.0] * len(question.options)
         for shift, prediction in zip(shifts, read, strict=True):
-            for i, value in enumerate(log_softmax(letters_of(prediction))):
+            for i, value in enumerate(normalize_logprobs(prediction_logprobs(prediction))):
                 sums[(i + shift) % len(sums)] += value
         averages = [value / len(shifts) for value in sums]
         return replace(

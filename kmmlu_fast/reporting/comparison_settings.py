@@ -10,17 +10,17 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import Settings
+from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import expand, parse_json, read_csv, read_parquet, read_text
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.reading import expand_path, parse_json, read_csv, read_parquet, read_text
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.reporting.config import PairsConfig
-from kmmlu_fast.reporting.inputs import dataset_of, exam_of
+from kmmlu_fast.reporting.inputs import resolve_dataset, resolve_exam
 
 
-def settings_of(
+def make_comparison_settings(
     config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None
-) -> Settings:
+) -> ComparisonSettings:
     """How pairs are compared; the overlap list is what --overlap names, together.
 
     ``questions``: the dataset's frame, for what sort of question moved; ``sizes_from``: for the subjects'
@@ -30,21 +30,21 @@ def settings_of(
         name
         for entry in config.overlap
         if entry not in ("auto", "none")
-        for name in read_overlap(expand(entry, "--overlap"))
+        for name in read_overlap_ids(expand_path(entry, "--overlap"))
     )
     known = False
-    of_kmmlu = config.split == "test" and exam_of(config) is None
-    if "auto" in config.overlap and of_kmmlu and (dataset := dataset_of(config)) is not None:
+    of_kmmlu = config.split == "test" and resolve_exam(config) is None
+    if "auto" in config.overlap and of_kmmlu and (dataset := resolve_dataset(config)) is not None:
         from kmmlu_fast.contamination.overlap import overlap_ids
 
         try:
             overlap |= overlap_ids(dataset, config.split)
             known = True
         except DataError:
-            known = dataset == "sample" or is_whole(
+            known = dataset == "sample" or is_complete_dataset(
                 Path(dataset)
             )  # a dataset without a train split overlaps nothing
-    return Settings(
+    return ComparisonSettings(
         seed=config.seed,
         intersection=config.intersection,
         different_prompts=config.different_prompts,
@@ -60,7 +60,7 @@ def settings_of(
     )
 
 
-def read_overlap(path: Path) -> frozenset[str]:
+def read_overlap_ids(path: Path) -> frozenset[str]:
     """Question ids, one a line, as JSON (a list, or ``leakage``'s file), or a CSV or Parquet
     column ``test_id`` or ``question_id``.
     """
@@ -87,11 +87,13 @@ def read_overlap(path: Path) -> frozenset[str]:
             f"--overlap {path}: has no list test_ids; give a text file of question ids, one a line"
         )
     if bad := [value for value in ids if not isinstance(value, str) or value.count("/") < 2]:
-        raise DataError(f"--overlap {path}: {shown(bad[0])} is no question id such as Accounting/test/17")
+        raise DataError(
+            f"--overlap {path}: {bounded_repr(bad[0])} is no question id such as Accounting/test/17"
+        )
     return frozenset(ids)
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete_dataset(folder: Path) -> bool:
     """Whether a directory is a dataset of the user's own making, not the hub's cache, which
     holds only what was asked for.
     """

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import polars as pl
 
 from kmmlu_fast.analysis import comparison as analysis
-from kmmlu_fast.analysis.comparison import Settings, compare_pair
-from kmmlu_fast.analysis.paired import Difference
-from kmmlu_fast.reporting.files.frames import as_json
-from kmmlu_fast.reporting.pairs import counted
-from kmmlu_fast.reporting.report_data import findings_of
-from kmmlu_fast.reporting.wording.language import percent, points, texts
-from kmmlu_fast.reporting.wording.verdict import verdict
+from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.paired import PairedDifference
+from kmmlu_fast.reporting.files.frames import report_data_json
+from kmmlu_fast.reporting.pairs import log_and_correct_pairs
+from kmmlu_fast.reporting.report_data import report_data_from_pairs
+from kmmlu_fast.reporting.wording.language import format_percent, format_points, get_translator
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.runs.run import Run
 
 Lang = Literal["en", "ko"]
@@ -30,16 +30,16 @@ class Comparison:
 
     first: Run
     second: Run
-    pair: analysis.Comparison
-    settings: Settings
+    pair: analysis.PairComparison
+    settings: ComparisonSettings
 
     @property
-    def micro(self) -> Difference:
+    def micro(self) -> PairedDifference:
         """Change of accuracy over questions, with interval and McNemar's mid-p."""
         return self.pair.micro
 
     @property
-    def macro(self) -> Difference:
+    def macro(self) -> PairedDifference:
         """Change of the mean of subject accuracies, with interval and p."""
         return self.pair.macro
 
@@ -54,15 +54,18 @@ class Comparison:
         """The finding in sentences, one a line: better or not, by how much, where, and whether
         it is letter habit.
         """
-        return "\n".join(verdict(self.pair, texts(lang)))
+        return "\n".join(verdict_lines(self.pair, get_translator(lang)))
 
     def to_dict(self, lang: Lang = "en") -> dict[str, Any]:
         """All numbers and sentences, JSON-able: what ``compare --json-file`` writes of this pair."""
-        document = as_json(findings_of([self.first, self.second], self.settings, [self.pair]), texts(lang))
+        document = report_data_json(
+            report_data_from_pairs([self.first, self.second], self.settings, [self.pair]),
+            get_translator(lang),
+        )
         return {"runs": document["runs"], **document["comparisons"][0]}
 
     def __repr__(self) -> str:
-        return f"Comparison({self.first.name!r}, {self.second.name!r}, micro {points(self.micro.difference)})"
+        return f"Comparison({self.first.name!r}, {self.second.name!r}, micro {format_points(self.micro.difference)})"
 
     def __rich__(self) -> Any:
         """Accuracies and the verdict, in a terminal."""
@@ -71,7 +74,7 @@ class Comparison:
         from rich.text import Text
 
         table = Table("", "micro", "macro")
-        for row in self._rows():
+        for row in self._table_rows():
             table.add_row(Text(row[0]), *row[1:])
         return Group(table, Text(self.verdict()))
 
@@ -79,25 +82,25 @@ class Comparison:
         """Accuracies and the verdict, in a notebook."""
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
+            for row in self._table_rows()
         )
         words = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict().splitlines())
         return f"<table><tr><th></th><th>micro</th><th>macro</th></tr>{rows}</table>{words}"
 
-    def _rows(self) -> list[tuple[str, str, str]]:
+    def _table_rows(self) -> list[tuple[str, str, str]]:
         runs = [
-            (run.name, f"{percent(run.micro)} %", f"{percent(run.macro)} %")
+            (run.name, f"{format_percent(run.micro)} %", f"{format_percent(run.macro)} %")
             for run in (self.first, self.second)
         ]
         change = tuple(
-            f"{points(found.difference)} ({points(found.low, unit=False)} to"
-            f" {points(found.high, unit=False)})"
+            f"{format_points(found.difference)} ({format_points(found.low, unit=False)} to"
+            f" {format_points(found.high, unit=False)})"
             for found in (self.micro, self.macro)
         )
         return [*runs, ("change", change[0], change[1])]
 
 
-def compare_runs(first: Run, second: Run, settings: Settings) -> Comparison:
+def build_comparison(first: Run, second: Run, settings: ComparisonSettings) -> Comparison:
     """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
-    [pair] = counted([first, second], [compare_pair(first, second, settings)])
+    [pair] = log_and_correct_pairs([first, second], [compare_pair(first, second, settings)])
     return Comparison(first, second, pair, settings)

@@ -130,7 +130,7 @@ class CompareConfig(PairsConfig):
     )
 
 
-def _inches(value: Any) -> Any:
+def _parse_inches(value: Any) -> Any:
     """A length in inches; what is none is left to pydantic's own message."""
     text = str(value).strip().lower()
     for unit, inches in (("in", 1.0), ("mm", 1 / 25.4), ("cm", 1 / 2.54), ("pt", 1 / 72)):
@@ -163,7 +163,7 @@ class ReportConfig(PairsConfig):
         description="leave out all texts of questions and models: ids and letters only, fit for sharing",
     )
     figures: Path | None = Field(None, description="directory for the charts as SVG, PNG and PDF")
-    figure_width: Annotated[float | None, BeforeValidator(_inches)] = Field(
+    figure_width: Annotated[float | None, BeforeValidator(_parse_inches)] = Field(
         None,
         gt=0.5,
         lt=50,
@@ -176,13 +176,13 @@ class ReportConfig(PairsConfig):
 
     @field_validator("export")
     @classmethod
-    def _formats(cls, value: list[str]) -> list[str]:
+    def _check_formats(cls, value: list[str]) -> list[str]:
         if unknown := [name for name in value if name not in FORMATS]:
             raise ValueError(f"unknown format {unknown[0]!r}; allowed are {', '.join(FORMATS)}")
         return value
 
 
-def groups_of(config: PairsConfig) -> dict[str, list[str]]:
+def parse_recipe_groups(config: PairsConfig) -> dict[str, list[str]]:
     """--group's recipes: name -> runs. ConfigError for an entry without a name."""
     found: dict[str, list[str]] = {}
     name = ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import polars as pl
 
 
-def known(questions: pl.DataFrame) -> pl.DataFrame:
+def with_known_human_accuracy(questions: pl.DataFrame) -> pl.DataFrame:
     """``questions`` with 0.0 in ``human_accuracy`` as null; unchanged where there is no such column."""
     if "human_accuracy" not in questions.columns:
         return questions
@@ -18,25 +18,25 @@ def known(questions: pl.DataFrame) -> pl.DataFrame:
     return questions.with_columns(pl.when(value > 0).then(value).alias("human_accuracy"))
 
 
-def partly_unknown(questions: pl.DataFrame) -> list[tuple[str, int, int]]:
+def partly_unknown_subjects(questions: pl.DataFrame) -> list[tuple[str, int, int]]:
     """Subjects of which only a part is known: (subject, unknown questions, all questions), in
     order of name.
     """
     if "human_accuracy" not in questions.columns:
         return []
     count = pl.col("human_accuracy").null_count().alias("unknown"), pl.len().alias("all")
-    counts = known(questions).group_by("subject").agg(*count).sort("subject")
+    counts = with_known_human_accuracy(questions).group_by("subject").agg(*count).sort("subject")
     return [row for row in counts.iter_rows() if 0 < row[1] < row[2]]
 
 
-def wholly_unknown(questions: pl.DataFrame) -> list[str]:
+def wholly_unknown_subjects(questions: pl.DataFrame) -> list[str]:
     """Subjects of which nothing is known, in order of name; [] where the dataset has no human
     accuracy at all.
     """
     if "human_accuracy" not in questions.columns:
         return []
     counts = (
-        known(questions)
+        with_known_human_accuracy(questions)
         .group_by("subject")
         .agg(pl.col("human_accuracy").count().alias("known"))
         .sort("subject")

@@ -12,28 +12,28 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.exam_comparison import by_exam
+from kmmlu_fast.analysis.exam_comparison import group_runs_by_exam
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.files import read_json
-from kmmlu_fast.core.reading import expand
-from kmmlu_fast.data.dataset import input_files as dataset_files
+from kmmlu_fast.core.reading import expand_path
+from kmmlu_fast.data.dataset import dataset_input_files as dataset_files
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_lookup import find_exam
 from kmmlu_fast.data.exam_rows import load_exam
-from kmmlu_fast.reporting.config import PairsConfig, ReportConfig, groups_of
-from kmmlu_fast.runs.loading import input_files, load_all
-from kmmlu_fast.runs.lookup import named as by_name
-from kmmlu_fast.runs.lookup import without_other_bases
+from kmmlu_fast.reporting.config import PairsConfig, ReportConfig, parse_recipe_groups
+from kmmlu_fast.runs.loading import load_all_runs, run_input_files
+from kmmlu_fast.runs.lookup import drop_other_bases
+from kmmlu_fast.runs.lookup import resolve_run_names as by_name
 from kmmlu_fast.runs.run import Run
 
 
-def sources(config: PairsConfig) -> list[str]:
+def resolve_run_paths(config: PairsConfig) -> list[str]:
     """The run arguments as paths: short names and --latest looked up, once."""
-    return list(_sources(tuple(config.runs), config.runs_dir, config.latest))
+    return list(_resolve_run_paths(tuple(config.runs), config.runs_dir, config.latest))
 
 
 @functools.cache
-def _sources(runs: tuple[str, ...], folder: Path, latest: bool) -> tuple[str, ...]:
+def _resolve_run_paths(runs: tuple[str, ...], folder: Path, latest: bool) -> tuple[str, ...]:
     return tuple(by_name(list(runs), folder, latest))
 
 
@@ -45,7 +45,9 @@ def load_runs(
     ``prefix``: runs that stopped early are read too.
     """
     questions = load_questions_frame(config)
-    runs = without_other_bases(load_all(sources(config), questions, config.split, prefix), config.base)
+    runs = drop_other_bases(
+        load_all_runs(resolve_run_paths(config), questions, config.split, prefix), config.base
+    )
     if len(runs) < at_least:
         raise ConfigError(
             f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base"
@@ -61,11 +63,13 @@ def load_runs(
     return runs, questions
 
 
-def load_groups(config: PairsConfig, questions: pl.DataFrame | None, base: Run) -> dict[str, list[Run]]:
+def load_recipe_groups(
+    config: PairsConfig, questions: pl.DataFrame | None, base: Run
+) -> dict[str, list[Run]]:
     """--group's recipes: name -> its runs; ConfigError where one is of another exam than the base."""
     found = {}
-    for name, arguments in groups_of(config).items():
-        found[name] = load_all(arguments, questions, config.split)
+    for name, arguments in parse_recipe_groups(config).items():
+        found[name] = load_all_runs(arguments, questions, config.split)
         for run in found[name]:
             if run.exam != base.exam:
                 raise ConfigError(
@@ -75,11 +79,11 @@ def load_groups(config: PairsConfig, questions: pl.DataFrame | None, base: Run) 
     return found
 
 
-def focused(runs: list[Run], exam: str | None) -> list[Run]:
+def select_exam_runs(runs: list[Run], exam: str | None) -> list[Run]:
     """The runs of the exam in focus, under short names: the exam named, else the first run's.
     ConfigError where it has no run.
     """
-    groups = by_exam(runs)
+    groups = group_runs_by_exam(runs)
     if exam is None:
         return next(iter(groups.values()))
     found = groups.get(exam) or groups.get(find_exam(exam).name)
@@ -92,33 +96,33 @@ def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
     """The dataset's questions, where a dataset is known."""
     from kmmlu_fast.data.dataset import read_frame
 
-    dataset, exam = dataset_of(config), exam_of(config)
+    dataset, exam = resolve_dataset(config), resolve_exam(config)
     if exam is not None:
         at_hand = dataset is not None or exam.path is not None  # faulty rows were reported by the evaluation
         return load_exam(exam, config.split, dataset) if at_hand and config.dataset != "none" else None
-    return None if dataset is None else read_frame(dataset, config.split).said()
+    return None if dataset is None else read_frame(dataset, config.split).log_and_unwrap()
 
 
-def dataset_of(config: PairsConfig) -> str | None:
+def resolve_dataset(config: PairsConfig) -> str | None:
     """--dataset; without it, what the run directories were over, if that is here: the sample, a local
     directory, or a hub id whose files are in the hub's cache.
     """
     if config.dataset is not None:
         return None if config.dataset == "none" else config.dataset
     named = set()
-    for document in _documents(config):
-        as_asked = _part(document, "config").get("dataset") if _exam_name(document) == "kmmlu" else None
-        named.add(str(_part(document, "exam").get("dataset") or as_asked or ""))
+    for document in _read_run_configs(config):
+        as_asked = _dict_field(document, "config").get("dataset") if _exam_name(document) == "kmmlu" else None
+        named.add(str(_dict_field(document, "exam").get("dataset") or as_asked or ""))
     only = named.pop() if len(named) == 1 else None
     if not only:
         return None
-    if only == "sample" or expand(only).exists():
+    if only == "sample" or expand_path(only).exists():
         return only
-    root = cached_root(only)
+    root = cached_dataset_root(only)
     return str(root) if root is not None and any((root / "data").glob(f"*-{config.split}.csv")) else None
 
 
-def cached_root(dataset: str) -> Path | None:
+def cached_dataset_root(dataset: str) -> Path | None:
     """Where a hub id's files lie in the hub's cache; None where they do not. Nothing is asked
     of the network.
     """
@@ -132,13 +136,13 @@ def cached_root(dataset: str) -> Path | None:
         return None
 
 
-def exam_of(config: PairsConfig) -> Exam | None:
+def resolve_exam(config: PairsConfig) -> Exam | None:
     """The declaration of the exam that the questions are of; None for KMMLU, and where it is
     not to be found any more.
     """
     declared = config.exam
-    for document in _documents(config):
-        declared = _part(document, "exam").get("declaration") or declared
+    for document in _read_run_configs(config):
+        declared = _dict_field(document, "exam").get("declaration") or declared
     if declared is None:
         return None
     try:
@@ -148,14 +152,14 @@ def exam_of(config: PairsConfig) -> Exam | None:
     return None if exam.is_kmmlu else exam
 
 
-def _documents(config: PairsConfig) -> list[dict[str, Any]]:
+def _read_run_configs(config: PairsConfig) -> list[dict[str, Any]]:
     """config.json of the run directories that are of the exam in focus (all, where none is
     named and they are of one).
     """
     found = [
         read_json(path)
-        for argument in sources(config)
-        if (path := expand(argument, "run") / "config.json").is_file()
+        for argument in resolve_run_paths(config)
+        if (path := expand_path(argument, "run") / "config.json").is_file()
     ]
     names = list(dict.fromkeys(_exam_name(document) for document in found))
     focus = config.exam if config.exam in names else names[0] if names else None
@@ -163,28 +167,28 @@ def _documents(config: PairsConfig) -> list[dict[str, Any]]:
 
 
 def _exam_name(document: dict[str, Any]) -> str:
-    return str(_part(document, "exam").get("name") or "kmmlu")
+    return str(_dict_field(document, "exam").get("name") or "kmmlu")
 
 
-def _part(document: dict[str, Any], name: str) -> dict[str, Any]:
+def _dict_field(document: dict[str, Any], name: str) -> dict[str, Any]:
     value = document.get(name)
     return value if isinstance(value, dict) else {}
 
 
-def input_files_of(config: PairsConfig) -> list[Path]:
+def config_input_files(config: PairsConfig) -> list[Path]:
     """Every file that the flags name to be read: none of them is ever written to."""
-    named = [expand(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
+    named = [expand_path(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
     plan = getattr(config, "plan", None)
-    grouped = [name for members in groups_of(config).values() for name in members]
+    grouped = [name for members in parse_recipe_groups(config).values() for name in members]
     return [
-        *input_files([*sources(config), *grouped]),
+        *run_input_files([*resolve_run_paths(config), *grouped]),
         *named,
         *([plan] if plan else []),
         *dataset_files(config.dataset),
     ]
 
 
-def default_output(config: ReportConfig) -> Path:
+def default_report_path(config: ReportConfig) -> Path:
     """report.html in the run directory where one was given, else here."""
-    only = expand(sources(config)[0], "run") if len(sources(config)) == 1 else None
+    only = expand_path(resolve_run_paths(config)[0], "run") if len(resolve_run_paths(config)) == 1 else None
     return (only if only is not None and (only / "config.json").is_file() else Path()) / "report.html"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 
 _AGAIN = "the file was damaged or edited: run eval with --overwrite"
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
@@ -44,34 +44,34 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     if frame.is_empty():
         raise RunError(f"{path}: holds no predictions; run eval with --overwrite")
     for name in _NEVER_NULL:
-        _refuse(frame, pl.col(name).is_null(), f"has no {name}", path)
-    _refuse(frame, pl.col("question_id").is_duplicated(), "stands in two rows", path)
+        _refuse_rows(frame, pl.col(name).is_null(), f"has no {name}", path)
+    _refuse_rows(frame, pl.col("question_id").is_duplicated(), "stands in two rows", path)
     for name in ("answer", *_LETTERS_OR_NULL):
         place = pl.col(name).replace_strict(
             list(OPTION_LETTERS), range(len(OPTION_LETTERS)), default=99, return_dtype=pl.Int32
         )
         known = pl.col(name).is_null() | (place < pl.col("num_options"))
-        _refuse(
+        _refuse_rows(
             frame,
             ~known,
             f"has {name} {{{name}}}, which is none of its {{num_options}} options' letters",
             path,
         )
     right = (pl.col("prediction") == pl.col("answer")).fill_null(False)
-    _refuse(
+    _refuse_rows(
         frame,
         pl.col("correct") != right,
         "is marked correct={correct}, but answer and prediction are {answer} and {prediction}",
         path,
     )
     for name in LOGPROB_COLUMNS:
-        _refuse(
+        _refuse_rows(
             frame,
             pl.col(name).is_nan() | (pl.col(name) > MAX_LOGPROB),
             f"has {name} {{{name}}}, which is no log-probability",
             path,
         )
-    _refuse(
+    _refuse_rows(
         frame,
         ~pl.col("confidence").is_between(0, 1 + 1e-9),
         "has confidence {confidence}, which is no share from 0 to 1",
@@ -85,7 +85,7 @@ def check_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
     for name in ("config", "adapter", "fingerprint_parts"):
         if not isinstance(config.get(name, {}), (dict, NoneType)):
             raise RunError(
-                f"{path}: {name} is {shown(config[name])}, not an object; run eval with --overwrite"
+                f"{path}: {name} is {bounded_repr(config[name])}, not an object; run eval with --overwrite"
             )
     return config
 
@@ -95,7 +95,7 @@ def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     for name in _OBJECTS:
         if not isinstance(metrics.get(name, {}), (dict, NoneType)):
             raise RunError(
-                f"{path}: {name} is {shown(metrics[name])}, not an object; run eval with --overwrite"
+                f"{path}: {name} is {bounded_repr(metrics[name])}, not an object; run eval with --overwrite"
             )
     counts = [("speed", *item) for item in (metrics.get("speed") or {}).items()]
     counts += [
@@ -104,26 +104,26 @@ def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     for part, name, value in counts:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise RunError(
-                f"{path}: {part}: {name} is {shown(value)}, not a number from 0; run eval with --overwrite"
+                f"{path}: {part}: {name} is {bounded_repr(value)}, not a number from 0; run eval with --overwrite"
             )
     return metrics
 
 
-class _Share(BaseModel, allow_inf_nan=False):
+class _Accuracy(BaseModel, allow_inf_nan=False):
     accuracy: float
 
 
-class _Score(_Share):
+class _SubjectAccuracy(_Accuracy):
     total: int
 
 
-class _Micro(_Share):
+class _MicroAccuracy(_Accuracy):
     ci_low: float | None
     ci_high: float | None
 
 
 class _Baselines(BaseModel, allow_inf_nan=False):
-    best_constant: _Share
+    best_constant: _Accuracy
     subject_majority: float
     uniform: float
 
@@ -135,13 +135,13 @@ class _Speed(BaseModel, allow_inf_nan=False):
     prompt_tokens_per_sec: float
 
 
-class _Told(BaseModel, allow_inf_nan=False):
+class _SummaryMetrics(BaseModel, allow_inf_nan=False):
     num_questions: int
     unparsed: int
-    micro: _Micro
-    macro: _Share
-    subjects: dict[str, _Score]
-    supercategories: dict[str, _Share]
+    micro: _MicroAccuracy
+    macro: _Accuracy
+    subjects: dict[str, _SubjectAccuracy]
+    supercategories: dict[str, _Accuracy]
     baselines: _Baselines
     answer_letter_share: dict[str, float]
     predicted_letter_share: dict[str, float]
@@ -150,28 +150,30 @@ class _Told(BaseModel, allow_inf_nan=False):
     engine: dict[str, Any]
 
 
-def check_told(metrics: dict[str, Any], path: Path) -> None:
+def check_summary_metrics(metrics: dict[str, Any], path: Path) -> None:
     """What a finished evaluation's summary reads from metrics.json. RunError names what is not there, or not
     what it should be.
     """
     try:
-        found = _Told.model_validate(metrics)
+        found = _SummaryMetrics.model_validate(metrics)
     except ValidationError as error:
         first = error.errors()[0]
         where = ": ".join(map(str, first["loc"]))
-        raise RunError(f"{path}: {shown(where)}: {shown(first['msg'])}; run eval with --overwrite") from error
+        raise RunError(
+            f"{path}: {bounded_repr(where)}: {bounded_repr(first['msg'])}; run eval with --overwrite"
+        ) from error
     for name in ("predicted_letter_share", "recall"):
         if lost := found.answer_letter_share.keys() - getattr(found, name).keys():
-            raise RunError(f"{path}: {name}: lacks {shown(min(lost))}; run eval with --overwrite")
+            raise RunError(f"{path}: {name}: lacks {bounded_repr(min(lost))}; run eval with --overwrite")
 
 
-def check_prefix(found: dict[str, Any], path: Path) -> dict[str, Any]:
+def check_prefix_file(found: dict[str, Any], path: Path) -> dict[str, Any]:
     """prefix.json: the seed and sizes are counts, the accuracy is an interval of shares, the rest is as in
     metrics.json.
     """
     for name in ("seed", "total", "questions"):
         if type(found.get(name)) is not int or found[name] < 0:
-            raise RunError(f"{path}: {name} is {shown(found.get(name))}, not a count; {_AGAIN}")
+            raise RunError(f"{path}: {name} is {bounded_repr(found.get(name))}, not a count; {_AGAIN}")
     interval = found.get("accuracy")
     if (
         not isinstance(interval, list)
@@ -179,22 +181,24 @@ def check_prefix(found: dict[str, Any], path: Path) -> dict[str, Any]:
         or any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in interval)
         or not 0 <= interval[0] <= interval[1] <= 1
     ):
-        raise RunError(f"{path}: accuracy is {shown(interval)}, not an interval of shares; {_AGAIN}")
+        raise RunError(f"{path}: accuracy is {bounded_repr(interval)}, not an interval of shares; {_AGAIN}")
     return check_metrics(found, path)
 
 
-def check_beginning(order: pl.DataFrame, stored: pl.DataFrame, folder: Path) -> None:
+def check_early_stopped_answers(order: pl.DataFrame, stored: pl.DataFrame, folder: Path) -> None:
     """A run that stopped early: every question of the order once, answers to nothing else, no question
     answered twice, and by the key that the order has.
     """
     path = folder / "order.parquet"
-    _refuse(order, pl.col("question_id").is_null() | pl.col("answer").is_null(), "has no id or answer", path)
-    _refuse(order, pl.col("question_id").is_duplicated(), "stands in two rows", path)
+    _refuse_rows(
+        order, pl.col("question_id").is_null() | pl.col("answer").is_null(), "has no id or answer", path
+    )
+    _refuse_rows(order, pl.col("question_id").is_duplicated(), "stands in two rows", path)
     parts = folder / "predictions"
-    _refuse(stored, pl.col("question_id").is_duplicated(), "was answered twice", parts)
+    _refuse_rows(stored, pl.col("question_id").is_duplicated(), "was answered twice", parts)
     found = stored.join(order, on="question_id", how="left", suffix="_of_order")
-    _refuse(found, pl.col("answer_of_order").is_null(), "is no question of the order", parts)
-    _refuse(
+    _refuse_rows(found, pl.col("answer_of_order").is_null(), "is no question of the order", parts)
+    _refuse_rows(
         found,
         pl.col("answer") != pl.col("answer_of_order"),
         "has answer {answer}, but {answer_of_order} in the order",
@@ -202,10 +206,10 @@ def check_beginning(order: pl.DataFrame, stored: pl.DataFrame, folder: Path) -> 
     )
 
 
-def _refuse(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
+def _refuse_rows(frame: pl.DataFrame, wrong: pl.Expr, why: str, path: Path) -> None:
     bad = frame.filter(wrong.fill_null(False))
     if len(bad):
         row = bad.row(0, named=True)
-        said = why.format(**{name: shown(value) for name, value in row.items()})
-        question = shown(row["question_id"])
+        said = why.format(**{name: bounded_repr(value) for name, value in row.items()})
+        question = bounded_repr(row["question_id"])
         raise RunError(f"{path}: {question} {said}; {_AGAIN}")

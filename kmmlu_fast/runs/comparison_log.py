@@ -21,7 +21,7 @@ FILE = "peeks.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Peek:
+class LoggedComparison:
     """One adapter's first look at test against this base."""
 
     adapter: str  # digest of its weights
@@ -32,7 +32,7 @@ class Peek:
     difference: float = 0.0  # of accuracy over questions, adapter minus base, 0-1
 
 
-def counts_as_peek(base: Run, other: Run) -> bool:
+def is_test_split_comparison(base: Run, other: Run) -> bool:
     """Whether the comparison is a look at test of an adapter of this base: a base without adapter, the same
     model, an adapter.
     """
@@ -45,31 +45,35 @@ def counts_as_peek(base: Run, other: Run) -> bool:
     )
 
 
-def read_peeks(base: Run) -> list[Peek]:
+def read_comparison_log(base: Run) -> list[LoggedComparison]:
     """The looks recorded so far; [] where there are none, or the file cannot be read."""
     if base.path is None:
         return []
     try:
         path = base.path / FILE
-        found = [Peek(**entry) for entry in parse_json(read_text(path), str(path))] if path.is_file() else []
+        found = (
+            [LoggedComparison(**entry) for entry in parse_json(read_text(path), str(path))]
+            if path.is_file()
+            else []
+        )
     except (RunError, TypeError):
         return []
     return [peek for peek in found if isinstance(peek.adapter, str) and isinstance(peek.name, str)]
 
 
-def record_peeks(base: Run, looked: list[tuple[Run, int, float | None, float]]) -> list[Peek]:
+def log_comparisons(base: Run, looked: list[tuple[Run, int, float | None, float]]) -> list[LoggedComparison]:
     """Add the adapters that are not recorded yet (run, questions, p, difference); returns those recorded
     *before* that are not among ``looked``.
 
     A run directory that cannot be written is left alone: the comparison is then counted by what it was given.
     """
-    before = read_peeks(base)
+    before = read_comparison_log(base)
     known = {peek.adapter for peek in before}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     fresh = [
-        Peek(str(run.facts["adapter_digest"]), run.name, now, questions, p_value, difference)
+        LoggedComparison(str(run.facts["adapter_digest"]), run.name, now, questions, p_value, difference)
         for run, questions, p_value, difference in looked
-        if counts_as_peek(base, run) and str(run.facts["adapter_digest"]) not in known
+        if is_test_split_comparison(base, run) and str(run.facts["adapter_digest"]) not in known
     ]
     if fresh and base.path is not None:
         text = json.dumps([asdict(peek) for peek in [*before, *fresh]], ensure_ascii=False, indent=1) + "\n"

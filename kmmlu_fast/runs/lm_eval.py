@@ -16,23 +16,23 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import read_json
-from kmmlu_fast.core.letters import MAX_LOGPROB, best_place, exact_match, margin_of
+from kmmlu_fast.core.letters import MAX_LOGPROB, argmax_index, exact_match, logprob_margin
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, PREDICTION_SCHEMA
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
-from kmmlu_fast.runs.run import complete_frame
+from kmmlu_fast.runs.run import fill_prediction_columns
 
 _TASKS = {name.lower().replace("-", "_"): subject for name, subject in SUBJECTS.items()}
 _PREFIXES = ("kmmlu_direct_", "kmmlu_")
 _METRICS = ("acc,none", "exact_match,none", "acc", "exact_match")
 
 
-def task_name(subject: str, direct: bool = False) -> str:
+def lm_eval_task_name(subject: str, direct: bool = False) -> str:
     return ("kmmlu_direct_" if direct else "kmmlu_") + subject.lower().replace("-", "_")
 
 
-def _subject_of(task: str) -> Subject | None:
+def _task_subject(task: str) -> Subject | None:
     """The subject of an lm-eval task; None for groups and for other benchmarks (kmmlu_hard among them)."""
     for prefix in _PREFIXES:
         if task.startswith(prefix) and task.removeprefix(prefix) in _TASKS:
@@ -63,9 +63,9 @@ def read_lm_eval(
         raise DataError(
             f"{path}: holds a link that leads nowhere ({next(f for f in files if not f.exists())})"
         )
-    documents = [_read_json(file) for file in files if file.suffix == ".json"]
+    documents = [_read_results_file(file) for file in files if file.suffix == ".json"]
     name = str(documents[-1].get("model_name") or path.stem) if documents else path.stem
-    facts = _facts(documents)
+    facts = _protocol_facts(documents)
     samples = {
         task: file
         for file in files
@@ -73,15 +73,15 @@ def read_lm_eval(
         for task in [file.stem[len("samples_") :].rsplit("_", 1)[0]]
     }
     known = [
-        (subject, samples[task]) for task in sorted(samples) if (subject := _subject_of(task)) is not None
+        (subject, samples[task]) for task in sorted(samples) if (subject := _task_subject(task)) is not None
     ]
     if known:
         facts["output_type"] = (
             "generate_until" if any(t.startswith("kmmlu_direct_") for t in samples) else "multiple_choice"
         )
         rows = [row for subject, file in known for row in _read_samples(file, subject, split)]
-        return name, _predictions(rows, path), [], facts
-    scores = [score for document in documents for score in _scores(document, path)]
+        return name, _sample_predictions(rows, path), [], facts
+    scores = [score for document in documents for score in _task_scores(document, path)]
     if not scores:
         raise DataError(
             f"{path}: has no kmmlu_<subject> task; give an lm-eval output of the kmmlu or kmmlu_direct group"
@@ -89,14 +89,14 @@ def read_lm_eval(
     return name, None, list({row[0]: row for row in scores}.values()), facts
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_results_file(file: Path) -> dict[str, Any]:
     document = read_json(file, DataError)
     if not isinstance(document.get("results"), dict):
         raise DataError(f"{file}: has no 'results'; give a results_*.json of lm-eval")
     return document
 
 
-def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
+def _protocol_facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
     if not documents:
         return {}
     last = documents[-1]
@@ -106,7 +106,7 @@ def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
     }
     counts = last.get("n-shot")
     shots = (
-        {n for task, n in counts.items() if _subject_of(task) and isinstance(n, int)}
+        {n for task, n in counts.items() if _task_subject(task) and isinstance(n, int)}
         if isinstance(counts, dict)
         else set()
     )
@@ -115,10 +115,10 @@ def _facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, int, int]]:
+def _task_scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, int, int]]:
     rows = []
     for task, values in document["results"].items():
-        subject = _subject_of(task)
+        subject = _task_subject(task)
         metric = next((m for m in _METRICS if m in values), None) if isinstance(values, dict) else None
         if subject is None or metric is None:
             continue
@@ -132,10 +132,14 @@ def _scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, int, i
                 " well"
             )
         if not isinstance(total, int) or isinstance(total, bool) or not 0 < total < 10**9:
-            raise DataError(f"{path}: {task} says {shown(total)} questions; it must be a whole number from 1")
+            raise DataError(
+                f"{path}: {task} says {bounded_repr(total)} questions; it must be a whole number from 1"
+            )
         accuracy = values[metric]
         if not isinstance(accuracy, (int, float)) or isinstance(accuracy, bool) or not 0 <= accuracy <= 1:
-            raise DataError(f"{path}: {task} has {metric} {shown(accuracy)}; it must be a share from 0 to 1")
+            raise DataError(
+                f"{path}: {task} has {metric} {bounded_repr(accuracy)}; it must be a share from 0 to 1"
+            )
         rows.append((subject.name, subject.supercategory, round(accuracy * total), total))
     return rows
 
@@ -151,14 +155,14 @@ def _read_samples(file: Path, subject: Subject, split: str) -> list[dict[str, An
             rows.append(_read_sample(sample, subject, split))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise DataError(
-                f"{file} row {number}: is no lm-eval sample of {subject.name} ({shown(error)})"
+                f"{file} row {number}: is no lm-eval sample of {subject.name} ({bounded_repr(error)})"
             ) from error
     return rows
 
 
 def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[str, Any]:
-    row = _whole(sample["doc_id"], 0, 2**31 - 1, "doc_id")
-    answer = LETTERS[_whole(sample["doc"]["answer"], 1, len(LETTERS), "the answer") - 1]
+    row = _parse_bounded_integer(sample["doc_id"], 0, 2**31 - 1, "doc_id")
+    answer = LETTERS[_parse_bounded_integer(sample["doc"]["answer"], 1, len(LETTERS), "the answer") - 1]
     result: dict[str, Any] = {
         "question_id": f"{subject.name}/{split}/{row}",
         "subject": subject.name,
@@ -174,10 +178,10 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
             raise ValueError(f"{len(logprobs)} options")
         if not all(math.isfinite(value) and value <= MAX_LOGPROB for value in logprobs):
             raise ValueError(f"log-probabilities {logprobs} are not finite numbers up to 0")
-        prediction = LETTERS[best_place(logprobs)]
+        prediction = LETTERS[argmax_index(logprobs)]
         result |= {
             **dict(zip(LOGPROB_COLUMNS, logprobs, strict=True)),
-            "margin": margin_of(logprobs),
+            "margin": logprob_margin(logprobs),
             "read_by": "loglikelihood",
         }
     else:
@@ -191,15 +195,15 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
     return result | {"prediction": prediction, "correct": prediction == answer}
 
 
-def _whole(value: Any, low: int, high: int, what: str) -> int:
+def _parse_bounded_integer(value: Any, low: int, high: int, what: str) -> int:
     """A whole number within bounds, as a number or in digits (as the datasets library writes some)."""
     number = int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     if number is None or not low <= number <= high:
-        raise ValueError(f"{what} is {shown(value)}, not a whole number from {low} to {high}")
+        raise ValueError(f"{what} is {bounded_repr(value)}, not a whole number from {low} to {high}")
     return number
 
 
-def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
+def _sample_predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
     if not rows:
         raise DataError(f"{path}: its samples_*.jsonl hold no samples; give lm-eval's whole output")
     names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
@@ -215,4 +219,4 @@ def _predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
     )
     if total is not None:
         frame = frame.with_columns((pl.max_horizontal(LOGPROB_COLUMNS).exp() / total).alias("confidence"))
-    return complete_frame(frame)
+    return fill_prediction_columns(frame)

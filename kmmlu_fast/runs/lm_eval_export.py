@@ -17,7 +17,7 @@ from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
-from kmmlu_fast.runs.lm_eval import task_name
+from kmmlu_fast.runs.lm_eval import lm_eval_task_name
 
 
 def write_lm_eval(
@@ -41,10 +41,10 @@ def write_lm_eval(
     for (subject,), part in sorted(
         predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])
     ):
-        task = task_name(str(subject), direct)
+        task = lm_eval_task_name(str(subject), direct)
         file = folder / f"samples_{task}_{stamp}.jsonl"
         found = (
-            _sample(row, metric, documents.get(row["question_id"]))
+            _sample_record(row, metric, documents.get(row["question_id"]))
             for row in part.sort("row").iter_rows(named=True)
         )
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
@@ -52,25 +52,25 @@ def write_lm_eval(
         written.append(file)
         parts[task] = part
     file = folder / f"results_{stamp}.json"
-    write_json_atomically(file, _results(name, predictions, parts, facts, metric))
+    write_json_atomically(file, _results_document(name, predictions, parts, facts, metric))
     return [file, *written]
 
 
-def _results(
+def _results_document(
     name: str, predictions: pl.DataFrame, parts: dict[str, pl.DataFrame], facts: dict[str, Any], metric: str
 ) -> dict[str, Any]:
     """The content of ``results_*.json``; ``parts``: the predictions of each task."""
-    results = {task: {"alias": task, **_metric(part, metric)} for task, part in parts.items()}
+    results = {task: {"alias": task, **_metric_entries(part, metric)} for task, part in parts.items()}
     groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
     for task, part in parts.items():
         groups[SUBJECTS[str(part["subject"][0])].supercategory].append(task)
     top = "kmmlu_direct" if metric == "exact_match" else "kmmlu"
     names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
-    grouped = {top: {"alias": top, **_metric(predictions, metric)}}
+    grouped = {top: {"alias": top, **_metric_entries(predictions, metric)}}
     for group, task in names.items():
         grouped[task] = {
             "alias": task,
-            **_metric(predictions.filter(pl.col("supercategory") == group), metric),
+            **_metric_entries(predictions.filter(pl.col("supercategory") == group), metric),
         }
     return {
         "results": {**grouped, **results},
@@ -88,7 +88,7 @@ def _results(
     }
 
 
-def _metric(part: pl.DataFrame, metric: str) -> dict[str, Any]:
+def _metric_entries(part: pl.DataFrame, metric: str) -> dict[str, Any]:
     n, accuracy = len(part), float(part["correct"].mean() or 0.0)  # type: ignore[arg-type]
     return {
         f"{metric},none": accuracy,
@@ -96,7 +96,7 @@ def _metric(part: pl.DataFrame, metric: str) -> dict[str, Any]:
     }
 
 
-def _sample(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -> dict[str, Any]:
+def _sample_record(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -> dict[str, Any]:
     logprobs = [row[column] for column in LOGPROB_COLUMNS]
     if metric == "acc":
         best = row["prediction"]

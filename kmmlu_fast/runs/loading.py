@@ -15,16 +15,16 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.files import files_in
-from kmmlu_fast.core.notes import warn
-from kmmlu_fast.core.reading import expand, read_csv
+from kmmlu_fast.core.notes import log_as_warnings
+from kmmlu_fast.core.reading import expand_path, read_csv
 from kmmlu_fast.runs.lm_eval import find_lm_eval_files, read_lm_eval
-from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_scores
+from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_subject_scores
 from kmmlu_fast.runs.score_files import read_score_file
-from kmmlu_fast.runs.store import load_run
-from kmmlu_fast.runs.tables import read_table
+from kmmlu_fast.runs.store import load_run_directory
+from kmmlu_fast.runs.tables import read_predictions_table
 
 
-def load_all(
+def load_all_runs(
     arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
 ) -> list[Run]:
     """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer),
@@ -32,12 +32,12 @@ def load_all(
 
     ``prefix``: runs that stopped early are read too.
     """
-    runs = [run for argument in arguments for run in load(argument, key, split, prefix)]
-    warn(text for run in runs for text in run.notes)
-    return [replace(run, name=name) for run, name in zip(runs, short_names(runs), strict=True)]
+    runs = [run for argument in arguments for run in load_run_argument(argument, key, split, prefix)]
+    log_as_warnings(text for run in runs for text in run.notes)
+    return [replace(run, name=name) for run, name in zip(runs, short_run_names(runs), strict=True)]
 
 
-def short_names(runs: list[Run]) -> list[str]:
+def short_run_names(runs: list[Run]) -> list[str]:
     """Run directories' names without the fingerprint and without what all of them share; the
     full names where that is not enough.
     """
@@ -46,7 +46,7 @@ def short_names(runs: list[Run]) -> list[str]:
         for run in runs
         if run.kind == "run"
     ]
-    start, end = _shared(made), _shared([words[::-1] for words in made])
+    start, end = _count_shared_words(made), _count_shared_words([words[::-1] for words in made])
     names = []
     for run in runs:
         if run.kind == "run":
@@ -69,7 +69,7 @@ def short_names(runs: list[Run]) -> list[str]:
     return names
 
 
-def _shared(names: list[list[str]]) -> int:
+def _count_shared_words(names: list[list[str]]) -> int:
     """How many leading words all names share."""
     return next(
         (place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1),
@@ -77,23 +77,23 @@ def _shared(names: list[list[str]]) -> int:
     )
 
 
-def load(
+def load_run_argument(
     argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
 ) -> list[Run]:
     """The runs of one argument; RunError or DataError where there is none, saying what would do."""
     table, column = _split_column(argument)
-    path = expand(table, "run")
+    path = expand_path(table, "run")
     if not path.exists():
         raise RunError(
             f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a"
             " predictions table FILE.csv:COLUMN"
         )
     if path.is_dir() and (path / "config.json").is_file():
-        return [replace(load_run(path, prefix), source=argument)]
+        return [replace(load_run_directory(path, prefix), source=argument)]
     if path.is_dir() or path.name.startswith("results_"):
-        return [_from_lm_eval(path, argument, split)]
+        return [_load_lm_eval_run(path, argument, split)]
     if path.suffix == ".csv" and {"_config", "_row"} <= set(read_csv(path, DataError, lossy=True).columns):
-        return read_table(path, column, key, split)
+        return read_predictions_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
         found = read_score_file(path)
         return [Run(path.stem, "scores", argument, None, found.scores, facts=found.facts, notes=found.notes)]
@@ -103,7 +103,7 @@ def load(
     )
 
 
-def input_files(arguments: list[str]) -> list[Path]:
+def run_input_files(arguments: list[str]) -> list[Path]:
     """Every file that these arguments stand for: nothing that is written may be one of them."""
     patterns = (
         "*.parquet",
@@ -117,7 +117,7 @@ def input_files(arguments: list[str]) -> list[Path]:
     return [
         file
         for argument in arguments
-        for file in files_in(expand(_split_column(argument)[0], "run"), *patterns)
+        for file in files_in(expand_path(_split_column(argument)[0], "run"), *patterns)
     ]
 
 
@@ -126,14 +126,14 @@ def _split_column(argument: str) -> tuple[str, str | None]:
     return (head + ".csv", tail) if colon and tail else (argument, None)
 
 
-def _from_lm_eval(path: Path, source: str, split: str) -> Run:
+def _load_lm_eval_run(path: Path, source: str, split: str) -> Run:
     if not find_lm_eval_files(path):
         raise RunError(
             f"{source}: holds neither config.json (a run) nor results_*.json or samples_*.jsonl (lm-eval)"
         )
     name, predictions, scores, facts = read_lm_eval(path, split)
     counted = (
-        count_scores(predictions)
+        count_subject_scores(predictions)
         if predictions is not None
         else pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row")
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError, RunError
 from kmmlu_fast.core.reading import read_json
 from kmmlu_fast.runs.run import Run
@@ -27,7 +27,7 @@ _OWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FinishedRun:
     """A finished run directory."""
 
     path: Path
@@ -37,7 +37,7 @@ class Found:
     finished_ns: int
 
 
-def finished(folder: Path) -> list[Found]:
+def find_finished_runs(folder: Path) -> list[FinishedRun]:
     """The finished runs under ``folder`` and its folders, the latest first."""
     found = []
     for path in [*folder.glob("*/metrics.json"), *folder.glob("*/*/metrics.json")]:
@@ -46,44 +46,57 @@ def finished(folder: Path) -> list[Found]:
             adapter, parts = config.get("adapter"), dict(config.get("fingerprint_parts") or {})
             name = str(adapter["name"]) if isinstance(adapter, dict) else "base"
             found.append(
-                Found(path.parent, name, str(config["fingerprint"]), _asked(parts), path.stat().st_mtime_ns)
+                FinishedRun(
+                    path.parent,
+                    name,
+                    str(config["fingerprint"]),
+                    _protocol_key(parts),
+                    path.stat().st_mtime_ns,
+                )
             )
         except (KmmluError, OSError, ValueError, KeyError, TypeError):
             continue  # not a run of ours, or just being written
     return sorted(found, key=lambda run: -run.finished_ns)
 
 
-def _asked(parts: dict[str, Any]) -> str:
+def _protocol_key(parts: dict[str, Any]) -> str:
     return json.dumps(
         {name: value for name, value in parts.items() if name not in _OWN}, sort_keys=True, default=str
     )
 
 
-def named(arguments: list[str], folder: Path, latest: bool = False) -> list[str]:
+def resolve_run_names(arguments: list[str], folder: Path, latest: bool = False) -> list[str]:
     """Arguments as paths. ``latest`` stands for the latest adapter's run behind its base, or
     for the latest two runs alike.
     """
-    known: list[Found] | None = None
+    known: list[FinishedRun] | None = None
     if latest:
-        known = finished(folder)
-        return [*_latest(known, folder), *[_path(argument, known, folder) for argument in arguments]]
+        known = find_finished_runs(folder)
+        return [
+            *_latest_pair(known, folder),
+            *[_resolve_run_name(argument, known, folder) for argument in arguments],
+        ]
     paths: list[str] = []
     for argument in arguments:
-        if "/" in argument or "." in argument or _is_given(argument):
+        if "/" in argument or "." in argument or _is_run_path(argument):
             paths.append(argument)
             continue
-        known = finished(folder) if known is None else known
-        paths.append(_path(argument, _asked_alike(argument, arguments, known), folder))
+        known = find_finished_runs(folder) if known is None else known
+        paths.append(
+            _resolve_run_name(argument, _runs_with_same_protocol(argument, arguments, known), folder)
+        )
     return paths
 
 
-def _is_given(argument: str) -> bool:
+def _is_run_path(argument: str) -> bool:
     """Whether there is such a file or folder; an adapter's folder is no run, though its name may be one's."""
     path = Path(argument)
     return path.exists() and not (path / "adapter_config.json").is_file()
 
 
-def _asked_alike(argument: str, arguments: list[str], known: list[Found]) -> list[Found]:
+def _runs_with_same_protocol(
+    argument: str, arguments: list[str], known: list[FinishedRun]
+) -> list[FinishedRun]:
     """For "base" beside an adapter's name: the runs that were asked what the adapter's latest
     run was, where there are any.
     """
@@ -93,7 +106,7 @@ def _asked_alike(argument: str, arguments: list[str], known: list[Found]) -> lis
     return [run for run in known if run.asked == beside.asked] or known
 
 
-def _latest(known: list[Found], folder: Path) -> list[str]:
+def _latest_pair(known: list[FinishedRun], folder: Path) -> list[str]:
     for run in known:
         if run.name == "base":
             continue
@@ -107,14 +120,14 @@ def _latest(known: list[Found], folder: Path) -> list[str]:
     )
 
 
-def _path(argument: str, known: list[Found], folder: Path) -> str:
-    if _is_given(argument):
+def _resolve_run_name(argument: str, known: list[FinishedRun], folder: Path) -> str:
+    if _is_run_path(argument):
         return argument
     by_name = [run for run in known if run.name == argument]
     if by_name:
         others = {run.asked for run in by_name}
         if len(others) > 1:
-            note(
+            log_note(
                 f"{argument}: {len(by_name)} runs in {folder} have this name; the latest is {by_name[0].path}"
             )
         return str(by_name[0].path)
@@ -132,7 +145,7 @@ def _path(argument: str, known: list[Found], folder: Path) -> str:
     )
 
 
-def without_other_bases(runs: list[Run], base: str | None = None) -> list[Run]:
+def drop_other_bases(runs: list[Run], base: str | None = None) -> list[Run]:
     """Where a glob brought several base runs of one model: the one that was asked what the
     adapters were, first; the rest left out.
     """
@@ -141,13 +154,13 @@ def without_other_bases(runs: list[Run], base: str | None = None) -> list[Run]:
     of = {(run.facts.get("model"), run.exam) for run in [*bases, *adapters]}
     if base is not None or len(bases) < 2 or not adapters or len(of) > 1:
         return runs
-    asked = [_asked(dict(run.facts)) for run in adapters]
-    kept = max(bases, key=lambda run: asked.count(_asked(dict(run.facts))))
-    if not asked.count(_asked(dict(kept.facts))):
+    asked = [_protocol_key(dict(run.facts)) for run in adapters]
+    kept = max(bases, key=lambda run: asked.count(_protocol_key(dict(run.facts))))
+    if not asked.count(_protocol_key(dict(kept.facts))):
         return runs
     for run in bases:
         if run is not kept:
-            note(
+            log_note(
                 f"left out: {run.source} (another run of the same base, asked otherwise; name it with --base"
                 " to compare with it)"
             )

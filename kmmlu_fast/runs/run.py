@@ -118,17 +118,17 @@ class Run:
         from rich.text import Text
 
         table = Table("run", "questions", "micro", "macro", title_justify="left")
-        table.add_row(Text(self.name), *self._cells())
+        table.add_row(Text(self.name), *self._table_cells())
         return table
 
     def _repr_html_(self) -> str:
         """The run as a table of one row, in a notebook."""
-        cells = (self.name, *self._cells())
+        cells = (self.name, *self._table_cells())
         head = "".join(f"<th>{name}</th>" for name in ("run", "questions", "micro", "macro"))
         body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         return f"<table><tr>{head}</tr><tr>{body}</tr></table>"
 
-    def _cells(self) -> tuple[str, str, str]:
+    def _table_cells(self) -> tuple[str, str, str]:
         if self.prefix is not None:  # its accuracy so far is no estimate to be read off a table
             low, high = self.prefix["accuracy"]
             return f"first {self.total:,} of {self.prefix['total']:,}", f"{low:.2%} to {high:.2%}", "-"
@@ -143,7 +143,7 @@ class Run:
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
 
 
-def refuse_prefixes(runs: Iterable[Run]) -> None:
+def refuse_early_stopped_runs(runs: Iterable[Run]) -> None:
     """RunError where a run stopped early: its questions are a beginning of a random order, and
     not to be read as a whole run.
     """
@@ -157,7 +157,7 @@ def refuse_prefixes(runs: Iterable[Run]) -> None:
             )
 
 
-def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:
+def count_subject_scores(predictions: pl.DataFrame) -> pl.DataFrame:
     """correct and total by subject."""
     counts = predictions.group_by("subject", "supercategory").agg(
         pl.col("correct").sum().cast(pl.Int64).alias("correct"), pl.len().cast(pl.Int64).alias("total")
@@ -165,14 +165,14 @@ def count_scores(predictions: pl.DataFrame) -> pl.DataFrame:
     return counts.sort("subject").select(list(SCORE_SCHEMA))
 
 
-def adapter_path(run: Run) -> Path | None:
+def existing_adapter_path(run: Run) -> Path | None:
     """The adapter's directory, where the run names one that is still there."""
     adapter = run.config.get("adapter")
     path = Path(str(adapter["path"])) if isinstance(adapter, dict) and adapter.get("path") else None
     return path if path is not None and path.is_dir() else None
 
 
-def complete_frame(frame: pl.DataFrame) -> pl.DataFrame:
+def fill_prediction_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
     absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": "", "num_options": 4}
     columns = [

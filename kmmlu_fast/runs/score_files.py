@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.notes import Noted
+from kmmlu_fast.core.notes import WithNotes
 from kmmlu_fast.core.reading import MAX_JSON_BYTES, parse_json, read_csv, read_text
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.subjects import find_subject
 from kmmlu_fast.runs.run import SCORE_SCHEMA
 
@@ -35,17 +35,17 @@ def read_score_file(path: Path) -> ScoreFile:
     One note where only the last closing brackets are missing: a public score file is cut like that.
     """
     if path.suffix == ".csv":
-        return ScoreFile(_scores(read_csv(path, DataError).to_dicts(), path), {})
-    found = _document(path)
+        return ScoreFile(_parse_scores(read_csv(path, DataError).to_dicts(), path), {})
+    found = _read_score_document(path)
     document = found.value
     if not isinstance(document, dict):
-        return ScoreFile(_scores(document, path), {}, found.notes)
+        return ScoreFile(_parse_scores(document, path), {}, found.notes)
     facts = {"model": str(document["model_id"])} if document.get("model_id") else {}
     rows = document.get("subset_scores", document.get("subjects", []))
-    return ScoreFile(_scores(rows, path), facts if path.suffix == ".json" else {}, found.notes)
+    return ScoreFile(_parse_scores(rows, path), facts if path.suffix == ".json" else {}, found.notes)
 
 
-def _scores(rows: Any, path: Path) -> pl.DataFrame:
+def _parse_scores(rows: Any, path: Path) -> pl.DataFrame:
     if isinstance(rows, dict):
         rows = [
             {"subject": name, **values} if isinstance(values, dict) else values
@@ -55,13 +55,15 @@ def _scores(rows: Any, path: Path) -> pl.DataFrame:
     for number, row in enumerate(rows if isinstance(rows, list) else []):
         try:
             subject = find_subject(str(row.get("subset") or row["subject"]))
-            total = _count(row["total"])
+            total = _parse_count(row["total"])
             correct = (
-                _count(row["correct"]) if row.get("correct") is not None else _hits(row["accuracy"], total)
+                _parse_count(row["correct"])
+                if row.get("correct") is not None
+                else _correct_count(row["accuracy"], total)
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
-                f"{path} entry {number}: needs a subject, correct and total ({shown(error)})"
+                f"{path} entry {number}: needs a subject, correct and total ({bounded_repr(error)})"
             ) from error
         if not 0 <= correct <= total or total == 0:
             raise DataError(
@@ -78,7 +80,7 @@ def _scores(rows: Any, path: Path) -> pl.DataFrame:
     return pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row").sort("subject")
 
 
-def _count(value: Any) -> int:
+def _parse_count(value: Any) -> int:
     """A whole number from 0, as a number or in digits."""
     number = float(value) if isinstance(value, str) else value
     if (
@@ -87,26 +89,28 @@ def _count(value: Any) -> int:
         or number != int(number)
         or not 0 <= number < 1e9
     ):
-        raise ValueError(f"{shown(value)} is no count")
+        raise ValueError(f"{bounded_repr(value)} is no count")
     return int(number)
 
 
-def _hits(accuracy: Any, total: int) -> int:
+def _correct_count(accuracy: Any, total: int) -> int:
     share = float(accuracy)
     if not 0 <= share <= 1:
-        raise ValueError(f"accuracy {shown(accuracy)} is no share from 0 to 1")
+        raise ValueError(f"accuracy {bounded_repr(accuracy)} is no share from 0 to 1")
     return round(share * total)
 
 
-def _document(path: Path) -> Noted[Any]:
+def _read_score_document(path: Path) -> WithNotes[Any]:
     text = read_text(path, DataError, MAX_JSON_BYTES)
     try:
-        return Noted(parse_json(text, str(path), DataError))
+        return WithNotes(parse_json(text, str(path), DataError))
     except DataError:
         for ending in ("}", "]}", "]"):
             try:
                 document = parse_json(text + ending, str(path), DataError)
             except DataError:
                 continue
-            return Noted(document, (f"{path}: ends without its closing {ending!r}; what is there was read",))
+            return WithNotes(
+                document, (f"{path}: ends without its closing {ending!r}; what is there was read",)
+            )
         raise

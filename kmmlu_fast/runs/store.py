@@ -19,39 +19,39 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.digests import differing, fingerprint
+from kmmlu_fast.core.digests import compute_fingerprint, describe_differences
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import (
-    finish_swap,
+    finish_directory_swap,
     read_json,
     remove_partials,
     remove_tree,
-    swap_in,
+    swap_directory,
     write_json_atomically,
     write_parquet_atomically,
 )
-from kmmlu_fast.core.locks import Lock, lock
+from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
 from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
 from kmmlu_fast.runs.layout import (
     AGAIN,
     ORDER,
     PREFIX,
-    as_written,
-    is_complete,
-    load_prefix,
-    read_answers,
-    read_order,
+    drop_default_columns,
+    is_complete_run,
+    load_early_stopped_run,
     read_part,
-    stored_parts,
+    read_predictions_file,
+    read_question_order,
+    read_stored_parts,
 )
-from kmmlu_fast.runs.run import Run, count_scores
+from kmmlu_fast.runs.run import Run, count_subject_scores
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
 
 
-def load_run(path: str | Path, prefix: bool = False) -> Run:
+def load_run_directory(path: str | Path, prefix: bool = False) -> Run:
     """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation
     wrote.
 
@@ -75,12 +75,12 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
             f"{folder}: has no config.json, so it is not a run directory; give one that `python -m"
             " kmmlu_fast.eval` wrote"
         )
-    if not is_complete(folder):
+    if not is_complete_run(folder):
         if (folder / PREFIX).exists():
-            return load_prefix(folder, prefix)
+            return load_early_stopped_run(folder, prefix)
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
     answers = folder / "predictions.parquet"
-    predictions = check_predictions(read_answers(answers), answers)
+    predictions = check_predictions(read_predictions_file(answers), answers)
     config = check_config(read_json(folder / "config.json"), folder / "config.json")
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
     name = str(config.get("name", folder.name))
@@ -91,7 +91,7 @@ def load_run(path: str | Path, prefix: bool = False) -> Run:
         "run",
         str(folder),
         predictions,
-        count_scores(predictions),
+        count_subject_scores(predictions),
         facts,
         config,
         environment,
@@ -116,7 +116,7 @@ class RunStore:
         """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, of
         another fingerprint, or cannot be written.
         """
-        self.fingerprint = fingerprint(fingerprint_parts)
+        self.fingerprint = compute_fingerprint(fingerprint_parts)
         self._place = root / f"{name}-{self.fingerprint}"
         self._fresh = root / f".{self._place.name}.new"
         self.path = self._fresh if overwrite else self._place
@@ -130,7 +130,7 @@ class RunStore:
                 f"{self._place}: another process is writing this run; wait for it, or give another"
                 " --output-dir"
             )
-            self._lock: Lock = lock(root / f".{self._place.name}.lock", in_use)
+            self._lock: Lock = acquire_lock(root / f".{self._place.name}.lock", in_use)
             try:
                 self._open_locked(name, fingerprint_parts, config, overwrite)
             except BaseException:
@@ -148,22 +148,22 @@ class RunStore:
                     f"{folder}: is a link, which a run never follows; give --output-dir the real place, or"
                     " remove it"
                 )
-        finish_swap(self._fresh, self._place, is_complete(self._fresh))
-        if overwrite and is_complete(self._fresh):  # killed when all that was left was to put it in place
-            swap_in(self._fresh, self._place)
+        finish_directory_swap(self._fresh, self._place, is_complete_run(self._fresh))
+        if overwrite and is_complete_run(self._fresh):  # killed when all that was left was to put it in place
+            swap_directory(self._fresh, self._place)
             self.path = self._place
-        elif overwrite and self._fresh.exists() and not self._is_ours(parts):
+        elif overwrite and self._fresh.exists() and not self._is_resumable(parts):
             remove_tree(self._fresh)
         self._parts = self.path / "predictions"
-        self._open(name, parts, config)
+        self._open_directory(name, parts, config)
 
     @property
     def complete(self) -> bool:
-        return is_complete(self.path)
+        return is_complete_run(self.path)
 
-    def _open(self, name: str, parts: dict[str, Any], config: dict[str, Any]) -> None:
+    def _open_directory(self, name: str, parts: dict[str, Any], config: dict[str, Any]) -> None:
         if self.path.exists() and not self._is_empty():
-            self._refuse_other(parts)
+            self._refuse_other_run(parts)
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.complete:
             remove_partials(self.path)
@@ -189,12 +189,12 @@ class RunStore:
         foreign = [p for p in self.path.iterdir() if not p.name.endswith(".partial")]
         return not foreign or (foreign == [self._parts] and not self._part_files())
 
-    def _is_ours(self, parts: dict[str, Any]) -> bool:
+    def _is_resumable(self, parts: dict[str, Any]) -> bool:
         """Whether what a killed --overwrite left can be continued; it holds nobody's finished work."""
         try:
             self._parts = self.path / "predictions"
             if not self._is_empty():
-                self._refuse_other(parts)
+                self._refuse_other_run(parts)
             return all(len(read_part(part)) > 0 for part in self._part_files())
         except (RunError, OSError):
             return False
@@ -202,7 +202,7 @@ class RunStore:
     def _part_files(self) -> list[Path]:
         return sorted(p for p in self._parts.glob("part-*.parquet") if p.stem.split("-")[1].isdigit())
 
-    def _refuse_other(self, parts: dict[str, Any]) -> None:
+    def _refuse_other_run(self, parts: dict[str, Any]) -> None:
         if not (self.path / "config.json").exists():
             raise RunError(
                 f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to"
@@ -214,7 +214,7 @@ class RunStore:
                 f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away,"
                 f" or {AGAIN}"
             )
-        if other := differing(found, parts):
+        if other := describe_differences(found, parts):
             raise RunError(
                 f"{self.path}: holds another run, differing in {', '.join(other)}; give another"
                 " --output-dir, or --overwrite"
@@ -236,15 +236,15 @@ class RunStore:
             self._buffer = []
         self._flushed = time.monotonic()
 
-    def stored(self) -> pl.DataFrame:
+    def stored_predictions(self) -> pl.DataFrame:
         """What the parts on disk hold, PREDICTION_SCHEMA."""
-        return stored_parts(self.path)
+        return read_stored_parts(self.path)
 
     def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
         """Mark the directory as one that may stop early; ``order``: question_id and answer of
         all questions, in the order of asking.
         """
-        if (self.path / PREFIX).exists() and not read_order(self.path).equals(order):
+        if (self.path / PREFIX).exists() and not read_question_order(self.path).equals(order):
             raise RunError(
                 f"{self.path}: was asked in the random order of --seed"
                 f" {read_json(self.path / PREFIX).get('seed')}; give the same seed, finish the pass without"
@@ -259,17 +259,17 @@ class RunStore:
         self.flush()
         write_json_atomically(self.path / PREFIX, prefix)
         if self.path != self._place:  # --overwrite
-            swap_in(self.path, self._place)
+            swap_directory(self.path, self._place)
             self.path, self._parts = self._place, self._place / "predictions"
         self.close()
-        return load_run(self.path, prefix=True)
+        return load_run_directory(self.path, prefix=True)
 
     def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
         """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError
         if a question is missing or twice.
         """
         self.flush()
-        frame = pl.concat([read_answers(part) for part in self._part_files()])
+        frame = pl.concat([read_predictions_file(part) for part in self._part_files()])
         wanted = pl.DataFrame({"question_id": order})
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
             raise RunError(
@@ -279,17 +279,17 @@ class RunStore:
         frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(
             PREDICTION_SCHEMA.names()
         )
-        write_parquet_atomically(self.path / "predictions.parquet", as_written(frame))
+        write_parquet_atomically(self.path / "predictions.parquet", drop_default_columns(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
         for name in (PREFIX, ORDER):
             (self.path / name).unlink(missing_ok=True)
         if self.path != self._place:
-            swap_in(self.path, self._place)
+            swap_directory(self.path, self._place)
             self.path, self._parts = self._place, self._place / "predictions"
         self.close()
-        return load_run(self.path)
+        return load_run_directory(self.path)
 
     def close(self) -> None:
         """Keep what was answered, release the directory."""

@@ -13,12 +13,12 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.reading import read_csv
 from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.subjects import find_subject
-from kmmlu_fast.runs.run import Run, complete_frame, count_scores
+from kmmlu_fast.runs.run import Run, count_subject_scores, fill_prediction_columns
 
 
-def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: str) -> list[Run]:
+def read_predictions_table(path: Path, column: str | None, key: pl.DataFrame | None, split: str) -> list[Run]:
     table = read_csv(path, DataError, lossy=True)
     if table.is_empty():
         raise DataError(f"{path}: has column names and no rows")
@@ -30,13 +30,15 @@ def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: 
     rows = table["_row"].cast(pl.Int32, strict=False)
     if (wrong := rows.is_null() | (rows < 0)).any():
         bad = wrong.arg_max() or 0
-        raise DataError(f"{path} row {bad}: _row {shown(table['_row'][bad])} is not a whole number from 0")
+        raise DataError(
+            f"{path} row {bad}: _row {bounded_repr(table['_row'][bad])} is not a whole number from 0"
+        )
     if table["_config"].null_count():
         raise DataError(
             f"{path} row {table['_config'].is_null().arg_max()}: _config is empty; it must name a subject"
         )
     table = table.with_columns(
-        _as_letters(table, name, path) for name in ("answer", *columns) if name in table.columns
+        _numbers_to_letters(table, name, path) for name in ("answer", *columns) if name in table.columns
     )
     subjects = {name: find_subject(name) for name in table["_config"].unique().drop_nulls()}
     config = table["_config"]
@@ -55,19 +57,25 @@ def read_table(path: Path, column: str | None, key: pl.DataFrame | None, split: 
         ).alias("supercategory"),
         pl.lit(split).alias("split"),
         rows.alias("row"),
-        *([_letter(pl.col("answer")).alias("answer")] if "answer" in table.columns else []),
-        *[_letter(pl.col(name)).alias(f":{name}") for name in columns],
+        *([_letter_or_null(pl.col("answer")).alias("answer")] if "answer" in table.columns else []),
+        *[_letter_or_null(pl.col(name)).alias(f":{name}") for name in columns],
     )
     if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
         raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
-    base = _with_key(base, key, path)
+    base = _join_answer_key(base, key, path)
     return [
-        Run(name, "table", f"{path}:{name}", frame := _table_frame(base, name), count_scores(frame))
+        Run(
+            name,
+            "table",
+            f"{path}:{name}",
+            frame := _column_predictions(base, name),
+            count_subject_scores(frame),
+        )
         for name in columns
     ]
 
 
-def _as_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+def _numbers_to_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
     """The column, with 1-4 (1 = A, as KMMLU's files count) turned into letters.
 
     DataError where figures are not that, or stand among letters.
@@ -84,20 +92,20 @@ def _as_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
             " give letters"
         )
     if column.str.to_uppercase().is_in(LETTERS).any():
-        raise DataError(f"{path}: column {shown(name)} has letters and figures; give one of the two")
+        raise DataError(f"{path}: column {bounded_repr(name)} has letters and figures; give one of the two")
     letters = numbers.replace_strict(
         [float(i) for i in range(1, len(LETTERS) + 1)], list(LETTERS), default=None, return_dtype=pl.String
     )
     return letters.alias(name)
 
 
-def _letter(column: pl.Expr) -> pl.Expr:
+def _letter_or_null(column: pl.Expr) -> pl.Expr:
     """A letter, or null for a blank or a word such as FILTERED."""
     letter = column.str.strip_chars().str.to_uppercase()
     return pl.when(letter.is_in(LETTERS)).then(letter)
 
 
-def _with_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -> pl.DataFrame:
+def _join_answer_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -> pl.DataFrame:
     if key is not None:
         base = base.join(
             key.select("question_id", pl.col("answer").alias("key")),
@@ -123,9 +131,9 @@ def _with_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -> pl.Da
     return base
 
 
-def _table_frame(base: pl.DataFrame, name: str) -> pl.DataFrame:
+def _column_predictions(base: pl.DataFrame, name: str) -> pl.DataFrame:
     prediction = pl.col(f":{name}")
-    return complete_frame(
+    return fill_prediction_columns(
         base.select(
             "question_id",
             "subject",

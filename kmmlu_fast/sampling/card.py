@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.console import columns, folded
-from kmmlu_fast.core.reading import expand
+from kmmlu_fast.core.console import terminal_width, wrap_line
+from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 from kmmlu_fast.data.exam import DEFAULT_EXAM
 
@@ -45,7 +45,7 @@ _KEY = ("subject", "drawn", "shrunk", "accuracy", "errors", "weak", "quota", "su
 _NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
 
 
-def _cell(name: str, value: Any) -> str:
+def _format_cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -55,13 +55,13 @@ def _cell(name: str, value: Any) -> str:
     return str(value) if value or name not in ("shortfall", "received") else ""
 
 
-def licence(dataset: str, exam: dict[str, Any] | None = None) -> str:
+def source_licence_text(dataset: str, exam: dict[str, Any] | None = None) -> str:
     """The source's licence, as its dataset card (of another exam its declaration) says; that nothing
     is known where it does not."""
     if exam is not None and exam["name"] != DEFAULT_EXAM:
         found = f"{exam['licence']}, as the exam's declaration says"
         return found + (_EDITED if "-nd" in found.lower() else "")
-    card = expand(dataset, "--dataset") / "README.md"
+    card = expand_path(dataset, "--dataset") / "README.md"
     if dataset in HUB_LICENCES:
         found = HUB_LICENCES[dataset]
     elif card.is_file() and (
@@ -73,31 +73,31 @@ def licence(dataset: str, exam: dict[str, Any] | None = None) -> str:
     return found + (_EDITED if "-nd" in found.lower() else "")
 
 
-def plan_table(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
+def print_sampling_plan(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
     """The plan on stdout, most rows first, and what the guard did."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{facts['strategy']}: {facts['rows']} rows, seed {facts['seed']}")
     rows = list(plan.sort(["drawn", "subject"], descending=[True, False]).iter_rows(named=True))
-    rows.append({name: _total(plan, name) for name in _COLUMNS})
+    rows.append({name: _column_total(plan, name) for name in _COLUMNS})
     # Piped output is not a terminal: wide enough that no column is cut.
-    width = columns() if sys.stdout.isatty() else 200
-    shown = _fitting(rows, width)
+    width = terminal_width() if sys.stdout.isatty() else 200
+    shown = _fitting_columns(rows, width)
     for name in shown:
         table.add_column(name, justify="left" if name in ("subject", "weak") else "right", no_wrap=True)
     for row in rows[:-1]:
-        table.add_row(*(_cell(name, row[name]) for name in shown))
+        table.add_row(*(_format_cell(name, row[name]) for name in shown))
     table.add_section()
-    table.add_row(*(_cell(name, rows[-1][name]) for name in shown))
+    table.add_row(*(_format_cell(name, rows[-1][name]) for name in shown))
     Console(file=sys.stdout, width=width).print(table)
-    for line in guard_lines(facts):
-        print(folded(line, width))
+    for line in leakage_guard_lines(facts):
+        print(wrap_line(line, width))
 
 
-def _fitting(rows: list[dict[str, Any]], width: int) -> list[str]:
+def _fitting_columns(rows: list[dict[str, Any]], width: int) -> list[str]:
     """The columns that fit into ``width`` characters: all, or the most needed, in the table's order."""
-    needs = {n: 3 + max(len(n), *(len(_cell(n, row[n])) for row in rows)) for n in _COLUMNS}
+    needs = {n: 3 + max(len(n), *(len(_format_cell(n, row[n])) for row in rows)) for n in _COLUMNS}
     if sum(needs.values()) < width:
         return list(_COLUMNS)
     kept, used = [], 1
@@ -108,13 +108,13 @@ def _fitting(rows: list[dict[str, Any]], width: int) -> list[str]:
     return [name for name in _COLUMNS if name in kept]
 
 
-def _total(plan: pl.DataFrame, name: str) -> Any:
+def _column_total(plan: pl.DataFrame, name: str) -> Any:
     if name == "subject":
         return "all"
     return None if name in _NOT_SUMMED else plan[name].sum()
 
 
-def guard_lines(facts: dict[str, Any]) -> list[str]:
+def leakage_guard_lines(facts: dict[str, Any]) -> list[str]:
     """What stood in the pool and why some of it was left out; one line each."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in facts["overlapping_kinds"].items()) or "none"
     return [
@@ -165,7 +165,7 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
         f"- exam: {facts['exam']['title']} (its declaration on training: {facts['exam']['training']})",
         f"- dataset: {facts['dataset']}, train split"
         + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
-        f"- licence of the source: {licence(facts['dataset'], facts['exam'])}",
+        f"- licence of the source: {source_licence_text(facts['dataset'], facts['exam'])}",
         f"- strategy: {facts['strategy']}"
         + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
         f"- seed: {facts['seed']}",
@@ -177,7 +177,7 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
         "",
         "## Leakage guard",
         "",
-        *(f"- {line}" for line in guard_lines(facts)),
+        *(f"- {line}" for line in leakage_guard_lines(facts)),
         "",
         "## Warnings",
         "",
@@ -188,7 +188,7 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),
         *(
-            "| " + " | ".join(_cell(name, row[name]) for name in _COLUMNS) + " |"
+            "| " + " | ".join(_format_cell(name, row[name]) for name in _COLUMNS) + " |"
             for row in plan.iter_rows(named=True)
         ),
         "",

@@ -129,7 +129,7 @@ class SampleFlags(EngineConfig):
     )
 
     @model_validator(mode="after")
-    def _flags_fit(self) -> SampleFlags:
+    def _check_flags(self) -> SampleFlags:
         if self.weak_fraction is not None and self.weak_subjects:
             raise ValueError("--weak-fraction and --weak-subjects both say what is weak: give one")
         if self.max_repeats > 1 and not self.permute_options:
@@ -162,7 +162,7 @@ SampleConfig = create_model(
 )  # type: ignore[call-overload]
 
 
-def sources_of(config: SampleFlags) -> list[str]:
+def source_arguments(config: SampleFlags) -> list[str]:
     """--from."""
     value: list[str] = getattr(config, "from")
     return value

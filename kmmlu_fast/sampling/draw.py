@@ -10,7 +10,7 @@ Strategies:
     strategic     ``weak_share`` of the size goes to weak subjects in proportion to their errors, the rest evenly to all subjects
     uniform       evenly to all subjects
     proportional  in proportion to what the pool holds, as a plain random draw would
-    errors        only questions that the run got wrong, whatever their subject (``draw_errors``)
+    errors        only questions that the run got wrong, whatever their subject (``draw_wrong_questions``)
 
 Targets become whole numbers by largest remainder, so 500 means 500. A subject that cannot fill its quota
 gives what it has; the shortfall goes to subjects with room, in proportion to their targets, again by largest
@@ -37,26 +37,28 @@ _DRAWN = 4 * MAX_REPEATS
 Chosen = tuple[Question, int]  # a question and which use of it this is, 0 for the first
 
 
-def _rank(seed: int, text: str) -> bytes:
+def _rank_key(seed: int, text: str) -> bytes:
     return hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
 
 
-def capacity(pool: Iterable[Question], max_repeats: int) -> dict[str, int]:
+def subject_capacity(pool: Iterable[Question], max_repeats: int) -> dict[str, int]:
     """Rows that each subject's questions can give: every question once, and ``max_repeats``
     times where its options may change places.
     """
     counts: Counter[str] = Counter()
     for question in pool:
-        counts[question.subject] += uses_of(question, max_repeats)
+        counts[question.subject] += count_allowed_uses(question, max_repeats)
     return dict(counts)
 
 
-def uses_of(question: Question, max_repeats: int) -> int:
+def count_allowed_uses(question: Question, max_repeats: int) -> int:
     """How often it may be used: as often as it has option orders, and once where it has to keep its own."""
     return 1 if is_position_bound(question) else min(max_repeats, factorial(len(question.options)))
 
 
-def draw(pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats: int = 1) -> list[Chosen]:
+def draw_questions(
+    pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats: int = 1
+) -> list[Chosen]:
     """``drawn[subject]`` questions of each subject, by rank; beyond a subject's supply they are
     used again, as repeat 1, 2, ...
     """
@@ -65,17 +67,20 @@ def draw(pool: Iterable[Question], drawn: dict[str, int], seed: int, max_repeats
         by_subject.setdefault(question.subject, []).append(question)
     chosen: list[Chosen] = []
     for name, count in drawn.items():
-        ranked = sorted(by_subject.get(name, []), key=lambda q: _rank(seed, q.question_id))
+        ranked = sorted(by_subject.get(name, []), key=lambda q: _rank_key(seed, q.question_id))
         uses = [
-            (q, repeat) for repeat in range(max_repeats) for q in ranked if repeat < uses_of(q, max_repeats)
+            (q, repeat)
+            for repeat in range(max_repeats)
+            for q in ranked
+            if repeat < count_allowed_uses(q, max_repeats)
         ]
         if count > len(uses):
             raise DataError(f"{name}: {count} rows wanted, but its {len(ranked)} questions give {len(uses)}")
         chosen += uses[:count]
-    return shuffled(chosen, seed)
+    return shuffle_chosen(chosen, seed)
 
 
-def draw_errors(
+def draw_wrong_questions(
     pool: Iterable[Question], margins: dict[str, float | None], size: int, order: str, seed: int
 ) -> list[Chosen]:
     """``size`` of the pool's questions that the run got wrong (ids in ``margins``): "hardest" = the largest
@@ -87,16 +92,16 @@ def draw_errors(
             f"--size {size} is larger than the {len(wrong)} wrongly answered questions of the run that are"
             " left to draw from; lower --size"
         )
-    ranked = sorted(wrong, key=lambda q: _rank(seed, q.question_id))
+    ranked = sorted(wrong, key=lambda q: _rank_key(seed, q.question_id))
     if order == "hardest":
         # Stable: equal margins stay in the order of their rank.
         ranked.sort(key=lambda q: -m if (m := margins[q.question_id]) is not None else float("inf"))
-    return shuffled([(question, 0) for question in ranked[:size]], seed)
+    return shuffle_chosen([(question, 0) for question in ranked[:size]], seed)
 
 
-def shuffled(chosen: list[Chosen], seed: int) -> list[Chosen]:
+def shuffle_chosen(chosen: list[Chosen], seed: int) -> list[Chosen]:
     """Rows in an order that mixes subjects, by rank."""
-    return sorted(chosen, key=lambda item: _rank(seed, f"order:{item[0].question_id}:{item[1]}"))
+    return sorted(chosen, key=lambda item: _rank_key(seed, f"order:{item[0].question_id}:{item[1]}"))
 
 
 def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> list[str]:
@@ -124,10 +129,11 @@ def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> 
                 continue
             where = f"{seed}:{question.question_id}:{repeat}"
             target = min(
-                question.letters, key=lambda x: (counts[x], overall[x], _rank(seed, f"letter:{where}:{x}"))
+                question.letters,
+                key=lambda x: (counts[x], overall[x], _rank_key(seed, f"letter:{where}:{x}")),
             )
             taken = used.setdefault(question.question_id, set())
-            orders[i] = _order(question, target, where, taken)
+            orders[i] = _pick_option_order(question, target, where, taken)
             taken.add(orders[i])
             letter = question.letters[orders[i].index(question.answer)]
             counts[letter] += 1
@@ -135,12 +141,12 @@ def option_orders(chosen: Sequence[Chosen], seed: int, permute: bool = True) -> 
     return orders
 
 
-def _order(question: Question, target: str, where: str, taken: set[str]) -> str:
+def _pick_option_order(question: Question, target: str, where: str, taken: set[str]) -> str:
     """The first by rank of the orders that are not taken and put the source's answer at
     ``target``, or else anywhere.
     """
     place = question.letters.index(target)
-    free = [order for order in _orders(question, place, where) if order not in taken]
+    free = [order for order in _candidate_orders(question, place, where) if order not in taken]
     fitting = [order for order in free if order[place] == question.answer]
     return min(
         fitting or free,
@@ -148,7 +154,7 @@ def _order(question: Question, target: str, where: str, taken: set[str]) -> str:
     )
 
 
-def _orders(question: Question, place: int, where: str) -> Sequence[str]:
+def _candidate_orders(question: Question, place: int, where: str) -> Sequence[str]:
     """Orders to choose from: all of them, or, of many options, some with the answer at ``place``, which
     differ for each ``where``."""
     letters = question.letters

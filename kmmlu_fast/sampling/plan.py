@@ -17,7 +17,7 @@ from kmmlu_fast.data.subjects import SUBJECTS, subject_order
 GROUPS = {name: subject.supercategory for name, subject in SUBJECTS.items()}
 
 
-def weak_subjects(
+def find_weak_subjects(
     scores: pl.DataFrame,
     fraction: float | None = None,
     named: Sequence[str] = (),
@@ -26,7 +26,7 @@ def weak_subjects(
     """Subjects named; else the ``fraction`` with the lowest accuracy; else those below micro accuracy. By
     name.
 
-    ``accuracy`` (``weakness.posterior``'s shrunk one) instead of the raw one, which few questions make noisy.
+    ``accuracy`` (``weakness.subject_posterior``'s shrunk one) instead of the raw one, which few questions make noisy.
     """
     if named:
         return sorted(named)
@@ -53,7 +53,7 @@ def largest_remainder(targets: dict[str, float], total: int) -> dict[str, int]:
     return whole
 
 
-def allocate(
+def allocate_quotas(
     targets: dict[str, float], supply: dict[str, int], size: int
 ) -> tuple[dict[str, int], dict[str, int]]:
     """(quota, drawn): largest remainder without caps, and what is drawn once supply has capped
@@ -78,7 +78,7 @@ def allocate(
     return quota, drawn
 
 
-def make_plan(
+def make_sampling_plan(
     scores: pl.DataFrame | None,
     supply: dict[str, int],
     size: int,
@@ -93,7 +93,7 @@ def make_plan(
     shrunk, low, high, weak, weight (share of the weak part), target, quota, supply (distinct questions),
     drawn, shortfall, received.
 
-    ``posterior``: ``weakness.posterior`` of the scores; the weak part is then in proportion to its errors (1
+    ``posterior``: ``weakness.subject_posterior`` of the scores; the weak part is then in proportion to its errors (1
     - shrunk), else to the raw number of errors. ``weak``: the subjects that take part in it.
 
     ``supply`` names the subjects to draw from, 0 where the pool has none; ``capacity`` (default: the supply)
@@ -131,11 +131,11 @@ def make_plan(
         targets = dict.fromkeys(supply, even)
     for name, count in weak_errors.items():
         targets[name] += size * weak_share * count / sum(weak_errors.values())
-    quota, drawn = allocate(targets, capacity or supply, size)
-    return plan_frame(counted, weak_errors, targets, quota, supply, drawn, posterior, groups)
+    quota, drawn = allocate_quotas(targets, capacity or supply, size)
+    return sampling_plan_frame(counted, weak_errors, targets, quota, supply, drawn, posterior, groups)
 
 
-def errors_plan(
+def make_errors_plan(
     scores: pl.DataFrame,
     supply: dict[str, int],
     drawn: dict[str, int],
@@ -149,10 +149,10 @@ def errors_plan(
         for name, total, correct in scores.select("subject", "total", "correct").iter_rows()
     }
     targets = {name: float(count) for name, count in drawn.items()}
-    return plan_frame(counted, {}, targets, drawn, supply, drawn, groups=groups)
+    return sampling_plan_frame(counted, {}, targets, drawn, supply, drawn, groups=groups)
 
 
-def plan_frame(
+def sampling_plan_frame(
     counted: dict[str, tuple[int, int]],
     weak_errors: dict[str, float],
     targets: dict[str, float],

@@ -1,6 +1,6 @@
 """Where training questions come from: the runs that show what is weak, and the questions that may be drawn.
 
-In: runs or score files, an exam, a dataset. Out: a ``Source`` with its warnings; a ``Pool`` without anything
+In: runs or score files, an exam, a dataset. Out: a ``WeaknessSource`` with its warnings; a ``QuestionPool`` without anything
 that overlaps test or dev.
 """
 
@@ -12,24 +12,24 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from kmmlu_fast.contamination import overlap
-from kmmlu_fast.contamination.check import guard_exam
+from kmmlu_fast.contamination.check import load_guarded_for_exam
 from kmmlu_fast.core.errors import ConfigError, RunError
-from kmmlu_fast.core.notes import warn
+from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.exam_lookup import dataset_for
-from kmmlu_fast.data.exam_rows import choose_subjects, read_exam_frame, to_questions
+from kmmlu_fast.data.exam_lookup import dataset_for_exam
+from kmmlu_fast.data.exam_rows import choose_subjects, questions_from_frame, read_exam_frame
 from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
-from kmmlu_fast.runs.loading import load
-from kmmlu_fast.runs.run import Run, complete_frame
+from kmmlu_fast.runs.loading import load_run_argument
+from kmmlu_fast.runs.run import Run, fill_prediction_columns
 from kmmlu_fast.sampling.config import SampleFlags
 
 TRAIN_RUN = "`python -m kmmlu_fast.eval --split train --limit 50`"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WeaknessSource:
     """Where weakness was read from: ``runs``, and ``run``, the one or all of them as one. ``split`` is None
     for none at all, "train, test" where they differ; score files are taken to be of test.
     """
@@ -41,7 +41,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class QuestionPool:
     """Training questions that may be drawn, and what was left out: pairs with test or dev,
     repeated rows, rows of the run.
     """
@@ -68,7 +68,7 @@ class Pool:
         return pl.concat([self.overlapping, pl.DataFrame(rows, schema=overlap.PAIR_SCHEMA, orient="row")])
 
 
-def read_source(arguments: Sequence[str], strategy: str, exam: Exam | None = None) -> Source:
+def read_weakness_source(arguments: Sequence[str], strategy: str, exam: Exam | None = None) -> WeaknessSource:
     """The runs or scores that ``--from`` names, with the warnings that the plan and the card will carry."""
     if not arguments:
         if strategy in ("strategic", "errors"):
@@ -76,11 +76,11 @@ def read_source(arguments: Sequence[str], strategy: str, exam: Exam | None = Non
                 f"--strategy {strategy} needs --from: a run directory ({TRAIN_RUN}) or a score file; or use"
                 " --strategy uniform"
             )
-        return Source()
-    runs = [_run_of(argument, strategy, exam) for argument in arguments]
+        return WeaknessSource()
+    runs = [_load_source_run(argument, strategy, exam) for argument in arguments]
     notes = [text for run in runs for text in run.notes]
     for run in runs:
-        if (split := _split(run)) != "train":
+        if (split := _run_split(run)) != "train":
             kind = "scores, taken to be of test" if run.predictions is None else f"a run over {split}"
             notes.append(
                 f"weakness comes from {kind}: the sample is tuned to that split, and a later gain on it is"
@@ -91,14 +91,14 @@ def read_source(arguments: Sequence[str], strategy: str, exam: Exam | None = Non
             "the run's own train questions are drawn from: they cannot serve as a held-out slice again"
         )
     notes = list(dict.fromkeys(notes))
-    warn(notes)
-    splits = ", ".join(dict.fromkeys(map(_split, runs)))
-    return Source(pooled(runs), splits, notes, runs)
+    log_as_warnings(notes)
+    splits = ", ".join(dict.fromkeys(map(_run_split, runs)))
+    return WeaknessSource(merge_runs(runs), splits, notes, runs)
 
 
-def _run_of(argument: str, strategy: str, exam: Exam | None) -> Run:
+def _load_source_run(argument: str, strategy: str, exam: Exam | None) -> Run:
     """The one run of an argument, if it can say where a model is weak on the exam (default: KMMLU)."""
-    runs = load(argument)
+    runs = load_run_argument(argument)
     if len(runs) != 1:
         names = ", ".join(run.name for run in runs[:5])
         raise ConfigError(
@@ -124,19 +124,19 @@ def _run_of(argument: str, strategy: str, exam: Exam | None) -> Run:
             f"--from {argument}: --strategy errors needs a run directory with predictions; this holds scores"
             " by subject only"
         )
-    if strategy == "errors" and _split(run) != "train":
+    if strategy == "errors" and _run_split(run) != "train":
         raise ConfigError(
             f"--from {argument}: --strategy errors draws the run's own questions, which must be of train, not"
-            f" {_split(run)}: {TRAIN_RUN}"
+            f" {_run_split(run)}: {TRAIN_RUN}"
         )
     return run
 
 
-def _split(run: Run) -> str:
+def _run_split(run: Run) -> str:
     return str(run.predictions["split"][0]) if run.predictions is not None else "test"
 
 
-def pooled(runs: Sequence[Run]) -> Run:
+def merge_runs(runs: Sequence[Run]) -> Run:
     """Several runs as one. A question that several answered counts once: by the mean of their answers in the
     scores, as wrong (with the largest margin) where any was. Score files' counts are added.
     """
@@ -155,7 +155,7 @@ def pooled(runs: Sequence[Run]) -> Run:
         )
         right, total = pl.col("share").sum().round().cast(pl.Int64).alias("correct"), pl.len().cast(pl.Int64)
         counts.append(each.group_by("subject", "supercategory").agg(right, total.alias("total")))
-        each = complete_frame(each)
+        each = fill_prediction_columns(each)
     scores = pl.concat(counts).group_by("subject", "supercategory").agg(pl.col("correct", "total").sum())
     models = dict.fromkeys(str(run.facts["model"]) for run in runs if run.facts.get("model"))
     return Run(
@@ -168,24 +168,24 @@ def pooled(runs: Sequence[Run]) -> Run:
     )
 
 
-def build_pool(config: SampleFlags, exam: Exam, source: Source) -> Pool:
+def build_pool(config: SampleFlags, exam: Exam, source: WeaknessSource) -> QuestionPool:
     """The train split without rows that overlap test or dev, repeated rows, and the rows that
     the run was over.
     """
-    found = (_of_kmmlu if exam.is_kmmlu else _of_other)(config, exam)
+    found = (_load_kmmlu_train if exam.is_kmmlu else _load_exam_train)(config, exam)
     frame, pairs = found.frame, found.pairs
     notes = list(found.notes)
-    place = config.dataset if exam.is_kmmlu else dataset_for(config.dataset, exam, [exam])
+    place = config.dataset if exam.is_kmmlu else dataset_for_exam(config.dataset, exam, [exam])
     for run in source.runs:
         answered = (run.config.get("config" if exam.is_kmmlu else "exam") or {}).get("dataset")
-        if _split(run) == "train" and answered not in (None, place):
+        if _run_split(run) == "train" and answered not in (None, place):
             notes.append(
                 f"the run was over --dataset {answered}, rows come from {place or exam.label}: its questions"
                 " cannot be excluded unless both are one"
             )
     notes = list(dict.fromkeys(notes))
     source.warnings.extend(notes)
-    warn(notes)
+    log_as_warnings(notes)
     size = len(frame)
     pairs = pairs.join(frame, left_on="train_id", right_on="question_id", how="semi")
     clean = frame.join(pairs, left_on="question_id", right_on="train_id", how="anti", maintain_order="left")
@@ -194,13 +194,13 @@ def build_pool(config: SampleFlags, exam: Exam, source: Source) -> Pool:
     before = len(clean)
     if source.run is not None and config.strategy != "errors" and source.run.predictions is not None:
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
-    questions = datasets.to_questions(clean) if exam.is_kmmlu else to_questions(clean)
+    questions = datasets.kmmlu_questions_from_frame(clean) if exam.is_kmmlu else questions_from_frame(clean)
     excluded = before - len(clean)
-    return Pool(questions, size, pairs, repeated, conflicting, excluded, found.groups, found.against)
+    return QuestionPool(questions, size, pairs, repeated, conflicting, excluded, found.groups, found.against)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _TrainQuestions:
     """Train questions, the pairs of all of train with test and dev, what must be said about them, every
     subject with its group, and whose test was looked for."""
 
@@ -211,19 +211,21 @@ class _Found:
     against: list[str]
 
 
-def _of_kmmlu(config: SampleFlags, exam: Exam) -> _Found:
+def _load_kmmlu_train(config: SampleFlags, exam: Exam) -> _TrainQuestions:
     subjects = find_subjects(config.subjects)
     known = overlap.train_overlap(config.dataset, config.dataset_revision)
     train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
     groups = {subject.name: subject.supercategory for subject in subjects}
-    return _Found(train.value, known.value, (*known.notes, *train.notes), groups, [f"{exam.label} test"])
+    return _TrainQuestions(
+        train.value, known.value, (*known.notes, *train.notes), groups, [f"{exam.label} test"]
+    )
 
 
-def _of_other(config: SampleFlags, exam: Exam) -> _Found:
-    place = dataset_for(config.dataset, exam, [exam])
+def _load_exam_train(config: SampleFlags, exam: Exam) -> _TrainQuestions:
+    place = dataset_for_exam(config.dataset, exam, [exam])
     train = read_exam_frame(exam, "train", place, config.dataset_revision)
-    guarded = guard_exam(exam, place, config.dataset_revision)
-    pairs = overlap.overlap(train.value, guarded.frame)
+    guarded = load_guarded_for_exam(exam, place, config.dataset_revision)
+    pairs = overlap.find_overlapping_rows(train.value, guarded.frame)
     frame = choose_subjects(exam, train.value, config.subjects)
     groups = dict(frame.select("subject", "supercategory").unique("subject").sort("subject").iter_rows())
-    return _Found(frame, pairs, train.notes, groups, guarded.exams)
+    return _TrainQuestions(frame, pairs, train.notes, groups, guarded.exams)

@@ -20,8 +20,8 @@ from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
 from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import runner
-from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, read_answer
-from kmmlu_fast.prompting.tokens import Asked, check_lengths, prepare
+from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, extract_answer
+from kmmlu_fast.prompting.tokens import TokenisedQuestion, check_prompt_lengths, render_and_tokenise
 
 if TYPE_CHECKING:
     from kmmlu_fast.sampling.config import SampleFlags
@@ -31,7 +31,7 @@ MIN_REASONING = 20
 _EXPLICIT = {name: LADDER[name] for name in EXPLICIT}
 
 
-class _Collected:
+class _PredictionCollector:
     """A sink that keeps predictions by question id."""
 
     def __init__(self) -> None:
@@ -41,18 +41,18 @@ class _Collected:
         self.found[prediction.question_id] = prediction
 
 
-def shortest_agreeing(texts: Sequence[str], question: Question) -> str | None:
+def shortest_correct_response(texts: Sequence[str], question: Question) -> str | None:
     """The shortest of ``texts`` that reasons and states the key, ended by one line ``정답: X``;
     None where none does.
     """
-    kept = [response for text in texts if (response := _response(text, question)) is not None]
+    kept = [response for text in texts if (response := _training_response(text, question)) is not None]
     return min(kept, key=lambda text: (len(text), text), default=None)
 
 
-def _response(text: str, question: Question) -> str | None:
+def _training_response(text: str, question: Question) -> str | None:
     """The text as a training response, or None where it is not one."""
     body = text.rpartition("</think>")[2].split("\n문제:")[0].strip()
-    reading = read_answer(body, question.options, ladder=_EXPLICIT)
+    reading = extract_answer(body, question.options, ladder=_EXPLICIT)
     if reading.letter != question.answer:
         return None
     lines = body.split("\n")
@@ -62,27 +62,31 @@ def _response(text: str, question: Question) -> str | None:
     return f"{reasoning}\n정답: {question.answer}" if len(reasoning) >= MIN_REASONING else None
 
 
-def generate(engine: Engine, asked: Sequence[Asked], method: Any) -> dict[str, Prediction]:
+def generate_attempts(
+    engine: Engine, asked: Sequence[TokenisedQuestion], method: Any
+) -> dict[str, Prediction]:
     """Every question's attempts, by question id."""
-    sink = _Collected()
-    runner.run(engine, asked, method, None, sink, label="rationales")
+    sink = _PredictionCollector()
+    runner.ask_questions(engine, asked, method, None, sink, label="rationales")
     return sink.found
 
 
-def attach(rows: Sequence[SftRow], found: dict[str, Prediction], missing: str) -> tuple[list[SftRow], int]:
-    """Rows with their rationales (ids as ``numbered`` gives them), and how many have none:
+def attach_rationales(
+    rows: Sequence[SftRow], found: dict[str, Prediction], missing: str
+) -> tuple[list[SftRow], int]:
+    """Rows with their rationales (ids as ``questions_with_repeat_ids`` gives them), and how many have none:
     these keep the letter alone, or go ("drop").
     """
     kept, without = [], 0
-    for row, question in zip(rows, numbered(rows), strict=True):
-        response = shortest_agreeing(found[question.question_id].texts or [], row.question)
+    for row, question in zip(rows, questions_with_repeat_ids(rows), strict=True):
+        response = shortest_correct_response(found[question.question_id].texts or [], row.question)
         without += response is None
         if response is not None or missing == "answer":
             kept.append(replace(row, response=response))
     return kept, without
 
 
-def numbered(rows: Sequence[SftRow]) -> list[Question]:
+def questions_with_repeat_ids(rows: Sequence[SftRow]) -> list[Question]:
     """The rows' questions under ids that tell repeated uses of one question apart."""
     return [replace(row.question, question_id=f"{row.question.question_id}#{row.repeat}") for row in rows]
 
@@ -95,15 +99,15 @@ def add_rationales(
     """
     from kmmlu_fast.engines import factory as engines
     from kmmlu_fast.models import model as models
-    from kmmlu_fast.prompting.cot_tokens import build_method
-    from kmmlu_fast.prompting.cot_wording import default_style
+    from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+    from kmmlu_fast.prompting.cot_wording import default_cot_style
 
     model = None
     if tokenizer is None:
         model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
         tokenizer = models.load_tokenizer(model)
-    method = build_method(
-        default_style(tokenizer),
+    method = build_chain_of_thought(
+        default_cot_style(tokenizer),
         tokenizer,
         max_tokens=config.rationale_tokens,
         num_samples=config.rationale_samples,
@@ -111,8 +115,10 @@ def add_rationales(
         seed=config.seed,
         letters=OPTION_LETTERS[: max(len(row.question.options) for row in rows)],
     )
-    questions = numbered(rows)
-    asked, _ = prepare(questions, {question.subject: [] for question in questions}, method, tokenizer)
+    questions = questions_with_repeat_ids(rows)
+    asked, _ = render_and_tokenise(
+        questions, {question.subject: [] for question in questions}, method, tokenizer
+    )
     opened = engine is None
     if engine is None:
         assert model is not None  # an engine is given together with its tokenizer
@@ -120,14 +126,14 @@ def add_rationales(
         length = config.max_model_len or min(
             max(tokens.values()) + method.output_tokens + 32, model.context_tokens
         )
-        check_lengths(tokens, length, method.output_tokens)
+        check_prompt_lengths(tokens, length, method.output_tokens)
         engine = engines.open_engine(config, model, [], length)
     try:
-        found = generate(engine, asked, method)
+        found = generate_attempts(engine, asked, method)
     finally:
         if opened:
             engine.close()
-    kept, without = attach(rows, found, config.rationale_missing)
+    kept, without = attach_rationales(rows, found, config.rationale_missing)
     became = "left out of the file" if config.rationale_missing == "drop" else "kept with the letter alone"
     facts = {"asked": len(rows), "with": len(rows) - without, "without": without, "became": became}
     return kept, {

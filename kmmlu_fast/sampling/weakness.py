@@ -54,7 +54,7 @@ class SubjectPrior:
     date: str
 
 
-def read_prior(path: Path | None = None) -> SubjectPrior:
+def read_subject_prior(path: Path | None = None) -> SubjectPrior:
     """The shipped table, or one of the same layout: source, date, subjects: {name: {accuracy, questions}}
     (or name: accuracy).
     """
@@ -79,7 +79,7 @@ def read_prior(path: Path | None = None) -> SubjectPrior:
     )
 
 
-def posterior(scores: pl.DataFrame, prior: dict[str, float] | None) -> pl.DataFrame:
+def subject_posterior(scores: pl.DataFrame, prior: dict[str, float] | None) -> pl.DataFrame:
     """``scores`` (subject, correct, total) -> subject, raw, shrunk, low, high (accuracies 0-1), in the
     scores' order.
 
@@ -96,13 +96,13 @@ def posterior(scores: pl.DataFrame, prior: dict[str, float] | None) -> pl.DataFr
     )
     if len(names) < 2:
         middle = correct / total
-        return _frame(
+        return _posterior_frame(
             names, correct / total, middle, np.sqrt(np.maximum(middle * (1 - middle), 0.01) / total)
         )
-    return _frame(names, correct / total, *_shrunk(correct, total, spread))
+    return _posterior_frame(names, correct / total, *_posterior_moments(correct, total, spread))
 
 
-def _shrunk(correct: Floats, total: Floats, spread: Floats) -> tuple[Floats, Floats]:
+def _posterior_moments(correct: Floats, total: Floats, spread: Floats) -> tuple[Floats, Floats]:
     """Posterior means and standard deviations over the grid of level, slope and concentration."""
     from scipy.special import betaln
 
@@ -127,7 +127,7 @@ def _shrunk(correct: Floats, total: Floats, spread: Floats) -> tuple[Floats, Flo
     return average, np.sqrt(np.einsum("abk,abkh->h", weights, variances + (means - average) ** 2))
 
 
-def _frame(names: list[str], raw: Floats, shrunk: Floats, error: Floats) -> pl.DataFrame:
+def _posterior_frame(names: list[str], raw: Floats, shrunk: Floats, error: Floats) -> pl.DataFrame:
     shrunk = np.clip(shrunk, 0.0, 1.0)
     ends = np.clip(shrunk - 1.96 * error, 0.0, 1.0), np.clip(shrunk + 1.96 * error, 0.0, 1.0)
     return pl.DataFrame({"subject": names, "raw": raw, "shrunk": shrunk, "low": ends[0], "high": ends[1]})

@@ -1,7 +1,7 @@
 """Settings as TRL takes them, and the optimiser steps that an order of rows makes.
 
 In: a ``TrainConfig``, a memory plan, rows in their order. Out: an ``SFTConfig`` that leaves TRL nothing to
-tokenise, shuffle or pad by its own lights; ``Steps``. Knows nothing of models.
+tokenise, shuffle or pad by its own lights; ``OptimiserSteps``. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kmmlu_fast.training.memory import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class OptimiserSteps:
     """Optimiser steps, all epochs on end."""
 
     tokens: list[int]  # real tokens of each, without padding
@@ -26,19 +26,21 @@ class Steps:
         return len(self.tokens)
 
     @property
-    def tenth(self) -> int:
+    def default_interval(self) -> int:
         """A tenth of them, at least one: how often is measured and saved where nobody says."""
         return max(round(self.total / 10), 1)
 
 
-def steps_of(data: TrainSet, effective_batch: int) -> Steps:
+def plan_optimiser_steps(data: TrainSet, effective_batch: int) -> OptimiserSteps:
     """The steps that the order makes; the last one may have fewer rows."""
     starts = range(0, len(data.order), effective_batch)
     batches = (data.order[at : at + effective_batch] for at in starts)
-    return Steps([sum(len(data.rows[i].input_ids) for i in batch) for batch in batches])
+    return OptimiserSteps([sum(len(data.rows[i].input_ids) for i in batch) for batch in batches])
 
 
-def sft_arguments(config: TrainConfig, plan: MemoryPlan, steps: Steps, half: str | None, folder: Path) -> Any:
+def sft_arguments(
+    config: TrainConfig, plan: MemoryPlan, steps: OptimiserSteps, half: str | None, folder: Path
+) -> Any:
     """TRL's ``SFTConfig``. ``half``: the 16-bit type of mixed precision, None for none."""
     from trl import SFTConfig
 
@@ -69,7 +71,7 @@ def sft_arguments(config: TrainConfig, plan: MemoryPlan, steps: Steps, half: str
         disable_tqdm=True,
         report_to=config.report_to or "none",
         save_strategy="steps",
-        save_steps=config.save_every or steps.tenth,
+        save_steps=config.save_every or steps.default_interval,
         save_total_limit=2,
         eval_strategy="no",
         gradient_checkpointing=plan.checkpointing,  # TRL switches it on by itself

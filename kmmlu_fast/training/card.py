@@ -12,7 +12,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import read_json, remove_partials, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.machine.device_memory import GIB
@@ -20,8 +20,8 @@ from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import PLOT
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.encoding import TrainSet, letter_counts
-from kmmlu_fast.training.inputs import Material
+from kmmlu_fast.training.encoding import TrainSet, count_answer_letters
+from kmmlu_fast.training.inputs import TrainingInputs
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.result import TrainResult
 
@@ -29,7 +29,7 @@ from kmmlu_fast.training.result import TrainResult
 def build_card(
     config: TrainConfig,
     model: Model,
-    material: Material,
+    material: TrainingInputs,
     data: TrainSet,
     identity: dict[str, Any],
     plan: MemoryPlan,
@@ -57,13 +57,13 @@ def build_card(
         "template_digest": identity["template_digest"] if questions else None,
         "output_type": "cot" if any(row.response for row in questions) else "multiple_choice",
         "num_fewshot": 0,
-        "fingerprint": fingerprint(identity, 16),
+        "fingerprint": compute_fingerprint(identity, 16),
         "data": {
             "file": ", ".join(Path(share.source).name for share in material.shares),
             "digest": identity["data_digest"],
             "rows_trained": len(material.rows),
             "rows_held_out": len(data.held_out),
-            "answers": letter_counts([data.rows[i] for i in data.order]),
+            "answers": count_answer_letters([data.rows[i] for i in data.order]),
             "too_long": data.too_long,
             "leakage": material.leaks,
             "tokens": tokens,
@@ -80,7 +80,7 @@ def build_card(
             ],
             "asked": material.asked_of,
         },
-        "hyperparameters": config.deciding(),
+        "hyperparameters": config.result_settings(),
         "metrics": {"held_out_rows": len(data.held_out), **measured},
         "memory": {
             "planned_bytes": plan.total_bytes,
@@ -110,7 +110,7 @@ def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[d
     data = weights.read_bytes()
     remove_partials(target)
     write_bytes_atomically(target / "adapter_model.safetensors", data)
-    plot(log, target / PLOT)
+    write_loss_plot(log, target / PLOT)
     write_bytes_atomically(target / "README.md", model_card(card).encode("utf-8", "backslashreplace"))
     write_json_atomically(target / CARD, {**card, "adapter_digest": hashlib.sha256(data).hexdigest()})
     write_json_atomically(target / "adapter_config.json", config)
@@ -159,7 +159,7 @@ with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 
 ## Data
 - {data["rows_trained"]} rows from `{data["file"]}` (sha256 `{data["digest"][:16]}`), {data["rows_held_out"]} more held out
-- answers as trained: {_shares(data["answers"])}
+- answers as trained: {_format_shares(data["answers"])}
 - rows over {too_long["max_seq_length"]} tokens: {too_long["rows_too_long"]} ({too_long["policy"]})
 - leakage check against {leaks["against"]}: {leaks["rows_flagged"]} rows flagged{allowed}
 - the data's licence is the data's; KMMLU is CC-BY-ND-4.0. The base model's licence applies to the adapter.
@@ -178,7 +178,7 @@ with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 {libraries}"""  # noqa: E501
 
 
-def plot(log: list[dict[str, Any]], path: Path) -> None:
+def write_loss_plot(log: list[dict[str, Any]], path: Path) -> None:
     """Loss of every step and of the held-out rows, and below it the held-out accuracy and the
     largest letter share, as SVG.
     """
@@ -227,11 +227,11 @@ def _held_out_table(card: dict[str, Any]) -> str:
     head = "| | loss | accuracy | balanced accuracy | predicted letters |\n|---|---|---|---|---|\n"
     return head + "".join(
         f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {m['balanced_accuracy']:.3f} |"
-        f" {_shares(m['letter_share'])} |\n"
+        f" {_format_shares(m['letter_share'])} |\n"
         for name, m in (("base", base), (f"adapter (step {kept['step']})", kept))
     )
 
 
-def _shares(shares: dict[str, float]) -> str:
+def _format_shares(shares: dict[str, float]) -> str:
     total = sum(shares.values()) or 1
     return ", ".join(f"{letter} {share / total:.0%}" for letter, share in shares.items())

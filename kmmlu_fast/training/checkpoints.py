@@ -14,7 +14,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import write_json_atomically
-from kmmlu_fast.training.held_out import HeldOut
+from kmmlu_fast.training.held_out import HeldOutMeasurement
 from kmmlu_fast.training.monitor import Monitor
 
 COMPLETE = "complete.json"  # in a checkpoint: written last, so a checkpoint without it was cut by a kill
@@ -23,10 +23,10 @@ COMPLETE = "complete.json"  # in a checkpoint: written last, so a checkpoint wit
 def last_checkpoint(work_dir: Path) -> Path | None:
     """The newest checkpoint that was written to its end; None if there is none."""
     complete = [path for path in work_dir.glob("checkpoint-*") if (path / COMPLETE).exists()]
-    return max(complete, key=step_of, default=None)
+    return max(complete, key=checkpoint_step, default=None)
 
 
-def step_of(checkpoint: Path) -> int:
+def checkpoint_step(checkpoint: Path) -> int:
     """The step after which a checkpoint was written."""
     return int(checkpoint.name.rsplit("-", 1)[-1])
 
@@ -36,7 +36,7 @@ def mark_complete(work_dir: Path, step: int) -> None:
     write_json_atomically(work_dir / f"checkpoint-{step}" / COMPLETE, {"step": step})
 
 
-def save_best(model: Any, work_dir: Path, held: HeldOut) -> None:
+def save_best(model: Any, work_dir: Path, held: HeldOutMeasurement) -> None:
     """The adapter as it is now, as the best; it appears when it is whole, and earlier ones stay
     until no checkpoint needs them.
     """
@@ -58,14 +58,14 @@ def best_folder(work_dir: Path, step: int) -> Path:
     return work_dir / f"best-{step}"
 
 
-def drop_older(work_dir: Path, step: int) -> None:
+def drop_older_adapters(work_dir: Path, step: int) -> None:
     """Remove the best adapters of before ``step``."""
     for folder in work_dir.glob("best-*"):
         if folder.name.removeprefix("best-").isdigit() and int(folder.name.removeprefix("best-")) < step:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep_adapter(model: Any, work_dir: Path, monitor: Monitor, keep: str) -> HeldOut | None:
+def keep_adapter(model: Any, work_dir: Path, monitor: Monitor, keep: str) -> HeldOutMeasurement | None:
     """Put the adapter that is kept into ``work_dir/adapter``: the best by the held-out rows, or the last."""
     adapter = work_dir / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)

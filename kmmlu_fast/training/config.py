@@ -41,7 +41,7 @@ _FREE = frozenset(
 _LATER = frozenset({"columns", "rationale", "init_lora_weights", "modules_to_save", "forgetting"})
 
 
-def _one_or_more(value: Any) -> Any:
+def _as_string_list(value: Any) -> Any:
     return (
         [str(part) for part in value]
         if isinstance(value, (list, tuple))
@@ -123,7 +123,7 @@ class TrainConfig(Config):
         "--data data/sft.jsonl --output-dir out/lora --resume",
     )
 
-    data: Annotated[list[str], BeforeValidator(_one_or_more)] = Field(
+    data: Annotated[list[str], BeforeValidator(_as_string_list)] = Field(
         min_length=1,
         description=(
             "training rows of any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %; may"
@@ -257,7 +257,7 @@ class TrainConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> TrainConfig:
+    def _check_combinations(self) -> TrainConfig:
         faults = []
         if self.gpu_memory and not self.plan:
             faults.append("--gpu-memory goes with --plan; to train within less memory, give --max-memory-gib")
@@ -284,7 +284,7 @@ class TrainConfig(Config):
             raise ValueError("; ".join(faults))
         return self
 
-    def deciding(self) -> dict[str, Any]:
+    def result_settings(self) -> dict[str, Any]:
         """The settings that decide the result: a resumed run must have the same."""
         free = _FREE if self.trust_remote_code else _FREE | {"trust_remote_code"}
         found = {name: value for name, value in self.model_dump(mode="json").items() if name not in free}

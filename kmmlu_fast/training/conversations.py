@@ -20,7 +20,7 @@ from typing import Any
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn
 from kmmlu_fast.prompting import prompts
-from kmmlu_fast.training.encoded import Encoded
+from kmmlu_fast.training.encoded import EncodedRow
 
 PLAIN_NAME = "plain"  # as the adapter's card names it
 PLAIN = (
@@ -32,26 +32,26 @@ PLAIN = (
 )
 
 
-def template_of(tokenizer: Any) -> tuple[str, str | None]:
+def choose_chat_template(tokenizer: Any) -> tuple[str, str | None]:
     """(name, template): the tokenizer's own, or the default that a base model gets."""
     return ("tokenizer", None) if getattr(tokenizer, "chat_template", None) else (PLAIN_NAME, PLAIN)
 
 
 def encode_conversations(
     rows: Sequence[TrainingRow], tokenizer: Any, style: str | None = None
-) -> list[list[Encoded]]:
+) -> list[list[EncodedRow]]:
     """The encoded rows of each row: one, or one an assistant's turn. ``style``: qa or lm-eval's wording, for
     single-turn rows only.
 
     TrainError where a row has nothing to learn from, or has several turns and a style was asked for.
     """
-    if style is not None and not prompts.find_style(style).chat:
-        return [[_styled(row, tokenizer, style)] for row in rows]
-    template = template_of(tokenizer)[1]
-    return [_templated(row, tokenizer, template) for row in rows]
+    if style is not None and not prompts.find_prompt_style(style).chat:
+        return [[_encode_with_style(row, tokenizer, style)] for row in rows]
+    template = choose_chat_template(tokenizer)[1]
+    return [_encode_with_template(row, tokenizer, template) for row in rows]
 
 
-def _styled(row: TrainingRow, tokenizer: Any, style: str) -> Encoded:
+def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedRow:
     """A single question and answer in the wording of evaluation's prompts, without options."""
     if [turn.role for turn in row.turns] != ["user", "assistant"]:
         roles = ", ".join(turn.role for turn in row.turns)
@@ -59,39 +59,39 @@ def _styled(row: TrainingRow, tokenizer: Any, style: str) -> Encoded:
             f"{row.where}: --prompt-style {style} is for a single question and answer, this row has {roles}; "
             "leave --prompt-style out: the chat template is used"
         )
-    found = prompts.find_style(style)
+    found = prompts.find_prompt_style(style)
     asked = prompts.Prompt(
         f"{found.prefix}{row.turns[0].content.strip()}\n{found.cue}", add_special_tokens=True
     )
     whole = replace(asked, text=asked.text + found.delimiter + row.turns[1].content.strip())
-    context, ids = prompts.encode(tokenizer, [asked, whole])
+    context, ids = prompts.encode_prompts(tokenizer, [asked, whole])
     tail = ids[len(context) :] if ids[: len(context)] == context else None
     if tail is None:
         text = found.delimiter + row.turns[1].content.strip()
         tail = tokenizer(text, add_special_tokens=False)["input_ids"]
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return Encoded(row.where, "", (*context, *tail, *end), len(context))
+    return EncodedRow(row.where, "", (*context, *tail, *end), len(context))
 
 
-def _templated(row: TrainingRow, tokenizer: Any, template: str | None) -> list[Encoded]:
-    whole = _text(row.turns, tokenizer, template, row, False)
+def _encode_with_template(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
+    whole = _apply_chat_template(row.turns, tokenizer, template, row, False)
     spans = []
     for place, turn in enumerate(row.turns):
         if turn.role == "assistant":
-            before = _text(row.turns[:place], tokenizer, template, row, True)
-            after = _text(row.turns[: place + 1], tokenizer, template, row, False)
+            before = _apply_chat_template(row.turns[:place], tokenizer, template, row, True)
+            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row, False)
             if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
-                return _turn_by_turn(row, tokenizer, template)
+                return _encode_turns_separately(row, tokenizer, template)
             spans.append((len(before), len(after.rstrip())))
-    return [_masked(row.where, whole, spans, tokenizer)]
+    return [_encode_with_mask(row.where, whole, spans, tokenizer)]
 
 
-def _turn_by_turn(row: TrainingRow, tokenizer: Any, template: str | None) -> list[Encoded]:
+def _encode_turns_separately(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
     found = []
     for place, turn in enumerate(row.turns):
         if turn.role == "assistant":
-            before = _text(row.turns[:place], tokenizer, template, row, True)
-            after = _text(row.turns[: place + 1], tokenizer, template, row, False)
+            before = _apply_chat_template(row.turns[:place], tokenizer, template, row, True)
+            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row, False)
             if not after.startswith(before):
                 raise TrainError(
                     f"{row.where}: the chat template writes turn {place + 1} otherwise than it asks for it, "
@@ -100,14 +100,16 @@ def _turn_by_turn(row: TrainingRow, tokenizer: Any, template: str | None) -> lis
                     "another template"
                 )
             found.append(
-                _masked(
+                _encode_with_mask(
                     f"{row.where} turn {place + 1}", after, [(len(before), len(after.rstrip()))], tokenizer
                 )
             )
     return found
 
 
-def _text(turns: Sequence[Turn], tokenizer: Any, template: str | None, row: TrainingRow, ask: bool) -> str:
+def _apply_chat_template(
+    turns: Sequence[Turn], tokenizer: Any, template: str | None, row: TrainingRow, ask: bool
+) -> str:
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     try:
         text = tokenizer.apply_chat_template(
@@ -121,7 +123,7 @@ def _text(turns: Sequence[Turn], tokenizer: Any, template: str | None, row: Trai
     return str(text)
 
 
-def _masked(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) -> Encoded:
+def _encode_with_mask(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) -> EncodedRow:
     """Token ids of ``text``, trained where a token lies within one of the character ``spans``."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -131,10 +133,10 @@ def _masked(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) 
             f"{name}: no token of the assistant's turns could be told from the rest; nothing would be"
             " trained on"
         )
-    return Encoded(name, "", tuple(ids), trained.index(True), mask=tuple(trained))
+    return EncodedRow(name, "", tuple(ids), trained.index(True), mask=tuple(trained))
 
 
-def shown(row: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
+def decode_trained_runs(row: EncodedRow, tokenizer: Any) -> list[tuple[str, bool]]:
     """The row as (text, trained) runs: what ``--show-rows`` colours. Tokens that share a character stand
     together."""
     runs: list[tuple[list[int], bool]] = []

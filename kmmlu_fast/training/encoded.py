@@ -9,7 +9,7 @@ MASKED = -100  # the label that transformers' and TRL's losses leave out
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedRow:
     """One row: ``input_ids[:prompt_tokens]`` is the prompt, the rest is trained on; with ``mask``, only
     where that is true."""
 

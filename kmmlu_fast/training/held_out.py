@@ -1,6 +1,6 @@
 """The held-out rows under one state of the adapter, and what two such states say beside each other.
 
-In: letters and a loss, or two ``HeldOut``s. Out: a ``HeldOut``; which is better; sentences worth a warning.
+In: letters and a loss, or two ``HeldOutMeasurement``s. Out: a ``HeldOutMeasurement``; which is better; sentences worth a warning.
 Knows nothing of models, logs or training.
 """
 
@@ -15,7 +15,7 @@ COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class HeldOutMeasurement:
     """The held-out rows under one state of the adapter. ``step`` 0 is the base: a new LoRA
     changes nothing.
     """
@@ -33,7 +33,9 @@ class HeldOut:
     answers: str = ""
 
 
-def held_out_of(step: int, loss: float, answers: list[str], predictions: list[str]) -> HeldOut:
+def summarise_held_out(
+    step: int, loss: float, answers: list[str], predictions: list[str]
+) -> HeldOutMeasurement:
     """Letter statistics of one measurement. ValueError on no rows: an accuracy of nothing is not 0."""
     if not answers:
         raise ValueError("no held-out rows to summarise")
@@ -42,7 +44,7 @@ def held_out_of(step: int, loss: float, answers: list[str], predictions: list[st
     letters = [letter for letter in OPTION_LETTERS if letter in LETTERS or key[letter] or predicted[letter]]
     recalls = [hits[letter] / key[letter] for letter in letters if key[letter]]
     total = len(answers)
-    return HeldOut(
+    return HeldOutMeasurement(
         step,
         loss,
         total,
@@ -55,7 +57,7 @@ def held_out_of(step: int, loss: float, answers: list[str], predictions: list[st
     )
 
 
-def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
+def collapse_warnings(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> list[str]:
     """Plain sentences about what the kept adapter does to the letters; [] = nothing to warn of."""
     warnings = []
     letter, share = max(kept.letter_share.items(), key=lambda item: item[1])
@@ -66,7 +68,7 @@ def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
             " loss may be letter habit alone. Balance the letters (sample --permute-options, train"
             " --rotate-options), or train longer or with a lower learning rate"
         )
-    fall = fall_p(base, kept)
+    fall = accuracy_change_p_value(base, kept)
     if fall is not None and fall < 0.05 and kept.balanced_accuracy < base.balanced_accuracy:
         warnings.append(
             f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's"
@@ -76,7 +78,7 @@ def collapse_warnings(base: HeldOut, kept: HeldOut) -> list[str]:
     return warnings
 
 
-def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
+def accuracy_change_p_value(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> float | None:
     """Two-sided p of a change of balanced accuracy, row by row on the same rows; None where the rows are not
     known.
 
@@ -100,7 +102,9 @@ def fall_p(base: HeldOut, kept: HeldOut) -> float | None:
     return 1.0 if variance == 0 else float(2 * ndtr(-abs(change) / variance**0.5))
 
 
-def selection_notes(base: HeldOut, kept: HeldOut, measured: int, keep: str) -> list[str]:
+def selection_notes(
+    base: HeldOutMeasurement, kept: HeldOutMeasurement, measured: int, keep: str
+) -> list[str]:
     """What choosing the best of several measurements means for its numbers; the base takes part
     in the choice.
     """
@@ -120,7 +124,7 @@ def selection_notes(base: HeldOut, kept: HeldOut, measured: int, keep: str) -> l
     return notes
 
 
-def is_better(new: HeldOut, best: HeldOut | None, keep: str) -> bool:
+def is_better(new: HeldOutMeasurement, best: HeldOutMeasurement | None, keep: str) -> bool:
     """Whether ``new`` replaces ``best``: lower loss, or higher accuracy (ties: lower loss)."""
     if best is None:
         return True

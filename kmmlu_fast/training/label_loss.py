@@ -4,7 +4,7 @@ In: a causal language model (bare or PEFT's), batches of token ids with labels. 
 gradients as the model's own forward gives, to rounding; the vocabulary's products are taken for the labelled
 positions alone, unpadded. Letter rows have one to three labels in a hundred tokens: TRL 1.14's chunked loss
 computes 256 positions for them, Unsloth's fused loss on a GPU every position of the row. Nothing is forked:
-``attach`` replaces the one model's ``forward``, as TRL's and Unsloth's own losses do, and checks itself on a
+``attach_labelled_loss`` replaces the one model's ``forward``, as TRL's and Unsloth's own losses do, and checks itself on a
 row first. Knows nothing of KMMLU, files or plans.
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kmmlu_fast.core.console import note
-from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.training.encoded import MASKED, EncodedRow
 
 # Logits alive at once: 2 + 4 bytes in 16 and 32 bit, 4 of log-softmax, 4 + 2 of their gradients.
 LOGIT_BYTES = 16
@@ -40,7 +40,7 @@ _NOT_OF_THE_BACKBONE = frozenset(
 )
 
 
-def rows_at_once(vocabulary: int) -> int:
+def logit_chunk_rows(vocabulary: int) -> int:
     """How many positions' logits are held at once; more labelled positions go through in
     pieces, recomputed for their gradients.
     """
@@ -86,7 +86,7 @@ def labelled_loss(
     return total / (max(len(targets), 1) if num_items is None else num_items)
 
 
-def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
+def attach_labelled_loss(model: Any, row: dict[str, Any] | None = None) -> bool:
     """Give the model a forward that computes ``labelled_loss`` for batches with labels; without labels it
     stays as it was.
 
@@ -98,7 +98,7 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     usual, had_its_own = base.forward, "forward" in vars(base)
-    expected = None if row is None else _loss_of(model, row)
+    expected = None if row is None else _evaluate_loss(model, row)
 
     def forward(
         self: Any, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **more: Any
@@ -117,7 +117,7 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
             more.get("num_items_in_batch"),
             softcap=getattr(text, "final_logit_softcapping", None),
             scale=getattr(text, "logit_scale", None) or 1.0,
-            chunk=rows_at_once(text.vocab_size),
+            chunk=logit_chunk_rows(text.vocab_size),
         )
         return CausalLMOutputWithPast(loss=loss)
 
@@ -126,7 +126,7 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
     base.forward = types.MethodType(forward, base)
     if expected is None:
         return True
-    found = _loss_of(model, row or {})
+    found = _evaluate_loss(model, row or {})
     if torch.isfinite(found) and abs(found - expected) <= _AGREES * max(abs(expected), 1e-3):
         return True
     if had_its_own:
@@ -136,8 +136,8 @@ def attach(model: Any, row: dict[str, Any] | None = None) -> bool:
     return False
 
 
-def with_labelled_loss(trainer_class: Any) -> Any:
-    """TRL's trainer, whose step takes the loss of an ``attach``ed model; without TRL's metrics, which read
+def make_labelled_trainer(trainer_class: Any) -> Any:
+    """TRL's trainer, whose step takes the loss of an ``attach_labelled_loss``ed model; without TRL's metrics, which read
     all logits.
 
     ``model_accepts_loss_kwargs`` is set: the loss is normalised by the labels of the whole step, also for
@@ -200,7 +200,7 @@ def _returning_hidden_states() -> Iterator[None]:
             os.environ[_HIDDEN] = before
 
 
-def _loss_of(model: Any, row: dict[str, Any]) -> Any:
+def _evaluate_loss(model: Any, row: dict[str, Any]) -> Any:
     import torch
 
     training = model.training
@@ -212,7 +212,7 @@ def _loss_of(model: Any, row: dict[str, Any]) -> Any:
         model.train(training)
 
 
-def take_labelled_loss(trainer: Any, model: Any, row: Encoded, device: Any, half: str | None) -> None:
+def enable_labelled_loss(trainer: Any, model: Any, row: EncodedRow, device: Any, half: str | None) -> None:
     """Compute logits only where there are labels, if that gives the model's own loss on a row;
     else say so and leave the loss alone.
     """
@@ -225,11 +225,11 @@ def take_labelled_loss(trainer: Any, model: Any, row: Encoded, device: Any, half
         "labels": torch.tensor([row.labels], device=device),
     }
     with torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None):
-        agrees = attach(model, batch)
+        agrees = attach_labelled_loss(model, batch)
     if agrees:
         trainer.use_labelled_loss()
     else:
-        note(
+        log_note(
             "the model's loss is not that of its labelled positions alone: it computes its own, which takes"
             " longer"
         )

@@ -13,7 +13,7 @@ from kmmlu_fast.training import libraries
 from kmmlu_fast.training.config import TrainConfig
 
 
-def load_model(
+def load_lora_model(
     config: TrainConfig, model_path: str, revision: str | None = None, checkpointing: bool = True
 ) -> Any:
     """The base in 4 bit with a fresh LoRA, by Unsloth. ``checkpointing``: compute a layer's
@@ -54,14 +54,14 @@ def load_model(
     )
 
 
-def device_of(model: Any) -> Any:
+def find_compute_device(model: Any) -> Any:
     """Where it computes: the output layer's torch.device, for the first parameters may be on the host (see
     ``measure``).
     """
     return model.get_base_model().get_output_embeddings().weight.device
 
 
-def half_type(device: str) -> str | None:
+def half_precision_dtype(device: str) -> str | None:
     """The 16-bit type of mixed precision: bfloat16 where the device has it, else float16 on
     GPU, else none.
     """
@@ -70,7 +70,7 @@ def half_type(device: str) -> str | None:
     return "float16" if device == "cuda" else None
 
 
-def parameters_of(model: Any) -> tuple[int, int]:
+def count_parameters(model: Any) -> tuple[int, int]:
     """(trainable, all): 4-bit weights are stored two to a byte, PEFT counts them as what they stand for."""
     trainable, total = model.get_nb_trainable_parameters()
     return int(trainable), int(total)

@@ -11,22 +11,22 @@ from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.training.encoded import MASKED, Encoded
-from kmmlu_fast.training.held_out import HeldOut, held_out_of
+from kmmlu_fast.training.encoded import MASKED, EncodedRow
+from kmmlu_fast.training.held_out import HeldOutMeasurement, summarise_held_out
 
 _PASS_TOKENS = 16_384  # padded tokens in one forward pass, at most
 LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a time
 
 
-def measure(
+def measure_held_out(
     model: Any,
-    rows: list[Encoded],
-    asked: list[Encoded],
+    rows: list[EncodedRow],
+    asked: list[EncodedRow],
     letter_ids: list[list[int]],
     step: int,
     half: str | None = None,
     pass_tokens: int = _PASS_TOKENS,
-) -> HeldOut:
+) -> HeldOutMeasurement:
     """Loss on ``rows``, and the letters predicted for ``asked`` (the same questions, answered by the letter
     alone).
 
@@ -60,14 +60,14 @@ def measure(
             }
     finally:
         model.train(was_training)
-    return held_out_of(
+    return summarise_held_out(
         step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked]
     )
 
 
 def _response_logits(
-    model: Any, rows: list[Encoded], half: str | None, pass_tokens: int
-) -> Iterator[tuple[Encoded, int, Any]]:
+    model: Any, rows: list[EncodedRow], half: str | None, pass_tokens: int
+) -> Iterator[tuple[EncodedRow, int, Any]]:
     """Each row with the float32 logits before the tokens of its response, in pieces: (row, the piece's first
     token, logits).
 
@@ -82,7 +82,7 @@ def _response_logits(
     device = (
         head.weight.device
     )  # on small cards Unsloth keeps the input embeddings, the first parameters, on the host
-    for batch in _by_length(rows, pass_tokens):
+    for batch in _batches_by_length(rows, pass_tokens):
         longest = max(len(row.input_ids) for row in batch)
         ids = torch.tensor(
             [[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device
@@ -99,8 +99,8 @@ def _response_logits(
                     yield row, first, softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
-def _by_length(rows: list[Encoded], pass_tokens: int) -> Iterator[list[Encoded]]:
-    batch: list[Encoded] = []
+def _batches_by_length(rows: list[EncodedRow], pass_tokens: int) -> Iterator[list[EncodedRow]]:
+    batch: list[EncodedRow] = []
     for row in sorted(rows, key=lambda r: len(r.input_ids)):
         if batch and (len(batch) + 1) * len(row.input_ids) > pass_tokens:
             yield batch

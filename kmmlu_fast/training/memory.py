@@ -12,7 +12,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.machine.device_memory import GIB
-from kmmlu_fast.training.label_loss import LOGIT_BYTES, rows_at_once
+from kmmlu_fast.training.label_loss import LOGIT_BYTES, logit_chunk_rows
 from kmmlu_fast.training.model_shape import ModelShape
 
 _HEADROOM = 0.92  # of the free memory: the caching allocator's fragmentation takes the rest
@@ -102,7 +102,7 @@ class MemoryPlan:
         )
 
 
-def estimate(
+def estimate_step_memory(
     shape: ModelShape,
     seq_length: int,
     micro_batch: int,
@@ -139,7 +139,7 @@ def estimate(
             inputs = int(shape.layers * layer * _CPU_KEPT) * value // _HALF_BYTES
         layer *= _CPU_ACTIVATIONS
         layer += 2 * micro_batch * shape.heads * seq_length**2 * 4
-    labelled = min(micro_batch * (labels or seq_length), rows_at_once(shape.vocabulary))
+    labelled = min(micro_batch * (labels or seq_length), logit_chunk_rows(shape.vocabulary))
     return {
         "weights": int(weights),
         "adapter and gradients": shape.lora * _LORA_BYTES,
@@ -170,7 +170,7 @@ def plan_memory(
 
     ``checkpointing``: on, off, or auto = off where a micro-batch that fills the device fits without it (on a
     CPU the largest that fits with it: a smaller one is slower there). ``float32``, ``labels``: as
-    ``estimate`` takes them.
+    ``estimate_step_memory`` takes them.
     """
     sizes = (
         [micro_batch]
@@ -179,7 +179,7 @@ def plan_memory(
     )
 
     def at(size: int, tokens: int, again: bool = checkpointing != "off") -> MemoryPlan:
-        parts = estimate(
+        parts = estimate_step_memory(
             shape,
             tokens,
             size,
@@ -193,15 +193,15 @@ def plan_memory(
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
     if fitting:
-        full = _full_sizes(sizes, fitting, cpu) if checkpointing == "auto" else []
+        full = _device_filling_batches(sizes, fitting, cpu) if checkpointing == "auto" else []
         kept = next((tried for size in full if (tried := at(size, seq_length, again=False)).fits), None)
         return kept or fitting
     smallest = at(sizes[-1], seq_length)
     shorter = next((n for n in range(seq_length // 64 * 64, 0, -64) if at(sizes[-1], n).fits), 0)
-    raise TrainError(f"{smallest}: does not fit; {_advice(smallest, shorter, four_bit)}")
+    raise TrainError(f"{smallest}: does not fit; {_memory_advice(smallest, shorter, four_bit)}")
 
 
-def _full_sizes(sizes: list[int], largest: MemoryPlan, cpu: bool) -> list[int]:
+def _device_filling_batches(sizes: list[int], largest: MemoryPlan, cpu: bool) -> list[int]:
     """Micro-batches that fill the device: the largest that fits with checkpointing, on a card also smaller
     ones of enough tokens.
     """
@@ -210,7 +210,7 @@ def _full_sizes(sizes: list[int], largest: MemoryPlan, cpu: bool) -> list[int]:
     return [n for n in sizes if n == most or n in enough]
 
 
-def _advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
+def _memory_advice(tried: MemoryPlan, shorter: int, four_bit: bool) -> str:
     if not shorter:
         fixed = tried.total_bytes - tried.parts_bytes["activations"] - tried.parts_bytes["logits"]
         advice = "take a smaller model" if four_bit else "leave --load-in-4bit on"

@@ -1,7 +1,7 @@
 """What QLoRA training would look like on a machine, before anything is installed: the memory plan from
 counts alone.
 
-In: a model's counts, free memory. Out: ``TrainingOutlook``. The same plan as training's own (``memory``),
+In: a model's counts, free memory. Out: ``TrainingForecast``. The same plan as training's own (``memory``),
 fed with counts from config.json in place of torch's meta device. Computed, not measured. Knows nothing of
 data.
 """
@@ -27,7 +27,7 @@ SMALL_PARAMETERS = 2_000_000_000  # below, training's own warning says to leave 
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingOutlook:
+class TrainingForecast:
     """The longest of LENGTHS that fits and its plan; ``plan`` None with the reason where none does."""
 
     plan: MemoryPlan | None
@@ -61,7 +61,7 @@ class TrainingOutlook:
         }
 
 
-def shape_of(model: ModelFacts, r: int = RANK) -> ModelShape:
+def shape_from_facts(model: ModelFacts, r: int = RANK) -> ModelShape:
     """The plan's shape, with an adapter on all seven projections of a Llama-like layer."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     sides = (
@@ -78,35 +78,35 @@ def shape_of(model: ModelFacts, r: int = RANK) -> ModelShape:
         heads=model.heads,
         vocabulary=model.vocabulary,
         quantised=model.linear,
-        unquantised=model.tables,
+        unquantised=model.unquantised_parameters,
         largest_linear=model.hidden * max(model.intermediate, queries),
         lora=model.layers * sum(r * (inputs + outputs) for inputs, outputs in sides),
     )
 
 
-def outlook(
+def forecast_training(
     model: ModelFacts | None,
     free_bytes: int,
     *,
     capability: tuple[int, int] | None,
     cpu_dtype: str = "float32",
-) -> TrainingOutlook:
+) -> TrainingForecast:
     """What fits in ``free_bytes`` of the card (``capability``), or of the CPU where that is None."""
     if model is None:
-        return TrainingOutlook(None, True, cpu_dtype, "not known: the model's size is not")
+        return TrainingForecast(None, True, cpu_dtype, "not known: the model's size is not")
     four_bit = model.parameters >= SMALL_PARAMETERS
     dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
     if model.quantised:
-        return TrainingOutlook(
+        return TrainingForecast(
             None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
         )
     if not (model.layers and model.hidden):
-        return TrainingOutlook(None, four_bit, dtype, "not known: its config.json is not at hand")
+        return TrainingForecast(None, four_bit, dtype, "not known: its config.json is not at hand")
     reason = ""
     for length in LENGTHS:
         try:
             found = plan_memory(
-                shape_of(model),
+                shape_from_facts(model),
                 length,
                 EFFECTIVE_BATCH,
                 free_bytes,
@@ -119,5 +119,5 @@ def outlook(
         except TrainError as error:
             reason = reason or str(error)
         else:
-            return TrainingOutlook(found, four_bit, dtype, "")
-    return TrainingOutlook(None, four_bit, dtype, reason)
+            return TrainingForecast(found, four_bit, dtype, "")
+    return TrainingForecast(None, four_bit, dtype, reason)

@@ -37,7 +37,7 @@ class ModelShape:
         return self.lora / self.total
 
 
-def shape_of_config(
+def shape_from_config(
     config: Any, r: int, target_modules: list[str], trust_remote_code: bool = False
 ) -> ModelShape:
     """Count a transformers config's weights on the meta device. ModelError if no target module
@@ -75,19 +75,19 @@ def shape_of_config(
     )
 
 
-def shape_of(
+def read_model_shape(
     path: str | Path,
     r: int,
     target_modules: list[str],
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> ModelShape:
-    """``shape_of_config`` of a model directory or hub id; only its config is read."""
+    """``shape_from_config`` of a model directory or hub id; only its config is read."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-        return shape_of_config(config, r, target_modules, trust_remote_code)
+        return shape_from_config(config, r, target_modules, trust_remote_code)
     except ModelError:
         raise
     except Exception as error:  # transformers raises of every kind for odd settings

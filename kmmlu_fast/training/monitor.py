@@ -16,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import write_bytes_atomically
-from kmmlu_fast.models.adapters import read_log
-from kmmlu_fast.training.held_out import HeldOut, collapse_warnings, is_better, selection_notes
+from kmmlu_fast.models.adapters import read_training_log
+from kmmlu_fast.training.held_out import HeldOutMeasurement, collapse_warnings, is_better, selection_notes
 
 # steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of
 # them
@@ -40,8 +40,8 @@ class Monitor:
         keep: str,
         measure_every: int,
         early_stopping: int | None,
-        measure: Callable[[int], HeldOut] | None,
-        save_best: Callable[[HeldOut], None],
+        measure: Callable[[int], HeldOutMeasurement] | None,
+        save_best: Callable[[HeldOutMeasurement], None],
         scaled: bool = False,
     ) -> None:
         """``scaled``: float16 with a loss scale that is found by overflowing; such a step
@@ -60,9 +60,9 @@ class Monitor:
         self._measuring_sec = 0.0
         self._started_sec = 0.0
         self._first_step = 0
-        self.base: HeldOut | None = None
-        self.best: HeldOut | None = None
-        self.last: HeldOut | None = None
+        self.base: HeldOutMeasurement | None = None
+        self.best: HeldOutMeasurement | None = None
+        self.last: HeldOutMeasurement | None = None
         self.stopped_early = False
         self._without_gain = 0
         self._measured = 0  # states of the adapter, the base not counted
@@ -74,28 +74,30 @@ class Monitor:
         self._first_step = step
         for record in rewind_log(self._log_path, step):
             if record["kind"] == "held_out":
-                self._take(
-                    HeldOut(**{name: record[name] for name in HeldOut.__slots__ if name in record}),
+                self._update_best(
+                    HeldOutMeasurement(
+                        **{name: record[name] for name in HeldOutMeasurement.__slots__ if name in record}
+                    ),
                     record["best"],
                 )
         if self._measure is not None and self.base is None:
-            self._record(self._measure(0))
+            self._record_measurement(self._measure(0))
         self._started_sec = time.monotonic()
         self._measuring_sec = 0.0
 
-    def step_done(self, step: int) -> bool:
+    def finish_step(self, step: int) -> bool:
         """After an optimiser step; True = stop training now."""
         if self._measure is None or (step % self._measure_every and step != self._total_steps):
             return False
         before_sec = time.monotonic()
-        self._record(self._measure(step))
+        self._record_measurement(self._measure(step))
         self._measuring_sec += time.monotonic() - before_sec
         if self._early_stopping and self._without_gain >= self._early_stopping and step < self._total_steps:
             self.stopped_early = True
-            note(f"early stop at step {step}: {self._without_gain} measurements without a better one")
+            log_note(f"early stop at step {step}: {self._without_gain} measurements without a better one")
         return self.stopped_early
 
-    def logged(self, step: int, values: dict[str, Any]) -> None:
+    def record_step(self, step: int, values: dict[str, Any]) -> None:
         """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a
         number, and on gradients that are none: at once, or in float16 after OVERFLOWS steps in a row.
         """
@@ -124,11 +126,11 @@ class Monitor:
             "training_sec": training_sec,
             "eta_sec": eta_sec,
         }
-        append_json(self._log_path, record)
+        append_log_record(self._log_path, record)
         if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
-            note(
+            log_note(
                 f"step {step}/{self._total_steps}  loss {loss:.4f}  lr {record['learning_rate']:.2e}  "
-                f"{tokens / training_sec:.0f} tokens/s  ETA {_clock(eta_sec)}"
+                f"{tokens / training_sec:.0f} tokens/s  ETA {_format_duration(eta_sec)}"
             )
 
     def warnings(self) -> list[str]:
@@ -138,20 +140,20 @@ class Monitor:
         chosen = [] if self._keep == "last" else selection_notes(self.base, kept, self._measured, self._keep)
         return [*collapse_warnings(self.base, kept), *chosen]
 
-    def _record(self, held: HeldOut) -> None:
+    def _record_measurement(self, held: HeldOutMeasurement) -> None:
         best = held.step > 0 and is_better(held, self.best, self._keep)
         if best and self._keep != "last":
             self._save_best(held)  # before the log says so: a kill in between repeats the measurement
-        self._take(held, best)
-        append_json(self._log_path, {"kind": "held_out", **asdict(held), "best": best})
+        self._update_best(held, best)
+        append_log_record(self._log_path, {"kind": "held_out", **asdict(held), "best": best})
         shares = " ".join(f"{letter} {share:.0%}" for letter, share in held.letter_share.items())
-        note(
+        log_note(
             f"held-out at step {held.step}: loss {held.loss:.4f}  accuracy {held.accuracy:.3f}  "
             f"balanced {held.balanced_accuracy:.3f}  predicted {shares}"
             + ("  (base)" if held.step == 0 else "  (best)" if best else "")
         )
 
-    def _take(self, held: HeldOut, best: bool) -> None:
+    def _update_best(self, held: HeldOutMeasurement, best: bool) -> None:
         if held.step == 0:
             self.base = held
             return
@@ -162,7 +164,7 @@ class Monitor:
             self.best = held
 
 
-def append_json(path: Path, record: dict[str, Any]) -> None:
+def append_log_record(path: Path, record: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -171,14 +173,14 @@ def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
     """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are
     done, and logged, again.
     """
-    kept = [record for record in read_log(path) if record["step"] <= step]
+    kept = [record for record in read_training_log(path) if record["step"] <= step]
     write_bytes_atomically(
         path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode()
     )
     return kept
 
 
-def _clock(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, sec = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{sec:02d}"

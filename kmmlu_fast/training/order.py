@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kmmlu_fast.core.letters import reorder
+from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data.alpaca import SftRow
 
@@ -20,7 +20,7 @@ _WINDOW_BATCHES = (
 )
 
 
-def rotate(row: SftRow, target: str) -> SftRow:
+def rotate_row_options(row: SftRow, target: str) -> SftRow:
     """The row with its options turned cyclically so that the answer's letter is ``target``; a
     rationale's row stays: it names letters.
     """
@@ -29,7 +29,7 @@ def rotate(row: SftRow, target: str) -> SftRow:
     letters = row.question.letters
     shift = letters.index(row.question.answer) - letters.index(target)
     order = "".join(letters[(i + shift) % len(letters)] for i in range(len(letters)))
-    return replace(row, question=reorder(row.question, order))
+    return replace(row, question=reorder_question(row.question, order))
 
 
 def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[SftRow], list[SftRow]]:

@@ -8,22 +8,22 @@ config.json; computed, not measured.
 from __future__ import annotations
 
 from kmmlu_fast.core.errors import ModelError, TrainError
-from kmmlu_fast.machine.gpus import cards
-from kmmlu_fast.machine.host import best_cpu_dtype, look
+from kmmlu_fast.machine.gpus import list_gpus
+from kmmlu_fast.machine.host import best_cpu_dtype, detect_machine
 from kmmlu_fast.machine.memory_fit import GIB
-from kmmlu_fast.machine.model_size import ModelFacts, find_model
+from kmmlu_fast.machine.model_size import ModelFacts, find_model_facts
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
-from kmmlu_fast.training.memory_forecast import LABELS, shape_of
+from kmmlu_fast.training.memory_forecast import LABELS, shape_from_facts
 
 SHORTER = (768, 512, 384, 256)  # row lengths tried where the one asked for does not fit
 
 
-def preview(config: TrainConfig) -> list[str]:
+def preview_training(config: TrainConfig) -> list[str]:
     """The plan part by part and the command; ModelError where the model's counts are not to be
     had, TrainError where nothing fits.
     """
-    facts = find_model(config.model)
+    facts = find_model_facts(config.model)
     if facts is None or not (facts.layers and facts.hidden):
         raise ModelError(
             f"--model {config.model}: its config.json is not at hand (no such directory, not in the cache, or"
@@ -31,8 +31,8 @@ def preview(config: TrainConfig) -> list[str]:
         )
     if facts.quantised:
         raise ModelError(f"--model {config.model}: is quantised already; train on its 16-bit original")
-    cpu, free_bytes, device = _device(config)
-    found = _fits(config, facts, free_bytes, cpu, device)
+    cpu, free_bytes, device = _choose_device(config)
+    found = _find_fitting_plan(config, facts, free_bytes, cpu, device)
     used = found.total_bytes / found.available_bytes
     kind = "4-bit QLoRA" if config.load_in_4bit else "LoRA on 16-bit weights"
     lines = [
@@ -59,7 +59,7 @@ def preview(config: TrainConfig) -> list[str]:
     return lines
 
 
-def _device(config: TrainConfig) -> tuple[bool, int, str]:
+def _choose_device(config: TrainConfig) -> tuple[bool, int, str]:
     """Whether it is a CPU, bytes to plan with, and its name."""
     limit = int(config.max_memory_gib * GIB) if config.max_memory_gib else None
     if config.gpu_memory:
@@ -68,12 +68,14 @@ def _device(config: TrainConfig) -> tuple[bool, int, str]:
             min(int(config.gpu_memory * GIB), limit or 1 << 62),
             f"a card of {config.gpu_memory:g} GiB",
         )
-    if card := next(iter(cards()), None):
+    if card := next(iter(list_gpus()), None):
         return False, min(card.free_bytes, limit or 1 << 62), card.name
-    return True, min(look().memory_free_bytes, limit or 1 << 62), "the CPU"
+    return True, min(detect_machine().memory_free_bytes, limit or 1 << 62), "the CPU"
 
 
-def _fits(config: TrainConfig, facts: ModelFacts, free_bytes: int, cpu: bool, device: str) -> MemoryPlan:
+def _find_fitting_plan(
+    config: TrainConfig, facts: ModelFacts, free_bytes: int, cpu: bool, device: str
+) -> MemoryPlan:
     first: TrainError | None = None
     for length in (
         config.max_seq_length,
@@ -81,7 +83,7 @@ def _fits(config: TrainConfig, facts: ModelFacts, free_bytes: int, cpu: bool, de
     ):
         try:
             return plan_memory(
-                shape_of(facts, config.r),
+                shape_from_facts(facts, config.r),
                 length,
                 config.effective_batch,
                 free_bytes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kmmlu_fast.training.held_out import HeldOut
+from kmmlu_fast.training.held_out import HeldOutMeasurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class TrainResult:
     four_bit: bool
     dtype: str
     device: str
-    base: HeldOut | None
-    kept: HeldOut | None
+    base: HeldOutMeasurement | None
+    kept: HeldOutMeasurement | None
     kept_step: int
     stopped_early: bool
     warnings: list[str]

@@ -11,19 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoded import MASKED, EncodedRow
 
 
 def fit_length(
-    rows: list[Encoded], limit: int, policy: str, bos_id: int | None
-) -> tuple[list[Encoded], dict[str, Any]]:
+    rows: list[EncodedRow], limit: int, policy: str, bos_id: int | None
+) -> tuple[list[EncodedRow], dict[str, Any]]:
     """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the
     card).
 
     Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole; of a
     conversation it takes the end, so that what is left is a conversation.
     """
-    fitting: list[Encoded] = []
+    fitting: list[EncodedRow] = []
     long: list[str] = []
     for row in rows:
         excess = len(row.input_ids) - limit
@@ -63,7 +63,7 @@ def fit_length(
     return fitting, report
 
 
-def check_trainable(rows: Iterable[Encoded]) -> None:
+def check_trainable(rows: Iterable[EncodedRow]) -> None:
     """TrainError if a row has no token to learn from: its loss would be undefined, and silently nothing."""
     masked = [row.question_id for row in rows if all(label == MASKED for label in row.labels)]
     if masked:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import note
-from kmmlu_fast.core.digests import differing
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.digests import describe_differences
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import PARTIAL, read_json, write_json_atomically
-from kmmlu_fast.core.locks import Lock, lock
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.locks import Lock, acquire_lock
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import STATE
 from kmmlu_fast.training.config import TrainConfig
@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoints"  # work in progress, removed at the end with the loc
 LOCK = ".lock"
 
 
-def finished(config: TrainConfig) -> bool:
+def is_training_finished(config: TrainConfig) -> bool:
     """True if --resume finds the work done. TrainError if the directory is in the way: adapters
     are never overwritten.
     """
@@ -38,8 +38,10 @@ def finished(config: TrainConfig) -> bool:
         (folder / "adapter_config.json").exists() or not (folder / STATE).exists()
     ):
         if config.resume and (folder / STATE).exists():
-            _refuse_other(folder, {"settings": config.deciding(), "data_digest": data_digest(config)})
-            note(f"{folder}: already trained; nothing to resume")
+            _refuse_other_settings(
+                folder, {"settings": config.result_settings(), "data_digest": data_digest(config)}
+            )
+            log_note(f"{folder}: already trained; nothing to resume")
             return True
         raise TrainError(
             f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another"
@@ -68,14 +70,14 @@ def _is_empty(folder: Path) -> bool:
     return True
 
 
-def claim_alone(config: TrainConfig) -> Lock:
+def lock_output_directory(config: TrainConfig) -> Lock:
     """This directory's lock: two trainings would overwrite each other's checkpoints. It goes
     when the process does.
     """
     work = config.output_dir / CHECKPOINTS
     try:
         work.mkdir(parents=True, exist_ok=True)
-        return lock(
+        return acquire_lock(
             work / LOCK,
             TrainError(f"--output-dir {config.output_dir}: another process is training there; wait for it"),
         )
@@ -85,7 +87,7 @@ def claim_alone(config: TrainConfig) -> Lock:
         ) from error
 
 
-def planned_micro_batch(config: TrainConfig) -> int | None:
+def resumed_micro_batch(config: TrainConfig) -> int | None:
     """A resumed run keeps its micro-batch: free memory may be different now."""
     state = config.output_dir / STATE
     if not (config.resume and state.exists()):
@@ -93,21 +95,21 @@ def planned_micro_batch(config: TrainConfig) -> int | None:
     found = read_json(state, TrainError).get("micro_batch")
     if type(found) is not int or found < 1:
         raise TrainError(
-            f"{state}: micro_batch is {shown(found)}; the file was damaged: train into a new directory"
+            f"{state}: micro_batch is {bounded_repr(found)}; the file was damaged: train into a new directory"
         )
     return found
 
 
-def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
+def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
     """Mark the directory as this training's. A resumed one must be the same in all that decides
     the result.
     """
     state = config.output_dir / STATE
     if state.exists():
-        _refuse_other(config.output_dir, identity)
+        _refuse_other_settings(config.output_dir, identity)
         return
     if config.resume:
-        note(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
+        log_note(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
     try:
         write_json_atomically(state, {**identity, "micro_batch": micro_batch})
     except OSError as error:
@@ -116,15 +118,15 @@ def claim(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> No
         ) from error
 
 
-def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
+def _refuse_other_settings(folder: Path, identity: dict[str, Any]) -> None:
     found = read_json(folder / STATE, TrainError)
     other: list[str] = []
     for part, here in identity.items():
         there = found.get(part)
         if isinstance(here, dict) and isinstance(there, dict):
-            other += differing(there, here)
+            other += describe_differences(there, here)
         else:
-            other += differing({part: there}, {part: here})
+            other += describe_differences({part: there}, {part: here})
     if other:
         raise TrainError(
             f"--resume: {folder} was trained with other settings: {', '.join(other)}; use the same, or"

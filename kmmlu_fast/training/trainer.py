@@ -18,39 +18,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.progress import waiting
-from kmmlu_fast.machine.device_memory import give_back, peak_bytes
-from kmmlu_fast.training.arguments import Steps, sft_arguments, steps_of
+from kmmlu_fast.core.progress import report_wait
+from kmmlu_fast.machine.device_memory import peak_bytes, release_freed_memory
+from kmmlu_fast.training.arguments import OptimiserSteps, plan_optimiser_steps, sft_arguments
 from kmmlu_fast.training.checkpoints import (
-    drop_older,
+    checkpoint_step,
+    drop_older_adapters,
     keep_adapter,
     last_checkpoint,
     mark_complete,
     save_best,
-    step_of,
 )
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.encoding import TrainSet
-from kmmlu_fast.training.held_out import HeldOut
-from kmmlu_fast.training.label_loss import take_labelled_loss, with_labelled_loss
+from kmmlu_fast.training.held_out import HeldOutMeasurement
+from kmmlu_fast.training.label_loss import enable_labelled_loss, make_labelled_trainer
 from kmmlu_fast.training.lora_model import (
-    device_of,
-    half_type,
+    count_parameters,
+    find_compute_device,
+    half_precision_dtype,
     is_four_bit,
     keep_adapter_in_float32,
-    load_model,
-    parameters_of,
+    load_lora_model,
 )
-from kmmlu_fast.training.measure import measure
+from kmmlu_fast.training.measure import measure_held_out
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.monitor import Monitor
 from kmmlu_fast.training.result import TrainResult
 
 
-def train(
+def train_lora_adapter(
     config: TrainConfig,
     model_path: str,
     revision: str | None,
@@ -64,17 +64,17 @@ def train(
     """
     start_sec = time.monotonic()
     checkpoint = last_checkpoint(work_dir) if config.resume else None
-    held = _prepare(config, model_path, revision, tokenizer, data, plan, work_dir)
+    held = _set_up_training(config, model_path, revision, tokenizer, data, plan, work_dir)
     steps, trainer, monitor, (trainable, total) = held.steps, held.trainer, held.monitor, held.parameters
-    note(
+    log_note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(data.order)} rows in"
         f" {steps.total} steps" + (f", continued after {checkpoint.name}" if checkpoint else "")
     )
-    loaded_bytes = _bytes_before(held.on_cpu)
+    loaded_bytes = _measure_loaded_bytes(held.on_cpu)
     train_start_sec = time.monotonic()
-    _run(trainer, steps, plan, checkpoint)
+    _run_steps(trainer, steps, plan, checkpoint)
     train_sec = time.monotonic() - train_start_sec
-    done, first = _steps_done(held), step_of(checkpoint) if checkpoint else 0
+    done, first = _steps_done(held), checkpoint_step(checkpoint) if checkpoint else 0
     kept = keep_adapter(held.model, work_dir, monitor, config.keep)
     return TrainResult(
         steps=done,
@@ -102,19 +102,19 @@ def train(
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _TrainingSetup:
     """A training before its first step."""
 
     model: Any
     trainer: Any
     monitor: Monitor
-    steps: Steps
+    steps: OptimiserSteps
     half: str | None  # the 16-bit type of mixed precision
     on_cpu: bool
     parameters: tuple[int, int]  # trainable, all
 
 
-def _prepare(
+def _set_up_training(
     config: TrainConfig,
     model_path: str,
     revision: str | None,
@@ -122,21 +122,23 @@ def _prepare(
     data: TrainSet,
     plan: MemoryPlan,
     work_dir: Path,
-) -> _Prepared:
+) -> _TrainingSetup:
     """Load the model and set up TRL over the rows, checked to train on these very tokens."""
-    with waiting("loading the model"):
-        model = load_model(config, model_path, revision, plan.checkpointing)
-    steps, device = steps_of(data, config.effective_batch), device_of(model)
-    half = half_type(device.type)
-    monitor = _monitor(config, model, data, plan, steps, half, work_dir)
-    trainer = _trainer(config, model, tokenizer, data, sft_arguments(config, plan, steps, half, work_dir))
-    trainer.add_callback(_callback(monitor, work_dir))
-    _same_bytes(trainer, data.rows, data.order)
-    take_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
-    return _Prepared(model, trainer, monitor, steps, half, device.type == "cpu", parameters_of(model))
+    with report_wait("loading the model"):
+        model = load_lora_model(config, model_path, revision, plan.checkpointing)
+    steps, device = plan_optimiser_steps(data, config.effective_batch), find_compute_device(model)
+    half = half_precision_dtype(device.type)
+    monitor = _make_monitor(config, model, data, plan, steps, half, work_dir)
+    trainer = _make_trainer(
+        config, model, tokenizer, data, sft_arguments(config, plan, steps, half, work_dir)
+    )
+    trainer.add_callback(_make_callback(monitor, work_dir))
+    _check_first_batch(trainer, data.rows, data.order)
+    enable_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
+    return _TrainingSetup(model, trainer, monitor, steps, half, device.type == "cpu", count_parameters(model))
 
 
-def _steps_done(held: _Prepared) -> int:
+def _steps_done(held: _TrainingSetup) -> int:
     """The optimiser steps that were made; TrainError where they are not those that were planned."""
     done = int(held.trainer.state.global_step)
     if done != held.steps.total and not held.monitor.stopped_early:
@@ -152,27 +154,27 @@ def _last_loss(trainer: Any) -> float:
     return next(losses, math.nan)
 
 
-def _monitor(
+def _make_monitor(
     config: TrainConfig,
     model: Any,
     data: TrainSet,
     plan: MemoryPlan,
-    steps: Steps,
+    steps: OptimiserSteps,
     half: str | None,
     work_dir: Path,
 ) -> Monitor:
     """What follows the run: it reads the held-out rows with the model and saves the best state of it."""
     pass_tokens = plan.micro_batch * plan.seq_length
 
-    def held_out(step: int) -> HeldOut:
-        return measure(model, data.held_out, data.asked, data.letter_ids, step, half, pass_tokens)
+    def held_out(step: int) -> HeldOutMeasurement:
+        return measure_held_out(model, data.held_out, data.asked, data.letter_ids, step, half, pass_tokens)
 
     return Monitor(
         work_dir.parent / "train_log.jsonl",
         steps.total,
         steps.tokens,
         config.keep,
-        config.measure_every or steps.tenth,
+        config.measure_every or steps.default_interval,
         config.early_stopping,
         measure=held_out if data.held_out else None,
         save_best=lambda held: save_best(model, work_dir, held),
@@ -180,7 +182,7 @@ def _monitor(
     )
 
 
-def _trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
+def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
     """TRL's trainer over the rows in their order, with the adapter in float32. TrainError where --report-to
     names a tracker that is not there.
     """
@@ -192,7 +194,7 @@ def _trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, ar
         {"input_ids": [list(r.input_ids) for r in data.rows], "labels": [r.labels for r in data.rows]}
     ).select(data.order)
     try:
-        trainer = with_labelled_loss(SFTTrainer)(
+        trainer = make_labelled_trainer(SFTTrainer)(
             model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
         )
     except (ImportError, RuntimeError) as error:
@@ -207,21 +209,21 @@ def _trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, ar
     return trainer
 
 
-def _bytes_before(on_cpu: bool) -> int:
+def _measure_loaded_bytes(on_cpu: bool) -> int:
     """What is held before the first step; on a card the peak is counted from here on."""
     if not on_cpu:
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-    give_back()
+    release_freed_memory()
     return peak_bytes(on_cpu)
 
 
-def _run(trainer: Any, steps: Steps, plan: MemoryPlan, checkpoint: Path | None) -> None:
+def _run_steps(trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint: Path | None) -> None:
     """The steps themselves, after those of the checkpoint. TrainError where memory runs out."""
     try:
         # measuring follows the last step
-        with waiting(
+        with report_wait(
             "training", lambda: f"step {min(trainer.state.global_step + 1, steps.total)}/{steps.total}"
         ):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -242,7 +244,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _callback(monitor: Monitor, work_dir: Path) -> Any:
+def _make_callback(monitor: Monitor, work_dir: Path) -> Any:
     from transformers import TrainerCallback
 
     needed: list[int] = []  # the best step as of each checkpoint; the last two checkpoints are kept
@@ -254,24 +256,24 @@ def _callback(monitor: Monitor, work_dir: Path) -> Any:
             monitor.start(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if monitor.step_done(state.global_step):
+            if monitor.finish_step(state.global_step):
                 control.should_training_stop = True
 
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
         ) -> None:
-            monitor.logged(state.global_step, logs or {})
+            monitor.record_step(state.global_step, logs or {})
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             mark_complete(work_dir, state.global_step)
             needed.append(monitor.best.step if monitor.best else 0)
             if len(needed) > 1:
-                drop_older(work_dir, min(needed[-2:]))
+                drop_older_adapters(work_dir, min(needed[-2:]))
 
     return Follow()
 
 
-def _same_bytes(trainer: Any, rows: list[Encoded], order: list[int]) -> None:
+def _check_first_batch(trainer: Any, rows: list[EncodedRow], order: list[int]) -> None:
     """The first batch as TRL and Unsloth really collate it must be the first rows of the order,
     token for token.
     """

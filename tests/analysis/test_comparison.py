@@ -4,14 +4,14 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.comparison import Settings, compare_pair
+from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.reporting.wording.letter_habit import prior_meaning
-from kmmlu_fast.reporting.wording.verdict import verdict
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.runs.run import Run
 
-QUICK = Settings(replicates=500)
+QUICK = ComparisonSettings(replicates=500)
 
 
 def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
@@ -46,8 +46,8 @@ def test_micro_rises_and_macro_falls_and_the_verdict_says_so() -> None:
     pair = compare_pair(first, second, QUICK)
     assert pair.micro.difference == pytest.approx(60 / 1100) and pair.macro.difference == pytest.approx(-0.15)
     assert (pair.micro.b, pair.micro.c) == (40, 100)
-    assert pair.opposite
-    lines = verdict(pair, texts("en"))
+    assert pair.micro_macro_opposed
+    lines = verdict_lines(pair, get_translator("en"))
     assert (
         "opposite ways from base to lora: +5.45 pp over questions" in lines[0]
         and "−15.00 pp over subjects" in lines[0]
@@ -61,7 +61,7 @@ def test_opposite_signs_that_chance_gives_are_not_said() -> None:
         small("lora", {"Law": (54, 100), "Math": (6, 10)}),
         QUICK,
     )
-    assert pair.micro.difference > 0 > pair.macro.difference and not pair.opposite
+    assert pair.micro.difference > 0 > pair.macro.difference and not pair.micro_macro_opposed
 
 
 def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
@@ -71,31 +71,34 @@ def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
     assert pair.micro.significant and pair.micro.difference > 0.1
     assert pair.letters.method == "logprobs"
     assert pair.letters.splits[0].letter_prior.value == pytest.approx(pair.micro.difference, abs=0.01)
-    assert prior_meaning(pair) == "all_prior"
-    lines = verdict(pair, texts("en"))
+    assert classify_letter_prior(pair) == "all_prior"
+    lines = verdict_lines(pair, get_translator("en"))
     assert "is better than base" in lines[0]
     assert any("no change is shown to remain" in line for line in lines)
-    assert any("남는 변화는 확인되지 않습니다" in line for line in verdict(pair, texts("ko")))
+    assert any("남는 변화는 확인되지 않습니다" in line for line in verdict_lines(pair, get_translator("ko")))
 
 
 def test_knowledge_is_not_called_letter_habit() -> None:
     first = loaded("base", predictions(1, skill=0.5, sizes={"Law": 900}))
     second = loaded("lora", predictions(1, skill=1.5, sizes={"Law": 900}))
-    assert prior_meaning(compare_pair(first, second, QUICK)) == "not_prior"
+    assert classify_letter_prior(compare_pair(first, second, QUICK)) == "not_prior"
 
 
 def test_no_significant_difference_is_a_sentence() -> None:
     pair = compare_pair(small("base", {"Law": (50, 100)}), small("lora", {"Law": (52, 100)}), QUICK)
-    assert verdict(pair, texts("en"))[0].startswith(
+    assert verdict_lines(pair, get_translator("en"))[0].startswith(
         "No significant difference between base and lora: +2.00 pp"
     )
-    assert "유의한 차이가 없습니다" in verdict(pair, texts("ko"))[0]
+    assert "유의한 차이가 없습니다" in verdict_lines(pair, get_translator("ko"))[0]
 
 
 def test_equal_runs() -> None:
     pair = compare_pair(small("base", {"Law": (5, 10)}), small("same", {"Law": (5, 10)}), QUICK)
     assert pair.micro.p_value == 1.0 and not pair.micro.significant
-    assert verdict(pair, texts("en"))[0] == "base and same answered every question alike right or wrong."
+    assert (
+        verdict_lines(pair, get_translator("en"))[0]
+        == "base and same answered every question alike right or wrong."
+    )
 
 
 def test_subjects_that_changed_carry_their_corrected_p() -> None:
@@ -106,7 +109,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
     )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
     assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(
-        verdict(pair, texts("en"))
+        verdict_lines(pair, get_translator("en"))
     )
 
 
@@ -117,8 +120,8 @@ def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
     )
     with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
         compare_pair(first, second, QUICK)
-    pair = compare_pair(first, second, Settings(replicates=500, different_prompts=True))
-    assert verdict(pair, texts("en"))[0].startswith("CAUTION")
+    pair = compare_pair(first, second, ComparisonSettings(replicates=500, different_prompts=True))
+    assert verdict_lines(pair, get_translator("en"))[0].startswith("CAUTION")
 
 
 def test_an_unknown_protocol_is_no_difference() -> None:
@@ -140,9 +143,9 @@ def test_other_questions_are_refused_or_compared_on_the_intersection() -> None:
     first, second = small("base", {"Law": (5, 10)}), small("lora", {"Law": (6, 12)})
     with pytest.raises(RunError, match="0 questions only in the first, 2 only in the second"):
         compare_pair(first, second, QUICK)
-    pair = compare_pair(first, second, Settings(replicates=500, intersection=True))
+    pair = compare_pair(first, second, ComparisonSettings(replicates=500, intersection=True))
     assert pair.micro.n == 10 and pair.dropped == (0, 2, 0)
-    assert "shared questions only" in verdict(pair, texts("en"))[0]
+    assert "shared questions only" in verdict_lines(pair, get_translator("en"))[0]
 
 
 def test_conflicting_keys_are_refused_or_left_out() -> None:
@@ -153,23 +156,27 @@ def test_conflicting_keys_are_refused_or_left_out() -> None:
     other = loaded("lora", changed)
     with pytest.raises(RunError, match="1 with two different keys"):
         compare_pair(first, other, QUICK)
-    assert compare_pair(first, other, Settings(replicates=500, intersection=True)).micro.n == 9
+    assert compare_pair(first, other, ComparisonSettings(replicates=500, intersection=True)).micro.n == 9
 
 
 def test_nothing_shared() -> None:
     with pytest.raises(RunError, match="share no question"):
         compare_pair(
-            small("base", {"Law": (5, 10)}), small("lora", {"Math": (5, 10)}), Settings(intersection=True)
+            small("base", {"Law": (5, 10)}),
+            small("lora", {"Math": (5, 10)}),
+            ComparisonSettings(intersection=True),
         )
 
 
 def test_clean_leaves_out_the_overlap() -> None:
     first, second = small("base", {"Law": (4, 10)}), small("lora", {"Law": (6, 10)})
     overlap = frozenset({"Law/test/4", "Law/test/5", "Law/test/9", "Math/test/1"})
-    pair = compare_pair(first, second, Settings(replicates=500, overlap=overlap))
+    pair = compare_pair(first, second, ComparisonSettings(replicates=500, overlap=overlap))
     assert pair.clean is not None and pair.overlapping == 3
     assert (pair.clean.n, pair.clean.difference) == (7, 0.0)  # the whole gain stood in the overlap
-    assert any(line.startswith("Without the 3 questions") for line in verdict(pair, texts("en")))
+    assert any(
+        line.startswith("Without the 3 questions") for line in verdict_lines(pair, get_translator("en"))
+    )
 
 
 def test_debiased_difference_where_rotations_exist() -> None:
@@ -201,22 +208,27 @@ def test_a_collapse_onto_one_letter_is_said() -> None:
     stuck = second.frame.with_columns(
         pl.lit("D").alias("prediction"), (pl.col("answer") == "D").alias("correct")
     )
-    lines = verdict(compare_pair(first, loaded("lora", stuck), QUICK), texts("en"))
+    lines = verdict_lines(compare_pair(first, loaded("lora", stuck), QUICK), get_translator("en"))
     assert "lora answers D to 100.0 % of the questions (the key: 33.3 %): it hardly reads them." in lines
     assert not any("base answers" in line for line in lines)
 
 
 def test_a_limited_runs_micro_is_weighted_to_the_full_sizes() -> None:
-    from kmmlu_fast.analysis.headline import headline
+    from kmmlu_fast.analysis.headline import compute_headline
 
     run = small("base", {"Law": (8, 10), "Patent": (2, 10)})
-    assert headline(run).micro == 0.5 and not headline(run).weighted
-    row = headline(run, sizes={"Law": 900, "Patent": 100})
+    assert compute_headline(run).micro == 0.5 and not compute_headline(run).weighted
+    row = compute_headline(run, sizes={"Law": 900, "Patent": 100})
     assert (
         row.micro == pytest.approx(0.9 * 0.8 + 0.1 * 0.2) and row.weighted and row.low < row.micro < row.high
     )
     pair = compare_pair(
-        run, small("lora", {"Law": (8, 10), "Patent": (4, 10)}), Settings(sizes={"Law": 900, "Patent": 100})
+        run,
+        small("lora", {"Law": (8, 10), "Patent": (4, 10)}),
+        ComparisonSettings(sizes={"Law": 900, "Patent": 100}),
     )
     assert pair.micro.first == pytest.approx(row.micro) and pair.micro.difference == pytest.approx(0.02)
-    assert any("weights each subject by its full number" in line for line in verdict(pair, texts("en")))
+    assert any(
+        "weights each subject by its full number" in line
+        for line in verdict_lines(pair, get_translator("en"))
+    )

@@ -8,23 +8,23 @@ import pytest
 from made_runs import loaded, predictions, questions, run_directory
 
 from kmmlu_fast.analysis import protocol_differences
-from kmmlu_fast.analysis.comparison import Settings, compare_pair, corrected_for_many
-from kmmlu_fast.analysis.endpoints import FLOOR, endpoints
-from kmmlu_fast.analysis.gained_and_lost import marked, what_moved
+from kmmlu_fast.analysis.comparison import ComparisonSettings, adjust_pair_p_values, compare_pair
+from kmmlu_fast.analysis.endpoints import FLOOR, compare_endpoints
+from kmmlu_fast.analysis.gained_and_lost import compare_gained_and_lost, with_change_features
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.reporting.pairs import counted
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.reporting.wording.verdict import verdict
-from kmmlu_fast.runs.comparison_log import read_peeks
-from kmmlu_fast.runs.loading import load
+from kmmlu_fast.reporting.pairs import log_and_correct_pairs
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
+from kmmlu_fast.runs.comparison_log import read_comparison_log
+from kmmlu_fast.runs.loading import load_run_argument
 
 
 def test_scores_by_hand() -> None:
     key, strata = np.array([0, 1, 0, 1]), np.zeros(4, dtype=np.int64)
     even = np.log(np.full((4, 4), 0.1))  # of the four letters, a quarter each
     sure = np.log(np.array([[0.7, 0.1, 0.1, 0.1]] * 4))
-    found = {end.name: end for end in endpoints(key, strata, even, sure)}
+    found = {end.name: end for end in compare_endpoints(key, strata, even, sure)}
     log_score = (2 * np.log(0.7) + 2 * np.log(0.1)) / 4
     assert (found["log_score"].first, found["log_score"].second) == pytest.approx((np.log(0.25), log_score))
     assert found["brier"].first == pytest.approx(0.75)
@@ -38,10 +38,12 @@ def test_scores_by_hand() -> None:
 
 def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
     logprobs = np.array([[0.0, -np.inf, -np.inf, -np.inf]] * 3)
-    found = endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs, logprobs)
+    found = compare_endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs, logprobs)
     assert (
         found[0].first == pytest.approx(FLOOR)
-        and endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs * np.nan, logprobs)
+        and compare_endpoints(
+            np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs * np.nan, logprobs
+        )
         == ()
     )
 
@@ -51,9 +53,9 @@ def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
 )
 def test_the_report_says_whether_the_log_score_agrees(skill: float, said: str) -> None:
     pair = compare_pair(
-        loaded("base", predictions(1)), loaded("lora", predictions(1, skill=skill)), Settings()
+        loaded("base", predictions(1)), loaded("lora", predictions(1, skill=skill)), ComparisonSettings()
     )
-    assert any(line.startswith(said) for line in verdict(pair, texts("en")))
+    assert any(line.startswith(said) for line in verdict_lines(pair, get_translator("en")))
 
 
 def test_all_but_the_adapter_is_compared() -> None:
@@ -81,8 +83,8 @@ def test_all_but_the_adapter_is_compared() -> None:
         "dtype bfloat16 -> float16",
         "decoding.temperature 0.0 -> 0.7",
     ]
-    pair = compare_pair(base, other, Settings())
-    lines = verdict(pair, texts("en"))
+    pair = compare_pair(base, other, ComparisonSettings())
+    lines = verdict_lines(pair, get_translator("en"))
     assert lines[0].startswith("CAUTION: the runs differ in more than the model (dtype bfloat16 -> float16")
     assert any("speaks of this adapter, lora, not of its recipe" in line for line in lines)
 
@@ -91,9 +93,9 @@ def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
     pair = compare_pair(
         loaded("base", predictions(1)),
         loaded("other", predictions(1, skill=1.2), prompt_style="x"),
-        Settings(overlap_known=False),
+        ComparisonSettings(overlap_known=False),
     )
-    lines = " ".join(verdict(pair, texts("en")))
+    lines = " ".join(verdict_lines(pair, get_translator("en")))
     assert "Protocol of base unknown" in lines and "Overlap unknown" in lines
 
 
@@ -104,37 +106,39 @@ def test_other_prompts_of_one_model_are_refused() -> None:
     )
     known = {"model": "m", "prompt_style": "x"}
     with pytest.raises(RunError, match="prompt_digest of 4 questions"):
-        compare_pair(loaded("base", first, **known), loaded("lora", second, **known), Settings())
+        compare_pair(loaded("base", first, **known), loaded("lora", second, **known), ComparisonSettings())
     compare_pair(
-        loaded("base", first, **known), loaded("else", second, **{**known, "model": "n"}), Settings()
+        loaded("base", first, **known),
+        loaded("else", second, **{**known, "model": "n"}),
+        ComparisonSettings(),
     )  # another tokenizer
 
 
 def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
     base = loaded("base", predictions(1))
     pairs = [
-        compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), Settings())
+        compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), ComparisonSettings())
         for i in (1, 2, 4)
     ]
-    found = corrected_for_many(pairs, earlier=[(1.0, -1.0)])
+    found = adjust_pair_p_values(pairs, earlier=[(1.0, -1.0)])
     assert [pair.tried for pair in found] == [4, 4, 4] and [pair.best_of for pair in found] == [
         False,
         False,
         True,
     ]
     assert all(pair.p_holm >= pair.micro.p_value for pair in found)  # type: ignore[operator]
-    lines = verdict(found[2], texts("en"))
+    lines = verdict_lines(found[2], get_translator("en"))
     assert "by Holm over 4 comparisons" in lines[0] and any(
         "is the best of 4 that were tried" in line for line in lines
     )
-    assert corrected_for_many(pairs[:1])[0].p_holm is None
-    assert not corrected_for_many(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
+    assert adjust_pair_p_values(pairs[:1])[0].p_holm is None
+    assert not adjust_pair_p_values(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
 
 
 def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
-    base = load(str(run_directory(tmp_path / "base", "base", predictions(1))))[0]
+    base = load_run_argument(str(run_directory(tmp_path / "base", "base", predictions(1))))[0]
     adapters = [
-        load(
+        load_run_argument(
             str(
                 run_directory(
                     tmp_path / f"l{i}", f"l{i}", predictions(1, skill=0.7 + 0.1 * i), adapter_digest=f"d{i}"
@@ -144,16 +148,18 @@ def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
         for i in range(3)
     ]
     for turn, other in enumerate(adapters):
-        [pair] = counted([base, other], [compare_pair(base, other, Settings())])
+        [pair] = log_and_correct_pairs([base, other], [compare_pair(base, other, ComparisonSettings())])
         assert pair.tried == turn + 1
-    [again] = counted([base, adapters[0]], [compare_pair(base, adapters[0], Settings())])
-    assert again.tried == 3 and [peek.adapter for peek in read_peeks(base)] == [
+    [again] = log_and_correct_pairs(
+        [base, adapters[0]], [compare_pair(base, adapters[0], ComparisonSettings())]
+    )
+    assert again.tried == 3 and [peek.adapter for peek in read_comparison_log(base)] == [
         "d0",
         "d1",
         "d2",
     ]  # the same adapter is one look
     (tmp_path / "base" / "peeks.json").write_text("no list", encoding="utf-8")
-    assert read_peeks(base) == []
+    assert read_comparison_log(base) == []
 
 
 def test_the_key_is_audited_by_id() -> None:
@@ -193,7 +199,7 @@ def test_features_of_what_moved() -> None:
             pl.Series("D", ["4", "4", "9,000", "셋"]),
         )
     )
-    found = marked(asked, frozenset({asked["question_id"][2]}))
+    found = with_change_features(asked, frozenset({asked["question_id"][2]}))
     assert found["number_middle"].to_list() == [True, False, True, False]
     assert found["negation"].to_list() == [False, True, False, False] and found["formula"].to_list() == [
         False,
@@ -225,7 +231,7 @@ def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
             "human_accuracy": [None] * n,
         }
     )
-    found = what_moved(joined, asked.with_columns(pl.col("human_accuracy").cast(pl.Float64)))
+    found = compare_gained_and_lost(joined, asked.with_columns(pl.col("human_accuracy").cast(pl.Float64)))
     assert (
         found is not None
         and found.gained == gained.sum()
@@ -237,4 +243,9 @@ def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
         and kinds["negation"].low < (0.75 / 0.25) / (0.45 / 0.55) < kinds["negation"].high
     )
     assert not kinds["long"].significant
-    assert what_moved(joined.head(100), asked.with_columns(pl.col("human_accuracy").cast(pl.Float64))) is None
+    assert (
+        compare_gained_and_lost(
+            joined.head(100), asked.with_columns(pl.col("human_accuracy").cast(pl.Float64))
+        )
+        is None
+    )

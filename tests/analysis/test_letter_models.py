@@ -59,7 +59,7 @@ def test_an_influence_is_what_one_more_answer_does(name: str) -> None:
 def test_the_mixture_s_habit_is_the_change_of_its_letters_at_the_mean_knowledge() -> None:
     first, second = MIXTURE, 0.5 * np.array([0.1, 0.2, 0.3, 0.4])  # knows 0.4, then 0.5
     habit = 0.55 * (np.array([0.1, 0.2, 0.3, 0.4]) - MIXTURE / 0.6) @ KEY
-    assert models.mixture_swapped(first, second, KEY) == pytest.approx(habit)
+    assert models.mixture_habit_effect(first, second, KEY) == pytest.approx(habit)
 
 
 def test_the_choice_s_habit_is_the_change_of_its_pulls_at_both_knowledges() -> None:
@@ -69,6 +69,6 @@ def test_the_choice_s_habit_is_the_change_of_its_pulls_at_both_knowledges() -> N
         return float(np.diag(by_hand(np.append(beta, pulls))) @ KEY)
 
     changes = [right(beta, second[1:]) - right(beta, CHOICE[1:]) for beta in (1.2, 2.0)]
-    assert models.choice_swapped(CHOICE, second, KEY) == pytest.approx(sum(changes) / 2)
+    assert models.choice_habit_effect(CHOICE, second, KEY) == pytest.approx(sum(changes) / 2)
     moved = np.stack([second, CHOICE])  # over an axis before, as the gradients ask it
-    assert models.choice_swapped(CHOICE, moved, KEY) == pytest.approx([sum(changes) / 2, 0.0])
+    assert models.choice_habit_effect(CHOICE, moved, KEY) == pytest.approx([sum(changes) / 2, 0.0])

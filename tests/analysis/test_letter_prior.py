@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 
 from kmmlu_fast.analysis.letter_bias import letter_prior as d
-from kmmlu_fast.analysis.letter_bias.offsets import match, prior_offsets
+from kmmlu_fast.analysis.letter_bias.offsets import fit_prior_offsets, match_letter_shares
 
 
 def habits(key: list[str], first: list[str | None], second: list[str | None]) -> d.Decomposition:
-    codes = d.as_codes(list(key))
+    codes = d.letter_codes(list(key))
     strata = np.zeros(len(codes), dtype=np.int64)
-    return d.decompose(codes, strata, d.RunLetters(d.as_codes(first)), d.RunLetters(d.as_codes(second)))
+    return d.decompose_difference(
+        codes, strata, d.RunLetters(d.letter_codes(first)), d.RunLetters(d.letter_codes(second))
+    )
 
 
 def test_letter_habit_by_hand() -> None:
-    key = d.as_codes(["A", "B", "B", "D", "D", "D", "D", "D"])
-    habit = d.letter_habit(key, d.RunLetters(d.as_codes(["D", "B", "D", "D", "D", None, "A", "x"])))
+    key = d.letter_codes(["A", "B", "B", "D", "D", "D", "D", "D"])
+    habit = d.letter_habit(key, d.RunLetters(d.letter_codes(["D", "B", "D", "D", "D", None, "A", "x"])))
     assert habit.shares == pytest.approx((1 / 8, 1 / 8, 0, 4 / 8))
     assert habit.unparsed == pytest.approx(2 / 8)
     assert habit.recall == (0.0, 0.5, None, 0.4)  # the key never has C
@@ -54,7 +56,7 @@ def test_more_knowledge_under_an_unchanged_collapse_is_no_letter_prior() -> None
     for known in (0.35, 0.45):
         table = known * np.eye(4) + (1 - known) * habit
         runs.append(d.RunLetters(np.array([random.choice(4, p=table[code]) for code in key])))
-    part = d.decompose(key, np.zeros(len(key), dtype=np.int64), runs[0], runs[1]).splits[0]
+    part = d.decompose_difference(key, np.zeros(len(key), dtype=np.int64), runs[0], runs[1]).splits[0]
     assert part.model == "mixture" and part.letter_prior.value == pytest.approx(0.0, abs=0.004)
     assert part.remaining.significant and part.remaining.value > 0.06
 
@@ -73,7 +75,9 @@ def test_parts_add_up() -> None:
         np.where(random.random(500) < 0.5, key, random.choice(5, size=500, p=[0.3, 0.2, 0.2, 0.2, 0.1]) - 1)
         for _ in range(2)
     ]
-    split = d.decompose(key, np.arange(500) % 7, d.RunLetters(letters[0]), d.RunLetters(letters[1]))
+    split = d.decompose_difference(
+        key, np.arange(500) % 7, d.RunLetters(letters[0]), d.RunLetters(letters[1])
+    )
     for part in split.splits:
         assert part.letter_prior.value + split.reading + part.remaining.value == pytest.approx(
             split.difference
@@ -84,7 +88,7 @@ def test_offsets_reach_the_wanted_shares() -> None:
     random = np.random.default_rng(0)
     logprobs = random.normal(size=(4000, 4)) + np.array([3.0, 0, 0, -2])
     wanted = np.array([0.1, 0.3, 0.3, 0.3])
-    offsets = prior_offsets(logprobs, wanted)
+    offsets = fit_prior_offsets(logprobs, wanted)
     assert offsets.sum() == pytest.approx(0.0, abs=1e-9)
     assert d.letter_shares((logprobs + offsets).argmax(axis=1)) == pytest.approx(wanted, abs=0.003)
 
@@ -96,8 +100,11 @@ def test_a_bias_added_to_the_same_knowledge_is_wholly_letter_prior() -> None:
     knowledge[np.arange(3000), key] += 1.0
     first, second = knowledge + np.array([2.0, 0, 0, 0]), knowledge + np.array([-1.0, 0, 0, 0])
     letters = first.argmax(axis=1), second.argmax(axis=1)
-    runs = [d.RunLetters(x, match(key, x, lp)) for x, lp in zip(letters, (first, second), strict=True)]
-    split = d.decompose(key, np.arange(3000) % 3, runs[0], runs[1])
+    runs = [
+        d.RunLetters(x, match_letter_shares(key, x, lp))
+        for x, lp in zip(letters, (first, second), strict=True)
+    ]
+    split = d.decompose_difference(key, np.arange(3000) % 3, runs[0], runs[1])
     assert split.method == "logprobs"
     assert split.difference > 0.1  # the biased base looks far worse
     assert split.splits[0].remaining.value == pytest.approx(0.0, abs=0.002)
@@ -113,8 +120,8 @@ def test_knowledge_under_the_same_bias_remains() -> None:
         logprobs = noise + bias
         logprobs[np.arange(3000), key] += strength
         letters = logprobs.argmax(axis=1)
-        runs.append(d.RunLetters(letters, match(key, letters, logprobs)))
-    split = d.decompose(key, np.zeros(3000, dtype=np.int64), runs[0], runs[1])
+        runs.append(d.RunLetters(letters, match_letter_shares(key, letters, logprobs)))
+    split = d.decompose_difference(key, np.zeros(3000, dtype=np.int64), runs[0], runs[1])
     assert split.splits[0].remaining.value > 0.9 * split.difference > 0.1
     assert split.splits[0].remaining.significant
 
@@ -122,8 +129,8 @@ def test_knowledge_under_the_same_bias_remains() -> None:
 def test_too_few_logprobs_are_not_used() -> None:
     logprobs = np.log(np.full((10, 4), 0.25))
     logprobs[:2] = np.nan
-    assert match(np.zeros(10, dtype=np.int64), np.zeros(10, dtype=np.int64), logprobs) is None
-    assert match(np.zeros(10, dtype=np.int64), np.zeros(10, dtype=np.int64), None) is None
+    assert match_letter_shares(np.zeros(10, dtype=np.int64), np.zeros(10, dtype=np.int64), logprobs) is None
+    assert match_letter_shares(np.zeros(10, dtype=np.int64), np.zeros(10, dtype=np.int64), None) is None
 
 
 def test_intervals_cover_what_a_bootstrap_gives() -> None:
@@ -133,11 +140,11 @@ def test_intervals_cover_what_a_bootstrap_gives() -> None:
     first = np.where(random.random(600) < 0.4, key, random.choice(4, size=600, p=[0.7, 0.1, 0.1, 0.1]))
     second = np.where(random.random(600) < 0.5, key, random.choice(4, size=600, p=[0.1, 0.2, 0.3, 0.4]))
     one = np.zeros(600, dtype=np.int64)
-    whole = d.decompose(key, one, d.RunLetters(first), d.RunLetters(second))
+    whole = d.decompose_difference(key, one, d.RunLetters(first), d.RunLetters(second))
     drawn = []
     for _ in range(300):
         i = random.integers(0, 600, 600)
-        again = d.decompose(key[i], one, d.RunLetters(first[i]), d.RunLetters(second[i]))
+        again = d.decompose_difference(key[i], one, d.RunLetters(first[i]), d.RunLetters(second[i]))
         drawn.append([part.remaining.value for part in again.splits])
     for place, part in enumerate(whole.splits):
         low, high = np.quantile([values[place] for values in drawn], [0.025, 0.975])
@@ -155,11 +162,12 @@ def test_the_offsets_own_error_is_in_the_interval() -> None:
         logprobs[np.arange(300), key] += strength
         runs.append(logprobs)
 
-    def split(i: np.ndarray) -> d.Split:  # type: ignore[type-arg]
+    def split(i: np.ndarray) -> d.HabitSplit:  # type: ignore[type-arg]
         one, other = (
-            d.RunLetters(x[i].argmax(axis=1), match(key[i], x[i].argmax(axis=1), x[i])) for x in runs
+            d.RunLetters(x[i].argmax(axis=1), match_letter_shares(key[i], x[i].argmax(axis=1), x[i]))
+            for x in runs
         )
-        return d.decompose(key[i], np.zeros(len(i), dtype=np.int64), one, other).splits[0]
+        return d.decompose_difference(key[i], np.zeros(len(i), dtype=np.int64), one, other).splits[0]
 
     whole = split(np.arange(300))
     drawn = [split(random.integers(0, 300, 300)) for _ in range(300)]
@@ -185,10 +193,10 @@ def test_a_subjects_own_habit_is_matched_too() -> None:
     habit = np.zeros((9000, 4))
     habit[strata == 0, 0] = habit[strata == 1, 3] = 1.5
     runs = [
-        d.RunLetters(x.argmax(axis=1), match(key, x.argmax(axis=1), x, strata))
+        d.RunLetters(x.argmax(axis=1), match_letter_shares(key, x.argmax(axis=1), x, strata))
         for x in (noise, noise + habit)
     ]
-    found = d.decompose(key, strata, runs[0], runs[1])
+    found = d.decompose_difference(key, strata, runs[0], runs[1])
     assert found.splits[0].remaining.value > 0.05  # the global offsets do not see it
     assert found.by_subject is not None and abs(found.by_subject.value) < 0.02
 
@@ -217,19 +225,19 @@ def test_any_constant_number_of_options_tells_habit_from_knowledge(options: int)
         values = noise + skill * np.eye(options)[key] + habit * (np.arange(options) == options - 1)
         values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
         letters = values.argmax(axis=1)
-        return d.RunLetters(letters, match(key, letters, values))
+        return d.RunLetters(letters, match_letter_shares(key, letters, values))
 
     strata = np.zeros(len(key), dtype=np.int64)
     base, habit, skilled = run(0.3, -0.5), run(0.3, 0.5), run(1.3, -0.5)
-    found = d.decompose(key, strata, base, habit, options=options)
+    found = d.decompose_difference(key, strata, base, habit, options=options)
     assert found.method == "logprobs" and len(found.first.shares) == options
     (part,) = found.splits
     assert found.difference > 0.01 and part.letter_prior.value == pytest.approx(found.difference, abs=0.012)
     assert not part.remaining.significant
-    (part,) = d.decompose(key, strata, base, skilled, options=options).splits
+    (part,) = d.decompose_difference(key, strata, base, skilled, options=options).splits
     assert part.remaining.significant and part.remaining.value > 0.1
     by_letters = [d.RunLetters(one.letters) for one in (base, habit)]
-    found = d.decompose(key, strata, by_letters[0], by_letters[1], options=options)
+    found = d.decompose_difference(key, strata, by_letters[0], by_letters[1], options=options)
     assert [one.model for one in found.splits] == ["mixture", "choice"]
     for one in found.splits:
         total = one.letter_prior.value + found.reading + one.remaining.value
@@ -241,5 +249,8 @@ def test_four_options_are_the_default() -> None:
     letters = [np.roll(key, turn) for turn in (1, 2)]
     runs = [d.RunLetters(some) for some in letters]
     strata = np.zeros(400, dtype=np.int64)
-    both = d.decompose(key, strata, runs[0], runs[1]), d.decompose(key, strata, runs[0], runs[1], options=4)
+    both = (
+        d.decompose_difference(key, strata, runs[0], runs[1]),
+        d.decompose_difference(key, strata, runs[0], runs[1], options=4),
+    )
     assert both[0] == both[1]

@@ -40,10 +40,10 @@ def test_mcnemar_midp_agrees_with_statsmodels_exact_test() -> None:
 def test_corrections_by_hand() -> None:
     values = np.array([0.01, 0.04, 0.03])
     # Holm: 0.01*3, then 0.03*2, then max(0.06, 0.04*1)
-    assert paired.corrected(values, "holm") == pytest.approx([0.03, 0.06, 0.06])
+    assert paired.adjust_p_values(values, "holm") == pytest.approx([0.03, 0.06, 0.06])
     # Benjamini-Hochberg: 0.01*3/1, 0.04*3/3, min(0.03*3/2, 0.04)
-    assert paired.corrected(values, "fdr_bh") == pytest.approx([0.03, 0.04, 0.04])
-    assert len(paired.corrected(np.array([]), "holm")) == 0
+    assert paired.adjust_p_values(values, "fdr_bh") == pytest.approx([0.03, 0.04, 0.04])
+    assert len(paired.adjust_p_values(np.array([]), "holm")) == 0
 
 
 def test_paired_interval_by_hand() -> None:
@@ -117,7 +117,7 @@ def test_micro_of_equal_samples_is_weighted_to_the_full_sizes() -> None:
         pairs_of(("Law", "HUMSS", 10, 2, 10, 10), ("Patent", "Other", 10, 10, 2, 10))
     )
     assert paired.micro_difference(counts).difference == 0.0
-    weights = paired.by_size(counts, {"Law": 900, "Patent": 100})
+    weights = paired.subject_size_weights(counts, {"Law": 900, "Patent": 100})
     assert weights == pytest.approx([0.9, 0.1])
     micro = paired.micro_difference(counts, weights)
     assert micro.difference == pytest.approx(0.8 * 8 / 32) and micro.weighted
@@ -126,7 +126,10 @@ def test_micro_of_equal_samples_is_weighted_to_the_full_sizes() -> None:
     from scipy.stats import norm
 
     assert micro.p_value == pytest.approx(2 * norm.sf(z), abs=1e-6)
-    assert paired.by_size(counts, {"Law": 32, "Patent": 32}) is None and paired.by_size(counts, {}) is None
+    assert (
+        paired.subject_size_weights(counts, {"Law": 32, "Patent": 32}) is None
+        and paired.subject_size_weights(counts, {}) is None
+    )
 
 
 def test_of_these_questions_nothing_is_estimated_once_all_are_asked() -> None:
@@ -140,7 +143,7 @@ def test_of_these_questions_nothing_is_estimated_once_all_are_asked() -> None:
     whole, part, like = (paired.micro_difference(counts, None, asked) for asked in (every, half, None))
     assert whole.low == whole.high == whole.difference and whole.significant
     assert part.high - part.low == pytest.approx((like.high - like.low) * 0.5**0.5)
-    subjects = paired.by_subject(counts, every)
+    subjects = paired.subject_differences(counts, every)
     assert (subjects["low"] == subjects["high"]).all()
 
 
@@ -149,23 +152,23 @@ def test_corrections_equal_statsmodels() -> None:
 
     values = np.random.default_rng(0).random(45) ** 3
     for method in ("holm", "fdr_bh"):
-        assert paired.corrected(values, method) == pytest.approx(
+        assert paired.adjust_p_values(values, method) == pytest.approx(
             multipletests(values, method=method)[1], abs=1e-12
         )
     with pytest.raises(ValueError, match="holm and fdr_bh"):
-        paired.corrected(values, "none")
+        paired.adjust_p_values(values, "none")
 
 
 def test_the_effect_a_subject_shows_is_that_of_holms_first_step() -> None:
     pairs = pairs_of(*[(f"S{i:02d}", "STEM", 500, 75, 75, 350) for i in range(45)])
-    found = paired.by_subject(paired.subject_counts(pairs))["minimum_detectable_effect"][0]
+    found = paired.subject_differences(paired.subject_counts(pairs))["minimum_detectable_effect"][0]
     assert found == pytest.approx(0.0502, abs=0.0001)  # 1,000 questions, discordance .15, alpha .05 / 45
     assert paired.minimum_detectable_effect(1000, 0.25, 0.05 / 45) == pytest.approx(0.0648, abs=0.0001)
     assert paired.minimum_detectable_effect(1000, 0.15) == pytest.approx(0.0343, abs=0.0001)
 
 
 def test_a_claim_needs_its_interval_too() -> None:
-    found = paired.Difference(20, 0.5, 0.6, 0.1, -0.01, 0.21, 0, 2, 0.04)
+    found = paired.PairedDifference(20, 0.5, 0.6, 0.1, -0.01, 0.21, 0, 2, 0.04)
     assert not found.significant and found.within(0.25) and not found.within(0.2)
 
 
@@ -175,10 +178,10 @@ def test_by_supercategory_and_subject() -> None:
             ("Law", "HUMSS", 10, 0, 12, 10), ("Taxation", "HUMSS", 5, 2, 2, 5), ("Math", "STEM", 5, 9, 1, 5)
         )
     )
-    groups = paired.by_supercategory(counts)
+    groups = paired.supercategory_differences(counts)
     assert groups["supercategory"].to_list() == ["HUMSS", "STEM"]
     assert groups["b"].to_list() == [2, 9] and groups["c"].to_list() == [14, 1]
-    subjects = paired.by_subject(counts)
+    subjects = paired.subject_differences(counts)
     assert subjects["subject"].to_list() == ["Law", "Math", "Taxation"]
     assert subjects["difference"].to_list() == pytest.approx([12 / 32, -8 / 20, 0.0])
     # p: 1/4096, 7/512... corrected ones are never smaller

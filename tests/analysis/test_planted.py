@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 from made_runs import loaded
 
-from kmmlu_fast.analysis.comparison import Comparison, Settings, compare_pair
+from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.reporting.wording.verdict import verdict
-from kmmlu_fast.runs.run import Run, complete_frame
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
+from kmmlu_fast.runs.run import Run, fill_prediction_columns
 
 KEY = (0.1, 0.3, 0.3, 0.3)
 EVEN, RARELY_A, ONLY_A = (0.25,) * 4, (0.04, 0.32, 0.32, 0.32), (0.85, 0.05, 0.05, 0.05)
@@ -43,7 +43,7 @@ def run(
         normal = logprobs - np.log(np.exp(logprobs).sum(axis=1, keepdims=True))
         frame = frame.with_columns(pl.Series(name, normal[:, i]) for i, name in enumerate(LOGPROB_COLUMNS))
     known = {"prompt_style": "lm-eval", "model": "m", **facts}
-    return loaded(name, complete_frame(frame), **known)
+    return loaded(name, fill_prediction_columns(frame), **known)
 
 
 def mixture(
@@ -96,7 +96,7 @@ def simpson() -> tuple[Run, Run]:
     return tuple(  # type: ignore[return-value]
         loaded(
             name,
-            complete_frame(
+            fill_prediction_columns(
                 frame.with_columns(
                     pl.col(column).alias("prediction"), (pl.col(column) == "B").alias("correct")
                 )
@@ -196,8 +196,8 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
 }
 
 
-def compared(name: str) -> Comparison:
-    settings = Settings(overlap=LEAKED if name.startswith("f") else frozenset())
+def compared(name: str) -> PairComparison:
+    settings = ComparisonSettings(overlap=LEAKED if name.startswith("f") else frozenset())
     return compare_pair(*CASES[name][0](), settings)
 
 
@@ -205,16 +205,16 @@ def compared(name: str) -> Comparison:
 def test_the_planted_case_gives_its_sentence(name: str) -> None:
     _, wanted, unwanted = CASES[name]
     pair = compared(name)
-    lines = verdict(pair, texts("en"))
+    lines = verdict_lines(pair, get_translator("en"))
     for text in wanted:
         assert any(text in line for line in lines), (text, lines)
     for text in unwanted:
         assert not any(text in line for line in lines), (text, lines)
-    assert len(verdict(pair, texts("ko"))) == len(lines)
+    assert len(verdict_lines(pair, get_translator("ko"))) == len(lines)
 
 
 def test_cautions_come_before_the_headline() -> None:
-    lines = verdict(compared("f leaked-only gain"), texts("en"))
+    lines = verdict_lines(compared("f leaked-only gain"), get_translator("en"))
     assert (
         lines[0].startswith("CAUTION")
         and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
@@ -231,12 +231,12 @@ def test_cautions_come_before_the_headline() -> None:
 def test_hidden_needs_opposite_signs(
     prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
 ) -> None:
-    from kmmlu_fast.analysis.letter_bias.letter_prior import Part, Split
-    from kmmlu_fast.reporting.wording.letter_habit import prior_meaning
+    from kmmlu_fast.analysis.letter_bias.letter_prior import HabitSplit, IntervalEstimate
+    from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 
     pair = compared("g fp8 against bf16")
-    split = Split("logprobs", Part(*prior), Part(*rest))
+    split = HabitSplit("logprobs", IntervalEstimate(*prior), IntervalEstimate(*rest))
     assert (
         not pair.significant
-        and prior_meaning(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
+        and classify_letter_prior(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
     )

@@ -5,14 +5,14 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.recipes import crossed, recipe_effect
+from kmmlu_fast.analysis.recipes import estimate_crossed_effect, recipe_effect
 from kmmlu_fast.core.errors import RunError
 
 
 def test_two_seeds_by_hand() -> None:
     # 4 questions, 2 seeds; seeds' means 0.5 and 0; ms_seeds = 4 * (0.25^2 + 0.25^2) = 0.5
     changes = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, -1.0]])
-    found, deviation = crossed(changes, np.zeros(4, dtype=np.int64))
+    found, deviation = estimate_crossed_effect(changes, np.zeros(4, dtype=np.int64))
     rest = changes - changes.mean(axis=1, keepdims=True) - changes.mean(axis=0) + changes.mean()
     ms_rest = (rest**2).sum() / 3
     between = (0.5 - ms_rest) / 4
@@ -32,7 +32,7 @@ def test_the_interval_holds_seeds_and_questions() -> None:
         changes = random.choice([-1.0, 0.0, 1.0], size=(400, 3), p=[0.08, 0.84, 0.08]) + (
             random.random((400, 3)) < shares
         )
-        found, _ = crossed(changes, strata)
+        found, _ = estimate_crossed_effect(changes, strata)
         low, high = found.interval()
         inside += low <= 0.05 <= high
         half = 1.96 * changes.mean(axis=1).std(ddof=1) / 20

@@ -7,8 +7,8 @@ import pytest
 
 from kmmlu_fast.analysis.sequential import betting as test
 from kmmlu_fast.analysis.sequential.control_variate import (
-    Known,
-    Stream,
+    AnswerStream,
+    KnownQuestions,
     accuracy_stream,
     paired_stream,
 )
@@ -25,13 +25,13 @@ def _made(seed, total, gain, discordant=0.2):
     first = skill + draw.normal(size=total) > 0
     turned = draw.random(total) < np.where(first, discordant / 2 - gain / 2, discordant / 2 + gain / 2) * 2
     second = first ^ turned
-    return first, second, Known(total, skill + draw.normal(size=total), draw.integers(0, 4, total))
+    return first, second, KnownQuestions(total, skill + draw.normal(size=total), draw.integers(0, 4, total))
 
 
 def _streams(kind: str):
     """The same six questions in each of their 720 orders."""
     for order in map(list, permutations(range(6))):
-        known = Known(6, EASE[order], KEY[order])
+        known = KnownQuestions(6, EASE[order], KEY[order])
         if kind == "accuracy":
             yield accuracy_stream(SECOND[order], known, refits=[2, 4])
         else:
@@ -51,7 +51,7 @@ def test_over_all_orders_the_capital_at_the_true_mean_stays_1_on_average(kind, m
 def test_over_all_orders_the_truth_is_refuted_in_less_than_alpha():
     for alpha in (0.9, 0.5, 0.2):
         every = [(stream, side) for stream in _streams("paired") for side in (1, -1)]
-        refuted = sum(test.crossing(stream, 1 / 6, side, alpha) is not None for stream, side in every)
+        refuted = sum(test.crossing_time(stream, 1 / 6, side, alpha) is not None for stream, side in every)
         assert refuted / 720 <= alpha
 
 
@@ -91,10 +91,13 @@ def test_interval_is_what_the_capital_refutes_and_only_ever_shrinks():
     truth = second.mean() - first.mean()
     last = (-1.0, 1.0)
     for n in (10, 225, 340, 1000, 2500, 3999):
-        low, high = test.interval(paired_stream(first, second[:n], known))
+        low, high = test.confidence_sequence(paired_stream(first, second[:n], known))
         assert last[0] - 1e-5 <= low <= truth + 1e-9 and truth - 1e-9 <= high <= last[1] + 1e-5
         stream = paired_stream(first, second[:n], known)
-        assert test.crossing(stream, low + 1e-5, 1) is None and test.crossing(stream, high - 1e-5, -1) is None
+        assert (
+            test.crossing_time(stream, low + 1e-5, 1) is None
+            and test.crossing_time(stream, high - 1e-5, -1) is None
+        )
         last = low, high
     assert last[1] - last[0] < 0.01
 
@@ -103,9 +106,9 @@ def test_interval_is_what_the_capital_refutes_and_only_ever_shrinks():
 def test_after_all_questions_the_interval_is_the_difference_itself(gain):
     first, second, known = _made(4, 500, gain)
     truth = float(second.mean() - first.mean())
-    found = test.decide(paired_stream(first, second, known), margin=None)
+    found = test.decide_stream(paired_stream(first, second, known), margin=None)
     assert found.low == pytest.approx(truth, abs=1e-12) == found.high
-    right = test.interval(accuracy_stream(second, known))
+    right = test.confidence_sequence(accuracy_stream(second, known))
     assert right == pytest.approx((second.mean(), second.mean()), abs=1e-12)
 
 
@@ -117,31 +120,31 @@ def test_the_last_answer_is_arithmetic_and_no_evidence():
     mean = (second.mean() - first.mean()).item()
     assert mean != 0 and abs(mean) < 0.02
     for margin, verdict in ((None, "undecided"), (abs(mean) / 2, "undecided"), (0.02, "equal")):
-        found = test.decide(stream, margin=margin)
+        found = test.decide_stream(stream, margin=margin)
         assert found.verdict == verdict and found.low == pytest.approx(mean)
         assert found.e_value < 20 and found.p_value > 0.05
-    assert test.crossing(stream, 0.0, 1 if mean > 0 else -1) == 180  # which is what must not count
+    assert test.crossing_time(stream, 0.0, 1 if mean > 0 else -1) == 180  # which is what must not count
 
 
 def test_no_difference_at_all_is_equal_at_the_end_and_never_better():
     first = np.random.default_rng(0).random(300) < 0.5
-    known = Known(300)
-    found = test.decide(paired_stream(first, first, known), margin=None)
+    known = KnownQuestions(300)
+    found = test.decide_stream(paired_stream(first, first, known), margin=None)
     assert (found.verdict, found.decided_at, found.p_value) == ("equal", 300, 1.0)
-    soon = test.decide(paired_stream(first, first, known), margin=0.05)
+    soon = test.decide_stream(paired_stream(first, first, known), margin=0.05)
     assert soon.verdict == "equal" and soon.decided_at < 300
 
 
 def test_verdict_names_the_better_run_and_the_question_at_which_it_stood():
     first, second, known = _made(5, 6000, 0.1)
-    better = test.decide(paired_stream(first, second[:3000], known))
-    worse = test.decide(paired_stream(second, first[:3000], known))
+    better = test.decide_stream(paired_stream(first, second[:3000], known))
+    worse = test.decide_stream(paired_stream(second, first[:3000], known))
     assert better.verdict == "better" and worse.verdict == "worse" and better.low > 0 > worse.high
     assert better.p_value <= 0.05 and better.e_value >= 20
     # the verdict is a function of the answers in order: one answer fewer, and it does not stand yet
     at = better.decided_at
-    assert test.decide(paired_stream(first, second[:at], known)).decided_at == at
-    before = test.decide(paired_stream(first, second[: at - 1], known))
+    assert test.decide_stream(paired_stream(first, second[:at], known)).decided_at == at
+    before = test.decide_stream(paired_stream(first, second[: at - 1], known))
     assert (before.verdict, before.decided_at) == ("undecided", None) and before.p_value > 0.05
 
 
@@ -157,9 +160,9 @@ def test_a_first_run_known_in_full_decides_sooner_than_one_that_is_asked_along()
 def test_equal_needs_both_sides_of_the_margin():
     first, second, known = _made(6, 12000, 0.0, 0.1)
     stream = paired_stream(first, second[:9000], known)
-    found = test.decide(stream, margin=0.03)
+    found = test.decide_stream(stream, margin=0.03)
     assert found.verdict == "equal" and -0.03 <= found.low <= found.high <= 0.03
-    assert test.decide(paired_stream(first, second[:100], known), margin=0.03).verdict == "undecided"
+    assert test.decide_stream(paired_stream(first, second[:100], known), margin=0.03).verdict == "undecided"
 
 
 def test_exact_nulls_are_decided_in_less_than_five_percent_and_covered():
@@ -170,9 +173,9 @@ def test_exact_nulls_are_decided_in_less_than_five_percent_and_covered():
         second = first.copy()
         second[draw.choice(np.flatnonzero(first), 150, replace=False)] = False
         second[draw.choice(np.flatnonzero(~first), 150, replace=False)] = True
-        stream = paired_stream(first, second, Known(2000, draw.normal(size=2000)))
+        stream = paired_stream(first, second, KnownQuestions(2000, draw.normal(size=2000)))
         decided += test.first_verdict(stream, margin=None)[0] in ("better", "worse")
-        refuted += any(test.crossing(stream, 0.0, side) is not None for side in (1, -1))
+        refuted += any(test.crossing_time(stream, 0.0, side) is not None for side in (1, -1))
     assert decided == refuted <= 10
 
 
@@ -181,15 +184,15 @@ def test_accuracy_is_covered_at_every_size_and_narrows():
     for seed in range(60):
         _, second, known = _made(seed, 3000, 0.0)
         stream = accuracy_stream(second, known)
-        missed += any(test.crossing(stream, float(second.mean()), side) is not None for side in (1, -1))
+        missed += any(test.crossing_time(stream, float(second.mean()), side) is not None for side in (1, -1))
     assert missed <= 3
-    ends = [test.interval(accuracy_stream(second[:n], known)) for n in (100, 1000, 2900)]
+    ends = [test.confidence_sequence(accuracy_stream(second[:n], known)) for n in (100, 1000, 2900)]
     widths = [high - low for low, high in ends]
     assert widths[0] > widths[1] > widths[2] and widths[2] < 0.02
 
 
 def test_nothing_asked_says_nothing():
-    found = test.decide(paired_stream(np.ones(5, bool), np.zeros(0, bool), Known(5)))
+    found = test.decide_stream(paired_stream(np.ones(5, bool), np.zeros(0, bool), KnownQuestions(5)))
     assert (found.verdict, found.decided_at, found.p_value) == ("undecided", None, 1.0)
     assert (found.low, found.high) == (-1.0, 1.0)
 
@@ -202,4 +205,4 @@ def test_a_split_alpha_asks_for_more():
 
 
 def test_stream_is_a_record():
-    assert isinstance(paired_stream(FIRST, SECOND, Known(6)), Stream)
+    assert isinstance(paired_stream(FIRST, SECOND, KnownQuestions(6)), AnswerStream)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kmmlu_fast.analysis.sequential.control_variate import Known, accuracy_stream, paired_stream
+from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions, accuracy_stream, paired_stream
 
 N = 2000
 
@@ -25,8 +25,11 @@ def test_each_thing_known_takes_variance_off():
     key = draw.integers(0, 4, N)
     habit = second | (key == 2)  # a run that always has the third letter right
     plain = float((habit.astype(float) - first).var())
-    bare, eased = _variance(first, habit, Known(N)), _variance(first, habit, Known(N, skill))
-    keyed = _variance(first, habit, Known(N, skill, key))
+    bare, eased = (
+        _variance(first, habit, KnownQuestions(N)),
+        _variance(first, habit, KnownQuestions(N, skill)),
+    )
+    keyed = _variance(first, habit, KnownQuestions(N, skill, key))
     assert plain > bare > eased > keyed
 
 
@@ -34,13 +37,15 @@ def test_a_margin_tells_where_an_answer_may_turn():
     first, _, _, draw = _world(1)
     margin = draw.exponential(1.0, N)
     second = np.where(margin < 0.3, draw.random(N) < 0.5, first)
-    assert _variance(first, second, Known(N, margin=margin)) < _variance(first, second, Known(N))
+    assert _variance(first, second, KnownQuestions(N, margin=margin)) < _variance(
+        first, second, KnownQuestions(N)
+    )
 
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_expectations_come_from_the_past_alone(complete):
     first, second, skill, draw = _world(2)
-    known = Known(N, skill, draw.integers(0, 4, N))
+    known = KnownQuestions(N, skill, draw.integers(0, 4, N))
     n = 900
     one = first if complete else first[:n]
     whole = paired_stream(one, second[:n], known)
@@ -58,7 +63,7 @@ def test_expectations_come_from_the_past_alone(complete):
 
 def test_a_prefix_is_the_beginning_of_a_longer_one():
     first, second, skill, _ = _world(3)
-    short, long = (paired_stream(first, second[:n], Known(N, skill)) for n in (700, 1600))
+    short, long = (paired_stream(first, second[:n], KnownQuestions(N, skill)) for n in (700, 1600))
     for name in ("value", "before", "expected", "least", "most", "spread", "floor", "ceiling"):
         assert np.allclose(getattr(short, name), getattr(long, name)[:700], atol=1e-12), name
 
@@ -67,23 +72,23 @@ def test_unknown_numbers_count_as_average_and_constant_ones_as_none():
     first, second, skill, _ = _world(4)
     holes = skill.copy()
     holes[::3] = np.nan
-    assert np.isfinite(paired_stream(first, second, Known(N, holes)).value).all()
-    bare = paired_stream(first, second, Known(N)).value
+    assert np.isfinite(paired_stream(first, second, KnownQuestions(N, holes)).value).all()
+    bare = paired_stream(first, second, KnownQuestions(N)).value
     for nothing in (np.full(N, np.nan), np.full(N, 0.7)):
-        assert np.array_equal(paired_stream(first, second, Known(N, nothing)).value, bare)
+        assert np.array_equal(paired_stream(first, second, KnownQuestions(N, nothing)).value, bare)
 
 
 def test_separated_answers_do_not_break_the_fit():
     first = np.arange(N) % 2 == 0
     for second in (first, ~first, np.ones(N, bool), np.zeros(N, bool)):
-        paired = paired_stream(first, second, Known(N, np.arange(N, dtype=np.float64)))
-        for stream in (paired, accuracy_stream(second, Known(N))):
+        paired = paired_stream(first, second, KnownQuestions(N, np.arange(N, dtype=np.float64)))
+        for stream in (paired, accuracy_stream(second, KnownQuestions(N))):
             assert np.isfinite(stream.value).all() and (np.abs(stream.value) <= 1).all()
 
 
 def test_a_first_run_that_became_complete_on_the_way_is_not_known_ahead():
     first, second, skill, _ = _world(5)
-    known = Known(N, skill)
+    known = KnownQuestions(N, skill)
     along, whole = (
         paired_stream(first[:900], second[:900], known),
         paired_stream(first, second, known, ahead=False),

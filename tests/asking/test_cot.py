@@ -15,9 +15,9 @@ import pytest
 from tiny import make_tiny_tokenizer
 from wants import candidates_of, text_of
 
-from kmmlu_fast.analysis.reasoning import comparison
+from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import log_softmax, rotated
+from kmmlu_fast.core.letters import normalize_logprobs, rotate_question
 from kmmlu_fast.core.schema import (
     LETTERS,
     Candidates,
@@ -31,19 +31,19 @@ from kmmlu_fast.core.schema import (
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import runner
-from kmmlu_fast.evaluation.runner import run
+from kmmlu_fast.evaluation.runner import ask_questions
 from kmmlu_fast.prompting import cot
-from kmmlu_fast.prompting.answer_extraction import STRICT, read_answer
-from kmmlu_fast.prompting.cot import ChainOfThought, sampling_seed, vote
-from kmmlu_fast.prompting.cot_tokens import build_method
-from kmmlu_fast.prompting.cot_wording import default_style, instruction, instructions
+from kmmlu_fast.prompting.answer_extraction import STRICT, extract_answer
+from kmmlu_fast.prompting.cot import ChainOfThought, majority_vote, sampling_seed
+from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+from kmmlu_fast.prompting.cot_wording import default_cot_style, load_instructions, subject_instruction
 from kmmlu_fast.prompting.methods import MultipleChoice
-from kmmlu_fast.prompting.prompts import encode
+from kmmlu_fast.prompting.prompts import encode_prompts
 from kmmlu_fast.prompting.rotations import Rotations
-from kmmlu_fast.prompting.tokens import prepare
+from kmmlu_fast.prompting.tokens import render_and_tokenise
 from kmmlu_fast.reporting.wording import reasoning_text
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.runs.store import RunStore, load_run
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 QWEN_TEMPLATE = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content +"
@@ -121,8 +121,8 @@ class Scripted(FakeEngine):
 
 def ask(engine: FakeEngine, method: Any, questions: Sequence[Question], tokenizer: Any) -> list[Prediction]:
     kept = Kept()
-    asked, _ = prepare(questions, {q.subject: [] for q in questions}, method, tokenizer)
-    run(engine, asked, method, None, kept)
+    asked, _ = render_and_tokenise(questions, {q.subject: [] for q in questions}, method, tokenizer)
+    ask_questions(engine, asked, method, None, kept)
     return list(kept)
 
 
@@ -131,7 +131,7 @@ def ask(engine: FakeEngine, method: Any, questions: Sequence[Question], tokenize
 
 
 def test_chat_prompt_is_this_byte_by_byte(qwen: Any) -> None:
-    method = build_method("chat", qwen)
+    method = build_chain_of_thought("chat", qwen)
     prompt = method.reasoning_prompt(make_question(), [], qwen)
     assert not prompt.add_special_tokens
     assert (
@@ -150,7 +150,7 @@ def test_chat_prompt_is_this_byte_by_byte(qwen: Any) -> None:
 
 
 def test_thinking_leaves_the_turn_open_and_exemplars_keep_their_letters(qwen: Any) -> None:
-    method = build_method("chat", qwen, thinking=True)
+    method = build_chain_of_thought("chat", qwen, thinking=True)
     text = method.reasoning_prompt(make_question(), [make_question(7, "D")], qwen).text
     assert text.endswith("형식으로 답하세요.<|im_end|>\n<|im_start|>assistant\n")
     assert (
@@ -163,15 +163,17 @@ def test_thinking_leaves_the_turn_open_and_exemplars_keep_their_letters(qwen: An
 def test_qa_prompt_is_this_byte_by_byte(tokenizer: Any) -> None:
     question = make_question(subject="Ecology")
     assert (
-        build_method("qa", tokenizer).reasoning_prompt(question, [make_question(7, "D")], tokenizer).text
-        == f"{instruction('Ecology', 'STEM')}\n\n"
+        build_chain_of_thought("qa", tokenizer)
+        .reasoning_prompt(question, [make_question(7, "D")], tokenizer)
+        .text
+        == f"{subject_instruction('Ecology', 'STEM')}\n\n"
         "문제: 7에 1을 더하면?\nA. 영\nB. 하나\nC. 둘\nD. 셋\n정답: D\n\n"
         "문제: 0에 1을 더하면?\nA. 영\nB. 하나\nC. 둘\nD. 셋\n풀이:"
     )
 
 
 def test_direct_prompt_is_that_of_multiple_choice(tokenizer: Any) -> None:
-    method = build_method("lm-eval", tokenizer)
+    method = build_chain_of_thought("lm-eval", tokenizer)
     assert method.direct is not None
     assert method.render(make_question(), [], tokenizer)[1:] == MultipleChoice(
         "lm-eval", (0, 1, 2, 3)
@@ -179,24 +181,24 @@ def test_direct_prompt_is_that_of_multiple_choice(tokenizer: Any) -> None:
 
 
 def test_instructions_name_only_subjects_that_exist_and_cover_every_supercategory() -> None:
-    data = instructions()
+    data = load_instructions()
     assert set(data["supercategory"]) == set(SUPERCATEGORIES)
     assert set(data["subject"]) < set(SUBJECTS)
-    assert instruction("Law", "HUMSS") != instruction("Marketing", "Other")
-    assert all('"정답: X"' in instruction(s.name, s.supercategory) for s in SUBJECTS.values())
+    assert subject_instruction("Law", "HUMSS") != subject_instruction("Marketing", "Other")
+    assert all('"정답: X"' in subject_instruction(s.name, s.supercategory) for s in SUBJECTS.values())
 
 
 def test_wording_digest_changes_with_style_and_is_stable(tokenizer: Any, qwen: Any) -> None:
-    digest = cot.wording_digest(build_method("qa", tokenizer), tokenizer)
-    assert digest == cot.wording_digest(build_method("qa", tokenizer, max_tokens=9), tokenizer)
-    assert digest != cot.wording_digest(build_method("lm-eval", tokenizer), tokenizer)
-    assert cot.wording_digest(build_method("chat", qwen), qwen) != cot.wording_digest(
-        build_method("chat", qwen, thinking=True), qwen
+    digest = cot.cot_wording_digest(build_chain_of_thought("qa", tokenizer), tokenizer)
+    assert digest == cot.cot_wording_digest(build_chain_of_thought("qa", tokenizer, max_tokens=9), tokenizer)
+    assert digest != cot.cot_wording_digest(build_chain_of_thought("lm-eval", tokenizer), tokenizer)
+    assert cot.cot_wording_digest(build_chain_of_thought("chat", qwen), qwen) != cot.cot_wording_digest(
+        build_chain_of_thought("chat", qwen, thinking=True), qwen
     )
 
 
 def test_default_style_is_chat_where_there_is_a_template(tokenizer: Any, qwen: Any) -> None:
-    assert (default_style(tokenizer), default_style(qwen)) == ("qa", "chat")
+    assert (default_cot_style(tokenizer), default_cot_style(qwen)) == ("qa", "chat")
 
 
 # reading and forcing
@@ -205,7 +207,7 @@ def test_default_style_is_chat_where_there_is_a_template(tokenizer: Any, qwen: A
 
 def test_a_read_answer_is_not_forced(tokenizer: Any) -> None:
     engine = Scripted("1을 더하면 하나이다.\n정답: B\n")
-    (prediction,) = ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
+    (prediction,) = ask(engine, build_chain_of_thought("qa", tokenizer), [make_question()], tokenizer)
     assert [r.stage for r in engine.requests] == ["letters", "reason"]
     assert (prediction.prediction, prediction.correct, prediction.read_by, prediction.forced) == (
         "B",
@@ -220,7 +222,7 @@ def test_a_read_answer_is_not_forced(tokenizer: Any) -> None:
 
 def test_an_option_quoted_instead_of_a_letter_is_read_without_forcing(tokenizer: Any) -> None:
     engine = Scripted("따라서 정답은 셋입니다.")
-    (prediction,) = ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
+    (prediction,) = ask(engine, build_chain_of_thought("qa", tokenizer), [make_question()], tokenizer)
     assert (prediction.prediction, prediction.read_by) == ("D", "stated_option")
     assert [r.stage for r in engine.requests] == ["letters", "reason"]
 
@@ -238,7 +240,7 @@ def test_an_option_quoted_instead_of_a_letter_is_read_without_forcing(tokenizer:
 def test_what_cannot_be_read_is_forced_after_its_own_reasoning(
     text: str, finish_reason: str, tokenizer: Any
 ) -> None:
-    method = build_method("qa", tokenizer)
+    method = build_chain_of_thought("qa", tokenizer)
     engine = Scripted(
         text,
         lambda request: (-3.0, -2.0, -0.5, -4.0) if request.stage == "forced-0" else (-1.0, -2.0, -3.0, -4.0),
@@ -257,15 +259,17 @@ def test_what_cannot_be_read_is_forced_after_its_own_reasoning(
 
 
 def test_a_text_cut_by_its_budget_counts_only_where_it_names_an_answer(tokenizer: Any) -> None:
-    method = build_method("qa", tokenizer)
+    method = build_chain_of_thought("qa", tokenizer)
     options = make_question().options
-    assert method.read(Completion("정답은 C입니다. 왜냐하면 둘", (), "length"), options).letter == "C"
-    assert method.read(Completion("남는 것은 C이다.", (), "length"), options).letter is None
-    assert method.read(Completion("남는 것은 C이다.", (), "stop"), options).letter == "C"
+    assert (
+        method.read_completion(Completion("정답은 C입니다. 왜냐하면 둘", (), "length"), options).letter == "C"
+    )
+    assert method.read_completion(Completion("남는 것은 C이다.", (), "length"), options).letter is None
+    assert method.read_completion(Completion("남는 것은 C이다.", (), "stop"), options).letter == "C"
 
 
 def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: Any) -> None:
-    method = build_method("qa", tokenizer)
+    method = build_chain_of_thought("qa", tokenizer)
     end = tokenizer.convert_tokens_to_ids("<|eos|>")
     tail = tuple(tokenizer.encode("\n문제:", add_special_tokens=False))
     assert method.forcing_ids(Completion("모른다", (9, 8, 7, end), "stop")) == (9, 8, 7, *method.force_ids)
@@ -275,11 +279,14 @@ def test_end_tokens_and_the_next_question_are_cut_off_before_forcing(tokenizer: 
         7,
         *method.force_ids,
     )
-    assert method.read(Completion("정답은 B이다\n문제:", (), "stop"), make_question().options).letter == "B"
+    assert (
+        method.read_completion(Completion("정답은 B이다\n문제:", (), "stop"), make_question().options).letter
+        == "B"
+    )
 
 
 def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) -> None:
-    method = build_method("chat", qwen, thinking=True)
+    method = build_chain_of_thought("chat", qwen, thinking=True)
     closing = tuple(qwen.encode("\n</think>\n", add_special_tokens=False))
     assert method.forcing_ids(Completion("아마\n정답: A", (7, 8), "length")) == (
         7,
@@ -302,7 +309,7 @@ def test_unfinished_thinking_is_closed_before_the_answer_is_forced(qwen: Any) ->
 @pytest.mark.parametrize("finish_reason", ["stop", "length"])
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_nothing_is_ever_unparsed(text: str, finish_reason: str, num_samples: int, tokenizer: Any) -> None:
-    method = build_method("lm-eval", tokenizer, num_samples=num_samples, temperature=0.7)
+    method = build_chain_of_thought("lm-eval", tokenizer, num_samples=num_samples, temperature=0.7)
     for prediction in ask(
         Scripted(text, finish_reason=finish_reason), method, [make_question(i) for i in range(3)], tokenizer
     ):
@@ -318,14 +325,14 @@ def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_stri
     style: str, wanted: set[str], qwen: Any
 ) -> None:
     engine = Scripted("정답: A\n")
-    ask(engine, build_method(style, qwen), [make_question()], qwen)
+    ask(engine, build_chain_of_thought(style, qwen), [make_question()], qwen)
     reason = text_of(next(r for r in engine.requests if r.stage == "reason"))
     assert reason.include_stop
     assert {stop for stop in reason.stop if "A" in stop} == wanted
     assert ("\n문제:" in reason.stop) == (style != "chat")
     for stop in reason.stop:
         if stop != "\n문제:":
-            assert read_answer(f"풀이를 마친다.\n{stop}").rung in STRICT
+            assert extract_answer(f"풀이를 마친다.\n{stop}").rung in STRICT
 
 
 # samples, budget, rotations
@@ -333,13 +340,13 @@ def test_generation_stops_at_the_complete_final_line_which_the_ladder_reads_stri
 
 
 def test_majority_wins_and_ties_go_to_the_likelier_letter() -> None:
-    assert vote(["A", "B", "B", "C"], (-0.1, -9.0, -9.0, -9.0)) == ("B", 0.5)
-    assert vote(["A", "B", "B", "A"], (-2.0, -1.0, -0.1, -3.0)) == ("B", 0.5)
-    assert vote(["D", "B"], None) == ("D", 0.5)
+    assert majority_vote(["A", "B", "B", "C"], (-0.1, -9.0, -9.0, -9.0)) == ("B", 0.5)
+    assert majority_vote(["A", "B", "B", "A"], (-2.0, -1.0, -0.1, -3.0)) == ("B", 0.5)
+    assert majority_vote(["D", "B"], None) == ("D", 0.5)
 
 
 def test_samples_vote_and_agreement_is_the_confidence(tokenizer: Any) -> None:
-    method = build_method("qa", tokenizer, num_samples=4, temperature=0.7, top_p=0.9)
+    method = build_chain_of_thought("qa", tokenizer, num_samples=4, temperature=0.7, top_p=0.9)
     texts = ("정답: B\n", "정답은 B입니다.", CANNOT_BE_READ, "정답: D\n")
     engine = Scripted(lambda request: texts, lambda request: (-1.0, -2.0, -3.0, -4.0))
     (prediction,) = ask(engine, method, [make_question()], tokenizer)
@@ -361,13 +368,13 @@ def test_seeds_are_per_question_stable_and_absent_when_greedy(tokenizer: Any) ->
     seeds = {sampling_seed(seed, f"Math/test/{row}", "reason") for seed in (1, 2) for row in range(500)}
     assert len(seeds) == 1000 and all(0 <= seed < 2**31 for seed in seeds)
     engine = Scripted("정답: A\n")
-    ask(engine, build_method("qa", tokenizer), [make_question()], tokenizer)
+    ask(engine, build_chain_of_thought("qa", tokenizer), [make_question()], tokenizer)
     assert {text_of(r).seed for r in engine.requests if r.stage == "reason"} == {None}
 
 
 def test_only_questions_with_a_small_margin_are_reasoned_about(tokenizer: Any) -> None:
     questions = [make_question(i) for i in range(10)]
-    method = build_method("qa", tokenizer, below=1.0)
+    method = build_chain_of_thought("qa", tokenizer, below=1.0)
 
     def letters(request: Request) -> Sequence[float]:
         return (
@@ -391,16 +398,16 @@ def test_only_questions_with_a_small_margin_are_reasoned_about(tokenizer: Any) -
         "A",
         "loglikelihood",
     )
-    full = ask(Scripted("정답: B\n", letters), build_method("qa", tokenizer), questions, tokenizer)
+    full = ask(Scripted("정답: B\n", letters), build_chain_of_thought("qa", tokenizer), questions, tokenizer)
     assert {p.question_id: p.prompt_digest for p in full} == {
         p.question_id: p.prompt_digest for p in predictions.values()
     }
 
 
 def test_rotation_moves_options_and_key_together() -> None:
-    turned = rotated(make_question(answer="B"), 1)
+    turned = rotate_question(make_question(answer="B"), 1)
     assert (turned.options, turned.answer) == (("하나", "둘", "셋", "영"), "A")
-    assert rotated(make_question(answer="A"), 3).answer == "B"
+    assert rotate_question(make_question(answer="A"), 3).answer == "B"
 
 
 def test_rotations_remove_a_letter_bias_exactly(tokenizer: Any) -> None:
@@ -410,9 +417,9 @@ def test_rotations_remove_a_letter_bias_exactly(tokenizer: Any) -> None:
     def letters(request: Request) -> list[float]:
         lines = tokenizer.decode(list(request.token_ids)).splitlines()
         options = [next(line[3:] for line in lines if line.startswith(f"{letter}. ")) for letter in LETTERS]
-        return log_softmax([knowledge[option] + b for option, b in zip(options, bias, strict=True)])
+        return normalize_logprobs([knowledge[option] + b for option, b in zip(options, bias, strict=True)])
 
-    inner = build_method("qa", tokenizer).direct
+    inner = build_chain_of_thought("qa", tokenizer).direct
     assert inner is not None
     question = make_question(answer="C")
     engine = Scripted("", letters)
@@ -431,7 +438,7 @@ def test_rotations_remove_a_letter_bias_exactly(tokenizer: Any) -> None:
 
 
 def test_two_rotations_are_opposite_orders(tokenizer: Any) -> None:
-    inner = build_method("qa", tokenizer).direct
+    inner = build_chain_of_thought("qa", tokenizer).direct
     assert inner is not None
     method = Rotations(inner, 2)
     second = method.render(make_question(), [], tokenizer)[1].text
@@ -440,13 +447,13 @@ def test_two_rotations_are_opposite_orders(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("below", [None, 1.0])
 def test_methods_are_pickled_whole(below: float | None, tokenizer: Any) -> None:
-    method = build_method("qa", tokenizer, below=below)
+    method = build_chain_of_thought("qa", tokenizer, below=below)
     assert method.direct is not None
     assert pickle.loads(pickle.dumps(method)) == method
     assert pickle.loads(pickle.dumps(Rotations(method.direct))) == Rotations(method.direct)
     assert len(pickle.dumps(method)) < 4000
     request = method.start(
-        make_question(), encode(tokenizer, method.render(make_question(), [], tokenizer)), None
+        make_question(), encode_prompts(tokenizer, method.render(make_question(), [], tokenizer)), None
     )[0]
     assert pickle.loads(pickle.dumps(request)) == request
 
@@ -459,11 +466,11 @@ def test_settings_that_do_not_fit_the_tokenizer_are_refused(
     style: str, settings: dict[str, Any], says: str, tokenizer: Any
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        build_method(style, tokenizer, **settings)
+        build_chain_of_thought(style, tokenizer, **settings)
     with pytest.raises(ConfigError, match="--prompt-style chat"):
         chat = make_tiny_tokenizer(chat=True)
         chat.chat_template = QWEN_TEMPLATE
-        build_method("qa", chat, thinking=True)
+        build_chain_of_thought("qa", chat, thinking=True)
 
 
 # kill and restart
@@ -491,7 +498,7 @@ def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
     after: int, tmp_path: Path, tokenizer: Any
 ) -> None:
     questions = [make_question(i, LETTERS[i % 4]) for i in range(200)]
-    method = build_method("qa", tokenizer, num_samples=2, temperature=0.7)
+    method = build_chain_of_thought("qa", tokenizer, num_samples=2, temperature=0.7)
 
     def texts(request: Request) -> list[str]:
         seed = text_of(request).seed
@@ -500,11 +507,11 @@ def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
 
     def once(root: Path, engine: FakeEngine) -> RunStore:
         store = RunStore(root, "cot", {"method": "cot"}, {})
-        asked, _ = prepare(
+        asked, _ = render_and_tokenise(
             [q for q in questions if q.question_id not in store.answered], {"Math": []}, method, tokenizer
         )
         try:
-            run(engine, asked, method, None, Flushing(store))
+            ask_questions(engine, asked, method, None, Flushing(store))
         finally:
             store._buffer.clear()  # a kill loses what no part holds yet
             store.close()
@@ -520,7 +527,7 @@ def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
     for made in (whole, store):
         reopened = RunStore(made.path.parent, "cot", {"method": "cot"}, {})
         reopened.finish([q.question_id for q in questions], lambda frame: {}, {})
-        frames.append(load_run(made.path).predictions)
+        frames.append(load_run_directory(made.path).predictions)
     assert frames[0].equals(frames[1])
     assert frames[1]["question_id"].n_unique() == len(frames[1]) == 200
     assert frames[1]["prediction"].null_count() == 0 and 0 < frames[1]["forced"].sum() < 200
@@ -585,7 +592,7 @@ def test_comparison_of_a_full_run_is_this() -> None:
             reasoned(3, "B", "C", 0.4, 500),
         ]
     )
-    result = comparison(frame, seconds=12.0, direct_seconds=2.0)
+    result = compare_reasoning(frame, seconds=12.0, direct_seconds=2.0)
     assert result["read_by"] == {"strict": 3, "lenient": 0, "forced": 1, "unparsed": 0, "direct": 0}
     assert result["rungs"] == {"final_line": 3, "forced": 1}
     ways = {f"{row['way']} {row['below'] or ''}".strip(): row for row in result["ways"]}
@@ -598,13 +605,13 @@ def test_comparison_of_a_full_run_is_this() -> None:
     assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
     assert picked["what_if 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
     assert ways["what_if 0.3"]["estimated"] and not ways["full"]["estimated"]
-    text = "\n".join(reasoning_text.comparison_lines(result, texts("en", "report", "summary")))
+    text = "\n".join(reasoning_text.reasoning_lines(result, get_translator("en", "report", "summary")))
     assert "strict 3, lenient 0, forced 1, unparsed 0" in text and "~4.0" in text
 
 
 def test_comparison_of_a_budgeted_run_has_its_own_row() -> None:
     direct = replace(reasoned(1, "B", "B", 2.0, 0), texts=None, read_by="loglikelihood")
-    result = comparison(predictions_frame([reasoned(0, "B", "A", 0.1, 100), direct]))
+    result = compare_reasoning(predictions_frame([reasoned(0, "B", "A", 0.1, 100), direct]))
     assert result["read_by"] == {"strict": 1, "lenient": 0, "forced": 0, "unparsed": 0, "direct": 1}
     assert [
         (row["way"], row["accuracy"], row["reasoned"], row["output_tokens"], row["seconds"])
@@ -620,7 +627,7 @@ def test_comparison_of_samples_and_rotations() -> None:
         reasoned(0, "B", "A", 0.1, 100, sample_predictions=["A", "B", "B", "B"], confidence=0.75),
         reasoned(1, "A", "A", 0.1, 100, sample_predictions=["A", "A", "B", "A"], confidence=0.75),
     ]
-    samples = comparison(predictions_frame(rows))["samples"]
+    samples = compare_reasoning(predictions_frame(rows))["samples"]
     assert samples == {
         "num_samples": 4,
         "accuracy_first_sample": 0.0,
@@ -639,37 +646,37 @@ def test_comparison_of_samples_and_rotations() -> None:
         )
         for row in rows
     ]
-    result = comparison(predictions_frame(plain))
+    result = compare_reasoning(predictions_frame(plain))
     assert set(result) == {"rotations"}
     assert (
         result["rotations"]["accuracy_raw"],
         result["rotations"]["accuracy_debiased"],
         result["rotations"]["changed"],
     ) == (0.5, 1.0, 1)
-    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning_text.comparison_lines(
-        result, texts("en", "report", "summary")
+    assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning_text.reasoning_lines(
+        result, get_translator("en", "report", "summary")
     )
-    assert comparison(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
+    assert compare_reasoning(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
 
 
 def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any) -> None:
-    method = build_method("qa", tokenizer)
-    asked, _ = prepare([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
+    method = build_chain_of_thought("qa", tokenizer)
+    asked, _ = render_and_tokenise([make_question(i) for i in range(400)], {"Math": []}, method, tokenizer)
     engine = Scripted(CANNOT_BE_READ)
-    seconds = runner.time_direct(engine, asked, method, None)
+    seconds = runner.time_direct_answers(engine, asked, method, None)
     assert seconds is not None and seconds > 0
     assert [r.stage for r in engine.requests] == ["letters"] * 20
     assert engine.requests[0].token_ids == tuple(asked[0].token_ids[1])
-    assert runner.time_direct(engine, [], method, None) is None
+    assert runner.time_direct_answers(engine, [], method, None) is None
 
 
 def test_one_method_serves_base_and_adapters(tokenizer: Any) -> None:
     from kmmlu_fast.core.schema import Adapter
 
     adapter = Adapter("lora", Path("lora"), 1, 8, "0" * 16)
-    method: ChainOfThought = build_method("qa", tokenizer, below=9.0)
-    asked, _ = prepare([make_question()], {"Math": []}, method, tokenizer)
+    method: ChainOfThought = build_chain_of_thought("qa", tokenizer, below=9.0)
+    asked, _ = render_and_tokenise([make_question()], {"Math": []}, method, tokenizer)
     engine = Scripted(CANNOT_BE_READ)
-    run(engine, asked, method, adapter, Kept())
+    ask_questions(engine, asked, method, adapter, Kept())
     assert [r.stage for r in engine.requests] == ["letters", "reason", "forced-0"]
     assert {r.adapter for r in engine.requests} == {adapter}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, Reading, read_answer
+from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, ExtractedAnswer, extract_answer
 
 STATEMENTS = ("손익계산서", "대차대조표", "현금흐름표", "자본변동표")
 NESTED = ("자산", "총자산", "자산과 부채", "부채")
@@ -192,7 +192,7 @@ TABLE = [
 def test_ending_is_read(
     text: str, options: tuple[str, ...] | None, letter: str | None, rung: str | None
 ) -> None:
-    assert read_answer(text, options) == Reading(letter, rung)
+    assert extract_answer(text, options) == ExtractedAnswer(letter, rung)
 
 
 def test_table_is_large_and_uses_every_rung() -> None:
@@ -203,19 +203,21 @@ def test_table_is_large_and_uses_every_rung() -> None:
 @pytest.mark.parametrize("removed", list(LADDER))
 def test_without_a_rung_some_ending_is_no_longer_read(removed: str) -> None:
     shorter = {name: rung for name, rung in LADDER.items() if name != removed}
-    lost = [row[0] for row in TABLE if read_answer(row[0], row[1], ladder=shorter).letter != row[2]]
+    lost = [row[0] for row in TABLE if extract_answer(row[0], row[1], ladder=shorter).letter != row[2]]
     if removed == "final_line":  # the lenient rungs read its letters too; what it adds is the strict count
         lost = [
             row[0]
             for row in TABLE
-            if (read_answer(row[0], row[1], ladder=shorter).rung in STRICT) != (row[3] in STRICT)
+            if (extract_answer(row[0], row[1], ladder=shorter).rung in STRICT) != (row[3] in STRICT)
         ]
     assert lost
 
 
 def test_thinking_that_did_not_end_reads_as_nothing() -> None:
-    assert read_answer("아마 B일 것이다.\n정답: B", thinking=True) == Reading(None, None)
-    assert read_answer("아마 A일 것이다.</think>\n\n정답: B", thinking=True) == Reading("B", "final_line")
+    assert extract_answer("아마 B일 것이다.\n정답: B", thinking=True) == ExtractedAnswer(None, None)
+    assert extract_answer("아마 A일 것이다.</think>\n\n정답: B", thinking=True) == ExtractedAnswer(
+        "B", "final_line"
+    )
 
 
 def test_what_is_strict_is_explicit_too() -> None:
@@ -245,7 +247,7 @@ def squeezed(text: str) -> str:
 def test_never_raises_and_never_invents_a_letter(
     text: str, options: list[str] | None, thinking: bool
 ) -> None:
-    letter, rung = (reading := read_answer(text, options, thinking=thinking)).letter, reading.rung
+    letter, rung = (reading := extract_answer(text, options, thinking=thinking)).letter, reading.rung
     assert (letter is None) == (rung is None)
     if letter is None:
         return
@@ -261,7 +263,7 @@ def test_never_raises_and_never_invents_a_letter(
 
 @given(letter=st.sampled_from("ABCD"), before=st.text(alphabet="가나다라마바사 ,\n", max_size=60))
 def test_the_asked_for_line_is_always_read(letter: str, before: str) -> None:
-    assert read_answer(f"{before}\n정답: {letter}") == Reading(letter, "final_line")
+    assert extract_answer(f"{before}\n정답: {letter}") == ExtractedAnswer(letter, "final_line")
 
 
 @pytest.mark.parametrize(
@@ -269,5 +271,5 @@ def test_the_asked_for_line_is_always_read(letter: str, before: str) -> None:
     ["정답은 ", "(", "A와 ", "**", "가 정답", "\\boxed{", "A ", "대차대조표 ", "아니 ", "A를 ", "\n", " "],
 )
 def test_long_and_hostile_texts_come_to_an_end(piece: str) -> None:
-    assert read_answer(piece * 5000 + "\n정답: C", STATEMENTS) == Reading("C", "final_line")
-    assert read_answer(piece * 5000, STATEMENTS).letter in (None, "B", "A")
+    assert extract_answer(piece * 5000 + "\n정답: C", STATEMENTS) == ExtractedAnswer("C", "final_line")
+    assert extract_answer(piece * 5000, STATEMENTS).letter in (None, "B", "A")

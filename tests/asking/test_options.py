@@ -10,17 +10,17 @@ from tiny import make_tiny_tokenizer
 from wants import candidates_of, text_of
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import read_letters, reorder, rotated
+from kmmlu_fast.core.letters import read_letters, reorder_question, rotate_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Candidates, Completion, Question, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.prompting.answer_extraction import read_answer
-from kmmlu_fast.prompting.cot_tokens import build_method
-from kmmlu_fast.prompting.cot_wording import final_lines, instruction
+from kmmlu_fast.prompting.answer_extraction import extract_answer
+from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+from kmmlu_fast.prompting.cot_wording import final_answer_lines, subject_instruction
 from kmmlu_fast.prompting.method_choice import choose_method
 from kmmlu_fast.prompting.methods import ContinuationChoice, GenerateUntil, MultipleChoice
-from kmmlu_fast.prompting.predictions import letters_of
-from kmmlu_fast.prompting.prompts import render
+from kmmlu_fast.prompting.predictions import prediction_logprobs
+from kmmlu_fast.prompting.prompts import render_prompt
 from kmmlu_fast.prompting.rotations import ALL, Rotations
 
 ALL_LETTERS = "".join(OPTION_LETTERS)
@@ -33,19 +33,19 @@ def question(count: int, place: int = 0, number: int = 0) -> Question:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
 def test_a_prompt_lists_the_questions_own_letters(count: int) -> None:
-    text = render(question(count), [], "lm-eval").text
+    text = render_prompt(question(count), [], "lm-eval").text
     lines = text.splitlines()
     assert [line[:2] for line in lines[1:-1]] == [f"{letter}." for letter in OPTION_LETTERS[:count]]
-    chat = render(question(count), [], "chat", make_tiny_tokenizer(chat=True)).text
+    chat = render_prompt(question(count), [], "chat", make_tiny_tokenizer(chat=True)).text
     assert f"{', '.join(OPTION_LETTERS[:count])} 중 정답의" in chat
 
 
 @pytest.mark.parametrize("count", [2, 5, 10])
 def test_rotations_bring_every_option_to_every_letter(count: int) -> None:
-    made = [rotated(question(count, 1), shift) for shift in range(count)]
+    made = [rotate_question(question(count, 1), shift) for shift in range(count)]
     assert {one.options[0] for one in made} == set(question(count).options)
     assert all(one.options[one.letters.index(one.answer)] == "나라는 것" for one in made)
-    assert reorder(question(3, 0), "CAB").answer == "B"
+    assert reorder_question(question(3, 0), "CAB").answer == "B"
 
 
 def test_letters_are_read_out_of_as_many_as_there_are() -> None:
@@ -65,9 +65,11 @@ def test_one_prefill_asks_for_the_questions_letters_only(count: int) -> None:
     (request,) = method.start(question(count), [[1, 2, 3]], None)
     assert request.want == Candidates(tuple(range(count)))
     found = method.finish(question(count), list(FakeEngine().generate([request])))
-    assert len(letters_of(found)) == count and found.num_options == count
+    assert len(prediction_logprobs(found)) == count and found.num_options == count
     assert (found.option_logprobs is not None) is (count > 4) and (found.logprob_C is None) is (count < 3)
-    assert found.prediction == OPTION_LETTERS[letters_of(found).index(max(letters_of(found)))]
+    assert (
+        found.prediction == OPTION_LETTERS[prediction_logprobs(found).index(max(prediction_logprobs(found)))]
+    )
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
@@ -121,7 +123,7 @@ def test_a_generated_letter_counts_only_if_the_question_has_it() -> None:
 
 def test_reasoning_names_stops_and_forces_the_questions_letters() -> None:
     tokenizer = make_tiny_tokenizer(letters=ALL_LETTERS)
-    method = build_method("qa", tokenizer, letters=OPTION_LETTERS)
+    method = build_chain_of_thought("qa", tokenizer, letters=OPTION_LETTERS)
     assert len(method.force_letter_ids) == 10 and method.direct is not None
     for count in (2, 5, 10):
         asked = question(count)
@@ -134,8 +136,10 @@ def test_reasoning_names_stops_and_forces_the_questions_letters() -> None:
         assert count == 10 or f"정답: {OPTION_LETTERS[count]}\n" not in text_of(reason).stop
         (forced,) = method.follow_up(Response(reason, completions=(Completion("모르겠다", (7, 8), "stop"),)))
         assert len(candidates_of(forced)) == count
-    assert final_lines("qa") == final_lines("qa", "ABCD")
-    assert "A, B, C, D" in instruction("Law", "HUMSS") and "법 조문" in instruction("Law", "HUMSS", "ABCDE")
+    assert final_answer_lines("qa") == final_answer_lines("qa", "ABCD")
+    assert "A, B, C, D" in subject_instruction("Law", "HUMSS") and "법 조문" in subject_instruction(
+        "Law", "HUMSS", "ABCDE"
+    )
 
 
 FIVE = ("대차대조표", "손익계산서", "현금흐름표", "자본변동표", "주석")
@@ -164,7 +168,7 @@ TEN = ("고려", "조선", "신라", "백제", "고구려", "발해", "가야", 
     ],
 )
 def test_endings_of_five_options(text: str, letter: str | None, rung: str | None) -> None:
-    reading = read_answer(text, FIVE)
+    reading = extract_answer(text, FIVE)
     assert (reading.letter, reading.rung) == (letter, rung)
 
 
@@ -190,10 +194,10 @@ def test_endings_of_five_options(text: str, letter: str | None, rung: str | None
     ],
 )
 def test_endings_of_ten_options(text: str, letter: str | None, rung: str | None) -> None:
-    reading = read_answer(text, TEN)
+    reading = extract_answer(text, TEN)
     assert (reading.letter, reading.rung) == (letter, rung)
 
 
 def test_two_options_have_two_letters() -> None:
-    assert read_answer("정답: C", ("예", "아니오")).letter is None
-    assert read_answer("정답: B", ("예", "아니오")).letter == "B"
+    assert extract_answer("정답: C", ("예", "아니오")).letter is None
+    assert extract_answer("정답: B", ("예", "아니오")).letter == "B"

@@ -28,7 +28,7 @@ def test_each_pass_is_compared_with_its_own_single_one() -> None:
 
 def test_the_questions_of_a_whole_command_are_the_very_same(tmp_path: Path) -> None:
     subjects = [SUBJECTS["Law"], SUBJECTS["Math"]]
-    questions = dataset.select(dataset.load_questions("sample", "test", subjects), 3, "first", 0)
+    questions = dataset.select_questions(dataset.load_questions("sample", "test", subjects), 3, "first", 0)
     write_questions(tmp_path, questions)
     read = dataset.load_questions(str(tmp_path), "test", subjects)
     assert [(q.subject, q.question, q.options, q.answer) for q in read] == [

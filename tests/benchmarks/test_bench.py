@@ -193,7 +193,7 @@ def test_letters_of_two_engines_are_compared_beyond_their_own_difference():
 
 
 def test_fp8_is_what_the_card_computes(monkeypatch):
-    from kmmlu_fast.machine.gpus import Card
+    from kmmlu_fast.machine.gpus import Gpu
 
     for capability, name in (
         ((8, 6), "fp8_per_tensor"),
@@ -201,7 +201,7 @@ def test_fp8_is_what_the_card_computes(monkeypatch):
         ((9, 0), "fp8_per_channel"),
     ):
         monkeypatch.setattr(
-            gpu, "gpu_card", lambda capability=capability: Card("A card", capability, 1, 1, "")
+            gpu, "first_gpu", lambda capability=capability: Gpu("A card", capability, 1, 1, "")
         )
         assert gpu.fp8_name() == name
 

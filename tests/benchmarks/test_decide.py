@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from bench import decide
-from kmmlu_fast.analysis.sequential.control_variate import Known
+from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions
 
 MODELS = {"gpt-a": 0.7, "gpt-b": 0.4, "phi-a": 0.69, "llama-a": 0.5}
 
@@ -84,7 +84,7 @@ def test_wrong_signs_are_counted_and_undecided_ones_are_not():
     assert decide.wrong({"verdict": "better", "difference": -0.01})
     assert not decide.wrong({"verdict": "better", "difference": 0.01})
     assert not decide.wrong({"verdict": "equal", "difference": 0.01})
-    found = decide.ask(np.zeros(300, bool), np.ones(300, bool), Known(300))
+    found = decide.ask(np.zeros(300, bool), np.ones(300, bool), KnownQuestions(300))
     assert found["verdict"] == "better" and found["questions"] < 100 and found["covered"]
 
 

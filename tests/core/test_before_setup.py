@@ -12,10 +12,10 @@ from pathlib import Path
 import fake_card
 import pytest
 
-from kmmlu_fast.machine.gpus import Card, Cards
+from kmmlu_fast.machine.gpus import Gpu, GpuInventory
 from kmmlu_fast.machine.host import Cpu, Machine
 from kmmlu_fast.machine.packages import Toolchain
-from kmmlu_fast.machine.preflight import reasons
+from kmmlu_fast.machine.preflight import find_setup_obstacles
 
 GIB = 1 << 30
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,51 +23,55 @@ HERE = Machine(Cpu("made", frozenset({"avx2"})), 4, 32 * GIB, 30 * GIB, 100 * GI
 TOOLS = Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
 
 
-def cards(capability: tuple[int, int] = (8, 9), driver: str = "580.95.05", name: str = "made") -> Cards:
-    return Cards((Card(name, capability, 24 * GIB, 23 * GIB, driver),), driver)
+def cards(
+    capability: tuple[int, int] = (8, 9), driver: str = "580.95.05", name: str = "made"
+) -> GpuInventory:
+    return GpuInventory((Gpu(name, capability, 24 * GIB, 23 * GIB, driver),), driver)
 
 
 def test_nothing_is_in_the_way() -> None:
-    assert reasons("cpu", HERE, Cards(), TOOLS, 13) == []
-    assert reasons("gpu", HERE, cards(), TOOLS, 13) == []
+    assert find_setup_obstacles("cpu", HERE, GpuInventory(), TOOLS, 13) == []
+    assert find_setup_obstacles("gpu", HERE, cards(), TOOLS, 13) == []
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (Cards(), "no NVIDIA card answers"),
-        (Cards(problem="nvidia-smi: NVIDIA-SMI has failed"), "NVIDIA-SMI has failed"),
+        (GpuInventory(), "no NVIDIA card answers"),
+        (GpuInventory(problem="nvidia-smi: NVIDIA-SMI has failed"), "NVIDIA-SMI has failed"),
         (cards(driver="550.90.07"), "driver 550.90.07 is older than CUDA 13 needs (580)"),
         (cards((7, 0), name="Tesla V100-SXM2-16GB"), "Tesla V100-SXM2-16GB has compute capability 7.0"),
     ],
 )
-def test_cards_that_stop_the_gpu_set(found: Cards, words: str) -> None:
-    (only,) = reasons("gpu", HERE, found, TOOLS, 13)
+def test_cards_that_stop_the_gpu_set(found: GpuInventory, words: str) -> None:
+    (only,) = find_setup_obstacles("gpu", HERE, found, TOOLS, 13)
     assert words in only
-    assert reasons("cpu", HERE, found, TOOLS, 13) == []  # the CPU set does not ask for a card
+    assert find_setup_obstacles("cpu", HERE, found, TOOLS, 13) == []  # the CPU set does not ask for a card
 
 
 def test_one_usable_card_among_others_is_enough() -> None:
-    both = Cards((*cards((7, 0)).cards, *cards((8, 6)).cards), "580.1")
-    assert reasons("gpu", HERE, both, TOOLS, 13) == []
+    both = GpuInventory((*cards((7, 0)).cards, *cards((8, 6)).cards), "580.1")
+    assert find_setup_obstacles("gpu", HERE, both, TOOLS, 13) == []
 
 
 def test_disk_and_processor() -> None:
     small = replace(HERE, disk_free_bytes=5 * 10**9)
-    (only,) = reasons("gpu", small, cards(), TOOLS, 13)
+    (only,) = find_setup_obstacles("gpu", small, cards(), TOOLS, 13)
     assert only.startswith("5.0 GB are free") and "14" in only
-    assert reasons("gpu", small, cards(), TOOLS, 13, done=True) == []
-    (only,) = reasons("cpu", replace(HERE, cpu=Cpu("old", frozenset())), Cards(), TOOLS, 13)
+    assert find_setup_obstacles("gpu", small, cards(), TOOLS, 13, done=True) == []
+    (only,) = find_setup_obstacles(
+        "cpu", replace(HERE, cpu=Cpu("old", frozenset())), GpuInventory(), TOOLS, 13
+    )
     assert "no AVX2" in only
-    (only,) = reasons("cpu", replace(HERE, architecture="aarch64"), Cards(), TOOLS, 13)
+    (only,) = find_setup_obstacles("cpu", replace(HERE, architecture="aarch64"), GpuInventory(), TOOLS, 13)
     assert "aarch64" in only
 
 
 def test_triton_needs_a_compiler_only_on_a_gpu() -> None:
     bare = Toolchain("", "", "")
-    (only,) = reasons("gpu", HERE, cards(), bare, 13)
+    (only,) = find_setup_obstacles("gpu", HERE, cards(), bare, 13)
     assert "Python.h" in only and "python3.11-dev" in only
-    assert reasons("cpu", HERE, Cards(), bare, 13) == []
+    assert find_setup_obstacles("cpu", HERE, GpuInventory(), bare, 13) == []
 
 
 @pytest.fixture(scope="module")

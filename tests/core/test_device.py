@@ -23,7 +23,7 @@ SKYLAKE_SERVER = "fpu avx2 avx512f avx512dq"
     [(ZEN_3, "float32"), (SKYLAKE_SERVER, "float32"), (ZEN_4, "auto"), (SAPPHIRE_RAPIDS, "auto")],
 )
 def test_auto_on_a_cpu_is_what_its_instructions_compute(flags: str, dtype: str) -> None:
-    found, why = device.auto_dtype(None, cpu_flags=flags.split())
+    found, why = device.resolve_auto_dtype(None, cpu_flags=flags.split())
     assert found == dtype
     assert (why is not None) == (dtype == "float32")
     assert why is None or ("float32" in why and "\n" not in why)
@@ -35,7 +35,7 @@ def test_auto_on_a_cpu_is_what_its_instructions_compute(flags: str, dtype: str) 
 def test_auto_on_a_card_is_the_models_own_type_from_ampere_on(
     capability: tuple[int, int], dtype: str
 ) -> None:
-    found, why = device.auto_dtype(capability, cpu_flags=ZEN_3.split())
+    found, why = device.resolve_auto_dtype(capability, cpu_flags=ZEN_3.split())
     assert found == dtype
     assert (why is not None) == (dtype == "float16")
 
@@ -62,11 +62,11 @@ def test_the_environment_is_safe_before_torch_is_asked() -> None:
     assert done.stdout.split() == ["1", "spawn"]
 
 
-CARD = gpus.Card("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30, 23 << 30, "580.95.05")
+CARD = gpus.Gpu("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30, 23 << 30, "580.95.05")
 
 
 def test_a_card_that_torch_can_use_is_no_problem() -> None:
-    assert device.card_problem(CARD, "2.13.0+cu130", "13.0", sees=True) == ""
+    assert device.torch_gpu_problem(CARD, "2.13.0+cu130", "13.0", sees=True) == ""
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_a_card_that_torch_can_use_is_no_problem() -> None:
     ],
 )
 def test_a_card_that_torch_cannot_use_is_one_line(
-    card: gpus.Card, cuda: str | None, sees: bool, says: str
+    card: gpus.Gpu, cuda: str | None, sees: bool, says: str
 ) -> None:
-    found = device.card_problem(card, "2.13.0", cuda, sees)
+    found = device.torch_gpu_problem(card, "2.13.0", cuda, sees)
     assert says in found and card.name in found and "\n" not in found
 
 
@@ -95,27 +95,27 @@ def test_a_card_in_sight_that_torch_cannot_use_stops_instead_of_the_cpu_in_silen
 ) -> None:
     import torch
 
-    monkeypatch.setattr(gpus, "cards", lambda: [replace(CARD, driver="550.54.14")])
+    monkeypatch.setattr(gpus, "list_gpus", lambda: [replace(CARD, driver="550.54.14")])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(EngineError, match=r"older than CUDA 13.*CUDA_VISIBLE_DEVICES=-1"):
         device.has_gpu()
-    monkeypatch.setattr(gpus, "cards", lambda: [CARD])
+    monkeypatch.setattr(gpus, "list_gpus", lambda: [CARD])
     assert device.has_gpu() is True
-    monkeypatch.setattr(gpus, "cards", lambda: [])
+    monkeypatch.setattr(gpus, "list_gpus", lambda: [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.has_gpu() is False
 
 
 def test_a_model_that_overflows_in_float16_is_float32_on_such_a_card() -> None:
-    assert device.auto_dtype((7, 5), "gemma3_text")[0] == "float32"
-    assert device.auto_dtype(None, quantised=True, cpu_flags=ZEN_3.split()) == ("auto", None)
+    assert device.resolve_auto_dtype((7, 5), "gemma3_text")[0] == "float32"
+    assert device.resolve_auto_dtype(None, quantised=True, cpu_flags=ZEN_3.split()) == ("auto", None)
 
 
 def test_a_card_without_a_compiler_is_said_before_triton_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = packages.Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Python.h")
-    monkeypatch.setattr(packages, "toolchain", lambda: whole)
+    monkeypatch.setattr(packages, "find_toolchain", lambda: whole)
     device.check_toolchain()
-    monkeypatch.setattr(packages, "toolchain", lambda: replace(whole, python_header=""))
+    monkeypatch.setattr(packages, "find_toolchain", lambda: replace(whole, python_header=""))
     with pytest.raises(EngineError, match=r"Python\.h"):
         device.check_toolchain()

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from kmmlu_fast.machine import gpus, model_size, packages
-from kmmlu_fast.machine.diagnosis import Diagnosis, adapters, examine
-from kmmlu_fast.machine.gpus import Card, Cards
+from kmmlu_fast.machine.diagnosis import Diagnosis, describe_adapter_support, diagnose_machine
+from kmmlu_fast.machine.gpus import Gpu, GpuInventory
 from kmmlu_fast.machine.host import Cpu, Machine
-from kmmlu_fast.machine.packages import Hub, Pins, Toolchain
+from kmmlu_fast.machine.packages import HubStatus, PinCheck, Toolchain
 
 GIB = 1 << 30
 NAME = "skt/A.X-4.0-Light"
@@ -24,23 +24,23 @@ TOOLS = Toolchain("/usr/bin/gcc", "/usr/bin/g++", "/usr/include/python3.11/Pytho
 
 def cards(
     gib: float, capability: tuple[int, int], name: str, driver: str = "580.95.05", count: int = 1
-) -> Cards:
+) -> GpuInventory:
     total = int(gib * GIB)
-    card = Card(name, capability, total, total - GIB // 2, driver)
-    return Cards(tuple(replace(card, index=n) for n in range(count)), driver)
+    card = Gpu(name, capability, total, total - GIB // 2, driver)
+    return GpuInventory(tuple(replace(card, index=n) for n in range(count)), driver)
 
 
-def found(here: Machine = ZEN4, at: Cards | None = None, **more: object) -> Diagnosis:
+def found(here: Machine = ZEN4, at: GpuInventory | None = None, **more: object) -> Diagnosis:
     base = Diagnosis(
         machine=here,
-        cards=at or Cards(),
-        pins=Pins("cpu", 184, (), (), {}),
+        cards=at or GpuInventory(),
+        pins=PinCheck("cpu", 184, (), (), {}),
         installed="gpu" if at and at.cards else "cpu",
         toolchain=TOOLS,
-        hub=Hub("https://hub", "", False),
+        hub=HubStatus("https://hub", "", False),
         cuda=13,
         model_name=NAME,
-        model=model_size.find_model(NAME, offline=True),
+        model=model_size.find_model_facts(NAME, offline=True),
         cpu_flops=4e11,
     )
     return replace(base, **more)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_types_by_device() -> None:
 def test_an_old_driver_stops_the_gpu_set_and_not_the_cpu_set() -> None:
     old = cards(24, (8, 9), "RTX 4090", driver="550.90.07")
     here = found(at=old)
-    assert here.card is not None and here.chosen is not None  # what would work with a newer one
+    assert here.card is not None and here.best_option is not None  # what would work with a newer one
     assert any("driver 550.90.07 is older than CUDA 13 needs" in text for text in here.obstacles)
     on_cpu = found(at=old, installed="cpu")
     assert on_cpu.obstacles == [] and on_cpu.card is None
@@ -89,7 +89,7 @@ def test_the_gpu_set_without_a_card_cannot_run() -> None:
     (reason,) = found(installed="gpu").obstacles
     assert reason.startswith("the GPU set is installed, but no NVIDIA card answers")
     (reason,) = found(
-        at=Cards(problem="CUDA_VISIBLE_DEVICES='' hides every card (1)"), installed="gpu"
+        at=GpuInventory(problem="CUDA_VISIBLE_DEVICES='' hides every card (1)"), installed="gpu"
     ).obstacles
     assert "hides every card" in reason
 
@@ -109,7 +109,7 @@ def test_what_is_to_be_installed() -> None:
     card = cards(24, (8, 9), "RTX 4090")
     assert found(at=card, installed="").setup == "bash scripts/setup.sh gpu"
     assert found(at=card, installed="cpu").setup == "rm -rf .venv && bash scripts/setup.sh gpu"
-    assert found(pins=Pins("cpu", 2, ("a",), (), {})).setup == "bash scripts/setup.sh cpu"
+    assert found(pins=PinCheck("cpu", 2, ("a",), (), {})).setup == "bash scripts/setup.sh cpu"
 
 
 def test_several_cards_are_noted() -> None:
@@ -119,20 +119,20 @@ def test_several_cards_are_noted() -> None:
 
 
 def test_adapters_by_device() -> None:
-    assert adapters(found()).startswith("written into the engine")
-    assert adapters(found(at=cards(24, (8, 9), "RTX 4090"))).startswith("served")
-    assert adapters(found(at=cards(8, (8, 9), "RTX 4060"))).startswith("on the nf4 base")
+    assert describe_adapter_support(found()).startswith("written into the engine")
+    assert describe_adapter_support(found(at=cards(24, (8, 9), "RTX 4090"))).startswith("served")
+    assert describe_adapter_support(found(at=cards(8, (8, 9), "RTX 4060"))).startswith("on the nf4 base")
 
 
 def test_minutes_are_estimates_where_there_is_something_to_estimate_from() -> None:
     here = found(at=cards(24, (8, 9), "NVIDIA GeForce RTX 4090"))
-    half, eight, _, nf4 = here.ways
-    assert here.minutes(half) == pytest.approx((5.007, 10.01), rel=1e-3)
-    assert here.minutes(eight) == pytest.approx((2.503, 5.005), rel=1e-3)
-    assert here.minutes(nf4) is None
+    half, eight, _, nf4 = here.memory_options
+    assert here.option_minutes(half) == pytest.approx((5.007, 10.01), rel=1e-3)
+    assert here.option_minutes(eight) == pytest.approx((2.503, 5.005), rel=1e-3)
+    assert here.option_minutes(nf4) is None
     unknown = found(at=cards(24, (8, 9), "a card of tomorrow"))
-    assert unknown.minutes(unknown.ways[0]) is None
-    assert found(cpu_flops=0.0).minutes(found().ways[0]) is None
+    assert unknown.option_minutes(unknown.memory_options[0]) is None
+    assert found(cpu_flops=0.0).option_minutes(found().memory_options[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_minutes_are_estimates_where_there_is_something_to_estimate_from() -> No
     ],
 )
 def test_a_model_of_which_nothing_is_known(name: str, hub: str, words: str) -> None:
-    here = found(model=None, model_name=name, hub=Hub("", hub, False))
-    assert here.ways == [] and here.obstacles == []
+    here = found(model=None, model_name=name, hub=HubStatus("", hub, False))
+    assert here.memory_options == [] and here.obstacles == []
     assert any(words in text for text in here.notes)
     assert here.command == f"kmmlu-fast eval --model {name}"
 
@@ -163,9 +163,9 @@ def test_a_look_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
     import threading
 
     never = threading.Event()
-    monkeypatch.setattr(gpus, "find_cards", lambda: never.wait(30))
-    monkeypatch.setattr(packages, "hub", lambda: never.wait(30))
-    here = examine("demo", limit_sec=0.2)
+    monkeypatch.setattr(gpus, "find_gpus", lambda: never.wait(30))
+    monkeypatch.setattr(packages, "check_hub", lambda: never.wait(30))
+    here = diagnose_machine("demo", limit_sec=0.2)
     never.set()
     assert "gives no answer" in here.cards.problem and "no answer" in here.hub.problem
     assert here.model is not None and here.machine.cores >= 1

@@ -10,19 +10,19 @@ from kmmlu_fast.machine.memory_fit import (
     GIB,
     SMALLEST,
     BatchSettings,
-    Way,
-    advice,
-    card_ways,
-    cpu_ways,
+    MemoryOption,
+    cpu_memory_options,
     engine_bytes,
     fitting_batch,
+    gpu_memory_options,
+    memory_advice,
     settings_for_memory,
-    unsupported,
+    unsupported_gpu_reason,
     weights_bytes,
 )
-from kmmlu_fast.machine.model_size import find_model
+from kmmlu_fast.machine.model_size import find_model_facts
 
-AX4 = find_model("skt/A.X-4.0-Light", offline=True)
+AX4 = find_model_facts("skt/A.X-4.0-Light", offline=True)
 assert AX4 is not None
 
 
@@ -45,9 +45,9 @@ def test_batch_by_memory(gib: float, tokens: int, seqs: int) -> None:
     assert settings_for_memory(int(gib * GIB)) == BatchSettings(tokens, seqs)
 
 
-def ways(gib: float, capability: tuple[int, int], cards: int = 1) -> dict[str, Way]:
+def ways(gib: float, capability: tuple[int, int], cards: int = 1) -> dict[str, MemoryOption]:
     total = int(gib * GIB)
-    found = card_ways(AX4, capability, total, total - GIB // 2, cards)
+    found = gpu_memory_options(AX4, capability, total, total - GIB // 2, cards)
     return {way.name if way.cards == 1 else f"{way.name} x{way.cards}": way for way in found}
 
 
@@ -75,9 +75,9 @@ def test_turing_computes_in_float16() -> None:
 
 def test_volta_is_refused_with_the_reason() -> None:
     assert ways(16, (7, 0)) == {}
-    text = unsupported((7, 0), "Tesla V100")
+    text = unsupported_gpu_reason((7, 0), "Tesla V100")
     assert text.startswith("Tesla V100 has compute capability 7.0") and "CUDA 13" in text
-    assert unsupported((7, 5)) == ""
+    assert unsupported_gpu_reason((7, 5)) == ""
 
 
 def test_two_cards_hold_what_one_does_not() -> None:
@@ -90,8 +90,8 @@ def test_weights_by_type() -> None:
     assert AX4.linear == 28 * (3584 * 128 * (2 * 28 + 2 * 4) + 3 * 3584 * 18944)
     assert weights_bytes(AX4, "bfloat16") == 2 * AX4.parameters
     assert weights_bytes(AX4, "float32") == 4 * AX4.parameters
-    assert weights_bytes(AX4, "fp8_per_channel") == AX4.linear + 2 * AX4.tables
-    assert weights_bytes(AX4, "4-bit") == int(AX4.linear * (0.5 + 2.5 / 128)) + 2 * AX4.tables
+    assert weights_bytes(AX4, "fp8_per_channel") == AX4.linear + 2 * AX4.unquantised_parameters
+    assert weights_bytes(AX4, "4-bit") == int(AX4.linear * (0.5 + 2.5 / 128)) + 2 * AX4.unquantised_parameters
 
 
 def test_parts_by_hand() -> None:
@@ -102,7 +102,7 @@ def test_parts_by_hand() -> None:
 
 
 def test_advice_names_what_fits() -> None:
-    line = advice(list(ways(16, (8, 9)).values()), AX4)
+    line = memory_advice(list(ways(16, (8, 9)).values()), AX4)
     assert "\n" not in line
     for words in (
         "skt/A.X-4.0-Light in bfloat16 needs",
@@ -111,30 +111,30 @@ def test_advice_names_what_fits() -> None:
         "B parameters",
     ):
         assert words in line
-    assert advice(list(ways(24, (8, 9)).values()), AX4) == ""
+    assert memory_advice(list(ways(24, (8, 9)).values()), AX4) == ""
 
 
 def test_advice_leaves_out_what_does_not_fit_either() -> None:
-    line = advice(list(ways(8, (8, 9)).values()), AX4)
+    line = memory_advice(list(ways(8, (8, 9)).values()), AX4)
     assert "fp8_per_channel" not in line and "4-bit (AWQ or GPTQ)" in line
-    huge = replace(AX4, linear=50 * AX4.linear, parameters=50 * AX4.linear + AX4.tables)
-    nothing = advice(card_ways(huge, (8, 9), 8 * GIB, 8 * GIB), huge)
+    huge = replace(AX4, linear=50 * AX4.linear, parameters=50 * AX4.linear + AX4.unquantised_parameters)
+    nothing = memory_advice(gpu_memory_options(huge, (8, 9), 8 * GIB, 8 * GIB), huge)
     assert "4-bit" not in nothing and "a smaller model" in nothing
 
 
 def test_a_quantised_repository_is_taken_as_it_is() -> None:
     awq = replace(AX4, quantised=True, stored_as="awq", stored_bytes=5 * GIB)
-    (only,) = card_ways(awq, (8, 6), 8 * GIB, 8 * GIB)
+    (only,) = gpu_memory_options(awq, (8, 6), 8 * GIB, 8 * GIB)
     assert only.name == "as stored (awq)" and only.flags == () and only.parts_bytes["weights"] == 5 * GIB
-    (bnb,) = card_ways(replace(awq, stored_as="bitsandbytes"), (8, 6), 8 * GIB, 8 * GIB)
+    (bnb,) = gpu_memory_options(replace(awq, stored_as="bitsandbytes"), (8, 6), 8 * GIB, 8 * GIB)
     assert "refuses bitsandbytes" in bnb.note and bnb.flags == ("--engine", "transformers")
 
 
 def test_on_a_cpu_the_fast_type_is_named_where_it_is_not_the_models_own() -> None:
-    float32, nf4 = cpu_ways(AX4, "float32", 64 * GIB)
+    float32, nf4 = cpu_memory_options(AX4, "float32", 64 * GIB)
     assert float32.flags == ("--dtype", "float32") and float32.fits and nf4.fits
-    assert cpu_ways(AX4, "bfloat16", 64 * GIB)[0].flags == ()
-    assert not cpu_ways(AX4, "float32", 16 * GIB)[0].fits
+    assert cpu_memory_options(AX4, "bfloat16", 64 * GIB)[0].flags == ()
+    assert not cpu_memory_options(AX4, "float32", 16 * GIB)[0].fits
 
 
 def test_a_batch_is_halved_until_it_fits() -> None:

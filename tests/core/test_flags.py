@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.evaluation.config import EvalConfig
 
@@ -14,14 +14,14 @@ PROG = "python -m kmmlu_fast.eval"
 
 
 def test_defaults_are_the_public_model_and_data() -> None:
-    config = parse(EvalConfig, [], PROG)
+    config = parse_config(EvalConfig, [], PROG)
     assert (config.model, config.dataset, config.split) == ("skt/A.X-4.0-Light", "HAERAE-HUB/KMMLU", "test")
 
 
 def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("model: demo\nlimit: 3\nnum-fewshot: 2\nadapter: out/lora\n")
-    config = parse(EvalConfig, ["--config", str(path), "--limit", "7"], PROG)
+    config = parse_config(EvalConfig, ["--config", str(path), "--limit", "7"], PROG)
     assert (config.model, config.limit, config.num_fewshot, config.adapter, config.seed) == (
         "demo",
         7,
@@ -32,7 +32,7 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
 
 
 def test_lists_repeat_and_subjects_split_at_commas() -> None:
-    config = parse(
+    config = parse_config(
         EvalConfig,
         ["--adapter", "a=x,1", "--adapter", "y", "--subjects", "Law,STEM", "--subjects", "Math"],
         PROG,
@@ -42,17 +42,19 @@ def test_lists_repeat_and_subjects_split_at_commas() -> None:
 
 
 def test_lists_take_the_words_behind_them() -> None:
-    config = parse(EvalConfig, ["--adapter", "a", "n=b", "--subjects", "Law", "STEM", "--limit", "3"], PROG)
+    config = parse_config(
+        EvalConfig, ["--adapter", "a", "n=b", "--subjects", "Law", "STEM", "--limit", "3"], PROG
+    )
     assert (config.adapter, config.subjects, config.limit) == (["a", "n=b"], ["Law", "STEM"], 3)
     with pytest.raises(ConfigError, match="unknown argument 'more'"):
-        parse(EvalConfig, ["--limit", "3", "more"], PROG)
+        parse_config(EvalConfig, ["--limit", "3", "more"], PROG)
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("moddel: demo\nlimit: many\n")
     with pytest.raises(ConfigError) as caught:
-        parse(EvalConfig, ["--config", str(path), "--prompt-style", "x", "--sede", "3"], PROG)
+        parse_config(EvalConfig, ["--config", str(path), "--prompt-style", "x", "--sede", "3"], PROG)
     message = str(caught.value)
     for part in (
         "unknown key 'moddel', did you mean model?",
@@ -83,7 +85,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
 )
 def test_contradictions_are_refused(argv: list[str], part: str) -> None:
     with pytest.raises(ConfigError, match=part.replace("(", r"\(")):
-        parse(EvalConfig, argv, PROG)
+        parse_config(EvalConfig, argv, PROG)
 
 
 @pytest.mark.parametrize("text", ["a: [1", "- a\n- b\n", "\tx: 1"])
@@ -91,5 +93,5 @@ def test_broken_yaml_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        parse(EvalConfig, ["--config", str(path)], PROG)
+        parse_config(EvalConfig, ["--config", str(path)], PROG)
     assert "\n" not in str(caught.value) and "c.yaml" in str(caught.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.command.crash_guard import Frame, explain, frames, guarded
+from kmmlu_fast.command.crash_guard import CrashFrame, explain_crash, parse_crash_frames, run_with_crash_guard
 
 ROOT = Path(__file__).resolve().parents[2]
 # A library that crashes when it is called, installed like any other.
@@ -28,7 +28,7 @@ def read_nothing():
 """
 VERB = """
 import os, signal, sys, time
-from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.crash_guard import run_with_crash_guard
 
 def main():
     word = sys.argv[1]
@@ -64,7 +64,7 @@ def main():
 
 if __name__ == "__main__":
     sys.stdout.write("before ")
-    sys.exit(guarded(main))
+    sys.exit(run_with_crash_guard(main))
 """
 
 
@@ -133,15 +133,16 @@ def test_killed_for_memory_is_told_apart() -> None:
     """The kernel counts one kill for memory more than before. None is provoked: it could hit others."""
     script = (
         "import os, signal, sys\n"
-        "from kmmlu_fast.core import guard, machine\n"
-        "machine.oom_kills = iter([4, 5]).__next__\n"
-        "sys.exit(guard.guarded(lambda: os.kill(os.getpid(), signal.SIGKILL)))\n"
+        "from kmmlu_fast.command import crash_guard\n"
+        "from kmmlu_fast.machine import host\n"
+        "host.count_oom_kills = iter([4, 5]).__next__\n"
+        "sys.exit(crash_guard.run_with_crash_guard(lambda: os.kill(os.getpid(), signal.SIGKILL)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 137 and "the kernel killed this process for memory" in done.stderr
-    text = explain(signal.SIGKILL, [], peak_bytes=3 << 30, starved=True)
+    text = explain_crash(signal.SIGKILL, [], peak_bytes=3 << 30, starved=True)
     assert (
         "the kernel killed this process for memory" in text and "3.0 GiB" in text and "smaller model" in text
     )
@@ -237,10 +238,10 @@ def test_ctrl_c_in_a_terminal_comes_once(verb: Path) -> None:
 def test_called_from_a_process_with_threads_it_stays_in_it() -> None:
     script = (
         "import threading, time, os, sys\n"
-        "from kmmlu_fast.command.crash_guard import guarded\n"
+        "from kmmlu_fast.command.crash_guard import run_with_crash_guard\n"
         "threading.Thread(target=time.sleep, args=(0.5,), daemon=True).start()\n"
         "here = os.getpid()\n"
-        "sys.exit(guarded(lambda: 5 if os.getpid() == here else 6))\n"
+        "sys.exit(run_with_crash_guard(lambda: 5 if os.getpid() == here else 6))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=60)
     assert done.returncode == 5
@@ -251,7 +252,7 @@ def test_doors_load_nothing_native_before_the_fork() -> None:
         "import sys, threading\n"
         "import kmmlu_fast.eval, kmmlu_fast.train, kmmlu_fast.sample, kmmlu_fast.cli\n"
         "print([m for m in ('polars', 'numpy', 'torch', 'pydantic', 'transformers') if m in sys.modules])\n"
-        "from kmmlu_fast.core import guard; print(guard._can_fork())\n"
+        "from kmmlu_fast.command import crash_guard; print(crash_guard._can_fork())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
@@ -270,19 +271,19 @@ Current thread 0x00007f0 (most recent call first):
 
 
 def test_the_library_is_the_innermost_that_was_installed() -> None:
-    where = frames(WRITTEN)
+    where = parse_crash_frames(WRITTEN)
     assert [frame.library for frame in where] == ["", "", "unsloth", "kmmlu_fast"]
-    text = explain(signal.SIGILL, where)
+    text = explain_crash(signal.SIGILL, where)
     assert text.startswith("unsloth executed an instruction that this CPU does not have")
     assert "in disable_broken_vllm (unsloth/import_fixes.py:10584)" in text
 
 
 def test_nothing_written_is_said_without_a_place() -> None:
-    assert frames("") == []
-    assert explain(signal.SIGSEGV, []).startswith("a native library crashed: SIGSEGV; ")
-    assert Frame("/usr/lib/python3/dist-packages/x.py", 1, "f").library == "x"
+    assert parse_crash_frames("") == []
+    assert explain_crash(signal.SIGSEGV, []).startswith("a native library crashed: SIGSEGV; ")
+    assert CrashFrame("/usr/lib/python3/dist-packages/x.py", 1, "f").library == "x"
 
 
 def test_from_python_with_tracing_it_runs_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KMMLU_GUARD", "0")
-    assert guarded(lambda: os.getpid() % 1 + 4) == 4
+    assert run_with_crash_guard(lambda: os.getpid() % 1 + 4) == 4

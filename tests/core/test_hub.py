@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
-from kmmlu_fast.eval import main
-code = main(sys.argv[1:])
+from kmmlu_fast.eval import run_eval_command
+code = run_eval_command(sys.argv[1:])
 heavy = sorted({"torch", "transformers", "tokenizers", "vllm", "datasets"} & set(sys.modules))
 print(json.dumps({"code": code, "loaded": heavy}))
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.machine.heavy_imports import UNUSED, uncollected, without
+from kmmlu_fast.machine.heavy_imports import UNUSED, hide_packages, pause_garbage_collection
 
 
 class Cycle:
@@ -29,7 +29,7 @@ def a_cycle() -> types.SimpleNamespace:
 
 
 def test_nothing_is_collected_in_the_block_and_everything_after_it() -> None:
-    with uncollected():
+    with pause_garbage_collection():
         held = a_cycle()
         assert gc.collect() == 0 and not gc.isenabled() and not held.gone
     assert gc.isenabled()
@@ -42,7 +42,7 @@ def test_collection_is_as_it_was_also_after_a_fault(enabled: bool) -> None:
     collect = gc.collect
     (gc.enable if enabled else gc.disable)()
     try:
-        with pytest.raises(ZeroDivisionError), uncollected(), uncollected():
+        with pytest.raises(ZeroDivisionError), pause_garbage_collection(), pause_garbage_collection():
             print(1 / 0)
         assert gc.isenabled() is enabled and gc.collect is collect
     finally:
@@ -58,7 +58,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_package_left_out_is_not_there_and_comes_back(package: str) -> None:
-    with without([package, "not_installed_at_all"]):
+    with hide_packages([package, "not_installed_at_all"]):
         assert importlib.util.find_spec(package) is None
         with pytest.raises(ImportError):
             importlib.import_module(package)
@@ -68,7 +68,7 @@ def test_a_package_left_out_is_not_there_and_comes_back(package: str) -> None:
 
 def test_what_was_imported_before_stays(package: str) -> None:
     module = importlib.import_module(package)
-    with without([package]):
+    with hide_packages([package]):
         assert importlib.import_module(package) is module
     assert sys.modules[package] is module
 
@@ -81,14 +81,14 @@ def test_nothing_is_left_out_that_transformers_keeps_an_answer_for() -> None:
 
 
 def test_freezing_is_left_to_the_one_who_asks_for_it() -> None:
-    from kmmlu_fast.machine.heavy_imports import keep_what_is_there
+    from kmmlu_fast.machine.heavy_imports import freeze_live_objects
 
     before = gc.get_freeze_count()
     try:
-        with uncollected():
+        with pause_garbage_collection():
             gc.freeze()
             assert gc.get_freeze_count() == before
-            keep_what_is_there()
+            freeze_live_objects()
             kept = gc.get_freeze_count()
             assert kept > before
             gc.unfreeze()

@@ -33,14 +33,14 @@ def test_pins_are_read_with_their_markers(tmp_path: Path) -> None:
 
 def test_what_is_installed_against_the_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     have = {"a": "1", "b": "2", "torch": "2.13.0+cu130"}
-    monkeypatch.setattr(packages, "version_of", lambda name: have.get(name, ""))
+    monkeypatch.setattr(packages, "installed_version", lambda name: have.get(name, ""))
     found = check_pins("cpu", pins(tmp_path, "a==1\nb==3\nc==1\ntorch===2.13.0\n"))
     assert (found.pinned, found.missing, found.differing) == (4, ("c",), (("b", "2", "3"),))
     assert found.named == {"torch": "2.13.0+cu130"} and not found.complete
 
 
 def test_a_cpu_build_of_torch_is_not_the_pinned_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "version_of", lambda name: "2.13.0+cpu" if name == "torch" else "")
+    monkeypatch.setattr(packages, "installed_version", lambda name: "2.13.0+cpu" if name == "torch" else "")
     found = check_pins("gpu", pins(tmp_path, "torch===2.13.0\n", "gpu"))
     assert found.differing == (("torch", "2.13.0+cpu", "2.13.0"),)
 
@@ -79,13 +79,13 @@ def test_a_missing_compiler_is_named() -> None:
 def test_the_compiler_is_looked_for_as_triton_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    assert packages.toolchain().c_compiler == ""
+    assert packages.find_toolchain().c_compiler == ""
     for name in ("clang", "mycc"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
-    assert packages.toolchain().c_compiler == str(tmp_path / "clang")
+    assert packages.find_toolchain().c_compiler == str(tmp_path / "clang")
     monkeypatch.setenv("CC", "mycc -m64")
-    assert packages.toolchain().c_compiler == str(tmp_path / "mycc")
+    assert packages.find_toolchain().c_compiler == str(tmp_path / "mycc")
 
 
 @pytest.mark.parametrize(("status", "words"), [(200, ""), (404, ""), (503, "answered 503")])
@@ -103,16 +103,16 @@ def test_a_hub_that_answers(status: int, words: str, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
     try:
-        assert packages.hub().problem == words
+        assert packages.check_hub().problem == words
     finally:
         server.shutdown()
         server.server_close()
-    assert packages.hub(0.5).problem.startswith("no answer")
+    assert packages.check_hub(0.5).problem.startswith("no answer")
 
 
 def test_offline_by_wish(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE" in packages.hub().problem
+    assert "HF_HUB_OFFLINE" in packages.check_hub().problem
 
 
 def test_a_token_is_seen_and_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +120,11 @@ def test_a_token_is_seen_and_not_told(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert not packages.has_token()
+    assert not packages.has_hub_token()
     (tmp_path / "token").write_text("made-up-secret")
-    assert packages.has_token()
+    assert packages.has_hub_token()
     monkeypatch.setenv("HF_TOKEN", "made-up-secret")
-    found = packages.hub()
+    found = packages.check_hub()
     assert found.token and "made-up-secret" not in repr(found)
 
 

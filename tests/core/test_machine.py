@@ -12,11 +12,11 @@ from kmmlu_fast.machine.host import (
     CPU_FLAGS,
     Cpu,
     best_cpu_dtype,
-    cores,
-    cpu,
     cpu_kind,
+    detect_cpu,
     memory_bytes,
     parse_cpuinfo,
+    usable_cores,
 )
 
 GIB = 1 << 30
@@ -74,7 +74,7 @@ def test_cpuinfo_of_nothing() -> None:
 
 
 def test_this_machine_has_a_name() -> None:
-    assert cpu().name
+    assert detect_cpu().name
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
@@ -137,25 +137,25 @@ def test_memory_of_a_container_version_1(tmp_path: Path) -> None:
 )
 def test_cores_of_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert cores("0::/\n", files(tmp_path, {"cpu.max": quota})) == expected
+    assert usable_cores("0::/\n", files(tmp_path, {"cpu.max": quota})) == expected
 
 
 def test_cores_of_a_quota_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     root = files(tmp_path, {"cpu/d/cpu.cfs_quota_us": "400000\n", "cpu/d/cpu.cfs_period_us": "100000\n"})
-    assert cores("3:cpu:/d\n", root) == 4
+    assert usable_cores("3:cpu:/d\n", root) == 4
     root = files(tmp_path, {"cpu/d/cpu.cfs_quota_us": "-1\n"})
-    assert cores("3:cpu:/d\n", root) == 64
+    assert usable_cores("3:cpu:/d\n", root) == 64
 
 
 def test_oom_kills_are_counted_in_both_versions(tmp_path: Path) -> None:
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("nr_free_pages 1\noom_kill 1\n")
     root = files(tmp_path, {"memory.events": "low 0\noom 3\noom_kill 2\n"})
-    assert host.oom_kills("0::/\n", root, vmstat) == 2
+    assert host.count_oom_kills("0::/\n", root, vmstat) == 2
     root = files(tmp_path, {"memory/d/memory.oom_control": "under_oom 0\noom_kill 5\n"})
-    assert host.oom_kills("4:memory:/d\n", root, vmstat) == 5
-    assert host.oom_kills("", root, vmstat) == 1
+    assert host.count_oom_kills("4:memory:/d\n", root, vmstat) == 5
+    assert host.count_oom_kills("", root, vmstat) == 1
 
 
 def test_disk_of_a_folder_that_is_not_yet_there(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_disk_of_a_folder_that_is_not_yet_there(tmp_path: Path) -> None:
 
 
 def test_look_finds_this_machine() -> None:
-    here = host.look()
+    here = host.detect_machine()
     assert (
         here.cores >= 1 and here.memory_total_bytes >= here.memory_free_bytes > 0 and here.disk_free_bytes > 0
     )

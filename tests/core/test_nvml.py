@@ -8,7 +8,7 @@ import fake_card
 import pytest
 
 from kmmlu_fast.machine import gpus
-from kmmlu_fast.machine.gpus import Card, find_cards, parse_capability, parse_smi, visible
+from kmmlu_fast.machine.gpus import Gpu, find_gpus, parse_capability, parse_nvidia_smi, select_visible_gpus
 
 GIB = 1 << 30
 SMI = """0, NVIDIA GeForce RTX 3090, 8.6, 24576, 23000, GPU-aa, 550.90.07
@@ -33,40 +33,38 @@ def test_a_card(card: pytest.MonkeyPatch) -> None:
     card.setenv("FAKE_CC", "120")
     card.setenv("FAKE_GIB", "32")
     card.setenv("FAKE_NAME", "NVIDIA GeForce RTX 5090")
-    found = find_cards()
+    found = find_gpus()
     free = 32 * GIB - (500 << 20)
-    assert found.cards == (
-        Card("NVIDIA GeForce RTX 5090", (12, 0), 32 * GIB, free, "580.95.05", 0, "GPU-0a"),
-    )
+    assert found.cards == (Gpu("NVIDIA GeForce RTX 5090", (12, 0), 32 * GIB, free, "580.95.05", 0, "GPU-0a"),)
     assert (found.driver, found.problem) == ("580.95.05", "")
-    assert gpus.cards() == list(found.cards)
+    assert gpus.list_gpus() == list(found.cards)
     expected = "NVIDIA GeForce RTX 5090 (32 GiB, compute capability 12.0, driver 580.95.05)"
     assert str(found.cards[0]) == expected
 
 
 def test_a_driver_that_answers_an_error(card: pytest.MonkeyPatch) -> None:
     card.setenv("FAKE_STATUS", "18")
-    found = find_cards()
+    found = find_gpus()
     assert found.cards == ()
     assert "Driver/library version mismatch (nvmlInit_v2: 18)" in found.problem
 
 
 def test_hidden_cards(card: pytest.MonkeyPatch) -> None:
     card.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    found = find_cards()
-    assert found.cards == () and "hides every card" in found.problem and gpus.hidden()
+    found = find_gpus()
+    assert found.cards == () and "hides every card" in found.problem and gpus.are_gpus_hidden()
 
 
 def test_a_slice_that_is_named(card: pytest.MonkeyPatch) -> None:
     card.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
-    assert [found.uuid for found in find_cards().cards] == ["MIG-7"]
+    assert [found.uuid for found in find_gpus().cards] == ["MIG-7"]
 
 
 def test_no_driver_and_no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gpus, "LIBRARIES", ())
     monkeypatch.setattr(gpus, "PCI_DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_cards() == gpus.Cards()
+    assert find_gpus() == gpus.GpuInventory()
 
 
 def test_a_card_on_the_bus_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -77,7 +75,7 @@ def test_a_card_on_the_bus_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(gpus, "LIBRARIES", ())
     monkeypatch.setattr(gpus, "PCI_DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "no driver answers" in find_cards().problem
+    assert "no driver answers" in find_gpus().problem
 
 
 @pytest.mark.parametrize(
@@ -94,14 +92,16 @@ def test_a_card_on_the_bus_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp
     ],
 )
 def test_visible_devices(setting: str | None, expected: list[int]) -> None:
-    assert [card.index for card in visible(parse_smi(SMI), "550.90.07", setting).cards] == expected
+    assert [
+        card.index for card in select_visible_gpus(parse_nvidia_smi(SMI), "550.90.07", setting).cards
+    ] == expected
 
 
 def test_lines_of_nvidia_smi() -> None:
-    first, second = parse_smi(SMI)
-    assert first == Card("NVIDIA GeForce RTX 3090", (8, 6), 24 * GIB, 23000 << 20, "550.90.07", 0, "GPU-aa")
+    first, second = parse_nvidia_smi(SMI)
+    assert first == Gpu("NVIDIA GeForce RTX 3090", (8, 6), 24 * GIB, 23000 << 20, "550.90.07", 0, "GPU-aa")
     assert second.capability == (7, 0)
-    assert parse_smi("No devices were found\n") == []
+    assert parse_nvidia_smi("No devices were found\n") == []
 
 
 def test_nvidia_smi_is_asked_where_there_is_no_library(
@@ -113,9 +113,9 @@ def test_nvidia_smi_is_asked_where_there_is_no_library(
     monkeypatch.setattr(gpus, "LIBRARIES", ())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert [card.name for card in find_cards().cards] == ["NVIDIA GeForce RTX 3090", "Tesla V100-SXM2-16GB"]
+    assert [card.name for card in find_gpus().cards] == ["NVIDIA GeForce RTX 3090", "Tesla V100-SXM2-16GB"]
     script.write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
-    assert find_cards().problem == "nvidia-smi: NVIDIA-SMI has failed"
+    assert find_gpus().problem == "nvidia-smi: NVIDIA-SMI has failed"
 
 
 @pytest.mark.parametrize(

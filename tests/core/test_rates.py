@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmmlu_fast.machine import throughput_estimate
-from kmmlu_fast.machine.model_size import find_model
+from kmmlu_fast.machine.model_size import find_model_facts
 
 
 @pytest.mark.parametrize(
@@ -28,17 +28,17 @@ def test_peaks(name: str, half: float, eight: float) -> None:
 
 
 def test_minutes_by_hand() -> None:
-    model = find_model("skt/A.X-4.0-Light", offline=True)
+    model = find_model_facts("skt/A.X-4.0-Light", offline=True)
     assert model is not None
-    found = throughput_estimate.minutes(model, 1e14)
+    found = throughput_estimate.estimate_pass_minutes(model, 1e14)
     assert found is not None
     question = 65 * 2 * model.linear + 2 * 102400 * 3584  # 65 tokens through the layers, one through the head
     assert found[0] == pytest.approx(35_030 * question / 0.6e14 / 60)
     assert found[1] == pytest.approx(2 * found[0], rel=0.01)
-    assert throughput_estimate.minutes(model, 0.0) is None
+    assert throughput_estimate.estimate_pass_minutes(model, 0.0) is None
 
 
 def test_a_cpu_with_bfloat16_counts_more() -> None:
-    plain = throughput_estimate.cpu_flops(())
+    plain = throughput_estimate.measure_cpu_flops(())
     assert plain > 0
-    assert throughput_estimate.cpu_flops({"amx_bf16", "avx512_bf16"}) > plain
+    assert throughput_estimate.measure_cpu_flops({"amx_bf16", "avx512_bf16"}) > plain

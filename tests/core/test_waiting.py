@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kmmlu_fast.core import progress
-from kmmlu_fast.core.console import note, speaking
-from kmmlu_fast.core.progress import waiting
+from kmmlu_fast.core.console import log_note, show_notes
+from kmmlu_fast.core.progress import report_wait
 
 
 @pytest.fixture
@@ -28,30 +28,30 @@ def until(said: Any, capsys: pytest.CaptureFixture[str], count: int = 1) -> str:
 
 
 def test_a_long_wait_says_what_phase_and_how_long(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
-    with speaking():
-        with waiting("engine: starting", lambda: "reading weights", lambda: "reading weights 3"):
+    with show_notes():
+        with report_wait("engine: starting", lambda: "reading weights", lambda: "reading weights 3"):
             text = until("engine: starting: reading weights, 0 s\n", capsys, count=2)
         assert capsys.readouterr().err.endswith("engine: starting: done in 0 s (reading weights 3)\n")
     assert "\r" not in text  # no terminal: lines
 
 
 def test_a_short_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with speaking(), waiting("merging"):
+    with show_notes(), report_wait("merging"):
         pass
     assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_said_where_others_speak(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
-    with speaking(), waiting("training"):
+    with show_notes(), report_wait("training"):
         for _ in range(30):
-            note("a step")
+            log_note("a step")
             time.sleep(0.005)
         assert "training" not in capsys.readouterr().err
 
 
 def test_the_innermost_wait_speaks(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
-    with speaking(), waiting("outer"):
-        with waiting("inner"):
+    with show_notes(), report_wait("outer"):
+        with report_wait("inner"):
             time.sleep(0.05)
             capsys.readouterr()  # what the outer one may have said before the inner one began
             assert "outer" not in until("inner", capsys)
@@ -60,13 +60,13 @@ def test_the_innermost_wait_speaks(soon: None, capsys: pytest.CaptureFixture[str
 
 
 def test_a_library_is_silent(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
-    with waiting("engine"):
+    with report_wait("engine"):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""
 
 
 def test_an_error_is_not_said_to_be_done(soon: None, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyError), speaking(), waiting("loading"):
+    with pytest.raises(KeyError), show_notes(), report_wait("loading"):
         until("loading", capsys)
         raise KeyError
     assert "done" not in capsys.readouterr().err
@@ -78,9 +78,9 @@ def test_on_a_terminal_one_line_moves_and_is_gone(
     import sys
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with speaking():
-        with waiting("engine"):
+    with show_notes():
+        with report_wait("engine"):
             text = until("engine: 1 s", capsys)
-            note("another line")
+            log_note("another line")
         text += capsys.readouterr().err
     assert "\r\x1b[Kengine: 1 s" in text and "\r\x1b[Kanother line\n" in text

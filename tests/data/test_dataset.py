@@ -97,12 +97,16 @@ def questions(subject: str, count: int) -> list[Question]:
 
 def test_random_selection_is_stable_nested_and_in_file_order() -> None:
     pool = questions("Law", 50) + questions("Math", 3)
-    five, nine = (dataset.select(pool, n, "random", 7) for n in (5, 9))
+    five, nine = (dataset.select_questions(pool, n, "random", 7) for n in (5, 9))
     assert {q.question_id for q in five} <= {q.question_id for q in nine}
     assert [q.row for q in five if q.subject == "Law"] == sorted(q.row for q in five if q.subject == "Law")
     assert sum(q.subject == "Math" for q in five) == 3
-    assert dataset.select(pool, 5, "random", 7) == five != dataset.select(pool, 5, "random", 8)
-    assert [q.row for q in dataset.select(pool, 2, "first", 7)] == [0, 1, 0, 1]
+    assert (
+        dataset.select_questions(pool, 5, "random", 7)
+        == five
+        != dataset.select_questions(pool, 5, "random", 8)
+    )
+    assert [q.row for q in dataset.select_questions(pool, 2, "first", 7)] == [0, 1, 0, 1]
 
 
 def test_digest_sees_a_changed_key() -> None:
@@ -110,17 +114,17 @@ def test_digest_sees_a_changed_key() -> None:
 
     one = questions("Law", 2)
     assert (
-        dataset.digest(one)
-        == dataset.digest(questions("Law", 2))
-        != dataset.digest([one[0], replace(one[1], answer="B")])
+        dataset.questions_digest(one)
+        == dataset.questions_digest(questions("Law", 2))
+        != dataset.questions_digest([one[0], replace(one[1], answer="B")])
     )
 
 
 def test_exemplars_keep_the_files_order_and_say_when_there_are_too_few() -> None:
-    shots = dataset.exemplars("sample", [SUBJECTS["Law"]], 2)
+    shots = dataset.load_kmmlu_exemplars("sample", [SUBJECTS["Law"]], 2)
     assert [q.question_id for q in shots["Law"]] == ["Law/dev/0", "Law/dev/1"]
     with pytest.raises(DataError, match="Law has 2 dev questions"):
-        dataset.exemplars("sample", [SUBJECTS["Law"]], 5)
+        dataset.load_kmmlu_exemplars("sample", [SUBJECTS["Law"]], 5)
 
 
 def test_subject_names_forgive_case_and_supercategories_expand() -> None:
@@ -143,5 +147,5 @@ def test_real_data_counts() -> None:
 
 def test_a_frames_digest_is_its_records_digest() -> None:
     frame = dataset.load_frame("sample", "test")
-    assert dataset.frame_digest(frame) == dataset.digest(dataset.to_questions(frame))
+    assert dataset.frame_digest(frame) == dataset.questions_digest(dataset.kmmlu_questions_from_frame(frame))
     assert dataset.frame_digest(frame.head(3)) != dataset.frame_digest(frame)

@@ -17,7 +17,7 @@ def _questions(counts: dict[str, int]) -> list[Question]:
 
 def test_ease_is_the_share_right_drawn_to_the_subject_by_four_models():
     right = np.array([[1, 0, 1], [1, 0, 0]], dtype=bool)
-    found = difficulty.ease(right, ["Math", "Math", "Law"])
+    found = difficulty.estimate_ease(right, ["Math", "Math", "Law"])
     # Math's share is 1/2: (2 + 4/2) / 6 and (0 + 4/2) / 6; Law's 1/2: (1 + 2) / 6
     assert np.allclose(found, [4 / 6, 2 / 6, 3 / 6])
 
@@ -38,25 +38,29 @@ def test_other_exams_and_splits_have_no_numbers():
 
 
 def test_permutation_is_stable_across_machines_and_versions():
-    order = [q.question_id for q in dataset.permuted(_questions({"Math": 3, "Law": 2}), seed=42)]
+    order = [q.question_id for q in dataset.permute_questions(_questions({"Math": 3, "Law": 2}), seed=42)]
     # blake2b of "42:<id>", written down once: a change would break every run directory
     assert order == ["Math/test/1", "Law/test/0", "Law/test/1", "Math/test/0", "Math/test/2"]
 
 
 def test_every_slice_is_a_prefix_and_a_subset_keeps_its_order():
     questions = _questions({"Math": 300, "Law": 100})
-    order = dataset.permuted(questions, seed=1)
-    assert order == dataset.permuted(reversed(questions), seed=1) and set(order) == set(questions)
-    some = dataset.permuted([question for question in questions if question.subject == "Math"], seed=1)
+    order = dataset.permute_questions(questions, seed=1)
+    assert order == dataset.permute_questions(reversed(questions), seed=1) and set(order) == set(questions)
+    some = dataset.permute_questions(
+        [question for question in questions if question.subject == "Math"], seed=1
+    )
     assert some == [question for question in order if question.subject == "Math"]
-    assert order != dataset.permuted(questions, seed=2)
+    assert order != dataset.permute_questions(questions, seed=2)
     share = sum(question.subject == "Math" for question in order[:200]) / 200
     assert 0.6 < share < 0.9  # three quarters, but for chance
 
 
 def test_limit_takes_the_subject_s_first_of_the_same_order():
     questions = _questions({"Math": 50, "Law": 20})
-    chosen = dataset.select(questions, 5, "random", 42)
+    chosen = dataset.select_questions(questions, 5, "random", 42)
     for subject in ("Math", "Law"):
-        order = [question for question in dataset.permuted(questions, 42) if question.subject == subject]
+        order = [
+            question for question in dataset.permute_questions(questions, 42) if question.subject == subject
+        ]
         assert {q.question_id for q in chosen if q.subject == subject} == {q.question_id for q in order[:5]}

@@ -12,16 +12,16 @@ from exam_files import ROWS, count_of, options_of, right, write_exam, write_json
 from kmmlu_fast import exams
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.data.exam import Exam, read_exam
-from kmmlu_fast.data.exam_lookup import SHIPPED, find_exam, shipped
+from kmmlu_fast.data.exam_lookup import SHIPPED, find_exam, shipped_exam_names
 from kmmlu_fast.data.exam_rows import (
     choose_subjects,
     load_exam,
+    questions_from_frame,
     read_exam_frame,
     read_questions,
-    to_questions,
 )
-from kmmlu_fast.data.inline_options import split_inside
-from kmmlu_fast.data.row_files import hub_fault
+from kmmlu_fast.data.inline_options import split_inline_options
+from kmmlu_fast.data.row_files import explain_hub_error
 
 WANTED = [
     "click",
@@ -52,7 +52,7 @@ def own(tmp_path: Path, **changes: object) -> Exam:
 
 
 def test_what_is_shipped_is_what_was_promised_and_is_short() -> None:
-    assert sorted(shipped()) == WANTED and shipped()[0] == "kmmlu"
+    assert sorted(shipped_exam_names()) == WANTED and shipped_exam_names()[0] == "kmmlu"
     for path in SHIPPED.glob("*.yaml"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 15, path.name
 
@@ -60,7 +60,7 @@ def test_what_is_shipped_is_what_was_promised_and_is_short() -> None:
 @pytest.mark.parametrize("name", [name for name in WANTED if name != "kobest"])
 def test_two_hundred_rows_of_every_schema_become_questions(name: str, tmp_path: Path) -> None:
     exam = find_exam(name)
-    questions = to_questions(
+    questions = questions_from_frame(
         load_exam(exam, "test", str(write_exam(tmp_path, name))) if name != "kmmlu" else _kmmlu(tmp_path)
     )
     assert len(questions) == ROWS == len({question.question_id for question in questions})
@@ -82,7 +82,9 @@ def _kmmlu(folder: Path) -> pl.DataFrame:
 
 def test_kobest_has_two_and_four_options_by_config(tmp_path: Path) -> None:
     frame = load_exam(find_exam("kobest"), "test", str(write_exam(tmp_path, "kobest")))
-    counts = {question.question_id.split("/")[1]: len(question.options) for question in to_questions(frame)}
+    counts = {
+        question.question_id.split("/")[1]: len(question.options) for question in questions_from_frame(frame)
+    }
     assert len(frame) == 3 * ROWS and counts == {"boolq": 2, "copa": 2, "hellaswag": 4}
     copa = frame.filter(pl.col("subject") == "copa").row(1, named=True)
     assert (
@@ -99,7 +101,7 @@ def test_a_config_has_settings_of_its_own_by_pattern(tmp_path: Path) -> None:
     write_exam(tmp_path, "kbl", 2)
     four = {"question": "책임", "A": "가", "B": "나", "C": "다", "D": "라", "gt": "D"}
     write_jsonl(tmp_path / "bar_exam_responsibility_2013" / "test.jsonl", [four])
-    questions = to_questions(load_exam(find_exam("kbl"), "test", str(tmp_path)))
+    questions = questions_from_frame(load_exam(find_exam("kbl"), "test", str(tmp_path)))
     assert sorted(len(question.options) for question in questions) == [4, 5, 5]
     assert questions[-1].question_id == "kbl/bar_exam_responsibility_2013/test/0"
 
@@ -195,7 +197,7 @@ def test_a_table_of_ones_own_needs_no_declaration_where_it_leaves_no_doubt(
         return
     exam = find_exam(str(path))
     assert (exam.name, exam.coding) == ("my-exam", coding)
-    assert [q.answer for q in to_questions(load_exam(exam, "test"))] == ["A", "B"]
+    assert [q.answer for q in questions_from_frame(load_exam(exam, "test"))] == ["A", "B"]
 
 
 def test_a_csv_of_ones_own(tmp_path: Path) -> None:
@@ -209,11 +211,11 @@ def test_a_csv_of_ones_own(tmp_path: Path) -> None:
         "까닭",
         None,
     ]
-    assert [len(q.options) for q in to_questions(frame)] == [2, 3]
+    assert [len(q.options) for q in questions_from_frame(frame)] == [2, 3]
 
 
 def test_options_within_a_text_are_the_last_run_of_letters() -> None:
-    stem, options = split_inside("A. 가와 나 중 (A)는?\n(A) 하나 (B) 둘 (C) 셋\n정답:", "x")
+    stem, options = split_inline_options("A. 가와 나 중 (A)는?\n(A) 하나 (B) 둘 (C) 셋\n정답:", "x")
     assert stem == "A. 가와 나 중 (A)는?" and options == ["하나", "둘", "셋"]
 
 
@@ -227,13 +229,13 @@ def test_a_gated_set_says_where_to_accept() -> None:
     class GatedRepoError(Exception):
         pass
 
-    assert "accept its terms at https://huggingface.co/datasets/a/b" in hub_fault(
+    assert "accept its terms at https://huggingface.co/datasets/a/b" in explain_hub_error(
         "a/b", GatedRepoError("403")
     )
     error = RuntimeError("x")
     error.response = type("R", (), {"status_code": 401})()  # type: ignore[attr-defined]
-    assert "hf auth login" in hub_fault("a/b", error)
-    assert "cannot be reached" in hub_fault("a/b", ConnectionError("no route"))
+    assert "hf auth login" in explain_hub_error("a/b", error)
+    assert "cannot be reached" in explain_hub_error("a/b", ConnectionError("no route"))
 
 
 def test_check_shows_a_question_and_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,13 +244,13 @@ def test_check_shows_a_question_and_every_fault(tmp_path: Path, capsys: pytest.C
         {"question": "?", "options": ["1", "2"], "answer": "C"},
     ]
     path = write_jsonl(tmp_path / "own.jsonl", rows)
-    assert exams.main(["--check", str(path)]) == 1
+    assert exams.run_exams_command(["--check", str(path)]) == 1
     out = capsys.readouterr().out
     assert "하나 더하기 둘은?\nA. 1\nB. 2\nC. 3\nD. 4\nE. 5\n정답： C" in out
     assert (
         f"fault: {path} row 2: answer 'C' is not allowed; it must be one of A, B" in out and "1 faults" in out
     )
-    assert exams.main([]) == 0
+    assert exams.run_exams_command([]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in WANTED) and "CC-BY-NC-ND-4.0" in out
 

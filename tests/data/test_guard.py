@@ -11,7 +11,7 @@ from exam_files import write_exam, write_jsonl
 
 from kmmlu_fast import leakage, sample
 from kmmlu_fast.contamination import check, overlap
-from kmmlu_fast.contamination.check import check_table, check_training_rows, guard_exams
+from kmmlu_fast.contamination.check import find_table_overlap, find_training_overlap, load_guarded_exams
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.data.training_rows import read_training_rows
@@ -31,7 +31,7 @@ def declared(tmp_path: Path) -> Path:
 def test_leakage_looks_at_any_table_and_any_exam(tmp_path: Path, capsys: Any) -> None:
     exam = declared(tmp_path)
     mine = (
-        guard_exams("sample", [str(exam)])
+        load_guarded_exams("sample", [str(exam)])
         .frame.filter(pl.col("question_id") == "five/test/3")
         .row(0, named=True)
     )
@@ -41,13 +41,18 @@ def test_leakage_looks_at_any_table_and_any_exam(tmp_path: Path, capsys: Any) ->
         {"free": f"앞말 {mine['question']} {options} 뒷말"},
     ]
     pl.DataFrame(rows).write_parquet(tmp_path / "rows.parquet")
-    assert leakage.main([str(tmp_path / "rows.parquet"), "--dataset", "sample"]) == 0
-    assert leakage.main([str(tmp_path / "rows.parquet"), "--dataset", "sample", "--exam", str(exam)]) == 1
+    assert leakage.run_leakage_command([str(tmp_path / "rows.parquet"), "--dataset", "sample"]) == 0
+    assert (
+        leakage.run_leakage_command(
+            [str(tmp_path / "rows.parquet"), "--dataset", "sample", "--exam", str(exam)]
+        )
+        == 1
+    )
     assert "row 2 ~ five/test/3" in capsys.readouterr().out
 
 
 def test_a_table_is_judged_as_its_records_are(tmp_path: Path) -> None:
-    target = overlap.guarded("sample")
+    target = overlap.load_guarded_split("sample")
     questions = dataset.load_questions("sample", "test", find_subjects(["Law"]))[:4]
     rows = [
         (
@@ -58,9 +63,9 @@ def test_a_table_is_judged_as_its_records_are(tmp_path: Path) -> None:
         for i, q in enumerate(questions)
     ]
     path = write_jsonl(tmp_path / "rows.jsonl", [*rows, {"source_id": "Math/test/3", "text": "x"}])
-    pairs, count = check_table(str(path), target)
+    pairs, count = find_table_overlap(str(path), target)
     assert count == 5 and pairs.sort("train_id", "test_id").equals(
-        overlap.check_file(path, "sample").sort("train_id", "test_id")
+        overlap.find_file_overlap(path, "sample").sort("train_id", "test_id")
     )
     assert ("row 5", "Math/test/3", "source") in set(pairs.select("train_id", "test_id", "kind").iter_rows())
 
@@ -81,7 +86,7 @@ def test_a_test_question_quoted_in_the_middle_of_a_chat_is_found(source: str, tm
     """Forty questions in the wording of a chat, by their texts; the same chats without them are clean."""
     if source != "sample" and not KMMLU.is_dir():
         pytest.skip("../shared/kmmlu is absent")
-    target = guard_exams(source, []).frame
+    target = load_guarded_exams(source, []).frame
     test = target.filter(pl.col("split") == "test")
     every = test.gather_every(len(test) // 40).head(40)
     quotes = [
@@ -93,7 +98,7 @@ def test_a_test_question_quoted_in_the_middle_of_a_chat_is_found(source: str, tm
         for quote in ["", *quotes]
     ]
     path = write_jsonl(tmp_path / "chats.jsonl", chats)
-    pairs = check_training_rows(read_training_rows(str(path)), target)
+    pairs = find_training_overlap(read_training_rows(str(path)), target)
     found = set(pairs.select("train_id", "test_id").iter_rows())
     wanted = {(f"{path} row {row}", name) for row, name in enumerate(every["question_id"], 2)}
     assert len(every) == 40 and wanted <= found and f"{path} row 1" not in pairs["train_id"]
@@ -101,7 +106,7 @@ def test_a_test_question_quoted_in_the_middle_of_a_chat_is_found(source: str, tm
 
 
 def test_rows_of_a_piece_and_of_several_are_judged_alike(tmp_path: Path, monkeypatch: Any) -> None:
-    target = overlap.guarded("sample")
+    target = overlap.load_guarded_split("sample")
     rows = []
     for place, row in enumerate(target.gather_every(7).iter_rows(named=True)):
         options = {letter: row[letter] for letter in "ABCD"}
@@ -110,10 +115,10 @@ def test_rows_of_a_piece_and_of_several_are_judged_alike(tmp_path: Path, monkeyp
         )
         rows.append({"text": "아무 상관 없는 글입니다."})
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    whole, count = check_table(str(path), target)
+    whole, count = find_table_overlap(str(path), target)
     monkeypatch.setattr(check, "ROWS_AT_ONCE", 5)
     monkeypatch.setattr(check, "CHARS_AT_ONCE", 300)
-    pieces, again = check_table(str(path), target)
+    pieces, again = find_table_overlap(str(path), target)
     assert count == again == len(rows) and len(whole) > 10 and pieces.equals(whole)
     assert {"contained", "exact"} <= set(whole["kind"])
 
@@ -139,5 +144,5 @@ def test_sample_refuses_other_exams_and_quotes_the_declaration(
         "--dataset",
         "sample",
     ]
-    assert sample.main(argv) == 2
+    assert sample.run_sample_command(argv) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "x.jsonl").exists()

@@ -106,7 +106,7 @@ CHANGES = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_every_planted_row_is_found_under_its_kind(kind: str):
     test = invented(120)
-    pairs = overlap.overlap(planted(test, CHANGES[kind]), test)
+    pairs = overlap.find_overlapping_rows(planted(test, CHANGES[kind]), test)
     same = pairs.filter(pl.col("train_id") == pl.col("test_id").str.replace("/test/", "/train/"))
     assert dict(same.select("test_id", "kind").iter_rows()) == dict.fromkeys(test["question_id"], kind)
     assert same["similarity"].max() <= 1.0
@@ -115,9 +115,9 @@ def test_every_planted_row_is_found_under_its_kind(kind: str):
 def test_full_width_and_compatibility_forms_are_the_same():
     test = invented(20).with_columns(A=pl.lit("ABC 12 ㎏"))
     full = planted(test, lambda q, o: (q.replace("실무", "실무"), ["ＡＢＣ １２ kg", *o[1:]]))
-    assert set(overlap.overlap(full, test).filter(pl.col("kind") == "normalised")["test_id"]) == set(
-        test["question_id"]
-    )
+    assert set(
+        overlap.find_overlapping_rows(full, test).filter(pl.col("kind") == "normalised")["test_id"]
+    ) == set(test["question_id"])
 
 
 def test_an_honest_neighbour_is_kept():
@@ -164,7 +164,7 @@ def test_an_honest_neighbour_is_kept():
     ]
     schema = ["question_id", "question", *LETTERS, "answer"]
     train, test = (pl.DataFrame(r, schema=schema, orient="row") for r in (rows, test_rows))
-    assert overlap.overlap(train, test).is_empty()
+    assert overlap.find_overlapping_rows(train, test).is_empty()
 
 
 def test_a_generic_stem_counts_only_with_shared_options():
@@ -181,17 +181,17 @@ def test_a_generic_stem_counts_only_with_shared_options():
         train = pl.DataFrame(
             [("Accounting/train/0", "옳은 것은?", *options, "A")], schema=schema, orient="row"
         )
-        pairs = overlap.overlap(train, test, near=1.1)  # question alone, without help from near
+        pairs = overlap.find_overlapping_rows(train, test, near=1.1)  # question alone, without help from near
         assert pairs["kind"].to_list() == ["question"] * expected
 
 
 def test_similarity_is_the_true_jaccard_and_the_threshold_holds():
     test = invented(40)
-    pairs = overlap.overlap(planted(test, CHANGES["near"]), test)
+    pairs = overlap.find_overlapping_rows(planted(test, CHANGES["near"]), test)
     near = pairs.filter(pl.col("kind") == "near")
     assert (near["similarity"] >= overlap.NEAR).all() and (near["similarity"] < 1).all()
     higher = float(near["similarity"].median())  # type: ignore[arg-type]
-    stricter = overlap.overlap(planted(test, CHANGES["near"]), test, near=higher).filter(
+    stricter = overlap.find_overlapping_rows(planted(test, CHANGES["near"]), test, near=higher).filter(
         pl.col("kind") == "near"
     )
     assert set(stricter.iter_rows()) == {row for row in near.iter_rows() if row[3] >= higher}
@@ -242,14 +242,14 @@ def test_all_500_leaked_rows_of_a_third_party_file_are_found(kind: str, tmp_path
     path.write_text(
         "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in leaked + clean), encoding="utf-8"
     )
-    pairs = overlap.check_rows(read_records(path), test)
+    pairs = overlap.find_record_overlap(read_records(path), test)
     own = {(f"row {i + 1}", f"Accounting/test/{i}") for i in range(500)}
     assert own <= set(pairs.select("train_id", "test_id").iter_rows())
 
 
 def test_unrelated_free_text_is_not_flagged():
     texts = [{"text": "오늘 회의에서는 다음 달 일정과 예산을 정하였다. 점심은 국밥이었다."}, {"text": "짧다"}]
-    assert overlap.check_rows(texts, invented(200)).is_empty()
+    assert overlap.find_record_overlap(texts, invented(200)).is_empty()
 
 
 def test_a_row_that_names_a_test_question_is_flagged_whatever_its_text():
@@ -257,7 +257,7 @@ def test_a_row_that_names_a_test_question_is_flagged_whatever_its_text():
         {"instruction": "x", "input": "바꿔 쓴 글", "output": "A", "source_id": "Math/test/3"},
         {"input": "y", "source_id": "Math/train/3"},
     ]
-    assert overlap.check_rows(rows, invented(5)).rows() == [("row 1", "Math/test/3", "source", 1.0)]
+    assert overlap.find_record_overlap(rows, invented(5)).rows() == [("row 1", "Math/test/3", "source", 1.0)]
 
 
 def write_dataset(folder: Path, **frames: pl.DataFrame) -> Path:
@@ -282,12 +282,12 @@ def test_command_exits_1_lists_and_writes_ids(
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(records("alpaca", test)[7], ensure_ascii=False), encoding="utf-8")
     output = tmp_path / "ids.json"
-    assert leakage.main([str(path), "--dataset", str(root), "--output", str(output)]) == 1
+    assert leakage.run_leakage_command([str(path), "--dataset", str(root), "--output", str(output)]) == 1
     printed = capsys.readouterr().out
     assert "row 1 ~ Accounting/test/7" in printed
     assert "Accounting/test/7" in json.loads(output.read_text(encoding="utf-8"))["test_ids"]
     path.write_text(json.dumps({"text": "관계없는 글"}, ensure_ascii=False), encoding="utf-8")
-    assert leakage.main([str(path), "--dataset", str(root)]) == 0
+    assert leakage.run_leakage_command([str(path), "--dataset", str(root)]) == 0
 
 
 def test_dev_exemplars_are_guarded_and_stay_off_the_clean_test_list(
@@ -299,7 +299,7 @@ def test_dev_exemplars_are_guarded_and_stay_off_the_clean_test_list(
     root = write_dataset(tmp_path / "kmmlu", test=invented(30), dev=dev, train=invented(10, "train"))
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(records("alpaca", dev)[2], ensure_ascii=False), encoding="utf-8")
-    assert "Accounting/dev/2" in overlap.check_file(path, str(root))["test_id"]
+    assert "Accounting/dev/2" in overlap.find_file_overlap(path, str(root))["test_id"]
     assert not any("/dev/" in i for i in overlap.overlap_ids(str(root), train_file=path))
 
 
@@ -325,7 +325,7 @@ def test_overlap_ids_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.M
     first = overlap.overlap_ids(str(root))
     assert {f"Accounting/test/{i}" for i in range(4)} <= first
     assert len(list((tmp_path / "cache" / "overlap").glob("*.parquet"))) == 1
-    monkeypatch.setattr(overlap, "overlap", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(overlap, "find_overlapping_rows", lambda *_: pytest.fail("computed again"))
     assert overlap.overlap_ids(str(root)) == first
     monkeypatch.undo()
     one_subject(monkeypatch)
@@ -403,7 +403,7 @@ def test_rows_planted_into_the_real_pool_are_all_found(kmmlu: tuple[pl.DataFrame
             ],
         ]
     )
-    pairs = overlap.overlap(pool, test)
+    pairs = overlap.find_overlapping_rows(pool, test)
     own = pairs.filter(
         pl.col("train_id") == pl.lit("planted/") + pl.col("test_id").str.replace("/test/", "/train/")
     )
@@ -432,7 +432,7 @@ def test_plain_python_agrees_on_what_is_the_same_in_the_real_data(kmmlu: tuple[p
     pool = set(squeezed(train).values())
     plain = {qid for qid, text in squeezed(test).items() if text in pool}
     assert len(plain) == 601
-    assert plain <= set(overlap.overlap(train, test)["test_id"])
+    assert plain <= set(overlap.find_overlapping_rows(train, test)["test_id"])
 
 
 def test_training_rows_come_back_as_questions(tmp_path: Path):
@@ -443,4 +443,4 @@ def test_training_rows_come_back_as_questions(tmp_path: Path):
         "Math/train/3", "Math", "STEM", "train", 3, "식 1 + 1의 값은?", ("1", "2", "3", "4"), "B"
     )
     row = sft.SftRow(question, "uniform")
-    assert question_and_options(sft.to_record(row)) == (question.question, *question.options)
+    assert question_and_options(sft.sft_row_to_record(row)) == (question.question, *question.options)

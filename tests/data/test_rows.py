@@ -28,19 +28,19 @@ QUESTION = Question(
 
 
 def test_reorder_moves_the_answer_with_its_option():
-    moved = letters.reorder(QUESTION, "DCBA")
+    moved = letters.reorder_question(QUESTION, "DCBA")
     assert moved.options == ("④", "3", "둘\n셋", "1 ") and moved.answer == "C"
-    assert letters.reorder(QUESTION, sft.IDENTITY) == QUESTION
+    assert letters.reorder_question(QUESTION, sft.IDENTITY) == QUESTION
 
 
 def test_rows_come_back_as_they_went(tmp_path: Path):
     rows = [
-        sft.SftRow(letters.reorder(QUESTION, "CABD"), "strategic", "CABD", 1),
+        sft.SftRow(letters.reorder_question(QUESTION, "CABD"), "strategic", "CABD", 1),
         sft.SftRow(QUESTION, "uniform", response="곱하면 4이다.\n정답: B"),
     ]
     path = tmp_path / "sub" / "sft.jsonl"
-    sft.write_rows(path, rows)
-    back = sft.read_rows(path)
+    sft.write_sft_rows(path, rows)
+    back = sft.read_sft_rows(path)
     assert [(r.strategy, r.option_order, r.repeat, r.response) for r in back] == [
         ("strategic", "CABD", 1, None),
         ("uniform", "ABCD", 0, "곱하면 4이다.\n정답: B"),
@@ -57,9 +57,9 @@ def test_rows_come_back_as_they_went(tmp_path: Path):
 @pytest.mark.parametrize("style", ["lm-eval", "qa"])
 def test_training_renders_evaluations_very_bytes(tmp_path: Path, style: str):
     path = tmp_path / "sft.jsonl"
-    sft.write_rows(path, [sft.SftRow(QUESTION, "uniform")])
-    (row,) = sft.read_rows(path)
-    assert prompts.render(row.question, [], style) == prompts.render(QUESTION, [], style)
+    sft.write_sft_rows(path, [sft.SftRow(QUESTION, "uniform")])
+    (row,) = sft.read_sft_rows(path)
+    assert prompts.render_prompt(row.question, [], style) == prompts.render_prompt(QUESTION, [], style)
 
 
 def test_alpaca_fields_golden(tmp_path: Path):
@@ -67,7 +67,7 @@ def test_alpaca_fields_golden(tmp_path: Path):
     question = Question(
         "Law/train/0", "Law", "HUMSS", "train", 0, "옳은 것은?", ("가", "나", "다", "라"), "D"
     )
-    sft.write_rows(path, [sft.SftRow(question, "strategic")])
+    sft.write_sft_rows(path, [sft.SftRow(question, "strategic")])
     text = path.read_text(encoding="utf-8")
     assert "옳은 것은?" in text and "\\u" not in text and text.endswith("}\n")
     assert json.loads(text) == {
@@ -87,7 +87,7 @@ def test_alpaca_fields_golden(tmp_path: Path):
 def test_datasets_loads_it(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     path = tmp_path / "sft.jsonl"
-    sft.write_rows(
+    sft.write_sft_rows(
         path, [sft.SftRow(QUESTION, "uniform"), sft.SftRow(QUESTION, "uniform", response="풀이\n정답: B")]
     )
     loaded = datasets.load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
@@ -114,7 +114,7 @@ def test_a_question_that_cannot_be_told_from_its_options_is_refused(tmp_path: Pa
         "A",
     )
     with pytest.raises(DataError, match="Math/train/4"):
-        sft.write_rows(tmp_path / "x.jsonl", [sft.SftRow(bad, "uniform")])
+        sft.write_sft_rows(tmp_path / "x.jsonl", [sft.SftRow(bad, "uniform")])
     assert not (tmp_path / "x.jsonl").exists()
 
 
@@ -143,7 +143,7 @@ def test_bad_rows_are_named(tmp_path: Path, change: dict, message: str):
         "\n".join(json.dumps(row, ensure_ascii=False) for row in (GOOD, GOOD | change)), encoding="utf-8"
     )
     with pytest.raises(DataError) as raised:
-        sft.read_rows(path)
+        sft.read_sft_rows(path)
     assert message in str(raised.value) and str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -167,5 +167,8 @@ def test_letters_of_the_row_are_the_answer():
     for letter in LETTERS:
         order = {"A": "BACD", "B": "ABCD", "C": "ACBD", "D": "ACDB"}[letter]
         assert (
-            sft.to_record(sft.SftRow(letters.reorder(QUESTION, order), "uniform", order))["output"] == letter
+            sft.sft_row_to_record(sft.SftRow(letters.reorder_question(QUESTION, order), "uniform", order))[
+                "output"
+            ]
+            == letter
         )

@@ -12,7 +12,13 @@ import pytest
 from exam_files import write_jsonl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
-from kmmlu_fast.data.mixture import Part, mixture_lines, parse_part, read_mixture, times
+from kmmlu_fast.data.mixture import (
+    MixtureSource,
+    draw_count,
+    mixture_lines,
+    parse_mixture_source,
+    read_mixture,
+)
 from kmmlu_fast.data.training_rows import TrainingRow, Turn, parse_columns, read_training_rows
 
 ALPACA = {"instruction": "더하세요.", "input": "1과 2", "output": "3"}
@@ -165,8 +171,8 @@ def test_a_mixture_is_drawn_by_weights_and_seed_and_is_told(tmp_path: Path) -> N
     two = write_jsonl(
         tmp_path / "two.jsonl", [{"instruction": f"나{i}", "output": "y"} for i in range(400)] + [ALPACA] * 2
     )
-    parts = [parse_part(str(one)), parse_part(f"{two}:0.25")]
-    assert parts == [Part(str(one)), Part(str(two), 0.25)]
+    parts = [parse_mixture_source(str(one)), parse_mixture_source(f"{two}:0.25")]
+    assert parts == [MixtureSource(str(one)), MixtureSource(str(two), 0.25)]
     rows, shares = read_mixture(parts, 1)
     again, _ = read_mixture(parts, 1)
     other, _ = read_mixture(parts, 2)
@@ -177,8 +183,8 @@ def test_a_mixture_is_drawn_by_weights_and_seed_and_is_told(tmp_path: Path) -> N
         and shares[1].rows == 402
         and shares[1].duplicates == 1
     )
-    assert [times(2.5, 1, "a", n) in (2, 3) for n in range(50)] == [True] * 50
-    assert sum(times(2.5, 1, "a", n) for n in range(2000)) == pytest.approx(5000, abs=100)
+    assert [draw_count(2.5, 1, "a", n) in (2, 3) for n in range(50)] == [True] * 50
+    assert sum(draw_count(2.5, 1, "a", n) for n in range(2000)) == pytest.approx(5000, abs=100)
     lines = mixture_lines(shares)
     assert lines[0].split() == ["source", "form", "rows", "weight", "taken", "share", "duplicates"]
     assert "two.jsonl" in lines[2] and "alpaca" in lines[2] and "0.25" in lines[2]
@@ -192,4 +198,4 @@ def test_faults_of_a_source(tmp_path: Path) -> None:
         ("none.jsonl", "no such file"),
     ):
         with pytest.raises(ConfigError, match=fault):
-            parse_part(text)
+            parse_mixture_source(text)

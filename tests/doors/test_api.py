@@ -28,7 +28,7 @@ from kmmlu_fast import (
     train_adapter,
     write_report,
 )
-from kmmlu_fast.compare import main as compare_main
+from kmmlu_fast.compare import run_compare_command as compare_main
 
 
 @pytest.fixture

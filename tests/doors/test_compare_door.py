@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from made_runs import predictions, run_directory
 
-from kmmlu_fast.compare import main
+from kmmlu_fast.compare import run_compare_command
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.reporting.comparison_settings import read_overlap
+from kmmlu_fast.reporting.comparison_settings import read_overlap_ids
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "predictions_25_models_test.csv"
 
@@ -24,7 +24,7 @@ def runs(tmp_path: Path) -> list[str]:
 
 
 def test_one_screen(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(runs) == 0
+    assert run_compare_command(runs) == 0
     out = capsys.readouterr().out
     assert "lora is better than base" in out and "letter prior" in out
     for row in (
@@ -42,7 +42,7 @@ def test_one_screen(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_korean(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*runs, "--lang", "ko", "--by-subject"]) == 0
+    assert run_compare_command([*runs, "--lang", "ko", "--by-subject"]) == 0
     out = capsys.readouterr().out
     assert "lora이(가) base보다 낫습니다" in out and "회계" in out and "인문사회" in out
 
@@ -51,7 +51,10 @@ def test_three_runs_and_base_by_name(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = run_directory(tmp_path / "cot", "cot", predictions(1, skill=1.0), output_type="cot")
-    assert main([*runs, str(other), "--base", "lora", "--json-file", str(tmp_path / "out.json")]) == 0
+    assert (
+        run_compare_command([*runs, str(other), "--base", "lora", "--json-file", str(tmp_path / "out.json")])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "All runs" in out and "base is worse than lora" in out
     assert "were not compared" in out and "output_type multiple_choice -> cot" in re.sub(r"\s+", " ", out)
@@ -65,7 +68,7 @@ def test_score_files_stand_in_the_table(
 ) -> None:
     scores = tmp_path / "old.csv"
     scores.write_text("subject,correct,total\nLaw,30,60\n", encoding="utf-8")
-    assert main([runs[0], str(scores)]) == 0
+    assert run_compare_command([runs[0], str(scores)]) == 0
     out = capsys.readouterr().out
     assert "50.00" in out and "scores by subject only" in re.sub(r"\s+", " ", out)
 
@@ -83,7 +86,7 @@ def test_score_files_stand_in_the_table(
 def test_faults_are_one_line(
     runs: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([argument.format(base=runs[0], lora=runs[1]) for argument in arguments]) == 2
+    assert run_compare_command([argument.format(base=runs[0], lora=runs[1]) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and re.search(message, error) and error.count("\n") == 1
 
@@ -92,9 +95,9 @@ def test_prompts_that_differ_need_a_flag(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chat = run_directory(tmp_path / "chat", "chat", predictions(1), prompt_style="chat")
-    assert main([runs[0], str(chat)]) == 2
+    assert run_compare_command([runs[0], str(chat)]) == 2
     assert "--different-prompts" in capsys.readouterr().err
-    assert main([runs[0], str(chat), "--different-prompts"]) == 0
+    assert run_compare_command([runs[0], str(chat), "--different-prompts"]) == 0
     assert "CAUTION" in capsys.readouterr().out
 
 
@@ -107,10 +110,10 @@ def test_overlap_files(tmp_path: Path) -> None:
         ("d.csv", "train_id,test_id\nx,Law/test/1\ny,Math/test/2\n"),
     ):
         (tmp_path / name).write_text(text, encoding="utf-8")
-        assert read_overlap(tmp_path / name) == wanted
+        assert read_overlap_ids(tmp_path / name) == wanted
     (tmp_path / "bad.txt").write_text("Law 1", encoding="utf-8")
     with pytest.raises(DataError, match="no question id"):
-        read_overlap(tmp_path / "bad.txt")
+        read_overlap_ids(tmp_path / "bad.txt")
 
 
 def test_a_recipe_of_several_seeds(
@@ -124,15 +127,20 @@ def test_a_recipe_of_several_seeds(
         )
         for i in range(3)
     ]
-    assert main([runs[0], "--group", f"lora={','.join(seeds)}", "--json-file", str(tmp_path / "o.json")]) == 0
+    assert (
+        run_compare_command(
+            [runs[0], "--group", f"lora={','.join(seeds)}", "--json-file", str(tmp_path / "o.json")]
+        )
+        == 0
+    )
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Recipe lora is better than base" in out and "over 3 seeds" in out and "seeds and questions" in out
     document = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))
     assert len(document["recipes"][0]["effects"]) == 3
     # Each of its adapters was a look at test: a fourth one is the fourth.
-    assert main([runs[0], runs[1]]) == 0
+    assert run_compare_command([runs[0], runs[1]]) == 0
     later = str(run_directory(tmp_path / "s9", "s9", predictions(1, skill=1.3), adapter_digest="d9"))
-    assert main([runs[0], later]) == 0
+    assert run_compare_command([runs[0], later]) == 0
     assert "by Holm over 4 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
@@ -143,7 +151,7 @@ def test_a_recipe_of_several_seeds(
 def test_faults_of_groups(
     runs: list[str], group: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([runs[0], "--group", group.format(lora=runs[1])]) == 2
+    assert run_compare_command([runs[0], "--group", group.format(lora=runs[1])]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -151,13 +159,16 @@ def test_margin_and_population_are_chosen(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     near = str(run_directory(tmp_path / "near", "near", predictions(1, skill=0.62)))
-    assert main([runs[0], near]) == 0
+    assert run_compare_command([runs[0], near]) == 0
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Undecided: it could be" in out and "questions like these" in out and "Overlap unknown" in out
-    assert main([runs[0], near, "--margin", "20", "--population", "these", "--overlap", "none"]) == 0
+    assert (
+        run_compare_command([runs[0], near, "--margin", "20", "--population", "these", "--overlap", "none"])
+        == 0
+    )
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "a count, not an estimate" in out and "Overlap unknown" not in out
-    assert main([runs[0], near, "--margin", "20"]) == 0
+    assert run_compare_command([runs[0], near, "--margin", "20"]) == 0
     assert "equal within ±20.0 pp" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
@@ -169,7 +180,7 @@ def test_a_hub_dataset_that_is_not_here_leaves_the_overlap_unknown(
         str(run_directory(tmp_path / name, name, predictions(1, skill=skill), dataset="HAERAE-HUB/KMMLU"))
         for name, skill in (("base", 0.5), ("lora", 1.5))
     ]
-    assert main(pair) == 0
+    assert run_compare_command(pair) == 0
     assert "Overlap unknown" in capsys.readouterr().out
 
 
@@ -178,22 +189,22 @@ def test_a_hub_dataset_in_the_cache_is_resolved(
 ) -> None:
     from kmmlu_fast.data.dataset import SAMPLE_DIR
 
-    monkeypatch.setattr("kmmlu_fast.reporting.inputs.cached_root", lambda dataset: SAMPLE_DIR)
+    monkeypatch.setattr("kmmlu_fast.reporting.inputs.cached_dataset_root", lambda dataset: SAMPLE_DIR)
     sizes = {"Law": 4, "Math": 4}
     frame = predictions(1, sizes=sizes)
     pair = [
         str(run_directory(tmp_path / name, name, frame, dataset="HAERAE-HUB/KMMLU"))
         for name in ("base", "lora")
     ]
-    assert main(pair) == 0
+    assert run_compare_command(pair) == 0
     assert "Overlap unknown" not in capsys.readouterr().out
 
 
 def test_key_audit_lists_ids(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = [str(run_directory(tmp_path / f"r{i}", f"r{i}", predictions(i, skill=3.0))) for i in range(4)]
-    assert main([*runs, *more, "--key-audit"]) == 0
+    assert run_compare_command([*runs, *more, "--key-audit"]) == 0
     assert "The key in doubt:" in capsys.readouterr().out
-    assert main([*runs, "--key-audit"]) == 0
+    assert run_compare_command([*runs, "--key-audit"]) == 0
     assert "at least five runs" in capsys.readouterr().out
 
 
@@ -209,7 +220,10 @@ def test_known_answers(
     first: str, second: str, b: int, c: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        main([f"{REFERENCE}:{first}", f"{REFERENCE}:{second}", "--json-file", str(tmp_path / "o.json")]) == 0
+        run_compare_command(
+            [f"{REFERENCE}:{first}", f"{REFERENCE}:{second}", "--json-file", str(tmp_path / "o.json")]
+        )
+        == 0
     )
     found = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["comparisons"][0]
     assert (found["micro"]["b"], found["micro"]["c"], found["micro"]["n"]) == (b, c, 35_030)
@@ -220,7 +234,9 @@ def test_known_answers(
 def test_letters_that_do_not_fix_the_split_print_a_range_not_a_claim(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([f"{REFERENCE}:gpt-4o-mini-240718", f"{REFERENCE}:gpt-4o-mini-240718-5shot"]) == 0
+    assert (
+        run_compare_command([f"{REFERENCE}:gpt-4o-mini-240718", f"{REFERENCE}:gpt-4o-mini-240718-5shot"]) == 0
+    )
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "of which −1.76 … −0.93 pp is letter prior" in out and "the two models of guessing disagree" in out
     for claim in (

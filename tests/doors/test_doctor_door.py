@@ -100,12 +100,12 @@ def test_the_default_model_is_evaluations_own() -> None:
 
 
 def test_it_is_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["doctor", "--json", "--model", "demo"]) in (0, 2)
+    assert cli.dispatch_command(["doctor", "--json", "--model", "demo"]) in (0, 2)
     assert json.loads(capsys.readouterr().out)["model_name"] == "demo"
 
 
 def test_no_model_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.main(["--model", ""]) == 2
+    assert doctor.run_doctor_command(["--model", ""]) == 2
     assert "--model needs" in capsys.readouterr().err
 
 
@@ -119,13 +119,13 @@ def test_verify_shows_the_difference_and_its_exit_code_says_it(
 
     def pretended(config: Any) -> engine_agreement.Verification:
         asked.append((config.model, config.dataset))
-        return engine_agreement.compare(
+        return engine_agreement.compare_engine_scores(
             {"q": (-0.1, -3.0, -4.0, -5.0)}, {"q": (letter, -3.0, -4.0, -5.0)}, 0.01
         )
 
-    monkeypatch.setattr(engine_agreement, "verify", pretended)
-    assert doctor.main(["--verify", "demo"]) == code
+    monkeypatch.setattr(engine_agreement, "verify_engines", pretended)
+    assert doctor.run_doctor_command(["--verify", "demo"]) == code
     assert capsys.readouterr().out.startswith("failed: 0 of 1" if code else "passed: 1 of 1")
-    assert doctor.main(["--verify", "demo", "--json"]) == code
+    assert doctor.run_doctor_command(["--verify", "demo", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["passed"] is (code == 0)
     assert asked == [("demo", "sample")] * 2

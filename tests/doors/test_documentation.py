@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("verb", help_text.CONFIGS)
 def test_the_reference_is_todays(verb: str) -> None:
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    assert help_text.markdown(verb).rstrip() in text, "run: bash scripts/docs.sh reference"
+    assert help_text.format_help_markdown(verb).rstrip() in text, "run: bash scripts/docs.sh reference"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=lambda path: path.name)

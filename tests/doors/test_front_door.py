@@ -12,7 +12,7 @@ from made_runs import predictions, run_directory
 
 from kmmlu_fast import cli, compare, install, train
 from kmmlu_fast.command import help_text
-from kmmlu_fast.command.flags import SHIPPED, parse
+from kmmlu_fast.command.flags import SHIPPED, parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.reporting.config import ReportConfig
@@ -22,10 +22,10 @@ Caught = pytest.CaptureFixture[str]
 
 
 def test_version_help_and_suggestion(capsys: Caught) -> None:
-    assert cli.main(["--version"]) == 0 and capsys.readouterr().out.startswith("kmmlu-fast 0.")
-    assert cli.main(["help", "train"]) == 0
+    assert cli.dispatch_command(["--version"]) == 0 and capsys.readouterr().out.startswith("kmmlu-fast 0.")
+    assert cli.dispatch_command(["help", "train"]) == 0
     whole = capsys.readouterr().out
-    assert cli.main(["train", "-h"]) == 0
+    assert cli.dispatch_command(["train", "-h"]) == 0
     short = capsys.readouterr().out
     assert (
         len(short) < len(whole) / 2
@@ -34,27 +34,27 @@ def test_version_help_and_suggestion(capsys: Caught) -> None:
         and "--help" in short
     )
     assert "None)" not in whole and max(map(len, whole.splitlines())) <= 110
-    assert cli.main(["raport"]) == 2
+    assert cli.dispatch_command(["raport"]) == 2
     assert "did you mean report?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", help_text.CONFIGS)
 def test_help_has_every_flag_once_and_examples_that_parse(verb: str, capsys: Caught) -> None:
-    cls = help_text.config_of(verb)
-    named = [name for names in help_text.grouped(cls).values() for name in names]
+    cls = help_text.load_config_class(verb)
+    named = [name for names in help_text.group_fields(cls).values() for name in names]
     assert sorted(named) == sorted(set(cls.model_fields) - {cls.positional})
     assert len(cls.examples) == 3 and set(cls.first) <= set(cls.model_fields)
     for example in cls.examples:
         words = [word for word in example.split() if word not in ("--config", "configs/train.yaml")]
         if "--plan" in words:
             words += ["--data", "x.jsonl"]
-        assert isinstance(parse(cls, words, "x"), cls), example
-    text = help_text.markdown(verb)
+        assert isinstance(parse_config(cls, words, "x"), cls), example
+    text = help_text.format_help_markdown(verb)
     assert all(f"--{name.replace('_', '-')}" in text for name in named)
 
 
 def test_spellings_that_people_use() -> None:
-    config = parse(
+    config = parse_config(
         ReportConfig,
         ["--export", "xlsx", "csv", "runs/a", "--different_prompts", "--figure-width", "84mm"],
         "x",
@@ -66,7 +66,9 @@ def test_spellings_that_people_use() -> None:
 
 def test_another_verbs_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a file of settings for train"):
-        parse(help_text.config_of("eval"), ["--config", str(ROOT / "configs" / "train.yaml")], "x")
+        parse_config(
+            help_text.load_config_class("eval"), ["--config", str(ROOT / "configs" / "train.yaml")], "x"
+        )
 
 
 def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     code = (
-        "import sys; from kmmlu_fast import train; code = train.main(sys.argv[1:]); assert 'torch' not in"
+        "import sys; from kmmlu_fast import train; code = train.run_train_command(sys.argv[1:]); assert 'torch' not in"
         " sys.modules; sys.exit(code)"
     )
     command = [sys.executable, "-c", code, "--plan", "--gpu-memory", "24", "--model", str(tmp_path)]
@@ -93,7 +95,7 @@ def test_a_plan_needs_neither_torch_nor_rows(tmp_path: Path) -> None:
     assert (
         "8.03 B parameters" in done.stdout and "of 24.0 GiB" in done.stdout and "micro-batch" in done.stdout
     )
-    assert train.main(["--gpu-memory", "24", "--data", "x"]) == 2
+    assert train.run_train_command(["--gpu-memory", "24", "--data", "x"]) == 2
 
 
 def test_compare_prints_what_other_programs_read(tmp_path: Path, capsys: Caught) -> None:
@@ -103,12 +105,12 @@ def test_compare_prints_what_other_programs_read(tmp_path: Path, capsys: Caught)
         str(run_directory(tmp_path / name, name, predictions(1, skill=skill)))
         for name, skill in (("base", 0.5), ("lora", 1.5))
     ]
-    assert compare.main([*runs, "--format", "csv"]) == 0
+    assert compare.run_compare_command([*runs, "--format", "csv"]) == 0
     frame = pl.read_csv(capsys.readouterr().out.encode())
     assert frame["subject"].len() == 4 and {"difference", "p_holm", "first_run"} <= set(frame.columns)
-    assert compare.main([*runs, "--format", "json"]) == 0
+    assert compare.run_compare_command([*runs, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["comparisons"][0]["second"] == "lora"
-    assert compare.main([*runs, "--format", "md", "--by-subject"]) == 0
+    assert compare.run_compare_command([*runs, "--format", "md", "--by-subject"]) == 0
     text = capsys.readouterr().out
     assert "- lora is better than base" in text and "| Computer Science | 50 |" in text
 
@@ -123,7 +125,7 @@ def test_key_columns_stay(
         str(run_directory(tmp_path / name, name, predictions(seed, skill=0.4 * seed)))
         for seed, name in enumerate(names, 1)
     ]
-    assert compare.main(runs) == 0
+    assert compare.run_compare_command(runs) == 0
     board = capsys.readouterr().out.splitlines()[:4]
     assert all(part in board[0] for part in ("micro", "95 % interval", "against base", "p (mid-p)"))
     assert max(map(len, board)) <= width and any("a-rather-long-name" in line for line in board)
@@ -134,9 +136,9 @@ def test_the_shipped_sets_are_the_tried_ones(capsys: Caught) -> None:
         assert (install.PINS / f"{kind}.txt").read_text() == (
             ROOT / "requirements" / f"{kind}.txt"
         ).read_text()
-    assert install.main(["gpu", "--print"]) == 0
+    assert install.run_install_command(["gpu", "--print"]) == 0
     assert str(install.PINS / "gpu.txt") in capsys.readouterr().out
-    assert install.main(["tpu"]) == 2
+    assert install.run_install_command(["tpu"]) == 2
 
 
 def test_the_shipped_settings_are_the_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,19 +149,23 @@ def test_the_shipped_settings_are_the_clones(tmp_path: Path, monkeypatch: pytest
         assert (ROOT / "configs" / name).read_bytes() == (SHIPPED / name).read_bytes()
     monkeypatch.chdir(tmp_path)
     rows = ["--data", "x.jsonl"]
-    config = parse(help_text.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
+    config = parse_config(
+        help_text.load_config_class("train"), ["--config", "configs/train.yaml", *rows], "x"
+    )
     assert config.model_dump()["rotate_options"]
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.yaml").write_text("rotate_options: false\n")
-    config = parse(help_text.config_of("train"), ["--config", "configs/train.yaml", *rows], "x")
+    config = parse_config(
+        help_text.load_config_class("train"), ["--config", "configs/train.yaml", *rows], "x"
+    )
     assert not config.model_dump()["rotate_options"]
     with pytest.raises(ConfigError, match="cannot be read"):
-        parse(help_text.config_of("train"), ["--config", "elsewhere/train.yaml", *rows], "x")
+        parse_config(help_text.load_config_class("train"), ["--config", "elsewhere/train.yaml", *rows], "x")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, capsys: Caught) -> None:
-    assert cli.main(["completion", shell]) == 0
+    assert cli.dispatch_command(["completion", shell]) == 0
     text = capsys.readouterr().out
     assert "--num-fewshot" in text and "leakage" in text
     if shell == "bash":

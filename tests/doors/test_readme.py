@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kmmlu_fast.command import help_text
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.ko.md")
@@ -71,7 +71,7 @@ def test_links_lead_somewhere(name: str) -> None:
 @pytest.mark.parametrize("name", READMES)
 def test_flags_that_the_text_names_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    configs = [help_text.config_of(verb) for verb in help_text.CONFIGS]
+    configs = [help_text.load_config_class(verb) for verb in help_text.CONFIGS]
     fields = {field for config in configs for field in config.model_fields}
     elsewhere = {
         "version",
@@ -96,7 +96,7 @@ def test_commands_in_sentences_parse(name: str) -> None:
     for verb, *words in wanted:
         given = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
         given = [word.strip("[]") for word in given if word not in ("...", "RUN...", "실행...")]
-        assert parse(help_text.config_of(verb), given, "x"), (verb, given)
+        assert parse_config(help_text.load_config_class(verb), given, "x"), (verb, given)
 
 
 @pytest.mark.parametrize("command", sorted({line for name in READMES for line in commands(name, "gpu")}))
@@ -107,7 +107,7 @@ def test_gpu_commands_parse(command: str) -> None:
         given = [word if not word.startswith("configs/") else str(ROOT / word) for word in words[2:]]
         if "--plan" in given and "--data" not in given:
             given += ["--data", "x.jsonl"]
-        assert parse(help_text.config_of(words[1]), given, "x")
+        assert parse_config(help_text.load_config_class(words[1]), given, "x")
     else:
         assert words[1] in ("doctor", "install")
 

@@ -15,13 +15,13 @@ import pytest
 
 from kmmlu_fast import sample
 from kmmlu_fast.contamination import overlap
-from kmmlu_fast.core.notes import Noted
+from kmmlu_fast.core.notes import WithNotes
 from kmmlu_fast.core.schema import LETTERS, PREDICTION_SCHEMA
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.sampling import card as data_card
-from kmmlu_fast.sampling.pool import Pool, read_source
+from kmmlu_fast.sampling.pool import QuestionPool, read_weakness_source
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 KMMLU, REFERENCE = SHARED / "kmmlu", SHARED / "reference" / "ax4_light_zeroshot.json"
@@ -73,7 +73,7 @@ def run_directory(path: Path, split: str = "train", rows: int = 2) -> Path:
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = sample.main([str(a) for a in arguments])
+    code = sample.run_sample_command([str(a) for a in arguments])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
@@ -91,7 +91,7 @@ def test_a_score_file_gives_rows_plan_and_card(tmp_path: Path, capsys: pytest.Ca
     scores = score_file(tmp_path / "scores.json", Math=9, Law=7)
     code, printed, err = call(capsys, "--from", scores, "--dataset", "sample", "--size", 30, "--out", out)
     assert code == 0
-    rows = sft.read_rows(out)
+    rows = sft.read_sft_rows(out)
     assert len(rows) == 30 and {row.strategy for row in rows} == {"strategic"}
     assert {row.question.split for row in rows} == {"train"}
     plan = pl.read_parquet(out.with_suffix(".plan.parquet"))
@@ -152,7 +152,7 @@ def test_a_train_run_is_excluded_from_the_pool_and_gives_no_warning_of_test(
     code, _, err = call(capsys, "--from", run, "--dataset", "sample", "--size", 40, "--out", out)
     assert code == 0 and "optimistic" not in err
     held_out = set(pl.read_parquet(run / "predictions.parquet")["question_id"])
-    assert not held_out & {row.question.question_id for row in sft.read_rows(out)}
+    assert not held_out & {row.question.question_id for row in sft.read_sft_rows(out)}
     assert set(pl.read_parquet(out.with_suffix(".plan.parquet")).filter("weak")["subject"]) == {"Math", "Law"}
     assert "optimistic" not in out.with_suffix(".md").read_text(encoding="utf-8")
 
@@ -175,7 +175,7 @@ def test_several_sources_are_pooled(
         "Law": 0,
     }
     asked = set(pl.read_parquet(more / "predictions.parquet")["question_id"])
-    drawn = {row.question.question_id for row in sft.read_rows(out)}
+    drawn = {row.question.question_id for row in sft.read_sft_rows(out)}
     assert len(drawn) == 4 and (drawn <= asked if strategy == "errors" else not drawn & asked)
     card = out.with_suffix(".md").read_text(encoding="utf-8")
     assert f"{few}, {more}" in card
@@ -184,7 +184,7 @@ def test_several_sources_are_pooled(
 def test_runs_and_score_files_go_together(tmp_path: Path) -> None:
     run = run_directory(tmp_path / "run")
     scores = score_file(tmp_path / "scores.json", Math=9)
-    source = read_source([str(run), str(scores)], "strategic")
+    source = read_weakness_source([str(run), str(scores)], "strategic")
     assert source.run is not None and source.split == "train, test"
     counted = {name: (right, total) for name, _, right, total in source.run.scores.iter_rows()}
     assert counted["Math"] == (1, 12) and counted["Law"] == (8, 12) and counted["Accounting"] == (10, 12)
@@ -199,7 +199,7 @@ def test_where_two_runs_disagree_the_mean_counts(tmp_path: Path) -> None:
     pl.read_parquet(path).with_columns(answer, (is_math | pl.col("correct")).alias("correct")).write_parquet(
         path
     )
-    run = read_source([str(first), str(second)], "errors").run
+    run = read_weakness_source([str(first), str(second)], "errors").run
     assert run is not None
     counted = {name: (correct, total) for name, _, correct, total in run.scores.iter_rows()}
     assert counted["Math"] == (1, 2) and counted["Law"] == (0, 2) and counted["Accounting"] == (2, 2)
@@ -244,7 +244,7 @@ def test_errors_strategy_draws_only_wrong_answers(tmp_path: Path, capsys: pytest
         == 0
     )
     wrong = pl.read_parquet(run / "predictions.parquet").filter(~pl.col("correct"))["question_id"]
-    assert {row.question.question_id for row in sft.read_rows(out)} <= set(wrong)
+    assert {row.question.question_id for row in sft.read_sft_rows(out)} <= set(wrong)
     assert "larger than the" in error(
         capsys,
         "--from",
@@ -276,7 +276,7 @@ def test_repeats_fill_a_small_subject_under_other_orders(tmp_path: Path, capsys:
     )
     assert "larger than" in error(capsys, *flags)
     assert call(capsys, *flags, "--max-repeats", 4)[0] == 0
-    rows = sft.read_rows(out)
+    rows = sft.read_sft_rows(out)
     assert len({(row.question.question_id, row.option_order) for row in rows}) == 16
     assert set(Counter(row.question.answer for row in rows).values()) == {4}
 
@@ -317,7 +317,7 @@ def test_a_pool_that_is_all_leaked_is_empty_in_one_line(
     monkeypatch.setattr(
         dataset,
         "read_frame",
-        lambda name, split, subjects=None, revision=None: Noted(
+        lambda name, split, subjects=None, revision=None: WithNotes(
             whole(name, "test", subjects, revision).value.with_columns(
                 pl.col("question_id").str.replace("/test/", f"/{split}/"), pl.lit(split).alias("split")
             )
@@ -389,18 +389,18 @@ def test_500_rows_from_the_reference_scores_share_nothing_with_test(
 
 
 def test_the_card_states_the_licence_of_the_source(tmp_path: Path):
-    assert "CC0" in data_card.licence("sample")
-    assert "must not be published" in data_card.licence("HAERAE-HUB/KMMLU")
-    assert "not stated" in data_card.licence(str(tmp_path))
+    assert "CC0" in data_card.source_licence_text("sample")
+    assert "must not be published" in data_card.source_licence_text("HAERAE-HUB/KMMLU")
+    assert "not stated" in data_card.source_licence_text(str(tmp_path))
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
-    assert data_card.licence(str(tmp_path)).startswith("mit,")
+    assert data_card.source_licence_text(str(tmp_path)).startswith("mit,")
 
 
 def test_what_was_dropped_is_listed_with_its_reason():
     pairs = pl.DataFrame(
         [("Math/train/0", "Math/test/1", "near", 0.8)], schema=overlap.PAIR_SCHEMA, orient="row"
     )
-    pool = Pool([], 9, pairs, ["Math/train/1"], ["Math/train/2"], 0)
+    pool = QuestionPool([], 9, pairs, ["Math/train/1"], ["Math/train/2"], 0)
     assert pool.dropped.select("train_id", "kind").rows() == [
         ("Math/train/0", "near"),
         ("Math/train/1", "repeated"),
@@ -429,8 +429,8 @@ def test_the_written_rows_carry_their_source_unchanged(tmp_path: Path, capsys: p
     )
     train = dataset.read_frame(str(KMMLU), "train")
     assert any("no train file" in text for text in train.notes)
-    source = {q.question_id: q for q in dataset.to_questions(train.value)}
-    for row in sft.read_rows(out):
+    source = {q.question_id: q for q in dataset.kmmlu_questions_from_frame(train.value)}
+    for row in sft.read_sft_rows(out):
         original = source[row.question.question_id]
         assert row.question.question == original.question.strip()
         assert sorted(row.question.options) == sorted(original.options)

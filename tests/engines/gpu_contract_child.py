@@ -86,8 +86,8 @@ def resolve(model: str, case: dict[str, Any], llm: Any) -> dict[str, Any]:
 
     capability, gib = tuple(case["capability"]), case["gib"]
     CARD.update(capability=capability, name=case["name"], bytes=gib << 30)
-    here = gpus.Card(case["name"], capability, gib << 30, (gib << 30) - (500 << 20), "580.95.05")
-    gpus.cards = lambda: [here]  # type: ignore[assignment]
+    here = gpus.Gpu(case["name"], capability, gib << 30, (gib << 30) - (500 << 20), "580.95.05")
+    gpus.list_gpus = lambda: [here]  # type: ignore[assignment]
     llm.seen = None
     settings = EngineSettings(model, max_model_len=1024, load_format="dummy", **case["settings"])
     try:

@@ -10,7 +10,7 @@ from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.engines.vllm import device_arguments
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings
 from kmmlu_fast.machine import model_size, packages
-from kmmlu_fast.machine.gpus import Card
+from kmmlu_fast.machine.gpus import Gpu
 from kmmlu_fast.machine.memory_fit import GIB
 from kmmlu_fast.machine.model_size import ModelFacts
 
@@ -24,20 +24,20 @@ SHAPE = {  # 7.26 B parameters
     "tie_word_embeddings": False,
     "dtype": "bfloat16",
 }
-BIG = model_size.from_config(SHAPE, "big", "test")
-SMALL = model_size.from_config(
+BIG = model_size.facts_from_config(SHAPE, "big", "test")
+SMALL = model_size.facts_from_config(
     {**SHAPE, "hidden_size": 1024, "num_attention_heads": 8, "intermediate_size": 4096}, "small", "test"
 )
 
 
-def card(gib: float, capability: tuple[int, int] = (8, 9), used_gib: float = 0.5) -> Card:
-    return Card("A card", capability, int(gib * GIB), int((gib - used_gib) * GIB), "580.95.05")
+def card(gib: float, capability: tuple[int, int] = (8, 9), used_gib: float = 0.5) -> Gpu:
+    return Gpu("A card", capability, int(gib * GIB), int((gib - used_gib) * GIB), "580.95.05")
 
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
     models = {"big": BIG, "small": SMALL}
-    monkeypatch.setattr(model_size, "find_model", lambda name, *_, **__: models.get(name))
+    monkeypatch.setattr(model_size, "find_model_facts", lambda name, *_, **__: models.get(name))
     return models
 
 
@@ -48,12 +48,12 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
 def test_the_batch_is_the_cards_size(
     known: dict[str, ModelFacts], gib: float, tokens: int, seqs: int
 ) -> None:
-    found = device_arguments.card_arguments(EngineSettings("small"), card(gib))
+    found = device_arguments.gpu_arguments(EngineSettings("small"), card(gib))
     assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (tokens, seqs)
 
 
 def test_the_users_own_batch_stays_and_holds_all_its_requests(known: dict[str, ModelFacts]) -> None:
-    found = device_arguments.card_arguments(
+    found = device_arguments.gpu_arguments(
         EngineSettings("small", max_num_seqs=3000, max_num_batched_tokens=2048), card(24)
     )
     assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (3000, 3000)
@@ -67,7 +67,7 @@ def test_a_step_that_does_not_fit_beside_the_weights_becomes_smaller_before_the_
     for gib in sizes:
         try:
             batches.append(
-                device_arguments.card_arguments(EngineSettings("big"), card(gib, (8, 0)))[
+                device_arguments.gpu_arguments(EngineSettings("big"), card(gib, (8, 0)))[
                     "max_num_batched_tokens"
                 ]
             )
@@ -81,10 +81,10 @@ def test_a_step_that_does_not_fit_beside_the_weights_becomes_smaller_before_the_
 )
 def test_seven_billion_in_16_bit_by_card(known: dict[str, ModelFacts], gib: float, fits: bool) -> None:
     if fits:
-        assert device_arguments.card_arguments(EngineSettings("big"), card(gib))["max_num_seqs"] > 0
+        assert device_arguments.gpu_arguments(EngineSettings("big"), card(gib))["max_num_seqs"] > 0
         return
     with pytest.raises(EngineError) as caught:
-        device_arguments.card_arguments(EngineSettings("big"), card(gib))
+        device_arguments.gpu_arguments(EngineSettings("big"), card(gib))
     line = str(caught.value)
     assert "\n" not in line and "weights in bfloat16 13.5 GiB" in line and f"{gib} GiB" in line
     assert ("fp8_per_channel" in line) == (gib > 8)  # 7 B in 8 bit do not go onto 8 GiB either
@@ -94,9 +94,9 @@ def test_seven_billion_in_16_bit_by_card(known: dict[str, ModelFacts], gib: floa
 def test_nothing_is_refused_of_a_model_or_a_card_that_nothing_is_known_of(
     known: dict[str, ModelFacts],
 ) -> None:
-    assert device_arguments.card_arguments(EngineSettings("someone/unknown"), card(8))["max_num_seqs"] == 256
+    assert device_arguments.gpu_arguments(EngineSettings("someone/unknown"), card(8))["max_num_seqs"] == 256
     assert (
-        device_arguments.card_arguments(EngineSettings("big"), Card("GPU", (8, 7), 0, 0, ""))[
+        device_arguments.gpu_arguments(EngineSettings("big"), Gpu("GPU", (8, 7), 0, 0, ""))[
             "gpu_memory_utilization"
         ]
         == 0.90
@@ -108,31 +108,31 @@ def test_precision_is_never_changed_and_what_a_card_cannot_do_is_one_line(
 ) -> None:
     for capability in ((7, 5), (8, 0), (8, 6)):
         with pytest.raises(EngineError, match=r"needs compute capability 8\.9.*fp8_per_tensor"):
-            device_arguments.card_arguments(
+            device_arguments.gpu_arguments(
                 EngineSettings("small", quantization="fp8_per_channel"), card(24, capability)
             )
     with pytest.raises(EngineError, match=r"bfloat16 needs compute capability 8\.0"):
-        device_arguments.card_arguments(EngineSettings("small", dtype="bfloat16"), card(16, (7, 5)))
+        device_arguments.gpu_arguments(EngineSettings("small", dtype="bfloat16"), card(16, (7, 5)))
     with pytest.raises(EngineError, match=r"7\.0"):
-        device_arguments.card_arguments(EngineSettings("small"), card(16, (7, 0)))
-    found = device_arguments.card_arguments(EngineSettings("small"), card(16, (7, 5)))
+        device_arguments.gpu_arguments(EngineSettings("small"), card(16, (7, 0)))
+    found = device_arguments.gpu_arguments(EngineSettings("small"), card(16, (7, 5)))
     assert not {"dtype", "quantization"} & found.keys()
 
 
 def test_a_bitsandbytes_repository_is_told_where_to_go(known: dict[str, ModelFacts]) -> None:
     stored = {**SHAPE, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    known["stored"] = model_size.from_config(stored, "stored", "test")
+    known["stored"] = model_size.facts_from_config(stored, "stored", "test")
     with pytest.raises(EngineError, match="--engine transformers"):
-        device_arguments.card_arguments(EngineSettings("stored"), card(24))
+        device_arguments.gpu_arguments(EngineSettings("stored"), card(24))
 
 
 def test_letters_run_without_graphs_and_text_with_them(known: dict[str, ModelFacts]) -> None:
     assert (
-        device_arguments.card_arguments(EngineSettings("small", generates=False), card(24))["enforce_eager"]
+        device_arguments.gpu_arguments(EngineSettings("small", generates=False), card(24))["enforce_eager"]
         is True
     )
     assert (
-        device_arguments.card_arguments(EngineSettings("small", generates=True), card(24))["enforce_eager"]
+        device_arguments.gpu_arguments(EngineSettings("small", generates=True), card(24))["enforce_eager"]
         is False
     )
 
@@ -147,14 +147,16 @@ def test_the_engine_takes_no_more_than_others_leave_free(gib: float, used: float
 def test_quantisation_names_are_the_installed_vllms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "quantization_names", lambda: ("awq", "fp8", "fp8_per_channel"))
     assert (
-        device_arguments.check_quantization(None)
-        == device_arguments.check_quantization("fp8_per_channel")
+        device_arguments.quantization_problem(None)
+        == device_arguments.quantization_problem("fp8_per_channel")
         == ""
     )
-    assert "knows awq, fp8, fp8_per_channel" in device_arguments.check_quantization("fp8_per_chanel")
-    assert "--engine transformers" in device_arguments.check_quantization("bitsandbytes")
+    assert "knows awq, fp8, fp8_per_channel" in device_arguments.quantization_problem("fp8_per_chanel")
+    assert "--engine transformers" in device_arguments.quantization_problem("bitsandbytes")
     monkeypatch.setattr(packages, "quantization_names", lambda: ())
-    assert device_arguments.check_quantization("anything") == ""  # no vLLM, or another one: nothing is known
+    assert (
+        device_arguments.quantization_problem("anything") == ""
+    )  # no vLLM, or another one: nothing is known
 
 
 def test_the_installed_vllm_has_a_list_that_is_found() -> None:

@@ -7,9 +7,15 @@ import random
 import pytest
 
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
-from kmmlu_fast.engines.hf.batching import Batch, Limits, generating_batches, rows_of, scoring_batches
+from kmmlu_fast.engines.hf.batching import (
+    BatchLimits,
+    ScoringBatch,
+    generating_batches,
+    generation_rows,
+    scoring_batches,
+)
 
-LIMITS = Limits(tokens=200, rows=8, cached_tokens=400)
+LIMITS = BatchLimits(tokens=200, rows=8, cached_tokens=400)
 
 
 def letters(name: str, *token_ids: int) -> Request:
@@ -27,8 +33,8 @@ def asked(prefix_tokens: int, questions: int = 10, seed: int = 0) -> list[Reques
     return [letters(f"{seed}/{row}", *prefix, *tail) for row, tail in enumerate(tails)]
 
 
-def padded(batch: Batch) -> int:
-    return len(batch.requests) * batch.longest
+def padded(batch: ScoringBatch) -> int:
+    return len(batch.requests) * batch.longest_suffix_tokens
 
 
 @pytest.mark.parametrize("least", [None, 0, 100])
@@ -55,7 +61,9 @@ def test_a_common_prefix_is_shared_where_it_saves_enough() -> None:
     shared = [batch for batch in batches if batch.shared_tokens]
     assert {batch.shared_tokens for batch in shared} == {50}
     assert {r.question_id[0] for batch in shared for r in batch.requests} == {"1"}
-    assert all(request.token_ids[:50] == batch.shared for batch in shared for request in batch.requests)
+    assert all(
+        request.token_ids[:50] == batch.shared_prefix for batch in shared for request in batch.requests
+    )
     assert not any(
         batch.shared_tokens for batch in scoring_batches(few_shot, LIMITS, 451)
     )  # 9 x 50 would be saved
@@ -72,7 +80,7 @@ def test_two_subjects_are_two_groups() -> None:
 def test_the_prefix_leaves_what_is_read() -> None:
     alike = [letters(str(i), *range(60)) for i in range(4)]  # the same question four times
     [batch] = scoring_batches(alike, LIMITS, 0)
-    assert batch.shared_tokens == 59 and batch.longest == 1
+    assert batch.shared_tokens == 59 and batch.longest_suffix_tokens == 1
     continued = [Request(str(i), "c", (*range(50), 7, 8, i), Continuation(3)) for i in range(4)]
     [batch] = scoring_batches(continued, LIMITS, 0)
     assert batch.shared_tokens == 49  # the token before the first one that is scored is computed again
@@ -82,7 +90,7 @@ def test_generation_counts_prompt_and_output() -> None:
     rows = [
         row
         for i in range(6)
-        for row in rows_of(Request(str(i), "g", tuple(range(10 + i)), Generation(30, num_samples=2)))
+        for row in generation_rows(Request(str(i), "g", tuple(range(10 + i)), Generation(30, num_samples=2)))
     ]
     batches = list(generating_batches(rows, LIMITS))
     assert sorted((row.request.question_id, row.sample) for b in batches for row in b) == sorted(
@@ -96,6 +104,6 @@ def test_generation_counts_prompt_and_output() -> None:
 
 
 def test_limits_shrink_to_half_of_what_did_not_fit() -> None:
-    less = Limits(16384, 256, 65536).after_running_out(rows=100, tokens_a_row=100)
-    assert less == Limits(5000, 50, 5000)
-    assert less.after_running_out(1, 100) == Limits(50, 1, 50)
+    less = BatchLimits(16384, 256, 65536).after_out_of_memory(rows=100, tokens_a_row=100)
+    assert less == BatchLimits(5000, 50, 5000)
+    assert less.after_out_of_memory(1, 100) == BatchLimits(50, 1, 50)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kmmlu_fast.core.schema import Candidates, Completion, Continuation, Generation, Request, Response
-from kmmlu_fast.engines.counters import Counters, hit_rate, since
+from kmmlu_fast.engines.counters import Counters, cache_hit_rate, stats_between
 
 
 def test_each_kind_of_request_is_counted_by_the_tokens_that_it_takes() -> None:
@@ -19,18 +19,18 @@ def test_each_kind_of_request_is_counted_by_the_tokens_that_it_takes() -> None:
         "cached_tokens": 6,
         "output_tokens": 1 + 0 + 3,
     }
-    assert counters.stats()["prefix_cache_hit_rate"] == hit_rate(30, 6) == 0.2
+    assert counters.stats()["prefix_cache_hit_rate"] == cache_hit_rate(30, 6) == 0.2
     counters.add(Response(Request("q", "again", prompt, Continuation(2)), (-1.0,)), output_tokens=5)
     assert counters.output_tokens == 9
 
 
 def test_nothing_asked_is_no_hit_rate_of_its_own() -> None:
-    assert hit_rate(0, 0) == 0.0
+    assert cache_hit_rate(0, 0) == 0.0
 
 
 def test_what_happened_between_two_moments() -> None:
     before = {"engine": "vllm", "requests": 2, "prompt_tokens": 20, "cached_tokens": 0, "start_sec": 1.5}
     after = {**before, "requests": 6, "prompt_tokens": 60, "cached_tokens": 30, "prefix_cache_hit_rate": 0.5}
-    found = since(before, after)
+    found = stats_between(before, after)
     assert (found["requests"], found["prompt_tokens"], found["cached_tokens"]) == (4, 40, 30)
     assert found["prefix_cache_hit_rate"] == 0.75 and found["start_sec"] == 1.5

@@ -16,19 +16,19 @@ def _of_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels are compiled once a process: those of other tests are put aside."""
     from kmmlu_fast.engines.vllm import cpu_kernels
 
-    monkeypatch.setattr(cpu_kernels, "_joined", cpu_kernels._Joined())
+    monkeypatch.setattr(cpu_kernels, "_joined", cpu_kernels._FusedNorms())
 
 
 def test_joined_norms_are_bit_for_bit_the_eager_ones():
     torch = pytest.importorskip("torch")
-    from kmmlu_fast.engines.vllm.cpu_kernels import norms
+    from kmmlu_fast.engines.vllm.cpu_kernels import build_fused_norms
 
     def eager(x, weight, epsilon, residual=None):  # vllm/ir/ops/layernorm.py
         wide = x.to(torch.float32) if residual is None else x.to(torch.float32) + residual.to(torch.float32)
         factor = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + epsilon)
         return ((wide * factor).to(weight.dtype) * weight).to(x.dtype), wide.to(x.dtype)
 
-    rms_norm, fused_add_rms_norm = norms()
+    rms_norm, fused_add_rms_norm = build_fused_norms()
     draw = torch.Generator().manual_seed(0)
     x, residual = (torch.randn(37, 640, generator=draw).bfloat16() * 3 for _ in range(2))
     heads = (
@@ -51,15 +51,15 @@ def test_a_compiler_that_fails_leaves_vllms_own_norms(monkeypatch: pytest.Monkey
     def broken(*norms: object) -> None:
         raise RuntimeError("Python.h: No such file or directory")
 
-    monkeypatch.setattr(kernels, "_compile_once", broken)
-    assert kernels.joined_norms() == {}
+    monkeypatch.setattr(kernels, "_compile_and_check", broken)
+    assert kernels.register_fused_norms() == {}
 
 
 COMPUTED = """
 import torch
-from kmmlu_fast.engines.vllm.cpu_kernels import _compile_once, norms
-rms_norm, fused = norms()
-_compile_once(rms_norm, fused)
+from kmmlu_fast.engines.vllm.cpu_kernels import _compile_and_check, build_fused_norms
+rms_norm, fused = build_fused_norms()
+_compile_and_check(rms_norm, fused)
 x = torch.linspace(-3, 3, 37 * 640).reshape(37, 640)
 found = rms_norm(x, torch.ones(640), 1e-6)
 expected = x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)
@@ -85,9 +85,9 @@ def test_a_cache_that_another_cpu_filled_is_not_taken(tmp_path: Path) -> None:
 def test_norms_that_compute_something_else_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     from kmmlu_fast.engines.vllm import cpu_kernels as kernels
 
-    rms_norm, fused = kernels.norms()
-    monkeypatch.setattr(kernels, "norms", lambda: (lambda *a: rms_norm(*a) * 2, fused))
-    assert kernels.joined_norms() == {}
+    rms_norm, fused = kernels.build_fused_norms()
+    monkeypatch.setattr(kernels, "build_fused_norms", lambda: (lambda *a: rms_norm(*a) * 2, fused))
+    assert kernels.register_fused_norms() == {}
 
 
 def test_the_kernels_are_compiled_when_the_eager_norms_have_cost_as_much(
@@ -102,16 +102,18 @@ def test_the_kernels_are_compiled_when_the_eager_norms_have_cost_as_much(
         made.append(1)
         return (lambda *tensors, **_: "joined"), (lambda *tensors, **_: "summed")
 
-    monkeypatch.setattr(kernels, "norms", stand_ins)
-    monkeypatch.setattr(kernels, "_compile_once", lambda *_: None)
-    assert set(kernels.joined_norms(after=150)["kernel_config"]["ir_op_priority"]) == set(kernels._TAKES)
+    monkeypatch.setattr(kernels, "build_fused_norms", stand_ins)
+    monkeypatch.setattr(kernels, "_compile_and_check", lambda *_: None)
+    assert set(kernels.register_fused_norms(after=150)["kernel_config"]["ir_op_priority"]) == set(
+        kernels._TAKES
+    )
     x, takes = torch.zeros(10, 10), kernels._TAKES["rms_norm"]
     assert not takes(x, None, 1e-6) and not made  # 100 values
     assert takes(x, None, 1e-6) and made == [1]  # 200: now they are worth it
     assert takes(x, None, 1e-6) and made == [1]
     assert not takes(x, None, 1e-6, 5)
-    assert kernels._dispatched(0)(x, None, 1e-6) == "joined"
-    assert kernels._dispatched(1)(x, x, None, 1e-6) == "summed"
+    assert kernels._make_dispatcher(0)(x, None, 1e-6) == "joined"
+    assert kernels._make_dispatcher(1)(x, x, None, 1e-6) == "summed"
 
 
 def test_a_compiler_that_fails_in_the_middle_leaves_vllms_own_norms_and_is_not_asked_again(
@@ -126,19 +128,19 @@ def test_a_compiler_that_fails_in_the_middle_leaves_vllms_own_norms_and_is_not_a
         asked.append(1)
         raise RuntimeError("Python.h: No such file or directory")
 
-    monkeypatch.setattr(kernels, "norms", broken)
-    kernels.joined_norms(after=1)
+    monkeypatch.setattr(kernels, "build_fused_norms", broken)
+    kernels.register_fused_norms(after=1)
     x, takes = torch.zeros(10, 10), kernels._TAKES["fused_add_rms_norm"]
     assert not takes(x, x, None, 1e-6) and not takes(x, x, None, 1e-6) and asked == [1]
-    kernels.compile_now()
+    kernels.compile_fused_norms()
     assert asked == [1]
 
 
 def test_keys_of_one_head_are_normed_like_a_matrix() -> None:
     torch = pytest.importorskip("torch")
-    from kmmlu_fast.engines.vllm.cpu_kernels import norms
+    from kmmlu_fast.engines.vllm.cpu_kernels import build_fused_norms
 
-    rms_norm, _ = norms()
+    rms_norm, _ = build_fused_norms()
     cut = torch.randn(9, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()[:, 1024:1280]
     weight = torch.linspace(0.5, 1.5, 256).bfloat16()
     found = rms_norm(cut.unflatten(-1, (1, 256)), weight, 1e-6)

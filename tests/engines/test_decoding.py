@@ -11,8 +11,8 @@ import torch
 from tiny import make_tiny_tokenizer
 
 from kmmlu_fast.core.schema import Completion, Generation, Request
-from kmmlu_fast.engines.hf.batching import Row, rows_of
-from kmmlu_fast.engines.hf.decoding import Sampler, Writer
+from kmmlu_fast.engines.hf.batching import GenerationRow, generation_rows
+from kmmlu_fast.engines.hf.decoding import CompletionBuilder, Sampler
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
 
@@ -22,13 +22,13 @@ def tokenizer() -> Any:
     return make_tiny_tokenizer()
 
 
-def sampled(seed: int | None = 0, name: str = "q", **settings: float) -> Row:
+def sampled(seed: int | None = 0, name: str = "q", **settings: float) -> GenerationRow:
     settings = {"temperature": 1.0} | settings
-    [row] = rows_of(Request(name, "s", (1,), Generation(4, seed=seed, **settings)))  # type: ignore[arg-type]
+    [row] = generation_rows(Request(name, "s", (1,), Generation(4, seed=seed, **settings)))  # type: ignore[arg-type]
     return row
 
 
-def draw(rows: list[Row], logits: torch.Tensor = LOGITS) -> list[int]:
+def draw(rows: list[GenerationRow], logits: torch.Tensor = LOGITS) -> list[int]:
     chosen: list[int] = Sampler(rows, 0, "cpu")(None, logits.repeat(len(rows), 1)).argmax(-1).tolist()
     return chosen
 
@@ -48,7 +48,7 @@ def test_the_nucleus_is_the_smallest_set_that_holds_top_p() -> None:
 
 
 def test_greedy_rows_stay_greedy_beside_sampled_ones() -> None:
-    [greedy] = rows_of(Request("q", "g", (1,), Generation(4)))
+    [greedy] = generation_rows(Request("q", "g", (1,), Generation(4)))
     logits = torch.stack([LOGITS, LOGITS.flip(0)])
     scores = Sampler([greedy, sampled()], 0, "cpu")(None, logits.clone())
     assert torch.equal(scores[0], logits[0])
@@ -67,10 +67,12 @@ def test_a_sample_depends_on_its_seed_alone() -> None:
     assert len(set(draw(without, wide))) == 2
 
 
-def write(tokenizer: Any, text: str, room: int = 1000, **settings: object) -> tuple[Completion, Writer]:
+def write(
+    tokenizer: Any, text: str, room: int = 1000, **settings: object
+) -> tuple[Completion, CompletionBuilder]:
     want = Generation(**({"max_tokens": 1000} | settings))  # type: ignore[arg-type]
-    [row] = rows_of(Request("q", "g", (70, 71), want))
-    writer = Writer(row, tokenizer, frozenset({2, 4}), room)
+    [row] = generation_rows(Request("q", "g", (70, 71), want))
+    writer = CompletionBuilder(row, tokenizer, frozenset({2, 4}), room)
     for token in tokenizer(text)["input_ids"]:
         writer.add(token)
     return writer.completion(), writer
@@ -108,8 +110,8 @@ def test_a_text_without_an_end_is_of_its_length(tokenizer: Any) -> None:
 
 def test_half_a_character_at_the_end_is_not_shown(tokenizer: Any) -> None:
     ids = tokenizer("가나")["input_ids"]
-    [row] = rows_of(Request("q", "g", (70,), Generation(len(ids) - 1)))
-    writer = Writer(row, tokenizer, frozenset(), 100)
+    [row] = generation_rows(Request("q", "g", (70,), Generation(len(ids) - 1)))
+    writer = CompletionBuilder(row, tokenizer, frozenset(), 100)
     for token in ids[:-1]:
         writer.add(token)
     assert writer.completion().text == "가" and writer.reason == "length"

@@ -29,14 +29,14 @@ from transformers_cases import (
     written,
 )
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Candidates, Completion, Request, Response
 from kmmlu_fast.engines.hf import model
 from kmmlu_fast.engines.hf.engine import TransformersEngine
 from kmmlu_fast.engines.hf.model import TransformersSettings, compute_dtype
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -226,7 +226,7 @@ def test_samples_follow_their_seeds(engine: TransformersEngine) -> None:
 def test_out_of_memory_halves_the_batch_and_goes_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "kmmlu_fast")
     opened, model = open_engine(root), reference(root)
-    score, write = opened._scorer.score, opened._write
+    score, write = opened._scorer.score, opened._generate_batch
 
     def small(work: Any, rows: Any) -> Any:
         def limited(batch: Any) -> Any:
@@ -243,7 +243,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(root: Path, caplog: pytest.L
     said = caplog.messages
     assert len(said) == 2 and all("memory ran out" in line for line in said)
     opened._limits = replace(opened._limits, rows=8, cached_tokens=8000)
-    opened._write = small(write, len)  # type: ignore[method-assign]
+    opened._generate_batch = small(write, len)  # type: ignore[method-assign]
     assert len(by_key(opened.generate(written(prompts())))) == 12
 
 
@@ -308,7 +308,9 @@ def test_the_answers_are_vllms(tmp_path_factory: pytest.TempPathFactory) -> None
     got = [response for response in engine_cases.ask(opened, files) if response.request.stage != "sampled"]
     engine_cases.assert_same(got, wanted)
     output = files.model.parent / "runs-transformers"
-    config = parse(EvalConfig, [*engine_cases.flags(files, output), "--engine", "transformers"], "eval")
-    runs = evaluate(config)
+    config = parse_config(
+        EvalConfig, [*engine_cases.flags(files, output), "--engine", "transformers"], "eval"
+    )
+    runs = run_evaluation(config)
     engine_cases.assert_same_predictions(runs, files)
     assert all(run.predictions[column].is_not_null().all() for run in runs for column in LOGPROB_COLUMNS)

@@ -12,10 +12,10 @@ import pytest
 from exam_files import options_of, place_of, write_jsonl
 from tiny import make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 
 pytestmark = pytest.mark.engine
 LETTERS = "ABCDEFGHIJ"
@@ -104,17 +104,17 @@ def agree(name: str, frame: pl.DataFrame, theirs: dict[int, list[float]], tolera
 
 def flags(root: Path, name: str, *more: str) -> EvalConfig:
     argv = ["--model", str(root / "base"), "--exam", str(root / f"{name}.jsonl"), "--dtype", "float32"]
-    return parse(EvalConfig, [*argv, "--output-dir", str(root / "runs"), *more], "eval")
+    return parse_config(EvalConfig, [*argv, "--output-dir", str(root / "runs"), *more], "eval")
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_log_probabilities_by_vllm_are_lm_evals(name: str, engine: VllmEngine, root: Path) -> None:
     open_shared: Any = lambda adapters, length, path: Shared(engine)  # noqa: E731
-    (found,) = evaluate(flags(root, name), open_shared)
+    (found,) = run_evaluation(flags(root, name), open_shared)
     agree(name, found.frame, lm_eval(root, name), 1e-2)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_log_probabilities_by_transformers_are_lm_evals(name: str, root: Path) -> None:
-    (found,) = evaluate(flags(root, name, "--engine", "transformers"))
+    (found,) = run_evaluation(flags(root, name, "--engine", "transformers"))
     agree(name, found.frame, lm_eval(root, name), 1e-4)

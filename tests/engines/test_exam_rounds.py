@@ -17,12 +17,12 @@ from exam_files import options_of, place_of, write_jsonl
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import compare, report
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.runs.store import load_run_directory
 
 pytestmark = pytest.mark.engine
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -78,7 +78,7 @@ def asked(root: Path, engine: VllmEngine, *more: str) -> list[Any]:
         opened.append(Shared(engine))
         return opened[-1]
 
-    found = evaluate(parse(EvalConfig, argv, "eval"), open_shared)
+    found = run_evaluation(parse_config(EvalConfig, argv, "eval"), open_shared)
     assert len(opened) == 1 and len(found) == 4
     for run in found:
         counts = EXAMS[run.config["exam"]["name"]]
@@ -122,12 +122,14 @@ def test_compare_and_one_report_that_a_browser_shows(
     letters: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [str(run.path) for run in letters]
-    assert [load_run(Path(path)).config["exam"]["name"] for path in paths] == ["five"] * 2 + ["mixed"] * 2
-    assert compare.main([*paths, "--lang", "en"]) == 0
+    assert [load_run_directory(Path(path)).config["exam"]["name"] for path in paths] == ["five"] * 2 + [
+        "mixed"
+    ] * 2
+    assert compare.run_compare_command([*paths, "--lang", "en"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"five \(36\)\s+\S+ \(\S+\)", out) and re.search(r"mixed \(36\)", out)
     page = tmp_path / "report.html"
-    assert report.main([*paths, "--output", str(page), "--lang", "en"]) == 0
+    assert report.run_report_command([*paths, "--output", str(page), "--lang", "en"]) == 0
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian: chromium fonts-noto-cjk)")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]

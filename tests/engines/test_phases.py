@@ -29,10 +29,10 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_phases_of_an_engine_in_a_process_of_its_own_arrive_here() -> None:
-    with startup_phases.watched() as log:
-        assert startup_phases.current(log) == startup_phases.LOADING
+    with startup_phases.record_startup_phases() as log:
+        assert startup_phases.current_phase(log) == startup_phases.LOADING
         done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
-        assert startup_phases.current(log) == "placing weights"
+        assert startup_phases.current_phase(log) == "placing weights"
     assert done.stderr == "vLLM: no room: 7\n" and done.stdout == ""
     assert "KMMLU_FAST_PHASES" not in os.environ and "VLLM_LOGGING_CONFIG_PATH" not in os.environ
 
@@ -47,16 +47,22 @@ def test_seconds_by_hand(tmp_path: Path) -> None:
         "119.2 compiling",
     ]
     log.write_text("\n".join(lines) + "\n")
-    assert startup_phases.seconds(log, until=150.0) == "loading vLLM 6, reading weights 13, compiling 31"
-    assert startup_phases.current(log) == "compiling" and startup_phases.current(tmp_path / "none") == ""
+    assert (
+        startup_phases.describe_phase_times(log, until=150.0)
+        == "loading vLLM 6, reading weights 13, compiling 31"
+    )
+    assert (
+        startup_phases.current_phase(log) == "compiling"
+        and startup_phases.current_phase(tmp_path / "none") == ""
+    )
 
 
 def test_who_sets_vllms_logging_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    with startup_phases.watched():
+    with startup_phases.record_startup_phases():
         assert "VLLM_LOGGING_CONFIG_PATH" not in os.environ
     monkeypatch.setenv("VLLM_LOGGING_CONFIG_PATH", "/mine")
-    with startup_phases.watched():
+    with startup_phases.record_startup_phases():
         assert os.environ["VLLM_LOGGING_CONFIG_PATH"] == "/mine"
     assert os.environ["VLLM_LOGGING_CONFIG_PATH"] == "/mine"
 

@@ -20,16 +20,16 @@ from typing import Any
 import engine_cases
 import pytest
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.ray.engine import RayEngine, resources_of
+from kmmlu_fast.engines.ray.engine import RayEngine, replica_resources
 from kmmlu_fast.engines.ray.replica import Replica
 from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -263,7 +263,7 @@ def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(
 ) -> None:
     files = engine_cases.files(tmp_path_factory)
     flags = [*engine_cases.flags(files, tmp_path), "--engine", "ray", "--num-replicas", "2"]
-    runs = evaluate(parse(EvalConfig, flags, "eval"))
+    runs = run_evaluation(parse_config(EvalConfig, flags, "eval"))
     engine_cases.assert_same_predictions(runs, files)
     assert [run.metrics["engine"]["placement"]["replicas"] for run in runs] == [2, 2]
 
@@ -280,13 +280,13 @@ class Cluster:
 
 
 def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
-    assert resources_of(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
-    assert resources_of(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
-    assert resources_of(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
+    assert replica_resources(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
+    assert replica_resources(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
+    assert replica_resources(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
     with pytest.raises(
         EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"
     ):
-        resources_of(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
+        replica_resources(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
     assert (
-        resources_of(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2
+        replica_resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2
     )  # a cluster may add machines

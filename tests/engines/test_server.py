@@ -32,8 +32,8 @@ from kmmlu_fast.core.schema import (
 from kmmlu_fast.engines.server.client import check_base_url
 from kmmlu_fast.engines.server.completions import NEUTRAL_SAMPLING
 from kmmlu_fast.engines.server.engine import ServerEngine
-from kmmlu_fast.eval import main
-from kmmlu_fast.runs.store import RunStore, load_run
+from kmmlu_fast.eval import run_eval_command
+from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 URL = "http://server.test:8000/v1"
 KEY = "sk-never-written-anywhere"
@@ -499,14 +499,14 @@ def test_a_run_whose_server_died_is_continued_by_the_same_command(
 
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "append", append_and_kill)
-        assert main(flags) == 2
+        assert run_eval_command(flags) == 2
     said = capsys.readouterr().err
     assert "run the same command to continue" in said and "Traceback" not in said
     real_server.start()
-    assert main(flags) == 0
+    assert run_eval_command(flags) == 0
     assert "of 45 questions were answered before" in capsys.readouterr().err
     runs = [
-        load_run(path.parent)
+        load_run_directory(path.parent)
         for path in sorted(tmp_path.glob("*/metrics.json"), key=lambda path: "base" not in path.parent.name)
     ]
     engine_cases.assert_same_predictions(runs, files)

@@ -178,4 +178,4 @@ def test_where_the_base_cannot_be_restored_nothing_answers(
     monkeypatch.undo()
     engine.swap(None)
     assert answers(engine) == base
-    assert isinstance(engine._weights, weight_swap.HeldWeights)
+    assert isinstance(engine._weights, weight_swap.WeightSwapper)

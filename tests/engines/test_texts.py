@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.engines.vllm.late_tokenizer import can_wait, give_tokenizer
+from kmmlu_fast.engines.vllm.late_tokenizer import attach_tokenizer, can_defer_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_models_that_take_pictures_start_with_their_tokenizer(
     tmp_path: Path, config: object, waits: bool
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert can_wait(str(tmp_path)) is waits
+    assert can_defer_tokenizer(str(tmp_path)) is waits
 
 
 def test_what_is_not_known_starts_with_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert not can_wait("nobody/no-such-model") and not can_wait("no such id at all")
+    assert not can_defer_tokenizer("nobody/no-such-model") and not can_defer_tokenizer("no such id at all")
 
 
 @pytest.mark.engine
@@ -57,6 +57,6 @@ def test_the_engine_is_given_vllms_own_tokenizer(tmp_path: Path) -> None:
         renderer=SimpleNamespace(tokenizer=None),
         output_processor=SimpleNamespace(tokenizer=None),
     )
-    give_tokenizer(engine)
+    attach_tokenizer(engine)
     assert engine.renderer.tokenizer is engine.output_processor.tokenizer
     assert engine.renderer.tokenizer.eos_token_id == 2 and engine.renderer.tokenizer.decode([262]) == " A"

@@ -22,7 +22,7 @@ import pytest
 from engine_cases import LETTER_IDS
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import (
     LETTERS,
@@ -37,11 +37,11 @@ from kmmlu_fast.data.dataset import load_questions
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.runs.store import load_run_directory
 
 pytestmark = pytest.mark.engine
 SAMPLE = Path(__file__).parents[2] / "kmmlu_fast" / "data" / "sample" / "data"
@@ -91,7 +91,9 @@ def run(engine: VllmEngine, root: Path, output: str, *flags: str) -> list[Run]:
         str(root / output),
         *flags,
     ]
-    return evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: Shared(engine))
+    return run_evaluation(
+        parse_config(EvalConfig, argv, "eval"), lambda adapters, length, path: Shared(engine)
+    )
 
 
 def same_answers(one: pl.DataFrame, two: pl.DataFrame, tolerance: float) -> None:
@@ -212,9 +214,9 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
 KILLED = """
 import sys
 from kmmlu_fast.runs import store
-from kmmlu_fast.eval import main
+from kmmlu_fast.eval import run_eval_command
 store.FLUSH_SEC = 0.05
-sys.exit(main(sys.argv[1:]))
+sys.exit(run_eval_command(sys.argv[1:]))
 """
 
 
@@ -244,7 +246,7 @@ def test_killed_and_started_again_nothing_is_lost_or_asked_twice(engine: VllmEng
     assert 0 < len(kept) < 180
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{len(kept)} of 180 questions were answered before" in second.stderr
-    found = load_run(folder)
+    found = load_run_directory(folder)
     assert found.predictions["question_id"].n_unique() == len(found.predictions) == 180
     assert found.metrics["speed"]["questions"] == 180 - len(kept)
     untouched = found.predictions.join(kept, on="question_id", how="semi").sort("question_id")
@@ -331,7 +333,7 @@ def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: Vll
     first.wait()
     subprocess.run(command, capture_output=True, text=True, check=True)
     found = {
-        ("lora" if path.name.count("-lora-") else "base"): load_run(path, prefix=True)
+        ("lora" if path.name.count("-lora-") else "base"): load_run_directory(path, prefix=True)
         for path in out.iterdir()
         if not path.name.startswith(".")  # locks, and what the command led to
     }
@@ -374,8 +376,8 @@ def test_served_and_merged_adapters_answer_alike_and_unlike_the_base(engine: Vll
         "--output-dir",
         str(root / "merge"),
     ]
-    reused, merged = evaluate(
-        parse(EvalConfig, [*argv, "--adapter", str(root / "lora"), "--adapter-mode", "merge"], "eval")
+    reused, merged = run_evaluation(
+        parse_config(EvalConfig, [*argv, "--adapter", str(root / "lora"), "--adapter-mode", "merge"], "eval")
     )
     assert reused.predictions.equals(base.predictions)
     same_answers(served.predictions, merged.predictions, tolerance=1e-2)

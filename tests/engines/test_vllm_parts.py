@@ -14,10 +14,10 @@ import pytest
 
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
 from kmmlu_fast.engines.vllm import engine as engine_vllm
-from kmmlu_fast.engines.vllm.device_arguments import EngineSettings, memory_facts
+from kmmlu_fast.engines.vllm.device_arguments import EngineSettings, describe_known_memory
 from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.engines.vllm.errors import as_engine_error
-from kmmlu_fast.machine.gpus import Card
+from kmmlu_fast.machine.gpus import Gpu
 
 SHAPE = {
     "hidden_size": 1024,
@@ -68,9 +68,11 @@ def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> 
 
 def test_what_is_known_of_memory_before_the_engine_starts(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SHAPE))
-    line = memory_facts(EngineSettings(str(tmp_path)), Card("A card", (8, 9), 8 << 30, 7 << 30, "580"))
+    line = describe_known_memory(
+        EngineSettings(str(tmp_path)), Gpu("A card", (8, 9), 8 << 30, 7 << 30, "580")
+    )
     assert line.startswith("A card has 7.0 of 8.0 GiB free; weights take ") and "in fp8_per_channel" in line
-    assert memory_facts(EngineSettings(str(tmp_path)), None) == ""
+    assert describe_known_memory(EngineSettings(str(tmp_path)), None) == ""
 
 
 class Recorder:
@@ -104,7 +106,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmEngine:
     monkeypatch.setattr(vllm, "LLM", lambda **arguments: SimpleNamespace(llm_engine=recorder))
     (tmp_path / "config.json").write_text(json.dumps(SHAPE))
     made = VllmEngine(EngineSettings(str(tmp_path), max_num_seqs=32))
-    monkeypatch.setattr(engine_vllm, "give_tokenizer", lambda engine: None)
+    monkeypatch.setattr(engine_vllm, "attach_tokenizer", lambda engine: None)
     return made
 
 

@@ -34,15 +34,15 @@ from kmmlu_fast.machine import host
 
 if sys.argv[1] != "own":
     lost = {"avx2": ("avx512", "amx"), "avx512": ("avx512_bf16", "amx")}[sys.argv[1]]
-    real = host.cpu()
+    real = host.detect_cpu()
     kept = frozenset(word for word in real.flags if not word.startswith(lost))
-    host.cpu = lambda: replace(real, flags=kept)
+    host.detect_cpu = lambda: replace(real, flags=kept)
     import torch
     for name in dir(torch.cpu):
         if name.startswith(tuple(f"_is_{word}" for word in lost)):
             setattr(torch.cpu, name, lambda: False)
 
-code = importlib.import_module(f"kmmlu_fast.{sys.argv[2]}").main(sys.argv[3:])
+code = getattr(importlib.import_module(f"kmmlu_fast.{sys.argv[2]}"), f"run_{sys.argv[2]}_command")(sys.argv[3:])
 import torch
 loaded = {line.split("/")[-1].strip() for line in open("/proc/self/maps") if "/vllm/_C" in line}
 capability = torch.backends.cpu.get_cpu_capability()
@@ -53,7 +53,7 @@ LIMITS = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
 }
-HAS_AVX512 = "avx512f" in host.cpu().flags
+HAS_AVX512 = "avx512f" in host.detect_cpu().flags
 
 
 def run(cpu: str, verb: str, *argv: object) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter
 from kmmlu_fast.engines.fake import FakeEngine
-from kmmlu_fast.evaluation.adapter_mode import choose_mode
+from kmmlu_fast.evaluation.adapter_mode import choose_adapter_mode
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.machine import device
 from kmmlu_fast.models import adapters as adapter_files
 
@@ -52,7 +52,7 @@ def config(model: Path, root: Path, *flags: str) -> EvalConfig:
         str(root),
         *flags,
     ]
-    return parse(EvalConfig, argv, "eval")
+    return parse_config(EvalConfig, argv, "eval")
 
 
 def adapter_of(folder: Path) -> Adapter:
@@ -88,19 +88,19 @@ class Opened:
 def test_one_engine_holds_the_base_and_then_each_adapter(model: Path, tmp_path: Path) -> None:
     flags = [flag for seed in (1, 2) for flag in ("--adapter", str(model.parent / f"lora-{seed}"))]
     opened = Opened()
-    base, one, two = evaluate(config(model, tmp_path, *flags), opened)
+    base, one, two = run_evaluation(config(model, tmp_path, *flags), opened)
     assert opened.paths == [None] and opened.held == ["base", "lora-1", "lora-2"]
     letters = [run.predictions[LOGPROB_COLUMNS[0]].to_list() for run in (base, one, two)]
     assert letters[0] != letters[1] != letters[2]
     assert one.metrics["adapter_mode"] == "swap" and "adapter_mode" not in base.metrics
     assert one.metrics["adapter_shift"]["largest_nats"] > 0
-    [again] = evaluate(config(model, tmp_path, "--no-base", *flags[:2]), opened)
+    [again] = run_evaluation(config(model, tmp_path, "--no-base", *flags[:2]), opened)
     assert again.predictions.equals(one.predictions) and opened.paths == [None]  # found, nothing opened
 
 
 def test_the_base_is_held_again_where_its_probes_are_missing(model: Path, tmp_path: Path) -> None:
     opened = Opened()
-    evaluate(config(model, tmp_path, "--no-base", "--adapter", str(model.parent / "lora-1")), opened)
+    run_evaluation(config(model, tmp_path, "--no-base", "--adapter", str(model.parent / "lora-1")), opened)
     assert opened.held == ["base", "lora-1"]
 
 
@@ -115,7 +115,7 @@ def test_what_does_not_go_in_is_merged(
         flag for name in ("dora", "lora-2", "lora-1") for flag in ("--adapter", str(model.parent / name))
     ]
     with caplog.at_level("INFO", logger="kmmlu_fast"):
-        runs = evaluate(config(model, tmp_path, *flags), opened)
+        runs = run_evaluation(config(model, tmp_path, *flags), opened)
     assert [run.metrics.get("adapter_mode") for run in runs] == [None, "merge", "merge", "swap"]
     assert opened.paths == [None, str(tmp_path / "merged-dora"), None, str(tmp_path / "merged-lora-2"), None]
     said = caplog.text
@@ -132,7 +132,9 @@ def test_an_engine_that_holds_half_an_adapter_ends_the_evaluation(model: Path, t
                 raise EngineError("half of it")
 
     with pytest.raises(EngineError, match="half of it"):
-        evaluate(config(model, tmp_path, "--adapter", str(model.parent / "lora-1")), lambda *_: Broken())
+        run_evaluation(
+            config(model, tmp_path, "--adapter", str(model.parent / "lora-1")), lambda *_: Broken()
+        )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,9 @@ def test_an_engine_that_holds_half_an_adapter_ends_the_evaluation(model: Path, t
     ],
 )
 def test_modes_on_a_cpu(model: Path, tmp_path: Path, flags: list[str], mode: str) -> None:
-    assert choose_mode(config(model, tmp_path, *flags), adapter_of(model.parent / "lora-1"))[0] == mode
+    assert (
+        choose_adapter_mode(config(model, tmp_path, *flags), adapter_of(model.parent / "lora-1"))[0] == mode
+    )
 
 
 def test_a_gpu_serves_by_itself_and_swaps_when_told(
@@ -156,8 +160,8 @@ def test_a_gpu_serves_by_itself_and_swaps_when_told(
 ) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: True)
     adapter = adapter_of(model.parent / "lora-1")
-    assert choose_mode(config(model, tmp_path), adapter)[0] == "serve"
-    assert choose_mode(config(model, tmp_path, "--adapter-mode", "swap"), adapter)[0] == "swap"
+    assert choose_adapter_mode(config(model, tmp_path), adapter)[0] == "serve"
+    assert choose_adapter_mode(config(model, tmp_path, "--adapter-mode", "swap"), adapter)[0] == "swap"
 
 
 @pytest.mark.parametrize("mode", ["swap", "merge"])
@@ -166,4 +170,4 @@ def test_a_server_takes_neither(model: Path, tmp_path: Path, mode: str) -> None:
         model, tmp_path, "--engine", "server", "--base-url", "http://localhost:1/v1", "--adapter-mode", mode
     )
     with pytest.raises(ConfigError, match=f"--adapter-mode {mode} does not go with --engine server"):
-        choose_mode(made, adapter_of(model.parent / "lora-1"))
+        choose_adapter_mode(made, adapter_of(model.parent / "lora-1"))

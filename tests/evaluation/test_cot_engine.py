@@ -12,14 +12,14 @@ import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 
 from kmmlu_fast.core.schema import Prediction, Question
-from kmmlu_fast.engines.factory import settings_for
+from kmmlu_fast.engines.factory import vllm_engine_settings
 from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.runner import run
+from kmmlu_fast.evaluation.runner import ask_questions
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.prompting.cot import ChainOfThought
-from kmmlu_fast.prompting.cot_tokens import build_method
-from kmmlu_fast.prompting.tokens import prepare
+from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+from kmmlu_fast.prompting.tokens import render_and_tokenise
 
 pytestmark = pytest.mark.engine
 
@@ -31,7 +31,7 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
         dtype="float32", max_num_seqs=8, temperature=1.0
     )  # prompts of 1,500 tokens would be prefilled in pieces on a CPU
     model = resolve_model(str(make_tiny_model(tmp_path / "model")))
-    engine = VllmEngine(settings_for(config, model, [], max_model_len=2304))
+    engine = VllmEngine(vllm_engine_settings(config, model, [], max_model_len=2304))
     questions = [
         Question(
             f"Math/test/{i}", "Math", "STEM", "test", i, f"{i}에 1을 더하면?", ("영", "하나", "둘", "셋"), "B"
@@ -41,21 +41,24 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
 
     def ask(chosen: list[Question], method: ChainOfThought) -> dict[str, Prediction]:
         kept: list[Prediction] = []
-        run(engine, prepare(chosen, {"Math": []}, method, tokenizer)[0], method, None, kept)  # type: ignore[arg-type]
+        ask_questions(
+            engine, render_and_tokenise(chosen, {"Math": []}, method, tokenizer)[0], method, None, kept
+        )  # type: ignore[arg-type]
         assert len(kept) == len(chosen)
         return {prediction.question_id: prediction for prediction in kept}
 
     try:
-        method = build_method("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0)
+        method = build_chain_of_thought("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0)
         whole = ask(questions, method)
         rest = ask(list(reversed(questions[3:])), method)
         other = ask(
             questions[3:],
-            build_method("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0, seed=7),
+            build_chain_of_thought("qa", tokenizer, max_tokens=16, num_samples=2, temperature=1.0, seed=7),
         )
-        greedy = ask(questions, build_method("qa", tokenizer, max_tokens=16))
+        greedy = ask(questions, build_chain_of_thought("qa", tokenizer, max_tokens=16))
         budgeted = ask(
-            questions, build_method("qa", tokenizer, max_tokens=16, below=whole["Math/test/0"].margin)
+            questions,
+            build_chain_of_thought("qa", tokenizer, max_tokens=16, below=whole["Math/test/0"].margin),
         )
     finally:
         engine.close()

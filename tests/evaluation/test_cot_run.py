@@ -12,12 +12,12 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import eval as eval_main
 from kmmlu_fast import report
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.schema import Adapter, Request
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import session as evaluation
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.reporting.wording.language import table
+from kmmlu_fast.reporting.wording.language import text_table
 
 COT = str(Path(__file__).parents[2] / "configs" / "eval_cot.yaml")
 ENDINGS = ("풀이를 마친다.\n정답: B\n", "따라서 정답은 ③번입니다.", "쉽지 않은 문제이다")
@@ -59,13 +59,15 @@ def flags(model: Path, root: Path, *more: str) -> list[str]:
 
 
 def one(model: Path, root: Path, *more: str) -> Any:
-    return evaluation.evaluate(parse(EvalConfig, flags(model, root, "--config", COT, *more), "eval"))
+    return evaluation.run_evaluation(
+        parse_config(EvalConfig, flags(model, root, "--config", COT, *more), "eval")
+    )
 
 
 def test_the_ready_settings_leave_nothing_unparsed_and_print_the_counts(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert eval_main.main(flags(model, tmp_path, "--config", COT)) == 0
+    assert eval_main.run_eval_command(flags(model, tmp_path, "--config", COT)) == 0
     out = capsys.readouterr().out
     [run] = one(model, tmp_path)  # finished before, reused
     counts = run.metrics["reasoning"]["read_by"]
@@ -84,7 +86,9 @@ def test_the_ready_settings_leave_nothing_unparsed_and_print_the_counts(
 
 def test_direct_letters_are_those_of_a_multiple_choice_run(model: Path, tmp_path: Path) -> None:
     [reasoned] = one(model, tmp_path)
-    [direct] = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--prompt-style", "qa"), "eval"))
+    [direct] = evaluation.run_evaluation(
+        parse_config(EvalConfig, flags(model, tmp_path, "--prompt-style", "qa"), "eval")
+    )
     assert reasoned.predictions["direct_prediction"].to_list() == direct.predictions["prediction"].to_list()
     assert reasoned.predictions["margin"].to_list() == direct.predictions["margin"].to_list()
 
@@ -93,28 +97,35 @@ def test_samples_budget_and_rotations_print_their_comparison(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        eval_main.main(flags(model, tmp_path, "--config", COT, "--num-samples", "4", "--temperature", "0.7"))
+        eval_main.run_eval_command(
+            flags(model, tmp_path, "--config", COT, "--num-samples", "4", "--temperature", "0.7")
+        )
         == 0
     )
     assert "4 samples: first " in capsys.readouterr().out
-    assert eval_main.main(flags(model, tmp_path, "--config", COT, "--cot-below", "0.5")) == 0
+    assert eval_main.run_eval_command(flags(model, tmp_path, "--config", COT, "--cot-below", "0.5")) == 0
     out = capsys.readouterr().out
-    words = table("report", "en")
+    words = text_table("report", "en")
     assert words["way_budgeted"] in out and words["way_direct"] in out
-    assert eval_main.main(flags(model, tmp_path, "--rotations", "4")) == 0
+    assert eval_main.run_eval_command(flags(model, tmp_path, "--rotations", "4")) == 0
     assert "debiased" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path: Path) -> None:
     reasoned = one(model, tmp_path, "--num-samples", "2", "--temperature", "0.7")[0]
-    rotated = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path, "--rotations", "4"), "eval"))[0]
-    out, words = tmp_path / f"{lang}.html", table("report", lang)
+    rotated = evaluation.run_evaluation(
+        parse_config(EvalConfig, flags(model, tmp_path, "--rotations", "4"), "eval")
+    )[0]
+    out, words = tmp_path / f"{lang}.html", text_table("report", lang)
     for run, wanted in (
         (reasoned, ("way_direct", "way_full", "read_by_line", "samples_line")),
         (rotated, ("rotations_line",)),
     ):
-        assert report.main([str(run.path), "--output", str(out), "--lang", lang, "--overwrite"]) == 0
+        assert (
+            report.run_report_command([str(run.path), "--output", str(out), "--lang", lang, "--overwrite"])
+            == 0
+        )
         html = out.read_text(encoding="utf-8")
         section = html.split('<section id="reasoning">')[1].split("</section>")[0]
         assert all(words[key].split("{")[0] in section for key in wanted)
@@ -122,8 +133,10 @@ def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path
         ways = run.metrics["reasoning"].get("ways", [])
         assert section.count('<th scope="row">') == len(ways)
         assert all(f"{row['output_tokens']:,}" in section for row in ways)
-    plain = evaluation.evaluate(parse(EvalConfig, flags(model, tmp_path), "eval"))[0]
-    assert report.main([str(plain.path), "--output", str(out), "--lang", lang, "--overwrite"]) == 0
+    plain = evaluation.run_evaluation(parse_config(EvalConfig, flags(model, tmp_path), "eval"))[0]
+    assert (
+        report.run_report_command([str(plain.path), "--output", str(out), "--lang", lang, "--overwrite"]) == 0
+    )
     assert '<section id="reasoning">' not in out.read_text(encoding="utf-8")
 
 
@@ -153,5 +166,5 @@ def test_settings_that_change_an_answer_change_the_fingerprint(model: Path, tmp_
 def test_thinking_without_a_template_for_it_is_one_line(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert eval_main.main(flags(model, tmp_path, "--config", COT, "--thinking")) == 2
+    assert eval_main.run_eval_command(flags(model, tmp_path, "--config", COT, "--thinking")) == 2
     assert "enable_thinking" in capsys.readouterr().err

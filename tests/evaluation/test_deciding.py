@@ -19,8 +19,8 @@ import pytest
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare, draw_rows, report, write_report
-from kmmlu_fast.analysis.comparison import Settings, compare_pair
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import LETTERS, Adapter, Candidates, Request, Response
 from kmmlu_fast.data import dataset
@@ -28,14 +28,14 @@ from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping import evaluation, passes
-from kmmlu_fast.evaluation.early_stopping.record import drawn
-from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.reporting.files.exports import export
-from kmmlu_fast.reporting.report_data import findings_of
-from kmmlu_fast.reporting.terminal.eval_summary import closing_lines
+from kmmlu_fast.evaluation.early_stopping.record import draw_interval_line
+from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.reporting.files.exports import write_exports
+from kmmlu_fast.reporting.report_data import report_data_from_pairs
+from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
 from kmmlu_fast.reporting.terminal.summary import print_summary
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.store import load_run_directory
 
 SIZES = {"Accounting": 300, "Law": 500, "Math": 200}
 TOTAL = sum(SIZES.values())
@@ -126,11 +126,11 @@ def config(model: Path, data: Path, root: Path, *flags: str) -> EvalConfig:
         "--subjects",
         ",".join(SIZES),
     ]
-    return parse(EvalConfig, [*argv, *flags], "eval")
+    return parse_config(EvalConfig, [*argv, *flags], "eval")
 
 
 def run(made: EvalConfig, engine: FakeEngine) -> list[Any]:
-    return evaluate(made, lambda adapters, length, path: engine)
+    return run_evaluation(made, lambda adapters, length, path: engine)
 
 
 @pytest.fixture(autouse=True)
@@ -154,8 +154,8 @@ def test_a_better_adapter_is_decided_early_and_the_full_pass_continues(
     for run_ in (base, adapted):
         assert not (run_.path / "predictions.parquet").exists() and not (run_.path / "metrics.json").exists()
         with pytest.raises(RunError, match=r"first \d+ of 1,000 questions"):
-            load_run(run_.path)
-        assert load_run(run_.path, prefix=True).predictions.equals(run_.predictions)
+            load_run_directory(run_.path)
+        assert load_run_directory(run_.path, prefix=True).predictions.equals(run_.predictions)
         low, high = run_.prefix["accuracy"]
         assert low < run_.micro < high
     # the full pass asks the rest, nothing twice, and holds the prefix unchanged
@@ -178,7 +178,9 @@ def test_the_answers_are_a_beginning_of_the_one_random_order(
     _, adapted = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), engine)
     order = [
         q.question_id
-        for q in dataset.permuted(dataset.load_questions(str(data), "test", [SUBJECTS[n] for n in SIZES]), 42)
+        for q in dataset.permute_questions(
+            dataset.load_questions(str(data), "test", [SUBJECTS[n] for n in SIZES]), 42
+        )
     ]
     assert adapted.predictions["question_id"].to_list() == order[: adapted.prefix["questions"]]
     first = [name for state, name in engine.asked if state == "lora"][:40]
@@ -285,7 +287,7 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
     flags = ("--adapter", f"lora={lora}", "--until-decided")
     [_, served] = run(config(model, data, tmp_path / "a", *flags), Skilled(data, GAIN))
     made = config(model, data, tmp_path / "b", *flags, "--adapter-mode", "merge")
-    [_, merged] = evaluate(made, open_engine)
+    [_, merged] = run_evaluation(made, open_engine)
     assert merged.prefix["decision"] == served.prefix["decision"]
     assert opened[:2] == ["base", "lora"]
 
@@ -315,9 +317,9 @@ def test_the_engine_s_own_start_does_not_make_the_turns_of_swapped_adapters_long
         return engine
 
     flags = ("--adapter", f"lora={lora}", "--until-decided", "--adapter-mode", "swap")
-    [_, early] = evaluate(config(model, data, tmp_path, *flags), open_engine)
+    [_, early] = run_evaluation(config(model, data, tmp_path, *flags), open_engine)
     decided_at = early.prefix["decision"]["decided_at"]
-    after = [end for end in passes.ends(TOTAL) if end >= decided_at]
+    after = [end for end in passes.interim_sample_sizes(TOTAL) if end >= decided_at]
     assert early.prefix["questions"] in after[:2]  # the proof that the adapter is applied may cost one look
 
 
@@ -400,7 +402,10 @@ def test_two_prefixes_compare_by_the_sequential_test_and_claim_no_subjects(
     base, adapted = run(config(model, data, tmp_path, *flags, "--until-decided"), Skilled(data, GAIN))
     file = tmp_path / "found.json"
     assert (
-        compare.main([str(base.path), str(adapted.path), "--dataset", "none", "--json-file", str(file)]) == 0
+        compare.run_compare_command(
+            [str(base.path), str(adapted.path), "--dataset", "none", "--json-file", str(file)]
+        )
+        == 0
     )
     shown = capsys.readouterr().out
     assert "is better than" in shown and "No claim about subjects" in shown and "McNemar" in shown
@@ -414,7 +419,10 @@ def test_two_prefixes_compare_by_the_sequential_test_and_claim_no_subjects(
     )
     # a prefix against the complete base
     [whole] = run(config(model, data, tmp_path), Skilled(data, GAIN))
-    assert compare.main([str(whole.path), str(adapted.path), "--dataset", "none", "--lang", "ko"]) == 0
+    assert (
+        compare.run_compare_command([str(whole.path), str(adapted.path), "--dataset", "none", "--lang", "ko"])
+        == 0
+    )
     assert "과목별 결론은 내리지 않습니다" in capsys.readouterr().out
 
 
@@ -424,14 +432,22 @@ def test_reports_exports_samples_and_plain_comparisons_refuse_a_prefix(
     flags = ("--adapter", f"lora={lora}")
     base, adapted = run(config(model, data, tmp_path, *flags, "--until-decided"), Skilled(data, GAIN))
     for refused in (
-        lambda: compare_pair(base, adapted, Settings()),
+        lambda: compare_pair(base, adapted, ComparisonSettings()),
         lambda: write_report([base], tmp_path / "report.html", dataset="none"),
-        lambda: export(["csv"], findings_of([base], Settings(), []), texts("en"), tmp_path / "out"),
+        lambda: write_exports(
+            ["csv"],
+            report_data_from_pairs([base], ComparisonSettings(), []),
+            get_translator("en"),
+            tmp_path / "out",
+        ),
         lambda: draw_rows(source=str(base.path), out=tmp_path / "rows.jsonl", dataset="sample"),
     ):
         with pytest.raises(RunError, match="stopped early"):
             refused()
-    assert report.main([str(base.path), "--dataset", "none", "--output", str(tmp_path / "r.html")]) == 2
+    assert (
+        report.run_report_command([str(base.path), "--dataset", "none", "--output", str(tmp_path / "r.html")])
+        == 2
+    )
     assert "stopped early" in capsys.readouterr().err
     assert "first" in repr(base) and "first" in base._repr_html_()
 
@@ -448,18 +464,18 @@ def test_the_command_says_what_was_decided_in_both_languages(
     assert "weakest" not in shown and f"{runs[1].path}" in shown
     print_summary(runs, "ko")
     assert "lora이(가)" in capsys.readouterr().out
-    [command] = closing_lines(runs)  # the verdict was said; report takes no prefix
+    [command] = adapter_verdict_lines(runs)  # the verdict was said; report takes no prefix
     assert "kmmlu_fast.compare" in command and str(runs[1].path) in command
     whole = run(config(model, data, tmp_path, "--adapter", f"lora={lora}"), Skilled(data, GAIN))
-    assert len(closing_lines(whole)) > 2 and "kmmlu_fast.report" in closing_lines(whole)[-1]
+    assert len(adapter_verdict_lines(whole)) > 2 and "kmmlu_fast.report" in adapter_verdict_lines(whole)[-1]
     print_summary(whole)
     assert "weakest" in capsys.readouterr().out
 
 
 def test_drawn_interval_has_zero_in_the_middle() -> None:
-    line = drawn(0.01, 0.03)
+    line = draw_interval_line(0.01, 0.03)
     assert line.startswith("-5 [") and line.endswith("] +5") and line.index("|") < line.index("---")
-    assert drawn(-0.004, 0.004).count("-") > drawn(-0.001, 0.001).count("-")
+    assert draw_interval_line(-0.004, 0.004).count("-") > draw_interval_line(-0.001, 0.001).count("-")
 
 
 def test_overwrite_starts_the_prefix_anew_in_its_place(model: Path, data: Path, tmp_path: Path) -> None:
@@ -467,4 +483,4 @@ def test_overwrite_starts_the_prefix_anew_in_its_place(model: Path, data: Path, 
     engine = Skilled(data, {**GAIN, "base": 0.9})
     [after] = run(config(model, data, tmp_path, "--questions", "60", "--overwrite"), engine)
     assert len(engine.asked) == 60 and after.path == before.path and after.micro > before.micro
-    assert load_run(after.path, prefix=True).predictions.equals(after.predictions)
+    assert load_run_directory(after.path, prefix=True).predictions.equals(after.predictions)

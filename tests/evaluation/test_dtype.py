@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.evaluation import plan as plans
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import Plan, make_plan
+from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
 from kmmlu_fast.machine import host
 
 
@@ -21,9 +21,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("dtype") / "model")
 
 
-def planned(model: Path, *flags: str) -> Plan:
+def planned(model: Path, *flags: str) -> EvalPlan:
     argv = ["--model", str(model), "--dataset", "sample", "--limit", "1", "--subjects", "Math", *flags]
-    plan = make_plan(parse(EvalConfig, argv, "eval"))
+    plan = make_eval_plan(parse_config(EvalConfig, argv, "eval"))
     plan.close()
     return plan
 

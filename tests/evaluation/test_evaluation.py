@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 
 from kmmlu_fast import eval as eval_main
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import AdapterError, ConfigError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Adapter, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import make_plan
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.plan import make_eval_plan
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import ADAPTER_CARD
-from kmmlu_fast.prompting.tokens import check_lengths
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.prompting.tokens import check_prompt_lengths
+from kmmlu_fast.runs.store import load_run_directory
 
 
 class Counting(FakeEngine):
@@ -56,11 +56,11 @@ def config(model: Path, root: Path, *flags: str) -> EvalConfig:
         "serve",
         *flags,
     ]
-    return parse(EvalConfig, argv, "eval")
+    return parse_config(EvalConfig, argv, "eval")
 
 
 def run(made: EvalConfig, engine: FakeEngine | None = None) -> list[Any]:
-    return evaluate(made, lambda adapters, length, path: engine or FakeEngine())
+    return run_evaluation(made, lambda adapters, length, path: engine or FakeEngine())
 
 
 def test_a_run_has_every_question_once_with_its_numbers(model: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_finished_base_is_reused_for_a_new_adapter(model: Path, lora: Path, tm
     assert base.predictions["prompt_digest"].equals(
         adapted.predictions["prompt_digest"]
     )  # one token list for both
-    assert base.path != adapted.path and load_run(adapted.path).name.count("lora") == 1
+    assert base.path != adapted.path and load_run_directory(adapted.path).name.count("lora") == 1
 
 
 class Deaf(FakeEngine):
@@ -120,13 +120,13 @@ def test_an_adapter_that_changes_nothing_is_an_error(model: Path, lora: Path, tm
 
 def test_shift_by_hand() -> None:
     adapter = Adapter("x", Path("x"), 1, 4, "d")
-    assert adapter_probe.shift(adapter, [[-1.0, -2.0]], [[-1.5, -2.0]]) == {
+    assert adapter_probe.measure_adapter_shift(adapter, [[-1.0, -2.0]], [[-1.5, -2.0]]) == {
         "probes": 1,
         "largest_nats": 0.5,
         "mean_nats": 0.25,
     }
     with pytest.raises(AdapterError):
-        adapter_probe.shift(adapter, [[-1.0]], [[float("nan")]])
+        adapter_probe.measure_adapter_shift(adapter, [[-1.0]], [[float("nan")]])
 
 
 def test_the_adapters_style_is_used_and_another_is_refused(model: Path, lora: Path, tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_the_adapters_style_is_used_and_another_is_refused(model: Path, lora: Pa
     folder = tmp_path / "qa-lora"
     shutil.copytree(lora, folder)
     (folder / ADAPTER_CARD).write_text(json.dumps({"prompt_style": "qa", "template_digest": "0" * 16}))
-    plan = make_plan(config(model, tmp_path, "--adapter", str(folder)))
+    plan = make_eval_plan(config(model, tmp_path, "--adapter", str(folder)))
     assert plan.style == "qa" and any("another template" in text for text in plan.notes)
     with pytest.raises(ConfigError, match="trained with qa"):
-        make_plan(config(model, tmp_path, "--adapter", str(folder), "--prompt-style", "lm-eval"))
+        make_eval_plan(config(model, tmp_path, "--adapter", str(folder), "--prompt-style", "lm-eval"))
 
 
 def test_generate_until_counts_unparsed_as_wrong(model: Path, tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def test_rotations_report_raw_and_debiased(model: Path, tmp_path: Path) -> None:
 
 def test_prompts_over_the_context_are_refused_by_name(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"/test/\d+: prompt of \d+ tokens .* is over the context of 50"):
-        make_plan(config(model, tmp_path, "--max-model-len", "50"))
-    plan = make_plan(config(model, tmp_path, "--subjects", "Law"))
-    check_lengths(
+        make_eval_plan(config(model, tmp_path, "--max-model-len", "50"))
+    plan = make_eval_plan(config(model, tmp_path, "--subjects", "Law"))
+    check_prompt_lengths(
         {item.question.question_id: max(map(len, item.token_ids)) for item in plan.asked},
         plan.max_model_len,
         1,
@@ -219,7 +219,7 @@ def test_a_users_fault_is_one_line_and_exit_code_2(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], part: str
 ) -> None:
     argv = ["--model", str(model), "--dataset", "sample", "--output-dir", str(tmp_path), *flags]
-    assert eval_main.main(argv) == 2
+    assert eval_main.run_eval_command(argv) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("error: ") and part in error[0]
 

@@ -11,13 +11,13 @@ import pytest
 from exam_files import write_exam, write_jsonl
 from tiny import make_tiny_adapter
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import OPTIONAL_COLUMNS
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.runs.store import load_run_directory
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(model: Path, root: Path, *flags: str, engine: FakeEngine | None = None) -> list[Any]:
     argv = ["--model", str(model), "--output-dir", str(root), "--adapter-mode", "serve", *flags]
-    return evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: engine or FakeEngine())
+    return run_evaluation(
+        parse_config(EvalConfig, argv, "eval"), lambda adapters, length, path: engine or FakeEngine()
+    )
 
 
 def counts(frame: pl.DataFrame) -> list[int]:
@@ -66,7 +68,7 @@ def test_a_mixed_exam_of_ones_own(model: Path, mixed: Path, tmp_path: Path) -> N
         sum(1 / (2 + i % 9) for i in range(45)) / 45
     )
     assert set(found.metrics["subjects"]) == {"산수", "국어"}
-    assert load_run(found.path).predictions.equals(frame)
+    assert load_run_directory(found.path).predictions.equals(frame)
 
 
 def test_a_kmmlu_run_on_disk_has_the_columns_it_had(model: Path, tmp_path: Path) -> None:
@@ -137,14 +139,14 @@ def test_several_exams_share_one_engine_and_one_adapter(model: Path, mixed: Path
         "--dataset",
         f"kmmlu=sample,click={click}",
     ]
-    found = evaluate(parse(EvalConfig, argv, "eval"), open_engine)
+    found = run_evaluation(parse_config(EvalConfig, argv, "eval"), open_engine)
     assert len(opened) == 1
     names = [(one.config["exam"]["name"], (one.config["adapter"] or {}).get("name")) for one in found]
     assert names == [(exam, state) for exam in ("kmmlu", "click", "mixed") for state in (None, "lora")]
     assert len({one.path for one in found}) == 6
     assert all(one.metrics["adapter_shift"]["largest_nats"] > 0 for one in found[1::2])
     assert set(found[2].predictions["num_options"]) == {4, 5}
-    again = evaluate(parse(EvalConfig, argv, "eval"), open_engine)
+    again = run_evaluation(parse_config(EvalConfig, argv, "eval"), open_engine)
     assert [one.path for one in again] == [one.path for one in found] and len(opened) == 1  # all reused
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.command.flags import parse
-from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.command.flags import parse_config
+from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import make_plan
+from kmmlu_fast.evaluation.plan import make_eval_plan
 from kmmlu_fast.evaluation.session import run_name
 
 # Written by the code of 2026-11-24, before a question could have other than four options; the model's own
@@ -32,9 +32,9 @@ KNOWN = {
 @pytest.mark.parametrize("flags", KNOWN)
 def test_a_kmmlu_run_has_the_fingerprint_it_had(flags: str, model: Path, tmp_path: Path) -> None:
     argv = ["--model", str(model), "--dataset", "sample", "--output-dir", str(tmp_path), *flags.split()]
-    plan = make_plan(parse(EvalConfig, argv, "eval"))
+    plan = make_eval_plan(parse_config(EvalConfig, argv, "eval"))
     neutral = {"model": "m", "model_digest": "d", "model_revision": None, "versions": {}}
     parts = {**plan.parts, **neutral, "adapter_digest": None}
     plan.close()
     known, name = KNOWN[flags]
-    assert (fingerprint(parts), run_name(plan, None)) == (known, f"base-base-sample-test-{name}")
+    assert (compute_fingerprint(parts), run_name(plan, None)) == (known, f"base-base-sample-test-{name}")

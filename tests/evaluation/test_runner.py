@@ -37,7 +37,7 @@ def questions() -> list[Question]:
 
 
 def rendered(questions: Sequence[Question], tokenizer: Any) -> list[list[Prompt]]:
-    return tokens.render_all(questions, {name: [] for name in SUBJECTS}, METHOD, tokenizer)
+    return tokens.render_all_prompts(questions, {name: [] for name in SUBJECTS}, METHOD, tokenizer)
 
 
 def test_every_prompt_gets_its_own_tokens(
@@ -45,9 +45,9 @@ def test_every_prompt_gets_its_own_tokens(
 ) -> None:
     monkeypatch.setattr(tokens, "PREPARED_AT_ONCE", 7)
     prompts = rendered(questions, tokenizer)
-    asked = tokens.tokenise(questions, prompts, tokenizer)
+    asked = tokens.tokenise_prompts(questions, prompts, tokenizer)
     assert [item.question for item in asked] == questions
-    assert [item.lists() for item in asked] == [
+    assert [item.token_id_lists() for item in asked] == [
         [tokenizer(p.text)["input_ids"] for p in some] for some in prompts
     ]
 
@@ -61,13 +61,13 @@ def test_the_longest_prompt_is_found_without_tokenising_all(
     true = {
         q.question_id: len(tokenizer(p[0].text)["input_ids"]) for q, p in zip(questions, prompts, strict=True)
     }
-    found = tokens.lengths(questions, prompts, tokenizer)
+    found = tokens.longest_prompt_lengths(questions, prompts, tokenizer)
     assert max(found.values()) == max(true.values()) and len(found) < len(true)
     assert found.items() <= true.items()
     limit = sorted(true.values())[len(true) // 2]
     over = {
         name
-        for name, tokens in tokens.lengths(questions, prompts, tokenizer, limit).items()
+        for name, tokens in tokens.longest_prompt_lengths(questions, prompts, tokenizer, limit).items()
         if tokens > limit
     }
     assert over == {name for name, tokens in true.items() if tokens > limit}
@@ -88,10 +88,10 @@ def test_a_fault_in_a_late_batch_reaches_whoever_asks_for_it(
         def append(self, prediction: Prediction) -> None:
             self.rows.append(prediction)
 
-    asked, sink = tokens.tokenise(questions, rendered(questions, tokenizer), tokenizer, check), Sink()
-    assert asked[5].lists()
+    asked, sink = tokens.tokenise_prompts(questions, rendered(questions, tokenizer), tokenizer, check), Sink()
+    assert asked[5].token_id_lists()
     with pytest.raises(ConfigError, match="question 25"):
-        runner.run(FakeEngine(max_in_flight=4), asked, METHOD, None, sink)
+        runner.ask_questions(FakeEngine(max_in_flight=4), asked, METHOD, None, sink)
     assert 0 < len(sink.rows) <= 20  # what was answered before is kept
 
 
@@ -100,16 +100,16 @@ def test_letters_that_are_other_tokens_after_some_prompt_are_refused(
 ) -> None:
     prompts = rendered(questions, tokenizer)
     token_ids = [[tokenizer(p.text)["input_ids"] for p in some] for some in prompts]
-    method_choice.PromptChecks(
+    method_choice.PromptChecker(
         "lm-eval",
         tokenizer,
         method_choice.choose_method(_config(), "lm-eval", questions, {s: [] for s in SUBJECTS}, tokenizer)[0],
         4096,
     )(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="letters' tokens depend on the question"):
-        method_choice.PromptChecks("lm-eval", tokenizer, METHOD, 4096)(questions, prompts, token_ids)
+        method_choice.PromptChecker("lm-eval", tokenizer, METHOD, 4096)(questions, prompts, token_ids)
     with pytest.raises(ConfigError, match="over the context of 20"):
-        method_choice.PromptChecks("lm-eval", tokenizer, METHOD, 20)(questions, prompts, token_ids)
+        method_choice.PromptChecker("lm-eval", tokenizer, METHOD, 20)(questions, prompts, token_ids)
 
 
 def _config() -> Any:
@@ -130,9 +130,9 @@ def test_what_nobody_waits_for_is_not_tokenised(
         begun.set()
         held.wait(30)
 
-    asked = tokens.tokenise(questions, rendered(questions, tokenizer), tokenizer, check)
+    asked = tokens.tokenise_prompts(questions, rendered(questions, tokenizer), tokenizer, check)
     assert begun.wait(30)
     for item in asked:
         item.cancel()
     held.set()
-    assert asked[0].lists() and seen == questions[:1]
+    assert asked[0].token_id_lists() and seen == questions[:1]

@@ -11,11 +11,11 @@ from transformers_cases import (
     make_files,
 )
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import make_plan
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.plan import make_eval_plan
+from kmmlu_fast.evaluation.session import run_evaluation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,12 +54,12 @@ def flags(root: Path, *more: str) -> list[str]:
 )
 def test_settings_that_do_not_go_together(root: Path, given: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        parse(EvalConfig, flags(root, *given), "eval")
+        parse_config(EvalConfig, flags(root, *given), "eval")
 
 
 def test_engine_and_quantisation_are_in_the_fingerprint_and_vllms_stays(root: Path) -> None:
     def parts(*more: str) -> dict[str, Any]:
-        plan = make_plan(parse(EvalConfig, flags(root, *more), "eval"))
+        plan = make_eval_plan(parse_config(EvalConfig, flags(root, *more), "eval"))
         plan.close()
         return plan.parts
 
@@ -82,7 +82,7 @@ def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCapture
         "--num-fewshot",
         "2",
     ]
-    base, lora = evaluate(parse(EvalConfig, flags(root, *adapter), "eval"))
+    base, lora = run_evaluation(parse_config(EvalConfig, flags(root, *adapter), "eval"))
     assert "transformers on a CPU is the slower way" in caplog.text
     assert len(base.predictions) == len(lora.predictions) == 45
     assert lora.metrics["adapter_shift"]["largest_nats"] > 0.1
@@ -93,4 +93,4 @@ def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCapture
 def test_swapping_is_vllms(root: Path) -> None:
     more = ["--engine", "transformers", "--adapter-mode", "swap", "--adapter", str(root / "lora")]
     with pytest.raises(ConfigError, match="use serve"):
-        evaluate(parse(EvalConfig, flags(root, *more), "eval"))
+        run_evaluation(parse_config(EvalConfig, flags(root, *more), "eval"))

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Request, Response
 from kmmlu_fast.engines import factory
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.engine_agreement import compare, verify
+from kmmlu_fast.evaluation.engine_agreement import compare_engine_scores, verify_engines
 
 CLEAR = (-0.1, -3.0, -4.0, -5.0)
 TIED = (-1.0, -1.005, -4.0, -5.0)
@@ -29,27 +29,31 @@ def shifted(scores: tuple[float, ...], nats: float, place: int = 1) -> tuple[flo
 
 
 def test_the_same_letters_pass_and_the_differences_are_measured() -> None:
-    found = compare({"a": CLEAR, "b": TIED}, {"a": shifted(CLEAR, 0.004), "b": TIED}, 0.01)
+    found = compare_engine_scores({"a": CLEAR, "b": TIED}, {"a": shifted(CLEAR, 0.004), "b": TIED}, 0.01)
     assert found.passed and found.same_letters == found.questions == 2 and not found.differences
     assert found.largest_nats == pytest.approx(0.004) and found.mean_nats == pytest.approx(0.0005)
     assert found.lines()[0] == "passed: 2 of 2 letters are the same"
 
 
 def test_another_letter_in_a_near_tie_passes_and_is_said() -> None:
-    found = compare({"a": CLEAR, "b": TIED}, {"a": CLEAR, "b": shifted(TIED, 0.02)}, 0.01)
+    found = compare_engine_scores({"a": CLEAR, "b": TIED}, {"a": CLEAR, "b": shifted(TIED, 0.02)}, 0.01)
     assert found.passed and found.same_letters == 1 and found.differences[0].margin == pytest.approx(0.005)
     assert "1 differ in near ties (below 0.01 nats)" in found.lines()[0]
 
 
 def test_another_letter_beyond_near_ties_fails_and_is_named() -> None:
-    found = compare({"a": CLEAR, "b": TIED}, {"a": shifted(CLEAR, 9.0), "b": shifted(TIED, 0.02)}, 0.01)
+    found = compare_engine_scores(
+        {"a": CLEAR, "b": TIED}, {"a": shifted(CLEAR, 9.0), "b": shifted(TIED, 0.02)}, 0.01
+    )
     assert not found.passed and [difference.question_id for difference in found.beyond_near_ties] == ["a"]
     assert found.lines()[0].startswith("failed: 0 of 2")
     assert found.lines()[-1] == "a: transformers A, vLLM B, 2.900 nats apart"
 
 
 def test_numbers_that_are_none_fail() -> None:
-    found = compare({"a": CLEAR, "b": CLEAR}, {"a": (-0.1, math.nan, -4.0, -5.0), "b": CLEAR}, 0.01)
+    found = compare_engine_scores(
+        {"a": CLEAR, "b": CLEAR}, {"a": (-0.1, math.nan, -4.0, -5.0), "b": CLEAR}, 0.01
+    )
     assert not found.passed
     shown = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert shown["passed"] is False and shown["largest_nats"] is None and shown["questions"] == 2
@@ -57,9 +61,9 @@ def test_numbers_that_are_none_fail() -> None:
 
 def test_other_questions_are_an_error() -> None:
     with pytest.raises(EngineError, match="not the same ones"):
-        compare({"a": CLEAR}, {"b": CLEAR}, 0.01)
+        compare_engine_scores({"a": CLEAR}, {"b": CLEAR}, 0.01)
     with pytest.raises(EngineError, match="0 and 0"):
-        compare({}, {}, 0.01)
+        compare_engine_scores({}, {}, 0.01)
 
 
 class Recorded(FakeEngine):
@@ -92,8 +96,8 @@ def test_both_engines_are_asked_the_same_questions_and_closed(
 
     monkeypatch.setattr(factory, "open_engine", open_engine)
     make_tiny_model(tmp_path / "model")
-    config = parse(EvalConfig, ["--model", str(tmp_path / "model"), "--dataset", "sample"], "doctor")
-    found = verify(config)
+    config = parse_config(EvalConfig, ["--model", str(tmp_path / "model"), "--dataset", "sample"], "doctor")
+    found = verify_engines(config)
     assert log == ["open vllm", "close vllm", "open transformers", "close transformers"]
     assert found.passed and found.questions == found.same_letters == 64
     assert found.largest_nats == pytest.approx(0.001)
@@ -105,5 +109,5 @@ def test_both_engines_are_asked_the_same_questions_and_closed(
 def test_vllm_is_verified_on_a_tiny_model(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "model")
     flags = ["--model", str(tmp_path / "model"), "--dataset", "sample", "--dtype", "float32"]
-    found = verify(parse(EvalConfig, flags, "doctor"))
+    found = verify_engines(parse_config(EvalConfig, flags, "doctor"))
     assert found.passed and found.questions == 64 and 0 < found.largest_nats < 1e-3

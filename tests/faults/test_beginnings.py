@@ -22,8 +22,8 @@ from bench.faults.bending import bend_frame
 from kmmlu_fast.analysis.sequential.betting import Decision
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import Prediction
-from kmmlu_fast.reporting.wording.early_stopping import recorded
-from kmmlu_fast.runs.store import RunStore, load_run
+from kmmlu_fast.reporting.wording.early_stopping import recorded_decisions
+from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 IDS = [f"Law/test/{row}" for row in (3, 1, 4, 0, 2)]
 
@@ -63,7 +63,7 @@ def test_parts_that_no_evaluation_writes_are_refused(tmp_path: Path, seed: int) 
     assert wrong
     frame.write_parquet(part)
     with pytest.raises(RunError, match=r"part-00000\.parquet"):
-        load_run(folder, prefix=True)
+        load_run_directory(folder, prefix=True)
     with pytest.raises(RunError, match=r"part-00000\.parquet"):  # nor is it continued
         RunStore(folder.parent, "run", {"model": "m"}, {"config": {}})
 
@@ -88,7 +88,7 @@ def test_prefix_json_of_wrong_types_is_refused(tmp_path: Path, change: dict[str,
     known = json.loads((folder / "prefix.json").read_text())
     (folder / "prefix.json").write_text(json.dumps({**known, **change}))
     with pytest.raises(RunError, match=message) as caught:
-        load_run(folder, prefix=True)
+        load_run_directory(folder, prefix=True)
     assert "prefix.json" in str(caught.value) and "--overwrite" in str(caught.value)
 
 
@@ -108,7 +108,7 @@ def test_answers_must_be_a_beginning_of_the_order(
     folder = beginning(tmp_path)
     bent(pl.read_parquet(folder / "order.parquet")).write_parquet(folder / "order.parquet")
     with pytest.raises(RunError, match=message):
-        load_run(folder, prefix=True)
+        load_run_directory(folder, prefix=True)
 
 
 def test_a_question_answered_in_two_parts_is_refused(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_question_answered_in_two_parts_is_refused(tmp_path: Path) -> None:
     part = folder / "predictions" / "part-00000.parquet"
     part.with_name("part-00009.parquet").write_bytes(part.read_bytes())
     with pytest.raises(RunError, match="was answered twice"):
-        load_run(folder, prefix=True)
+        load_run_directory(folder, prefix=True)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_question_answered_in_two_parts_is_refused(tmp_path: Path) -> None:
 def test_a_decision_that_no_evaluation_made_is_not_told(change: dict[str, Any]) -> None:
     made = asdict(Decision("better", 40, 40, 90, 0.02, 0.2, 30.0, 0.03, 0.05, 0.01))
     run = loaded("run", predictions(1))
-    [told] = recorded([replace(run, metrics={"decision": made})])
+    [told] = recorded_decisions([replace(run, metrics={"decision": made})])
     assert told.decision.verdict == "better"
     with pytest.raises(RunError, match="which no evaluation wrote"):
-        recorded([replace(run, metrics={"decision": {**made, **change}})])
+        recorded_decisions([replace(run, metrics={"decision": {**made, **change}})])

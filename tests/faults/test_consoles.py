@@ -179,7 +179,9 @@ def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> No
     from kmmlu_fast.data.subjects import find_subjects
 
     questions = dataset.load_questions("sample", "train", find_subjects(["Math", "Law", "Biology"]))
-    alpaca.write_rows(tmp_path / "행.jsonl", [alpaca.SftRow(question, "uniform") for question in questions])
+    alpaca.write_sft_rows(
+        tmp_path / "행.jsonl", [alpaca.SftRow(question, "uniform") for question in questions]
+    )
     flags = [
         "--model",
         str(stage.root / "model"),

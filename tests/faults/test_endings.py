@@ -208,7 +208,7 @@ def test_twenty_columns(runs: list[str]) -> None:
 
 
 def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    from kmmlu_fast.analysis.accuracy import summarise
+    from kmmlu_fast.analysis.accuracy import summarise_predictions
     from kmmlu_fast.reporting.terminal.summary import print_summary
 
     frame = predictions(1)
@@ -216,7 +216,7 @@ def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.Capture
     run = replace(
         loaded("run", frame),
         config={"adapter": {"name": "[/b]\x1b]0;x\x07"}},
-        metrics={**summarise(frame), "speed": speed, "engine": {}},
+        metrics={**summarise_predictions(frame), "speed": speed, "engine": {}},
     )
     print_summary([run])
     out = capsys.readouterr().out
@@ -241,19 +241,21 @@ def test_small_runs_have_a_report(tmp_path: Path) -> None:
     from kmmlu_fast import report
 
     run = run_directory(tmp_path / "run", "small", predictions(1, sizes={"Law": 12}))
-    assert report.main([str(run), "--overlap", "none"]) == 0 and (run / "report.html").exists()
+    assert report.run_report_command([str(run), "--overlap", "none"]) == 0 and (run / "report.html").exists()
 
 
 @pytest.mark.parametrize("values", [("1", "2"), ("4", "1")])
 def test_figures_as_predictions_are_letters(tmp_path: Path, values: tuple[str, str]) -> None:
-    from kmmlu_fast.runs.loading import load
+    from kmmlu_fast.runs.loading import load_run_argument
 
     file = tmp_path / "t.csv"
     file.write_text(f"_config,_row,answer,m\nLaw,0,1,{values[0]}\nLaw,1,2,{values[1]}\n")
-    assert load(str(file))[0].frame["prediction"].to_list() == ["ABCD"[int(v) - 1] for v in values]
+    assert load_run_argument(str(file))[0].frame["prediction"].to_list() == [
+        "ABCD"[int(v) - 1] for v in values
+    ]
     file.write_text("_config,_row,answer,m\nLaw,0,A,0\nLaw,1,B,1\n")
     with pytest.raises(DataError, match="row 0: m is 0; figures count from 1"):
-        load(str(file))
+        load_run_argument(str(file))
 
 
 def test_human_accuracy_that_is_no_number_does_not_break_the_explorer(tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_human_accuracy_that_is_no_number_does_not_break_the_explorer(tmp_path: 
 def test_leakage_takes_test_and_dev_only(capsys: pytest.CaptureFixture[str]) -> None:
     from kmmlu_fast import leakage
 
-    assert leakage.main(["--split", "train", "--dataset", "sample"]) == 2
+    assert leakage.run_leakage_command(["--split", "train", "--dataset", "sample"]) == 2
     assert "--split 'train'" in capsys.readouterr().err
 
 
@@ -294,12 +296,12 @@ def test_leakage_takes_test_and_dev_only(capsys: pytest.CaptureFixture[str]) -> 
 def test_lm_eval_samples_that_cannot_be(tmp_path: Path, sample: dict[str, Any], message: str) -> None:
     import json
 
-    from kmmlu_fast.runs.loading import load
+    from kmmlu_fast.runs.loading import load_run_argument
 
     good = {"doc_id": 0, "doc": {"answer": 1}, "acc": 1.0, "filtered_resps": [["-1", ""]] * 4}
     (tmp_path / "samples_kmmlu_law_2026.jsonl").write_text(json.dumps({**good, **sample}) + "\n")
     with pytest.raises(DataError, match=message):
-        load(str(tmp_path))
+        load_run_argument(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -314,12 +316,12 @@ def test_lm_eval_samples_that_cannot_be(tmp_path: Path, sample: dict[str, Any], 
 def test_lm_eval_results_that_cannot_be(tmp_path: Path, values: dict[str, Any], size: int) -> None:
     import json
 
-    from kmmlu_fast.runs.loading import load
+    from kmmlu_fast.runs.loading import load_run_argument
 
     document = {"results": {"kmmlu_law": values}, "n-samples": {"kmmlu_law": {"effective": size}}}
     (tmp_path / "results_2026.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="it must be a"):
-        load(str(tmp_path))
+        load_run_argument(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -341,5 +343,5 @@ def test_an_unknown_user_s_home_is_told(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("_config,_row,answer,m\nLaw,0,A,A\n", encoding="utf-8")
-    assert importlib.import_module(f"kmmlu_fast.{verb}").main(argv) == 2
+    assert getattr(importlib.import_module(f"kmmlu_fast.{verb}"), f"run_{verb}_command")(argv) == 2
     assert "~nosuchuser/x" in (err := capsys.readouterr().err) and "no such user" in err

@@ -126,7 +126,9 @@ def test_a_killed_training_keeps_the_best_adapter_and_names_it(stage: Stage, tmp
     questions = dataset.load_questions(
         "sample", "train", find_subjects(["Math", "Law", "Biology", "Chemistry", "Economics", "Health"])
     )
-    alpaca.write_rows(tmp_path / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in questions])
+    alpaca.write_sft_rows(
+        tmp_path / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in questions]
+    )
     place = Place(tmp_path, stage.place.model, None, tmp_path / "rows.jsonl")
     (scenario,) = [one for one in scenarios(place) if one.name == "training"]
     with Watcher("unsloth", "kmmlu_fast.train") as watcher:

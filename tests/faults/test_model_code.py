@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_model
 
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models.model import load_tokenizer, resolve_model
@@ -72,12 +72,13 @@ def test_nothing_is_asked_at_a_terminal(model: Path) -> None:
 
 
 def test_the_flag_is_part_of_the_fingerprint(model: Path) -> None:
-    from kmmlu_fast.evaluation.plan import make_plan
+    from kmmlu_fast.evaluation.plan import make_eval_plan
 
     plain = make_tiny_model(model.parent / "plain")
     flags = ["--model", str(plain), "--dataset", "sample", "--subjects", "Law"]
     without, given = (
-        make_plan(parse(EvalConfig, [*flags, *more], "eval")) for more in ([], ["--trust-remote-code"])
+        make_eval_plan(parse_config(EvalConfig, [*flags, *more], "eval"))
+        for more in ([], ["--trust-remote-code"])
     )
     for plan in (without, given):
         plan.close()

@@ -10,14 +10,14 @@ import pytest
 from tiny import make_tiny_model
 
 from kmmlu_fast import compare
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.runs.run import Run
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.runs.store import load_run_directory
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def asked(*flags: str) -> Run:
     argv = ["--model", "./model[1]", "--dataset", "./ds[1]", "--subjects", "Law", *flags]
-    [run] = evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine())
+    [run] = run_evaluation(
+        parse_config(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine()
+    )
     return run
 
 
@@ -47,7 +49,7 @@ def test_a_run_from_and_into_names_with_brackets(here: Path) -> None:
     keys = dataset.load_frame("sample", "test", find_subjects(["Law"]))["answer"].to_list()
     assert run.frame["answer"].to_list() == keys and len(set(keys)) > 1
     assert run.path is not None and run.path.parent.name == "r[1]"
-    assert load_run(run.path).frame.equals(run.frame)
+    assert load_run_directory(run.path).frame.equals(run.frame)
     argv = [
         str(run.path),
         str(run.path),
@@ -58,7 +60,7 @@ def test_a_run_from_and_into_names_with_brackets(here: Path) -> None:
         "--json-file",
         "p[1].json",
     ]
-    assert compare.main(argv) == 0 and Path("p[1].json").is_file()
+    assert compare.run_compare_command(argv) == 0 and Path("p[1].json").is_file()
 
 
 def test_home_in_yaml_is_home_until_the_run_is_complete(here: Path) -> None:

@@ -13,7 +13,7 @@ from kmmlu_fast.core.errors import KmmluError, TrainError
 from kmmlu_fast.models import adapters
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.state import CHECKPOINTS, claim_alone, finished
+from kmmlu_fast.training.state import CHECKPOINTS, is_training_finished, lock_output_directory
 
 
 def test_three_merges_of_one_adapter_make_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,13 +22,13 @@ def test_three_merges_of_one_adapter_make_one_copy(tmp_path: Path, monkeypatch: 
     model = resolve_model(str(path))
     [adapter] = adapters.load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
     merges: list[int] = []
-    real = adapters.merge_into
+    real = adapters.write_merged_model
 
     def counted(*arguments: Any) -> Path:
         merges.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(adapters, "merge_into", counted)
+    monkeypatch.setattr(adapters, "write_merged_model", counted)
     found: list[Any] = []
 
     def merge() -> None:
@@ -62,35 +62,37 @@ def test_a_half_merged_copy_is_made_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
     config = TrainConfig(data=tmp_path / "x", output_dir=tmp_path / "lora")
-    with claim_alone(config):
+    with lock_output_directory(config):
         with pytest.raises(TrainError, match="another process is training there"):
-            claim_alone(config)
+            lock_output_directory(config)
         with pytest.raises(TrainError, match="another process is training there"):
-            claim_alone(config.model_copy(update={"resume": True}))
-    assert finished(config) is False, "a lock alone is no training"
-    claim_alone(config).close()
+            lock_output_directory(config.model_copy(update={"resume": True}))
+    assert is_training_finished(config) is False, "a lock alone is no training"
+    lock_output_directory(config).close()
     (config.output_dir / CHECKPOINTS / "checkpoint-1").mkdir()
     with pytest.raises(TrainError, match="holds no training of this tool"):
-        finished(config)
+        is_training_finished(config)
 
 
 def test_checkpoints_that_a_kill_left_beside_a_finished_adapter_go(tmp_path: Path) -> None:
     import json
 
     from kmmlu_fast.training.inputs import data_digest
-    from kmmlu_fast.training.job import run_job
+    from kmmlu_fast.training.job import run_training_job
 
     (tmp_path / "rows").write_text("{}")
     config = TrainConfig(data=tmp_path / "rows", output_dir=tmp_path / "lora", resume=True)
     (config.output_dir / CHECKPOINTS / "checkpoint-4").mkdir(parents=True)
-    state = {"settings": config.deciding(), "data_digest": data_digest(config)}
+    state = {"settings": config.result_settings(), "data_digest": data_digest(config)}
     for name, content in (
         ("training.json", state),
         ("kmmlu_fast.json", {"metrics": {}}),
         ("adapter_config.json", {}),
     ):
         (config.output_dir / name).write_text(json.dumps(content))
-    assert run_job(config).path == config.output_dir and not (config.output_dir / CHECKPOINTS).exists()
+    assert (
+        run_training_job(config).path == config.output_dir and not (config.output_dir / CHECKPOINTS).exists()
+    )
 
 
 def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:
 def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> None:
     """best/ of a step after the checkpoint must not be taken for the best as of the checkpoint."""
     from kmmlu_fast.training import checkpoints
-    from kmmlu_fast.training.held_out import HeldOut
+    from kmmlu_fast.training.held_out import HeldOutMeasurement
 
     class Model:
         def __init__(self) -> None:
@@ -118,12 +120,12 @@ def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> 
 
     class Seen:
         last = None
-        best: HeldOut | None = None
+        best: HeldOutMeasurement | None = None
 
     model, seen = Model(), Seen()
 
-    def held(step: int) -> HeldOut:
-        return HeldOut(
+    def held(step: int) -> HeldOutMeasurement:
+        return HeldOutMeasurement(
             step, 1.0 / (step + 1), 4, 0.5, 0.5, dict.fromkeys("ABCD", 0.25), dict.fromkeys("ABCD", 0.25)
         )
 
@@ -133,6 +135,6 @@ def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> 
     seen.best = held(2)  # killed after step 3: the log goes back to the checkpoint of step 2
     checkpoints.keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]
     assert (tmp_path / "adapter" / "weights").read_text() == "2"
-    checkpoints.drop_older(tmp_path, 3)
+    checkpoints.drop_older_adapters(tmp_path, 3)
     with pytest.raises(TrainError, match="is not there any more"):
         checkpoints.keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]

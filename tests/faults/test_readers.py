@@ -16,21 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.faults.bending import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core import reading
 from kmmlu_fast.core.errors import ConfigError, DataError, KmmluError
-from kmmlu_fast.core.untrusted_text import clean, one_line, shown
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line, strip_control_characters
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data.alpaca import read_rows
+from kmmlu_fast.data.alpaca import read_sft_rows
 from kmmlu_fast.data.records import read_records
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.models.adapters import read_card, read_log
+from kmmlu_fast.models.adapters import read_adapter_card_file, read_training_log
 from kmmlu_fast.models.model import Model
-from kmmlu_fast.reporting.comparison_settings import read_overlap
-from kmmlu_fast.runs.loading import load
+from kmmlu_fast.reporting.comparison_settings import read_overlap_ids
+from kmmlu_fast.runs.loading import load_run_argument
 from kmmlu_fast.runs.score_files import read_score_file
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.runs.store import load_run_directory
 
 FEW = settings(
     max_examples=30,
@@ -45,14 +45,14 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "parquet": (".parquet", reading.read_parquet),
     "yaml": (".yaml", lambda path: reading.read_yaml(path, "--config")),
     "records": (".jsonl", read_records),
-    "rows": (".jsonl", read_rows),
-    "overlap": (".json", read_overlap),
-    "overlap.csv": (".csv", read_overlap),
+    "rows": (".jsonl", read_sft_rows),
+    "overlap": (".json", read_overlap_ids),
+    "overlap.csv": (".csv", read_overlap_ids),
     "scores": (".json", read_score_file),
     "scores.csv": (".csv", read_score_file),
-    "a run's argument": (".csv", lambda path: load(str(path))),
-    "settings": (".yaml", lambda path: parse(EvalConfig, ["--config", str(path)], "eval")),
-    "log": (".jsonl", read_log),
+    "a run's argument": (".csv", lambda path: load_run_argument(str(path))),
+    "settings": (".yaml", lambda path: parse_config(EvalConfig, ["--config", str(path)], "eval")),
+    "log": (".jsonl", read_training_log),
 }
 
 
@@ -130,10 +130,10 @@ def test_predictions_that_no_evaluation_writes_are_refused(good: Path, tmp_path:
 
     folder = tmp_path / f"run-{seed}"
     shutil.copytree(good / "run", folder)
-    assert load_run(folder).total == 8
+    assert load_run_directory(folder).total == 8
     frame, wrong = bend_frame(pl.read_parquet(folder / "predictions.parquet"), random.Random(seed))
     frame.write_parquet(folder / "predictions.parquet")
-    found = survives(load_run, folder)
+    found = survives(load_run_directory, folder)
     assert isinstance(found, KmmluError) == wrong and (not wrong or "predictions.parquet" in str(found))
 
 
@@ -148,7 +148,7 @@ def test_bent_run_directories(good: Path, tmp_path: Path, seed: int, name: str) 
     folder = tmp_path / f"run-{seed}-{name}"
     shutil.copytree(good / "run", folder)
     (folder / name).write_bytes(bend_bytes((folder / name).read_bytes(), random.Random(seed)))
-    survives(lambda path: load(str(path)), folder)
+    survives(lambda path: load_run_argument(str(path)), folder)
 
 
 @FEW
@@ -162,7 +162,7 @@ def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8", errors="replace")
     (tmp_path / "kmmlu_fast.json").write_text(json.dumps(document), encoding="utf-8", errors="replace")
     survives(lambda path: Model("m", str(path), None, "d").context_tokens, tmp_path)
-    survives(read_card, tmp_path)
+    survives(read_adapter_card_file, tmp_path)
 
 
 @FEW
@@ -170,21 +170,30 @@ def test_odd_model_configs(tmp_path: Path, document: dict[str, Any]) -> None:
 def test_foreign_text_is_fit_for_a_terminal(text: str) -> None:
     assert not any(
         (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000
-        for c in clean(text)
+        for c in strip_control_characters(text)
     )
-    assert "\n" not in one_line(text) and clean(clean(text)) == clean(text)
+    assert "\n" not in one_line(text) and strip_control_characters(
+        strip_control_characters(text)
+    ) == strip_control_characters(text)
 
 
 def test_terminal_escapes_go_and_korean_stays() -> None:
-    assert clean("\x1b[31m빨강\x1b[0m \x1b]0;title\x07정답 − “A”\n") == "빨강 정답 − “A”\n"
-    assert clean("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\") == "link" and clean("\x9b2Jx\u202ey") == "xy"
+    assert strip_control_characters("\x1b[31m빨강\x1b[0m \x1b]0;title\x07정답 − “A”\n") == "빨강 정답 − “A”\n"
+    assert (
+        strip_control_characters("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\") == "link"
+        and strip_control_characters("\x9b2Jx\u202ey") == "xy"
+    )
 
 
 def test_values_in_errors_are_bounded() -> None:
     nest: Any = 1
     for _ in range(50):
         nest = [nest, nest]
-    assert len(shown(nest)) < 300 and len(shown("x" * 10**6)) < 150 and len(shown(10**5000)) < 150
+    assert (
+        len(bounded_repr(nest)) < 300
+        and len(bounded_repr("x" * 10**6)) < 150
+        and len(bounded_repr(10**5000)) < 150
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,27 +256,27 @@ def test_devices_pipes_and_files_too_large_are_refused_at_once(tmp_path: Path) -
 def test_yaml_that_would_be_read_wrong(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        parse(EvalConfig, ["--config", str(tmp_path / "c.yaml")], "eval")
+        parse_config(EvalConfig, ["--config", str(tmp_path / "c.yaml")], "eval")
 
 
 def test_homes_in_yaml_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.yaml").write_text("output_dir: ~/runs\n")
-    assert parse(EvalConfig, ["--config", "~/c.yaml"], "eval").output_dir == tmp_path / "runs"
-    assert parse(EvalConfig, ["--output-dir=~/r"], "eval").output_dir == tmp_path / "r"
+    assert parse_config(EvalConfig, ["--config", "~/c.yaml"], "eval").output_dir == tmp_path / "runs"
+    assert parse_config(EvalConfig, ["--output-dir=~/r"], "eval").output_dir == tmp_path / "r"
     for value, message in (
         ("~nosuchuser/r", "there is no such user"),
         ("x" * 5000, "no path is longer"),
         ("a\0b", "NUL"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
-            parse(EvalConfig, ["--output-dir", value], "eval")
+            parse_config(EvalConfig, ["--output-dir", value], "eval")
         assert len(str(caught.value)) < 500
 
 
 def test_seeds_have_bounds() -> None:
     with pytest.raises(ConfigError, match="--seed '-1'"):
-        parse(EvalConfig, ["--seed", "-1"], "eval")
+        parse_config(EvalConfig, ["--seed", "-1"], "eval")
 
 
 @pytest.mark.parametrize(
@@ -287,11 +296,11 @@ def test_metrics_of_wrong_types_are_refused(
     folder = Path(shutil.copytree(good / "run", tmp_path / "run"))
     (folder / "metrics.json").write_text(json.dumps(change))
     with pytest.raises(KmmluError, match=message):
-        load_run(folder)
+        load_run_directory(folder)
     (folder / "metrics.json").write_text("{}")
     (folder / "config.json").write_text(json.dumps({"config": [1]}))
     with pytest.raises(KmmluError, match="config is"):
-        load_run(folder)
+        load_run_directory(folder)
 
 
 def test_foreign_files_are_read_by_the_one_reader() -> None:
@@ -319,7 +328,7 @@ def test_foreign_files_are_read_by_the_one_reader() -> None:
 @FEW
 @given(seed=st.integers(0, 10**9))
 def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
-    from kmmlu_fast.machine.model_size import find_model
+    from kmmlu_fast.machine.model_size import find_model_facts
 
     chance = random.Random(seed)
     config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
@@ -327,7 +336,7 @@ def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8", errors="replace")
     (tmp_path / "model.safetensors").write_bytes(bend_bytes(b"\x40" + b"\0" * 7 + b"{}" * 32, chance))
     (tmp_path / "model.safetensors.index.json").write_text(bend_json({"weight_map": {"a": "b"}}, chance))
-    found = find_model(str(tmp_path))
+    found = find_model_facts(str(tmp_path))
     assert found is None or 0 <= found.parameters < 1 << 120
 
 
@@ -342,20 +351,20 @@ def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
     ],
 )
 def test_anybodys_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
-    from kmmlu_fast.data.row_files import read_table
+    from kmmlu_fast.data.row_files import iter_source_rows
 
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        list(read_table(str(tmp_path / name)))
+        list(iter_source_rows(str(tmp_path / name)))
     assert name in str(caught.value)
 
 
 def test_a_pattern_in_a_parquet_files_name_is_a_name(tmp_path: Path) -> None:
-    from kmmlu_fast.data.row_files import read_table
+    from kmmlu_fast.data.row_files import iter_source_rows
 
     pl.DataFrame({"a": ["wrong"]}).write_parquet(tmp_path / "ds1.parquet")
     pl.DataFrame({"a": ["right"]}).write_parquet(tmp_path / "ds[1].parquet")
-    assert list(read_table(str(tmp_path / "ds[1].parquet"))) == [(1, {"a": "right"})]
+    assert list(iter_source_rows(str(tmp_path / "ds[1].parquet"))) == [(1, {"a": "right"})]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
 from kmmlu_fast.engines.server import client
 from kmmlu_fast.engines.server.client import ServerClient
-from kmmlu_fast.engines.server.completions import MALFORMED, read_answer
+from kmmlu_fast.engines.server.completions import MALFORMED, parse_server_response
 from kmmlu_fast.engines.server.engine import ServerEngine
 
 LETTERS = Request("Law/test/0", "letters", (5, 6), Candidates((1, 2, 3, 4)))
@@ -168,7 +168,9 @@ def test_odd_model_lists(models: Any) -> None:
 def test_any_answer_is_read_or_malformed(document: Any) -> None:
     for request in (LETTERS, TEXTS, Request("q", "continuation", (1, 2), Continuation(1))):
         try:
-            response = read_answer(request, document if isinstance(document, dict) else {"choices": document})
+            response = parse_server_response(
+                request, document if isinstance(document, dict) else {"choices": document}
+            )
         except MALFORMED:
             continue
         assert all(value <= 1e-3 for value in response.logprobs)

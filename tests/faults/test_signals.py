@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kmmlu_fast.runs.store import load_run
+from kmmlu_fast.runs.store import load_run_directory
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
@@ -24,15 +24,15 @@ QUESTIONS = 32
 
 VERB = """
 import sys
-from kmmlu_fast.command.crash_guard import guarded
+from kmmlu_fast.command.crash_guard import run_with_crash_guard
 
 def verb():  # imported in the watched process, as the real door does it
-    from kmmlu_fast.eval import main
+    from kmmlu_fast.eval import run_eval_command
     from kmmlu_fast.runs import store
     store.FLUSH_SEC = 0.2
-    return main()
+    return run_eval_command()
 
-sys.exit(guarded(verb))
+sys.exit(run_with_crash_guard(verb))
 """
 
 
@@ -87,7 +87,7 @@ def test_what_was_answered_is_kept_and_the_same_command_goes_on(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert f"{len(kept)} of {QUESTIONS} questions were answered before" in done.stderr
     [path] = [path for path in folder.iterdir() if path.is_dir()]
-    run = load_run(path)
+    run = load_run_directory(path)
     assert run.frame["question_id"].n_unique() == len(run.frame) == QUESTIONS
     assert run.metrics["speed"]["questions"] == QUESTIONS - len(kept)
     untouched = run.frame.join(kept, on="question_id", how="semi").sort("question_id")

@@ -16,9 +16,9 @@ from made_runs import predictions, run_directory
 from kmmlu_fast import compare, leakage, report, sample
 from kmmlu_fast.core import files
 from kmmlu_fast.core.errors import ConfigError, RunError
-from kmmlu_fast.core.locks import lock
+from kmmlu_fast.core.locks import acquire_lock
 from kmmlu_fast.core.schema import Prediction
-from kmmlu_fast.runs.store import RunStore, load_run
+from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 
 @pytest.fixture(autouse=True)
@@ -74,27 +74,43 @@ DRAWN = ["--from", "s.json", "--dataset", "sample", "--subjects", "Law,Math", "-
 @pytest.mark.parametrize(
     ("main", "argv", "message"),
     [
-        (report.main, [*RUNS, "--export", "csv"], "predictions.csv: is an input of this command"),
         (
-            report.main,
+            report.run_report_command,
+            [*RUNS, "--export", "csv"],
+            "predictions.csv: is an input of this command",
+        ),
+        (
+            report.run_report_command,
             [*RUNS, "--export", "csv", "--overwrite"],
             "predictions.csv: is an input of this command",
         ),
-        (compare.main, [*RUNS, "--json-file", "predictions.csv", "--overwrite"], "is an input"),
         (
-            compare.main,
+            compare.run_compare_command,
+            [*RUNS, "--json-file", "predictions.csv", "--overwrite"],
+            "is an input",
+        ),
+        (
+            compare.run_compare_command,
             [*RUNS, "--json-file", "README.md"],
             "README.md: exists; give another name, or --overwrite",
         ),
-        (leakage.main, ["t.jsonl", "--dataset", "sample", "--output", "t.jsonl"], "is an input"),
-        (leakage.main, ["t.jsonl", "--dataset", "sample", "--output", "README.md"], "exists"),
-        (report.main, [*RUNS, "--output", "README.html", "--figures", "t.jsonl"], "cannot be written"),
-        (sample.main, [*DRAWN, "--out", "README.jsonl"], "README.md: exists"),
-        (sample.main, [*DRAWN, "--out", "x.md"], "would be written twice"),
-        (sample.main, [*DRAWN, "--out", "s.json", "--overwrite"], "is an input"),
-        (sample.main, [*DRAWN, "--out", "s.json/x.jsonl"], "cannot be written"),
-        (sample.main, [*DRAWN, "--out", "."], "names no file"),
-        (report.main, [*RUNS, "--output", "~nosuchuser/r.html"], "no such user"),
+        (
+            leakage.run_leakage_command,
+            ["t.jsonl", "--dataset", "sample", "--output", "t.jsonl"],
+            "is an input",
+        ),
+        (leakage.run_leakage_command, ["t.jsonl", "--dataset", "sample", "--output", "README.md"], "exists"),
+        (
+            report.run_report_command,
+            [*RUNS, "--output", "README.html", "--figures", "t.jsonl"],
+            "cannot be written",
+        ),
+        (sample.run_sample_command, [*DRAWN, "--out", "README.jsonl"], "README.md: exists"),
+        (sample.run_sample_command, [*DRAWN, "--out", "x.md"], "would be written twice"),
+        (sample.run_sample_command, [*DRAWN, "--out", "s.json", "--overwrite"], "is an input"),
+        (sample.run_sample_command, [*DRAWN, "--out", "s.json/x.jsonl"], "cannot be written"),
+        (sample.run_sample_command, [*DRAWN, "--out", "."], "names no file"),
+        (report.run_report_command, [*RUNS, "--output", "~nosuchuser/r.html"], "no such user"),
     ],
 )
 def test_what_is_in_the_way_stays(
@@ -108,11 +124,14 @@ def test_what_is_in_the_way_stays(
 
 
 def test_overwrite_replaces_what_is_no_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([*RUNS, "--json-file", "new/pair.json"]) == 0
-    assert compare.main([*RUNS, "--json-file", "new/pair.json"]) == 2
-    assert compare.main([*RUNS, "--json-file", "new/pair.json", "--overwrite"]) == 0
-    assert sample.main([*DRAWN, "--out", "a.jsonl"]) == 0 and sample.main([*DRAWN, "--out", "a.jsonl"]) == 2
-    assert sample.main([*DRAWN, "--out", "a.jsonl", "--overwrite"]) == 0
+    assert compare.run_compare_command([*RUNS, "--json-file", "new/pair.json"]) == 0
+    assert compare.run_compare_command([*RUNS, "--json-file", "new/pair.json"]) == 2
+    assert compare.run_compare_command([*RUNS, "--json-file", "new/pair.json", "--overwrite"]) == 0
+    assert (
+        sample.run_sample_command([*DRAWN, "--out", "a.jsonl"]) == 0
+        and sample.run_sample_command([*DRAWN, "--out", "a.jsonl"]) == 2
+    )
+    assert sample.run_sample_command([*DRAWN, "--out", "a.jsonl", "--overwrite"]) == 0
     assert not list(here.rglob("*.partial")) and not list(here.rglob("*.journal"))
 
 
@@ -122,20 +141,20 @@ def test_an_output_is_checked_before_any_work(here: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("kmmlu_fast.sampling.job.read_source", never)
     monkeypatch.setattr("kmmlu_fast.reporting.inputs.load_all", never)
-    assert sample.main([*DRAWN, "--out", "README.jsonl"]) == 2
-    assert report.main([*RUNS, "--export", "csv"]) == 2
+    assert sample.run_sample_command([*DRAWN, "--out", "README.jsonl"]) == 2
+    assert report.run_report_command([*RUNS, "--export", "csv"]) == 2
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "out.json").symlink_to(tmp_path / "mine")
     with pytest.raises(ConfigError, match="exists"):
-        files.claim([tmp_path / "out.json"])
+        files.claim_outputs([tmp_path / "out.json"])
     files.write_json_atomically(tmp_path / "out.json", {"a": 1})
     assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / "out.json").is_symlink()
     (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="exists"):
-        files.claim([tmp_path / "gone.json"])
+        files.claim_outputs([tmp_path / "gone.json"])
 
 
 def test_a_hard_or_relative_name_of_an_input_is_the_input(
@@ -147,7 +166,7 @@ def test_a_hard_or_relative_name_of_an_input_is_the_input(
     (tmp_path / "sub").mkdir()
     for name in ("other", "sub/../in"):
         with pytest.raises(ConfigError, match="is an input"):
-            files.claim([Path(name)], [tmp_path / "in"], overwrite=True)
+            files.claim_outputs([Path(name)], [tmp_path / "in"], overwrite=True)
 
 
 def test_temporary_names_are_nobodys(tmp_path: Path) -> None:
@@ -171,13 +190,13 @@ def test_files_that_a_kill_left_are_known_by_their_content(
 
     monkeypatch.setattr(Path, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        files.write_together({a: b"1", b: b"2"})
+        files.write_files_together({a: b"1", b: b"2"})
     monkeypatch.undo()
     assert b.exists() and not a.exists()
-    files.claim([a, b])
+    files.claim_outputs([a, b])
     b.write_bytes(b"somebody's")
     with pytest.raises(ConfigError, match="exists"):
-        files.claim([a, b])
+        files.claim_outputs([a, b])
 
 
 def test_run_names_in_korean_do_not_share_a_folder() -> None:
@@ -205,7 +224,7 @@ def test_lm_eval_exports_of_korean_names_are_all_there(tmp_path: Path) -> None:
         "--dataset",
         "none",
     ]
-    assert report.main(argv) == 0
+    assert report.run_report_command(argv) == 0
     assert len(list((tmp_path / "lm-eval").glob("*/results_*.json"))) == 2
 
 
@@ -214,16 +233,16 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_is_complete(tmp_path: Pat
     first.append(prediction(0))
     first.finish(["Law/test/0"], lambda frame: {"run": 1}, {})
     again = open_store(tmp_path, overwrite=True)
-    assert load_run(first.path).metrics == {"run": 1} and again.answered == set()
+    assert load_run_directory(first.path).metrics == {"run": 1} and again.answered == set()
     again.append(prediction(0, "B"))
     again.close()  # killed here, the old run is what it was, and the same command goes on
-    assert load_run(first.path).metrics == {"run": 1}
+    assert load_run_directory(first.path).metrics == {"run": 1}
     once_more = open_store(tmp_path, overwrite=True)
     assert once_more.answered == {"Law/test/0"}
     run = once_more.finish(["Law/test/0"], lambda frame: {"run": 2}, {})
     assert (
         run.path == first.path
-        and load_run(first.path).metrics == {"run": 2}
+        and load_run_directory(first.path).metrics == {"run": 2}
         and run.frame["prediction"].to_list() == ["B"]
     )
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")) == [first.path.name]
@@ -251,15 +270,15 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 def test_locks_are_one_writers_and_links_are_not_followed(tmp_path: Path) -> None:
     refusal = RunError("in use")
-    held = lock(tmp_path / "l", refusal)
+    held = acquire_lock(tmp_path / "l", refusal)
     with pytest.raises(RunError, match="in use"):
-        lock(tmp_path / "l", refusal)
+        acquire_lock(tmp_path / "l", refusal)
     held.close()
-    lock(tmp_path / "l", refusal).close()
+    acquire_lock(tmp_path / "l", refusal).close()
     (tmp_path / "victim").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "victim")
     with pytest.raises(RunError, match="is a link"):
-        lock(tmp_path / "link", refusal)
+        acquire_lock(tmp_path / "link", refusal)
     assert (tmp_path / "victim").read_text() == "mine"
 
 

@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kmmlu_fast.core.errors import AdapterError
-from kmmlu_fast.models.deltas import changed_weights, obstacle, read_changes, scale_of, with_partners
+from kmmlu_fast.models.deltas import (
+    changed_weights,
+    expand_packed_modules,
+    lora_scale,
+    read_lora_deltas,
+    unsupported_adapter_reason,
+)
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 
@@ -69,10 +75,10 @@ def test_weights_are_those_of_pefts_merge(tmp_path: Path, dtype: torch.dtype, mo
     merged = (
         PeftModel.from_pretrained(base(dtype), str(folder)).merge_and_unload(safe_merge=True).state_dict()
     )
-    plain, changes = base(dtype).state_dict(), read_changes(folder)
-    assert obstacle(folder) is None
+    plain, changes = base(dtype).state_dict(), read_lora_deltas(folder)
+    assert unsupported_adapter_reason(folder) is None
     for module, change in changes.items():
-        ours = change.added_to(plain[f"{module}.weight"], dtype)
+        ours = change.add_to_weight(plain[f"{module}.weight"], dtype)
         assert torch.equal(ours, merged[f"{module}.weight"])
         assert not torch.equal(ours, plain[f"{module}.weight"])
     assert {name for name in plain if not torch.equal(plain[name], merged[name])} == {
@@ -87,10 +93,10 @@ def test_scales_by_hand() -> None:
         "rank_pattern": {"q_proj": 4},
         "alpha_pattern": {"layers.1.mlp.up_proj": 8},
     }
-    assert scale_of(config, "model.layers.0.self_attn.k_proj") == 2.0
-    assert scale_of(config, "model.layers.0.self_attn.q_proj") == 8.0
-    assert scale_of(config, "model.layers.1.mlp.up_proj") == 0.5
-    assert scale_of({**config, "use_rslora": True}, "model.layers.0.self_attn.q_proj") == 16.0
+    assert lora_scale(config, "model.layers.0.self_attn.k_proj") == 2.0
+    assert lora_scale(config, "model.layers.0.self_attn.q_proj") == 8.0
+    assert lora_scale(config, "model.layers.1.mlp.up_proj") == 0.5
+    assert lora_scale({**config, "use_rslora": True}, "model.layers.0.self_attn.q_proj") == 16.0
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_what_is_more_than_a_sum_is_left_to_peft(
     folder = adapter(tmp_path, base())
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, **changed}))
-    assert reason in str(obstacle(folder))
+    assert reason in str(unsupported_adapter_reason(folder))
 
 
 @pytest.mark.parametrize("module", ["lm_head", "model.embed_tokens", "model.layers.0.mlp.experts.3.up_proj"])
@@ -117,7 +123,7 @@ def test_heads_embeddings_and_experts_are_left_to_peft(tmp_path: Path, module: s
     tensors = load_file(folder / "adapter_model.safetensors")
     tensors[f"base_model.model.{module}.lora_A.weight"] = torch.zeros(4, 32)
     save_file(tensors, folder / "adapter_model.safetensors")
-    assert module in str(obstacle(folder))
+    assert module in str(unsupported_adapter_reason(folder))
 
 
 def test_a_module_without_both_factors_is_an_error(tmp_path: Path) -> None:
@@ -126,12 +132,12 @@ def test_a_module_without_both_factors_is_an_error(tmp_path: Path) -> None:
     del tensors[next(key for key in tensors if "lora_B" in key)]
     save_file(tensors, folder / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="both lora_A and lora_B"):
-        read_changes(folder)
+        read_lora_deltas(folder)
 
 
 def test_partners_share_a_matrix_and_come_with_their_biases(tmp_path: Path) -> None:
-    changes = read_changes(adapter(tmp_path, base()))
-    touched = with_partners(changes, PACKED)
+    changes = read_lora_deltas(adapter(tmp_path, base()))
+    touched = expand_packed_modules(changes, PACKED)
     assert {name.rpartition(".")[2] for name in touched} == {"q_proj", "k_proj", "v_proj", "down_proj"}
     plain = base().state_dict()
     written = dict(changed_weights(plain.items(), touched, changes, torch.float32))
@@ -148,7 +154,7 @@ def test_partners_share_a_matrix_and_come_with_their_biases(tmp_path: Path) -> N
 
 
 def test_a_change_without_a_weight_is_an_error(tmp_path: Path) -> None:
-    changes = read_changes(adapter(tmp_path, base()))
+    changes = read_lora_deltas(adapter(tmp_path, base()))
     plain = {name: tensor for name, tensor in base().state_dict().items() if "layers.1." not in name}
     with pytest.raises(AdapterError, match=r"no weight of model\.layers\.1"):
         list(changed_weights(plain.items(), set(changes), changes, torch.float32))

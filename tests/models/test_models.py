@@ -12,7 +12,7 @@ import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, KmmluError, ModelError
-from kmmlu_fast.models.adapters import base_disagrees, load_adapters
+from kmmlu_fast.models.adapters import base_model_warning, load_adapters
 from kmmlu_fast.models.model import Model, resolve_model
 
 
@@ -33,7 +33,7 @@ def test_a_sound_adapter_is_described(made: tuple[Model, Path]) -> None:
     model, folder = made
     [adapter] = load_adapters([str(folder)], model, "serve")
     assert (adapter.name, adapter.adapter_id, adapter.rank, len(adapter.digest)) == ("lora", 1, 4, 16)
-    assert base_disagrees(adapter, model) is None
+    assert base_model_warning(adapter, model) is None
 
 
 def test_same_directory_names_get_different_names_and_ids(made: tuple[Model, Path], tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_an_adapter_of_another_base_is_refused_by_size_and_named_by_name(
     (wide / "config.json").write_text(json.dumps(config))
     renamed = resolve_model(str(wide))
     [adapter] = load_adapters([str(folder)], renamed, "serve")
-    assert "sizes agree" in (base_disagrees(adapter, renamed) or "")
+    assert "sizes agree" in (base_model_warning(adapter, renamed) or "")
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "nonsense", "./x"])

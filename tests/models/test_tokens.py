@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from kmmlu_fast.models import tokens
 from kmmlu_fast.models.model import Model, load_tokenizer
-from kmmlu_fast.models.tokens import LightTokenizer, open_tokenizer, same_state
-from kmmlu_fast.prompting.prompts import Prompt, encode
+from kmmlu_fast.models.tokens import LightTokenizer, is_equivalent_tokenizer, open_tokenizer
+from kmmlu_fast.prompting.prompts import Prompt, encode_prompts
 
 TEXTS = [
     "",
@@ -55,8 +55,8 @@ def test_ids_are_those_of_transformers(tmp_path: Path, bos: bool) -> None:
     assert len(light) == len(full)
     for special in (True, False):
         prompts = [Prompt(text, special) for text in TEXTS]
-        assert encode(light, prompts) == encode(full, prompts)
-        assert encode(light, prompts[3:4]) == encode(full, prompts[3:4])
+        assert encode_prompts(light, prompts) == encode_prompts(full, prompts)
+        assert encode_prompts(light, prompts[3:4]) == encode_prompts(full, prompts[3:4])
         assert (
             light(TEXTS[2], add_special_tokens=special)["input_ids"]
             == full(TEXTS[2], add_special_tokens=special)["input_ids"]
@@ -70,7 +70,7 @@ def test_transformers_is_loaded_once_a_model_and_then_on_demand(
     loads = []
     monkeypatch.setattr(tokens, "load_tokenizer", lambda model: (loads.append(1), load_tokenizer(model))[1])
     full, light = open_tokenizer(model), open_tokenizer(model)
-    assert encode(light, [Prompt("정답: A", True)] * 2) and light.chat_template == full.chat_template
+    assert encode_prompts(light, [Prompt("정답: A", True)] * 2) and light.chat_template == full.chat_template
     assert len(loads) == 1
     turn = [{"role": "user", "content": "물"}]
     assert light.apply_chat_template(turn, tokenize=False) == full.apply_chat_template(turn, tokenize=False)
@@ -106,11 +106,11 @@ def test_what_changes_no_id_may_differ(tmp_path: Path) -> None:
     state["model"]["continuing_subword_prefix"] = ""
     path.write_text(json.dumps(state))
     full = make_tiny_tokenizer()
-    assert same_state(full, tmp_path / "model")
+    assert is_equivalent_tokenizer(full, tmp_path / "model")
     assert open_tokenizer(model)("정답")["input_ids"] == full("정답")["input_ids"]
     state["model"]["merges"] = state["model"]["merges"][:-1]
     path.write_text(json.dumps(state))
-    assert not same_state(full, tmp_path / "model")
+    assert not is_equivalent_tokenizer(full, tmp_path / "model")
 
 
 def test_truncation_in_the_file_is_left_to_transformers(tmp_path: Path) -> None:

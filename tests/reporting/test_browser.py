@@ -9,7 +9,7 @@ import pytest
 from browser_cases import click, needs_chromium, rows, sized
 from made_runs import found_in, loaded, predictions, questions
 
-from kmmlu_fast.reporting.html.page import write_report
+from kmmlu_fast.reporting.html.page import write_report_page
 
 pytestmark = needs_chromium
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -22,7 +22,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loaded("lora", predictions(2, skill=1.4, text="풀이: 정답은 B입니다.")),
     ]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(found_in(runs, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?")), path, "ko")
+    write_report_page(found_in(runs, questions(runs[0].frame, text=f"용액의 {EVIL} 농도는?")), path, "ko")
     return path
 
 

@@ -14,8 +14,8 @@ import pytest
 from browser_cases import needs_chromium
 from made_runs import found_in, loaded, predictions, questions
 
-from kmmlu_fast.analysis.paired import by_subject, mcnemar_midp, subject_counts
-from kmmlu_fast.reporting.html.page import write_report
+from kmmlu_fast.analysis.paired import mcnemar_midp, subject_counts, subject_differences
+from kmmlu_fast.reporting.html.page import write_report_page
 
 pytestmark = needs_chromium
 NAMES = ("base", "lora", "other model", "글자")
@@ -34,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, frames: list[pl.DataFrame]) -
         pl.when(pl.col("subject") == "Law").then(0.0).otherwise(0.5).alias("human_accuracy")
     )
     path = tmp_path_factory.mktemp("view") / "report.html"
-    write_report(found_in(runs, asked), path, "en")
+    write_report_page(found_in(runs, asked), path, "en")
     return path
 
 
@@ -100,7 +100,7 @@ def test_a_chosen_pair_is_computed_as_in_python(browser: Any, page: Path, frames
         " s.mde])))"
     )
     columns = ["difference", "low", "high", "p_value", "p_holm", "p_bh", "minimum_detectable_effect"]
-    theirs = {row[0]: row[1:] for row in by_subject(counts).select("subject", *columns).iter_rows()}
+    theirs = {row[0]: row[1:] for row in subject_differences(counts).select("subject", *columns).iter_rows()}
     assert {row[0] for row in ours} == set(theirs)
     for name, *values in ours:
         assert values == pytest.approx(list(theirs[name]), abs=1e-6), name

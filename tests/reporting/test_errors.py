@@ -13,9 +13,9 @@ from made_runs import found_in, loaded, predictions, questions, run_directory
 from kmmlu_fast import DataError, RunError, find_confident_errors, profile_errors
 from kmmlu_fast.analysis.error_profile import confident_errors, error_profile
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.reporting.files.exports import export
-from kmmlu_fast.reporting.html.page import render
-from kmmlu_fast.reporting.wording.language import table, texts
+from kmmlu_fast.reporting.files.exports import write_exports
+from kmmlu_fast.reporting.html.page import render_report
+from kmmlu_fast.reporting.wording.language import get_translator, text_table
 from kmmlu_fast.runs.run import Run
 
 STEM = "다음 중 <b>옳지</b> 않은 것은?"
@@ -39,7 +39,7 @@ def asked(runs: list[Run]) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def page(runs: list[Run], asked: pl.DataFrame) -> dict[str, str]:
     """The report in both languages, as one page holds them."""
-    shown, _, rest = render(found_in(runs, asked), "en").partition('<template id="other"')
+    shown, _, rest = render_report(found_in(runs, asked), "en").partition('<template id="other"')
     return {"en": shown, "ko": rest.partition("</template>")[0]}
 
 
@@ -53,7 +53,7 @@ def section_of(html: str) -> str:
 def test_the_report_says_what_goes_wrong(
     page: dict[str, str], runs: list[Run], asked: pl.DataFrame, lang: str
 ) -> None:
-    part, words = section_of(page[lang]), table("report", lang)
+    part, words = section_of(page[lang]), text_table("report", lang)
     assert '<a href="#errors">' + words["errors_section"] + "</a>" in page[lang]
     for run in runs:
         wrong = run.total - run.correct
@@ -73,14 +73,14 @@ def test_confident_errors_are_ids_that_open_their_question(page: dict[str, str],
 
 
 def test_without_texts_there_are_ids_and_no_texts(runs: list[Run], asked: pl.DataFrame) -> None:
-    part = section_of(render(found_in(runs, asked), "en", with_texts=False))
+    part = section_of(render_report(found_in(runs, asked), "en", with_texts=False))
     assert "옳지" not in part and "Law/test/" in part and "longest quarter" in part
 
 
 def test_letters_alone_have_no_confident_errors_but_their_sorts(runs: list[Run]) -> None:
     nothing = {name: pl.lit(None, pl.Float64) for name in ("margin", "confidence", *LOGPROB_COLUMNS)}
     bare = [loaded(run.name, run.frame.with_columns(**nothing)) for run in runs]
-    part = section_of(render(found_in(bare), "en"))
+    part = section_of(render_report(found_in(bare), "en"))
     assert (
         "surest" not in part
         and "by log-probability" not in part
@@ -88,11 +88,13 @@ def test_letters_alone_have_no_confident_errors_but_their_sorts(runs: list[Run])
         and "unparsed</button>" in part
     )
     scores = Run("old", "scores", "old.json", None, runs[0].scores)
-    assert '<section id="errors">' not in render(found_in([scores]), "en")
+    assert '<section id="errors">' not in render_report(found_in([scores]), "en")
 
 
 def test_exports_hold_them_without_texts_too(runs: list[Run], asked: pl.DataFrame, tmp_path: Path) -> None:
-    export(["csv", "parquet", "json"], found_in(runs, asked), texts("en"), tmp_path, with_texts=False)
+    write_exports(
+        ["csv", "parquet", "json"], found_in(runs, asked), get_translator("en"), tmp_path, with_texts=False
+    )
     for name in ("errors", "error_profile", "confident_errors"):
         frame = pl.read_parquet(tmp_path / f"{name}.parquet")
         assert set(frame["run"]) == {"base", "lora"} and len(frame) == len(

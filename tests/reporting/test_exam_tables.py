@@ -15,17 +15,22 @@ from made_runs import loaded, predictions, run_directory
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import compare, report
-from kmmlu_fast.analysis.accuracy import above_chance, chance_level, confusion, summarise
-from kmmlu_fast.analysis.comparison import Settings, compare_pair
-from kmmlu_fast.analysis.exam_comparison import by_exam, changes, exam_rows
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.analysis.accuracy import (
+    above_chance,
+    chance_level,
+    letter_confusion_table,
+    summarise_predictions,
+)
+from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.exam_comparison import exam_rows, group_runs_by_exam, summarise_exam_changes
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.reporting.wording.exam_text import sentences
-from kmmlu_fast.reporting.wording.language import texts
+from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.reporting.wording.exam_text import exam_sentences
+from kmmlu_fast.reporting.wording.language import get_translator
 
-SETTINGS = Settings(replicates=200)
+SETTINGS = ComparisonSettings(replicates=200)
 
 
 def five(frame: pl.DataFrame) -> pl.DataFrame:
@@ -53,11 +58,11 @@ def test_chance_is_per_exam_and_accuracy_is_corrected_for_it() -> None:
     frame = predictions(1).with_columns(pl.Series("num_options", [2, 4] * 100, dtype=pl.Int32))
     assert chance_level(frame) == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert above_chance(0.25, 0.25) == 0 and above_chance(1.0, 0.2) == 1 and above_chance(0.1, 0.2) < 0
-    table = confusion(five(predictions(1)))
+    table = letter_confusion_table(five(predictions(1)))
     assert table.columns == ["answer", "A", "B", "C", "D", "E", "unparsed"] and table[
         "answer"
     ].to_list() == list("ABCDE")
-    found = summarise(five(predictions(1)))
+    found = summarise_predictions(five(predictions(1)))
     assert found["baselines"]["uniform"] == pytest.approx(0.2) and found["baselines"]["always_E"] == 0
     assert set(found["answer_letter_share"]) == set("ABCDE") and found["recall"]["E"] is None
 
@@ -68,17 +73,17 @@ def test_forgetting_is_said_where_one_exam_gained_and_another_lost() -> None:
         ("KMMLU", 0.25, 2),
         ("CLIcK", 0.2, 2),
     ]
-    (change,) = changes(rows)
+    (change,) = summarise_exam_changes(rows)
     assert (change.state, change.better, change.worse) == ("lora", ("KMMLU",), ("CLIcK",))
-    assert sentences(rows, texts("en", "report")) == [
+    assert exam_sentences(rows, get_translator("en", "report")) == [
         "lora: better on KMMLU, worse on CLIcK: possible forgetting."
     ]
-    assert "망각" in sentences(rows, texts("ko", "report"))[0]
+    assert "망각" in exam_sentences(rows, get_translator("ko", "report"))[0]
     base, lora = rows[1].states
     assert base.pair is None and lora.pair is not None and lora.change == -1
     assert lora.corrected == pytest.approx((lora.accuracy - 0.2) / 0.8)
     said = {
-        sentences(exam_rows(runs(*skills), SETTINGS), texts("en", "report"))[0][6:17]
+        exam_sentences(exam_rows(runs(*skills), SETTINGS), get_translator("en", "report"))[0][6:17]
         for skills in ((1, 1), (2.5, 1), (1, 0))
     }
     assert said == {"no signific", "better on K", "worse on CL"}
@@ -99,7 +104,7 @@ def test_a_state_that_was_asked_twice_counts_once_and_the_rest_is_said() -> None
     )
     assert shown == plain
     for lang in ("en", "ko"):
-        said = sentences(rows, texts(lang, "report"))
+        said = exam_sentences(rows, get_translator(lang, "report"))
         assert len(said) == 2 and "2" in said[1] and "--exam" in said[1]
 
 
@@ -127,7 +132,7 @@ def test_no_letter_split_where_the_number_of_options_differs() -> None:
     )
     assert other.letters is None and other.micro.difference < 0
     assert alike.letters is not None and len(alike.letters.key_shares) == 5
-    assert list(by_exam(runs(1, 1))) == ["kmmlu", "click"]
+    assert list(group_runs_by_exam(runs(1, 1))) == ["kmmlu", "click"]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +162,9 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         str(lora),
     ]
     argv += ["--exam", "kmmlu", "--exam", str(mixed), "--dataset", "sample"]
-    found = evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine())
+    found = run_evaluation(
+        parse_config(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine()
+    )
     return [str(run.path) for run in found]
 
 
@@ -165,7 +172,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_one_report_of_several_exams(lang: str, directories: list[str], tmp_path: Path, capsys: Any) -> None:
     page = tmp_path / "report.html"
     assert (
-        report.main(
+        report.run_report_command(
             [*directories, "--output", str(page), "--lang", lang, "--export", "csv,json,xlsx,lm-eval"]
         )
         == 0
@@ -174,7 +181,10 @@ def test_one_report_of_several_exams(lang: str, directories: list[str], tmp_path
     assert 'id="exams"' in html and "mixed" in html and "CC-BY-ND-4.0" in html
     assert ("Exams" if lang == "en" else "시험별 결과") in html
     other = tmp_path / "mixed.html"
-    assert report.main([*directories, "--exam", "mixed", "--output", str(other), "--lang", lang]) == 0
+    assert (
+        report.run_report_command([*directories, "--exam", "mixed", "--output", str(other), "--lang", lang])
+        == 0
+    )
     html = other.read_text(encoding="utf-8")
     assert "mixed report" in html or "mixed 보고서" in html
     assert "your own" in html and "CC-BY-ND-4.0" not in html.split("<footer")[1]
@@ -183,22 +193,22 @@ def test_one_report_of_several_exams(lang: str, directories: list[str], tmp_path
 def test_compare_shows_the_exams_and_the_one_in_focus(
     directories: list[str], tmp_path: Path, capsys: Any
 ) -> None:
-    assert compare.main([*directories, "--json-file", str(tmp_path / "all.json")]) == 0
+    assert compare.run_compare_command([*directories, "--json-file", str(tmp_path / "all.json")]) == 0
     out = capsys.readouterr().out
     assert "above chance, %" in out and "KMMLU (180)" in out and "mixed (60)" in out
     document = json.loads((tmp_path / "all.json").read_text())
     assert [exam["exam"] for exam in document["exams"]] == ["kmmlu", "mixed"] and len(
         document["comparisons"]
     ) == 1
-    assert compare.main([*directories[2:]]) == 0
+    assert compare.run_compare_command([*directories[2:]]) == 0
     out = capsys.readouterr().out
     assert "과목" in out and "letter prior" not in out
-    assert compare.main([*directories, "--exam", "click"]) == 2
+    assert compare.run_compare_command([*directories, "--exam", "click"]) == 2
     assert "none of the runs is of it; they are of kmmlu, mixed" in capsys.readouterr().err
 
 
 def test_show_prints_all_options_of_a_question(directories: list[str], capsys: Any) -> None:
-    assert report.main([directories[2], directories[3], "--show", "mixed/test/8"]) == 0
+    assert report.run_report_command([directories[2], directories[3], "--show", "mixed/test/8"]) == 0
     out = capsys.readouterr().out
     assert "J. 9번 답" in out and "P(J)" in out
 
@@ -206,5 +216,5 @@ def test_show_prints_all_options_of_a_question(directories: list[str], capsys: A
 def test_old_runs_are_kmmlu_s(tmp_path: Path, capsys: Any) -> None:
     one = run_directory(tmp_path / "a", "base", predictions(1))
     other = run_directory(tmp_path / "b", "lora", predictions(1, 1.5))
-    assert compare.main([str(one), str(other)]) == 0
+    assert compare.run_compare_command([str(one), str(other)]) == 0
     assert "above chance" not in capsys.readouterr().out

@@ -16,27 +16,27 @@ from made_runs import loaded, predictions, run_directory
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
-from kmmlu_fast.analysis.comparison import Settings, compare_pair
-from kmmlu_fast.analysis.endpoints import endpoints
+from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.endpoints import compare_endpoints
 from kmmlu_fast.analysis.exam_comparison import exam_rows
-from kmmlu_fast.analysis.gained_and_lost import marked
-from kmmlu_fast.analysis.paired import asked_share, by_size
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.analysis.gained_and_lost import with_change_features
+from kmmlu_fast.analysis.paired import asked_share, subject_size_weights
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import is_position_bound
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question, predictions_frame
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data.exam_rows import to_frame, to_questions
+from kmmlu_fast.data.exam_rows import frame_from_questions, questions_from_frame
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import engine_agreement
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
-from kmmlu_fast.prompting.rotations import ALL, shifts_of
+from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.prompting.rotations import ALL, rotation_shifts
 from kmmlu_fast.reporting.terminal.summary import print_summary
-from kmmlu_fast.reporting.wording.early_stopping import order_of
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.reporting.wording.verdict import verdict
-from kmmlu_fast.sampling.pool import read_source
+from kmmlu_fast.reporting.wording.early_stopping import shared_question_order
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
+from kmmlu_fast.sampling.pool import read_weakness_source
 
 
 def question(*options: str) -> Question:
@@ -58,7 +58,7 @@ def question(*options: str) -> Question:
 )
 def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str, ...], bound: bool) -> None:
     assert is_position_bound(question(*options)) is bound
-    assert shifts_of(question(*options), ALL) == ([0] if bound else list(range(len(options))))
+    assert rotation_shifts(question(*options), ALL) == ([0] if bound else list(range(len(options))))
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
     sure[:, 0] = 0.0
     found = {
         one.name: one
-        for one in endpoints(
+        for one in compare_endpoints(
             np.zeros(100, dtype=np.int64), np.zeros(100, dtype=np.int64), even, sure, options=options
         )
     }
@@ -119,7 +119,7 @@ def five_options(skill: float, seed: int, questions: int = 300) -> pl.DataFrame:
 @pytest.mark.parametrize("population", ["like", "these"])
 def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(population: Any) -> None:
     first, second = loaded("one", five_options(0.5, 1)), loaded("two", five_options(2.5, 2))
-    pair = compare_pair(first, second, Settings(population=population, sizes={"five": 900}))
+    pair = compare_pair(first, second, ComparisonSettings(population=population, sizes={"five": 900}))
     assert pair.significant and pair.population_size == 900
     split = pair.letters  # the key is even, and so are both runs' letters: nothing of it is habit
     assert split is not None and split.method == "logprobs" and split.key_shares == pytest.approx([0.2] * 5)
@@ -130,14 +130,14 @@ def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(popula
     logprobs = np.array(first.frame["option_logprobs"].to_list())
     assert score.first == pytest.approx(logprobs[np.arange(300), np.arange(300) % 5].mean())
     for lang in ("en", "ko"):
-        lines = " ".join(verdict(pair, texts(lang, "report")))
+        lines = " ".join(verdict_lines(pair, get_translator(lang, "report")))
         assert "one" in lines and "two" in lines and ("KMMLU" not in lines)
 
 
 def test_a_subject_of_two_groups_shares_its_weight_over_them() -> None:
     counts = pl.DataFrame({"subject": ["a", "a", "b"], "n": [10, 30, 40]})
-    assert by_size(counts, {"a": 400, "b": 400}) is None  # already in proportion
-    weights = by_size(counts, {"a": 400, "b": 1200})
+    assert subject_size_weights(counts, {"a": 400, "b": 400}) is None  # already in proportion
+    weights = subject_size_weights(counts, {"a": 400, "b": 1200})
     assert weights is not None and weights == pytest.approx([0.0625, 0.1875, 0.75])
     assert asked_share(counts, {"a": 400, "b": 400}) == pytest.approx([0.1, 0.1, 0.1])
 
@@ -155,9 +155,9 @@ def test_another_exam_s_subjects_are_not_weighted_by_the_sizes_of_the_one_in_foc
         for exam in ("kmmlu", "kmmlu-hard")
         for run in (one, other)
     ]
-    kmmlu, hard = exam_rows(runs, Settings(sizes=sizes), "kmmlu")
-    weighted = compare_pair(one, other, Settings(sizes=sizes)).micro
-    plain = compare_pair(one, other, Settings()).micro
+    kmmlu, hard = exam_rows(runs, ComparisonSettings(sizes=sizes), "kmmlu")
+    weighted = compare_pair(one, other, ComparisonSettings(sizes=sizes)).micro
+    plain = compare_pair(one, other, ComparisonSettings()).micro
     assert weighted.difference != plain.difference
     for row, pair in ((kmmlu, weighted), (hard, plain)):
         base, lora = row.states
@@ -210,12 +210,12 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_features_and_digest_of_questions_with_other_than_four_options() -> None:
-    frame = to_frame(ROWS)
-    found = marked(frame)
+    frame = frame_from_questions(ROWS)
+    found = with_change_features(frame)
     assert found["number_middle"].to_list() == [True, False, False]
     assert found["all_of_the_above"].to_list() == [False, False, True]
     assert found["chars"].null_count() == 0
-    assert dataset.frame_digest(frame) == dataset.digest(to_questions(frame))
+    assert dataset.frame_digest(frame) == dataset.questions_digest(questions_from_frame(frame))
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def early(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
         str(root / "runs"),
     ]
     argv += ["--exam", "kmmlu", "--exam", str(exam), "--dataset", "kmmlu=sample", "--questions", "30"]
-    return evaluate(parse(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine())
+    return run_evaluation(parse_config(EvalConfig, argv, "eval"), lambda adapters, length, path: FakeEngine())
 
 
 def test_several_exams_stop_early_each_along_its_own_order(
@@ -257,7 +257,7 @@ def test_several_exams_stop_early_each_along_its_own_order(
         ("own", "lora", 30, True),
     ]
     assert early[2].prefix["total"] == 60 and set(early[2].frame["num_options"]) == {2, 3, 4, 5}
-    assert order_of(early[2:]).ease is None  # KMMLU's public difficulty is not this exam's
+    assert shared_question_order(early[2:]).ease is None  # KMMLU's public difficulty is not this exam's
     print_summary(early)
     shown = capsys.readouterr().out
     assert "KMMLU:" in shown and "own:" in shown and shown.count("run directory") == 4
@@ -267,12 +267,12 @@ def test_early_runs_of_several_exams_are_compared_one_exam_at_a_time(
     early: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [str(run.path) for run in early]
-    assert compare.main(paths) == 2
+    assert compare.run_compare_command(paths) == 2
     said = capsys.readouterr().err
     assert "one exam at a time" in said and "kmmlu, own" in said and "Traceback" not in said
-    assert compare.main([*paths, "--exam", "own"]) == 0
+    assert compare.run_compare_command([*paths, "--exam", "own"]) == 0
     assert "of 60" in capsys.readouterr().out
-    assert compare.main([paths[0], paths[3], "--exam", "own"]) == 2
+    assert compare.run_compare_command([paths[0], paths[3], "--exam", "own"]) == 2
     assert "only run of its exam" in capsys.readouterr().err
 
 
@@ -283,7 +283,7 @@ def test_a_recipe_of_another_exam_than_the_base_is_refused(
     base, one, two = (run_directory(tmp_path / name, name, frame) for name in ("base", "s1", "s2"))
     document = json.loads((two / "config.json").read_text())
     (two / "config.json").write_text(json.dumps({**document, "exam": {"name": "click", "title": "CLIcK"}}))
-    assert compare.main([str(base), "--group", f"lora={one},{two}", "--overlap", "none"]) == 2
+    assert compare.run_compare_command([str(base), "--group", f"lora={one},{two}", "--overlap", "none"]) == 2
     assert "name runs of one exam" in capsys.readouterr().err
 
 
@@ -294,7 +294,7 @@ def test_rows_are_not_drawn_by_another_exam_s_weak_subjects(tmp_path: Path) -> N
     with pytest.raises(
         ConfigError, match=r"is a run over Own, whose subjects \(five, \.\.\.\) are not KMMLU's"
     ):
-        read_source([str(run)], "strategic")
+        read_weakness_source([str(run)], "strategic")
 
 
 def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
@@ -304,5 +304,5 @@ def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
     row = {**frame.row(0, named=True), "option_logprobs": values}
     sink.append(Prediction(**row))
     assert sink.scores == {"five/test/0": tuple(values)}
-    found = engine_agreement.compare(sink.scores, {"five/test/0": (*values[:4], -9.0)}, 0.01)
+    found = engine_agreement.compare_engine_scores(sink.scores, {"five/test/0": (*values[:4], -9.0)}, 0.01)
     assert found.lines()[-1].startswith("five/test/0: transformers E, vLLM D")

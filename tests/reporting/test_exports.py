@@ -9,10 +9,10 @@ import pytest
 from made_runs import QUICK, found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.comparison import compare_pair
-from kmmlu_fast.reporting.files.exports import export, safe_text, write_csv
+from kmmlu_fast.reporting.files.exports import escape_formula, write_csv_tables, write_exports
 from kmmlu_fast.reporting.files.spreadsheet import write_xlsx
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.runs.loading import load
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.loading import load_run_argument
 from kmmlu_fast.runs.run import Run
 
 
@@ -25,7 +25,7 @@ def runs() -> list[Run]:
 
 
 def test_safe_text() -> None:
-    assert [safe_text(value) for value in ("=1+1", "+1", "-1", "@x", "\tx", "plain", "", None)] == [
+    assert [escape_formula(value) for value in ("=1+1", "+1", "-1", "@x", "\tx", "plain", "", None)] == [
         "'=1+1",
         "'+1",
         "'-1",
@@ -38,7 +38,7 @@ def test_safe_text() -> None:
 
 
 def test_csv_has_a_bom_and_no_formula(runs: list[Run], tmp_path: Path) -> None:
-    files = write_csv(found_in(runs, questions(runs[0].frame, text="=1+1")), tmp_path)
+    files = write_csv_tables(found_in(runs, questions(runs[0].frame, text="=1+1")), tmp_path)
     assert [file.name for file in files] == [
         "subjects.csv",
         "predictions.csv",
@@ -87,16 +87,18 @@ def test_xlsx_cells_are_typed_and_coloured(runs: list[Run], tmp_path: Path) -> N
 def test_score_files_export_too(tmp_path: Path) -> None:
     scores = pl.DataFrame({"subject": ["Law"], "supercategory": ["HUMSS"], "correct": [3], "total": [4]})
     run = Run("old", "scores", "old.json", None, scores)
-    written = export(["csv", "xlsx", "json", "lm-eval"], found_in([run]), texts("en"), tmp_path)
+    written = write_exports(
+        ["csv", "xlsx", "json", "lm-eval"], found_in([run]), get_translator("en"), tmp_path
+    )
     assert sorted(path.name for path in written) == ["report.json", "report.xlsx", "subjects.csv"]
 
 
 def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
     found = found_in(runs, questions(runs[0].frame))
-    written = export(["json", "lm-eval"], found, texts("en"), tmp_path)
+    written = write_exports(["json", "lm-eval"], found, get_translator("en"), tmp_path)
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert document["comparisons"][0]["verdict"] and len(document["runs"]) == 2
-    again = load(str(written[1].parent))[0]
+    again = load_run_argument(str(written[1].parent))[0]
     assert again.name == "=1+1" and again.frame["correct"].sum() == runs[0].frame["correct"].sum()
     sample = json.loads(
         next(written[1].parent.glob("samples_kmmlu_law_*")).read_text(encoding="utf-8").splitlines()[0]
@@ -111,7 +113,7 @@ def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
 def test_lm_eval_makes_its_own_table_of_it(runs: list[Run], tmp_path: Path) -> None:
     pytest.importorskip("chardet", reason="needs lm-eval (requirements/bench.txt)")
     utils = pytest.importorskip("lm_eval.utils", reason="needs lm-eval (requirements/bench.txt)")
-    written = export(["lm-eval"], found_in(runs), texts("en"), tmp_path)
+    written = write_exports(["lm-eval"], found_in(runs), get_translator("en"), tmp_path)
     table = utils.make_table(json.loads(written[0].read_text(encoding="utf-8")))
     assert "kmmlu_law" in table and f"{runs[0].micro:.4f}" in table
     assert "|acc" in table.replace(" ", "")
@@ -126,7 +128,9 @@ def test_without_texts_there_are_none(runs: list[Run], tmp_path: Path) -> None:
     formats = ["csv", "csv.gz", "parquet", "json", "lm-eval"]
     for with_texts in (True, False):
         folder = tmp_path / str(with_texts)
-        written = export(formats, found_in(told, asked), texts("en"), folder, with_texts=with_texts)
+        written = write_exports(
+            formats, found_in(told, asked), get_translator("en"), folder, with_texts=with_texts
+        )
         assert ((folder / "questions.parquet") in written) is with_texts
         everything = b"".join(
             path.read_bytes() for path in folder.rglob("*") if path.suffix in (".csv", ".jsonl", ".json")

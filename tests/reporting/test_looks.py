@@ -12,9 +12,9 @@ import pytest
 from made_runs import QUICK, loaded, predictions, run_directory
 
 from kmmlu_fast import compare, load_run, report, write_report
-from kmmlu_fast.reporting.pairs import exams_compared
-from kmmlu_fast.reporting.terminal.eval_summary import closing_lines
-from kmmlu_fast.runs.comparison_log import read_peeks
+from kmmlu_fast.reporting.pairs import compare_exams
+from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
+from kmmlu_fast.runs.comparison_log import read_comparison_log
 
 
 def seeds(folder: Path) -> list[str]:
@@ -39,12 +39,14 @@ def test_a_recipe_stands_in_the_report_in_both_languages(tmp_path: Path) -> None
     base = str(run_directory(tmp_path / "base", "base", predictions(1, skill=0.5)))
     page = tmp_path / "report.html"
     group = f"lora={','.join(seeds(tmp_path))}"
-    assert report.main([base, "--group", group, "--output", str(page), "--overlap", "none"]) == 0
+    assert (
+        report.run_report_command([base, "--group", group, "--output", str(page), "--overlap", "none"]) == 0
+    )
     shown, _, inner = page.read_text(encoding="utf-8").partition('<template id="other"')
     assert '<section id="recipes">' in shown and '<a href="#recipes">' in shown
     assert "Recipe lora is better than base" in shown and "over 3 seeds" in shown
     assert "학습 방법 lora은(는) base보다 낫습니다" in inner
-    assert [peek.adapter for peek in read_peeks(load_run(base))] == ["s0", "s1", "s2"]
+    assert [peek.adapter for peek in read_comparison_log(load_run(base))] == ["s0", "s1", "s2"]
 
 
 def test_a_recipe_from_python_and_none_without_one(tmp_path: Path) -> None:
@@ -61,9 +63,9 @@ def test_a_recipe_of_another_exam_or_of_one_seed_is_refused(
     base = of_exam(tmp_path / "base", "kmmlu", 0.5)
     one, other = of_exam(tmp_path / "a", "kmmlu", 1.0, "a"), of_exam(tmp_path / "b", "click", 1.0, "b")
     page = ["--output", str(tmp_path / "r.html"), "--overlap", "none"]
-    assert report.main([base, "--group", f"lora={one},{other}", *page]) == 2
+    assert report.run_report_command([base, "--group", f"lora={one},{other}", *page]) == 2
     assert "name runs of one exam" in capsys.readouterr().err
-    assert report.main([base, "--group", f"lora={one}", *page]) == 2
+    assert report.run_report_command([base, "--group", f"lora={one}", *page]) == 2
     assert "needs at least 2 seeds" in capsys.readouterr().err
 
 
@@ -73,7 +75,7 @@ def test_every_form_of_compare_says_the_recipe(
 ) -> None:
     base = str(run_directory(tmp_path / "base", "base", predictions(1, skill=0.5)))
     group = f"lora={','.join(seeds(tmp_path))}"
-    assert compare.main([base, "--group", group, "--format", form, "--overlap", "none"]) == 0
+    assert compare.run_compare_command([base, "--group", group, "--format", form, "--overlap", "none"]) == 0
     out = capsys.readouterr().out
     found = json.loads(out)["recipes"][0]["name"] == "lora" if form == "json" else "Recipe lora is" in out
     assert found
@@ -89,15 +91,17 @@ def test_an_exam_out_of_focus_is_looked_at_too(
         for state, skill in (("base", 0.5), ("one", 1.2))
     ]
     if verb == "compare":
-        assert compare.main([*runs, "--overlap", "none"]) == 0
+        assert compare.run_compare_command([*runs, "--overlap", "none"]) == 0
     else:
-        assert report.main([*runs, "--overlap", "none", "--output", str(tmp_path / "r.html")]) == 0
+        assert (
+            report.run_report_command([*runs, "--overlap", "none", "--output", str(tmp_path / "r.html")]) == 0
+        )
     for exam in ("kmmlu", "click"):
-        assert [peek.adapter for peek in read_peeks(load_run(tmp_path / f"{exam}-base"))] == ["one"]
+        assert [peek.adapter for peek in read_comparison_log(load_run(tmp_path / f"{exam}-base"))] == ["one"]
     # So the next adapter on that exam is the second that was tried.
     capsys.readouterr()
     later = of_exam(tmp_path / "click-two", "click", 1.3, "two")
-    assert compare.main([runs[2], later, "--overlap", "none"]) == 0
+    assert compare.run_compare_command([runs[2], later, "--overlap", "none"]) == 0
     assert "by Holm over 2 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
@@ -107,13 +111,13 @@ def test_the_table_of_exams_is_corrected_for_all_of_it_and_for_earlier_looks(tmp
         for exam in ("kmmlu", "click")
         for state, skill in (("base", 0.5), ("one", 0.75), ("two", 0.6))
     ]
-    rows = exams_compared(runs, QUICK, "kmmlu")
+    rows = compare_exams(runs, QUICK, "kmmlu")
     states = [state for row in rows for state in row.states if state.pair is not None]
     raw = [state.pair.micro.p_value or 0.0 for state in states if state.pair is not None]
     least = min(range(4), key=lambda place: raw[place])
     assert states[least].p_holm == pytest.approx(min(1.0, 4 * raw[least]))
     alone = [runs[0], runs[1], runs[3], runs[4]]  # "two" was looked at before, on both
-    again = exams_compared(alone, QUICK, "kmmlu")
+    again = compare_exams(alone, QUICK, "kmmlu")
     found = [state for row in again for state in row.states if state.pair is not None]
     assert len(found) == 2 and min(state.p_holm or 0.0 for state in found) == pytest.approx(
         min(1.0, 4 * min(raw[0], raw[2]))
@@ -123,14 +127,14 @@ def test_the_table_of_exams_is_corrected_for_all_of_it_and_for_earlier_looks(tmp
 def test_the_sentence_after_an_evaluation_is_a_look(tmp_path: Path) -> None:
     base = load_run(of_exam(tmp_path / "base", "kmmlu", 0.5))
     adapters = [load_run(of_exam(tmp_path / name, "kmmlu", 1.5, name)) for name in ("one", "two")]
-    lines = closing_lines([base, *adapters])
+    lines = adapter_verdict_lines([base, *adapters])
     assert any("by Holm over 2 comparisons" in line for line in lines)
-    assert [peek.adapter for peek in read_peeks(base)] == ["one", "two"]
+    assert [peek.adapter for peek in read_comparison_log(base)] == ["one", "two"]
 
 
 def test_what_is_no_look_is_not_recorded(tmp_path: Path) -> None:
     """Another model's run, or a base without a directory."""
     base = load_run(of_exam(tmp_path / "base", "kmmlu", 0.5))
     other = replace(loaded("other", predictions(2), model="another", adapter_digest="x"))
-    assert closing_lines([base, replace(other, config={"adapter": {"name": "x"}})])
-    assert read_peeks(base) == []
+    assert adapter_verdict_lines([base, replace(other, config={"adapter": {"name": "x"}})])
+    assert read_comparison_log(base) == []

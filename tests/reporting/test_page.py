@@ -15,7 +15,7 @@ from made_runs import found_in, loaded, predictions, questions, run_directory
 from kmmlu_fast import report
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.html import explorer
-from kmmlu_fast.reporting.html.page import MAX_BYTES, render
+from kmmlu_fast.reporting.html.page import MAX_BYTES, render_report
 from kmmlu_fast.runs.run import Run
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -24,7 +24,7 @@ EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 def data_of(html: str) -> dict[str, Any]:
     found = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]+)</script>', html)
     assert found
-    return explorer.unpack(found[1])
+    return explorer.unpack_json(found[1])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def page() -> str:
         loaded(f"base {EVIL}", predictions(1, skill=0.5, text=EVIL)),
         loaded("lora", predictions(2, skill=1.4, bias=(-0.5, 0, 0, 0.2))),
     ]
-    return render(found_in(runs, questions(runs[0].frame, text=EVIL)), "en")
+    return render_report(found_in(runs, questions(runs[0].frame, text=EVIL)), "en")
 
 
 def test_nothing_in_it_reaches_out(page: str) -> None:
@@ -100,7 +100,9 @@ def test_explorer_data(page: str) -> None:
 
 
 def test_korean_report() -> None:
-    html = render(found_in([loaded("base", predictions(1)), loaded("lora", predictions(2, skill=1.4))]), "ko")
+    html = render_report(
+        found_in([loaded("base", predictions(1)), loaded("lora", predictions(2, skill=1.4))]), "ko"
+    )
     assert '<html lang="ko">' in html and "회계" in html and "글자 편향" in html and "인문사회" in html
 
 
@@ -109,16 +111,18 @@ def test_one_run_and_a_score_file() -> None:
         {"subject": ["Law", "Math"], "supercategory": ["HUMSS", "STEM"], "correct": [3, 1], "total": [4, 4]}
     )
     old = Run("old", "scores", "old.json", None, scores)
-    alone = render(found_in([old]), "en")
+    alone = render_report(found_in([old]), "en")
     assert "Only scores by subject are known" in alone and 'id="data"' not in alone
-    both = render(found_in([loaded("base", predictions(1)), old]), "en")
-    assert "were not compared" in both and "always D" in render(
+    both = render_report(found_in([loaded("base", predictions(1)), old]), "en")
+    assert "were not compared" in both and "always D" in render_report(
         found_in([loaded("base", predictions(1))]), "en"
     )
 
 
 def test_many_runs_have_a_matrix_and_their_verdicts() -> None:
-    html = render(found_in([loaded(f"run {i}", predictions(i, skill=0.3 * i)) for i in range(4)]), "en")
+    html = render_report(
+        found_in([loaded(f"run {i}", predictions(i, skill=0.3 * i)) for i in range(4)]), "en"
+    )
     assert '<section id="matrix"' in html and "Verdicts of all 3 comparisons" in html
 
 
@@ -142,7 +146,7 @@ def test_full_test_set_with_long_generated_texts_stays_small() -> None:
     asked = questions(frame).with_columns(
         pl.Series("question", [" ".join(chance.choices(words, k=20)) for _ in range(len(frame))])
     )
-    html = render(found_in([loaded("base", frame), loaded("lora", frame)], asked), "en")
+    html = render_report(found_in([loaded("base", frame), loaded("lora", frame)], asked), "en")
     assert len(html.encode()) < MAX_BYTES
     assert "were left out to keep the page small" in html
     assert len(data_of(html)["row"]) == len(frame) >= 34_000
@@ -153,7 +157,7 @@ def test_main_writes_into_the_run_directory_and_exports(
 ) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
     figures = ["--figures", str(tmp_path / "figures"), "--figure-width", "3.3in"]
-    assert report.main([str(run), "--export", "csv,json", *figures]) == 0
+    assert report.run_report_command([str(run), "--export", "csv,json", *figures]) == 0
     assert (run / "report.html").stat().st_size > 50_000
     assert {path.name for path in run.glob("*.csv")} == {
         f"{name}.csv" for name in ("subjects", "predictions", "errors", "confident_errors")
@@ -171,7 +175,9 @@ def test_an_export_does_not_compare_a_second_time(tmp_path: Path, monkeypatch: p
 
     pairs, compare_pair = [], comparison.compare_pair
 
-    def counted(first: Run, second: Run, settings: comparison.Settings) -> comparison.Comparison:
+    def counted(
+        first: Run, second: Run, settings: comparison.ComparisonSettings
+    ) -> comparison.PairComparison:
         pairs.append((first.name, second.name))
         return compare_pair(first, second, settings)
 
@@ -180,16 +186,16 @@ def test_an_export_does_not_compare_a_second_time(tmp_path: Path, monkeypatch: p
         str(run_directory(tmp_path / name, name, predictions(1, skill=s))) for name, s in (("a", 1), ("b", 2))
     ]
     page = ["--output", str(tmp_path / "r.html"), "--overlap", "none"]
-    assert report.main([*runs, *page, "--export", "json,xlsx", "--no-texts"]) == 0
+    assert report.run_report_command([*runs, *page, "--export", "json,xlsx", "--no-texts"]) == 0
     assert pairs == [("a", "b")] and (tmp_path / "report.xlsx").exists()
 
 
 def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1, text="이유는 [bold]이것"))
-    assert report.main([str(run), "--show", "Law/test/3"]) == 0
+    assert report.run_report_command([str(run), "--show", "Law/test/3"]) == 0
     out = capsys.readouterr().out
     assert "Law/test/3" in out and "P(A)" in out and "이유는 [bold]이것" in out
-    assert report.main([str(run), "--show", "Law/test/999"]) == 2
+    assert report.run_report_command([str(run), "--show", "Law/test/999"]) == 2
     assert "is in none of the runs; ids look like Accounting/test/0" in capsys.readouterr().err
 
 
@@ -205,7 +211,7 @@ def test_faults(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_directory(tmp_path / "base", "base", predictions(1))
-    assert report.main([str(run), *arguments]) == 2
+    assert report.run_report_command([str(run), *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -222,19 +228,21 @@ def test_training_curve_and_plan(tmp_path: Path) -> None:
         tmp_path / "x.plan.parquet"
     )
     run = run_directory(tmp_path / "lora", "lora", predictions(1), adapter=adapter)
-    assert report.main([str(run), "--plan", str(tmp_path / "x.plan.parquet")]) == 0
+    assert report.run_report_command([str(run), "--plan", str(tmp_path / "x.plan.parquet")]) == 0
     html = (run / "report.html").read_text(encoding="utf-8")
     assert 'id="chart-training-lora"' in html and 'id="chart-plan"' in html and "Law: 5" in html
 
 
 def test_the_key_itself_is_looked_at_with_five_runs() -> None:
     runs = [loaded(f"run {i}", predictions(i, skill=2.0)) for i in range(5)]
-    html = render(found_in(runs), "en")
+    html = render_report(found_in(runs), "en")
     assert '<section id="key"' in html and "The key in doubt" in html and "The key itself" in html
-    assert '<section id="key"' not in render(found_in(runs[:2]), "en")
+    assert '<section id="key"' not in render_report(found_in(runs[:2]), "en")
 
 
 def test_several_runs_are_corrected_in_the_report() -> None:
-    html = render(found_in([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)]), "en")
+    html = render_report(
+        found_in([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)]), "en"
+    )
     assert "by Holm over 2 comparisons" in html and "is the best of 2 that were tried" in html
     assert "log score" in html and "questions like these" in html

@@ -12,8 +12,8 @@ from rich.cells import cell_len
 from kmmlu_fast.analysis import accuracy as analysis
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.terminal import summary
-from kmmlu_fast.reporting.wording.language import texts
-from kmmlu_fast.reporting.wording.reasoning_text import comparison_lines
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.reasoning_text import reasoning_lines
 from kmmlu_fast.runs import run, store
 
 
@@ -27,8 +27,10 @@ def finished(folder: Path) -> run.Run:
         "forced": 7,
         "accuracy_without_forced": 0.5,
     }
-    (path / "metrics.json").write_text(json.dumps({**analysis.summarise(frame), **extra}), encoding="utf-8")
-    return store.load_run(path)
+    (path / "metrics.json").write_text(
+        json.dumps({**analysis.summarise_predictions(frame), **extra}), encoding="utf-8"
+    )
+    return store.load_run_directory(path)
 
 
 def test_english(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +92,9 @@ def test_what_reasoning_bought_is_told_in_korean_too() -> None:
             **{f"letter_share_{name}": shares for name in ("raw", "debiased", "answer")},
         },
     }
-    english, korean = (comparison_lines(result, texts(lang, "report", "summary")) for lang in ("en", "ko"))
+    english, korean = (
+        reasoning_lines(result, get_translator(lang, "report", "summary")) for lang in ("en", "ko")
+    )
     assert english[0] == "answers read: strict 3, lenient 0, forced 1, unparsed 0, direct 0"
     assert "4 samples: first 0.5000, majority 0.5000, any 0.5000, agreement 0.7500" in english
     assert len(korean) == len(english) and not re.search("[a-z]{2}", "\n".join(korean))

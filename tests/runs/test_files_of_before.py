@@ -16,13 +16,13 @@ import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import compare_runs, load_run
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA
-from kmmlu_fast.data.alpaca import read_rows
+from kmmlu_fast.data.alpaca import read_sft_rows
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.plan import make_plan
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.plan import make_eval_plan
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.model import resolve_model
 
@@ -74,7 +74,7 @@ def old_command(*more: str) -> EvalConfig:
         "--dtype",
         "auto",
     ]
-    return parse(EvalConfig, [*flags, "--adapter-mode", "serve", *more], "eval")
+    return parse_config(EvalConfig, [*flags, "--adapter-mode", "serve", *more], "eval")
 
 
 @pytest.mark.parametrize("more", [[], ["--output-type", "generate_until"]])
@@ -84,7 +84,7 @@ def test_the_fingerprint_is_made_of_the_same_parts(place: Path, more: list[str])
     old = json.loads(next(Path("runs").glob(f"*-base-*{kind}*/config.json")).read_text(encoding="utf-8"))[
         "fingerprint_parts"
     ]
-    plan = make_plan(old_command(*more))
+    plan = make_eval_plan(old_command(*more))
     plan.close()
     assert set(plan.parts) == set(old) - {"adapter_digest"}
     machine = {"model_digest", "versions", "adapter_digest"}
@@ -97,7 +97,7 @@ def test_a_finished_run_of_before_is_reused(place: Path) -> None:
     old = json.loads((Path("runs") / BASE.name / "config.json").read_text(encoding="utf-8"))[
         "fingerprint_parts"
     ]
-    plan = make_plan(old_command())
+    plan = make_eval_plan(old_command())
     plan.close()
     if any(plan.parts[name] != old[name] for name in ("model_digest", "versions")):
         pytest.skip(
@@ -108,7 +108,7 @@ def test_a_finished_run_of_before_is_reused(place: Path) -> None:
     def no_engine(*_: Any) -> Engine:
         raise AssertionError("an engine was opened for finished runs")
 
-    (run,) = evaluate(old_command().model_copy(update={"adapter": []}), no_engine)
+    (run,) = run_evaluation(old_command().model_copy(update={"adapter": []}), no_engine)
     assert run.path is not None and run.path.name == BASE.name
 
 
@@ -119,6 +119,6 @@ def test_an_adapter_of_before_loads(place: Path) -> None:
 
 
 def test_training_rows_of_before_load() -> None:
-    rows = read_rows(OLD / "sft.jsonl")
+    rows = read_sft_rows(OLD / "sft.jsonl")
     assert len(rows) == 12 and {row.strategy for row in rows} == {"uniform"}
     assert sorted("".join(sorted(row.option_order)) for row in rows) == ["ABCD"] * 12

@@ -10,7 +10,7 @@ from made_runs import SIZES, predictions, questions, run_directory
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
 from kmmlu_fast.runs.lm_eval_export import write_lm_eval
-from kmmlu_fast.runs.loading import load, load_all
+from kmmlu_fast.runs.loading import load_all_runs, load_run_argument
 from kmmlu_fast.runs.score_files import read_score_file
 
 
@@ -23,7 +23,7 @@ def test_predictions_table(tmp_path: Path) -> None:
     file = table(
         tmp_path / "t.csv", "Accounting,0,B,B,a\nAccounting,1,A,FILTERED,\nKorean-History,0,C, c ,D\n"
     )
-    one, two = load(str(file))
+    one, two = load_run_argument(str(file))
     assert (one.name, two.name, one.kind) == ("one", "two", "table")
     assert one.frame.schema == PREDICTION_SCHEMA
     assert one.frame["question_id"].to_list() == [
@@ -38,34 +38,34 @@ def test_predictions_table(tmp_path: Path) -> None:
     ]
     assert two.frame["prediction"].to_list() == ["A", None, "D"]
     assert one.scores.row(0) == ("Accounting", "HUMSS", 1, 2)
-    assert [run.name for run in load(f"{file}:two")] == ["two"]
-    assert [run.name for run in load_all([f"{file}:one", f"{file}:one"])] == ["one", "one (2)"]
+    assert [run.name for run in load_run_argument(f"{file}:two")] == ["two"]
+    assert [run.name for run in load_all_runs([f"{file}:one", f"{file}:one"])] == ["one", "one (2)"]
 
 
 def test_table_faults_name_file_and_row(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", "Accounting,0,B,B,A\n")
     with pytest.raises(RunError, match="no column 'three'; its predictions are one, two"):
-        load(f"{file}:three")
+        load_run_argument(f"{file}:three")
     with pytest.raises(DataError, match="row 1: _row 'x' is not a whole number"):
-        load(str(table(tmp_path / "u.csv", "Accounting,0,B,B,A\nAccounting,x,B,B,A\n")))
+        load_run_argument(str(table(tmp_path / "u.csv", "Accounting,0,B,B,A\nAccounting,x,B,B,A\n")))
     with pytest.raises(DataError, match="Accounting/test/0 stands in two rows"):
-        load(str(table(tmp_path / "v.csv", "Accounting,0,B,B,A\nAccounting,0,B,B,A\n")))
+        load_run_argument(str(table(tmp_path / "v.csv", "Accounting,0,B,B,A\nAccounting,0,B,B,A\n")))
     with pytest.raises(DataError, match="row 0: answer is 5; figures count from 1"):
-        load(str(table(tmp_path / "w.csv", "Accounting,0,5,B,A\n")))
+        load_run_argument(str(table(tmp_path / "w.csv", "Accounting,0,5,B,A\n")))
 
 
 def test_the_dataset_brings_or_checks_the_key(tmp_path: Path) -> None:
     key = pl.DataFrame({"question_id": ["Accounting/test/0"], "answer": ["B"]})
     file = tmp_path / "t.csv"
     file.write_text("_config,_row,one\nAccounting,0,B\n", encoding="utf-8")
-    assert load(str(file), key)[0].frame["correct"].to_list() == [True]
+    assert load_run_argument(str(file), key)[0].frame["correct"].to_list() == [True]
     with pytest.raises(DataError, match="has answer A, --dataset says B"):
-        load(str(table(tmp_path / "u.csv", "Accounting,0,A,B,A\n")), key)
+        load_run_argument(str(table(tmp_path / "u.csv", "Accounting,0,A,B,A\n")), key)
 
 
 def test_run_directory(tmp_path: Path) -> None:
     frame = predictions(1)
-    run = load(str(run_directory(tmp_path / "base", "base", frame, dataset_digest="dd")))[0]
+    run = load_run_argument(str(run_directory(tmp_path / "base", "base", frame, dataset_digest="dd")))[0]
     assert run.kind == "run" and run.name == "base" and len(run.frame) == sum(SIZES.values())
     assert run.protocol == {
         "prompt_style": "lm-eval",
@@ -77,13 +77,13 @@ def test_run_directory(tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"does not exist; give a run directory, an lm-eval output"):
-        load(str(tmp_path / "nothing"))
+        load_run_argument(str(tmp_path / "nothing"))
     with pytest.raises(RunError, match="neither config"):
-        load(str(tmp_path))
+        load_run_argument(str(tmp_path))
     file = tmp_path / "x.txt"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(RunError, match="is no run directory"):
-        load(str(file))
+        load_run_argument(str(file))
 
 
 def test_score_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,7 +93,7 @@ def test_score_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ]
     whole = tmp_path / "scores.json"
     whole.write_text(json.dumps({"model_id": "some/model", "subset_scores": rows}), encoding="utf-8")
-    run = load(str(whole))[0]
+    run = load_run_argument(str(whole))[0]
     assert (
         run.predictions is None
         and run.scores["correct"].to_list() == [56, 75]
@@ -106,9 +106,9 @@ def test_score_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = read_score_file(cut)
     assert found.scores.equals(read_score_file(whole).scores) and found.facts == {"model": "some/model"}
     assert len(found.notes) == 1 and "ends without its closing" in found.notes[0]
-    assert load(str(cut))[0].notes == found.notes and read_score_file(whole).notes == ()
+    assert load_run_argument(str(cut))[0].notes == found.notes and read_score_file(whole).notes == ()
     with caplog.at_level("INFO", "kmmlu_fast"):
-        load_all([str(cut)])
+        load_all_runs([str(cut)])
     assert [record.getMessage() for record in caplog.records] == [f"warning: {found.notes[0]}"]
     csv = tmp_path / "scores.csv"
     csv.write_text("subject,correct,total\nLaw,3,4\n", encoding="utf-8")
@@ -149,7 +149,7 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     prefix = "kmmlu" if logprobs else "kmmlu_direct"
     assert names[1] == f"samples_{prefix}_korean_history_2026-01-01T00-00-00.000001.jsonl"
-    run = load(str(tmp_path / "out"))[0]
+    run = load_run_argument(str(tmp_path / "out"))[0]
     assert (run.name, run.kind, run.facts["num_fewshot"]) == ("some/model", "lm-eval", 5)
     both = run.frame.sort("question_id"), frame.sort("question_id")
     for column in ("question_id", "answer", "prediction", "correct", *(LOGPROB_COLUMNS if logprobs else ())):
@@ -160,7 +160,7 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
         )
     for path in (tmp_path / "out").glob("samples_*"):
         path.unlink()
-    alone = load(str(tmp_path / "out"))[0]
+    alone = load_run_argument(str(tmp_path / "out"))[0]
     assert alone.predictions is None and alone.scores.equals(run.scores)
 
 
@@ -170,15 +170,15 @@ def test_lm_eval_results_of_other_benchmarks_are_refused(tmp_path: Path) -> None
         encoding="utf-8",
     )
     with pytest.raises(DataError, match="no kmmlu_<subject> task"):
-        load(str(tmp_path))
+        load_run_argument(str(tmp_path))
 
 
 def test_names_lose_what_all_runs_share(tmp_path: Path) -> None:
     names = ("demo-base-sample-test-mc-ffffffffffff", "demo-lora-r16-sample-test-mc-ffffffffffff")
     folders = [str(run_directory(tmp_path / name, name, predictions(1))) for name in names]
-    assert [run.name for run in load_all(folders)] == ["base", "lora-r16"]
-    assert [run.name for run in load_all(folders[:1])] == ["demo-base-sample-test-mc"]
-    assert [run.name for run in load_all([folders[0], folders[0]])] == [names[0], f"{names[0]} (2)"]
+    assert [run.name for run in load_all_runs(folders)] == ["base", "lora-r16"]
+    assert [run.name for run in load_all_runs(folders[:1])] == ["demo-base-sample-test-mc"]
+    assert [run.name for run in load_all_runs([folders[0], folders[0]])] == [names[0], f"{names[0]} (2)"]
 
 
 def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
     }
     (folder / f"results_{stamp}.json").write_text(json.dumps(results), encoding="utf-8")
     for argument in (tmp_path / "out", folder / f"results_{stamp}.json"):
-        run = load(str(argument))[0]
+        run = load_run_argument(str(argument))[0]
         row = run.frame.row(0, named=True)
         assert (row["question_id"], row["answer"], row["prediction"], row["correct"]) == (
             "Accounting/test/0",
@@ -239,7 +239,7 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
         assert row["logprob_D"] == -1.5 and row["margin"] == pytest.approx(0.55)
     (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text('{"doc_id": 0}\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 1: is no lm-eval sample of Accounting"):
-        load(str(tmp_path / "out"))
+        load_run_argument(str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -269,5 +269,5 @@ def test_an_answer_in_words_is_read_as_lm_eval_reads_it(
         "exact_match": own,
     }
     (tmp_path / "samples_kmmlu_direct_law_2026.jsonl").write_text(json.dumps(sample), encoding="utf-8")
-    row = load(str(tmp_path))[0].frame.row(0, named=True)
+    row = load_run_argument(str(tmp_path))[0].frame.row(0, named=True)
     assert row["prediction"] == prediction and row["correct"] is bool(own)

@@ -9,8 +9,8 @@ import pytest
 from made_runs import predictions, run_directory
 
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.runs.loading import load_all
-from kmmlu_fast.runs.lookup import named, without_other_bases
+from kmmlu_fast.runs.loading import load_all_runs
+from kmmlu_fast.runs.lookup import drop_other_bases, resolve_run_names
 
 
 @pytest.fixture
@@ -31,34 +31,34 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_names_and_latest(runs: Path) -> None:
-    assert named(["lora"], runs) == [str(runs / "lora-all")]
-    assert named(["base", "lora"], runs) == [
+    assert resolve_run_names(["lora"], runs) == [str(runs / "lora-all")]
+    assert resolve_run_names(["base", "lora"], runs) == [
         str(runs / "base-all"),
         str(runs / "lora-all"),
     ]  # not the base finished last
-    assert named([], runs, latest=True) == [str(runs / "base-all"), str(runs / "lora-all")]
-    assert named([str(runs / "base-few"), "x.csv"], runs) == [str(runs / "base-few"), "x.csv"]
+    assert resolve_run_names([], runs, latest=True) == [str(runs / "base-all"), str(runs / "lora-all")]
+    assert resolve_run_names([str(runs / "base-few"), "x.csv"], runs) == [str(runs / "base-few"), "x.csv"]
 
 
 def test_an_adapters_folder_is_no_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    assert named(["lora"], runs) == [str(runs / "lora-all")]
+    assert resolve_run_names(["lora"], runs) == [str(runs / "lora-all")]
 
 
 def test_what_is_no_run_says_what_is(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"names there: .*lora"):
-        named(["loar"], runs)
+        resolve_run_names(["loar"], runs)
     with pytest.raises(RunError, match="is the end of 4 fingerprints"):
-        named(["ffffff"], runs)
+        resolve_run_names(["ffffff"], runs)
     with pytest.raises(RunError, match="no adapter's beside its base"):
-        named([], tmp_path / "nothing", latest=True)
+        resolve_run_names([], tmp_path / "nothing", latest=True)
 
 
 def test_other_bases_do_not_become_contenders(runs: Path) -> None:
-    loaded = load_all([str(path.parent) for path in sorted(runs.glob("*/metrics.json"))])
+    loaded = load_all_runs([str(path.parent) for path in sorted(runs.glob("*/metrics.json"))])
     assert len(loaded) == 3
-    kept = without_other_bases(loaded)
+    kept = drop_other_bases(loaded)
     assert [Path(run.source).name for run in kept] == ["base-all", "lora-all"]
-    assert without_other_bases(loaded, base="base-few") == loaded
+    assert drop_other_bases(loaded, base="base-few") == loaded

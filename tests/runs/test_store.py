@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kmmlu_fast.core.digests import fingerprint
+from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.store import RunStore, load_run
+from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 PARTS = {"model": "m", "prompt_style": "lm-eval"}
 
@@ -45,7 +45,7 @@ def test_a_run_is_kept_in_dataset_order_and_read_back(tmp_path: Path) -> None:
     assert run.predictions.schema == PREDICTION_SCHEMA
     assert run.metrics == {"n": 3} and run.environment == {"python": "3"}
     assert not (run.path / "predictions").exists()
-    assert load_run(run.path).config["fingerprint"] == fingerprint(PARTS)
+    assert load_run_directory(run.path).config["fingerprint"] == compute_fingerprint(PARTS)
 
 
 def test_what_was_flushed_is_not_asked_again_and_a_torn_part_is_ignored(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_another_fingerprint_in_the_directory_names_what_differs(tmp_path: Path)
 
 
 def test_a_foreign_directory_is_not_overwritten(tmp_path: Path) -> None:
-    folder = tmp_path / f"name-{fingerprint(PARTS)}"
+    folder = tmp_path / f"name-{compute_fingerprint(PARTS)}"
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match=r"no config\.json"):
@@ -112,13 +112,13 @@ def test_an_output_directory_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 def test_incomplete_and_missing_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run directory"):
-        load_run(tmp_path / "none")
+        load_run_directory(tmp_path / "none")
     with pytest.raises(RunError, match="not a run directory"):
-        load_run(tmp_path)
+        load_run_directory(tmp_path)
     store = open_store(tmp_path)
     store.close()
     with pytest.raises(RunError, match="not complete"):
-        load_run(store.path)
+        load_run_directory(store.path)
 
 
 def test_the_declared_schema_holds_nulls_and_lists() -> None:

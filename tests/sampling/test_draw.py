@@ -13,13 +13,18 @@ import pytest
 
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import reorder
+from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.alpaca import IDENTITY
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.runs.score_files import read_score_file
 from kmmlu_fast.sampling import draw as sampling
-from kmmlu_fast.sampling.plan import allocate, largest_remainder, make_plan, weak_subjects
+from kmmlu_fast.sampling.plan import (
+    allocate_quotas,
+    find_weak_subjects,
+    largest_remainder,
+    make_sampling_plan,
+)
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "ax4_light_zeroshot.json"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="../shared/reference is absent")
@@ -59,32 +64,32 @@ def test_totals_are_exact(size: int):
 
 
 def test_shortfall_goes_to_subjects_with_room_in_proportion_to_their_targets():
-    quota, drawn = allocate({"a": 50, "b": 30, "c": 20}, {"a": 10, "b": 1000, "c": 1000}, 100)
+    quota, drawn = allocate_quotas({"a": 50, "b": 30, "c": 20}, {"a": 10, "b": 1000, "c": 1000}, 100)
     assert quota == {"a": 50, "b": 30, "c": 20}
     assert drawn == {"a": 10, "b": 54, "c": 36}  # 40 missing: 24 to b, 16 to c
 
 
 def test_shortfall_cascades_until_supply_is_used_up():
-    _, drawn = allocate({"a": 90, "b": 9, "c": 1}, {"a": 5, "b": 10, "c": 85}, 100)
+    _, drawn = allocate_quotas({"a": 90, "b": 9, "c": 1}, {"a": 5, "b": 10, "c": 85}, 100)
     assert drawn == {"a": 5, "b": 10, "c": 85}
 
 
 def test_a_size_larger_than_supply_is_one_clear_line():
     with pytest.raises(ConfigError, match="--size 11 is larger than the 10 questions"):
-        allocate({"a": 1, "b": 1}, {"a": 5, "b": 5}, 11)
+        allocate_quotas({"a": 1, "b": 1}, {"a": 5, "b": 5}, 11)
 
 
 def test_weak_subjects_by_accuracy_fraction_or_name():
     table = scores(Math=(1, 10), Law=(5, 10), Biology=(9, 10), Chemistry=(4, 10))
-    assert weak_subjects(table) == ["Chemistry", "Math"]  # micro is 19 / 40
-    assert weak_subjects(table, fraction=0.25) == ["Math"]
-    assert weak_subjects(table, named=["Law"]) == ["Law"]
+    assert find_weak_subjects(table) == ["Chemistry", "Math"]  # micro is 19 / 40
+    assert find_weak_subjects(table, fraction=0.25) == ["Math"]
+    assert find_weak_subjects(table, named=["Law"]) == ["Law"]
 
 
 def test_strategic_plan_by_hand():
     """100 rows, 70 to the weak two by errors 9 : 5, 30 evenly to three."""
     table = scores(Math=(1, 10), Law=(5, 10), Biology=(9, 10))
-    plan = make_plan(table, {"Math": 1000, "Law": 1000, "Biology": 1000}, 100, weak=["Math", "Law"])
+    plan = make_sampling_plan(table, {"Math": 1000, "Law": 1000, "Biology": 1000}, 100, weak=["Math", "Law"])
     rows = {r["subject"]: r for r in plan.iter_rows(named=True)}
     assert rows["Math"]["target"] == pytest.approx(10 + 70 * 9 / 14) and rows["Math"]["quota"] == 55
     assert rows["Law"]["target"] == pytest.approx(10 + 70 * 5 / 14) and rows["Law"]["quota"] == 35
@@ -95,11 +100,13 @@ def test_strategic_plan_by_hand():
 
 def test_uniform_and_proportional_plans():
     supply = {"Math": 300, "Law": 100}
-    assert dict(make_plan(None, supply, 40, "uniform").select("subject", "drawn").iter_rows()) == {
+    assert dict(make_sampling_plan(None, supply, 40, "uniform").select("subject", "drawn").iter_rows()) == {
         "Math": 20,
         "Law": 20,
     }
-    assert dict(make_plan(None, supply, 40, "proportional").select("subject", "drawn").iter_rows()) == {
+    assert dict(
+        make_sampling_plan(None, supply, 40, "proportional").select("subject", "drawn").iter_rows()
+    ) == {
         "Math": 30,
         "Law": 10,
     }
@@ -107,16 +114,16 @@ def test_uniform_and_proportional_plans():
 
 def test_plan_refuses_an_empty_pool_and_weak_subjects_without_errors():
     with pytest.raises(ConfigError, match="pool is empty"):
-        make_plan(None, {"Math": 0}, 5, "uniform")
+        make_sampling_plan(None, {"Math": 0}, 5, "uniform")
     with pytest.raises(ConfigError, match="no weak subject with errors"):
-        make_plan(scores(Math=(10, 10)), {"Math": 20}, 5, weak=["Math"])
+        make_sampling_plan(scores(Math=(10, 10)), {"Math": 20}, 5, weak=["Math"])
 
 
 @needs_reference
 def test_the_reference_scores_lean_as_the_public_experiment_did():
     table = read_score_file(REFERENCE).scores
-    weak = weak_subjects(table)
-    plan = make_plan(table, dict.fromkeys(SUBJECTS, 10_000), 500, weak=weak, weak_share=0.7)
+    weak = find_weak_subjects(table)
+    plan = make_sampling_plan(table, dict.fromkeys(SUBJECTS, 10_000), 500, weak=weak, weak_share=0.7)
     quota = dict(plan.select("subject", "quota").iter_rows())
     expected = {
         "Electrical-Engineering": 22,
@@ -132,12 +139,12 @@ def test_the_reference_scores_lean_as_the_public_experiment_did():
 
 def test_draws_are_seeded_stable_and_grow():
     pool = [*questions("Math", 50), *questions("Law", 50)]
-    few = sampling.draw(pool, {"Math": 5, "Law": 3}, seed=42)
-    assert few == sampling.draw(
+    few = sampling.draw_questions(pool, {"Math": 5, "Law": 3}, seed=42)
+    assert few == sampling.draw_questions(
         list(reversed(pool)), {"Law": 3, "Math": 5}, seed=42
     )  # the pool's order does not matter
-    assert set(few) < set(sampling.draw(pool, {"Math": 9, "Law": 4}, seed=42))
-    assert few != sampling.draw(pool, {"Math": 5, "Law": 3}, seed=43)
+    assert set(few) < set(sampling.draw_questions(pool, {"Math": 9, "Law": 4}, seed=42))
+    assert few != sampling.draw_questions(pool, {"Math": 5, "Law": 3}, seed=43)
     # Pinned: another machine, Python or polars must draw these very rows.
     assert [q.question_id for q, _ in few] == PINNED
 
@@ -155,7 +162,7 @@ PINNED = [
 
 
 def test_repeats_start_only_when_the_subject_is_used_up():
-    chosen = sampling.draw(questions("Math", 3), {"Math": 7}, seed=1, max_repeats=3)
+    chosen = sampling.draw_questions(questions("Math", 3), {"Math": 7}, seed=1, max_repeats=3)
     assert sorted(Counter(repeat for _, repeat in chosen).items()) == [(0, 3), (1, 3), (2, 1)]
     orders = sampling.option_orders(chosen, seed=1)
     used = [(q.question_id, order) for (q, _), order in zip(chosen, orders, strict=True)]
@@ -163,13 +170,13 @@ def test_repeats_start_only_when_the_subject_is_used_up():
 
 
 def test_every_order_of_a_question_can_be_used_once():
-    chosen = sampling.draw(questions("Math", 1), {"Math": 24}, seed=1, max_repeats=24)
+    chosen = sampling.draw_questions(questions("Math", 1), {"Math": 24}, seed=1, max_repeats=24)
     assert set(sampling.option_orders(chosen, seed=1)) == set(sampling.ORDERS)
 
 
 def test_options_that_name_each_other_are_neither_reordered_nor_repeated():
     bound = questions("Math", 2, ("1번과 2번", "하나", "둘", "위의 모두"), "D")
-    assert sampling.capacity([*bound, *questions("Law", 2)], 3) == {"Math": 2, "Law": 6}
+    assert sampling.subject_capacity([*bound, *questions("Law", 2)], 3) == {"Math": 2, "Law": 6}
     assert sampling.option_orders([(q, 0) for q in bound], seed=1) == [IDENTITY, IDENTITY]
 
 
@@ -191,7 +198,7 @@ def test_letters_are_balanced_overall_and_within_each_subject():
         for q in questions(subject, n)
     ]
     orders = sampling.option_orders(chosen, seed=3)
-    moved = [reorder(q, order) for (q, _), order in zip(chosen, orders, strict=True)]
+    moved = [reorder_question(q, order) for (q, _), order in zip(chosen, orders, strict=True)]
     assert all(
         q.options[LETTERS.index(q.answer)] == "가" for q in moved
     )  # the right option is still the right one
@@ -218,8 +225,13 @@ def test_errors_are_drawn_hardest_first_or_at_random():
         "Math/train/3": 2.0,
         "Math/train/9": 9.0,
     }
-    hardest = sampling.draw_errors(pool, margins, 2, "hardest", seed=1)
+    hardest = sampling.draw_wrong_questions(pool, margins, 2, "hardest", seed=1)
     assert {q.row for q, _ in hardest} == {1, 3}
-    assert {q.row for q, _ in sampling.draw_errors(pool, margins, 4, "random", seed=1)} == {0, 1, 2, 3}
+    assert {q.row for q, _ in sampling.draw_wrong_questions(pool, margins, 4, "random", seed=1)} == {
+        0,
+        1,
+        2,
+        3,
+    }
     with pytest.raises(ConfigError, match=re.escape("larger than the 4 wrongly answered")):
-        sampling.draw_errors(pool, margins, 5, "hardest", seed=1)
+        sampling.draw_wrong_questions(pool, margins, 5, "hardest", seed=1)

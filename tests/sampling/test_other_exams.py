@@ -14,22 +14,22 @@ from exam_files import ROW_OF, write_jsonl
 from tiny import make_tiny_model
 
 from kmmlu_fast import sample
-from kmmlu_fast.command.flags import parse
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.contamination import overlap
-from kmmlu_fast.contamination.check import check_table
-from kmmlu_fast.core.letters import reorder
+from kmmlu_fast.contamination.check import find_table_overlap
+from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
-from kmmlu_fast.data.alpaca import SftRow, from_record, read_rows, to_record
+from kmmlu_fast.data.alpaca import SftRow, read_sft_rows, sft_row_from_record, sft_row_to_record
 from kmmlu_fast.data.exam_lookup import find_exam
-from kmmlu_fast.data.exam_rows import load_exam, to_questions
+from kmmlu_fast.data.exam_rows import load_exam, questions_from_frame
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.session import evaluate
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.sampling import draw
 from kmmlu_fast.sampling.config import SampleConfig
-from kmmlu_fast.sampling.job import draw_rows
+from kmmlu_fast.sampling.job import draw_training_rows
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.inputs import read_material
+from kmmlu_fast.training.inputs import read_training_inputs
 
 TRAIN, TEST = 60, 10
 
@@ -68,7 +68,7 @@ def mine(tmp_path: Path) -> str:
 
 def drawn(mine: str, tmp_path: Path, *more: str) -> Any:
     argv = ["--exam", mine, "--out", str(tmp_path / "sft.jsonl"), "--overwrite", *more]
-    return draw_rows(parse(SampleConfig, argv, "sample"))
+    return draw_training_rows(parse_config(SampleConfig, argv, "sample"))
 
 
 def test_rows_of_two_to_ten_options_come_from_train_and_never_from_test(
@@ -77,29 +77,30 @@ def test_rows_of_two_to_ten_options_come_from_train_and_never_from_test(
     with caplog.at_level("INFO", logger="kmmlu_fast"):
         found = drawn(mine, tmp_path, "--strategy", "uniform", "--size", "40")
     assert "licence is CC-BY-ND-4.0: whether it allows training is yours to check" in caplog.text
-    source = {q.question_id: q for q in to_questions(load_exam(find_exam(mine), "train"))}
+    source = {q.question_id: q for q in questions_from_frame(load_exam(find_exam(mine), "train"))}
     assert len(found.rows) == 40 and {len(row.question.options) for row in found.rows} > {2, 5, 10}
     for row in found.rows:
         assert (
-            row.exam == "mine" and reorder(source[row.question.question_id], row.option_order) == row.question
+            row.exam == "mine"
+            and reorder_question(source[row.question.question_id], row.option_order) == row.question
         )
     assert set(found.dropped["train_id"]) == {f"mine/train/{TRAIN + place}" for place in range(3)}
     assert not {row.question.question_id for row in found.rows} & set(found.dropped["train_id"])
     assert dict(found.plan.select("subject", "drawn").iter_rows()) == {"국어": 20, "산수": 20}
     card = (tmp_path / "sft.md").read_text(encoding="utf-8")
     assert "exam: 내 시험 (its declaration on training: ask)" in card and "must not be published" in card
-    assert read_rows(tmp_path / "sft.jsonl") == found.rows
+    assert read_sft_rows(tmp_path / "sft.jsonl") == found.rows
     assert drawn(mine, tmp_path, "--strategy", "uniform", "--size", "40").rows == found.rows
 
 
 def test_what_was_drawn_is_trained_on_and_read_by_the_guard(mine: str, tmp_path: Path) -> None:
     rows = drawn(mine, tmp_path, "--strategy", "uniform", "--size", "30").rows
     argv = ["--data", str(tmp_path / "sft.jsonl"), "--dataset", "sample", "--held-out", "5"]
-    material = read_material(parse(TrainConfig, argv, "train"))
+    material = read_training_inputs(parse_config(TrainConfig, argv, "train"))
     assert len(material.questions) + len(material.held_out) == 30 and len(material.held_out) == 5
     assert {row.question.question_id for row in material.questions} < {r.question.question_id for r in rows}
     guarded = load_exam(find_exam(mine), "train")
-    pairs, count = check_table(str(tmp_path / "sft.jsonl"), guarded)
+    pairs, count = find_table_overlap(str(tmp_path / "sft.jsonl"), guarded)
     assert count == 30 and pairs["train_id"].n_unique() == 30
     assert set(pairs.filter(pairs["similarity"] == 1)["kind"]) <= {"exact", "reordered", "normalised"}
 
@@ -109,8 +110,8 @@ def test_a_run_over_train_says_which_subject_is_weak_and_its_questions_stay_out(
 ) -> None:
     model = make_tiny_model(tmp_path / "base", letters="".join(OPTION_LETTERS))
     argv = ["--model", str(model), "--exam", mine, "--split", "train", "--limit", "6", "--output-dir"]
-    config = parse(EvalConfig, [*argv, str(tmp_path / "runs"), "--adapter-mode", "serve"], "eval")
-    (run,) = evaluate(config, lambda adapters, length, path: FakeEngine())
+    config = parse_config(EvalConfig, [*argv, str(tmp_path / "runs"), "--adapter-mode", "serve"], "eval")
+    (run,) = run_evaluation(config, lambda adapters, length, path: FakeEngine())
     found = drawn(mine, tmp_path, "--from", str(run.path), "--size", "20")
     asked = set(run.predictions["question_id"])
     assert len(asked) == 12 and found.facts["excluded"] == len(asked - set(found.dropped["train_id"]))
@@ -119,7 +120,10 @@ def test_a_run_over_train_says_which_subject_is_weak_and_its_questions_stay_out(
     assert found.plan["weight"].sum() == pytest.approx(1)
     assert found.plan["errors"].sum() == (~run.predictions["correct"]).sum()
     assert (
-        sample.main(["--from", str(run.path), "--out", str(tmp_path / "x.jsonl"), "--dataset", "sample"]) == 2
+        sample.run_sample_command(
+            ["--from", str(run.path), "--out", str(tmp_path / "x.jsonl"), "--dataset", "sample"]
+        )
+        == 2
     )
 
 
@@ -141,7 +145,9 @@ def test_shipped_exams_with_a_train_split(name: str, tmp_path: Path) -> None:
             ]
             write_jsonl(tmp_path / "data" / f"boolq-{split}.jsonl", rows)
     argv = ["--exam", name, "--dataset", str(tmp_path / "data"), "--strategy", "proportional", "--size", "8"]
-    found = draw_rows(parse(SampleConfig, [*argv, "--out", str(tmp_path / "x.jsonl")], "sample"))
+    found = draw_training_rows(
+        parse_config(SampleConfig, [*argv, "--out", str(tmp_path / "x.jsonl")], "sample")
+    )
     options = 5 if name == "kormedmcqa" else 2
     assert len(found.rows) == 8 and {len(row.question.options) for row in found.rows} == {options}
     letters = Counter(row.question.answer for row in found.rows)
@@ -153,20 +159,20 @@ def test_shipped_exams_with_a_train_split(name: str, tmp_path: Path) -> None:
 def test_uses_of_a_question_differ_and_their_letters_are_balanced(count: int) -> None:
     options = tuple(f"{place}째 말" for place in range(count))
     question = Question("own/train/0", "own", "own", "train", 0, "무엇인가?", options, "B")
-    uses = draw.uses_of(question, 24)
-    assert uses == min(24, {2: 2, 3: 6}.get(count, 24)) == draw.capacity([question], 24)["own"]
+    uses = draw.count_allowed_uses(question, 24)
+    assert uses == min(24, {2: 2, 3: 6}.get(count, 24)) == draw.subject_capacity([question], 24)["own"]
     orders = draw.option_orders([(question, repeat) for repeat in range(uses)], seed=1)
     assert len(set(orders)) == uses and all(sorted(order) == list(question.letters) for order in orders)
-    letters = Counter(reorder(question, order).answer for order in orders)
+    letters = Counter(reorder_question(question, order).answer for order in orders)
     assert max(letters.values()) - min(letters.values()) <= 1 and len(letters) == min(count, uses)
 
 
 def test_a_row_of_another_exam_is_read_back_and_its_faults_are_named() -> None:
     question = Question("own/가/train/7", "가", "나", "train", 7, "A. 무엇인가?", ("하나", "둘"), "B")
     row = SftRow(question, "uniform", "BA", exam="own")
-    record = to_record(row)
+    record = sft_row_to_record(row)
     assert record["instruction"] == "다음 객관식 문제를 읽고 A, B 중 정답을 고르시오."
-    assert from_record(json.loads(json.dumps(record)), "x") == row
+    assert sft_row_from_record(json.loads(json.dumps(record)), "x") == row
     for change, said in (
         ({"answer": "C"}, "answer 'C' is not A or B"),
         ({"option_order": "ABC"}, "not a question and three lines"),
@@ -174,10 +180,12 @@ def test_a_row_of_another_exam_is_read_back_and_its_faults_are_named() -> None:
         ({"exam": 5}, "is no name of an exam"),
     ):
         with pytest.raises(Exception, match=said):
-            from_record(record | change, "x")
+            sft_row_from_record(record | change, "x")
 
 
 def test_a_row_that_says_it_is_a_test_question_of_a_shipped_exam_is_believed() -> None:
-    assert overlap.names_test("Math/test/3") and overlap.names_test("kormedmcqa/doctor/test/3")
-    assert overlap.names_test("kobalt/test/0") and not overlap.names_test("kobalt/train/0")
-    assert not overlap.names_test("my-data/test/3") and not overlap.names_test(3)
+    assert overlap.is_held_out_source("Math/test/3") and overlap.is_held_out_source(
+        "kormedmcqa/doctor/test/3"
+    )
+    assert overlap.is_held_out_source("kobalt/test/0") and not overlap.is_held_out_source("kobalt/train/0")
+    assert not overlap.is_held_out_source("my-data/test/3") and not overlap.is_held_out_source(3)

@@ -29,21 +29,21 @@ WRONG = "3에 1을 더하면 2가 되므로 세 번째 보기가 맞는다.\n정
 
 
 def test_the_shortest_that_agrees_with_the_key_is_kept():
-    assert rationale.shortest_agreeing([LONG, WRONG, SHORT], QUESTION) == SHORT
-    assert rationale.shortest_agreeing([WRONG, LONG], QUESTION) == LONG
+    assert rationale.shortest_correct_response([LONG, WRONG, SHORT], QUESTION) == SHORT
+    assert rationale.shortest_correct_response([WRONG, LONG], QUESTION) == LONG
 
 
 @pytest.mark.parametrize(
     "text", [WRONG, "정답: D", "네.\n정답: D", "3에 1을 더하면 얼마인지 알 수 없는 어려운 문제이다.", ""]
 )
 def test_wrong_bare_and_unread_attempts_are_refused(text: str):
-    assert rationale.shortest_agreeing([text], QUESTION) is None
+    assert rationale.shortest_correct_response([text], QUESTION) is None
 
 
 def test_the_answer_line_is_uniform_and_what_follows_is_cut():
     text = "3에 1을 더하면 4가 되므로, 따라서 정답은 D입니다.\n\n문제: 다른 물음"
     assert (
-        rationale.shortest_agreeing([text], QUESTION)
+        rationale.shortest_correct_response([text], QUESTION)
         == "3에 1을 더하면 4가 되므로, 따라서 정답은 D입니다.\n정답: D"
     )
 
@@ -68,7 +68,7 @@ class Attempts(FakeEngine):
 
 ROWS = [
     sft.SftRow(QUESTION, "uniform"),
-    sft.SftRow(letters.reorder(QUESTION, "DABC"), "uniform", "DABC", 1),
+    sft.SftRow(letters.reorder_question(QUESTION, "DABC"), "uniform", "DABC", 1),
     sft.SftRow(replace(QUESTION, question_id="Math/train/4", row=4), "uniform"),
 ]
 TEXTS = {
@@ -121,7 +121,7 @@ def test_the_command_writes_rationales_and_says_how_many(
         "--out",
         str(out),
     ]
-    assert sample.main(flags) == 0
+    assert sample.run_sample_command(flags) == 0
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {(r["answer"] == "A", r["rationale"]) for r in records} == {(True, "self"), (False, "none")}
     assert all(r["output"].endswith("\n정답: A") for r in records if r["rationale"] == "self")
@@ -132,7 +132,9 @@ def test_the_command_writes_rationales_and_says_how_many(
     )
     assert line in capsys.readouterr().out
     assert line in out.with_suffix(".md").read_text(encoding="utf-8")
-    assert [row.response is None for row in sft.read_rows(out)] == [r["rationale"] == "none" for r in records]
+    assert [row.response is None for row in sft.read_sft_rows(out)] == [
+        r["rationale"] == "none" for r in records
+    ]
 
 
 def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +142,7 @@ def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
     know that attempts are sampled.
     """
     monkeypatch.setattr(environment, "has_gpu", lambda: False)
-    settings = engines.settings_for(
+    settings = engines.vllm_engine_settings(
         SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096
     )
     assert ("enable_chunked_prefill", False) in settings.extra

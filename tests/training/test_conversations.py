@@ -14,9 +14,14 @@ from tiny import make_tiny_tokenizer
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn, read_training_rows
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.conversations import PLAIN_NAME, encode_conversations, shown, template_of
-from kmmlu_fast.training.encoded import MASKED, Encoded
-from kmmlu_fast.training.encoding import encode_set
+from kmmlu_fast.training.conversations import (
+    PLAIN_NAME,
+    choose_chat_template,
+    decode_trained_runs,
+    encode_conversations,
+)
+from kmmlu_fast.training.encoded import MASKED, EncodedRow
+from kmmlu_fast.training.encoding import encode_training_set
 from kmmlu_fast.training.row_length import fit_length
 
 TURNS = (
@@ -32,20 +37,20 @@ def row(*turns: Turn) -> TrainingRow:
     return TrainingRow(turns or TURNS, "chat.jsonl", 7, "messages")
 
 
-def one(tokenizer: Any, style: str | None = None, *turns: Turn) -> Encoded:
+def one(tokenizer: Any, style: str | None = None, *turns: Turn) -> EncodedRow:
     ((found,),) = encode_conversations([row(*turns)], tokenizer, style)
     return found
 
 
-def trained_texts(encoded: Encoded, tokenizer: Any) -> list[str]:
-    return [text for text, trained in shown(encoded, tokenizer) if trained]
+def trained_texts(encoded: EncodedRow, tokenizer: Any) -> list[str]:
+    return [text for text, trained in decode_trained_runs(encoded, tokenizer) if trained]
 
 
 def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     found = one(tokenizer)
     assert trained_texts(found, tokenizer) == ["둘.<|im_end|>", "넷, 다섯.<|im_end|>"]
-    everything = "".join(text for text, _ in shown(found, tokenizer))
+    everything = "".join(text for text, _ in decode_trained_runs(found, tokenizer))
     messages = [{"role": turn.role, "content": turn.content} for turn in TURNS]
     assert everything == tokenizer.apply_chat_template(messages, tokenize=False)
     assert found.labels.count(MASKED) == len(found.input_ids) - sum(found.mask or ())
@@ -56,11 +61,11 @@ def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> No
 def test_a_base_model_without_a_template_gets_the_named_default() -> None:
     tokenizer = make_tiny_tokenizer(bos=True)
     assert (
-        template_of(tokenizer)[0] == PLAIN_NAME
-        and template_of(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
+        choose_chat_template(tokenizer)[0] == PLAIN_NAME
+        and choose_chat_template(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
     )
     found = one(tokenizer)
-    text = "".join(text for text, _ in shown(found, tokenizer))
+    text = "".join(text for text, _ in decode_trained_runs(found, tokenizer))
     assert text.startswith("<|bos|>### 지시\n짧게 답하세요.\n\n### 질문\n하나?\n\n### 답변\n둘.<|eos|>")
     assert trained_texts(found, tokenizer) == ["둘.<|eos|>", "넷, 다섯.<|eos|>"]
     assert found.input_ids.count(tokenizer.bos_token_id) == 1
@@ -77,7 +82,10 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn() -> None:
     ((first, second),) = encode_conversations([row()], tokenizer)
     assert trained_texts(first, tokenizer) == ["둘.<|im_end|>"]
     assert trained_texts(second, tokenizer) == ["넷, 다섯.<|im_end|>"]
-    assert "(old) 둘." in shown(second, tokenizer)[0][0] and second.question_id == "chat.jsonl row 7 turn 5"
+    assert (
+        "(old) 둘." in decode_trained_runs(second, tokenizer)[0][0]
+        and second.question_id == "chat.jsonl row 7 turn 5"
+    )
 
 
 def test_a_template_without_a_system_turn_is_told() -> None:
@@ -92,7 +100,7 @@ def test_a_template_without_a_system_turn_is_told() -> None:
 def test_single_turns_in_the_wording_of_evaluation() -> None:
     tokenizer = make_tiny_tokenizer()
     found = one(tokenizer, "qa", Turn("user", "물은?"), Turn("assistant", "H2O"))
-    assert shown(found, tokenizer) == [("문제: 물은?\n정답:", False), (" H2O<|eos|>", True)]
+    assert decode_trained_runs(found, tokenizer) == [("문제: 물은?\n정답:", False), (" H2O<|eos|>", True)]
     with pytest.raises(TrainError, match="is for a single question and answer"):
         one(tokenizer, "qa")
 
@@ -115,7 +123,7 @@ def test_a_set_of_both_kinds(tmp_path: Path) -> None:
     rows = list(read_training_rows(str(path)))
     tokenizer = make_tiny_tokenizer(chat=True, letters="ABCDE")
     config = TrainConfig(data=[str(path)], num_train_epochs=1)
-    data = encode_set(config, rows, rows[:1], tokenizer, [item for r in rows if (item := r.item)])
+    data = encode_training_set(config, rows, rows[:1], tokenizer, [item for r in rows if (item := r.item)])
     assert [bool(found.mask) for found in data.rows] == [True, False, True] and sorted(data.order) == [
         0,
         1,
@@ -155,10 +163,10 @@ def test_a_batch_s_rows_do_not_see_each_other(tmp_path: Path) -> None:
 
 
 def test_rows_without_an_answer_letter_do_not_count_as_one() -> None:
-    from kmmlu_fast.training.encoding import letter_counts
+    from kmmlu_fast.training.encoding import count_answer_letters
 
-    assert letter_counts(
-        [Encoded("a", "", (1,), 0), Encoded("b", "B", (1,), 0), Encoded("c", "E", (1,), 0)]
+    assert count_answer_letters(
+        [EncodedRow("a", "", (1,), 0), EncodedRow("b", "B", (1,), 0), EncodedRow("c", "E", (1,), 0)]
     ) == {
         "A": 0,
         "B": 1,

@@ -14,11 +14,11 @@ from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.prompting import prompts
-from kmmlu_fast.prompting.cot_tokens import build_method
+from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.methods import GenerateUntil, MultipleChoice
 from kmmlu_fast.training import encoding as train_data
 from kmmlu_fast.training import order as order_of
-from kmmlu_fast.training.encoded import MASKED, Encoded
+from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.row_length import check_trainable, fit_length
 
 
@@ -47,11 +47,11 @@ def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:
 def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos: bool) -> None:
     tokenizer = tiny.make_tiny_tokenizer(bos=bos, chat=True)
     rows = make_rows(9)
-    encoded = train_data.encode_rows(rows, tokenizer, style)
+    encoded = train_data.encode_question_rows(rows, tokenizer, style)
     letters = train_data.letter_ids(rows, tokenizer, style)
     for method in (MultipleChoice(style, tuple(ids[0] for ids in letters)), GenerateUntil(style)):  # type: ignore[arg-type]
         for row, trained in zip(rows, encoded, strict=True):
-            asked = prompts.encode(tokenizer, method.render(row.question, [], tokenizer))
+            asked = prompts.encode_prompts(tokenizer, method.render(row.question, [], tokenizer))
             request = method.start(row.question, asked, None)[0]
             assert trained.input_ids[: trained.prompt_tokens] == request.token_ids
             assert (trained.input_ids[0] == tokenizer.convert_tokens_to_ids("<|bos|>")) == (
@@ -67,10 +67,10 @@ def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos
 def test_a_rationale_is_trained_on_as_it_stands() -> None:
     tokenizer = tiny.make_tiny_tokenizer()
     row = replace(make_rows(1)[0], response="바람이 먼저다.\n정답: A")
-    encoded = train_data.encode_rows([row], tokenizer, "lm-eval")[0]
+    encoded = train_data.encode_question_rows([row], tokenizer, "lm-eval")[0]
     assert tokenizer.decode([i for i in encoded.labels if i != MASKED]) == " 바람이 먼저다.\n정답: A<|eos|>"
-    method = build_method("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
-    asked = prompts.encode(tokenizer, method.render(row.question, [], tokenizer))
+    method = build_chain_of_thought("lm-eval", tokenizer)  # asked as evaluation with --output-type cot asks
+    asked = prompts.encode_prompts(tokenizer, method.render(row.question, [], tokenizer))
     reason = next(request for request in method.start(row.question, asked, None) if request.stage == "reason")
     assert encoded.input_ids[: encoded.prompt_tokens] == reason.token_ids
 
@@ -78,12 +78,13 @@ def test_a_rationale_is_trained_on_as_it_stands() -> None:
 @pytest.mark.parametrize("target", LETTERS)
 def test_rotation_moves_the_answer_with_its_option(target: str) -> None:
     row = make_rows(1, "B")[0]
-    turned = order_of.rotate(row, target)
+    turned = order_of.rotate_row_options(row, target)
     assert turned.question.options[LETTERS.index(target)] == row.question.options[1]
     assert turned.question.answer == target
     assert sorted(turned.question.options) == sorted(row.question.options)
     assert (
-        order_of.rotate(replace(row, response="A는 아니다. 정답: B"), target).question == row.question
+        order_of.rotate_row_options(replace(row, response="A는 아니다. 정답: B"), target).question
+        == row.question
     )  # it names letters
 
 
@@ -106,7 +107,7 @@ def test_letters_are_balanced_in_every_batch_and_new_for_a_row_each_time() -> No
 
 def test_held_out_rows_are_never_trained_on_even_in_another_order() -> None:
     rows = make_rows(40)
-    repeated = rows + [replace(order_of.rotate(row, "C"), repeat=1) for row in rows[:20]]
+    repeated = rows + [replace(order_of.rotate_row_options(row, "C"), repeat=1) for row in rows[:20]]
     train, held = order_of.split_held_out(repeated, 8, seed=3)
     assert len(held) == 8 and Counter(row.question.answer for row in held) == dict.fromkeys(LETTERS, 2)
     assert not {row.question.question_id for row in train} & {row.question.question_id for row in held}
@@ -117,13 +118,13 @@ def test_held_out_rows_are_never_trained_on_even_in_another_order() -> None:
     assert order_of.split_held_out(rows, 0, seed=3) == (rows, [])
 
 
-def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> Encoded:
+def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> EncodedRow:
     ids = tuple(
         ([bos] if bos is not None else [])
         + list(range(100, 100 + prompt - (bos is not None)))
         + [7] * response
     )
-    return Encoded("Law/train/0", "A", ids, prompt)
+    return EncodedRow("Law/train/0", "A", ids, prompt)
 
 
 def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:

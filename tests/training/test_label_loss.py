@@ -11,7 +11,12 @@ import pytest
 import torch
 
 from kmmlu_fast.training.encoded import MASKED
-from kmmlu_fast.training.label_loss import attach, labelled_loss, rows_at_once, with_labelled_loss
+from kmmlu_fast.training.label_loss import (
+    attach_labelled_loss,
+    labelled_loss,
+    logit_chunk_rows,
+    make_labelled_trainer,
+)
 
 
 def tiny(architecture: str = "Qwen2", **more: Any) -> Any:
@@ -88,7 +93,7 @@ def test_loss_and_gradients_are_the_models_own(
     count = {} if num_items is None else {"num_items_in_batch": torch.tensor(num_items)}
     usual = gradients(model, inputs, **count)
     logits = model(input_ids=inputs["input_ids"]).logits
-    assert attach(model, {name: value[:1] for name, value in inputs.items()})
+    assert attach_labelled_loss(model, {name: value[:1] for name, value in inputs.items()})
     assert_close(gradients(model, inputs, **count), usual)
     assert model(**inputs).logits is None  # nothing was computed that has no label
     torch.testing.assert_close(
@@ -128,8 +133,8 @@ def test_a_batch_without_labels_has_no_loss_and_no_gradient() -> None:
 
 
 def test_pieces_are_bounded_by_bytes() -> None:
-    assert rows_at_once(262_144) * 262_144 * 16 <= 2**30
-    assert rows_at_once(10**9) == 16
+    assert logit_chunk_rows(262_144) * 262_144 * 16 <= 2**30
+    assert logit_chunk_rows(10**9) == 16
 
 
 def test_a_model_whose_loss_is_more_than_cross_entropy_keeps_its_own() -> None:
@@ -144,7 +149,7 @@ def test_a_model_whose_loss_is_more_than_cross_entropy_keeps_its_own() -> None:
 
     base.forward = with_router_loss.__get__(base)
     before = float(model(**inputs).loss)
-    assert not attach(model, inputs)
+    assert not attach_labelled_loss(model, inputs)
     assert float(model(**inputs).loss) == before
 
 
@@ -183,14 +188,14 @@ def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
             gradient_checkpointing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
         )
-        trainer = with_labelled_loss(SFTTrainer)(
+        trainer = make_labelled_trainer(SFTTrainer)(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(rows),
             processing_class=make_tiny_tokenizer(),
         )
         if labelled:
-            assert attach(model)
+            assert attach_labelled_loss(model)
             trainer.use_labelled_loss()
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -87,8 +87,8 @@ def test_unsloth_loads_and_trains_without_ever_looking_for_vllm(tmp_path: Path) 
         GUARD
         + """
 import sys
-from kmmlu_fast.train import main
-sys.exit(main(sys.argv[1:]))
+from kmmlu_fast.train import run_train_command
+sys.exit(run_train_command(sys.argv[1:]))
 """
     )
     tiny.make_tiny_model(tmp_path / "model")
@@ -105,7 +105,7 @@ sys.exit(main(sys.argv[1:]))
         )
         for i in range(8)
     ]
-    sft.write_rows(rows, [sft.SftRow(question, "uniform") for question in questions])
+    sft.write_sft_rows(rows, [sft.SftRow(question, "uniform") for question in questions])
     words = [
         "--data",
         str(rows),

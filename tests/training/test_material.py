@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from exam_files import write_exam, write_jsonl
 
-from kmmlu_fast.contamination.check import check_training_rows, guard_exams
+from kmmlu_fast.contamination.check import find_training_overlap, load_guarded_exams
 from kmmlu_fast.core.errors import ConfigError, DataError, TrainError
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.data.training_rows import read_training_rows
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.inputs import data_digest, read_material
+from kmmlu_fast.training.inputs import data_digest, read_training_inputs
 
 ALPACA = [{"instruction": f"{i}에 1을 더하면?", "input": "", "output": str(i + 1)} for i in range(30)]
 
@@ -30,21 +30,21 @@ def config(*data: object, **settings: Any) -> TrainConfig:
 
 def test_foreign_rows_are_held_out_and_kmmlus_letters_are_asked(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [*ALPACA, ALPACA[0]])
-    found = read_material(config(path, held_out=6, forgetting=10))
+    found = read_training_inputs(config(path, held_out=6, forgetting=10))
     assert len(found.held_out) == 6 and len(found.rows) + 6 in (30, 31)
     said = {row.text for row in found.rows}  # type: ignore[union-attr]
     assert not said & {row.text for row in found.held_out}  # type: ignore[union-attr]
     assert len(found.asked) == 10 and found.asked_of == "sample train" and found.shares[0].duplicates == 1
     assert len({row.question.subject for row in found.asked}) > 5
-    again = read_material(config(path, held_out=6, forgetting=10))
+    again = read_training_inputs(config(path, held_out=6, forgetting=10))
     assert again.asked == found.asked and again.held_out == found.held_out
 
 
 def test_our_own_rows_are_what_they_always_were(tmp_path: Path) -> None:
     questions = dataset.load_questions("sample", "train", find_subjects(["STEM"]))[:24]
     path = tmp_path / "sft.jsonl"
-    sft.write_rows(path, [sft.SftRow(question, "uniform") for question in questions])
-    found = read_material(config(path, held_out=4))
+    sft.write_sft_rows(path, [sft.SftRow(question, "uniform") for question in questions])
+    found = read_training_inputs(config(path, held_out=4))
     assert {type(row) for row in [*found.rows, *found.held_out]} == {sft.SftRow} and not found.asked
     assert len(found.rows) == 20 == len(found.questions)
 
@@ -55,13 +55,13 @@ def test_explanations_are_trained_on_where_asked(tmp_path: Path) -> None:
         for i in range(8)
     ]
     path = write_jsonl(tmp_path / "q.jsonl", rows)
-    plain = read_material(config(path, held_out=0, keep="last"))
-    given = read_material(config(path, held_out=0, keep="last", rationale="given"))
+    plain = read_training_inputs(config(path, held_out=0, keep="last"))
+    given = read_training_inputs(config(path, held_out=0, keep="last", rationale="given"))
     assert [row.response for row in plain.questions] == [None] * 8
     assert given.questions[3].response == "까닭 3\n정답: B"
     write_jsonl(path, [{k: v for k, v in row.items() if k != "explanation"} for row in rows])
     with pytest.raises(TrainError, match=r"q\.jsonl row 1: --rationale given needs an explanation"):
-        read_material(config(path, held_out=0, keep="last", rationale="given"))
+        read_training_inputs(config(path, held_out=0, keep="last", rationale="given"))
 
 
 def quoting_chat(question: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_a_test_question_quoted_in_the_middle_of_a_chat_is_found(tmp_path: Path)
     question = dataset.load_questions("sample", "test", find_subjects(["Accounting"]))[1]
     path = write_jsonl(tmp_path / "chat.jsonl", [quoting_chat(question)])
     with pytest.raises(TrainError) as caught:
-        read_material(config(path, ALPACA and write_jsonl(tmp_path / "a.jsonl", ALPACA)))
+        read_training_inputs(config(path, ALPACA and write_jsonl(tmp_path / "a.jsonl", ALPACA)))
     assert f"chat.jsonl row 1 ~ {question.question_id}" in str(caught.value) and "contained 1" in str(
         caught.value
     )
@@ -97,7 +97,7 @@ def test_every_named_exam_is_guarded_and_every_form_is_looked_at(tmp_path: Path)
         " text\n",
         encoding="utf-8",
     )
-    guarded = guard_exams("sample", [str(declaration)])
+    guarded = load_guarded_exams("sample", [str(declaration)])
     assert guarded.exams == ["sample test", "mine test"] and "E" in guarded.frame.columns
     kmmlu = dataset.load_questions("sample", "test", find_subjects(["Math"]))[0]
     mine = guarded.frame.filter(pl.col("question_id").str.starts_with("mine")).row(1, named=True)
@@ -114,12 +114,12 @@ def test_every_named_exam_is_guarded_and_every_form_is_looked_at(tmp_path: Path)
         },
     ]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    pairs = check_training_rows(read_training_rows(str(path)), guarded.frame)
+    pairs = find_training_overlap(read_training_rows(str(path)), guarded.frame)
     found = {(train.rsplit(" ", 1)[1], kind) for train, kind in pairs.select("train_id", "kind").iter_rows()}
     assert ("2", "reordered") in found and ("3", "contained") in found and ("4", "contained") in found
     assert not any(row == "1" for row, _ in found)
     with pytest.raises(ConfigError, match="unknown exam"):
-        guard_exams("sample", ["nonsense"])
+        load_guarded_exams("sample", ["nonsense"])
 
 
 def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +127,10 @@ def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mo
 
     questions = dataset.load_questions("sample", "test")
     path = write_jsonl(tmp_path / "chat.jsonl", [quoting_chat(question) for question in questions[::9]])
-    target = guard_exams("sample", ["none"]).frame
-    whole = check_training_rows(read_training_rows(str(path)), target)
+    target = load_guarded_exams("sample", ["none"]).frame
+    whole = find_training_overlap(read_training_rows(str(path)), target)
     monkeypatch.setattr(check, "ROWS_AT_ONCE", 3)
-    assert check_training_rows(read_training_rows(str(path)), target).equals(whole)
+    assert find_training_overlap(read_training_rows(str(path)), target).equals(whole)
     assert set(whole["test_id"]) >= {question.question_id for question in questions[::9]}
 
 
@@ -153,13 +153,16 @@ def test_settings_that_cannot_work_are_refused_with_the_reason() -> None:
         with pytest.raises(ValueError, match=said):
             config("x", **settings)
     assert (
-        "columns" not in config("x").deciding() and "columns" in config("x", columns=["prompt=a"]).deciding()
+        "columns" not in config("x").result_settings()
+        and "columns" in config("x", columns=["prompt=a"]).result_settings()
     )
 
 
 def test_what_cannot_be_read_stops_before_anything_heavy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl row 2: output is empty"):
-        read_material(config(write_jsonl(tmp_path / "a.jsonl", [ALPACA[0], {**ALPACA[1], "output": ""}])))
+        read_training_inputs(
+            config(write_jsonl(tmp_path / "a.jsonl", [ALPACA[0], {**ALPACA[1], "output": ""}]))
+        )
 
 
 @pytest.mark.parametrize("hub", ["LGAI-EXAONE/KMMLU-Pro", "haerae-hub/KMMLU-HARD:0.5"])
@@ -167,4 +170,4 @@ def test_an_exam_that_forbids_training_is_refused_by_its_hub_id(hub: str) -> Non
     with pytest.raises(
         ConfigError, match=r"must not be trained on: its declaration says 'training: forbidden'"
     ):
-        read_material(config(hub))
+        read_training_inputs(config(hub))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kmmlu_fast.training import measure as measuring
-from kmmlu_fast.training.encoded import Encoded
-from kmmlu_fast.training.measure import measure
+from kmmlu_fast.training.encoded import EncodedRow
+from kmmlu_fast.training.measure import measure_held_out
 
 torch = pytest.importorskip("torch")
 LETTERS = [[10], [11], [12], [13]]
@@ -46,30 +46,30 @@ class Base(torch.nn.Module):  # type: ignore[misc,name-defined]
         return self
 
 
-def rows() -> list[Encoded]:
+def rows() -> list[EncodedRow]:
     draw = torch.Generator().manual_seed(1)
     made = []
     for i in range(12):
         tokens = tuple(torch.randint(0, 20, (6 + i,), generator=draw).tolist())
-        made.append(Encoded(f"row-{i}", "ABCD"[i % 4], tokens, prompt_tokens=3 + i % 3))
+        made.append(EncodedRow(f"row-{i}", "ABCD"[i % 4], tokens, prompt_tokens=3 + i % 3))
     return made
 
 
 def test_pieces_and_small_passes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, encoded = Base("cpu"), rows()
-    whole = measure(model, encoded, encoded, LETTERS, 1)
+    whole = measure_held_out(model, encoded, encoded, LETTERS, 1)
     one_pass = len(model.passes)
     monkeypatch.setattr(measuring, "LOGIT_ROWS", 2)
     model.passes.clear()
-    small = measure(model, encoded, encoded, LETTERS, 1, pass_tokens=40)
+    small = measure_held_out(model, encoded, encoded, LETTERS, 1, pass_tokens=40)
     assert one_pass == 1 and all(count * length <= 40 for count, length in model.passes)
     assert small.loss == pytest.approx(whole.loss, abs=1e-6)
     assert (small.accuracy, small.letter_share) == (whole.accuracy, whole.letter_share)
     letters_alone = [
-        Encoded(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens)
+        EncodedRow(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens)
         for row in encoded
     ]
-    assert measure(model, encoded, letters_alone, LETTERS, 1).accuracy == whole.accuracy
+    assert measure_held_out(model, encoded, letters_alone, LETTERS, 1).accuracy == whole.accuracy
 
 
 def test_the_loss_is_the_mean_over_response_tokens_by_hand() -> None:
@@ -78,10 +78,10 @@ def test_the_loss_is_the_mean_over_response_tokens_by_hand() -> None:
     logprobs = model.lm_head(states).log_softmax(-1).detach()
     places = range(row.prompt_tokens, len(row.input_ids))
     by_hand = -sum(float(logprobs[i - 1, row.input_ids[i]]) for i in places) / len(places)
-    assert measure(model, [row], [row], LETTERS, 0).loss == pytest.approx(by_hand, abs=1e-5)
+    assert measure_held_out(model, [row], [row], LETTERS, 0).loss == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_embeddings_kept_on_the_host_do_not_take_the_rows_there() -> None:
     model = Base("meta")
     assert next(model.parameters()).device.type == "meta"
-    assert measure(model, rows(), rows(), LETTERS, 0).num_rows == 12
+    assert measure_held_out(model, rows(), rows(), LETTERS, 0).num_rows == 12

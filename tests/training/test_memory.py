@@ -9,8 +9,8 @@ import pytest
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.machine.device_memory import GIB, available_memory
 from kmmlu_fast.training.config import PROJECTIONS
-from kmmlu_fast.training.memory import MemoryPlan, estimate, plan_memory
-from kmmlu_fast.training.model_shape import ModelShape, shape_of_config
+from kmmlu_fast.training.memory import MemoryPlan, estimate_step_memory, plan_memory
+from kmmlu_fast.training.model_shape import ModelShape, shape_from_config
 
 
 def ax_light() -> object:
@@ -30,7 +30,7 @@ def ax_light() -> object:
 
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
-    return shape_of_config(ax_light(), 16, PROJECTIONS)
+    return shape_from_config(ax_light(), 16, PROJECTIONS)
 
 
 def test_trainable_parameters_of_ax_light_are_about_40_million(shape: ModelShape) -> None:
@@ -54,7 +54,7 @@ def test_peft_counts_the_same_on_the_meta_device(shape: ModelShape) -> None:
 
 
 def test_weights_by_hand(shape: ModelShape) -> None:
-    parts = estimate(shape, 1024, 1, four_bit=True, cpu=False)
+    parts = estimate_step_memory(shape, 1024, 1, four_bit=True, cpu=False)
     linear = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     assert shape.quantised == linear
     # half a byte, a byte for 64 and four for 16,384 weights; embeddings, lm_head, norms and q/k/v biases in
@@ -62,7 +62,7 @@ def test_weights_by_hand(shape: ModelShape) -> None:
     rest = 2 * 102_400 * 3584 + 28 * (2 * 3584 + 3584 + 2 * 512) + 3584
     assert parts["weights"] == int(linear * (0.5 + 1 / 64 + 1 / 4096) + rest * 2)
     assert parts["adapter and gradients"] == 40_370_176 * 8
-    whole = estimate(shape, 1024, 1, four_bit=False, cpu=False)
+    whole = estimate_step_memory(shape, 1024, 1, four_bit=False, cpu=False)
     assert whole["weights"] == (linear + rest) * 2
 
 
@@ -79,7 +79,7 @@ def test_the_largest_micro_batch_that_fits_is_taken(shape: ModelShape) -> None:
     ]
     assert sizes == sorted(sizes) and sizes[-1] == 16 and sizes[0] < 16
     plan = plan_memory(shape, 1024, 16, 10 * GIB)
-    bigger = estimate(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False)
+    bigger = estimate_step_memory(shape, 1024, plan.micro_batch * 2, four_bit=True, cpu=False)
     assert sum(bigger.values()) > 10 * GIB * 0.92
     assert plan_memory(shape, 1024, 16, 80 * GIB, micro_batch=2).accumulation == 8
 
@@ -106,12 +106,12 @@ def test_unknown_target_modules_are_refused() -> None:
     with pytest.raises(
         ModelError, match=r"--target-modules qkv: none is in this model; it has down_proj, gate_proj"
     ):
-        shape_of_config(ax_light(), 16, ["qkv"])
+        shape_from_config(ax_light(), 16, ["qkv"])
 
 
 def test_logits_stand_only_where_there_are_labels(shape: ModelShape) -> None:
     def logits(length: int, batch: int, labels: int | None) -> int:
-        return estimate(shape, length, batch, four_bit=True, cpu=False, labels=labels)["logits"]
+        return estimate_step_memory(shape, length, batch, four_bit=True, cpu=False, labels=labels)["logits"]
 
     assert logits(128, 4, 2) == 8 * 102_400 * 16 == logits(1024, 4, 2)
     assert logits(128, 4, None) == 4 * 128 * 102_400 * 16
@@ -145,8 +145,8 @@ def test_activations_are_kept_where_a_full_micro_batch_leaves_the_room(shape: Mo
 
 def test_kept_activations_by_hand(shape: ModelShape) -> None:
     options = {"four_bit": True, "cpu": False}
-    again = estimate(shape, 100, 2, **options)  # type: ignore[arg-type]
-    kept = estimate(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
+    again = estimate_step_memory(shape, 100, 2, **options)  # type: ignore[arg-type]
+    kept = estimate_step_memory(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
     # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three
     # inputs were staged
     assert kept["activations"] - again["activations"] == 200 * 2 * (28 * (2 * 18944 + 9 * 3584) - 3 * 3584)
@@ -155,9 +155,12 @@ def test_kept_activations_by_hand(shape: ModelShape) -> None:
 
 def test_float32_takes_twice_the_bytes_of_what_is_not_4_bit(shape: ModelShape) -> None:
     options = {"four_bit": False, "cpu": True}
-    half = estimate(shape, 100, 1, **options)  # type: ignore[arg-type]
-    whole = estimate(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
+    half = estimate_step_memory(shape, 100, 1, **options)  # type: ignore[arg-type]
+    whole = estimate_step_memory(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
     assert whole["weights"] == 2 * half["weights"]
     assert whole["activations"] == half["activations"]  # what is computed again is float32 either way
-    kept = [estimate(shape, 100, 1, checkpointing=False, float32=wide, **options) for wide in (False, True)]  # type: ignore[arg-type]
+    kept = [
+        estimate_step_memory(shape, 100, 1, checkpointing=False, float32=wide, **options)
+        for wide in (False, True)
+    ]  # type: ignore[arg-type]
     assert kept[1]["activations"] > 1.3 * kept[0]["activations"]

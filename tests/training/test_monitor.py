@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.models.adapters import read_log
+from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.training.held_out import (
-    HeldOut,
+    HeldOutMeasurement,
+    accuracy_change_p_value,
     collapse_warnings,
-    fall_p,
-    held_out_of,
     is_better,
     selection_notes,
+    summarise_held_out,
 )
 from kmmlu_fast.training.monitor import Monitor
 
 
-def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOut:
-    return held_out_of(step, loss, list(answers), list(predictions))
+def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOutMeasurement:
+    return summarise_held_out(step, loss, list(answers), list(predictions))
 
 
 def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
@@ -36,7 +36,7 @@ def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
         "A"
     ] == pytest.approx(4 / 6)
     with pytest.raises(ValueError, match="no held-out rows"):
-        held_out_of(0, 1.0, [], [])
+        summarise_held_out(0, 1.0, [], [])
 
 
 def test_collapse_is_a_warning_above_sixty_percent() -> None:
@@ -74,11 +74,13 @@ def test_the_fall_is_tested_row_by_row() -> None:
     # 4 rows a letter; 6 rows change, all to wrong, on two letters: change -6/16, variance 6/16^2 -> z =
     # -sqrt(6)
     key = "AAAABBBBCCCCDDDD"
-    p = fall_p(held(0, 1.0, key, key), held(1, 1.0, "BBBABBBBCCCCAAAD", key))
+    p = accuracy_change_p_value(held(0, 1.0, key, key), held(1, 1.0, "BBBABBBBCCCCAAAD", key))
     assert p == pytest.approx(2 * 0.5 * math.erfc(6**0.5 / 2**0.5))
-    assert fall_p(held(0, 1.0, key, key), held(1, 1.0, key, key)) == 1.0
-    before = HeldOut(0, 1.0, 4, 1.0, 1.0, {}, {})
-    assert fall_p(before, held(1, 1.0, "ABCD", "ABCD")) is None  # a log of before has no rows
+    assert accuracy_change_p_value(held(0, 1.0, key, key), held(1, 1.0, key, key)) == 1.0
+    before = HeldOutMeasurement(0, 1.0, 4, 1.0, 1.0, {}, {})
+    assert (
+        accuracy_change_p_value(before, held(1, 1.0, "ABCD", "ABCD")) is None
+    )  # a log of before has no rows
 
 
 def test_the_base_can_win_and_a_maximum_is_called_optimistic() -> None:
@@ -118,10 +120,10 @@ def test_base_is_measured_before_step_one_and_the_best_is_saved(tmp_path: Path) 
     made.start(0)
     assert made.base is not None and made.base.step == 0 and saved == []
     for step in range(1, 11):
-        made.logged(step, {"loss": "1.25", "learning_rate": "0.1", "grad_norm": "0.5"})
-        assert made.step_done(step) is False
+        made.record_step(step, {"loss": "1.25", "learning_rate": "0.1", "grad_norm": "0.5"})
+        assert made.finish_step(step) is False
     assert saved == [2, 4, 10] and made.best is not None and made.best.step == 10
-    records = read_log(tmp_path / "log")
+    records = read_training_log(tmp_path / "log")
     assert [r["step"] for r in records if r["kind"] == "held_out"] == [0, 2, 4, 6, 8, 10]
     fourth = next(r for r in records if r["kind"] == "step" and r["step"] == 4)
     assert fourth["loss"] == 1.25 and fourth["tokens"] == 400 and fourth["eta_sec"] >= 0
@@ -130,7 +132,7 @@ def test_base_is_measured_before_step_one_and_the_best_is_saved(tmp_path: Path) 
 def test_early_stop_counts_measurements_without_a_gain(tmp_path: Path) -> None:
     made, saved = monitor(tmp_path / "log", {0: 3.0, 2: 2.0, 4: 2.5, 6: 2.4}, early_stopping=2)
     made.start(0)
-    assert [step for step in range(1, 7) if made.step_done(step)] == [6]
+    assert [step for step in range(1, 7) if made.finish_step(step)] == [6]
     assert made.stopped_early and saved == [2]
 
 
@@ -139,7 +141,7 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path, loss: float, norm: float
     made, _ = monitor(tmp_path / "log", {0: 1.0})
     made.start(0)
     with pytest.raises(TrainError, match=r"step 3: .*diverged.*--learning-rate"):
-        made.logged(3, {"loss": loss, "grad_norm": norm})
+        made.record_step(3, {"loss": loss, "grad_norm": norm})
 
 
 def test_float16_survives_the_overflows_that_find_its_loss_scale_and_no_more(tmp_path: Path) -> None:
@@ -147,13 +149,15 @@ def test_float16_survives_the_overflows_that_find_its_loss_scale_and_no_more(tmp
     made.start(0)
     norms = [math.inf] * 16 + [0.5] + [math.nan] * 20
     for number, norm in enumerate(norms):
-        made.logged(number % 10 + 1, {"loss": 1.5, "grad_norm": norm})
+        made.record_step(number % 10 + 1, {"loss": 1.5, "grad_norm": norm})
     with pytest.raises(TrainError, match="diverged"):
-        made.logged(9, {"loss": 1.5, "grad_norm": math.inf})
-    steps = [record for record in read_log(tmp_path / "log") if record["kind"] == "step"]
+        made.record_step(9, {"loss": 1.5, "grad_norm": math.inf})
+    steps = [record for record in read_training_log(tmp_path / "log") if record["kind"] == "step"]
     assert len(steps) == len(norms) and steps[0]["grad_norm"] is None and steps[16]["grad_norm"] == 0.5
     with pytest.raises(TrainError, match="diverged"):  # a loss that is none is never the scale's doing
-        monitor(tmp_path / "other", {0: 3.0}, scaled=True)[0].logged(1, {"loss": math.nan, "grad_norm": 0.5})
+        monitor(tmp_path / "other", {0: 3.0}, scaled=True)[0].record_step(
+            1, {"loss": math.nan, "grad_norm": 0.5}
+        )
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
@@ -161,8 +165,8 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
     first, _ = monitor(path, {0: 3.0, 2: 2.0, 4: 1.0, 6: 5.0})
     first.start(0)
     for step in range(1, 7):
-        first.logged(step, {"loss": 1.0, "grad_norm": 1.0})
-        first.step_done(step)
+        first.record_step(step, {"loss": 1.0, "grad_norm": 1.0})
+        first.finish_step(step)
     with path.open("a") as file:
         file.write('{"kind": "step", "st')  # a kill in the middle of a line
     again, saved = monitor(path, {6: 5.0, 8: 0.5, 10: 4.0})
@@ -170,7 +174,7 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
     assert again.base is not None and again.base.loss == 3.0  # read back, not measured again
     assert again.best is not None and again.best.step == 4
     for step in range(6, 11):
-        again.logged(step, {"loss": 1.0, "grad_norm": 1.0})
-        again.step_done(step)
-    assert [r["step"] for r in read_log(path) if r["kind"] == "step"] == list(range(1, 11))
+        again.record_step(step, {"loss": 1.0, "grad_norm": 1.0})
+        again.finish_step(step)
+    assert [r["step"] for r in read_training_log(path) if r["kind"] == "step"] == list(range(1, 11))
     assert saved == [8]

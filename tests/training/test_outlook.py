@@ -6,13 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from kmmlu_fast.machine.model_size import find_model, from_config
+from kmmlu_fast.machine.model_size import facts_from_config, find_model_facts
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
-from kmmlu_fast.training.memory_forecast import EFFECTIVE_BATCH, LENGTHS, RANK, outlook, shape_of
-from kmmlu_fast.training.model_shape import shape_of_config
+from kmmlu_fast.training.memory_forecast import (
+    EFFECTIVE_BATCH,
+    LENGTHS,
+    RANK,
+    forecast_training,
+    shape_from_facts,
+)
+from kmmlu_fast.training.model_shape import shape_from_config
 
 GIB = 1 << 30
-AX4 = find_model("skt/A.X-4.0-Light", offline=True)
+AX4 = find_model_facts("skt/A.X-4.0-Light", offline=True)
 assert AX4 is not None
 
 
@@ -28,8 +34,8 @@ def test_the_shape_is_the_one_that_torch_counts() -> None:
         vocab_size=100,
         tie_word_embeddings=False,
     )
-    counted = shape_of_config(config, RANK, PROJECTIONS)
-    ours = shape_of(from_config(config.to_dict(), "made", "made"))
+    counted = shape_from_config(config, RANK, PROJECTIONS)
+    ours = shape_from_facts(facts_from_config(config.to_dict(), "made", "made"))
     biases = 2 * (64 + 32 + 32)  # Qwen2's, of query, key and value; and the last norm: too small to matter
     assert replace(ours, unquantised=ours.unquantised + biases + 64) == counted
 
@@ -45,40 +51,44 @@ def test_defaults_are_trainings_own() -> None:
     ("free_gib", "length"), [(6.4, 256), (7.5, 1024), (11.5, 1024), (15.5, 1024), (23.5, 1024), (79.5, 1024)]
 )
 def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
-    found = outlook(AX4, int(free_gib * GIB), capability=(8, 9))
+    found = forecast_training(AX4, int(free_gib * GIB), capability=(8, 9))
     assert found.plan is not None and found.plan.fits and found.plan.seq_length == length
     assert found.flags == (() if length == LENGTHS[0] else ("--max-seq-length", str(length)))
     assert f"{length} tokens a row, micro-batch {found.plan.micro_batch}" in found.line
 
 
 def test_more_memory_recomputes_less() -> None:
-    small, large = (outlook(AX4, gib * GIB, capability=(9, 0)).plan for gib in (12, 80))
+    small, large = (forecast_training(AX4, gib * GIB, capability=(9, 0)).plan for gib in (12, 80))
     assert small is not None and large is not None
     assert small.checkpointing and not large.checkpointing
 
 
 def test_types() -> None:
-    assert outlook(AX4, 14 * GIB, capability=(7, 5)).dtype == "float16"
-    assert outlook(AX4, 14 * GIB, capability=(8, 0)).dtype == "bfloat16"
-    assert outlook(AX4, 60 * GIB, capability=None, cpu_dtype="float32").dtype == "float32"
+    assert forecast_training(AX4, 14 * GIB, capability=(7, 5)).dtype == "float16"
+    assert forecast_training(AX4, 14 * GIB, capability=(8, 0)).dtype == "bfloat16"
+    assert forecast_training(AX4, 60 * GIB, capability=None, cpu_dtype="float32").dtype == "float32"
 
 
 def test_a_small_model_is_trained_in_16_bit() -> None:
-    demo = find_model("demo", offline=True)
-    found = outlook(demo, 23 * GIB, capability=(8, 9))
+    demo = find_model_facts("demo", offline=True)
+    found = forecast_training(demo, 23 * GIB, capability=(8, 9))
     assert not found.four_bit and found.flags == ("--no-load-in-4bit",)
 
 
 def test_what_cannot_be_trained_says_why() -> None:
-    assert "quantised already" in outlook(replace(AX4, quantised=True), 80 * GIB, capability=(9, 0)).line
-    assert "does not fit" in outlook(AX4, 4 * GIB, capability=(8, 9)).line
-    assert "config.json" in outlook(replace(AX4, layers=0), 80 * GIB, capability=(9, 0)).line
-    assert outlook(None, 80 * GIB, capability=None).line == "not known: the model's size is not"
+    assert (
+        "quantised already"
+        in forecast_training(replace(AX4, quantised=True), 80 * GIB, capability=(9, 0)).line
+    )
+    assert "does not fit" in forecast_training(AX4, 4 * GIB, capability=(8, 9)).line
+    assert "config.json" in forecast_training(replace(AX4, layers=0), 80 * GIB, capability=(9, 0)).line
+    assert forecast_training(None, 80 * GIB, capability=None).line == "not known: the model's size is not"
 
 
 def test_a_cpu_without_bfloat16_needs_more() -> None:
     half, full = (
-        outlook(AX4, 60 * GIB, capability=None, cpu_dtype=name).plan for name in ("bfloat16", "float32")
+        forecast_training(AX4, 60 * GIB, capability=None, cpu_dtype=name).plan
+        for name in ("bfloat16", "float32")
     )
     assert half is not None and full is not None
     assert full.parts_bytes["weights"] > half.parts_bytes["weights"]

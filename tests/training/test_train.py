@@ -19,7 +19,7 @@ from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.training import job
 from kmmlu_fast.training.card import model_card
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.inputs import read_material
+from kmmlu_fast.training.inputs import read_training_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 rows of the packaged sample's train split."""
     path = tmp_path_factory.mktemp("data") / "sft.jsonl"
     questions = dataset.load_questions("sample", "train", find_subjects(["STEM"]))[:24]
-    sft.write_rows(path, [sft.SftRow(question, "uniform") for question in questions])
+    sft.write_sft_rows(path, [sft.SftRow(question, "uniform") for question in questions])
     return path
 
 
@@ -40,7 +40,7 @@ def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert train.main([str(a) for a in arguments]) == 2
+    assert train.run_train_command([str(a) for a in arguments]) == 2
     message = capsys.readouterr().err
     assert message.count("error: ") == 1 and "Traceback" not in message
     return message
@@ -70,7 +70,7 @@ def test_a_foreign_directory_is_left_alone(capsys: Any, tmp_path: Path, rows: Pa
 
 
 def test_resume_names_every_setting_that_differs(capsys: Any, tmp_path: Path, rows: Path) -> None:
-    settings = TrainConfig(data=rows, output_dir=tmp_path).deciding() | {"learning_rate": 0.1, "r": 8}
+    settings = TrainConfig(data=rows, output_dir=tmp_path).result_settings() | {"learning_rate": 0.1, "r": 8}
     (tmp_path / "training.json").write_text(json.dumps({"settings": settings, "data_digest": "other"}))
     for name in ("kmmlu_fast.json", "adapter_config.json"):
         (tmp_path / name).write_text("{}")
@@ -82,7 +82,7 @@ def test_rows_from_the_test_split_are_refused(capsys: Any, tmp_path: Path) -> No
     path = tmp_path / "leaked.jsonl"
     train_questions = dataset.load_questions("sample", "train", find_subjects(["Math"]))
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
-    sft.write_rows(path, [sft.SftRow(question, "uniform") for question in [*train_questions, *leaked]])
+    sft.write_sft_rows(path, [sft.SftRow(question, "uniform") for question in [*train_questions, *leaked]])
     said = refusal(
         capsys,
         "--data",
@@ -106,9 +106,9 @@ def test_leaks_are_let_through_on_request_and_recorded(
     caplog.set_level("INFO", logger="kmmlu_fast")
     path = tmp_path / "leaked.jsonl"
     leaked = dataset.load_questions("sample", "test", find_subjects(["Math"]))[:2]
-    sft.write_rows(path, [sft.SftRow(question, "uniform") for question in leaked])
+    sft.write_sft_rows(path, [sft.SftRow(question, "uniform") for question in leaked])
     settings = {"data": path, "dataset": "sample", "allow_leakage": True, "held_out": 0, "keep": "last"}
-    found = read_material(TrainConfig.model_validate(settings)).leaks
+    found = read_training_inputs(TrainConfig.model_validate(settings)).leaks
     assert found["rows_flagged"] == 2 and found["allowed"] is True
     assert "warning: 2 rows overlap sample test" in caplog.text
 
@@ -152,7 +152,7 @@ def test_all_faults_of_the_settings_come_at_once(capsys: Any) -> None:
 def test_settings_files_are_valid_and_headed_by_their_command(name: str) -> None:
     path = ROOT / "configs" / name
     assert path.read_text().startswith(f"# python -m kmmlu_fast.train --config configs/{name} ")
-    found = flags.parse(TrainConfig, ["--config", str(path), "--data", "sft.jsonl"], prog="train")
+    found = flags.parse_config(TrainConfig, ["--config", str(path), "--data", "sft.jsonl"], prog="train")
     assert (
         found.rotate_options and found.r == 16 and found.lora_alpha == 16 and len(found.target_modules) == 7
     )
@@ -179,10 +179,10 @@ def test_the_issue_s_defaults() -> None:
 def test_where_a_run_stands_does_not_decide_what_it_is() -> None:
     here = TrainConfig(data=Path("a"), output_dir=Path("b"), resume=True)
     assert (
-        here.deciding()
-        == TrainConfig(data=Path("c"), output_dir=Path("d"), report_to=["tensorboard"]).deciding()
+        here.result_settings()
+        == TrainConfig(data=Path("c"), output_dir=Path("d"), report_to=["tensorboard"]).result_settings()
     )
-    assert here.deciding() != TrainConfig(data=Path("a"), seed=7).deciding()
+    assert here.result_settings() != TrainConfig(data=Path("a"), seed=7).result_settings()
 
 
 def test_the_model_card_says_warnings_and_leaks() -> None:

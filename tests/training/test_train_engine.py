@@ -24,7 +24,7 @@ from kmmlu_fast.core import files
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
-from kmmlu_fast.models.adapters import read_log
+from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.runs import store
 
 pytestmark = pytest.mark.engine
@@ -84,7 +84,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ]
             )
     questions = dataset.load_questions(str(folder), "train", find_subjects(["Accounting"]))
-    sft.write_rows(folder / "sft.jsonl", [sft.SftRow(question, "uniform") for question in questions])
+    sft.write_sft_rows(folder / "sft.jsonl", [sft.SftRow(question, "uniform") for question in questions])
     return folder
 
 
@@ -140,7 +140,9 @@ def trained(work: Path) -> Path:
 
 
 def losses(folder: Path) -> list[float]:
-    return [record["loss"] for record in read_log(folder / "train_log.jsonl") if record["kind"] == "step"]
+    return [
+        record["loss"] for record in read_training_log(folder / "train_log.jsonl") if record["kind"] == "step"
+    ]
 
 
 def test_loss_falls_weights_move_and_every_step_is_made(trained: Path) -> None:
@@ -235,12 +237,12 @@ from pathlib import Path
 from unsloth import FastLanguageModel
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.training import encoding as train_data
-from kmmlu_fast.training.measure import measure
+from kmmlu_fast.training.measure import measure_held_out
 work = Path(sys.argv[1])
 def accuracy(model, tokenizer):
-    rows = sft.read_rows(work / "sft.jsonl")
-    encoded = train_data.encode_rows(rows, tokenizer, "qa")
-    return measure(model, encoded, encoded, train_data.letter_ids(rows, tokenizer, "qa"), 0).accuracy
+    rows = sft.read_sft_rows(work / "sft.jsonl")
+    encoded = train_data.encode_question_rows(rows, tokenizer, "qa")
+    return measure_held_out(model, encoded, encoded, train_data.letter_ids(rows, tokenizer, "qa"), 0).accuracy
 model, tokenizer = FastLanguageModel.from_pretrained(str(work / "lora"), max_seq_length=512, load_in_4bit=True)
 found = {"unsloth": accuracy(model, tokenizer)}
 from peft import AutoPeftModelForCausalLM
@@ -248,9 +250,9 @@ plain = AutoPeftModelForCausalLM.from_pretrained(str(work / "lora"))
 found["peft"] = accuracy(plain, tokenizer)
 with plain.disable_adapter():
     found["base"] = accuracy(plain, tokenizer)
-from kmmlu_fast.train import main
+from kmmlu_fast.train import run_train_command
 more = ["--output-dir", str(work / "diverged"), "--learning-rate", "1e30"]
-found["diverged"] = main([*json.loads(sys.argv[2]), *more])
+found["diverged"] = run_train_command([*json.loads(sys.argv[2]), *more])
 print("RESULT " + json.dumps(found))
 """  # noqa: E501
     arguments = command(work, "unused")[3:]
@@ -287,7 +289,7 @@ def test_vllm_with_the_adapter_answers_what_the_base_does_not(work: Path, traine
     )
     runs: dict[bool, Any] = {}
     for path in (work / "runs").glob("*/config.json"):
-        found = store.load_run(path.parent)
+        found = store.load_run_directory(path.parent)
         runs[bool(found.config["adapter"])] = found
     assert (
         runs[True].config["fingerprint_parts"]["prompt_style"] == "qa"
@@ -303,7 +305,7 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
 
     from kmmlu_fast.data.training_rows import read_training_rows
     from kmmlu_fast.models.model import load_tokenizer, resolve_model
-    from kmmlu_fast.training.conversations import encode_conversations, shown
+    from kmmlu_fast.training.conversations import decode_trained_runs, encode_conversations
 
     turns = ("시작합시다.", "좋아요, {}.", "다음은?", "{} 다음은 {}.", "끝입니까?", "네, {}.")
     roles = ("user", "assistant") * 3
@@ -328,14 +330,16 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
     tokenizer = load_tokenizer(resolve_model(str(work / "model")))
     first = next(read_training_rows(str(parts["chat"])))
     ((row,),) = encode_conversations([first], tokenizer)
-    marked = "".join(f"⟦{text}⟧" if trained else text for text, trained in shown(row, tokenizer))
+    marked = "".join(
+        f"⟦{text}⟧" if trained else text for text, trained in decode_trained_runs(row, tokenizer)
+    )
     assert marked.count("⟦") == 3 and "⟦사과 다음은 사과.<|eos|>⟧" in marked and marked.rstrip() in said
     assert (
         "chat.jsonl" in said and "alpaca.jsonl" in said and "forgetting: the letters of 4 questions" in said
     )
     card = files.read_json(work / "mixed" / "kmmlu_fast.json")
     assert card["metrics"]["steps"] == 3
-    records = read_log(work / "mixed" / "train_log.jsonl")
+    records = read_training_log(work / "mixed" / "train_log.jsonl")
     held = [record for record in records if record["kind"] == "held_out"]
     assert len(held) >= 2 and held[-1]["loss"] < held[0]["loss"] and held[0]["accuracy"] is not None
     exam = [{"question": f"{w}?", "options": [w, "셋", "넷"], "answer": "A"} for w in WORDS[:6]]
@@ -343,7 +347,7 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
     flags = ["--model", str(work / "model"), "--adapter", str(work / "mixed"), "--dtype", "float32"]
     flags += ["--exam", str(work / "words.jsonl"), "--engine", "transformers"]
     run([sys.executable, "-m", "kmmlu_fast.eval", *flags, "--output-dir", str(work / "exam_runs")])
-    runs = [store.load_run(path.parent) for path in (work / "exam_runs").glob("*/config.json")]
+    runs = [store.load_run_directory(path.parent) for path in (work / "exam_runs").glob("*/config.json")]
     assert sorted(bool(found.config["adapter"]) for found in runs) == [False, True]
     (shift,) = [found.metrics["adapter_shift"]["largest_nats"] for found in runs if found.config["adapter"]]
     assert shift > 0 and all(len(found.predictions) == 6 for found in runs)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kmmlu_fast.analysis.softmax import softmax
+from kmmlu_fast.analysis.softmax import softmax_last_axis
 
 Floats = NDArray[np.float64]
 PSEUDO = (
@@ -37,7 +37,7 @@ PSEUDO = (
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class LetterModelFit:
     """One model of one run. ``theta``: its k parameters; ``influence`` (k key, k answer, k): d theta by one
     more such answer.
     """
@@ -59,10 +59,10 @@ def choice_table(theta: Floats) -> Floats:
     """
     count = theta.shape[-1]
     pulls = np.concatenate([theta[..., 1:], np.zeros_like(theta[..., :1])], axis=-1)
-    return softmax(pulls[..., None, :] + theta[..., 0, None, None] * np.eye(count))
+    return softmax_last_axis(pulls[..., None, :] + theta[..., 0, None, None] * np.eye(count))
 
 
-def _padded(counts: Floats) -> Floats:
+def _with_pseudo_counts(counts: Floats) -> Floats:
     """With pseudo-counts of the table's own margins, independent: what a run does not tell is taken for no
     knowledge.
     """
@@ -70,9 +70,9 @@ def _padded(counts: Floats) -> Floats:
     return np.asarray(counts + PSEUDO * np.outer(rows / rows.sum(), columns / columns.sum()))
 
 
-def fit_mixture(counts: Floats) -> Fit:
+def fit_mixture(counts: Floats) -> LetterModelFit:
     """Maximum likelihood in g, where the likelihood is concave; k may fall below 0 (worse than its habit)."""
-    table = _padded(counts)
+    table = _with_pseudo_counts(counts)
     count = len(table)
     same = np.eye(count)
     diagonal, off = np.diag(table), table.sum(axis=0) - np.diag(table)
@@ -94,18 +94,18 @@ def fit_mixture(counts: Floats) -> Fit:
     start = np.clip(start, 1e-6, None)
     if start.sum() >= 1:
         start *= 0.999 / start.sum()
-    theta, hessian = _newton(parts, start)
+    theta, hessian = _maximise_by_newton(parts, start)
     right = np.maximum(1.0 - theta.sum() + theta, 1e-12)
     scores = np.zeros((count, count, count))
     for i in range(count):
         for j in range(count):
             scores[i, j] = same[j] / theta[j] if i != j else -(1.0 - same[i]) / right[i]
-    return _fit(theta, hessian, scores, counts, mixture_table(theta))
+    return _make_letter_model_fit(theta, hessian, scores, counts, mixture_table(theta))
 
 
-def fit_choice(counts: Floats) -> Fit:
+def fit_choice(counts: Floats) -> LetterModelFit:
     """Maximum likelihood of the multinomial logit."""
-    table = _padded(counts)
+    table = _with_pseudo_counts(counts)
     count = len(table)
     # What each (key, answer) adds to (beta, A, B, ... but the last).
     design = np.zeros((count, count, count))
@@ -120,13 +120,15 @@ def fit_choice(counts: Floats) -> Fit:
         hessian = np.einsum("i,ik,il->kl", table.sum(axis=1), mean, mean) - second
         return float((table * np.log(np.maximum(p, 1e-300))).sum()), gradient, hessian
 
-    theta, hessian = _newton(parts, np.zeros(count))
+    theta, hessian = _maximise_by_newton(parts, np.zeros(count))
     p = choice_table(theta)
     scores = design - np.einsum("ij,ijk->ik", p, design)[:, None, :]
-    return _fit(theta, hessian, scores, counts, p)
+    return _make_letter_model_fit(theta, hessian, scores, counts, p)
 
 
-def _newton(parts: Callable[[Floats], tuple[float, Floats, Floats]], theta: Floats) -> tuple[Floats, Floats]:
+def _maximise_by_newton(
+    parts: Callable[[Floats], tuple[float, Floats, Floats]], theta: Floats
+) -> tuple[Floats, Floats]:
     """Maximise a concave function by damped Newton steps; (maximum, Hessian there)."""
     value, gradient, hessian = parts(theta)
     for _ in range(200):
@@ -146,13 +148,15 @@ def _newton(parts: Callable[[Floats], tuple[float, Floats, Floats]], theta: Floa
     return theta, hessian
 
 
-def _fit(theta: Floats, hessian: Floats, scores: Floats, counts: Floats, table: Floats) -> Fit:
-    return Fit(
+def _make_letter_model_fit(
+    theta: Floats, hessian: Floats, scores: Floats, counts: Floats, table: Floats
+) -> LetterModelFit:
+    return LetterModelFit(
         theta, scores @ np.linalg.inv(-hessian).T, float((counts * np.log(np.maximum(table, 1e-300))).sum())
     )
 
 
-def mixture_swapped(first: Floats, second: Floats, key: Floats) -> Floats:
+def mixture_habit_effect(first: Floats, second: Floats, key: Floats) -> Floats:
     """What of the accuracy's change is the habit's, at the mean of both knowledges: mean(1 - k) x change of
     h.q. All three over any axes before their own.
     """
@@ -161,7 +165,7 @@ def mixture_swapped(first: Floats, second: Floats, key: Floats) -> Floats:
     return np.asarray((one + other) / 2 * (habits * key).sum(axis=-1))
 
 
-def choice_swapped(first: Floats, second: Floats, key: Floats) -> Floats:
+def choice_habit_effect(first: Floats, second: Floats, key: Floats) -> Floats:
     """What of the accuracy's change is the pulls', averaged over both knowledges. All three over any axes
     before their own.
     """
@@ -179,7 +183,7 @@ def choice_swapped(first: Floats, second: Floats, key: Floats) -> Floats:
     return (moved[0] + moved[1]) / 2
 
 
-MODELS: dict[str, tuple[Callable[[Floats], Fit], Callable[[Floats, Floats, Floats], Floats]]] = {
-    "mixture": (fit_mixture, mixture_swapped),
-    "choice": (fit_choice, choice_swapped),
+MODELS: dict[str, tuple[Callable[[Floats], LetterModelFit], Callable[[Floats, Floats, Floats], Floats]]] = {
+    "mixture": (fit_mixture, mixture_habit_effect),
+    "choice": (fit_choice, choice_habit_effect),
 }

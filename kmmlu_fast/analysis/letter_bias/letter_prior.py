@@ -33,9 +33,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.accuracy import mean_recall
-from kmmlu_fast.analysis.letter_bias.letter_models import MODELS, Fit
-from kmmlu_fast.analysis.letter_bias.offsets import Letters, Matched
-from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, mean_of, question_weights
+from kmmlu_fast.analysis.letter_bias.letter_models import MODELS, LetterModelFit
+from kmmlu_fast.analysis.letter_bias.offsets import Letters, MatchedLetters
+from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, question_weights, stratified_mean
 from kmmlu_fast.core.schema import LETTERS
 
 MIN_LETTERS, MIN_LOGPROBS = 200, 200  # questions below which a split is not given
@@ -59,11 +59,11 @@ class RunLetters:
     """One run's letters, and the re-weighted ones where its log-probabilities allow them (``match``)."""
 
     letters: Letters
-    matched: Matched | None = None
+    matched: MatchedLetters | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class IntervalEstimate:
     """A part of the difference with its 95 % interval."""
 
     value: float
@@ -76,14 +76,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class HabitSplit:
     """What one model of habit makes of the difference. ``model``: "logprobs", or one of
     ``letter_models.MODELS``.
     """
 
     model: str
-    letter_prior: Part
-    remaining: Part
+    letter_prior: IntervalEstimate
+    remaining: IntervalEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,10 @@ class Decomposition:
     second: LetterHabit
     difference: float
     reading: float
-    splits: tuple[Split, ...]  # one by log-probabilities, two by letters alone, none with too few questions
-    by_subject: Part | None = (
+    splits: tuple[
+        HabitSplit, ...
+    ]  # one by log-probabilities, two by letters alone, none with too few questions
+    by_subject: IntervalEstimate | None = (
         None  # what remains at each subject's own letter shares (log-probabilities only)
     )
 
@@ -115,7 +117,7 @@ class Decomposition:
         return (min(values), max(values)) if values else None
 
 
-def as_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
+def letter_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
     """Letters as their places in ``known``; anything else, null included, as -1."""
     series = pl.Series(letters, dtype=pl.String)
     return series.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
@@ -145,7 +147,7 @@ def letter_habit(key: Letters, run: RunLetters, options: int = len(LETTERS)) -> 
     )
 
 
-def decompose(
+def decompose_difference(
     key: Letters,
     strata: Codes,
     first: RunLetters,
@@ -168,16 +170,16 @@ def decompose(
     habits = (letter_habit(key, first, options), letter_habit(key, second, options))
     common = (tuple(shares.tolist()), *habits, difference)
 
-    def part(value: float, contributions: Floats) -> Part:
-        half = mean_of(contributions, strata, weights, asked)
+    def part(value: float, contributions: Floats) -> IntervalEstimate:
+        half = stratified_mean(contributions, strata, weights, asked)
         low, high = half.interval()
-        return Part(value, low - half.value + value, high - half.value + value)
+        return IntervalEstimate(value, low - half.value + value, high - half.value + value)
 
     answers = options + 1  # the letters, and unparsed
     cells = (key * answers + first.letters + 1) * answers + second.letters + 1
     table = np.bincount(cells, each, minlength=options * answers**2).astype(float)
-    reading, reading_parts = _linearised(
-        partial(_reading, options=options), [table], [np.eye(len(table))], cells
+    reading, reading_parts = _linearise_function(
+        partial(_reading_effect, options=options), [table], [np.eye(len(table))], cells
     )
     if first.matched is not None and second.matched is not None:
         if len(key) < MIN_LOGPROBS:
@@ -191,28 +193,28 @@ def decompose(
             left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
             own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
         return Decomposition(
-            "logprobs", *common, reading, (Split("logprobs", prior, part(remaining, rest)),), own
+            "logprobs", *common, reading, (HabitSplit("logprobs", prior, part(remaining, rest)),), own
         )
     if len(key) < MIN_LETTERS:
         return Decomposition("none", *common, reading, ())
     splits = []
     for name, (fit, swapped) in MODELS.items():
-        prior_value, prior_parts = _habit_part(table * len(key), cells, fit, swapped, options)
+        prior_value, prior_parts = _habit_effect(table * len(key), cells, fit, swapped, options)
         rest_value = difference - reading - prior_value
         rest_parts = changes - reading_parts - prior_parts
-        splits.append(Split(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
+        splits.append(HabitSplit(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
     return Decomposition("letters", *common, reading, tuple(splits))
 
 
-def difference_of(one: Estimate, other: Estimate) -> Part:
+def difference_of_estimates(one: Estimate, other: Estimate) -> IntervalEstimate:
     """The difference of two independent estimates."""
     variance = one.error**2 + other.error**2
     df = variance**2 / max(one.error**4 / max(one.df, 1.0) + other.error**4 / max(other.df, 1.0), 1e-300)
     found = Estimate(one.value - other.value, variance**0.5, df)
-    return Part(found.value, *found.interval())
+    return IntervalEstimate(found.value, *found.interval())
 
 
-def _reading(table: Floats, options: int) -> Floats:
+def _reading_effect(table: Floats, options: int) -> Floats:
     """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
     second + 1), over any axes before.
     """
@@ -226,10 +228,10 @@ def _reading(table: Floats, options: int) -> Floats:
     return np.asarray((both[1][0] - both[0][0]) * accuracy / 2)
 
 
-def _habit_part(
+def _habit_effect(
     counts: Floats,
     cells: Letters,
-    fit: Callable[[Floats], Fit],
+    fit: Callable[[Floats], LetterModelFit],
     swapped: Callable[..., Floats],
     options: int,
 ) -> tuple[float, Floats]:
@@ -251,10 +253,10 @@ def _habit_part(
     influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
     points = [fits[0].theta, fits[1].theta, counts / total]
     flat = [one.reshape(len(counts), options) for one in influence]
-    return _linearised(value, points, [*flat, np.eye(len(counts))], cells)
+    return _linearise_function(value, points, [*flat, np.eye(len(counts))], cells)
 
 
-def _linearised(
+def _linearise_function(
     function: Callable[..., Floats], points: list[Floats], influence: list[Floats], cells: Letters
 ) -> tuple[float, Floats]:
     """A function's value at ``points`` and each question's part in it: gradient (by differences) times the

@@ -1,7 +1,7 @@
 """Offsets that give a run the key's letter shares: a common letter prior, by log-probabilities.
 
 In: the key's letters, a run's letters and their log-probabilities (natural), same question order, every
-question with the same number of options. Out: an offset a letter; the letters under them (``Matched``),
+question with the same number of options. Out: an offset a letter; the letters under them (``MatchedLetters``),
 with each question's part in their accuracy, the offsets' own error included. Knows nothing of pairs, runs or
 words.
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kmmlu_fast.analysis.softmax import log_sum_exp, softmax
+from kmmlu_fast.analysis.softmax import log_sum_exp, softmax_last_axis
 from kmmlu_fast.analysis.strata import Codes, Floats
 
 # Below this share of questions with log-probabilities, they do not speak for the run.
@@ -35,7 +35,7 @@ Logprobs = NDArray[np.float64]  # (n, options); NaN rows where there are none
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class MatchedLetters:
     """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets'
     error included.
     """
@@ -45,13 +45,13 @@ class Matched:
     by_subject: tuple[Letters, Floats] | None = None  # the same by each subject's own shares
 
 
-def match(
+def match_letter_shares(
     key: Letters,
     letters: Letters,
     logprobs: Logprobs | None,
     strata: Codes | None = None,
     weights: Floats | None = None,
-) -> Matched | None:
+) -> MatchedLetters | None:
     """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
 
     The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects,
@@ -65,14 +65,16 @@ def match(
     known &= letters >= 0
     weights = np.full(len(key), 1 / len(key)) if weights is None else weights
     shares = np.bincount(key[known], weights[known], minlength=logprobs.shape[1]).astype(float)
-    offsets = prior_offsets(logprobs[known], shares, weights[known])
-    result, parts = _moved(key, letters, logprobs, known, offsets, weights)
+    offsets = fit_prior_offsets(logprobs[known], shares, weights[known])
+    result, parts = _apply_offsets(key, letters, logprobs, known, offsets, weights)
     if strata is None or len(key) < MIN_BY_SUBJECT:
-        return Matched(result, parts)
-    return Matched(result, parts, _by_subject(key, letters, logprobs, known, strata, offsets, result, parts))
+        return MatchedLetters(result, parts)
+    return MatchedLetters(
+        result, parts, _match_by_subject(key, letters, logprobs, known, strata, offsets, result, parts)
+    )
 
 
-def _by_subject(
+def _match_by_subject(
     key: Letters,
     letters: Letters,
     logprobs: Logprobs,
@@ -89,19 +91,19 @@ def _by_subject(
         there = rows[known[rows]]
         if len(there) < 2:
             continue
-        fitted = prior_offsets(
+        fitted = fit_prior_offsets(
             logprobs[there], np.bincount(key[there], minlength=logprobs.shape[1]) / len(there), start=offsets
         )
         trust = len(there) / (len(there) + SHRINKAGE)
         even = np.full(len(rows), 1 / len(rows))
         near = offsets + trust * (fitted - offsets)
-        own[rows], own_parts[rows] = _moved(
+        own[rows], own_parts[rows] = _apply_offsets(
             key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust
         )
     return own, own_parts
 
 
-def prior_offsets(
+def fit_prior_offsets(
     logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
 ) -> Floats:
     """An offset a letter, their sum 0, so that argmax(logprobs + offsets) falls on letters with these shares.
@@ -115,7 +117,7 @@ def prior_offsets(
     offsets = -(weights @ logprobs) if start is None else start
 
     for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
-        value, slope, curve = _soft(logprobs, offsets, target, weights, temperature)
+        value, slope, curve = _offset_objective(logprobs, offsets, target, weights, temperature)
         for _ in range(30):
             step = -np.linalg.lstsq(curve + 1e-9 * np.eye(len(slope)), slope, rcond=None)[0]
             step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
@@ -124,7 +126,7 @@ def prior_offsets(
                 break
             size = 1.0
             while size > 1e-4:
-                tried = _soft(logprobs, offsets + size * step, target, weights, temperature)
+                tried = _offset_objective(logprobs, offsets + size * step, target, weights, temperature)
                 if tried[0] <= value + 1e-4 * size * expected:
                     break
                 size /= 2
@@ -137,18 +139,18 @@ def prior_offsets(
     return np.asarray(offsets)
 
 
-def _soft(
+def _offset_objective(
     logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float
 ) -> tuple[float, Floats, Floats]:
     """Value, gradient and Hessian of the objective above."""
     scaled = (logprobs + offsets) / temperature
-    soft = softmax(scaled)
+    soft = softmax_last_axis(scaled)
     shares = weights @ soft
     curve = (np.diag(shares) - (soft * weights[:, None]).T @ soft) / temperature
     return float(temperature * (weights @ log_sum_exp(scaled)) - target @ offsets), shares - target, curve
 
 
-def _moved(
+def _apply_offsets(
     key: Letters,
     letters: Letters,
     logprobs: Logprobs,
@@ -167,7 +169,7 @@ def _moved(
     keys, weight = key[known], weights[known] / weights[known].sum()
     # Kernel width by the rule of thumb; a logistic kernel of scale s has standard deviation 1.81 s.
     width = 1.06 * float((moved - moved.mean(axis=1, keepdims=True)).std()) * len(moved) ** -0.2 / 1.81
-    soft = softmax(moved / max(width, 1e-6))
+    soft = softmax_last_axis(moved / max(width, 1e-6))
     # d shares / d offsets
     slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)
     onto = soft[np.arange(len(keys)), keys] * weight

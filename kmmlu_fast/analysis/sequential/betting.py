@@ -33,7 +33,7 @@ from typing import Literal
 
 import numpy as np
 
-from kmmlu_fast.analysis.sequential.control_variate import Floats, Stream
+from kmmlu_fast.analysis.sequential.control_variate import AnswerStream, Floats
 
 ALPHA = 0.05
 MARGIN = 0.01  # "equal" means: closer than this, 0-1
@@ -72,14 +72,14 @@ class Decision:
     margin: float
 
 
-def decide(stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN) -> Decision:
+def decide_stream(stream: AnswerStream, alpha: float = ALPHA, margin: float | None = MARGIN) -> Decision:
     """The verdict after each answer in turn; the first that decides stays. ``margin`` None: never "equal".
 
     The last of all N answers settles every mean but the true one: that is arithmetic and no evidence, and
     counts neither as "better" or "worse" nor for the e-value.
     """
     verdict, at = first_verdict(stream, alpha, margin)
-    low, high = interval(stream, alpha)
+    low, high = confidence_sequence(stream, alpha)
     sides = [log_capital(stream, 0.0, side) for side in (1, -1)]
     evidence = (np.maximum(*sides) - np.log(2.0))[: stream.total - 1]
     last, most = (float(evidence[-1]), float(evidence.max())) if len(evidence) else (-np.log(2.0), 0.0)
@@ -89,28 +89,28 @@ def decide(stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN) 
 
 
 def first_verdict(
-    stream: Stream, alpha: float = ALPHA, margin: float | None = MARGIN
+    stream: AnswerStream, alpha: float = ALPHA, margin: float | None = MARGIN
 ) -> tuple[Verdict, int | None]:
     """The first verdict that stood and after how many answers, from 1; (undecided, None) where none did
     before all were asked, unless the mean over all is then within the margin ("equal").
     """
     found: list[tuple[int, int, Verdict]] = []
-    if (at := crossing(stream, 0.0, 1, alpha)) is not None and at < stream.total:
+    if (at := crossing_time(stream, 0.0, 1, alpha)) is not None and at < stream.total:
         found.append((at, 0, "better"))
-    if (at := crossing(stream, 0.0, -1, alpha)) is not None and at < stream.total:
+    if (at := crossing_time(stream, 0.0, -1, alpha)) is not None and at < stream.total:
         found.append((at, 1, "worse"))
     if margin:
-        above, below = crossing(stream, -margin, 1, alpha), crossing(stream, margin, -1, alpha)
+        above, below = crossing_time(stream, -margin, 1, alpha), crossing_time(stream, margin, -1, alpha)
         if above is not None and below is not None:
             found.append((max(above, below), 2, "equal"))
     if not found:
-        over = len(stream) == stream.total and abs(interval(stream, alpha)[0]) <= (margin or 0.0)
+        over = len(stream) == stream.total and abs(confidence_sequence(stream, alpha)[0]) <= (margin or 0.0)
         return ("equal", len(stream)) if over else ("undecided", None)
     at, _, verdict = min(found)
     return verdict, at
 
 
-def crossing(stream: Stream, mean: float, side: int, alpha: float = ALPHA) -> int | None:
+def crossing_time(stream: AnswerStream, mean: float, side: int, alpha: float = ALPHA) -> int | None:
     """Answers after which "the mean is ``mean`` or below" (side 1; -1: or above) was refuted at alpha / 2;
     None where it never was.
     """
@@ -122,14 +122,16 @@ def crossing(stream: Stream, mean: float, side: int, alpha: float = ALPHA) -> in
     return None
 
 
-def log_capital(stream: Stream, mean: float, side: int) -> Floats:
+def log_capital(stream: AnswerStream, mean: float, side: int) -> Floats:
     """(n,) natural log of the capital after each answer, against "the mean is ``mean`` or below" (side 1; -1:
     or above).
     """
     return np.concatenate([np.zeros(0), *(capital for _, capital in _capital_in_blocks(stream, mean, side))])
 
 
-def interval(stream: Stream, alpha: float = ALPHA, resolution: float = 2e-6) -> tuple[float, float]:
+def confidence_sequence(
+    stream: AnswerStream, alpha: float = ALPHA, resolution: float = 2e-6
+) -> tuple[float, float]:
     """The means that no answer so far has refuted, each side at alpha / 2: the intersection over all times
     until now.
 
@@ -142,28 +144,30 @@ def interval(stream: Stream, alpha: float = ALPHA, resolution: float = 2e-6) -> 
     if len(stream) == stream.total:
         exact = (stream.before[-1] + (stream.value[-1] + stream.expected[-1])) / stream.total
         return float(exact), float(exact)
-    middle = float(np.clip(_estimate(stream), floor, ceiling))
-    low = _bound(stream, floor, middle, 1, alpha, resolution)
-    high = _bound(stream, ceiling, middle, -1, alpha, resolution)
+    middle = float(np.clip(_estimate_mean(stream), floor, ceiling))
+    low = _bisect_bound(stream, floor, middle, 1, alpha, resolution)
+    high = _bisect_bound(stream, ceiling, middle, -1, alpha, resolution)
     return (low, high) if low <= high else ((low + high) / 2,) * 2
 
 
-def _bound(stream: Stream, refuted: float, kept: float, side: int, alpha: float, resolution: float) -> float:
+def _bisect_bound(
+    stream: AnswerStream, refuted: float, kept: float, side: int, alpha: float, resolution: float
+) -> float:
     """Between a mean at or beyond the last refuted one and, if that is not refuted, one that is kept."""
     if (
-        crossing(stream, kept, side, alpha) is not None
+        crossing_time(stream, kept, side, alpha) is not None
     ):  # rare: an earlier interval has passed the present estimate
         refuted, kept = kept, float(stream.ceiling.min() if side > 0 else stream.floor.max())
     while abs(kept - refuted) > resolution:
         middle = (kept + refuted) / 2
-        if crossing(stream, middle, side, alpha) is None:
+        if crossing_time(stream, middle, side, alpha) is None:
             kept = middle
         else:
             refuted = middle
     return refuted
 
 
-def _estimate(stream: Stream) -> float:
+def _estimate_mean(stream: AnswerStream) -> float:
     """What was expected of all, corrected by what was found: where to look for the interval, not a result."""
     n = len(stream)
     left = stream.total - n + 1
@@ -171,7 +175,7 @@ def _estimate(stream: Stream) -> float:
     return float((expected_of_all + stream.value.mean() * left) / stream.total)
 
 
-def _capital_in_blocks(stream: Stream, mean: float, side: int) -> Iterator[tuple[int, Floats]]:
+def _capital_in_blocks(stream: AnswerStream, mean: float, side: int) -> Iterator[tuple[int, Floats]]:
     """(end, log capital of the answers up to end), block after block."""
     logs = _LOG_WEIGHTS[:, None]
     start = 0

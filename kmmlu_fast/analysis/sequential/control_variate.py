@@ -1,7 +1,7 @@
 """The control variate of the sequential test: what each answer was expected to be, before it was asked.
 
 In: answers in the order of asking (right or wrong), and what is known of *all* N questions beforehand. Out: a
-``Stream``, the answers with their expectation taken off, from which ``sequential`` bets. Pure, numpy only.
+``AnswerStream``, the answers with their expectation taken off, from which ``sequential`` bets. Pure, numpy only.
 Knows nothing of runs or words.
 
 A question's expectation h is a ridge logistic regression refitted on the past alone, at 50, 75, 112, ...
@@ -31,7 +31,7 @@ _PRIOR_VARIANCE, _PRIOR_ANSWERS = 0.15, 20.0  # of what is left over, before any
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownQuestions:
     """What is known of all N questions beforehand, in the order of asking; every part may be absent."""
 
     total: int  # N
@@ -45,7 +45,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class AnswerStream:
     """n of N answers with their expectation taken off.
 
     At each t all but ``value``, ``floor`` and ``ceiling`` are known before question t is answered.
@@ -70,10 +70,10 @@ class Stream:
 def paired_stream(
     first: NDArray[np.bool_],
     second: NDArray[np.bool_],
-    known: Known,
+    known: KnownQuestions,
     refits: Sequence[int] | None = None,
     ahead: bool | None = None,
-) -> Stream:
+) -> AnswerStream:
     """y = second right - first right, (n,) in the order of asking; ``first``: (N,) if complete, else (n,).
 
     ``refits``: numbers of answers after which the regression is fitted anew; default 50, 75, 112, ...
@@ -82,47 +82,51 @@ def paired_stream(
     n, total = len(second), known.total
     one, other = first.astype(np.float64), second.astype(np.float64)
     if len(first) == total and ahead is not False:
-        design, guess, penalty = _design(known, one)
+        design, guess, penalty = _design_matrix(known, one)
         lowest, highest = -one, 1.0 - one
 
         def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
-            weights = guess if past == 0 else _fit(design[:past], other[:past], guess, penalty, last)
-            return _logistic(design @ weights) - one, weights
+            weights = (
+                guess if past == 0 else _fit_ridge_logistic(design[:past], other[:past], guess, penalty, last)
+            )
+            return _logistic_function(design @ weights) - one, weights
 
     else:
-        design, guess, penalty = _design(known, None)
+        design, guess, penalty = _design_matrix(known, None)
         lowest, highest = np.full(total, -1.0), np.full(total, 1.0)
         half = len(guess)
 
         def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
             if past == 0:
                 return np.zeros(total), np.concatenate([guess, guess])
-            a = _fit(design[:past], one[:past], guess, penalty, last[:half])
-            b = _fit(design[:past], other[:past], guess, penalty, last[half:])
-            return _logistic(design @ b) - _logistic(design @ a), np.concatenate([a, b])
+            a = _fit_ridge_logistic(design[:past], one[:past], guess, penalty, last[:half])
+            b = _fit_ridge_logistic(design[:past], other[:past], guess, penalty, last[half:])
+            return _logistic_function(design @ b) - _logistic_function(design @ a), np.concatenate([a, b])
 
-    return _stream(other - one[:n], lowest, highest, expect, refits)
+    return _make_stream(other - one[:n], lowest, highest, expect, refits)
 
 
-def accuracy_stream(right: NDArray[np.bool_], known: Known, refits: Sequence[int] | None = None) -> Stream:
+def accuracy_stream(
+    right: NDArray[np.bool_], known: KnownQuestions, refits: Sequence[int] | None = None
+) -> AnswerStream:
     """y = right, of one run: (n,) in the order of asking."""
-    design, guess, penalty = _design(known, None)
+    design, guess, penalty = _design_matrix(known, None)
     y = right.astype(np.float64)
 
     def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
-        weights = guess if past == 0 else _fit(design[:past], y[:past], guess, penalty, last)
-        return _logistic(design @ weights), weights
+        weights = guess if past == 0 else _fit_ridge_logistic(design[:past], y[:past], guess, penalty, last)
+        return _logistic_function(design @ weights), weights
 
-    return _stream(y, np.zeros(known.total), np.ones(known.total), expect, refits)
+    return _make_stream(y, np.zeros(known.total), np.ones(known.total), expect, refits)
 
 
-def _stream(
+def _make_stream(
     y: Floats, lowest: Floats, highest: Floats, expect: _Expect, refits: Sequence[int] | None
-) -> Stream:
+) -> AnswerStream:
     n, total = len(y), len(lowest)
     value, expected, least, most = (np.empty(n) for _ in range(4))
     weights = np.zeros(0)
-    points = [point for point in (_schedule(n) if refits is None else refits) if 0 < point < n]
+    points = [point for point in (_refit_schedule(n) if refits is None else refits) if 0 < point < n]
     for start, end in zip([0, *points], [*points, n], strict=True):
         h, weights = expect(start, weights)
         left = h[start:]
@@ -133,17 +137,19 @@ def _stream(
     summed = np.cumsum(y)
     floor = (summed + (lowest.sum() - np.cumsum(lowest[:n]))) / total
     ceiling = (summed + (highest.sum() - np.cumsum(highest[:n]))) / total
-    return Stream(total, value, summed - y, expected, least, most, _spread(value), floor, ceiling)
+    return AnswerStream(
+        total, value, summed - y, expected, least, most, _running_deviation(value), floor, ceiling
+    )
 
 
-def _schedule(n: int) -> list[int]:
+def _refit_schedule(n: int) -> list[int]:
     points = [FIRST_REFIT]
     while points[-1] < n:
         points.append(int(points[-1] * _GROWTH))
     return points
 
 
-def _spread(value: Floats) -> Floats:
+def _running_deviation(value: Floats) -> Floats:
     """Standard deviation of the values before each, around their mean; drawn to a guess while few."""
     count = np.arange(len(value))
     total, squares = np.cumsum(value) - value, np.cumsum(value**2) - value**2
@@ -151,17 +157,17 @@ def _spread(value: Floats) -> Floats:
     return np.asarray(np.sqrt((_PRIOR_ANSWERS * _PRIOR_VARIANCE + around) / (_PRIOR_ANSWERS + count)))
 
 
-def _design(known: Known, first: Floats | None) -> tuple[Floats, Floats, Floats]:
+def _design_matrix(known: KnownQuestions, first: Floats | None) -> tuple[Floats, Floats, Floats]:
     """Columns (N, k), the guessed weights they are shrunk to, and how firmly."""
     columns, guess = [np.ones(known.total)], [0.0]
     centred = None if first is None else first - 0.5
     if centred is not None:
         columns.append(centred)
         guess.append(_AGREES)
-    if (ease := _standardised(known.ease)) is not None:
+    if (ease := _standardise_values(known.ease)) is not None:
         columns += [ease] if centred is None else [ease, ease * centred]
         guess += [_RISES] if centred is None else [_RISES, 0.0]
-    margin = None if known.margin is None else _standardised(np.log1p(np.maximum(known.margin, 0.0)))
+    margin = None if known.margin is None else _standardise_values(np.log1p(np.maximum(known.margin, 0.0)))
     if margin is not None and centred is not None:
         columns += [margin, margin * centred]
         guess += [0.0, 0.0]
@@ -177,7 +183,7 @@ def _design(known: Known, first: Floats | None) -> tuple[Floats, Floats, Floats]
     return np.column_stack(columns), np.array(guess), np.array(penalty)
 
 
-def _standardised(values: Floats | None) -> Floats | None:
+def _standardise_values(values: Floats | None) -> Floats | None:
     """Mean 0, standard deviation 1 over what is known; 0 where it is not; None without any contrast."""
     if values is None or np.isnan(values).all():
         return None
@@ -185,11 +191,13 @@ def _standardised(values: Floats | None) -> Floats | None:
     return np.nan_to_num((values - np.nanmean(values)) / spread) if spread > 1e-9 else None
 
 
-def _fit(design: Floats, right: Floats, guess: Floats, penalty: Floats, start: Floats) -> Floats:
+def _fit_ridge_logistic(
+    design: Floats, right: Floats, guess: Floats, penalty: Floats, start: Floats
+) -> Floats:
     """Ridge logistic regression towards ``guess``, by a dozen of Newton's steps at most, from ``start``."""
     weights = start.copy()
     for _ in range(12):
-        share = _logistic(design @ weights)
+        share = _logistic_function(design @ weights)
         slope = design.T @ (right - share) - penalty * (weights - guess)
         curve = (design * (share * (1 - share))[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(curve, slope)
@@ -199,5 +207,5 @@ def _fit(design: Floats, right: Floats, guess: Floats, penalty: Floats, start: F
     return weights
 
 
-def _logistic(x: Floats) -> Floats:
+def _logistic_function(x: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -12.0, 12.0))), dtype=np.float64)

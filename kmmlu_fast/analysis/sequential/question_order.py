@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.sequential import betting
 from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision
-from kmmlu_fast.analysis.sequential.control_variate import Known, accuracy_stream, paired_stream
+from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions, accuracy_stream, paired_stream
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.data.difficulty import public_ease
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class QuestionOrder:
     """All N questions of a run in the order of asking."""
 
     ids: tuple[str, ...]
@@ -37,7 +37,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class OrderedAnswers:
     """One run's answers along an order, up to the first that is missing."""
 
     right: NDArray[np.bool_]
@@ -47,15 +47,17 @@ class Answers:
         return len(self.right)
 
 
-def make_order(ids: Sequence[str], keys: Sequence[str], seed: int, public: bool = True) -> Order:
+def make_question_order(
+    ids: Sequence[str], keys: Sequence[str], seed: int, public: bool = True
+) -> QuestionOrder:
     """``ids`` and their keys (letters) in the order of asking. ``public``: whether the packaged difficulty is
     for this exam.
     """
     places = np.unique(np.asarray(keys), return_inverse=True)[1].astype(np.int64)
-    return Order(tuple(ids), places, public_ease(ids) if public else None, seed)
+    return QuestionOrder(tuple(ids), places, public_ease(ids) if public else None, seed)
 
 
-def answers_of(order: Order, predictions: pl.DataFrame) -> Answers:
+def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> OrderedAnswers:
     """The beginning of the order that the predictions hold."""
     columns = predictions.select("question_id", "correct", "margin").iter_rows()
     found = {question_id: (right, margin) for question_id, right, margin in columns}
@@ -65,13 +67,15 @@ def answers_of(order: Order, predictions: pl.DataFrame) -> Answers:
             break
         rows.append(found[question_id])
     margins = [np.nan if margin is None else margin for _, margin in rows]
-    return Answers(np.array([right for right, _ in rows], dtype=bool), np.array(margins, dtype=np.float64))
+    return OrderedAnswers(
+        np.array([right for right, _ in rows], dtype=bool), np.array(margins, dtype=np.float64)
+    )
 
 
-def decide_answers(
-    order: Order,
-    first: Answers,
-    second: Answers,
+def decide_on_answers(
+    order: QuestionOrder,
+    first: OrderedAnswers,
+    second: OrderedAnswers,
     alpha: float = ALPHA,
     margin: float | None = MARGIN,
     ahead: bool | None = None,
@@ -83,27 +87,29 @@ def decide_answers(
     total = len(order)
     n = min(len(first), len(second))
     complete = len(first) == total and ahead is not False
-    known = Known(total, order.ease, order.key, first.margin if complete else None)
+    known = KnownQuestions(total, order.ease, order.key, first.margin if complete else None)
     one = first.right if complete else first.right[:n]
     stream = paired_stream(one, second.right[:n], known, ahead=complete)
     _, at = betting.first_verdict(stream, alpha, margin)
     if at is not None and at < n < total:  # with all answers the difference is known: that is reported
         stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
-    return betting.decide(stream, alpha, margin)
+    return betting.decide_stream(stream, alpha, margin)
 
 
-def accuracy_interval(order: Order, answers: Answers, alpha: float = ALPHA) -> tuple[float, float]:
+def accuracy_interval(
+    order: QuestionOrder, answers: OrderedAnswers, alpha: float = ALPHA
+) -> tuple[float, float]:
     """Confidence sequence of one run's accuracy over all N questions, 0-1."""
     if not len(answers):
         return 0.0, 1.0
-    low, high = betting.interval(
-        accuracy_stream(answers.right, Known(len(order), order.ease, order.key)), alpha
+    low, high = betting.confidence_sequence(
+        accuracy_stream(answers.right, KnownQuestions(len(order), order.ease, order.key)), alpha
     )
     return max(0.0, low), min(1.0, high)
 
 
 def compare_prefixes(
-    order: Order,
+    order: QuestionOrder,
     first: pl.DataFrame,
     second: pl.DataFrame,
     alpha: float = ALPHA,
@@ -112,7 +118,7 @@ def compare_prefixes(
     """Two runs' predictions along one order, on the questions both have from its beginning. RunError where
     they share none.
     """
-    one, other = answers_of(order, first), answers_of(order, second)
+    one, other = answers_in_order(order, first), answers_in_order(order, second)
     if not min(len(one), len(other)):
         raise RunError("the runs share no beginning of the random order; evaluate both with --until-decided")
-    return decide_answers(order, one, other, alpha, margin)
+    return decide_on_answers(order, one, other, alpha, margin)

@@ -13,17 +13,17 @@ from kmmlu_fast.core.schema import Continuation, Generation, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """What one forward pass may hold."""
 
     tokens: int  # padded tokens that are computed
     rows: int
     cached_tokens: int  # padded tokens of prompt and output whose keys and values are kept while generating
 
-    def after_running_out(self, rows: int, tokens_a_row: int) -> Limits:
+    def after_out_of_memory(self, rows: int, tokens_a_row: int) -> BatchLimits:
         """Half of what did not fit."""
         padded = rows * tokens_a_row
-        return Limits(
+        return BatchLimits(
             max(1, min(self.tokens, padded // 2)),
             max(1, min(self.rows, rows // 2)),
             max(1, min(self.cached_tokens, padded // 2)),
@@ -31,19 +31,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ScoringBatch:
     """Requests of one adapter, scored in one forward; the first ``shared_tokens`` of all are the same."""
 
     requests: Sequence[Request]
     shared_tokens: int = 0
 
     @property
-    def longest(self) -> int:
+    def longest_suffix_tokens(self) -> int:
         """Tokens of the longest row, without the shared ones."""
         return max(len(request.token_ids) for request in self.requests) - self.shared_tokens
 
     @property
-    def shared(self) -> tuple[int, ...]:
+    def shared_prefix(self) -> tuple[int, ...]:
         return self.requests[0].token_ids[: self.shared_tokens]
 
 
@@ -53,7 +53,7 @@ def scored_tokens(request: Request) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GenerationRow:
     """One sample of a request that generates ``want``."""
 
     request: Request
@@ -66,31 +66,35 @@ class Row:
         return len(self.request.token_ids) + self.want.max_tokens
 
 
-def rows_of(request: Request) -> list[Row]:
+def generation_rows(request: Request) -> list[GenerationRow]:
     """One row a sample; none for a request that is scored."""
     want = request.want
-    return [Row(request, want, n) for n in range(want.num_samples)] if isinstance(want, Generation) else []
+    return (
+        [GenerationRow(request, want, n) for n in range(want.num_samples)]
+        if isinstance(want, Generation)
+        else []
+    )
 
 
 def scoring_batches(
-    requests: Sequence[Request], limits: Limits, least_saved_tokens: int | None
-) -> Iterator[Batch]:
+    requests: Sequence[Request], limits: BatchLimits, least_saved_tokens: int | None
+) -> Iterator[ScoringBatch]:
     """Batches for scoring: those with a prefix worth ``least_saved_tokens`` (None: never), then the rest.
 
     Requests come out in another order than they went in, each exactly once.
     """
     alone: list[Request] = []
-    for group in _groups(requests) if least_saved_tokens is not None else [_Group([*requests])]:
+    for group in _prefix_groups(requests) if least_saved_tokens is not None else [_PrefixGroup([*requests])]:
         if least_saved_tokens is None or group.saved_tokens < least_saved_tokens:
             alone += group.requests
         else:
-            yield from _by_length(group.requests, limits, group.shared_tokens)
-    yield from _by_length(alone, limits, 0)
+            yield from _batches_by_length(group.requests, limits, group.shared_tokens)
+    yield from _batches_by_length(alone, limits, 0)
 
 
-def generating_batches(rows: Iterable[Row], limits: Limits) -> Iterator[list[Row]]:
+def generating_batches(rows: Iterable[GenerationRow], limits: BatchLimits) -> Iterator[list[GenerationRow]]:
     """Batches for generation: of like output and prompt length, within the cache's budget."""
-    batch: list[Row] = []
+    batch: list[GenerationRow] = []
     for row in sorted(rows, key=lambda row: (row.want.max_tokens, len(row.request.token_ids))):
         longest = max([row.tokens, *(other.tokens for other in batch)])
         if batch and (len(batch) == limits.rows or (len(batch) + 1) * longest > limits.cached_tokens):
@@ -102,7 +106,7 @@ def generating_batches(rows: Iterable[Row], limits: Limits) -> Iterator[list[Row
 
 
 @dataclass(slots=True)
-class _Group:
+class _PrefixGroup:
     """Requests that begin alike. ``shared_tokens`` leaves each the tokens after which something is read."""
 
     requests: list[Request] = field(default_factory=list)
@@ -113,27 +117,29 @@ class _Group:
         return (len(self.requests) - 1) * self.shared_tokens
 
 
-def _groups(requests: Sequence[Request]) -> Iterator[_Group]:
+def _prefix_groups(requests: Sequence[Request]) -> Iterator[_PrefixGroup]:
     """Sorted by their tokens, requests with a common prefix are neighbours; a group ends where one more would
     save nothing."""
-    group = _Group()
+    group = _PrefixGroup()
     for request in sorted(requests, key=lambda request: request.token_ids):
         own = len(request.token_ids) - (scored_tokens(request) + 1)
         if not group.requests:
-            group = _Group([request], own)
+            group = _PrefixGroup([request], own)
             continue
-        shared = min(own, _common(group.requests[-1].token_ids, request.token_ids, group.shared_tokens))
+        shared = min(
+            own, _common_prefix_length(group.requests[-1].token_ids, request.token_ids, group.shared_tokens)
+        )
         if len(group.requests) * shared >= group.saved_tokens and shared > 0:
             group.requests.append(request)
             group.shared_tokens = shared
         else:
             yield group
-            group = _Group([request], own)
+            group = _PrefixGroup([request], own)
     if group.requests:
         yield group
 
 
-def _common(one: Sequence[int], two: Sequence[int], most: int) -> int:
+def _common_prefix_length(one: Sequence[int], two: Sequence[int], most: int) -> int:
     """Length of the common prefix, at most ``most``."""
     most = min(most, len(one), len(two))
     if one[:most] == two[:most]:
@@ -141,13 +147,15 @@ def _common(one: Sequence[int], two: Sequence[int], most: int) -> int:
     return next(place for place in range(most) if one[place] != two[place])
 
 
-def _by_length(requests: Sequence[Request], limits: Limits, shared_tokens: int) -> Iterator[Batch]:
+def _batches_by_length(
+    requests: Sequence[Request], limits: BatchLimits, shared_tokens: int
+) -> Iterator[ScoringBatch]:
     batch: list[Request] = []
     for request in sorted(requests, key=lambda request: len(request.token_ids)):
         tokens = (len(batch) + 1) * (len(request.token_ids) - shared_tokens)
         if batch and (len(batch) == limits.rows or tokens > limits.tokens):
-            yield Batch(batch, shared_tokens)
+            yield ScoringBatch(batch, shared_tokens)
             batch = []
         batch.append(request)
     if batch:
-        yield Batch(batch, shared_tokens)
+        yield ScoringBatch(batch, shared_tokens)

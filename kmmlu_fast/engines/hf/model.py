@@ -40,7 +40,7 @@ class TransformersSettings:
     adapters: tuple[Adapter, ...] = ()
 
 
-def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
+def load_transformers_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
     """The base model in evaluation mode on ``device`` ("cpu", "cuda:0"), and the type it computes in.
 
     nf4 is QLoRA's: 4-bit NormalFloat, the scales quantised again, computed in ``dtype`` (Dettmers et al.
@@ -59,7 +59,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise EngineError(f"{where}: its config cannot be loaded ({_line(error)})") from error
+        raise EngineError(f"{where}: its config cannot be loaded ({_error_line(error)})") from error
     found = repository_quantization(config.to_dict())
     if found not in (None, "bitsandbytes"):
         raise EngineError(
@@ -87,7 +87,7 @@ def load_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
             raise EngineError(
                 f"{where} does not fit into the memory of {device}: use --quantization nf4 or a smaller model"
             ) from error
-        raise EngineError(f"{where}: transformers cannot load it ({_line(error)})") from error
+        raise EngineError(f"{where}: transformers cannot load it ({_error_line(error)})") from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes' packed CPU kernel rounds scales and inputs to bfloat16; training does not.
@@ -126,12 +126,12 @@ class AdapterSwitch:
         self._peft: Any = None
         self._active: str | None = None
         for adapter in adapters:
-            self._load(model, adapter, device, dtype)
+            self._load_peft_adapter(model, adapter, device, dtype)
         if self._peft is not None:
             self._peft.eval()
             self._peft.base_model.disable_adapter_layers()
 
-    def _load(self, model: Any, adapter: Adapter, device: str, dtype: str) -> None:
+    def _load_peft_adapter(self, model: Any, adapter: Adapter, device: str, dtype: str) -> None:
         import torch
         from peft import PeftConfig, PeftModel
 
@@ -147,7 +147,7 @@ class AdapterSwitch:
                     path, adapter_name=name, autocast_adapter_dtype=False, torch_device=device
                 )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise AdapterError(f"{where}: PEFT cannot load it on this base ({_line(error)})") from error
+            raise AdapterError(f"{where}: PEFT cannot load it on this base ({_error_line(error)})") from error
         for what, keys in (
             ("weights it has no place for", found.unexpected_keys),
             ("no weights for", found.missing_keys),
@@ -163,7 +163,7 @@ class AdapterSwitch:
                     getattr(torch, dtype)
                 )  # as vLLM and mixed-precision training compute it
 
-    def use(self, adapter: Adapter | None) -> None:
+    def activate(self, adapter: Adapter | None) -> None:
         """Apply ``adapter`` from here on; None = the base alone."""
         wanted = adapter.digest if adapter else None
         if wanted == self._active:
@@ -189,5 +189,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(mark.lower() in text for mark in _OUT_OF_MEMORY)
 
 
-def _line(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
-from kmmlu_fast.engines.hf.batching import Batch, scored_tokens
+from kmmlu_fast.engines.hf.batching import ScoringBatch, scored_tokens
 
 _ROWS_AT_ONCE = 64  # whose float32 logits over the whole vocabulary exist at a time
 _TOKENS_AT_ONCE = 16384  # of the vocabulary, whose float32 weights exist at a time
@@ -32,27 +32,27 @@ class Scorer:
             raise EngineError(
                 f"model {model.name_or_path}: has no output layer over its vocabulary: it is no causal model"
             )
-        self._hooks = [head.register_forward_pre_hook(self._only_wanted)]
+        self._hooks = [head.register_forward_pre_hook(self._select_positions)]
         if float32_logits:
             if type(head).__name__ != "Linear" or not head.weight.is_floating_point():
                 raise EngineError(
                     "--letter-precision float32 needs an output layer of plain weights, no adapter's"
                 )
-            self._hooks.append(head.register_forward_hook(self._in_float32))
+            self._hooks.append(head.register_forward_hook(self._recompute_in_float32))
         self._kept: tuple[Hashable, Any] | None = None
-        self.reuses_prefixes = _reusable(self._empty_cache())
+        self.reuses_prefixes = _is_cache_reusable(self._empty_cache())
 
-    def score(self, batch: Batch) -> list[tuple[float, ...]]:
+    def score(self, batch: ScoringBatch) -> list[tuple[float, ...]]:
         """Of each request: one value a candidate, or of a continuation the sum over its tokens alone."""
         import torch
 
-        shared, longest = batch.shared_tokens, batch.longest
+        shared, longest = batch.shared_tokens, batch.longest_suffix_tokens
         tails = [request.token_ids[shared:] for request in batch.requests]
         ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails], device=self._device)
-        cache = _views(self._prefix(batch), len(tails)) if shared else None
-        logits = self._forward(ids, [_wanted(request, shared) for request in batch.requests], cache)
+        cache = _expand_cache(self._prefix_cache(batch), len(tails)) if shared else None
+        logits = self._forward(ids, [_scored_positions(request, shared) for request in batch.requests], cache)
         norms = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS_AT_ONCE)])
-        targets = [_targets(request) for request in batch.requests]
+        targets = [_target_tokens(request) for request in batch.requests]
         places = [(row, at, token) for row, pairs in enumerate(targets) for at, token in pairs]
         rows, ats, tokens = torch.tensor(places, device=self._device).T
         found = iter((logits[rows, ats, tokens].float() - norms[rows, ats]).tolist())
@@ -60,7 +60,7 @@ class Scorer:
         requests = zip(batch.requests, values, strict=True)
         return [(sum(row),) if scored_tokens(request) else row for request, row in requests]
 
-    def forget(self) -> None:
+    def drop_prefix_cache(self) -> None:
         """Free the kept prefix."""
         self._kept = None
 
@@ -87,7 +87,7 @@ class Scorer:
             )
         return logits
 
-    def _only_wanted(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _select_positions(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Before the output layer: hidden states (rows, length, hidden) to those of the wanted positions, so
         that nothing of rows x length x vocabulary is made. (``logits_to_keep`` has no places by row.)"""
         if self._positions is None:
@@ -96,7 +96,7 @@ class Scorer:
         places = self._positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         return (hidden.gather(1, places), *arguments[1:])
 
-    def _in_float32(self, head: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+    def _recompute_in_float32(self, head: Any, arguments: tuple[Any, ...], output: Any) -> Any:
         """After the output layer: the same product in float32, a part of the vocabulary at a time."""
         import torch
 
@@ -107,16 +107,16 @@ class Scorer:
         logits = torch.cat(parts, dim=-1)
         return logits if getattr(head, "bias", None) is None else logits + head.bias.float()
 
-    def _prefix(self, batch: Batch) -> Any:
+    def _prefix_cache(self, batch: ScoringBatch) -> Any:
         """Keys and values of the shared prefix, one row; those of the last one are kept."""
         import torch
 
         adapter = batch.requests[0].adapter
-        key = (adapter.digest if adapter else None, batch.shared)
+        key = (adapter.digest if adapter else None, batch.shared_prefix)
         if self._kept is None or self._kept[0] != key:
             self._kept = None
             cache = self._empty_cache()
-            self._forward(torch.tensor([batch.shared], device=self._device), [[0]], cache)
+            self._forward(torch.tensor([batch.shared_prefix], device=self._device), [[0]], cache)
             self._kept = (key, cache)
         return self._kept[1]
 
@@ -126,7 +126,7 @@ class Scorer:
         return DynamicCache(config=self._model.config)
 
 
-def _wanted(request: Request, shared: int) -> list[int]:
+def _scored_positions(request: Request, shared: int) -> list[int]:
     """Positions, in the row without its shared prefix, after which a probability is read."""
     end = len(request.token_ids) - shared
     if last := scored_tokens(request):
@@ -134,8 +134,8 @@ def _wanted(request: Request, shared: int) -> list[int]:
     return [end - 1]
 
 
-def _targets(request: Request) -> list[tuple[int, int]]:
-    """(index into ``_wanted``, token id) of each probability that is read."""
+def _target_tokens(request: Request) -> list[tuple[int, int]]:
+    """(index into ``_scored_positions``, token id) of each probability that is read."""
     match request.want:
         case Candidates(token_ids):
             return [(0, token) for token in token_ids]
@@ -145,7 +145,7 @@ def _targets(request: Request) -> list[tuple[int, int]]:
             raise ValueError(f"{request.key}: generates, and is not scored")
 
 
-def _reusable(cache: Any) -> bool:
+def _is_cache_reusable(cache: Any) -> bool:
     """Whether every layer keeps plain keys and values, so that many rows can read one prefix's."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -153,15 +153,15 @@ def _reusable(cache: Any) -> bool:
     return bool(cache.layers) and all(type(layer) in plain for layer in cache.layers)
 
 
-def _views(cache: Any, rows: int) -> Any:
+def _expand_cache(cache: Any, rows: int) -> Any:
     """A cache of ``rows`` rows that all begin with the one row of ``cache``, for one pass. It takes memory a
     layer at a time and leaves ``cache`` as it was: new keys and values are joined to it, not kept."""
     wide = copy.copy(cache)
-    wide.layers = [_view(layer, rows) for layer in cache.layers]
+    wide.layers = [_expand_layer(layer, rows) for layer in cache.layers]
     return wide
 
 
-def _view(layer: Any, rows: int) -> Any:
+def _expand_layer(layer: Any, rows: int) -> Any:
     import torch
 
     wide = copy.copy(layer)

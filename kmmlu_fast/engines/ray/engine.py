@@ -54,9 +54,9 @@ class RayEngine:
         self._blocks_in_flight = blocks_in_flight
         self._counters = Counters()
         self._replicas: list[Any] = []
-        self._connected_here = _connect(ray, address, num_replicas * (cpus_per_replica or 1))
+        self._connected_here = _connect_ray(ray, address, num_replicas * (cpus_per_replica or 1))
         try:
-            resources = resources_of(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
+            resources = replica_resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
             self._placement = {
                 "replicas": num_replicas,
                 **{f"{name}_per_replica": count for name, count in resources.items()},
@@ -88,7 +88,7 @@ class RayEngine:
                 pool.submit(lambda replica, block: replica.run.remote(block, follow_up_ref), block)
             if not pool.has_next():
                 return
-            for response in _plain_errors(pool.get_next_unordered):
+            for response in _translate_ray_errors(pool.get_next_unordered):
                 self._counters.add(response)
                 yield response
 
@@ -97,7 +97,7 @@ class RayEngine:
         import ray
 
         refs = [replica.ready.remote() for replica in self._replicas]
-        pids: list[int] = _plain_errors(lambda: ray.get(refs, timeout=START_TIMEOUT_SEC))
+        pids: list[int] = _translate_ray_errors(lambda: ray.get(refs, timeout=START_TIMEOUT_SEC))
         return pids
 
     def stats(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None, num_cpus: int) -> bool:
+def _connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
     """True where this call started or joined Ray, so that closing leaves it."""
     if ray.is_initialized():
         return False
@@ -159,7 +159,7 @@ def _connect(ray: Any, address: str | None, num_cpus: int) -> bool:
     return True
 
 
-def resources_of(
+def replica_resources(
     ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None
 ) -> dict[str, Any]:
     total = ray.cluster_resources()
@@ -174,7 +174,7 @@ def resources_of(
     return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
 
 
-def _plain_errors(get: Callable[[], Any]) -> Any:
+def _translate_ray_errors(get: Callable[[], Any]) -> Any:
     """What ``get`` returns; Ray's exceptions as one clear line each."""
     import ray
 

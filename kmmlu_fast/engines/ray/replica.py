@@ -32,9 +32,9 @@ class Replica:
         self._block_of: dict[
             int, _Block
         ] = {}  # by id() of the Request: keys repeat between the base model and adapters
-        threading.Thread(target=self._work, name="kmmlu-replica", daemon=True).start()
+        threading.Thread(target=self._run_engine, name="kmmlu-replica", daemon=True).start()
 
-    def ready(self) -> int:
+    def wait_until_open(self) -> int:
         """Wait until the engine is open; the process id."""
         self._opened.wait()
         if self._error is not None:
@@ -43,7 +43,7 @@ class Replica:
 
     def run(self, requests: list[Request], follow_up: FollowUp | None) -> list[Response]:
         """Responses to the requests and to all that follow from them."""
-        self.ready()
+        self.wait_until_open()
         block = _Block(requests, follow_up)
         with self._changed:
             if self._error is not None:
@@ -56,15 +56,15 @@ class Replica:
             raise block.error
         return block.responses
 
-    def _work(self) -> None:
+    def _run_engine(self) -> None:
         try:
             engine = self._opener()
             self._opened.set()
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: bool(self._waiting))
-                for response in engine.generate(self._pull(), self._follow_up):
-                    self._block_of.pop(id(response.request)).add(response)
+                for response in engine.generate(self._pull_requests(), self._follow_up):
+                    self._block_of.pop(id(response.request)).add_response(response)
         except BaseException as error:
             with self._changed:
                 self._error = error
@@ -72,7 +72,7 @@ class Replica:
                     block.fail(error)
             self._opened.set()
 
-    def _pull(self) -> Iterator[Request]:
+    def _pull_requests(self) -> Iterator[Request]:
         """What waits now, and what arrives while the engine works; when nothing waits, the
         engine drains and is called anew.
         """
@@ -86,7 +86,7 @@ class Replica:
     def _follow_up(self, response: Response) -> list[Request]:
         block = self._block_of[id(response.request)]
         more = block.follow_up(response) if block.follow_up else []
-        block.expect(more)
+        block.add_requests(more)
         with self._changed:
             self._block_of.update((id(request), block) for request in more)
         return more
@@ -104,10 +104,10 @@ class _Block:
         self.error: BaseException | None = None
         self.done = threading.Event()
 
-    def expect(self, more: list[Request]) -> None:
+    def add_requests(self, more: list[Request]) -> None:
         self.requests += more
 
-    def add(self, response: Response) -> None:
+    def add_response(self, response: Response) -> None:
         self.responses.append(response)
         if len(self.responses) == len(self.requests):
             self.done.set()

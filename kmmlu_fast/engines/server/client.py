@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.core.reading import parse_json
-from kmmlu_fast.core.untrusted_text import one_line, shown
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -35,11 +35,11 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 CONTINUE = "when it answers again, run the same command to continue"
 
 
-class NotFound(Exception):
+class NotFoundError(Exception):
     """404: no such route, or a model name that is not served; the message is the server's."""
 
 
-class _Transient(Exception):
+class _TransientError(Exception):
     """Worth another attempt; ``retry_after_sec`` where the server named a wait."""
 
     def __init__(self, message: str, retry_after_sec: float = 0.0) -> None:
@@ -47,7 +47,7 @@ class _Transient(Exception):
         self.retry_after_sec = retry_after_sec
 
 
-class _Slow(_Transient):
+class _AnswerTimeoutError(_TransientError):
     """The answer did not end in time."""
 
 
@@ -99,13 +99,13 @@ class ServerClient:
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            named = error.retry_after_sec if isinstance(error, _Transient) else 0.0
+            named = error.retry_after_sec if isinstance(error, _TransientError) else 0.0
             return max(backoff(state), min(named, 60.0))
 
         timeouts: list[int] = []
 
         def enough(state: tenacity.RetryCallState) -> bool:
-            if isinstance(state.outcome.exception() if state.outcome else None, _Slow):
+            if isinstance(state.outcome.exception() if state.outcome else None, _AnswerTimeoutError):
                 timeouts.append(state.attempt_number)
             return len(timeouts) >= SLOW_ATTEMPTS or state.attempt_number >= attempts
 
@@ -113,7 +113,7 @@ class ServerClient:
             self.retries += 1
 
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Transient),
+            retry=tenacity.retry_if_exception_type(_TransientError),
             stop=enough,
             wait=wait,
             before_sleep=count,
@@ -121,8 +121,8 @@ class ServerClient:
         )
         try:
             answer: dict[str, Any] = await retrying(self._send_once, method, path, payload)
-        except _Transient as error:
-            made = len(timeouts) if isinstance(error, _Slow) else attempts
+        except _TransientError as error:
+            made = len(timeouts) if isinstance(error, _AnswerTimeoutError) else attempts
             raise EngineError(
                 f"server {self.base_url}: {error}, after {made} attempts; {CONTINUE}"
             ) from error
@@ -137,33 +137,35 @@ class ServerClient:
         limit_sec = min(self._answer_sec, MODELS_SEC) if path == "models" else self._answer_sec
         try:
             async with asyncio.timeout(limit_sec), self._http.stream(method, path, json=payload) as reply:
-                text = await self._body(reply)
+                text = await self._read_body(reply)
         except TimeoutError as error:
-            raise _Slow(f"no whole answer within {limit_sec:,.0f} s") from error
+            raise _AnswerTimeoutError(f"no whole answer within {limit_sec:,.0f} s") from error
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _Transient(f"no answer ({type(error).__name__})") from error
+            raise _TransientError(f"no answer ({type(error).__name__})") from error
         if reply.status_code in TRANSIENT_STATUS:
-            raise _Transient(f"status {reply.status_code}", _seconds(reply.headers.get("retry-after")))
+            raise _TransientError(
+                f"status {reply.status_code}", _parse_retry_after(reply.headers.get("retry-after"))
+            )
         if reply.status_code in (401, 403):
             raise EngineError(
                 f"server {self.base_url} refused the key (status {reply.status_code}): set OPENAI_API_KEY"
             )
         if reply.status_code == 404:
-            raise NotFound(_message(text))
+            raise NotFoundError(_server_error_message(text))
         if not reply.is_success:
             raise EngineError(
-                f"server {self.base_url} refused {path} (status {reply.status_code}): {_message(text)}"
+                f"server {self.base_url} refused {path} (status {reply.status_code}): {_server_error_message(text)}"
             )
-        return _object(
+        return _parse_json_object(
             text
         )  # load_lora_adapter answers in plain words; anything else is missed by its reader
 
-    async def _body(self, reply: httpx.Response) -> str:
+    async def _read_body(self, reply: httpx.Response) -> str:
         """The body as text, as far as it may be long."""
         encoding = reply.headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("", "identity"):
             raise EngineError(
-                f"server {self.base_url} packs its answers ({shown(encoding)}) though asked not to: switch"
+                f"server {self.base_url} packs its answers ({bounded_repr(encoding)}) though asked not to: switch"
                 " that off"
             )
         found = bytearray()
@@ -200,7 +202,7 @@ def check_base_url(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
-def _seconds(retry_after: str | None) -> float:
+def _parse_retry_after(retry_after: str | None) -> float:
     try:
         seconds = float(retry_after or 0)
         return seconds if 0 <= seconds < 86_400 else 0.0
@@ -208,7 +210,7 @@ def _seconds(retry_after: str | None) -> float:
         return 0.0
 
 
-def _object(text: str) -> dict[str, Any]:
+def _parse_json_object(text: str) -> dict[str, Any]:
     try:
         answer = parse_json(text, "answer", EngineError, constants=False)
     except EngineError:
@@ -216,9 +218,9 @@ def _object(text: str) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _message(text: str) -> str:
+def _server_error_message(text: str) -> str:
     """What a server says of a fault: fit for a line, and without the key, which some echo."""
-    body = _object(text)
+    body = _parse_json_object(text)
     inner = body.get("error")
     found = (inner if isinstance(inner, dict) else body).get("message") or body.get("detail") or text
     key = os.environ.get("OPENAI_API_KEY")

@@ -18,7 +18,7 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.core.untrusted_text import shown
+from kmmlu_fast.core.untrusted_text import bounded_repr
 
 MALFORMED = (
     KeyError,
@@ -39,7 +39,7 @@ NEUTRAL_SAMPLING = {
 }
 
 
-def _sampling(text: Generation) -> dict[str, Any]:
+def _sampling_payload(text: Generation) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "max_tokens": text.max_tokens,
         "temperature": text.temperature,
@@ -53,33 +53,33 @@ def _sampling(text: Generation) -> dict[str, Any]:
     return payload
 
 
-def read_answer(request: Request, answer: dict[str, Any]) -> Response:
+def parse_server_response(request: Request, answer: dict[str, Any]) -> Response:
     """Response from a completions answer. One of MALFORMED where something that was asked for
     is missing, or cannot be.
     """
-    choices = sorted(answer["choices"], key=lambda choice: count_of(choice["index"]))
+    choices = sorted(answer["choices"], key=lambda choice: parse_count(choice["index"]))
     details = answer["usage"].get("prompt_tokens_details") or {}
-    cached_tokens = count_of(
+    cached_tokens = parse_count(
         details.get("cached_tokens") or 0
     )  # needs --enable-prompt-tokens-details on the server's side
     match request.want:
         case Continuation(num_tokens):
             last = range(len(request.token_ids) - num_tokens, len(request.token_ids))
             scores = choices[0]["prompt_logprobs"]
-            total = sum(_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
+            total = sum(_parse_logprob(scores[i][str(request.token_ids[i])]["logprob"]) for i in last)
             return Response(request, logprobs=(total,), cached_tokens=cached_tokens)
         case Candidates(token_ids):
             first = choices[0]["logprobs"]["top_logprobs"][0]
-            logprobs = tuple(_logprob(first[f"token_id:{token_id}"]) for token_id in token_ids)
+            logprobs = tuple(_parse_logprob(first[f"token_id:{token_id}"]) for token_id in token_ids)
             return Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
         case Generation(max_tokens=max_tokens, num_samples=num_samples):
             if len(choices) != num_samples:
                 raise IndexError(f"{len(choices)} choices for n={num_samples}")
-            completions = tuple(_completion(choice, max_tokens) for choice in choices)
+            completions = tuple(_parse_completion(choice, max_tokens) for choice in choices)
             return Response(request, completions=completions, cached_tokens=cached_tokens)
 
 
-def _logprob(value: Any) -> float:
+def _parse_logprob(value: Any) -> float:
     """A logarithm of a probability: a number up to 0, but for rounding."""
     if (
         isinstance(value, bool)
@@ -87,32 +87,32 @@ def _logprob(value: Any) -> float:
         or not math.isfinite(value)
         or value > MAX_LOGPROB
     ):
-        raise ValueError(f"{shown(value)} is no log-probability")
+        raise ValueError(f"{bounded_repr(value)} is no log-probability")
     return float(value)
 
 
-def count_of(value: Any) -> int:
+def parse_count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**31:
-        raise ValueError(f"{shown(value)} is no count")
+        raise ValueError(f"{bounded_repr(value)} is no count")
     return value
 
 
-def token_ids_of(value: Any) -> tuple[int, ...]:
+def parse_token_ids(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"token_ids are {shown(value)}")
-    return tuple(map(count_of, value))
+        raise TypeError(f"token_ids are {bounded_repr(value)}")
+    return tuple(map(parse_count, value))
 
 
-def _completion(choice: dict[str, Any], max_tokens: int) -> Completion:
-    text, token_ids, reason = choice["text"], token_ids_of(choice["token_ids"]), choice["finish_reason"]
+def _parse_completion(choice: dict[str, Any], max_tokens: int) -> Completion:
+    text, token_ids, reason = choice["text"], parse_token_ids(choice["token_ids"]), choice["finish_reason"]
     if not isinstance(text, str) or reason not in ("stop", "length"):
-        raise TypeError(f"finish_reason {shown(reason)}, text {shown(text)}")
+        raise TypeError(f"finish_reason {bounded_repr(reason)}, text {bounded_repr(text)}")
     if len(token_ids) > max_tokens + 1:
         raise ValueError(f"{len(token_ids)} tokens where {max_tokens} were asked for")
     return Completion(text.encode("utf-8", "replace").decode(), token_ids, reason)
 
 
-def payload_of(request: Request, model: str) -> dict[str, Any]:
+def completions_payload(request: Request, model: str) -> dict[str, Any]:
     """What is asked of the server for a request, of the served model (or adapter) of that name."""
     payload: dict[str, Any] = {
         "model": model,
@@ -129,4 +129,4 @@ def payload_of(request: Request, model: str) -> dict[str, Any]:
             letters = {"logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
             return payload | letters | one_token
         case Generation() as text:
-            return payload | _sampling(text)
+            return payload | _sampling_payload(text)

@@ -26,16 +26,16 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.core.untrusted_text import one_line, shown
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.server.client import CONTINUE, NotFound, ServerClient
+from kmmlu_fast.engines.server.client import CONTINUE, NotFoundError, ServerClient
 from kmmlu_fast.engines.server.completions import (
     MALFORMED,
-    count_of,
-    payload_of,
-    read_answer,
-    token_ids_of,
+    completions_payload,
+    parse_count,
+    parse_server_response,
+    parse_token_ids,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ServerEngine:
         )
         self._thread.start()
         try:
-            self._model = self._await(self._check_server(list(model_names)))
+            self._model = self._run_in_loop(self._check_server(list(model_names)))
         except BaseException:
             self.close()
             raise
@@ -132,7 +132,7 @@ class ServerEngine:
         if self._closed:
             return
         self._closed = True
-        self._await(self._client.close())
+        self._run_in_loop(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -143,11 +143,11 @@ class ServerEngine:
         """The base model's served name; raises where the model, an adapter or exact
         log-probabilities are missing.
         """
-        served = await self._served(min(self._client.attempts, 4))
+        served = await self._list_served_models(min(self._client.attempts, 4))
         bases = [card for card in served.values() if not card.get("parent")]
-        card = next((card for name in model_names for card in bases if _is_named(card, name)), None)
+        card = next((card for name in model_names for card in bases if _matches_model_name(card, name)), None)
         if card is None:
-            names = ", ".join(shown(card["id"]) for card in bases[:10]) or "no model"
+            names = ", ".join(bounded_repr(card["id"]) for card in bases[:10]) or "no model"
             raise EngineError(
                 f"server {self._url} serves {names}, not {model_names[0]!r}: give --model with a model that"
                 f" it serves, or start it with --served-model-name {model_names[0]}"
@@ -160,15 +160,15 @@ class ServerEngine:
             else:
                 await self._load_adapter(adapter)
         for name in [str(card["id"]), *self._adapters]:
-            await self._probe(name)
+            await self._check_exact_logprobs(name)
         return str(card["id"])
 
-    async def _served(self, attempts: int) -> dict[str, dict[str, Any]]:
+    async def _list_served_models(self, attempts: int) -> dict[str, dict[str, Any]]:
         try:
             answer = await self._client.send("GET", "models", attempts=attempts)
             cards = [card for card in answer["data"] if isinstance(card["id"], str)]
             return {card["id"]: card for card in cards[:_MOST_MODELS]}
-        except (NotFound, *MALFORMED) as error:
+        except (NotFoundError, *MALFORMED) as error:
             raise EngineError(
                 f"{self._url}/models is not an OpenAI-compatible model list: --base-url must end in /v1"
             ) from error
@@ -181,7 +181,7 @@ class ServerEngine:
         payload = {"lora_name": adapter.name, "lora_path": str(adapter.path.resolve())}
         try:
             await self._client.send("POST", "load_lora_adapter", payload, attempts=1)
-        except NotFound as error:
+        except NotFoundError as error:
             if str(error) != "Not Found":  # the route exists: vLLM says itself what it did not find
                 raise AdapterError(
                     f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
@@ -191,20 +191,20 @@ class ServerEngine:
                 f" {by_hand}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
             ) from error
         except EngineError as error:
-            if adapter.name not in await self._served(
+            if adapter.name not in await self._list_served_models(
                 self._client.attempts
             ):  # it may have been loaded meanwhile
                 raise AdapterError(
                     f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
                 ) from error
 
-    async def _probe(self, name: str) -> None:
+    async def _check_exact_logprobs(self, name: str) -> None:
         """One token from the model with four candidates: shows that the answers carry what is needed."""
         request = Request("probe", "letters", (0, 1, 2), Candidates((0, 1, 2, 3)))
-        answer = await self._client.send("POST", "completions", payload_of(request, name))
+        answer = await self._client.send("POST", "completions", completions_payload(request, name))
         try:
-            read_answer(request, answer)
-            _ = token_ids_of(answer["choices"][0]["token_ids"])
+            parse_server_response(request, answer)
+            _ = parse_token_ids(answer["choices"][0]["token_ids"])
         except MALFORMED as error:
             raise EngineError(
                 f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter"
@@ -221,10 +221,10 @@ class ServerEngine:
                 f" exceed the server's {self._max_model_len}: start it with a larger --max-model-len, or give"
                 " fewer --num-fewshot or --max-tokens"
             )
-        payload = payload_of(request, request.adapter.name if request.adapter else self._model)
+        payload = completions_payload(request, request.adapter.name if request.adapter else self._model)
         try:
             answer = await self._client.send("POST", "completions", payload)
-        except NotFound:
+        except NotFoundError:
             # A restarted server has forgotten the adapters that were loaded by path.
             adapter = self._adapters.get(payload["model"])
             if adapter is None:
@@ -234,13 +234,13 @@ class ServerEngine:
             await self._load_adapter(adapter)
             try:
                 answer = await self._client.send("POST", "completions", payload)
-            except NotFound:
+            except NotFoundError:
                 raise EngineError(
                     f"server {self._url} lost adapter {adapter.name!r} again; {CONTINUE}"
                 ) from None
         try:
-            response = read_answer(request, answer)
-            output_tokens = count_of(answer["usage"]["completion_tokens"])
+            response = parse_server_response(request, answer)
+            output_tokens = parse_count(answer["usage"]["completion_tokens"])
         except MALFORMED as error:
             why = one_line(f"{type(error).__name__}: {error}", 200)
             raise EngineError(
@@ -250,11 +250,11 @@ class ServerEngine:
         self._counters.add(response, output_tokens)
         return response
 
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run_in_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _is_named(card: dict[str, Any], name: str) -> bool:
+def _matches_model_name(card: dict[str, Any], name: str) -> bool:
     if name in (card["id"], card.get("root")):
         return True
     root = Path(str(card.get("root") or "").replace("\0", "")[:4096])

@@ -19,7 +19,7 @@ from typing import Any
 _PROVIDER = "joined_cpu"
 
 
-class _Joined:
+class _FusedNorms:
     """The compiled kernels, once they are worth it: until then, and where they fail, vLLM's own norms run."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class _Joined:
         self.asked_for = False  # by an engine on a CPU
         self.left = 0  # values that vLLM's norms may still take before the kernels are compiled
 
-    def ready(self, x: Any) -> bool:
+    def can_run(self, x: Any) -> bool:
         """Whether the kernels take this one; counts what they do not. Called at every norm: must be fast."""
         if self.kernels is not None:
             return True
@@ -39,8 +39,8 @@ class _Joined:
         """Compile and check them now, if that has not failed before."""
         if self.kernels is None and not self.failed:
             try:
-                kernels = norms()
-                _compile_once(*kernels)
+                kernels = build_fused_norms()
+                _compile_and_check(*kernels)
                 self.kernels = kernels
             # a compiler without Python's headers, say: torch raises many kinds, and a slower norm is no fault
             # of a user
@@ -49,14 +49,14 @@ class _Joined:
         return self.kernels is not None
 
 
-_joined = _Joined()
+_joined = _FusedNorms()
 
 
 # Which arguments the kernels take; vLLM wants its own parameter names and defaults here.
 _TAKES: dict[str, Callable[..., bool]] = {
-    "rms_norm": lambda x, weight, epsilon, variance_size=None: variance_size is None and _joined.ready(x),
+    "rms_norm": lambda x, weight, epsilon, variance_size=None: variance_size is None and _joined.can_run(x),
     "fused_add_rms_norm": lambda x, x_residual, weight, epsilon, variance_size=None: (
-        variance_size is None and _joined.ready(x)
+        variance_size is None and _joined.can_run(x)
     ),
 }
 # Compiling took 2.2 s (torch's cache warm), and an eager norm 3 ns a value more than a joined one: some 9,000
@@ -64,13 +64,13 @@ _TAKES: dict[str, Callable[..., bool]] = {
 WORTH_COMPILING = 600_000_000
 
 
-def compile_now() -> None:
+def compile_fused_norms() -> None:
     """Compile the kernels of the engines of this process at once, as a benchmark of long passes wants it."""
     if _joined.asked_for:
         _joined.compile()
 
 
-def joined_norms(after: int = 0) -> dict[str, Any]:
+def register_fused_norms(after: int = 0) -> dict[str, Any]:
     """Register the kernels (once a process) and return the arguments that prefer them to vLLM's own.
 
     ``after``: values that go through vLLM's norms before ours are compiled (``WORTH_COMPILING``); 0 = at
@@ -80,7 +80,7 @@ def joined_norms(after: int = 0) -> dict[str, Any]:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         return {}
     if _joined.kernels is None:
-        _joined = _Joined()
+        _joined = _FusedNorms()
         _joined.left, _joined.asked_for = after, True
     if not after and not _joined.compile():
         return {}
@@ -91,7 +91,7 @@ def joined_norms(after: int = 0) -> dict[str, Any]:
             op = getattr(ir.ops, name)
             if _PROVIDER not in op.impls:
                 # vLLM reads the signatures of both
-                plain = functools.wraps(op.impls["native"].impl_fn)(_dispatched(place))
+                plain = functools.wraps(op.impls["native"].impl_fn)(_make_dispatcher(place))
                 op.register_impl(_PROVIDER, supports_args=takes)(plain)
     except (
         ImportError,
@@ -103,7 +103,7 @@ def joined_norms(after: int = 0) -> dict[str, Any]:
     return {"kernel_config": {"ir_op_priority": {name: [_PROVIDER] for name in _TAKES}}}
 
 
-def _dispatched(place: int) -> Callable[..., Any]:
+def _make_dispatcher(place: int) -> Callable[..., Any]:
     def kernel(*tensors: Any, **named: Any) -> Any:
         assert _joined.kernels is not None  # _TAKES asked
         return _joined.kernels[place](*tensors, **named)
@@ -111,7 +111,7 @@ def _dispatched(place: int) -> Callable[..., Any]:
     return kernel
 
 
-def _compile_once(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any]) -> None:
+def _compile_and_check(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any]) -> None:
     """Compile before the engine is told of the kernels, on a few numbers: what fails here must not fail in
     the first batch.
 
@@ -121,10 +121,10 @@ def _compile_once(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[...
     import torch
 
     with torch.inference_mode():  # as vLLM calls them: otherwise each would be compiled once more there
-        _check(rms_norm, fused_add_rms_norm)
+        _check_norms(rms_norm, fused_add_rms_norm)
 
 
-def _check(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any]) -> None:
+def _check_norms(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any]) -> None:
     import torch
 
     x, weight = (torch.linspace(-3, 3, 3 * 80).reshape(3, 80) * n for n in (1.0, 0.5))
@@ -141,7 +141,7 @@ def _check(rms_norm: Callable[..., Any], fused_add_rms_norm: Callable[..., Any])
         raise RuntimeError("the compiled norms compute something else")
 
 
-def norms() -> tuple[Callable[..., Any], Callable[..., Any]]:
+def build_fused_norms() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """rms_norm and fused_add_rms_norm with the signatures and results of ``vllm.ir.ops``."""
     import torch
 

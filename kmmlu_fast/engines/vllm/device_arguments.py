@@ -15,8 +15,8 @@ from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.machine import gpus, memory_fit, model_size, packages
-from kmmlu_fast.machine.device import auto_dtype
-from kmmlu_fast.machine.gpus import Card
+from kmmlu_fast.machine.device import resolve_auto_dtype
+from kmmlu_fast.machine.gpus import Gpu
 from kmmlu_fast.machine.memory_fit import GIB, BatchSettings
 from kmmlu_fast.machine.model_size import ModelFacts
 
@@ -56,7 +56,7 @@ class EngineSettings:
     extra: tuple[tuple[str, Any], ...] = ()  # further vLLM engine arguments, as items
 
 
-def check_quantization(name: str | None) -> str:
+def quantization_problem(name: str | None) -> str:
     """Why the installed vLLM cannot take ``--quantization NAME``; empty where it can, or nothing is known of
     it.
 
@@ -78,10 +78,10 @@ def check_quantization(name: str | None) -> str:
     )
 
 
-def card_arguments(settings: EngineSettings, card: Card) -> dict[str, Any]:
+def gpu_arguments(settings: EngineSettings, card: Gpu) -> dict[str, Any]:
     """vLLM arguments for this card. EngineError where the model cannot run on it."""
-    refuse_impossible(settings, card)
-    batch = batch_for(settings, card, model_size.find_model(settings.model))
+    check_gpu_capability(settings, card)
+    batch = choose_batch_settings(settings, card, model_size.find_model_facts(settings.model))
     return {
         "max_num_batched_tokens": batch.max_num_batched_tokens,
         "max_num_seqs": batch.max_num_seqs,
@@ -94,7 +94,7 @@ def card_arguments(settings: EngineSettings, card: Card) -> dict[str, Any]:
     }
 
 
-def memory_share(wanted: float, card: Card) -> float:
+def memory_share(wanted: float, card: Gpu) -> float:
     """--gpu-memory-utilization, or the lower share that is free: vLLM refuses to start where
     others (a desktop) hold more than the rest.
     """
@@ -104,7 +104,7 @@ def memory_share(wanted: float, card: Card) -> float:
     return wanted if free >= wanted else max(0.05, math.floor(100 * free) / 100)
 
 
-def describe(arguments: dict[str, Any], card: Card) -> str:
+def describe_gpu_arguments(arguments: dict[str, Any], card: Gpu) -> str:
     """The settings that were chosen for a card, in one line."""
     graphs = (
         "without CUDA graphs (letters are one token)" if arguments["enforce_eager"] else "with CUDA graphs"
@@ -118,7 +118,7 @@ def describe(arguments: dict[str, Any], card: Card) -> str:
 def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     """vLLM arguments on a CPU."""
     if packages.installed_kind() == "gpu":
-        why = gpus.find_cards().problem or "this machine shows no NVIDIA card"
+        why = gpus.find_gpus().problem or "this machine shows no NVIDIA card"
         raise EngineError(
             f"vLLM is installed for CUDA, and {why}: bash scripts/setup.sh cpu, or give this process a card"
         )
@@ -136,21 +136,21 @@ def cpu_cache_bytes(settings: EngineSettings, seqs: int, step_tokens: int) -> in
     Letters of short prompts leave the cache with the step that computes them: there a few steps are enough
     (2 GiB take seconds to write and to give back).
     """
-    model = model_size.find_model(settings.model, offline=True)
+    model = model_size.find_model_facts(settings.model, offline=True)
     if model is None or not model.kv_values_per_token:
         return memory_fit.CPU_CACHE_BYTES
     kept = seqs * settings.max_model_len
     if not settings.generates and settings.max_model_len <= _SHORT_TOKENS:
         kept = min(kept, max(_STEPS_KEPT * step_tokens, 2 * settings.max_model_len))
-    dtype = auto_dtype(None)[0] if settings.dtype == "auto" else settings.dtype
+    dtype = resolve_auto_dtype(None)[0] if settings.dtype == "auto" else settings.dtype
     wanted = kept * model.kv_values_per_token * (4 if dtype == "float32" else 2)
     # not under what vLLM needs for one request: whole blocks in each group of layers, and an empty one
     return min(memory_fit.CPU_CACHE_BYTES, max(wanted, _LEAST_CACHE_BYTES))
 
 
-def refuse_impossible(settings: EngineSettings, card: Card) -> None:
+def check_gpu_capability(settings: EngineSettings, card: Gpu) -> None:
     """EngineError where the card's generation cannot do what is asked."""
-    if why := memory_fit.unsupported(card.capability, card.name):
+    if why := memory_fit.unsupported_gpu_reason(card.capability, card.name):
         raise EngineError(why)
     major, minor = card.capability
     if settings.quantization == "fp8_per_channel" and card.capability < memory_fit.FP8:
@@ -166,7 +166,7 @@ def refuse_impossible(settings: EngineSettings, card: Card) -> None:
         )
 
 
-def batch_for(settings: EngineSettings, card: Card, model: ModelFacts | None) -> BatchSettings:
+def choose_batch_settings(settings: EngineSettings, card: Gpu, model: ModelFacts | None) -> BatchSettings:
     """Tokens a step and sequences at once: the user's, else by the card's memory, halved until the step fits
     beside the weights.
 
@@ -177,16 +177,18 @@ def batch_for(settings: EngineSettings, card: Card, model: ModelFacts | None) ->
     if model is not None and model.parameters and card.total_bytes:
         if model.stored_as == "bitsandbytes" and not settings.quantization:
             raise EngineError(f"{settings.model} is stored in bitsandbytes 4 bit: {_BITSANDBYTES}")
-        room = memory_fit.room(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
-        name, cards = compute_type(settings, card, model), settings.tensor_parallel_size
+        room = memory_fit.engine_memory_budget(
+            card.total_bytes, card.free_bytes, settings.gpu_memory_utilization
+        )
+        name, cards = weight_format(settings, card, model), settings.tensor_parallel_size
         chosen = memory_fit.fitting_batch(model, name, chosen, room, cards)
-        if sum(needed(settings, card, model, memory_fit.SMALLEST).values()) > room:
-            raise EngineError(too_large(settings, card, model))
+        if sum(gpu_bytes_by_part(settings, card, model, memory_fit.SMALLEST).values()) > room:
+            raise EngineError(too_large_message(settings, card, model))
     seqs = settings.max_num_seqs or chosen.max_num_seqs
     return BatchSettings(max(settings.max_num_batched_tokens or chosen.max_num_batched_tokens, seqs), seqs)
 
 
-def compute_type(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
+def weight_format(settings: EngineSettings, card: Gpu, model: ModelFacts) -> str:
     """The type of the weights in the card's memory, as ``core.fit`` names it."""
     if model.quantised:
         return f"as stored ({model.stored_as})"
@@ -197,19 +199,21 @@ def compute_type(settings: EngineSettings, card: Card, model: ModelFacts) -> str
     return "bfloat16" if card.capability >= memory_fit.BFLOAT16 else "float16"
 
 
-def needed(settings: EngineSettings, card: Card, model: ModelFacts, batch: BatchSettings) -> dict[str, int]:
+def gpu_bytes_by_part(
+    settings: EngineSettings, card: Gpu, model: ModelFacts, batch: BatchSettings
+) -> dict[str, int]:
     """Bytes by part on each card, at that batch. Computed, never measured."""
     return memory_fit.engine_bytes(
-        model, compute_type(settings, card, model), batch, settings.tensor_parallel_size
+        model, weight_format(settings, card, model), batch, settings.tensor_parallel_size
     )
 
 
-def too_large(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
+def too_large_message(settings: EngineSettings, card: Gpu, model: ModelFacts) -> str:
     """The one line where a model does not fit onto its card."""
-    name = compute_type(settings, card, model)
-    parts = needed(settings, card, model, memory_fit.SMALLEST)
-    ways = memory_fit.card_ways(model, card.capability, card.total_bytes, card.free_bytes)
-    room = memory_fit.room(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
+    name = weight_format(settings, card, model)
+    parts = gpu_bytes_by_part(settings, card, model, memory_fit.SMALLEST)
+    ways = memory_fit.gpu_memory_options(model, card.capability, card.total_bytes, card.free_bytes)
+    room = memory_fit.engine_memory_budget(card.total_bytes, card.free_bytes, settings.gpu_memory_utilization)
     others = [
         " ".join(way.flags) or f"no --dtype {name}"
         for way in ways
@@ -229,14 +233,14 @@ def too_large(settings: EngineSettings, card: Card, model: ModelFacts) -> str:
     )
 
 
-def memory_facts(settings: EngineSettings, card: Card | None) -> str:
+def describe_known_memory(settings: EngineSettings, card: Gpu | None) -> str:
     """What is known of memory before an engine starts, for the message when it fails; empty
     where nothing is.
     """
     if card is None:
         return ""
     known = f"{card.name} has {card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free"
-    model = model_size.find_model(settings.model, offline=True)
+    model = model_size.find_model_facts(settings.model, offline=True)
     if model is None or not model.parameters:
         return known
     types = ("as stored",) if model.quantised else ("float32", "bfloat16", "fp8_per_channel", "4-bit")

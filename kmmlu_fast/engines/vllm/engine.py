@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import (
     Adapter,
@@ -34,17 +34,17 @@ from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings as EngineSettings
 from kmmlu_fast.engines.vllm.device_arguments import (
-    card_arguments,
     cpu_arguments,
-    describe,
-    memory_facts,
+    describe_gpu_arguments,
+    describe_known_memory,
+    gpu_arguments,
 )
 from kmmlu_fast.engines.vllm.errors import as_engine_error
-from kmmlu_fast.engines.vllm.late_tokenizer import give_tokenizer
+from kmmlu_fast.engines.vllm.late_tokenizer import attach_tokenizer
 from kmmlu_fast.engines.vllm.llm_arguments import llm_arguments
-from kmmlu_fast.engines.vllm.weight_swap import HeldWeights
-from kmmlu_fast.machine.device import check_toolchain, gpu_card, prepare_cuda
-from kmmlu_fast.machine.heavy_imports import uncollected
+from kmmlu_fast.engines.vllm.weight_swap import WeightSwapper
+from kmmlu_fast.machine.device import check_toolchain, first_gpu, prepare_cuda
+from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
 
 
 def prepare_environment(gpu: bool) -> None:
@@ -69,20 +69,20 @@ class VllmEngine:
         model cannot be served.
         """
         began = time.monotonic()
-        card = gpu_card()
+        card = first_gpu()
         prepare_environment(card is not None)
-        chosen = card_arguments(settings, card) if card else cpu_arguments(settings)
+        chosen = gpu_arguments(settings, card) if card else cpu_arguments(settings)
         if card:
             check_toolchain()
-            note(f"engine: {describe(chosen, card)}")
+            log_note(f"engine: {describe_gpu_arguments(chosen, card)}")
         from vllm import LLM
 
         self.settings = settings
-        self._memory = memory_facts(settings, card)
+        self._memory = describe_known_memory(settings, card)
         arguments = llm_arguments(settings, chosen, on_card=card is not None)
         self._has_tokenizer = not arguments["skip_tokenizer_init"]
         self._states_apart = card is None and bool(settings.max_lora_rank)
-        self._weights = HeldWeights(self._write_adapter, self._forget)
+        self._weights = WeightSwapper(self._write_adapter, self._reset_prefix_cache)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
         self._texts = (0, 0)
@@ -99,7 +99,7 @@ class VllmEngine:
         self.start_sec = time.monotonic() - began
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
-        self._weights.require()
+        self._weights.check_usable()
         source = iter(requests)
         exhausted = False
         held: Request | None = None  # of another model state, where states must not meet in a batch
@@ -107,27 +107,27 @@ class VllmEngine:
         self._texts = (0, 0)
         try:
             while True:
-                while not exhausted and len(active) < self._max_in_flight and self._cache_holds():
+                while not exhausted and len(active) < self._max_in_flight and self._cache_has_room():
                     request = held or next(source, None)
                     held = None
                     if request is None:
                         exhausted = True
-                    elif self._meets_another_state(request, active):
+                    elif self._conflicts_with_running(request, active):
                         held = request
                         break
                     else:
-                        self._add(request, active)
+                        self._submit_request(request, active)
                 if not active:
                     return
                 finished = []
                 for output in self._engine.step():
                     if output.finished:
                         request = active.pop(output.request_id)
-                        self._count_text(request, -1)
-                        response = self._response(request, output)
+                        self._track_generation_tokens(request, -1)
+                        response = self._make_response(request, output)
                         more = follow_up(response) if follow_up else []
                         for request in more:
-                            self._add(request, active)
+                            self._submit_request(request, active)
                         finished.append(replace(response, followed_by=len(more)))
                 yield from finished
         except KmmluError:  # also of the requests' source
@@ -141,7 +141,7 @@ class VllmEngine:
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(active))
 
-    def _meets_another_state(self, request: Request, active: dict[str, Request]) -> bool:
+    def _conflicts_with_running(self, request: Request, active: dict[str, Request]) -> bool:
         """Whether it has to wait until the running requests, of another model state, are done.
 
         On a CPU vLLM's LoRA products (``torch_ops.bgmv_expand``, 0.32) take the index of "no adapter", -1,
@@ -158,23 +158,23 @@ class VllmEngine:
         """
         if self._engine.has_unfinished_requests():
             raise EngineError("weights are swapped between passes, not while requests run")
-        self._weights.become(adapter)
+        self._weights.swap_to(adapter)
 
     def _write_adapter(self, adapter: Adapter | None) -> None:
         self._llm.collective_rpc("write_adapter", args=(str(adapter.path) if adapter else None,))
 
-    def _forget(self) -> None:
+    def _reset_prefix_cache(self) -> None:
         if not self._engine.reset_prefix_cache():
             raise EngineError("the prefix cache could not be emptied after a swap")
 
-    def _count_text(self, request: Request, sign: int) -> None:
+    def _track_generation_tokens(self, request: Request, sign: int) -> None:
         """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests
         come and go.
         """
-        prompt, output = _text_tokens(request)
+        prompt, output = _generation_tokens(request)
         self._texts = (self._texts[0] + sign * prompt, self._texts[1] + sign * output)
 
-    def _cache_holds(self) -> bool:
+    def _cache_has_room(self) -> bool:
         """Whether the key-value cache has room for one more text at its full length: past that,
         vLLM drops some and computes them again.
         """
@@ -183,7 +183,7 @@ class VllmEngine:
         own = 1 - counted.cached_tokens / max(1, counted.prompt_tokens)  # of a prompt, beside what they share
         return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
 
-    def _add(self, request: Request, active: dict[str, Request]) -> None:
+    def _submit_request(self, request: Request, active: dict[str, Request]) -> None:
         from vllm.lora.request import LoRARequest
 
         self._count += 1
@@ -196,15 +196,15 @@ class VllmEngine:
             lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
             lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
         if not self._has_tokenizer and isinstance(request.want, Generation):
-            give_tokenizer(self._engine)
+            attach_tokenizer(self._engine)
             self._has_tokenizer = True
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
-        self._count_text(request, 1)
+        self._track_generation_tokens(request, 1)
         self._engine.add_request(request_id, prompt, sampling_params(request.want), lora_request=lora)
 
-    def _response(self, request: Request, output: Any) -> Response:
-        response = _read(request, output)
+    def _make_response(self, request: Request, output: Any) -> Response:
+        response = _parse_request_output(request, output)
         self._counters.add(response)
         return response
 
@@ -221,7 +221,7 @@ class VllmEngine:
     def close(self) -> None:
         if self._llm is None:
             return
-        with uncollected():  # once, at the end, and not after every step of it
+        with pause_garbage_collection():  # once, at the end, and not after every step of it
             with contextlib.suppress(Exception):
                 self._engine.engine_core.shutdown()
             self._llm = self._engine = None
@@ -232,7 +232,7 @@ class VllmEngine:
         gc.collect()
 
 
-def _read(request: Request, output: Any) -> Response:
+def _parse_request_output(request: Request, output: Any) -> Response:
     """vLLM's RequestOutput as a Response."""
     cached = output.num_cached_tokens or 0
     match request.want:
@@ -251,7 +251,7 @@ def _read(request: Request, output: Any) -> Response:
             return Response(request, completions=completions, cached_tokens=cached)
 
 
-def _text_tokens(request: Request) -> tuple[int, int]:
+def _generation_tokens(request: Request) -> tuple[int, int]:
     """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is
     only read leaves it at once.
     """

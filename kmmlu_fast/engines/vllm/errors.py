@@ -22,14 +22,14 @@ def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineErro
     text = " ".join(str(error).split())
     if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
         return EngineError(
-            f"{what}: not enough memory ({text[:200]}); {_what_helps(memory)}; finished answers are kept"
+            f"{what}: not enough memory ({text[:200]}); {_memory_advice(memory)}; finished answers are kept"
         )
     if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
         # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only
         # that it died.
         return EngineError(
             f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory:"
-            f" {_what_helps(memory)}; if Triton did not compile: install gcc and Python's headers; if it says"
+            f" {_memory_advice(memory)}; if Triton did not compile: install gcc and Python's headers; if it says"
             " 'bootstrapping phase': start your script under if __name__ == '__main__'; finished answers are"
             " kept"
         )
@@ -38,7 +38,7 @@ def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineErro
     )
 
 
-def _what_helps(memory: str) -> str:
+def _memory_advice(memory: str) -> str:
     known = f"{memory}; " if memory else ""
     return (
         f"{known}lower --max-model-len, --max-num-seqs, --max-num-batched-tokens or --gpu-memory-utilization,"

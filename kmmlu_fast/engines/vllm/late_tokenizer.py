@@ -16,11 +16,11 @@ from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.reading import read_json
 
 
-def can_wait(model: str, revision: str | None = None) -> bool:
+def can_defer_tokenizer(model: str, revision: str | None = None) -> bool:
     """Whether vLLM starts this model without a tokenizer: models that also take pictures or
     sound build their processors from it.
     """
-    folder = Path(model) if Path(model).is_dir() else _snapshot(model, revision)
+    folder = Path(model) if Path(model).is_dir() else _cached_snapshot(model, revision)
     try:
         config = read_json(folder / "config.json", EngineError) if folder else {}
     except EngineError:
@@ -34,7 +34,7 @@ def can_wait(model: str, revision: str | None = None) -> bool:
     )
 
 
-def give_tokenizer(engine: Any) -> None:
+def attach_tokenizer(engine: Any) -> None:
     """Load the tokenizer as vLLM would have at the start."""
     from vllm.tokenizers.registry import cached_tokenizer_from_config
 
@@ -45,7 +45,7 @@ def give_tokenizer(engine: Any) -> None:
     engine.output_processor.tokenizer = tokenizer
 
 
-def _snapshot(model: str, revision: str | None) -> Path | None:
+def _cached_snapshot(model: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.engines.vllm.cpu_kernels import WORTH_COMPILING, joined_norms
+from kmmlu_fast.engines.vllm.cpu_kernels import WORTH_COMPILING, register_fused_norms
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings as EngineSettings
-from kmmlu_fast.engines.vllm.late_tokenizer import can_wait
+from kmmlu_fast.engines.vllm.late_tokenizer import can_defer_tokenizer
 from kmmlu_fast.engines.vllm.weight_swap import WORKER
-from kmmlu_fast.machine.device import auto_dtype
+from kmmlu_fast.machine.device import resolve_auto_dtype
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 
@@ -24,7 +24,7 @@ def llm_arguments(settings: EngineSettings, chosen: dict[str, Any], on_card: boo
         "model": settings.model,
         "revision": settings.revision,
         "tokenizer": settings.tokenizer or settings.model,
-        "dtype": auto_dtype(None)[0] if settings.dtype == "auto" and not on_card else settings.dtype,
+        "dtype": resolve_auto_dtype(None)[0] if settings.dtype == "auto" and not on_card else settings.dtype,
         "quantization": settings.quantization,
         "max_model_len": settings.max_model_len,
         "tensor_parallel_size": settings.tensor_parallel_size,
@@ -43,11 +43,11 @@ def llm_arguments(settings: EngineSettings, chosen: dict[str, Any], on_card: boo
     if not on_card:
         # vLLM's own block on CPU is 128 tokens, and a prefix is found again in whole blocks only:
         # five-shot, a tenth of the pass.
-        arguments |= {"enforce_eager": True, "block_size": 32, **joined_norms(WORTH_COMPILING)}
+        arguments |= {"enforce_eager": True, "block_size": 32, **register_fused_norms(WORTH_COMPILING)}
     arguments |= _lora_arguments(settings)
     arguments |= {
         "worker_extension_cls": WORKER,
-        "skip_tokenizer_init": can_wait(settings.model, settings.revision),
+        "skip_tokenizer_init": can_defer_tokenizer(settings.model, settings.revision),
     }
     return arguments | dict(settings.extra)
 

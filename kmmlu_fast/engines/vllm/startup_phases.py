@@ -55,9 +55,9 @@ class PhaseHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Path]:
+def record_startup_phases() -> Iterator[Path]:
     """A block in which vLLM engines that start write their phases to the file that is yielded."""
-    folder = _folder()
+    folder = _temporary_folder()
     path = Path(tempfile.mkstemp(prefix="phases-", dir=folder)[1])
     chosen = {name: os.environ[name] for name in LOGGING_VARIABLES if name in os.environ}
     if chosen in ({}, {"VLLM_LOGGING_LEVEL": "ERROR"}):  # that level is the engine's own default here
@@ -82,19 +82,19 @@ def watched() -> Iterator[Path]:
             os.environ.pop(_CONFIG, None)
 
 
-def current(path: Path) -> str:
+def current_phase(path: Path) -> str:
     """The phase that was opened last."""
-    phases = _read(path)
+    phases = _read_phases(path)
     return phases[-1][1] if phases else ""
 
 
-def seconds(path: Path, until: float | None = None) -> str:
+def describe_phase_times(path: Path, until: float | None = None) -> str:
     """Every phase with its seconds, such as "loading vLLM 6, reading weights 12"; those under a second are
     left out.
 
     ``until``: the end of the last one (``time.time()``); None = now.
     """
-    phases = _read(path)
+    phases = _read_phases(path)
     ends = [*(begun for begun, _ in phases[1:]), time.time() if until is None else until]
     spent: dict[str, float] = {}
     for (begun, name), end in zip(phases, ends, strict=True):
@@ -102,7 +102,7 @@ def seconds(path: Path, until: float | None = None) -> str:
     return ", ".join(f"{name} {sec:.0f}" for name, sec in spent.items() if sec >= 0.5)
 
 
-def _read(path: Path) -> list[tuple[float, str]]:
+def _read_phases(path: Path) -> list[tuple[float, str]]:
     with contextlib.suppress(OSError):
         lines = (line.partition(" ") for line in path.read_text(encoding="utf-8").splitlines())
         return [(float(begun), name) for begun, found, name in lines if found and name]
@@ -110,7 +110,7 @@ def _read(path: Path) -> list[tuple[float, str]]:
 
 
 @functools.cache
-def _folder() -> Path:
+def _temporary_folder() -> Path:
     """A folder of this process, gone when it ends."""
     made = tempfile.TemporaryDirectory(prefix="kmmlu-fast-")
     _KEPT.append(made)

@@ -21,7 +21,7 @@ from kmmlu_fast.core.schema import Adapter
 WORKER = "kmmlu_fast.engines.vllm.weight_swap.SwapWorker"
 
 
-class HeldWeights:
+class WeightSwapper:
     """Which weights an engine holds, and whether it may answer. ``load`` writes them, ``forget`` drops what
     was computed with others.
 
@@ -35,26 +35,26 @@ class HeldWeights:
         self.adapter: Adapter | None = None
         self.usable = True
 
-    def become(self, adapter: Adapter | None) -> None:
+    def swap_to(self, adapter: Adapter | None) -> None:
         """Hold the adapter's weights, or the base's. KmmluError where that failed; the engine
         then holds the base, or nothing usable.
         """
-        if self.usable and _digest(adapter) == _digest(self.adapter):
+        if self.usable and _adapter_digest(adapter) == _adapter_digest(self.adapter):
             return
         try:
-            self._write(adapter)
+            self._write_weights(adapter)
         except Exception as error:
             name = adapter.name if adapter else "the base"
             if adapter is not None:
                 with contextlib.suppress(Exception):
-                    self._write(None)
+                    self._write_weights(None)
             if isinstance(error, KmmluError):
                 raise
             raise EngineError(
                 f"weights of {name} could not be written into the engine ({type(error).__name__}: {error})"
             ) from error
 
-    def require(self) -> None:
+    def check_usable(self) -> None:
         """EngineError unless the engine holds one model state, whole."""
         if not self.usable:
             raise EngineError(
@@ -62,14 +62,14 @@ class HeldWeights:
                 " does not answer any more; the same command starts a new one and continues"
             )
 
-    def _write(self, adapter: Adapter | None) -> None:
+    def _write_weights(self, adapter: Adapter | None) -> None:
         self.usable = False
         self._load(adapter)
         self._forget()
         self.adapter, self.usable = adapter, True
 
 
-def _digest(adapter: Adapter | None) -> str | None:
+def _adapter_digest(adapter: Adapter | None) -> str | None:
     return adapter.digest if adapter else None
 
 
@@ -92,12 +92,12 @@ class SwapWorker:
         from vllm.model_executor.model_loader import get_model_loader
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        from kmmlu_fast.models.deltas import changed_weights, read_changes, with_partners
+        from kmmlu_fast.models.deltas import changed_weights, expand_packed_modules, read_lora_deltas
 
-        changes = read_changes(Path(folder)) if folder else {}
+        changes = read_lora_deltas(Path(folder)) if folder else {}
         model, config = self.model_runner.get_model(), self.vllm_config.model_config
         before: set[str] = getattr(self, "_written", set())
-        touched = before | with_partners(changes, getattr(model, "packed_modules_mapping", {}))
+        touched = before | expand_packed_modules(changes, getattr(model, "packed_modules_mapping", {}))
         if not touched:
             return 0
         self._written = touched  # before the first byte: a write that is cut must be undone

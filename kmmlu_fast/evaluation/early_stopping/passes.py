@@ -20,27 +20,27 @@ from typing import Protocol
 from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.prompting.methods import Method
-from kmmlu_fast.prompting.tokens import Asked
+from kmmlu_fast.prompting.tokens import TokenisedQuestion
 
 FIRST = 225  # questions of the first look; an eighth of a small exam, but not under LEAST
 LEAST = 20
 GROWTH = 1.5
 
 
-class Sink(Protocol):
+class StateSink(Protocol):
     """Where finished predictions go (``runs.store.RunStore``)."""
 
     def append(self, prediction: Prediction) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class ModelStateProgress:
     """One model state, what it has answered, and how far from the beginning of the order without a gap."""
 
     name: str
     adapter: Adapter | None
-    sink: Sink | None  # None: finished before, only read
-    order: Sequence[Asked]
+    sink: StateSink | None  # None: finished before, only read
+    order: Sequence[TokenisedQuestion]
     right: dict[str, bool] = field(default_factory=dict)
     margin: dict[str, float | None] = field(default_factory=dict)
     reach: int = 0  # questions answered from the beginning of the order on
@@ -48,13 +48,13 @@ class State:
     prompt_tokens: int = 0
     output_tokens: int = 0
 
-    def know(self, question_id: str, right: bool, margin: float | None) -> None:
+    def record_answer(self, question_id: str, right: bool, margin: float | None) -> None:
         self.right[question_id] = right
         self.margin[question_id] = margin
         while self.reach < len(self.order) and self.order[self.reach].question.question_id in self.right:
             self.reach += 1
 
-    def add(self, prediction: Prediction) -> None:
+    def add_prediction(self, prediction: Prediction) -> None:
         """A prediction that has just come in; nothing if it was known."""
         if self.sink is None or prediction.question_id in self.right:
             return
@@ -62,10 +62,10 @@ class State:
         self.asked_now += 1
         self.prompt_tokens += prediction.prompt_tokens
         self.output_tokens += prediction.output_tokens
-        self.know(prediction.question_id, prediction.correct, prediction.margin)
+        self.record_answer(prediction.question_id, prediction.correct, prediction.margin)
 
 
-def ends(most: int, growth: float = GROWTH) -> Iterator[int]:
+def interim_sample_sizes(most: int, growth: float = GROWTH) -> Iterator[int]:
     """Questions asked at the end of each look: 225 (fewer of few), then half as many again, ``most`` last."""
     end = float(min(FIRST, max(LEAST, most // 8)))
     while end < most:
@@ -74,13 +74,13 @@ def ends(most: int, growth: float = GROWTH) -> Iterator[int]:
     yield most
 
 
-def ask(
+def ask_in_passes(
     engine: Engine,
     method: Method,
-    states: Sequence[State],
+    states: Sequence[ModelStateProgress],
     looks: Sequence[int],
     places: Mapping[str, int],
-    go_on: Callable[[], Sequence[State]],
+    go_on: Callable[[], Sequence[ModelStateProgress]],
     served: bool,
     shown: Callable[[], None] = lambda: None,
 ) -> None:
@@ -94,7 +94,7 @@ def ask(
     by_adapter = {(state.adapter.name if served and state.adapter else None): state for state in waiting}
     wanted = list(waiting)
 
-    def items() -> Iterator[tuple[State, Asked]]:
+    def items() -> Iterator[tuple[ModelStateProgress, TokenisedQuestion]]:
         start = 0
         for end in looks:
             for state in list(wanted):
@@ -103,9 +103,9 @@ def ask(
             start = end
 
     pending = list(looks)
-    with contextlib.closing(_answers(engine, method, items(), by_adapter, served)) as answers:
+    with contextlib.closing(_stream_predictions(engine, method, items(), by_adapter, served)) as answers:
         for state, prediction in answers:
-            state.add(prediction)
+            state.add_prediction(prediction)
             shown()
             reached = min((other.reach for other in wanted), default=0)
             if pending and reached >= pending[0]:
@@ -116,24 +116,24 @@ def ask(
                     return
 
 
-def _answers(
+def _stream_predictions(
     engine: Engine,
     method: Method,
-    items: Iterator[tuple[State, Asked]],
-    by_adapter: Mapping[str | None, State],
+    items: Iterator[tuple[ModelStateProgress, TokenisedQuestion]],
+    by_adapter: Mapping[str | None, ModelStateProgress],
     served: bool,
-) -> Generator[tuple[State, Prediction]]:
+) -> Generator[tuple[ModelStateProgress, Prediction]]:
     """Each question's prediction as it finishes; closing this closes the engine's stream, which gives up what
     is in flight.
     """
     outstanding: dict[tuple[str, str], int] = {}
     responses: dict[tuple[str, str], list[Response]] = {}
-    known: dict[tuple[str, str], Asked] = {}
+    known: dict[tuple[str, str], TokenisedQuestion] = {}
 
     def requests() -> Iterator[Request]:
         for state, item in items:
             key = (state.name, item.question.question_id)
-            first = method.start(item.question, item.lists(), state.adapter if served else None)
+            first = method.start(item.question, item.token_id_lists(), state.adapter if served else None)
             known[key], responses[key], outstanding[key] = item, [], len(first)
             yield from first
 

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from kmmlu_fast.analysis.sequential.betting import Decision
-from kmmlu_fast.evaluation.early_stopping.passes import State
+from kmmlu_fast.evaluation.early_stopping.passes import ModelStateProgress
 
 _WIDTH = 31  # characters of the drawn interval
 
 
-def recorded(state: State, seconds: float, decision: Decision | None) -> dict[str, Any]:
+def early_stop_outcome(
+    state: ModelStateProgress, seconds: float, decision: Decision | None
+) -> dict[str, Any]:
     """Decision, speed, and what the full pass would cost: an estimate from this session's rate, None if it
     asked nothing.
     """
@@ -39,7 +41,7 @@ def recorded(state: State, seconds: float, decision: Decision | None) -> dict[st
     return {"decision": None if decision is None else asdict(decision), "full_pass": full, "speed": speed}
 
 
-def drawn(low: float, high: float) -> str:
+def draw_interval_line(low: float, high: float) -> str:
     """An interval as a line of characters, zero in the middle: -20 pp [        |  ---     ] +20 pp; what is
     beyond is cut.
     """

@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.reporting.charts.drawing import Palette, run_colours
-from kmmlu_fast.reporting.wording.language import Words, percent, points
+from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points
 
 
-def changes(
-    subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], palette: Palette, t: Words
+def changes_chart(
+    subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], palette: Palette, t: Translator
 ) -> Any:
     """Accuracy of both runs, and the change with its interval, sorted by change. ``subjects``
-    as ``paired.by_subject``.
+    as ``paired.subject_differences``.
     """
     import altair as alt
 
@@ -34,8 +34,8 @@ def changes(
         ).alias("kind"),
     ).sort("difference", "label", descending=[True, False])
     tips = [
-        f"{row['label']}: {percent(row['first'], 1)} → {percent(row['second'], 1)},"
-        f" {points(row['difference'], 1)} [{points(row['low'], 1, False)}, {points(row['high'], 1, False)}],"
+        f"{row['label']}: {format_percent(row['first'], 1)} → {format_percent(row['second'], 1)},"
+        f" {format_points(row['difference'], 1)} [{format_points(row['low'], 1, False)}, {format_points(row['high'], 1, False)}],"
         f" n = {row['n']:,}, p(Holm) = {row['p_holm']:.3f}"
         for row in frame.iter_rows(named=True)
     ]
@@ -43,11 +43,11 @@ def changes(
         "label", "first", "second", "difference", "low", "high", "kind", "tip"
     )
     order = frame["label"].to_list()
-    left, right = _both_runs(frame, order, palette, t), _differences(frame, order, palette, t)
+    left, right = _accuracy_pair_chart(frame, order, palette, t), _difference_chart(frame, order, palette, t)
     return alt.hconcat(left, right, spacing=18).resolve_scale(color="independent")
 
 
-def _both_runs(frame: pl.DataFrame, order: list[str], palette: Palette, t: Words) -> Any:
+def _accuracy_pair_chart(frame: pl.DataFrame, order: list[str], palette: Palette, t: Translator) -> Any:
     """Accuracy of both runs, joined by a line; one row a subject."""
     import altair as alt
 
@@ -84,7 +84,7 @@ def _both_runs(frame: pl.DataFrame, order: list[str], palette: Palette, t: Words
     ).properties(width=390, height={"step": 17})
 
 
-def _differences(frame: pl.DataFrame, order: list[str], palette: Palette, t: Words) -> Any:
+def _difference_chart(frame: pl.DataFrame, order: list[str], palette: Palette, t: Translator) -> Any:
     """The change with its interval, coloured where significant; one row a subject."""
     import altair as alt
 
@@ -116,7 +116,7 @@ def _differences(frame: pl.DataFrame, order: list[str], palette: Palette, t: Wor
     ).properties(width=330, height={"step": 17})
 
 
-def groups(frame: pl.DataFrame, runs: list[str], palette: Palette, t: Words) -> Any:
+def supercategory_chart(frame: pl.DataFrame, runs: list[str], palette: Palette, t: Translator) -> Any:
     """Supercategory accuracies with intervals. ``frame``: label, run, accuracy, low, high, tip."""
     import altair as alt
 
@@ -139,7 +139,7 @@ def groups(frame: pl.DataFrame, runs: list[str], palette: Palette, t: Words) -> 
     ).properties(width=420, height={"step": 15 if len(runs) > 2 else 18, "for": "offset"})
 
 
-def weak(frame: pl.DataFrame, palette: Palette, t: Words) -> Any:
+def weak_subjects_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -> Any:
     """The weakest subjects of one run. ``frame``: label, accuracy, low, high, constant, human
     (may be null), tip; weakest first.
     """
@@ -174,7 +174,7 @@ def weak(frame: pl.DataFrame, palette: Palette, t: Words) -> Any:
     return alt.layer(*layers).properties(width=380, height={"step": 19})
 
 
-def letters(frame: pl.DataFrame, series: list[str], palette: Palette, t: Words) -> Any:
+def letter_share_chart(frame: pl.DataFrame, series: list[str], palette: Palette, t: Translator) -> Any:
     """Letter shares: the key's and each run's. ``frame``: letter, run, share, tip;
     ``series[0]`` is the key.
     """
@@ -201,7 +201,7 @@ def letters(frame: pl.DataFrame, series: list[str], palette: Palette, t: Words) 
     )
 
 
-def calibration(frame: pl.DataFrame, runs: list[str], palette: Palette, t: Words) -> Any:
+def calibration_chart(frame: pl.DataFrame, runs: list[str], palette: Palette, t: Translator) -> Any:
     """Accuracy against confidence. ``frame``: run, confidence, accuracy, low, high, n, tip."""
     import altair as alt
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import expected_calibration_error, letters_in, with_interval
-from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.accuracy import expected_calibration_error, letters_of_frame, with_accuracy_interval
+from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.core.files import distinct_slugs
 from kmmlu_fast.reporting.charts import answer_charts
 from kmmlu_fast.reporting.charts import effort_figures as effort
-from kmmlu_fast.reporting.charts.figure import Figure, legend_of, with_tips
-from kmmlu_fast.reporting.human_accuracy import known
-from kmmlu_fast.reporting.report_data import Findings
-from kmmlu_fast.reporting.wording.language import Words, percent
+from kmmlu_fast.reporting.charts.figure import Figure, add_tooltips, run_legend
+from kmmlu_fast.reporting.human_accuracy import with_known_human_accuracy
+from kmmlu_fast.reporting.report_data import ReportData
+from kmmlu_fast.reporting.wording.language import Translator, format_percent
 from kmmlu_fast.runs.run import Run
 
 MOST_RUNS = 5  # in one chart; the table shows them all
@@ -28,28 +28,28 @@ FEW = 20  # questions a subject; below, no single subject is called weak
 MIN_BIN = 5  # questions; fewer make a point of noise (they count in the ECE all the same)
 
 
-def figures(found: Findings, plan: Path | None, t: Words) -> list[Figure]:
+def report_figures(found: ReportData, plan: Path | None, t: Translator) -> list[Figure]:
     """All charts that the data allows, in the report's order. ``plan``: a sampling plan's file."""
-    shown = in_focus(found)
+    shown = runs_in_focus(found)
     answered = [run for run in shown if run.predictions is not None]
     candidates = [
-        _changes(found.focus, t),
-        _groups(shown, t),
-        _weak(shown[-1], found.questions, t),
-        _letters(answered, t),
-        _calibration(answered, t),
-        effort.cost(found.headlines, t, "tokens"),
-        effort.cost(found.headlines, t, "seconds"),
+        _changes_figure(found.focus, t),
+        _supercategory_figure(shown, t),
+        _weak_subjects_figure(shown[-1], found.questions, t),
+        _letter_share_figure(answered, t),
+        _calibration_figure(answered, t),
+        effort.cost_figure(found.headlines, t, "tokens"),
+        effort.cost_figure(found.headlines, t, "seconds"),
         *[
-            effort.training(run, name, t)
+            effort.training_curve_figure(run, name, t)
             for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True)
         ],
-        effort.plan(plan, t),
+        effort.sampling_plan_figure(plan, t),
     ]
     return [figure for figure in candidates if figure is not None]
 
 
-def in_focus(found: Findings) -> list[Run]:
+def runs_in_focus(found: ReportData) -> list[Run]:
     """The runs that charts and wide tables have room for: the pair in focus, and others if there are few."""
     runs, pair = found.runs, found.focus
     if len(runs) <= MOST_RUNS or pair is None:
@@ -57,7 +57,7 @@ def in_focus(found: Findings) -> list[Run]:
     return [run for name in (pair.first, pair.second) for run in runs if run.name == name]
 
 
-def _changes(pair: Comparison | None, t: Words) -> Figure | None:
+def _changes_figure(pair: PairComparison | None, t: Translator) -> Figure | None:
     if pair is None:
         return None
     labels = [t.subject(name) for name in pair.subjects["subject"]]
@@ -65,13 +65,15 @@ def _changes(pair: Comparison | None, t: Words) -> Figure | None:
         "changes",
         t("changes_title"),
         t("changes_note"),
-        lambda palette: answer_charts.changes(pair.subjects, labels, (pair.first, pair.second), palette, t),
-        legend_of([pair.first, pair.second]),
+        lambda palette: answer_charts.changes_chart(
+            pair.subjects, labels, (pair.first, pair.second), palette, t
+        ),
+        run_legend([pair.first, pair.second]),
         "wide",
     )
 
 
-def _groups(runs: list[Run], t: Words) -> Figure:
+def _supercategory_figure(runs: list[Run], t: Translator) -> Figure:
     frame = pl.concat(
         run.scores.group_by("supercategory")
         .agg(pl.col("correct").sum(), pl.col("total").sum())
@@ -80,8 +82,8 @@ def _groups(runs: list[Run], t: Words) -> Figure:
         for run in runs
     )
     names = [t.supercategory(name) for name in frame["supercategory"]]
-    frame = with_tips(
-        with_interval(frame.with_columns(pl.Series("label", names))),
+    frame = add_tooltips(
+        with_accuracy_interval(frame.with_columns(pl.Series("label", names))),
         lambda row: f"{row['run']}, {row['label']}",
     )
     order = [run.name for run in runs]
@@ -89,20 +91,20 @@ def _groups(runs: list[Run], t: Words) -> Figure:
         "groups",
         t("groups_title"),
         t("groups_note"),
-        lambda palette: answer_charts.groups(frame, order, palette, t),
-        legend_of(order),
+        lambda palette: answer_charts.supercategory_chart(frame, order, palette, t),
+        run_legend(order),
     )
 
 
-def _letters(runs: list[Run], t: Words) -> Figure | None:
+def _letter_share_figure(runs: list[Run], t: Translator) -> Figure | None:
     if not runs:
         return None
     rows = []
-    letters = max((letters_in(run.frame) for run in runs), key=len)
+    letters = max((letters_of_frame(run.frame) for run in runs), key=len)
     series = [t("key"), *[run.name for run in runs]]
     shares = [
-        _shares(runs[0].frame["answer"], letters),
-        *[_shares(run.frame["prediction"], letters) for run in runs],
+        _letter_shares(runs[0].frame["answer"], letters),
+        *[_letter_shares(run.frame["prediction"], letters) for run in runs],
     ]
     with_unparsed = any(values[-1] > 0.001 for values in shares)
     columns = (*letters, t("unparsed"))
@@ -114,7 +116,7 @@ def _letters(runs: list[Run], t: Words) -> Figure | None:
                         "letter": letter,
                         "run": name,
                         "share": value,
-                        "tip": f"{name}, {letter}: {percent(value, 1)} %",
+                        "tip": f"{name}, {letter}: {format_percent(value, 1)} %",
                     }
                 )
     frame = pl.DataFrame(rows)
@@ -122,23 +124,23 @@ def _letters(runs: list[Run], t: Words) -> Figure | None:
         "letters",
         t("letters_chart"),
         t("letters_note"),
-        lambda palette: answer_charts.letters(frame, series, palette, t),
-        ((t("key"), "key"), *legend_of(series[1:])),
+        lambda palette: answer_charts.letter_share_chart(frame, series, palette, t),
+        ((t("key"), "key"), *run_legend(series[1:])),
     )
 
 
-def _shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
+def _letter_shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
     """The share of each letter, and of what is none of them, 0-1."""
     count = max(1, len(values))
     found = [int((values == letter).sum()) / count for letter in letters]
     return [*found, int((~values.is_in(letters)).fill_null(True).sum()) / count]
 
 
-def _weak(run: Run, questions: pl.DataFrame | None, t: Words) -> Figure | None:
+def _weak_subjects_figure(run: Run, questions: pl.DataFrame | None, t: Translator) -> Figure | None:
     enough = run.scores.filter(pl.col("total") >= FEW)
     if len(enough) < 2:
         return None  # of a handful of questions a subject, the weakest is a matter of luck
-    frame = with_interval(enough).sort("accuracy", "subject").head(WEAKEST)
+    frame = with_accuracy_interval(enough).sort("accuracy", "subject").head(WEAKEST)
     nothing = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
     constant = (
         nothing
@@ -153,14 +155,18 @@ def _weak(run: Run, questions: pl.DataFrame | None, t: Words) -> Figure | None:
     )
     human = pl.DataFrame(schema={"subject": pl.String, "human": pl.Float64})
     if questions is not None:
-        human = known(questions).group_by("subject").agg(pl.col("human_accuracy").mean().alias("human"))
+        human = (
+            with_known_human_accuracy(questions)
+            .group_by("subject")
+            .agg(pl.col("human_accuracy").mean().alias("human"))
+        )
     frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(
         human, on="subject", how="left", maintain_order="left"
     )
     frame = frame.with_columns(
         pl.Series("label", [t.subject(name) for name in frame["subject"]], dtype=pl.String)
     )
-    frame = with_tips(frame, lambda row: row["label"])
+    frame = add_tooltips(frame, lambda row: row["label"])
     legend = [(t("constant_legend"), "|down")] if run.predictions is not None else []
     if frame["human"].null_count() < len(frame):
         legend.append((t("human_legend"), "key"))
@@ -168,13 +174,13 @@ def _weak(run: Run, questions: pl.DataFrame | None, t: Words) -> Figure | None:
         "weak",
         t("weak_title", name=run.name),
         t("weak_note"),
-        lambda palette: answer_charts.weak(frame, palette, t),
+        lambda palette: answer_charts.weak_subjects_chart(frame, palette, t),
         tuple(legend),
         "tall",
     )
 
 
-def _calibration(runs: list[Run], t: Words) -> Figure | None:
+def _calibration_figure(runs: list[Run], t: Translator) -> Figure | None:
     parts, errors = [], []
     for run in runs:
         frame = run.frame.filter(pl.col("confidence").is_not_null())
@@ -190,12 +196,16 @@ def _calibration(runs: list[Run], t: Words) -> Figure | None:
             )
             .sort("bin")
         )
-        binned = with_interval(binned).with_columns(pl.lit(run.name).alias("run"), pl.col("total").alias("n"))
-        errors.append(f"{run.name}: ECE {percent(expected_calibration_error(binned), 1)} pp")
+        binned = with_accuracy_interval(binned).with_columns(
+            pl.lit(run.name).alias("run"), pl.col("total").alias("n")
+        )
+        errors.append(f"{run.name}: ECE {format_percent(expected_calibration_error(binned), 1)} pp")
         binned = binned.filter(pl.col("total") >= MIN_BIN)
         if binned.is_empty():  # a small run, its answers spread over all bins
             continue
-        parts.append(with_tips(binned, lambda row: f"{row['run']}, {percent(row['confidence'], 0)} %"))
+        parts.append(
+            add_tooltips(binned, lambda row: f"{row['run']}, {format_percent(row['confidence'], 0)} %")
+        )
     if not parts:
         return None
     frame, order = pl.concat(parts), [part["run"][0] for part in parts]
@@ -204,6 +214,6 @@ def _calibration(runs: list[Run], t: Words) -> Figure | None:
         "calibration",
         t("calibration_title"),
         t("calibration_note", errors="; ".join(errors) + "."),
-        lambda palette: answer_charts.calibration(frame, everyone, palette, t),
+        lambda palette: answer_charts.calibration_chart(frame, everyone, palette, t),
         tuple((name, str(everyone.index(name))) for name in order),
     )

@@ -46,11 +46,11 @@ def run_colours(count: int, palette: Palette) -> list[str]:
     return [palette["first"], palette["second"], *palette["more"].split()][:count]
 
 
-def to_svg(chart: Any, palette: Palette, prefix: str = "") -> str:
+def chart_to_svg(chart: Any, palette: Palette, prefix: str = "") -> str:
     """A chart as SVG text, for the page (PAGE) or for a file (FIGURE). ``prefix`` keeps the ids
     of several charts in a page apart.
     """
-    svg = spec_to_svg(spec(chart, palette))
+    svg = spec_to_svg(vega_lite_spec(chart, palette))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg) if prefix else svg
 
 
@@ -61,7 +61,7 @@ def spec_to_svg(document: dict[str, Any]) -> str:
     return str(vl_convert.vegalite_to_svg(document, allowed_base_urls=[]))
 
 
-def spec(chart: Any, palette: Palette) -> dict[str, Any]:
+def vega_lite_spec(chart: Any, palette: Palette) -> dict[str, Any]:
     axis = {
         "labelColor": palette["muted"],
         "titleColor": palette["muted"],

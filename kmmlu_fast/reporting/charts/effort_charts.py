@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.reporting.charts.drawing import Palette
-from kmmlu_fast.reporting.wording.language import Words
+from kmmlu_fast.reporting.wording.language import Translator
 
 _LABEL_DY = (-12, 16, -26, 30)  # px above or below the dot, the first that is free
 
 
-def cost(frame: pl.DataFrame, palette: Palette, t: Words, axis: str) -> Any:
+def cost_chart(frame: pl.DataFrame, palette: Palette, t: Translator, axis: str) -> Any:
     """Accuracy against what it costs. ``frame``: run, cost, accuracy, low, high, tip; ``axis``:
     the cost's title.
     """
@@ -39,7 +39,7 @@ def cost(frame: pl.DataFrame, palette: Palette, t: Words, axis: str) -> Any:
         ),
         base.mark_circle(color=palette["second"], size=70, opacity=1).encode(x=x, y=y, description="tip:N"),
         *[
-            alt.Chart(frame.filter(pl.Series(at == dy for at in _label_places(frame, span > 20))))
+            alt.Chart(frame.filter(pl.Series(at == dy for at in _label_offsets(frame, span > 20))))
             .mark_text(color=palette["ink"], dy=dy, fontSize=11)
             .encode(x=x, y=y, text="run:N")
             for dy in _LABEL_DY
@@ -47,7 +47,7 @@ def cost(frame: pl.DataFrame, palette: Palette, t: Words, axis: str) -> Any:
     ).properties(width=400, height=240)
 
 
-def _label_places(frame: pl.DataFrame, log: bool) -> list[int | None]:
+def _label_offsets(frame: pl.DataFrame, log: bool) -> list[int | None]:
     """Where each dot's label stands without touching another label or dot; None where nowhere:
     its name is in the tooltip and the table.
     """
@@ -65,18 +65,20 @@ def _label_places(frame: pl.DataFrame, log: bool) -> list[int | None]:
     for x, y, name in zip(xs, ys, frame["run"].to_list(), strict=True):
         half = letter * len(name) / 2
         boxes = {dy: (x - half, y + dy - line / 2, x + half, y + dy + line / 2) for dy in _LABEL_DY}
-        free = next((dy for dy, box in boxes.items() if not any(_touch(box, other) for other in taken)), None)
+        free = next(
+            (dy for dy, box in boxes.items() if not any(_boxes_overlap(box, other) for other in taken)), None
+        )
         if free is not None:
             taken.append(boxes[free])
         places.append(free)
     return places
 
 
-def _touch(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _boxes_overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def training(frame: pl.DataFrame, palette: Palette, t: Words) -> Any:
+def training_curve_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -> Any:
     """Training curve. ``frame``: step, loss, kind ("train" or "validation"), tip."""
     import altair as alt
 
@@ -96,7 +98,7 @@ def training(frame: pl.DataFrame, palette: Palette, t: Words) -> Any:
     ).properties(width=400, height=220)
 
 
-def plan(frame: pl.DataFrame, palette: Palette, t: Words) -> Any:
+def sampling_plan_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -> Any:
     """Sampling plan. ``frame``: label, part ("weak" or "uniform"), count, tip; only subjects
     that were drawn from.
     """

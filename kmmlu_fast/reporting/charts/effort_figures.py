@@ -15,17 +15,17 @@ import polars as pl
 from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import read_parquet
-from kmmlu_fast.models.adapters import read_log
+from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.reporting.charts import effort_charts as charts
 from kmmlu_fast.reporting.charts.figure import Figure
-from kmmlu_fast.reporting.wording.language import Words, percent
-from kmmlu_fast.runs.run import Run, adapter_path
+from kmmlu_fast.reporting.wording.language import Translator, format_percent
+from kmmlu_fast.runs.run import Run, existing_adapter_path
 
 _PLAN = pl.Schema({"subject": pl.String, "drawn": pl.Int64, "weak": pl.Boolean})
 SPREAD = 1.2  # costs closer than this are no trade-off to chart
 
 
-def cost(rows: Sequence[Headline], t: Words, what: str) -> Figure | None:
+def cost_figure(rows: Sequence[Headline], t: Translator, what: str) -> Figure | None:
     """Accuracy against ``what``: "tokens" a question or "seconds"; None where costs hardly differ."""
     known = [
         (row, of) for row in rows if (of := row.seconds if what == "seconds" else row.tokens_per_question)
@@ -40,7 +40,7 @@ def cost(rows: Sequence[Headline], t: Words, what: str) -> Figure | None:
                 "accuracy": row.micro,
                 "low": row.low,
                 "high": row.high,
-                "tip": f"{row.name}: {percent(row.micro)} %, {of:,.0f} {t('cost_' + what)}",
+                "tip": f"{row.name}: {format_percent(row.micro)} %, {of:,.0f} {t('cost_' + what)}",
             }
             for row, of in known
         ]
@@ -50,18 +50,18 @@ def cost(rows: Sequence[Headline], t: Words, what: str) -> Figure | None:
         f"cost-{what}",
         t("cost_title", what=name),
         t("cost_note"),
-        lambda palette: charts.cost(frame, palette, t, name),
+        lambda palette: charts.cost_chart(frame, palette, t, name),
     )
 
 
-def training(run: Run, name: str, t: Words) -> Figure | None:
+def training_curve_figure(run: Run, name: str, t: Translator) -> Figure | None:
     """The training curve of the run's adapter, where its log is still there; ``name``: for the file."""
-    folder = adapter_path(run)
+    folder = existing_adapter_path(run)
     log = folder / "train_log.jsonl" if folder else None
     if log is None or not log.is_file():
         return None
     rows = []
-    for entry in read_log(log):
+    for entry in read_training_log(log):
         kind = {"step": "train", "held_out": "validation"}.get(entry["kind"])
         loss = entry.get("loss")
         if kind and isinstance(loss, (int, float)) and math.isfinite(loss):
@@ -81,12 +81,12 @@ def training(run: Run, name: str, t: Words) -> Figure | None:
         f"training-{name}",
         t("training_title", name=run.name),
         t("training_note"),
-        lambda palette: charts.training(frame, palette, t),
+        lambda palette: charts.training_curve_chart(frame, palette, t),
         legend,
     )
 
 
-def plan(path: Path | None, t: Words) -> Figure | None:
+def sampling_plan_figure(path: Path | None, t: Translator) -> Figure | None:
     """The sampling plan that ``kmmlu_fast.sample`` wrote (``*.plan.parquet``): questions drawn
     a subject, weak ones marked.
     """
@@ -115,6 +115,10 @@ def plan(path: Path | None, t: Words) -> Figure | None:
         None
         if frame.is_empty()
         else Figure(
-            "plan", t("plan_title"), t("plan_note"), lambda palette: charts.plan(frame, palette, t), legend
+            "plan",
+            t("plan_title"),
+            t("plan_note"),
+            lambda palette: charts.sampling_plan_chart(frame, palette, t),
+            legend,
         )
     )

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.reporting.charts.drawing import Palette
-from kmmlu_fast.reporting.wording.language import percent
+from kmmlu_fast.reporting.wording.language import format_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class Figure:
     size: str = ""
 
 
-def legend_of(names: Sequence[str], start: int = 0) -> tuple[tuple[str, str], ...]:
+def run_legend(names: Sequence[str], start: int = 0) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(start + place)) for place, name in enumerate(names))
 
 
-def with_tips(frame: pl.DataFrame, label: Callable[[dict[str, Any]], str]) -> pl.DataFrame:
+def add_tooltips(frame: pl.DataFrame, label: Callable[[dict[str, Any]], str]) -> pl.DataFrame:
     tips = [
-        f"{label(row)}: {percent(row['accuracy'], 1)} % [{percent(row['low'], 1)},"
-        f" {percent(row['high'], 1)}], n = {row['total']:,}"
+        f"{label(row)}: {format_percent(row['accuracy'], 1)} % [{format_percent(row['low'], 1)},"
+        f" {format_percent(row['high'], 1)}], n = {row['total']:,}"
         for row in frame.iter_rows(named=True)
     ]
     return frame.with_columns(pl.Series("tip", tips, dtype=pl.String))

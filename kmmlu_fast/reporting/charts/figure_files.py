@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.console import note
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.reporting.charts import drawing
 from kmmlu_fast.reporting.charts.figure import Figure
@@ -24,14 +24,14 @@ _NARROWEST = 70.0  # px of a plot
 _HANGUL = re.compile("[\uac00-\ud7a3]")
 
 
-def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Path]:
+def save_figure(figure: Figure, folder: Path, width_in: float | None = None) -> list[Path]:
     """``id.svg``, ``id.png`` (300 dpi) and ``id.pdf``; ``width_in``: inches, or the chart's own width."""
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
-    svg = _drawn(figure, None if width_in is None else width_in * PX_PER_INCH)
-    if _HANGUL.search(svg) and not _korean_font():
-        note(
+    svg = _render_svg(figure, None if width_in is None else width_in * PX_PER_INCH)
+    if _HANGUL.search(svg) and not _has_korean_font():
+        log_note(
             f"{figure.id}: no Korean font was found on this computer, its labels will be empty boxes: install"
             " fonts-noto-cjk"
         )
@@ -40,7 +40,7 @@ def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Pa
         # ppi alone scales by ppi / 72; what is drawn has 96 pixels an inch
         "png": bytes(vl_convert.svg_to_png(svg, scale=72 / PX_PER_INCH, ppi=300)),
         "pdf": bytes(
-            vl_convert.svg_to_pdf(_sized(svg, _width(svg) * 72 / PX_PER_INCH))
+            vl_convert.svg_to_pdf(_resize_svg(svg, _svg_width(svg) * 72 / PX_PER_INCH))
         ),  # its unit is the point
     }
     for suffix, content in files.items():
@@ -48,7 +48,7 @@ def save(figure: Figure, folder: Path, width_in: float | None = None) -> list[Pa
     return [folder / f"{figure.id}.{suffix}" for suffix in files]
 
 
-def numbers(chart: Any) -> list[tuple[str, str]]:
+def chart_table_rows(chart: Any) -> list[tuple[str, str]]:
     """What a chart's marks say, a row each: the table behind it."""
     found: dict[str, None] = {}
     for rows in (chart.to_dict(validate=False).get("datasets") or {}).values():
@@ -56,18 +56,20 @@ def numbers(chart: Any) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (tip.partition(": ") for tip in found) if value]
 
 
-def _drawn(figure: Figure, width_px: float | None) -> str:
+def _render_svg(figure: Figure, width_px: float | None) -> str:
     """The SVG; plots are narrowed until the whole is ``width_px`` wide."""
     import altair as alt
 
     chart = figure.draw(drawing.FIGURE)
-    parts = [_legend(figure), chart] if figure.legend else [chart]
+    parts = [_legend_chart(figure), chart] if figure.legend else [chart]
     whole = (
         alt.vconcat(*parts, spacing=6).properties(title=figure.title)
         if len(parts) > 1
         else chart.properties(title=figure.title)
     )
-    spec = drawing.spec(whole.resolve_scale(color="independent") if len(parts) > 1 else whole, drawing.FIGURE)
+    spec = drawing.vega_lite_spec(
+        whole.resolve_scale(color="independent") if len(parts) > 1 else whole, drawing.FIGURE
+    )
     spec["title"] = {
         "text": figure.title,
         "anchor": "start",
@@ -80,17 +82,17 @@ def _drawn(figure: Figure, width_px: float | None) -> str:
     if width_px is None:
         return svg
     for _ in range(4):
-        over = _width(svg) - width_px
-        if abs(over) < 2 or not _narrow(spec, over):
+        over = _svg_width(svg) - width_px
+        if abs(over) < 2 or not _narrow_plots(spec, over):
             break
-        spec["title"]["text"] = _folded(figure.title, width_px)
+        spec["title"]["text"] = _wrap_title(figure.title, width_px)
         svg = drawing.spec_to_svg(spec)
-    return _sized(svg, width_px)
+    return _resize_svg(svg, width_px)
 
 
-def _sized(svg: str, width: float) -> str:
+def _resize_svg(svg: str, width: float) -> str:
     """The SVG in another outer width; its view box keeps the drawing's own measure."""
-    height = width * _height(svg) / _width(svg)
+    height = width * _svg_height(svg) / _svg_width(svg)
     return re.sub(
         r'<svg([^>]*?) width="[^"]+" height="[^"]+"',
         rf'<svg\1 width="{width:.2f}" height="{height:.2f}"',
@@ -99,36 +101,39 @@ def _sized(svg: str, width: float) -> str:
     )
 
 
-def _width(svg: str) -> float:
+def _svg_width(svg: str) -> float:
     return float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])  # type: ignore[index]
 
 
-def _height(svg: str) -> float:
+def _svg_height(svg: str) -> float:
     return float(re.search(r'<svg[^>]* height="([\d.]+)"', svg)[1])  # type: ignore[index]
 
 
-def _plots(spec: dict[str, Any]) -> list[dict[str, Any]]:
+def _plots_with_width(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """The views of a specification that have a width."""
     inner = [part for key in ("vconcat", "hconcat", "layer") for part in spec.get(key, [])]
     own = [spec] if isinstance(spec.get("width"), (int, float)) else []
-    return [*own, *[plot for part in inner for plot in _plots(part)]]
+    return [*own, *[plot for part in inner for plot in _plots_with_width(part)]]
 
 
-def _narrow(spec: dict[str, Any], over_px: float) -> bool:
+def _narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
     """Take ``over_px`` from the widths of what stands side by side; False where nothing can give."""
     beside = max(
-        (len(_plots({"hconcat": part.get("hconcat", [part])})) for part in spec.get("vconcat", [spec])),
+        (
+            len(_plots_with_width({"hconcat": part.get("hconcat", [part])}))
+            for part in spec.get("vconcat", [spec])
+        ),
         default=1,
     )
     gave = False
-    for plot in _plots(spec):
+    for plot in _plots_with_width(spec):
         wanted = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
         gave = gave or abs(wanted - plot["width"]) > 0.5
         plot["width"] = wanted
     return gave
 
 
-def _folded(title: str, width_px: float) -> list[str]:
+def _wrap_title(title: str, width_px: float) -> list[str]:
     """The title in lines that fit."""
     lines: list[str] = []
     for word in title.split():
@@ -139,7 +144,7 @@ def _folded(title: str, width_px: float) -> list[str]:
     return lines
 
 
-def _legend(figure: Figure) -> Any:
+def _legend_chart(figure: Figure) -> Any:
     """A line of coloured squares and names above the chart."""
     import altair as alt
 
@@ -170,7 +175,7 @@ def _legend(figure: Figure) -> Any:
     return marks.properties(width=_NARROWEST, height=1)
 
 
-def _korean_font() -> bool:
+def _has_korean_font() -> bool:
     """Whether some font of this computer has Hangul, as far as its name tells."""
     places = (
         Path("/usr/share/fonts"),

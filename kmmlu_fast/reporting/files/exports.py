@@ -19,34 +19,36 @@ import polars as pl
 
 from kmmlu_fast.core.files import distinct_slugs, write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.reporting.files.frames import as_json, tables
+from kmmlu_fast.reporting.files.frames import report_data_json, report_frames
 from kmmlu_fast.reporting.files.spreadsheet import write_xlsx
-from kmmlu_fast.reporting.report_data import Findings
+from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording import error_text
-from kmmlu_fast.reporting.wording.language import Words
+from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.runs.lm_eval_export import write_lm_eval
-from kmmlu_fast.runs.run import refuse_prefixes
+from kmmlu_fast.runs.run import refuse_early_stopped_runs
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def export(
-    formats: Sequence[str], found: Findings, t: Words, folder: Path, *, with_texts: bool = True
+def write_exports(
+    formats: Sequence[str], found: ReportData, t: Translator, folder: Path, *, with_texts: bool = True
 ) -> list[Path]:
     """Write the formats asked for into ``folder``; returns what was written. Without
     ``with_texts`` no text of questions or models.
     """
-    refuse_prefixes(found.runs)
+    refuse_early_stopped_runs(found.runs)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for packed, name in ((False, "csv"), (True, "csv.gz")):
         if name in formats:
-            written += write_csv(found, folder, with_texts=with_texts, packed=packed)
+            written += write_csv_tables(found, folder, with_texts=with_texts, packed=packed)
     if "parquet" in formats:
-        written += write_parquet(found, folder, with_texts=with_texts)
+        written += write_parquet_tables(found, folder, with_texts=with_texts)
     if "json" in formats:
-        document = as_json(found, t)
-        document["errors"] = {name: frame.to_dicts() for name, frame in error_text.frames(found).items()}
+        document = report_data_json(found, t)
+        document["errors"] = {
+            name: frame.to_dicts() for name, frame in error_text.error_frames(found).items()
+        }
         write_json_atomically(folder / "report.json", document)
         written.append(folder / "report.json")
     if "xlsx" in formats:
@@ -56,7 +58,7 @@ def export(
     return written
 
 
-def _write_lm_eval(found: Findings, folder: Path, *, with_texts: bool) -> list[Path]:
+def _write_lm_eval(found: ReportData, folder: Path, *, with_texts: bool) -> list[Path]:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     documents = lm_eval_documents(found.questions if with_texts else None)
     written = []
@@ -69,12 +71,12 @@ def _write_lm_eval(found: Findings, folder: Path, *, with_texts: bool) -> list[P
     return written
 
 
-def safe_text(value: str | None) -> str | None:
+def escape_formula(value: str | None) -> str | None:
     """Text that a spreadsheet will not take for a formula."""
     return "'" + value if value is not None and value.startswith(_FORMULA_STARTS) else value
 
 
-def _csv(frame: pl.DataFrame, path: Path) -> Path:
+def _write_csv_file(frame: pl.DataFrame, path: Path) -> Path:
     starts = r"^[=+\-@\t\r]"
     guarded = [
         pl.when(pl.col(name).str.contains(starts))
@@ -84,14 +86,14 @@ def _csv(frame: pl.DataFrame, path: Path) -> Path:
         for name, dtype in frame.schema.items()
         if dtype == pl.String
     ]
-    headings = {name: safe_text(name) or "" for name in frame.columns}
+    headings = {name: escape_formula(name) or "" for name in frame.columns}
     content = frame.with_columns(guarded).rename(headings).write_csv(include_bom=True).encode()
     write_bytes_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
-def write_csv(
-    found: Findings,
+def write_csv_tables(
+    found: ReportData,
     folder: Path,
     *,
     with_texts: bool = True,
@@ -99,18 +101,20 @@ def write_csv(
 ) -> list[Path]:
     """``tables`` as CSV, or ``packed`` as CSV in gzip."""
     suffix = ".csv.gz" if packed else ".csv"
-    return [_csv(frame, folder / f"{name}{suffix}") for name, frame in tables(found, with_texts)]
+    return [
+        _write_csv_file(frame, folder / f"{name}{suffix}") for name, frame in report_frames(found, with_texts)
+    ]
 
 
-def write_parquet(
-    found: Findings,
+def write_parquet_tables(
+    found: ReportData,
     folder: Path,
     *,
     with_texts: bool = True,
 ) -> list[Path]:
     """``tables`` as Parquet: typed, and about a tenth of the CSV's size."""
     written = []
-    for name, frame in tables(found, with_texts):
+    for name, frame in report_frames(found, with_texts):
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
         write_bytes_atomically(folder / f"{name}.parquet", buffer.getvalue())

@@ -22,7 +22,7 @@ TABLES = (
 _FIGURES = ("changes", "groups", "weak", "letters", "calibration", "cost-tokens", "cost-seconds", "plan")
 
 
-def targets(config: ReportConfig, path: Path) -> list[Path]:
+def report_output_paths(config: ReportConfig, path: Path) -> list[Path]:
     """Every file that may be written, but lm-eval's, whose names hold the time."""
     folder = path.parent
     found = [path]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.analysis.accuracy import by_group_of
+from kmmlu_fast.analysis.accuracy import run_accuracy_rows
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.reporting.files.workbook import Sheet, Workbook
-from kmmlu_fast.reporting.report_data import Findings
-from kmmlu_fast.reporting.wording.language import LANGUAGES, Words, texts
-from kmmlu_fast.reporting.wording.verdict import verdict
+from kmmlu_fast.reporting.report_data import ReportData
+from kmmlu_fast.reporting.wording.language import LANGUAGES, Translator, get_translator
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
 
 # Columns of paired.by_subject, and their headings.
 _CHANGES = {
@@ -33,55 +33,59 @@ _CHANGES = {
 }
 
 
-def write_xlsx(found: Findings, lang: str, path: Path) -> Path:
+def write_xlsx(found: ReportData, lang: str, path: Path) -> Path:
     """The verdict and how to read it; totals, supercategories, subjects and changes, with native charts;
     headings in ``lang``.
     """
-    t = texts(lang, "workbook")
-    other = texts(next(name for name in LANGUAGES if name != lang))
+    t = get_translator(lang, "workbook")
+    other = get_translator(next(name for name in LANGUAGES if name != lang))
     book = Workbook()
-    said = [(f"{pair.first} → {pair.second}", verdict(pair, t)) for pair in found.pairs]
+    said = [(f"{pair.first} → {pair.second}", verdict_lines(pair, t)) for pair in found.pairs]
     how = [t("how_totals"), t("how_changes"), t("how_bars")]
-    book.sentences(t("sheet_summary"), [*said, (t("how"), how)])
-    for sheet in (_totals(found, t), _supercategories(found, t), _subjects(found, t, other)):
+    book.add_sentences(t("sheet_summary"), [*said, (t("how"), how)])
+    for sheet in (
+        _totals_sheet(found, t),
+        _supercategories_sheet(found, t),
+        _subjects_sheet(found, t, other),
+    ):
         book.add(sheet)
     if found.pairs:
-        book.add(_changes(found, t, other))
-    write_bytes_atomically(path, book.content())
+        book.add(_changes_sheet(found, t, other))
+    write_bytes_atomically(path, book.to_bytes())
     return path
 
 
-def _headings(t: Words, *names: str) -> list[str]:
+def _column_headings(t: Translator, *names: str) -> list[str]:
     return [t(f"col_{name}") for name in names]
 
 
-def _totals(found: Findings, t: Words) -> Sheet:
-    headings = _headings(t, "run", "correct", "total", "micro", "low", "high", "macro")
-    rows = [[run.name, *by_group_of(run, [])[0], run.macro] for run in found.runs]
+def _totals_sheet(found: ReportData, t: Translator) -> Sheet:
+    headings = _column_headings(t, "run", "correct", "total", "micro", "low", "high", "macro")
+    rows = [[run.name, *run_accuracy_rows(run, [])[0], run.macro] for run in found.runs]
     return Sheet(t("sheet_totals"), headings, rows, percent=(3, 4, 5, 6), scale=(3, 6), chart=(0, 3))
 
 
-def _supercategories(found: Findings, t: Words) -> Sheet:
-    headings = _headings(t, "run", "supercategory", "correct", "total", "accuracy", "low", "high")
+def _supercategories_sheet(found: ReportData, t: Translator) -> Sheet:
+    headings = _column_headings(t, "run", "supercategory", "correct", "total", "accuracy", "low", "high")
     rows = [
         [run.name, t.supercategory(row[0]), *row[1:]]
         for run in found.runs
-        for row in by_group_of(run, ["supercategory"])
+        for row in run_accuracy_rows(run, ["supercategory"])
     ]
     return Sheet(t("sheet_supercategories"), headings, rows, percent=(4, 5, 6), scale=(4,))
 
 
-def _subjects(found: Findings, t: Words, other: Words) -> Sheet:
+def _subjects_sheet(found: ReportData, t: Translator, other: Translator) -> Sheet:
     names = ("run", "subject", "other_name", "supercategory", "correct", "total", "accuracy", "low", "high")
     rows = [
         [run.name, t.subject(row[0]), other.subject(row[0]), t.supercategory(row[1]), *row[2:]]
         for run in found.runs
-        for row in by_group_of(run, ["subject", "supercategory"])
+        for row in run_accuracy_rows(run, ["subject", "supercategory"])
     ]
-    return Sheet(t("sheet_subjects"), _headings(t, *names), rows, percent=(6, 7, 8), scale=(6,))
+    return Sheet(t("sheet_subjects"), _column_headings(t, *names), rows, percent=(6, 7, 8), scale=(6,))
 
 
-def _changes(found: Findings, t: Words, other: Words) -> Sheet:
+def _changes_sheet(found: ReportData, t: Translator, other: Translator) -> Sheet:
     rows: list[list[Any]] = [
         [
             pair.first,
@@ -95,7 +99,7 @@ def _changes(found: Findings, t: Words, other: Words) -> Sheet:
     ]
     return Sheet(
         t("sheet_changes"),
-        _headings(t, "first", "second", "subject", "other_name", *_CHANGES.values()),
+        _column_headings(t, "first", "second", "subject", "other_name", *_CHANGES.values()),
         rows,
         percent=(5, 6, 8, 9, 15),
         signed=(7,),

@@ -55,12 +55,12 @@ class Workbook:
         self._count = book.add_format({"num_format": "#,##0"})
         self._strong = book.add_format({"bold": True, "font_color": "#0B5D3E"})
 
-    def content(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The file."""
         self._book.close()
         return self._buffer.getvalue()
 
-    def sentences(self, name: str, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
+    def add_sentences(self, name: str, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
         """A sheet of sentences under their titles."""
         sheet = self._book.add_worksheet(name)
         wrapped = self._book.add_format({"text_wrap": True, "valign": "top"})
@@ -83,30 +83,30 @@ class Workbook:
                 if isinstance(value, str):
                     sheet.write_string(number, column, value)
                 elif value is not None:
-                    sheet.write_number(number, column, value, self._format(table, column))
+                    sheet.write_number(number, column, value, self._cell_format(table, column))
         last = max(1, len(table.rows))
         sheet.freeze_panes(1, 1)
         sheet.autofilter(0, 0, last, len(table.headings) - 1)
         sheet.autofit(260)
-        self._colour(sheet, table, last)
+        self._add_colours(sheet, table, last)
         if table.chart is not None and table.rows:
             end = min(last, table.charted or last)
-            sheet.insert_chart(0, len(table.headings) + 1, self._bars(table, table.chart, end))
+            sheet.insert_chart(0, len(table.headings) + 1, self._bar_chart(table, table.chart, end))
 
-    def _format(self, table: Sheet, column: int) -> Any:
+    def _cell_format(self, table: Sheet, column: int) -> Any:
         if column in table.signed:
             return self._signed
         if column in table.percent:
             return self._percent
         return self._p if column in table.p_values else self._count
 
-    def _colour(self, sheet: Any, table: Sheet, last: int) -> None:
+    def _add_colours(self, sheet: Any, table: Sheet, last: int) -> None:
         significant = {"type": "cell", "criteria": "<", "value": 0.05, "format": self._strong}
         for columns, rule in ((table.scale, _SCALE), (table.signed, _BAR), (table.p_values, significant)):
             for column in columns:
                 sheet.conditional_format(1, column, last, column, rule)
 
-    def _bars(self, table: Sheet, chart: tuple[int, int], end: int) -> Any:
+    def _bar_chart(self, table: Sheet, chart: tuple[int, int], end: int) -> Any:
         names, values = chart
         heading = table.headings[values]
         bars = self._book.add_chart({"type": "bar"})

@@ -19,10 +19,10 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import letters_in
+from kmmlu_fast.analysis.accuracy import letters_of_frame
 from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
 from kmmlu_fast.reporting import human_accuracy
-from kmmlu_fast.reporting.wording.language import Words
+from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.runs.run import Run
 
 TEXT_CHARS = 2_000
@@ -34,11 +34,11 @@ _ZERO, _STEPS = (
 )  # probabilities as printable characters: chr(40) = 0, chr(120) = 1; chr(39) = not known
 
 
-def document(
+def explorer_document(
     runs: list[Run],
     questions: pl.DataFrame | None,
     overlap: frozenset[str],
-    t: Words,
+    t: Translator,
     text_budget_bytes: int = TEXT_BUDGET_BYTES,
 ) -> dict[str, Any]:
     """The data of the explorer, JSON-able. Questions are those of any run, in the order of the
@@ -71,16 +71,18 @@ def document(
             None if index["question_id"].equals(_kmmlu_ids(index, split)) else index["question_id"].to_list()
         ),
         "key": "".join(index["answer"]),
-        "letters": "".join(OPTION_LETTERS[: max(len(letters_in(frame)) for _, frame in frames)]),
+        "letters": "".join(OPTION_LETTERS[: max(len(letters_of_frame(frame)) for _, frame in frames)]),
         "overlap": index.filter(pl.col("question_id").is_in(overlap))["place"].to_list(),
         "runs": [
             {
                 "name": name,
-                **_run(index.join(frame, on="question_id", how="left", maintain_order="left"), budget),
+                **_run_answers(
+                    index.join(frame, on="question_id", how="left", maintain_order="left"), budget
+                ),
             }
             for name, frame in frames
         ],
-        "texts": _texts(index, questions),
+        "texts": _question_texts(index, questions),
     }
 
 
@@ -91,24 +93,24 @@ def _kmmlu_ids(index: pl.DataFrame, split: str) -> pl.Series:
     ).to_series()
 
 
-def _run(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
+def _run_answers(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     prediction = joined["prediction"].fill_null(UNPARSED)
     missing = joined["correct"].is_null()  # the run was not asked this question
     letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
-    result: dict[str, Any] = {"letters": letters, "asked": _asked(joined)}
-    probabilities = _probabilities(joined)
+    result: dict[str, Any] = {"letters": letters, "asked": _prompts_digest(joined)}
+    probabilities = _encode_probabilities(joined)
     if probabilities is not None:
         result["probabilities"] = probabilities
     forced = joined.with_row_index("at").filter(pl.col("forced"))["at"].to_list()
     if forced:
         result["forced"] = forced
-    texts, left_out = _generated(joined, budget)
+    texts, left_out = _generated_texts(joined, budget)
     if texts:
         result |= {"texts": texts, "texts_left_out": left_out}
     return result
 
 
-def _asked(joined: pl.DataFrame) -> str | None:
+def _prompts_digest(joined: pl.DataFrame) -> str | None:
     """What the run was asked, in one digest: two runs with the same one got the same prompts.
     None where that is not known.
     """
@@ -120,7 +122,7 @@ def _asked(joined: pl.DataFrame) -> str | None:
     )
 
 
-def _probabilities(joined: pl.DataFrame) -> list[str] | None:
+def _encode_probabilities(joined: pl.DataFrame) -> list[str] | None:
     """One string a letter: the softmax over each question's letters, in steps of 1/80; None
     where no question has any.
     """
@@ -140,7 +142,7 @@ def _probabilities(joined: pl.DataFrame) -> list[str] | None:
     ]
 
 
-def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[str]], int]:
+def _generated_texts(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[str]], int]:
     """Generated texts by place, wrong answers first while the budget lasts; and how many were left out."""
     rows = (
         joined.filter(pl.col("texts").list.len() > 0)
@@ -161,7 +163,9 @@ def _generated(joined: pl.DataFrame, budget: list[int]) -> tuple[dict[str, list[
     return kept, left_out
 
 
-def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, list[Any] | None] | None:
+def _question_texts(
+    index: pl.DataFrame, questions: pl.DataFrame | None
+) -> dict[str, list[Any] | None] | None:
     if questions is None:
         return None
     columns = [
@@ -169,7 +173,7 @@ def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, lis
         *[letter for letter in OPTION_LETTERS if letter in questions.columns],
         "human_accuracy",
     ]
-    questions = human_accuracy.known(questions)
+    questions = human_accuracy.with_known_human_accuracy(questions)
     joined = index.join(
         questions.select("question_id", *columns), on="question_id", how="left", maintain_order="left"
     )
@@ -182,7 +186,7 @@ def _texts(index: pl.DataFrame, questions: pl.DataFrame | None) -> dict[str, lis
     )  # the exam has none
 
 
-def pack(data: dict[str, Any]) -> str:
+def pack_json(data: dict[str, Any]) -> str:
     """The document as base64 of gzip of JSON: letters, digits, + / = only, so it can stand in
     HTML as it is.
     """
@@ -192,6 +196,6 @@ def pack(data: dict[str, Any]) -> str:
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
 
 
-def unpack(text: str) -> dict[str, Any]:
-    """What ``pack`` packed."""
+def unpack_json(text: str) -> dict[str, Any]:
+    """What ``pack_json`` packed."""
     return dict(json.loads(gzip.decompress(base64.b64decode(text))))

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.reporting.charts import answer_figures, figure_files
-from kmmlu_fast.reporting.html.page_context import context
-from kmmlu_fast.reporting.html.page_data import packed_data
-from kmmlu_fast.reporting.report_data import Findings
-from kmmlu_fast.reporting.wording.language import LANGUAGES, texts
-from kmmlu_fast.runs.run import refuse_prefixes
+from kmmlu_fast.reporting.html.page_context import report_context
+from kmmlu_fast.reporting.html.page_data import pack_page_data
+from kmmlu_fast.reporting.report_data import ReportData
+from kmmlu_fast.reporting.wording.language import LANGUAGES, get_translator
+from kmmlu_fast.runs.run import refuse_early_stopped_runs
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
 SCRIPTS = ("view.js", "pairs.js", "report.js")
 
 
-def render(found: Findings, lang: str, *, plan: Path | None = None, with_texts: bool = True) -> str:
+def render_report(found: ReportData, lang: str, *, plan: Path | None = None, with_texts: bool = True) -> str:
     """The report's HTML, in ``lang`` first. ``plan``: a sampling plan to chart; without ``with_texts`` no
     text of a question or of a model stands in it.
     """
@@ -39,10 +39,13 @@ def render(found: Findings, lang: str, *, plan: Path | None = None, with_texts: 
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2")
-    css, script = _asset("report.css"), "".join(_asset(name) for name in SCRIPTS)
+    css, script = _read_asset("report.css"), "".join(_read_asset(name) for name in SCRIPTS)
     other = next(name for name in LANGUAGES if name != lang)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    both = [context(found, plan, texts(name, "report"), with_texts=with_texts) for name in (lang, other)]
+    both = [
+        report_context(found, plan, get_translator(name, "report"), with_texts=with_texts)
+        for name in (lang, other)
+    ]
     first, second = both
     first |= {"css": Markup(css), "script": Markup(script), "script_hash": Markup(f"'sha256-{digest}'")}
 
@@ -52,15 +55,15 @@ def render(found: Findings, lang: str, *, plan: Path | None = None, with_texts: 
         return page.render({**outer, "other_page": Markup(inner), "data": data})
 
     room = MAX_BYTES - len(whole(None).encode()) - 100_000
-    packed, left_out = packed_data(found, first["t"], room, with_texts=with_texts)
+    packed, left_out = pack_page_data(found, first["t"], room, with_texts=with_texts)
     if left_out:
         for part in both:
             part["method"].append(part["t"]("method_texts", count=f"{left_out:,}"))
     return whole(None if packed is None else Markup(packed))
 
 
-def write_report(
-    found: Findings,
+def write_report_page(
+    found: ReportData,
     path: Path,
     lang: str,
     *,
@@ -74,15 +77,15 @@ def write_report(
     """
     from kmmlu_fast.core.files import write_bytes_atomically
 
-    refuse_prefixes(found.runs)
+    refuse_early_stopped_runs(found.runs)
     if figure_folder is not None:
-        for figure in answer_figures.figures(found, plan, texts(lang, "report")):
-            figure_files.save(figure, figure_folder, figure_width)
-    page = render(found, lang, plan=plan, with_texts=with_texts).encode()
+        for figure in answer_figures.report_figures(found, plan, get_translator(lang, "report")):
+            figure_files.save_figure(figure, figure_folder, figure_width)
+    page = render_report(found, lang, plan=plan, with_texts=with_texts).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)
     return len(page)
 
 
-def _asset(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")

@@ -12,17 +12,17 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.key_audit import MIN_RUNS
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import human_accuracy
 from kmmlu_fast.reporting.charts import answer_figures, drawing, figure_files
 from kmmlu_fast.reporting.charts.figure import Figure
 from kmmlu_fast.reporting.html import sections, tables
-from kmmlu_fast.reporting.report_data import Findings
+from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording import error_text, exam_text, reasoning_text
-from kmmlu_fast.reporting.wording.language import Words
-from kmmlu_fast.reporting.wording.recipe_text import key_lines, recipe_line
+from kmmlu_fast.reporting.wording.language import Translator
+from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
 from kmmlu_fast.runs.run import Run
 
 # Sections in their order, and the anchors of those that have another name than their text.
@@ -33,54 +33,58 @@ SECTIONS = (
 _ANCHORS = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key", "errors_section": "errors"}
 
 
-def context(found: Findings, plan: Path | None, t: Words, *, with_texts: bool) -> dict[str, Any]:
+def report_context(
+    found: ReportData, plan: Path | None, t: Translator, *, with_texts: bool
+) -> dict[str, Any]:
     """Everything in one language; ``plan``: a sampling plan to chart."""
     runs, focus = found.runs, found.focus
-    columns, changed = tables.subjects_table(focus, t) if focus else ([], [])
-    board = tables.runs_table(found.headlines, found.pairs, t)
+    columns, changed = tables.subject_change_rows(focus, t) if focus else ([], [])
+    board = tables.leaderboard_data(found.headlines, found.pairs, t)
     shown: dict[str, Any] = {
-        **_frame(found, t),
+        **_page_metadata(found, t),
         **board,
         **hero_and_cards(found, focus, t),
-        "exams": exam_text.section(found.exams, found.base.exam_title, t) if found.exams else None,
-        "recipes": [recipe_line(recipe, t) for recipe in found.recipes],
+        "exams": exam_text.exams_section(found.exams, found.base.exam_title, t) if found.exams else None,
+        "recipes": [recipe_sentence(recipe, t) for recipe in found.recipes],
         "refused": [
             t("not_comparable", first=runs[0].name, second=name, why=why) for name, why in found.refused
         ],
-        "others": tables.verdicts_table(found.pairs, board["runs"], t) if len(found.pairs) > 1 else [],
-        "charts": [_chart(figure, t) for figure in answer_figures.figures(found, plan, t)],
-        "matrix": tables.matrix(runs, t),
-        "key_lines": key_lines(found.key_audit, t) if len(runs) >= MIN_RUNS else [],
-        "reasoning": reasoning_text.section([(run.name, run.metrics) for run in runs], t),
-        "errors": error_text.section(found, answer_figures.in_focus(found), t, with_texts=with_texts),
+        "others": tables.verdict_rows(found.pairs, board["runs"], t) if len(found.pairs) > 1 else [],
+        "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(found, plan, t)],
+        "matrix": tables.subject_matrix(runs, t),
+        "key_lines": key_audit_lines(found.key_audit, t) if len(runs) >= MIN_RUNS else [],
+        "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics) for run in runs], t),
+        "errors": error_text.errors_section(
+            found, answer_figures.runs_in_focus(found), t, with_texts=with_texts
+        ),
         "subjects": changed,
         "subject_columns": columns,
-        "facts": sections.facts(runs, t),
+        "facts": sections.run_facts_section(runs, t),
         "has_data": bool(found.answered),
         "has_texts": found.questions is not None and with_texts,
         "texts_left_out": not with_texts,
-        "human_note": _human_note(found.questions, t) if with_texts else "",
+        "human_note": _human_accuracy_note(found.questions, t) if with_texts else "",
     }
     if focus:
         shown["note_subjects"] = t(
             "subjects_note", first=focus.first, second=focus.second, count=len(changed)
         )
-    shown["nav"] = _navigation(shown, t)
-    if few := _few_note(runs, t):
+    shown["nav"] = _navigation_links(shown, t)
+    if few := _few_questions_note(runs, t):
         shown["hero"]["cautions"] = [*shown["hero"]["cautions"], few]
     return shown
 
 
-def hero_and_cards(found: Findings, pair: Comparison | None, t: Words) -> dict[str, Any]:
+def hero_and_cards(found: ReportData, pair: PairComparison | None, t: Translator) -> dict[str, Any]:
     """Headline and tiles of a pair, or of the only run."""
     by_name = {row.name: row for row in found.headlines}
     row = found.headlines[0]
     other = by_name.get(pair.second) if pair else None
-    hero = sections.hero(found.base, row, pair, _warnings(found.runs, pair), t)
-    return {"hero": hero, "cards": sections.cards(row, pair, other, t)}
+    hero = sections.hero_section(found.base, row, pair, _training_warnings(found.runs, pair), t)
+    return {"hero": hero, "cards": sections.hero_cards(row, pair, other, t)}
 
 
-def _frame(found: Findings, t: Words) -> dict[str, Any]:
+def _page_metadata(found: ReportData, t: Translator) -> dict[str, Any]:
     """What stands around the sections: titles, licence, how to read it."""
     base, names = found.base, [run.name for run in found.runs]
     letters = [] if found.focus is not None and not found.focus.letters else [t("method_2")]
@@ -97,7 +101,7 @@ def _frame(found: Findings, t: Words) -> dict[str, Any]:
     }
 
 
-def _navigation(shown: dict[str, Any], t: Words) -> list[tuple[str, str]]:
+def _navigation_links(shown: dict[str, Any], t: Translator) -> list[tuple[str, str]]:
     """(anchor, name) of the sections that there are."""
     always = {"summary", "charts", "facts", "method"}
     there = {
@@ -114,17 +118,17 @@ def _navigation(shown: dict[str, Any], t: Words) -> list[tuple[str, str]]:
     return [(_ANCHORS.get(name, name), t(name)) for name in names]
 
 
-def _warnings(runs: list[Run], pair: Comparison | None) -> list[str]:
+def _training_warnings(runs: list[Run], pair: PairComparison | None) -> list[str]:
     """What training warned of, for the run in question."""
     shown = [run for run in runs if pair is None or run.name == pair.second]
     return [
         f"{run.name}: {warning}"
         for run in shown
-        for warning in sections.adapter_card(run).get("warnings") or []
+        for warning in sections.read_adapter_card(run).get("warnings") or []
     ]
 
 
-def _few_note(runs: list[Run], t: Words) -> str:
+def _few_questions_note(runs: list[Run], t: Translator) -> str:
     """Said where most subjects have too few questions to speak of one of them."""
     totals = runs[0].scores["total"]
     few = int((totals < answer_figures.FEW).sum())
@@ -135,13 +139,14 @@ def _few_note(runs: list[Run], t: Words) -> str:
     )
 
 
-def _human_note(questions: pl.DataFrame | None, t: Words) -> str:
+def _human_accuracy_note(questions: pl.DataFrame | None, t: Translator) -> str:
     """The footnote on human accuracy: of which subjects nothing is known, and of which only a part."""
     if questions is None:
         return ""
-    wholly = ", ".join(t.subject(name) for name in human_accuracy.wholly_unknown(questions))
+    wholly = ", ".join(t.subject(name) for name in human_accuracy.wholly_unknown_subjects(questions))
     partly = ", ".join(
-        f"{t.subject(name)} {few}/{all_}" for name, few, all_ in human_accuracy.partly_unknown(questions)
+        f"{t.subject(name)} {few}/{all_}"
+        for name, few, all_ in human_accuracy.partly_unknown_subjects(questions)
     )
     return " ".join(
         [
@@ -151,7 +156,7 @@ def _human_note(questions: pl.DataFrame | None, t: Words) -> str:
     )
 
 
-def _chart(figure: Figure, t: Words) -> dict[str, Any]:
+def _render_chart(figure: Figure, t: Translator) -> dict[str, Any]:
     from markupsafe import Markup
 
     colours = drawing.run_colours(6, drawing.PAGE)
@@ -164,7 +169,7 @@ def _chart(figure: Figure, t: Words) -> dict[str, Any]:
         for name, key in figure.legend
     ]
     drawn = figure.draw(drawing.PAGE)
-    svg = drawing.to_svg(drawn, drawing.PAGE, f"{t.lang}-{figure.id}")
+    svg = drawing.chart_to_svg(drawn, drawing.PAGE, f"{t.lang}-{figure.id}")
     return {
         "id": f"chart-{figure.id}",
         "title": figure.title,
@@ -172,5 +177,5 @@ def _chart(figure: Figure, t: Words) -> dict[str, Any]:
         "size": figure.size,
         "legend": legend,
         "svg": Markup(svg),
-        "table": figure_files.numbers(drawn),
+        "table": figure_files.chart_table_rows(drawn),
     }

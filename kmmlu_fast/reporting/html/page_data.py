@@ -12,8 +12,8 @@ import polars as pl
 
 from kmmlu_fast.reporting.html import explorer
 from kmmlu_fast.reporting.html.page_context import hero_and_cards
-from kmmlu_fast.reporting.report_data import Findings
-from kmmlu_fast.reporting.wording.language import LANGUAGES, Words, table, texts
+from kmmlu_fast.reporting.report_data import ReportData
+from kmmlu_fast.reporting.wording.language import LANGUAGES, Translator, get_translator, text_table
 
 SHARED_WORDS = (
     "better",
@@ -33,46 +33,48 @@ SHARED_WORDS = (
 )
 
 
-def packed_data(found: Findings, t: Words, room: int, *, with_texts: bool) -> tuple[str | None, int]:
+def pack_page_data(
+    found: ReportData, t: Translator, room: int, *, with_texts: bool
+) -> tuple[str | None, int]:
     """The packed data (None where no run has answers), and how many generated texts were thinned out until it
     fits into ``room`` bytes.
     """
     if not found.answered:
         return None, 0
-    more = _beside(found)
+    more = _page_words_and_views(found)
     questions = found.questions if with_texts else None
     budget = explorer.TEXT_BUDGET_BYTES if with_texts else 0
     while True:
-        document = explorer.document(found.runs, questions, found.settings.overlap, t, budget)
+        document = explorer.explorer_document(found.runs, questions, found.settings.overlap, t, budget)
         if not with_texts:
             for run in document["runs"]:
                 run.pop("texts", None), run.pop("texts_left_out", None)
-        packed = explorer.pack({**document, **more, **_names(found, document)})
+        packed = explorer.pack_json({**document, **more, **_localized_names(found, document)})
         left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
         if len(packed) <= room or budget < 1_000:
             return packed, left_out
         budget //= 2
 
 
-def _beside(found: Findings) -> dict[str, Any]:
+def _page_words_and_views(found: ReportData) -> dict[str, Any]:
     """Words in both languages, the pair in focus, and the verdicts that are ready."""
     names, pair = [run.name for run in found.answered], found.focus
     return {
         "languages": list(LANGUAGES),
-        "words": {lang: table("explorer", lang) | _shared_words(lang) for lang in LANGUAGES},
+        "words": {lang: text_table("explorer", lang) | _shared_words(lang) for lang in LANGUAGES},
         "pair": [names.index(name) for name in (pair.first, pair.second)] if pair else None,
-        "views": {lang: _views(found, names, texts(lang, "report")) for lang in LANGUAGES}
+        "views": {lang: _pair_views(found, names, get_translator(lang, "report")) for lang in LANGUAGES}
         if len(names) > 2
         else None,
     }
 
 
-def _names(found: Findings, document: dict[str, Any]) -> dict[str, Any]:
+def _localized_names(found: ReportData, document: dict[str, Any]) -> dict[str, Any]:
     """Subjects and their groups, by language."""
     ids = [subject["id"] for subject in document["subjects"]]
     frames = (run.scores.select("subject", "supercategory") for run in found.answered)
     groups = dict(pl.concat(frames).unique().iter_rows())
-    both = [texts(lang) for lang in LANGUAGES]
+    both = [get_translator(lang) for lang in LANGUAGES]
     return {
         "names": [[t.subject(name) for name in ids] for t in both],
         "groups": [[t.supercategory(groups[name]) for name in ids] for t in both],
@@ -81,11 +83,11 @@ def _names(found: Findings, document: dict[str, Any]) -> dict[str, Any]:
 
 def _shared_words(lang: str) -> dict[str, str]:
     """The report's own words that the script says too."""
-    known = table("common", lang) | table("report", lang)
+    known = text_table("common", lang) | text_table("report", lang)
     return {name: known[name] for name in SHARED_WORDS}
 
 
-def _views(found: Findings, names: list[str], t: Words) -> dict[str, Any]:
+def _pair_views(found: ReportData, names: list[str], t: Translator) -> dict[str, Any]:
     """Verdict and tiles of each run against the base, by the run's place among ``names``."""
     views = {}
     for pair in found.pairs:

@@ -9,29 +9,35 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.analysis.paired import ALPHA
 from kmmlu_fast.data.subjects import group_order, subject_order
-from kmmlu_fast.reporting.html.sections import tone
-from kmmlu_fast.reporting.wording.language import Words, p_text, percent, points, points_range
-from kmmlu_fast.reporting.wording.verdict import cautions, verdict
+from kmmlu_fast.reporting.html.sections import change_tone
+from kmmlu_fast.reporting.wording.language import (
+    Translator,
+    format_p_value,
+    format_percent,
+    format_points,
+    format_points_range,
+)
+from kmmlu_fast.reporting.wording.verdict import caution_lines, verdict_lines
 from kmmlu_fast.runs.run import Run
 
 Row = dict[str, Any]
 MOST_GROUPS = 8  # columns of supercategories
 
 
-def shown_groups(rows: Sequence[Headline]) -> list[str]:
+def supercategory_columns(rows: Sequence[Headline]) -> list[str]:
     """The supercategories that tables have columns for."""
     return group_order({name for row in rows for name in row.supercategories})[:MOST_GROUPS]
 
 
-def runs_table(rows: Sequence[Headline], pairs: Sequence[Comparison], t: Words) -> Row:
+def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], t: Translator) -> Row:
     """All runs (the base is the first given), best first, with bars on a common scale."""
     low = max(0, math.floor(min(row.low for row in rows) * 20) * 5)
     high = min(100, math.ceil(max(row.high for row in rows) * 20) * 5)
-    names = shown_groups(rows)
+    names = supercategory_columns(rows)
     by_name = {pair.second: pair for pair in pairs}
 
     def place(value: float) -> float:
@@ -45,15 +51,17 @@ def runs_table(rows: Sequence[Headline], pairs: Sequence[Comparison], t: Words) 
             {
                 "name": row.name,
                 "base": row is rows[0],
-                "micro": percent(row.micro),
-                "macro": percent(row.macro),
-                "clean": percent(row.clean),
-                "balanced": percent(row.balanced),
+                "micro": format_percent(row.micro),
+                "macro": format_percent(row.macro),
+                "clean": format_percent(row.clean),
+                "balanced": format_percent(row.balanced),
                 "bar": {"low": place(row.low), "high": place(row.high), "at": place(row.micro)},
-                "groups": [percent(row.supercategories.get(name), 1) for name in names],
-                "difference": points(pair.micro.difference, unit=False) if pair else "",
-                "tone": tone(pair.micro.difference, pair.significant) if pair else "",
-                "prior": points_range(pair.letters.prior_range, unit=False) if pair and pair.letters else "",
+                "groups": [format_percent(row.supercategories.get(name), 1) for name in names],
+                "difference": format_points(pair.micro.difference, unit=False) if pair else "",
+                "tone": change_tone(pair.micro.difference, pair.significant) if pair else "",
+                "prior": format_points_range(pair.letters.prior_range, unit=False)
+                if pair and pair.letters
+                else "",
                 "unparsed": "–" if row.unparsed is None else f"{row.unparsed:,}",
                 "tokens": "–" if tokens is None else f"{tokens:,.0f}",
                 "seconds": "–" if row.seconds is None else f"{row.seconds:,.0f}",
@@ -69,27 +77,27 @@ def runs_table(rows: Sequence[Headline], pairs: Sequence[Comparison], t: Words) 
     }
 
 
-def verdicts_table(pairs: Sequence[Comparison], board: Sequence[Row], t: Words) -> list[Row]:
+def verdict_rows(pairs: Sequence[PairComparison], board: Sequence[Row], t: Translator) -> list[Row]:
     """A row a pair: what changed, and the sentences; figures as the leaderboard has them."""
     shown = {row["name"]: row for row in board}
     rows = []
     for pair in pairs:
-        said = cautions(pair, t)
+        said = caution_lines(pair, t)
         found = pair.micro
         rows.append(
             {
                 "second": pair.second,
                 **{name: shown[pair.second][name] for name in ("difference", "tone", "prior")},
-                "interval": f"{points(found.low, unit=False)} … {points(found.high, unit=False)}",
-                "p": p_text(found.p_value),
+                "interval": f"{format_points(found.low, unit=False)} … {format_points(found.high, unit=False)}",
+                "p": format_p_value(found.p_value),
                 "cautions": said,
-                "lines": verdict(pair, t)[len(said) :],
+                "lines": verdict_lines(pair, t)[len(said) :],
             }
         )
     return rows
 
 
-def matrix(runs: Sequence[Run], t: Words) -> Row | None:
+def subject_matrix(runs: Sequence[Run], t: Translator) -> Row | None:
     """Subjects x runs, for three runs or more; the base first, then by accuracy; the base's
     weakest subjects first.
     """
@@ -111,7 +119,7 @@ def matrix(runs: Sequence[Run], t: Words) -> Row | None:
 
     def cell(value: float | None) -> Row:
         return {
-            "text": percent(value, 0),
+            "text": format_percent(value, 0),
             "heat": 0 if value is None else round(max(0.0, (value - 0.2) / 0.8), 3),
         }
 
@@ -123,7 +131,7 @@ def matrix(runs: Sequence[Run], t: Words) -> Row | None:
     }
 
 
-def subjects_table(pair: Comparison, t: Words) -> tuple[list[str], list[list[Row]]]:
+def subject_change_rows(pair: PairComparison, t: Translator) -> tuple[list[str], list[list[Row]]]:
     """Headings and rows of the pair's subjects, by change."""
     columns = [
         t("subject"),
@@ -142,22 +150,26 @@ def subjects_table(pair: Comparison, t: Words) -> tuple[list[str], list[list[Row
     ]
     rows = []
     for row in pair.subjects.sort("difference", "subject", descending=[True, False]).iter_rows(named=True):
-        mark = tone(row["difference"], row["p_holm"] < ALPHA)
+        mark = change_tone(row["difference"], row["p_holm"] < ALPHA)
         cells: list[tuple[str, float | None, str]] = [
             (t.subject(row["subject"]), None, ""),
             (t.supercategory(row["supercategory"]), None, ""),
             (f"{row['n']:,}", row["n"], ""),
-            (percent(row["first"], 1), row["first"], ""),
-            (percent(row["second"], 1), row["second"], ""),
-            (points(row["difference"], 1, False), row["difference"], mark),
-            (f"{points(row['low'], 1, False)} … {points(row['high'], 1, False)}", row["low"], ""),
+            (format_percent(row["first"], 1), row["first"], ""),
+            (format_percent(row["second"], 1), row["second"], ""),
+            (format_points(row["difference"], 1, False), row["difference"], mark),
+            (
+                f"{format_points(row['low'], 1, False)} … {format_points(row['high'], 1, False)}",
+                row["low"],
+                "",
+            ),
             (str(row["b"]), row["b"], ""),
             (str(row["c"]), row["c"], ""),
             *[
-                (p_text(row[name]), row[name], mark if name == "p_holm" else "")
+                (format_p_value(row[name]), row[name], mark if name == "p_holm" else "")
                 for name in ("p_value", "p_holm", "p_bh")
             ],
-            ("±" + percent(row["minimum_detectable_effect"], 1), row["minimum_detectable_effect"], ""),
+            ("±" + format_percent(row["minimum_detectable_effect"], 1), row["minimum_detectable_effect"], ""),
         ]
         rows.append([{"text": text, "sort": sort, "tone": mark_} for text, sort, mark_ in cells])
     return columns, rows

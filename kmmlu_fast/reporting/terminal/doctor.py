@@ -12,48 +12,51 @@ import textwrap
 from collections.abc import Sequence
 
 from kmmlu_fast.machine import host, packages
-from kmmlu_fast.machine.diagnosis import Diagnosis, adapters
-from kmmlu_fast.machine.memory_fit import GIB, Way
+from kmmlu_fast.machine.diagnosis import Diagnosis, describe_adapter_support
+from kmmlu_fast.machine.memory_fit import GIB, MemoryOption
 
 _STYLES = {"title": "bold", "bad": "bold red", "good": "green", "dim": "dim"}
 _DAY_MIN = 24 * 60
 Line = tuple[str, str]  # style (or nothing), text
 
 
-def lines(found: Diagnosis, training: str, train_command: str) -> list[Line]:
+def diagnosis_lines(found: Diagnosis, training: str, train_command: str) -> list[Line]:
     """Everything that is shown. ``training``: one line; ``train_command``: empty where it does not fit."""
-    shown: list[Line] = [("title", "This machine"), *_rows(_machine(found))]
+    shown: list[Line] = [("title", "This machine"), *_labelled_lines(_machine_rows(found))]
     if found.model is not None:
         works = "would work" if found.obstacles else "works"
         size = f"{found.model.parameters / 1e9:.2f} B parameters, {found.model.source}"
-        shown += [("", ""), ("title", f"What {works} for {found.model_name} ({size}) on {_device(found)}")]
-        shown += _ways(found)
-        shown += _rows([("adapters", adapters(found)), ("training", training)])
+        shown += [
+            ("", ""),
+            ("title", f"What {works} for {found.model_name} ({size}) on {_device_name(found)}"),
+        ]
+        shown += _memory_option_lines(found)
+        shown += _labelled_lines([("adapters", describe_adapter_support(found)), ("training", training)])
         shown += [("dim", "  Computed from counts, data sheets and a CPU's product rate, not measured.")]
-    shown += [line for note in found.notes for line in (("", ""), ("", _wrapped("note: ", note)))]
+    shown += [line for note in found.notes for line in (("", ""), ("", _wrap_text("note: ", note)))]
     if found.obstacles:
         shown += [("", ""), ("bad", "In the way:")]
-        shown += [("bad", _wrapped("  ", obstacle)) for obstacle in found.obstacles]
+        shown += [("bad", _wrap_text("  ", obstacle)) for obstacle in found.obstacles]
         return shown
     commands = [found.setup, found.command, train_command]
     shown += [("", ""), ("title", "To type"), *(("good", f"  {command}") for command in commands if command)]
     return shown
 
 
-def show(found: Diagnosis, training: str, train_command: str) -> None:
+def print_diagnosis(found: Diagnosis, training: str, train_command: str) -> None:
     """Print it."""
     try:
         from rich.console import Console
         from rich.text import Text
     except ImportError:
-        print("\n".join(text for _, text in lines(found, training, train_command)))
+        print("\n".join(text for _, text in diagnosis_lines(found, training, train_command)))
         return
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    for style, text in lines(found, training, train_command):
+    for style, text in diagnosis_lines(found, training, train_command):
         console.print(Text(text, style=_STYLES.get(style, "")))
 
 
-def _machine(found: Diagnosis) -> list[tuple[str, str]]:
+def _machine_rows(found: Diagnosis) -> list[tuple[str, str]]:
     here, pins, hub = found.machine, found.pins, found.hub
     cores = f"{here.cores} core{'s' if here.cores != 1 else ''}"
     free, total = here.memory_free_bytes / GIB, here.memory_total_bytes / GIB
@@ -74,11 +77,11 @@ def _machine(found: Diagnosis) -> list[tuple[str, str]]:
     rows.append(("compiler", ", ".join(have) + (f"; missing: {tools.missing}" if tools.missing else "")))
     token = "a token is at hand" if hub.token else "no token"
     rows.append(("hub", f"{hub.problem or 'reachable'}; {token}"))
-    rows.append(("packages", _packages(found, pins.pinned)))
+    rows.append(("packages", _describe_packages(found, pins.pinned)))
     return rows
 
 
-def _packages(found: Diagnosis, pinned: int) -> str:
+def _describe_packages(found: Diagnosis, pinned: int) -> str:
     if not found.installed:
         return f"not installed yet: {found.setup}"
     named = ", ".join(f"{name} {version}" for name, version in found.pins.named.items())
@@ -92,36 +95,36 @@ def _packages(found: Diagnosis, pinned: int) -> str:
     return f"{found.installed} set, {same} of {pinned} as pinned{tail}"
 
 
-def _device(found: Diagnosis) -> str:
+def _device_name(found: Diagnosis) -> str:
     return found.card.name if found.card else f"the CPU, in {found.dtype}"
 
 
-def _ways(found: Diagnosis) -> list[Line]:
+def _memory_option_lines(found: Diagnosis) -> list[Line]:
     head = ("", "way", "needs", "of", "fits", "full pass, estimated", "")
-    rows = [head, *(_way(found, way) for way in found.ways)]
+    rows = [head, *(_memory_option_row(found, way) for way in found.memory_options)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     text = [
         "  ".join([*(f"{c:<{w}}" for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     ]
-    styles = ["dim", *("good" if way == found.chosen else "" for way in found.ways)]
-    way = found.chosen or next(iter(found.ways), None)
+    styles = ["dim", *("good" if way == found.best_option else "" for way in found.memory_options)]
+    way = found.best_option or next(iter(found.memory_options), None)
     shown: list[Line] = list(zip(styles, text, strict=True))
     if way:
         batch = way.batch
         step = f"{batch.max_num_batched_tokens} tokens and {batch.max_num_seqs} sequences a step"
-        shown += _rows([("batch", step)])
+        shown += _labelled_lines([("batch", step)])
     return shown
 
 
-def _way(found: Diagnosis, way: Way) -> tuple[str, ...]:
-    minutes = found.minutes(way)
-    mark = "  >" if way == found.chosen else "   "
+def _memory_option_row(found: Diagnosis, way: MemoryOption) -> tuple[str, ...]:
+    minutes = found.option_minutes(way)
+    mark = "  >" if way == found.best_option else "   "
     need, room = f"{way.total_bytes / GIB:.1f} GiB", f"{way.room_bytes / GIB:.1f} GiB"
-    return (mark, way.name, need, room, "yes" if way.fits else "no", _time(minutes), way.note)
+    return (mark, way.name, need, room, "yes" if way.fits else "no", _format_minutes(minutes), way.note)
 
 
-def _time(minutes: tuple[float, float] | None) -> str:
+def _format_minutes(minutes: tuple[float, float] | None) -> str:
     if minutes is None:
         return "-"
     low, high = minutes
@@ -132,11 +135,11 @@ def _time(minutes: tuple[float, float] | None) -> str:
     return f"{low:.1f} to {high:.1f} min" if high < 10 else f"{low:.0f} to {high:.0f} min"
 
 
-def _rows(rows: Sequence[tuple[str, str]]) -> list[Line]:
-    return [("", _wrapped(f"  {name:<10}", text)) for name, text in rows]
+def _labelled_lines(rows: Sequence[tuple[str, str]]) -> list[Line]:
+    return [("", _wrap_text(f"  {name:<10}", text)) for name, text in rows]
 
 
-def _wrapped(head: str, text: str) -> str:
+def _wrap_text(head: str, text: str) -> str:
     return textwrap.fill(
         text,
         110,

@@ -10,15 +10,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from kmmlu_fast.analysis.comparison import Settings
-from kmmlu_fast.command.help_text import as_called
-from kmmlu_fast.reporting.pairs import compared
-from kmmlu_fast.reporting.wording.language import Words, texts
-from kmmlu_fast.reporting.wording.verdict import cautions, verdict
+from kmmlu_fast.analysis.comparison import ComparisonSettings
+from kmmlu_fast.command.help_text import invoked_command
+from kmmlu_fast.reporting.pairs import compare_all_with_base
+from kmmlu_fast.reporting.wording.language import Translator, get_translator
+from kmmlu_fast.reporting.wording.verdict import caution_lines, verdict_lines
 from kmmlu_fast.runs.run import Run
 
 
-def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
+def adapter_verdict_lines(runs: list[Run], lang: str = "en") -> list[str]:
     """Nothing for a base alone; a sentence an adapter against the base, then the ready commands.
 
     Where asking stopped early the verdict is said already (``early``), and only ``compare`` takes
@@ -28,22 +28,24 @@ def closing_lines(runs: list[Run], lang: str = "en") -> list[str]:
     adapters = [run for run in runs if run.config.get("adapter")]
     if base is None or not adapters:
         return []
-    t = texts(lang, "summary")
+    t = get_translator(lang, "summary")
     early = any(run.prefix is not None for run in [base, *adapters])
-    lines = [] if early else _sentences(base, adapters, t)
+    lines = [] if early else _adapter_sentences(base, adapters, t)
     paths = shlex.join(str(run.path) for run in [base, *adapters])
     for verb in ("compare",) if early else ("compare", "report"):
         why = t(f"say_{verb}")
-        lines.append(f"{as_called(f'python -m kmmlu_fast.{verb}')} {paths}   # {why}")
+        lines.append(f"{invoked_command(f'python -m kmmlu_fast.{verb}')} {paths}   # {why}")
     return lines
 
 
-def _sentences(base: Run, adapters: list[Run], t: Words) -> list[str]:
+def _adapter_sentences(base: Run, adapters: list[Run], t: Translator) -> list[str]:
     """Of each adapter the headline, and how much of it is letter habit."""
     named = [replace(run, name=str(run.config["adapter"]["name"])) for run in adapters]
-    pairs, refused = compared([replace(base, name="base"), *named], Settings(replicates=2_000))
+    pairs, refused = compare_all_with_base(
+        [replace(base, name="base"), *named], ComparisonSettings(replicates=2_000)
+    )
     lines = [t("not_comparable", first="base", second=name, why=why) for name, why in refused]
     for pair in pairs:
-        said = cautions(pair, t)
-        lines += verdict(pair, t)[: len(said) + 2]
+        said = caution_lines(pair, t)
+        lines += verdict_lines(pair, t)[: len(said) + 2]
     return lines

@@ -16,18 +16,18 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import log_softmax
+from kmmlu_fast.core.letters import normalize_logprobs
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
-from kmmlu_fast.core.untrusted_text import clean, one_line, shown
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line, strip_control_characters
 from kmmlu_fast.reporting.config import CompareConfig
-from kmmlu_fast.reporting.report_data import Findings
+from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.terminal import tables
 from kmmlu_fast.reporting.wording import exam_text
-from kmmlu_fast.reporting.wording.language import Words
-from kmmlu_fast.reporting.wording.recipe_text import key_lines, recipe_line
-from kmmlu_fast.reporting.wording.verdict import verdict
+from kmmlu_fast.reporting.wording.language import Translator
+from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
+from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.runs.run import Run
 
 
@@ -39,7 +39,7 @@ def wide_console() -> Console:
     return Console(highlight=False, soft_wrap=False, width=None if narrow else 1_000)
 
 
-def print_fitted(console: Console, table: Table, *keep: int) -> None:
+def print_fitted_table(console: Console, table: Table, *keep: int) -> None:
     """The table with as many columns as there is room for: the first, then ``keep`` in that
     order, then the others from the left.
     """
@@ -52,55 +52,60 @@ def print_fitted(console: Console, table: Table, *keep: int) -> None:
     console.print(table)
 
 
-def print_findings(found: Findings, config: CompareConfig, t: Words) -> None:
+def print_comparisons(found: ReportData, config: CompareConfig, t: Translator) -> None:
     """Print it all, best seen at 100 columns or more."""
     console = wide_console()
     if found.exams:
         _print_exams(console, found, t)
     if len(found.runs) > 2 or found.refused:
-        board = tables.runs_table(found.headlines, found.pairs, t)
+        board = tables.leaderboard_table(found.headlines, found.pairs, t)
         against = next(
             (place for place, column in enumerate(board.columns) if str(column.header) == t("p")), 2
         )
-        print_fitted(console, board, 1, 2, *((against - 1, against) if found.pairs else ()))
+        print_fitted_table(console, board, 1, 2, *((against - 1, against) if found.pairs else ()))
     for pair in found.pairs:
         _print_pair(console, pair, t, brief=len(found.pairs) > 1, by_subject=config.by_subject)
-    for line in refusals(found, t):
+    for line in refusal_lines(found, t):
         console.print(Text(one_line(line)), style="yellow", markup=False, soft_wrap=not console.is_terminal)
-    for line in lines_beside(found, config, t):
+    for line in recipe_and_audit_lines(found, config, t):
         print(line)
 
 
-def refusals(found: Findings, t: Words) -> list[str]:
+def refusal_lines(found: ReportData, t: Translator) -> list[str]:
     """A sentence a run that was not compared."""
     return [t("not_comparable", first=found.base.name, second=name, why=why) for name, why in found.refused]
 
 
-def lines_beside(found: Findings, config: CompareConfig, t: Words) -> list[str]:
+def recipe_and_audit_lines(found: ReportData, config: CompareConfig, t: Translator) -> list[str]:
     """What --group and --key-audit asked for."""
-    audit = key_lines(found.key_audit, t) if config.key_audit else []
-    return [*(recipe_line(recipe, t) for recipe in found.recipes), *audit]
+    audit = key_audit_lines(found.key_audit, t) if config.key_audit else []
+    return [*(recipe_sentence(recipe, t) for recipe in found.recipes), *audit]
 
 
-def _print_exams(console: Console, found: Findings, t: Words) -> None:
+def _print_exams(console: Console, found: ReportData, t: Translator) -> None:
     """Exams x model states, and the sentence about each state."""
-    for line in exam_text.sentences(found.exams, t):
+    for line in exam_text.exam_sentences(found.exams, t):
         console.print(Text(line, style="bold"))
-    console.print(exam_text.terminal_table(found.exams, t))
+    console.print(exam_text.exam_terminal_table(found.exams, t))
 
 
-def _print_pair(console: Console, pair: Comparison, t: Words, brief: bool, by_subject: bool) -> None:
+def _print_pair(console: Console, pair: PairComparison, t: Translator, brief: bool, by_subject: bool) -> None:
     """The verdict, then the tables; ``brief``: the verdict alone."""
-    console.print(Text(clean(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"), style="bold"))
-    for line in verdict(pair, t):
-        console.print(Text(clean("  " + line)), soft_wrap=not console.is_terminal)
+    console.print(
+        Text(
+            strip_control_characters(f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"),
+            style="bold",
+        )
+    )
+    for line in verdict_lines(pair, t):
+        console.print(Text(strip_control_characters("  " + line)), soft_wrap=not console.is_terminal)
     if not brief:
-        print_fitted(console, tables.headlines_table(pair, t), 3, 5, 1, 2)
+        print_fitted_table(console, tables.headlines_table(pair, t), 3, 5, 1, 2)
         if pair.letters is not None:
-            print_fitted(console, tables.letters_table(pair, pair.letters, t))
-        print_fitted(console, tables.groups_table(pair, t), 4, 6, 5)
+            print_fitted_table(console, tables.letters_table(pair, pair.letters, t))
+        print_fitted_table(console, tables.supercategories_table(pair, t), 4, 6, 5)
     if by_subject or not brief:
-        print_fitted(console, tables.subjects_table(pair, t, by_subject), 4, 6, 5)
+        print_fitted_table(console, tables.subject_changes_table(pair, t, by_subject), 4, 6, 5)
         console.print(Text(t("significant_note"), style="dim"), soft_wrap=not console.is_terminal)
 
 
@@ -116,7 +121,7 @@ def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: lis
         rows = [(name, frame.row(0, named=True)) for name, frame in found if len(frame)]
         if not rows:
             raise ConfigError(
-                f"--show {shown(question_id)}: is in none of the runs; ids look like"
+                f"--show {bounded_repr(question_id)}: is in none of the runs; ids look like"
                 f" {runs[0].frame['question_id'][0]}"
             )
         item = (
@@ -134,12 +139,15 @@ def _print_question(
     probabilities and generated text.
     """
     answer = rows[0][1]["answer"]
-    console.print(Text(clean(question_id), style="bold"))
+    console.print(Text(strip_control_characters(question_id), style="bold"))
     if item is not None:
-        console.print(Text(clean(item["question"])))
+        console.print(Text(strip_control_characters(item["question"])))
         for letter in [name for name in OPTION_LETTERS if item.get(name) is not None]:
             console.print(
-                Text(clean(f"  {letter}. {item[letter]}"), style="green" if letter == answer else "")
+                Text(
+                    strip_control_characters(f"  {letter}. {item[letter]}"),
+                    style="green" if letter == answer else "",
+                )
             )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(
@@ -152,10 +160,14 @@ def _print_question(
         four = [row[f"logprob_{letter}"] for letter in LETTERS]
         logprobs = row["option_logprobs"] or [value for value in four if value is not None]
         known = len(logprobs) == count
-        shares = [f"{math.exp(value):.3f}" for value in log_softmax(logprobs)] if known else ["–"] * count
-        table.add_row(*tables.cells(name, row["prediction"] or "unparsed", *shares, row["read_by"] or "–"))
+        shares = (
+            [f"{math.exp(value):.3f}" for value in normalize_logprobs(logprobs)] if known else ["–"] * count
+        )
+        table.add_row(
+            *tables.text_cells(name, row["prediction"] or "unparsed", *shares, row["read_by"] or "–")
+        )
     console.print(table)
     for name, row in rows:
         for text in row["texts"] or []:
-            console.print(Text(clean(f"{name}:"), style="bold"))
-            console.print(Text(clean(text or "")))
+            console.print(Text(strip_control_characters(f"{name}:"), style="bold"))
+            console.print(Text(strip_control_characters(text or "")))

@@ -13,14 +13,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.exam_comparison import ExamRow, State, changes
-from kmmlu_fast.reporting.wording.language import Words, percent, points
+from kmmlu_fast.analysis.exam_comparison import ExamRow, ExamState, summarise_exam_changes
+from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points
 
 
-def sentences(rows: Sequence[ExamRow], t: Words) -> list[str]:
+def exam_sentences(rows: Sequence[ExamRow], t: Translator) -> list[str]:
     """One sentence a state: better here, worse there (possible forgetting), or no significant change."""
     lines = []
-    for change in changes(rows):
+    for change in summarise_exam_changes(rows):
         better, worse = ", ".join(change.better), ", ".join(change.worse)
         if better and worse:
             lines.append(t("forgetting", name=change.state, better=better, worse=worse))
@@ -35,18 +35,18 @@ def sentences(rows: Sequence[ExamRow], t: Words) -> list[str]:
     return lines
 
 
-def section(rows: Sequence[ExamRow], focus: str, t: Words) -> dict[str, Any]:
+def exams_section(rows: Sequence[ExamRow], focus: str, t: Translator) -> dict[str, Any]:
     """The report's table. ``focus``: title of the exam that the rest of the page is about."""
-    names = _names(rows)
+    names = _state_names(rows)
     return {
-        "lines": sentences(rows, t),
+        "lines": exam_sentences(rows, t),
         "states": names,
         "rows": [
             {
                 "title": row.title,
                 "questions": f"{row.questions:,}",
-                "chance": percent(row.chance, 1),
-                "cells": [_cell(_of(row, name)) for name in names],
+                "chance": format_percent(row.chance, 1),
+                "cells": [_state_cell(_find_state(row, name)) for name in names],
             }
             for row in rows
         ],
@@ -54,38 +54,38 @@ def section(rows: Sequence[ExamRow], focus: str, t: Words) -> dict[str, Any]:
     }
 
 
-def _names(rows: Sequence[ExamRow]) -> list[str]:
+def _state_names(rows: Sequence[ExamRow]) -> list[str]:
     return list(dict.fromkeys(state.name for row in rows for state in row.states))
 
 
-def _of(row: ExamRow, name: str) -> State | None:
+def _find_state(row: ExamRow, name: str) -> ExamState | None:
     return next((state for state in row.states if state.name == name), None)
 
 
-def _cell(state: State | None) -> dict[str, str]:
+def _state_cell(state: ExamState | None) -> dict[str, str]:
     if state is None:
         return {"value": "", "raw": "", "change": "", "tone": ""}
-    difference = "" if state.pair is None else points(state.pair.micro.difference, unit=False)
+    difference = "" if state.pair is None else format_points(state.pair.micro.difference, unit=False)
     tone = {1: "up", -1: "down", 0: ""}[state.change]
     return {
-        "value": percent(state.corrected),
-        "raw": percent(state.accuracy),
+        "value": format_percent(state.corrected),
+        "raw": format_percent(state.accuracy),
         "change": difference,
         "tone": tone,
     }
 
 
-def terminal_table(rows: Sequence[ExamRow], t: Words) -> Table:
+def exam_terminal_table(rows: Sequence[ExamRow], t: Translator) -> Table:
     """Exams x states for the terminal: above chance, the accuracy in brackets, the difference to the base
     with * where significant."""
-    names = _names(rows)
+    names = _state_names(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(t("above_chance")))
     for name in names:
         table.add_column(Text(name), justify="right")
     for row in rows:
-        cells = [_cell(_of(row, name)) for name in names]
-        shown = [Text(_shown(cell), style=_STYLES[cell["tone"]]) for cell in cells]
+        cells = [_state_cell(_find_state(row, name)) for name in names]
+        shown = [Text(_format_cell(cell), style=_STYLES[cell["tone"]]) for cell in cells]
         table.add_row(Text(f"{row.title} ({row.questions:,})"), *shown)
     return table
 
@@ -93,17 +93,17 @@ def terminal_table(rows: Sequence[ExamRow], t: Words) -> Table:
 _STYLES = {"up": "green", "down": "red", "": ""}
 
 
-def _shown(cell: dict[str, str]) -> str:
+def _format_cell(cell: dict[str, str]) -> str:
     if not cell["value"]:
         return "–"
     mark = "*" if cell["tone"] else ""
     return f"{cell['value']} ({cell['raw']}) {cell['change']}{mark}".rstrip()
 
 
-def as_json(rows: Sequence[ExamRow], t: Words) -> dict[str, Any]:
+def exam_table_json(rows: Sequence[ExamRow], t: Translator) -> dict[str, Any]:
     """The same, JSON-able; shares and differences 0-1."""
     return {
-        "sentences": sentences(rows, t),
+        "sentences": exam_sentences(rows, t),
         "exams": [
             {
                 "exam": row.exam,

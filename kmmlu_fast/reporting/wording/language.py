@@ -17,13 +17,13 @@ LANGUAGES = ("en", "ko")
 
 
 @functools.cache
-def table(part: str, lang: str) -> dict[str, str]:
+def text_table(part: str, lang: str) -> dict[str, str]:
     """One part of ``texts.yaml`` (common, report, explorer, ...) in a language."""
-    return {key: both[lang] for key, both in _texts()[part].items()}
+    return {key: both[lang] for key, both in _load_texts()[part].items()}
 
 
 @functools.cache
-def _texts() -> dict[str, dict[str, dict[str, str]]]:
+def _load_texts() -> dict[str, dict[str, dict[str, str]]]:
     import yaml
 
     text = (Path(__file__).parent / "texts.yaml").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def _texts() -> dict[str, dict[str, dict[str, str]]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Translator:
     """What is said in one language: texts by their key in ``texts.yaml``, names of subjects."""
 
     lang: str
@@ -54,9 +54,11 @@ class Words:
         return SUPERCATEGORY_KO.get(name, name) if self.lang == "ko" else name
 
 
-def texts(lang: str, *more: str) -> Words:
+def get_translator(lang: str, *more: str) -> Translator:
     """The words of a language; ``more`` names further parts of ``texts.yaml`` beside "common"."""
-    return Words(lang, {key: text for part in ("common", *more) for key, text in table(part, lang).items()})
+    return Translator(
+        lang, {key: text for part in ("common", *more) for key, text in text_table(part, lang).items()}
+    )
 
 
 def subject_name(name: str, lang: str) -> str:
@@ -69,12 +71,12 @@ def supercategory_name(name: str, lang: str) -> str:
     return SUPERCATEGORY_KO.get(name, name) if lang == "ko" else name
 
 
-def percent(value: float | None, digits: int = 2) -> str:
+def format_percent(value: float | None, digits: int = 2) -> str:
     """0.5625 -> "56.25"."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def points(value: float | None, digits: int = 2, unit: bool = True) -> str:
+def format_points(value: float | None, digits: int = 2, unit: bool = True) -> str:
     """0.0133 -> "+1.33 pp"; never "-0.00"."""
     if value is None:
         return "–"
@@ -82,22 +84,22 @@ def points(value: float | None, digits: int = 2, unit: bool = True) -> str:
     return f"{rounded:+.{digits}f}{' pp' if unit else ''}".replace("-", "−")
 
 
-def points_range(values: tuple[float, float] | None, unit: bool = True, signed: bool = True) -> str:
+def format_points_range(values: tuple[float, float] | None, unit: bool = True, signed: bool = True) -> str:
     """(-0.0176, -0.0093) -> "−1.76 … −0.93 pp"; one number where both ends show alike."""
     if values is None:
         return "–"
     low, high = values if signed else sorted(map(abs, values))
-    texts = [points(value, unit=False) for value in (low, high)]
+    texts = [format_points(value, unit=False) for value in (low, high)]
     texts = texts if signed else [text.lstrip("+") for text in texts]
     return (texts[0] if texts[0] == texts[1] else " … ".join(texts)) + (" pp" if unit else "")
 
 
-def p_text(value: float | None) -> str:
+def format_p_value(value: float | None) -> str:
     """0.0527 -> "0.053"; below 0.001 "< 0.001"."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def p_clause(value: float | None) -> str:
+def p_value_clause(value: float | None) -> str:
     """The same after the word p: "= 0.053" or "< 0.001"."""
-    text = p_text(value)
+    text = format_p_value(value)
     return text if text.startswith("<") else f"= {text}"

@@ -7,23 +7,28 @@ nothing of how they are shown.
 
 from __future__ import annotations
 
-from kmmlu_fast.analysis.comparison import Comparison
-from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, Part, Split
-from kmmlu_fast.analysis.paired import Difference
+from kmmlu_fast.analysis.comparison import PairComparison
+from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, HabitSplit, IntervalEstimate
+from kmmlu_fast.analysis.paired import PairedDifference
 from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.reporting.wording.language import Words, percent, points, points_range
+from kmmlu_fast.reporting.wording.language import (
+    Translator,
+    format_percent,
+    format_points,
+    format_points_range,
+)
 
 COLLAPSE = 0.6  # share of answers on one letter
 SIZEABLE = 0.1  # share of the difference from which letter prior is worth a sentence of its own
 READING = 0.0005  # change by readability from which it is worth a word
 
 
-def interval_of(found: Difference | Part) -> dict[str, str]:
+def interval_values(found: PairedDifference | IntervalEstimate) -> dict[str, str]:
     """low and high, as the sentences take them."""
-    return {"low": points(found.low, unit=False), "high": points(found.high, unit=False)}
+    return {"low": format_points(found.low, unit=False), "high": format_points(found.high, unit=False)}
 
 
-def letter_prior(pair: Comparison, t: Words) -> list[str]:
+def letter_prior_lines(pair: PairComparison, t: Translator) -> list[str]:
     """The split of the difference, and what it means."""
     split = pair.letters
     if split is None:
@@ -32,71 +37,77 @@ def letter_prior(pair: Comparison, t: Words) -> list[str]:
         return [t("too_few_to_split", n=f"{pair.micro.n:,}")] if pair.significant else []
     if pair.micro.b + pair.micro.c == 0 and not any(part.letter_prior.significant for part in split.splits):
         return []
-    reading = t("of_which_reading", reading=points(split.reading)) if abs(split.reading) >= READING else ""
+    reading = (
+        t("of_which_reading", reading=format_points(split.reading)) if abs(split.reading) >= READING else ""
+    )
     lines = [
         _logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)
     ]
     if split.by_subject is not None:
         lines.append(
-            t("by_subject_habit", rest=points(split.by_subject.value), **interval_of(split.by_subject))
+            t(
+                "by_subject_habit",
+                rest=format_points(split.by_subject.value),
+                **interval_values(split.by_subject),
+            )
         )
-    meaning = prior_meaning(pair)
+    meaning = classify_letter_prior(pair)
     if meaning is None:
         return lines
     found = split.splits[0]
     values = {
-        "prior": points_range(split.prior_range),
-        "rest": points_range(split.remaining_range),
-        **_widest(split.splits),
+        "prior": format_points_range(split.prior_range),
+        "rest": format_points_range(split.remaining_range),
+        **_widest_interval(split.splits),
     }
     if meaning == "reversed":
         meaning = "worse_without" if found.remaining.value < 0 else "better_without"
-        values["rest"] = points_range(split.remaining_range, signed=False)
+        values["rest"] = format_points_range(split.remaining_range, signed=False)
     said = t(meaning, **values)
     agreed = split.method == "letters" and meaning != "not_identified"
     return [*lines, t("by_both_models", said=said) if agreed else said]
 
 
-def _widest(splits: tuple[Split, ...]) -> dict[str, str]:
+def _widest_interval(splits: tuple[HabitSplit, ...]) -> dict[str, str]:
     low, high = min(part.remaining.low for part in splits), max(part.remaining.high for part in splits)
-    return {"low": points(low, unit=False), "high": points(high, unit=False)}
+    return {"low": format_points(low, unit=False), "high": format_points(high, unit=False)}
 
 
-def _logprobs_line(split: Decomposition, reading: str, t: Words) -> str:
+def _logprobs_line(split: Decomposition, reading: str, t: Translator) -> str:
     part = split.splits[0]
     return t(
         "of_which",
-        diff=points(split.difference),
-        prior=points(part.letter_prior.value),
-        rest=points(part.remaining.value),
+        diff=format_points(split.difference),
+        prior=format_points(part.letter_prior.value),
+        rest=format_points(part.remaining.value),
         reading=reading,
-        **interval_of(part.remaining),
+        **interval_values(part.remaining),
     )
 
 
-def _letters_line(split: Decomposition, reading: str, t: Words) -> str:
+def _letters_line(split: Decomposition, reading: str, t: Translator) -> str:
     return t(
         "of_which_letters",
-        diff=points(split.difference),
-        prior=points_range(split.prior_range),
-        rest=points_range(split.remaining_range),
+        diff=format_points(split.difference),
+        prior=format_points_range(split.prior_range),
+        rest=format_points_range(split.remaining_range),
         reading=reading,
-        **_widest(split.splits),
+        **_widest_interval(split.splits),
     )
 
 
-def prior_meaning(pair: Comparison) -> str | None:
+def classify_letter_prior(pair: PairComparison) -> str | None:
     """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
     readings of a change; None where there is nothing to explain, or letters differ in number."""
     if pair.letters is None:
         return None
-    found = {_meaning(pair, part, pair.letters.difference) for part in pair.letters.splits}
+    found = {_classify_split(pair, part, pair.letters.difference) for part in pair.letters.splits}
     if len(found) == 1:
         return found.pop()
     return "not_identified" if found and pair.significant else None
 
 
-def _meaning(pair: Comparison, part: Split, difference: float) -> str | None:
+def _classify_split(pair: PairComparison, part: HabitSplit, difference: float) -> str | None:
     prior, rest = part.letter_prior, part.remaining
     if not pair.significant:
         return "hidden" if rest.significant and prior.significant and rest.value * prior.value < 0 else None
@@ -109,28 +120,30 @@ def _meaning(pair: Comparison, part: Split, difference: float) -> str | None:
     return "not_prior"
 
 
-def collapses(pair: Comparison, t: Words) -> list[str]:
+def letter_collapse_lines(pair: PairComparison, t: Translator) -> list[str]:
     """A run that gives most questions the same letter, and not by the chance of a few questions."""
     lines: list[str] = []
     if pair.letters is None:
         return lines
     for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
         code = max(range(len(habit.shares)), key=lambda place: habit.shares[place])
-        if _surely_above(habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])):
-            key = percent(pair.letters.key_shares[code], 1)
+        if _share_significantly_above(
+            habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])
+        ):
+            key = format_percent(pair.letters.key_shares[code], 1)
             lines.append(
                 t(
                     "collapse",
                     name=name,
                     letter=OPTION_LETTERS[code],
-                    share=percent(habit.shares[code], 1),
+                    share=format_percent(habit.shares[code], 1),
                     key=key,
                 )
             )
     return lines
 
 
-def _surely_above(share: float, n: int, limit: float) -> bool:
+def _share_significantly_above(share: float, n: int, limit: float) -> bool:
     """Whether the binomial test rejects "the share is ``limit`` or less" at 2.5 %: two runs are looked at."""
     from scipy.special import bdtrc
 

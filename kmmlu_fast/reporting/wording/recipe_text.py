@@ -7,11 +7,11 @@ In: a ``Recipe``, a ``KeyAudit``, words. Out: sentences. Knows nothing of how th
 from __future__ import annotations
 
 from kmmlu_fast.analysis.key_audit import KeyAudit
-from kmmlu_fast.analysis.recipes import Recipe
-from kmmlu_fast.reporting.wording.language import Words, percent, points
+from kmmlu_fast.analysis.recipes import RecipeEffect
+from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points
 
 
-def recipe_line(recipe: Recipe, t: Words) -> str:
+def recipe_sentence(recipe: RecipeEffect, t: Translator) -> str:
     """What the recipe does, over its seeds."""
     key = (
         "recipe_not_shown"
@@ -24,24 +24,24 @@ def recipe_line(recipe: Recipe, t: Words) -> str:
         "name": recipe.name,
         "first": recipe.first,
         "seeds": len(recipe.runs),
-        "effect": points(recipe.effect),
+        "effect": format_points(recipe.effect),
     }
-    values |= {"low": points(recipe.low, unit=False), "high": points(recipe.high, unit=False)}
+    values |= {"low": format_points(recipe.low, unit=False), "high": format_points(recipe.high, unit=False)}
     values |= {
-        "deviation": percent(recipe.seed_deviation),
-        "each": ", ".join(points(effect, unit=False) for effect in recipe.effects),
+        "deviation": format_percent(recipe.seed_deviation),
+        "each": ", ".join(format_points(effect, unit=False) for effect in recipe.effects),
     }
     return t(key, **values)
 
 
-def key_lines(audit: KeyAudit | None, t: Words, most: int = 20) -> list[str]:
+def key_audit_lines(audit: KeyAudit | None, t: Translator, most: int = 20) -> list[str]:
     """Questions whose key is in doubt, by id, and accuracy without them."""
     if audit is None:
         return [t("key_too_few")]
     lines = [
         t("key_against", count=len(audit.against_key)),
         *(
-            f"  {question}: {key} → {letter} ({percent(share, 0)} %)"
+            f"  {question}: {key} → {letter} ({format_percent(share, 0)} %)"
             for question, key, letter, share in audit.against_key[:most]
         ),
     ]
@@ -53,7 +53,7 @@ def key_lines(audit: KeyAudit | None, t: Words, most: int = 20) -> list[str]:
             t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more)
         )
     lines += [
-        t("key_accuracy", name=name, all=percent(whole), without=percent(rest))
+        t("key_accuracy", name=name, all=format_percent(whole), without=format_percent(rest))
         for name, whole, rest in audit.accuracy
     ]
     return lines

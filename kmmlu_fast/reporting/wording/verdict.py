@@ -12,27 +12,31 @@ from __future__ import annotations
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import Comparison
+from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.paired import minimum_detectable_effect
-from kmmlu_fast.reporting.wording.language import Words, p_clause, percent, points
-from kmmlu_fast.reporting.wording.letter_habit import collapses, interval_of, letter_prior
+from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points, p_value_clause
+from kmmlu_fast.reporting.wording.letter_habit import (
+    interval_values,
+    letter_collapse_lines,
+    letter_prior_lines,
+)
 
 NAMED_SUBJECTS = 4
 
 
-def verdict(pair: Comparison, t: Words) -> list[str]:
+def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
     """Cautions, then the headline, its decomposition, and what else a reader must not miss."""
     return [
-        *cautions(pair, t),
-        lead(pair, t),
-        *_beside(pair, t),
-        *letter_prior(pair, t),
-        *_rest(pair, t),
-        *_notes(pair, t),
+        *caution_lines(pair, t),
+        headline_sentence(pair, t),
+        *_headline_caveats(pair, t),
+        *letter_prior_lines(pair, t),
+        *_detail_lines(pair, t),
+        *_scope_notes(pair, t),
     ]
 
 
-def cautions(pair: Comparison, t: Words) -> list[str]:
+def caution_lines(pair: PairComparison, t: Translator) -> list[str]:
     """What makes the comparison weaker than it looks."""
     lines = [t("prompts_differ", what="; ".join(pair.prompt_differences))] if pair.prompt_differences else []
     if pair.setting_differences:
@@ -54,81 +58,96 @@ def cautions(pair: Comparison, t: Words) -> list[str]:
         gap = pair.overlap_gap
         values = {
             "count": f"{pair.overlapping:,}",
-            "diff": points(pair.clean.difference),
-            **interval_of(pair.clean),
+            "diff": format_points(pair.clean.difference),
+            **interval_values(pair.clean),
         }
-        values |= {"on": points(pair.on_overlap), "p": p_clause(pair.clean.p_value)}
+        values |= {"on": format_points(pair.on_overlap), "p": p_value_clause(pair.clean.p_value)}
         lines.append(t("only_leaked", **values))
         if gap is not None:
-            lines.append(t("overlap_gap", gap=points(gap.value), **interval_of(gap)))
+            lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
     return lines
 
 
-def lead(pair: Comparison, t: Words) -> str:
+def headline_sentence(pair: PairComparison, t: Translator) -> str:
     """Better, worse, the same for all that matters, undecided, or opposite over questions and subjects."""
     micro = pair.micro
     names = {"first": pair.first, "second": pair.second}
     if micro.b + micro.c == 0:
         return t("same", **names)
-    if pair.opposite:
+    if pair.micro_macro_opposed:
         macro = pair.macro
-        values = {"micro": points(micro.difference), "macro": points(macro.difference)}
-        values |= {"micro_low": points(micro.low, unit=False), "micro_high": points(micro.high, unit=False)}
-        values |= {"macro_low": points(macro.low, unit=False), "macro_high": points(macro.high, unit=False)}
+        values = {"micro": format_points(micro.difference), "macro": format_points(macro.difference)}
+        values |= {
+            "micro_low": format_points(micro.low, unit=False),
+            "micro_high": format_points(micro.high, unit=False),
+        }
+        values |= {
+            "macro_low": format_points(macro.low, unit=False),
+            "macro_high": format_points(macro.high, unit=False),
+        }
         return t("opposite", **names, **values)
-    values = {**names, "diff": points(micro.difference), **interval_of(micro)}
+    values = {**names, "diff": format_points(micro.difference), **interval_values(micro)}
     if pair.exact:
         which = (
             "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
         )
         return t(which, **values, n=f"{micro.n:,}")
     p = (
-        p_clause(pair.p_value)
+        p_value_clause(pair.p_value)
         if pair.p_holm is None
-        else t("p_of_many", p=p_clause(pair.p_holm), count=pair.tried)
+        else t("p_of_many", p=p_value_clause(pair.p_holm), count=pair.tried)
     )
     if pair.significant:
         return t("better" if micro.difference > 0 else "worse", **values, p=p)
     if pair.equal:
-        return t("equal", **values, p=p, margin=percent(pair.margin, 1))
+        return t("equal", **values, p=p, margin=format_percent(pair.margin, 1))
     effect = minimum_detectable_effect(micro.n, (micro.b + micro.c) / micro.n)
     shown = (
-        t("shows", n=f"{micro.n:,}", mde=points(effect, 1).lstrip("+"))
+        t("shows", n=f"{micro.n:,}", mde=format_points(effect, 1).lstrip("+"))
         if effect is not None
         else t("shows_nothing", n=f"{micro.n:,}")
     )
     return t("undecided", **values, p=p, shows=shown)
 
 
-def _beside(pair: Comparison, t: Words) -> list[str]:
+def _headline_caveats(pair: PairComparison, t: Translator) -> list[str]:
     """What the headline alone would hide: that a real difference is tiny, or the best of many."""
     lines = []
-    if pair.significant and not pair.opposite and pair.equal:
-        lines.append(t("tiny", margin=percent(pair.margin, 1)))
+    if pair.significant and not pair.micro_macro_opposed and pair.equal:
+        lines.append(t("tiny", margin=format_percent(pair.margin, 1)))
     if pair.best_of:
         lines.append(t("best_of", name=pair.second, first=pair.first, count=pair.tried))
     return lines
 
 
-def _rest(pair: Comparison, t: Words) -> list[str]:
-    lines = collapses(pair, t)
+def _detail_lines(pair: PairComparison, t: Translator) -> list[str]:
+    lines = letter_collapse_lines(pair, t)
     if pair.debiased is not None:
         found = pair.debiased
         lines.append(
-            t("debiased", diff=points(found.difference), **interval_of(found), p=p_clause(found.p_value))
+            t(
+                "debiased",
+                diff=format_points(found.difference),
+                **interval_values(found),
+                p=p_value_clause(found.p_value),
+            )
         )
     if pair.clean is not None and not pair.only_leaked:
         found = pair.clean
         values = {
             "count": f"{pair.overlapping:,}",
-            "diff": points(found.difference),
-            **interval_of(found),
-            "p": p_clause(found.p_value),
+            "diff": format_points(found.difference),
+            **interval_values(found),
+            "p": p_value_clause(found.p_value),
         }
         lines.append(t("clean", **values) if pair.overlapping else t("clean_none"))
         if pair.overlap_gap is not None and pair.overlap_gap.significant:
             lines.append(
-                t("overlap_gap", gap=points(pair.overlap_gap.value), **interval_of(pair.overlap_gap))
+                t(
+                    "overlap_gap",
+                    gap=format_points(pair.overlap_gap.value),
+                    **interval_values(pair.overlap_gap),
+                )
             )
     if pair.made_readable + pair.made_unreadable > pair.micro.n / 1000:
         lines.append(
@@ -140,13 +159,13 @@ def _rest(pair: Comparison, t: Words) -> list[str]:
                 second=pair.second,
             )
         )
-    lines += _endpoints(pair, t)
-    lines.append(_subjects(pair, t))
-    lines += _moved(pair, t)
+    lines += _log_score_lines(pair, t)
+    lines.append(_subjects_sentence(pair, t))
+    lines += _gained_lost_lines(pair, t)
     return lines
 
 
-def _endpoints(pair: Comparison, t: Words) -> list[str]:
+def _log_score_lines(pair: PairComparison, t: Translator) -> list[str]:
     """Whether the key's log score says what accuracy says."""
     found = {endpoint.name: endpoint for endpoint in pair.endpoints}
     if not found or pair.micro.n < 50:
@@ -164,24 +183,24 @@ def _endpoints(pair: Comparison, t: Words) -> list[str]:
         key = "score_only" if score.better else "accuracy_only"
     values = {"diff": f"{score.difference:+.3f}", "low": f"{score.low:+.3f}", "high": f"{score.high:+.3f}"}
     values = {name: value.replace("-", "−") for name, value in values.items()} | {
-        "p": p_clause(score.p_value)
+        "p": p_value_clause(score.p_value)
     }
     return [t(key, **values, brier=f"{brier.difference:+.4f}".replace("-", "−"))]
 
 
-def _subjects(pair: Comparison, t: Words) -> str:
+def _subjects_sentence(pair: PairComparison, t: Translator) -> str:
     changed = pair.changed_subjects().sort(pl.col("difference").abs(), descending=True)
     if changed.is_empty():
         typical = pair.subjects.sort("n")[len(pair.subjects) // 2]
         effect, n = typical["minimum_detectable_effect"].item(), f"{typical['n'].item():,}"
         if effect is None:
             return t("subjects_too_small", n=n)
-        return t("subjects_unchanged", n=n, mde=points(effect, 1).lstrip("+"))
+        return t("subjects_unchanged", n=n, mde=format_points(effect, 1).lstrip("+"))
     up = int((changed["difference"] > 0).sum())
     if pair.exact:
         return t("subjects_exact", total=len(pair.subjects), up=up, down=len(changed) - up)
     names = ", ".join(
-        f"{t.subject(name)} {points(change, 1)}"
+        f"{t.subject(name)} {format_points(change, 1)}"
         for name, change in changed.select("subject", "difference").head(NAMED_SUBJECTS).iter_rows()
     )
     more = ", …" if len(changed) > NAMED_SUBJECTS else ""
@@ -195,7 +214,7 @@ def _subjects(pair: Comparison, t: Words) -> str:
     )
 
 
-def _moved(pair: Comparison, t: Words) -> list[str]:
+def _gained_lost_lines(pair: PairComparison, t: Translator) -> list[str]:
     """The sorts of question that were rather gained, or rather lost."""
     kinds = [kind for kind in (pair.moved.kinds if pair.moved else ()) if kind.significant]
     return [
@@ -210,7 +229,7 @@ def _moved(pair: Comparison, t: Words) -> list[str]:
     ]
 
 
-def _notes(pair: Comparison, t: Words) -> list[str]:
+def _scope_notes(pair: PairComparison, t: Translator) -> list[str]:
     """What the numbers speak of, and what is not known."""
     lines = []
     if pair.population == "these" and pair.population_size is not None:
