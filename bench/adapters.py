@@ -113,7 +113,7 @@ def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
             "max_model_len": length,
             "generates": False,
         }
-        return start_vllm(EngineSettings(path, **chosen, **settings))
+        return start_vllm(EngineSettings(model=path, **chosen, **settings))
 
     def passes(opened: Any, adapter: Adapter | None, label: str) -> dict[str, Any]:
         runner.ask_questions(opened, asked[:2], method, adapter, Memory(), f"warm-up {label}")

@@ -105,7 +105,7 @@ def set_up(config: GpuConfig, folder: Path) -> None:
             row=number,
             question=text,
         )
-        rows.append(sft.SftRow(source, "uniform"))
+        rows.append(sft.SftRow(question=source, strategy="uniform"))
     sft.write_sft_rows(folder / "train.jsonl", [row for row in rows if _writable(row)])
 
 

@@ -100,7 +100,7 @@ def passes(config: PartConfig) -> dict[str, Any]:
         adapters = load_adapters([str(folder)], model, "serve")
     engine = VllmEngine(
         EngineSettings(
-            model.path,
+            model=model.path,
             load_format="dummy",
             quantization=config.quantization,
             max_model_len=-(-(longest + 32) // 256) * 256,
@@ -136,7 +136,7 @@ def letters(config: PartConfig) -> dict[str, Any]:
 
     longest = max(len(item.token_ids[0]) for item in asked)
     engine = VllmEngine(
-        EngineSettings(model.path, max_model_len=-(-(longest + 32) // 256) * 256, generates=False)
+        EngineSettings(model=model.path, max_model_len=-(-(longest + 32) // 256) * 256, generates=False)
     )
     memory = Memory()
     runner.ask_questions(engine, asked, method, None, memory, "letters")
@@ -200,7 +200,7 @@ def cot(config: PartConfig) -> dict[str, Any]:
     )
     length = max(len(item.token_ids[0]) for item in asked) + COT_TOKENS + 32
     engine = VllmEngine(
-        EngineSettings(model.path, load_format="dummy", max_model_len=-(-length // 256) * 256)
+        EngineSettings(model=model.path, load_format="dummy", max_model_len=-(-length // 256) * 256)
     )
     runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
     speed = runner.ask_questions(engine, asked, method, None, Memory(), "cot")
@@ -223,7 +223,7 @@ def memory(config: PartConfig) -> dict[str, Any]:
     if not has_gpu():  # the host's memory is not a card's: asking for too much of it takes the machine down
         return {"error": "no card", "advice": False}
     settings = EngineSettings(
-        str(config.folder / "model"),
+        model=str(config.folder / "model"),
         load_format="dummy",
         max_model_len=1024,
         generates=False,

@@ -75,7 +75,9 @@ class KmmluFast:
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))
         self.engine = start_vllm(
-            EngineSettings(path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False)
+            EngineSettings(
+                model=path, dtype=config.dtype, max_model_len=config.max_model_len, generates=False
+            )
         )
         compile_fused_norms()
 

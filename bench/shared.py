@@ -56,14 +56,23 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
     batched, extra = unchunked_prefill_settings(None, length)  # seeded samples need it
     engine = start_vllm(
         EngineSettings(
-            model.path, dtype=config.dtype, max_model_len=length, max_num_batched_tokens=batched, extra=extra
+            model=model.path,
+            dtype=config.dtype,
+            max_model_len=length,
+            max_num_batched_tokens=batched,
+            extra=extra,
         )
     )
 
     def generate(samples: int) -> None:
         want = Generation(max_tokens=1, temperature=1.0, seed=0, num_samples=samples)
         chain = [
-            Request(item.question.question_id, "reason", tuple(item.token_id_lists()[0]), want)
+            Request(
+                question_id=item.question.question_id,
+                stage="reason",
+                token_ids=tuple(item.token_id_lists()[0]),
+                want=want,
+            )
             for item in asked
         ]
         for _ in engine.generate(chain):

@@ -142,7 +142,14 @@ def as_run(name: str, strata: NDArray[np.int64], key: NDArray[np.int64], values:
         *([pl.Series(column, logprobs[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)] if stored else []),
     )
     frame = fill_prediction_columns(frame)
-    return Run(name, "run", name, frame, count_subject_scores(frame), {"prompt_style": "simulated"})
+    return Run(
+        name=name,
+        kind="run",
+        source=name,
+        predictions=frame,
+        scores=count_subject_scores(frame),
+        facts={"prompt_style": "simulated"},
+    )
 
 
 def intervals(pair: PairComparison) -> dict[str, tuple[float, float, float]]:

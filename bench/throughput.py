@@ -90,7 +90,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
     extra: dict[str, Any] = {} if config.prefix_caching else {"enable_prefix_caching": False}
     extra |= {"kernel_config": {}} if config.norms == "eager" else {}
     settings = EngineSettings(
-        model.path,
+        model=model.path,
         dtype=config.dtype,
         quantization=config.quantization,
         load_format=config.load_format,

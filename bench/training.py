@@ -122,14 +122,14 @@ def token_rows(tokenizer: Any, dataset: str, length: int, batch: int) -> list[li
     for row in frame.iter_rows(named=True):
         options = (row["A"], row["B"], row["C"], row["D"])
         question = Question(
-            row["question_id"],
-            row["subject"],
-            "",
-            "test",
-            row["row"],
-            row["question"],
-            options,
-            row["answer"],
+            question_id=row["question_id"],
+            subject=row["subject"],
+            supercategory="",
+            split="test",
+            row=row["row"],
+            question=row["question"],
+            options=options,
+            answer=row["answer"],
         )
         stream += encode_prompts(tokenizer, [render_prompt(question, [], "lm-eval")])[0]
         if len(stream) >= length * batch:

@@ -66,7 +66,7 @@ class Files:
     def settings(self) -> EngineSettings:
         tokens, extra = unchunked_prefill_settings(None, 1024)  # seeded sampling on a CPU needs it
         return EngineSettings(
-            str(self.model),
+            model=str(self.model),
             dtype="float32",
             max_model_len=1024,
             max_num_seqs=16,
@@ -101,13 +101,23 @@ def requests(adapter: Adapter | None = None, questions: int = 60) -> list[Reques
             tokens = prefix + tuple(draw.randrange(6, 262) for _ in range(30 + row))
             name = f"{subject}/test/{row}"
             stage = f"letters-{adapter.name if adapter else 'base'}"
-            made.append(Request(name, stage, tokens, Candidates(LETTER_IDS), adapter))
+            made.append(
+                Request(
+                    question_id=name,
+                    stage=stage,
+                    token_ids=tokens,
+                    want=Candidates(LETTER_IDS),
+                    adapter=adapter,
+                )
+            )
             if row % 5 == 0 and not adapter:
-                text = Generation(12, stop=("\n",), include_stop=True)
-                some = Generation(6, num_samples=2, temperature=0.5, seed=row)
-                made.append(Request(name, "reason", tokens, text))
-                made.append(Request(name, "sampled", tokens, some))
-                made.append(Request(name, "continuation", tokens, Continuation(3)))
+                text = Generation(max_tokens=12, stop=("\n",), include_stop=True)
+                some = Generation(max_tokens=6, num_samples=2, temperature=0.5, seed=row)
+                made.append(Request(question_id=name, stage="reason", token_ids=tokens, want=text))
+                made.append(Request(question_id=name, stage="sampled", token_ids=tokens, want=some))
+                made.append(
+                    Request(question_id=name, stage="continuation", token_ids=tokens, want=Continuation(3))
+                )
     return made
 
 
@@ -117,7 +127,11 @@ def follow_up(response: Response) -> list[Request]:
     if request.stage != "reason":
         return []
     tokens = request.token_ids + response.completions[0].token_ids + (30, 31)
-    return [Request(request.question_id, "forced-0", tokens, Candidates(LETTER_IDS))]
+    return [
+        Request(
+            question_id=request.question_id, stage="forced-0", token_ids=tokens, want=Candidates(LETTER_IDS)
+        )
+    ]
 
 
 def ask(engine: Engine, files: Files) -> Iterator[Response]:

@@ -72,7 +72,9 @@ def _logprobs(values: list[float]) -> dict[str, Any]:
 
 
 def loaded(name: str, frame: pl.DataFrame, **facts: Any) -> Run:
-    return Run(name, "run", name, frame, count_subject_scores(frame), facts)
+    return Run(
+        name=name, kind="run", source=name, predictions=frame, scores=count_subject_scores(frame), facts=facts
+    )
 
 
 def run_directory(

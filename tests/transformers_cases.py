@@ -64,7 +64,7 @@ def open_engine(
         "max_num_batched_tokens": 1024,
         "adapters": adapters,
     }
-    return TransformersEngine(TransformersSettings(str(root / model), **(common | settings)))
+    return TransformersEngine(TransformersSettings(model=str(root / model), **(common | settings)))
 
 
 def reference(root: Path, adapter: str | None = None, model: str = "base", **settings: Any) -> Any:
@@ -103,7 +103,12 @@ def scoring(adapter: Adapter | None = None) -> list[Request]:
 
 def written(prompts: list[tuple[int, ...]], **settings: Any) -> list[Request]:
     return [
-        Request(str(i), "write", prompt, Generation(**({"max_tokens": 20} | settings)))
+        Request(
+            question_id=str(i),
+            stage="write",
+            token_ids=prompt,
+            want=Generation(**({"max_tokens": 20} | settings)),
+        )
         for i, prompt in enumerate(prompts)
     ]
 

@@ -69,7 +69,9 @@ def make_good(folder: Path) -> None:
     table.with_columns(pl.lit("C").alias("m2")).write_csv(folder / "table.csv")
     (folder / "ids.json").write_text(json.dumps({"test_ids": frame["question_id"].to_list()[:2]}))
     train = dataset.load_questions("sample", "train", subjects)
-    alpaca.write_sft_rows(folder / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in train])
+    alpaca.write_sft_rows(
+        folder / "rows.jsonl", [alpaca.SftRow(question=question, strategy="uniform") for question in train]
+    )
     (folder / "any.jsonl").write_text(
         "".join(json.dumps({"question": q.question, "options": list(q.options)}) + "\n" for q in train)
     )

@@ -28,7 +28,7 @@ MARGIN = 0.01
 Population = Literal["like", "these"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonSettings:
     """How pairs are compared."""
 
@@ -48,7 +48,7 @@ class ComparisonSettings:
     questions: pl.DataFrame | None = None  # the dataset's texts, for what sort of question moved
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairComparison:
     """Second against first; differences are second minus first, 0-1."""
 

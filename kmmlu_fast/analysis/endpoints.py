@@ -26,7 +26,7 @@ MIN_SHARE = 0.99  # of the questions must have log-probabilities in both runs
 FLOOR = -30.0  # nats; a letter an engine did not return is not infinitely unlikely
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Second minus first in the endpoint's own unit, 95 % interval and two-sided p."""
 
@@ -73,7 +73,18 @@ def compare_endpoints(
         change = stratified_mean(right - left, strata, weights, asked)
         low, high = change.interval()
         before, after = (stratified_mean(values, strata, weights).value for values in (left, right))
-        found.append(Endpoint(name, before, after, change.value, low, high, change.p_value, higher))
+        found.append(
+            Endpoint(
+                name=name,
+                first=before,
+                second=after,
+                difference=change.value,
+                low=low,
+                high=high,
+                p_value=change.p_value,
+                higher_is_better=higher,
+            )
+        )
     return tuple(found)
 
 

@@ -41,7 +41,7 @@ class ExamState:
         return 1 if self.pair.micro.difference > 0 else -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExamRow:
     """One exam and every state that it was asked of."""
 
@@ -93,7 +93,16 @@ def exam_rows(runs: Sequence[Run], settings: ComparisonSettings, focus: str | No
         for run in some:
             first.setdefault(_state_name(run), run)
         states = tuple(_make_exam_state(run, some[0], chance, settings) for run in first.values())
-        rows.append(ExamRow(exam, some[0].exam_title, some[0].total, chance, states, len(some) - len(states)))
+        rows.append(
+            ExamRow(
+                exam=exam,
+                title=some[0].exam_title,
+                questions=some[0].total,
+                chance=chance,
+                states=states,
+                left_out=len(some) - len(states),
+            )
+        )
     return adjust_exam_p_values(rows)
 
 

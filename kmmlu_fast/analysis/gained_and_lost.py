@@ -30,7 +30,7 @@ FEATURES = ("long", "negation", "formula", "figure", "number_middle", "all_of_th
 _NUMBER = r"^\s*([-+]?\d[\d,]*\.?\d*)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureOdds:
     """One feature. ``questions``: changed ones that have it (of ``long``, all)."""
 
@@ -127,12 +127,12 @@ def _fit_feature_odds(columns: dict[str, np.ndarray], gained: np.ndarray) -> tup
     holm = adjust_p_values(np.asarray(found.pvalues[1:]), "holm")
     return tuple(
         FeatureOdds(
-            name,
-            int((columns[name] > 0).sum()) if name != "long" else len(gained),
-            float(np.exp(b)),
-            float(np.exp(b - h)),
-            float(np.exp(b + h)),
-            float(p),
+            feature=name,
+            questions=int((columns[name] > 0).sum()) if name != "long" else len(gained),
+            odds_ratio=float(np.exp(b)),
+            low=float(np.exp(b - h)),
+            high=float(np.exp(b + h)),
+            p_holm=float(p),
         )
         for name, b, h, p in zip(columns, found.params[1:], half, holm, strict=True)
     )

@@ -17,7 +17,7 @@ from kmmlu_fast.analysis.paired import subject_size_weights
 from kmmlu_fast.runs.run import Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
     """A run's numbers; shares and accuracies 0-1, None = not known (a score file has counts only)."""
 

@@ -40,7 +40,7 @@ REPLICATES = 2_000
 FEW_QUESTIONS, FEW_CHANGES = 50, 10  # below either, Bonett and Price's interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
     """Second minus first over one set of questions; shares are 0-1."""
 
@@ -227,12 +227,31 @@ def micro_difference(
     difference, low, high = _weighted_mean_difference(counts, own if weights is None else weights, asked)
     if weights is None and asked is None:
         return PairedDifference(
-            n, first / n, second / n, (c - b) / n, low, high, b, c, float(mcnemar_midp(b, c))
+            n=n,
+            first=first / n,
+            second=second / n,
+            difference=(c - b) / n,
+            low=low,
+            high=high,
+            b=b,
+            c=c,
+            p_value=float(mcnemar_midp(b, c)),
         )
     weighted, weights = weights is not None, own if weights is None else weights
     p_value = score_test_p_value(counts, weights, asked)
     one, other = (float(weights @ (counts[name] / counts["n"]).to_numpy()) for name in ("first", "second"))
-    return PairedDifference(n, one, other, difference, low, high, b, c, p_value, weighted)
+    return PairedDifference(
+        n=n,
+        first=one,
+        second=other,
+        difference=difference,
+        low=low,
+        high=high,
+        b=b,
+        c=c,
+        p_value=p_value,
+        weighted=weighted,
+    )
 
 
 def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> PairedDifference:
@@ -240,7 +259,17 @@ def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> Paire
     first, second = (float((counts[name] / counts["n"]).to_numpy().mean()) for name in ("first", "second"))
     _, low, high = _weighted_mean_difference(counts, np.full(len(counts), 1 / len(counts)), asked)
     b, c = int(counts["b"].sum()), int(counts["c"].sum())
-    return PairedDifference(int(counts["n"].sum()), first, second, second - first, low, high, b, c, None)
+    return PairedDifference(
+        n=int(counts["n"].sum()),
+        first=first,
+        second=second,
+        difference=second - first,
+        low=low,
+        high=high,
+        b=b,
+        c=c,
+        p_value=None,
+    )
 
 
 def supercategory_differences(

@@ -28,7 +28,7 @@ from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeEffect:
     """A recipe's effect against the base, 0-1."""
 
@@ -76,15 +76,15 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
     low, high = found.interval()
     effects = tuple(map(float, changes.mean(axis=0)))
     return RecipeEffect(
-        name,
-        base.name,
-        tuple(run.name for run in runs),
-        len(joined),
-        effects,
-        found.value,
-        low,
-        high,
-        deviation,
+        name=name,
+        first=base.name,
+        runs=tuple(run.name for run in runs),
+        questions=len(joined),
+        effects=effects,
+        effect=found.value,
+        low=low,
+        high=high,
+        seed_deviation=deviation,
     )
 
 

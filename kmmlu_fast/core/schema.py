@@ -19,7 +19,7 @@ LETTERS = ("A", "B", "C", "D")  # KMMLU's
 OPTION_LETTERS = tuple("ABCDEFGHIJ")  # of any question: 2 to 10 options
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """One KMMLU item. ``answer`` is a letter; the files' 1-based answers are converted once, in
     ``dataset``.
@@ -41,7 +41,7 @@ class Question:
         return OPTION_LETTERS[: len(self.options)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """A LoRA adapter directory, already checked against its base model (``models.load_adapter``)."""
 
@@ -77,7 +77,7 @@ class Continuation:
     max_tokens: ClassVar[int] = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """Wanted: ``num_samples`` texts after the prompt -> ``Response.completions``."""
 
@@ -93,7 +93,7 @@ class Generation:
 Want = Candidates | Continuation | Generation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt for the engine: token ids in, and what is wanted back."""
 
@@ -129,7 +129,7 @@ class Response:
     followed_by: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """One question's outcome in one run: one row of ``predictions.parquet`` (field order =
     PREDICTION_SCHEMA).

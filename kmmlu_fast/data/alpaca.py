@@ -32,7 +32,7 @@ _SOURCE = re.compile(r"([A-Za-z-]+)/(train|dev|test)/(\d+)")
 _OTHER_SOURCE = re.compile(r"([^/]+)/(?:.+/)?(train|dev|test)/(\d+)")  # of an exam other than KMMLU
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SftRow:
     """One training row. ``question`` has its options in the row's order, and the answer's letter there."""
 
@@ -130,9 +130,25 @@ def sft_row_from_record(record: dict[str, Any], where: str) -> SftRow:
     name, group = record["subject"], str(record.get("group") or exam)
     if exam == DEFAULT_EXAM:
         name, group = SUBJECTS[source[1]].name, SUBJECTS[source[1]].supercategory
-    question = Question(source[0], name, group, source[2], int(source[3]), item[0], item[1:], answer)
+    question = Question(
+        question_id=source[0],
+        subject=name,
+        supercategory=group,
+        split=source[2],
+        row=int(source[3]),
+        question=item[0],
+        options=item[1:],
+        answer=answer,
+    )
     response = None if record["output"] == answer else record["output"]
-    return SftRow(question, record["strategy"], order, repeat, response, exam)
+    return SftRow(
+        question=question,
+        strategy=record["strategy"],
+        option_order=order,
+        repeat=repeat,
+        response=response,
+        exam=exam,
+    )
 
 
 _COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}

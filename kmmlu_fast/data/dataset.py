@@ -82,7 +82,17 @@ def load_questions(
 def kmmlu_questions_from_frame(frame: pl.DataFrame) -> list[Question]:
     """Records from a frame with FRAME_COLUMNS."""
     return [
-        Question(qid, subject, group, split, row, question, (a, b, c, d), answer, human)
+        Question(
+            question_id=qid,
+            subject=subject,
+            supercategory=group,
+            split=split,
+            row=row,
+            question=question,
+            options=(a, b, c, d),
+            answer=answer,
+            human_accuracy=human,
+        )
         for qid, subject, group, split, row, question, a, b, c, d, answer, human in frame.select(
             FRAME_COLUMNS
         ).iter_rows()

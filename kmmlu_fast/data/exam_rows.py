@@ -260,7 +260,15 @@ def questions_from_frame(frame: pl.DataFrame) -> list[Question]:
     options = frame.select(letters).iter_rows()
     return [
         Question(
-            qid, subject, group, split, row, question, tuple(o for o in some if o is not None), answer, human
+            question_id=qid,
+            subject=subject,
+            supercategory=group,
+            split=split,
+            row=row,
+            question=question,
+            options=tuple(o for o in some if o is not None),
+            answer=answer,
+            human_accuracy=human,
         )
         for (qid, subject, group, split, row, question, answer, human), some in zip(
             fixed, options, strict=True

@@ -29,7 +29,7 @@ class MixtureSource:
     weight: float = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class MixtureShare:
     """What came of one source."""
 
@@ -83,7 +83,7 @@ def read_mixture(
     parts: Sequence[MixtureSource], seed: int, columns: Mapping[str, str] | None = None
 ) -> tuple[list[TrainingRow], list[MixtureShare]]:
     """The rows that are taken, and the table. DataError for the first row that cannot be read."""
-    shares = [MixtureShare(part.source, part.weight) for part in parts]
+    shares = [MixtureShare(source=part.source, weight=part.weight) for part in parts]
     return list(iter_mixture(parts, seed, shares, columns)), shares
 
 

@@ -52,7 +52,7 @@ class Turn:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
     """One row. ``turns`` end with the assistant's; a multiple-choice row has ``item`` instead, and its
     wording comes from the style."""
@@ -169,7 +169,9 @@ def parse_training_row(raw: Row, source: str, number: int) -> TrainingRow:
     where = f"{source} row {number}"
     form = detect_row_form(raw, where)
     if form == "ours":
-        return TrainingRow((), source, number, form, sft.sft_row_from_record(raw, where))
+        return TrainingRow(
+            turns=(), source=source, number=number, form=form, item=sft.sft_row_from_record(raw, where)
+        )
     if form == "exam":
         return _parse_exam_row(raw, source, number, where)
     if form in ("messages", "sharegpt"):
@@ -184,7 +186,7 @@ def parse_training_row(raw: Row, source: str, number: int) -> TrainingRow:
         turns = (Turn("user", asked), Turn("assistant", _require_text(raw["output"], "output", where)))
     else:
         turns = _prompt_turns(raw, where)
-    return TrainingRow(_check_roles(turns, where), source, number, form)
+    return TrainingRow(turns=_check_roles(turns, where), source=source, number=number, form=form)
 
 
 def _prompt_turns(raw: Row, where: str) -> tuple[Turn, ...]:
@@ -255,21 +257,21 @@ def _parse_exam_row(raw: Row, source: str, number: int, where: str) -> TrainingR
     )
     texts = tuple(found[letter] for letter in OPTION_LETTERS if letter in found)
     question = Question(
-        f"{source}/train/{number}",
-        str(raw.get("subject") or "own"),
-        "own",
-        "train",
-        number,
-        found["question"],
-        texts,
-        found["answer"],
+        question_id=f"{source}/train/{number}",
+        subject=str(raw.get("subject") or "own"),
+        supercategory="own",
+        split="train",
+        row=number,
+        question=found["question"],
+        options=texts,
+        answer=found["answer"],
     )
     explanation = raw.get("explanation")
     return TrainingRow(
-        (),
-        source,
-        number,
-        "exam",
-        SftRow(question, "own", "".join(question.letters)),
-        _require_text(explanation, "explanation", where) if explanation else None,
+        turns=(),
+        source=source,
+        number=number,
+        form="exam",
+        item=SftRow(question=question, strategy="own", option_order="".join(question.letters)),
+        explanation=_require_text(explanation, "explanation", where) if explanation else None,
     )

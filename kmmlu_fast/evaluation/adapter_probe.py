@@ -27,7 +27,13 @@ def measure_probe_logprobs(
 ) -> list[list[float]]:
     """Log-probabilities of the candidates after each of the prompts, shape (prompts, candidates)."""
     requests = [
-        Request(f"probe/{i}", "letters", tuple(ids), Candidates(candidate_ids), adapter)
+        Request(
+            question_id=f"probe/{i}",
+            stage="letters",
+            token_ids=tuple(ids),
+            want=Candidates(candidate_ids),
+            adapter=adapter,
+        )
         for i, ids in enumerate(prompts)
     ]
     found = {response.request.question_id: list(response.logprobs) for response in engine.generate(requests)}

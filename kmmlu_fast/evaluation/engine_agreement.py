@@ -42,7 +42,7 @@ class LetterDifference:
     margin: float  # nats, of the reference's letter over its second
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """How far two engines' letters agree on the same prompts. Differences of log-probabilities in nats."""
 
@@ -103,7 +103,14 @@ def compare_engine_scores(reference: Scores, verified: Scores, near_tie_nats: fl
     worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
     differences.sort(key=lambda difference: -difference.margin)
     mean = sum(shifts) / len(shifts)
-    return Verification(len(reference), same, worst, mean, near_tie_nats, differences)
+    return Verification(
+        questions=len(reference),
+        same_letters=same,
+        largest_nats=worst,
+        mean_nats=mean,
+        near_tie_nats=near_tie_nats,
+        differences=differences,
+    )
 
 
 def _best_letter(scores: Sequence[float]) -> str:

@@ -42,7 +42,7 @@ from kmmlu_fast.prompting.tokens import (
 _CONTEXT_STEP_TOKENS = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalPlan:
     """Everything that is the same for base and adapters: one token list for all of them."""
 
@@ -132,20 +132,20 @@ def _plan_exam(
         questions, rendered, tokenizer, PromptChecker(style, tokenizer, method, max_model_len)
     )
     return EvalPlan(
-        config,
-        exam,
-        material.source,
-        model,
-        adapters,
-        style,
-        method,
-        asked,
-        question_ids,
-        max_model_len,
-        candidates,
-        probes,
-        parts,
-        notes,
+        config=config,
+        exam=exam,
+        source=material.source,
+        model=model,
+        adapters=adapters,
+        style=style,
+        method=method,
+        asked=asked,
+        question_ids=question_ids,
+        max_model_len=max_model_len,
+        candidate_ids=candidates,
+        probes=probes,
+        parts=parts,
+        notes=notes,
     )
 
 

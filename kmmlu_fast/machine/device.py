@@ -77,7 +77,11 @@ def first_gpu() -> gpus.Gpu | None:
         return None
     found = gpus.list_gpus()
     # A board whose driver has no NVML (Jetson): it computes in bfloat16, and says nothing of its memory.
-    return found[0] if found else gpus.Gpu("GPU", memory_fit.BFLOAT16, 0, 0, "")
+    return (
+        found[0]
+        if found
+        else gpus.Gpu(name="GPU", capability=memory_fit.BFLOAT16, total_bytes=0, free_bytes=0, driver="")
+    )
 
 
 def gpu_capability() -> tuple[int, int] | None:

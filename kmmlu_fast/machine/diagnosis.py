@@ -28,7 +28,7 @@ _LIMIT_SEC = 3.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """What was found. ``cpu_flops`` is this CPU's measured product rate (0.0: not measured)."""
 

@@ -24,7 +24,7 @@ _MIB = 1 << 20
 _TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; a UUID needs as many, the driver's version 80
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One card. ``capability`` is CUDA's, such as (8, 9); sizes in bytes, 0 where the driver does not say."""
 
@@ -114,13 +114,13 @@ def parse_nvidia_smi(text: str) -> list[Gpu]:
     rows = [[part.strip() for part in line.split(",")] for line in text.splitlines()]
     return [
         Gpu(
-            name,
-            parse_capability(capability),
-            _mib_to_bytes(total),
-            _mib_to_bytes(free),
-            driver,
-            int(index),
-            uuid,
+            name=name,
+            capability=parse_capability(capability),
+            total_bytes=_mib_to_bytes(total),
+            free_bytes=_mib_to_bytes(free),
+            driver=driver,
+            index=int(index),
+            uuid=uuid,
         )
         for index, name, capability, total, free, uuid, driver in (row for row in rows if len(row) == 7)
         if index.isdigit()
@@ -173,7 +173,15 @@ def _query_nvml(nvml: Any, setting: str) -> tuple[list[Gpu], str]:
         )  # cards that share the host's do not say: 0
         name, uuid = text("nvmlDeviceGetName", handle), text("nvmlDeviceGetUUID", handle)
         index = place if isinstance(place, int) else 0
-        return Gpu(name, (major.value, minor.value), memory.total, memory.free, driver, index, uuid)
+        return Gpu(
+            name=name,
+            capability=(major.value, minor.value),
+            total_bytes=memory.total,
+            free_bytes=memory.free,
+            driver=driver,
+            index=index,
+            uuid=uuid,
+        )
 
     call("nvmlInit_v2")
     try:

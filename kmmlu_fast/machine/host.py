@@ -30,7 +30,7 @@ class Cpu:
     flags: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What is here for this process: its container's share, where it is in one. Sizes in bytes."""
 

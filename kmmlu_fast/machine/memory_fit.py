@@ -48,7 +48,7 @@ class BatchSettings:
     max_num_seqs: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryOption:
     """One way of evaluating a model: what it needs and whether that fits. Bytes a card."""
 
@@ -149,7 +149,16 @@ def gpu_memory_options(
         spread = (*flags, "--tensor-parallel-size", str(over)) if over > 1 else tuple(flags)
         batch = fitting_batch(model, name, largest, space, over)
         parts = engine_bytes(model, name, batch, over)
-        return MemoryOption(name, spread, parts, space, batch, note, other, over)
+        return MemoryOption(
+            name=name,
+            flags=spread,
+            parts_bytes=parts,
+            room_bytes=space,
+            batch=batch,
+            note=note,
+            another_model=other,
+            cards=over,
+        )
 
     if model.quantised:
         flags = _IN_PROCESS if model.stored_as == "bitsandbytes" else ()
@@ -183,7 +192,14 @@ def cpu_memory_options(model: ModelFacts, dtype: str, free_bytes: int) -> list[M
     flags = () if dtype == "bfloat16" else ("--dtype", dtype)
     name = f"as stored ({model.stored_as})" if model.quantised else dtype
     note = "vLLM's CPU build takes some AWQ and GPTQ; not tried here" if model.quantised else ""
-    first = MemoryOption(name, () if model.quantised else flags, parts, free_bytes, batch, note)
+    first = MemoryOption(
+        name=name,
+        flags=() if model.quantised else flags,
+        parts_bytes=parts,
+        room_bytes=free_bytes,
+        batch=batch,
+        note=note,
+    )
     return [first] if model.quantised else [first, _nf4_option(model, batch, free_bytes)]
 
 
@@ -191,7 +207,14 @@ def _nf4_option(model: ModelFacts, batch: BatchSettings, space: int) -> MemoryOp
     """The in-process engine on the very base of a QLoRA adapter. Its cache is counted like vLLM's."""
     parts = engine_bytes(model, "nf4", batch)
     note = "in process, slower: the very base of a QLoRA adapter"
-    return MemoryOption("nf4", (*_IN_PROCESS, "--quantization", "nf4"), parts, space, batch, note)
+    return MemoryOption(
+        name="nf4",
+        flags=(*_IN_PROCESS, "--quantization", "nf4"),
+        parts_bytes=parts,
+        room_bytes=space,
+        batch=batch,
+        note=note,
+    )
 
 
 def _stored_type_note(model: ModelFacts, capability: tuple[int, int]) -> str:

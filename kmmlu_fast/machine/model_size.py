@@ -72,7 +72,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """A model's size. Counts are of weights, not bytes; a field that is not known is 0."""
 
@@ -258,9 +258,9 @@ def _facts_from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
         method = _quantization_method((about or {}).get("config") or {})
         largest = max(counts, key=lambda dtype: counts[dtype])
         return ModelFacts(
-            name,
-            "hub metadata",
-            total,
+            name=name,
+            source="hub metadata",
+            parameters=total,
             stored_bytes=stored,
             stored_as=method or largest,
             quantised=bool(method),

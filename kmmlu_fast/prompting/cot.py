@@ -75,7 +75,7 @@ class FollowUpContext:
     reason_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChainOfThought:
     """See the module. Made by ``build_method``; token ids only, so that it pickles small and
     needs no tokenizer after rendering.
@@ -166,7 +166,14 @@ class ChainOfThought:
             include_stop=True,
         )
         carry = FollowUpContext(carried.options)
-        return Request(question_id, "reason", carried.reason_ids, text, adapter, carry)
+        return Request(
+            question_id=question_id,
+            stage="reason",
+            token_ids=carried.reason_ids,
+            want=text,
+            adapter=adapter,
+            carry=carry,
+        )
 
     def follow_up(self, response: Response) -> list[Request]:
         request = response.request
@@ -182,11 +189,11 @@ class ChainOfThought:
         letters = Candidates(self.force_letter_ids[: len(request.carry.options)])
         return [
             Request(
-                request.question_id,
-                f"forced-{i}",
-                (*request.token_ids, *self.forcing_ids(completion)),
-                letters,
-                request.adapter,
+                question_id=request.question_id,
+                stage=f"forced-{i}",
+                token_ids=(*request.token_ids, *self.forcing_ids(completion)),
+                want=letters,
+                adapter=request.adapter,
             )
             for i, completion in enumerate(response.completions)
             if self.read_completion(completion, request.carry.options).letter is None
@@ -271,7 +278,16 @@ def majority_vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> t
     return best, most / len(letters)
 
 
-PROBE = Question("probe/test/0", "Math", "STEM", "test", 0, "하나에 둘을 더하면?", ("1", "2", "3", "4"), "C")
+PROBE = Question(
+    question_id="probe/test/0",
+    subject="Math",
+    supercategory="STEM",
+    split="test",
+    row=0,
+    question="하나에 둘을 더하면?",
+    options=("1", "2", "3", "4"),
+    answer="C",
+)
 
 
 def cot_wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:

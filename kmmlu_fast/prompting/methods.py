@@ -137,7 +137,15 @@ class MultipleChoice(_SinglePromptMethod):
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         letters = Candidates(self.letter_ids[: len(question.options)])
-        return [Request(question.question_id, "letters", tuple(token_ids[0]), letters, adapter)]
+        return [
+            Request(
+                question_id=question.question_id,
+                stage="letters",
+                token_ids=tuple(token_ids[0]),
+                want=letters,
+                adapter=adapter,
+            )
+        ]
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
@@ -179,11 +187,11 @@ class ContinuationChoice(_SinglePromptMethod):
         context, *wholes = token_ids
         return [
             Request(
-                question.question_id,
-                f"continuation-{letter}",
-                tuple(whole),
-                Continuation(max(1, len(whole) - len(context))),
-                adapter,
+                question_id=question.question_id,
+                stage=f"continuation-{letter}",
+                token_ids=tuple(whole),
+                want=Continuation(max(1, len(whole) - len(context))),
+                adapter=adapter,
             )
             for letter, whole in zip(question.letters, wholes, strict=True)
         ]
@@ -231,13 +239,21 @@ class GenerateUntil(_SinglePromptMethod):
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         text = Generation(
-            max(2, self.max_tokens),
+            max_tokens=max(2, self.max_tokens),
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
             stop=DIRECT_STOPS,
         )
-        return [Request(question.question_id, "generate", tuple(token_ids[0]), text, adapter)]
+        return [
+            Request(
+                question_id=question.question_id,
+                stage="generate",
+                token_ids=tuple(token_ids[0]),
+                want=text,
+                adapter=adapter,
+            )
+        ]
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses

@@ -61,7 +61,7 @@ _GAP = re.compile(r"[\s.):,-]{0,4}")
 PUNCTUATION = " \t.,;:!?\"'“”‘’()[]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _LabelPatterns:
     """What can name an option of a question with that many: forms, patterns, and the letter of each mark."""
 

@@ -244,14 +244,14 @@ def letter_tokens(
 
 
 _PROBE = Question(
-    "probe/test/0",
-    "probe",
-    "Other",
-    "test",
-    0,
-    "물은 몇 도에서 어는가?",
-    ("0도", "10도", "50도", "100도"),
-    "A",
+    question_id="probe/test/0",
+    subject="probe",
+    supercategory="Other",
+    split="test",
+    row=0,
+    question="물은 몇 도에서 어는가?",
+    options=("0도", "10도", "50도", "100도"),
+    answer="A",
 )
 
 

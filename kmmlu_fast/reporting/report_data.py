@@ -27,7 +27,7 @@ from kmmlu_fast.reporting.pairs import (
 from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
     """Runs of one exam, the base first, and what comparing them gave; in a table, their other exams."""
 
@@ -63,7 +63,10 @@ def report_data_from_pairs(
 ) -> ReportData:
     """Of comparisons that are made already."""
     return ReportData(
-        runs, settings, pairs, [compute_headline(run, settings.overlap, settings.sizes) for run in runs]
+        runs=runs,
+        settings=settings,
+        pairs=pairs,
+        headlines=[compute_headline(run, settings.overlap, settings.sizes) for run in runs],
     )
 
 

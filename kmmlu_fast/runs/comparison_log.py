@@ -20,7 +20,7 @@ from kmmlu_fast.runs.run import Run
 FILE = "peeks.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedComparison:
     """One adapter's first look at test against this base."""
 
@@ -71,7 +71,14 @@ def log_comparisons(base: Run, looked: list[tuple[Run, int, float | None, float]
     known = {peek.adapter for peek in before}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     fresh = [
-        LoggedComparison(str(run.facts["adapter_digest"]), run.name, now, questions, p_value, difference)
+        LoggedComparison(
+            adapter=str(run.facts["adapter_digest"]),
+            name=run.name,
+            time_utc=now,
+            questions=questions,
+            p_value=p_value,
+            difference=difference,
+        )
         for run, questions, p_value, difference in looked
         if is_test_split_comparison(base, run) and str(run.facts["adapter_digest"]) not in known
     ]

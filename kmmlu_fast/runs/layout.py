@@ -70,16 +70,16 @@ def load_early_stopped_run(folder: Path, wanted: bool) -> Run:
     facts = dict(config.get("fingerprint_parts") or {})
     name = str(config.get("name", folder.name))
     return Run(
-        name,
-        "run",
-        str(folder),
-        predictions,
-        count_subject_scores(predictions),
-        facts,
-        config,
-        {},
-        metrics,
-        folder,
+        name=name,
+        kind="run",
+        source=str(folder),
+        predictions=predictions,
+        scores=count_subject_scores(predictions),
+        facts=facts,
+        config=config,
+        environment={},
+        metrics=metrics,
+        path=folder,
     )
 
 

@@ -96,7 +96,17 @@ def load_run_argument(
         return read_predictions_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
         found = read_score_file(path)
-        return [Run(path.stem, "scores", argument, None, found.scores, facts=found.facts, notes=found.notes)]
+        return [
+            Run(
+                name=path.stem,
+                kind="scores",
+                source=argument,
+                predictions=None,
+                scores=found.scores,
+                facts=found.facts,
+                notes=found.notes,
+            )
+        ]
     raise RunError(
         f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with"
         " _config and _row"
@@ -137,4 +147,4 @@ def _load_lm_eval_run(path: Path, source: str, split: str) -> Run:
         if predictions is not None
         else pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row")
     )
-    return Run(name, "lm-eval", source, predictions, counted, facts)
+    return Run(name=name, kind="lm-eval", source=source, predictions=predictions, scores=counted, facts=facts)

@@ -23,7 +23,7 @@ SCORE_SCHEMA = pl.Schema(
 PROTOCOL_KEYS = ("prompt_style", "template_digest", "output_type", "num_fewshot")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class Run:
     """One model state over the questions of a split. ``predictions`` is None for a score file,
     which has counts only.

@@ -87,16 +87,16 @@ def load_run_directory(path: str | Path, prefix: bool = False) -> Run:
     facts = dict(config.get("fingerprint_parts") or {})
     metrics = check_metrics(read_json(folder / "metrics.json"), folder / "metrics.json")
     return Run(
-        name,
-        "run",
-        str(folder),
-        predictions,
-        count_subject_scores(predictions),
-        facts,
-        config,
-        environment,
-        metrics,
-        folder,
+        name=name,
+        kind="run",
+        source=str(folder),
+        predictions=predictions,
+        scores=count_subject_scores(predictions),
+        facts=facts,
+        config=config,
+        environment=environment,
+        metrics=metrics,
+        path=folder,
     )
 
 

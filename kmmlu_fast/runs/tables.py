@@ -63,16 +63,18 @@ def read_predictions_table(path: Path, column: str | None, key: pl.DataFrame | N
     if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
         raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
     base = _join_answer_key(base, key, path)
-    return [
-        Run(
-            name,
-            "table",
-            f"{path}:{name}",
-            frame := _column_predictions(base, name),
-            count_subject_scores(frame),
-        )
-        for name in columns
-    ]
+    return [_column_run(base, name, path) for name in columns]
+
+
+def _column_run(base: pl.DataFrame, name: str, path: Path) -> Run:
+    predictions = _column_predictions(base, name)
+    return Run(
+        name=name,
+        kind="table",
+        source=f"{path}:{name}",
+        predictions=predictions,
+        scores=count_subject_scores(predictions),
+    )
 
 
 def _numbers_to_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:

@@ -82,7 +82,13 @@ def draw_training_rows(config: SampleFlags) -> DrawnRows:
     plan, chosen = choose_training_questions(config, exam, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)
     rows = [
-        sft.SftRow(letters.reorder_question(q, order), config.strategy, order, repeat, exam=exam.name)
+        sft.SftRow(
+            question=letters.reorder_question(q, order),
+            strategy=config.strategy,
+            option_order=order,
+            repeat=repeat,
+            exam=exam.name,
+        )
         for (q, repeat), order in zip(chosen, orders, strict=True)
     ]
     rationales: dict[str, Any] = {}

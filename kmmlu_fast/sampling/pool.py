@@ -40,7 +40,7 @@ class WeaknessSource:
     runs: Sequence[Run] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionPool:
     """Training questions that may be drawn, and what was left out: pairs with test or dev,
     repeated rows, rows of the run.
@@ -159,11 +159,11 @@ def merge_runs(runs: Sequence[Run]) -> Run:
     scores = pl.concat(counts).group_by("subject", "supercategory").agg(pl.col("correct", "total").sum())
     models = dict.fromkeys(str(run.facts["model"]) for run in runs if run.facts.get("model"))
     return Run(
-        " + ".join(run.name for run in runs),
-        "run" if answered else "scores",
-        ", ".join(run.source for run in runs),
-        each,
-        scores.sort("subject"),
+        name=" + ".join(run.name for run in runs),
+        kind="run" if answered else "scores",
+        source=", ".join(run.source for run in runs),
+        predictions=each,
+        scores=scores.sort("subject"),
         facts={"model": ", ".join(models)} if models else {},
     )
 
@@ -196,7 +196,16 @@ def build_pool(config: SampleFlags, exam: Exam, source: WeaknessSource) -> Quest
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
     questions = datasets.kmmlu_questions_from_frame(clean) if exam.is_kmmlu else questions_from_frame(clean)
     excluded = before - len(clean)
-    return QuestionPool(questions, size, pairs, repeated, conflicting, excluded, found.groups, found.against)
+    return QuestionPool(
+        questions=questions,
+        size=size,
+        overlapping=pairs,
+        repeated=repeated,
+        conflicting=conflicting,
+        excluded=excluded,
+        groups=found.groups,
+        against=found.against,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedR
         text = found.delimiter + row.turns[1].content.strip()
         tail = tokenizer(text, add_special_tokens=False)["input_ids"]
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return EncodedRow(row.where, "", (*context, *tail, *end), len(context))
+    return EncodedRow(
+        question_id=row.where, answer="", input_ids=(*context, *tail, *end), prompt_tokens=len(context)
+    )
 
 
 def _encode_with_template(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
@@ -133,7 +135,13 @@ def _encode_with_mask(name: str, text: str, spans: list[tuple[int, int]], tokeni
             f"{name}: no token of the assistant's turns could be told from the rest; nothing would be"
             " trained on"
         )
-    return EncodedRow(name, "", tuple(ids), trained.index(True), mask=tuple(trained))
+    return EncodedRow(
+        question_id=name,
+        answer="",
+        input_ids=tuple(ids),
+        prompt_tokens=trained.index(True),
+        mask=tuple(trained),
+    )
 
 
 def decode_trained_runs(row: EncodedRow, tokenizer: Any) -> list[tuple[str, bool]]:

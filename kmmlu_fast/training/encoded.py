@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MASKED = -100  # the label that transformers' and TRL's losses leave out
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRow:
     """One row: ``input_ids[:prompt_tokens]`` is the prompt, the rest is trained on; with ``mask``, only
     where that is true."""

@@ -67,7 +67,10 @@ def encode_training_set(
             [row for row in questions if row.question.question_id in kept], order, config, tokenizer
         )
     check_trainable(fitting)
-    return TrainSet(fitting, order, *_encode_held_out(config, held_rows, tokenizer, asked), too_long)
+    held, asked_rows, letter_ids = _encode_held_out(config, held_rows, tokenizer, asked)
+    return TrainSet(
+        rows=fitting, order=order, held_out=held, asked=asked_rows, letter_ids=letter_ids, too_long=too_long
+    )
 
 
 def as_question_row(row: Row) -> SftRow | None:
@@ -149,7 +152,7 @@ def _encode_rotated_rows(
     return fitting, [variants[place] for place in places]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSet:
     """Everything that is trained and measured on, as token ids."""
 
@@ -200,10 +203,10 @@ def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list
         options = len(row.question.options)
         encoded.append(
             EncodedRow(
-                row.question.question_id,
-                row.question.answer,
-                (*context, *tail, *end),
-                len(context),
+                question_id=row.question.question_id,
+                answer=row.question.answer,
+                input_ids=(*context, *tail, *end),
+                prompt_tokens=len(context),
                 num_options=options,
             )
         )

@@ -14,7 +14,7 @@ from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutMeasurement:
     """The held-out rows under one state of the adapter. ``step`` 0 is the base: a new LoRA
     changes nothing.
@@ -45,15 +45,15 @@ def summarise_held_out(
     recalls = [hits[letter] / key[letter] for letter in letters if key[letter]]
     total = len(answers)
     return HeldOutMeasurement(
-        step,
-        loss,
-        total,
-        sum(hits.values()) / total,
-        sum(recalls) / len(recalls),
-        {letter: predicted[letter] / total for letter in letters},
-        {letter: key[letter] / total for letter in letters},
-        "".join(predictions),
-        "".join(answers),
+        step=step,
+        loss=loss,
+        num_rows=total,
+        accuracy=sum(hits.values()) / total,
+        balanced_accuracy=sum(recalls) / len(recalls),
+        letter_share={letter: predicted[letter] / total for letter in letters},
+        answer_share={letter: key[letter] / total for letter in letters},
+        predictions="".join(predictions),
+        answers="".join(answers),
     )
 
 

@@ -36,7 +36,7 @@ from kmmlu_fast.training.order import split_held_out
 Row = SftRow | TrainingRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingInputs:
     """Rows to train on and to hold out; ``asked`` are questions for the letters where the held-out rows are
     none."""
@@ -72,7 +72,7 @@ def read_training_inputs(config: TrainConfig) -> TrainingInputs:
     where = ""
     if held and any(encoding.as_question_row(row) is None for row in held):
         asked, where = _read_letter_questions(config)
-    return TrainingInputs(train, held, leaks, shares, asked, where)
+    return TrainingInputs(rows=train, held_out=held, leaks=leaks, shares=shares, asked=asked, asked_of=where)
 
 
 def _with_rationale(row: TrainingRow, config: TrainConfig) -> Row:
@@ -154,7 +154,7 @@ def _read_letter_questions(config: TrainConfig) -> tuple[list[SftRow], str]:
         ]
         chosen = turns[: config.forgetting]
         log_note(f"forgetting: the letters of {len(chosen)} questions of {source} train are measured as well")
-        return [SftRow(question, "forgetting") for question in chosen], f"{source} train"
+        return [SftRow(question=question, strategy="forgetting") for question in chosen], f"{source} train"
     raise TrainError("--forgetting: no train questions are at hand; give --dataset")
 
 

@@ -63,7 +63,7 @@ _CONTEXT_BYTES = int(
 _CPU_RUNTIME_BYTES = int(1.0 * GIB)  # the libraries' own resident memory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """Bytes by part for one micro-batch; ``available_bytes`` is what the device had free, or
     the user's limit.
@@ -189,7 +189,15 @@ def plan_memory(
             float32=float32,
             labels=labels,
         )
-        return MemoryPlan(size, effective_batch // size, tokens, parts, available_bytes, device, again)
+        return MemoryPlan(
+            micro_batch=size,
+            accumulation=effective_batch // size,
+            seq_length=tokens,
+            parts_bytes=parts,
+            available_bytes=available_bytes,
+            device=device,
+            checkpointing=again,
+        )
 
     fitting = next((tried for size in sizes if (tried := at(size, seq_length)).fits), None)
     if fitting:

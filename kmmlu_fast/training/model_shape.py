@@ -14,7 +14,7 @@ from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.untrusted_text import one_line
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
     """What the plan needs to know of a model, counted on the meta device. Numbers of values, not bytes."""
 
@@ -62,11 +62,11 @@ def shape_from_config(
         )
     text = config.get_text_config()
     return ModelShape(
-        text.num_hidden_layers,
-        text.hidden_size,
-        text.intermediate_size,
-        text.num_attention_heads,
-        text.vocab_size,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        heads=text.num_attention_heads,
+        vocabulary=text.vocab_size,
         quantised=weights,
         unquantised=sum(p.numel() for p in model.parameters())
         - weights,  # parameters() names tied weights once

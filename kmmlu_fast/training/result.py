@@ -11,7 +11,7 @@ from typing import Any
 from kmmlu_fast.training.held_out import HeldOutMeasurement
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
     """What training did. Seconds exclude loading; ``tokens`` are real ones, without padding."""
 

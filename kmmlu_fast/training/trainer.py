@@ -101,7 +101,7 @@ def train_lora_adapter(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _TrainingSetup:
     """A training before its first step."""
 
@@ -135,7 +135,15 @@ def _set_up_training(
     trainer.add_callback(_make_callback(monitor, work_dir))
     _check_first_batch(trainer, data.rows, data.order)
     enable_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
-    return _TrainingSetup(model, trainer, monitor, steps, half, device.type == "cpu", count_parameters(model))
+    return _TrainingSetup(
+        model=model,
+        trainer=trainer,
+        monitor=monitor,
+        steps=steps,
+        half=half,
+        on_cpu=device.type == "cpu",
+        parameters=count_parameters(model),
+    )
 
 
 def _steps_done(held: _TrainingSetup) -> int:

@@ -26,15 +26,15 @@ def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
             prediction = answer if row < correct else "CDB"[row % 3]
             rows.append(
                 Prediction(
-                    f"{subject}/test/{row}",
-                    subject,
-                    SUBJECTS[subject].supercategory,
-                    "test",
-                    row,
-                    answer,
-                    prediction,
-                    row < correct,
-                    "exact_match",
+                    question_id=f"{subject}/test/{row}",
+                    subject=subject,
+                    supercategory=SUBJECTS[subject].supercategory,
+                    split="test",
+                    row=row,
+                    answer=answer,
+                    prediction=prediction,
+                    correct=row < correct,
+                    read_by="exact_match",
                 )
             )
     return loaded(name, predictions_frame(rows), **facts)

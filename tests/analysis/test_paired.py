@@ -168,7 +168,9 @@ def test_the_effect_a_subject_shows_is_that_of_holms_first_step() -> None:
 
 
 def test_a_claim_needs_its_interval_too() -> None:
-    found = paired.PairedDifference(20, 0.5, 0.6, 0.1, -0.01, 0.21, 0, 2, 0.04)
+    found = paired.PairedDifference(
+        n=20, first=0.5, second=0.6, difference=0.1, low=-0.01, high=0.21, b=0, c=2, p_value=0.04
+    )
     assert not found.significant and found.within(0.25) and not found.within(0.2)
 
 

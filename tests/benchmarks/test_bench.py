@@ -110,7 +110,16 @@ def test_agreement_tells_near_ties_from_disagreement():
 
 def test_chunks_hold_whole_subjects_and_every_question_once():
     questions = [
-        Question(f"{s}/test/{i}", s, "Other", "test", i, "?", ("1", "2", "3", "4"), "A")
+        Question(
+            question_id=f"{s}/test/{i}",
+            subject=s,
+            supercategory="Other",
+            split="test",
+            row=i,
+            question="?",
+            options=("1", "2", "3", "4"),
+            answer="A",
+        )
         for s in "VWXYZ"
         for i in range(2)
     ]
@@ -201,7 +210,11 @@ def test_fp8_is_what_the_card_computes(monkeypatch):
         ((9, 0), "fp8_per_channel"),
     ):
         monkeypatch.setattr(
-            gpu, "first_gpu", lambda capability=capability: Gpu("A card", capability, 1, 1, "")
+            gpu,
+            "first_gpu",
+            lambda capability=capability: Gpu(
+                name="A card", capability=capability, total_bytes=1, free_bytes=1, driver=""
+            ),
         )
         assert gpu.fp8_name() == name
 

@@ -90,7 +90,16 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 def questions(subject: str, count: int) -> list[Question]:
     return [
-        Question(f"{subject}/test/{i}", subject, "HUMSS", "test", i, f"문항 {i}", ("a", "b", "c", "d"), "A")
+        Question(
+            question_id=f"{subject}/test/{i}",
+            subject=subject,
+            supercategory="HUMSS",
+            split="test",
+            row=i,
+            question=f"문항 {i}",
+            options=("a", "b", "c", "d"),
+            answer="A",
+        )
         for i in range(count)
     ]
 

@@ -9,7 +9,16 @@ from kmmlu_fast.data import dataset, difficulty
 
 def _questions(counts: dict[str, int]) -> list[Question]:
     return [
-        Question(f"{subject}/test/{row}", subject, "STEM", "test", row, "?", ("a", "b", "c", "d"), "A")
+        Question(
+            question_id=f"{subject}/test/{row}",
+            subject=subject,
+            supercategory="STEM",
+            split="test",
+            row=row,
+            question="?",
+            options=("a", "b", "c", "d"),
+            answer="A",
+        )
         for subject, count in counts.items()
         for row in range(count)
     ]

@@ -400,7 +400,14 @@ def test_what_was_dropped_is_listed_with_its_reason():
     pairs = pl.DataFrame(
         [("Math/train/0", "Math/test/1", "near", 0.8)], schema=overlap.PAIR_SCHEMA, orient="row"
     )
-    pool = QuestionPool([], 9, pairs, ["Math/train/1"], ["Math/train/2"], 0)
+    pool = QuestionPool(
+        questions=[],
+        size=9,
+        overlapping=pairs,
+        repeated=["Math/train/1"],
+        conflicting=["Math/train/2"],
+        excluded=0,
+    )
     assert pool.dropped.select("train_id", "kind").rows() == [
         ("Math/train/0", "near"),
         ("Math/train/1", "repeated"),

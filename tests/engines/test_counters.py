@@ -10,9 +10,27 @@ def test_each_kind_of_request_is_counted_by_the_tokens_that_it_takes() -> None:
     counters = Counters()
     prompt = tuple(range(10))
     texts = (Completion("ab", (1, 2), "stop"), Completion("c", (3,), "length"))
-    counters.add(Response(Request("q", "letters", prompt, Candidates((1, 2))), (-1.0, -2.0), cached_tokens=6))
-    counters.add(Response(Request("q", "whole", prompt, Continuation(2)), (-1.0,)))
-    counters.add(Response(Request("q", "reason", prompt, Generation(8, num_samples=2)), completions=texts))
+    counters.add(
+        Response(
+            Request(question_id="q", stage="letters", token_ids=prompt, want=Candidates((1, 2))),
+            (-1.0, -2.0),
+            cached_tokens=6,
+        )
+    )
+    counters.add(
+        Response(Request(question_id="q", stage="whole", token_ids=prompt, want=Continuation(2)), (-1.0,))
+    )
+    counters.add(
+        Response(
+            Request(
+                question_id="q",
+                stage="reason",
+                token_ids=prompt,
+                want=Generation(max_tokens=8, num_samples=2),
+            ),
+            completions=texts,
+        )
+    )
     assert counters.counts() == {
         "requests": 3,
         "prompt_tokens": 30,
@@ -20,7 +38,10 @@ def test_each_kind_of_request_is_counted_by_the_tokens_that_it_takes() -> None:
         "output_tokens": 1 + 0 + 3,
     }
     assert counters.stats()["prefix_cache_hit_rate"] == cache_hit_rate(30, 6) == 0.2
-    counters.add(Response(Request("q", "again", prompt, Continuation(2)), (-1.0,)), output_tokens=5)
+    counters.add(
+        Response(Request(question_id="q", stage="again", token_ids=prompt, want=Continuation(2)), (-1.0,)),
+        output_tokens=5,
+    )
     assert counters.output_tokens == 9
 
 

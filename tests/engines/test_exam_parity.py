@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(root: Path) -> Iterator[VllmEngine]:
-    opened = VllmEngine(EngineSettings(str(root / "base"), dtype="float32", max_model_len=1024))
+    opened = VllmEngine(EngineSettings(model=str(root / "base"), dtype="float32", max_model_len=1024))
     yield opened
     opened.close()
 

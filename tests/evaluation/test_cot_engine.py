@@ -34,7 +34,14 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
     engine = VllmEngine(vllm_engine_settings(config, model, [], max_model_len=2304))
     questions = [
         Question(
-            f"Math/test/{i}", "Math", "STEM", "test", i, f"{i}에 1을 더하면?", ("영", "하나", "둘", "셋"), "B"
+            question_id=f"Math/test/{i}",
+            subject="Math",
+            supercategory="STEM",
+            split="test",
+            row=i,
+            question=f"{i}에 1을 더하면?",
+            options=("영", "하나", "둘", "셋"),
+            answer="B",
         )
         for i in range(8)
     ]

@@ -30,7 +30,17 @@ IDS = [f"Law/test/{row}" for row in (3, 1, 4, 0, 2)]
 
 def answer(question_id: str, letter: str = "A") -> Prediction:
     row = int(question_id.rsplit("/", 1)[1])
-    return Prediction(question_id, "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood")
+    return Prediction(
+        question_id=question_id,
+        subject="Law",
+        supercategory="HUMSS",
+        split="test",
+        row=row,
+        answer="A",
+        prediction=letter,
+        correct=letter == "A",
+        read_by="loglikelihood",
+    )
 
 
 def beginning(root: Path, count: int = 3) -> Path:
@@ -123,7 +133,20 @@ def test_a_question_answered_in_two_parts_is_refused(tmp_path: Path) -> None:
     "change", [{"verdict": "great"}, {"low": "x"}, {"total": 0}, {"more": 1}, {"answers": None}]
 )
 def test_a_decision_that_no_evaluation_made_is_not_told(change: dict[str, Any]) -> None:
-    made = asdict(Decision("better", 40, 40, 90, 0.02, 0.2, 30.0, 0.03, 0.05, 0.01))
+    made = asdict(
+        Decision(
+            verdict="better",
+            decided_at=40,
+            answers=40,
+            total=90,
+            low=0.02,
+            high=0.2,
+            e_value=30.0,
+            p_value=0.03,
+            alpha=0.05,
+            margin=0.01,
+        )
+    )
     run = loaded("run", predictions(1))
     [told] = recorded_decisions([replace(run, metrics={"decision": made})])
     assert told.decision.verdict == "better"

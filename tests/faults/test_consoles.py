@@ -180,7 +180,8 @@ def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> No
 
     questions = dataset.load_questions("sample", "train", find_subjects(["Math", "Law", "Biology"]))
     alpaca.write_sft_rows(
-        tmp_path / "행.jsonl", [alpaca.SftRow(question, "uniform") for question in questions]
+        tmp_path / "행.jsonl",
+        [alpaca.SftRow(question=question, strategy="uniform") for question in questions],
     )
     flags = [
         "--model",

@@ -127,7 +127,8 @@ def test_a_killed_training_keeps_the_best_adapter_and_names_it(stage: Stage, tmp
         "sample", "train", find_subjects(["Math", "Law", "Biology", "Chemistry", "Economics", "Health"])
     )
     alpaca.write_sft_rows(
-        tmp_path / "rows.jsonl", [alpaca.SftRow(question, "uniform") for question in questions]
+        tmp_path / "rows.jsonl",
+        [alpaca.SftRow(question=question, strategy="uniform") for question in questions],
     )
     place = Place(tmp_path, stage.place.model, None, tmp_path / "rows.jsonl")
     (scenario,) = [one for one in scenarios(place) if one.name == "training"]

@@ -126,7 +126,13 @@ def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> 
 
     def held(step: int) -> HeldOutMeasurement:
         return HeldOutMeasurement(
-            step, 1.0 / (step + 1), 4, 0.5, 0.5, dict.fromkeys("ABCD", 0.25), dict.fromkeys("ABCD", 0.25)
+            step=step,
+            loss=1.0 / (step + 1),
+            num_rows=4,
+            accuracy=0.5,
+            balanced_accuracy=0.5,
+            letter_share=dict.fromkeys("ABCD", 0.25),
+            answer_share=dict.fromkeys("ABCD", 0.25),
         )
 
     for step in (2, 3):

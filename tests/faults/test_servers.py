@@ -25,8 +25,8 @@ from kmmlu_fast.engines.server.client import ServerClient
 from kmmlu_fast.engines.server.completions import MALFORMED, parse_server_response
 from kmmlu_fast.engines.server.engine import ServerEngine
 
-LETTERS = Request("Law/test/0", "letters", (5, 6), Candidates((1, 2, 3, 4)))
-TEXTS = Request("Law/test/0", "reason", (5, 6), Generation(4))
+LETTERS = Request(question_id="Law/test/0", stage="letters", token_ids=(5, 6), want=Candidates((1, 2, 3, 4)))
+TEXTS = Request(question_id="Law/test/0", stage="reason", token_ids=(5, 6), want=Generation(max_tokens=4))
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -166,7 +166,11 @@ def test_odd_model_lists(models: Any) -> None:
     )
 )
 def test_any_answer_is_read_or_malformed(document: Any) -> None:
-    for request in (LETTERS, TEXTS, Request("q", "continuation", (1, 2), Continuation(1))):
+    for request in (
+        LETTERS,
+        TEXTS,
+        Request(question_id="q", stage="continuation", token_ids=(1, 2), want=Continuation(1)),
+    ):
         try:
             response = parse_server_response(
                 request, document if isinstance(document, dict) else {"choices": document}

@@ -55,7 +55,15 @@ PARTS = {"model": "m"}
 
 def prediction(row: int, letter: str = "A") -> Prediction:
     return Prediction(
-        f"Law/test/{row}", "Law", "HUMSS", "test", row, "A", letter, letter == "A", "loglikelihood"
+        question_id=f"Law/test/{row}",
+        subject="Law",
+        supercategory="HUMSS",
+        split="test",
+        row=row,
+        answer="A",
+        prediction=letter,
+        correct=letter == "A",
+        read_by="loglikelihood",
     )
 
 
@@ -139,8 +147,8 @@ def test_an_output_is_checked_before_any_work(here: Path, monkeypatch: pytest.Mo
     def never(*_: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr("kmmlu_fast.sampling.job.read_source", never)
-    monkeypatch.setattr("kmmlu_fast.reporting.inputs.load_all", never)
+    monkeypatch.setattr("kmmlu_fast.sampling.job.read_weakness_source", never)
+    monkeypatch.setattr("kmmlu_fast.reporting.inputs.load_all_runs", never)
     assert sample.run_sample_command([*DRAWN, "--out", "README.jsonl"]) == 2
     assert report.run_report_command([*RUNS, "--export", "csv"]) == 2
 

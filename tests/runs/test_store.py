@@ -18,15 +18,15 @@ PARTS = {"model": "m", "prompt_style": "lm-eval"}
 
 def prediction(row: int, letter: str | None = "A") -> Prediction:
     return Prediction(
-        f"Law/test/{row}",
-        "Law",
-        "HUMSS",
-        "test",
-        row,
-        "A",
-        letter,
-        letter == "A",
-        "loglikelihood",
+        question_id=f"Law/test/{row}",
+        subject="Law",
+        supercategory="HUMSS",
+        split="test",
+        row=row,
+        answer="A",
+        prediction=letter,
+        correct=letter == "A",
+        read_by="loglikelihood",
         texts=["가"],
         prompt_digest="d",
     )

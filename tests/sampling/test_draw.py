@@ -42,7 +42,14 @@ def questions(
     group = SUBJECTS[subject].supercategory
     return [
         Question(
-            f"{subject}/train/{i}", subject, group, "train", i, f"{subject} {i}번째 물음은?", options, answer
+            question_id=f"{subject}/train/{i}",
+            subject=subject,
+            supercategory=group,
+            split="train",
+            row=i,
+            question=f"{subject} {i}번째 물음은?",
+            options=options,
+            answer=answer,
         )
         for i in range(count)
     ]

@@ -158,7 +158,16 @@ def test_shipped_exams_with_a_train_split(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 3, 5, 6, 10])
 def test_uses_of_a_question_differ_and_their_letters_are_balanced(count: int) -> None:
     options = tuple(f"{place}째 말" for place in range(count))
-    question = Question("own/train/0", "own", "own", "train", 0, "무엇인가?", options, "B")
+    question = Question(
+        question_id="own/train/0",
+        subject="own",
+        supercategory="own",
+        split="train",
+        row=0,
+        question="무엇인가?",
+        options=options,
+        answer="B",
+    )
     uses = draw.count_allowed_uses(question, 24)
     assert uses == min(24, {2: 2, 3: 6}.get(count, 24)) == draw.subject_capacity([question], 24)["own"]
     orders = draw.option_orders([(question, repeat) for repeat in range(uses)], seed=1)
@@ -168,8 +177,17 @@ def test_uses_of_a_question_differ_and_their_letters_are_balanced(count: int) ->
 
 
 def test_a_row_of_another_exam_is_read_back_and_its_faults_are_named() -> None:
-    question = Question("own/가/train/7", "가", "나", "train", 7, "A. 무엇인가?", ("하나", "둘"), "B")
-    row = SftRow(question, "uniform", "BA", exam="own")
+    question = Question(
+        question_id="own/가/train/7",
+        subject="가",
+        supercategory="나",
+        split="train",
+        row=7,
+        question="A. 무엇인가?",
+        options=("하나", "둘"),
+        answer="B",
+    )
+    row = SftRow(question=question, strategy="uniform", option_order="BA", exam="own")
     record = sft_row_to_record(row)
     assert record["instruction"] == "다음 객관식 문제를 읽고 A, B 중 정답을 고르시오."
     assert sft_row_from_record(json.loads(json.dumps(record)), "x") == row

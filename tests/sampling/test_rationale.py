@@ -21,7 +21,14 @@ from kmmlu_fast.sampling import rationale
 from kmmlu_fast.sampling.config import SampleConfig
 
 QUESTION = Question(
-    "Math/train/3", "Math", "STEM", "train", 3, "3에 1을 더하면?", ("영", "하나", "둘", "넷"), "D"
+    question_id="Math/train/3",
+    subject="Math",
+    supercategory="STEM",
+    split="train",
+    row=3,
+    question="3에 1을 더하면?",
+    options=("영", "하나", "둘", "넷"),
+    answer="D",
 )
 SHORT = "3에 1을 더하면 4가 되므로 마지막 보기가 맞는다.\n정답: D"
 LONG = "먼저 3을 쓴다. 여기에 1을 더한다. 그러면 4가 되고, 이는 네 번째 보기와 같다.\n정답: D"
@@ -67,9 +74,11 @@ class Attempts(FakeEngine):
 
 
 ROWS = [
-    sft.SftRow(QUESTION, "uniform"),
-    sft.SftRow(letters.reorder_question(QUESTION, "DABC"), "uniform", "DABC", 1),
-    sft.SftRow(replace(QUESTION, question_id="Math/train/4", row=4), "uniform"),
+    sft.SftRow(question=QUESTION, strategy="uniform"),
+    sft.SftRow(
+        question=letters.reorder_question(QUESTION, "DABC"), strategy="uniform", option_order="DABC", repeat=1
+    ),
+    sft.SftRow(question=replace(QUESTION, question_id="Math/train/4", row=4), strategy="uniform"),
 ]
 TEXTS = {
     "Math/train/3#0": [LONG, SHORT],

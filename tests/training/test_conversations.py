@@ -34,7 +34,7 @@ TURNS = (
 
 
 def row(*turns: Turn) -> TrainingRow:
-    return TrainingRow(turns or TURNS, "chat.jsonl", 7, "messages")
+    return TrainingRow(turns=turns or TURNS, source="chat.jsonl", number=7, form="messages")
 
 
 def one(tokenizer: Any, style: str | None = None, *turns: Turn) -> EncodedRow:
@@ -166,7 +166,11 @@ def test_rows_without_an_answer_letter_do_not_count_as_one() -> None:
     from kmmlu_fast.training.encoding import count_answer_letters
 
     assert count_answer_letters(
-        [EncodedRow("a", "", (1,), 0), EncodedRow("b", "B", (1,), 0), EncodedRow("c", "E", (1,), 0)]
+        [
+            EncodedRow(question_id="a", answer="", input_ids=(1,), prompt_tokens=0),
+            EncodedRow(question_id="b", answer="B", input_ids=(1,), prompt_tokens=0),
+            EncodedRow(question_id="c", answer="E", input_ids=(1,), prompt_tokens=0),
+        ]
     ) == {
         "A": 0,
         "B": 1,

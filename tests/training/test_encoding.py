@@ -26,17 +26,17 @@ def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:
     options = ("바람", "구름", "호수", "등대")
     return [
         SftRow(
-            Question(
-                f"Law/train/{i}",
-                "Law",
-                "HUMSS",
-                "train",
-                i,
-                f"  {i}번 문항은? " + "긴 " * (i % 7),
-                options,
-                answers[i % len(answers)],
+            question=Question(
+                question_id=f"Law/train/{i}",
+                subject="Law",
+                supercategory="HUMSS",
+                split="train",
+                row=i,
+                question=f"  {i}번 문항은? " + "긴 " * (i % 7),
+                options=options,
+                answer=answers[i % len(answers)],
             ),
-            "uniform",
+            strategy="uniform",
         )
         for i in range(count)
     ]
@@ -124,7 +124,7 @@ def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> EncodedR
         + list(range(100, 100 + prompt - (bos is not None)))
         + [7] * response
     )
-    return EncodedRow("Law/train/0", "A", ids, prompt)
+    return EncodedRow(question_id="Law/train/0", answer="A", input_ids=ids, prompt_tokens=prompt)
 
 
 def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:

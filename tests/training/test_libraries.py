@@ -94,18 +94,18 @@ sys.exit(run_train_command(sys.argv[1:]))
     tiny.make_tiny_model(tmp_path / "model")
     questions = [
         Question(
-            f"Math/train/{i}",
-            "Math",
-            "STEM",
-            "train",
-            i,
-            f"지어낸 물음 {i}",
-            ("하나", "둘", "셋", "넷"),
-            "ABCD"[i % 4],
+            question_id=f"Math/train/{i}",
+            subject="Math",
+            supercategory="STEM",
+            split="train",
+            row=i,
+            question=f"지어낸 물음 {i}",
+            options=("하나", "둘", "셋", "넷"),
+            answer="ABCD"[i % 4],
         )
         for i in range(8)
     ]
-    sft.write_sft_rows(rows, [sft.SftRow(question, "uniform") for question in questions])
+    sft.write_sft_rows(rows, [sft.SftRow(question=question, strategy="uniform") for question in questions])
     words = [
         "--data",
         str(rows),

@@ -51,7 +51,11 @@ def rows() -> list[EncodedRow]:
     made = []
     for i in range(12):
         tokens = tuple(torch.randint(0, 20, (6 + i,), generator=draw).tolist())
-        made.append(EncodedRow(f"row-{i}", "ABCD"[i % 4], tokens, prompt_tokens=3 + i % 3))
+        made.append(
+            EncodedRow(
+                question_id=f"row-{i}", answer="ABCD"[i % 4], input_ids=tokens, prompt_tokens=3 + i % 3
+            )
+        )
     return made
 
 
@@ -66,7 +70,12 @@ def test_pieces_and_small_passes_change_nothing(monkeypatch: pytest.MonkeyPatch)
     assert small.loss == pytest.approx(whole.loss, abs=1e-6)
     assert (small.accuracy, small.letter_share) == (whole.accuracy, whole.letter_share)
     letters_alone = [
-        EncodedRow(row.question_id, row.answer, row.input_ids[: row.prompt_tokens + 1], row.prompt_tokens)
+        EncodedRow(
+            question_id=row.question_id,
+            answer=row.answer,
+            input_ids=row.input_ids[: row.prompt_tokens + 1],
+            prompt_tokens=row.prompt_tokens,
+        )
         for row in encoded
     ]
     assert measure_held_out(model, encoded, letters_alone, LETTERS, 1).accuracy == whole.accuracy

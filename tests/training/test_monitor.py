@@ -77,7 +77,9 @@ def test_the_fall_is_tested_row_by_row() -> None:
     p = accuracy_change_p_value(held(0, 1.0, key, key), held(1, 1.0, "BBBABBBBCCCCAAAD", key))
     assert p == pytest.approx(2 * 0.5 * math.erfc(6**0.5 / 2**0.5))
     assert accuracy_change_p_value(held(0, 1.0, key, key), held(1, 1.0, key, key)) == 1.0
-    before = HeldOutMeasurement(0, 1.0, 4, 1.0, 1.0, {}, {})
+    before = HeldOutMeasurement(
+        step=0, loss=1.0, num_rows=4, accuracy=1.0, balanced_accuracy=1.0, letter_share={}, answer_share={}
+    )
     assert (
         accuracy_change_p_value(before, held(1, 1.0, "ABCD", "ABCD")) is None
     )  # a log of before has no rows

@@ -41,7 +41,7 @@ from kmmlu_fast.core.schema import LETTERS
 MIN_LETTERS, MIN_LOGPROBS = 200, 200  # questions below which a split is not given
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LetterHabit:
     """One run's letters against the key's."""
 
@@ -86,7 +86,7 @@ class HabitSplit:
     remaining: IntervalEstimate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decomposition:
     """``difference`` = ``letter_prior`` + ``reading`` + ``remaining`` in every one of ``splits``, second
     minus first.
@@ -167,8 +167,20 @@ def decompose_difference(
     shares = np.bincount(key, each, minlength=options)
     changes = (second.letters == key).astype(float) - (first.letters == key).astype(float)
     difference = float(each @ changes)
-    habits = (letter_habit(key, first, options), letter_habit(key, second, options))
-    common = (tuple(shares.tolist()), *habits, difference)
+
+    def decomposition(
+        method: str, splits: tuple[HabitSplit, ...], by_subject: IntervalEstimate | None = None
+    ) -> Decomposition:
+        return Decomposition(
+            method=method,
+            key_shares=tuple(shares.tolist()),
+            first=letter_habit(key, first, options),
+            second=letter_habit(key, second, options),
+            difference=difference,
+            reading=reading,
+            splits=splits,
+            by_subject=by_subject,
+        )
 
     def part(value: float, contributions: Floats) -> IntervalEstimate:
         half = stratified_mean(contributions, strata, weights, asked)
@@ -183,7 +195,7 @@ def decompose_difference(
     )
     if first.matched is not None and second.matched is not None:
         if len(key) < MIN_LOGPROBS:
-            return Decomposition("none", *common, reading, ())
+            return decomposition("none", ())
         one, other = first.matched, second.matched
         remaining = float(each @ ((other.letters == key).astype(float) - (one.letters == key).astype(float)))
         rest = other.contributions - one.contributions
@@ -192,18 +204,16 @@ def decompose_difference(
         if one.by_subject is not None and other.by_subject is not None:
             left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
             own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
-        return Decomposition(
-            "logprobs", *common, reading, (HabitSplit("logprobs", prior, part(remaining, rest)),), own
-        )
+        return decomposition("logprobs", (HabitSplit("logprobs", prior, part(remaining, rest)),), own)
     if len(key) < MIN_LETTERS:
-        return Decomposition("none", *common, reading, ())
+        return decomposition("none", ())
     splits = []
     for name, (fit, swapped) in MODELS.items():
         prior_value, prior_parts = _habit_effect(table * len(key), cells, fit, swapped, options)
         rest_value = difference - reading - prior_value
         rest_parts = changes - reading_parts - prior_parts
         splits.append(HabitSplit(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
-    return Decomposition("letters", *common, reading, tuple(splits))
+    return decomposition("letters", tuple(splits))
 
 
 def difference_of_estimates(one: Estimate, other: Estimate) -> IntervalEstimate:

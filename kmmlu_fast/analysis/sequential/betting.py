@@ -54,7 +54,7 @@ _BLOCK = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What n answers say of the mean over all N; shares 0-1."""
 
@@ -85,7 +85,18 @@ def decide_stream(stream: AnswerStream, alpha: float = ALPHA, margin: float | No
     last, most = (float(evidence[-1]), float(evidence.max())) if len(evidence) else (-np.log(2.0), 0.0)
     p_value = float(np.exp(-max(most, 0.0)))
     e_value = float(np.exp(min(last, 700.0)))
-    return Decision(verdict, at, len(stream), stream.total, low, high, e_value, p_value, alpha, margin or 0.0)
+    return Decision(
+        verdict=verdict,
+        decided_at=at,
+        answers=len(stream),
+        total=stream.total,
+        low=low,
+        high=high,
+        e_value=e_value,
+        p_value=p_value,
+        alpha=alpha,
+        margin=margin or 0.0,
+    )
 
 
 def first_verdict(

@@ -44,7 +44,7 @@ class KnownQuestions:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerStream:
     """n of N answers with their expectation taken off.
 
@@ -138,7 +138,15 @@ def _make_stream(
     floor = (summed + (lowest.sum() - np.cumsum(lowest[:n]))) / total
     ceiling = (summed + (highest.sum() - np.cumsum(highest[:n]))) / total
     return AnswerStream(
-        total, value, summed - y, expected, least, most, _running_deviation(value), floor, ceiling
+        total=total,
+        value=value,
+        before=summed - y,
+        expected=expected,
+        least=least,
+        most=most,
+        spread=_running_deviation(value),
+        floor=floor,
+        ceiling=ceiling,
     )
 
 

@@ -22,7 +22,7 @@ _NOT_QUANTISED += ["vision_tower", "visual", "audio_tower", "multi_modal_project
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersSettings:
     """Everything the engine is opened with. ``None`` = chosen by device and memory."""
 

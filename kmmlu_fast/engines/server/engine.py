@@ -200,7 +200,9 @@ class ServerEngine:
 
     async def _check_exact_logprobs(self, name: str) -> None:
         """One token from the model with four candidates: shows that the answers carry what is needed."""
-        request = Request("probe", "letters", (0, 1, 2), Candidates((0, 1, 2, 3)))
+        request = Request(
+            question_id="probe", stage="letters", token_ids=(0, 1, 2), want=Candidates((0, 1, 2, 3))
+        )
         answer = await self._client.send("POST", "completions", completions_payload(request, name))
         try:
             parse_server_response(request, answer)

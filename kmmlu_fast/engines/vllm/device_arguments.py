@@ -33,7 +33,7 @@ _BITSANDBYTES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """Everything an engine is opened with; picklable. ``None`` = chosen here for throughput by device."""
 

@@ -127,7 +127,9 @@ class EarlyStoppingEvaluation:
         name = adapter.name if adapter else "base"
         store = self._engines.open_store(adapter)
         self._stores[name] = store
-        state = ModelStateProgress(name, adapter, None if store.complete else store, self._plan.asked)
+        state = ModelStateProgress(
+            name=name, adapter=adapter, sink=None if store.complete else store, order=self._plan.asked
+        )
         if store.complete:
             self._finished[name] = load_run_directory(store.path)
             log_note(f"{name}: finished before, read from {store.path}")

@@ -33,7 +33,7 @@ class StateSink(Protocol):
     def append(self, prediction: Prediction) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class ModelStateProgress:
     """One model state, what it has answered, and how far from the beginning of the order without a gap."""
 

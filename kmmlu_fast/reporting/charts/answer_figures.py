@@ -62,14 +62,14 @@ def _changes_figure(pair: PairComparison | None, t: Translator) -> Figure | None
         return None
     labels = [t.subject(name) for name in pair.subjects["subject"]]
     return Figure(
-        "changes",
-        t("changes_title"),
-        t("changes_note"),
-        lambda palette: answer_charts.changes_chart(
+        id="changes",
+        title=t("changes_title"),
+        note=t("changes_note"),
+        draw=lambda palette: answer_charts.changes_chart(
             pair.subjects, labels, (pair.first, pair.second), palette, t
         ),
-        run_legend([pair.first, pair.second]),
-        "wide",
+        legend=run_legend([pair.first, pair.second]),
+        size="wide",
     )
 
 
@@ -88,11 +88,11 @@ def _supercategory_figure(runs: list[Run], t: Translator) -> Figure:
     )
     order = [run.name for run in runs]
     return Figure(
-        "groups",
-        t("groups_title"),
-        t("groups_note"),
-        lambda palette: answer_charts.supercategory_chart(frame, order, palette, t),
-        run_legend(order),
+        id="groups",
+        title=t("groups_title"),
+        note=t("groups_note"),
+        draw=lambda palette: answer_charts.supercategory_chart(frame, order, palette, t),
+        legend=run_legend(order),
     )
 
 
@@ -121,11 +121,11 @@ def _letter_share_figure(runs: list[Run], t: Translator) -> Figure | None:
                 )
     frame = pl.DataFrame(rows)
     return Figure(
-        "letters",
-        t("letters_chart"),
-        t("letters_note"),
-        lambda palette: answer_charts.letter_share_chart(frame, series, palette, t),
-        ((t("key"), "key"), *run_legend(series[1:])),
+        id="letters",
+        title=t("letters_chart"),
+        note=t("letters_note"),
+        draw=lambda palette: answer_charts.letter_share_chart(frame, series, palette, t),
+        legend=((t("key"), "key"), *run_legend(series[1:])),
     )
 
 
@@ -171,12 +171,12 @@ def _weak_subjects_figure(run: Run, questions: pl.DataFrame | None, t: Translato
     if frame["human"].null_count() < len(frame):
         legend.append((t("human_legend"), "key"))
     return Figure(
-        "weak",
-        t("weak_title", name=run.name),
-        t("weak_note"),
-        lambda palette: answer_charts.weak_subjects_chart(frame, palette, t),
-        tuple(legend),
-        "tall",
+        id="weak",
+        title=t("weak_title", name=run.name),
+        note=t("weak_note"),
+        draw=lambda palette: answer_charts.weak_subjects_chart(frame, palette, t),
+        legend=tuple(legend),
+        size="tall",
     )
 
 
@@ -211,9 +211,9 @@ def _calibration_figure(runs: list[Run], t: Translator) -> Figure | None:
     frame, order = pl.concat(parts), [part["run"][0] for part in parts]
     everyone = [run.name for run in runs]
     return Figure(
-        "calibration",
-        t("calibration_title"),
-        t("calibration_note", errors="; ".join(errors) + "."),
-        lambda palette: answer_charts.calibration_chart(frame, everyone, palette, t),
-        tuple((name, str(everyone.index(name))) for name in order),
+        id="calibration",
+        title=t("calibration_title"),
+        note=t("calibration_note", errors="; ".join(errors) + "."),
+        draw=lambda palette: answer_charts.calibration_chart(frame, everyone, palette, t),
+        legend=tuple((name, str(everyone.index(name))) for name in order),
     )

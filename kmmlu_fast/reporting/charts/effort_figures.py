@@ -47,10 +47,10 @@ def cost_figure(rows: Sequence[Headline], t: Translator, what: str) -> Figure | 
     )
     name = t("cost_" + what)
     return Figure(
-        f"cost-{what}",
-        t("cost_title", what=name),
-        t("cost_note"),
-        lambda palette: charts.cost_chart(frame, palette, t, name),
+        id=f"cost-{what}",
+        title=t("cost_title", what=name),
+        note=t("cost_note"),
+        draw=lambda palette: charts.cost_chart(frame, palette, t, name),
     )
 
 
@@ -78,11 +78,11 @@ def training_curve_figure(run: Run, name: str, t: Translator) -> Figure | None:
     frame = pl.DataFrame(rows)
     legend = ((t("train_line"), "0"), (t("validation_line"), "1"))
     return Figure(
-        f"training-{name}",
-        t("training_title", name=run.name),
-        t("training_note"),
-        lambda palette: charts.training_curve_chart(frame, palette, t),
-        legend,
+        id=f"training-{name}",
+        title=t("training_title", name=run.name),
+        note=t("training_note"),
+        draw=lambda palette: charts.training_curve_chart(frame, palette, t),
+        legend=legend,
     )
 
 
@@ -115,10 +115,10 @@ def sampling_plan_figure(path: Path | None, t: Translator) -> Figure | None:
         None
         if frame.is_empty()
         else Figure(
-            "plan",
-            t("plan_title"),
-            t("plan_note"),
-            lambda palette: charts.sampling_plan_chart(frame, palette, t),
-            legend,
+            id="plan",
+            title=t("plan_title"),
+            note=t("plan_note"),
+            draw=lambda palette: charts.sampling_plan_chart(frame, palette, t),
+            legend=legend,
         )
     )

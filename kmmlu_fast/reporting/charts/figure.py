@@ -15,7 +15,7 @@ from kmmlu_fast.reporting.charts.drawing import Palette
 from kmmlu_fast.reporting.wording.language import format_percent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """``draw`` takes a palette: the page's or a file's."""
 

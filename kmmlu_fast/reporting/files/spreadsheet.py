@@ -62,7 +62,9 @@ def _column_headings(t: Translator, *names: str) -> list[str]:
 def _totals_sheet(found: ReportData, t: Translator) -> Sheet:
     headings = _column_headings(t, "run", "correct", "total", "micro", "low", "high", "macro")
     rows = [[run.name, *run_accuracy_rows(run, [])[0], run.macro] for run in found.runs]
-    return Sheet(t("sheet_totals"), headings, rows, percent=(3, 4, 5, 6), scale=(3, 6), chart=(0, 3))
+    return Sheet(
+        name=t("sheet_totals"), headings=headings, rows=rows, percent=(3, 4, 5, 6), scale=(3, 6), chart=(0, 3)
+    )
 
 
 def _supercategories_sheet(found: ReportData, t: Translator) -> Sheet:
@@ -72,7 +74,7 @@ def _supercategories_sheet(found: ReportData, t: Translator) -> Sheet:
         for run in found.runs
         for row in run_accuracy_rows(run, ["supercategory"])
     ]
-    return Sheet(t("sheet_supercategories"), headings, rows, percent=(4, 5, 6), scale=(4,))
+    return Sheet(name=t("sheet_supercategories"), headings=headings, rows=rows, percent=(4, 5, 6), scale=(4,))
 
 
 def _subjects_sheet(found: ReportData, t: Translator, other: Translator) -> Sheet:
@@ -82,7 +84,13 @@ def _subjects_sheet(found: ReportData, t: Translator, other: Translator) -> Shee
         for run in found.runs
         for row in run_accuracy_rows(run, ["subject", "supercategory"])
     ]
-    return Sheet(t("sheet_subjects"), _column_headings(t, *names), rows, percent=(6, 7, 8), scale=(6,))
+    return Sheet(
+        name=t("sheet_subjects"),
+        headings=_column_headings(t, *names),
+        rows=rows,
+        percent=(6, 7, 8),
+        scale=(6,),
+    )
 
 
 def _changes_sheet(found: ReportData, t: Translator, other: Translator) -> Sheet:
@@ -98,9 +106,9 @@ def _changes_sheet(found: ReportData, t: Translator, other: Translator) -> Sheet
         for row in pair.subjects.sort("difference", descending=True).iter_rows(named=True)
     ]
     return Sheet(
-        t("sheet_changes"),
-        _column_headings(t, "first", "second", "subject", "other_name", *_CHANGES.values()),
-        rows,
+        name=t("sheet_changes"),
+        headings=_column_headings(t, "first", "second", "subject", "other_name", *_CHANGES.values()),
+        rows=rows,
         percent=(5, 6, 8, 9, 15),
         signed=(7,),
         p_values=(12, 13, 14),

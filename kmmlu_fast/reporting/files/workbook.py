@@ -21,7 +21,7 @@ _SCALE = {"type": "3_color_scale", "min_color": "#F4B6A2", "mid_color": "#FFFFFF
 _BAR = {"type": "data_bar", "bar_color": "#7FC4A4", "bar_negative_color": "#E58A6E", "bar_solid": True}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
     """A table. Columns by number: ``percent`` and ``signed`` shares, ``p_values``, ``scale`` coloured by
     value; ``chart``: (column of names, column of values) of a bar chart over the first ``charted`` rows.

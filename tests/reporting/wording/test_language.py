@@ -1,0 +1,35 @@
+"""``texts.yaml``: every key is used somewhere, and both languages say it with the same values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPORTING = Path(__file__).parents[3] / "kmmlu_fast" / "reporting"
+TEXTS = yaml.safe_load((REPORTING / "wording" / "texts.yaml").read_text(encoding="utf-8"))
+SOURCES = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in sorted(REPORTING.rglob("*"))
+    if path.suffix in (".py", ".j2", ".js")
+)
+KEYS = [(part, key) for part, entries in TEXTS.items() for key in entries]
+
+
+@pytest.mark.parametrize(("part", "key"), KEYS)
+def test_every_key_is_used(part: str, key: str) -> None:
+    """By name, or by a name that is put together from its beginning: ``t(f"way_{way}")``."""
+    starts = [key[:end] for end in range(3, len(key)) if key[end - 1] == "_"]
+    made = any(f'"{start}{{' in SOURCES or f"'{start}' +" in SOURCES for start in starts)
+    assert made or re.search(rf"""(["'.]{re.escape(key)}\b)|(\b{re.escape(key)}:)""", SOURCES), (
+        f"{part}.{key} is used nowhere"
+    )
+
+
+@pytest.mark.parametrize(("part", "key"), KEYS)
+def test_both_languages_take_the_same_values(part: str, key: str) -> None:
+    both = TEXTS[part][key]
+    names = [set(re.findall(r"\{(\w+)", str(both[lang]))) for lang in ("en", "ko")]
+    assert names[0] == names[1]
