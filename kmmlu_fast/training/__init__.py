@@ -1,3 +1,1 @@
-"""Training rows to a LoRA adapter: encoding, memory plan, Unsloth, monitor, card. Knows nothing
-of reports.
-"""
+"""From training rows to a LoRA adapter: encoding, memory plan, Unsloth, card. Knows nothing of reports."""

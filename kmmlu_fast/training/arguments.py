@@ -1,7 +1,7 @@
-"""Settings as TRL takes them, and the optimiser steps that an order of rows makes.
+"""TRL's settings, and the optimiser steps that an order of rows makes.
 
-In: a ``TrainConfig``, a memory plan, rows in their order. Out: an ``SFTConfig`` that leaves TRL nothing to
-tokenise, shuffle or pad by its own lights; ``OptimiserSteps``. Knows nothing of models.
+In: a ``TrainConfig``, a memory plan, rows in their order. Out: ``OptimiserSteps`` and an ``SFTConfig`` with
+which TRL neither tokenises nor shuffles. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kmmlu_fast.training.memory import MemoryPlan
 
 @dataclass(frozen=True, slots=True)
 class OptimiserSteps:
-    """Optimiser steps, all epochs on end."""
+    """The optimiser steps of all epochs."""
 
-    tokens: list[int]  # real tokens of each, without padding
+    tokens: list[int]  # per step, without padding
 
     @property
     def total(self) -> int:
@@ -27,21 +27,21 @@ class OptimiserSteps:
 
     @property
     def default_interval(self) -> int:
-        """A tenth of them, at least one: how often is measured and saved where nobody says."""
+        """Default steps between measurements, and between checkpoints: a tenth of all, at least one."""
         return max(round(self.total / 10), 1)
 
 
 def plan_optimiser_steps(data: TrainSet, effective_batch: int) -> OptimiserSteps:
-    """The steps that the order makes; the last one may have fewer rows."""
-    starts = range(0, len(data.order), effective_batch)
-    batches = (data.order[at : at + effective_batch] for at in starts)
-    return OptimiserSteps([sum(len(data.rows[i].input_ids) for i in batch) for batch in batches])
+    """The steps of the order; the last one may have fewer rows."""
+    lengths = [len(data.rows[i].input_ids) for i in data.order]
+    starts = range(0, len(lengths), effective_batch)
+    return OptimiserSteps([sum(lengths[start : start + effective_batch]) for start in starts])
 
 
 def sft_arguments(
     config: TrainConfig, plan: MemoryPlan, steps: OptimiserSteps, half: str | None, folder: Path
 ) -> Any:
-    """TRL's ``SFTConfig``. ``half``: the 16-bit type of mixed precision, None for none."""
+    """TRL's ``SFTConfig``. ``half``: the 16-bit type of mixed precision; None: no mixed precision."""
     from trl import SFTConfig
 
     return SFTConfig(
@@ -54,7 +54,7 @@ def sft_arguments(
         warmup_steps=round(steps.total * config.warmup_ratio),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        optim=config.optim,  # Unsloth replaces 8-bit AdamW by torch's where there is no GPU
+        optim=config.optim,  # without a GPU, Unsloth replaces 8-bit AdamW by torch's
         neftune_noise_alpha=config.neftune_noise_alpha,
         bf16=half == "bfloat16",
         fp16=half == "float16",
@@ -62,18 +62,18 @@ def sft_arguments(
         data_seed=config.seed,
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,  # rows were fitted, and counted, before
+        max_length=None,  # the rows are already within the limit
         packing=False,
         padding_free=False,
         logging_steps=1,
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # a NaN must be seen, not averaged away
+        logging_nan_inf_filter=False,  # a NaN must show, not be averaged away
         disable_tqdm=True,
         report_to=config.report_to or "none",
         save_strategy="steps",
         save_steps=config.save_every or steps.default_interval,
         save_total_limit=2,
         eval_strategy="no",
-        gradient_checkpointing=plan.checkpointing,  # TRL switches it on by itself
-        loss_type="nll",  # TRL's chunked loss would take 256 positions where a row has two labels
+        gradient_checkpointing=plan.checkpointing,  # TRL's default is on
+        loss_type="nll",  # TRL's chunked loss would compute 256 positions for a row's two labels
     )

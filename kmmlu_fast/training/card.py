@@ -1,8 +1,8 @@
 """The adapter directory: PEFT's files, ``kmmlu_fast.json``, a model card and the loss plot.
 
-In: the trained adapter, what it was trained with and what was measured. Out: a directory that vLLM, plain
-PEFT and Unsloth load, and that evaluation asks for prompt style and template digest. ``adapter_config.json``
-is written last: a directory that has it is finished. Knows nothing of training.
+In: the trained adapter, its settings and measurements. Out: a directory that vLLM, PEFT and Unsloth load, and
+from which evaluation reads prompt style and template digest. ``adapter_config.json`` is written last: a
+directory that has it is finished. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -29,22 +29,20 @@ from kmmlu_fast.training.result import TrainResult
 def build_card(
     config: TrainConfig,
     model: Model,
-    material: TrainingInputs,
+    inputs: TrainingInputs,
     data: TrainSet,
     identity: dict[str, Any],
     plan: MemoryPlan,
     result: TrainResult,
     tokens: dict[str, Any],
 ) -> dict[str, Any]:
-    """What ``kmmlu_fast.json`` holds. Evaluation reads ``prompt_style`` and ``template_digest``, of
-    questions' wording alone: rows that are no questions bind evaluation to none.
+    """The contents of ``kmmlu_fast.json``. Evaluation reads ``prompt_style`` and ``template_digest``; both
+    are None if no row is a question.
     """
-    questions = material.questions
-    measured = {
-        name: value
-        for name, value in result.to_json().items()
-        if name not in ("warnings", "peak_bytes", "loaded_bytes")
-    }
+    questions = inputs.questions
+    metrics = {"held_out_rows": len(data.held_out), **result.to_json()}
+    for name in ("warnings", "peak_bytes", "loaded_bytes"):
+        del metrics[name]
     return {
         "format": 1,
         "base_model": {
@@ -59,13 +57,13 @@ def build_card(
         "num_fewshot": 0,
         "fingerprint": compute_fingerprint(identity, 16),
         "data": {
-            "file": ", ".join(Path(share.source).name for share in material.shares),
+            "file": ", ".join(Path(share.source).name for share in inputs.shares),
             "digest": identity["data_digest"],
-            "rows_trained": len(material.rows),
+            "rows_trained": len(inputs.rows),
             "rows_held_out": len(data.held_out),
             "answers": count_answer_letters([data.rows[i] for i in data.order]),
             "too_long": data.too_long,
-            "leakage": material.leaks,
+            "leakage": inputs.leaks,
             "tokens": tokens,
             "mixture": [
                 {
@@ -76,12 +74,12 @@ def build_card(
                     "forms": dict(s.forms),
                     "duplicates": s.duplicates,
                 }
-                for s in material.shares
+                for s in inputs.shares
             ],
-            "asked": material.asked_of,
+            "asked": inputs.asked_of,
         },
         "hyperparameters": config.result_settings(),
-        "metrics": {"held_out_rows": len(data.held_out), **measured},
+        "metrics": metrics,
         "memory": {
             "planned_bytes": plan.total_bytes,
             "peak_bytes": result.peak_bytes,
@@ -94,15 +92,15 @@ def build_card(
 
 
 def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
-    """Put PEFT's files into ``target``, with the card, the model card and the plot.
+    """Write PEFT's files, the card, the model card and the plot into ``target``.
 
-    ``adapter_config.json`` comes last: without it nothing takes the directory for an adapter, however far a
-    kill let it get.
+    ``adapter_config.json`` comes last: after a kill at any moment, a half-written directory is not taken for
+    an adapter.
     """
     weights = trained / "adapter_model.safetensors"
     if not weights.exists():
         raise AdapterError(
-            f"{trained}: training left no adapter_model.safetensors; look for an earlier message"
+            f"{trained}: training wrote no adapter_model.safetensors; look for an earlier message"
         )
     config = read_json(trained / "adapter_config.json", AdapterError)
     config["base_model_name_or_path"] = card["base_model"]["path"]
@@ -117,23 +115,24 @@ def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[d
 
 
 def model_card(card: dict[str, Any]) -> str:
-    """README.md: the hub's metadata block, then what a person wants to know first."""
+    """README.md: the hub's metadata block, then the most important facts."""
     base, data, metrics, settings = card["base_model"], card["data"], card["metrics"], card["hyperparameters"]
     memory = card["memory"]
     warnings = "".join(f"- **Warning:** {warning}\n" for warning in card["warnings"]) or "- No warnings.\n"
     rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
     libraries = "".join(f"| {name} | {version} |\n" for name, version in card["versions"].items())
     leaks, too_long = data["leakage"], data["too_long"]
-    allowed = " and trained on all the same (--allow-leakage)" if leaks["rows_flagged"] else ""
+    allowed = " and trained on anyway (--allow-leakage)" if leaks["rows_flagged"] else ""
     speed = round(metrics["tokens_per_sec"])
     share = metrics["trainable_parameters"] / metrics["total_parameters"]
-    style = "The rows are no questions in a prompt style: evaluation asks as it is told to."
+    kind = f"`{data['file']}`"
+    style = "The rows are not questions in a prompt style: evaluation uses the style of its own settings."
     if card["prompt_style"]:
+        kind = "KMMLU-style questions"
         style = (
             f"Prompt style `{card['prompt_style']}` (template digest `{card['template_digest']}`); evaluation"
             f" reads it from `{CARD}`."
         )
-    kind = "KMMLU-style questions" if card["prompt_style"] else f"`{data['file']}`"
     return f"""---
 base_model: {base["name"]}
 library_name: peft
@@ -152,7 +151,7 @@ Trained by `python -m kmmlu_fast.train` (run `{card["fingerprint"]}`). Evaluate 
 ## Measured on {metrics["held_out_rows"]} held-out rows
 {_held_out_table(card)}
 {warnings}
-These rows only steer training: they are too few for a claim. Compare base and adapter
+These rows only steer training; they are too few to support a claim. Compare base and adapter
 with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 
 ![loss]({PLOT})
@@ -162,7 +161,7 @@ with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 - answers as trained: {_format_shares(data["answers"])}
 - rows over {too_long["max_seq_length"]} tokens: {too_long["rows_too_long"]} ({too_long["policy"]})
 - leakage check against {leaks["against"]}: {leaks["rows_flagged"]} rows flagged{allowed}
-- the data's licence is the data's; KMMLU is CC-BY-ND-4.0. The base model's licence applies to the adapter.
+- the training data keeps its own licence; KMMLU is CC-BY-ND-4.0. The base model's licence applies to the adapter.
 
 ## Training
 - {metrics["steps"]} optimiser steps, {metrics["tokens"]:,} tokens in {metrics["train_sec"]:.0f} s on {metrics["device"]} ({speed} tokens/s)
@@ -179,45 +178,41 @@ with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 
 
 def write_loss_plot(log: list[dict[str, Any]], path: Path) -> None:
-    """Loss of every step and of the held-out rows, and below it the held-out accuracy and the
-    largest letter share, as SVG.
-    """
+    """An SVG: training and held-out loss, and below them held-out accuracy and the largest letter share."""
     import altair as alt
 
-    steps = [
-        {"step": r["step"], "value": r["loss"], "line": "training loss"} for r in log if r["kind"] == "step"
-    ]
-    held = [r for r in log if r["kind"] == "held_out"]
-    losses = steps + [{"step": r["step"], "value": r["loss"], "line": "held-out loss"} for r in held]
-    shares = [
-        {"step": r["step"], "value": r[key], "line": name}
-        for r in held
-        for key, name in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"))
-    ]
-    shares += [
-        {"step": r["step"], "value": max(r["letter_share"].values()), "line": "largest letter share"}
-        for r in held
-    ]
+    losses: list[dict[str, Any]] = []
+    shares: list[dict[str, Any]] = []
+    for record in log:
+        step, measured = record["step"], record["kind"] == "held_out"
+        line = "held-out loss" if measured else "training loss"
+        losses.append({"step": step, "value": record["loss"], "line": line})
+        if measured:
+            largest = max(record["letter_share"].values())
+            shares += [
+                {"step": step, "value": record["accuracy"], "line": "accuracy"},
+                {"step": step, "value": record["balanced_accuracy"], "line": "balanced accuracy"},
+                {"step": step, "value": largest, "line": "largest letter share"},
+            ]
+    colours, legend = alt.Scale(scheme="tableau10"), alt.Legend(orient="top")
 
-    def lines(rows: list[dict[str, Any]], title: str, scale: Any) -> Any:
+    def chart(rows: list[dict[str, Any]], title: str, scale: Any) -> Any:
         return (
             alt.Chart(alt.Data(values=rows), width=560, height=200)
             .mark_line(point=len(rows) < 120)
             .encode(
                 alt.X("step:Q", title="optimiser step"),
                 alt.Y("value:Q", title=title, scale=scale),
-                alt.Color(
-                    "line:N", title=None, scale=alt.Scale(scheme="tableau10"), legend=alt.Legend(orient="top")
-                ),
+                alt.Color("line:N", title=None, scale=colours, legend=legend),
             )
         )
 
-    charts = [lines(losses, "loss, nats a response token", alt.Scale(zero=True))]
+    charts = [chart(losses, "loss, nats per response token", alt.Scale(zero=True))]
     if shares:
-        charts.append(lines(shares, "held-out rows", alt.Scale(domain=[0, 1])))
-    drawn = io.StringIO()
-    alt.vconcat(*charts).resolve_scale(color="independent").save(drawn, format="svg")
-    write_bytes_atomically(path, drawn.getvalue().encode())
+        charts.append(chart(shares, "held-out rows", alt.Scale(domain=[0, 1])))
+    svg = io.StringIO()
+    alt.vconcat(*charts).resolve_scale(color="independent").save(svg, format="svg")
+    write_bytes_atomically(path, svg.getvalue().encode())
 
 
 def _held_out_table(card: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Settings of training, their defaults and which of them decide the result.
+"""Training settings, their defaults, and which of them decide the result.
 
-In: flags and YAML through ``config.parse``. Out: a frozen ``TrainConfig``. Knows nothing of Unsloth or files.
+In: flags and YAML (``command.flags``). Out: a frozen ``TrainConfig``. Knows nothing of Unsloth or files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kmmlu_fast.models.model import DEFAULT_MODEL
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-# What may differ between a run and its --resume: it changes where and how loudly, not what is computed (files
-# count by their digest).
+# Settings that may differ between a run and its --resume: they do not change what is computed. (Data files
+# are compared by digest.)
 _FREE = frozenset(
     {
         "data",
@@ -37,18 +37,14 @@ _FREE = frozenset(
         "guard",
     }
 )
-# Settings that came later: left out at their default, so that an older training can still be resumed.
+# Settings added later: omitted at their default, so that an older training can still be resumed.
 _LATER = frozenset({"columns", "rationale", "init_lora_weights", "modules_to_save", "forgetting"})
 
 
 def _as_string_list(value: Any) -> Any:
-    return (
-        [str(part) for part in value]
-        if isinstance(value, (list, tuple))
-        else [str(value)]
-        if isinstance(value, (str, Path))
-        else value
-    )
+    if isinstance(value, (str, Path)):
+        return [str(value)]
+    return [str(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 class TrainConfig(Config):
@@ -126,16 +122,16 @@ class TrainConfig(Config):
     data: Annotated[list[str], BeforeValidator(_as_string_list)] = Field(
         min_length=1,
         description=(
-            "training rows of any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %; may"
-            " be given several times"
+            "training rows in any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %;"
+            " may be repeated"
         ),
     )
-    columns: list[str] = Field([], description="what its columns are called: instruction=질문,output=답")
+    columns: list[str] = Field([], description="column names in the data: instruction=질문,output=답")
     rationale: Literal["none", "given"] = Field(
-        "none", description="questions: train on the letter, or on their explanation column"
+        "none", description="questions: train on the letter, or on the explanation column"
     )
     show_rows: NonNegativeInt = Field(
-        0, description="print this many rows first, what is trained on marked token by token"
+        0, description="print this many rows first, with the trained tokens marked"
     )
     output_dir: Path = Field(Path("out/lora"), description="adapter directory; must be new, or --resume")
     model: str = Field(
@@ -144,7 +140,7 @@ class TrainConfig(Config):
     )
     revision: str | None = Field(None, description="revision of the model on the hub")
     trust_remote_code: bool = Field(
-        False, description="run Python code that the model brings along; read it first: it has your rights"
+        False, description="run Python code from the model; read it first: it runs with your permissions"
     )
     prompt_style: Literal["lm-eval", "qa", "chat"] = Field(
         "lm-eval", description="prompt wording; evaluation reads it from the adapter"
@@ -152,9 +148,7 @@ class TrainConfig(Config):
     max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
     too_long: Literal["truncate", "drop", "refuse"] = Field(
         "truncate",
-        description=(
-            "rows over --max-seq-length: cut the prompt's beginning, leave out, or stop; always counted"
-        ),
+        description=("rows over --max-seq-length: cut the prompt's beginning, drop, or stop; always counted"),
     )
     rotate_options: bool = Field(
         False, description="show the options in another order every epoch, answer letters balanced"
@@ -171,7 +165,7 @@ class TrainConfig(Config):
         "default", description="as PEFT names it"
     )
     modules_to_save: list[str] = Field(
-        [], description="refused: such adapters hold whole modules, which vLLM does not serve"
+        [], description="refused: such adapters contain whole modules, which vLLM does not serve"
     )
     neftune_noise_alpha: float | None = Field(None, gt=0, description="NEFTune noise (TRL)")
 
@@ -182,40 +176,40 @@ class TrainConfig(Config):
         "linear", description="as TRL names it: linear, cosine, constant_with_warmup, ..."
     )
     warmup_ratio: float = Field(
-        0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises"
+        0.03, ge=0, lt=1, description="share of the steps over which the learning rate rises"
     )
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
-    optim: str = Field("adamw_8bit", description="as TRL names it; Unsloth takes 32-bit AdamW on CPU")
-    effective_batch: PositiveInt = Field(16, description="rows an optimiser step: micro-batch x accumulation")
+    optim: str = Field("adamw_8bit", description="as TRL names it; on a CPU Unsloth uses 32-bit AdamW")
+    effective_batch: PositiveInt = Field(
+        16, description="rows per optimiser step: micro-batch x accumulation"
+    )
     micro_batch: PositiveInt | None = Field(
-        None, description="rows at once; default: the most that fits by the memory plan"
+        None, description="rows at once; default: the most that the memory plan allows"
     )
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto",
-        description=(
-            "compute activations twice instead of keeping them; auto: off where the memory plan allows"
-        ),
+        description="compute activations twice instead of keeping them; auto: off if the memory plan allows",
     )
     max_memory_gib: float | None = Field(None, gt=0, description="plan with at most this much device memory")
     plan: bool = Field(
-        False, description="only say what would fit, and stop: in a second, without torch and without rows"
+        False, description="print what would fit and stop: takes a second, needs neither torch nor rows"
     )
     gpu_memory: float | None = Field(
-        None, gt=0, description="with --plan: a card of this many GiB, which need not be here"
+        None, gt=0, description="with --plan: a GPU with this many GiB, which need not be in this machine"
     )
     seed: int = Field(
         42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights"
     )
 
     held_out: NonNegativeInt = Field(
-        48, description="rows kept out of training to measure on (at most a fifth of the data)"
+        48, description="rows kept out of training, to measure on (at most a fifth of the data)"
     )
     forgetting: PositiveInt = Field(
         45,
         description=(
-            "on rows that are no questions: letters of this many of the dataset's train questions are"
-            " measured as well"
+            "if the rows are not questions: also measure the letters on this many of the dataset's train"
+            " questions"
         ),
     )
     held_out_data: Path | None = Field(
@@ -225,16 +219,16 @@ class TrainConfig(Config):
         None, description="optimiser steps between measurements; default: a tenth of all"
     )
     keep: Literal["best-loss", "best-accuracy", "last"] = Field(
-        "best-loss", description="which adapter is kept, by the held-out rows"
+        "best-loss", description="which adapter to keep, by the held-out rows"
     )
     early_stopping: PositiveInt | None = Field(
-        None, description="stop after this many measurements without a better one"
+        None, description="stop after this many measurements without an improvement"
     )
     save_every: PositiveInt | None = Field(
         None, description="optimiser steps between checkpoints; default: a tenth of all"
     )
     keep_checkpoints: bool = Field(
-        False, description="leave the checkpoints in OUTPUT_DIR/checkpoints when done"
+        False, description="keep the checkpoints in OUTPUT_DIR/checkpoints when done"
     )
     resume: bool = Field(False, description="continue after the last complete checkpoint in --output-dir")
     report_to: list[str] = Field(
@@ -242,14 +236,13 @@ class TrainConfig(Config):
     )
 
     dataset: str = Field(
-        DEFAULT_DATASET, description="dataset whose test split the rows are checked against for leakage"
+        DEFAULT_DATASET, description="dataset whose test split is used for the leakage check"
     )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     guard: list[str] = Field(
         ["cached"],
         description=(
-            "exams besides the dataset that rows must not hold: names, declarations, cached (in the hub's"
-            " cache)"
+            "other exams that rows must not contain: names, declarations, or cached (all in the hub's cache)"
         ),
     )
     allow_leakage: bool = Field(
@@ -260,7 +253,7 @@ class TrainConfig(Config):
     def _check_combinations(self) -> TrainConfig:
         faults = []
         if self.gpu_memory and not self.plan:
-            faults.append("--gpu-memory goes with --plan; to train within less memory, give --max-memory-gib")
+            faults.append("--gpu-memory needs --plan; to train within less memory, give --max-memory-gib")
         if self.micro_batch and self.effective_batch % self.micro_batch:
             faults.append(
                 f"--micro-batch {self.micro_batch} must divide --effective-batch {self.effective_batch}"
@@ -272,8 +265,8 @@ class TrainConfig(Config):
             faults.append("--early-stopping needs held-out rows: give --held-out N")
         if self.init_lora_weights == "loftq":
             faults.append(
-                "--init-lora-weights loftq changes the base's weights, so that the adapter would not fit the"
-                " base that evaluation loads; leave it out"
+                "--init-lora-weights loftq changes the base's weights, so the adapter would not fit the base"
+                " that evaluation loads; leave it out"
             )
         if self.modules_to_save:
             faults.append(
@@ -287,8 +280,9 @@ class TrainConfig(Config):
     def result_settings(self) -> dict[str, Any]:
         """The settings that decide the result: a resumed run must have the same."""
         free = _FREE if self.trust_remote_code else _FREE | {"trust_remote_code"}
-        found = {name: value for name, value in self.model_dump(mode="json").items() if name not in free}
-        later = {
-            name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _LATER
-        }
-        return {name: value for name, value in found.items() if name not in later or value != later[name]}
+        settings = {name: value for name, value in self.model_dump(mode="json").items() if name not in free}
+        for name in _LATER:
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if settings[name] == default:
+                del settings[name]
+        return settings

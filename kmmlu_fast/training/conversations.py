@@ -1,28 +1,26 @@
-"""Conversations -> token ids with labels: the assistant's turns are trained on, and nothing else.
+"""Conversations -> token ids with labels: only the assistant's turns are trained on.
 
-In: ``TrainingRow``s with turns, a tokenizer, perhaps a prompt style. Out: ``Encoded`` rows. The text is the
-tokenizer's chat template's;
-where it has none, ``PLAIN``'s. Which tokens are trained is read from the text: those that lie wholly within
-an assistant's turn, its
-end-of-turn token included. Knows nothing of Unsloth or TRL.
+In: ``TrainingRow``s with turns, a tokenizer, optionally a prompt style. Out: ``EncodedRow``s. The text comes
+from the tokenizer's chat template, or from ``PLAIN`` if it has none. The trained tokens are those wholly
+within an assistant's turn, including its end-of-turn token. Knows nothing of Unsloth or TRL.
 
-A template that rewrites earlier turns (Qwen3's drops their thinking) has no single text in which every turn
-stands as it was said:
-such a row becomes one row an assistant's turn, each after what the template shows then.
+If a template rewrites earlier turns (Qwen3's drops their thinking), no single text contains every turn as
+written. Such a row becomes one row per assistant's turn, each after what the template shows at that point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn
 from kmmlu_fast.prompting import prompts
-from kmmlu_fast.training.encoded import EncodedRow
+from kmmlu_fast.training.encoded import EncodedRow, response_ids
 
-PLAIN_NAME = "plain"  # as the adapter's card names it
+PLAIN_NAME = "plain"  # its name in the adapter's card
 PLAIN = (
     "{{ bos_token }}{% for m in messages %}"
     "{{ {'system': '### 지시\n', 'user': '### 질문\n', 'assistant': '### 답변\n'}[m['role']] +"
@@ -33,17 +31,17 @@ PLAIN = (
 
 
 def choose_chat_template(tokenizer: Any) -> tuple[str, str | None]:
-    """(name, template): the tokenizer's own, or the default that a base model gets."""
+    """(name, template): the tokenizer's own, or the default for base models."""
     return ("tokenizer", None) if getattr(tokenizer, "chat_template", None) else (PLAIN_NAME, PLAIN)
 
 
 def encode_conversations(
     rows: Sequence[TrainingRow], tokenizer: Any, style: str | None = None
 ) -> list[list[EncodedRow]]:
-    """The encoded rows of each row: one, or one an assistant's turn. ``style``: qa or lm-eval's wording, for
-    single-turn rows only.
+    """The encoded rows of each row: one, or one per assistant's turn. ``style``: the wording of qa or
+    lm-eval, for single-turn rows only.
 
-    TrainError where a row has nothing to learn from, or has several turns and a style was asked for.
+    TrainError if a row has nothing to learn from, or has several turns although ``style`` is given.
     """
     if style is not None and not prompts.find_prompt_style(style).chat:
         return [[_encode_with_style(row, tokenizer, style)] for row in rows]
@@ -57,83 +55,79 @@ def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedR
         roles = ", ".join(turn.role for turn in row.turns)
         raise TrainError(
             f"{row.where}: --prompt-style {style} is for a single question and answer, this row has {roles}; "
-            "leave --prompt-style out: the chat template is used"
+            "leave --prompt-style out to use the chat template"
         )
-    found = prompts.find_prompt_style(style)
-    asked = prompts.Prompt(
-        f"{found.prefix}{row.turns[0].content.strip()}\n{found.cue}", add_special_tokens=True
-    )
-    whole = replace(asked, text=asked.text + found.delimiter + row.turns[1].content.strip())
-    context, ids = prompts.encode_prompts(tokenizer, [asked, whole])
-    tail = ids[len(context) :] if ids[: len(context)] == context else None
-    if tail is None:
-        text = found.delimiter + row.turns[1].content.strip()
-        tail = tokenizer(text, add_special_tokens=False)["input_ids"]
-    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return EncodedRow(
-        question_id=row.where, answer="", input_ids=(*context, *tail, *end), prompt_tokens=len(context)
-    )
+    wording = prompts.find_prompt_style(style)
+    question, answer = (turn.content.strip() for turn in row.turns)
+    prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
+    response = wording.delimiter + answer
+    context, whole = prompts.encode_prompts(tokenizer, [prompt, replace(prompt, text=prompt.text + response)])
+    ids = [*context, *response_ids(context, whole, response, tokenizer)]
+    if tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=len(context))
 
 
 def _encode_with_template(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
-    whole = _apply_chat_template(row.turns, tokenizer, template, row, False)
+    whole = _apply_chat_template(row.turns, tokenizer, template, row.where)
     spans = []
-    for place, turn in enumerate(row.turns):
-        if turn.role == "assistant":
-            before = _apply_chat_template(row.turns[:place], tokenizer, template, row, True)
-            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row, False)
-            if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
-                return _encode_turns_separately(row, tokenizer, template)
-            spans.append((len(before), len(after.rstrip())))
+    for _, before, after in _assistant_turns(row, tokenizer, template):
+        if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
+            return _encode_turns_separately(row, tokenizer, template)
+        spans.append((len(before), len(after.rstrip())))
     return [_encode_with_mask(row.where, whole, spans, tokenizer)]
 
 
 def _encode_turns_separately(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
-    found = []
+    encoded = []
+    for number, before, after in _assistant_turns(row, tokenizer, template):
+        if not after.startswith(before):
+            raise TrainError(
+                f"{row.where}: the chat template does not write turn {number} after its generation prompt, so"
+                " the tokens to train on are unknown; give --prompt-style qa for single-turn rows, or a model"
+                " with another template"
+            )
+        span = (len(before), len(after.rstrip()))
+        encoded.append(_encode_with_mask(f"{row.where} turn {number}", after, [span], tokenizer))
+    return encoded
+
+
+def _assistant_turns(
+    row: TrainingRow, tokenizer: Any, template: str | None
+) -> Iterator[tuple[int, str, str]]:
+    """(number from 1, text up to the turn, text with the turn) of each assistant's turn."""
     for place, turn in enumerate(row.turns):
         if turn.role == "assistant":
-            before = _apply_chat_template(row.turns[:place], tokenizer, template, row, True)
-            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row, False)
-            if not after.startswith(before):
-                raise TrainError(
-                    f"{row.where}: the chat template writes turn {place + 1} otherwise than it asks for it, "
-                    "so that what is "
-                    "trained on cannot be told; give --prompt-style qa for single-turn rows, or a model with "
-                    "another template"
-                )
-            found.append(
-                _encode_with_mask(
-                    f"{row.where} turn {place + 1}", after, [(len(before), len(after.rstrip()))], tokenizer
-                )
-            )
-    return found
+            before = _apply_chat_template(row.turns[:place], tokenizer, template, row.where, True)
+            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row.where)
+            yield place + 1, before, after
 
 
 def _apply_chat_template(
-    turns: Sequence[Turn], tokenizer: Any, template: str | None, row: TrainingRow, ask: bool
+    turns: Sequence[Turn],
+    tokenizer: Any,
+    template: str | None,
+    where: str,
+    add_generation_prompt: bool = False,
 ) -> str:
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
+    if template:
+        settings["chat_template"] = template
     try:
-        text = tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=ask,
-            **({"chat_template": template} if template else {}),
-        )
-    except Exception as error:  # jinja's errors: a template that has no system turn, say
-        raise TrainError(f"{row.where}: the model's chat template refuses its turns ({error})") from error
-    return str(text)
+        return str(tokenizer.apply_chat_template(messages, **settings))
+    except Exception as error:  # jinja's errors, such as that of a template without a system turn
+        raise TrainError(f"{where}: the model's chat template refuses its turns ({error})") from error
 
 
 def _encode_with_mask(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) -> EncodedRow:
-    """Token ids of ``text``, trained where a token lies within one of the character ``spans``."""
+    """Token ids of ``text``; tokens within one of the character ``spans`` are trained on."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     trained = [any(start <= a and b <= end and a < b for start, end in spans) for a, b in offsets]
     if not any(trained):
         raise TrainError(
-            f"{name}: no token of the assistant's turns could be told from the rest; nothing would be"
-            " trained on"
+            f"{name}: no token lies wholly within the assistant's turns; nothing would be trained on"
         )
     return EncodedRow(
         question_id=name,
@@ -145,12 +139,12 @@ def _encode_with_mask(name: str, text: str, spans: list[tuple[int, int]], tokeni
 
 
 def decode_trained_runs(row: EncodedRow, tokenizer: Any) -> list[tuple[str, bool]]:
-    """The row as (text, trained) runs: what ``--show-rows`` colours. Tokens that share a character stand
-    together."""
-    runs: list[tuple[list[int], bool]] = []
-    for token, label in zip(row.input_ids, row.labels, strict=True):
-        trained = label >= 0
-        if not runs or runs[-1][1] != trained:
-            runs.append(([], trained))
-        runs[-1][0].append(token)
-    return [(tokenizer.decode(ids, skip_special_tokens=False), trained) for ids, trained in runs]
+    """The row as (text, trained) runs, for ``--show-rows``. Each run is decoded as a whole: several tokens
+    can share a character.
+    """
+    pairs = zip(row.input_ids, row.labels, strict=True)
+    runs = groupby(pairs, key=lambda pair: pair[1] >= 0)
+    return [
+        (tokenizer.decode([token for token, _ in run], skip_special_tokens=False), trained)
+        for trained, run in runs
+    ]

@@ -1,7 +1,7 @@
-"""The held-out rows under one state of the adapter, and what two such states say beside each other.
+"""Measurements on the held-out rows, and how two of them compare.
 
-In: letters and a loss, or two ``HeldOutMeasurement``s. Out: a ``HeldOutMeasurement``; which is better; sentences worth a warning.
-Knows nothing of models, logs or training.
+In: letters and a loss, or two ``HeldOutMeasurement``s. Out: a ``HeldOutMeasurement``; which one is better;
+warnings. Knows nothing of models, logs or training.
 """
 
 from __future__ import annotations
@@ -16,27 +16,23 @@ COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutMeasurement:
-    """The held-out rows under one state of the adapter. ``step`` 0 is the base: a new LoRA
-    changes nothing.
-    """
+    """One measurement on the held-out rows. ``step`` 0 is the base: a new LoRA changes nothing."""
 
     step: int
-    loss: float  # nats a response token
+    loss: float  # nats per response token
     num_rows: int
     accuracy: float
     balanced_accuracy: float  # mean recall over the letters that occur in the key
     letter_share: dict[str, float]  # of the predictions, A-D
     answer_share: dict[str, float]  # of the key, A-D
-    predictions: str = (
-        ""  # a letter a row, in the rows' order: what a paired test needs; "" in logs of before
-    )
+    predictions: str = ""  # one letter per row, for paired tests; "" in old logs
     answers: str = ""
 
 
 def summarise_held_out(
     step: int, loss: float, answers: list[str], predictions: list[str]
 ) -> HeldOutMeasurement:
-    """Letter statistics of one measurement. ValueError on no rows: an accuracy of nothing is not 0."""
+    """Letter statistics of one measurement. ValueError if there are no rows."""
     if not answers:
         raise ValueError("no held-out rows to summarise")
     predicted, key = Counter(predictions), Counter(answers)
@@ -58,7 +54,7 @@ def summarise_held_out(
 
 
 def collapse_warnings(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> list[str]:
-    """Plain sentences about what the kept adapter does to the letters; [] = nothing to warn of."""
+    """Warnings about what the kept adapter does to the predicted letters."""
     warnings = []
     letter, share = max(kept.letter_share.items(), key=lambda item: item[1])
     if share > COLLAPSE_SHARE:
@@ -72,18 +68,17 @@ def collapse_warnings(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> lis
     if fall is not None and fall < 0.05 and kept.balanced_accuracy < base.balanced_accuracy:
         warnings.append(
             f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's"
-            f" {base.balanced_accuracy:.3f} to {kept.balanced_accuracy:.3f} (paired p {fall:.3f}); look at"
-            " the letter shares before trusting any gain"
+            f" {base.balanced_accuracy:.3f} to {kept.balanced_accuracy:.3f} (paired p {fall:.3f}); check the"
+            " letter shares before trusting any gain"
         )
     return warnings
 
 
 def accuracy_change_p_value(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> float | None:
-    """Two-sided p of a change of balanced accuracy, row by row on the same rows; None where the rows are not
-    known.
+    """Two-sided p of a change of balanced accuracy, paired by row; None if the rows' letters are unknown.
 
-    The score test of a mean over strata, the strata being the key's letters: under no change a changed row
-    goes either way alike.
+    The score test of a mean over strata (the key's letters): under the null hypothesis, a changed row is as
+    likely to become right as wrong.
     """
     if not base.predictions or base.answers != kept.answers:
         return None
@@ -91,37 +86,31 @@ def accuracy_change_p_value(base: HeldOutMeasurement, kept: HeldOutMeasurement) 
 
     letters = sorted(set(base.answers))
     change, variance = 0.0, 0.0
+    rows = list(zip(base.answers, base.predictions, kept.predictions, strict=True))
     for letter in letters:
-        rows = [
-            (a == letter, b == letter)
-            for key, a, b in zip(base.answers, base.predictions, kept.predictions, strict=True)
-            if key == letter
-        ]
-        change += sum(after - before for before, after in rows) / len(rows) / len(letters)
-        variance += sum(after != before for before, after in rows) / (len(rows) * len(letters)) ** 2
+        changes = [(after == key) - (before == key) for key, before, after in rows if key == letter]
+        change += sum(changes) / len(changes) / len(letters)
+        variance += sum(map(abs, changes)) / (len(changes) * len(letters)) ** 2
     return 1.0 if variance == 0 else float(2 * ndtr(-abs(change) / variance**0.5))
 
 
 def selection_notes(
     base: HeldOutMeasurement, kept: HeldOutMeasurement, measured: int, keep: str
 ) -> list[str]:
-    """What choosing the best of several measurements means for its numbers; the base takes part
-    in the choice.
-    """
-    notes = []
+    """What choosing the best of several measurements means for its numbers. The base is a candidate too."""
     if not is_better(kept, base, keep):
-        notes.append(
+        return [
             f"the base wins: none of {measured} measurements on the {kept.num_rows} held-out rows was better"
             f" than the base (loss {base.loss:.4f} against {kept.loss:.4f}, accuracy {base.accuracy:.3f}"
-            f" against {kept.accuracy:.3f}); the best adapter was kept all the same"
-        )
-    elif measured > 1:
-        notes.append(
+            f" against {kept.accuracy:.3f}); the best adapter was kept anyway"
+        ]
+    if measured > 1:
+        return [
             f"accuracy {kept.accuracy:.3f} is that of the best of {measured} measurements on the same"
             f" {kept.num_rows} rows: the best of several is optimistic, so compare the adapter with the base"
-            " on rows that did not choose it"
-        )
-    return notes
+            " on other rows"
+        ]
+    return []
 
 
 def is_better(new: HeldOutMeasurement, best: HeldOutMeasurement | None, keep: str) -> bool:

@@ -1,7 +1,6 @@
-"""What is trained on, read and checked before anything heavy starts: rows of any form, the held-out slice,
-the guard's findings.
+"""Training's inputs, read and checked before anything heavy starts: rows, held-out rows, leakage findings.
 
-In: a ``TrainConfig``. Out: ``TrainingInputs``. TrainError, DataError or ConfigError for what a user can mend.
+In: a ``TrainConfig``. Out: ``TrainingInputs``. TrainError, DataError or ConfigError for what a user can fix.
 Knows nothing of tokens.
 """
 
@@ -10,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from kmmlu_fast.contamination import overlap
@@ -38,83 +38,87 @@ Row = SftRow | TrainingRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingInputs:
-    """Rows to train on and to hold out; ``asked`` are questions for the letters where the held-out rows are
-    none."""
+    """Rows to train on and rows to hold out; ``asked`` are questions to measure letters on if the held-out
+    rows are not questions.
+    """
 
     rows: list[Row]
     held_out: list[Row]
-    leaks: dict[str, Any]  # what the guard said
+    leaks: dict[str, Any]  # the leakage guard's findings
     shares: list[MixtureShare] = field(default_factory=list)
     asked: list[SftRow] = field(default_factory=list)
-    asked_of: str = ""  # where these questions are from
+    asked_of: str = ""  # the dataset and split of ``asked``
 
     @property
     def questions(self) -> list[SftRow]:
         """The rows that are multiple-choice questions."""
-        return [found for row in self.rows if (found := encoding.as_question_row(row)) is not None]
+        return encoding.select_questions(self.rows)
 
 
 def read_training_inputs(config: TrainConfig) -> TrainingInputs:
     """Read, mix, check for leakage, hold out. ConfigError for an exam that forbids training."""
-    parts = [parse_mixture_source(text) for text in config.data]
-    for part in parts:
-        if (exam := find_exam_by_hub_id(part.source)) is not None:
-            exam.refuse_training(f"--data {part.source}")
-    rows, shares = read_mixture(parts, config.seed, parse_columns(config.columns))
+    sources = [parse_mixture_source(text) for text in config.data]
+    for source in sources:
+        exam = find_exam_by_hub_id(source.source)
+        if exam is not None:
+            exam.refuse_training(f"--data {source.source}")
+    rows, shares = read_mixture(sources, config.seed, parse_columns(config.columns))
     if not rows:
         raise TrainError(f"--data {', '.join(config.data)}: the weights leave no row; give larger ones")
-    if len(parts) > 1 or shares[0].forms.keys() != {"ours"}:
+    if len(sources) > 1 or shares[0].forms.keys() != {"ours"}:
         for line in mixture_lines(shares):
             log_note(line)
     leaks = _check_leakage(config, rows)
     train, held = _hold_out_rows(config, [_with_rationale(row, config) for row in rows])
     asked: list[SftRow] = []
-    where = ""
-    if held and any(encoding.as_question_row(row) is None for row in held):
-        asked, where = _read_letter_questions(config)
-    return TrainingInputs(rows=train, held_out=held, leaks=leaks, shares=shares, asked=asked, asked_of=where)
+    origin = ""
+    if any(encoding.as_question_row(row) is None for row in held):
+        asked, origin = _read_letter_questions(config)
+    return TrainingInputs(rows=train, held_out=held, leaks=leaks, shares=shares, asked=asked, asked_of=origin)
 
 
 def _with_rationale(row: TrainingRow, config: TrainConfig) -> Row:
-    """A question's row as questions have always been trained; its explanation as the answer with --rationale
-    given."""
+    """A question's row, answered by its explanation with ``--rationale given``; other rows unchanged."""
     if row.item is None:
         return row
     if config.rationale == "none" or row.form == "ours":
         return row.item
     if row.explanation is None:
         raise TrainError(
-            f"{row.where}: --rationale given needs an explanation in every question's row; this one has none"
+            f"{row.where}: --rationale given needs an explanation in every question's row; this row has none"
         )
     return replace(row.item, response=f"{row.explanation.strip()}\n정답: {row.item.question.answer}")
 
 
 def _hold_out_rows(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
     if config.held_out_data:
-        columns = parse_columns(config.columns)
-        held = [
-            _with_rationale(row, config) for row in read_training_rows(str(config.held_out_data), columns)
-        ]
-        known = {_row_identity(row) for row in rows}
-        shared = [_row_identity(row) for row in held if _row_identity(row) in known]
+        held_rows = read_training_rows(str(config.held_out_data), parse_columns(config.columns))
+        held = [_with_rationale(row, config) for row in held_rows]
+        train_identities = {_row_identity(row) for row in rows}
+        shared = [row for row in held if _row_identity(row) in train_identities]
         if shared:
             raise TrainError(
-                f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data too, such as "
-                f"{shared[0] if isinstance(shared[0], str) else 'row ' + str(held[0])}; take them out"
+                f"--held-out-data {config.held_out_data}: {len(shared)} rows are in --data too, such as"
+                f" {_describe_row(shared[0])}; take them out"
             )
         return rows, held
+    train: list[Row]
     questions = [row for row in rows if isinstance(row, SftRow)]
     if len(questions) == len(rows):
-        train, out = split_held_out(questions, config.held_out, config.seed)
-        found: tuple[list[Row], list[Row]] = (list(train), list(out))
+        train_questions, held_questions = split_held_out(questions, config.held_out, config.seed)
+        train, held = [*train_questions], [*held_questions]
     else:
-        found = _split_by_identity(rows, config.held_out, config.seed)
-    if config.held_out and not found[1]:
+        train, held = _split_by_identity(rows, config.held_out, config.seed)
+    if config.held_out and not held:
         raise TrainError(
             f"--data {', '.join(config.data)}: {len(rows)} rows are too few to hold any out; give more rows,"
             " or --held-out 0 --keep last"
         )
-    return found
+    return train, held
+
+
+def _describe_row(row: Row) -> str:
+    return row.question.question_id if isinstance(row, SftRow) else row.where
 
 
 def _row_identity(row: Row) -> str | bytes:
@@ -122,7 +126,7 @@ def _row_identity(row: Row) -> str | bytes:
 
 
 def _split_by_identity(rows: Sequence[Row], wanted: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """(train, held out): at most a fifth is held out; rows that say the same stay on one side."""
+    """(train, held out): at most a fifth is held out; rows with the same content stay on one side."""
     groups: dict[str | bytes, list[Row]] = {}
     for row in rows:
         groups.setdefault(_row_identity(row), []).append(row)
@@ -134,32 +138,28 @@ def _split_by_identity(rows: Sequence[Row], wanted: int, seed: int) -> tuple[lis
 
 
 def _read_letter_questions(config: TrainConfig) -> tuple[list[SftRow], str]:
-    """A fixed, seeded slice of the dataset's train split, evenly over subjects; of the packaged sample where
-    that is not at hand."""
+    """A seeded slice of the dataset's train split, or of the packaged sample if the dataset is not available;
+    spread evenly over subjects.
+    """
     for source in dict.fromkeys((config.dataset, "sample")):
+        revision = config.dataset_revision if source == config.dataset else None
         try:
-            found = datasets.read_frame(
-                source, "train", revision=config.dataset_revision if source == config.dataset else None
-            ).log_and_unwrap()
+            frame = datasets.read_frame(source, "train", revision=revision).log_and_unwrap()
         except DataError:
             continue
         by_subject: dict[str, list[Any]] = {}
-        for question in datasets.shuffle_with_seed(datasets.kmmlu_questions_from_frame(found), config.seed):
+        for question in datasets.shuffle_with_seed(datasets.kmmlu_questions_from_frame(frame), config.seed):
             by_subject.setdefault(question.subject, []).append(question)
-        turns = [
-            group[turn]
-            for turn in range(config.forgetting)
-            for group in by_subject.values()
-            if turn < len(group)
-        ]
-        chosen = turns[: config.forgetting]
+        rounds = zip_longest(*by_subject.values())
+        questions = [question for group in rounds for question in group if question is not None]
+        chosen = questions[: config.forgetting]
         log_note(f"forgetting: the letters of {len(chosen)} questions of {source} train are measured as well")
         return [SftRow(question=question, strategy="forgetting") for question in chosen], f"{source} train"
-    raise TrainError("--forgetting: no train questions are at hand; give --dataset")
+    raise TrainError("--forgetting: no train questions are available; give --dataset")
 
 
 def _check_leakage(config: TrainConfig, rows: list[TrainingRow]) -> dict[str, Any]:
-    """What the leakage guard says of the data; TrainError if it flags rows and nobody allowed it."""
+    """The leakage guard's findings; TrainError if it flags rows and --allow-leakage is not given."""
     guarded = load_guarded_exams(config.dataset, config.guard, config.dataset_revision)
     unique = {(row.source, row.number): row for row in rows}
     pairs = find_training_overlap(unique.values(), guarded.frame)
@@ -168,35 +168,29 @@ def _check_leakage(config: TrainConfig, rows: list[TrainingRow]) -> dict[str, An
     kinds = overlap.count_pairs_by_kind(pairs)
     if flagged and not config.allow_leakage:
         first = pairs.sort("train_id").row(0, named=True)
+        counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
         raise TrainError(
-            f"--data {', '.join(config.data)}: {len(flagged)} rows overlap {against} "
-            f"({', '.join(f'{kind} {count}' for kind, count in kinds.items())}; first: {first['train_id']} ~ "
-            f"{first['test_id']}): "
-            "evaluation would measure memory. Take them out, draw rows by python -m kmmlu_fast.sample, or "
-            "give --allow-leakage, "
-            "which the adapter's card records"
+            f"--data {', '.join(config.data)}: {len(flagged)} rows overlap {against} ({counts}; first:"
+            f" {first['train_id']} ~ {first['test_id']}): evaluation would measure memorisation. Take them"
+            " out, draw rows with python -m kmmlu_fast.sample, or give --allow-leakage, which the adapter's"
+            " card records"
         )
     if flagged:
-        log_note(f"warning: {len(flagged)} rows overlap {against}; going on (--allow-leakage)")
+        log_note(f"warning: {len(flagged)} rows overlap {against}; continuing (--allow-leakage)")
     return {"against": against, "rows_flagged": len(flagged), "allowed": bool(flagged), "kinds": kinds}
 
 
 def data_digest(config: TrainConfig) -> str:
-    """What ``--resume`` must find the same: the file's digest, or one of all parts with their weights and
-    column names."""
-    parts = [parse_mixture_source(text) for text in config.data]
-    digests = [_part_digest(part) for part in parts]
-    if len(parts) == 1 and parts[0].weight == 1 and not config.columns:
-        return digests[0]
-    return compute_fingerprint(
-        {
-            "parts": [[digest, part.weight] for digest, part in zip(digests, parts, strict=True)],
-            "columns": config.columns,
-        },
-        64,
-    )
+    """The data's digest, which ``--resume`` compares: the file's own, or one over all sources, their weights
+    and the column names.
+    """
+    sources = [parse_mixture_source(text) for text in config.data]
+    parts = [(_source_digest(source), source.weight) for source in sources]
+    if len(parts) == 1 and parts[0][1] == 1 and not config.columns:
+        return parts[0][0]
+    return compute_fingerprint({"parts": parts, "columns": config.columns}, 64)
 
 
-def _part_digest(part: MixtureSource) -> str:
-    path = expand_path(part.source, "--data")
-    return file_digest(path) if path.is_file() else f"hub:{part.source}"
+def _source_digest(source: MixtureSource) -> str:
+    path = expand_path(source.source, "--data")
+    return file_digest(path) if path.is_file() else f"hub:{source.source}"

@@ -1,11 +1,11 @@
 """The loss of a training step, with logits computed only where there is a label.
 
-In: a causal language model (bare or PEFT's), batches of token ids with labels. Out: the same loss and
-gradients as the model's own forward gives, to rounding; the vocabulary's products are taken for the labelled
-positions alone, unpadded. Letter rows have one to three labels in a hundred tokens: TRL 1.14's chunked loss
-computes 256 positions for them, Unsloth's fused loss on a GPU every position of the row. Nothing is forked:
-``attach_labelled_loss`` replaces the one model's ``forward``, as TRL's and Unsloth's own losses do, and checks itself on a
-row first. Knows nothing of KMMLU, files or plans.
+In: a causal language model (bare or PEFT's), batches of token ids with labels. Out: the loss and gradients of
+the model's own forward, to rounding, with the vocabulary's products at the labelled positions alone. Letter
+rows have one to three labels in a hundred tokens: TRL 1.14's chunked loss computes 256 positions for them,
+Unsloth's fused loss on a GPU every position of the row. ``attach_labelled_loss`` replaces one model's
+``forward``, as TRL's and Unsloth's own losses do, and first checks itself on a row. Knows nothing of KMMLU,
+files or plans.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 
-# Logits alive at once: 2 + 4 bytes in 16 and 32 bit, 4 of log-softmax, 4 + 2 of their gradients.
+# Bytes per logit at the peak: 2 + 4 in 16 and 32 bit, 4 of log-softmax, 4 + 2 of the gradients.
 LOGIT_BYTES = 16
 CHUNK_BYTES = 2**30
-_AGREES = 0.02  # relative: both losses of the check are taken in the same 16-bit products
+_AGREES = 0.02  # relative: both losses of the check use the same 16-bit products
 _HIDDEN = "UNSLOTH_RETURN_HIDDEN_STATES"  # Unsloth's own switch: forward returns hidden states as ``logits``
 _IGNORED = "_kmmlu_fast_switch_ignored"
 _NOT_OF_THE_BACKBONE = frozenset(
@@ -41,8 +41,8 @@ _NOT_OF_THE_BACKBONE = frozenset(
 
 
 def logit_chunk_rows(vocabulary: int) -> int:
-    """How many positions' logits are held at once; more labelled positions go through in
-    pieces, recomputed for their gradients.
+    """How many positions' logits are in memory at once. More labelled positions are computed in pieces, and
+    again for their gradients.
     """
     return max(CHUNK_BYTES // (vocabulary * LOGIT_BYTES), 16)
 
@@ -57,20 +57,20 @@ def labelled_loss(
     scale: float = 1.0,
     chunk: int | None = None,
 ) -> Any:
-    """Cross entropy of the next token, in nats: its sum over the labelled positions by ``num_items``, or its
-    mean where that is None.
+    """Cross entropy of the next token, in nats: its sum over the labelled positions divided by ``num_items``,
+    or its mean if that is None.
 
     ``hidden`` (rows, tokens, width) are the states before ``head``; ``labels`` (rows, tokens) are not
-    shifted, -100 = no label. ``num_items`` counts the labels of all micro-batches of an optimiser step
-    (``Trainer`` does), so that accumulation changes nothing.
+    shifted, -100 = no label. ``num_items`` counts the labels of all micro-batches of an optimiser step (as
+    ``Trainer`` counts them), so that accumulation changes nothing.
     """
     import torch
 
     targets = labels[:, 1:].to(hidden.device)
-    where = targets != MASKED
-    states, targets = hidden[:, :-1][where], targets[where]
+    labelled = targets != MASKED
+    states, targets = hidden[:, :-1][labelled], targets[labelled]
 
-    def part(states: Any, targets: Any) -> Any:
+    def loss_sum(states: Any, targets: Any) -> Any:
         logits = head(states).float()
         if scale != 1.0:
             logits = logits * scale
@@ -79,25 +79,26 @@ def labelled_loss(
         return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
 
     if chunk is None or len(targets) <= chunk:
-        total = part(states, targets)
+        total = loss_sum(states, targets)
     else:
+        checkpoint = torch.utils.checkpoint.checkpoint
         pieces = zip(states.split(chunk), targets.split(chunk), strict=True)
-        total = sum(torch.utils.checkpoint.checkpoint(part, *piece, use_reentrant=False) for piece in pieces)
+        total = sum(checkpoint(loss_sum, *piece, use_reentrant=False) for piece in pieces)
     return total / (max(len(targets), 1) if num_items is None else num_items)
 
 
 def attach_labelled_loss(model: Any, row: dict[str, Any] | None = None) -> bool:
-    """Give the model a forward that computes ``labelled_loss`` for batches with labels; without labels it
-    stays as it was.
+    """Give the model a forward that computes ``labelled_loss`` for batches with labels; without labels it is
+    unchanged.
 
     ``row``: a batch of one row with labels, on which the new loss is compared with the model's own (one
-    forward pass each, no gradients). False, and the model as it was, where they differ: a model whose loss is
-    more than the cross entropy of its head (routers, say).
+    forward pass each, no gradients). If they differ, the model stays as it was and the result is False: its
+    loss is more than the cross entropy of its head (such as a router's).
     """
     import torch
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    usual, had_its_own = base.forward, "forward" in vars(base)
+    usual, was_replaced = base.forward, "forward" in vars(base)
     expected = None if row is None else _evaluate_loss(model, row)
 
     def forward(
@@ -126,10 +127,10 @@ def attach_labelled_loss(model: Any, row: dict[str, Any] | None = None) -> bool:
     base.forward = types.MethodType(forward, base)
     if expected is None:
         return True
-    found = _evaluate_loss(model, row or {})
-    if torch.isfinite(found) and abs(found - expected) <= _AGREES * max(abs(expected), 1e-3):
+    loss = _evaluate_loss(model, row or {})
+    if torch.isfinite(loss) and abs(loss - expected) <= _AGREES * max(abs(expected), 1e-3):
         return True
-    if had_its_own:
+    if was_replaced:
         base.forward = usual
     else:
         del base.forward
@@ -137,11 +138,10 @@ def attach_labelled_loss(model: Any, row: dict[str, Any] | None = None) -> bool:
 
 
 def make_labelled_trainer(trainer_class: Any) -> Any:
-    """TRL's trainer, whose step takes the loss of an ``attach_labelled_loss``ed model; without TRL's metrics, which read
-    all logits.
+    """TRL's trainer with the loss of ``attach_labelled_loss``, without TRL's metrics, which need all logits.
 
-    ``model_accepts_loss_kwargs`` is set: the loss is normalised by the labels of the whole step, also for
-    models whose own is not.
+    ``model_accepts_loss_kwargs`` is set: the loss is normalised by the labels of the whole step, even if the
+    model's own loss is not.
     """
     from transformers import Trainer
 
@@ -160,7 +160,7 @@ def make_labelled_trainer(trainer_class: Any) -> Any:
         ) -> Any:
             if not self.labelled:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            # by keyword: Unsloth's own step, which stands before transformers', looks for it there
+            # By keyword: Unsloth's patch of transformers' step looks for it there.
             return Trainer.compute_loss(
                 self, model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
@@ -171,8 +171,8 @@ def make_labelled_trainer(trainer_class: Any) -> Any:
 def _hidden_states(
     model: Any, usual: Any, input_ids: Any, attention_mask: Any, labels: Any, more: dict[str, Any]
 ) -> Any:
-    """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks:
-    there its own switch gives the states.
+    """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks, so its own
+    switch is used to get the states.
     """
     if labels.device.type == "cuda" and not vars(model).get(_IGNORED):
         with _returning_hidden_states():
@@ -180,11 +180,10 @@ def _hidden_states(
         if states is not None and states.shape[-1] == model.config.get_text_config().hidden_size:
             return states
         vars(model)[_IGNORED] = True
-    kept = {
-        name: value for name, value in more.items() if value is not None and name not in _NOT_OF_THE_BACKBONE
-    }
+    named = {name: value for name, value in more.items() if value is not None}
+    passed = {name: value for name, value in named.items() if name not in _NOT_OF_THE_BACKBONE}
     backbone = getattr(model, model.base_model_prefix)
-    return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kept)[0]
+    return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **passed)[0]
 
 
 @contextmanager
@@ -213,8 +212,8 @@ def _evaluate_loss(model: Any, row: dict[str, Any]) -> Any:
 
 
 def enable_labelled_loss(trainer: Any, model: Any, row: EncodedRow, device: Any, half: str | None) -> None:
-    """Compute logits only where there are labels, if that gives the model's own loss on a row;
-    else say so and leave the loss alone.
+    """Compute logits only where there are labels, if that gives the model's own loss on a row; otherwise log
+    a note and leave the loss alone.
     """
     import torch
 
@@ -230,6 +229,6 @@ def enable_labelled_loss(trainer: Any, model: Any, row: EncodedRow, device: Any,
         trainer.use_labelled_loss()
     else:
         log_note(
-            "the model's loss is not that of its labelled positions alone: it computes its own, which takes"
-            " longer"
+            "the model's loss is not the cross entropy of its labelled positions alone: the model computes it"
+            " itself, which takes longer"
         )

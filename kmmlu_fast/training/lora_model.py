@@ -1,4 +1,4 @@
-"""The model that is trained: the base with a fresh LoRA as Unsloth loads it, and what it is made of.
+"""The model to train: the base with a new LoRA, loaded by Unsloth.
 
 In: a model directory or hub id, settings. Out: a PEFT model; its device, types and counts. Knows nothing of
 rows, steps or files.
@@ -16,9 +16,7 @@ from kmmlu_fast.training.config import TrainConfig
 def load_lora_model(
     config: TrainConfig, model_path: str, revision: str | None = None, checkpointing: bool = True
 ) -> Any:
-    """The base in 4 bit with a fresh LoRA, by Unsloth. ``checkpointing``: compute a layer's
-    activations again in its backward pass.
-    """
+    """The base with a new LoRA. ``checkpointing``: compute activations again in the backward pass."""
     FastLanguageModel = libraries.import_unsloth().FastLanguageModel
     try:
         model, _ = FastLanguageModel.from_pretrained(
@@ -33,12 +31,13 @@ def load_lora_model(
     except (OSError, ValueError, RuntimeError) as error:
         if "out of memory" in str(error).lower():
             raise TrainError(
-                f"{model_path} does not fit into memory while loading; free the device or take a smaller"
-                " model"
+                f"{model_path} does not fit into memory while loading; free memory on the device or take a"
+                " smaller model"
             ) from error
         raise ModelError(
             f"{model_path}: cannot be loaded for training ({str(error).splitlines()[0]})"
         ) from error
+    dora = {"use_dora": True} if config.use_dora else {}
     return FastLanguageModel.get_peft_model(
         model,
         r=config.r,
@@ -50,35 +49,31 @@ def load_lora_model(
         random_state=config.seed,
         use_rslora=config.use_rslora,
         init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
-        **({"use_dora": True} if config.use_dora else {}),
+        **dora,
     )
 
 
 def find_compute_device(model: Any) -> Any:
-    """Where it computes: the output layer's torch.device, for the first parameters may be on the host (see
-    ``measure``).
-    """
+    """The output layer's torch.device: the first parameters may be on the host (see ``measure``)."""
     return model.get_base_model().get_output_embeddings().weight.device
 
 
 def half_precision_dtype(device: str) -> str | None:
-    """The 16-bit type of mixed precision: bfloat16 where the device has it, else float16 on
-    GPU, else none.
-    """
+    """The 16-bit type of mixed precision: bfloat16 if the device has it, else float16 on a GPU, else None."""
     if libraries.import_unsloth().is_bfloat16_supported():
         return "bfloat16"
     return "float16" if device == "cuda" else None
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, all): 4-bit weights are stored two to a byte, PEFT counts them as what they stand for."""
+    """(trainable, all). PEFT counts every 4-bit weight, though two of them share a byte."""
     trainable, total = model.get_nb_trainable_parameters()
     return int(trainable), int(total)
 
 
 def keep_adapter_in_float32(model: Any) -> None:
-    """TRL turns a 4-bit model's LoRA weights into bfloat16, where late small steps round away;
-    Unsloth undoes that on GPU only.
+    """TRL casts a 4-bit model's LoRA weights to bfloat16, which rounds small late steps away; Unsloth undoes
+    that on a GPU only.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -86,5 +81,5 @@ def keep_adapter_in_float32(model: Any) -> None:
 
 
 def is_four_bit(model: Any) -> bool:
-    """Whether any of its layers is in 4 bit."""
+    """Whether any layer is in 4 bit."""
     return any(type(module).__name__ == "Linear4bit" for module in model.modules())

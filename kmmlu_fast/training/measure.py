@@ -1,6 +1,6 @@
-"""The held-out rows read by the model in training: loss, and the letters it would answer.
+"""Measures the model in training on the held-out rows: loss, and the letters it would answer.
 
-In: a PEFT model, encoded rows. Out: a ``HeldOut``. Only torch is needed: the same code reads a model of
+In: a PEFT model, encoded rows. Out: a ``HeldOutMeasurement``. Needs only torch, so it works with a model of
 Unsloth's or of plain PEFT. Knows nothing of TRL, files or logs.
 """
 
@@ -14,7 +14,7 @@ from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.held_out import HeldOutMeasurement, summarise_held_out
 
-_PASS_TOKENS = 16_384  # padded tokens in one forward pass, at most
+_PASS_TOKENS = 16_384  # padded tokens in one forward pass at most
 LOGIT_ROWS = 256  # positions of a response that go through ``lm_head`` at a time
 
 
@@ -27,17 +27,20 @@ def measure_held_out(
     half: str | None = None,
     pass_tokens: int = _PASS_TOKENS,
 ) -> HeldOutMeasurement:
-    """Loss on ``rows``, and the letters predicted for ``asked`` (the same questions, answered by the letter
-    alone).
+    """Loss on ``rows``, and the letters predicted for ``asked`` (questions answered by the letter alone).
 
-    Letters are read as evaluation reads them: the best of four after the prompt. The loss is the mean over
-    response tokens, as in training. ``pass_tokens``: padded tokens in one forward pass; those of a training
-    step's micro-batch need no more memory than the step did.
+    The letter is the most likely one after the prompt, as in evaluation. The loss is the mean over response
+    tokens, as in training. ``pass_tokens``: padded tokens in one forward pass; with those of a training
+    step's micro-batch, measuring needs no more memory than the step did.
     """
     import torch
 
     common = _common_prefix(letter_ids)
     choice = [ids[common] for ids in letter_ids]
+
+    def best_letter(row: EncodedRow, logits: Any) -> str:
+        return OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
+
     loss_sum, loss_tokens = 0.0, 0
     predicted: dict[int, str] = {}
     was_training = model.training
@@ -51,13 +54,11 @@ def measure_held_out(
             )
             loss_tokens += int((targets != MASKED).sum())
             if first == 0 and asked is rows:
-                predicted[id(row)] = OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
+                predicted[id(row)] = best_letter(row, logits)
         if asked is not rows:
-            predicted = {
-                id(row): OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
-                for row, first, logits in _response_logits(model, asked, half, pass_tokens)
-                if first == 0
-            }
+            for row, first, logits in _response_logits(model, asked, half, pass_tokens):
+                if first == 0:
+                    predicted[id(row)] = best_letter(row, logits)
     finally:
         model.train(was_training)
     return summarise_held_out(
@@ -68,25 +69,23 @@ def measure_held_out(
 def _response_logits(
     model: Any, rows: list[EncodedRow], half: str | None, pass_tokens: int
 ) -> Iterator[tuple[EncodedRow, int, Any]]:
-    """Each row with the float32 logits before the tokens of its response, in pieces: (row, the piece's first
-    token, logits).
+    """(row, the piece's first token, logits) for each row: the float32 logits before its response tokens, in
+    pieces.
 
-    Rows are padded on the right, and a causal model's logits do not depend on what follows: no mask is
-    needed, and only the positions that are read go through ``lm_head``.
+    Rows are padded on the right, and a causal model's logits do not depend on what follows, so no mask is
+    needed. Only the positions that are read go through ``lm_head``.
     """
     import torch
 
     base = model.get_base_model()
     head = base.get_output_embeddings()
     softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
-    device = (
-        head.weight.device
-    )  # on small cards Unsloth keeps the input embeddings, the first parameters, on the host
+    # Not the first parameters' device: on small GPUs Unsloth keeps the input embeddings on the host.
+    device = head.weight.device
     for batch in _batches_by_length(rows, pass_tokens):
         longest = max(len(row.input_ids) for row in batch)
-        ids = torch.tensor(
-            [[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch], device=device
-        )
+        padded = [[*row.input_ids, *[0] * (longest - len(row.input_ids))] for row in batch]
+        ids = torch.tensor(padded, device=device)
         with (
             torch.no_grad(),
             torch.autocast(device.type, dtype=getattr(torch, half or "bfloat16"), enabled=half is not None),
@@ -111,17 +110,12 @@ def _batches_by_length(rows: list[EncodedRow], pass_tokens: int) -> Iterator[lis
 
 
 def _common_prefix(letter_ids: list[list[int]]) -> int:
-    """How many first tokens the four letters share; 0 where each is one token."""
-    common = 0
-    while len({tuple(ids[: common + 1]) for ids in letter_ids}) == 1 and all(
-        len(ids) > common for ids in letter_ids
-    ):
-        common += 1
-    if any(len(ids) <= common for ids in letter_ids) or len({ids[common] for ids in letter_ids}) < len(
-        letter_ids
-    ):
+    """How many first tokens the letters share; 0 if each is one token."""
+    columns = [set(tokens) for tokens in zip(*letter_ids, strict=False)]
+    common = next((i for i, tokens in enumerate(columns) if len(tokens) > 1), len(columns))
+    if letter_ids and (common == len(columns) or len(columns[common]) < len(letter_ids)):
         raise TrainError(
-            f"the tokenizer does not tell the letters apart by one token ({letter_ids}); use --held-out 0"
+            f"the letters do not differ in one token of this tokenizer ({letter_ids}); use --held-out 0"
             " --keep last"
         )
     return common

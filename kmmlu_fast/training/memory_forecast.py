@@ -1,9 +1,7 @@
-"""What QLoRA training would look like on a machine, before anything is installed: the memory plan from
-counts alone.
+"""The memory plan of QLoRA training on a machine, before anything is installed.
 
 In: a model's counts, free memory. Out: ``TrainingForecast``. The same plan as training's own (``memory``),
-fed with counts from config.json in place of torch's meta device. Computed, not measured. Knows nothing of
-data.
+with counts from config.json instead of torch's meta device. Computed, not measured. Knows nothing of data.
 """
 
 from __future__ import annotations
@@ -20,15 +18,15 @@ from kmmlu_fast.training.model_shape import ModelShape
 RANK = 16
 EFFECTIVE_BATCH = 16
 LENGTHS = (1024, 512, 256)  # the first is the default; KMMLU's rows are about 250 tokens
-LABELS = (
-    2  # tokens trained on in a row: a letter and an end, as kmmlu_fast.sample writes rows without rationales
-)
-SMALL_PARAMETERS = 2_000_000_000  # below, training's own warning says to leave 4 bit
+LABELS = 2  # trained tokens per row: a letter and end-of-text, for rows without rationales
+# Smaller models should train in 16 bit. 270 M suffered in 4 bit, QLoRA was made for 7 B and more; the limit
+# between is a guess.
+SMALL_PARAMETERS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingForecast:
-    """The longest of LENGTHS that fits and its plan; ``plan`` None with the reason where none does."""
+    """The plan for the longest of LENGTHS that fits; if none does, ``plan`` is None and ``reason`` is set."""
 
     plan: MemoryPlan | None
     four_bit: bool
@@ -40,17 +38,19 @@ class TrainingForecast:
         """Flags of kmmlu_fast.train that differ from its defaults."""
         if self.plan is None:
             return ()
-        length = () if self.plan.seq_length == LENGTHS[0] else ("--max-seq-length", str(self.plan.seq_length))
-        return (*(() if self.four_bit else ("--no-load-in-4bit",)), *length)
+        flags = [] if self.four_bit else ["--no-load-in-4bit"]
+        if self.plan.seq_length != LENGTHS[0]:
+            flags += ["--max-seq-length", str(self.plan.seq_length)]
+        return tuple(flags)
 
     @property
     def line(self) -> str:
-        """One line for a person."""
+        """The forecast in one line."""
         if self.plan is None:
             return self.reason
         kind = f"4-bit QLoRA in {self.dtype}" if self.four_bit else f"LoRA in {self.dtype}, 16-bit weights"
         size = f"{self.plan.total_bytes / GIB:.1f} of {self.plan.available_bytes / GIB:.1f} GiB"
-        return f"{kind}: {self.plan.seq_length} tokens a row, micro-batch {self.plan.micro_batch} ({size})"
+        return f"{kind}: {self.plan.seq_length} tokens per row, micro-batch {self.plan.micro_batch} ({size})"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -62,7 +62,7 @@ class TrainingForecast:
 
 
 def shape_from_facts(model: ModelFacts, r: int = RANK) -> ModelShape:
-    """The plan's shape, with an adapter on all seven projections of a Llama-like layer."""
+    """The model's shape, with an adapter on all seven projections of a Llama-like layer."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     sides = (
         (model.hidden, queries),
@@ -91,9 +91,9 @@ def forecast_training(
     capability: tuple[int, int] | None,
     cpu_dtype: str = "float32",
 ) -> TrainingForecast:
-    """What fits in ``free_bytes`` of the card (``capability``), or of the CPU where that is None."""
+    """What fits in ``free_bytes`` of the GPU with this ``capability``, or of the CPU if that is None."""
     if model is None:
-        return TrainingForecast(None, True, cpu_dtype, "not known: the model's size is not")
+        return TrainingForecast(None, True, cpu_dtype, "unknown: the model's size is not known")
     four_bit = model.parameters >= SMALL_PARAMETERS
     dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
     if model.quantised:
@@ -101,11 +101,11 @@ def forecast_training(
             None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
         )
     if not (model.layers and model.hidden):
-        return TrainingForecast(None, four_bit, dtype, "not known: its config.json is not at hand")
+        return TrainingForecast(None, four_bit, dtype, "unknown: the model's config.json is not available")
     reason = ""
     for length in LENGTHS:
         try:
-            found = plan_memory(
+            plan = plan_memory(
                 shape_from_facts(model),
                 length,
                 EFFECTIVE_BATCH,
@@ -119,5 +119,5 @@ def forecast_training(
         except TrainError as error:
             reason = reason or str(error)
         else:
-            return TrainingForecast(found, four_bit, dtype, "")
+            return TrainingForecast(plan, four_bit, dtype, "")
     return TrainingForecast(None, four_bit, dtype, reason)

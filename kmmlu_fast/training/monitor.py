@@ -1,9 +1,8 @@
-"""What happens while training: the log, the held-out curve, the best adapter so far, warnings, and when to
-stop.
+"""Follows a training: its log, the held-out measurements, the best adapter so far, warnings, early stopping.
 
-In: events of the training loop and a function that reads the held-out rows. Out: ``train_log.jsonl`` (one
-JSON object a line: ``kind`` is "step" or "held_out"), progress lines, the best adapter on disk, warnings.
-Knows nothing of Unsloth or TRL.
+In: events of the training loop and a function that measures on the held-out rows. Out: ``train_log.jsonl``
+(one JSON object per line; ``kind`` is "step" or "held_out"), progress lines, the best adapter on disk,
+warnings. Knows nothing of Unsloth or TRL.
 """
 
 from __future__ import annotations
@@ -22,15 +21,12 @@ from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.training.held_out import HeldOutMeasurement, collapse_warnings, is_better, selection_notes
 
-# steps in a row whose gradients overflowed in float16: the loss scale falls from 65,536 by half with each of
-# them
+# Steps in a row whose float16 gradients may overflow: each halves the loss scale, which starts at 65,536.
 OVERFLOWS = 20
 
 
 class Monitor:
-    """Follows one training run. ``measure`` reads the held-out rows; ``save_best`` writes the
-    adapter as it is.
-    """
+    """Follows one training. ``measure`` reads the held-out rows; ``save_best`` saves the current adapter."""
 
     def __init__(
         self,
@@ -44,8 +40,8 @@ class Monitor:
         save_best: Callable[[HeldOutMeasurement], None],
         scaled: bool = False,
     ) -> None:
-        """``scaled``: float16 with a loss scale that is found by overflowing; such a step
-        changes no weight and is no divergence.
+        """``scaled``: float16, whose loss scale is found by overflowing. Such a step changes no weight and is
+        not a divergence.
         """
         self._log_path = log_path
         self._total_steps = total_steps
@@ -68,25 +64,19 @@ class Monitor:
         self._measured = 0  # states of the adapter, the base not counted
 
     def start(self, step: int) -> None:
-        """Before the first step. A resumed run forgets what was logged after its checkpoint,
-        and reads the rest back.
-        """
+        """Call before the first step. A resumed run drops the log after its checkpoint and reads the rest."""
         self._first_step = step
         for record in rewind_log(self._log_path, step):
             if record["kind"] == "held_out":
-                self._update_best(
-                    HeldOutMeasurement(
-                        **{name: record[name] for name in HeldOutMeasurement.__slots__ if name in record}
-                    ),
-                    record["best"],
-                )
+                fields = {name: record[name] for name in HeldOutMeasurement.__slots__ if name in record}
+                self._update_best(HeldOutMeasurement(**fields), record["best"])
         if self._measure is not None and self.base is None:
             self._record_measurement(self._measure(0))
         self._started_sec = time.monotonic()
         self._measuring_sec = 0.0
 
     def finish_step(self, step: int) -> bool:
-        """After an optimiser step; True = stop training now."""
+        """Call after an optimiser step. True: stop training now."""
         if self._measure is None or (step % self._measure_every and step != self._total_steps):
             return False
         before_sec = time.monotonic()
@@ -94,12 +84,12 @@ class Monitor:
         self._measuring_sec += time.monotonic() - before_sec
         if self._early_stopping and self._without_gain >= self._early_stopping and step < self._total_steps:
             self.stopped_early = True
-            log_note(f"early stop at step {step}: {self._without_gain} measurements without a better one")
+            log_note(f"early stop at step {step}: {self._without_gain} measurements without an improvement")
         return self.stopped_early
 
     def record_step(self, step: int, values: dict[str, Any]) -> None:
-        """TRL's log of a step: written down with speed and time left. TrainError on a loss that is not a
-        number, and on gradients that are none: at once, or in float16 after OVERFLOWS steps in a row.
+        """Log a step's values from TRL with speed and time left. TrainError if the loss is not finite, or the
+        gradients are not: at once, or in float16 after OVERFLOWS steps in a row.
         """
         if "loss" not in values:
             return
@@ -115,6 +105,7 @@ class Monitor:
         done = step - self._first_step
         tokens = sum(self._tokens_by_step[self._first_step : step])
         eta_sec = training_sec / max(done, 1) * (self._total_steps - step)
+        tokens_per_sec = tokens / training_sec
         record = {
             "kind": "step",
             "step": step,
@@ -122,7 +113,7 @@ class Monitor:
             "learning_rate": float(values.get("learning_rate", 0.0)),
             "grad_norm": grad_norm if finite else None,
             "tokens": sum(self._tokens_by_step[:step]),
-            "tokens_per_sec": tokens / training_sec,
+            "tokens_per_sec": tokens_per_sec,
             "training_sec": training_sec,
             "eta_sec": eta_sec,
         }
@@ -130,54 +121,60 @@ class Monitor:
         if step % max(self._total_steps // 20, 1) == 0 or step in (1, self._total_steps):
             log_note(
                 f"step {step}/{self._total_steps}  loss {loss:.4f}  lr {record['learning_rate']:.2e}  "
-                f"{tokens / training_sec:.0f} tokens/s  ETA {_format_duration(eta_sec)}"
+                f"{tokens_per_sec:.0f} tokens/s  ETA {_format_duration(eta_sec)}"
             )
 
     def warnings(self) -> list[str]:
         kept = self.last if self._keep == "last" else self.best
         if not (self.base and kept):
             return []
-        chosen = [] if self._keep == "last" else selection_notes(self.base, kept, self._measured, self._keep)
-        return [*collapse_warnings(self.base, kept), *chosen]
+        warnings = collapse_warnings(self.base, kept)
+        if self._keep != "last":
+            warnings += selection_notes(self.base, kept, self._measured, self._keep)
+        return warnings
 
-    def _record_measurement(self, held: HeldOutMeasurement) -> None:
-        best = held.step > 0 and is_better(held, self.best, self._keep)
+    def _record_measurement(self, measurement: HeldOutMeasurement) -> None:
+        best = measurement.step > 0 and is_better(measurement, self.best, self._keep)
         if best and self._keep != "last":
-            self._save_best(held)  # before the log says so: a kill in between repeats the measurement
-        self._update_best(held, best)
-        append_log_record(self._log_path, {"kind": "held_out", **asdict(held), "best": best})
-        shares = " ".join(f"{letter} {share:.0%}" for letter, share in held.letter_share.items())
+            # Before the log entry: after a kill in between, the measurement is repeated.
+            self._save_best(measurement)
+        self._update_best(measurement, best)
+        append_log_record(self._log_path, {"kind": "held_out", **asdict(measurement), "best": best})
+        shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
+        mark = "  (best)" if best else ""
+        if measurement.step == 0:
+            mark = "  (base)"
         log_note(
-            f"held-out at step {held.step}: loss {held.loss:.4f}  accuracy {held.accuracy:.3f}  "
-            f"balanced {held.balanced_accuracy:.3f}  predicted {shares}"
-            + ("  (base)" if held.step == 0 else "  (best)" if best else "")
+            f"held-out at step {measurement.step}: loss {measurement.loss:.4f}"
+            f"  accuracy {measurement.accuracy:.3f}"
+            f"  balanced {measurement.balanced_accuracy:.3f}  predicted {shares}{mark}"
         )
 
-    def _update_best(self, held: HeldOutMeasurement, best: bool) -> None:
-        if held.step == 0:
-            self.base = held
+    def _update_best(self, measurement: HeldOutMeasurement, best: bool) -> None:
+        if measurement.step == 0:
+            self.base = measurement
             return
-        self.last = held
+        self.last = measurement
         self._measured += 1
         self._without_gain = 0 if best else self._without_gain + 1
         if best:
-            self.best = held
+            self.best = measurement
 
 
 def append_log_record(path: Path, record: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.write(_log_line(record))
 
 
 def rewind_log(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut the log back to ``step`` and return what is left: the steps after a checkpoint are
-    done, and logged, again.
-    """
+    """Cut the log back to ``step`` and return the rest: the steps after a checkpoint are done again."""
     kept = [record for record in read_training_log(path) if record["step"] <= step]
-    write_bytes_atomically(
-        path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode()
-    )
+    write_bytes_atomically(path, "".join(map(_log_line, kept)).encode())
     return kept
+
+
+def _log_line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _format_duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""In which order rows are trained, which are held out, and which letter answers each time.
+"""The order in which rows are trained, which rows are held out, and which letter is the answer each time.
 
-In: rows, lengths, a seed. Out: indices batch after batch, letters, rows, as pure functions of the seed: a
-resumed training has nothing to reconstruct. Knows nothing of tokens or tokenizers.
+In: rows, lengths, a seed. Out: indices, letters, rows, as pure functions of the seed, so a resumed training
+has nothing to reconstruct. Knows nothing of tokens or tokenizers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data.alpaca import SftRow
 
-_WINDOW_BATCHES = (
-    4  # batches whose rows are sorted by length together: less padding, little loss of shuffling
-)
+_WINDOW_BATCHES = 4  # batches whose rows are sorted by length together: less padding, still well shuffled
 
 
 def rotate_row_options(row: SftRow, target: str) -> SftRow:
-    """The row with its options turned cyclically so that the answer's letter is ``target``; a
-    rationale's row stays: it names letters.
+    """The row with its options rotated so that the answer's letter is ``target``. A row with a rationale is
+    unchanged: its text names letters.
     """
     if row.response is not None:
         return row
@@ -33,8 +31,8 @@ def rotate_row_options(row: SftRow, target: str) -> SftRow:
 
 
 def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[SftRow], list[SftRow]]:
-    """(train, held out): at most a fifth is held out, letters in turn; a question's repetitions
-    stay on one side.
+    """(train, held out): at most a fifth is held out, evenly over the answer letters; repetitions of a
+    question stay on one side.
     """
     groups: dict[tuple[str, str, int], list[SftRow]] = {}
     for row in rows:
@@ -57,11 +55,11 @@ def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[Sft
 def balanced_letters(
     order: list[int], batch: int, seed: int, own: Sequence[Sequence[str]] | None = None
 ) -> list[str]:
-    """An answer letter for every position of an order of rows: balanced within each batch, another one each
+    """An answer letter for every position of an order of rows: balanced within each batch, and different each
     time a row comes back.
 
-    Balanced batches leave no gradient towards a letter as such, and a row under four letters leaves none to
-    learn by heart. ``own``: the letters of each row, where they are not A-D.
+    Balanced batches have no gradient towards a letter as such, and a row under four letters cannot be
+    memorised by its letter. ``own``: the letters of each row, if they are not A-D.
     """
     draw = random.Random(f"letters:{seed}")
     unused: dict[int, list[str]] = {}
@@ -80,13 +78,11 @@ def balanced_letters(
 
 
 def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, seed: int) -> list[int]:
-    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch. A pure
-    function of its arguments.
+    """The order of training: indices into the rows of all epochs (``lengths``), batch after batch.
 
-    Every epoch is a seeded shuffle. Rows of a window of four batches are sorted by length, so that a batch
-    pads little; the batches' own order is shuffled again. The batch with the longest row comes first: if
-    memory runs out, it does so at once. Laid out in full, because a resumed run then has nothing to
-    reconstruct.
+    Every epoch is a seeded shuffle. Rows within a window of four batches are sorted by length, so that a
+    batch needs little padding; then the batches are shuffled. The batch with the longest row comes first: if
+    memory runs out, it does so at once.
     """
     stream: list[int] = []
     for start in range(0, len(lengths), rows_an_epoch):
@@ -97,7 +93,7 @@ def order_rows(lengths: list[int], rows_an_epoch: int, effective_batch: int, see
     batches: list[list[int]] = []
     for start in range(0, len(stream), window):
         part = stream[start : start + window]
-        tail = part[len(part) - len(part) % effective_batch :]  # an incomplete batch: only at the very end
+        tail = part[len(part) - len(part) % effective_batch :]  # an incomplete batch: only at the end
         whole = sorted(part[: len(part) - len(tail)], key=lambda i: (lengths[i], i))
         chunks = [whole[i : i + effective_batch] for i in range(0, len(whole), effective_batch)]
         random.Random(f"window:{seed}:{start}").shuffle(chunks)

@@ -1,6 +1,6 @@
-"""What a training did, as numbers: for the adapter's card.
+"""The measurements of one training, for the adapter's card.
 
-In: what the trainer measured. Out: one frozen record. Knows nothing of how it was measured.
+In: the trainer's measurements. Out: one frozen record. Knows nothing of how they were taken.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kmmlu_fast.training.held_out import HeldOutMeasurement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What training did. Seconds exclude loading; ``tokens`` are real ones, without padding."""
+    """The measurements of one training. ``train_sec`` excludes loading; ``tokens`` exclude padding."""
 
     steps: int
     planned_steps: int
@@ -25,7 +25,7 @@ class TrainResult:
     load_sec: float
     tokens_per_sec: float
     peak_bytes: int
-    loaded_bytes: int  # held before the first step
+    loaded_bytes: int  # in use before the first step
     trainable_parameters: int
     total_parameters: int
     four_bit: bool

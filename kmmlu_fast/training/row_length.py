@@ -1,7 +1,7 @@
-"""Rows that are too long, and rows that nothing can be learnt from.
+"""Rows that are too long, and rows without a token to learn from.
 
-In: encoded rows, a limit, a policy. Out: rows within the limit and a report of the others; TrainError that
-names a row. Knows nothing of tokenizers or settings.
+In: encoded rows, a limit, a policy. Out: rows within the limit and a report on the others, or a TrainError
+that names a row. Knows nothing of tokenizers or settings.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from kmmlu_fast.training.encoded import MASKED, EncodedRow
 def fit_length(
     rows: list[EncodedRow], limit: int, policy: str, bos_id: int | None
 ) -> tuple[list[EncodedRow], dict[str, Any]]:
-    """Rows within ``limit`` tokens, and what was done to the others (counts and ids, for the log and the
-    card).
+    """Rows within ``limit`` tokens, and a report on the others (counts and ids, for the log and the card).
 
-    Cutting takes the prompt's beginning, after BOS, so that the options and the response stay whole; of a
-    conversation it takes the end, so that what is left is a conversation.
+    A question is cut at the prompt's beginning, after BOS, so that the options and the response stay whole; a
+    conversation is cut at its end, so that the rest is still a conversation.
     """
     fitting: list[EncodedRow] = []
     long: list[str] = []
@@ -64,11 +63,11 @@ def fit_length(
 
 
 def check_trainable(rows: Iterable[EncodedRow]) -> None:
-    """TrainError if a row has no token to learn from: its loss would be undefined, and silently nothing."""
+    """TrainError if a row has no token to learn from: it would silently contribute nothing to the loss."""
     masked = [row.question_id for row in rows if all(label == MASKED for label in row.labels)]
     if masked:
-        names = ", ".join(masked[:5]) + (f" and {len(masked) - 5} more" if len(masked) > 5 else "")
+        more = f" and {len(masked) - 5} more" if len(masked) > 5 else ""
         raise TrainError(
-            f"{len(masked)} rows have every token masked, so no response to learn: {names}; see"
-            " --max-seq-length and the data file"
+            f"{len(masked)} rows have every token masked, so there is no response to learn:"
+            f" {', '.join(masked[:5])}{more}; check --max-seq-length and the data file"
         )

@@ -1,7 +1,7 @@
-"""Whose directory it is: what is being trained there, whether it is finished, whether ``--resume`` may go on.
+"""The state of an output directory: what is trained there, if it is finished, if ``--resume`` may continue.
 
-In: a ``TrainConfig`` and what decides the result. Out: training.json, or TrainError that names what differs.
-Knows nothing of training.
+In: a ``TrainConfig`` and what decides the result. Out: training.json, or a TrainError that names the
+differences. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -20,59 +20,57 @@ from kmmlu_fast.models.adapters import STATE
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.inputs import data_digest
 
-CHECKPOINTS = "checkpoints"  # work in progress, removed at the end with the lock in it
+CHECKPOINTS = "checkpoints"  # work in progress and the lock; removed at the end
 LOCK = ".lock"
 
 
 def is_training_finished(config: TrainConfig) -> bool:
-    """True if --resume finds the work done. TrainError if the directory is in the way: adapters
-    are never overwritten.
+    """True if --resume finds a finished adapter. TrainError if the directory cannot be used: adapters are
+    never overwritten.
     """
     folder = config.output_dir
     if folder.exists() and not folder.is_dir():
         raise TrainError(f"--output-dir {folder}: is a file; give a directory")
     if not folder.exists() or _is_empty(folder):
         return False
-    # The card, then PEFT's config, are the last things written.
-    if (folder / CARD).exists() and (
-        (folder / "adapter_config.json").exists() or not (folder / STATE).exists()
-    ):
-        if config.resume and (folder / STATE).exists():
-            _refuse_other_settings(
-                folder, {"settings": config.result_settings(), "data_digest": data_digest(config)}
-            )
+    has_state = (folder / STATE).exists()
+    # The card, then PEFT's config, are written last.
+    if (folder / CARD).exists() and ((folder / "adapter_config.json").exists() or not has_state):
+        if config.resume and has_state:
+            settings = {"settings": config.result_settings(), "data_digest": data_digest(config)}
+            _refuse_other_settings(folder, settings)
             log_note(f"{folder}: already trained; nothing to resume")
             return True
         raise TrainError(
             f"--output-dir {folder}: holds a finished adapter, which is never overwritten; give another"
             " directory"
         )
-    if (folder / STATE).exists():
-        if config.resume:
-            return False
+    if not has_state:
+        raise TrainError(
+            f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory"
+        )
+    if not config.resume:
         raise TrainError(
             f"--output-dir {folder}: holds an unfinished training; give --resume to continue it, or another"
             " directory"
         )
-    raise TrainError(
-        f"--output-dir {folder}: is not empty and holds no training of this tool; give a new directory"
-    )
+    return False
 
 
 def _is_empty(folder: Path) -> bool:
-    """Nothing there but what a kill before the first file leaves: a lock in the checkpoints' folder."""
+    """True if there is at most what a kill before the first file leaves: a lock in the checkpoints folder."""
     for path in folder.iterdir():
-        locked = (
-            path.name == CHECKPOINTS and path.is_dir() and all(inner.name == LOCK for inner in path.iterdir())
-        )
-        if not locked and not path.name.endswith(PARTIAL):
+        if path.name == CHECKPOINTS and path.is_dir():
+            if any(inner.name != LOCK for inner in path.iterdir()):
+                return False
+        elif not path.name.endswith(PARTIAL):
             return False
     return True
 
 
 def lock_output_directory(config: TrainConfig) -> Lock:
-    """This directory's lock: two trainings would overwrite each other's checkpoints. It goes
-    when the process does.
+    """The directory's lock: two trainings would overwrite each other's checkpoints. The end of the process
+    releases it.
     """
     work = config.output_dir / CHECKPOINTS
     try:
@@ -82,27 +80,31 @@ def lock_output_directory(config: TrainConfig) -> Lock:
             TrainError(f"--output-dir {config.output_dir}: another process is training there; wait for it"),
         )
     except OSError as error:
-        raise TrainError(
-            f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory"
-        ) from error
+        raise _not_writable(config, error) from error
+
+
+def _not_writable(config: TrainConfig, error: OSError) -> TrainError:
+    return TrainError(
+        f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory"
+    )
 
 
 def resumed_micro_batch(config: TrainConfig) -> int | None:
-    """A resumed run keeps its micro-batch: free memory may be different now."""
+    """The micro-batch of the run to resume, whatever memory is free now; None if there is none."""
     state = config.output_dir / STATE
     if not (config.resume and state.exists()):
         return None
-    found = read_json(state, TrainError).get("micro_batch")
-    if type(found) is not int or found < 1:
+    size = read_json(state, TrainError).get("micro_batch")
+    if type(size) is not int or size < 1:
         raise TrainError(
-            f"{state}: micro_batch is {bounded_repr(found)}; the file was damaged: train into a new directory"
+            f"{state}: micro_batch is {bounded_repr(size)}; the file is damaged: train into a new directory"
         )
-    return found
+    return size
 
 
 def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
-    """Mark the directory as this training's. A resumed one must be the same in all that decides
-    the result.
+    """Write this training's state into the directory, or check that a resumed training has the same settings
+    and data.
     """
     state = config.output_dir / STATE
     if state.exists():
@@ -113,22 +115,20 @@ def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_
     try:
         write_json_atomically(state, {**identity, "micro_batch": micro_batch})
     except OSError as error:
-        raise TrainError(
-            f"--output-dir {config.output_dir}: cannot be written ({error.strerror}); give another directory"
-        ) from error
+        raise _not_writable(config, error) from error
 
 
 def _refuse_other_settings(folder: Path, identity: dict[str, Any]) -> None:
-    found = read_json(folder / STATE, TrainError)
-    other: list[str] = []
+    state = read_json(folder / STATE, TrainError)
+    differences: list[str] = []
     for part, here in identity.items():
-        there = found.get(part)
+        there = state.get(part)
         if isinstance(here, dict) and isinstance(there, dict):
-            other += describe_differences(there, here)
+            differences += describe_differences(there, here)
         else:
-            other += describe_differences({part: there}, {part: here})
-    if other:
+            differences += describe_differences({part: there}, {part: here})
+    if differences:
         raise TrainError(
-            f"--resume: {folder} was trained with other settings: {', '.join(other)}; use the same, or"
-            " another --output-dir"
+            f"--resume: {folder} was trained with other settings: {', '.join(differences)}; use the same"
+            " settings, or another --output-dir"
         )

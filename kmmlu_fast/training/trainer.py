@@ -1,13 +1,10 @@
-"""QLoRA by Unsloth and TRL: one straight line, the same on a GPU and on a CPU.
+"""QLoRA with Unsloth and TRL: one straight line, the same on a GPU and on a CPU.
 
 In: a ``TrainSet`` of token ids, the model's path, settings, a memory plan. Out: the trained adapter in
-``work_dir`` (PEFT's files) and a ``TrainResult`` with what was measured. Knows nothing of wording, leakage or
-cards.
+``work_dir`` (PEFT's files) and a ``TrainResult``. Knows nothing of wording, leakage or cards.
 
-Unsloth is imported first and only here, in the training process: importing it patches transformers, TRL and
-PEFT. Rows reach TRL as token ids with labels and the order is laid out beforehand
-(``order.order_rows``), so that neither TRL nor Unsloth tokenises, shuffles or adds anything: what is
-trained is what was encoded.
+Rows reach TRL as token ids with labels, in the order of ``order.order_rows``, so that neither TRL nor Unsloth
+tokenises, shuffles or adds anything: the encoded tokens are what is trained.
 """
 
 from __future__ import annotations
@@ -59,23 +56,25 @@ def train_lora_adapter(
     plan: MemoryPlan,
     work_dir: Path,
 ) -> TrainResult:
-    """Train, measure, keep the best; the adapter ends in ``work_dir/adapter``, the log in
+    """Train, measure, keep the best. The adapter is written to ``work_dir/adapter``, the log to
     ``train_log.jsonl`` beside ``work_dir``.
     """
     start_sec = time.monotonic()
     checkpoint = last_checkpoint(work_dir) if config.resume else None
-    held = _set_up_training(config, model_path, revision, tokenizer, data, plan, work_dir)
-    steps, trainer, monitor, (trainable, total) = held.steps, held.trainer, held.monitor, held.parameters
+    setup = _set_up_training(config, model_path, revision, tokenizer, data, plan, work_dir)
+    steps, trainer, monitor, (trainable, total) = setup.steps, setup.trainer, setup.monitor, setup.parameters
+    resumed = f", continued after {checkpoint.name}" if checkpoint else ""
     log_note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(data.order)} rows in"
-        f" {steps.total} steps" + (f", continued after {checkpoint.name}" if checkpoint else "")
+        f" {steps.total} steps{resumed}"
     )
-    loaded_bytes = _measure_loaded_bytes(held.on_cpu)
+    loaded_bytes = _measure_loaded_bytes(setup.on_cpu)
     train_start_sec = time.monotonic()
     _run_steps(trainer, steps, plan, checkpoint)
     train_sec = time.monotonic() - train_start_sec
-    done, first = _steps_done(held), checkpoint_step(checkpoint) if checkpoint else 0
-    kept = keep_adapter(held.model, work_dir, monitor, config.keep)
+    done = _steps_done(setup)
+    first = checkpoint_step(checkpoint) if checkpoint else 0
+    kept = keep_adapter(setup.model, work_dir, monitor, config.keep)
     return TrainResult(
         steps=done,
         planned_steps=steps.total,
@@ -86,12 +85,12 @@ def train_lora_adapter(
         train_sec=train_sec,
         load_sec=train_start_sec - start_sec,
         tokens_per_sec=sum(steps.tokens[first:done]) / max(train_sec, 1e-9),
-        peak_bytes=peak_bytes(held.on_cpu),
+        peak_bytes=peak_bytes(setup.on_cpu),
         loaded_bytes=loaded_bytes,
         trainable_parameters=trainable,
         total_parameters=total,
-        four_bit=is_four_bit(held.model),
-        dtype=held.half or "float32",
+        four_bit=is_four_bit(setup.model),
+        dtype=setup.half or "float32",
         device=plan.device,
         base=monitor.base,
         kept=kept,
@@ -103,7 +102,7 @@ def train_lora_adapter(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TrainingSetup:
-    """A training before its first step."""
+    """A training that is ready for its first step."""
 
     model: Any
     trainer: Any
@@ -123,15 +122,14 @@ def _set_up_training(
     plan: MemoryPlan,
     work_dir: Path,
 ) -> _TrainingSetup:
-    """Load the model and set up TRL over the rows, checked to train on these very tokens."""
+    """Load the model, set up TRL's trainer over the rows, and check that it trains on their tokens."""
     with report_wait("loading the model"):
         model = load_lora_model(config, model_path, revision, plan.checkpointing)
     steps, device = plan_optimiser_steps(data, config.effective_batch), find_compute_device(model)
     half = half_precision_dtype(device.type)
     monitor = _make_monitor(config, model, data, plan, steps, half, work_dir)
-    trainer = _make_trainer(
-        config, model, tokenizer, data, sft_arguments(config, plan, steps, half, work_dir)
-    )
+    arguments = sft_arguments(config, plan, steps, half, work_dir)
+    trainer = _make_trainer(config, model, tokenizer, data, arguments)
     trainer.add_callback(_make_callback(monitor, work_dir))
     _check_first_batch(trainer, data.rows, data.order)
     enable_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
@@ -146,12 +144,12 @@ def _set_up_training(
     )
 
 
-def _steps_done(held: _TrainingSetup) -> int:
-    """The optimiser steps that were made; TrainError where they are not those that were planned."""
-    done = int(held.trainer.state.global_step)
-    if done != held.steps.total and not held.monitor.stopped_early:
+def _steps_done(setup: _TrainingSetup) -> int:
+    """The number of optimiser steps made; TrainError if it is not the planned number."""
+    done = int(setup.trainer.state.global_step)
+    if done != setup.steps.total and not setup.monitor.stopped_early:
         raise TrainError(
-            f"{done} optimiser steps were made, {held.steps.total} planned; the adapter was not kept. Start"
+            f"{done} optimiser steps were made, {setup.steps.total} planned; the adapter was not kept. Start"
             " again in a new directory"
         )
     return done
@@ -171,10 +169,10 @@ def _make_monitor(
     half: str | None,
     work_dir: Path,
 ) -> Monitor:
-    """What follows the run: it reads the held-out rows with the model and saves the best state of it."""
+    """The monitor, which measures the model on the held-out rows and saves its best state."""
     pass_tokens = plan.micro_batch * plan.seq_length
 
-    def held_out(step: int) -> HeldOutMeasurement:
+    def measure(step: int) -> HeldOutMeasurement:
         return measure_held_out(model, data.held_out, data.asked, data.letter_ids, step, half, pass_tokens)
 
     return Monitor(
@@ -184,25 +182,26 @@ def _make_monitor(
         config.keep,
         config.measure_every or steps.default_interval,
         config.early_stopping,
-        measure=held_out if data.held_out else None,
-        save_best=lambda held: save_best(model, work_dir, held),
+        measure=measure if data.held_out else None,
+        save_best=lambda measurement: save_best(model, work_dir, measurement),
         scaled=half == "float16",
     )
 
 
 def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
-    """TRL's trainer over the rows in their order, with the adapter in float32. TrainError where --report-to
-    names a tracker that is not there.
+    """TRL's trainer over the rows in their order, with the adapter in float32. TrainError if a tracker of
+    --report-to is not installed.
     """
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    dataset = Dataset.from_dict(
-        {"input_ids": [list(r.input_ids) for r in data.rows], "labels": [r.labels for r in data.rows]}
-    ).select(data.order)
+    input_ids = [list(row.input_ids) for row in data.rows]
+    columns = {"input_ids": input_ids, "labels": [row.labels for row in data.rows]}
+    dataset = Dataset.from_dict(columns).select(data.order)
+    LabelledTrainer = make_labelled_trainer(SFTTrainer)
     try:
-        trainer = make_labelled_trainer(SFTTrainer)(
+        trainer = LabelledTrainer(
             model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
         )
     except (ImportError, RuntimeError) as error:
@@ -218,7 +217,7 @@ def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSe
 
 
 def _measure_loaded_bytes(on_cpu: bool) -> int:
-    """What is held before the first step; on a card the peak is counted from here on."""
+    """Memory in use before the first step; on a GPU the peak is counted from here on."""
     if not on_cpu:
         import torch
 
@@ -228,12 +227,14 @@ def _measure_loaded_bytes(on_cpu: bool) -> int:
 
 
 def _run_steps(trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint: Path | None) -> None:
-    """The steps themselves, after those of the checkpoint. TrainError where memory runs out."""
+    """Make the steps after the checkpoint's. TrainError if memory runs out."""
+
+    def progress() -> str:
+        step = trainer.state.global_step + 1  # one too many while measuring after the last step
+        return f"step {min(step, steps.total)}/{steps.total}"
+
     try:
-        # measuring follows the last step
-        with report_wait(
-            "training", lambda: f"step {min(trainer.state.global_step + 1, steps.total)}/{steps.total}"
-        ):
+        with report_wait("training", progress):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -241,15 +242,14 @@ def _run_steps(trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint
         raise TrainError(
             f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]});"
             f" {plan}: give a smaller --micro-batch, --gradient-checkpointing on or a shorter"
-            " --max-seq-length, and --resume to go on after the last checkpoint"
+            " --max-seq-length, and --resume to continue after the last checkpoint"
         ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """torch's OutOfMemoryError on a card; on a CPU its allocator raises a plain RuntimeError."""
-    return isinstance(error, MemoryError) or any(
-        mark in str(error).lower() for mark in ("out of memory", "can't allocate memory")
-    )
+    """torch raises OutOfMemoryError on a GPU, a plain RuntimeError on a CPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _make_callback(monitor: Monitor, work_dir: Path) -> Any:
@@ -282,31 +282,25 @@ def _make_callback(monitor: Monitor, work_dir: Path) -> Any:
 
 
 def _check_first_batch(trainer: Any, rows: list[EncodedRow], order: list[int]) -> None:
-    """The first batch as TRL and Unsloth really collate it must be the first rows of the order,
-    token for token.
-    """
+    """TrainError if TRL's and Unsloth's first batch is not the first rows of the order, token for token."""
     batch = next(iter(trainer.get_train_dataloader()))
     if "labels" not in batch:
         raise TrainError(
-            "TRL's first batch has no labels: this version of TRL or Unsloth prepares rows otherwise; use the"
-            " pinned versions"
+            "TRL's first batch has no labels: this version of TRL or Unsloth prepares rows differently; use"
+            " the pinned versions"
         )
-    for position, row in zip(range(len(batch["input_ids"])), (rows[i] for i in order), strict=False):
-        size = len(row.input_ids)
-        ids, labels = batch["input_ids"][position].tolist(), batch["labels"][position].tolist()
-        if (
-            tuple(ids[:size]) != row.input_ids
-            or labels[:size] != row.labels
-            or any(label != MASKED for label in labels[size:])
-        ):
+    for i, ids, labels in zip(order, batch["input_ids"].tolist(), batch["labels"].tolist(), strict=False):
+        row, size = rows[i], len(rows[i].input_ids)
+        padded_labels = row.labels + [MASKED] * (len(labels) - size)
+        if tuple(ids[:size]) != row.input_ids or labels != padded_labels:
             raise TrainError(
-                f"row {row.question_id}: TRL would train on other tokens than were encoded; use the pinned"
-                " TRL and Unsloth"
+                f"row {row.question_id}: TRL would not train on the encoded tokens; use the pinned TRL and"
+                " Unsloth"
             )
 
 
 def quiet_libraries() -> None:
-    """Progress bars off: what this program prints is its own."""
+    """Turn transformers' progress bars off: this program prints its own progress."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

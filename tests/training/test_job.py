@@ -233,7 +233,7 @@ def test_the_model_card_says_warnings_and_leaks() -> None:
     for part in (
         "base_model: org/base",
         "**Warning:** letter collapse: 80%",
-        "2 rows flagged and trained on all the same",
+        "2 rows flagged and trained on anyway",
         "rows over 512 tokens: 3 (truncate)",
         "peak memory 1.00 GiB, planned 2.00 GiB",
         "| adapter (step 4) | 1.2000 |",

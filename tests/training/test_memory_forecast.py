@@ -54,7 +54,7 @@ def test_lengths_by_free_memory(free_gib: float, length: int) -> None:
     found = forecast_training(AX4, int(free_gib * GIB), capability=(8, 9))
     assert found.plan is not None and found.plan.fits and found.plan.seq_length == length
     assert found.flags == (() if length == LENGTHS[0] else ("--max-seq-length", str(length)))
-    assert f"{length} tokens a row, micro-batch {found.plan.micro_batch}" in found.line
+    assert f"{length} tokens per row, micro-batch {found.plan.micro_batch}" in found.line
 
 
 def test_more_memory_recomputes_less() -> None:
@@ -82,7 +82,7 @@ def test_what_cannot_be_trained_says_why() -> None:
     )
     assert "does not fit" in forecast_training(AX4, 4 * GIB, capability=(8, 9)).line
     assert "config.json" in forecast_training(replace(AX4, layers=0), 80 * GIB, capability=(9, 0)).line
-    assert forecast_training(None, 80 * GIB, capability=None).line == "not known: the model's size is not"
+    assert forecast_training(None, 80 * GIB, capability=None).line == "unknown: the model's size is not known"
 
 
 def test_a_cpu_without_bfloat16_needs_more() -> None:
