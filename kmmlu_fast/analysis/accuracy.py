@@ -1,11 +1,11 @@
-"""What a run's predictions say: accuracy with intervals, letters, and which questions go wrong.
+"""Accuracy with intervals and letter counts, computed from a run's predictions.
 
-In: predictions (the columns of PREDICTION_SCHEMA; ``model`` may stand beside them as one more group), and for
-the error profile the questions' texts. Out: small frames, and ``summarise_predictions``'s JSON-able dict. Knows nothing
-of engines, files or reports. Everything is polars expressions: no Python loop over rows.
+In: predictions (the columns of PREDICTION_SCHEMA, optionally ``model`` as one more group). Out: small frames,
+and the JSON-able dict of ``summarise_predictions``. Knows nothing of engines, files or reports. Everything is
+polars expressions: no Python loop over rows.
 
 Accuracy counts unparsed answers as wrong. Standard errors are lm-eval's, sqrt(p(1-p)/(n-1)), None for one
-question; intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 and hold at p = 0 and 1.
+question. Intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 and are valid at p = 0 and 1.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ PARSED = pl.col("prediction").is_in(OPTION_LETTERS).fill_null(False)
 
 
 def wilson_interval_exprs(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """Lower and upper end of Wilson's 95 % interval for ``correct`` of ``total``; null where total is 0."""
+    """Lower and upper end of Wilson's 95 % interval for ``correct`` of ``total``; null if total is 0."""
     n = total.cast(pl.Float64)
     p = correct / n
     centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * (p * (1 - p) / n + Z * Z / (4 * n * n)).sqrt()
-    some = total > 0
     low, high = (centre - half).clip(0.0, 1.0), (centre + half).clip(0.0, 1.0)
-    return pl.when(some).then(low), pl.when(some).then(high)
+    return pl.when(total > 0).then(low), pl.when(total > 0).then(high)
 
 
 def wilson_interval(correct: float, total: float) -> tuple[float, float]:
-    """The same for two numbers (fractions where questions are weighted); ``total`` above 0."""
+    """The same for two numbers (fractions if questions are weighted); ``total`` above 0."""
     low, high = wilson_interval_exprs(pl.lit(correct), pl.lit(total))
-    found = pl.select(low.alias("low"), high.alias("high")).row(0)
-    return float(found[0]), float(found[1])
+    ends = pl.select(low.alias("low"), high.alias("high")).row(0)
+    return float(ends[0]), float(ends[1])
 
 
 def _accuracy_exprs(total: pl.Expr, correct: pl.Expr) -> list[pl.Expr]:
@@ -82,17 +81,17 @@ def accuracy_by_group_lazy(frame: pl.DataFrame | pl.LazyFrame, group: str | list
 
 
 def accuracy_by_group(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str]) -> pl.DataFrame:
-    """One row a group (``"subject"``, ``["model", "subject"]``, ...), sorted by it:
+    """One row per group (``"subject"``, ``["model", "subject"]``, ...), sorted by it:
     total, correct, errors, accuracy, stderr, ci_low, ci_high, unparsed."""
     return accuracy_by_group_lazy(frame, group).collect()
 
 
 def macro_accuracy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | None = None) -> pl.DataFrame:
-    """Mean of subject accuracies, one row a ``group`` (one row in all without): accuracy, stderr, subjects.
+    """Mean of subject accuracies, one row per ``group`` (one row without it): accuracy, stderr, subjects.
 
-    The standard error takes subjects as strata: sqrt(sum of squared subject errors) / number of subjects.
+    The standard error treats subjects as strata: sqrt(sum of squared subject errors) / number of subjects.
     """
-    keys = [] if group is None else [group] if isinstance(group, str) else group
+    keys = [group] if isinstance(group, str) else group or []
     subjects = accuracy_by_group_lazy(frame, [*keys, "subject"])
     known = pl.col("stderr").is_not_null().all() & (pl.len() > 0)
     stderr = pl.when(known).then((pl.col("stderr") ** 2).sum().sqrt() / pl.len())
@@ -104,9 +103,7 @@ def macro_accuracy(frame: pl.DataFrame | pl.LazyFrame, group: str | list[str] | 
 def letter_confusion_counts(
     frame: pl.DataFrame | pl.LazyFrame, group: list[str] | None = None
 ) -> pl.DataFrame:
-    """Letter confusion: rows of (group..., answer, prediction, count); ``prediction`` is null
-    for unparsed.
-    """
+    """Letter confusion: rows of (group..., answer, prediction, count); ``prediction`` is null if unparsed."""
     keys = [*(group or []), "answer", "prediction"]
     letter = pl.when(PARSED).then(pl.col("prediction")).alias("prediction")
     return (
@@ -120,9 +117,7 @@ def letter_confusion_counts(
 
 
 def letters_of_frame(frame: pl.DataFrame | pl.LazyFrame) -> tuple[str, ...]:
-    """The letters that its questions have, A first: as many as the longest has options (four
-    where that is not known).
-    """
+    """The option letters, A first, of the question with the most options (A-D if that is not known)."""
     if "num_options" not in frame.lazy().collect_schema().names():
         return LETTERS
     most = frame.lazy().select(pl.col("num_options").max()).collect().item()
@@ -138,8 +133,8 @@ def chance_level(frame: pl.DataFrame | pl.LazyFrame) -> float:
 
 
 def above_chance(accuracy: float, chance: float) -> float:
-    """0 where it is as good as guessing evenly, 1 where all is right, negative below:
-    comparable between exams of other options.
+    """0 = as good as guessing evenly, 1 = all right, negative = worse than guessing. Comparable between
+    exams with different numbers of options.
     """
     return (accuracy - chance) / (1 - chance)
 
@@ -172,13 +167,11 @@ def _ratio_or_none(part: Any, whole: Any) -> float | None:
 
 
 def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
-    """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None where there is nothing to
-    divide by.
+    """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None if the denominator is 0.
 
-    ``accuracy_without_forced`` counts answers that were forced after the model's own reasoning as unparsed,
-    hence wrong; ``accuracy_debiased`` (option rotations) covers the questions that have a debiased
-    prediction, None where none has. ``baselines.subject_majority`` knows each subject's commonest key letter
-    in these very questions.
+    ``accuracy_without_forced`` counts answers forced after the model's own reasoning as unparsed, hence
+    wrong. ``accuracy_debiased`` (option rotations) covers the questions that have a debiased prediction, None
+    if none has. ``baselines.subject_majority`` always answers each subject's most frequent key letter.
     """
     frame = with_correct_column(predictions)
     tables = [accuracy_by_group_lazy(frame, key) for key in ("subject", "supercategory")]
@@ -188,11 +181,11 @@ def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
     row = head.row(0, named=True)
     total = row["total"]
     letters = _letter_summary(frame, total)
-    over_subjects = macro_accuracy(frame).row(0, named=True)
+    macro = macro_accuracy(frame).row(0, named=True)
     return {
         "num_questions": total,
         "micro": {name: row[name] for name in ("accuracy", "stderr", "ci_low", "ci_high", "correct")},
-        "macro": {name: over_subjects[name] for name in ("accuracy", "stderr")},
+        "macro": {name: macro[name] for name in ("accuracy", "stderr")},
         "supercategories": _rows_by_key(groups, "supercategory"),
         "subjects": _rows_by_key(subjects, "subject"),
         "unparsed": row["unparsed"],
@@ -211,14 +204,15 @@ def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
 
 
 def _headline_counts(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """One row: what there is to count in all, and accuracy with its interval."""
+    """One row: the counts over all questions, and accuracy with its interval."""
     names = frame.collect_schema().names()
-    forced = pl.col("forced").fill_null(False) if "forced" in names else pl.col("correct") & False
-    debiased = (
-        pl.col("debiased_prediction") if "debiased_prediction" in names else pl.lit(None, dtype=pl.String)
-    )
+
+    def column_or(name: str, default: pl.Expr) -> pl.Expr:
+        return pl.col(name) if name in names else default
+
+    forced = column_or("forced", pl.col("correct") & False).fill_null(False)
+    debiased = column_or("debiased_prediction", pl.lit(None, dtype=pl.String))
     return frame.select(
-        pl.lit(0).alias("all"),
         pl.len().cast(pl.Int64).alias("total"),
         pl.col("correct").sum().cast(pl.Int64),
         (~PARSED).sum().alias("unparsed"),
@@ -226,21 +220,17 @@ def _headline_counts(frame: pl.LazyFrame) -> pl.LazyFrame:
         (pl.col("correct") & ~forced).sum().alias("correct_unforced"),
         debiased.is_not_null().sum().alias("debiased_total"),
         (debiased == pl.col("answer")).sum().alias("debiased_correct"),
-        *[
-            (pl.col(c).sum() if c in names else pl.lit(0)).cast(pl.Int64).alias(c)
-            for c in ("prompt_tokens", "output_tokens")
-        ],
+        column_or("prompt_tokens", pl.lit(0)).sum().cast(pl.Int64).alias("prompt_tokens"),
+        column_or("output_tokens", pl.lit(0)).sum().cast(pl.Int64).alias("output_tokens"),
     ).with_columns(*_accuracy_exprs(pl.col("total"), pl.col("correct")))
 
 
 def _letter_summary(frame: pl.LazyFrame, total: int) -> dict[str, Any]:
-    """Shares of the letters, recall by letter, and what a constant answer would score (``baselines``)."""
+    """Letter shares, recall by letter, and the accuracy of constant answers (``baselines``)."""
     table, letters = letter_confusion_table(frame), letters_of_frame(frame)
-    keys = dict(
-        zip(table["answer"], table.select(pl.sum_horizontal(*letters, "unparsed")).to_series(), strict=True)
-    )
-    right = {letter: table.filter(pl.col("answer") == letter)[letter].item() for letter in letters}
-    recall = {letter: _ratio_or_none(right[letter], keys[letter]) for letter in letters}
+    questions = pl.sum_horizontal(*letters, "unparsed").alias("questions")
+    keys = dict(table.select("answer", questions).iter_rows())
+    recall = {letter: _ratio_or_none(table[row, letter], keys[letter]) for row, letter in enumerate(letters)}
     best = max(letters, key=lambda letter: keys[letter])
     return {
         "baselines": {
@@ -258,29 +248,27 @@ def _letter_summary(frame: pl.LazyFrame, total: int) -> dict[str, Any]:
 
 
 def run_accuracy_rows(run: Run, keys: list[str]) -> list[list[Any]]:
-    """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores, so that score
-    files work as well.
-    """
+    """Rows of (keys..., correct, total, accuracy, low, high) from a run's scores (score files included)."""
     sums = [pl.col("correct").sum(), pl.col("total").sum()]
     frame = run.scores.group_by(keys, maintain_order=True).agg(sums) if keys else run.scores.select(sums)
     return [list(row) for row in with_accuracy_interval(frame).iter_rows()]
 
 
 def with_accuracy_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    """accuracy, low and high (Wilson, 95 %) beside ``correct`` and ``total``."""
+    """Adds accuracy, low and high (Wilson, 95 %) to ``correct`` and ``total``."""
     accuracy, _, low, high = _accuracy_exprs(pl.col("total"), pl.col("correct"))
     return frame.with_columns(accuracy, low.alias("low"), high.alias("high"))
 
 
 def mean_recall(recall: Iterable[float | None]) -> float | None:
-    """Balanced accuracy: the mean recall over the letters that the key has; None where it has none."""
-    seen = [value for value in recall if value is not None]
-    return sum(seen) / len(seen) if seen else None
+    """Balanced accuracy: the mean recall over the letters that the key has; None if it has none."""
+    values = [value for value in recall if value is not None]
+    return sum(values) / len(values) if values else None
 
 
 def expected_calibration_error(binned: pl.DataFrame) -> float:
-    """Mean over questions of |accuracy - confidence| by bin (ECE); ``binned``: confidence
-    (mean), accuracy, total.
+    """ECE: mean over questions of their bin's |accuracy - confidence|; ``binned``: confidence (mean),
+    accuracy, total.
     """
     gaps = np.abs(binned["accuracy"].to_numpy() - binned["confidence"].to_numpy())
     return float(np.average(gaps, weights=binned["total"].to_numpy()))

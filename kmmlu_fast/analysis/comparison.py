@@ -1,11 +1,13 @@
-"""Two runs, question by question: everything that compare and report say about the pair.
+"""Two runs, question by question: everything that compare and report show about the pair.
 
-In: two ``Run``s. Out: a ``PairComparison``, numbers only; RunError where the runs were not asked the same. Joins
-the statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables or files.
+In: two ``Run``s. Out: a ``PairComparison``, numbers only; RunError if the runs were not asked the same.
+Applies the statistics (``paired``, ``letter_prior``, ``endpoints``) to runs. Knows nothing of words, tables
+or files.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -17,10 +19,10 @@ from kmmlu_fast.analysis.endpoints import Endpoint, compare_endpoints
 from kmmlu_fast.analysis.gained_and_lost import GainedAndLost, compare_gained_and_lost
 from kmmlu_fast.analysis.letter_bias import letter_prior
 from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, IntervalEstimate, RunLetters
-from kmmlu_fast.analysis.letter_bias.offsets import match_letter_shares
+from kmmlu_fast.analysis.letter_bias.offsets import MatchedLetters, match_letter_shares
 from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
 from kmmlu_fast.analysis.paired_questions import PairArrays, join_runs, make_pair_arrays
-from kmmlu_fast.analysis.strata import Floats, question_weights, stratified_mean_of_sums
+from kmmlu_fast.analysis.strata import Estimate, Floats, question_weights, stratified_mean_of_sums
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
@@ -34,18 +36,16 @@ class ComparisonSettings:
 
     seed: int = 42
     replicates: int = paired.REPLICATES
-    intersection: bool = False  # compare on the questions that both runs have, under the same key
+    intersection: bool = False  # compare on the questions that both runs have, with the same key
     different_prompts: bool = False  # compare although the prompts differ
-    overlap: frozenset[str] = (
-        frozenset()
-    )  # question ids that overlap training data: left out of the clean headline
-    overlap_known: bool = True  # False: nobody looked which questions overlap training data
-    margin: float = MARGIN  # differences within it are equal for all that matters, 0-1
-    population: Population = "like"  # intervals speak of questions like these, or of these questions
-    sizes: dict[str, int] = field(
-        default_factory=dict
-    )  # the subjects' full numbers of questions, where known
-    questions: pl.DataFrame | None = None  # the dataset's texts, for what sort of question moved
+    # ids of questions that overlap training data: left out of the clean headline
+    overlap: frozenset[str] = frozenset()
+    overlap_known: bool = True  # False: overlap with training data was not checked
+    margin: float = MARGIN  # a difference within it counts as equal, 0-1
+    population: Population = "like"  # intervals refer to questions like these, or to these questions
+    # full number of questions by subject, if known
+    sizes: dict[str, int] = field(default_factory=dict)
+    questions: pl.DataFrame | None = None  # the dataset's texts, for ``gained_and_lost``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,40 +56,36 @@ class PairComparison:
     second: str
     micro: PairedDifference
     macro: PairedDifference
-    supercategories: pl.DataFrame  # paired.by_supercategory
-    subjects: pl.DataFrame  # paired.by_subject
-    letters: (
-        Decomposition | None
-    )  # None where questions have other than four options: the split is for four letters
-    debiased: (
-        PairedDifference | None
-    )  # micro by option-rotation answers, where both runs have them for every question
-    clean: PairedDifference | None  # micro without the overlapping questions; None where no list was given
+    supercategories: pl.DataFrame  # paired.supercategory_differences
+    subjects: pl.DataFrame  # paired.subject_differences
+    letters: Decomposition | None  # None if the questions have different numbers of options
+    # micro by option-rotation answers, if both runs have them for every question
+    debiased: PairedDifference | None
+    clean: PairedDifference | None  # micro without the overlapping questions; None without a list of them
     overlapping: int  # questions on that list
-    made_readable: int  # second is right where first was unparsed
-    made_unreadable: int  # first was right where second is unparsed
+    made_readable: int  # second is right, first was unparsed
+    made_unreadable: int  # first was right, second is unparsed
     dropped: tuple[int, int, int]  # questions only in first, only in second, with two different keys
     prompt_differences: tuple[str, ...]  # "prompt_style lm-eval -> chat"
     setting_differences: tuple[str, ...] = ()  # "quantization None -> fp8"
-    protocol_unknown: tuple[str, ...] = ()  # runs of which nothing is known of how they were asked
+    protocol_unknown: tuple[str, ...] = ()  # runs with unknown prompts and settings
     overlap_known: bool = True
-    overlap_gap: IntervalEstimate | None = (
-        None  # change on the overlapping questions minus change on the others
-    )
+    # change on the overlapping questions minus change on the others
+    overlap_gap: IntervalEstimate | None = None
     on_overlap: float | None = None  # change on the overlapping questions
     endpoints: tuple[Endpoint, ...] = ()
     margin: float = MARGIN
     population: Population = "like"
-    population_size: int | None = None  # questions of these subjects there are, where known
-    tried: int = 1  # runs that were compared with this base, this one included, earlier ones on test too
+    population_size: int | None = None  # all questions of these subjects, if known
+    tried: int = 1  # runs compared with this base: this one and earlier ones on test included
     p_holm: float | None = None  # micro's p corrected for ``tried`` comparisons; None for one
     best_of: bool = False  # the largest difference of several
-    one_adapter: bool = False  # the second run is one adapter of a recipe: another seed would give another
-    moved: GainedAndLost | None = None  # what sort of question changed, where the texts are known
+    one_adapter: bool = False  # the second run is one adapter: another seed would give another result
+    moved: GainedAndLost | None = None  # which features the changed questions have, if texts are known
 
     @property
     def p_value(self) -> float | None:
-        """Micro's p, corrected where several runs were tried."""
+        """Micro's p, corrected if several runs were tried."""
         return self.micro.p_value if self.p_holm is None else self.p_holm
 
     @property
@@ -111,7 +107,7 @@ class PairComparison:
 
     @property
     def only_leaked(self) -> bool:
-        """Whether the change is not shown on the questions that do not overlap training data."""
+        """Whether the change is not significant on the questions that do not overlap training data."""
         if not (self.significant and self.overlapping and self.clean is not None):
             return False
         return not (self.clean.significant and self.clean.difference * self.micro.difference > 0)
@@ -129,16 +125,15 @@ class PairComparison:
 def compare_with_base(
     runs: list[Run], settings: ComparisonSettings
 ) -> tuple[list[PairComparison], list[tuple[str, str]]]:
-    """Every run against the first, corrected for their number, and the runs that cannot be compared with it,
-    each with the reason. Prompts may differ here."""
+    """Every run against the first, p corrected for their number; and (name, reason) of each run that cannot
+    be compared with it. Prompts may differ here.
+    """
     settings = replace(settings, different_prompts=True)
     pairs, refused = [], []
     for other in runs[1:]:
         try:
             pairs.append(compare_pair(runs[0], other, settings))
-            settings = replace(
-                settings, questions=None
-            )  # what sort of question moved: of the first pair alone
+            settings = replace(settings, questions=None)  # ``moved`` is for the first pair only
         except RunError as error:
             refused.append((other.name, str(error)))
     return adjust_pair_p_values(pairs), refused
@@ -147,28 +142,25 @@ def compare_with_base(
 def adjust_pair_p_values(
     pairs: list[PairComparison], earlier: list[tuple[float, float]] | None = None
 ) -> list[PairComparison]:
-    """The pairs with p corrected (Holm) for all of them, and for ``earlier`` looks of other runs at the same
-    base: (p, difference) each.
+    """The pairs with p corrected (Holm) for all of them and for ``earlier`` comparisons of other runs with
+    the same base: (p, difference) each.
     """
-    looks = earlier or []
-    if not pairs or len(pairs) + len(looks) < 2:
+    earlier = earlier or []
+    if not pairs or len(pairs) + len(earlier) < 2:
         return pairs
     values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs]
-    holm = paired.adjust_p_values(np.array([*values, *(p_value for p_value, _ in looks)]), "holm")
-    best = max([*(pair.micro.difference for pair in pairs), *(difference for _, difference in looks)])
+    values += [p_value for p_value, _ in earlier]
+    differences = [pair.micro.difference for pair in pairs] + [difference for _, difference in earlier]
+    holm = paired.adjust_p_values(np.array(values), "holm")
+    best = max(differences)
     return [
-        replace(
-            pair,
-            tried=len(holm),
-            p_holm=float(holm[place]),
-            best_of=pair.micro.difference == best,
-        )
-        for place, pair in enumerate(pairs)
+        replace(pair, tried=len(holm), p_holm=float(p_value), best_of=pair.micro.difference == best)
+        for pair, p_value in zip(pairs, holm, strict=False)
     ]
 
 
 def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairComparison:
-    """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
+    """Compare two runs; RunError if questions, keys or prompts differ and the settings do not allow it."""
     refuse_early_stopped_runs((first, second))
     prompts = protocol_differences.prompt_differences(first, second)
     _refuse_other_prompts(first, second, prompts, settings)
@@ -178,8 +170,18 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
     weights, asked = _population_weights(counts, settings)
     one, other = joined["prediction"].is_null(), joined["prediction_second"].is_null()
     data = make_pair_arrays(joined, counts)
-    sizes = [settings.sizes.get(name) for name in counts["subject"].unique()]
-    return PairComparison(
+    subjects = counts["subject"].unique()
+    population_size = None
+    if set(subjects) <= settings.sizes.keys():
+        population_size = sum(settings.sizes[name] for name in subjects)
+    unknown = [run.name for run in (first, second) if protocol_differences.is_protocol_unknown(run)]
+    endpoints: tuple[Endpoint, ...] = ()
+    if data.logprobs:
+        endpoints = compare_endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
+    moved = None
+    if settings.questions is not None:
+        moved = compare_gained_and_lost(joined, settings.questions, settings.overlap)
+    pair = PairComparison(
         first=first.name,
         second=second.name,
         micro=paired.micro_difference(counts, weights, asked),
@@ -188,37 +190,30 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
         subjects=paired.subject_differences(counts, asked),
         letters=_decompose_letters(data, weights, asked) if joined["num_options"].n_unique() == 1 else None,
         debiased=_debiased_difference(joined, settings),
-        **_overlap_fields(joined, settings),  # type: ignore[arg-type]
+        clean=None,
+        overlapping=0,
         made_readable=int((one & joined["second"]).sum()),
         made_unreadable=int((joined["first"] & other).sum()),
         dropped=dropped,
         prompt_differences=tuple(prompts),
         setting_differences=tuple(protocol_differences.setting_differences(first, second)),
-        protocol_unknown=tuple(
-            run.name for run in (first, second) if protocol_differences.is_protocol_unknown(run)
-        ),
-        endpoints=(
-            compare_endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
-            if data.logprobs
-            else ()
-        ),
+        protocol_unknown=tuple(unknown),
+        overlap_known=settings.overlap_known,
+        endpoints=endpoints,
         margin=settings.margin,
         population=settings.population,
-        population_size=sum(size for size in sizes if size is not None) if None not in sizes else None,
+        population_size=population_size,
         one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
-        moved=(
-            compare_gained_and_lost(joined, settings.questions, settings.overlap)
-            if settings.questions is not None
-            else None
-        ),
+        moved=moved,
     )
+    return _with_overlap(pair, joined, settings) if settings.overlap else pair
 
 
 def _refuse_other_prompts(first: Run, second: Run, prompts: list[str], settings: ComparisonSettings) -> None:
     if prompts and not settings.different_prompts:
         raise RunError(
             f"{first.name} and {second.name} were asked differently ({'; '.join(prompts)}), "
-            "so no difference would be the model's alone; "
+            "so a difference could come from the prompts; "
             "evaluate both under one protocol, or give --different-prompts"
         )
 
@@ -226,13 +221,13 @@ def _refuse_other_prompts(first: Run, second: Run, prompts: list[str], settings:
 def _find_text_differences(
     first: Run, second: Run, joined: pl.DataFrame, any_dropped: bool, settings: ComparisonSettings
 ) -> list[str]:
-    """What differs where ids and keys are the same: texts or exemplars; RunError unless allowed."""
+    """What differs although ids and keys are the same: texts or exemplars; RunError unless allowed."""
     texts = None if any_dropped else protocol_differences.find_dataset_digest_change(first, second)
     texts = texts or protocol_differences.find_prompt_digest_change(first, second, joined)
     if texts and not settings.different_prompts:
         raise RunError(
             f"{first.name} and {second.name} have the same question ids and keys "
-            f"but other texts or exemplars ({texts}): "
+            f"but other texts or exemplars ({texts}); "
             "evaluate both over one dataset, or give --different-prompts"
         )
     return [texts] if texts else []
@@ -241,24 +236,24 @@ def _find_text_differences(
 def _population_weights(
     counts: pl.DataFrame, settings: ComparisonSettings
 ) -> tuple[Floats | None, Floats | None]:
-    """(weights, asked): subjects' weights where they are not the sample's, and the asked shares where these
-    questions are meant.
+    """(weights, asked): the subjects' weights if they are not the sample's, and the shares asked if the
+    population is these questions.
     """
     asked = paired.asked_share(counts, settings.sizes) if settings.population == "these" else None
     return paired.subject_size_weights(counts, settings.sizes), asked
 
 
 def _decompose_letters(data: PairArrays, weights: Floats | None, asked: Floats | None) -> Decomposition:
-    """For questions that all have the same number of options."""
+    """The letter split; every question has the same number of options."""
     options = int(data.options[0])
-    if data.logprobs is None:
-        one, other = map(RunLetters, data.letters)
-        return letter_prior.decompose_difference(data.key, data.strata, one, other, weights, asked, options)
-    each = question_weights(data.strata, weights)
-    one, other = (
-        RunLetters(letters, match_letter_shares(data.key, letters, logprobs, data.strata, each))
-        for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
-    )
+    matched: list[MatchedLetters | None] = [None, None]
+    if data.logprobs is not None:
+        each = question_weights(data.strata, weights)
+        matched = [
+            match_letter_shares(data.key, letters, logprobs, data.strata, each)
+            for letters, logprobs in zip(data.letters, data.logprobs, strict=True)
+        ]
+    one, other = map(RunLetters, data.letters, matched)
     return letter_prior.decompose_difference(data.key, data.strata, one, other, weights, asked, options)
 
 
@@ -271,34 +266,28 @@ def _debiased_difference(joined: pl.DataFrame, settings: ComparisonSettings) -> 
     one, other = joined["debiased_prediction"], joined["debiased_prediction_second"]
     if one.null_count() or other.null_count():
         return None
-    return _micro_difference(
-        joined.with_columns(
-            (one == joined["answer"]).alias("first"), (other == joined["answer"]).alias("second")
-        ),
-        settings,
-    )
+    right = {"first": one == joined["answer"], "second": other == joined["answer"]}
+    return _micro_difference(joined.with_columns(**right), settings)
 
 
-def _overlap_fields(joined: pl.DataFrame, settings: ComparisonSettings) -> dict[str, object]:
-    """Change without the overlapping questions, and how much larger it is on them."""
-    found: dict[str, object] = {"clean": None, "overlapping": 0, "overlap_known": settings.overlap_known}
-    if not settings.overlap:
-        return found
+def _with_overlap(pair: PairComparison, joined: pl.DataFrame, settings: ComparisonSettings) -> PairComparison:
+    """With the change without the overlapping questions, and how much larger it is on them."""
     marked = joined["question_id"].is_in(settings.overlap)
     clean, leaked = joined.filter(~marked), joined.filter(marked)
-    on_list = (
-        pl.Series(list(settings.overlap), dtype=pl.String).str.split("/").list.first().value_counts().rows()
-    )
-    sizes = {name: size - dict(on_list).get(name, 0) for name, size in settings.sizes.items()}
+    pair = replace(pair, overlapping=len(leaked))
     if clean.is_empty():
-        return {**found, "overlapping": len(leaked)}
-    found |= {"clean": _micro_difference(clean, replace(settings, sizes=sizes)), "overlapping": len(leaked)}
+        return pair
+    overlapping = Counter(question_id.split("/")[0] for question_id in settings.overlap)
+    sizes = {name: size - overlapping[name] for name, size in settings.sizes.items()}
+    pair = replace(pair, clean=_micro_difference(clean, replace(settings, sizes=sizes)))
     if leaked.is_empty():
-        return found
-    parts = []
-    for frame in (leaked, clean):
-        counts = paired.subject_counts(frame)
-        b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
-        parts.append(stratified_mean_of_sums(n, c - b, b + c, n / n.sum()))
-    gap = letter_prior.difference_of_estimates(*parts)
-    return {**found, "overlap_gap": gap, "on_overlap": parts[0].value}
+        return pair
+    on_leaked, on_clean = (_mean_change(frame) for frame in (leaked, clean))
+    gap = letter_prior.difference_of_estimates(on_leaked, on_clean)
+    return replace(pair, overlap_gap=gap, on_overlap=on_leaked.value)
+
+
+def _mean_change(joined: pl.DataFrame) -> Estimate:
+    counts = paired.subject_counts(joined)
+    b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
+    return stratified_mean_of_sums(n, c - b, b + c, n / n.sum())

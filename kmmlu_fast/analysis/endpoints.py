@@ -1,16 +1,14 @@
 """More than right or wrong: how sure a run was of the key, paired with another run's.
 
-In: the key's letters and two runs' log-probabilities of the letters (natural, A first). Out: an ``Endpoint``
-each, means and their paired difference. Knows nothing of runs, files or words. Log-probabilities are taken
-over the question's letters: their probabilities sum to 1.
+In: the key's letters and two runs' log-probabilities of the letters (natural, A first). Out: one ``Endpoint``
+per score: means and their paired difference. Knows nothing of runs, files or words. Log-probabilities are
+renormalised over the question's letters, so that their probabilities sum to 1.
 
-* ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score, and a
-  stronger paired endpoint than right or wrong, because a question whose answer did not change still says
-  whether it became surer.
+* ``log_score``: mean log-probability of the key (nats; higher is better). A strictly proper score. It detects
+  more than right or wrong does, because it changes even if the answer does not.
 * ``brier``: mean squared distance of the probabilities from 1 for the key and 0 for the others (0-2; lower is
   better; Brier 1950).
-* ``overconfidence``: mean confidence minus accuracy (0 = calibrated in the large; above, it claims more than
-  it knows).
+* ``overconfidence``: mean confidence minus accuracy (0 = calibrated on average; above 0 = overconfident).
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from kmmlu_fast.analysis.softmax import log_softmax_last_axis
 from kmmlu_fast.analysis.strata import Codes, Floats, stratified_mean
 
 MIN_SHARE = 0.99  # of the questions must have log-probabilities in both runs
-FLOOR = -30.0  # nats; a letter an engine did not return is not infinitely unlikely
+FLOOR = -30.0  # nats; for a letter that the engine did not return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Second minus first in the endpoint's own unit, 95 % interval and two-sided p."""
+    """Second minus first in the endpoint's own unit, with 95 % interval and two-sided p."""
 
     name: str
     first: float
@@ -56,9 +54,11 @@ def compare_endpoints(
     asked: Floats | None = None,
     options: Codes | None = None,
 ) -> tuple[Endpoint, ...]:
-    """The endpoints; () where too few questions have log-probabilities. ``first``, ``second``: (n, options),
-    NaN rows where there are none; ``weights`` and ``asked`` by stratum, as in ``strata.stratified_mean_of_sums``;
-    ``options``: (n,) how many columns are options of the question, default all."""
+    """The endpoints; () if too few questions have log-probabilities.
+
+    ``first``, ``second``: (n, options), NaN rows without log-probabilities; ``weights`` and ``asked`` by
+    stratum, as in ``strata.stratified_mean_of_sums``; ``options``: (n,) the question's options, default all.
+    """
     known = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
     if len(key) < 2 or known.mean() < MIN_SHARE:
         return ()
@@ -66,14 +66,13 @@ def compare_endpoints(
         [np.where(known, column, 0.0) for column in _endpoint_scores(key, logprobs, options)]
         for logprobs in (first, second)
     )
-    found = []
-    for name, higher, left, right in zip(
-        ("log_score", "brier", "overconfidence"), (True, False, False), one, other, strict=True
-    ):
+    endpoints = []
+    names = ("log_score", "brier", "overconfidence")
+    for name, left, right in zip(names, one, other, strict=True):
         change = stratified_mean(right - left, strata, weights, asked)
         low, high = change.interval()
         before, after = (stratified_mean(values, strata, weights).value for values in (left, right))
-        found.append(
+        endpoints.append(
             Endpoint(
                 name=name,
                 first=before,
@@ -82,14 +81,14 @@ def compare_endpoints(
                 low=low,
                 high=high,
                 p_value=change.p_value,
-                higher_is_better=higher,
+                higher_is_better=name == "log_score",
             )
         )
-    return tuple(found)
+    return tuple(endpoints)
 
 
 def _endpoint_scores(key: Codes, logprobs: Floats, options: Codes | None = None) -> list[Floats]:
-    """Log score, Brier score and confidence minus right, a question."""
+    """Log score, Brier score, and confidence minus right (0 or 1), each by question."""
     values = np.maximum(np.nan_to_num(logprobs, nan=FLOOR, neginf=FLOOR), FLOOR)
     if options is not None:
         values = np.where(np.arange(values.shape[1]) < options[:, None], values, -np.inf)

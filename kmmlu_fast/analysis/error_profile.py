@@ -1,8 +1,8 @@
-"""What goes wrong in a run: which sort of question (negation, figure, formula, number, length), which sort of
-error (unread, sure of it, the key a close second), and the errors it was surest of.
+"""What goes wrong in a run: accuracy by question feature (negation, figure, formula, number, length), kinds
+of error (unparsed, confident, the key a close second), and the most confident errors.
 
 In: predictions, and the dataset's frame for the texts. Out: small frames, shares 0-1. Knows nothing of models
-or of how results are shown. Descriptions, not tests: what is compared here was not chosen beforehand.
+or of how results are shown. These are descriptions, not tests: the features were not chosen beforehand.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ import polars as pl
 from kmmlu_fast.analysis.accuracy import PARSED, accuracy_by_group_lazy, letters_of_frame, with_correct_column
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, logprobs_list
 
-# Wording that marks a question, as regular expressions. NEGATION is looked for where a question asks: in its
-# last characters, without
-# notes in brackets ("(단, ... 제외)" negates nothing). 37 % of KMMLU's test questions have it.
+# Wording that marks a feature, as regular expressions. NEGATION is searched where a question asks: in its
+# last characters, without notes in brackets ("(단, ... 제외)" negates nothing). 37 % of KMMLU's test has it.
 NEGATION = r"않은|않는|아닌|틀린|잘못|옳지|거리가 (?:가장 )?먼|관계가 (?:가장 )?먼|없는|해당되?지|부적[당합절]|적절하지"  # noqa: E501
 _ASKING_CHARS = 30
 FIGURE = r"그림|도표|사진|아래 표|다음 표|<표|\[표|\(표|그래프|도면|회로도|보기"
 FORMULA = r"[=√∫∑×÷±≤≥≠∞πΩθλμ]|\\[a-zA-Z]+|\$[^$]+\$|\^"
 NUMBER = r"\d"
-CONFIDENT = 0.8  # confidence (0-1) from which a wrong answer is a confident one
+CONFIDENT = 0.8  # a wrong answer of at least this confidence (0-1) is a confident error
 FEATURES = ("length", "negation", "number", "formula", "figure", "human_band")
 
 
 def with_question_features(questions: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
-    """Questions (``question``, A, B, ... null where it has fewer options, ``human_accuracy``) with what may
-    make one hard: chars (question and options), negation, number (a digit in the options), formula, figure
-    (refers to a figure, table or list), human_band.
+    """Questions (``question``, A, B, ... null if it has fewer options, ``human_accuracy``) with the features
+    that may make them hard: chars (question and options), negation, number (a digit in the options), formula,
+    figure (refers to a figure, table or list), human_band.
     """
     names = questions.lazy().collect_schema().names()
     options = pl.concat_str(
@@ -63,17 +62,12 @@ def error_profile(
     """Accuracy by question feature: rows of (feature, value, total, correct, errors, accuracy, stderr,
     ci_low, ci_high).
 
-    ``chars`` is split at its quartiles over the questions answered. Questions missing from either side are
+    ``chars`` is split at its quartiles over the answered questions. Questions missing from either frame are
     left out.
     """
-    marked = with_question_features(questions).select(
-        "question_id", "chars", "negation", "number", "formula", "figure", "human_band"
-    )
-    both = (
-        with_correct_column(predictions)
-        .select("question_id", "correct", "prediction")
-        .join(marked, on="question_id")
-    )
+    answers = with_correct_column(predictions).select("question_id", "correct", "prediction")
+    columns = ["question_id", "chars", "negation", "number", "formula", "figure", "human_band"]
+    both = answers.join(with_question_features(questions).select(columns), on="question_id")
     band = (pl.col("chars").rank("min").cast(pl.Int64) - 1) * 4 // pl.len()  # equal lengths stay together
     quarter = band.cast(pl.String).replace_strict(
         {"0": "shortest quarter", "1": "second", "2": "third", "3": "longest quarter"}, default=None
@@ -81,59 +75,50 @@ def error_profile(
     features = both.with_columns(quarter.alias("length")).drop("chars").collect()
     parts = []
     for name in FEATURES:
-        value = (
-            pl.col(name)
-            if features.schema[name] == pl.String
-            else pl.when(pl.col(name)).then(pl.lit("yes")).otherwise(pl.lit("no"))
-        )
-        part = accuracy_by_group_lazy(
-            features.with_columns(value.alias("value"), pl.lit(name).alias("feature")), ["feature", "value"]
-        )
-        parts.append(part.drop("unparsed"))
+        value: pl.Expr = pl.col(name)
+        if features.schema[name] == pl.Boolean:
+            value = pl.when(value).then(pl.lit("yes")).otherwise(pl.lit("no"))
+        marked = features.with_columns(value.alias("value"), pl.lit(name).alias("feature"))
+        parts.append(accuracy_by_group_lazy(marked, ["feature", "value"]).drop("unparsed"))
     return pl.concat(pl.collect_all(parts))
 
 
 def error_kinds(predictions: pl.DataFrame | pl.LazyFrame, by: tuple[str, ...] = ()) -> pl.DataFrame:
-    """How a run goes wrong, a row a group (``("subject",)``; one row in all without), sorted by it.
+    """How a run goes wrong, one row per group (``("subject",)``; a single row without), sorted by it.
 
     ``predictions``: PREDICTION_SCHEMA. Columns: ``total`` questions, ``errors``, of which ``unparsed``,
     ``forced`` (letter forced after the model's own reasoning), ``confident`` (confidence of CONFIDENT or
-    more; null where no answer states one), ``close`` (the key first or second by log-probability; null where
-    there are none); ``letter``, the wrong letter given most often (the earlier on a tie), and
-    ``letter_errors``, how often.
+    more; null if no answer has one), ``close`` (the key first or second by log-probability; null without
+    log-probabilities); ``letter``, the most frequent wrong letter (the earlier on a tie), and its count,
+    ``letter_errors``.
     """
     frame = with_correct_column(predictions)
     wrong = ~pl.col("correct") & PARSED
     logprobs = [
         pl.col("_logprobs").list.get(i, null_on_oob=True) for i in range(len(letters_of_frame(frame)))
     ]
-    key = pl.coalesce(
-        [
-            pl.when(pl.col("answer") == letter).then(value)
-            for letter, value in zip(OPTION_LETTERS, logprobs, strict=False)
-        ]
-    )
+    by_letter = zip(OPTION_LETTERS, logprobs, strict=False)
+    key = pl.coalesce([pl.when(pl.col("answer") == letter).then(value) for letter, value in by_letter])
     above = pl.sum_horizontal([(value > key).cast(pl.Int64).fill_null(0) for value in logprobs])
     marked = frame.with_columns(logprobs_list().alias("_logprobs")).with_columns(
         (wrong & (above <= 1) & key.is_not_null()).alias("_close"), key.is_not_null().alias("_known")
     )
-    given = pl.col("prediction").filter(wrong)
+    wrong_letters = pl.col("prediction").filter(wrong)
 
     def counted(expression: pl.Expr, name: str) -> pl.Expr:
         return expression.sum().cast(pl.Int64).alias(name)
 
-    sure = pl.col("confidence")
+    confidence = pl.col("confidence")
+    confident = wrong & (confidence >= CONFIDENT).fill_null(False)
     columns = [
         pl.len().cast(pl.Int64).alias("total"),
         counted(~pl.col("correct"), "errors"),
         counted(~PARSED, "unparsed"),
         counted(wrong & pl.col("forced").fill_null(False), "forced"),
-        pl.when(sure.count() > 0)
-        .then(counted(wrong & (sure >= CONFIDENT).fill_null(False), "confident"))
-        .alias("confident"),
-        pl.when(pl.col("_known").any()).then(counted(pl.col("_close"), "close")).alias("close"),
-        given.mode().sort().first().alias("letter"),
-        given.unique_counts().max().fill_null(0).cast(pl.Int64).alias("letter_errors"),
+        pl.when(confidence.count() > 0).then(counted(confident, "confident")),
+        pl.when(pl.col("_known").any()).then(counted(pl.col("_close"), "close")),
+        wrong_letters.mode().sort().first().alias("letter"),
+        wrong_letters.unique_counts().max().fill_null(0).cast(pl.Int64).alias("letter_errors"),
     ]
     keys = list(by)
     rows = marked.collect()
@@ -141,8 +126,8 @@ def error_kinds(predictions: pl.DataFrame | pl.LazyFrame, by: tuple[str, ...] = 
 
 
 def confident_errors(predictions: pl.DataFrame | pl.LazyFrame, limit: int = 20) -> pl.DataFrame:
-    """The most confident wrong answers: largest ``margin`` (nats) first, then confidence. Answers that state
-    neither (unparsed ones, imported letters) are none.
+    """The most confident wrong answers: largest ``margin`` (nats) first, then confidence. Answers with
+    neither (unparsed, imported letters) are left out.
     """
     columns = ["question_id", "subject", "answer", "prediction", "margin", "confidence", *LOGPROB_COLUMNS]
     stated = pl.col("margin").is_not_null() | pl.col("confidence").is_not_null()

@@ -1,9 +1,7 @@
-"""Several exams, several model states: accuracy above chance, and what a state gained on one exam and lost
-on another.
+"""Several exams, several model states: accuracy above chance, and what each state gained or lost by exam.
 
-In: runs of any exams. Out: ``ExamRow``s and ``ExamChanges``s, numbers only. States are told apart by the
-adapter's name within a model; the
-first state of an exam is its base. Knows nothing of words or tables.
+In: runs of any exams. Out: ``ExamRow``s and ``ExamChanges``s, numbers only. States of a model are
+distinguished by the adapter's name; the first state of an exam is its base. Knows nothing of words or tables.
 """
 
 from __future__ import annotations
@@ -24,18 +22,19 @@ from kmmlu_fast.runs.run import Run
 
 @dataclass(frozen=True, slots=True)
 class ExamState:
-    """One model state on one exam. ``pair``: against the exam's base, None for the base itself or where they
-    cannot be compared."""
+    """One model state on one exam. ``pair``: against the exam's base; None for the base itself, or if the two
+    cannot be compared.
+    """
 
     name: str
     accuracy: float  # over questions, 0-1
     corrected: float  # above chance: 0 = guessing evenly, 1 = all right
     pair: PairComparison | None = None
-    p_holm: float | None = None  # of the pair's micro difference, corrected over all of the table
+    p_holm: float | None = None  # of the pair's micro difference, corrected over the whole table
 
     @property
     def change(self) -> int:
-        """1 better, -1 worse, 0 no significant difference to the base."""
+        """1 better, -1 worse, 0 no significant difference from the base."""
         if self.pair is None or self.p_holm is None or not self.pair.micro.significant_at(self.p_holm):
             return 0
         return 1 if self.pair.micro.difference > 0 else -1
@@ -43,19 +42,19 @@ class ExamState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExamRow:
-    """One exam and every state that it was asked of."""
+    """One exam and every state that was evaluated on it."""
 
     exam: str
     title: str
     questions: int
     chance: float  # accuracy of guessing evenly, 0-1
     states: tuple[ExamState, ...]
-    left_out: int = 0  # further runs of these states, under other settings
+    left_out: int = 0  # further runs of these states, with other settings
 
 
 @dataclass(frozen=True, slots=True)
 class ExamChanges:
-    """What one state gained and lost, exam by exam (their titles)."""
+    """Titles of the exams on which one state became better or worse."""
 
     state: str
     better: tuple[str, ...]
@@ -64,43 +63,44 @@ class ExamChanges:
 
 
 def group_runs_by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by exam, in the order in which the exams come; names short and distinct within each."""
-    found: dict[str, list[Run]] = {}
+    """Runs by exam, exams in order of appearance; names are short and distinct within each."""
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(run.exam, []).append(run)
-    if len(found) == 1:  # the names are short already
-        return found
-    return {
-        exam: [replace(run, name=name) for run, name in zip(some, short_run_names(some), strict=True)]
-        for exam, some in found.items()
-    }
+        groups.setdefault(run.exam, []).append(run)
+    if len(groups) > 1:  # else the names are short already
+        for exam, group in groups.items():
+            names = short_run_names(group)
+            groups[exam] = [replace(run, name=name) for run, name in zip(group, names, strict=True)]
+    return groups
 
 
 def exam_rows(runs: Sequence[Run], settings: ComparisonSettings, focus: str | None = None) -> list[ExamRow]:
-    """A row an exam. Differences are tested exam by exam, and corrected (Holm) over all of the table.
+    """One row per exam. Differences are tested exam by exam, and corrected (Holm) over the whole table.
 
-    A state that an exam was asked of twice (with option rotations as well, say) counts by the first of its
-    runs. ``focus``: the exam that the settings' subject sizes and questions are of; default the first run's.
+    If a state has several runs of an exam (for example, one with option rotations), the first counts.
+    ``focus``: the exam to which the settings' subject sizes and questions belong; default the first run's.
     """
     groups = group_runs_by_exam(runs)
-    of_focus = replace(settings, different_prompts=True, questions=None)
+    focus = focus or next(iter(groups), None)
+    settings = replace(settings, different_prompts=True, questions=None)
+    without_sizes = replace(settings, sizes={})
     rows = []
-    for exam, some in groups.items():
-        settings = of_focus if exam == (focus or next(iter(groups))) else replace(of_focus, sizes={})
-        frame = some[0].predictions
-        chance = 0.25 if frame is None else chance_level(frame)
-        first: dict[str, Run] = {}
-        for run in some:
-            first.setdefault(_state_name(run), run)
-        states = tuple(_make_exam_state(run, some[0], chance, settings) for run in first.values())
+    for exam, group in groups.items():
+        base = group[0]
+        chance = 0.25 if base.predictions is None else chance_level(base.predictions)
+        run_by_state: dict[str, Run] = {}
+        for run in group:
+            run_by_state.setdefault(_state_name(run), run)
+        used = settings if exam == focus else without_sizes
+        states = tuple(_make_exam_state(run, base, chance, used) for run in run_by_state.values())
         rows.append(
             ExamRow(
                 exam=exam,
-                title=some[0].exam_title,
-                questions=some[0].total,
+                title=base.exam_title,
+                questions=base.total,
                 chance=chance,
                 states=states,
-                left_out=len(some) - len(states),
+                left_out=len(group) - len(states),
             )
         )
     return adjust_exam_p_values(rows)
@@ -111,22 +111,20 @@ def _state_name(run: Run) -> str:
 
 
 def _make_exam_state(run: Run, base: Run, chance: float, settings: ComparisonSettings) -> ExamState:
-    name = _state_name(run)
-    micro = compute_headline(
-        run, sizes=settings.sizes
-    ).micro  # subjects by their full sizes, as in the comparison
-    found = ExamState(name, micro, above_chance(micro, chance))
+    # Subjects are weighted by their full sizes, as in the comparison.
+    micro = compute_headline(run, sizes=settings.sizes).micro
+    state = ExamState(_state_name(run), micro, above_chance(micro, chance))
     if run is base:
-        return found
+        return state
     try:
-        return replace(found, pair=compare_pair(base, run, settings))
+        return replace(state, pair=compare_pair(base, run, settings))
     except RunError:
-        return found
+        return state
 
 
 def adjust_exam_p_values(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -> list[ExamRow]:
-    """The rows with p corrected by Holm over every comparison in them, and over ``earlier`` looks (their p)
-    at the same bases: whoever tries several adapters on several exams finds something.
+    """The rows with p corrected by Holm over every comparison in them and over ``earlier`` ones (their p)
+    with the same bases: among several adapters on several exams, some would look better by chance.
     """
     places = [
         (row.exam, state.name, state.pair.micro.p_value)
@@ -139,28 +137,25 @@ def adjust_exam_p_values(rows: Sequence[ExamRow], earlier: Sequence[float] = ())
     values = [1.0 if p_value is None else p_value for _, _, p_value in places]
     holm = adjust_p_values(np.array([*values, *earlier]), "holm")
     adjusted = {(exam, name): float(p) for (exam, name, _), p in zip(places, holm, strict=False)}
-    return [
-        replace(
-            row,
-            states=tuple(replace(state, p_holm=adjusted.get((row.exam, state.name))) for state in row.states),
-        )
-        for row in rows
-    ]
+    adjusted_rows = []
+    for row in rows:
+        states = [replace(state, p_holm=adjusted.get((row.exam, state.name))) for state in row.states]
+        adjusted_rows.append(replace(row, states=tuple(states)))
+    return adjusted_rows
 
 
 def summarise_exam_changes(rows: Sequence[ExamRow]) -> list[ExamChanges]:
-    """What each state gained and lost, in the order in which the states come; states that are nobody's
-    second are left out."""
-    names = dict.fromkeys(state.name for row in rows for state in row.states if state.pair is not None)
-    found = []
-    for name in names:
-        own = [
-            (row.title, state)
-            for row in rows
-            for state in row.states
-            if state.name == name and state.pair is not None
-        ]
-        better = tuple(title for title, state in own if state.change > 0)
-        worse = tuple(title for title, state in own if state.change < 0)
-        found.append(ExamChanges(name, better, worse, len(own)))
-    return found
+    """What each state gained and lost, states in order of appearance; a state that is never compared with a
+    base is left out.
+    """
+    changes_by_state: dict[str, list[tuple[str, int]]] = {}
+    for row in rows:
+        for state in row.states:
+            if state.pair is not None:
+                changes_by_state.setdefault(state.name, []).append((row.title, state.change))
+    summaries = []
+    for name, changes in changes_by_state.items():
+        better = tuple(title for title, change in changes if change > 0)
+        worse = tuple(title for title, change in changes if change < 0)
+        summaries.append(ExamChanges(name, better, worse, len(changes)))
+    return summaries

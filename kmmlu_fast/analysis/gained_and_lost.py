@@ -1,14 +1,14 @@
-"""What sort of question moved: among the questions that only one of two runs has right, which kinds were
-rather gained than lost.
+"""Which features the changed questions have: among the questions that only one of two runs has right, which
+kinds were gained more often than lost.
 
 In: the joined questions of two runs (first, second: right or wrong), the dataset's texts, ids that overlap
-training data. Out: an odds ratio a feature, all in one logistic model, so that long questions with formulas
-are not counted twice. Knows nothing of runs or words.
+training data. Out: one odds ratio per feature, all from one logistic model, so that long questions with
+formulas are not counted twice. Knows nothing of runs or words.
 
 Features: long (twice as many characters), negation ("which is NOT ..."), formula, figure, number_middle (all
 options are numbers and the right one is neither the smallest nor the largest), all_of_the_above (options
-that name other options), overlap (with training data). An odds ratio above 1: such questions were gained
-more often, against lost, than others. p is corrected (Holm) for the features.
+that name other options), overlap (with training data). An odds ratio above 1: the ratio of gained to lost is
+higher for such questions than for others. p is corrected (Holm) for the number of features.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kmmlu_fast.core.letters import names_other_options
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 MIN_CHANGED = 200
-# of gained and of lost questions, with and without the feature; fewer say nothing, and can separate the model
+# of gained and of lost questions, with and without the feature; with fewer, the model may not converge
 MIN_CELL = 10
 FEATURES = ("long", "negation", "formula", "figure", "number_middle", "all_of_the_above", "overlap")
 _NUMBER = r"^\s*([-+]?\d[\d,]*\.?\d*)"
@@ -32,7 +32,7 @@ _NUMBER = r"^\s*([-+]?\d[\d,]*\.?\d*)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureOdds:
-    """One feature. ``questions``: changed ones that have it (of ``long``, all)."""
+    """One feature. ``questions``: the changed ones that have it (for ``long``, all)."""
 
     feature: str
     questions: int
@@ -48,9 +48,7 @@ class FeatureOdds:
 
 @dataclass(frozen=True, slots=True)
 class GainedAndLost:
-    """``gained`` and ``lost``: questions that only the second, only the first run has right, among those
-    whose texts are known.
-    """
+    """``gained``: questions with known texts that only the second run has right; ``lost``: only the first."""
 
     gained: int
     lost: int
@@ -60,7 +58,7 @@ class GainedAndLost:
 def compare_gained_and_lost(
     joined: pl.DataFrame, questions: pl.DataFrame, overlap: frozenset[str] = frozenset()
 ) -> GainedAndLost | None:
-    """The logistic model of gained against lost; None where too few questions changed to ask."""
+    """The logistic model of gained against lost; None if too few questions changed."""
     changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
     frame = with_change_features(questions.join(changed, on="question_id"), overlap)
     gained = frame["second"].to_numpy().astype(float)
@@ -78,34 +76,26 @@ def compare_gained_and_lost(
 def with_change_features(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
     """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
     letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
-    numbers = [
-        pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False)
+    numbers = {
+        letter: pl.col(letter).str.extract(_NUMBER).str.replace_all(",", "").cast(pl.Float64, strict=False)
         for letter in letters
-    ]
-    right = pl.coalesce(
-        [
-            pl.when(pl.col("answer") == letter).then(value)
-            for letter, value in zip(letters, numbers, strict=True)
-        ]
-    )
-    middle = (right > pl.min_horizontal(numbers)) & (right < pl.max_horizontal(numbers))
+    }
+    smallest, largest = pl.min_horizontal(*numbers.values()), pl.max_horizontal(*numbers.values())
+    right = pl.coalesce([pl.when(pl.col("answer") == letter).then(numbers[letter]) for letter in letters])
+    middle = (right > smallest) & (right < largest)
     known = pl.all_horizontal(
-        [
-            value.is_not_null() | pl.col(letter).is_null()
-            for letter, value in zip(letters, numbers, strict=True)
-        ]
+        [numbers[letter].is_not_null() | pl.col(letter).is_null() for letter in letters]
     )
-    options = questions.select(letters).iter_rows()
-    bound = pl.Series(
-        [names_other_options([option for option in row if option is not None]) for row in options],
-        dtype=pl.Boolean,
-    )
+    refers_to_options = []
+    for row in questions.select(letters).iter_rows():
+        options = [option for option in row if option is not None]
+        refers_to_options.append(names_other_options(options))
     return (
         with_question_features(questions)
         .with_columns(
             (pl.col("chars") / pl.col("chars").median()).log(2).alias("long"),
             (known & middle).fill_null(False).alias("number_middle"),
-            bound.alias("all_of_the_above"),
+            pl.Series("all_of_the_above", refers_to_options, dtype=pl.Boolean),
             pl.col("question_id").is_in(overlap).alias("overlap"),
         )
         .collect()
@@ -120,19 +110,19 @@ def _fit_feature_odds(columns: dict[str, np.ndarray], gained: np.ndarray) -> tup
 
     design = np.column_stack([np.ones(len(gained)), *columns.values()])
     with warnings.catch_warnings(action="ignore"):
-        found = Logit(gained, design).fit(disp=0, method="newton", maxiter=50)
-    if not found.mle_retvals["converged"]:
+        fit = Logit(gained, design).fit(disp=0, method="newton", maxiter=50)
+    if not fit.mle_retvals["converged"]:
         return ()
-    half = norm.ppf(1 - ALPHA / 2) * found.bse[1:]
-    holm = adjust_p_values(np.asarray(found.pvalues[1:]), "holm")
+    half = norm.ppf(1 - ALPHA / 2) * fit.bse[1:]
+    holm = adjust_p_values(np.asarray(fit.pvalues[1:]), "holm")
     return tuple(
         FeatureOdds(
             feature=name,
-            questions=int((columns[name] > 0).sum()) if name != "long" else len(gained),
+            questions=len(gained) if name == "long" else int((columns[name] > 0).sum()),
             odds_ratio=float(np.exp(b)),
             low=float(np.exp(b - h)),
             high=float(np.exp(b + h)),
             p_holm=float(p),
         )
-        for name, b, h, p in zip(columns, found.params[1:], half, holm, strict=True)
+        for name, b, h, p in zip(columns, fit.params[1:], half, holm, strict=True)
     )

@@ -1,7 +1,7 @@
 """One run in one row: accuracy over questions and over subjects, letter habits, constant-answer baselines.
 
-In: a loaded run, the ids of overlapping questions. Out: a ``Headline``, numbers only. Knows nothing of
-languages or layout.
+In: a loaded run, the ids of questions that overlap training data. Out: a ``Headline``, numbers only. Knows
+nothing of languages or layout.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import letters_of_frame, wilson_interval
-from kmmlu_fast.analysis.letter_bias import letter_prior as decomposition
-from kmmlu_fast.analysis.letter_bias.letter_prior import RunLetters
+from kmmlu_fast.analysis.letter_bias.letter_prior import LetterHabit, RunLetters, letter_codes, letter_habit
 from kmmlu_fast.analysis.paired import subject_size_weights
 from kmmlu_fast.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """A run's numbers; shares and accuracies 0-1, None = not known (a score file has counts only)."""
+    """A run's numbers; shares and accuracies 0-1; None = not known (a score file has only counts)."""
 
     name: str
     kind: str  # Run.kind
@@ -27,29 +26,29 @@ class Headline:
     subjects: int
     correct: int
     micro: float
-    weighted: bool  # micro weights each subject by its full size, because the questions do not
+    weighted: bool  # micro weights each subject by its full size, as the sample has other proportions
     low: float  # Wilson interval of micro, 95 %
     high: float
     macro: float
     clean: float | None  # micro without the questions that overlap training data
     overlapping: int  # of this run's questions
     balanced: float | None  # mean recall over the key's letters
-    expected: float | None  # from letter habit alone
-    shares: tuple[float, ...] | None  # of each letter among all answers
+    expected: float | None  # accuracy from letter habit alone
+    shares: tuple[float, ...] | None  # each letter's share of all answers
     constant: tuple[str, float] | None  # the best constant answer and its accuracy
     unparsed: int | None
     forced: int | None
     prompt_tokens: int | None
     output_tokens: int | None
-    seconds: float | None  # where all of its questions were asked in one go
+    seconds: float | None  # if all of its questions were asked in one pass
     supercategories: dict[str, float]
 
     @property
     def tokens_per_question(self) -> float | None:
         """Prompt and output together."""
-        return (
-            (self.prompt_tokens + (self.output_tokens or 0)) / self.questions if self.prompt_tokens else None
-        )
+        if not self.prompt_tokens:
+            return None
+        return (self.prompt_tokens + (self.output_tokens or 0)) / self.questions
 
 
 def compute_headline(
@@ -57,9 +56,8 @@ def compute_headline(
 ) -> Headline:
     """One run's row of the multi-run table.
 
-    ``sizes``: the subjects' full numbers of questions. Where the run does not hold them in proportion
-    (``--limit``), micro weights each subject by its size (``weighted``); else it would be macro under another
-    name.
+    ``sizes``: the subjects' full numbers of questions. If the run's subjects have other proportions
+    (``--limit``), micro weights each subject by its size (``weighted``); else it would equal macro.
     """
     correct, total = run.correct, run.total
     micro, size, weighted = correct / total, float(total), False
@@ -67,7 +65,7 @@ def compute_headline(
     if weights is not None:
         n = run.scores["total"].to_numpy()
         micro, weighted = float(weights @ (run.scores["correct"].to_numpy() / n)), True
-        size = 1.0 / float((weights**2 / n).sum())  # questions of equal weight that would be as sure
+        size = 1.0 / float((weights**2 / n).sum())  # effective sample size
     low, high = wilson_interval(micro * size, size)
     groups = (
         run.scores.group_by("supercategory")
@@ -78,7 +76,7 @@ def compute_headline(
     ids = frame["question_id"] if frame is not None else pl.Series([], dtype=pl.String)
     on_list = ids.is_in(overlap)
     alike = frame is not None and frame["num_options"].n_unique() == 1
-    letters = letter_habit_of_frame(frame) if alike and frame is not None else None
+    habit = letter_habit_of_frame(frame) if alike and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
     speed = run.metrics.get("speed") or {}
     return Headline(
@@ -94,9 +92,9 @@ def compute_headline(
         macro=run.macro,
         clean=frame.filter(~on_list)["correct"].mean() if frame is not None and overlap else None,  # type: ignore[arg-type]
         overlapping=int(on_list.sum()) if overlap else 0,
-        balanced=letters.balanced_accuracy if letters else run.metrics.get("balanced_accuracy"),
-        expected=None if letters is None else letters.expected_accuracy,
-        shares=None if letters is None else letters.shares,
+        balanced=habit.balanced_accuracy if habit else run.metrics.get("balanced_accuracy"),
+        expected=habit.expected_accuracy if habit else None,
+        shares=habit.shares if habit else None,
         constant=_best_constant_answer(frame),
         unparsed=None if frame is None else frame["prediction"].null_count(),
         forced=None if frame is None else int(frame["forced"].sum()),
@@ -108,7 +106,7 @@ def compute_headline(
 
 
 def _best_constant_answer(frame: pl.DataFrame | None) -> tuple[str, float] | None:
-    """The key's commonest letter (the earlier on a tie), and its share."""
+    """The key's most frequent letter (the earlier on a tie), and its share."""
     if frame is None or frame.is_empty():
         return None
     counts = frame["answer"].value_counts().sort("count", "answer", descending=[True, False])
@@ -116,8 +114,8 @@ def _best_constant_answer(frame: pl.DataFrame | None) -> tuple[str, float] | Non
     return str(letter), count / len(frame)
 
 
-def letter_habit_of_frame(frame: pl.DataFrame) -> decomposition.LetterHabit:
+def letter_habit_of_frame(frame: pl.DataFrame) -> LetterHabit:
     """A single run's letters against its key's; every question has the same number of options."""
-    known = letters_of_frame(frame)
-    key, answered = (decomposition.letter_codes(frame[name], known) for name in ("answer", "prediction"))
-    return decomposition.letter_habit(key, RunLetters(answered), len(known))
+    letters = letters_of_frame(frame)
+    key, predicted = (letter_codes(frame[name], letters) for name in ("answer", "prediction"))
+    return letter_habit(key, RunLetters(predicted), len(letters))

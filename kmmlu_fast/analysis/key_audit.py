@@ -1,9 +1,9 @@
-"""The key itself: questions that many runs answer confidently against the key, and repeated questions whose
-keys disagree.
+"""Suspected errors in the key: questions that many runs confidently answer with the same other letter, and
+repeated questions whose keys disagree.
 
-In: runs over the same questions, the dataset's frame where known. Out: question ids (never texts), and each
-run's accuracy with and without them. A suspicion, not a correction: that many models agree on another letter
-can also mean that they share an error.
+In: runs over the same questions, the dataset's frame if known. Out: question ids (never texts), and each
+run's accuracy with and without them. A suspicion, not a correction: models that agree on another letter may
+share an error.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ from kmmlu_fast.runs.run import Run
 
 MIN_RUNS = 5
 AGREEMENT = 0.8  # share of the runs that give the same wrong letter
-CONFIDENCE = 0.6  # mean confidence of those that state one
+CONFIDENCE = 0.6  # mean confidence of the runs that have one
 
 
 @dataclass(frozen=True, slots=True)
 class KeyAudit:
     """Ids by reason, and accuracy (run, all questions, without them), 0-1."""
 
-    against_key: tuple[
-        tuple[str, str, str, float], ...
-    ]  # (question id, key, the runs' letter, share of the runs), most agreed first
+    # (question id, key, the runs' letter, share of the runs), highest share first
+    against_key: tuple[tuple[str, str, str, float], ...]
     conflicting: tuple[str, ...]  # repeated questions with different keys
     accuracy: tuple[tuple[str, float, float | None], ...]
 
 
 def audit_key(runs: list[Run], questions: pl.DataFrame | None = None) -> KeyAudit | None:
-    """The audit; None where fewer than MIN_RUNS runs have predictions and no dataset is known."""
+    """The audit; None if fewer than MIN_RUNS runs have predictions and no repeated question conflicts."""
     answered = [run for run in runs if run.predictions is not None]
     against: list[tuple[str, str, str, float]] = []
     if len(answered) >= MIN_RUNS:
-        long = pl.concat(
-            [run.frame.select("question_id", "answer", "prediction", "confidence") for run in answered]
-        )
-        votes = long.group_by("question_id", "answer", "prediction").agg(
+        columns = ["question_id", "answer", "prediction", "confidence"]
+        predictions = pl.concat([run.frame.select(columns) for run in answered])
+        votes = predictions.group_by("question_id", "answer", "prediction").agg(
             pl.len().alias("votes"), pl.col("confidence").mean()
         )
-        asked = long.group_by("question_id").agg(pl.len().alias("runs"))
+        asked = predictions.group_by("question_id").agg(pl.len().alias("runs"))
         share = pl.col("votes") / pl.col("runs")
-        found = (
+        suspects = (
             votes.filter(pl.col("prediction").is_not_null() & (pl.col("prediction") != pl.col("answer")))
             .join(asked, on="question_id")
             .filter(
@@ -54,7 +52,7 @@ def audit_key(runs: list[Run], questions: pl.DataFrame | None = None) -> KeyAudi
             .select("question_id", "answer", "prediction", share.alias("share"))
             .sort("share", "question_id", descending=[True, False])
         )
-        against = list(found.iter_rows())
+        against = list(suspects.iter_rows())
     conflicting: list[str] = []
     if questions is not None:
         from kmmlu_fast.contamination.overlap import repeated_rows

@@ -1,5 +1,5 @@
-"""Paired statistics of two runs over the same questions: is the difference real, and what could have been
-seen at all.
+"""Paired statistics of two runs over the same questions: whether the difference is real, and how small a
+difference could have been detected.
 
 In: per-question correctness of a first and a second run, and each question's group; or the counts b and c.
 Out: p-values, intervals, effect sizes, as plain numbers and polars frames. Pure and seeded. Knows nothing of
@@ -11,22 +11,22 @@ b) / n, 0-1.
 * p-value: McNemar's exact test as mid-p, which the binomial distribution of b given b + c yields (Fagerland,
   Lydersen and Laake 2013, BMC Med Res Methodol 13:91: the exact test is needlessly conservative, mid-p keeps
   its level).
-* micro, macro and supercategory intervals: stratified by subject (the subjects are KMMLU's, not a sample),
-  ``strata``. On full data this equals a bootstrap within subjects to 0.0003; with few questions a subject
+* micro, macro and supercategory intervals: stratified by subject (``strata``), as KMMLU's subjects are fixed,
+  not sampled. On full data they equal a bootstrap within subjects to 0.0003; with few questions per subject
   that bootstrap is too narrow.
 * a single subject's interval, and any over fewer than 50 questions or 10 changes: adjusted Wald for paired
-  proportions (Bonett and Price 2012, J Educ Behav Stat 37:479), which stays sound with b = c = 0.
-* where a sample does not hold the subjects in their full proportions, micro weights each subject by its full
+  proportions (Bonett and Price 2012, J Educ Behav Stat 37:479), which stays valid with b = c = 0.
+* if a sample does not have the subjects in their full proportions, micro weights each subject by its full
   size (post-stratification), and its p is the stratified McNemar score test's.
 * minimum detectable effect: the sample-size formula of McNemar's test (Connor 1987, Biometrics 43:207),
   solved for the effect.
-* population: all of that speaks of questions *like these*. ``asked`` (sampled share a subject) makes it
-  speak of *these* questions.
+* population: by default all results refer to questions *like these*. With ``asked`` (sampled share by
+  subject) they refer to *these* questions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import polars as pl
@@ -52,18 +52,13 @@ class PairedDifference:
     high: float
     b: int  # only the first run right
     c: int  # only the second
-    p_value: (
-        float | None
-    )  # McNemar mid-p, or a weighted mean's score test; None for macro, where the interval decides
-    weighted: bool = (
-        False  # subjects count by their full sizes, not by how many of their questions were asked
-    )
+    # McNemar mid-p, or a weighted mean's score test; None for macro, for which the interval decides
+    p_value: float | None
+    weighted: bool = False  # subjects count by their full sizes, not by their questions in the sample
 
     @property
     def significant(self) -> bool:
-        """At 5 %, by the interval, and by the test where there is one: no claim that its own interval
-        contradicts.
-        """
+        """At 5 %, by the interval and, if there is one, by the test: no claim contradicts its interval."""
         return self.significant_at(self.p_value)
 
     def significant_at(self, p_value: float | None) -> bool:
@@ -71,20 +66,19 @@ class PairedDifference:
         return not self.low <= 0.0 <= self.high and (p_value is None or p_value < ALPHA)
 
     def within(self, margin: float) -> bool:
-        """Whether the whole interval lies inside +-margin (0-1): equal for all that matters."""
+        """Whether the whole interval lies inside +-margin (0-1), so that the runs count as equal."""
         return -margin < self.low and self.high < margin
 
 
 def mcnemar_midp(b: NDArray[np.int64] | int, c: NDArray[np.int64] | int) -> NDArray[np.float64]:
-    """Two-sided mid-p of McNemar's exact test, elementwise; 1 where no answer differs."""
+    """Two-sided mid-p of McNemar's exact test, elementwise; 1 if no answer differs."""
     from scipy.special import bdtr, gammaln
 
     b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
     smaller, both = np.minimum(b, c), b + c
-    exactly = np.exp(
-        gammaln(both + 1) - gammaln(smaller + 1) - gammaln(both - smaller + 1) - both * np.log(2.0)
-    )
-    values = 2 * bdtr(smaller, both.astype(np.int64), 0.5) - exactly
+    log_binomial = gammaln(both + 1) - gammaln(smaller + 1) - gammaln(both - smaller + 1)
+    point = np.exp(log_binomial - both * np.log(2.0))
+    values = 2 * bdtr(smaller, both.astype(np.int64), 0.5) - point
     return np.where(both == 0, 1.0, np.clip(values, 0.0, 1.0))
 
 
@@ -92,17 +86,15 @@ def adjust_p_values(p_values: Floats, method: str) -> Floats:
     """p-values corrected for their number: ``holm`` (family-wise; Holm 1979) or ``fdr_bh`` (Benjamini and
     Hochberg 1995).
 
-    Equal to statsmodels' multipletests, which takes two seconds to import and a garbage collection a call.
+    Equal to statsmodels' multipletests, which takes two seconds to import and a garbage collection per call.
     """
     count = len(p_values)
     order = np.argsort(p_values, kind="stable")
     ranked = np.asarray(p_values, dtype=float)[order]
     if method == "holm":
-        ranked = np.maximum.accumulate(ranked * np.arange(count, 0, -1)) if count else ranked
+        ranked = np.maximum.accumulate(ranked * np.arange(count, 0, -1))
     elif method == "fdr_bh":
-        ranked = (
-            np.minimum.accumulate((ranked * count / np.arange(1, count + 1))[::-1])[::-1] if count else ranked
-        )
+        ranked = np.minimum.accumulate((ranked * count / np.arange(1, count + 1))[::-1])[::-1]
     else:
         raise ValueError(f"unknown correction {method!r}; allowed are holm and fdr_bh")
     result = np.empty(count)
@@ -111,8 +103,8 @@ def adjust_p_values(p_values: Floats, method: str) -> Floats:
 
 
 def paired_interval(b: Floats, c: Floats, n: Floats, asked: Floats | float = 0.0) -> tuple[Floats, Floats]:
-    """95 % interval of (c - b) / n by Bonett and Price's adjusted Wald, elementwise; ``asked`` narrows it to
-    these questions.
+    """95 % interval of (c - b) / n by Bonett and Price's adjusted Wald, elementwise; ``asked`` restricts the
+    population to these questions.
     """
     from scipy.special import ndtri
 
@@ -125,11 +117,11 @@ def paired_interval(b: Floats, c: Floats, n: Floats, asked: Floats | float = 0.0
 
 
 def minimum_detectable_effect(n: int, discordance: float, alpha: float = ALPHA) -> float | None:
-    """Smallest true difference that McNemar's test at ``alpha`` sees with 80 % power, for n questions; None
-    where none is.
+    """Smallest true difference that McNemar's test at ``alpha`` detects with 80 % power, for n questions;
+    None if there is none.
 
     ``discordance`` is the share of questions on which exactly one run is right. A difference cannot exceed
-    it, so for larger ones all changes are taken to go the same way, the most favourable case.
+    it, so for a larger one all changes are assumed to go the same way, the most favourable case.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri
@@ -146,7 +138,7 @@ def minimum_detectable_effect(n: int, discordance: float, alpha: float = ALPHA) 
 
 
 def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
-    """``pairs`` (subject, supercategory, first, second: booleans) -> a row a subject: n, first, second
+    """``pairs`` (subject, supercategory, first, second: booleans) -> one row per subject: n, first, second
     (right), b, c.
     """
     one, other = pl.col("first"), pl.col("second")
@@ -164,8 +156,8 @@ def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def subject_size_weights(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None:
-    """Each subject's weight by its full size; None where sizes are not known or the sample already has their
-    proportions. A subject of several groups (another exam's) is in several rows, which share its weight.
+    """Each subject's weight by its full size; None if sizes are not known or the sample already has their
+    proportions. A subject in several groups (of another exam) has several rows, which share its weight.
     """
     if sizes is None or not set(counts["subject"]) <= set(sizes):
         return None
@@ -177,7 +169,7 @@ def subject_size_weights(counts: pl.DataFrame, sizes: dict[str, int] | None) -> 
 
 
 def asked_share(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats:
-    """Share of each subject's questions that were asked; all of them (1) where the full size is not known."""
+    """Share of each subject's questions that were asked; 1 if the full size is not known."""
     n = _subject_question_counts(counts)
     full = np.array([(sizes or {}).get(name, 0) for name in counts["subject"]], dtype=float)
     return np.asarray(np.minimum(1.0, n / np.maximum(full, n)))
@@ -195,19 +187,18 @@ def _weighted_mean_difference(
 ) -> tuple[float, float, float]:
     """(difference, low, high) of the weighted mean of the subjects' differences."""
     b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
-    found = stratified_mean_of_sums(n, c - b, b + c, weights, asked)
+    mean = stratified_mean_of_sums(n, c - b, b + c, weights, asked)
     if n.sum() >= FEW_QUESTIONS and b.sum() + c.sum() >= FEW_CHANGES:
-        return found.value, *found.interval()
-    size = 1.0 / float((weights**2 / n).sum())  # questions of equal weight that would be as sure
-    part = 0.0 if asked is None else float(asked.min())
-    # type: ignore[arg-type]
-    low, high = paired_interval(weights @ (b / n) * size, weights @ (c / n) * size, np.array(size), part)
-    return found.value, float(low), float(high)
+        return mean.value, *mean.interval()
+    size = 1.0 / float((weights**2 / n).sum())  # effective sample size
+    share = 0.0 if asked is None else float(asked.min())
+    low, high = paired_interval(weights @ (b / n) * size, weights @ (c / n) * size, np.array(size), share)
+    return mean.value, float(low), float(high)
 
 
 def score_test_p_value(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> float:
-    """McNemar's score test of a weighted mean over strata: under "no difference" a changed question goes
-    either way alike.
+    """McNemar's score test of a weighted mean over strata: under "no difference" a changed question is as
+    likely to go either way.
     """
     b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
     if asked is not None:
@@ -219,38 +210,33 @@ def score_test_p_value(counts: pl.DataFrame, weights: Floats, asked: Floats | No
 def micro_difference(
     counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None
 ) -> PairedDifference:
-    """Over questions; ``weights`` (a subject's share, see ``subject_size_weights``) where the sample's own are not the
+    """Over questions; ``weights`` (see ``subject_size_weights``) if the sample's own are not the
     population's.
     """
-    n, first, second, b, c = (int(counts[name].sum()) for name in ("n", "first", "second", "b", "c"))
-    own = counts["n"].to_numpy() / n
-    difference, low, high = _weighted_mean_difference(counts, own if weights is None else weights, asked)
+    n, first_right, second_right, b, c = (
+        int(counts[name].sum()) for name in ("n", "first", "second", "b", "c")
+    )
+    shares = counts["n"].to_numpy() / n if weights is None else weights
+    difference, low, high = _weighted_mean_difference(counts, shares, asked)
     if weights is None and asked is None:
-        return PairedDifference(
-            n=n,
-            first=first / n,
-            second=second / n,
-            difference=(c - b) / n,
-            low=low,
-            high=high,
-            b=b,
-            c=c,
-            p_value=float(mcnemar_midp(b, c)),
+        difference, p_value = (c - b) / n, float(mcnemar_midp(b, c))
+        first, second = first_right / n, second_right / n
+    else:
+        p_value = score_test_p_value(counts, shares, asked)
+        first, second = (
+            float(shares @ (counts[name] / counts["n"]).to_numpy()) for name in ("first", "second")
         )
-    weighted, weights = weights is not None, own if weights is None else weights
-    p_value = score_test_p_value(counts, weights, asked)
-    one, other = (float(weights @ (counts[name] / counts["n"]).to_numpy()) for name in ("first", "second"))
     return PairedDifference(
         n=n,
-        first=one,
-        second=other,
+        first=first,
+        second=second,
         difference=difference,
         low=low,
         high=high,
         b=b,
         c=c,
         p_value=p_value,
-        weighted=weighted,
+        weighted=weights is not None,
     )
 
 
@@ -275,27 +261,24 @@ def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> Paire
 def supercategory_differences(
     counts: pl.DataFrame, weights: Floats | None = None, asked: Floats | None = None
 ) -> pl.DataFrame:
-    """A row a supercategory: n, first, second (accuracies), difference, low, high, b, c, p_value, p_holm,
+    """One row per supercategory: n, first, second (accuracies), difference, low, high, b, c, p_value, p_holm,
     p_bh.
     """
     rows = []
     for name in counts["supercategory"].unique().sort():
         mask = (counts["supercategory"] == name).to_numpy()
-        share = None if weights is None else weights[mask] / weights[mask].sum()
-        part = micro_difference(
-            counts.filter(pl.col("supercategory") == name), share, None if asked is None else asked[mask]
-        )
-        rows.append(
-            {"supercategory": name, **{field: getattr(part, field) for field in part.__dataclass_fields__}}
-        )
+        own_weights = None if weights is None else weights[mask] / weights[mask].sum()
+        own_asked = None if asked is None else asked[mask]
+        part = micro_difference(counts.filter(pl.col("supercategory") == name), own_weights, own_asked)
+        rows.append({"supercategory": name, **asdict(part)})
     return _with_adjusted_p_values(pl.DataFrame(rows))
 
 
 def subject_differences(counts: pl.DataFrame, asked: Floats | None = None) -> pl.DataFrame:
-    """A row a subject, as ``supercategory_differences`` with supercategory and minimum_detectable_effect.
+    """One row per subject, as ``supercategory_differences`` with supercategory and minimum_detectable_effect.
 
-    The effect is what Holm's first step sees, at 5 % divided by the number of subjects; it takes the pair's
-    overall share of discordant questions, which is steadier than a small subject's own.
+    The effect is what Holm's first step detects, at 5 % divided by the number of subjects. It uses the pair's
+    overall share of discordant questions, which is less noisy than a small subject's own.
     """
     b, c, n = (counts[name].to_numpy() for name in ("b", "c", "n"))
     low, high = paired_interval(b, c, n, 0.0 if asked is None else asked)
@@ -305,14 +288,14 @@ def subject_differences(counts: pl.DataFrame, asked: Floats | None = None) -> pl
         for size in set(n.tolist())
     }
     p_values = mcnemar_midp(b, c)
-    if asked is not None:  # of these questions: known exactly where all were asked
+    if asked is not None:  # a subject whose questions were all asked is known exactly
         p_values = np.where((asked >= 1) & (b != c), 0.0, p_values)
     frame = counts.select(
         "subject",
         "supercategory",
         "n",
-        (pl.col("first") / pl.col("n")),
-        (pl.col("second") / pl.col("n")),
+        pl.col("first") / pl.col("n"),
+        pl.col("second") / pl.col("n"),
         ((pl.col("c") - pl.col("b")) / pl.col("n")).alias("difference"),
         pl.Series("low", low),
         pl.Series("high", high),

@@ -1,6 +1,6 @@
 """The questions of two runs side by side: one frame, and the arrays that the statistics take.
 
-In: two runs. Out: a joined frame in the first run's order, ``PairArrays``; RunError where they are over
+In: two runs. Out: a joined frame in the first run's order, ``PairArrays``; RunError if the runs are over
 different questions. Knows nothing of statistics.
 """
 
@@ -20,10 +20,10 @@ from kmmlu_fast.runs.run import Run
 
 
 def join_runs(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame, tuple[int, int, int]]:
-    """The shared questions, a row each (``first``, ``second``: right or wrong), and how many were dropped:
-    only in the first, only in the second, with two keys. RunError where any is, but for ``intersection``.
+    """The shared questions, one row each (``first``, ``second``: right or wrong), and how many were dropped:
+    only in the first, only in the second, with two keys. RunError if any is, unless ``intersection``.
     """
-    wanted = [
+    columns = [
         "question_id",
         "answer",
         "prediction",
@@ -34,29 +34,23 @@ def join_runs(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame
         "prompt_digest",
         *LOGPROB_COLUMNS,
     ]
-    left = first.frame.select("subject", "supercategory", *wanted)
-    right = second.frame.select(wanted)
+    left = first.frame.select("subject", "supercategory", *columns)
+    right = second.frame.select(columns)
     joined = left.join(right, on="question_id", how="inner", suffix="_second", maintain_order="left")
     conflicts = int((joined["answer"] != joined["answer_second"]).sum())
     dropped = (len(left) - len(joined), len(right) - len(joined), conflicts)
     if any(dropped) and not intersection:
-        what = (
-            f"{dropped[0]} questions only in the first, {dropped[1]} only in the second, {conflicts} with two"
-            " different keys"
-        )
         raise RunError(
-            f"{first.name} and {second.name} are over different questions ({what}); give --intersection to"
-            " compare what they share"
+            f"{first.name} and {second.name} are over different questions ({dropped[0]} questions only in the"
+            f" first, {dropped[1]} only in the second, {conflicts} with two different keys); give"
+            " --intersection to compare the questions they share"
         )
     joined = joined.filter(pl.col("answer") == pl.col("answer_second"))
     if joined.is_empty():
         raise RunError(
             f"{first.name} and {second.name} share no question; compare runs over the same dataset and split"
         )
-    return (
-        joined.with_columns(pl.col("correct").alias("first"), pl.col("correct_second").alias("second")),
-        dropped,
-    )
+    return joined.with_columns(first=pl.col("correct"), second=pl.col("correct_second")), dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +61,17 @@ class PairArrays:
     options: Letters  # how many each question has
     strata: Letters
     letters: tuple[Letters, Letters]
-    # (n, most options) each, A first, NaN where there is none; None unless both runs have some
+    # (n, most options) each, A first, NaN if missing; None unless both runs have some
     logprobs: tuple[Floats, Floats] | None
 
 
 def make_pair_arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> PairArrays:
-    """``counts``: paired.subject_counts, whose rows are the strata."""
+    """``counts``: from ``paired.subject_counts``; its rows are the strata."""
     most = int(joined["num_options"].max() or len(LETTERS))  # type: ignore[arg-type]
-    found = [
-        known for suffix in ("", "_second") if (known := _logprob_matrix(joined, suffix, most)) is not None
-    ]
+    first_logprobs, second_logprobs = (_logprob_matrix(joined, suffix, most) for suffix in ("", "_second"))
+    logprobs = None
+    if first_logprobs is not None and second_logprobs is not None:
+        logprobs = (first_logprobs, second_logprobs)
     by = ["subject", "supercategory"]
     strata = joined.select(by).join(
         counts.select(by).with_row_index("stratum"), on=by, how="left", maintain_order="left"
@@ -90,7 +85,7 @@ def make_pair_arrays(joined: pl.DataFrame, counts: pl.DataFrame) -> PairArrays:
         joined["num_options"].to_numpy().astype(np.int64),
         strata["stratum"].to_numpy().astype(np.int64),
         (first, second),
-        (found[0], found[1]) if len(found) == 2 else None,
+        logprobs,
     )
 
 

@@ -1,8 +1,7 @@
-"""What reasoning, samples and rotations bought: a run's predictions in, the comparison as numbers, lines and
-one question's text out.
+"""What reasoning, samples and rotations gained and cost.
 
-In: predictions (PREDICTION_SCHEMA), and the seconds of the pass where they are known. Out: a JSON-able dict
-for metrics.json, lines for the terminal, a question's texts to read. Knows nothing of models or files.
+In: predictions (PREDICTION_SCHEMA), and the seconds of the pass if known. Out: a JSON-able dict for
+metrics.json. Knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -14,28 +13,25 @@ import polars as pl
 from kmmlu_fast.analysis.accuracy import letters_of_frame
 from kmmlu_fast.prompting.answer_extraction import STRICT
 
-DIRECT = "loglikelihood"  # read_by of a question that was answered without reasoning
-_SHARES = (0.25, 0.5, 0.75)  # of questions reasoned about, in the what-if rows of a full run
+DIRECT = "loglikelihood"  # read_by of a question answered without reasoning
+_SHARES = (0.25, 0.5, 0.75)  # of the questions with reasoning, in the what-if rows of a full run
 
 
 def compare_reasoning(
     frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None
 ) -> dict[str, Any]:
-    """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Only what the run holds
-    is in the dict.
+    """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Parts that the run does
+    not have are left out.
 
-    ``seconds``: the whole pass; ``direct_seconds``: the part of it that the direct prefills take. ``ways``
-    are named by ``WAYS``; a full run tells what a budgeted one would have answered, at an ``estimated`` cost:
-    seconds by generated tokens.
+    ``seconds``: the whole pass; ``direct_seconds``: the part spent on direct prefills. In ``ways``
+    a full run shows what a budgeted one would have answered, at an ``estimated`` cost: seconds by generated
+    tokens.
     """
     result: dict[str, Any] = {}
     if frame["texts"].null_count() < len(frame) or frame["direct_prediction"].null_count() < len(frame):
         result["read_by"] = count_read_by(frame)
-        result["rungs"] = dict(
-            sorted(
-                frame["read_by"].fill_null("unparsed").value_counts().iter_rows(), key=lambda item: -item[1]
-            )
-        )
+        counts = frame["read_by"].fill_null("unparsed").value_counts()
+        result["rungs"] = dict(sorted(counts.iter_rows(), key=lambda item: -item[1]))
         result["ways"] = _compare_ways(frame, seconds, direct_seconds)
     if frame["sample_predictions"].null_count() < len(frame):
         result["samples"] = _sample_summary(frame.drop_nulls("sample_predictions"))
@@ -45,15 +41,13 @@ def compare_reasoning(
 
 
 def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
-    """How many answers were read strictly, leniently, forced, not at all, or without reasoning
-    (``direct``).
-    """
-    rung, forced = pl.col("read_by"), pl.col("forced")
-    direct = pl.col("texts").is_null() & (rung == DIRECT)
-    strict = rung.is_in(STRICT) & ~forced
+    """How many answers were read strictly, leniently, forced, not at all, or directly (no reasoning)."""
+    rule, forced = pl.col("read_by"), pl.col("forced")
+    direct = pl.col("texts").is_null() & (rule == DIRECT)
+    strict = rule.is_in(STRICT) & ~forced
     counts = frame.select(
         strict=strict.sum(),
-        lenient=(rung.is_not_null() & ~strict & ~forced & ~direct).sum(),
+        lenient=(rule.is_not_null() & ~strict & ~forced & ~direct).sum(),
         forced=forced.sum(),
         unparsed=pl.col("prediction").is_null().sum(),
         direct=direct.sum(),
@@ -64,11 +58,10 @@ def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
 def _compare_ways(
     frame: pl.DataFrame, seconds: float | None, direct_seconds: float | None
 ) -> list[dict[str, Any]]:
-    """One row a way to answer the same questions, cheapest first."""
+    """One row per way to answer the same questions, cheapest first."""
     reasoned = frame["texts"].is_not_null()
-    generated = frame.select(
-        (pl.col("output_tokens") - pl.col("direct_prediction").is_not_null().cast(pl.Int32)).cast(pl.Int64)
-    ).to_series()
+    direct_tokens = frame["direct_prediction"].is_not_null().cast(pl.Int32)
+    generated = (frame["output_tokens"] - direct_tokens).cast(pl.Int64)
     total_generated = int(generated.filter(reasoned).sum())
     reasoning_seconds = None if seconds is None else max(0.0, seconds - (direct_seconds or 0.0))
     has_direct = frame["direct_prediction"].null_count() == 0
@@ -76,15 +69,12 @@ def _compare_ways(
     def row(
         way: str, predictions: pl.Series, tokens: int, asked: int, below: float | None = None
     ) -> dict[str, Any]:
-        cost = None
-        if way == "direct":
-            cost = None if direct_seconds is None else round(direct_seconds, 2)
-        elif reasoning_seconds is not None:
-            cost = round(
-                (direct_seconds or 0.0)
-                + reasoning_seconds * (tokens / total_generated if total_generated else 0.0),
-                2,
-            )
+        cost = direct_seconds
+        if way != "direct":
+            cost = None
+            if reasoning_seconds is not None:
+                share = tokens / total_generated if total_generated else 0.0
+                cost = (direct_seconds or 0.0) + reasoning_seconds * share
         correct = int((predictions == frame["answer"]).fill_null(False).sum())
         return {
             "way": way,
@@ -93,7 +83,7 @@ def _compare_ways(
             "correct": correct,
             "reasoned": asked,
             "output_tokens": tokens + (len(frame) if has_direct else 0),
-            "seconds": cost,
+            "seconds": None if cost is None else round(cost, 2),
             "estimated": below is not None,
         }
 
@@ -106,26 +96,23 @@ def _compare_ways(
         for share in _SHARES:
             below = float(frame["margin"].quantile(share, "lower") or 0.0)
             doubtful = frame["margin"] < below
-            mixed = frame.select(
-                pl.when(doubtful).then("prediction").otherwise("direct_prediction")
-            ).to_series()
-            rows.append(
-                row("what_if", mixed, int(generated.filter(doubtful).sum()), int(doubtful.sum()), below)
-            )
-    without = frame.select(pl.when(~pl.col("forced")).then("prediction")).to_series()
+            mixed = frame["prediction"].zip_with(doubtful, frame["direct_prediction"])
+            tokens = int(generated.filter(doubtful).sum())
+            rows.append(row("what_if", mixed, tokens, int(doubtful.sum()), below))
+    unforced = frame.select(pl.when(~pl.col("forced")).then("prediction")).to_series()
     rows.append(row("full", frame["prediction"], total_generated, asked))
-    rows.append(row("full_unforced", without, total_generated, asked))
+    rows.append(row("full_unforced", unforced, total_generated, asked))
     return rows
 
 
 def _sample_summary(frame: pl.DataFrame) -> dict[str, Any]:
     first = frame["sample_predictions"].list.first() == frame["answer"]
-    some = frame.select(pl.col("sample_predictions").list.contains(pl.col("answer"))).to_series()
+    any_right = frame.select(pl.col("sample_predictions").list.contains(pl.col("answer"))).to_series()
     return {
         "num_samples": int(frame["sample_predictions"].list.len().max() or 0),  # type: ignore[arg-type]
         "accuracy_first_sample": _mean_or_zero(first),
         "accuracy_majority": _mean_or_zero(frame["correct"]),
-        "accuracy_any_sample": _mean_or_zero(some),
+        "accuracy_any_sample": _mean_or_zero(any_right),
         "agreement": _mean_or_zero(frame["confidence"]),
     }
 

@@ -2,18 +2,17 @@
 base.
 
 In: a base run and the adapters' runs over the same questions. Out: the recipe's effect with an interval that
-holds both what another seed and what other questions would change. Knows nothing of words or files.
+includes the variation between seeds and between questions. Knows nothing of words or files.
 
-One adapter's interval speaks of that adapter. For a recipe, seeds are a sample too: the change d of question
+One adapter's interval refers to that adapter. For a recipe, seeds are a sample too: the change d of question
 i under seed s is
 
     d_si = effect + seed_s + question_i + rest_si         (both random, crossed and balanced)
 
 For balanced data the restricted-maximum-likelihood estimates of this mixed model are the ANOVA ones (Searle,
 Casella and McCulloch 1992, Variance Components, 4.6), so no iteration is needed: Var(effect) = MS_seeds / nS
-+ MS_questions / nS - MS_rest / nS, with Satterthwaite's degrees of freedom, never more than seeds - 1 where
-seeds vary. Questions vary within their subject. Two seeds give an honest, wide interval; with one there is
-none.
++ MS_questions / nS - MS_rest / nS, with Satterthwaite's degrees of freedom, never more than seeds - 1 if
+seeds vary. Questions vary within their subject. Two seeds give a valid but wide interval; one gives none.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class RecipeEffect:
     effect: float
     low: float
     high: float
-    seed_deviation: float  # estimated standard deviation between seeds beyond what questions explain, 0-1
+    seed_deviation: float  # estimated standard deviation between seeds, the questions' noise removed, 0-1
 
     @property
     def significant(self) -> bool:
@@ -48,8 +47,8 @@ class RecipeEffect:
 
 
 def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
-    """The effect of ``runs`` (one recipe, several seeds) against ``base``; RunError with fewer than two, or
-    over other questions.
+    """The effect of ``runs`` (one recipe, several seeds) against ``base``; RunError if there are fewer than
+    two, or if they are over other questions.
     """
     if len(runs) < 2:
         raise RunError(
@@ -72,16 +71,15 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
         joined = joined.drop("key")
     changes = joined.select(pl.col("^seed_.*$") - pl.col("base")).to_numpy()
     strata = joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1
-    found, deviation = estimate_crossed_effect(changes, strata)
-    low, high = found.interval()
-    effects = tuple(map(float, changes.mean(axis=0)))
+    estimate, deviation = estimate_crossed_effect(changes, strata)
+    low, high = estimate.interval()
     return RecipeEffect(
         name=name,
         first=base.name,
         runs=tuple(run.name for run in runs),
         questions=len(joined),
-        effects=effects,
-        effect=found.value,
+        effects=tuple(map(float, changes.mean(axis=0))),
+        effect=estimate.value,
         low=low,
         high=high,
         seed_deviation=deviation,
@@ -89,7 +87,7 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
 
 
 def estimate_crossed_effect(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]:  # type: ignore[type-arg]
-    """The mean of ``changes`` (questions, seeds) with the error of both, and the standard deviation between
+    """The mean of ``changes`` (questions, seeds) with the error from both, and the standard deviation between
     seeds.
     """
     n, seeds = changes.shape
@@ -97,13 +95,12 @@ def estimate_crossed_effect(changes: np.ndarray, strata: np.ndarray) -> tuple[Es
     rest = changes - by_question[:, None] - by_seed[None, :] + effect
     ms_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
     ms_seeds = n * float(((by_seed - effect) ** 2).sum()) / (seeds - 1)
-    questions = stratified_mean(
-        by_question, strata
-    )  # its squared error is MS_questions / (n seeds), questions varying within their subject
+    # Its squared error is MS_questions / (n seeds), questions varying within their subject.
+    questions = stratified_mean(by_question, strata)
     between = max(0.0, (ms_seeds - ms_rest) / n)  # seeds' own variance
     variance = questions.error**2 + between / seeds
-    # Satterthwaite over the mean squares: the seeds' has seeds - 1 degrees of freedom, also where their
-    # variance is estimated as 0.
+    # Satterthwaite over the mean squares: the seeds' has seeds - 1 degrees of freedom, even if their variance
+    # is estimated as 0.
     size = n * seeds
     parts = (ms_seeds / size) ** 2 / (seeds - 1) + (ms_rest / size) ** 2 / ((n - 1) * (seeds - 1))
     parts += questions.error**4 / max(questions.df, 1.0)

@@ -1,4 +1,4 @@
-"""Softmax over the last axis, stable for any numbers. In: arrays of natural logarithms. Out: arrays alike."""
+"""Softmax over the last axis, stable for any numbers. In: arrays of natural logarithms. Out: arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def log_sum_exp(values: Floats) -> Floats:
 
 
 def log_softmax_last_axis(values: Floats) -> Floats:
-    """Log-probabilities given that the answer is one of these; -inf where a value is."""
+    """Log-probabilities, given that the answer is one of these; -inf stays -inf."""
     return np.asarray(values - log_sum_exp(values)[..., None])
 
 

@@ -1,17 +1,16 @@
-"""Means over strata with an honest error: subjects are fixed, questions vary within them, and few of them
-are few.
+"""Means over strata with a valid error even for small samples: subjects are fixed, their questions vary.
 
-In: counts, sums and sums of squares by stratum, or one value a question; each stratum's weight in the mean;
+In: counts, sums and sums of squares by stratum, or one value per question; each stratum's weight in the mean;
 the share of the population that was asked. Out: ``Estimate`` (value, standard error, degrees of freedom,
 interval, p). Pure. Knows nothing of runs.
 
 * variance within a stratum divides by n - 1; strata of one question are collapsed into one (Saerndal,
   Swensson and Wretman 1992, Model Assisted Survey Sampling, 3.7), because one value has no variance of its
-  own: dividing by n made their interval zero wide.
+  own: dividing by n would give an interval of width zero.
 * the interval is Student's, with Satterthwaite's degrees of freedom.
-* ``asked`` is the sampled share of each stratum's questions where the interval is to speak of *these*
-  questions: the finite population correction makes it zero wide where all were asked. Without it the
-  interval speaks of questions like these.
+* ``asked`` is the sampled share of each stratum's questions. With it the interval refers to *these*
+  questions: the finite population correction makes its width zero if all were asked. Without it the interval
+  refers to questions like these.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Estimate:
     df: float
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Student's interval; (value, value) where the error is 0."""
+        """Student's interval; (value, value) if the error is 0."""
         from scipy.special import stdtrit
 
         half = float(stdtrit(max(self.df, 1.0), 0.5 + level / 2)) * self.error if self.error > 0 else 0.0
@@ -63,30 +62,28 @@ def stratified_mean_of_sums(
         within = np.where(alone, 0.0, np.maximum(squares - sums * means, 0.0) / (n - 1))
     freedom = np.where(alone, 1.0, n - 1)
     if alone.any():
-        # Collapsed: the strata of one question form one stratum; a single such stratum borrows the variance
-        # of all questions.
-        taken = alone if alone.sum() > 1 else np.ones_like(alone)
-        size = float(n[taken].sum())
-        spread = float(squares[taken].sum() - sums[taken].sum() ** 2 / size) / max(size - 1, 1.0)
+        # The strata of one question are collapsed into one; a single such stratum takes the variance of all
+        # questions.
+        pooled = alone if alone.sum() > 1 else np.ones_like(alone)
+        size = float(n[pooled].sum())
+        spread = float(squares[pooled].sum() - sums[pooled].sum() ** 2 / size) / max(size - 1, 1.0)
         within = np.where(alone, max(spread, 0.0), within)
         freedom = np.where(alone, (size - 1) / max(alone.sum(), 1), freedom)
     parts = weights**2 * within / n
     if asked is not None:
         parts = parts * np.clip(1.0 - asked, 0.0, 1.0)
     variance = float(parts.sum())
-    df = (
-        variance**2 / float((parts**2 / np.maximum(freedom, 1e-9)).sum())
-        if variance > 0
-        else float(n.sum() - len(n)) or 1.0
-    )
+    df = float(n.sum() - len(n)) or 1.0
+    if variance > 0:
+        df = variance**2 / float((parts**2 / np.maximum(freedom, 1e-9)).sum())
     return Estimate(float(weights @ means), variance**0.5, df)
 
 
 def stratified_mean(
     values: Floats, strata: Codes, weights: Floats | None = None, asked: Floats | None = None
 ) -> Estimate:
-    """``stratified_mean_of_sums`` of one value a question; ``strata`` 0..H-1 without gaps; ``weights`` by stratum,
-    default its share of questions.
+    """``stratified_mean_of_sums`` of one value per question; ``strata`` 0..H-1 without gaps; ``weights`` by
+    stratum, default its share of questions.
     """
     n = np.bincount(strata).astype(float)
     weights = n / n.sum() if weights is None else weights

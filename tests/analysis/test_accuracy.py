@@ -1,5 +1,5 @@
-"""analysis: hand-computed numbers where micro and macro differ, letters, features, and the
-public reference runs.
+"""Hand-computed numbers with different micro and macro accuracy, letters, features, and the public
+reference runs.
 """
 
 from __future__ import annotations

@@ -102,14 +102,14 @@ def test_one_question_a_subject_still_has_a_width() -> None:
         (f"T{i}", "STEM", 0, i % 2, 1 - i % 2, 0) for i in range(20)
     ]
     counts = paired.subject_counts(pairs_of(*subjects))
-    for found in (paired.micro_difference(counts), paired.macro_difference(counts)):
-        assert found.difference == 0.0
+    for difference in (paired.micro_difference(counts), paired.macro_difference(counts)):
+        assert difference.difference == 0.0
         # 20 changes in 60: standard deviation sqrt(20 / 59), so the half width is about 2.0 * sqrt(20 / 59 /
         # 60)
-        assert found.high == pytest.approx(
+        assert difference.high == pytest.approx(
             2.0 * (20 / 59 / 60) ** 0.5, rel=0.01
-        ) and found.low == pytest.approx(-found.high)
-        assert not found.significant
+        ) and difference.low == pytest.approx(-difference.high)
+        assert not difference.significant
 
 
 def test_micro_of_equal_samples_is_weighted_to_the_full_sizes() -> None:
@@ -161,17 +161,17 @@ def test_corrections_equal_statsmodels() -> None:
 
 def test_the_effect_a_subject_shows_is_that_of_holms_first_step() -> None:
     pairs = pairs_of(*[(f"S{i:02d}", "STEM", 500, 75, 75, 350) for i in range(45)])
-    found = paired.subject_differences(paired.subject_counts(pairs))["minimum_detectable_effect"][0]
-    assert found == pytest.approx(0.0502, abs=0.0001)  # 1,000 questions, discordance .15, alpha .05 / 45
+    effect = paired.subject_differences(paired.subject_counts(pairs))["minimum_detectable_effect"][0]
+    assert effect == pytest.approx(0.0502, abs=0.0001)  # 1,000 questions, discordance .15, alpha .05 / 45
     assert paired.minimum_detectable_effect(1000, 0.25, 0.05 / 45) == pytest.approx(0.0648, abs=0.0001)
     assert paired.minimum_detectable_effect(1000, 0.15) == pytest.approx(0.0343, abs=0.0001)
 
 
 def test_a_claim_needs_its_interval_too() -> None:
-    found = paired.PairedDifference(
+    difference = paired.PairedDifference(
         n=20, first=0.5, second=0.6, difference=0.1, low=-0.01, high=0.21, b=0, c=2, p_value=0.04
     )
-    assert not found.significant and found.within(0.25) and not found.within(0.2)
+    assert not difference.significant and difference.within(0.25) and not difference.within(0.2)
 
 
 def test_by_supercategory_and_subject() -> None:

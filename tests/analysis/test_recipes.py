@@ -12,13 +12,13 @@ from kmmlu_fast.core.errors import RunError
 def test_two_seeds_by_hand() -> None:
     # 4 questions, 2 seeds; seeds' means 0.5 and 0; ms_seeds = 4 * (0.25^2 + 0.25^2) = 0.5
     changes = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, -1.0]])
-    found, deviation = estimate_crossed_effect(changes, np.zeros(4, dtype=np.int64))
+    estimate, deviation = estimate_crossed_effect(changes, np.zeros(4, dtype=np.int64))
     rest = changes - changes.mean(axis=1, keepdims=True) - changes.mean(axis=0) + changes.mean()
     ms_rest = (rest**2).sum() / 3
     between = (0.5 - ms_rest) / 4
-    assert found.value == pytest.approx(0.25) and deviation == pytest.approx(between**0.5)
+    assert estimate.value == pytest.approx(0.25) and deviation == pytest.approx(between**0.5)
     questions = changes.mean(axis=1).var(ddof=1) / 4
-    assert found.error**2 == pytest.approx(questions + between / 2)
+    assert estimate.error**2 == pytest.approx(questions + between / 2)
 
 
 def test_the_interval_holds_seeds_and_questions() -> None:
@@ -32,8 +32,8 @@ def test_the_interval_holds_seeds_and_questions() -> None:
         changes = random.choice([-1.0, 0.0, 1.0], size=(400, 3), p=[0.08, 0.84, 0.08]) + (
             random.random((400, 3)) < shares
         )
-        found, _ = estimate_crossed_effect(changes, strata)
-        low, high = found.interval()
+        estimate, _ = estimate_crossed_effect(changes, strata)
+        low, high = estimate.interval()
         inside += low <= 0.05 <= high
         half = 1.96 * changes.mean(axis=1).std(ddof=1) / 20
         naive += abs(changes.mean() - 0.05) <= half
@@ -43,11 +43,11 @@ def test_the_interval_holds_seeds_and_questions() -> None:
 def test_a_recipe_needs_two_seeds_over_the_same_questions() -> None:
     base = loaded("base", predictions(1))
     seeds = [loaded(f"s{i}", predictions(i, skill=1.4, bias=(0.1 * i, 0, 0, 0))) for i in range(3)]
-    found = recipe_effect("lora", base, seeds)
+    effect = recipe_effect("lora", base, seeds)
     assert (
-        found.runs == ("s0", "s1", "s2")
-        and found.effect == pytest.approx(np.mean(found.effects))
-        and found.low < found.effect < found.high
+        effect.runs == ("s0", "s1", "s2")
+        and effect.effect == pytest.approx(np.mean(effect.effects))
+        and effect.low < effect.effect < effect.high
     )
     with pytest.raises(RunError, match="at least 2 seeds"):
         recipe_effect("lora", base, seeds[:1])

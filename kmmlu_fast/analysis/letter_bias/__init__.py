@@ -1,1 +1,1 @@
-"""Letter bias: what of a difference is a preference for letters."""
+"""Letter bias: how much of a difference is a preference for letters."""

@@ -1,23 +1,21 @@
-"""What letters alone can say about knowledge and habit: two models of guessing, both fitted by maximum
-likelihood.
+"""What letters alone tell about knowledge and habit: two models of guessing, fitted by maximum likelihood.
 
 In: a confusion table (k key letters x k answered letters, counts; k = 4 for KMMLU). Out: fitted parameters,
-their influence by cell, and what a run would score with its knowledge under another run's habit. Knows
-nothing of runs, questions or words.
+their influence by cell, and how a change of habit changes the accuracy. Knows nothing of runs, questions or
+words.
 
-Letters do not identify how much of an accuracy is habit, because the answer depends on *how* a model guesses:
+Letters do not identify how much of an accuracy is habit, because that depends on *how* a model guesses:
 
     mixture  it knows a share k and guesses the rest by a habit h:  P(j | i) = k [i = j] + (1 - k) h_j
-    choice   every letter has a pull, the right one more of it:  P(j | i) ~ exp(b_j + beta [i = j])  (Luce
-    1963, biased choice;
-             a multinomial logit with one knowledge and k - 1 bias parameters)
+    choice   every letter has a pull, the right one a stronger one:  P(j | i) ~ exp(b_j + beta [i = j])
+             (Luce 1963, biased choice; a multinomial logit with one knowledge and k - 1 bias parameters)
 
-Of 25 public runs' tables about half prefer the one and half the other. So both are fitted, and a verdict is
-given where they agree.
+Of the tables of 25 public runs, about half fit the first better and half the second. So both are fitted, and
+there is a verdict only if they agree.
 
 Both have k parameters, a concave likelihood (Newton's method), and a smooth accuracy, so the error of
 everything derived from them follows by the delta method from each question's influence: a robust (sandwich)
-error, right even where the model is not.
+error, valid even if the model is wrong.
 """
 
 from __future__ import annotations
@@ -31,15 +29,14 @@ from numpy.typing import NDArray
 from kmmlu_fast.analysis.softmax import softmax_last_axis
 
 Floats = NDArray[np.float64]
-PSEUDO = (
-    0.5  # questions' worth of pseudo-counts without knowledge: a letter never given still has a finite pull
-)
+# Pseudo-counts, in questions, spread as without knowledge: a letter never answered still has a finite pull
+PSEUDO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LetterModelFit:
-    """One model of one run. ``theta``: its k parameters; ``influence`` (k key, k answer, k): d theta by one
-    more such answer.
+    """One model of one run. ``theta``: its k parameters; ``influence`` (k key, k answer, k): change of theta
+    per additional answer in the cell.
     """
 
     theta: Floats
@@ -54,8 +51,8 @@ def mixture_table(theta: Floats) -> Floats:
 
 
 def choice_table(theta: Floats) -> Floats:
-    """P(answer | key), rows by key; ``theta``: beta and the pulls of all letters but the last (its is 0).
-    Over any axes before.
+    """P(answer | key), rows by key; ``theta``: beta and the pulls of all letters but the last, whose pull is
+    0. Leading axes are batch axes.
     """
     count = theta.shape[-1]
     pulls = np.concatenate([theta[..., 1:], np.zeros_like(theta[..., :1])], axis=-1)
@@ -63,15 +60,13 @@ def choice_table(theta: Floats) -> Floats:
 
 
 def _with_pseudo_counts(counts: Floats) -> Floats:
-    """With pseudo-counts of the table's own margins, independent: what a run does not tell is taken for no
-    knowledge.
-    """
+    """With independent pseudo-counts of the table's margins: without data, no knowledge is assumed."""
     rows, columns = (margin + 0.1 for margin in (counts.sum(axis=1), counts.sum(axis=0)))
     return np.asarray(counts + PSEUDO * np.outer(rows / rows.sum(), columns / columns.sum()))
 
 
 def fit_mixture(counts: Floats) -> LetterModelFit:
-    """Maximum likelihood in g, where the likelihood is concave; k may fall below 0 (worse than its habit)."""
+    """Maximum likelihood in g, in which it is concave; k may be below 0 (worse than guessing by habit)."""
     table = _with_pseudo_counts(counts)
     count = len(table)
     same = np.eye(count)
@@ -88,10 +83,8 @@ def fit_mixture(counts: Floats) -> LetterModelFit:
         hessian = -np.diag(off / g**2) - others @ np.diag(diagonal / right**2) @ others
         return value, gradient, hessian
 
-    start = off / np.maximum(
-        table.sum() - table.sum(axis=1), 1e-9
-    )  # P(j | key is not j): consistent, and near
-    start = np.clip(start, 1e-6, None)
+    # P(j | key is not j): a consistent estimate, so close to the maximum
+    start = np.clip(off / np.maximum(table.sum() - table.sum(axis=1), 1e-9), 1e-6, None)
     if start.sum() >= 1:
         start *= 0.999 / start.sum()
     theta, hessian = _maximise_by_newton(parts, start)
@@ -107,7 +100,7 @@ def fit_choice(counts: Floats) -> LetterModelFit:
     """Maximum likelihood of the multinomial logit."""
     table = _with_pseudo_counts(counts)
     count = len(table)
-    # What each (key, answer) adds to (beta, A, B, ... but the last).
+    # What each (key, answer) adds to (beta, A, B, ...), the last letter excluded.
     design = np.zeros((count, count, count))
     design[:, :, 0] = np.eye(count)
     design[:, :, 1:] = np.eye(count)[:, : count - 1]
@@ -133,7 +126,7 @@ def _maximise_by_newton(
     value, gradient, hessian = parts(theta)
     for _ in range(200):
         step = -np.linalg.solve(hessian - 1e-12 * np.trace(-hessian) * np.eye(len(theta)), gradient)
-        gain = float(gradient @ step)  # twice what is left to gain
+        gain = float(gradient @ step)  # twice the remaining gain
         if gain < 1e-10:
             break
         size = 1.0
@@ -151,14 +144,13 @@ def _maximise_by_newton(
 def _make_letter_model_fit(
     theta: Floats, hessian: Floats, scores: Floats, counts: Floats, table: Floats
 ) -> LetterModelFit:
-    return LetterModelFit(
-        theta, scores @ np.linalg.inv(-hessian).T, float((counts * np.log(np.maximum(table, 1e-300))).sum())
-    )
+    log_likelihood = float((counts * np.log(np.maximum(table, 1e-300))).sum())
+    return LetterModelFit(theta, scores @ np.linalg.inv(-hessian).T, log_likelihood)
 
 
 def mixture_habit_effect(first: Floats, second: Floats, key: Floats) -> Floats:
-    """What of the accuracy's change is the habit's, at the mean of both knowledges: mean(1 - k) x change of
-    h.q. All three over any axes before their own.
+    """The change of accuracy due to habit, at the mean knowledge of both: mean(1 - k) x change of h.q.
+    Leading axes are batch axes.
     """
     one, other = first.sum(axis=-1), second.sum(axis=-1)
     habits = second / np.maximum(other, 1e-12)[..., None] - first / np.maximum(one, 1e-12)[..., None]
@@ -166,9 +158,7 @@ def mixture_habit_effect(first: Floats, second: Floats, key: Floats) -> Floats:
 
 
 def choice_habit_effect(first: Floats, second: Floats, key: Floats) -> Floats:
-    """What of the accuracy's change is the pulls', averaged over both knowledges. All three over any axes
-    before their own.
-    """
+    """The change of accuracy due to the pulls, averaged over both knowledges. Leading axes are batch axes."""
 
     def accuracy(knowledge: Floats, pulls: Floats) -> Floats:
         axes = np.broadcast_shapes(knowledge.shape[:-1], pulls.shape[:-1])
@@ -176,11 +166,11 @@ def choice_habit_effect(first: Floats, second: Floats, key: Floats) -> Floats:
         right = np.diagonal(choice_table(np.concatenate(theta, axis=-1)), axis1=-2, axis2=-1)
         return np.asarray((right * key).sum(axis=-1))
 
-    moved = [
+    changes = [
         accuracy(theta[..., :1], second[..., 1:]) - accuracy(theta[..., :1], first[..., 1:])
         for theta in (first, second)
     ]
-    return (moved[0] + moved[1]) / 2
+    return (changes[0] + changes[1]) / 2
 
 
 MODELS: dict[str, tuple[Callable[[Floats], LetterModelFit], Callable[[Floats, Floats, Floats], Floats]]] = {

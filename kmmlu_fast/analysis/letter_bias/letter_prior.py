@@ -1,22 +1,22 @@
 """Gain decomposition: how much of a difference is letter habit ("letter prior"), and how much remains
 without it.
 
-In: the key's letters, and two runs' letters and (where there are any) their log-probabilities, natural,
-same question order; every question has the same number of options (``options``: 2 to 10, KMMLU's 4 unless
-said). Out: ``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
-KMMLU's test key is 10/30/30/30, so a run that merely learns "rarely A" gains, and one that learns a training
-set's letter loses, with the same knowledge.
+In: the key's letters, and two runs' letters with (if any) their log-probabilities, natural, same question
+order; every question has the same number of options (``options``: 2 to 10, default KMMLU's 4). Out:
+``Decomposition``, plain numbers, shares 0-1. Knows nothing of runs, files or words.
+KMMLU's test key is 10/30/30/30, so with the same knowledge a run that merely learns "rarely A" gains, and one
+that learns the preferred letter of its training set loses.
 
-difference = letter prior + reading + remaining. ``Decomposition.method`` says what was possible.
+difference = letter prior + reading + remaining. ``Decomposition.method`` names the method:
 
-``logprobs``: re-weight both runs to a common letter prior and compare again (``offsets``). What is left of
-the gain at equal letter shares *remains*. The interval holds the offsets' own error. Habits differ by
-subject: ``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
+``logprobs``: re-weight both runs to a common letter prior and compare again (``offsets``). The gain at equal
+letter shares *remains*. The interval includes the offsets' own error. Habits differ by subject:
+``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
 
-``letters``, for letters alone (imported predictions, generated text): two models of guessing, which give a
-range (``letter_models``). A verdict holds only where both agree.
+``letters``, without log-probabilities (imported predictions, generated text): two models of guessing, which
+give a range (``letter_models``). There is a verdict only if both agree.
 
-``none``: too few questions to tell the parts apart.
+``none``: too few questions to separate the parts.
 
 Reading: answers that became readable or unreadable are neither knowledge nor habit; change of the parsed
 share times the accuracy among the parsed.
@@ -38,7 +38,7 @@ from kmmlu_fast.analysis.letter_bias.offsets import Letters, MatchedLetters
 from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, question_weights, stratified_mean
 from kmmlu_fast.core.schema import LETTERS
 
-MIN_LETTERS, MIN_LOGPROBS = 200, 200  # questions below which a split is not given
+MIN_LETTERS, MIN_LOGPROBS = 200, 200  # with fewer questions there is no split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class LetterHabit:
     accuracy: float  # unparsed counts as wrong
     shares: tuple[float, ...]  # predicted, of all questions, A first
     unparsed: float
-    recall: tuple[float | None, ...]  # by key letter; None where the key never has it
+    recall: tuple[float | None, ...]  # by key letter; None if the key never has it
     balanced_accuracy: float | None  # mean recall over the key's letters
     expected_accuracy: float  # from habit alone: sum of predicted share times key share
     matched_accuracy: float | None  # with the key's letter shares; None without log-probabilities
@@ -56,7 +56,7 @@ class LetterHabit:
 
 @dataclass(frozen=True, slots=True)
 class RunLetters:
-    """One run's letters, and the re-weighted ones where its log-probabilities allow them (``match``)."""
+    """One run's letters, and the re-weighted ones (``match_letter_shares``) if it has log-probabilities."""
 
     letters: Letters
     matched: MatchedLetters | None = None
@@ -77,9 +77,7 @@ class IntervalEstimate:
 
 @dataclass(frozen=True, slots=True)
 class HabitSplit:
-    """What one model of habit makes of the difference. ``model``: "logprobs", or one of
-    ``letter_models.MODELS``.
-    """
+    """The difference split by one model of habit. ``model``: "logprobs" or a key of ``MODELS``."""
 
     model: str
     letter_prior: IntervalEstimate
@@ -98,33 +96,33 @@ class Decomposition:
     second: LetterHabit
     difference: float
     reading: float
-    splits: tuple[
-        HabitSplit, ...
-    ]  # one by log-probabilities, two by letters alone, none with too few questions
-    by_subject: IntervalEstimate | None = (
-        None  # what remains at each subject's own letter shares (log-probabilities only)
-    )
+    # one by log-probabilities, two by letters alone, none with too few questions
+    splits: tuple[HabitSplit, ...]
+    # what remains at each subject's own letter shares (log-probabilities only)
+    by_subject: IntervalEstimate | None = None
 
     @property
     def prior_range(self) -> tuple[float, float] | None:
-        """Smallest and largest letter prior among the splits; None where there is none."""
-        values = [split.letter_prior.value for split in self.splits]
-        return (min(values), max(values)) if values else None
+        """Smallest and largest letter prior among the splits; None without splits."""
+        return _range_or_none([split.letter_prior.value for split in self.splits])
 
     @property
     def remaining_range(self) -> tuple[float, float] | None:
-        values = [split.remaining.value for split in self.splits]
-        return (min(values), max(values)) if values else None
+        return _range_or_none([split.remaining.value for split in self.splits])
+
+
+def _range_or_none(values: list[float]) -> tuple[float, float] | None:
+    return (min(values), max(values)) if values else None
 
 
 def letter_codes(letters: pl.Series | list[str | None], known: Sequence[str] = LETTERS) -> Letters:
-    """Letters as their places in ``known``; anything else, null included, as -1."""
+    """Letters as their positions in ``known``; anything else, null included, as -1."""
     series = pl.Series(letters, dtype=pl.String)
     return series.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def letter_shares(codes: Letters, options: int = len(LETTERS)) -> NDArray[np.float64]:
-    """Share of each letter among all entries; sums to less than 1 where some are unparsed."""
+    """Share of each letter among all entries; sums to less than 1 if some are unparsed."""
     return np.bincount(codes[codes >= 0], minlength=options) / max(1, len(codes))
 
 
@@ -132,10 +130,10 @@ def letter_habit(key: Letters, run: RunLetters, options: int = len(LETTERS)) -> 
     """One run's letter shares, recall by letter, balanced and expected accuracy."""
     letters = run.letters
     shares, key_shares = letter_shares(letters, options), letter_shares(key, options)
-    recall = [
-        float((letters[key == code] == code).mean()) if (key == code).any() else None
-        for code in range(options)
-    ]
+    recall: list[float | None] = [None] * options
+    for code in range(options):
+        if (key == code).any():
+            recall[code] = float((letters[key == code] == code).mean())
     return LetterHabit(
         accuracy=float((letters == key).mean()),
         shares=tuple(shares.tolist()),
@@ -156,12 +154,12 @@ def decompose_difference(
     asked: Floats | None = None,
     options: int = len(LETTERS),
 ) -> Decomposition:
-    """Split second minus first into letter prior, reading and what remains; by log-probabilities where both
-    runs have them.
+    """Split second minus first into letter prior, reading and what remains; by log-probabilities if both runs
+    have them.
 
     ``strata``: each question's subject as a number, 0..H-1; ``weights``: each subject's weight in the
-    accuracy (default: its share of the questions); ``options``: how many every question has. Intervals are
-    of the mean of each question's contribution, questions varying within their subject.
+    accuracy (default: its share of the questions); ``options``: number of options of every question.
+    Intervals are those of the mean of the questions' contributions, questions varying within their subject.
     """
     each = question_weights(strata, weights)
     shares = np.bincount(key, each, minlength=options)
@@ -183,9 +181,9 @@ def decompose_difference(
         )
 
     def part(value: float, contributions: Floats) -> IntervalEstimate:
-        half = stratified_mean(contributions, strata, weights, asked)
-        low, high = half.interval()
-        return IntervalEstimate(value, low - half.value + value, high - half.value + value)
+        mean = stratified_mean(contributions, strata, weights, asked)
+        low, high = mean.interval()
+        return IntervalEstimate(value, low - mean.value + value, high - mean.value + value)
 
     answers = options + 1  # the letters, and unparsed
     cells = (key * answers + first.letters + 1) * answers + second.letters + 1
@@ -200,16 +198,16 @@ def decompose_difference(
         remaining = float(each @ ((other.letters == key).astype(float) - (one.letters == key).astype(float)))
         rest = other.contributions - one.contributions
         prior = part(difference - reading - remaining, changes - reading_parts - rest)
-        own = None
+        by_subject = None
         if one.by_subject is not None and other.by_subject is not None:
             left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
-            own = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
-        return decomposition("logprobs", (HabitSplit("logprobs", prior, part(remaining, rest)),), own)
+            by_subject = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
+        return decomposition("logprobs", (HabitSplit("logprobs", prior, part(remaining, rest)),), by_subject)
     if len(key) < MIN_LETTERS:
         return decomposition("none", ())
     splits = []
-    for name, (fit, swapped) in MODELS.items():
-        prior_value, prior_parts = _habit_effect(table * len(key), cells, fit, swapped, options)
+    for name, (fit, habit_effect) in MODELS.items():
+        prior_value, prior_parts = _habit_effect(table * len(key), cells, fit, habit_effect, options)
         rest_value = difference - reading - prior_value
         rest_parts = changes - reading_parts - prior_parts
         splits.append(HabitSplit(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
@@ -220,13 +218,13 @@ def difference_of_estimates(one: Estimate, other: Estimate) -> IntervalEstimate:
     """The difference of two independent estimates."""
     variance = one.error**2 + other.error**2
     df = variance**2 / max(one.error**4 / max(one.df, 1.0) + other.error**4 / max(other.df, 1.0), 1e-300)
-    found = Estimate(one.value - other.value, variance**0.5, df)
-    return IntervalEstimate(found.value, *found.interval())
+    difference = Estimate(one.value - other.value, variance**0.5, df)
+    return IntervalEstimate(difference.value, *difference.interval())
 
 
 def _reading_effect(table: Floats, options: int) -> Floats:
     """Change of the parsed share times the accuracy among the parsed; ``table``: shares of (key, first + 1,
-    second + 1), over any axes before.
+    second + 1), flat; leading axes are batch axes.
     """
     cube = table.reshape(*table.shape[:-1], options, options + 1, options + 1)
     letters = np.arange(options)
@@ -242,11 +240,11 @@ def _habit_effect(
     counts: Floats,
     cells: Letters,
     fit: Callable[[Floats], LetterModelFit],
-    swapped: Callable[..., Floats],
+    habit_effect: Callable[..., Floats],
     options: int,
 ) -> tuple[float, Floats]:
-    """One letter model's letter prior and each question's part in it. ``counts`` of (key, first + 1, second
-    + 1).
+    """One letter model's letter prior and each question's part in it. ``counts``: by (key, first + 1,
+    second + 1), flat.
     """
     shape = (options, options + 1, options + 1)
     cube = counts.reshape(shape)
@@ -255,27 +253,27 @@ def _habit_effect(
     def value(first: Floats, second: Floats, table: Floats) -> Floats:
         shares = table.reshape(*table.shape[:-1], *shape)
         parsed = (shares[..., 1:, :].sum((-3, -2, -1)) + shares[..., 1:].sum((-3, -2, -1))) / 2
-        return np.asarray(parsed * swapped(first, second, shares.sum(axis=(-2, -1))))
+        return np.asarray(parsed * habit_effect(first, second, shares.sum(axis=(-2, -1))))
 
     total = counts.sum()
     influence = [np.zeros((*shape, options)), np.zeros((*shape, options))]
     influence[0][:, 1:, :, :] = fits[0].influence[:, :, None, :] * total
     influence[1][:, :, 1:, :] = fits[1].influence[:, None, :, :] * total
     points = [fits[0].theta, fits[1].theta, counts / total]
-    flat = [one.reshape(len(counts), options) for one in influence]
+    flat = [array.reshape(len(counts), options) for array in influence]
     return _linearise_function(value, points, [*flat, np.eye(len(counts))], cells)
 
 
 def _linearise_function(
     function: Callable[..., Floats], points: list[Floats], influence: list[Floats], cells: Letters
 ) -> tuple[float, Floats]:
-    """A function's value at ``points`` and each question's part in it: gradient (by differences) times the
-    cell's influence. The function takes points over any axes before their own.
+    """A function's value at ``points`` and each question's part in it: gradient (by finite differences) times
+    the cell's influence. The function accepts points with leading batch axes.
     """
     by_cell = np.zeros(len(influence[0]))
     for place, point in enumerate(points):
         step = 1e-5
-        moved = step * np.eye(len(point))
-        ends = [function(*points[:place], point + sign * moved, *points[place + 1 :]) for sign in (1, -1)]
+        shift = step * np.eye(len(point))
+        ends = [function(*points[:place], point + sign * shift, *points[place + 1 :]) for sign in (1, -1)]
         by_cell += influence[place] @ ((ends[0] - ends[1]) / (2 * step))
     return float(function(*points)), by_cell[cells]

@@ -1,17 +1,17 @@
 """Offsets that give a run the key's letter shares: a common letter prior, by log-probabilities.
 
 In: the key's letters, a run's letters and their log-probabilities (natural), same question order, every
-question with the same number of options. Out: an offset a letter; the letters under them (``MatchedLetters``),
-with each question's part in their accuracy, the offsets' own error included. Knows nothing of pairs, runs or
-words.
+question with the same number of options. Out: one offset per letter; the letters with these offsets
+(``MatchedLetters``), with each question's part in their accuracy, the offsets' own error included. Knows
+nothing of pairs, runs or words.
 
 Offsets on log-probabilities are a change of class prior (Saerens, Latinne and Decaestecker 2002, Neural
 Computation 14:21; used for multiple choice by Zheng et al. 2024, "Large Language Models Are Not Robust
 Multiple Choice Selectors", and as batch calibration by Zhou et al. 2024). Fitting is convex: minimise mean_i
-tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus wanted
-share", with tau lowered until soft shares are argmax shares. The key's shares are used, never a
-question's answer. The error is by the delta method, with a kernel estimate of how shares and accuracy follow
-the offsets.
+tau * logsumexp((logprob_i + offset) / tau) - share . offset, whose gradient is "soft share minus target
+share", with tau lowered until soft shares are argmax shares. Only the key's shares are used, never a
+question's answer. The error is by the delta method, with a kernel estimate of how shares and accuracy depend
+on the offsets.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ from numpy.typing import NDArray
 from kmmlu_fast.analysis.softmax import log_sum_exp, softmax_last_axis
 from kmmlu_fast.analysis.strata import Codes, Floats
 
-# Below this share of questions with log-probabilities, they do not speak for the run.
-MIN_LOGPROB_SHARE = 0.99
-MIN_BY_SUBJECT = 9_000  # questions below which subjects' own offsets are not fitted
-SHRINKAGE = 100  # questions' worth of the global offsets in a subject's own
+MIN_LOGPROB_SHARE = 0.99  # of the questions must have log-probabilities
+MIN_BY_SUBJECT = 9_000  # with fewer questions, no offsets are fitted by subject
+SHRINKAGE = 100  # weight of the global offsets in a subject's own, in questions
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 Letters = NDArray[np.int64]  # 0 for A, 1 for B, ...; -1 for unparsed
-Logprobs = NDArray[np.float64]  # (n, options); NaN rows where there are none
+Logprobs = NDArray[np.float64]  # (n, options); NaN rows if missing
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedLetters:
-    """A run's letters once its shares are the key's, and each question's part in that accuracy, the offsets'
+    """A run's letters with the key's letter shares, and each question's part in their accuracy, the offsets'
     error included.
     """
 
     letters: Letters
     contributions: Floats  # mean = the matched accuracy, to first order
-    by_subject: tuple[Letters, Floats] | None = None  # the same by each subject's own shares
+    by_subject: tuple[Letters, Floats] | None = None  # the same with each subject's own shares
 
 
 def match_letter_shares(
@@ -52,10 +51,10 @@ def match_letter_shares(
     strata: Codes | None = None,
     weights: Floats | None = None,
 ) -> MatchedLetters | None:
-    """The run's letters once its predicted shares are the key's; None where it has too few log-probabilities.
+    """The run's letters with the key's letter shares; None if it has too few log-probabilities.
 
-    The few questions without them, and answers that were not read, keep their letter. ``strata``: subjects,
-    for ``by_subject``; ``weights``: of the questions, summing to 1.
+    Questions without log-probabilities, and unparsed answers, keep their letter. ``strata``: subjects, for
+    ``by_subject``; ``weights``: of the questions, summing to 1.
     """
     if logprobs is None or len(logprobs) == 0:
         return None
@@ -67,11 +66,10 @@ def match_letter_shares(
     shares = np.bincount(key[known], weights[known], minlength=logprobs.shape[1]).astype(float)
     offsets = fit_prior_offsets(logprobs[known], shares, weights[known])
     result, parts = _apply_offsets(key, letters, logprobs, known, offsets, weights)
-    if strata is None or len(key) < MIN_BY_SUBJECT:
-        return MatchedLetters(result, parts)
-    return MatchedLetters(
-        result, parts, _match_by_subject(key, letters, logprobs, known, strata, offsets, result, parts)
-    )
+    by_subject = None
+    if strata is not None and len(key) >= MIN_BY_SUBJECT:
+        by_subject = _match_by_subject(key, letters, logprobs, known, strata, offsets, result, parts)
+    return MatchedLetters(result, parts, by_subject)
 
 
 def _match_by_subject(
@@ -84,21 +82,20 @@ def _match_by_subject(
     result: Letters,
     parts: Floats,
 ) -> tuple[Letters, Floats]:
-    """``result`` and ``parts`` by each subject's own offsets, shrunk to the global ones."""
+    """``result`` and ``parts`` with each subject's own offsets, shrunk to the global ones."""
     own, own_parts = result.copy(), parts.copy()
     order = np.argsort(strata, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
         there = rows[known[rows]]
         if len(there) < 2:
             continue
-        fitted = fit_prior_offsets(
-            logprobs[there], np.bincount(key[there], minlength=logprobs.shape[1]) / len(there), start=offsets
-        )
+        shares = np.bincount(key[there], minlength=logprobs.shape[1]) / len(there)
+        fitted = fit_prior_offsets(logprobs[there], shares, start=offsets)
         trust = len(there) / (len(there) + SHRINKAGE)
         even = np.full(len(rows), 1 / len(rows))
-        near = offsets + trust * (fitted - offsets)
+        shrunk = offsets + trust * (fitted - offsets)
         own[rows], own_parts[rows] = _apply_offsets(
-            key[rows], letters[rows], logprobs[rows], known[rows], near, even, trust
+            key[rows], letters[rows], logprobs[rows], known[rows], shrunk, even, trust
         )
     return own, own_parts
 
@@ -106,16 +103,15 @@ def _match_by_subject(
 def fit_prior_offsets(
     logprobs: Logprobs, shares: Floats, weights: Floats | None = None, start: Floats | None = None
 ) -> Floats:
-    """An offset a letter, their sum 0, so that argmax(logprobs + offsets) falls on letters with these shares.
+    """One offset per letter, their sum 0, so that argmax(logprobs + offsets) has these letter shares.
 
-    ``weights``: of the rows, summing to 1. ``start``: offsets that are near already (only the last
-    temperatures are then gone through).
+    ``weights``: of the rows, summing to 1. ``start``: offsets close to the solution, from which only the
+    lower temperatures are used.
     """
-    target = np.maximum(shares / shares.sum(), 1e-6)  # a letter the key never has still needs a finite offset
+    target = np.maximum(shares / shares.sum(), 1e-6)  # finite offsets for all letters
     target = target / target.sum()
     weights = np.full(len(logprobs), 1 / len(logprobs)) if weights is None else weights / weights.sum()
     offsets = -(weights @ logprobs) if start is None else start
-
     for temperature in _TEMPERATURES if start is None else _TEMPERATURES[2:]:
         value, slope, curve = _offset_objective(logprobs, offsets, target, weights, temperature)
         for _ in range(30):
@@ -142,7 +138,7 @@ def fit_prior_offsets(
 def _offset_objective(
     logprobs: Logprobs, offsets: Floats, target: Floats, weights: Floats, temperature: float
 ) -> tuple[float, Floats, Floats]:
-    """Value, gradient and Hessian of the objective above."""
+    """Value, gradient and Hessian of the module's objective."""
     scaled = (logprobs + offsets) / temperature
     soft = softmax_last_axis(scaled)
     shares = weights @ soft
@@ -159,24 +155,24 @@ def _apply_offsets(
     weights: Floats,
     trust: float = 1.0,
 ) -> tuple[Letters, Floats]:
-    """Letters under ``offsets``, and each question's part in their accuracy: its own answer, and its pull on
+    """Letters with ``offsets``, and each question's part in their accuracy: its own answer, and its effect on
     the offsets.
     """
-    moved = logprobs[known] + offsets
+    shifted = logprobs[known] + offsets
     result = letters.copy()
-    result[known] = moved.argmax(axis=1)
-    right = (result == key).astype(float)
+    result[known] = shifted.argmax(axis=1)
+    parts = (result == key).astype(float)
     keys, weight = key[known], weights[known] / weights[known].sum()
     # Kernel width by the rule of thumb; a logistic kernel of scale s has standard deviation 1.81 s.
-    width = 1.06 * float((moved - moved.mean(axis=1, keepdims=True)).std()) * len(moved) ** -0.2 / 1.81
-    soft = softmax_last_axis(moved / max(width, 1e-6))
+    spread = float((shifted - shifted.mean(axis=1, keepdims=True)).std())
+    width = max(1.06 * spread * len(shifted) ** -0.2 / 1.81, 1e-6)
+    soft = softmax_last_axis(shifted / width)
     # d shares / d offsets
-    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / max(width, 1e-6)
+    slope = (np.diag(weight @ soft) - (soft * weight[:, None]).T @ soft) / width
     onto = soft[np.arange(len(keys)), keys] * weight
     options = logprobs.shape[1]
     # d accuracy / d offsets
-    gain = (np.bincount(keys, onto, minlength=options) - onto @ soft) / max(width, 1e-6)
+    gain = (np.bincount(keys, onto, minlength=options) - onto @ soft) / width
     pull = np.eye(options)[keys] - np.eye(options)[result[known]]
-    parts = right
     parts[known] += trust * (pull @ (np.linalg.pinv(slope, rcond=1e-6) @ gain))
     return result, parts

@@ -1,15 +1,15 @@
-"""The control variate of the sequential test: what each answer was expected to be, before it was asked.
+"""The control variate of the sequential test: the expected value of each answer before it is given.
 
-In: answers in the order of asking (right or wrong), and what is known of *all* N questions beforehand. Out: a
-``AnswerStream``, the answers with their expectation taken off, from which ``sequential`` bets. Pure, numpy only.
-Knows nothing of runs or words.
+In: answers in the order of asking (right or wrong), and what is known about *all* N questions beforehand.
+Out: an ``AnswerStream``, the answers with their expectation subtracted, on which ``betting`` bets. Pure,
+numpy only. Knows nothing of runs or words.
 
-A question's expectation h is a ridge logistic regression refitted on the past alone, at 50, 75, 112, ...
-answers; until then, and where it is shrunk to, stands a guess (the second run answers as the first did). h
-may be any function of the past and of what is known of a question before it is asked: a poor one costs
-questions, never validity, because its mean over the questions that are still to come is known and taken into
-account exactly. So the paired test knows the first run's answers either for all questions (then h uses them,
-which is where most of the gain comes from) or for none beyond the second's (then h does not).
+A question's expectation h is a ridge logistic regression, refitted on past answers only, after 50, 75, 112,
+... answers. It starts from, and is shrunk to, a guess: the second run answers as the first did. h may be any
+function of the past and of what is known about a question before it is asked. A poor h costs questions, never
+validity, because its mean over the remaining questions is known and accounted for exactly. So the paired test
+knows the first run's answers either for all questions (then h uses them, the main source of the gain) or only
+for those that the second has answered (then h does not).
 """
 
 from __future__ import annotations
@@ -24,29 +24,27 @@ Floats = NDArray[np.float64]
 _Expect = Callable[[int, Floats], tuple[Floats, Floats]]  # answers, last weights -> h of all N, weights
 FIRST_REFIT = 50  # answers
 _GROWTH = 1.5  # of the past, between two refits
-_AGREES = 4.0  # log-odds by which the first run's right answer is guessed to raise the second's
-_RISES = 0.8  # log-odds for a standard deviation of the public runs' share of right answers
+_AGREES = 4.0  # guessed rise of the second run's log-odds if the first run is right
+_RISES = 0.8  # log-odds per standard deviation of the public runs' share of right answers
 _WEAK, _FIRM = 1.0, 10.0  # ridge penalties: of the slopes, and of the key letters' effects
-_PRIOR_VARIANCE, _PRIOR_ANSWERS = 0.15, 20.0  # of what is left over, before anything is seen
+_PRIOR_VARIANCE, _PRIOR_ANSWERS = 0.15, 20.0  # of x, before any answer, and its weight in answers
 
 
 @dataclass(frozen=True, slots=True)
 class KnownQuestions:
-    """What is known of all N questions beforehand, in the order of asking; every part may be absent."""
+    """What is known about all N questions beforehand, in the order of asking; None if not known."""
 
     total: int  # N
-    ease: Floats | None = None  # (N,) any scale, larger = easier; NaN where a question is not known
-    key: NDArray[np.int64] | None = (
-        None  # (N,) the right option's place: a letter habit shows as an effect of the key
-    )
-    margin: Floats | None = (
-        None  # (N,) the first run's margin, nats, where that run is complete; NaN where it has none
-    )
+    ease: Floats | None = None  # (N,) any scale, larger = easier; NaN if not known
+    # (N,) the right option's position: a letter habit shows as an effect of the key
+    key: NDArray[np.int64] | None = None
+    # (N,) the first run's margin, nats, if that run is complete; NaN if it has none
+    margin: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerStream:
-    """n of N answers with their expectation taken off.
+    """n of N answers with their expectation subtracted.
 
     At each t all but ``value``, ``floor`` and ``ceiling`` are known before question t is answered.
     """
@@ -58,9 +56,7 @@ class AnswerStream:
     least: Floats  # (n,) smallest and largest value that any question from t on could give
     most: Floats
     spread: Floats  # (n,) standard deviation of x, estimated on the past
-    floor: (
-        Floats  # (n,) what the mean of y over all N must be at least, and at most, after t: 0-1, or -1 to 1
-    )
+    floor: Floats  # (n,) smallest and largest possible mean of y over all N, after t: 0-1, or -1 to 1
     ceiling: Floats
 
     def __len__(self) -> int:
@@ -76,8 +72,8 @@ def paired_stream(
 ) -> AnswerStream:
     """y = second right - first right, (n,) in the order of asking; ``first``: (N,) if complete, else (n,).
 
-    ``refits``: numbers of answers after which the regression is fitted anew; default 50, 75, 112, ...
-    ``ahead``: whether the first run was complete before the second was asked; default: if it is complete.
+    ``refits``: numbers of answers after which the regression is refitted; default 50, 75, 112, ...
+    ``ahead``: whether the first run was complete before the second started; default: if it is complete.
     """
     n, total = len(second), known.total
     one, other = first.astype(np.float64), second.astype(np.float64)
@@ -86,9 +82,7 @@ def paired_stream(
         lowest, highest = -one, 1.0 - one
 
         def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
-            weights = (
-                guess if past == 0 else _fit_ridge_logistic(design[:past], other[:past], guess, penalty, last)
-            )
+            weights = _fit_ridge_logistic(design[:past], other[:past], guess, penalty, last)
             return _logistic_function(design @ weights) - one, weights
 
     else:
@@ -114,7 +108,7 @@ def accuracy_stream(
     y = right.astype(np.float64)
 
     def expect(past: int, last: Floats) -> tuple[Floats, Floats]:
-        weights = guess if past == 0 else _fit_ridge_logistic(design[:past], y[:past], guess, penalty, last)
+        weights = _fit_ridge_logistic(design[:past], y[:past], guess, penalty, last)
         return _logistic_function(design @ weights), weights
 
     return _make_stream(y, np.zeros(known.total), np.ones(known.total), expect, refits)
@@ -158,7 +152,7 @@ def _refit_schedule(n: int) -> list[int]:
 
 
 def _running_deviation(value: Floats) -> Floats:
-    """Standard deviation of the values before each, around their mean; drawn to a guess while few."""
+    """Standard deviation of the values before each one, around their mean; shrunk to the prior while few."""
     count = np.arange(len(value))
     total, squares = np.cumsum(value) - value, np.cumsum(value**2) - value**2
     around = np.maximum(squares - total**2 / np.maximum(count, 1), 0.0)
@@ -172,9 +166,13 @@ def _design_matrix(known: KnownQuestions, first: Floats | None) -> tuple[Floats,
     if centred is not None:
         columns.append(centred)
         guess.append(_AGREES)
-    if (ease := _standardise_values(known.ease)) is not None:
-        columns += [ease] if centred is None else [ease, ease * centred]
-        guess += [_RISES] if centred is None else [_RISES, 0.0]
+    ease = _standardise_values(known.ease)
+    if ease is not None:
+        columns.append(ease)
+        guess.append(_RISES)
+        if centred is not None:
+            columns.append(ease * centred)
+            guess.append(0.0)
     margin = None if known.margin is None else _standardise_values(np.log1p(np.maximum(known.margin, 0.0)))
     if margin is not None and centred is not None:
         columns += [margin, margin * centred]
@@ -183,16 +181,14 @@ def _design_matrix(known: KnownQuestions, first: Floats | None) -> tuple[Floats,
     if known.key is not None:
         last = (known.key == known.key.max()).astype(np.float64)
         effects = [(known.key == place) - last for place in range(int(known.key.max()))]
-        columns, guess, penalty = (
-            columns + effects,
-            guess + [0.0] * len(effects),
-            penalty + [_FIRM] * len(effects),
-        )
+        columns += effects
+        guess += [0.0] * len(effects)
+        penalty += [_FIRM] * len(effects)
     return np.column_stack(columns), np.array(guess), np.array(penalty)
 
 
 def _standardise_values(values: Floats | None) -> Floats | None:
-    """Mean 0, standard deviation 1 over what is known; 0 where it is not; None without any contrast."""
+    """Mean 0, standard deviation 1 over the known values; 0 for NaN; None if all known values are equal."""
     if values is None or np.isnan(values).all():
         return None
     spread = float(np.nanstd(values))
@@ -202,7 +198,9 @@ def _standardise_values(values: Floats | None) -> Floats | None:
 def _fit_ridge_logistic(
     design: Floats, right: Floats, guess: Floats, penalty: Floats, start: Floats
 ) -> Floats:
-    """Ridge logistic regression towards ``guess``, by a dozen of Newton's steps at most, from ``start``."""
+    """Ridge logistic regression towards ``guess``, by at most 12 Newton steps from ``start``."""
+    if not len(right):
+        return guess
     weights = start.copy()
     for _ in range(12):
         share = _logistic_function(design @ weights)

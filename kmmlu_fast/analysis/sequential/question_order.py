@@ -1,10 +1,10 @@
-"""Runs that stopped early: what the first n questions of the random order say, of two runs or of one.
+"""Runs that stopped early: what the first n questions of the random order show about two runs or one.
 
-In: the order (ids, keys, how easy, of all N questions) and predictions frames that hold a beginning of it, or
-all. Out: a ``Decision``, or an interval for an accuracy. Joins ``sequential`` to frames. Knows nothing of
-words or run directories.
+In: the order (ids, keys and ease of all N questions) and predictions frames with its beginning, or all of it.
+Out: a ``Decision``, or an interval for an accuracy. Applies ``betting`` to frames. Knows nothing of words or
+run directories.
 
-A subject's questions among n are few and were not what was waited for: no claim about a subject is made here.
+Nothing is claimed about subjects: each has few questions among n, and the stopping rule ignores them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class QuestionOrder:
     """All N questions of a run in the order of asking."""
 
     ids: tuple[str, ...]
-    key: NDArray[np.int64]  # (N,) the right option's place
-    ease: NDArray[np.float64] | None  # (N,) from public runs, where they know these questions
+    key: NDArray[np.int64]  # (N,) the right option's position
+    ease: NDArray[np.float64] | None  # (N,) from public runs, if they have these questions
     seed: int
 
     def __len__(self) -> int:
@@ -38,10 +38,10 @@ class QuestionOrder:
 
 @dataclass(frozen=True, slots=True)
 class OrderedAnswers:
-    """One run's answers along an order, up to the first that is missing."""
+    """One run's answers along an order, up to the first missing one."""
 
     right: NDArray[np.bool_]
-    margin: NDArray[np.float64]  # nats; NaN where it has none
+    margin: NDArray[np.float64]  # nats; NaN if there is none
 
     def __len__(self) -> int:
         return len(self.right)
@@ -50,26 +50,25 @@ class OrderedAnswers:
 def make_question_order(
     ids: Sequence[str], keys: Sequence[str], seed: int, public: bool = True
 ) -> QuestionOrder:
-    """``ids`` and their keys (letters) in the order of asking. ``public``: whether the packaged difficulty is
-    for this exam.
+    """``ids`` and their keys (letters) in the order of asking. ``public``: whether the packaged difficulty
+    covers this exam.
     """
     places = np.unique(np.asarray(keys), return_inverse=True)[1].astype(np.int64)
     return QuestionOrder(tuple(ids), places, public_ease(ids) if public else None, seed)
 
 
 def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> OrderedAnswers:
-    """The beginning of the order that the predictions hold."""
-    columns = predictions.select("question_id", "correct", "margin").iter_rows()
-    found = {question_id: (right, margin) for question_id, right, margin in columns}
-    rows = []
+    """The predictions' answers along the order, up to the first question without one."""
+    columns = predictions.select("question_id", "correct", pl.col("margin").fill_null(float("nan")))
+    answers = {question_id: (right, margin) for question_id, right, margin in columns.iter_rows()}
+    rights, margins = [], []
     for question_id in order.ids:
-        if question_id not in found:
+        if question_id not in answers:
             break
-        rows.append(found[question_id])
-    margins = [np.nan if margin is None else margin for _, margin in rows]
-    return OrderedAnswers(
-        np.array([right for right, _ in rows], dtype=bool), np.array(margins, dtype=np.float64)
-    )
+        right, margin = answers[question_id]
+        rights.append(right)
+        margins.append(margin)
+    return OrderedAnswers(np.array(rights, dtype=bool), np.array(margins, dtype=np.float64))
 
 
 def decide_on_answers(
@@ -80,9 +79,9 @@ def decide_on_answers(
     margin: float | None = MARGIN,
     ahead: bool | None = None,
 ) -> Decision:
-    """Second against first, as of the question that decided it; undecided: as of the last that both have.
+    """Second against first, as of the question that decided it; if undecided, as of the last that both have.
 
-    ``ahead``: whether the first was complete before the second was asked; default: if it is complete.
+    ``ahead``: whether the first run was complete before the second started; default: if it is complete.
     """
     total = len(order)
     n = min(len(first), len(second))
@@ -91,7 +90,7 @@ def decide_on_answers(
     one = first.right if complete else first.right[:n]
     stream = paired_stream(one, second.right[:n], known, ahead=complete)
     _, at = betting.first_verdict(stream, alpha, margin)
-    if at is not None and at < n < total:  # with all answers the difference is known: that is reported
+    if at is not None and at < n < total:  # with all N answers, the exact difference is reported instead
         stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
     return betting.decide_stream(stream, alpha, margin)
 
@@ -102,9 +101,8 @@ def accuracy_interval(
     """Confidence sequence of one run's accuracy over all N questions, 0-1."""
     if not len(answers):
         return 0.0, 1.0
-    low, high = betting.confidence_sequence(
-        accuracy_stream(answers.right, KnownQuestions(len(order), order.ease, order.key)), alpha
-    )
+    known = KnownQuestions(len(order), order.ease, order.key)
+    low, high = betting.confidence_sequence(accuracy_stream(answers.right, known), alpha)
     return max(0.0, low), min(1.0, high)
 
 
@@ -115,10 +113,13 @@ def compare_prefixes(
     alpha: float = ALPHA,
     margin: float | None = MARGIN,
 ) -> Decision:
-    """Two runs' predictions along one order, on the questions both have from its beginning. RunError where
+    """Two runs' predictions along one order, on the questions that both have from its beginning. RunError if
     they share none.
     """
     one, other = answers_in_order(order, first), answers_in_order(order, second)
     if not min(len(one), len(other)):
-        raise RunError("the runs share no beginning of the random order; evaluate both with --until-decided")
+        raise RunError(
+            "the runs share no question at the beginning of the random order; evaluate both with"
+            " --until-decided"
+        )
     return decide_on_answers(order, one, other, alpha, margin)

@@ -1,5 +1,5 @@
-"""The two models of letters alone: their tables by hand, their fits and influences against what they are
-defined by, and what they call habit where the truth is known.
+"""The two letter models: their tables by hand, fits and influences against their definitions, and the habit
+effect on data with a known truth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHOICE = np.array([1.2, -0.5, 0.3, 0.8])  # beta, pulls of A, B, C; D's is 0
 
 
 def by_hand(theta: Floats) -> Floats:
-    """exp(pull + beta where the letter is the key), each row over its sum."""
+    """exp(pull + beta if the letter is the key), each row over its sum."""
     weights = np.exp(np.append(theta[1:], 0.0)) * np.where(np.eye(4) == 1, np.exp(theta[0]), 1.0)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
@@ -47,12 +47,12 @@ def test_a_fit_finds_the_parameters_that_made_the_table(name: str) -> None:
 def test_an_influence_is_what_one_more_answer_does(name: str) -> None:
     fit, table, theta = TABLES[name]
     counts = 1e5 * KEY[:, None] * table(theta)
-    found = fit(counts)
+    fitted = fit(counts)
     for cell in ((0, 0), (1, 3), (2, 2), (3, 0)):
         more = counts.copy()
         more[cell] += 100
-        assert (fit(more).theta - found.theta) / 100 == pytest.approx(
-            found.influence[cell], rel=0.02, abs=1e-9
+        assert (fit(more).theta - fitted.theta) / 100 == pytest.approx(
+            fitted.influence[cell], rel=0.02, abs=1e-9
         )
 
 

@@ -144,8 +144,8 @@ def test_intervals_cover_what_a_bootstrap_gives() -> None:
     drawn = []
     for _ in range(300):
         i = random.integers(0, 600, 600)
-        again = d.decompose_difference(key[i], one, d.RunLetters(first[i]), d.RunLetters(second[i]))
-        drawn.append([part.remaining.value for part in again.splits])
+        resampled = d.decompose_difference(key[i], one, d.RunLetters(first[i]), d.RunLetters(second[i]))
+        drawn.append([part.remaining.value for part in resampled.splits])
     for place, part in enumerate(whole.splits):
         low, high = np.quantile([values[place] for values in drawn], [0.025, 0.975])
         assert (part.remaining.low, part.remaining.high) == pytest.approx((low, high), abs=0.012)
@@ -173,8 +173,8 @@ def test_the_offsets_own_error_is_in_the_interval() -> None:
     drawn = [split(random.integers(0, 300, 300)) for _ in range(300)]
     for name in ("letter_prior", "remaining"):
         low, high = np.quantile([getattr(part, name).value for part in drawn], [0.025, 0.975])
-        found = getattr(whole, name)
-        assert found.high - found.low == pytest.approx(high - low, rel=0.25)
+        part = getattr(whole, name)
+        assert part.high - part.low == pytest.approx(high - low, rel=0.25)
 
 
 def test_a_subjects_own_habit_is_matched_too() -> None:
@@ -196,9 +196,9 @@ def test_a_subjects_own_habit_is_matched_too() -> None:
         d.RunLetters(x.argmax(axis=1), match_letter_shares(key, x.argmax(axis=1), x, strata))
         for x in (noise, noise + habit)
     ]
-    found = d.decompose_difference(key, strata, runs[0], runs[1])
-    assert found.splits[0].remaining.value > 0.05  # the global offsets do not see it
-    assert found.by_subject is not None and abs(found.by_subject.value) < 0.02
+    result = d.decompose_difference(key, strata, runs[0], runs[1])
+    assert result.splits[0].remaining.value > 0.05  # the global offsets do not see it
+    assert result.by_subject is not None and abs(result.by_subject.value) < 0.02
 
 
 def test_answers_that_become_readable_are_neither_prior_nor_knowledge() -> None:
@@ -229,25 +229,25 @@ def test_any_constant_number_of_options_tells_habit_from_knowledge(options: int)
 
     strata = np.zeros(len(key), dtype=np.int64)
     base, habit, skilled = run(0.3, -0.5), run(0.3, 0.5), run(1.3, -0.5)
-    found = d.decompose_difference(key, strata, base, habit, options=options)
-    assert found.method == "logprobs" and len(found.first.shares) == options
-    (part,) = found.splits
-    assert found.difference > 0.01 and part.letter_prior.value == pytest.approx(found.difference, abs=0.012)
+    result = d.decompose_difference(key, strata, base, habit, options=options)
+    assert result.method == "logprobs" and len(result.first.shares) == options
+    (part,) = result.splits
+    assert result.difference > 0.01 and part.letter_prior.value == pytest.approx(result.difference, abs=0.012)
     assert not part.remaining.significant
     (part,) = d.decompose_difference(key, strata, base, skilled, options=options).splits
     assert part.remaining.significant and part.remaining.value > 0.1
     by_letters = [d.RunLetters(one.letters) for one in (base, habit)]
-    found = d.decompose_difference(key, strata, by_letters[0], by_letters[1], options=options)
-    assert [one.model for one in found.splits] == ["mixture", "choice"]
-    for one in found.splits:
-        total = one.letter_prior.value + found.reading + one.remaining.value
-        assert total == pytest.approx(found.difference) and one.letter_prior.value > found.difference / 2
+    result = d.decompose_difference(key, strata, by_letters[0], by_letters[1], options=options)
+    assert [one.model for one in result.splits] == ["mixture", "choice"]
+    for one in result.splits:
+        total = one.letter_prior.value + result.reading + one.remaining.value
+        assert total == pytest.approx(result.difference) and one.letter_prior.value > result.difference / 2
 
 
 def test_four_options_are_the_default() -> None:
     key = np.arange(400) % 4
     letters = [np.roll(key, turn) for turn in (1, 2)]
-    runs = [d.RunLetters(some) for some in letters]
+    runs = [d.RunLetters(codes) for codes in letters]
     strata = np.zeros(400, dtype=np.int64)
     both = (
         d.decompose_difference(key, strata, runs[0], runs[1]),

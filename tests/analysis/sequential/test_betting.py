@@ -106,8 +106,8 @@ def test_interval_is_what_the_capital_refutes_and_only_ever_shrinks():
 def test_after_all_questions_the_interval_is_the_difference_itself(gain):
     first, second, known = _made(4, 500, gain)
     truth = float(second.mean() - first.mean())
-    found = test.decide_stream(paired_stream(first, second, known), margin=None)
-    assert found.low == pytest.approx(truth, abs=1e-12) == found.high
+    decision = test.decide_stream(paired_stream(first, second, known), margin=None)
+    assert decision.low == pytest.approx(truth, abs=1e-12) == decision.high
     right = test.confidence_sequence(accuracy_stream(second, known))
     assert right == pytest.approx((second.mean(), second.mean()), abs=1e-12)
 
@@ -120,17 +120,17 @@ def test_the_last_answer_is_arithmetic_and_no_evidence():
     mean = (second.mean() - first.mean()).item()
     assert mean != 0 and abs(mean) < 0.02
     for margin, verdict in ((None, "undecided"), (abs(mean) / 2, "undecided"), (0.02, "equal")):
-        found = test.decide_stream(stream, margin=margin)
-        assert found.verdict == verdict and found.low == pytest.approx(mean)
-        assert found.e_value < 20 and found.p_value > 0.05
+        decision = test.decide_stream(stream, margin=margin)
+        assert decision.verdict == verdict and decision.low == pytest.approx(mean)
+        assert decision.e_value < 20 and decision.p_value > 0.05
     assert test.crossing_time(stream, 0.0, 1 if mean > 0 else -1) == 180  # which is what must not count
 
 
 def test_no_difference_at_all_is_equal_at_the_end_and_never_better():
     first = np.random.default_rng(0).random(300) < 0.5
     known = KnownQuestions(300)
-    found = test.decide_stream(paired_stream(first, first, known), margin=None)
-    assert (found.verdict, found.decided_at, found.p_value) == ("equal", 300, 1.0)
+    decision = test.decide_stream(paired_stream(first, first, known), margin=None)
+    assert (decision.verdict, decision.decided_at, decision.p_value) == ("equal", 300, 1.0)
     soon = test.decide_stream(paired_stream(first, first, known), margin=0.05)
     assert soon.verdict == "equal" and soon.decided_at < 300
 
@@ -160,8 +160,8 @@ def test_a_first_run_known_in_full_decides_sooner_than_one_that_is_asked_along()
 def test_equal_needs_both_sides_of_the_margin():
     first, second, known = _made(6, 12000, 0.0, 0.1)
     stream = paired_stream(first, second[:9000], known)
-    found = test.decide_stream(stream, margin=0.03)
-    assert found.verdict == "equal" and -0.03 <= found.low <= found.high <= 0.03
+    decision = test.decide_stream(stream, margin=0.03)
+    assert decision.verdict == "equal" and -0.03 <= decision.low <= decision.high <= 0.03
     assert test.decide_stream(paired_stream(first, second[:100], known), margin=0.03).verdict == "undecided"
 
 
@@ -192,9 +192,9 @@ def test_accuracy_is_covered_at_every_size_and_narrows():
 
 
 def test_nothing_asked_says_nothing():
-    found = test.decide_stream(paired_stream(np.ones(5, bool), np.zeros(0, bool), KnownQuestions(5)))
-    assert (found.verdict, found.decided_at, found.p_value) == ("undecided", None, 1.0)
-    assert (found.low, found.high) == (-1.0, 1.0)
+    decision = test.decide_stream(paired_stream(np.ones(5, bool), np.zeros(0, bool), KnownQuestions(5)))
+    assert (decision.verdict, decision.decided_at, decision.p_value) == ("undecided", None, 1.0)
+    assert (decision.low, decision.high) == (-1.0, 1.0)
 
 
 def test_a_split_alpha_asks_for_more():
