@@ -1,4 +1,4 @@
-"""The settings that choose a model, an engine and a device; shared by every verb that generates.
+"""The settings that choose a model, an engine and a device; shared by every command that generates.
 
 In: values from YAML and the command line. Out: a frozen ``EngineConfig``. Knows nothing of questions.
 """
@@ -14,11 +14,11 @@ from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.engines.vllm.device_arguments import quantization_problem
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
-NF4_NAMES = ("nf4", "bitsandbytes")  # two names for the same, of --engine transformers
+NF4_NAMES = ("nf4", "bitsandbytes")  # synonyms, with --engine transformers
 
 
 def _check_base_url(base_url: str) -> None:
-    """Before anything is written: the address is saved with the run, a password must not be."""
+    """Refuse a password before anything is written: the address is saved with the run."""
     from kmmlu_fast.engines.server.client import check_base_url
 
     try:
@@ -28,9 +28,7 @@ def _check_base_url(base_url: str) -> None:
 
 
 class EngineConfig(Config):
-    """The settings that choose a model, the engine and the device; shared by every entry point
-    that generates.
-    """
+    """The model, the engine and the device."""
 
     model: str = Field(
         DEFAULT_MODEL,
@@ -38,56 +36,58 @@ class EngineConfig(Config):
     )
     revision: str | None = Field(None, description="revision of the model on the hub")
     trust_remote_code: bool = Field(
-        False, description="run Python code that the model brings along; read it first: it has your rights"
+        False, description="run Python code from the model repository with your permissions; read it first"
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="compute type")
     letter_precision: Literal["auto", "float32"] = Field(
         "auto",
         description=(
-            "float32: letters' logits computed in float32 (bfloat16 has steps of 0.125, and an exact tie goes"
-            " to A)"
+            "float32: compute the letters' logits in float32 (bfloat16 has steps of 0.125, and an exact tie"
+            " goes to A)"
         ),
     )
     quantization: str | None = Field(
         None,
         description=(
-            "weights quantised while loading, by vLLM: fp8_per_channel, ... ('fp8' is its old name of"
-            " fp8_per_tensor); with --engine transformers nf4 (as in QLoRA)"
+            "quantise the weights while loading: with vLLM fp8_per_channel, ... ('fp8' is the old name of"
+            " fp8_per_tensor), with --engine transformers nf4 (as in QLoRA)"
         ),
     )
     max_model_len: PositiveInt | None = Field(
-        None, description="longest prompt + output, tokens; default: what the prompts need"
+        None, description="longest prompt + output in tokens; default: what the prompts need"
     )
     gpu_memory_utilization: float = Field(
         0.90, gt=0, le=1, description="share of the GPU's memory vLLM may take"
     )
-    tensor_parallel_size: PositiveInt = Field(1, description="GPUs a model is split over")
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that one model is split over")
     data_parallel_size: PositiveInt = Field(
         1, description="copies of the model on this machine's GPUs, as Ray replicas"
     )
     max_num_seqs: PositiveInt | None = Field(
-        None, description="requests in a batch at most; default chosen for throughput"
+        None, description="maximum requests per batch; default chosen for throughput"
     )
     max_num_batched_tokens: PositiveInt | None = Field(
-        None, description="tokens in an engine step at most; default chosen for throughput"
+        None, description="maximum tokens per engine step; default chosen for throughput"
     )
     load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights, for benchmarks")
     engine: Literal["vllm", "ray", "server", "transformers"] = Field(
         "vllm",
         description=(
-            "in process, on Ray actors, an OpenAI-compatible server, or plain transformers (nf4 bases;"
-            " slower)"
+            "vLLM in this process or on Ray actors, an OpenAI-compatible server, or plain transformers (for"
+            " nf4 models; slower)"
         ),
     )
-    num_replicas: PositiveInt = Field(1, description="with --engine ray: actors, one vLLM engine each")
+    num_replicas: PositiveInt = Field(
+        1, description="with --engine ray: number of actors, one vLLM engine each"
+    )
     ray_address: str | None = Field(
         None, description="with --engine ray: cluster address; default: this machine"
     )
     base_url: str | None = Field(
-        None, description="with --engine server: such as http://host:8000/v1 (key from OPENAI_API_KEY)"
+        None, description="with --engine server: address, such as http://host:8000/v1 (key: OPENAI_API_KEY)"
     )
     concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
-    seed: int = Field(42, ge=0, lt=2**32, description="seed of sampling and of --limit-mode random")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed for sampling and for --limit-mode random")
 
     @model_validator(mode="after")
     def _check_engine_options(self) -> EngineConfig:
@@ -98,21 +98,17 @@ class EngineConfig(Config):
         if self.base_url and self.engine != "server":
             raise ValueError("--base-url goes with --engine server")
         if self.letter_precision != "auto" and self.engine == "server":
-            raise ValueError(
-                "--letter-precision goes with an engine that is started here; a server has its own"
-            )
-        if (
-            self.engine in ("vllm", "ray")
-            and not self.ray_address
-            and (why := quantization_problem(self.quantization))
-        ):
-            raise ValueError(why)
+            raise ValueError("--letter-precision does not go with --engine server: the server sets its own")
+        if self.engine in ("vllm", "ray") and not self.ray_address:
+            problem = quantization_problem(self.quantization)
+            if problem:
+                raise ValueError(problem)
         if self.num_replicas > 1 and self.engine != "ray":
             raise ValueError("--num-replicas goes with --engine ray")
         if self.data_parallel_size > 1 and self.engine != "vllm":
             raise ValueError(
-                "--data-parallel-size is for this machine's GPUs; with --engine ray give --num-replicas, a"
-                " server has its own"
+                "--data-parallel-size goes with --engine vllm; give --num-replicas with --engine ray; a server"
+                " sets its own"
             )
         if self.engine == "transformers":
             self._check_transformers_options()
@@ -121,14 +117,14 @@ class EngineConfig(Config):
     def _check_transformers_options(self) -> None:
         if self.quantization not in (None, *NF4_NAMES):
             raise ValueError(
-                f"--quantization {self.quantization} is vLLM's; --engine transformers takes nf4 (or"
-                " bitsandbytes, the same)"
+                f"--quantization {self.quantization} goes with vLLM; --engine transformers takes nf4 (or its"
+                " synonym bitsandbytes)"
             )
         if self.tensor_parallel_size > 1:
             raise ValueError(
-                "--tensor-parallel-size goes with vLLM: --engine transformers computes on one device"
+                "--tensor-parallel-size goes with vLLM; --engine transformers computes on one device"
             )
         if self.load_format != "auto":
             raise ValueError(
-                "--load-format goes with vLLM: --engine transformers loads the repository's safetensors"
+                "--load-format goes with vLLM; --engine transformers loads the repository's safetensors"
             )

@@ -1,7 +1,7 @@
 """What an engine has done since its start: requests, and tokens of prompts and outputs.
 
-In: Responses. Out: counts with their units in the names, and the share of prompt tokens that the prefix cache
-served. Knows nothing of any one engine.
+In: Responses. Out: counts with units in their names, and the share of prompt tokens served by the prefix
+cache. Knows nothing of a particular engine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def cache_hit_rate(prompt_tokens: int, cached_tokens: int) -> float:
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of what arrived."""
+    """Counts of the responses that arrived."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -27,10 +27,10 @@ class Counters:
     output_tokens: int = 0
 
     def add(self, response: Response, output_tokens: int | None = None) -> None:
-        """Count a response; ``output_tokens`` where the engine says itself how many it made."""
+        """Count a response; ``output_tokens`` if the engine reports how many it generated."""
         if output_tokens is None:
-            letter = isinstance(response.request.want, Candidates)  # read from one token that was made
-            output_tokens = letter + sum(len(completion.token_ids) for completion in response.completions)
+            output_tokens = sum(len(completion.token_ids) for completion in response.completions)
+            output_tokens += isinstance(response.request.want, Candidates)  # one token, for its logits
         self.requests += 1
         self.prompt_tokens += len(response.request.token_ids)
         self.cached_tokens += response.cached_tokens
@@ -46,13 +46,13 @@ class Counters:
 
 
 def stats_between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """An engine's ``stats`` of what it did between two of them; what is not a count is taken as it is."""
+    """``after`` with every count reduced by its value in ``before``; other values are kept."""
     counts = {
         key: after[key] - before.get(key, 0)
         for key, value in after.items()
         if isinstance(value, int) and not isinstance(value, bool)
     }
-    found = {**after, **counts}
+    stats = {**after, **counts}
     if counts.get("prompt_tokens") and "cached_tokens" in counts:
-        found["prefix_cache_hit_rate"] = cache_hit_rate(counts["prompt_tokens"], counts["cached_tokens"])
-    return found
+        stats["prefix_cache_hit_rate"] = cache_hit_rate(counts["prompt_tokens"], counts["cached_tokens"])
+    return stats

@@ -1,5 +1,5 @@
-"""Which engine answers: vLLM in process, replicas on Ray, a server, or transformers. The one place that knows
-all four.
+"""Opens the engine: vLLM in process, replicas on Ray, a server, or transformers. Only this module knows all
+four.
 
 In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
 """
@@ -35,9 +35,7 @@ def vllm_engine_settings(
     max_model_len: int,
     path: str | None = None,
 ) -> EngineSettings:
-    """What a vLLM engine is opened with; ``path`` replaces the weights (a merged copy), the
-    tokenizer stays the base model's.
-    """
+    """Settings of a vLLM engine. ``path`` replaces the weights (a merged copy), not the tokenizer."""
     batched_tokens: int | None = config.max_num_batched_tokens
     extra: tuple[tuple[str, Any], ...] = ()
     if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
@@ -68,11 +66,11 @@ def vllm_engine_settings(
 def unchunked_prefill_settings(
     batched_tokens: int | None, max_model_len: int
 ) -> tuple[int, tuple[tuple[str, Any], ...]]:
-    """Tokens a step, and the vLLM arguments, with which no prompt is prefilled in pieces.
+    """Tokens per step, and vLLM arguments, so that no prompt is prefilled in chunks.
 
-    vLLM 0.32 rewinds a request's random generator after such a piece (``gpu_model_runner``:
-    ``gen.set_offset``), which torch's generators on CPU cannot do: seeded sampling would stop with "CPU
-    Generator does not use offset".
+    vLLM 0.32 rewinds a request's random generator after a chunk (``gpu_model_runner``: ``gen.set_offset``).
+    torch's CPU generators cannot do that: seeded sampling would fail with "CPU Generator does not use
+    offset".
     """
     return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
 
@@ -84,22 +82,19 @@ def open_engine(
     max_model_len: int,
     path: str | None = None,
 ) -> Engine:
-    """Start the engine of ``config.engine`` for a model and the adapters it will serve;
-    EngineError if it cannot.
-    """
+    """Start the engine of ``config.engine`` for a model and its adapters; EngineError if it cannot start."""
     if config.engine == "server":
         from kmmlu_fast.engines.server.engine import ServerEngine
 
-        assert config.base_url is not None  # EngineConfig refuses it
+        assert config.base_url is not None  # EngineConfig checked it
         return ServerEngine(
             config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency
         )
     if config.engine == "transformers":
         return _open_transformers(config, model, adapters, max_model_len, path)
     settings = vllm_engine_settings(config, model, adapters, max_model_len, path)
-    if (
-        config.engine == "ray" or config.data_parallel_size > 1
-    ):  # vLLM refuses data parallelism for an engine in process
+    # vLLM refuses data parallelism for an engine in process.
+    if config.engine == "ray" or config.data_parallel_size > 1:
         from kmmlu_fast.engines.ray.engine import RayEngine
 
         return RayEngine(
@@ -120,10 +115,10 @@ def open_engine(
 
 
 def start_vllm(settings: EngineSettings) -> VllmEngine:
-    """vLLM in this process, its import shortened. It takes Ray for one model on several cards only."""
+    """Start vLLM in this process with a shortened import. vLLM needs Ray only for a model on several GPUs."""
     unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
     prepare_environment(has_gpu())
-    gc.collect()  # what is garbage now would be kept for good
+    gc.collect()  # freezing keeps what is garbage now for good
     with pause_garbage_collection(), hide_packages(unused):
         import vllm.entrypoints.llm  # noqa: F401
 
@@ -138,10 +133,7 @@ def _open_transformers(
     from kmmlu_fast.engines.hf.model import TransformersSettings
 
     if not has_gpu():
-        log_note(
-            "engine: transformers on a CPU is the slower way; --engine vllm answers sooner where it can serve"
-            " the model"
-        )
+        log_note("engine: transformers is slow on a CPU; --engine vllm is faster if it can serve the model")
     return TransformersEngine(
         TransformersSettings(
             model=path or model.path,

@@ -1,5 +1,4 @@
-"""An engine that answers at once, from a hash of the tokens: for tests and for measuring everything around a
-model.
+"""An engine that answers at once, from a hash of the tokens: for tests and for measuring the harness.
 
 In: Requests. Out: Responses. Knows nothing of models or questions.
 """
@@ -26,11 +25,9 @@ from kmmlu_fast.engines.protocol import FollowUp
 
 
 class FakeEngine:
-    """Answers at once, deterministically from the token ids: for tests and the harness benchmark, not a
-    model.
+    """Answers at once; log-probabilities are a hash of the token ids and of the adapter's name.
 
-    ``text`` is what every generation returns, or a function of the request; letters' log-probabilities are
-    derived from a hash of the tokens (and of the adapter's name), so that adapters differ from the base.
+    ``text`` is what every generation returns, or a function of the request.
     """
 
     def __init__(self, text: str | Callable[[Request], str] = "정답: A", max_in_flight: int = 64) -> None:

@@ -1,8 +1,8 @@
-"""The Engine protocol, and a fake one for tests and for measuring the harness.
+"""The Engine protocol.
 
 In: an iterable of Requests, pulled lazily. Out: Responses, in the order in which they finish.
-Knows nothing of KMMLU: neither what a question is nor what a letter means. The real engines stand in
-``engine_vllm`` (in process), ``engine_ray`` and ``engine_server``; ``open_engine`` picks one.
+Knows nothing of KMMLU: neither what a question is nor what a letter means. The engines are in the folders
+``vllm``, ``hf``, ``ray`` and ``server``; ``factory.open_engine`` picks one.
 """
 
 from __future__ import annotations
@@ -13,27 +13,23 @@ from typing import Any, Protocol, runtime_checkable
 from kmmlu_fast.core.schema import Adapter, Request, Response
 
 FollowUp = Callable[[Response], list[Request]]
-"""Pure and picklable: what to ask next, given a response (a forced answer after reasoning,
-say). [] = nothing.
-"""
+"""The requests that a response leads to, such as a forced answer after reasoning. Pure and picklable."""
 
 
 class Engine(Protocol):
     """Runs requests. One engine serves the base model and all adapters that it was opened with."""
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
-        """Yield one Response a request, and one for each that ``follow_up`` asks for, as they finish.
+        """Yield one Response per request, and one per request of ``follow_up``, as they finish.
 
-        ``requests`` is pulled only as fast as the engine takes work, so that memory stays bounded; follow-ups
-        join the running batch at once. Raises EngineError where the engine cannot go on; what was yielded
-        stays valid.
+        ``requests`` is pulled only as fast as the engine takes work, so memory stays bounded; follow-ups
+        join the running batch at once. Raises EngineError if the engine cannot go on; the responses yielded
+        before stay valid.
         """
         ...
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start, with units in the keys (``prompt_tokens``,
-        ``cached_tokens``, ``start_sec``, ...).
-        """
+        """Counters since the start, with units in the keys: ``prompt_tokens``, ``start_sec``, ..."""
         ...
 
     def close(self) -> None:
@@ -43,12 +39,12 @@ class Engine(Protocol):
 
 @runtime_checkable
 class SwappingEngine(Engine, Protocol):
-    """An engine whose weights can be replaced while it lives: one for the base and all adapters."""
+    """An engine whose weights can be replaced while it runs: one for the base and all adapters."""
 
     def swap(self, adapter: Adapter | None) -> None:
-        """Answer requests without an adapter as the base with this one from now on (None: as the base again).
+        """Answer requests without an adapter with this one from now on (None: with the base).
 
-        AdapterError where the adapter does not fit: the engine then holds the base. EngineError while
-        requests run, or where the weights could not be written.
+        AdapterError if the adapter does not fit: the engine then holds the base. EngineError while
+        requests run, or if the weights could not be written.
         """
         ...

@@ -52,6 +52,6 @@ def test_nothing_asked_is_no_hit_rate_of_its_own() -> None:
 def test_what_happened_between_two_moments() -> None:
     before = {"engine": "vllm", "requests": 2, "prompt_tokens": 20, "cached_tokens": 0, "start_sec": 1.5}
     after = {**before, "requests": 6, "prompt_tokens": 60, "cached_tokens": 30, "prefix_cache_hit_rate": 0.5}
-    found = stats_between(before, after)
-    assert (found["requests"], found["prompt_tokens"], found["cached_tokens"]) == (4, 40, 30)
-    assert found["prefix_cache_hit_rate"] == 0.75 and found["start_sec"] == 1.5
+    stats = stats_between(before, after)
+    assert (stats["requests"], stats["prompt_tokens"], stats["cached_tokens"]) == (4, 40, 30)
+    assert stats["prefix_cache_hit_rate"] == 0.75 and stats["start_sec"] == 1.5

@@ -90,14 +90,14 @@ def lm_eval(root: Path, name: str) -> dict[int, list[float]]:
     }
 
 
-def agree(name: str, frame: pl.DataFrame, theirs: dict[int, list[float]], tolerance: float) -> None:
+def agree(name: str, frame: pl.DataFrame, expected: dict[int, list[float]], tolerance: float) -> None:
     """Every letter's log-probability within the tolerance, and the same letter but for near-ties."""
-    assert len(frame) == 45 == len(theirs) and set(frame["num_options"]) == set(COUNTS[name])
+    assert len(frame) == 45 == len(expected) and set(frame["num_options"]) == set(COUNTS[name])
     for row in frame.iter_rows(named=True):
         four = [row[f"logprob_{letter}"] for letter in "ABCD"]
-        ours = row["option_logprobs"] or [value for value in four if value is not None]
-        scores = theirs[row["row"]]
-        assert ours == pytest.approx(scores, abs=tolerance) and row["read_by"] == "loglikelihood"
+        logprobs = row["option_logprobs"] or [value for value in four if value is not None]
+        scores = expected[row["row"]]
+        assert logprobs == pytest.approx(scores, abs=tolerance) and row["read_by"] == "loglikelihood"
         best = LETTERS[max(range(len(scores)), key=scores.__getitem__)]
         assert best == row["prediction"] or row["margin"] < NEAR_TIE
 
@@ -110,11 +110,11 @@ def flags(root: Path, name: str, *more: str) -> EvalConfig:
 @pytest.mark.parametrize("name", COUNTS)
 def test_log_probabilities_by_vllm_are_lm_evals(name: str, engine: VllmEngine, root: Path) -> None:
     open_shared: Any = lambda adapters, length, path: Shared(engine)  # noqa: E731
-    (found,) = run_evaluation(flags(root, name), open_shared)
-    agree(name, found.frame, lm_eval(root, name), 1e-2)
+    (run,) = run_evaluation(flags(root, name), open_shared)
+    agree(name, run.frame, lm_eval(root, name), 1e-2)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_log_probabilities_by_transformers_are_lm_evals(name: str, root: Path) -> None:
-    (found,) = run_evaluation(flags(root, name, "--engine", "transformers"))
-    agree(name, found.frame, lm_eval(root, name), 1e-4)
+    (run,) = run_evaluation(flags(root, name, "--engine", "transformers"))
+    agree(name, run.frame, lm_eval(root, name), 1e-4)

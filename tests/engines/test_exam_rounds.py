@@ -78,12 +78,12 @@ def asked(root: Path, engine: VllmEngine, *more: str) -> list[Any]:
         opened.append(Shared(engine))
         return opened[-1]
 
-    found = run_evaluation(parse_config(EvalConfig, argv, "eval"), open_shared)
-    assert len(opened) == 1 and len(found) == 4
-    for run in found:
+    runs = run_evaluation(parse_config(EvalConfig, argv, "eval"), open_shared)
+    assert len(opened) == 1 and len(runs) == 4
+    for run in runs:
         counts = EXAMS[run.config["exam"]["name"]]
         assert run.predictions["num_options"].to_list() == [counts[i % len(counts)] for i in range(QUESTIONS)]
-    return found
+    return runs
 
 
 @pytest.fixture(scope="module")

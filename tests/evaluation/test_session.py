@@ -211,7 +211,7 @@ def test_prompts_over_the_context_are_refused_by_name(model: Path, tmp_path: Pat
         (["--output-dir", "/dev/null/x"], "cannot be written"),
         (
             ["--engine", "server", "--base-url", "http://me:secret@localhost:1/v1"],
-            "must not hold a user or password",
+            "must not contain a user or password",
         ),
     ],
 )

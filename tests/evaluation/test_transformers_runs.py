@@ -40,7 +40,7 @@ def flags(root: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("extra", "message"),
     [
         (["--engine", "transformers", "--quantization", "fp8"], "takes nf4"),
         (["--quantization", "bitsandbytes"], "give --engine transformers"),
@@ -52,9 +52,9 @@ def flags(root: Path, *more: str) -> list[str]:
         ),
     ],
 )
-def test_settings_that_do_not_go_together(root: Path, given: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        parse_config(EvalConfig, flags(root, *given), "eval")
+def test_settings_that_do_not_go_together(root: Path, extra: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(EvalConfig, flags(root, *extra), "eval")
 
 
 def test_engine_and_quantisation_are_in_the_fingerprint_and_vllms_stays(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCapture
         "2",
     ]
     base, lora = run_evaluation(parse_config(EvalConfig, flags(root, *adapter), "eval"))
-    assert "transformers on a CPU is the slower way" in caplog.text
+    assert "transformers is slow on a CPU" in caplog.text
     assert len(base.predictions) == len(lora.predictions) == 45
     assert lora.metrics["adapter_shift"]["largest_nats"] > 0.1
     assert lora.metrics["engine"]["engine"] == "transformers"

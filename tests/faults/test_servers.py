@@ -75,7 +75,7 @@ def test_a_good_answer_is_read() -> None:
 )
 def test_log_probabilities_that_cannot_be_are_not_scored(value: str) -> None:
     text = json.dumps(answer()).replace('"token_id:1": -2.0', f'"token_id:1": {value}')
-    with pytest.raises(EngineError, match="without what was asked for"):
+    with pytest.raises(EngineError, match="without the requested values"):
         ask(lambda _: httpx.Response(200, content=text))
 
 
@@ -92,7 +92,7 @@ def test_log_probabilities_that_cannot_be_are_not_scored(value: str) -> None:
     ],
 )
 def test_texts_of_wrong_types_and_counts(changes: dict[str, Any]) -> None:
-    with pytest.raises(EngineError, match="without what was asked for") as caught:
+    with pytest.raises(EngineError, match="without the requested values") as caught:
         ask(lambda _: httpx.Response(200, json=answer(**changes)), TEXTS)
     assert "\x1b" not in str(caught.value)
 
@@ -100,9 +100,9 @@ def test_texts_of_wrong_types_and_counts(changes: dict[str, Any]) -> None:
 def test_deep_and_huge_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 100_000)
     for body, message in (
-        (b"[" * 90_000, "without what was asked"),
+        (b"[" * 90_000, "without the requested values"),
         (b"x" * 100_001, "sent an answer of more than"),
-        (b"", "without what"),
+        (b"", "without the requested values"),
     ):
         with pytest.raises(EngineError, match=message):
             ask(lambda _, body=body: httpx.Response(200, content=body))
@@ -110,7 +110,7 @@ def test_deep_and_huge_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_packed_answers_are_refused_unopened() -> None:
     bomb = gzip.compress(b"0" * 10_000_000)
-    with pytest.raises(EngineError, match="packs its answers"):
+    with pytest.raises(EngineError, match="compresses its answers"):
         ask(
             lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb))
         )

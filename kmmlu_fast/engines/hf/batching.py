@@ -1,7 +1,7 @@
-"""Which requests go through a model together: by length, and by the tokens that they begin with.
+"""Which requests go through a model together: by length, and by their shared prefix.
 
-In: requests of one kind and one adapter. Out: batches within a budget of padded tokens, and how many first
-tokens a batch has in common, which are then computed once. Pure; knows nothing of torch or of meanings.
+In: requests of one kind and one adapter. Out: batches within a budget of padded tokens, each with the length
+of its shared prefix, which is then computed once. Pure; knows nothing of torch or of meanings.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class BatchLimits:
 
     tokens: int  # padded tokens that are computed
     rows: int
-    cached_tokens: int  # padded tokens of prompt and output whose keys and values are kept while generating
+    cached_tokens: int  # padded tokens of prompt and output in the key-value cache while generating
 
-    def after_out_of_memory(self, rows: int, tokens_a_row: int) -> BatchLimits:
-        """Half of what did not fit."""
-        padded = rows * tokens_a_row
+    def after_out_of_memory(self, rows: int, tokens_per_row: int) -> BatchLimits:
+        """Half of the batch that did not fit."""
+        padded = rows * tokens_per_row
         return BatchLimits(
             max(1, min(self.tokens, padded // 2)),
             max(1, min(self.rows, rows // 2)),
@@ -32,14 +32,14 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class ScoringBatch:
-    """Requests of one adapter, scored in one forward; the first ``shared_tokens`` of all are the same."""
+    """Requests of one adapter, scored in one forward pass; all share their first ``shared_tokens``."""
 
     requests: Sequence[Request]
     shared_tokens: int = 0
 
     @property
     def longest_suffix_tokens(self) -> int:
-        """Tokens of the longest row, without the shared ones."""
+        """Tokens of the longest row, without its shared prefix."""
         return max(len(request.token_ids) for request in self.requests) - self.shared_tokens
 
     @property
@@ -48,13 +48,13 @@ class ScoringBatch:
 
 
 def scored_tokens(request: Request) -> int:
-    """How many of the prompt's own last tokens are scored; 0 where what comes after them is."""
+    """Number of final prompt tokens that are scored; 0 if the tokens after the prompt are."""
     return request.want.num_tokens if isinstance(request.want, Continuation) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRow:
-    """One sample of a request that generates ``want``."""
+    """One sample of a generation request; ``want`` is the request's."""
 
     request: Request
     want: Generation
@@ -62,38 +62,39 @@ class GenerationRow:
 
     @property
     def tokens(self) -> int:
-        """Of the prompt and of the longest output."""
+        """Tokens of the prompt and of the longest output."""
         return len(self.request.token_ids) + self.want.max_tokens
 
 
 def generation_rows(request: Request) -> list[GenerationRow]:
-    """One row a sample; none for a request that is scored."""
+    """One row per sample; none for a request that is scored."""
     want = request.want
-    return (
-        [GenerationRow(request, want, n) for n in range(want.num_samples)]
-        if isinstance(want, Generation)
-        else []
-    )
+    if not isinstance(want, Generation):
+        return []
+    return [GenerationRow(request, want, sample) for sample in range(want.num_samples)]
 
 
 def scoring_batches(
     requests: Sequence[Request], limits: BatchLimits, least_saved_tokens: int | None
 ) -> Iterator[ScoringBatch]:
-    """Batches for scoring: those with a prefix worth ``least_saved_tokens`` (None: never), then the rest.
+    """Batches for scoring: groups whose prefix saves ``least_saved_tokens`` (None: no groups), then the rest.
 
-    Requests come out in another order than they went in, each exactly once.
+    Each request comes out once, not in the order of ``requests``.
     """
-    alone: list[Request] = []
-    for group in _prefix_groups(requests) if least_saved_tokens is not None else [_PrefixGroup([*requests])]:
-        if least_saved_tokens is None or group.saved_tokens < least_saved_tokens:
-            alone += group.requests
+    if least_saved_tokens is None:
+        yield from _batches_by_length(requests, limits, 0)
+        return
+    ungrouped: list[Request] = []
+    for group in _prefix_groups(requests):
+        if group.saved_tokens < least_saved_tokens:
+            ungrouped += group.requests
         else:
             yield from _batches_by_length(group.requests, limits, group.shared_tokens)
-    yield from _batches_by_length(alone, limits, 0)
+    yield from _batches_by_length(ungrouped, limits, 0)
 
 
 def generating_batches(rows: Iterable[GenerationRow], limits: BatchLimits) -> Iterator[list[GenerationRow]]:
-    """Batches for generation: of like output and prompt length, within the cache's budget."""
+    """Batches for generation: of similar output and prompt length, within the cache's budget."""
     batch: list[GenerationRow] = []
     for row in sorted(rows, key=lambda row: (row.want.max_tokens, len(row.request.token_ids))):
         longest = max([row.tokens, *(other.tokens for other in batch)])
@@ -107,7 +108,7 @@ def generating_batches(rows: Iterable[GenerationRow], limits: BatchLimits) -> It
 
 @dataclass(slots=True)
 class _PrefixGroup:
-    """Requests that begin alike. ``shared_tokens`` leaves each the tokens after which something is read."""
+    """Requests with a shared prefix, which excludes the tokens after which a probability is read."""
 
     requests: list[Request] = field(default_factory=list)
     shared_tokens: int = 0
@@ -118,23 +119,23 @@ class _PrefixGroup:
 
 
 def _prefix_groups(requests: Sequence[Request]) -> Iterator[_PrefixGroup]:
-    """Sorted by their tokens, requests with a common prefix are neighbours; a group ends where one more would
-    save nothing."""
+    """Groups of requests with a common prefix, which are neighbours when sorted by tokens; a group ends when
+    one more request would save nothing.
+    """
     group = _PrefixGroup()
     for request in sorted(requests, key=lambda request: request.token_ids):
-        own = len(request.token_ids) - (scored_tokens(request) + 1)
+        shareable = len(request.token_ids) - (scored_tokens(request) + 1)
         if not group.requests:
-            group = _PrefixGroup([request], own)
+            group = _PrefixGroup([request], shareable)
             continue
-        shared = min(
-            own, _common_prefix_length(group.requests[-1].token_ids, request.token_ids, group.shared_tokens)
-        )
+        most = min(shareable, group.shared_tokens)
+        shared = _common_prefix_length(group.requests[-1].token_ids, request.token_ids, most)
         if len(group.requests) * shared >= group.saved_tokens and shared > 0:
             group.requests.append(request)
             group.shared_tokens = shared
         else:
             yield group
-            group = _PrefixGroup([request], own)
+            group = _PrefixGroup([request], shareable)
     if group.requests:
         yield group
 
@@ -144,7 +145,7 @@ def _common_prefix_length(one: Sequence[int], two: Sequence[int], most: int) -> 
     most = min(most, len(one), len(two))
     if one[:most] == two[:most]:
         return most
-    return next(place for place in range(most) if one[place] != two[place])
+    return next(index for index in range(most) if one[index] != two[index])
 
 
 def _batches_by_length(

@@ -1,7 +1,7 @@
-"""Generation's last step, as vLLM does it: which token is taken, when a text ends, and what its text is.
+"""The last step of generation, as in vLLM: chooses tokens, decodes them, and ends texts.
 
-In: rows of logits, then the tokens taken. Out: Completions. Each row has its own random generator and its own
-end, so that a text does not depend on what it is batched with. Knows nothing of models.
+In: rows of logits, then the chosen tokens. Out: Completions. Each row has its own random generator and its
+own end, so a text does not depend on its batch. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from kmmlu_fast.engines.hf.batching import GenerationRow
 
 
 class Sampler:
-    """A logits processor after which the argmax is the row's choice: as it was if greedy, else a sample.
+    """A logits processor after which the argmax is the row's token: the greedy one, or a sample.
 
-    Sampling is an argmax over log-probabilities minus the logarithm of exponential noise (the Gumbel-max
-    trick), drawn from a generator a row: seeded by the request's seed and the sample's number, or, without a
-    seed, by the engine's and the request's key. The same kind of device draws the same numbers for a seed.
+    A sample is the argmax of logits minus the logarithm of exponential noise (the Gumbel-max trick). Each row
+    has a generator, seeded by the request's seed and the sample's number or, without a seed, by the engine's
+    seed and the request's key. Devices of one kind draw the same numbers for a seed.
     """
 
     def __init__(self, rows: Sequence[GenerationRow], engine_seed: int, device: Any) -> None:
         import torch
 
         self._draws = []
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row.want.temperature > 0:
                 generator = torch.Generator(device=device)
                 generator.manual_seed(_row_seed(row, engine_seed))
-                self._draws.append((place, row.want.temperature, row.want.top_p, generator))
+                self._draws.append((index, row.want.temperature, row.want.top_p, generator))
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         import torch
 
-        for place, temperature, top_p, generator in self._draws:
-            logits = scores[place].float() / temperature
+        for index, temperature, top_p, generator in self._draws:
+            logits = scores[index].float() / temperature
             if top_p < 1:
                 logits = _apply_top_p(logits, top_p)
             noise = torch.empty_like(logits).exponential_(generator=generator)
-            scores[place] = logits - noise.log()
+            scores[index] = logits - noise.log()
         return scores
 
 
 def _apply_top_p(logits: Any, top_p: float) -> Any:
-    """Logits outside the smallest set of tokens that holds ``top_p`` of the probability: minus infinity."""
+    """Logits, minus infinity outside the smallest set of tokens that holds ``top_p`` of the probability."""
     ranked, order = logits.sort(descending=True)
-    shares = ranked.softmax(-1)
-    outside = shares.cumsum(-1) - shares >= top_p  # never the first
+    probabilities = ranked.softmax(-1)
+    outside = probabilities.cumsum(-1) - probabilities >= top_p  # never the first
     return logits.index_fill(0, order[outside], float("-inf"))
 
 
@@ -60,7 +60,7 @@ def _row_seed(row: GenerationRow, engine_seed: int) -> int:
 
 
 class CompletionBuilder:
-    """One row's text as it grows: ends at an end token, at a stop string, or when its tokens are used up."""
+    """One row's text as it grows: ends at an end token, at a stop string, or after ``room`` tokens."""
 
     __slots__ = (
         "_end_ids",
@@ -75,7 +75,7 @@ class CompletionBuilder:
     )
 
     def __init__(self, row: GenerationRow, tokenizer: Any, end_ids: frozenset[int], room: int) -> None:
-        """``room``: tokens that still fit into the context after the prompt."""
+        """``room``: tokens that fit into the context after the prompt."""
         self._want, self._tokenizer, self._end_ids = row.want, tokenizer, end_ids
         self._stream = _decode_stream(row.request.token_ids)
         self._tokens: list[int] = []
@@ -85,7 +85,7 @@ class CompletionBuilder:
         self.reason: str | None = None
 
     def add(self, token: int) -> None:
-        """Take the next token; nothing once the text has ended."""
+        """Append the next token, unless the text has ended."""
         if self.reason is not None:
             return
         self._tokens.append(token)
@@ -100,26 +100,29 @@ class CompletionBuilder:
             self.reason = "length"
 
     def _decode_token(self, token: int) -> str:
-        """What the token adds; "" while it is only a part of a character."""
+        """The text that the token adds; "" while it is only a part of a character."""
         try:
             return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
-        except Exception as error:  # the only kind that tokenizers raise
+        except Exception as error:  # tokenizers raises no narrower type
             if not str(error).startswith("Invalid prefix"):
                 raise
-            self._stream = _decode_stream(())  # bytes that are no text: go on after them, as vLLM does
+            self._stream = _decode_stream(())  # invalid bytes: go on after them, as vLLM does
             return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
 
     def _cut_at_stop_string(self, old: int) -> bool:
-        """Whether a stop string ends in the text beyond ``old`` characters; the text is cut there."""
+        """Whether a stop string ends beyond the first ``old`` characters; if so, cut the text there."""
         if len(self._text) == old:
             return False
-        start = max(0, old - self._longest_stop + 1)
-        places = [(self._text.find(stop, start), stop) for stop in self._want.stop]
-        found = [(place + len(stop), place) for place, stop in places if place >= 0]
-        if not found:
+        search_from = max(0, old - self._longest_stop + 1)
+        matches: list[tuple[int, int]] = []  # (end, start)
+        for stop in self._want.stop:
+            start = self._text.find(stop, search_from)
+            if start >= 0:
+                matches.append((start + len(stop), start))
+        if not matches:
             return False
-        end, place = min(found, key=lambda ends: ends[0])
-        self._text = self._text[: end if self._want.include_stop else place]
+        end, start = min(matches, key=lambda match: match[0])
+        self._text = self._text[: end if self._want.include_stop else start]
         return True
 
     def completion(self) -> Completion:
@@ -127,24 +130,25 @@ class CompletionBuilder:
 
 
 def _decode_stream(prompt: Sequence[int]) -> Any:
-    """A decoder that knows what stands before, on which a token's leading space may depend."""
+    """A decoder that knows the prompt: a token's leading space may depend on it."""
     from tokenizers.decoders import DecodeStream
 
     return DecodeStream(ids=list(prompt), skip_special_tokens=True)
 
 
 class RowStoppingCriteria:
-    """A stopping criterion for ``generate``: hands new tokens to the writers and says which rows ended."""
+    """A stopping criterion for ``generate``: passes new tokens to the builders; True for ended rows."""
 
-    def __init__(self, writers: Sequence[CompletionBuilder]) -> None:
-        self._writers = writers
+    def __init__(self, builders: Sequence[CompletionBuilder]) -> None:
+        self._builders = builders
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         import torch
 
-        for writer, token in zip(self._writers, input_ids[:, -1].tolist(), strict=True):
-            writer.add(token)
-        return torch.tensor([writer.reason is not None for writer in self._writers], device=input_ids.device)
+        for builder, token in zip(self._builders, input_ids[:, -1].tolist(), strict=True):
+            builder.add(token)
+        ended = [builder.reason is not None for builder in self._builders]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 def generate_completions(
@@ -156,7 +160,7 @@ def generate_completions(
     engine_seed: int,
     device: str,
 ) -> list[Completion]:
-    """One completion a row from one ``model.generate`` over all of them, padded on the left as it needs."""
+    """One completion per row, from one ``model.generate`` over all rows, padded on the left."""
     import torch
     from transformers import GenerationConfig
 
@@ -165,19 +169,19 @@ def generate_completions(
     pads = [longest - len(prompt) for prompt in prompts]
     ids = torch.tensor([[*[0] * pad, *ids] for pad, ids in zip(pads, prompts, strict=True)], device=device)
     mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads], device=device)
-    writers = [
+    builders = [
         CompletionBuilder(row, tokenizer, end_ids, context_tokens - len(row.request.token_ids))
         for row in rows
     ]
-    # The model's own sampling defaults must not decide a benchmark; what ends a text is for Finish to say.
+    # A benchmark must not depend on the model's sampling defaults; RowStoppingCriteria ends texts.
     model.generation_config = GenerationConfig()
-    most = max(writer.room for writer in writers)
+    most = max(builder.room for builder in builders)
     with torch.inference_mode():
         model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=GenerationConfig(max_new_tokens=most, do_sample=False, pad_token_id=0),
             logits_processor=[Sampler(rows, engine_seed, device)],
-            stopping_criteria=[RowStoppingCriteria(writers)],
+            stopping_criteria=[RowStoppingCriteria(builders)],
         )
-    return [writer.completion() for writer in writers]
+    return [builder.completion() for builder in builders]

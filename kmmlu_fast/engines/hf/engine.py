@@ -1,9 +1,9 @@
 """Transformers in process, as an Engine: the plain forward pass that other engines are measured against.
 
-In: Requests of token ids. Out: Responses, a batch at a time, in another order than they were asked. It serves
-what vLLM cannot: a bitsandbytes nf4 base with the adapter that was trained on it, in 8 GB. Letters and
-continuations take one forward a question, in batches of like length; few-shot prefixes are computed once a
-group; generation goes through ``model.generate``. Knows nothing of KMMLU.
+In: Requests of token ids. Out: Responses, a batch at a time, not in the order of the requests. It serves what
+vLLM cannot: a bitsandbytes nf4 base with the adapter that was trained on it, in 8 GB. Letters and
+continuations take one forward pass per question, in batches of similar length; few-shot prefixes are computed
+once per group; generation uses ``model.generate``. Knows nothing of KMMLU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
 from kmmlu_fast.core.console import log_note
@@ -45,8 +45,8 @@ B = TypeVar("B")
 T = TypeVar("T")
 _CPU_TOKENS, _CPU_ROWS = 2048, 64
 _GPU_ROWS = 256
-_WINDOW_BATCHES = 4  # full batches' worth of requests that are sorted together
-_CACHED = 4  # times the tokens of a pass, while generating
+_WINDOW_BATCHES = 4  # requests of this many full batches are sorted together
+_CACHED = 4  # key-value cache while generating, in multiples of a pass's tokens
 _COUNTERS = ("requests", "prompt_tokens", "cached_tokens", "padding_tokens", "output_tokens", "batches")
 
 
@@ -54,7 +54,7 @@ class TransformersEngine:
     """One model in this process, on the first GPU or the CPU, and its adapters, applied unmerged by PEFT."""
 
     def __init__(self, settings: TransformersSettings) -> None:
-        """Load the model and the adapters. EngineError or AdapterError where one cannot be served."""
+        """Load the model and the adapters. EngineError or AdapterError if one cannot be served."""
         began = time.monotonic()
         self.settings = settings
         self._device = "cuda:0" if has_gpu() else "cpu"
@@ -71,11 +71,10 @@ class TransformersEngine:
         if self._model is None:
             raise EngineError("the engine was closed")
         source = iter(requests)
-        backlog: deque[Request] = deque()  # follow-ups, before anything new: questions get finished
+        backlog: deque[Request] = deque()  # follow-ups, before new requests, so that questions get finished
         while True:
             window = [backlog.popleft() for _ in range(min(len(backlog), self._window))]
-            while len(window) < self._window and (request := next(source, None)) is not None:
-                window.append(request)
+            window += islice(source, self._window - len(window))
             if not window:
                 return
             for response in self._answer_window(window):
@@ -85,9 +84,9 @@ class TransformersEngine:
 
     def _answer_window(self, window: Sequence[Request]) -> Iterator[Response]:
         try:
-            for (_, writes), alike in groupby(sorted(window, key=_batch_key), key=_batch_key):
-                group = list(alike)
-                yield from self._generate_texts(group) if writes else self._score_requests(group)
+            for (_, generates), group in groupby(sorted(window, key=_batch_key), key=_batch_key):
+                answer = self._generate_texts if generates else self._score_requests
+                yield from answer(list(group))
         except KmmluError:
             raise
         except Exception as error:
@@ -102,47 +101,47 @@ class TransformersEngine:
         batches = deque(scoring_batches(requests, self._limits, self._least_saved_tokens))
         while batches:
             batch = batches.popleft()
-            found = self._try_batch(
-                self._score_batch, batch, len(batch.requests), batch.longest_suffix_tokens
-            )
-            if found is None:
-                left = [request for some in (batch, *batches) for request in some.requests]
-                batches = deque(scoring_batches(left, self._limits, self._least_saved_tokens))
+            suffix_tokens = batch.longest_suffix_tokens
+            scores = self._try_batch(self._score_batch, batch, len(batch.requests), suffix_tokens)
+            if scores is None:
+                remaining = [request for later in (batch, *batches) for request in later.requests]
+                batches = deque(scoring_batches(remaining, self._limits, self._least_saved_tokens))
                 continue
-            for place, (request, logprobs) in enumerate(zip(batch.requests, found, strict=True)):
-                cached = batch.shared_tokens if place else 0  # the first row pays for the prefix
+            cached_tokens = 0  # of the first row, which computes the prefix
+            for request, logprobs in zip(batch.requests, scores, strict=True):
+                prompt_tokens = len(request.token_ids)
                 self._add_counts(
                     requests=1,
-                    cached_tokens=cached,
-                    padding_tokens=batch.longest_suffix_tokens + batch.shared_tokens,
+                    prompt_tokens=prompt_tokens,
+                    cached_tokens=cached_tokens,
+                    padding_tokens=suffix_tokens + batch.shared_tokens - prompt_tokens,
                 )
-                self._add_counts(prompt_tokens=len(request.token_ids), padding_tokens=-len(request.token_ids))
-                yield Response(request, logprobs=logprobs, cached_tokens=cached)
+                yield Response(request, logprobs=logprobs, cached_tokens=cached_tokens)
+                cached_tokens = batch.shared_tokens
 
     def _score_batch(self, batch: ScoringBatch) -> list[tuple[float, ...]]:
         self._switch.activate(batch.requests[0].adapter)
         return self._scorer.score(batch)
 
     def _generate_texts(self, requests: Sequence[Request]) -> Iterator[Response]:
-        found: dict[int, dict[int, Completion]] = {id(request): {} for request in requests}
+        by_request: dict[int, dict[int, Completion]] = {id(request): {} for request in requests}
         rows = [row for request in requests for row in generation_rows(request)]
         batches = deque(generating_batches(rows, self._limits))
         while batches:
             batch = batches.popleft()
-            completions = self._try_batch(
-                self._generate_batch, batch, len(batch), max(row.tokens for row in batch)
-            )
+            longest = max(row.tokens for row in batch)
+            completions = self._try_batch(self._generate_batch, batch, len(batch), longest)
             if completions is None:
-                left = [row for some in (batch, *batches) for row in some]
-                batches = deque(generating_batches(left, self._limits))
+                remaining = [row for later in (batch, *batches) for row in later]
+                batches = deque(generating_batches(remaining, self._limits))
                 continue
             for row, completion in zip(batch, completions, strict=True):
                 self._add_counts(output_tokens=len(completion.token_ids))
-                own = found[id(row.request)]
-                own[row.sample] = completion
-                if len(own) == row.want.num_samples:
+                samples = by_request[id(row.request)]
+                samples[row.sample] = completion
+                if len(samples) == row.want.num_samples:
                     self._add_counts(requests=1, prompt_tokens=len(row.request.token_ids))
-                    yield Response(row.request, completions=tuple(own[sample] for sample in sorted(own)))
+                    yield Response(row.request, completions=tuple(samples[n] for n in sorted(samples)))
 
     def _generate_batch(self, rows: list[GenerationRow]) -> list[Completion]:
         self._switch.activate(rows[0].request.adapter)
@@ -153,7 +152,10 @@ class TransformersEngine:
 
     @functools.cached_property
     def _tokenizer_and_end_ids(self) -> tuple[Any, frozenset[int]]:
-        """The tokenizer, and the tokens that end a text: its own and the generation config's, as in vLLM."""
+        """The tokenizer, and the tokens that end a text: its own and the generation config's, as in vLLM.
+
+        EngineError if the tokenizer is not a fast one.
+        """
         from transformers import AutoTokenizer
 
         name = self.settings.tokenizer or self.settings.model
@@ -163,32 +165,35 @@ class TransformersEngine:
         )
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise EngineError(
-                f"model {name}: its tokenizer has no fast form (tokenizer.json), which generation needs"
+                f"model {name}: generation needs a fast tokenizer (tokenizer.json), which it does not have"
             )
-        own = self._model.generation_config.eos_token_id
-        ends = own if isinstance(own, list) else [own]
-        return tokenizer, frozenset(token for token in (tokenizer.eos_token_id, *ends) if token is not None)
+        configured = self._model.generation_config.eos_token_id
+        end_ids = configured if isinstance(configured, list) else [configured]
+        return tokenizer, frozenset({tokenizer.eos_token_id, *end_ids} - {None})
 
-    def _try_batch(self, work: Callable[[B], T], batch: B, rows: int, tokens_a_row: int) -> T | None:
+    def _try_batch(self, work: Callable[[B], T], batch: B, rows: int, tokens_per_row: int) -> T | None:
         """``work(batch)``; None after memory ran out and the limits were lowered. EngineError if one row does
-        not fit."""
+        not fit.
+        """
         try:
-            found = work(batch)
+            result = work(batch)
             self._add_counts(batches=1)
-            return found
+            return result
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             if rows == 1:
                 raise EngineError(
-                    f"not enough memory for a prompt of {tokens_a_row} tokens; use --quantization nf4, fewer "
-                    "--num-fewshot or a smaller model; finished answers are kept"
+                    f"not enough memory for a prompt of {tokens_per_row} tokens; use --quantization nf4, a"
+                    " lower --num-fewshot or a smaller model; finished answers are kept"
                 ) from None
-        # Outside the handler: the error's traceback held the batch's tensors.
+        # Outside the handler: the error's traceback refers to the batch's tensors.
         self._scorer.drop_prefix_cache()
         _free_memory(self._device)
-        self._limits = self._limits.after_out_of_memory(rows, tokens_a_row)
-        log_note(f"engine: memory ran out in a batch of {rows} x {tokens_a_row} tokens; going on with half")
+        self._limits = self._limits.after_out_of_memory(rows, tokens_per_row)
+        log_note(
+            f"engine: out of memory in a batch of {rows} x {tokens_per_row} tokens; continuing with half"
+        )
         return None
 
     def _add_counts(self, **counts: int) -> None:
@@ -222,7 +227,7 @@ class TransformersEngine:
 
 
 def _batch_key(request: Request) -> tuple[str, bool]:
-    """What must not share a pass: adapters, and scoring with generating."""
+    """Requests with different keys must not share a pass: other adapters, or scoring and generation."""
     adapter = request.adapter.digest if request.adapter else ""
     return adapter, isinstance(request.want, Generation)
 

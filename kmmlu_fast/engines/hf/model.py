@@ -1,7 +1,7 @@
-"""A transformers model as the engine needs it: on its device, in its type, 4-bit if asked, with its adapters.
+"""Loads a transformers model for the engine: its device, its type, 4 bit if requested, its adapters.
 
-In: settings. Out: the model, and a switch between the adapters and the base. What cannot be served is refused
-in one line that says what can. Knows nothing of requests.
+In: settings. Out: the model, and a switch between the adapters and the base. A model that cannot be served is
+refused in one line that names what can. Knows nothing of requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.machine.host import best_cpu_dtype
 
-# What QLoRA leaves as it is: the output layer, routers of mixtures of experts, encoders that are not text.
+# Modules that QLoRA does not quantise: the output layer, routers of mixtures of experts, non-text encoders.
 _NOT_QUANTISED = ["lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba"]
 _NOT_QUANTISED += ["vision_tower", "visual", "audio_tower", "multi_modal_projector", "mm_projector", "merger"]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -24,14 +24,14 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersSettings:
-    """Everything the engine is opened with. ``None`` = chosen by device and memory."""
+    """All settings of the engine. ``None`` = chosen by device and memory."""
 
     model: str
     revision: str | None = None
     tokenizer: str | None = None
     dtype: str = "auto"
-    quantization: str | None = None  # "nf4", or None: as the repository has it
-    letter_precision: str = "auto"  # float32: the output layer's products when scoring, and so the logits
+    quantization: str | None = None  # "nf4", or None: as stored in the repository
+    letter_precision: str = "auto"  # float32: the output layer computes in float32 when scoring
     max_model_len: int = 4096
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
@@ -41,18 +41,18 @@ class TransformersSettings:
 
 
 def load_transformers_model(settings: TransformersSettings, device: str) -> tuple[Any, str]:
-    """The base model in evaluation mode on ``device`` ("cpu", "cuda:0"), and the type it computes in.
+    """The base model in evaluation mode on ``device`` ("cpu", "cuda:0"), and its compute type. EngineError if
+    it cannot be loaded.
 
-    nf4 is QLoRA's: 4-bit NormalFloat, the scales quantised again, computed in ``dtype`` (Dettmers et al.
-    2023; Unsloth's ``load_in_4bit`` sets the same): a 16-bit repository becomes the base of the training.
+    nf4 is QLoRA's: 4-bit NormalFloat with quantised scales, computed in ``dtype`` (Dettmers et al. 2023), as
+    with Unsloth's ``load_in_4bit``: a 16-bit repository becomes the base that the adapter was trained on.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # PEFT imports it; it warns of kernels it can do without
+    # PEFT imports it, and it warns about optional kernels.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     where = f"model {settings.model}"
     try:
         config = AutoConfig.from_pretrained(
@@ -60,11 +60,11 @@ def load_transformers_model(settings: TransformersSettings, device: str) -> tupl
         )
     except (OSError, ValueError) as error:
         raise EngineError(f"{where}: its config cannot be loaded ({_error_line(error)})") from error
-    found = repository_quantization(config.to_dict())
-    if found not in (None, "bitsandbytes"):
+    stored_as = repository_quantization(config.to_dict())
+    if stored_as not in (None, "bitsandbytes"):
         raise EngineError(
-            f"{where} is quantised as {found}, which vLLM serves: leave --engine transformers out "
-            "(it takes 16- and 32-bit repositories, with --quantization nf4 if wanted, and bitsandbytes ones)"
+            f"{where} is quantised as {stored_as}, which vLLM serves: leave --engine transformers out (it"
+            " takes 16-bit, 32-bit and bitsandbytes repositories)"
         )
     dtype = compute_dtype(settings.dtype, str(config.dtype or "float32").removeprefix("torch."), device)
     arguments: dict[str, Any] = {
@@ -72,7 +72,7 @@ def load_transformers_model(settings: TransformersSettings, device: str) -> tupl
         "dtype": dtype,
         "trust_remote_code": settings.trust_remote_code,
     }
-    if settings.quantization and found is None:
+    if settings.quantization and stored_as is None:
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -96,8 +96,9 @@ def load_transformers_model(settings: TransformersSettings, device: str) -> tupl
 
 
 def compute_dtype(wanted: str, saved: str, device: str) -> str:
-    """The type named, or the one ``auto`` stands for: the repository's 16-bit one (bfloat16 for a float32
-    repository), but no bfloat16 where it is only emulated."""
+    """``wanted``, or for ``auto`` the repository's 16-bit type (bfloat16 for a float32 repository); where
+    bfloat16 is only emulated, float32 on a CPU and float16 on a GPU.
+    """
     if wanted != "auto":
         return wanted
     if device == "cpu":
@@ -112,17 +113,17 @@ def compute_dtype(wanted: str, saved: str, device: str) -> str:
 
 
 def repository_quantization(config: dict[str, Any]) -> str | None:
-    """How a repository's weights are quantised ("awq", "gptq", "bitsandbytes", ...), by its config.json."""
-    found = config.get("quantization_config") or config.get("compression_config")
-    return str(found.get("quant_method") or "unknown") if found else None
+    """How a repository's weights are quantised ("awq", "gptq", "bitsandbytes", ...), from its config.json."""
+    quantization = config.get("quantization_config") or config.get("compression_config")
+    return str(quantization.get("quant_method") or "unknown") if quantization else None
 
 
 class AdapterSwitch:
     """The adapters of a model, loaded by PEFT beside its weights: one of them is applied, or none."""
 
     def __init__(self, model: Any, adapters: Sequence[Adapter], device: str, dtype: str) -> None:
-        """Load all. AdapterError where an adapter does not fit the model in every one of its weights."""
-        self._names = {adapter.digest: f"adapter_{place}" for place, adapter in enumerate(adapters)}
+        """Load all adapters. AdapterError if any weight of one does not fit the model."""
+        self._names = {adapter.digest: f"adapter_{index}" for index, adapter in enumerate(adapters)}
         self._peft: Any = None
         self._active: str | None = None
         for adapter in adapters:
@@ -138,33 +139,32 @@ class AdapterSwitch:
         name, where, path = self._names[adapter.digest], f"--adapter {adapter.path}", str(adapter.path)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of keys that are missing: they are read below
+                warnings.simplefilter("ignore")  # about missing keys, which are checked below
                 if self._peft is None:
                     config = PeftConfig.from_pretrained(path)
                     config.inference_mode = True
                     self._peft = PeftModel(model, config, adapter_name=name, autocast_adapter_dtype=False)
-                found = self._peft.load_adapter(
+                loaded = self._peft.load_adapter(
                     path, adapter_name=name, autocast_adapter_dtype=False, torch_device=device
                 )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise AdapterError(f"{where}: PEFT cannot load it on this base ({_error_line(error)})") from error
-        for what, keys in (
-            ("weights it has no place for", found.unexpected_keys),
-            ("no weights for", found.missing_keys),
+        for problem, keys in (
+            ("weights that the base does not take", loaded.unexpected_keys),
+            ("weights missing", loaded.missing_keys),
         ):
             if keys:
                 raise AdapterError(
-                    f"{where}: does not fit its base or its adapter_config.json: {what} ({len(keys)}), such "
-                    f"as {keys[0]}; give its base with --model"
+                    f"{where}: does not fit its base or its adapter_config.json: {len(keys)} {problem}, such"
+                    f" as {keys[0]}; give its base with --model"
                 )
         for key, weight in self._peft.named_parameters():
             if f".{name}." in f"{key}." and weight.is_floating_point():
-                weight.data = weight.data.to(
-                    getattr(torch, dtype)
-                )  # as vLLM and mixed-precision training compute it
+                # as in vLLM and mixed-precision training
+                weight.data = weight.data.to(getattr(torch, dtype))
 
     def activate(self, adapter: Adapter | None) -> None:
-        """Apply ``adapter`` from here on; None = the base alone."""
+        """Apply ``adapter`` from now on; None = the base alone."""
         wanted = adapter.digest if adapter else None
         if wanted == self._active:
             return
@@ -184,7 +184,7 @@ class AdapterSwitch:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a card or on the host."""
+    """Whether memory ran out, on a GPU or on the host."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(mark.lower() in text for mark in _OUT_OF_MEMORY)
 

@@ -1,8 +1,9 @@
 """Log-probabilities from one forward pass: of candidate tokens after a prompt, or of a prompt's last tokens.
 
-In: a Batch (requests of one adapter, which the caller has switched on). Out: natural logarithms, one tuple a
-request. Rows are padded on the right, where a causal model does not look, so no mask is needed and sliding
-windows stay right; only the positions that are read go through the output layer. Knows nothing of limits.
+In: a ScoringBatch (requests of one adapter, which the caller has activated). Out: natural logarithms, one
+tuple per request. Rows are padded on the right, where a causal model does not look, so no mask is needed and
+sliding windows stay correct; only the positions that are read go through the output layer. Knows nothing of
+limits.
 """
 
 from __future__ import annotations
@@ -15,35 +16,36 @@ from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
 from kmmlu_fast.engines.hf.batching import ScoringBatch, scored_tokens
 
-_ROWS_AT_ONCE = 64  # whose float32 logits over the whole vocabulary exist at a time
-_TOKENS_AT_ONCE = 16384  # of the vocabulary, whose float32 weights exist at a time
+_ROWS_AT_ONCE = 64  # rows with float32 logits over the whole vocabulary at a time
+_TOKENS_AT_ONCE = 16384  # tokens of the vocabulary with float32 weights at a time
 
 
 class Scorer:
-    """Scores batches on ``model``; keeps the keys and values of the last shared prefix until ``forget``."""
+    """Scores batches on ``model``; keeps the last prefix's keys and values until ``drop_prefix_cache``."""
 
     def __init__(self, model: Any, device: str, float32_logits: bool = False) -> None:
-        """``float32_logits``: the output layer computes in float32, whatever the model does. EngineError
-        where the model has no output layer over the vocabulary."""
+        """``float32_logits``: the output layer computes in float32, whatever the model's type. EngineError if
+        the model has no output layer over the vocabulary.
+        """
         self._model, self._device = model, device
-        self._positions: Any = None  # (rows, wanted) during a pass: what the output layer is to see
+        self._positions: Any = None  # (rows, wanted) during a pass: the output layer's input
         head = model.get_output_embeddings()
         if head is None:
             raise EngineError(
-                f"model {model.name_or_path}: has no output layer over its vocabulary: it is no causal model"
+                f"model {model.name_or_path} is not causal: it has no output layer over its vocabulary"
             )
         self._hooks = [head.register_forward_pre_hook(self._select_positions)]
         if float32_logits:
             if type(head).__name__ != "Linear" or not head.weight.is_floating_point():
                 raise EngineError(
-                    "--letter-precision float32 needs an output layer of plain weights, no adapter's"
+                    "--letter-precision float32 needs a plain output layer, not quantised and without adapter"
                 )
             self._hooks.append(head.register_forward_hook(self._recompute_in_float32))
         self._kept: tuple[Hashable, Any] | None = None
         self.reuses_prefixes = _is_cache_reusable(self._empty_cache())
 
     def score(self, batch: ScoringBatch) -> list[tuple[float, ...]]:
-        """Of each request: one value a candidate, or of a continuation the sum over its tokens alone."""
+        """Per request: one value per candidate, or for a continuation the sum over its tokens alone."""
         import torch
 
         shared, longest = batch.shared_tokens, batch.longest_suffix_tokens
@@ -51,17 +53,19 @@ class Scorer:
         ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails], device=self._device)
         cache = _expand_cache(self._prefix_cache(batch), len(tails)) if shared else None
         logits = self._forward(ids, [_scored_positions(request, shared) for request in batch.requests], cache)
-        norms = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS_AT_ONCE)])
+        norms = torch.cat([part.float().logsumexp(-1) for part in logits.split(_ROWS_AT_ONCE)])
         targets = [_target_tokens(request) for request in batch.requests]
-        places = [(row, at, token) for row, pairs in enumerate(targets) for at, token in pairs]
-        rows, ats, tokens = torch.tensor(places, device=self._device).T
-        found = iter((logits[rows, ats, tokens].float() - norms[rows, ats]).tolist())
-        values = [tuple(next(found) for _ in pairs) for pairs in targets]
-        requests = zip(batch.requests, values, strict=True)
-        return [(sum(row),) if scored_tokens(request) else row for request, row in requests]
+        indices = [(row, at, token) for row, pairs in enumerate(targets) for at, token in pairs]
+        rows, ats, tokens = torch.tensor(indices, device=self._device).T
+        logprobs = iter((logits[rows, ats, tokens].float() - norms[rows, ats]).tolist())
+        scores: list[tuple[float, ...]] = []
+        for request, pairs in zip(batch.requests, targets, strict=True):
+            values = tuple(next(logprobs) for _ in pairs)
+            scores.append((sum(values),) if scored_tokens(request) else values)
+        return scores
 
     def drop_prefix_cache(self) -> None:
-        """Free the kept prefix."""
+        """Free the keys and values of the last prefix."""
         self._kept = None
 
     def close(self) -> None:
@@ -74,8 +78,8 @@ class Scorer:
         import torch
 
         most = max(map(len, wanted))
-        places = [[*row, *[row[-1]] * (most - len(row))] for row in wanted]
-        self._positions = torch.tensor(places, device=self._device)
+        padded = [[*row, *[row[-1]] * (most - len(row))] for row in wanted]
+        self._positions = torch.tensor(padded, device=self._device)
         try:
             with torch.inference_mode():
                 logits = self._model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
@@ -83,18 +87,19 @@ class Scorer:
             self._positions = None
         if logits.shape[:2] != (len(wanted), most):
             raise EngineError(
-                f"model {self._model.name_or_path}: its logits are not its output layer's; use --engine vllm"
+                f"model {self._model.name_or_path} changes its output layer's logits; use --engine vllm"
             )
         return logits
 
     def _select_positions(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Before the output layer: hidden states (rows, length, hidden) to those of the wanted positions, so
-        that nothing of rows x length x vocabulary is made. (``logits_to_keep`` has no places by row.)"""
+        """Before the output layer: keep the wanted positions of the hidden states (rows, length, hidden), so
+        that no tensor of rows x length x vocabulary is made. (``logits_to_keep`` takes no positions per row.)
+        """
         if self._positions is None:
             return None
         hidden = arguments[0]
-        places = self._positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        return (hidden.gather(1, places), *arguments[1:])
+        positions = self._positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+        return (hidden.gather(1, positions), *arguments[1:])
 
     def _recompute_in_float32(self, head: Any, arguments: tuple[Any, ...], output: Any) -> Any:
         """After the output layer: the same product in float32, a part of the vocabulary at a time."""
@@ -103,12 +108,11 @@ class Scorer:
         if self._positions is None:
             return None
         hidden = arguments[0].float()
-        parts = [hidden @ some.float().T for some in head.weight.split(_TOKENS_AT_ONCE)]
-        logits = torch.cat(parts, dim=-1)
+        logits = torch.cat([hidden @ part.float().T for part in head.weight.split(_TOKENS_AT_ONCE)], dim=-1)
         return logits if getattr(head, "bias", None) is None else logits + head.bias.float()
 
     def _prefix_cache(self, batch: ScoringBatch) -> Any:
-        """Keys and values of the shared prefix, one row; those of the last one are kept."""
+        """Keys and values of the shared prefix, one row; the last prefix's are kept."""
         import torch
 
         adapter = batch.requests[0].adapter
@@ -129,24 +133,23 @@ class Scorer:
 def _scored_positions(request: Request, shared: int) -> list[int]:
     """Positions, in the row without its shared prefix, after which a probability is read."""
     end = len(request.token_ids) - shared
-    if last := scored_tokens(request):
-        return list(range(end - last - 1, end - 1))
-    return [end - 1]
+    scored = scored_tokens(request)
+    return list(range(end - scored - 1, end - 1)) if scored else [end - 1]
 
 
 def _target_tokens(request: Request) -> list[tuple[int, int]]:
-    """(index into ``_scored_positions``, token id) of each probability that is read."""
+    """(index into ``_scored_positions``, token id) per probability that is read."""
     match request.want:
         case Candidates(token_ids):
             return [(0, token) for token in token_ids]
         case Continuation(num_tokens):
             return list(enumerate(request.token_ids[-num_tokens:]))
         case Generation():
-            raise ValueError(f"{request.key}: generates, and is not scored")
+            raise ValueError(f"{request.key}: a generation request cannot be scored")
 
 
 def _is_cache_reusable(cache: Any) -> bool:
-    """Whether every layer keeps plain keys and values, so that many rows can read one prefix's."""
+    """Whether every layer keeps plain keys and values, so that many rows can share one prefix."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -155,7 +158,8 @@ def _is_cache_reusable(cache: Any) -> bool:
 
 def _expand_cache(cache: Any, rows: int) -> Any:
     """A cache of ``rows`` rows that all begin with the one row of ``cache``, for one pass. It takes memory a
-    layer at a time and leaves ``cache`` as it was: new keys and values are joined to it, not kept."""
+    layer at a time and leaves ``cache`` unchanged: new keys and values are appended, not kept.
+    """
     wide = copy.copy(cache)
     wide.layers = [_expand_layer(layer, rows) for layer in cache.layers]
     return wide

@@ -1,13 +1,13 @@
 """Engine on Ray: any number of replicas, one engine each, on this machine or a cluster.
 
 In: a picklable opener of one engine, and Requests in order of subject. Out: Responses, block by block as
-blocks finish. Ray places the replicas, starts them again after a fault and then repeats the blocks they held;
-a block's responses arrive once and whole, so that nothing is missing or doubled. Knows nothing of KMMLU, of
-vLLM, or of what the follow-ups ask: they are pickled along and run on the replicas.
+blocks finish. Ray places the replicas, restarts them after a fault and repeats their blocks; a block's
+responses arrive together and once, so none is missing or doubled. Knows nothing of KMMLU, of vLLM, or of what
+the follow-ups ask: they are pickled and run on the replicas.
 
-Why actors in an ``ActorPool`` and not Ray Data's ``map_batches``: every Ray Data execution starts its actors
-and ends them, so that each model state (base, every adapter) would load the model again; and it wants its
-input up front, where ``generate`` is fed lazily.
+Why an ``ActorPool`` and not Ray Data's ``map_batches``: every Ray Data execution starts and ends its actors,
+so each model state (base, every adapter) would load the model again; and it needs its input up front, while
+``generate`` is fed lazily.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import Engine, FollowUp
 from kmmlu_fast.engines.ray.replica import Replica
 
-BLOCK_REQUESTS = (
-    32  # contiguous, hence mostly of one subject: its shared prefix is computed once a block at worst
-)
-BLOCKS_IN_FLIGHT = 16  # a replica: 512 requests, which keeps vLLM's batch full while finished blocks travel
+# Contiguous, hence mostly of one subject: its shared prefix is computed at most once per block.
+BLOCK_REQUESTS = 32
+BLOCKS_IN_FLIGHT = 16  # per replica: 512 requests keep vLLM's batch full while finished blocks travel
 RESTARTS = 3  # of a replica, and repeats of a block
 START_TIMEOUT_SEC = 3600.0  # a cluster may have to add machines, and each replica to load a large model
 
 
 class RayEngine:
-    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs; the
-    cores are shared out where there are none.
+    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs or, on a machine
+    without GPUs, a share of the CPU cores.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class RayEngine:
                 **resources,
             )
             self._replicas = [actor.remote(opener) for _ in range(num_replicas)]
-            self.replica_pids()  # waits until all are open
+            self.replica_pids()  # wait until all are open
         except BaseException:
             self.close()
             raise
@@ -80,8 +79,7 @@ class RayEngine:
 
         source = iter(requests)
         follow_up_ref = ray.put(follow_up)
-        # Each replica stands in the pool once for every block it may hold; what is free is fed, the rest
-        # waits unpulled.
+        # A replica is in the pool once per block that it may hold. Requests are pulled only for a free slot.
         pool = ActorPool(self._replicas * self._blocks_in_flight)
         while True:
             while pool.has_free() and (block := list(islice(source, self._block_requests))):
@@ -96,14 +94,12 @@ class RayEngine:
         """Process ids, once every replica's engine is open."""
         import ray
 
-        refs = [replica.ready.remote() for replica in self._replicas]
+        refs = [replica.wait_until_open.remote() for replica in self._replicas]
         pids: list[int] = _translate_ray_errors(lambda: ray.get(refs, timeout=START_TIMEOUT_SEC))
         return pids
 
     def stats(self) -> dict[str, Any]:
-        """Counters of what arrived here: what a lost replica had done and was repeated is not
-        counted twice.
-        """
+        """Counters of the responses that arrived here: work that a lost replica had to repeat counts once."""
         return {
             "engine": "ray",
             "start_sec": round(self._start_sec, 3),
@@ -134,7 +130,7 @@ def _import_ray() -> Any:
 
 
 def _connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
-    """True where this call started or joined Ray, so that closing leaves it."""
+    """Start or join Ray; False if it already ran, and so must not be shut down by ``close``."""
     if ray.is_initialized():
         return False
     try:
@@ -150,32 +146,32 @@ def _connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
                 object_store_memory=512 * 1024**2,
             )
     except Exception as error:
-        where = (
-            f"join the Ray cluster at {address!r}: is 'ray start --head' running there"
-            if address
-            else "start Ray on this machine"
-        )
-        raise EngineError(f"cannot {where}? ({_first_line(error)})") from error
+        problem = "cannot start Ray on this machine"
+        if address:
+            problem = f"cannot join the Ray cluster at {address!r}: is 'ray start --head' running there?"
+        raise EngineError(f"{problem} ({_first_line(error)})") from error
     return True
 
 
 def replica_resources(
     ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None
 ) -> dict[str, Any]:
+    """GPUs and CPU cores per replica; EngineError if this machine has too few GPUs."""
     total = ray.cluster_resources()
     gpus = int(total.get("GPU", 0))
     if gpus == 0:
         return {"num_cpus": cpus_per_replica or max(1, int(total.get("CPU", 1)) // num_replicas)}
-    if gpus < num_replicas * gpus_per_replica and not address:
+    needed = num_replicas * gpus_per_replica
+    if gpus < needed and not address:
         raise EngineError(
-            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {num_replicas * gpus_per_replica},"
-            f" this machine has {gpus}: give fewer --num-replicas, or the --ray-address of a cluster"
+            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {needed}, this machine has {gpus}:"
+            " give fewer --num-replicas, or the --ray-address of a cluster"
         )
     return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
 
 
 def _translate_ray_errors(get: Callable[[], Any]) -> Any:
-    """What ``get`` returns; Ray's exceptions as one clear line each."""
+    """The result of ``get``; Ray's exceptions become EngineErrors of one line."""
     import ray
 
     try:
@@ -190,8 +186,8 @@ def _translate_ray_errors(get: Callable[[], Any]) -> Any:
         ) from error
     except ray.exceptions.GetTimeoutError as error:
         raise EngineError(
-            "replicas did not get their resources or did not start; the cluster has"
-            f" {ray.cluster_resources()}"
+            f"the replicas did not get their resources or did not start within {START_TIMEOUT_SEC:.0f} s; the"
+            f" cluster has {ray.cluster_resources()}"
         ) from error
     except ray.exceptions.RayError as error:
         raise EngineError(

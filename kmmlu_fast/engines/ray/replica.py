@@ -1,7 +1,7 @@
-"""One replica on Ray: an engine in an actor's process, fed from all the blocks that it holds.
+"""One replica on Ray: an engine in an actor's process, fed from all blocks that were sent to it.
 
-In: blocks of Requests, and what to ask next. Out: a block's Responses, whole and once. Knows nothing of Ray
-itself.
+In: blocks of Requests, and the follow-up function. Out: a block's Responses, complete and once. Knows nothing
+of Ray itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from kmmlu_fast.engines.protocol import Engine, FollowUp
 
 
 class Replica:
-    """The actor: one engine, and one thread that feeds it from all the blocks at hand, so that its batch does
-    not run dry between blocks.
+    """The actor: one engine, and one thread that feeds it from all open blocks, so that its batch stays full
+    between blocks.
 
-    The engine is opened and used by that thread alone (OpenMP's settings belong to a thread). ``run`` may be
-    called again for a block that was lost with an earlier process: it answers from its arguments only.
+    Only that thread opens and uses the engine (OpenMP's settings belong to a thread). ``run`` may be called
+    again for a block that was lost with an earlier process: it depends on its arguments alone.
     """
 
     def __init__(self, opener: Callable[[], Engine]) -> None:
@@ -29,20 +29,19 @@ class Replica:
         self._opened = threading.Event()
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
-        self._block_of: dict[
-            int, _Block
-        ] = {}  # by id() of the Request: keys repeat between the base model and adapters
+        # by id() of the Request: keys repeat between the base model and adapters
+        self._block_of: dict[int, _Block] = {}
         threading.Thread(target=self._run_engine, name="kmmlu-replica", daemon=True).start()
 
     def wait_until_open(self) -> int:
-        """Wait until the engine is open; the process id."""
+        """Wait until the engine is open; return the process id."""
         self._opened.wait()
         if self._error is not None:
             raise self._error
         return os.getpid()
 
     def run(self, requests: list[Request], follow_up: FollowUp | None) -> list[Response]:
-        """Responses to the requests and to all that follow from them."""
+        """Responses to the requests and to all their follow-ups."""
         self.wait_until_open()
         block = _Block(requests, follow_up)
         with self._changed:
@@ -73,9 +72,7 @@ class Replica:
             self._opened.set()
 
     def _pull_requests(self) -> Iterator[Request]:
-        """What waits now, and what arrives while the engine works; when nothing waits, the
-        engine drains and is called anew.
-        """
+        """Requests that wait or arrive meanwhile. When none waits, the engine drains and is called anew."""
         while True:
             with self._changed:
                 if not self._waiting:
@@ -93,9 +90,7 @@ class Replica:
 
 
 class _Block:
-    """A block's responses, until none is outstanding. Keeps its requests alive, so that their
-    id()s stay theirs.
-    """
+    """A block's responses until all have arrived. Holds its requests, so that their id() stays unique."""
 
     def __init__(self, requests: list[Request], follow_up: FollowUp | None) -> None:
         self.requests = list(requests)

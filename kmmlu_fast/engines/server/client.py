@@ -1,10 +1,9 @@
-"""HTTP to one OpenAI-compatible address: JSON in, JSON out, transient faults retried, the rest as errors of
-one line.
+"""HTTP to one OpenAI-compatible address: JSON in, JSON out; transient faults are retried, others raised.
 
-In: method, path, payload. Out: the answer's JSON object. 429, 408, 5xx, timeouts and lost connections are
-tried again with growing waits, a bounded number of times; then EngineError, which says that the run can be
-continued. The key is read from OPENAI_API_KEY, sent to this one address, and written nowhere. Knows nothing
-of models or completions.
+In: method, path, payload. Out: the answer's JSON object. 408, 425, 429, 5xx, timeouts and lost connections
+are retried with growing waits, a bounded number of times; then EngineError, which says how to continue.
+The key is read from OPENAI_API_KEY, sent to this address only, and never written. Knows nothing of models or
+completions.
 """
 
 from __future__ import annotations
@@ -21,26 +20,24 @@ from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 if TYPE_CHECKING:
     import httpx
 
-
-# with waits of 0.5, 1, 2, ... 30 s: about five minutes, enough for a server to come back with a model of some
-# size
+# With waits of 0.5, 1, 2, ... 30 s: about five minutes, enough for a server to reload a fairly large model.
 ATTEMPTS = 16
 READ_TIMEOUT_SEC = 900.0  # a long generation may wait in the server's queue
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-SLOW_ATTEMPTS = 2  # of answers that do not end in time: more would wait for hours
-ANSWER_SEC = 1800.0  # a whole answer, header and body: a server that sends a byte a minute is none
+SLOW_ATTEMPTS = 2  # if answers do not end in time: more attempts would take hours
+ANSWER_SEC = 1800.0  # for a whole answer, header and body, however slowly it arrives
 MODELS_SEC = 60.0
-MAX_ANSWER_BYTES = 64 << 20  # log-probabilities of a prompt of 100,000 tokens are a tenth of it
+MAX_ANSWER_BYTES = 64 << 20  # ten times the log-probabilities of a prompt of 100,000 tokens
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 CONTINUE = "when it answers again, run the same command to continue"
 
 
 class NotFoundError(Exception):
-    """404: no such route, or a model name that is not served; the message is the server's."""
+    """404: no such route, or a model that is not served; the message is the server's."""
 
 
 class _TransientError(Exception):
-    """Worth another attempt; ``retry_after_sec`` where the server named a wait."""
+    """Worth another attempt; ``retry_after_sec``: the wait that the server asked for, or 0."""
 
     def __init__(self, message: str, retry_after_sec: float = 0.0) -> None:
         super().__init__(message)
@@ -52,8 +49,8 @@ class _AnswerTimeoutError(_TransientError):
 
 
 class ServerClient:
-    """``send`` from one event loop, at most ``connections`` at once. ``transport`` replaces the
-    network in tests.
+    """``send`` from one event loop, at most ``connections`` at once. ``transport`` replaces the network in
+    tests.
     """
 
     def __init__(
@@ -72,23 +69,26 @@ class ServerClient:
         self.attempts = attempts or ATTEMPTS
         self.retries = 0
         self._first_wait_sec = first_wait_sec
+        # identity: no kilobyte may unpack to gigabytes.
+        headers = {"Accept-Encoding": "identity"}
         key = os.environ.get("OPENAI_API_KEY")
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         self._http = httpx.AsyncClient(
             base_url=self.base_url + "/",
-            # identity: what is sent is what must be held, no kilobyte can unpack to gigabytes.
-            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
+            headers=headers,
             timeout=httpx.Timeout(60.0, connect=10.0, read=READ_TIMEOUT_SEC, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            trust_env=urlsplit(self.base_url).hostname
-            not in LOOPBACK,  # a proxy has no business between a process and its own machine
+            # no proxy between a process and its own machine
+            trust_env=urlsplit(self.base_url).hostname not in LOOPBACK,
             transport=transport,
         )
 
     async def send(
         self, method: str, path: str, payload: dict[str, Any] | None = None, attempts: int | None = None
     ) -> dict[str, Any]:
-        """The answer; {} where it is no JSON object. NotFound on 404, EngineError on other
-        refusals and when the attempts are used up.
+        """The answer; {} if it is not a JSON object. NotFoundError on 404; EngineError on other refusals and
+        after the last attempt.
         """
         import tenacity
 
@@ -99,13 +99,14 @@ class ServerClient:
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            named = error.retry_after_sec if isinstance(error, _TransientError) else 0.0
-            return max(backoff(state), min(named, 60.0))
+            requested_sec = error.retry_after_sec if isinstance(error, _TransientError) else 0.0
+            return max(backoff(state), min(requested_sec, 60.0))
 
         timeouts: list[int] = []
 
         def enough(state: tenacity.RetryCallState) -> bool:
-            if isinstance(state.outcome.exception() if state.outcome else None, _AnswerTimeoutError):
+            error = state.outcome.exception() if state.outcome else None
+            if isinstance(error, _AnswerTimeoutError):
                 timeouts.append(state.attempt_number)
             return len(timeouts) >= SLOW_ATTEMPTS or state.attempt_number >= attempts
 
@@ -153,51 +154,49 @@ class ServerClient:
         if reply.status_code == 404:
             raise NotFoundError(_server_error_message(text))
         if not reply.is_success:
+            message = _server_error_message(text)
             raise EngineError(
-                f"server {self.base_url} refused {path} (status {reply.status_code}): {_server_error_message(text)}"
+                f"server {self.base_url} refused {path} (status {reply.status_code}): {message}"
             )
-        return _parse_json_object(
-            text
-        )  # load_lora_adapter answers in plain words; anything else is missed by its reader
+        # {} is fine for load_lora_adapter, which answers in plain words; parsers of other answers reject it.
+        return _parse_json_object(text)
 
     async def _read_body(self, reply: httpx.Response) -> str:
-        """The body as text, as far as it may be long."""
+        """The body as text; EngineError if it is compressed or longer than MAX_ANSWER_BYTES."""
         encoding = reply.headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("", "identity"):
             raise EngineError(
-                f"server {self.base_url} packs its answers ({bounded_repr(encoding)}) though asked not to: switch"
-                " that off"
+                f"server {self.base_url} compresses its answers ({bounded_repr(encoding)}) though the request"
+                " forbids it: turn compression off"
             )
-        found = bytearray()
+        body = bytearray()
         async for piece in reply.aiter_bytes():
-            found += piece
-            if len(found) > MAX_ANSWER_BYTES:
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
                 raise EngineError(
-                    f"server {self.base_url} sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB: this"
-                    " is no completions server"
+                    f"server {self.base_url} sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB: it is"
+                    " not a completions server"
                 )
-        return found.decode("utf-8", "replace")
+        return body.decode("utf-8", "replace")
 
 
 def check_base_url(base_url: str) -> str:
-    """``base_url`` without a trailing slash. A password in it is refused: the address is
-    written into the run's config.
-    """
+    """``base_url`` without a trailing slash; ConfigError if it is not an http(s) URL or has a password."""
     try:
         parts = urlsplit(base_url)
         _ = parts.port
     except ValueError as error:
         raise ConfigError(
-            f"--base-url {base_url!r}: {error}; give such as http://localhost:8000/v1"
+            f"--base-url {base_url!r}: {error}; give an address such as http://localhost:8000/v1"
         ) from error
     if parts.username or parts.password:
         raise ConfigError(
-            "--base-url must not hold a user or password: the address is saved with the run; set"
+            "--base-url must not contain a user or password: the address is saved with the run; set"
             " OPENAI_API_KEY instead"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigError(
-            f"--base-url {base_url!r} is not an http(s) address; give such as http://localhost:8000/v1"
+            f"--base-url {base_url!r} is not an http(s) address; give one such as http://localhost:8000/v1"
         )
     return base_url.rstrip("/")
 
@@ -206,7 +205,7 @@ def _parse_retry_after(retry_after: str | None) -> float:
     try:
         seconds = float(retry_after or 0)
         return seconds if 0 <= seconds < 86_400 else 0.0
-    except ValueError:  # an HTTP date: the usual waits do
+    except ValueError:  # an HTTP date: our own waits are enough
         return 0.0
 
 
@@ -219,10 +218,12 @@ def _parse_json_object(text: str) -> dict[str, Any]:
 
 
 def _server_error_message(text: str) -> str:
-    """What a server says of a fault: fit for a line, and without the key, which some echo."""
+    """The server's error message as one line, without the key, which some servers echo."""
     body = _parse_json_object(text)
     inner = body.get("error")
-    found = (inner if isinstance(inner, dict) else body).get("message") or body.get("detail") or text
+    details = inner if isinstance(inner, dict) else body
+    message = str(details.get("message") or body.get("detail") or text)
     key = os.environ.get("OPENAI_API_KEY")
-    said = str(found).replace(key, "[key]") if key else str(found)
-    return one_line(said[:10_000], 300)
+    if key:
+        message = message.replace(key, "[key]")
+    return one_line(message[:10_000], 300)

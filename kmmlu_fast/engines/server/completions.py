@@ -1,7 +1,7 @@
-"""The completions format of an OpenAI-compatible vLLM server: what is asked of it, and its answers read.
+"""The completions format of an OpenAI-compatible vLLM server: builds payloads and parses answers.
 
-In: a Request, or the JSON of an answer. Out: a payload, or a Response; one of ``MALFORMED`` where something
-that was asked for is missing, or cannot be. Knows nothing of HTTP or of which servers there are.
+In: a Request, or the JSON of an answer. Out: a payload, or a Response; one of ``MALFORMED`` if something
+requested is missing or impossible. Knows nothing of HTTP or of which servers there are.
 """
 
 from __future__ import annotations
@@ -10,26 +10,13 @@ import math
 from typing import Any
 
 from kmmlu_fast.core.letters import MAX_LOGPROB
-from kmmlu_fast.core.schema import (
-    Candidates,
-    Completion,
-    Continuation,
-    Generation,
-    Request,
-    Response,
-)
+from kmmlu_fast.core.schema import Candidates, Completion, Continuation, Generation, Request, Response
 from kmmlu_fast.core.untrusted_text import bounded_repr
 
-MALFORMED = (
-    KeyError,
-    IndexError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-)  # of an answer that is not what was asked for
-# Said outright, because `vllm serve` takes what is left out from the model's generation_config.json, where a
-# repetition penalty may stand.
+# Raised while parsing an answer that is not what was requested.
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+# Explicit, because `vllm serve` takes omitted settings from the model's generation_config.json, which may
+# set a repetition penalty.
 NEUTRAL_SAMPLING = {
     "top_k": 0,
     "min_p": 0.0,
@@ -54,14 +41,11 @@ def _sampling_payload(text: Generation) -> dict[str, Any]:
 
 
 def parse_server_response(request: Request, answer: dict[str, Any]) -> Response:
-    """Response from a completions answer. One of MALFORMED where something that was asked for
-    is missing, or cannot be.
-    """
+    """The Response in a completions answer; one of MALFORMED if something is missing or impossible."""
     choices = sorted(answer["choices"], key=lambda choice: parse_count(choice["index"]))
     details = answer["usage"].get("prompt_tokens_details") or {}
-    cached_tokens = parse_count(
-        details.get("cached_tokens") or 0
-    )  # needs --enable-prompt-tokens-details on the server's side
+    # The server reports it if started with --enable-prompt-tokens-details.
+    cached_tokens = parse_count(details.get("cached_tokens") or 0)
     match request.want:
         case Continuation(num_tokens):
             last = range(len(request.token_ids) - num_tokens, len(request.token_ids))
@@ -80,24 +64,22 @@ def parse_server_response(request: Request, answer: dict[str, Any]) -> Response:
 
 
 def _parse_logprob(value: Any) -> float:
-    """A logarithm of a probability: a number up to 0, but for rounding."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value > MAX_LOGPROB
-    ):
-        raise ValueError(f"{bounded_repr(value)} is no log-probability")
+    """A log-probability: a number not above 0, except for rounding."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value > MAX_LOGPROB:
+        raise ValueError(f"{bounded_repr(value)} is not a log-probability")
     return float(value)
 
 
 def parse_count(value: Any) -> int:
+    """A 31-bit count, or ValueError."""
     if type(value) is not int or not 0 <= value < 2**31:
-        raise ValueError(f"{bounded_repr(value)} is no count")
+        raise ValueError(f"{bounded_repr(value)} is not a count")
     return value
 
 
 def parse_token_ids(value: Any) -> tuple[int, ...]:
+    """A list of token ids, or TypeError or ValueError."""
     if not isinstance(value, list):
         raise TypeError(f"token_ids are {bounded_repr(value)}")
     return tuple(map(parse_count, value))
@@ -108,12 +90,12 @@ def _parse_completion(choice: dict[str, Any], max_tokens: int) -> Completion:
     if not isinstance(text, str) or reason not in ("stop", "length"):
         raise TypeError(f"finish_reason {bounded_repr(reason)}, text {bounded_repr(text)}")
     if len(token_ids) > max_tokens + 1:
-        raise ValueError(f"{len(token_ids)} tokens where {max_tokens} were asked for")
+        raise ValueError(f"{len(token_ids)} tokens, but {max_tokens} were requested")
     return Completion(text.encode("utf-8", "replace").decode(), token_ids, reason)
 
 
 def completions_payload(request: Request, model: str) -> dict[str, Any]:
-    """What is asked of the server for a request, of the served model (or adapter) of that name."""
+    """The JSON body for a request to the served model or adapter named ``model``."""
     payload: dict[str, Any] = {
         "model": model,
         "prompt": list(request.token_ids),
@@ -122,7 +104,7 @@ def completions_payload(request: Request, model: str) -> dict[str, Any]:
     }
     one_token = {"max_tokens": 1, "temperature": 0.0}
     match request.want:
-        case Continuation():  # 0: the prompt's own tokens and no others
+        case Continuation():  # 0: no alternatives to the prompt's own tokens
             return payload | {"prompt_logprobs": 0, **one_token}
         case Candidates(token_ids):
             ids = list(token_ids)

@@ -1,9 +1,8 @@
 """Engine over HTTP: any number of vLLM servers behind one OpenAI-compatible completions address.
 
-In: Requests (token ids). Out: Responses, as they finish. The letters' exact log-probabilities need
-``logprob_token_ids`` and the follow-ups ``return_token_ids``, which plain OpenAI-compatible servers do not
-have: such a server is refused before the run, never approximated. Knows nothing of KMMLU, nor of how the
-server is run or found.
+In: Requests (token ids). Out: Responses, as they finish. Exact letter log-probabilities need
+``logprob_token_ids``, and follow-ups need ``return_token_ids``. A server without them is refused before the
+run; log-probabilities are never approximated. Knows nothing of KMMLU, nor of how the server is started.
 """
 
 from __future__ import annotations
@@ -20,12 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
-from kmmlu_fast.core.schema import (
-    Adapter,
-    Candidates,
-    Request,
-    Response,
-)
+from kmmlu_fast.core.schema import Adapter, Candidates, Request, Response
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
@@ -41,19 +35,18 @@ from kmmlu_fast.engines.server.completions import (
 if TYPE_CHECKING:
     import httpx
 
-
 T = TypeVar("T")
 
 _MOST_MODELS = 1000
+_MAX_PATH = 4096
 
 
 class ServerEngine:
-    """``concurrency`` requests in flight against ``base_url`` (which ends in /v1), from one background
-    thread.
+    """``concurrency`` requests in flight to ``base_url`` (which ends in /v1), from one background thread.
 
-    ``model_names`` are the names under which the wanted base model may be served (hub id, path, alias);
-    adapters must be served under their own names, or are loaded by path where the server allows it.
-    ``transport`` replaces the network in tests.
+    ``model_names``: names under which the base model may be served (hub id, path, alias). Adapters are served
+    under their own names, or loaded by path if the server allows it. ``transport`` replaces the network in
+    tests.
     """
 
     def __init__(
@@ -89,9 +82,7 @@ class ServerEngine:
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
         source = iter(requests)
-        backlog: deque[Request] = (
-            deque()
-        )  # follow-ups, served before anything new so that questions get finished
+        backlog: deque[Request] = deque()  # follow-ups, before new requests, so that questions get finished
         finished: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
         in_flight: set[Future[Response]] = set()
 
@@ -119,11 +110,10 @@ class ServerEngine:
                 future.cancel()
 
     def stats(self) -> dict[str, Any]:
-        start_sec = round(self._start_sec, 3)
         return {
             "engine": "server",
             "served_model": self._model,
-            "start_sec": start_sec,
+            "start_sec": round(self._start_sec, 3),
             **self._counters.counts(),
             "retries": self._client.retries,
         }
@@ -140,7 +130,7 @@ class ServerEngine:
     # Before the run
 
     async def _check_server(self, model_names: list[str]) -> str:
-        """The base model's served name; raises where the model, an adapter or exact
+        """The base model's served name; EngineError or AdapterError if the model, an adapter or exact
         log-probabilities are missing.
         """
         served = await self._list_served_models(min(self._client.attempts, 4))
@@ -149,8 +139,8 @@ class ServerEngine:
         if card is None:
             names = ", ".join(bounded_repr(card["id"]) for card in bases[:10]) or "no model"
             raise EngineError(
-                f"server {self._url} serves {names}, not {model_names[0]!r}: give --model with a model that"
-                f" it serves, or start it with --served-model-name {model_names[0]}"
+                f"server {self._url} serves {names}, not {model_names[0]!r}: give one of them with --model,"
+                f" or start the server with --served-model-name {model_names[0]}"
             )
         length = card.get("max_model_len")
         self._max_model_len = length if type(length) is int and length > 0 else None
@@ -174,7 +164,7 @@ class ServerEngine:
             ) from error
 
     async def _load_adapter(self, adapter: Adapter) -> None:
-        by_hand = (
+        fix = (
             f"start it with --enable-lora --max-lora-rank {adapter.rank} --lora-modules"
             f" {adapter.name}={adapter.path}"
         )
@@ -182,24 +172,22 @@ class ServerEngine:
         try:
             await self._client.send("POST", "load_lora_adapter", payload, attempts=1)
         except NotFoundError as error:
-            if str(error) != "Not Found":  # the route exists: vLLM says itself what it did not find
-                raise AdapterError(
-                    f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
-                ) from error
+            if str(error) != "Not Found":  # the route exists: vLLM's message says what it did not find
+                raise self._adapter_not_loaded(adapter, error, fix) from error
             raise AdapterError(
                 f"server {self._url} does not serve adapter {adapter.name!r} and does not load adapters:"
-                f" {by_hand}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+                f" {fix}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
             ) from error
         except EngineError as error:
-            if adapter.name not in await self._list_served_models(
-                self._client.attempts
-            ):  # it may have been loaded meanwhile
-                raise AdapterError(
-                    f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {by_hand}"
-                ) from error
+            # It may have been loaded in spite of the error.
+            if adapter.name not in await self._list_served_models(self._client.attempts):
+                raise self._adapter_not_loaded(adapter, error, fix) from error
+
+    def _adapter_not_loaded(self, adapter: Adapter, error: Exception, fix: str) -> AdapterError:
+        return AdapterError(f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {fix}")
 
     async def _check_exact_logprobs(self, name: str) -> None:
-        """One token from the model with four candidates: shows that the answers carry what is needed."""
+        """Request one token with four candidates; EngineError if the answer lacks exact log-probabilities."""
         request = Request(
             question_id="probe", stage="letters", token_ids=(0, 1, 2), want=Candidates((0, 1, 2, 3))
         )
@@ -209,25 +197,25 @@ class ServerEngine:
             _ = parse_token_ids(answer["choices"][0]["token_ids"])
         except MALFORMED as error:
             raise EngineError(
-                f"server {self._url} ignores logprob_token_ids or return_token_ids, so exact letter"
-                " log-probabilities cannot be had: use vLLM's server (vllm serve) or --engine vllm"
+                f"server {self._url} ignores logprob_token_ids or return_token_ids: it gives no exact letter"
+                " log-probabilities; use vLLM's server (vllm serve) or --engine vllm"
             ) from error
 
     # The run
 
     async def _answer(self, request: Request) -> Response:
-        more_tokens = request.want.max_tokens
-        if self._max_model_len and len(request.token_ids) + more_tokens > self._max_model_len:
+        prompt_tokens, output_tokens = len(request.token_ids), request.want.max_tokens
+        if self._max_model_len and prompt_tokens + output_tokens > self._max_model_len:
             raise EngineError(
-                f"{request.key}: {len(request.token_ids)} prompt tokens + {more_tokens} to generate"
-                f" exceed the server's {self._max_model_len}: start it with a larger --max-model-len, or give"
-                " fewer --num-fewshot or --max-tokens"
+                f"{request.key}: {prompt_tokens} prompt tokens + {output_tokens} to generate exceed the"
+                f" server's {self._max_model_len}: start it with a larger --max-model-len, or lower"
+                " --num-fewshot or --max-tokens"
             )
         payload = completions_payload(request, request.adapter.name if request.adapter else self._model)
         try:
             answer = await self._client.send("POST", "completions", payload)
         except NotFoundError:
-            # A restarted server has forgotten the adapters that were loaded by path.
+            # A restarted server has lost the adapters that were loaded by path.
             adapter = self._adapters.get(payload["model"])
             if adapter is None:
                 raise EngineError(
@@ -246,7 +234,7 @@ class ServerEngine:
         except MALFORMED as error:
             why = one_line(f"{type(error).__name__}: {error}", 200)
             raise EngineError(
-                f"server {self._url} gave an answer to {request.key} without what was asked for ({why});"
+                f"server {self._url} gave an answer to {request.key} without the requested values ({why});"
                 f" {CONTINUE}"
             ) from error
         self._counters.add(response, output_tokens)
@@ -256,33 +244,34 @@ class ServerEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
+def _served_path(card: dict[str, Any]) -> Path:
+    return Path(str(card.get("root") or "").replace("\0", "")[:_MAX_PATH])
+
+
 def _matches_model_name(card: dict[str, Any], name: str) -> bool:
     if name in (card["id"], card.get("root")):
         return True
-    root = Path(str(card.get("root") or "").replace("\0", "")[:4096])
+    root = _served_path(card)
     return root.is_absolute() and Path(name).exists() and root.resolve() == Path(name).resolve()
 
 
 def _check_same_weights(adapter: Adapter, card: dict[str, Any]) -> None:
-    """The served adapter of that name must be the one that was asked for, where its files can
-    be seen from here.
-    """
+    """AdapterError if ``card`` is a base model, or an adapter whose files are visible and differ."""
     import hashlib
 
-    folder = Path(str(card.get("root") or "").replace("\0", "")[:4096])
-    files = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
     if not card.get("parent"):
         raise AdapterError(
-            f"adapter {adapter.name!r} has the name of a served base model: give it another, --adapter"
-            " NAME=PATH"
+            f"adapter {adapter.name!r} has the name of a served base model: give it another name with"
+            " --adapter NAME=PATH"
         )
+    folder = _served_path(card)
+    files = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
     if not all(file.is_file() for file in files):
         return
-    digest = hashlib.sha256(
-        b"".join(file.read_bytes() for file in files)
-    ).hexdigest()  # as models.load_adapters makes it
+    content = b"".join(file.read_bytes() for file in files)
+    digest = hashlib.sha256(content).hexdigest()  # as in models.adapters
     if adapter.digest and not digest.startswith(adapter.digest):
         raise AdapterError(
-            f"the server's adapter {adapter.name!r} has other weights ({folder}) than {adapter.path}: "
-            "give --adapter NAME=PATH with another name, or restart the server with the right one"
+            f"the server's adapter {adapter.name!r} has other weights ({folder}) than {adapter.path}: give"
+            " another name with --adapter NAME=PATH, or restart the server with the right adapter"
         )

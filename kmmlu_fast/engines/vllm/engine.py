@@ -1,7 +1,7 @@
 """vLLM in process, as an Engine.
 
-In: Requests of token ids. Out: Responses as they finish; the engine's queue is topped up at every step, so it
-never drains between chunks. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``,
+In: Requests of token ids. Out: Responses as they finish; the engine's queue is refilled at every step, so it
+never drains. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``,
 ``SamplingParams.logprob_token_ids``.
 """
 
@@ -48,9 +48,7 @@ from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
 
 
 def prepare_environment(gpu: bool) -> None:
-    """Settings vLLM reads at import: quiet, and on CPU in one process (starting takes a fifth
-    of the time there).
-    """
+    """Set what vLLM reads at import: quiet, and on a CPU in one process (which starts five times as fast)."""
     prepare_cuda()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -65,27 +63,27 @@ class VllmEngine:
     """One vLLM engine in this process for a base model and its adapters."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        """Load the model. EngineError with the flags that help where memory is short or the
-        model cannot be served.
+        """Load the model. EngineError, with the flags that help, if memory runs out or the model cannot be
+        served.
         """
         began = time.monotonic()
-        card = first_gpu()
-        prepare_environment(card is not None)
-        chosen = gpu_arguments(settings, card) if card else cpu_arguments(settings)
-        if card:
+        gpu = first_gpu()
+        prepare_environment(gpu is not None)
+        chosen = gpu_arguments(settings, gpu) if gpu else cpu_arguments(settings)
+        if gpu:
             check_toolchain()
-            log_note(f"engine: {describe_gpu_arguments(chosen, card)}")
+            log_note(f"engine: {describe_gpu_arguments(chosen, gpu)}")
         from vllm import LLM
 
         self.settings = settings
-        self._memory = describe_known_memory(settings, card)
-        arguments = llm_arguments(settings, chosen, on_card=card is not None)
+        self._memory = describe_known_memory(settings, gpu)
+        arguments = llm_arguments(settings, chosen, on_gpu=gpu is not None)
         self._has_tokenizer = not arguments["skip_tokenizer_init"]
-        self._states_apart = card is None and bool(settings.max_lora_rank)
+        self._one_adapter_per_batch = gpu is None and bool(settings.max_lora_rank)
         self._weights = WeightSwapper(self._write_adapter, self._reset_prefix_cache)
         self._max_in_flight = 2 * int(arguments["max_num_seqs"])
         self._count = 0
-        self._texts = (0, 0)
+        self._running_texts = (0, 0)
         self._lora_ids: dict[str, int] = {}
         self._counters = Counters()
         try:
@@ -93,27 +91,26 @@ class VllmEngine:
         except Exception as error:
             raise as_engine_error(error, "the engine did not start", self._memory) from error
         self._engine = self._llm.llm_engine
-        self._cache_tokens = int(
-            getattr(self._engine.vllm_config.cache_config, "kv_cache_size_tokens", None) or 0
-        )
+        cache_config = self._engine.vllm_config.cache_config
+        self._cache_tokens = int(getattr(cache_config, "kv_cache_size_tokens", None) or 0)
         self.start_sec = time.monotonic() - began
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
         self._weights.check_usable()
         source = iter(requests)
         exhausted = False
-        held: Request | None = None  # of another model state, where states must not meet in a batch
+        postponed: Request | None = None  # conflicts with the running requests
         active: dict[str, Request] = {}
-        self._texts = (0, 0)
+        self._running_texts = (0, 0)
         try:
             while True:
                 while not exhausted and len(active) < self._max_in_flight and self._cache_has_room():
-                    request = held or next(source, None)
-                    held = None
+                    request = postponed or next(source, None)
+                    postponed = None
                     if request is None:
                         exhausted = True
                     elif self._conflicts_with_running(request, active):
-                        held = request
+                        postponed = request
                         break
                     else:
                         self._submit_request(request, active)
@@ -130,34 +127,33 @@ class VllmEngine:
                             self._submit_request(request, active)
                         finished.append(replace(response, followed_by=len(more)))
                 yield from finished
-        except KmmluError:  # also of the requests' source
+        except KmmluError:  # also from the source of requests
             raise
         except Exception as error:
             raise as_engine_error(error, "the engine stopped", self._memory) from error
         finally:
-            if (
-                active and self._engine is not None
-            ):  # the caller went away, or an error: leave nothing running behind
+            # After an error, or if the caller stopped iterating: leave nothing running.
+            if active and self._engine is not None:
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(active))
 
     def _conflicts_with_running(self, request: Request, active: dict[str, Request]) -> bool:
-        """Whether it has to wait until the running requests, of another model state, are done.
+        """Whether ``request`` must wait until the running requests, with another adapter, are done.
 
-        On a CPU vLLM's LoRA products (``torch_ops.bgmv_expand``, 0.32) take the index of "no adapter", -1,
-        for the last slot: in a batch with an adapter's requests the base would answer with that adapter.
+        On a CPU vLLM's LoRA kernels (``torch_ops.bgmv_expand``, 0.32) use -1, the index of "no adapter", as
+        that of the last slot: in a batch with an adapter's requests, the base would answer with that adapter.
         """
-        if not self._states_apart or not active:
+        if not self._one_adapter_per_batch or not active:
             return False
         running = next(iter(active.values())).adapter
         return (running and running.name) != (request.adapter and request.adapter.name)
 
     def swap(self, adapter: Adapter | None) -> None:
-        """Hold the adapter's weights from now on (None: the base's), for requests without
-        ``adapter``. EngineError while requests run.
+        """Answer requests without an adapter with this one from now on (None: with the base). EngineError
+        while requests run.
         """
         if self._engine.has_unfinished_requests():
-            raise EngineError("weights are swapped between passes, not while requests run")
+            raise EngineError("weights can be swapped between passes, not while requests run")
         self._weights.swap_to(adapter)
 
     def _write_adapter(self, adapter: Adapter | None) -> None:
@@ -165,23 +161,24 @@ class VllmEngine:
 
     def _reset_prefix_cache(self) -> None:
         if not self._engine.reset_prefix_cache():
-            raise EngineError("the prefix cache could not be emptied after a swap")
+            raise EngineError("the prefix cache could not be cleared after a swap")
 
     def _track_generation_tokens(self, request: Request, sign: int) -> None:
-        """Keep ``_texts``, the tokens of prompts and outputs of all running texts, as requests
-        come and go.
-        """
+        """Update ``_running_texts``, the prompt and output tokens of all running texts."""
         prompt, output = _generation_tokens(request)
-        self._texts = (self._texts[0] + sign * prompt, self._texts[1] + sign * output)
+        prompts, outputs = self._running_texts
+        self._running_texts = (prompts + sign * prompt, outputs + sign * output)
 
     def _cache_has_room(self) -> bool:
-        """Whether the key-value cache has room for one more text at its full length: past that,
-        vLLM drops some and computes them again.
+        """Whether the key-value cache holds all running texts at full length; otherwise vLLM would drop some
+        and recompute them.
         """
-        prompts, outputs = self._texts
-        counted = self._counters
-        own = 1 - counted.cached_tokens / max(1, counted.prompt_tokens)  # of a prompt, beside what they share
-        return outputs == 0 or not self._cache_tokens or own * prompts + outputs < self._cache_tokens
+        prompts, outputs = self._running_texts
+        if outputs == 0 or not self._cache_tokens:
+            return True
+        counters = self._counters
+        unshared = 1 - counters.cached_tokens / max(1, counters.prompt_tokens)
+        return unshared * prompts + outputs < self._cache_tokens
 
     def _submit_request(self, request: Request, active: dict[str, Request]) -> None:
         from vllm.lora.request import LoRARequest
@@ -191,8 +188,7 @@ class VllmEngine:
         adapter = request.adapter
         lora = None
         if adapter and self.settings.max_lora_rank:
-            # vLLM tells adapters apart by name and caches them by id: both must follow the weights, whatever
-            # the caller numbered.
+            # vLLM distinguishes adapters by name and caches them by id: both must depend on the weights.
             lora_id = self._lora_ids.setdefault(adapter.digest, len(self._lora_ids) + 1)
             lora = LoRARequest(f"{adapter.name}-{adapter.digest}", lora_id, str(adapter.path))
         if not self._has_tokenizer and isinstance(request.want, Generation):
@@ -221,7 +217,7 @@ class VllmEngine:
     def close(self) -> None:
         if self._llm is None:
             return
-        with pause_garbage_collection():  # once, at the end, and not after every step of it
+        with pause_garbage_collection():  # collect once, at the end
             with contextlib.suppress(Exception):
                 self._engine.engine_core.shutdown()
             self._llm = self._engine = None
@@ -246,15 +242,14 @@ def _parse_request_output(request: Request, output: Any) -> Response:
             return Response(request, (total,), cached_tokens=cached)
         case Generation():
             completions = tuple(
-                Completion(o.text, tuple(o.token_ids), o.finish_reason or "length") for o in output.outputs
+                Completion(text.text, tuple(text.token_ids), text.finish_reason or "length")
+                for text in output.outputs
             )
             return Response(request, completions=completions, cached_tokens=cached)
 
 
 def _generation_tokens(request: Request) -> tuple[int, int]:
-    """Tokens of prompt and output that a text may come to hold in the cache; a prompt that is
-    only read leaves it at once.
-    """
+    """Prompt and output tokens that a text may hold in the cache; a scored prompt leaves it at once."""
     if not isinstance(request.want, Generation):
         return 0, 0
     return len(request.token_ids), request.want.max_tokens * request.want.num_samples
@@ -262,9 +257,7 @@ def _generation_tokens(request: Request) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=64)
 def sampling_params(want: Want) -> Any:
-    """vLLM's SamplingParams: one object for all that want the same, which it copies for each request (with
-    skip_clone without a deep copy).
-    """
+    """vLLM's SamplingParams, one object per ``want``: vLLM copies it per request (not deeply: skip_clone)."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -1,13 +1,12 @@
 """vLLM's exceptions as one line that says what helps.
 
-In: an exception, what was being done, what is known of the memory. Out: an EngineError. Knows nothing of
-requests.
+In: an exception, the phase in which it was raised, a description of the memory. Out: an EngineError. Knows
+nothing of requests.
 """
 
 from __future__ import annotations
 
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.engines.vllm.device_arguments import EngineSettings as EngineSettings
 
 _OUT_OF_MEMORY = ("out of memory", "No available memory", "KV cache", "Free memory on device")
 _IN_ANOTHER_PROCESS = (
@@ -19,19 +18,19 @@ _IN_ANOTHER_PROCESS = (
 
 
 def as_engine_error(error: Exception, what: str, memory: str = "") -> EngineError:
+    """The EngineError for ``error``; ``what`` happened, such as "the engine stopped"."""
     text = " ".join(str(error).split())
     if any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY):
         return EngineError(
             f"{what}: not enough memory ({text[:200]}); {_memory_advice(memory)}; finished answers are kept"
         )
     if any(mark in f"{type(error).__name__} {text}" for mark in _IN_ANOTHER_PROCESS):
-        # vLLM's engine is a process of its own on a GPU: its reason stands above on stderr, and here is only
-        # that it died.
+        # On a GPU vLLM's engine is its own process: it prints the reason, this error reports its end.
         return EngineError(
-            f"{what}: its process ended ({text[:160]}; the reason is above); if it was memory:"
-            f" {_memory_advice(memory)}; if Triton did not compile: install gcc and Python's headers; if it says"
-            " 'bootstrapping phase': start your script under if __name__ == '__main__'; finished answers are"
-            " kept"
+            f"{what}: its process ended ({text[:160]}; the reason is above); if memory ran out:"
+            f" {_memory_advice(memory)}; if Triton did not compile: install gcc and Python's headers; if it"
+            " says 'bootstrapping phase': start your script under if __name__ == '__main__'; finished answers"
+            " are kept"
         )
     return EngineError(
         f"{what}: {type(error).__name__}: {text[:300]}; finished answers are kept, the same command continues"

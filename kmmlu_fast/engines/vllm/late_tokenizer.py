@@ -1,10 +1,10 @@
-"""vLLM's own tokenizer, loaded when the first text is asked for and not at the start.
+"""vLLM's own tokenizer, loaded for the first generation request instead of at the start.
 
-In: a running ``LLMEngine`` that was started with ``skip_tokenizer_init``. Out: the same engine, which
-detokenises, finds stop strings and knows the end of text. Prompts go in as token ids and letters come out as
-log-probabilities, so that most evaluations never need it: for a vocabulary of 262,144 vLLM spends two thirds
-of its start on loading, copying and warming tokenizers. Source: vLLM 0.32 ``LLMEngine.__init__``,
-``InputProcessor`` and ``OutputProcessor``, which read these two attributes at each request.
+In: a running ``LLMEngine`` that was started with ``skip_tokenizer_init``. Out: the same engine, which now
+detokenises, finds stop strings and knows the end of text. Most evaluations never need it: prompts go in as
+token ids, letters come out as log-probabilities. With a vocabulary of 262,144, vLLM spends two thirds of its
+start on loading, copying and warming tokenizers. Source: vLLM 0.32 ``LLMEngine.__init__``, ``InputProcessor``
+and ``OutputProcessor``, which read these two attributes at each request.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from kmmlu_fast.core.reading import read_json
 
 
 def can_defer_tokenizer(model: str, revision: str | None = None) -> bool:
-    """Whether vLLM starts this model without a tokenizer: models that also take pictures or
-    sound build their processors from it.
+    """Whether vLLM can start this model without a tokenizer. Models that also take images or audio cannot:
+    they build their processors from it.
     """
     folder = Path(model) if Path(model).is_dir() else _cached_snapshot(model, revision)
     try:
@@ -35,7 +35,7 @@ def can_defer_tokenizer(model: str, revision: str | None = None) -> bool:
 
 
 def attach_tokenizer(engine: Any) -> None:
-    """Load the tokenizer as vLLM would have at the start."""
+    """Load the tokenizer as vLLM does at the start."""
     from vllm.tokenizers.registry import cached_tokenizer_from_config
 
     config = engine.model_config
@@ -49,7 +49,7 @@ def _cached_snapshot(model: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(model, "config.json", revision=revision)
-    except ValueError:  # no hub id
+        config_path = try_to_load_from_cache(model, "config.json", revision=revision)
+    except ValueError:  # not a hub id
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(config_path).parent if isinstance(config_path, str) else None

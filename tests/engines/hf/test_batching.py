@@ -114,6 +114,6 @@ def test_generation_counts_prompt_and_output() -> None:
 
 
 def test_limits_shrink_to_half_of_what_did_not_fit() -> None:
-    less = BatchLimits(16384, 256, 65536).after_out_of_memory(rows=100, tokens_a_row=100)
+    less = BatchLimits(16384, 256, 65536).after_out_of_memory(rows=100, tokens_per_row=100)
     assert less == BatchLimits(5000, 50, 5000)
     assert less.after_out_of_memory(1, 100) == BatchLimits(50, 1, 50)

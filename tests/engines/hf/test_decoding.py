@@ -84,16 +84,16 @@ def write(
 
 def test_a_text_ends_at_the_first_stop_string(tokenizer: Any) -> None:
     text = "Because two.\nAnswer: B. And more"
-    found, writer = write(tokenizer, text, stop=("more", "B."))
-    assert found.text == "Because two.\nAnswer: " and found.finish_reason == writer.reason == "stop"
-    assert len(found.token_ids) == len(tokenizer("Because two.\nAnswer: B.")["input_ids"])
+    completion, writer = write(tokenizer, text, stop=("more", "B."))
+    assert completion.text == "Because two.\nAnswer: " and completion.finish_reason == writer.reason == "stop"
+    assert len(completion.token_ids) == len(tokenizer("Because two.\nAnswer: B.")["input_ids"])
     kept, _ = write(tokenizer, text, stop=("more", "B."), include_stop=True)
-    assert kept.text == "Because two.\nAnswer: B." and kept.token_ids == found.token_ids
+    assert kept.text == "Because two.\nAnswer: B." and kept.token_ids == completion.token_ids
 
 
 def test_a_stop_string_over_several_tokens_and_characters_of_several_bytes(tokenizer: Any) -> None:
-    found, _ = write(tokenizer, "답은 셋입니다", stop=("셋입",))
-    assert found.text == "답은 " and found.finish_reason == "stop"
+    completion, _ = write(tokenizer, "답은 셋입니다", stop=("셋입",))
+    assert completion.text == "답은 " and completion.finish_reason == "stop"
 
 
 def test_the_first_of_two_stop_strings_to_be_complete_counts(tokenizer: Any) -> None:
@@ -101,13 +101,13 @@ def test_the_first_of_two_stop_strings_to_be_complete_counts(tokenizer: Any) -> 
 
 
 def test_end_tokens_end_a_text_and_are_not_in_it(tokenizer: Any) -> None:
-    found, _ = write(tokenizer, "yes<|im_end|>no")
-    assert found.text == "yes" and found.finish_reason == "stop" and found.token_ids[-1] == 4
+    completion, _ = write(tokenizer, "yes<|im_end|>no")
+    assert completion.text == "yes" and completion.finish_reason == "stop" and completion.token_ids[-1] == 4
 
 
 def test_a_text_without_an_end_is_of_its_length(tokenizer: Any) -> None:
-    found, _ = write(tokenizer, "abcdef", max_tokens=3)
-    assert (found.text, len(found.token_ids), found.finish_reason) == ("abc", 3, "length")
+    completion, _ = write(tokenizer, "abcdef", max_tokens=3)
+    assert (completion.text, len(completion.token_ids), completion.finish_reason) == ("abc", 3, "length")
     short, _ = write(tokenizer, "abcdef", room=2)  # the context is full
     assert (short.text, short.finish_reason) == ("ab", "length")
 

@@ -57,9 +57,9 @@ def engine(root: Path) -> Iterator[TransformersEngine]:
 
 def test_letters_and_continuations_are_a_plain_forwards(engine: TransformersEngine, root: Path) -> None:
     before = engine.stats()
-    found = by_key(engine.generate(scoring()))
-    assert len(found) == len(scoring()) == 72
-    assert_plain(found, reference(root))
+    responses = by_key(engine.generate(scoring()))
+    assert len(responses) == len(scoring()) == 72
+    assert_plain(responses, reference(root))
     after = engine.stats()
     assert after["requests"] - before["requests"] == 72
     assert after["prompt_tokens"] - before["prompt_tokens"] == sum(
@@ -89,9 +89,9 @@ def test_shared_prefixes_of_a_model_with_sliding_windows(root: Path) -> None:
     }
     (root / "sliding" / "config.json").write_text(json.dumps(config | sliding))
     opened, model = open_engine(root, model="sliding"), reference(root, model="sliding")
-    found = by_key(opened.generate(scoring()))
-    assert any(response.cached_tokens for response in found.values())
-    assert_plain(found, model)
+    responses = by_key(opened.generate(scoring()))
+    assert any(response.cached_tokens for response in responses.values())
+    assert_plain(responses, model)
     assert plain(model, scoring()[0]) != pytest.approx(plain(reference(root), scoring()[0]), abs=1e-2)
 
 
@@ -113,9 +113,9 @@ def test_other_architectures(tmp_path: Path, kind: str) -> None:
     config = AutoConfig.for_model(kind, **{"bos_token_id": 1, "eos_token_id": 2} | ARCHITECTURES[kind])
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
     opened = open_engine(tmp_path)
-    found = by_key(opened.generate(scoring()))
+    responses = by_key(opened.generate(scoring()))
     assert opened.stats()["prefix_cache_hit_rate"] > 0.5
-    assert_plain(found, reference(tmp_path))
+    assert_plain(responses, reference(tmp_path))
 
 
 def test_letters_in_float32_on_a_model_in_bfloat16(root: Path) -> None:
@@ -151,7 +151,7 @@ def test_requests_are_pulled_as_they_are_answered_and_follow_ups_join(engine: Tr
                 question_id=str(i), stage="first", token_ids=(5, 6, 7 + i % 50), want=Candidates(LETTERS)
             )
 
-    def again(response: Response) -> list[Request]:
+    def repeat(response: Response) -> list[Request]:
         request = response.request
         return (
             [replace(request, stage="second", token_ids=(*request.token_ids, 9))]
@@ -159,29 +159,29 @@ def test_requests_are_pulled_as_they_are_answered_and_follow_ups_join(engine: Tr
             else []
         )
 
-    stream = engine.generate(requests(), again)
+    stream = engine.generate(requests(), repeat)
     next(stream)
     assert pulled < 400
-    found = [response.request.key for response in stream]
-    assert len(found) == 799 and len(set(found)) == 799
+    keys = [response.request.key for response in stream]
+    assert len(keys) == 799 and len(set(keys)) == 799
 
 
 def test_follow_ups_are_counted(engine: TransformersEngine) -> None:
-    found = by_key(engine.generate(engine_cases.requests(), engine_cases.follow_up))
-    forced = [key for key in found if key.endswith("forced-0")]
+    responses = by_key(engine.generate(engine_cases.requests(), engine_cases.follow_up))
+    forced = [key for key in responses if key.endswith("forced-0")]
     assert len(forced) == 12
-    assert all(found[key.replace("forced-0", "reason")].followed_by == 1 for key in forced)
+    assert all(responses[key.replace("forced-0", "reason")].followed_by == 1 for key in forced)
 
 
 def test_greedy_texts_are_those_of_generate_alone(engine: TransformersEngine, root: Path) -> None:
     model = reference(root)
-    found = by_key(engine.generate(written(prompts())))
+    responses = by_key(engine.generate(written(prompts())))
     for number, prompt in enumerate(prompts()):
         output = model.generate(
             input_ids=torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0
         )
         ids = output[0, len(prompt) :].tolist()
-        [completion] = found[f"{number}#write"].completions
+        [completion] = responses[f"{number}#write"].completions
         assert list(completion.token_ids) == ids
         ended = ids[-1] == model.generation_config.eos_token_id
         assert completion.finish_reason == ("stop" if ended else "length")
@@ -197,8 +197,8 @@ def test_stop_strings_cut_texts_of_one_batch_at_their_own_places(root: Path) -> 
     ascii_prompts = [tuple(visible[token % 94] for token in prompt) for prompt in prompts()]
 
     def texts(**settings: Any) -> list[Completion]:
-        found = by_key(opened.generate(written(ascii_prompts, **settings)))
-        return [found[f"{number}#write"].completions[0] for number in range(len(ascii_prompts))]
+        responses = by_key(opened.generate(written(ascii_prompts, **settings)))
+        return [responses[f"{number}#write"].completions[0] for number in range(len(ascii_prompts))]
 
     whole = texts()
     stops = tuple({completion.text[4 + place % 9 : 6 + place % 9] for place, completion in enumerate(whole)})
@@ -217,10 +217,10 @@ def test_stop_strings_cut_texts_of_one_batch_at_their_own_places(root: Path) -> 
 def test_samples_follow_their_seeds(engine: TransformersEngine) -> None:
     settings: dict[str, Any] = {"temperature": 0.8, "num_samples": 3, "max_tokens": 8}
     first = by_key(engine.generate(written(prompts(), seed=1, **settings)))
-    again = by_key(engine.generate(written(prompts()[:2], seed=1, **settings)))
+    repeated = by_key(engine.generate(written(prompts()[:2], seed=1, **settings)))
     other = by_key(engine.generate(written(prompts(), seed=100, **settings)))
     assert all(len(response.completions) == 3 for response in first.values())
-    assert all(first[key].completions == response.completions for key, response in again.items())
+    assert all(first[key].completions == response.completions for key, response in repeated.items())
     assert any(first[key].completions != response.completions for key, response in other.items())
     assert any(len(set(response.completions)) > 1 for response in first.values())
 
@@ -239,11 +239,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(root: Path, caplog: pytest.L
         return limited
 
     opened._scorer.score = small(score, lambda batch: len(batch.requests))  # type: ignore[method-assign]
-    found = by_key(opened.generate(scoring()))
-    assert len(found) == 72
-    assert_plain(found, model)
-    said = caplog.messages
-    assert len(said) == 2 and all("memory ran out" in line for line in said)
+    responses = by_key(opened.generate(scoring()))
+    assert len(responses) == 72
+    assert_plain(responses, model)
+    messages = caplog.messages
+    assert len(messages) == 2 and all("out of memory" in line for line in messages)
     opened._limits = replace(opened._limits, rows=8, cached_tokens=8000)
     opened._generate_batch = small(write, len)  # type: ignore[method-assign]
     assert len(by_key(opened.generate(written(prompts())))) == 12

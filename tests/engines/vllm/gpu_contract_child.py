@@ -101,26 +101,26 @@ def resolve(model: str, case: dict[str, Any], llm: Any) -> dict[str, Any]:
     except Exception as error:
         if llm.seen is None:
             return {"error": f"{type(error).__name__}: {error}", "cause": repr(error.__cause__)}
-    found = llm.seen
-    compilation, lora = found.compilation_config, found.lora_config
+    config = llm.seen
+    compilation, lora = config.compilation_config, config.lora_config
     return {
-        "dtype": str(found.model_config.dtype).removeprefix("torch."),
-        "head_dtype": str(found.model_config.head_dtype).removeprefix("torch."),
-        "quantization": found.model_config.quantization,
-        "eager": found.model_config.enforce_eager,
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "head_dtype": str(config.model_config.head_dtype).removeprefix("torch."),
+        "quantization": config.model_config.quantization,
+        "eager": config.model_config.enforce_eager,
         "graphs": len(compilation.cudagraph_capture_sizes or []),
-        "tokens": found.scheduler_config.max_num_batched_tokens,
-        "seqs": found.scheduler_config.max_num_seqs,
+        "tokens": config.scheduler_config.max_num_batched_tokens,
+        "seqs": config.scheduler_config.max_num_seqs,
         "lora_rank": lora and lora.max_lora_rank,
-        "prefix_caching": found.cache_config.enable_prefix_caching,
+        "prefix_caching": config.cache_config.enable_prefix_caching,
     }
 
 
 def main() -> None:
     model, cases = sys.argv[1], json.loads(sys.argv[2])
     llm = pretend()
-    found = [resolve(model, case, llm) for case in cases]
-    print(json.dumps({"cases": found, "asked": ASKED}))
+    outcomes = [resolve(model, case, llm) for case in cases]
+    print(json.dumps({"cases": outcomes, "asked": ASKED}))
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ def test_joined_norms_are_bit_for_bit_the_eager_ones():
         weight = torch.randn(640, generator=draw).to(dtype)
         assert torch.equal(rms_norm(x, weight, 1e-6), eager(x, weight, 1e-6)[0])
         assert torch.equal(rms_norm(heads, weight[:256], 1e-6), eager(heads, weight[:256], 1e-6)[0])
-        for ours, theirs in zip(
+        for fused, wanted in zip(
             fused_add_rms_norm(x, residual, weight, 1e-6), eager(x, weight, 1e-6, residual), strict=True
         ):
-            assert torch.equal(ours, theirs)
+            assert torch.equal(fused, wanted)
 
 
 @pytest.mark.engine
@@ -61,9 +61,9 @@ from kmmlu_fast.engines.vllm.cpu_kernels import _compile_and_check, build_fused_
 rms_norm, fused = build_fused_norms()
 _compile_and_check(rms_norm, fused)
 x = torch.linspace(-3, 3, 37 * 640).reshape(37, 640)
-found = rms_norm(x, torch.ones(640), 1e-6)
+normed = rms_norm(x, torch.ones(640), 1e-6)
 expected = x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)
-print(torch.backends.cpu.get_cpu_capability(), torch.equal(found, expected))
+print(torch.backends.cpu.get_cpu_capability(), torch.equal(normed, expected))
 """
 
 
@@ -71,15 +71,15 @@ def test_a_cache_that_another_cpu_filled_is_not_taken(tmp_path: Path) -> None:
     """AVX-512 first, then AVX2, with one cache on disk: torch's key does not hold the width of
     the vectors by itself.
     """
-    said = []
+    outputs = []
     for capability in ({}, {"ATEN_CPU_CAPABILITY": "avx2"}):
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **capability}
         done = subprocess.run(
             [sys.executable, "-c", COMPUTED], capture_output=True, text=True, env=environment, check=False
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        said.append(done.stdout.split())
-    assert [words[1] for words in said] == ["True", "True"] and said[1][0] == "AVX2"
+        outputs.append(done.stdout.split())
+    assert [words[1] for words in outputs] == ["True", "True"] and outputs[1][0] == "AVX2"
 
 
 def test_norms_that_compute_something_else_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,5 +143,5 @@ def test_keys_of_one_head_are_normed_like_a_matrix() -> None:
     rms_norm, _ = build_fused_norms()
     cut = torch.randn(9, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()[:, 1024:1280]
     weight = torch.linspace(0.5, 1.5, 256).bfloat16()
-    found = rms_norm(cut.unflatten(-1, (1, 256)), weight, 1e-6)
-    assert found.shape == (9, 1, 256) and torch.equal(found[:, 0], rms_norm(cut, weight, 1e-6))
+    normed = rms_norm(cut.unflatten(-1, (1, 256)), weight, 1e-6)
+    assert normed.shape == (9, 1, 256) and torch.equal(normed[:, 0], rms_norm(cut, weight, 1e-6))

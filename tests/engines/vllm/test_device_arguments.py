@@ -54,15 +54,15 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
 def test_the_batch_is_the_cards_size(
     known: dict[str, ModelFacts], gib: float, tokens: int, seqs: int
 ) -> None:
-    found = device_arguments.gpu_arguments(EngineSettings(model="small"), card(gib))
-    assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (tokens, seqs)
+    arguments = device_arguments.gpu_arguments(EngineSettings(model="small"), card(gib))
+    assert (arguments["max_num_batched_tokens"], arguments["max_num_seqs"]) == (tokens, seqs)
 
 
 def test_the_users_own_batch_stays_and_holds_all_its_requests(known: dict[str, ModelFacts]) -> None:
-    found = device_arguments.gpu_arguments(
+    arguments = device_arguments.gpu_arguments(
         EngineSettings(model="small", max_num_seqs=3000, max_num_batched_tokens=2048), card(24)
     )
-    assert (found["max_num_batched_tokens"], found["max_num_seqs"]) == (3000, 3000)
+    assert (arguments["max_num_batched_tokens"], arguments["max_num_seqs"]) == (3000, 3000)
 
 
 def test_a_step_that_does_not_fit_beside_the_weights_becomes_smaller_before_the_model_is_refused(
@@ -92,8 +92,8 @@ def test_seven_billion_in_16_bit_by_card(known: dict[str, ModelFacts], gib: floa
     with pytest.raises(EngineError) as caught:
         device_arguments.gpu_arguments(EngineSettings(model="big"), card(gib))
     line = str(caught.value)
-    assert "\n" not in line and "weights in bfloat16 13.5 GiB" in line and f"{gib} GiB" in line
-    assert ("fp8_per_channel" in line) == (gib > 8)  # 7 B in 8 bit do not go onto 8 GiB either
+    assert "\n" not in line and "weights in bfloat16 take 13.5 GiB" in line and f"{gib} GiB" in line
+    assert ("fp8_per_channel" in line) == (gib > 8)  # 7 B in 8 bit do not fit into 8 GiB either
     assert "AWQ or GPTQ" in line and "a smaller model" in line
 
 
@@ -125,8 +125,8 @@ def test_precision_is_never_changed_and_what_a_card_cannot_do_is_one_line(
         device_arguments.gpu_arguments(EngineSettings(model="small", dtype="bfloat16"), card(16, (7, 5)))
     with pytest.raises(EngineError, match=r"7\.0"):
         device_arguments.gpu_arguments(EngineSettings(model="small"), card(16, (7, 0)))
-    found = device_arguments.gpu_arguments(EngineSettings(model="small"), card(16, (7, 5)))
-    assert not {"dtype", "quantization"} & found.keys()
+    arguments = device_arguments.gpu_arguments(EngineSettings(model="small"), card(16, (7, 5)))
+    assert not {"dtype", "quantization"} & arguments.keys()
 
 
 def test_a_bitsandbytes_repository_is_told_where_to_go(known: dict[str, ModelFacts]) -> None:
@@ -205,8 +205,8 @@ def test_the_cache_on_a_cpu_is_as_large_as_its_requests_need(
     assert BIG.kv_values_per_token == CACHED_VALUES
     chosen = EngineSettings(model="big", **settings)  # type: ignore[arg-type]
     wanted = tokens * CACHED_VALUES * value_bytes
-    found = device_arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048)
-    assert found == max(wanted, GIB // 4)  # vLLM needs some blocks for one short request too
+    cache_bytes = device_arguments.cpu_cache_bytes(chosen, chosen.max_num_seqs or 64, 2048)
+    assert cache_bytes == max(wanted, GIB // 4)  # vLLM needs some blocks for one short request too
 
 
 def test_the_cache_on_a_cpu_is_two_gib_at_most_and_where_nothing_is_known(

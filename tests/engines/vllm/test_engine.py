@@ -125,7 +125,7 @@ def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
     features = Features(
         {name: Value("int64" if name == "answer" else "string") for name in columns}
     )  # else "8" and "√8" disagree
-    found: dict[str, Any] = {}
+    task_dict: dict[str, Any] = {}
     stems = [path.name.removesuffix("-test.csv") for path in sorted(SAMPLE.glob("*-test.csv"))]
     for stem in stems:
         files = {split: str(SAMPLE / f"{stem}-{split}.csv") for split in ("dev", "test")}
@@ -135,9 +135,9 @@ def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
             "dataset_kwargs": {"data_files": files, "features": features},
             "fewshot_config": {"sampler": "first_n"},
         }
-        found[stem] = ConfigurableTask(config={**common, **own, "num_fewshot": num_fewshot})
+        task_dict[stem] = ConfigurableTask(config={**common, **own, "num_fewshot": num_fewshot})
     lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=16)
-    samples = evaluator.evaluate(lm=lm, task_dict=found, log_samples=True, bootstrap_iters=0)["samples"]
+    samples = evaluator.evaluate(lm=lm, task_dict=task_dict, log_samples=True, bootstrap_iters=0)["samples"]
     rows = []
     for stem in stems:
         subject = {"korean-history": "Korean-History", "math": "Math"}.get(stem, stem)
@@ -152,14 +152,14 @@ def lm_eval(model: Path, num_fewshot: int) -> pl.DataFrame:
 def test_predictions_and_log_probabilities_are_lm_evals(
     engine: VllmEngine, root: Path, num_fewshot: int
 ) -> None:
-    [ours] = run(engine, root, "parity", "--num-fewshot", str(num_fewshot))
-    same_answers(ours.predictions, lm_eval(root / "base", num_fewshot), tolerance=1e-2)
+    [measured] = run(engine, root, "parity", "--num-fewshot", str(num_fewshot))
+    same_answers(measured.predictions, lm_eval(root / "base", num_fewshot), tolerance=1e-2)
 
 
 def test_few_shot_prefixes_are_computed_once_a_subject(engine: VllmEngine, root: Path) -> None:
-    [found] = run(engine, root, "prefix", "--num-fewshot", "2", "--prompt-style", "qa")
-    assert found.metrics["engine"]["prefix_cache_hit_rate"] > 0.2
-    assert found.metrics["engine"]["prompt_tokens"] >= found.predictions["prompt_tokens"].sum()
+    [measured] = run(engine, root, "prefix", "--num-fewshot", "2", "--prompt-style", "qa")
+    assert measured.metrics["engine"]["prefix_cache_hit_rate"] > 0.2
+    assert measured.metrics["engine"]["prompt_tokens"] >= measured.predictions["prompt_tokens"].sum()
 
 
 def test_an_adapter_of_zeros_is_an_error_not_a_result(engine: VllmEngine, root: Path) -> None:
@@ -174,9 +174,9 @@ def test_one_prefill_equals_scoring_the_continuation(engine: VllmEngine) -> None
         Request(question_id="q", stage=f"continuation-{i}", token_ids=(*ids, letter), want=Continuation(1))
         for i, letter in enumerate(letters)
     ]
-    found = {response.request.stage: response.logprobs for response in engine.generate(requests)}
-    for i, value in enumerate(found["letters"]):
-        assert found[f"continuation-{i}"][0] == pytest.approx(value, abs=1e-4)
+    logprobs = {response.request.stage: response.logprobs for response in engine.generate(requests)}
+    for i, value in enumerate(logprobs["letters"]):
+        assert logprobs[f"continuation-{i}"][0] == pytest.approx(value, abs=1e-4)
 
 
 def test_a_continuation_of_several_tokens_is_the_chain_of_its_tokens(engine: VllmEngine) -> None:
@@ -212,7 +212,7 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
                 want=Candidates((262, 263, 264, 265)),
             )
 
-    def again(response: Any) -> list[Request]:
+    def repeat(response: Any) -> list[Request]:
         request = response.request
         return (
             [
@@ -227,11 +227,11 @@ def test_requests_are_pulled_as_the_engine_takes_them_and_follow_ups_join(engine
             else []
         )
 
-    stream = engine.generate(requests(), again)
+    stream = engine.generate(requests(), repeat)
     next(stream)
     assert pulled < 400
-    found = [response.request.key for response in stream]
-    assert len(found) == 799 and len(set(found)) == 799
+    keys = [response.request.key for response in stream]
+    assert len(keys) == 799 and len(set(keys)) == 799
 
 
 KILLED = """
@@ -269,13 +269,13 @@ def test_killed_and_started_again_nothing_is_lost_or_asked_twice(engine: VllmEng
     assert 0 < len(kept) < 180
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{len(kept)} of 180 questions were answered before" in second.stderr
-    found = load_run_directory(folder)
-    assert found.predictions["question_id"].n_unique() == len(found.predictions) == 180
-    assert found.metrics["speed"]["questions"] == 180 - len(kept)
-    untouched = found.predictions.join(kept, on="question_id", how="semi").sort("question_id")
+    resumed = load_run_directory(folder)
+    assert resumed.predictions["question_id"].n_unique() == len(resumed.predictions) == 180
+    assert resumed.metrics["speed"]["questions"] == 180 - len(kept)
+    untouched = resumed.predictions.join(kept, on="question_id", how="semi").sort("question_id")
     assert untouched.equals(kept.sort("question_id"))
     [whole] = run(engine, root, "whole", "--num-fewshot", "1")
-    same_answers(found.predictions, whole.predictions, tolerance=1e-3)
+    same_answers(resumed.predictions, whole.predictions, tolerance=1e-3)
 
 
 def test_the_base_stays_the_base_beside_an_adapter_s_requests(engine: VllmEngine, root: Path) -> None:
@@ -294,7 +294,7 @@ def test_the_base_stays_the_base_beside_an_adapter_s_requests(engine: VllmEngine
             for i, prompt in enumerate(prompts)
             for state in states
         ]
-        return {found.request.question_id: found.logprobs for found in engine.generate(requests)}
+        return {response.request.question_id: response.logprobs for response in engine.generate(requests)}
 
     apart = asked(None) | asked(adapter)
     together = asked(None, adapter)
@@ -359,15 +359,15 @@ def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: Vll
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     subprocess.run(command, capture_output=True, text=True, check=True)
-    found = {
+    runs = {
         ("lora" if path.name.count("-lora-") else "base"): load_run_directory(path, prefix=True)
         for path in out.iterdir()
         if not path.name.startswith(".")  # locks, and what the command led to
     }
-    assert found["lora"].prefix is not None
-    again = found["lora"].prefix["decision"]  # the interval is of what was answered until it stopped
-    assert (again["verdict"], again["decided_at"]) == (decision["verdict"], decision["decided_at"])
-    early = {name: frame.predictions for name, frame in found.items()}
+    assert runs["lora"].prefix is not None
+    interim = runs["lora"].prefix["decision"]  # the interval is of what was answered until it stopped
+    assert (interim["verdict"], interim["decided_at"]) == (decision["verdict"], decision["decided_at"])
+    early = {name: frame.predictions for name, frame in runs.items()}
     assert all(len(frame) < 300 for frame in early.values())
     # the full pass goes on from it: what was answered stands as it was
     whole = run(engine, root, "undecided", *flags[:-1])

@@ -76,8 +76,8 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +87,18 @@ def resolved(answered: dict[str, Any]) -> Found:
 
 
 def test_everything_resolves_that_the_card_can_compute(resolved: Found) -> None:
-    refused = {key for key, found in resolved.items() if "error" in found}
+    refused = {key for key, outcome in resolved.items() if "error" in outcome}
     unknown = {(capability, "a name of another vLLM") for capability in CARDS}
     assert refused == {((7, 5), "fp8_per_channel"), ((8, 6), "fp8_per_channel")} | unknown, resolved
 
 
 def test_what_cannot_be_computed_is_said_in_a_line_before_anything_is_loaded(resolved: Found) -> None:
     for capability in ((7, 5), (8, 6)):
-        found = resolved[capability, "fp8_per_channel"]
+        outcome = resolved[capability, "fp8_per_channel"]
         assert (
-            found["error"].startswith("EngineError: ")
-            and "fp8_per_tensor" in found["error"]
-            and found["cause"] == "None"
+            outcome["error"].startswith("EngineError: ")
+            and "fp8_per_tensor" in outcome["error"]
+            and outcome["cause"] == "None"
         )
     line = resolved[(9, 0), "a name of another vLLM"]["error"]
     assert (
@@ -126,7 +126,7 @@ def test_letters_are_eager_text_has_graphs_and_the_batch_is_the_cards(
     assert letters["eager"] and letters["graphs"] == 0
     assert not text["eager"] and text["graphs"] > 10
     batch = {16: (4096, 256), 24: (8192, 512), 32: (8192, 512), 80: (16384, 1024)}[CARDS[capability][1]]
-    assert {(found["tokens"], found["seqs"]) for found in (letters, text)} == {batch}
+    assert {(outcome["tokens"], outcome["seqs"]) for outcome in (letters, text)} == {batch}
     assert letters["prefix_caching"] and text["prefix_caching"]
 
 

@@ -16,7 +16,7 @@ def adapter(name: str) -> Adapter:
 
 
 class Engine:
-    """Weights of three layers; writing or forgetting fails where it is told to."""
+    """Weights of three layers; writing or forgetting fails on request."""
 
     def __init__(self) -> None:
         self.layers = ["base"] * 3
@@ -44,7 +44,7 @@ class Engine:
 
 def test_swaps_write_once_and_the_same_again_writes_nothing() -> None:
     engine = Engine()
-    held = WeightSwapper(engine.load, engine.forget)
+    swapper = WeightSwapper(engine.load, engine.forget)
     for wanted, writings in (
         (None, 0),
         (adapter("one"), 1),
@@ -52,8 +52,8 @@ def test_swaps_write_once_and_the_same_again_writes_nothing() -> None:
         (adapter("two"), 2),
         (None, 3),
     ):
-        held.swap_to(wanted)
-        held.check_usable()
+        swapper.swap_to(wanted)
+        swapper.check_usable()
         assert engine.whole() == (wanted.name if wanted else "base")
         assert engine.writings == writings
 
@@ -61,47 +61,47 @@ def test_swaps_write_once_and_the_same_again_writes_nothing() -> None:
 @pytest.mark.parametrize("fault", [RuntimeError("no memory"), AdapterError("torn file")])
 def test_a_fault_brings_the_base_back(fault: Exception) -> None:
     engine = Engine()
-    held = WeightSwapper(engine.load, engine.forget)
-    held.swap_to(adapter("one"))
+    swapper = WeightSwapper(engine.load, engine.forget)
+    swapper.swap_to(adapter("one"))
     engine.faults = [fault]
     with pytest.raises(type(fault) if isinstance(fault, AdapterError) else EngineError, match=str(fault)):
-        held.swap_to(adapter("two"))
-    held.check_usable()
-    assert engine.whole() == "base" and held.adapter is None
-    held.swap_to(adapter("two"))
+        swapper.swap_to(adapter("two"))
+    swapper.check_usable()
+    assert engine.whole() == "base" and swapper.adapter is None
+    swapper.swap_to(adapter("two"))
     assert engine.whole() == "two"
 
 
 def test_an_engine_that_cannot_be_restored_refuses_until_it_is() -> None:
     engine = Engine()
-    held = WeightSwapper(engine.load, engine.forget)
+    swapper = WeightSwapper(engine.load, engine.forget)
     engine.faults = [RuntimeError("first"), RuntimeError("second")]
     with pytest.raises(EngineError, match="first"):
-        held.swap_to(adapter("one"))
+        swapper.swap_to(adapter("one"))
     assert engine.whole() is None
     with pytest.raises(EngineError, match="half of it"):
-        held.check_usable()
-    held.swap_to(None)
-    held.check_usable()
+        swapper.check_usable()
+    swapper.swap_to(None)
+    swapper.check_usable()
     assert engine.whole() == "base"
 
 
 def test_an_interrupt_leaves_it_out_of_use() -> None:
     engine = Engine()
-    held = WeightSwapper(engine.load, engine.forget)
+    swapper = WeightSwapper(engine.load, engine.forget)
     engine.faults = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
-        held.swap_to(adapter("one"))
+        swapper.swap_to(adapter("one"))
     assert engine.whole() is None
     with pytest.raises(EngineError, match="half of it"):
-        held.check_usable()
+        swapper.check_usable()
 
 
 def test_a_cache_that_cannot_be_emptied_counts_as_a_fault() -> None:
     engine = Engine()
-    held = WeightSwapper(engine.load, engine.forget)
+    swapper = WeightSwapper(engine.load, engine.forget)
     engine.forget_faults = [EngineError("cache"), EngineError("cache")]
     with pytest.raises(EngineError, match="cache"):
-        held.swap_to(adapter("one"))
+        swapper.swap_to(adapter("one"))
     with pytest.raises(EngineError, match="half of it"):
-        held.check_usable()
+        swapper.check_usable()

@@ -52,7 +52,9 @@ def change_config(folder: Path, **changed: object) -> None:
 @pytest.fixture(scope="module")
 def adapters(root: Path) -> dict[str, Adapter]:
     specs = [str(root / name) for name in ("all", "stable", "some")]
-    return {found.name: found for found in load_adapters(specs, resolve_model(str(root / "base")), "swap")}
+    return {
+        adapter.name: adapter for adapter in load_adapters(specs, resolve_model(str(root / "base")), "swap")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +120,10 @@ def test_answers_are_merges_and_the_base_comes_back_bit_for_bit(
         "some",
     ):  # from wide to narrow: what only the first changed must be undone
         engine.swap(adapters[name])
-        found = answers(engine)
-        assert distance(found, of_transformers(root, adapters[name])) < 1e-3
-        assert distance(found, base) > 0.1
-        assert seen.setdefault(name, found) == found
+        tuned = answers(engine)
+        assert distance(tuned, of_transformers(root, adapters[name])) < 1e-3
+        assert distance(tuned, base) > 0.1
+        assert seen.setdefault(name, tuned) == tuned
     engine.swap(None)
     assert answers(engine) == base
 

@@ -1,5 +1,5 @@
 """What a CPU without AVX-512, or with AVX-512 alone, runs, on any x86: vLLM's own extension for it, torch and
-oneDNN held to it, float32 chosen by itself; and a training process that loads none of vLLM's extensions.
+oneDNN limited to it, float32 chosen by itself; and a training process that loads none of vLLM's extensions.
 
 A child believes that its CPU has no more: what our code reads of /proc/cpuinfo, what vLLM asks torch, and
 what torch and oneDNN read from the environment all say so. Instructions of AVX-512 would still run here; that
@@ -42,7 +42,8 @@ if sys.argv[1] != "own":
         if name.startswith(tuple(f"_is_{word}" for word in lost)):
             setattr(torch.cpu, name, lambda: False)
 
-code = getattr(importlib.import_module(f"kmmlu_fast.{sys.argv[2]}"), f"run_{sys.argv[2]}_command")(sys.argv[3:])
+command = importlib.import_module(f"kmmlu_fast.{sys.argv[2]}")
+code = getattr(command, f"run_{sys.argv[2]}_command")(sys.argv[3:])
 import torch
 loaded = {line.split("/")[-1].strip() for line in open("/proc/self/maps") if "/vllm/_C" in line}
 capability = torch.backends.cpu.get_cpu_capability()
@@ -68,9 +69,9 @@ def run(cpu: str, verb: str, *argv: object) -> dict[str, Any]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert said["code"] == 0, done.stderr[-3000:]
-    return said
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result["code"] == 0, done.stderr[-3000:]
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ def asked(model: Path) -> tuple[object, ...]:
 def test_vllm_s_extension_for_that_cpu_has_the_answers_of_this_one_s_own(
     model: Path, own: Path, tmp_path: Path, cpu: str, capability: str, extension: str
 ) -> None:
-    said = run(cpu, "eval", *asked(model), "--output-dir", tmp_path)
-    assert said == {"code": 0, "capability": capability, "loaded": [extension]}
+    result = run(cpu, "eval", *asked(model), "--output-dir", tmp_path)
+    assert result == {"code": 0, "capability": capability, "loaded": [extension]}
     for state in ("base", "lora"):
         paths = [next(folder.glob(f"*-{state}-*/predictions.parquet")) for folder in (tmp_path, own)]
         config = json.loads((paths[0].parent / "config.json").read_text())
@@ -121,8 +122,8 @@ def test_vllm_s_extension_for_that_cpu_has_the_answers_of_this_one_s_own(
 
 def test_texts_are_generated_by_it_too(model: Path, tmp_path: Path) -> None:
     words = ("--model", model, "--dataset", "sample", "--subjects", "Law,Math", "--output-dir", tmp_path)
-    said = run("avx2", "eval", *words, "--output-type", "cot", "--max-tokens", 24)
-    assert said["loaded"] == ["_C_AVX2.abi3.so"]
+    result = run("avx2", "eval", *words, "--output-type", "cot", "--max-tokens", 24)
+    assert result["loaded"] == ["_C_AVX2.abi3.so"]
     (path,) = tmp_path.glob("*/predictions.parquet")
     assert pl.read_parquet(path)["output_tokens"].min() > 1  # type: ignore[operator]
 
@@ -135,6 +136,6 @@ def test_training_loads_no_extension_of_vllm_and_trains_in_float32(model: Path, 
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     words = ("--model", model, "--data", data, "--dataset", "sample", "--output-dir", tmp_path / "lora")
-    said = run("avx2", "train", *words, "--max-steps", 2, "--effective-batch", 4, "--micro-batch", 4)
-    assert said["capability"] == "AVX2" and said["loaded"] == []
+    result = run("avx2", "train", *words, "--max-steps", 2, "--effective-batch", 4, "--micro-batch", 4)
+    assert result["capability"] == "AVX2" and result["loaded"] == []
     assert "computed in float32" in (tmp_path / "lora" / "README.md").read_text(encoding="utf-8")
