@@ -107,8 +107,8 @@ class EngineConfig(Config):
             raise ValueError("--num-replicas goes with --engine ray")
         if self.data_parallel_size > 1 and self.engine != "vllm":
             raise ValueError(
-                "--data-parallel-size goes with --engine vllm; give --num-replicas with --engine ray; a server"
-                " sets its own"
+                "--data-parallel-size goes with --engine vllm; with ray give --num-replicas; a server sets"
+                " its own"
             )
         if self.engine == "transformers":
             self._check_transformers_options()
