@@ -1,20 +1,20 @@
-"""Chain of thought: the model reasons, the ladder reads its letter, and what cannot be read is forced after
+"""Chain of thought: the model reasons and the ladder reads its letter; an unreadable answer is forced after
 the model's own reasoning.
 
-In: a Question, the token ids of its prompts, later Responses. Out: Requests, and one Prediction a question.
-Stages of a question:
+In: a Question, the token ids of its prompts, later Responses. Out: Requests, and one Prediction per question.
+Knows nothing of files or engines; the wording is in ``cot_wording``. Stages of a question:
 
-    letters    the letters' log-probabilities without reasoning, in the very prompt of ``multiple_choice``: one prefill
-    reason     ``num_samples`` generated solutions; with ``below``, only where the letters' margin is under it
-    forced-<i> where sample i reads as nothing: its prompt + its own tokens + ``\\n정답：``, letters'
-    log-probabilities (prefix cached)
+    letters     the letters' log-probabilities without reasoning, after the prompt of ``multiple_choice``:
+                one prefill
+    reason      ``num_samples`` generated solutions; with ``below``, only if the letters' margin is under it
+    forced-<i>  if sample i cannot be read: the letters' log-probabilities after its prompt + its own
+                tokens + ``\\n정답：`` (prefix cached)
 
-So nothing is unparsed by construction; ``forced`` says where. Samples vote, ties go to the letter that
-``letters`` found likelier. ``logprob_A``.. are those that the prediction was read from (of ``letters``, of
-the one forced sample), and absent where a text was read; ``margin`` is always that of ``letters``, for it
-tells where reasoning would have been worth it. Knows nothing of files or engines; the wording stands in
-``cot_wording``.
-"""  # noqa: E501
+So no answer is unparsed, and ``forced`` marks those that were forced. Samples vote; a tie goes to the letter
+that is likelier in ``letters``. ``logprob_A``.. are those the prediction was read from (of ``letters``, or of
+the one forced sample), and absent if a text was read. ``margin`` is always that of ``letters``, because it
+shows where reasoning pays off.
+"""
 
 from __future__ import annotations
 
@@ -49,27 +49,21 @@ from kmmlu_fast.prompting.cot_wording import (
 )
 from kmmlu_fast.prompting.methods import MultipleChoice, generation_decoding
 from kmmlu_fast.prompting.predictions import make_prediction
-from kmmlu_fast.prompting.prompts import (
-    Prompt,
-    find_prompt_style,
-    render_prompt,
-)
+from kmmlu_fast.prompting.prompts import Prompt, find_prompt_style, render_prompt
 
 DEFAULT_MAX_TOKENS = 512
 FORCED = "forced"
 
 
 def sampling_seed(seed: int, question_id: str, stage: str) -> int:
-    """31 bits from a stable hash: a resumed run, in any order, draws what the whole run would have drawn."""
+    """31 bits from a stable hash: a resumed run, in any order, draws what an uninterrupted run would draw."""
     digest = hashlib.sha256(f"{seed}\x1f{question_id}\x1f{stage}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass(frozen=True, slots=True)
 class FollowUpContext:
-    """What ``follow_up`` needs of the question, beside the response: it travels with the
-    request (``Request.carry``).
-    """
+    """What ``follow_up`` needs besides the response; it travels with the request (``Request.carry``)."""
 
     options: tuple[str, ...]
     reason_ids: tuple[int, ...] = ()
@@ -77,16 +71,14 @@ class FollowUpContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainOfThought:
-    """See the module. Made by ``build_method``; token ids only, so that it pickles small and
-    needs no tokenizer after rendering.
+    """See the module. Made by ``build_chain_of_thought``. Holds token ids only, so it pickles small and needs
+    no tokenizer after rendering.
     """
 
     style: str
-    direct: (
-        MultipleChoice | None
-    )  # None where the tokenizer splits a letter: then there is no direct answer to compare with
+    direct: MultipleChoice | None  # None if the tokenizer splits a letter: no direct answer to compare with
     force_ids: tuple[int, ...]  # tokens of FORCE_CUE
-    force_letter_ids: tuple[int, ...]  # as many as the longest question has options
+    force_letter_ids: tuple[int, ...]  # one per option of the question with the most options
     end_ids: tuple[int, ...] = ()  # end-of-turn tokens, cut off before forcing
     next_question_ids: tuple[int, ...] = ()  # tokens of the "next question" stop, cut off before forcing
     think_end_ids: tuple[int, ...] = ()
@@ -100,7 +92,7 @@ class ChainOfThought:
 
     @property
     def output_tokens(self) -> int:
-        """What a prompt may grow by: the reasoning, and the forced answer after it."""
+        """Tokens a prompt may grow by: the reasoning, and the forced answer after it."""
         return self.max_tokens + len(self.think_end_ids) + len(self.force_ids) + 1
 
     @property
@@ -116,17 +108,15 @@ class ChainOfThought:
         )
 
     def reasoning_prompt(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> Prompt:
-        """The exemplars keep their plain letters: KMMLU's dev split has no solutions, and none
-        are made up.
-        """
-        data, style = load_instructions(), find_prompt_style(self.style)
+        """The exemplars keep their plain letters: KMMLU's dev split has no solutions, and we invent none."""
+        wording, style = load_instructions(), find_prompt_style(self.style)
         return render_prompt(
             question,
             exemplars,
             self.style,
             tokenizer,
             instruction=subject_instruction(question.subject, question.supercategory, question.letters),
-            cue=data["chat_cue"] if style.chat else data["cue"],
+            cue=wording["chat_cue"] if style.chat else wording["cue"],
             exemplar_cue=style.cue,
             thinking=self.thinking,
         )
@@ -136,26 +126,23 @@ class ChainOfThought:
         return [self.reasoning_prompt(question, exemplars, tokenizer), *direct]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        reason_ids = tuple(token_ids[0])
-        carried = FollowUpContext(question.options, reason_ids)
-        letters = (
-            [replace(r, carry=carried) for r in self.direct.start(question, token_ids[1:], adapter)]
-            if self.direct
-            else []
-        )
-        return (
-            letters
-            if self.below is not None
-            else [*letters, self._reasoning_request(question.question_id, carried, adapter)]
-        )
+        context = FollowUpContext(question.options, tuple(token_ids[0]))
+        requests: list[Request] = []
+        if self.direct:
+            letters = self.direct.start(question, token_ids[1:], adapter)
+            requests += [replace(request, carry=context) for request in letters]
+        if self.below is None:
+            requests.append(self._reasoning_request(question.question_id, context, adapter))
+        return requests
 
     def _reasoning_request(
-        self, question_id: str, carried: FollowUpContext, adapter: Adapter | None
+        self, question_id: str, context: FollowUpContext, adapter: Adapter | None
     ) -> Request:
-        lines = final_answer_lines(self.style, OPTION_LETTERS[: len(carried.options)])
-        stops = (
-            () if self.thinking else lines if find_prompt_style(self.style).chat else (*lines, NEXT_QUESTION)
-        )
+        stops: tuple[str, ...] = ()
+        if not self.thinking:
+            stops = final_answer_lines(self.style, OPTION_LETTERS[: len(context.options)])
+            if not find_prompt_style(self.style).chat:
+                stops = (*stops, NEXT_QUESTION)
         text = Generation(
             max_tokens=max(2, self.max_tokens),
             num_samples=self.num_samples,
@@ -165,25 +152,22 @@ class ChainOfThought:
             stop=stops,
             include_stop=True,
         )
-        carry = FollowUpContext(carried.options)
         return Request(
             question_id=question_id,
             stage="reason",
-            token_ids=carried.reason_ids,
+            token_ids=context.reason_ids,
             want=text,
             adapter=adapter,
-            carry=carry,
+            carry=FollowUpContext(context.options),
         )
 
     def follow_up(self, response: Response) -> list[Request]:
         request = response.request
         if request.stage == "letters":
-            doubtful = self.below is not None and read_letters(response.logprobs).margin < self.below
-            return (
-                [self._reasoning_request(request.question_id, request.carry, request.adapter)]
-                if doubtful
-                else []
-            )
+            is_doubtful = self.below is not None and read_letters(response.logprobs).margin < self.below
+            if not is_doubtful:
+                return []
+            return [self._reasoning_request(request.question_id, request.carry, request.adapter)]
         if request.stage != "reason":
             return []
         letters = Candidates(self.force_letter_ids[: len(request.carry.options)])
@@ -200,32 +184,32 @@ class ChainOfThought:
         ]
 
     def read_completion(self, completion: Completion, options: Sequence[str]) -> ExtractedAnswer:
-        """The ladder; of a text cut by its budget only an answer named as such counts, for its
-        last sentence concludes nothing.
+        """The ladder's reading. In a text cut off by its budget only an explicit answer counts: its last
+        sentence is not a conclusion.
         """
-        cut = completion.finish_reason == "length"
-        ladder = {name: LADDER[name] for name in EXPLICIT} if cut else None
-        return extract_answer(
-            completion.text.removesuffix(NEXT_QUESTION), options, thinking=self.thinking, ladder=ladder
-        )
+        is_cut = completion.finish_reason == "length"
+        ladder = {name: LADDER[name] for name in EXPLICIT} if is_cut else None
+        text = completion.text.removesuffix(NEXT_QUESTION)
+        return extract_answer(text, options, thinking=self.thinking, ladder=ladder)
 
     def forcing_ids(self, completion: Completion) -> tuple[int, ...]:
-        """The sample's own tokens, without what ended them, and the cue."""
+        """The sample's own tokens without their end-of-turn or stop tokens, then the cue."""
         ids = list(completion.token_ids)
         while ids and ids[-1] in self.end_ids:
             ids.pop()
         tail = len(self.next_question_ids)
         if tail and tuple(ids[-tail:]) == self.next_question_ids:
             del ids[-tail:]
-        unclosed = self.thinking and "</think>" not in completion.text
-        return (*ids, *(self.think_end_ids if unclosed else ()), *self.force_ids)
+        if self.thinking and "</think>" not in completion.text:
+            ids += self.think_end_ids
+        return (*ids, *self.force_ids)
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         by_stage = {response.request.stage: response for response in responses}
         letters, reason = by_stage.get("letters"), by_stage.get("reason")
         direct = self.direct.finish(question, [letters]) if self.direct and letters else None
         if reason is None:
-            if direct is None or letters is None:  # start() always asks one of the two
+            if direct is None or letters is None:  # start() always sends one of the two
                 raise ValueError(
                     f"{question.question_id}: neither letters nor reasoning among {sorted(by_stage)}"
                 )
@@ -245,31 +229,37 @@ class ChainOfThought:
         letter, share = majority_vote(
             [reading.letter or "" for reading in readings], letters.logprobs if letters else None
         )
-        rung = min((r.rung or "" for r in readings if r.letter == letter), key=[*LADDER, FORCED].index)
-        generated = sum(len(completion.token_ids) for completion in reason.completions)
-        forced = sum(reading.rung == FORCED for reading in readings)
+        rungs = [reading.rung or "" for reading in readings if reading.letter == letter]
+        rung = min(rungs, key=[*LADDER, FORCED].index)
+        generated_tokens = sum(len(completion.token_ids) for completion in reason.completions)
+        forced_count = sum(reading.rung == FORCED for reading in readings)
+        has_votes = self.num_samples > 1
         prediction = make_prediction(
             question,
             letter,
             rung,
             reason.request.token_ids,
             forced=rung == FORCED,
-            logprobs=logprobs if self.num_samples == 1 else None,
-            margin=direct.margin if direct else None,
-            confidence=share if self.num_samples > 1 else None,
-            direct_prediction=direct.prediction if direct else None,
-            sample_predictions=[reading.letter for reading in readings] if self.num_samples > 1 else None,
+            logprobs=None if has_votes else logprobs,
+            confidence=share if has_votes else None,
+            sample_predictions=[reading.letter for reading in readings] if has_votes else None,
             texts=[completion.text for completion in reason.completions],
-            output_tokens=generated + forced + (direct.output_tokens if direct else 0),
+            output_tokens=generated_tokens + forced_count,
         )
+        if direct is None:
+            return prediction
         return replace(
-            prediction, prompt_tokens=prediction.prompt_tokens + (direct.prompt_tokens if direct else 0)
+            prediction,
+            margin=direct.margin,
+            direct_prediction=direct.prediction,
+            prompt_tokens=prediction.prompt_tokens + direct.prompt_tokens,
+            output_tokens=prediction.output_tokens + direct.output_tokens,
         )
 
 
 def majority_vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str, float]:
-    """The most frequent letter and its share; a tie goes to the higher log-probability, without
-    these to the earlier sample.
+    """The most frequent letter and its share. A tie goes to the higher log-probability, or without
+    log-probabilities to the earlier sample.
     """
     counts = Counter(letters)
     most = max(counts.values())
@@ -292,9 +282,7 @@ PROBE = Question(
 
 def cot_wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:
     """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue:
-    changes with any byte of them.
-
-    For other exams than KMMLU also with every number of options.
+    changes with any byte of them. For exams other than KMMLU, every number of options counts too.
     """
     questions = [replace(PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
     if not is_kmmlu:

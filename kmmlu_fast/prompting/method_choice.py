@@ -1,9 +1,7 @@
-"""How the questions are asked: prompt style, method, the letters' tokens, and the check that every prompt
-bears them out.
+"""Chooses how questions are asked: prompt style, method and letter tokens, and checks every prompt for them.
 
-In: what is wanted (``PromptSettings``), questions, exemplars, a tokenizer. Out: a method and the rendered prompts;
-ConfigError where the wishes or the adapters contradict each other. Knows nothing of engines, runs or command
-lines.
+In: settings (``PromptSettings``), questions, exemplars, a tokenizer. Out: a method and the rendered prompts;
+ConfigError if settings or adapters contradict each other. Knows nothing of engines, runs or command lines.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from kmmlu_fast.prompting.tokens import TokenIds, check_prompt_lengths, render_a
 
 
 class PromptSettings(Protocol):
-    """What is wanted of the prompts; ``EvalConfig`` has all of it."""
+    """The settings that decide the prompts; ``EvalConfig`` has all of them."""
 
     @property
     def output_type(self) -> str: ...
@@ -59,26 +57,26 @@ class PromptSettings(Protocol):
 
 
 def choose_style(config: PromptSettings, adapters: list[Adapter], tokenizer: Any) -> str:
-    """The style asked for; else the one the adapters were trained with; else the output type's.
-    ConfigError where adapters disagree.
+    """The style of the settings, else the one the adapters were trained with, else the output type's default.
+    ConfigError if they disagree.
     """
-    wanted = {adapter.prompt_style for adapter in adapters if adapter.prompt_style}
+    trained = {adapter.prompt_style for adapter in adapters if adapter.prompt_style}
     if config.prompt_style:
-        other = wanted - {config.prompt_style}
+        other = sorted(trained - {config.prompt_style})
         if other:
             raise ConfigError(
-                f"--prompt-style {config.prompt_style}: the adapter was trained with"
-                f" {' and '.join(sorted(other))}, another wording would measure the wording; leave the flag"
-                f" out, or give --prompt-style {sorted(other)[0]}"
+                f"--prompt-style {config.prompt_style}: the adapter was trained with {' and '.join(other)};"
+                " with another style you would measure the change of wording; leave the flag out, or give"
+                f" --prompt-style {other[0]}"
             )
         return config.prompt_style
-    if len(wanted) > 1:
+    if len(trained) > 1:
         raise ConfigError(
-            f"the adapters were trained with different prompt styles ({', '.join(sorted(wanted))}); evaluate"
+            f"the adapters were trained with different prompt styles ({', '.join(sorted(trained))}); evaluate"
             " them in separate commands"
         )
-    if wanted:
-        return wanted.pop()
+    if trained:
+        return trained.pop()
     if config.output_type == "cot":
         from kmmlu_fast.prompting.cot_wording import default_cot_style
 
@@ -88,8 +86,8 @@ def choose_style(config: PromptSettings, adapters: list[Adapter], tokenizer: Any
 
 def template_mismatch_notes(adapters: list[Adapter], template: str) -> list[str]:
     return [
-        f"adapter {adapter.name} was trained with another template (digest {adapter.template_digest}, here"
-        f" {template}): the prompts differ"
+        f"adapter {adapter.name} was trained with another template (digest {adapter.template_digest}, but"
+        f" {template} here): the prompts differ"
         for adapter in adapters
         if adapter.template_digest and adapter.template_digest != template
     ]
@@ -102,11 +100,13 @@ def choose_method(
     exemplars: Mapping[str, Sequence[Question]],
     tokenizer: Any,
 ) -> tuple[Method, list[list[Prompt]], tuple[int, ...], list[str]]:
-    """The method with its letters' tokens checked on a prompt of each subject, every rendered prompt, the
-    letters' tokens for probes, and notes for the run.
+    """The method, every rendered prompt, the letters' tokens for probes, and notes for the run.
+
+    The letters' tokens are checked on one prompt of each subject.
     """
     notes: list[str] = []
     method: Method
+    ids: tuple[int, ...] | None
     if config.output_type == "cot":
         from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 
@@ -122,25 +122,22 @@ def choose_method(
             thinking=config.thinking,
             letters=letters_for_most_options(questions),
         )
-        ids: tuple[int, ...] | None = reasoning.force_letter_ids
+        ids = reasoning.force_letter_ids
     else:
         count = _rotation_count(config.rotations, questions)
-        found = prompt_letter_tokens(style, questions, exemplars, tokenizer, count)
-        ids = found.ids
+        letters = prompt_letter_tokens(style, questions, exemplars, tokenizer, count)
+        ids = letters.ids
         if config.output_type == "generate_until":
             seed = config.seed if config.temperature > 0 else None
             method = GenerateUntil(
                 style, config.max_tokens or DIRECT_MAX_TOKENS, config.temperature, config.top_p, seed
             )
         else:
-            method, notes = _scoring_method(style, found, questions)
-            method = method if count == 1 else Rotations(method, count)
-    return (
-        method,
-        render_all_prompts(questions, exemplars, method, tokenizer),
-        ids or _fallback_probe_ids(tokenizer),
-        notes,
-    )
+            method, notes = _scoring_method(style, letters, questions)
+            if count != 1:
+                method = Rotations(method, count)
+    prompts = render_all_prompts(questions, exemplars, method, tokenizer)
+    return method, prompts, ids or _fallback_probe_ids(tokenizer), notes
 
 
 def letters_for_most_options(questions: Sequence[Question]) -> tuple[str, ...]:
@@ -155,47 +152,44 @@ def prompt_letter_tokens(
     tokenizer: Any,
     count: int = 1,
 ) -> LetterTokens:
-    """The letters' tokens, as the prompts of one question a subject have them (under ``count`` orders of its
-    options, as ``Rotations`` takes it).
+    """The letters' tokens after the prompts of one question per subject, under ``count`` orders of its
+    options (``Rotations.count``).
     """
-    some = {question.subject: question for question in questions}.values()
-    shown = [
-        render_prompt(rotate_question(question, shift), exemplars[question.subject], style, tokenizer)
-        for question in some
-        for shift in ([0] if count == 1 else rotation_shifts(question, count))
-    ]
-    return letter_tokens(
-        tokenizer, shown, encode_prompts(tokenizer, shown), style, letters_for_most_options(questions)
-    )
+    prompts = []
+    for question in {question.subject: question for question in questions}.values():
+        shifts = [0] if count == 1 else rotation_shifts(question, count)
+        for shift in shifts:
+            turned = rotate_question(question, shift)
+            prompts.append(render_prompt(turned, exemplars[question.subject], style, tokenizer))
+    token_ids = encode_prompts(tokenizer, prompts)
+    return letter_tokens(tokenizer, prompts, token_ids, style, letters_for_most_options(questions))
 
 
 def _scoring_method(
-    style: str, found: LetterTokens, questions: Sequence[Question]
+    style: str, letters: LetterTokens, questions: Sequence[Question]
 ) -> tuple[Method, list[str]]:
-    """Letters from one prefill where each is a token, else as continuations, and a note that says so."""
-    if found.ids:
-        return MultipleChoice(style, found.ids), []
-    four = len(letters_for_most_options(questions)) == 4
-    prefills = "four prefills a question" if four else "one prefill a letter"
-    note = f"letters are scored as continuations, {prefills}: {found.reason}"
+    """Letters from one prefill if each is one token; else as continuations, with a note."""
+    if letters.ids:
+        return MultipleChoice(style, letters.ids), []
+    is_four = len(letters_for_most_options(questions)) == 4
+    prefills = "four prefills per question" if is_four else "one prefill per letter"
+    note = f"letters are scored as continuations, {prefills}: {letters.reason}"
     return ContinuationChoice(style), [note]
 
 
 def _rotation_count(rotations: int | str, questions: Sequence[Question]) -> int:
-    """--rotations as ``Rotations`` takes it; ConfigError where four of them would not bring every option to
-    every place.
-    """
+    """``Rotations.count`` of --rotations; ConfigError if 4 orders do not bring each option to each place."""
     counts = {len(question.options) for question in questions}
     if rotations == 4 and counts != {4}:
         raise ConfigError(
-            f"--rotations 4: questions here have {' or '.join(map(str, sorted(counts)))} options; give"
+            f"--rotations 4: these questions have {' or '.join(map(str, sorted(counts)))} options; give"
             " --rotations all (as many orders as a question has options) or 2"
         )
     return ALL if rotations == "all" else int(rotations)
 
 
 class PromptChecker:
-    """What every prompt must hold once it is tokenised; found to hold on some of them before, here on all."""
+    """Checks every tokenised prompt for what ``choose_method`` checked on one prompt of each subject."""
 
     def __init__(self, style: str, tokenizer: Any, method: Method, max_model_len: int) -> None:
         self._style, self._tokenizer, self._max_model_len = style, tokenizer, max_model_len
@@ -206,9 +200,7 @@ class PromptChecker:
     def __call__(
         self, questions: Sequence[Question], rendered: Sequence[list[Prompt]], token_ids: TokenIds
     ) -> None:
-        """ConfigError where a prompt does not fit, or where the letters after it are other
-        tokens than those that are scored.
-        """
+        """ConfigError if a prompt does not fit, or if the letters after it are not the scored tokens."""
         tokens = {
             question.question_id: max(map(len, ids))
             for question, ids in zip(questions, token_ids, strict=True)
@@ -216,23 +208,18 @@ class PromptChecker:
         check_prompt_lengths(tokens, self._max_model_len, self._output_tokens)
         if self._letters is None:
             return
-        new = {
+        by_ending = {
             tuple(ids[-ENDING_TOKENS:]): (prompt, ids)
             for prompts, rows in zip(rendered, token_ids, strict=True)
             for prompt, ids in zip(prompts, rows, strict=True)
-            if tuple(ids[-ENDING_TOKENS:]) not in self._endings
         }
+        new = [pair for ending, pair in by_ending.items() if ending not in self._endings]
         if not new:
             return
-        self._endings |= new.keys()
+        self._endings |= by_ending.keys()
         names = OPTION_LETTERS[: len(self._letters)]
-        letters = letter_tokens(
-            self._tokenizer,
-            [p for p, _ in new.values()],
-            [ids for _, ids in new.values()],
-            self._style,
-            names,
-        )
+        new_prompts, new_ids = [prompt for prompt, _ in new], [ids for _, ids in new]
+        letters = letter_tokens(self._tokenizer, new_prompts, new_ids, self._style, names)
         if letters.ids != self._letters:
             raise ConfigError(
                 "the letters' tokens depend on the question with this tokenizer"
@@ -242,5 +229,5 @@ class PromptChecker:
 
 
 def _fallback_probe_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Four token ids to probe with where the letters have none of their own."""
+    """Four token ids to probe with if the letters are not one token each."""
     return tuple(range(min(100, len(tokenizer) - 4), min(104, len(tokenizer))))

@@ -1,8 +1,7 @@
 """How a question is asked and its answer read: the ``Method`` protocol, and the two methods of lm-eval.
 
-In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction a
-question. Knows nothing of files or engines. Chain of thought stands in ``cot``, option rotation in
-``rotations``.
+In: a Question and its prompts' token ids, later the engine's Responses. Out: Requests, and one Prediction per
+question. Knows nothing of files or engines. Chain of thought is in ``cot``, option rotation in ``rotations``.
 """
 
 from __future__ import annotations
@@ -31,37 +30,35 @@ DIRECT_MAX_TOKENS = 16
 
 
 class Method(Protocol):
-    """One way to ask and read. Instances are frozen and picklable: Ray sends them to its actors."""
+    """One way to ask questions and read answers. Frozen and picklable: Ray sends instances to its actors."""
 
     @property
     def output_tokens(self) -> int:
-        """What a rendered prompt may grow by at most, tokens."""
+        """The most tokens a rendered prompt may grow by."""
         ...
 
     @property
     def letter_ids(self) -> tuple[int, ...] | None:
-        """The letters' tokens where they are read right after every rendered prompt, A first; else None."""
+        """The letters' tokens, A first, if they are read right after every rendered prompt; else None."""
         ...
 
     @property
     def direct(self) -> Method | None:
-        """The method by which it also asks without reasoning, whose prompts follow the first; else None."""
+        """The method that also asks without reasoning, whose prompts follow the first; else None."""
         ...
 
     def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
-        """sha256 (16 hex digits) that changes with any byte of the wording. ``thinking``: as --thinking says;
-        ``is_kmmlu``: whether wording that only KMMLU's subjects have counts.
+        """sha256 (16 hex digits) that changes with any byte of the wording. ``thinking``: the flag.
+        ``is_kmmlu``: False adds the wording that other exams use.
         """
         ...
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        """What else decides the answers to these questions: its part of a run's fingerprint, JSON-able."""
+        """Everything else that decides the answers: the method's part of a run's fingerprint, JSON-able."""
         ...
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
-        """Every prompt the question may need that does not depend on an answer; the first is
-        the one that is digested.
-        """
+        """Every prompt the question may need that does not depend on an answer; the first is digested."""
         ...
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
@@ -69,7 +66,7 @@ class Method(Protocol):
         ...
 
     def follow_up(self, response: Response) -> list[Request]:
-        """What to ask next, from the response alone; [] when it needs nothing more."""
+        """The next requests, from the response alone; [] if none are needed."""
         ...
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
@@ -85,22 +82,22 @@ def generation_decoding(
     num_samples: int = 1,
     below: float | None = None,
 ) -> dict[str, Any]:
-    """``decoding`` of a method that generates. The names stay as they are: finished runs hold them."""
-    return {
+    """``decoding`` of a method that generates. Never rename the keys: finished runs hold them."""
+    decoding: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "num_samples": num_samples,
         "cot_below": below,
-        **({"seed": seed} if temperature > 0 else {}),
     }
+    if temperature > 0:
+        decoding["seed"] = seed
+    return decoding
 
 
 @dataclass(frozen=True, slots=True)
 class _SinglePromptMethod:
-    """What the methods of one prompt style have in common: one look at the question, one token unless they
-    generate, and nothing asked after it.
-    """
+    """Shared by the methods below: one prompt, one output token unless they generate, no follow-up."""
 
     style: str
 
@@ -127,10 +124,9 @@ class _SinglePromptMethod:
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoice(_SinglePromptMethod):
-    """Letters' log-likelihoods from one prefill: all stand in the distribution of the next token (lm-eval
-    ``kmmlu``).
+    """Letters' log-likelihoods from one prefill: all are in one next-token distribution (lm-eval ``kmmlu``).
 
-    ``letter_ids``: as many as the longest question has options; each question is asked for its own.
+    ``letter_ids``: one per option of the question with the most options; each question uses its own.
     """
 
     letter_ids: tuple[int, ...]
@@ -164,8 +160,8 @@ class MultipleChoice(_SinglePromptMethod):
 
 @dataclass(frozen=True, slots=True)
 class ContinuationChoice(_SinglePromptMethod):
-    """The fallback where a letter is several tokens: each letter is scored as a continuation,
-    one prefill a letter (lm-eval).
+    """The fallback if a letter is several tokens: each is scored as a continuation, one prefill per letter
+    (lm-eval).
     """
 
     @property
@@ -175,13 +171,8 @@ class ContinuationChoice(_SinglePromptMethod):
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render_prompt(question, exemplars, self.style, tokenizer)
         delimiter = answer_delimiter(self.style)
-        return [
-            prompt,
-            *(
-                Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens)
-                for letter in question.letters
-            ),
-        ]
+        texts = [prompt.text + delimiter + letter for letter in question.letters]
+        return [prompt, *(Prompt(text, prompt.add_special_tokens) for text in texts)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         context, *wholes = token_ids
@@ -202,7 +193,7 @@ class ContinuationChoice(_SinglePromptMethod):
         logprobs = [response.logprobs[0] for response in ordered]
         reading = read_letters(logprobs)
         first = ordered[0].request
-        assert isinstance(first.want, Continuation)  # as ``start`` asks
+        assert isinstance(first.want, Continuation)  # ``start`` asks for nothing else
         return make_prediction(
             question,
             reading.letter,
@@ -217,9 +208,7 @@ class ContinuationChoice(_SinglePromptMethod):
 
 @dataclass(frozen=True, slots=True)
 class GenerateUntil(_SinglePromptMethod):
-    """Greedy generation and exact match (lm-eval ``kmmlu_direct``); what does not match a
-    letter is unparsed.
-    """
+    """Generation and exact match (lm-eval ``kmmlu_direct``); a text that matches no letter is unparsed."""
 
     max_tokens: int = DIRECT_MAX_TOKENS
     temperature: float = 0.0

@@ -1,13 +1,13 @@
-"""What in a generated text names an option: labels, the options' own texts, and what denies or doubts them.
+"""Finds what names an option in a generated text: labels and option texts, unless denied or doubted.
 
-In: a text, the options. Out: a ``AnswerText`` that finds labels and options where a rung of the ladder looks. Which
-places count is the ladder's business.
+In: a text, the options. Out: an ``AnswerText`` that finds labels and options. Does not know which of them
+count: ``answer_extraction`` decides.
 
-A label is A-D, 1-4 or ①-④ (further, to J, 10 and ⑩, where the question has more options), in brackets or bare,
-full-width or not. It is no label as part of a word (A형, CPU, 3개, 2.5), inside an option's own text (비타민 C),
-denied (A가 아니라), doubted (A인 것 같지만, A라면) or one of several (A와 B). A bare digit is no label where an option is
-a number; ①-④ are none where an option contains one.
-"""  # noqa: E501
+A label is A-D, 1-4 or ①-④ (up to J, 10 and ⑩ if the question has more options), in brackets or bare,
+full-width or not. It is not a label as part of a word (A형, CPU, 3개, 2.5), inside an option's text
+(비타민 C), denied (A가 아니라), doubted (A인 것 같지만, A라면) or one of several (A와 B). A bare digit is not
+a label if an option is a number, and ①-④ are not if an option contains one.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _PLAIN = {
 _END_TOKENS = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:bos|eos|end_of_turn)>|\[\|[a-z]{1,20}\|\]")
 MARKUP = re.compile(r"\\(?:boxed|text(?:bf|rm)?|math(?:bf|rm))\b|[*_`#$\\{}]")
 _SENTENCE_END = re.compile(r"(?<=[가-힣)\]][.!?])\s+|\n+")
-# What may follow a label or an option's text: nothing, punctuation, a particle or the copula. "A형" and "B세포"  # noqa: E501
-# are words.
+# What may follow a label or an option's text: nothing, punctuation, a particle or the copula. "A형" and
+# "B세포" are words.
 _AFTER = r"""(?:
     (?![A-Za-z0-9가-힣_])
   | (?:이|가|은|는|을|를|로|으로|와|과|에|의|도|만|인|다|임|이다|예요|이에요|이야|야|죠|이죠|네요|이네요)(?![가-힣])
@@ -63,7 +63,7 @@ PUNCTUATION = " \t.,;:!?\"'“”‘’()[]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LabelPatterns:
-    """What can name an option of a question with that many: forms, patterns, and the letter of each mark."""
+    """How the options of a question can be named: patterns, and the letter of each mark."""
 
     letters: tuple[str, ...]
     translation: dict[int, str]
@@ -81,9 +81,7 @@ class _LabelPatterns:
         return frozenset(chr(0x2460 + place) for place in range(len(self.letters)))
 
     def next_label_in_list(self, text: str, end: int) -> int:
-        """Where the next label of a list such as "A와 B" begins, given where this one ends; 0
-        where there is no list.
-        """
+        """Where the next label of a list such as "A와 B" begins if this one ends at ``end``; 0 if none."""
         listed = _LISTED.match(text, end)
         return listed.end() if listed and self.label.match(text, listed.end()) else 0
 
@@ -110,12 +108,13 @@ def _label_patterns(count: int) -> _LabelPatterns:
     marker = rf"""(?: (?:정\s?답|해답|(?<![가-힣])답(?:안)?)(?:\s?번호)?[\])】>』」]? | \b(?i:answer) )
         \s?(?:은|는|이|으로는|으로|(?i:is))?\s?[:=→-]?>?\s*
         (?:(?:바로|역시|보기|선택지|옵션|번호|위의|최종적으로|결국|option|모두|{listed}\s?중(?:에서)?)\s?)?"""
+    letter_of: dict[str, str] = {}
+    for i, letter in enumerate(letters):
+        letter_of |= dict.fromkeys((letter, str(i + 1), chr(0x2460 + i)), letter)
     return _LabelPatterns(
         letters=letters,
         translation=str.maketrans(forms),
-        letter_of={
-            form: letter for i, letter in enumerate(letters) for form in (letter, str(i + 1), chr(0x2460 + i))
-        },
+        letter_of=letter_of,
         label=re.compile(label, re.VERBOSE),
         marker=re.compile(marker, re.VERBOSE),
         final_line=re.compile(rf"\W*(?:최종\s?)?정답\s?:\s?[(\[]?\s?([A-{last}])\s?[)\]]?\s?\.?\W*"),
@@ -123,7 +122,7 @@ def _label_patterns(count: int) -> _LabelPatterns:
 
 
 class AnswerText:
-    """One text, prepared once for all rungs: without end-of-turn tokens, in ASCII forms;
+    """One text, prepared once for all rungs: without end-of-turn tokens, labels in their plain forms;
     ``plain`` also without markup.
     """
 
@@ -151,8 +150,8 @@ class AnswerText:
         return parts[-1].strip() if parts else ""
 
     def label_at(self, text: str, start: int) -> tuple[str, int] | None:
-        """The label that begins at ``start`` and its end; None where there is none, or it is
-        denied, doubted or one of several.
+        """The label that begins at ``start``, and its end; None if there is none, or if it is denied, doubted
+        or one of several.
         """
         match = self.labelling.label.match(text, start)
         if not match or match["decimal"]:
@@ -174,38 +173,32 @@ class AnswerText:
 
     def end_of_own_option(self, letter: str, text: str, end: int) -> int:
         """Where the option's own text ends if it follows its label, as in "(B) 대차대조표"; else ``end``."""
-        gap = _GAP.match(text, end)
-        own = (
-            self._option_patterns[letter].match(text, gap.end())
-            if gap and letter in self._option_patterns
-            else None
-        )
-        return own.end() if own else end
+        gap, pattern = _GAP.match(text, end), self._option_patterns.get(letter)
+        own_text = pattern.match(text, gap.end()) if gap and pattern else None
+        return own_text.end() if own_text else end
 
     def find_labels(self, text: str) -> Iterator[tuple[str, int, int]]:
-        """(letter, start, end) of each free-standing label; a digit is one only in brackets or with 번."""
+        """(letter, start, end) of each free-standing label; a digit counts only in brackets or before 번."""
         position, listed_at = 0, -1
         while match := self.labelling.label.search(text, position):
             start, position = match.start(), match.end()
-            in_list, listed_at = start == listed_at, self.labelling.next_label_in_list(text, match.end())
-            if in_list:
-                continue
+            is_listed, listed_at = start == listed_at, self.labelling.next_label_in_list(text, position)
             bare_digit = match["mark"] in self.labelling.digits and not (match["close"] or match["number"])
-            if not bare_digit and FREE.match(text, start) and (found := self.label_at(text, start)):
-                yield found[0], start, found[1]
+            if is_listed or bare_digit or not FREE.match(text, start):
+                continue
+            if label := self.label_at(text, start):
+                letter, end = label
+                yield letter, start, end
 
     def option_at(self, text: str, start: int) -> tuple[str, int] | None:
-        """The option whose text stands at ``start`` (the longest that fits) and its end; None
-        where denied.
+        """The option whose text begins at ``start`` (the longest that matches), and its end; None if there is
+        none, or if it is denied.
         """
-        fits = [
-            (match.end(), letter)
-            for letter, pattern in self._option_patterns.items()
-            if (match := pattern.match(text, start))
-        ]
-        if not fits:
+        matches = {letter: pattern.match(text, start) for letter, pattern in self._option_patterns.items()}
+        ends = [(match.end(), letter) for letter, match in matches.items() if match]
+        if not ends:
             return None
-        end, letter = max(fits)
+        end, letter = max(ends)
         return None if _DENIED.match(text, end) else (letter, end)
 
     @cached_property
@@ -219,8 +212,7 @@ class AnswerText:
 
     def _is_within_option(self, text: str, position: int) -> bool:
         for option in self.options.values():
-            if len(option) > 1:
-                start = text.find(option, max(0, position - len(option) + 1), position + len(option))
-                if 0 <= start <= position:
-                    return True
+            start = text.find(option, max(0, position - len(option) + 1), position + len(option))
+            if len(option) > 1 and 0 <= start <= position:
+                return True
         return False

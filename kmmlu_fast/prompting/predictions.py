@@ -1,7 +1,7 @@
-"""Predictions made, and read again.
+"""Makes predictions, and reads their log-probabilities back.
 
-In: a question, what was read of the answer. Out: a ``Prediction`` with the question's own fields, and back
-the log-probabilities of its letters. Knows nothing of how an answer is read.
+In: a question and the letter read from its answer. Out: a ``Prediction`` with the question's own fields; from
+a prediction, its letters' log-probabilities. Knows nothing of how an answer is read.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from kmmlu_fast.core.digests import tokens_digest
-from kmmlu_fast.core.schema import (
-    LETTERS,
-    Prediction,
-    Question,
-)
+from kmmlu_fast.core.schema import LETTERS, Prediction, Question
 
 
 def make_prediction(
     question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
 ) -> Prediction:
-    """A Prediction with the question's own fields filled in; ``logprobs`` (one an option, A
-    first) is spread over its columns.
+    """A Prediction with the question's own fields filled in.
+
+    ``logprobs`` (one per option, A first) is spread over the columns that hold them.
     """
     logprobs = fields.pop("logprobs", None)
     if logprobs is not None:

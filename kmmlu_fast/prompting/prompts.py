@@ -1,16 +1,17 @@
-"""Prompts: question + exemplars -> text -> token ids. The only place where wording lives.
+"""Prompts: question + exemplars -> text -> token ids. The wording of the prompt styles lives only here.
 
 In: Questions and a prompt style. Out: a ``Prompt`` (text, and whether the tokenizer adds its special tokens),
-token ids, and the token ids of the four letters. Training rows go through the same functions, so that their
-bytes are evaluation's bytes. Knows nothing of engines.
+token ids, and the letters' token ids. Training rows go through the same functions, so training and evaluation
+see the same bytes. Knows nothing of engines.
 
 Styles:
-    lm-eval  ``{question}\\nA. ..\\nD. ..\\n정답：``  full-width colon U+FF1A, continuation " A"; lm-eval
-    ``kmmlu``
-             (tasks/kmmlu/default/_default_kmmlu_yaml)
-    qa       ``문제: {question}\\nA. ..\\n정답:``      ASCII colon, continuation " A"; the public experiment's wording
-    chat     the tokenizer's chat template: a system turn, one user and assistant turn an exemplar, a user turn; continuation "A"
-"""  # noqa: E501
+    lm-eval  ``{question}\\nA. ..\\nD. ..\\n정답：``, full-width colon U+FF1A, continuation " A"
+             (lm-eval ``kmmlu``, tasks/kmmlu/default/_default_kmmlu_yaml)
+    qa       ``문제: {question}\\nA. ..\\n정답:``, ASCII colon, continuation " A"
+             (the public experiment's wording)
+    chat     the tokenizer's chat template: a system turn, a user and an assistant turn per exemplar, a user
+             turn; continuation "A"
+"""
 
 from __future__ import annotations
 
@@ -23,14 +24,14 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
 
 ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
-_ENCODE_AT_ONCE = 1024  # texts a call: enough for all cores, few enough for memory
+_ENCODE_AT_ONCE = 1024  # texts per call: enough for all cores, few enough for memory
 CHAT_INSTRUCTION = "다음은 객관식 문제입니다. {letters} 중 정답의 알파벳 하나만 답하세요."
 
 
 @dataclass(frozen=True, slots=True)
 class PromptStyle:
-    """The wording of one style. ``delimiter`` stands between the prompt and the letter: it
-    decides which tokens the letters are.
+    """The wording of one style. ``delimiter`` comes between the prompt and the letter, so it decides which
+    tokens the letters are.
     """
 
     name: str
@@ -59,8 +60,8 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class LetterTokens:
-    """Token ids of the letters after the prompt, A first; ``ids`` is None where a letter is not
-    one token, and ``reason`` says which.
+    """Token ids of the letters after the prompt, A first. If they are not one fixed token each, ``ids`` is
+    None and ``reason`` says why.
     """
 
     ids: tuple[int, ...] | None
@@ -68,7 +69,7 @@ class LetterTokens:
 
 
 def find_prompt_style(name: str) -> PromptStyle:
-    """The style of that name, or ConfigError."""
+    """The style of that name; ConfigError if there is none."""
     if name not in STYLES:
         raise ConfigError(f"unknown prompt style {name!r}: allowed are {', '.join(STYLES)}")
     return STYLES[name]
@@ -80,12 +81,12 @@ def chat_instruction(letters: Sequence[str]) -> str:
 
 
 def answer_delimiter(style: str) -> str:
-    """What stands between prompt and letter: a training row's completion is this + letter (+ EOS)."""
+    """The text between prompt and letter: a training row's completion is this + letter (+ EOS)."""
     return find_prompt_style(style).delimiter
 
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
-    """Question, options and cue; the question is stripped and the options are not, as lm-eval does."""
+    """Question, options and cue; the question is stripped and the options are not, as in lm-eval."""
     options = "".join(
         f"\n{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True)
     )
@@ -106,26 +107,24 @@ def render_prompt(
 ) -> Prompt:
     """The prompt of one question after its exemplars.
 
-    ``instruction`` goes before everything (system turn in chat), ``cue`` replaces the style's last line
-    (``exemplar_cue`` that of the exemplars, by default the same), ``exemplar_answers`` replace the letters
-    after the exemplars (worked solutions, say). ``tokenizer`` is needed for chat only. Raises ConfigError for
-    a tokenizer without a chat template.
+    ``instruction`` goes before everything (in chat it is the system turn). ``cue`` replaces the style's last
+    line; ``exemplar_cue`` replaces it in the exemplars (default: ``cue``). ``exemplar_answers`` replace the
+    letters after the exemplars (with worked solutions, for example). Only chat needs ``tokenizer``;
+    ConfigError if it has no chat template.
     """
-    found = find_prompt_style(style)
-    answers = (
-        list(exemplar_answers) if exemplar_answers is not None else [example.answer for example in exemplars]
-    )
+    wording = find_prompt_style(style)
+    answers = [example.answer for example in exemplars] if exemplar_answers is None else exemplar_answers
     shot_cue = cue if exemplar_cue is None else exemplar_cue
-    if found.chat:
+    if wording.chat:
         return _render_chat(
-            question, exemplars, answers, found, tokenizer, instruction, cue, shot_cue, thinking
+            question, exemplars, answers, wording, tokenizer, instruction, cue, shot_cue, thinking
         )
     head = f"{instruction}\n\n" if instruction else ""
     shots = "".join(
-        f"{format_question(example, found, shot_cue)}{found.delimiter}{answer}\n\n"
+        f"{format_question(example, wording, shot_cue)}{wording.delimiter}{answer}\n\n"
         for example, answer in zip(exemplars, answers, strict=True)
     )
-    return Prompt(head + shots + format_question(question, found, cue), add_special_tokens=True)
+    return Prompt(head + shots + format_question(question, wording, cue), add_special_tokens=True)
 
 
 def _render_chat(
@@ -144,12 +143,8 @@ def _render_chat(
             "--prompt-style chat needs a model with a chat template; this one has none: use --prompt-style"
             " lm-eval or qa"
         )
-    messages = [
-        {
-            "role": "system",
-            "content": chat_instruction(question.letters) if instruction is None else instruction,
-        }
-    ]
+    system = chat_instruction(question.letters) if instruction is None else instruction
+    messages = [{"role": "system", "content": system}]
     for example, answer in zip(exemplars, answers, strict=True):
         messages.append({"role": "user", "content": format_question(example, style, shot_cue)})
         messages.append({"role": "assistant", "content": answer})
@@ -158,7 +153,7 @@ def _render_chat(
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
         )
-    except Exception as error:  # jinja's errors: a template that has no system turn, say
+    except Exception as error:  # jinja's errors, such as a template without a system turn
         raise ConfigError(
             f"the model's chat template refuses a system and a user turn ({error}); use --prompt-style"
             " lm-eval"
@@ -167,44 +162,43 @@ def _render_chat(
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of each prompt, BOS as the tokenizer has it."""
+    """Token ids of each prompt, with BOS if the tokenizer adds it."""
     encoded: list[list[int]] = [[] for _ in prompts]
     for special in (True, False):
         positions = [i for i, prompt in enumerate(prompts) if prompt.add_special_tokens is special]
         for start in range(0, len(positions), _ENCODE_AT_ONCE):
-            some = positions[start : start + _ENCODE_AT_ONCE]
-            for position, row in zip(
-                some, _encode_texts(tokenizer, [prompts[i].text for i in some], special), strict=True
-            ):
+            batch = positions[start : start + _ENCODE_AT_ONCE]
+            rows = _encode_texts(tokenizer, [prompts[i].text for i in batch], special)
+            for position, row in zip(batch, rows, strict=True):
                 encoded[position] = row
     return encoded
 
 
 def _encode_texts(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
-    def whole(part: list[str]) -> list[list[int]]:
-        found = tokenizer(
+    def encode_slowly(part: list[str]) -> list[list[int]]:
+        encoding = tokenizer(
             part, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
         )
-        ids: list[list[int]] = found["input_ids"]
+        ids: list[list[int]] = encoding["input_ids"]
         return ids
 
-    fast = getattr(getattr(tokenizer, "backend_tokenizer", None), "encode_batch_fast", None)
-    if fast is None or len(texts) < 2:
-        return whole(texts)
-    first = whole(texts[:1])  # also switches off what padding and truncation the tokenizer's file may ask for
-    # Ids only: transformers' own call also makes offsets, masks and strings for every token, in half the
-    # speed and ten times the memory.
-    rest = [row.ids for row in fast(texts, add_special_tokens=special)]
-    return rest if rest[0] == first[0] else whole(texts)
+    encode_fast = getattr(getattr(tokenizer, "backend_tokenizer", None), "encode_batch_fast", None)
+    if encode_fast is None or len(texts) < 2:
+        return encode_slowly(texts)
+    # This call also switches off any padding and truncation that the tokenizer's file asks for.
+    first = encode_slowly(texts[:1])
+    # Ids only: transformers' own call also makes offsets, masks and strings for every token, at half the
+    # speed and with ten times the memory.
+    rows = [row.ids for row in encode_fast(texts, add_special_tokens=special)]
+    return rows if rows[0] == first[0] else encode_slowly(texts)
 
 
 def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[int]:
-    """Tokens that ``continuation`` adds to the prompt, tokenised together and cut, as lm-eval's
-    ``_encode_pair`` does.
+    """Tokens that ``continuation`` adds to the prompt: tokenised together and cut, as in lm-eval's
+    ``_encode_pair``.
     """
-    context, whole = encode_prompts(
-        tokenizer, [prompt, Prompt(prompt.text + continuation, prompt.add_special_tokens)]
-    )
+    continued = Prompt(prompt.text + continuation, prompt.add_special_tokens)
+    context, whole = encode_prompts(tokenizer, [prompt, continued])
     return whole[len(context) :]
 
 
@@ -215,32 +209,31 @@ def letter_tokens(
     style: str,
     letters: Sequence[str] = LETTERS,
 ) -> LetterTokens:
-    """The letters' token ids after these prompts, checked and not assumed.
+    """The letters' token ids after these prompts, checked rather than assumed.
 
-    Which tokens a letter becomes depends on how the prompt ends, so one prompt of every distinct ending
-    (``ENDING_TOKENS``) is tokenised together with each letter: the prompt's own tokens must stay as they are
-    and exactly one must be added.
+    Which token a letter becomes depends on how the prompt ends, so one prompt of every distinct ending
+    (``ENDING_TOKENS``) is tokenised together with each letter: the prompt's own tokens must not change, and
+    exactly one must be added.
     """
     delimiter = answer_delimiter(style)
     endings = {tuple(ids[-ENDING_TOKENS:]): i for i, ids in enumerate(token_ids)}
-    found: set[tuple[int, ...]] = set()
+    distinct_ids: set[tuple[int, ...]] = set()
     for position in endings.values():
         prompt = prompts[position]
-        wholes = encode_prompts(
-            tokenizer,
-            [Prompt(prompt.text + delimiter + letter, prompt.add_special_tokens) for letter in letters],
-        )
+        texts = [prompt.text + delimiter + letter for letter in letters]
+        wholes = encode_prompts(tokenizer, [Prompt(text, prompt.add_special_tokens) for text in texts])
         context = list(token_ids[position])
         for letter, whole in zip(letters, wholes, strict=True):
             if whole[:-1] != context:
+                added = len(whole) - len(context)
                 return LetterTokens(
-                    None,
-                    f"{delimiter + letter!r} is {len(whole) - len(context)} tokens after the prompt, not one",
+                    None, f"{delimiter + letter!r} is {added} tokens after the prompt, not one"
                 )
-        found.add(tuple(whole[-1] for whole in wholes))
-    if len(found) != 1 or len(set(next(iter(found)))) != len(letters):
+        distinct_ids.add(tuple(whole[-1] for whole in wholes))
+    ids = next(iter(distinct_ids), ())
+    if len(distinct_ids) != 1 or len(set(ids)) != len(letters):
         return LetterTokens(None, "the letters' tokens depend on the prompt, or are not distinct")
-    return LetterTokens(next(iter(found)))
+    return LetterTokens(ids)
 
 
 _PROBE = Question(
@@ -263,8 +256,8 @@ def template_digest(
     cue: str | None = None,
     thinking: bool = False,
 ) -> str:
-    """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes
-    whenever any byte of the wording does.
+    """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes with any byte of the
+    wording.
     """
     prompt = render_prompt(
         _PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking

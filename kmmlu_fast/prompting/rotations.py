@@ -1,9 +1,9 @@
 """Option rotation: the same question under several cyclic orders of its options, averaged per option, which
 removes letter bias.
 
-In: any method that reads letters from log-probabilities. Out: that method's own prediction (the raw one, from
-the unrotated order), with the debiased letter and log-probabilities beside it. Knows nothing of engines, and
-nothing of the method inside but its protocol.
+In: any method that reads letters from log-probabilities. Out: that method's own prediction (from the
+unrotated order), with the debiased letter and log-probabilities added. Knows nothing of engines, and only the
+protocol of the inner method.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALL = 0  # as ``Rotations.count``
 
 
 def rotation_shifts(question: Question, count: int) -> list[int]:
-    """By how many places its options are turned: ``count`` cyclic orders, the first as it stands."""
+    """How many places the options are turned by in each of ``count`` cyclic orders; the first is 0."""
     if is_position_bound(question):
         return [0]
     options = len(question.options)
@@ -32,11 +32,10 @@ def rotation_shifts(question: Question, count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Rotations:
-    """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as the question has
-    options).
+    """``inner`` asked under ``count`` cyclic orders (2: opposite ones; ALL: as many as there are options).
 
-    Stages are ``rotation-<i>/<inner stage>``. A question whose options speak of other options by number or
-    place ("all of the above") is asked once, as it stands: turned, it would be another question. Its debiased
+    Stages are ``rotation-<i>/<inner stage>``. A question whose options refer to other options by number or
+    place ("all of the above") is asked once, unturned: turned, it would be another question. Its debiased
     letter is its raw one.
     """
 
@@ -59,13 +58,12 @@ class Rotations:
         return self.inner.wording_digest(tokenizer, thinking=thinking, is_kmmlu=is_kmmlu)
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        four = all(len(question.options) == 4 for question in questions)
-        count: int | str = self.count
-        if self.count == ALL:
-            count = 4 if four else "all"  # the same prompts, the same fingerprint
-        # Asked once, as they stand, since 0.2: other answers.
-        bound = {"position_bound": "unturned"} if any(map(is_position_bound, questions)) else {}
-        return {**self.inner.decoding(questions), "rotations": count, **bound}
+        decoding = {**self.inner.decoding(questions), "rotations": self.count}
+        if self.count == ALL:  # the same prompts as with 4 must give the same fingerprint
+            decoding["rotations"] = 4 if all(len(question.options) == 4 for question in questions) else "all"
+        if any(map(is_position_bound, questions)):  # asked once, unturned, since 0.2: other answers
+            decoding["position_bound"] = "unturned"
+        return decoding
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         return [
@@ -76,14 +74,13 @@ class Rotations:
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         shifts = rotation_shifts(question, self.count)
-        each = len(token_ids) // len(shifts)
-        return [
-            replace(request, stage=f"rotation-{i}/{request.stage}")
-            for i, shift in enumerate(shifts)
-            for request in self.inner.start(
-                rotate_question(question, shift), token_ids[i * each : (i + 1) * each], adapter
-            )
-        ]
+        num_prompts = len(token_ids) // len(shifts)  # per order
+        requests = []
+        for i, shift in enumerate(shifts):
+            part = token_ids[i * num_prompts : (i + 1) * num_prompts]
+            for request in self.inner.start(rotate_question(question, shift), part, adapter):
+                requests.append(replace(request, stage=f"rotation-{i}/{request.stage}"))
+        return requests
 
     def follow_up(self, response: Response) -> list[Request]:
         return []
@@ -94,18 +91,18 @@ class Rotations:
         for response in responses:
             order, _, stage = response.request.stage.removeprefix("rotation-").partition("/")
             groups[int(order)].append(replace(response, request=replace(response.request, stage=stage)))
-        read = [
+        predictions = [
             self.inner.finish(rotate_question(question, shift), groups[i]) for i, shift in enumerate(shifts)
         ]
         sums = [0.0] * len(question.options)
-        for shift, prediction in zip(shifts, read, strict=True):
+        for shift, prediction in zip(shifts, predictions, strict=True):
             for i, value in enumerate(normalize_logprobs(prediction_logprobs(prediction))):
                 sums[(i + shift) % len(sums)] += value
         averages = [value / len(shifts) for value in sums]
         return replace(
-            read[0],
+            predictions[0],
             debiased_prediction=read_letters(averages).letter,
             debiased_logprobs=averages,
-            prompt_tokens=sum(prediction.prompt_tokens for prediction in read),
-            output_tokens=sum(prediction.output_tokens for prediction in read),
+            prompt_tokens=sum(prediction.prompt_tokens for prediction in predictions),
+            output_tokens=sum(prediction.output_tokens for prediction in predictions),
         )

@@ -1,3 +1,1 @@
-"""Runs on disk: our own directory, and what others write, read as one record. Knows nothing of
-models or statistics.
-"""
+"""Runs on disk, ours and other tools', read as one record. Knows nothing of models or statistics."""

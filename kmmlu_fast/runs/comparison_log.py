@@ -1,8 +1,8 @@
-"""Looks at the test split, counted: which adapters were compared with a base run, and when.
+"""A log of comparisons on the test split: which adapters were compared with a base run, and when.
 
-In: a base's run directory, a comparison's outcome. Out: ``peeks.json`` beside the run's files, one entry an
-adapter. Whoever tries six adapters on test and shows the best shows the luckiest; the count is what makes
-its p honest. Knows nothing of statistics.
+In: a base's run directory, a comparison's outcome. Out: ``peeks.json`` in that directory, one entry per
+adapter. The best of six adapters tried on test is also the luckiest; counting them keeps its p-value honest.
+Knows nothing of statistics.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = "peeks.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedComparison:
-    """One adapter's first look at test against this base."""
+    """One adapter's first comparison with this base on test."""
 
     adapter: str  # digest of its weights
     name: str
@@ -33,44 +33,39 @@ class LoggedComparison:
 
 
 def is_test_split_comparison(base: Run, other: Run) -> bool:
-    """Whether the comparison is a look at test of an adapter of this base: a base without adapter, the same
-    model, an adapter.
-    """
-    same = base.facts.get("model") is not None and base.facts.get("model") == other.facts.get("model")
-    on_test = (
-        base.predictions is not None and len(base.predictions) > 0 and base.predictions["split"][0] == "test"
-    )
-    return bool(
-        same and on_test and not base.facts.get("adapter_digest") and other.facts.get("adapter_digest")
-    )
+    """Whether a base without an adapter is compared on test with an adapter of the same model."""
+    model = base.facts.get("model")
+    if model is None or model != other.facts.get("model"):
+        return False
+    if base.predictions is None or base.predictions.is_empty() or base.predictions["split"][0] != "test":
+        return False
+    return bool(other.facts.get("adapter_digest") and not base.facts.get("adapter_digest"))
 
 
 def read_comparison_log(base: Run) -> list[LoggedComparison]:
-    """The looks recorded so far; [] where there are none, or the file cannot be read."""
-    if base.path is None:
+    """The comparisons logged so far; [] if there are none, or if the file cannot be read."""
+    if base.path is None or not (base.path / FILE).is_file():
         return []
+    path = base.path / FILE
     try:
-        path = base.path / FILE
-        found = (
-            [LoggedComparison(**entry) for entry in parse_json(read_text(path), str(path))]
-            if path.is_file()
-            else []
-        )
+        logged = [LoggedComparison(**entry) for entry in parse_json(read_text(path), str(path))]
     except (RunError, TypeError):
         return []
-    return [peek for peek in found if isinstance(peek.adapter, str) and isinstance(peek.name, str)]
+    return [entry for entry in logged if isinstance(entry.adapter, str) and isinstance(entry.name, str)]
 
 
-def log_comparisons(base: Run, looked: list[tuple[Run, int, float | None, float]]) -> list[LoggedComparison]:
-    """Add the adapters that are not recorded yet (run, questions, p, difference); returns those recorded
-    *before* that are not among ``looked``.
+def log_comparisons(
+    base: Run, comparisons: list[tuple[Run, int, float | None, float]]
+) -> list[LoggedComparison]:
+    """Log the adapters that are new (run, questions, p-value, difference). Returns the entries from *before*
+    whose adapters are not among ``comparisons``.
 
-    A run directory that cannot be written is left alone: the comparison is then counted by what it was given.
+    A run directory that cannot be written is skipped: only the current comparisons then count.
     """
     before = read_comparison_log(base)
-    known = {peek.adapter for peek in before}
+    known = {entry.adapter for entry in before}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    fresh = [
+    new = [
         LoggedComparison(
             adapter=str(run.facts["adapter_digest"]),
             name=run.name,
@@ -79,12 +74,12 @@ def log_comparisons(base: Run, looked: list[tuple[Run, int, float | None, float]
             p_value=p_value,
             difference=difference,
         )
-        for run, questions, p_value, difference in looked
+        for run, questions, p_value, difference in comparisons
         if is_test_split_comparison(base, run) and str(run.facts["adapter_digest"]) not in known
     ]
-    if fresh and base.path is not None:
-        text = json.dumps([asdict(peek) for peek in [*before, *fresh]], ensure_ascii=False, indent=1) + "\n"
+    if new and base.path is not None:
+        text = json.dumps([asdict(entry) for entry in [*before, *new]], ensure_ascii=False, indent=1) + "\n"
         with contextlib.suppress(OSError):
             write_bytes_atomically(base.path / FILE, text.encode())
-    here = {str(run.facts.get("adapter_digest")) for run, _, _, _ in looked}
-    return [peek for peek in before if peek.adapter not in here]
+    compared = {str(run.facts.get("adapter_digest")) for run, _, _, _ in comparisons}
+    return [entry for entry in before if entry.adapter not in compared]

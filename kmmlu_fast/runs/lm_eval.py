@@ -1,9 +1,8 @@
-"""lm-evaluation-harness's files, read: ``results_*.json`` and ``samples_<task>_*.jsonl``.
+"""Reads lm-evaluation-harness's files: ``results_*.json`` and ``samples_<task>_*.jsonl``.
 
-In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions). Out:
-predictions and scores by subject. Tasks
-``kmmlu_<subject>`` (letter log-likelihoods) and ``kmmlu_direct_<subject>`` (generated text). Knows nothing of
-models; log-probabilities are natural, A-D.
+In: a directory or results file of lm-eval (``--output_path``, with ``--log_samples`` for questions); tasks
+``kmmlu_<subject>`` (letter log-likelihoods) and ``kmmlu_direct_<subject>`` (generated text). Out: predictions
+and scores by subject; log-probabilities are natural, A-D. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def lm_eval_task_name(subject: str, direct: bool = False) -> str:
 
 
 def _task_subject(task: str) -> Subject | None:
-    """The subject of an lm-eval task; None for groups and for other benchmarks (kmmlu_hard among them)."""
+    """The subject of an lm-eval task; None for groups and other benchmarks (such as kmmlu_hard)."""
     for prefix in _PREFIXES:
         if task.startswith(prefix) and task.removeprefix(prefix) in _TASKS:
             return _TASKS[task.removeprefix(prefix)]
@@ -41,9 +40,7 @@ def _task_subject(task: str) -> Subject | None:
 
 
 def find_lm_eval_files(path: Path) -> list[Path]:
-    """results_*.json and samples_*.jsonl at or below a directory, or beside a results file of
-    the same time.
-    """
+    """results_*.json and samples_*.jsonl in or below a directory; or a results file and its samples files."""
     if path.is_file():
         stamp = path.stem.removeprefix("results")
         return [path, *sorted(path.parent.glob(f"samples_*{stamp}.jsonl"))]
@@ -53,33 +50,29 @@ def find_lm_eval_files(path: Path) -> list[Path]:
 def read_lm_eval(
     path: Path, split: str
 ) -> tuple[str, pl.DataFrame | None, list[tuple[str, str, int, int]], dict[str, Any]]:
-    """Name, predictions (None without samples), score rows (subject, supercategory, correct, total), and
-    facts.
+    """Name, predictions (None without samples), score rows (subject, supercategory, correct, total), facts.
 
-    Files of several times under one directory: the latest of each task counts, as their names sort by time.
+    If a directory holds several results of a task, the latest counts: the names sort by time.
     """
     files = find_lm_eval_files(path)
-    if any(file.is_symlink() and not file.exists() for file in files):
-        raise DataError(
-            f"{path}: holds a link that leads nowhere ({next(f for f in files if not f.exists())})"
-        )
+    for file in files:
+        if file.is_symlink() and not file.exists():
+            raise DataError(f"{path}: holds a broken link ({file}); remove it or restore its target")
     documents = [_read_results_file(file) for file in files if file.suffix == ".json"]
     name = str(documents[-1].get("model_name") or path.stem) if documents else path.stem
     facts = _protocol_facts(documents)
     samples = {
-        task: file
+        file.stem.removeprefix("samples_").rsplit("_", 1)[0]: file
         for file in files
         if file.suffix == ".jsonl"
-        for task in [file.stem[len("samples_") :].rsplit("_", 1)[0]]
     }
-    known = [
-        (subject, samples[task]) for task in sorted(samples) if (subject := _task_subject(task)) is not None
-    ]
-    if known:
-        facts["output_type"] = (
-            "generate_until" if any(t.startswith("kmmlu_direct_") for t in samples) else "multiple_choice"
-        )
-        rows = [row for subject, file in known for row in _read_samples(file, subject, split)]
+    subjects = {task: subject for task in sorted(samples) if (subject := _task_subject(task)) is not None}
+    if subjects:
+        is_direct = any(task.startswith("kmmlu_direct_") for task in samples)
+        facts["output_type"] = "generate_until" if is_direct else "multiple_choice"
+        rows = [
+            row for task, subject in subjects.items() for row in _read_samples(samples[task], subject, split)
+        ]
         return name, _sample_predictions(rows, path), [], facts
     scores = [score for document in documents for score in _task_scores(document, path)]
     if not scores:
@@ -105,13 +98,10 @@ def _protocol_facts(documents: list[dict[str, Any]]) -> dict[str, Any]:
         "prompt_style": "chat" if last.get("chat_template") else "lm-eval",
     }
     counts = last.get("n-shot")
-    shots = (
-        {n for task, n in counts.items() if _task_subject(task) and isinstance(n, int)}
-        if isinstance(counts, dict)
-        else set()
-    )
-    if len(shots) == 1:
-        facts["num_fewshot"] = shots.pop()
+    if isinstance(counts, dict):
+        shots = {count for task, count in counts.items() if _task_subject(task) and isinstance(count, int)}
+        if len(shots) == 1:
+            facts["num_fewshot"] = shots.pop()
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -119,8 +109,8 @@ def _task_scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, i
     rows = []
     for task, values in document["results"].items():
         subject = _task_subject(task)
-        metric = next((m for m in _METRICS if m in values), None) if isinstance(values, dict) else None
-        if subject is None or metric is None:
+        metrics = [metric for metric in _METRICS if metric in values] if isinstance(values, dict) else []
+        if subject is None or not metrics:
             continue
         counts = document.get("n-samples")
         sizes = counts.get(task) if isinstance(counts, dict) else None
@@ -128,17 +118,17 @@ def _task_scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, i
         total = sizes.get("effective") or sizes.get("original") or values.get("sample_len")
         if not total:
             raise DataError(
-                f"{path}: {task} says no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as"
+                f"{path}: {task} has no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as"
                 " well"
             )
         if not isinstance(total, int) or isinstance(total, bool) or not 0 < total < 10**9:
             raise DataError(
-                f"{path}: {task} says {bounded_repr(total)} questions; it must be a whole number from 1"
+                f"{path}: {task} has {bounded_repr(total)} questions; it must be a whole number from 1"
             )
-        accuracy = values[metric]
+        accuracy = values[metrics[0]]
         if not isinstance(accuracy, (int, float)) or isinstance(accuracy, bool) or not 0 <= accuracy <= 1:
             raise DataError(
-                f"{path}: {task} has {metric} {bounded_repr(accuracy)}; it must be a share from 0 to 1"
+                f"{path}: {task} has {metrics[0]} {bounded_repr(accuracy)}; it must be a share from 0 to 1"
             )
         rows.append((subject.name, subject.supercategory, round(accuracy * total), total))
     return rows
@@ -146,7 +136,7 @@ def _task_scores(document: dict[str, Any], path: Path) -> list[tuple[str, str, i
 
 def _read_samples(file: Path, subject: Subject, split: str) -> list[dict[str, Any]]:
     rows = []
-    # Not splitlines(): it also splits at U+2028 and others, which JSON leaves unescaped within strings.
+    # Not splitlines(): it also splits at U+2028 and others, which JSON leaves unescaped in strings.
     for number, line in enumerate(read_text(file, DataError).split("\n"), 1):
         if not line.strip():
             continue
@@ -155,7 +145,7 @@ def _read_samples(file: Path, subject: Subject, split: str) -> list[dict[str, An
             rows.append(_read_sample(sample, subject, split))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise DataError(
-                f"{file} row {number}: is no lm-eval sample of {subject.name} ({bounded_repr(error)})"
+                f"{file} row {number}: is not an lm-eval sample of {subject.name} ({bounded_repr(error)})"
             ) from error
     return rows
 
@@ -171,9 +161,10 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
         "row": row,
         "answer": answer,
     }
-    found = sample["filtered_resps"]
+    responses = sample["filtered_resps"]
+    prediction: str | None
     if "acc" in sample:
-        logprobs = [float(pair[0]) for pair in found]
+        logprobs = [float(pair[0]) for pair in responses]
         if len(logprobs) != 4:
             raise ValueError(f"{len(logprobs)} options")
         if not all(math.isfinite(value) and value <= MAX_LOGPROB for value in logprobs):
@@ -185,18 +176,19 @@ def _read_sample(sample: dict[str, Any], subject: Subject, split: str) -> dict[s
             "read_by": "loglikelihood",
         }
     else:
-        text = found[0] if isinstance(found[0], str) else found[0][0]
+        text = responses[0] if isinstance(responses[0], str) else responses[0][0]
         if not isinstance(text, str):
-            raise TypeError("the answer is no text")
-        prediction = exact_match(text)  # type: ignore[assignment]
-        if isinstance(own := sample.get("exact_match"), (int, float)) and bool(own) != (prediction == answer):
-            prediction = answer if own else None  # type: ignore[assignment]  # lm-eval's own metric goes first
+            raise TypeError("the answer is not a text")
+        prediction = exact_match(text)
+        own_metric = sample.get("exact_match")
+        if isinstance(own_metric, (int, float)) and bool(own_metric) != (prediction == answer):
+            prediction = answer if own_metric else None  # lm-eval's own metric takes precedence
         result |= {"texts": [text], "read_by": "exact_match" if prediction else None}
     return result | {"prediction": prediction, "correct": prediction == answer}
 
 
 def _parse_bounded_integer(value: Any, low: int, high: int, what: str) -> int:
-    """A whole number within bounds, as a number or in digits (as the datasets library writes some)."""
+    """A whole number within bounds, as a number or as digits (the datasets library writes some like that)."""
     number = int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     if number is None or not low <= number <= high:
         raise ValueError(f"{what} is {bounded_repr(value)}, not a whole number from {low} to {high}")
@@ -207,16 +199,12 @@ def _sample_predictions(rows: list[dict[str, Any]], path: Path) -> pl.DataFrame:
     if not rows:
         raise DataError(f"{path}: its samples_*.jsonl hold no samples; give lm-eval's whole output")
     names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
-    frame = pl.DataFrame(
-        {n: [row.get(n) for row in rows] for n in names}, schema={n: PREDICTION_SCHEMA[n] for n in names}
-    )
-    if twice := frame.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
-        raise DataError(f"{path}: {twice[0]} stands in two samples; give one lm-eval output")
-    total = (
-        pl.sum_horizontal(pl.col(column).exp() for column in LOGPROB_COLUMNS)
-        if LOGPROB_COLUMNS[0] in names
-        else None
-    )
-    if total is not None:
+    schema = {name: PREDICTION_SCHEMA[name] for name in names}
+    frame = pl.DataFrame({name: [row.get(name) for row in rows] for name in names}, schema=schema)
+    repeated = frame.filter(pl.col("question_id").is_duplicated())["question_id"]
+    if len(repeated):
+        raise DataError(f"{path}: {repeated[0]} appears in two samples; give one lm-eval output")
+    if LOGPROB_COLUMNS[0] in names:
+        total = pl.sum_horizontal(pl.col(column).exp() for column in LOGPROB_COLUMNS)
         frame = frame.with_columns((pl.max_horizontal(LOGPROB_COLUMNS).exp() / total).alias("confidence"))
     return fill_prediction_columns(frame)

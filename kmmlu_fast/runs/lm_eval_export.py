@@ -1,7 +1,7 @@
-"""A run in lm-evaluation-harness's shape: ``results_*.json`` and ``samples_<task>_*.jsonl``.
+"""Writes a run in lm-evaluation-harness's format: ``results_*.json`` and ``samples_<task>_*.jsonl``.
 
-In: predictions, facts of the run, the questions where they are at hand. Out: the two kinds of file, which
-``lm_eval`` reads again. Knows nothing of models.
+In: predictions, facts of the run, and the questions if available. Out: the two kinds of file, which
+``lm_eval`` can read. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -28,26 +28,25 @@ def write_lm_eval(
     documents: dict[str, dict[str, Any]],
     stamp: str,
 ) -> list[Path]:
-    """``results_<stamp>.json`` and a ``samples_<task>_<stamp>.jsonl`` a subject, in lm-eval's shape.
+    """``results_<stamp>.json`` and one ``samples_<task>_<stamp>.jsonl`` per subject, in lm-eval's format.
 
-    ``documents``: the dataset's row of each question id as lm-eval's ``doc``; where there is none, ``doc``
-    holds the key only.
+    ``documents``: the dataset's row of each question id, as lm-eval's ``doc``; without one, ``doc`` holds
+    only the key.
     """
     direct = predictions[LOGPROB_COLUMNS[0]].null_count() == len(predictions)
     metric = "exact_match" if direct else "acc"
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, pl.DataFrame] = {}  # by task
     written = []
-    for (subject,), part in sorted(
-        predictions.group_by("subject", maintain_order=True), key=lambda item: str(item[0][0])
-    ):
+    by_subject = predictions.group_by("subject", maintain_order=True)
+    for (subject,), part in sorted(by_subject, key=lambda item: str(item[0][0])):
         task = lm_eval_task_name(str(subject), direct)
         file = folder / f"samples_{task}_{stamp}.jsonl"
-        found = (
+        samples = (
             _sample_record(row, metric, documents.get(row["question_id"]))
             for row in part.sort("row").iter_rows(named=True)
         )
-        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         write_bytes_atomically(file, lines.encode("utf-8", "backslashreplace"))
         written.append(file)
         parts[task] = part
@@ -59,26 +58,22 @@ def write_lm_eval(
 def _results_document(
     name: str, predictions: pl.DataFrame, parts: dict[str, pl.DataFrame], facts: dict[str, Any], metric: str
 ) -> dict[str, Any]:
-    """The content of ``results_*.json``; ``parts``: the predictions of each task."""
-    results = {task: {"alias": task, **_metric_entries(part, metric)} for task, part in parts.items()}
+    """The content of ``results_*.json``. ``parts``: the predictions of each task."""
+    results = {task: _task_results(task, part, metric) for task, part in parts.items()}
     groups: dict[str, list[str]] = {group: [] for group in SUPERCATEGORIES}
     for task, part in parts.items():
         groups[SUBJECTS[str(part["subject"][0])].supercategory].append(task)
     top = "kmmlu_direct" if metric == "exact_match" else "kmmlu"
     names = {group: f"{top}_{group.lower().replace(' ', '_')}" for group, tasks in groups.items() if tasks}
-    grouped = {top: {"alias": top, **_metric_entries(predictions, metric)}}
+    grouped = {top: _task_results(top, predictions, metric)}
+    subtasks = {top: list(names.values())}
     for group, task in names.items():
-        grouped[task] = {
-            "alias": task,
-            **_metric_entries(predictions.filter(pl.col("supercategory") == group), metric),
-        }
+        grouped[task] = _task_results(task, predictions.filter(pl.col("supercategory") == group), metric)
+        subtasks[task] = groups[group]
     return {
         "results": {**grouped, **results},
         "groups": grouped,
-        "group_subtasks": {
-            top: list(names.values()),
-            **{names[g]: tasks for g, tasks in groups.items() if tasks},
-        },
+        "group_subtasks": subtasks,
         "versions": dict.fromkeys([*grouped, *results], f"kmmlu_fast {__version__}"),
         "n-shot": dict.fromkeys(results, facts.get("num_fewshot")),
         "higher_is_better": {task: {metric: True} for task in results},
@@ -88,25 +83,26 @@ def _results_document(
     }
 
 
-def _metric_entries(part: pl.DataFrame, metric: str) -> dict[str, Any]:
+def _task_results(task: str, part: pl.DataFrame, metric: str) -> dict[str, Any]:
     n, accuracy = len(part), float(part["correct"].mean() or 0.0)  # type: ignore[arg-type]
     return {
+        "alias": task,
         f"{metric},none": accuracy,
         f"{metric}_stderr,none": (accuracy * (1 - accuracy) / (n - 1)) ** 0.5 if n > 1 else "N/A",
     }
 
 
 def _sample_record(row: dict[str, Any], metric: str, document: dict[str, Any] | None) -> dict[str, Any]:
-    logprobs = [row[column] for column in LOGPROB_COLUMNS]
+    filtered: list[Any]
     if metric == "acc":
-        best = row["prediction"]
-        found: list[Any] = [
-            [str(value), str(letter == best)] for letter, value in zip(LETTERS, logprobs, strict=True)
+        filtered = [
+            [str(row[column]), str(letter == row["prediction"])]
+            for letter, column in zip(LETTERS, LOGPROB_COLUMNS, strict=True)
         ]
-        responses: list[Any] = [[pair] for pair in found]
+        responses = [[pair] for pair in filtered]
     else:
-        found = [row["prediction"] or (row["texts"] or [""])[0]]
-        responses = [[(row["texts"] or found)[0]]]
+        filtered = [row["prediction"] or (row["texts"] or [""])[0]]
+        responses = [[(row["texts"] or filtered)[0]]]
     doc = document or {"answer": LETTERS.index(row["answer"]) + 1}
     doc_hash = hashlib.sha256(json.dumps(doc, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
     return {
@@ -115,7 +111,7 @@ def _sample_record(row: dict[str, Any], metric: str, document: dict[str, Any] | 
         "target": row["answer"],
         "arguments": {},
         "resps": responses,
-        "filtered_resps": found,
+        "filtered_resps": filtered,
         "filter": "none",
         "metrics": [metric],
         "doc_hash": doc_hash,

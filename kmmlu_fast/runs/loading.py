@@ -2,8 +2,8 @@
 
 In: a string: a run directory; an lm-eval output (directory or ``results_*.json``); a predictions table
 ``FILE.csv`` or ``FILE.csv:COLUMN`` keyed by ``_config`` and ``_row``; or a score file (JSON or CSV by
-subject). Out: one ``Run`` a column or run. The dataset's frame, where given, brings the key. Knows nothing of
-statistics or of how results are shown.
+subject). Optionally the dataset's frame, for the answer key. Out: one ``Run`` per run or column. Knows
+nothing of statistics or reports.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from kmmlu_fast.runs.tables import read_predictions_table
 def load_all_runs(
     arguments: list[str], key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
 ) -> list[Run]:
-    """Every argument's runs, with short, distinct names. ``key``: the dataset's frame (question_id, answer),
-    where given.
+    """Every argument's runs, with short, distinct names.
 
-    ``prefix``: runs that stopped early are read too.
+    ``key``: the dataset's frame (question_id, answer). ``prefix``: also load runs that stopped early.
     """
     runs = [run for argument in arguments for run in load_run_argument(argument, key, split, prefix)]
     log_as_warnings(text for run in runs for text in run.notes)
@@ -38,28 +37,17 @@ def load_all_runs(
 
 
 def short_run_names(runs: list[Run]) -> list[str]:
-    """Run directories' names without the fingerprint and without what all of them share; the
-    full names where that is not enough.
+    """Run directories' names without the fingerprint and the words that all of them share; the full names if
+    that leaves duplicates.
     """
-    made = [
-        run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-")
-        for run in runs
-        if run.kind == "run"
-    ]
-    start, end = _count_shared_words(made), _count_shared_words([words[::-1] for words in made])
+    split_names = [_name_words(run) for run in runs if run.kind == "run"]
+    start, end = _count_shared_words(split_names), _count_shared_words([words[::-1] for words in split_names])
+    if len(split_names) < 2 or start + end >= min(map(len, split_names)):
+        start = end = 0
     names = []
     for run in runs:
-        if run.kind == "run":
-            words = run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-")
-            names.append(
-                "-".join(
-                    words[start : len(words) - end]
-                    if len(made) > 1 and start + end < min(map(len, made))
-                    else words
-                )
-            )
-        else:
-            names.append(run.name)
+        words = _name_words(run)
+        names.append("-".join(words[start : len(words) - end]) if run.kind == "run" else run.name)
     if len(set(names)) < len(names):
         names = [run.name for run in runs]
     seen: dict[str, int] = {}
@@ -69,18 +57,22 @@ def short_run_names(runs: list[Run]) -> list[str]:
     return names
 
 
+def _name_words(run: Run) -> list[str]:
+    return run.name.removesuffix(f"-{run.config.get('fingerprint')}").split("-")
+
+
 def _count_shared_words(names: list[list[str]]) -> int:
     """How many leading words all names share."""
-    return next(
-        (place for place, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1),
-        min(map(len, names), default=0),
-    )
+    for place, words in enumerate(zip(*names, strict=False)):
+        if len(set(words)) > 1:
+            return place
+    return min(map(len, names), default=0)
 
 
 def load_run_argument(
     argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
 ) -> list[Run]:
-    """The runs of one argument; RunError or DataError where there is none, saying what would do."""
+    """The runs of one argument; RunError or DataError if there are none, naming what is allowed."""
     table, column = _split_column(argument)
     path = expand_path(table, "run")
     if not path.exists():
@@ -95,26 +87,25 @@ def load_run_argument(
     if path.suffix == ".csv" and {"_config", "_row"} <= set(read_csv(path, DataError, lossy=True).columns):
         return read_predictions_table(path, column, key, split)
     if path.suffix in (".csv", ".json") and column is None:
-        found = read_score_file(path)
-        return [
-            Run(
-                name=path.stem,
-                kind="scores",
-                source=argument,
-                predictions=None,
-                scores=found.scores,
-                facts=found.facts,
-                notes=found.notes,
-            )
-        ]
+        content = read_score_file(path)
+        run = Run(
+            name=path.stem,
+            kind="scores",
+            source=argument,
+            predictions=None,
+            scores=content.scores,
+            facts=content.facts,
+            notes=content.notes,
+        )
+        return [run]
     raise RunError(
-        f"{argument}: is no run directory, lm-eval output, score file (.json, .csv) or predictions table with"
-        " _config and _row"
+        f"{argument}: is not a run directory, lm-eval output, score file (.json, .csv) or predictions table"
+        " with _config and _row"
     )
 
 
 def run_input_files(arguments: list[str]) -> list[Path]:
-    """Every file that these arguments stand for: nothing that is written may be one of them."""
+    """Every file that these arguments read: no output may overwrite one of them."""
     patterns = (
         "*.parquet",
         "config.json",
@@ -124,11 +115,8 @@ def run_input_files(arguments: list[str]) -> list[Path]:
         "**/results_*.json",
         "**/samples_*.jsonl",
     )
-    return [
-        file
-        for argument in arguments
-        for file in files_in(expand_path(_split_column(argument)[0], "run"), *patterns)
-    ]
+    paths = [expand_path(_split_column(argument)[0], "run") for argument in arguments]
+    return [file for path in paths for file in files_in(path, *patterns)]
 
 
 def _split_column(argument: str) -> tuple[str, str | None]:
@@ -141,10 +129,9 @@ def _load_lm_eval_run(path: Path, source: str, split: str) -> Run:
         raise RunError(
             f"{source}: holds neither config.json (a run) nor results_*.json or samples_*.jsonl (lm-eval)"
         )
-    name, predictions, scores, facts = read_lm_eval(path, split)
-    counted = (
-        count_subject_scores(predictions)
-        if predictions is not None
-        else pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row")
-    )
-    return Run(name=name, kind="lm-eval", source=source, predictions=predictions, scores=counted, facts=facts)
+    name, predictions, rows, facts = read_lm_eval(path, split)
+    if predictions is None:
+        scores = pl.DataFrame(rows, schema=SCORE_SCHEMA, orient="row")
+    else:
+        scores = count_subject_scores(predictions)
+    return Run(name=name, kind="lm-eval", source=source, predictions=predictions, scores=scores, facts=facts)

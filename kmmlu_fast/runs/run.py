@@ -1,6 +1,6 @@
-"""A run as everything after it sees it, whatever wrote it: our run directory, lm-eval, a table, a score file.
+"""The record of a run, whatever wrote it: our run directory, lm-eval, a table or a score file.
 
-In: predictions or counts, and what is known of the protocol. Out: one record. Knows nothing of files or
+In: predictions or counts, and the known facts of the protocol. Out: one record. Knows nothing of files or
 statistics.
 """
 
@@ -25,8 +25,8 @@ PROTOCOL_KEYS = ("prompt_style", "template_digest", "output_type", "num_fewshot"
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class Run:
-    """One model state over the questions of a split. ``predictions`` is None for a score file,
-    which has counts only.
+    """One model state on the questions of a split. ``predictions`` is None for a score file, which has counts
+    only.
     """
 
     name: str
@@ -34,18 +34,17 @@ class Run:
     source: str  # the argument it came from
     predictions: pl.DataFrame | None  # PREDICTION_SCHEMA, in dataset order
     scores: pl.DataFrame  # SCORE_SCHEMA
-    facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # fingerprint parts: model, adapter_digest, prompt_style, ...
+    # Fingerprint parts: model, adapter_digest, prompt_style, ...
+    facts: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = None  # run directory, where it has one
-    notes: tuple[str, ...] = ()  # what must be said of how it was read
+    path: Path | None = None  # run directory, if it has one
+    notes: tuple[str, ...] = ()  # warnings about how it was read
 
     @property
     def frame(self) -> pl.DataFrame:
-        """Its predictions; RunError where there are none."""
+        """Its predictions; RunError if there are none."""
         if self.predictions is None:
             raise RunError(
                 f"{self.source}: holds scores by subject only; comparing question by question needs a run"
@@ -55,51 +54,50 @@ class Run:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What was asked, and how; only the facts that are known."""
+        """How the questions were asked; only the facts that are known."""
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
     @property
     def prefix(self) -> dict[str, Any] | None:
-        """What is known of a run that stopped early (``prefix.json``); None for one that has
-        all its questions.
-        """
-        found = self.metrics.get("prefix")
-        return found if isinstance(found, dict) else None
+        """``prefix.json`` of a run that stopped early; None for one that has all its questions."""
+        prefix = self.metrics.get("prefix")
+        return prefix if isinstance(prefix, dict) else None
+
+    @property
+    def _exam_config(self) -> dict[str, Any]:
+        return self.config.get("exam") or {}
 
     @property
     def exam(self) -> str:
-        """The exam's name; what does not say is KMMLU's, as everything was before there were others."""
-        return str((self.config.get("exam") or {}).get("name") or self.facts.get("exam") or "kmmlu")
+        """The exam's name; "kmmlu" for older runs, which do not state one."""
+        return str(self._exam_config.get("name") or self.facts.get("exam") or "kmmlu")
 
     @property
     def exam_title(self) -> str:
-        """The exam's name as it is written."""
-        return str(
-            (self.config.get("exam") or {}).get("title") or ("KMMLU" if self.exam == "kmmlu" else self.exam)
-        )
+        """The exam's name for display."""
+        default = "KMMLU" if self.exam == "kmmlu" else self.exam
+        return str(self._exam_config.get("title") or default)
 
     @property
     def licence(self) -> str:
         """The exam's licence as its declaration states it."""
-        return str(
-            (self.config.get("exam") or {}).get("licence")
-            or ("CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated")
-        )
+        default = "CC-BY-ND-4.0" if self.exam == "kmmlu" else "not stated"
+        return str(self._exam_config.get("licence") or default)
 
     @property
     def state(self) -> str:
-        """Which model state it is within its model: "base", or the adapter's name."""
+        """The state of its model: "base", or the adapter's name."""
         adapter = self.config.get("adapter")
         return str(adapter["name"]) if isinstance(adapter, dict) and adapter.get("name") else "base"
 
     @property
     def correct(self) -> int:
-        """Questions answered right."""
+        """Number of questions answered correctly."""
         return int(self.scores["correct"].sum())
 
     @property
     def total(self) -> int:
-        """Questions of the run."""
+        """Number of questions in the run."""
         return int(self.scores["total"].sum())
 
     @property
@@ -129,24 +127,20 @@ class Run:
         return f"<table><tr>{head}</tr><tr>{body}</tr></table>"
 
     def _table_cells(self) -> tuple[str, str, str]:
-        if self.prefix is not None:  # its accuracy so far is no estimate to be read off a table
+        if self.prefix is not None:  # its accuracy so far is not an estimate: show the interval
             low, high = self.prefix["accuracy"]
             return f"first {self.total:,} of {self.prefix['total']:,}", f"{low:.2%} to {high:.2%}", "-"
         return f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}"
 
     def __repr__(self) -> str:
         if self.prefix is not None:
-            return (
-                f"Run({self.name!r}, the first {self.total:,} of {self.prefix['total']:,} questions in random"
-                " order)"
-            )
+            shown = f"the first {self.total:,} of {self.prefix['total']:,} questions in random order"
+            return f"Run({self.name!r}, {shown})"
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
 
 
 def refuse_early_stopped_runs(runs: Iterable[Run]) -> None:
-    """RunError where a run stopped early: its questions are a beginning of a random order, and
-    not to be read as a whole run.
-    """
+    """RunError if a run stopped early: it has only the first questions of a random order."""
     for run in runs:
         if run.prefix is not None:
             raise RunError(
@@ -166,17 +160,25 @@ def count_subject_scores(predictions: pl.DataFrame) -> pl.DataFrame:
 
 
 def existing_adapter_path(run: Run) -> Path | None:
-    """The adapter's directory, where the run names one that is still there."""
+    """The adapter's directory, if the run names one and it still exists."""
     adapter = run.config.get("adapter")
-    path = Path(str(adapter["path"])) if isinstance(adapter, dict) and adapter.get("path") else None
-    return path if path is not None and path.is_dir() else None
+    if not isinstance(adapter, dict) or not adapter.get("path"):
+        return None
+    path = Path(str(adapter["path"]))
+    return path if path.is_dir() else None
 
 
 def fill_prediction_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Any columns of PREDICTION_SCHEMA -> all of them; what is missing is null, False, 0 or empty."""
-    absent = {"forced": False, "prompt_tokens": 0, "output_tokens": 0, "prompt_digest": "", "num_options": 4}
-    columns = [
-        (pl.col(name) if name in frame.columns else pl.lit(absent.get(name))).cast(dtype).alias(name)
-        for name, dtype in PREDICTION_SCHEMA.items()
-    ]
+    """Any columns of PREDICTION_SCHEMA -> all of them; missing ones get their default, or null."""
+    defaults = {
+        "forced": False,
+        "prompt_tokens": 0,
+        "output_tokens": 0,
+        "prompt_digest": "",
+        "num_options": 4,
+    }
+    columns = []
+    for name, dtype in PREDICTION_SCHEMA.items():
+        column = pl.col(name) if name in frame.columns else pl.lit(defaults.get(name))
+        columns.append(column.cast(dtype).alias(name))
     return frame.select(columns)

@@ -1,13 +1,13 @@
 """The run directory: atomic parts while running, one parquet file when complete, resume by fingerprint.
 
-In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json,
-environment.json, ``predictions/part-*.parquet`` while running, ``predictions.parquet`` and metrics.json when
-complete; prefix.json and order.parquet while it holds a beginning of a random order (an evaluation that may
-stop early). Every file is written beside its place, synced and renamed, so that a kill at any moment leaves
-whole files only. Knows nothing of vLLM or prompts.
+In: predictions, one at a time. Out: ``runs/<readable name>-<fingerprint>/`` with config.json;
+``predictions/part-*.parquet`` while running; ``predictions.parquet``, environment.json and metrics.json when
+complete; prefix.json and order.parquet while it holds only the first questions of a random order (an
+evaluation that may stop early). Every file is written under a temporary name, synced and renamed, so a kill
+at any moment leaves only whole files. Knows nothing of vLLM or prompts.
 
-``overwrite`` works in ``.<name>-<fingerprint>.new`` and puts that in place when it is complete: until then
-the run that was there stays what it was, and the same command continues where it was killed.
+``overwrite`` works in ``.<name>-<fingerprint>.new`` and moves that into place when it is complete. Until then
+the old run stays as it was, and the same command continues where it was killed.
 """
 
 from __future__ import annotations
@@ -32,40 +32,39 @@ from kmmlu_fast.core.files import (
 )
 from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.checks import check_config, check_metrics, check_predictions
+from kmmlu_fast.runs.checks import check_metrics, check_predictions
 from kmmlu_fast.runs.layout import (
-    AGAIN,
     ORDER,
+    OVERWRITE_HINT,
     PREFIX,
+    build_directory_run,
     drop_default_columns,
     is_complete_run,
     load_early_stopped_run,
     read_part,
     read_predictions_file,
     read_question_order,
+    read_run_config,
     read_stored_parts,
 )
-from kmmlu_fast.runs.run import Run, count_subject_scores
+from kmmlu_fast.runs.run import Run
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
 FLUSH_ROWS = 4096
 
 
 def load_run_directory(path: str | Path, prefix: bool = False) -> Run:
-    """A complete run directory; RunError if it is missing, incomplete or not one, or holds what no evaluation
-    wrote.
+    """A complete run directory; RunError if it is missing, incomplete or not one, or if an evaluation did not
+    write what it holds.
 
-    ``prefix``: one that stopped early is read too (``Run.prefix`` is set): as many questions of its order as
-    it has from the start.
+    ``prefix``: also read a run that stopped early, up to the first unanswered question of its order
+    (``Run.prefix`` is set).
     """
     folder = Path(path)
     if not folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.old")
-        hint = (
-            f"; a killed --overwrite left it in {aside}: run the same eval command again"
-            if aside.is_dir()
-            else ""
-        )
+        old, hint = folder.with_name(f".{folder.name}.old"), ""
+        if old.is_dir():
+            hint = f"; a killed --overwrite left it in {old}: run the same eval command again"
         raise RunError(
             f"{folder}: no such run directory; give one that `python -m kmmlu_fast.eval` wrote, such as"
             f" runs/<name>{hint}"
@@ -81,29 +80,14 @@ def load_run_directory(path: str | Path, prefix: bool = False) -> Run:
         raise RunError(f"{folder}: the run is not complete; start the same eval command again to finish it")
     answers = folder / "predictions.parquet"
     predictions = check_predictions(read_predictions_file(answers), answers)
-    config = check_config(read_json(folder / "config.json"), folder / "config.json")
+    config = read_run_config(folder)
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
-    name = str(config.get("name", folder.name))
-    facts = dict(config.get("fingerprint_parts") or {})
     metrics = check_metrics(read_json(folder / "metrics.json"), folder / "metrics.json")
-    return Run(
-        name=name,
-        kind="run",
-        source=str(folder),
-        predictions=predictions,
-        scores=count_subject_scores(predictions),
-        facts=facts,
-        config=config,
-        environment=environment,
-        metrics=metrics,
-        path=folder,
-    )
+    return build_directory_run(folder, predictions, config, metrics, environment)
 
 
 class RunStore:
-    """One run directory being written. ``answered`` holds the question ids that parts on disk
-    already have.
-    """
+    """One run directory being written. ``answered``: the question ids in the parts on disk."""
 
     def __init__(
         self,
@@ -113,8 +97,8 @@ class RunStore:
         config: dict[str, Any],
         overwrite: bool = False,
     ) -> None:
-        """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, of
-        another fingerprint, or cannot be written.
+        """Open, or continue, ``root/<name>-<fingerprint>``. RunError if it is in use, holds another run, or
+        cannot be written.
         """
         self.fingerprint = compute_fingerprint(fingerprint_parts)
         self._place = root / f"{name}-{self.fingerprint}"
@@ -145,17 +129,21 @@ class RunStore:
         for folder in (self._place, self._fresh):
             if folder.is_symlink():
                 raise RunError(
-                    f"{folder}: is a link, which a run never follows; give --output-dir the real place, or"
-                    " remove it"
+                    f"{folder}: is a link, which a run never follows; give --output-dir the real directory,"
+                    " or remove the link"
                 )
         finish_directory_swap(self._fresh, self._place, is_complete_run(self._fresh))
-        if overwrite and is_complete_run(self._fresh):  # killed when all that was left was to put it in place
-            swap_directory(self._fresh, self._place)
-            self.path = self._place
+        if overwrite and is_complete_run(self._fresh):  # killed just before it was moved into place
+            self._move_into_place()
         elif overwrite and self._fresh.exists() and not self._is_resumable(parts):
             remove_tree(self._fresh)
-        self._parts = self.path / "predictions"
         self._open_directory(name, parts, config)
+
+    def _move_into_place(self) -> None:
+        """With --overwrite, replace the old run by the new one."""
+        if self.path != self._place:
+            swap_directory(self.path, self._place)
+            self.path, self._parts = self._place, self._place / "predictions"
 
     @property
     def complete(self) -> bool:
@@ -167,15 +155,15 @@ class RunStore:
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.complete:
             remove_partials(self.path)
-            content = {
-                "name": f"{name}-{self.fingerprint}",
-                "fingerprint": self.fingerprint,
-                "fingerprint_parts": parts,
-                **config,
-            }
-            if (self.path / "config.json").exists():  # ours, by its fingerprint: it stays as it was written
-                check_config(read_json(self.path / "config.json"), self.path / "config.json")
+            if (self.path / "config.json").exists():  # of the same fingerprint: keep it as it is
+                read_run_config(self.path)
             else:
+                content = {
+                    "name": f"{name}-{self.fingerprint}",
+                    "fingerprint": self.fingerprint,
+                    "fingerprint_parts": parts,
+                    **config,
+                }
                 write_json_atomically(self.path / "config.json", content)
             self._parts.mkdir(exist_ok=True)
         for part in self._part_files():
@@ -183,16 +171,13 @@ class RunStore:
         self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._part_files()), default=-1)
 
     def _is_empty(self) -> bool:
-        """Nothing there but what a kill before config.json leaves: half-written files, and the
-        parts' folder without parts.
-        """
-        foreign = [p for p in self.path.iterdir() if not p.name.endswith(".partial")]
-        return not foreign or (foreign == [self._parts] and not self._part_files())
+        """Whether it holds only what a kill before config.json leaves: partial files and an empty folder."""
+        others = [p for p in self.path.iterdir() if not p.name.endswith(".partial")]
+        return not others or (others == [self._parts] and not self._part_files())
 
     def _is_resumable(self, parts: dict[str, Any]) -> bool:
-        """Whether what a killed --overwrite left can be continued; it holds nobody's finished work."""
+        """Whether a killed --overwrite can be continued; what it left is not finished work."""
         try:
-            self._parts = self.path / "predictions"
             if not self._is_empty():
                 self._refuse_other_run(parts)
             return all(len(read_part(part)) > 0 for part in self._part_files())
@@ -208,15 +193,15 @@ class RunStore:
                 f"{self.path}: is not empty and has no config.json; move it away, or run with --overwrite to"
                 " replace it"
             )
-        found = read_json(self.path / "config.json").get("fingerprint_parts", {})
-        if not isinstance(found, dict):
+        stored_parts = read_json(self.path / "config.json").get("fingerprint_parts", {})
+        if not isinstance(stored_parts, dict):
             raise RunError(
-                f"{self.path / 'config.json'}: its fingerprint_parts are no object; move the directory away,"
-                f" or {AGAIN}"
+                f"{self.path / 'config.json'}: its fingerprint_parts are not an object; move the directory"
+                f" away, or {OVERWRITE_HINT}"
             )
-        if other := describe_differences(found, parts):
+        if differences := describe_differences(stored_parts, parts):
             raise RunError(
-                f"{self.path}: holds another run, differing in {', '.join(other)}; give another"
+                f"{self.path}: holds another run, differing in {', '.join(differences)}; give another"
                 " --output-dir, or --overwrite"
             )
 
@@ -227,22 +212,21 @@ class RunStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is buffered as one part."""
+        """Write the buffered predictions as one part."""
         if self._buffer:
-            write_parquet_atomically(
-                self._parts / f"part-{self._next:05d}.parquet", predictions_frame(self._buffer)
-            )
+            path = self._parts / f"part-{self._next:05d}.parquet"
+            write_parquet_atomically(path, predictions_frame(self._buffer))
             self._next += 1
             self._buffer = []
         self._flushed = time.monotonic()
 
     def stored_predictions(self) -> pl.DataFrame:
-        """What the parts on disk hold, PREDICTION_SCHEMA."""
+        """The predictions of the parts on disk, PREDICTION_SCHEMA."""
         return read_stored_parts(self.path)
 
     def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
-        """Mark the directory as one that may stop early; ``order``: question_id and answer of
-        all questions, in the order of asking.
+        """Mark the run as one that may stop early. ``order``: question_id and answer of all questions, in the
+        order of asking.
         """
         if (self.path / PREFIX).exists() and not read_question_order(self.path).equals(order):
             raise RunError(
@@ -255,44 +239,39 @@ class RunStore:
             write_json_atomically(self.path / PREFIX, prefix)
 
     def pause(self, prefix: dict[str, Any]) -> Run:
-        """Keep what was answered, write what it says, release the directory: the run can go on from here."""
+        """Keep the answers, write ``prefix``, release the directory: the run can continue from here."""
         self.flush()
         write_json_atomically(self.path / PREFIX, prefix)
-        if self.path != self._place:  # --overwrite
-            swap_directory(self.path, self._place)
-            self.path, self._parts = self._place, self._place / "predictions"
+        self._move_into_place()
         self.close()
         return load_run_directory(self.path, prefix=True)
 
     def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
-        """Join the parts in dataset order, write ``metrics(frame)``, drop the parts. RunError
-        if a question is missing or twice.
+        """Join the parts in dataset order, write ``metrics(frame)``, delete the parts. RunError if a question
+        is missing or answered twice.
         """
         self.flush()
         frame = pl.concat([read_predictions_file(part) for part in self._part_files()])
-        wanted = pl.DataFrame({"question_id": order})
         if len(frame) != len(order) or frame["question_id"].n_unique() != len(order):
             raise RunError(
                 f"{self.path}: holds {len(frame)} predictions for {len(order)} questions; run with"
                 " --overwrite"
             )
-        frame = wanted.join(frame, on="question_id", how="left", maintain_order="left").select(
-            PREDICTION_SCHEMA.names()
-        )
+        ids = pl.DataFrame({"question_id": order})
+        frame = ids.join(frame, on="question_id", how="left", maintain_order="left")
+        frame = frame.select(PREDICTION_SCHEMA.names())
         write_parquet_atomically(self.path / "predictions.parquet", drop_default_columns(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
         shutil.rmtree(self._parts)
         for name in (PREFIX, ORDER):
             (self.path / name).unlink(missing_ok=True)
-        if self.path != self._place:
-            swap_directory(self.path, self._place)
-            self.path, self._parts = self._place, self._place / "predictions"
+        self._move_into_place()
         self.close()
         return load_run_directory(self.path)
 
     def close(self) -> None:
-        """Keep what was answered, release the directory."""
+        """Keep the answers, release the directory."""
         if self._lock.closed:
             return
         try:

@@ -1,7 +1,7 @@
-"""A predictions table, ``FILE.csv`` keyed by ``_config`` and ``_row`` with a column a run, as runs.
+"""A predictions table as runs: ``FILE.csv`` keyed by ``_config`` and ``_row``, with one column per run.
 
-In: the file, a column's name or none for all, the dataset's key where given. Out: ``Run`` records, or
-DataError with the row.
+In: the file, a column's name (None for all), the dataset's key if there is one. Out: ``Run`` records, or
+DataError with the row. Knows nothing of statistics.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def read_predictions_table(path: Path, column: str | None, key: pl.DataFrame | N
             raise RunError(f"{path}: has no column {column!r}; its predictions are {', '.join(columns)}")
         columns = [str(column)]
     rows = table["_row"].cast(pl.Int32, strict=False)
-    if (wrong := rows.is_null() | (rows < 0)).any():
+    wrong = rows.is_null() | (rows < 0)
+    if wrong.any():
         bad = wrong.arg_max() or 0
         raise DataError(
             f"{path} row {bad}: _row {bounded_repr(table['_row'][bad])} is not a whole number from 0"
@@ -40,28 +41,24 @@ def read_predictions_table(path: Path, column: str | None, key: pl.DataFrame | N
     table = table.with_columns(
         _numbers_to_letters(table, name, path) for name in ("answer", *columns) if name in table.columns
     )
-    subjects = {name: find_subject(name) for name in table["_config"].unique().drop_nulls()}
     config = table["_config"]
+    subjects = {name: find_subject(name) for name in config.unique()}
+    names = config.replace_strict({name: subject.name for name, subject in subjects.items()})
+    supercategories = {name: subject.supercategory for name, subject in subjects.items()}
+    letters = [_letter_or_null(pl.col(name)).alias(f":{name}") for name in columns]
+    if "answer" in table.columns:
+        letters.append(_letter_or_null(pl.col("answer")).alias("answer"))
     base = table.select(
-        pl.format(
-            "{}/{}/{}",
-            config.replace_strict({name: s.name for name, s in subjects.items()}),
-            pl.lit(split),
-            rows,
-        ).alias("question_id"),
-        config.replace_strict({name: s.name for name, s in subjects.items()}, return_dtype=pl.String).alias(
-            "subject"
-        ),
-        config.replace_strict(
-            {name: s.supercategory for name, s in subjects.items()}, return_dtype=pl.String
-        ).alias("supercategory"),
+        pl.format("{}/{}/{}", names, pl.lit(split), rows).alias("question_id"),
+        names.alias("subject"),
+        config.replace_strict(supercategories).alias("supercategory"),
         pl.lit(split).alias("split"),
         rows.alias("row"),
-        *([_letter_or_null(pl.col("answer")).alias("answer")] if "answer" in table.columns else []),
-        *[_letter_or_null(pl.col(name)).alias(f":{name}") for name in columns],
+        *letters,
     )
-    if twice := base.filter(pl.col("question_id").is_duplicated())["question_id"].head(1).to_list():
-        raise DataError(f"{path}: {twice[0]} stands in two rows; keep one row a question")
+    repeated = base.filter(pl.col("question_id").is_duplicated())["question_id"]
+    if len(repeated):
+        raise DataError(f"{path}: {repeated[0]} appears in two rows; keep one row per question")
     base = _join_answer_key(base, key, path)
     return [_column_run(base, name, path) for name in columns]
 
@@ -80,21 +77,22 @@ def _column_run(base: pl.DataFrame, name: str, path: Path) -> Run:
 def _numbers_to_letters(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
     """The column, with 1-4 (1 = A, as KMMLU's files count) turned into letters.
 
-    DataError where figures are not that, or stand among letters.
+    DataError if it has other numbers, or both numbers and letters.
     """
     column = table[name].str.strip_chars()
-    figures = column.str.contains(r"^[+-]?\d+(\.0+)?$").fill_null(False)
-    if not figures.any():
+    is_number = column.str.contains(r"^[+-]?\d+(\.0+)?$").fill_null(False)
+    if not is_number.any():
         return table[name]
-    numbers = column.set(~figures, None).cast(pl.Float64)
-    if (wrong := (numbers.is_between(1, len(LETTERS)).not_() & figures).fill_null(False)).any():
+    numbers = column.set(~is_number, None).cast(pl.Float64)
+    wrong = (numbers.is_between(1, len(LETTERS)).not_() & is_number).fill_null(False)
+    if wrong.any():
         bad = wrong.arg_max() or 0
         raise DataError(
-            f"{path} row {bad}: {name} is {column[bad]}; figures count from 1 (= A) to {len(LETTERS)}, or"
-            " give letters"
+            f"{path} row {bad}: {name} is {column[bad]}; give numbers from 1 (= A) to {len(LETTERS)}, or"
+            " letters"
         )
     if column.str.to_uppercase().is_in(LETTERS).any():
-        raise DataError(f"{path}: column {bounded_repr(name)} has letters and figures; give one of the two")
+        raise DataError(f"{path}: column {bounded_repr(name)} has letters and numbers; give one of the two")
     letters = numbers.replace_strict(
         [float(i) for i in range(1, len(LETTERS) + 1)], list(LETTERS), default=None, return_dtype=pl.String
     )
@@ -120,15 +118,12 @@ def _join_answer_key(base: pl.DataFrame, key: pl.DataFrame | None, path: Path) -
         elif (bad := base.filter(pl.col("answer") != pl.col("key"))).height:
             row = bad.row(0, named=True)
             raise DataError(
-                f"{path}: {row['question_id']} has answer {row['answer']}, --dataset says {row['key']}; give"
-                " the dataset it was made from"
+                f"{path}: {row['question_id']} has answer {row['answer']}, but {row['key']} in --dataset;"
+                " give the dataset it was made from"
             )
-    if "answer" not in base.columns or base["answer"].null_count():
-        missing = (
-            base["question_id"][0]
-            if "answer" not in base.columns
-            else base.filter(pl.col("answer").is_null())["question_id"][0]
-        )
+    unanswered = base.filter(pl.col("answer").is_null()) if "answer" in base.columns else base
+    if len(unanswered):
+        missing = unanswered["question_id"][0]
         raise DataError(f"{path}: no answer (A-D) for {missing}; add an answer column or give --dataset")
     return base
 

@@ -254,7 +254,7 @@ def test_figures_as_predictions_are_letters(tmp_path: Path, values: tuple[str, s
         "ABCD"[int(v) - 1] for v in values
     ]
     file.write_text("_config,_row,answer,m\nLaw,0,A,0\nLaw,1,B,1\n")
-    with pytest.raises(DataError, match="row 0: m is 0; figures count from 1"):
+    with pytest.raises(DataError, match="row 0: m is 0; give numbers from 1"):
         load_run_argument(str(file))
 
 

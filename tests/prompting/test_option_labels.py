@@ -109,7 +109,9 @@ def test_letters_that_are_no_single_tokens_are_scored_as_continuations() -> None
     four, _, ids, _ = choose_method(config(), "lm-eval", questions[:1], exemplars, make_tiny_tokenizer())
     assert isinstance(four, MultipleChoice) and len(ids) == 4
     five, rendered, _, notes = choose_method(config(), "lm-eval", questions, exemplars, make_tiny_tokenizer())
-    assert isinstance(five, ContinuationChoice) and "one prefill a letter" in notes[0] and "' E'" in notes[0]
+    assert (
+        isinstance(five, ContinuationChoice) and "one prefill per letter" in notes[0] and "' E'" in notes[0]
+    )
     assert [len(prompts) for prompts in rendered] == [5, 6]
     all_ten = make_tiny_tokenizer(letters=ALL_LETTERS)
     method, _, ids, notes = choose_method(config(), "lm-eval", questions, exemplars, all_ten)

@@ -48,9 +48,9 @@ def test_table_faults_name_file_and_row(tmp_path: Path) -> None:
         load_run_argument(f"{file}:three")
     with pytest.raises(DataError, match="row 1: _row 'x' is not a whole number"):
         load_run_argument(str(table(tmp_path / "u.csv", "Accounting,0,B,B,A\nAccounting,x,B,B,A\n")))
-    with pytest.raises(DataError, match="Accounting/test/0 stands in two rows"):
+    with pytest.raises(DataError, match="Accounting/test/0 appears in two rows"):
         load_run_argument(str(table(tmp_path / "v.csv", "Accounting,0,B,B,A\nAccounting,0,B,B,A\n")))
-    with pytest.raises(DataError, match="row 0: answer is 5; figures count from 1"):
+    with pytest.raises(DataError, match="row 0: answer is 5; give numbers from 1"):
         load_run_argument(str(table(tmp_path / "w.csv", "Accounting,0,5,B,A\n")))
 
 
@@ -59,7 +59,7 @@ def test_the_dataset_brings_or_checks_the_key(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("_config,_row,one\nAccounting,0,B\n", encoding="utf-8")
     assert load_run_argument(str(file), key)[0].frame["correct"].to_list() == [True]
-    with pytest.raises(DataError, match="has answer A, --dataset says B"):
+    with pytest.raises(DataError, match="has answer A, but B in --dataset"):
         load_run_argument(str(table(tmp_path / "u.csv", "Accounting,0,A,B,A\n")), key)
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         load_run_argument(str(tmp_path))
     file = tmp_path / "x.txt"
     file.write_text("x", encoding="utf-8")
-    with pytest.raises(RunError, match="is no run directory"):
+    with pytest.raises(RunError, match="is not a run directory"):
         load_run_argument(str(file))
 
 
@@ -238,7 +238,7 @@ def test_samples_as_lm_eval_0_4_13_writes_them(tmp_path: Path) -> None:
         )
         assert row["logprob_D"] == -1.5 and row["margin"] == pytest.approx(0.55)
     (folder / f"samples_kmmlu_accounting_{stamp}.jsonl").write_text('{"doc_id": 0}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="row 1: is no lm-eval sample of Accounting"):
+    with pytest.raises(DataError, match="row 1: is not an lm-eval sample of Accounting"):
         load_run_argument(str(tmp_path / "out"))
 
 
