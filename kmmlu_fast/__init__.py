@@ -4,7 +4,7 @@
     base, lora = evaluate(model="demo", dataset="sample", adapter=["out/lora"])
     print(compare_runs(base, lora).verdict())
 
-Names are looked up when they are first used (PEP 562), so that ``import kmmlu_fast`` costs nothing.
+Names are imported on first use (PEP 562), so ``import kmmlu_fast`` costs nothing.
 """
 
 from __future__ import annotations

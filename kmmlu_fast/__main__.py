@@ -1,4 +1,4 @@
-"""``python -m kmmlu_fast VERB``: the same as ``kmmlu-fast VERB``."""
+"""``python -m kmmlu_fast VERB`` is the same as ``kmmlu-fast VERB``."""
 
 from __future__ import annotations
 

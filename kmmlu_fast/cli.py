@@ -1,4 +1,4 @@
-"""``kmmlu-fast <verb>``: the entry points under one name. Knows only where they stand."""
+"""``kmmlu-fast VERB``: all entry points under one name. Knows only the modules of the verbs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ VERBS = {
     "train": "train a QLoRA adapter",
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
-    "doctor": "what this computer has, and what will work on it",
-    "install": "the tried set of packages, into this environment",
+    "doctor": "show what this computer has and what will work on it",
+    "install": "install the tested package versions into this environment",
 }
 _EXTRA = {
-    "help": "what a verb does and its flags: kmmlu-fast help eval",
-    "completion": "bash, zsh or fish: flags at the Tab key",
+    "help": "describe a verb and its flags: kmmlu-fast help eval",
+    "completion": "print tab completion for bash, zsh or fish",
 }
 
 
 def dispatch_command(argv: list[str] | None = None) -> int:
-    """Hand the rest of the command line to the verb's own main."""
+    """Pass the rest of the command line to the verb's own entry point."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] == "help" and len(arguments) > 1:
         arguments = [arguments[1], "--help"]
@@ -56,8 +56,8 @@ def dispatch_command(argv: list[str] | None = None) -> int:
 
 def _usage_text() -> str:
     rows = [f"  {verb:<12}{text}" for verb, text in {**VERBS, **_EXTRA}.items()]
-    way = "The way round: doctor, eval, sample, train, eval --adapter, compare, report."
-    return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", way])
+    workflow = "Typical order: doctor, eval, sample, train, eval --adapter, compare, report."
+    return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", workflow])
 
 
 def _print_completion(arguments: list[str]) -> int:
@@ -72,5 +72,5 @@ def _print_completion(arguments: list[str]) -> int:
 
 
 def run_cli() -> int:
-    """What the installed command calls: the verb in a watched process, so that a crash is told in words."""
+    """Entry point of the installed command. The verb runs in a watched process, so a crash is explained."""
     return run_with_crash_guard(dispatch_command)

@@ -1,7 +1,7 @@
-"""``python -m kmmlu_fast.compare FIRST SECOND...``: is the second better, by how much, where, and is it
-letter habit?
+"""``python -m kmmlu_fast.compare FIRST SECOND...``: is the second better, by how much, in which subjects, and
+is it letter habit?
 
-In: two or more runs. Out: one screen of text, and a JSON file with all of it on request.
+In: two or more runs. Out: one screen of text and, on request, a JSON file with everything.
 """
 
 from __future__ import annotations
@@ -41,38 +41,37 @@ def run_compare_command(argv: list[str] | None = None) -> int:
         runs, questions = load_runs(config, at_least=1 if config.group else 2, prefix=True)
         if any(run.prefix is not None for run in runs):
             runs = _runs_of_one_exam(runs, config.exam)
-        if any(run.prefix is not None for run in runs):
+        if any(run.prefix is not None for run in runs):  # still, in the chosen exam
             _print_early_comparison(runs, config)
             return
         base = select_exam_runs(runs, config.exam)[0]
         settings = make_comparison_settings(
             config, questions if config.what_moved else None, sizes_from=questions
         )
-        groups = load_recipe_groups(config, questions, base)
-        found = collect_report_data(
+        data = collect_report_data(
             runs,
             settings,
             questions,
             exam=config.exam,
-            groups=groups,
+            groups=load_recipe_groups(config, questions, base),
             strictly=True,
             audit=config.key_audit,
         )
         if config.json_file is not None:
-            write_json_atomically(config.json_file, report_data_json(found, t))
+            write_json_atomically(config.json_file, report_data_json(data, t))
         if config.format == "text":
-            print_comparisons(found, config, t)
+            print_comparisons(data, config, t)
         else:
-            print(format_report_data(config, found, t))
+            print(format_report_data(config, data, t))
 
     return run_main(body)
 
 
 def _print_early_comparison(runs: list[Run], config: CompareConfig) -> None:
-    """Runs that stopped early, by the sequential test alone."""
+    """Compare runs that stopped early, by the sequential test alone."""
     if len(runs) < 2:
         raise ConfigError(
-            f"nothing to compare: {runs[0].name} is the only run of its exam; name two of one exam"
+            f"nothing to compare: {runs[0].name} is the only run of its exam; name two runs of one exam"
         )
     early = compare_early_stopped(runs, config.different_prompts)
     if config.json_file is not None:
@@ -81,15 +80,12 @@ def _print_early_comparison(runs: list[Run], config: CompareConfig) -> None:
 
 
 def _runs_of_one_exam(runs: list[Run], exam: str | None) -> list[Run]:
-    """The runs of the exam in focus; ConfigError where some stopped early and nothing says
-    which exam is meant.
-    """
+    """The runs of the chosen exam. ConfigError if the runs are of several exams and none is chosen."""
     names = list(dict.fromkeys(run.exam for run in runs))
     if exam is None and len(names) > 1:
-        others = ", ".join(names)
         raise ConfigError(
-            f"runs that stopped early are compared one exam at a time, and these are of {others}: give --exam"
-            f" {names[0]}"
+            "runs that stopped early are compared one exam at a time, and these are of"
+            f" {', '.join(names)}: give --exam {names[0]}"
         )
     return select_exam_runs(runs, exam)
 

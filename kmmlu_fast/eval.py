@@ -1,7 +1,6 @@
-"""``python -m kmmlu_fast.eval``: evaluate a base model and its adapters on KMMLU. A thin entry point: parse,
-run, print.
+"""``python -m kmmlu_fast.eval``: evaluate a base model and its adapters on KMMLU. Parses, runs, prints.
 
-Exit codes: 0 done, 2 a fault of the input (one line on stderr), 130 interrupted (the same command continues).
+Exit codes: 0 done, 2 faulty input (one line on stderr), 130 interrupted (the same command continues).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ def run_eval_command(argv: list[str] | None = None) -> int:
 
 
 def _run_eval(argv: list[str] | None) -> int:
-    # Imported here, in the watched process: nothing native may be loaded before it is made.
+    # Imported in the watched process: no native library may be loaded before it is forked.
     from kmmlu_fast.command.flags import parse_config
     from kmmlu_fast.evaluation.config import EvalConfig
 

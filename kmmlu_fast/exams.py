@@ -1,8 +1,8 @@
-"""``python -m kmmlu_fast.exams``: which exams there are, and whether a declaration of one's own is right.
+"""``python -m kmmlu_fast.exams``: list the exams, or check a declaration of your own.
 
-In: flags. Out: a table of exams (licence, size, options, cached), or, with ``--check FILE``, ten of its rows
-read, one of them shown
-as it will be asked, and every fault named. Exit codes: 0 fine, 1 the check found faults, 2 an error.
+In: flags. Out: a table of exams (licence, size, options, cached); with ``--check FILE``, a summary of its
+first ten rows, one of them as it will be asked, and every fault. Exit codes: 0 fine, 1 the check found
+faults, 2 an error.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class ExamsConfig(Config):
 
     check: str | None = Field(
         None,
-        description="an exam's name, FILE.yaml, or your own table: show a row, name every fault",
+        description="an exam's name, FILE.yaml, or your own table: show one row and report every fault",
     )
     dataset: str | None = Field(
-        None, description="with --check: where its rows are (file, directory, hub id), if not where it says"
+        None,
+        description="with --check: location of its rows (file, directory, hub id), if not the declared one",
     )
     split: str = Field("test", description="with --check: split to read")
     rows: PositiveInt = Field(10, description="with --check: rows to read")
@@ -47,7 +48,7 @@ def _run_exams(argv: list[str] | None) -> int:
 
 
 def print_exam_list() -> None:
-    """Every shipped exam as a line of a table."""
+    """Print a table with one line per shipped exam."""
     from rich.console import Console
     from rich.table import Table
 
@@ -56,30 +57,27 @@ def print_exam_list() -> None:
         table.add_column(heading, justify="right" if heading == "questions" else "left", overflow="fold")
     for name in shipped_exam_names():
         exam = find_exam(name)
-        cells = (
-            exam.options_count,
-            f"{exam.rows:,}" if exam.rows else "?",
-            exam.licence,
-            exam.training,
-            "yes" if exam.gated else "",
+        rows = f"{exam.rows:,}" if exam.rows else "?"
+        gated = "yes" if exam.gated else ""
+        cached = "yes" if is_exam_cached(exam) else ""
+        table.add_row(
+            name, exam.options_count, rows, exam.licence, exam.training, gated, cached, exam.hub or ""
         )
-        table.add_row(name, *cells, "yes" if is_exam_cached(exam) else "", exam.hub or "")
     width = None if sys.stdout.isatty() else 150
     console = Console(highlight=False, width=width)
     console.print(table)
     console.print(
-        "Licences as their pages state them: read them there. One of your own: a FILE.yaml of at most 15 "
-        "lines, or a table with "
-        "question, options (a list) or A, B, ..., and answer: check it with --check FILE."
+        "Licences are as stated on the exams' pages; read them there. To add an exam, write a FILE.yaml of at"
+        " most 15 lines, or a table with question, options (a list) or A, B, ..., and answer; check it with"
+        " --check FILE."
     )
 
 
 def check_exam(config: ExamsConfig) -> int:
-    """Read the first rows; print one as it is asked, what could be told of the others, and every fault."""
+    """Read the first rows; print a summary, one row as it is asked, and every fault."""
     exam = find_exam(str(config.check))
-    print(
-        f"{exam.label}: {resolve_exam_source(exam, config.dataset)}; licence {exam.licence}; training {exam.training}"
-    )
+    source = resolve_exam_source(exam, config.dataset)
+    print(f"{exam.label}: {source}; licence {exam.licence}; training {exam.training}")
     questions, faults = [], []
     try:
         for question, fault in islice(
@@ -92,17 +90,14 @@ def check_exam(config: ExamsConfig) -> int:
     except DataError as error:
         faults.append(str(error))
     if questions:
-        read = questions_from_frame(frame_from_questions(questions))
-        counts = sorted({len(question.options) for question in read})
-        subjects = sorted({question.subject for question in read})
-        print(
-            f"{len(read)} rows read: {'-'.join(map(str, {counts[0]: 0, counts[-1]: 0}))} options, subjects"
-            f" {', '.join(subjects[:8])}"
-        )
-        print(
-            f"\n{read[0].question_id}, as it is asked:\n\n{format_question(read[0], find_prompt_style('lm-eval'))}"
-            f" {read[0].answer}\n"
-        )
+        asked = questions_from_frame(frame_from_questions(questions))
+        counts = sorted({len(question.options) for question in asked})
+        subjects = sorted({question.subject for question in asked})
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+        print(f"{len(asked)} rows read: {span} options, subjects {', '.join(subjects[:8])}")
+        first = asked[0]
+        text = format_question(first, find_prompt_style("lm-eval"))
+        print(f"\n{first.question_id}, as it is asked:\n\n{text} {first.answer}\n")
     for fault in faults:
         print(f"fault: {fault}")
     print("no faults" if not faults else f"{len(faults)} faults")

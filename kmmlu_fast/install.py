@@ -1,8 +1,8 @@
-"""``kmmlu-fast install gpu|cpu``: the set of packages that was tried together, into the environment that runs
-this (a Colab kernel, say).
+"""``kmmlu-fast install gpu|cpu``: install the tested package versions into the running environment (such as
+a Colab kernel).
 
-In: a kind. Out: pip's work, or with --print its command lines. The sets are shipped with the package;
-``scripts/setup.sh`` installs the same into a ``.venv`` of a clone. Knows nothing of what the packages do.
+In: a kind. Out: pip's work, or its command lines with --print. The pins are shipped with the package;
+``scripts/setup.sh`` installs the same ones into a clone's ``.venv``. Knows nothing of what the packages do.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import InstallError
 
 PINS = Path(__file__).parent / "pins"
-_TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; KMMLU_TORCH_INDEX names another
+_TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; KMMLU_TORCH_INDEX overrides it
 _PYTHONS = {"gpu": ((3, 11), (3, 12)), "cpu": ((3, 11), (3, 13))}
 
 
 class InstallConfig(Config):
-    """python -m kmmlu_fast.install: the tried set of packages, into the Python that runs this."""
+    """python -m kmmlu_fast.install: install the tested package versions into the running Python."""
 
     positional: ClassVar[str | None] = "kind"
     examples: ClassVar[tuple[str, ...]] = ("gpu", "cpu", "gpu --print")
 
     kind: list[Literal["gpu", "cpu"]] = Field(
-        [], max_length=1, description="gpu or cpu; default: gpu where an NVIDIA card is"
+        [], max_length=1, description="gpu or cpu; default: gpu if there is an NVIDIA GPU"
     )
-    print: bool = Field(False, description="only print the pip command lines")
+    print: bool = Field(False, description="only print the pip commands")
 
 
 def run_install_command(argv: list[str] | None = None) -> int:
@@ -52,8 +52,8 @@ def run_install_command(argv: list[str] | None = None) -> int:
         for command in commands:
             log_note(shlex.join(command))
             if subprocess.run(command, check=False).returncode:
-                raise InstallError(f"pip ended with an error; the command was: {shlex.join(command)}")
-        log_note("installed; in a notebook restart the kernel now, then: kmmlu-fast doctor")
+                raise InstallError(f"pip failed; the command was: {shlex.join(command)}")
+        log_note("installed; in a notebook, restart the kernel now; then run kmmlu-fast doctor")
         return 0
 
     return run_main(body)
@@ -70,23 +70,20 @@ def _check_python(kind: str) -> None:
     if not first <= sys.version_info[:2] <= last:
         allowed = f"{first[0]}.{first[1]} to {last[0]}.{last[1]}"
         raise InstallError(
-            f"install {kind}: this is Python {sys.version_info[0]}.{sys.version_info[1]}, the tried set is"
-            f" for {allowed}; make an environment of one of them, and run the same there"
+            f"install {kind}: this is Python {sys.version_info[0]}.{sys.version_info[1]}, and the tested"
+            f" versions need {allowed}; create an environment with one of them and run the same command there"
         )
 
 
 def pip_commands(kind: str) -> list[list[str]]:
-    """pip's command lines. ``--no-deps``: the file is the whole set, and resolving again would
-    bring other versions.
-    """
-    # --no-compile: Python compiles what is imported; pip would compile all of it, a minute on one core.
+    """pip's command lines. ``--no-deps``: the file is complete, and resolving could choose other versions."""
+    # --no-compile: pip would compile every module, a minute on one core; Python compiles those it imports.
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-compile"]
     pins = PINS / f"{kind}.txt"
     commands = [[*pip, "--no-deps", "-r", str(pins)]]
     if kind == "cpu":
-        torch = next(
-            line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")
-        )
+        lines = pins.read_text(encoding="utf-8").splitlines()
+        torch = next(line for line in lines if line.startswith("torch=="))
         index = os.environ.get("KMMLU_TORCH_INDEX", _TORCH_CPU)
         commands.insert(0, [*pip, "--no-deps", "--extra-index-url", index, torch])
     return commands

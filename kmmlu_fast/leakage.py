@@ -1,7 +1,7 @@
-"""``python -m kmmlu_fast.leakage TRAIN_FILE``: does a training file hold questions of the test split?
+"""``python -m kmmlu_fast.leakage TRAIN_FILE``: does a training file contain questions of the test split?
 
-In: training files (or none: the dataset's own train split). Out: the pairs on stdout, ids on request; exit
-code 1 where it finds any.
+In: training files (default: the dataset's own train split). Out: the pairs on stdout and, on request, a file
+of ids; exit code 1 if a training file overlaps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kmmlu_fast.data import dataset as datasets
 
 
 def run_leakage_command(argv: list[str] | None = None) -> int:
-    """Exit code 0: clean (or the train split was listed), 1: the training file overlaps, 2: an error."""
+    """Exit codes: 0 clean (or no training file was given), 1 a training file overlaps, 2 an error."""
     return run_main(lambda: _run_leakage(argv))
 
 
@@ -38,24 +38,21 @@ def _run_leakage(argv: list[str] | None) -> int:
         inputs = [*config.train_file, *datasets.dataset_input_files(config.dataset)]
         claim_outputs([config.output], inputs, overwrite=config.overwrite)
     target = load_guarded_split(config.dataset, config.split, config.dataset_revision)
-    found = [pl.DataFrame(schema=PAIR_SCHEMA)]
+    all_pairs = [pl.DataFrame(schema=PAIR_SCHEMA)]
     if config.exam:
-        target = pl.concat(
-            [target, load_guarded_exams(config.dataset, config.exam, config.dataset_revision).frame],
-            how="diagonal",
-        )
+        exams = load_guarded_exams(config.dataset, config.exam, config.dataset_revision).frame
+        target = pl.concat([target, exams], how="diagonal")
         target = target.unique("question_id", keep="first", maintain_order=True)
     for path in config.train_file:
         pairs, rows = find_table_overlap(str(path), target)
-        found.append(pairs)
+        all_pairs.append(pairs)
         _print_overlap(f"{path}: {rows} rows", pairs, target, config)
     if not config.train_file:
-        train = datasets.read_frame(
-            config.dataset, "train", revision=config.dataset_revision
-        ).log_and_unwrap()
-        found.append(find_overlapping_rows(train, target))
-        _print_overlap(f"{config.dataset} train: {len(train)} rows", found[-1], target, config)
-    together = pl.concat(found)
+        noted_train = datasets.read_frame(config.dataset, "train", revision=config.dataset_revision)
+        train = noted_train.log_and_unwrap()
+        all_pairs.append(find_overlapping_rows(train, target))
+        _print_overlap(f"{config.dataset} train: {len(train)} rows", all_pairs[-1], target, config)
+    together = pl.concat(all_pairs)
     if config.output:
         write_overlap_ids(config.output, filter_pairs_by_split(together, config.split))
         print(strip_control_characters(f"overlapping ids written to {config.output}"))
@@ -64,10 +61,9 @@ def _run_leakage(argv: list[str] | None) -> int:
 
 def _print_overlap(head: str, pairs: pl.DataFrame, target: pl.DataFrame, config: LeakageConfig) -> None:
     kinds = " and ".join(sorted({"dev", config.split}, reverse=True))
-    print(
-        f"{strip_control_characters(head)}; {pairs['train_id'].n_unique()} of them overlap {pairs['test_id'].n_unique()} of"
-        f" {len(target)} {kinds} questions"
-    )
+    train_count, test_count = pairs["train_id"].n_unique(), pairs["test_id"].n_unique()
+    head = strip_control_characters(head)
+    print(f"{head}; {train_count} of them overlap {test_count} of {len(target)} {kinds} questions")
     for kind, number in count_pairs_by_kind(pairs).items():
         print(f"  {kind}: {number} pairs")
         shown = pairs.filter(pl.col("kind") == kind).head(config.show)

@@ -1,6 +1,4 @@
-"""``python -m kmmlu_fast.report RUN...``: one self-contained report.html, figure files,
-exports, or a single question.
-"""
+"""``python -m kmmlu_fast.report RUN...``: one self-contained HTML file, figures, exports, or one question."""
 
 from __future__ import annotations
 
@@ -37,11 +35,10 @@ def run_report_command(argv: list[str] | None = None) -> int:
         config = parse_config(ReportConfig, argv, "python -m kmmlu_fast.report")
         path = config.output or default_report_path(config)
         if path.suffix != ".html":
-            raise ConfigError(f"--output {path}: give a file name that ends in .html")
+            raise ConfigError(f"--output {path}: the file name must end in .html")
         if not config.show:
-            claim_outputs(
-                report_output_paths(config, path), config_input_files(config), overwrite=config.overwrite
-            )
+            outputs = report_output_paths(config, path)
+            claim_outputs(outputs, config_input_files(config), overwrite=config.overwrite)
         runs, questions = load_runs(config, at_least=1)
         if config.show:
             print_questions(runs, questions, config.show)
@@ -49,10 +46,10 @@ def run_report_command(argv: list[str] | None = None) -> int:
         base = select_exam_runs(runs, config.exam)[0]
         groups = load_recipe_groups(config, questions, base)
         settings = make_comparison_settings(config, questions)
-        found = collect_report_data(runs, settings, questions, exam=config.exam, groups=groups)
+        data = collect_report_data(runs, settings, questions, exam=config.exam, groups=groups)
         with_texts = not config.no_texts
         size = write_report_page(
-            found,
+            data,
             path,
             config.lang,
             figure_folder=config.figures,
@@ -60,25 +57,21 @@ def run_report_command(argv: list[str] | None = None) -> int:
             plan=config.plan,
             with_texts=with_texts,
         )
-        print(
-            f"{strip_control_characters(str(path))}  ({_format_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})"
-        )
+        shown_path = strip_control_characters(str(path))
+        print(f"{shown_path}  ({_format_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if questions is not None and with_texts:
-            log_note(
-                f"{strip_control_characters(str(path))} holds question texts: keep it private, or write it with --no-texts"
-            )
+            log_note(f"{shown_path} contains question texts: keep it private, or write it with --no-texts")
         if config.export:
             from kmmlu_fast.reporting.files.exports import write_exports
 
             with report_wait("writing exports"):
-                files = write_exports(
-                    config.export, found, get_translator(config.lang), path.parent, with_texts=with_texts
-                )
+                t = get_translator(config.lang)
+                files = write_exports(config.export, data, t, path.parent, with_texts=with_texts)
             for written in files:
                 print(f"{strip_control_characters(str(written))}  ({_format_size(written.stat().st_size)})")
 
     def uninterrupted() -> None:
-        with pause_garbage_collection():  # hundreds of thousands of texts, none of them garbage
+        with pause_garbage_collection():  # hundreds of thousands of texts that all stay in use
             body()
 
     return run_main(uninterrupted)

@@ -1,7 +1,6 @@
-"""``python -m kmmlu_fast.sample``: weak subjects of a run -> training questions that no test question is
-among.
+"""``python -m kmmlu_fast.sample``: training questions from a run's weak subjects, without test questions.
 
-In: flags. Out: the plan on stdout, the files' names. The work is in ``sampling.job``.
+In: flags. Out: the plan and the file's name on stdout. The work is in ``sampling.job``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ def run_sample_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
-        # Imported here, in the watched process: nothing native may be loaded before it is made.
+        # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
         from kmmlu_fast.sampling.card import print_sampling_plan
         from kmmlu_fast.sampling.config import SampleConfig
@@ -25,10 +24,8 @@ def run_sample_command(argv: list[str] | None = None) -> int:
 
         drawn = draw_training_rows(parse_config(SampleConfig, argv, prog="python -m kmmlu_fast.sample"))
         print_sampling_plan(drawn.plan, drawn.facts)
-        print(
-            f"{len(drawn.rows)} rows written to {strip_control_characters(str(drawn.path))}; plan, dropped rows and data card"
-            " beside it"
-        )
+        path = strip_control_characters(str(drawn.path))
+        print(f"{len(drawn.rows)} rows written to {path}, with plan, dropped rows and data card next to it")
 
     return run_main(body)
 

@@ -1,6 +1,6 @@
-"""``python -m kmmlu_fast.train``: training rows -> a LoRA adapter that evaluation loads.
+"""``python -m kmmlu_fast.train``: train a LoRA adapter that evaluation can load.
 
-In: flags. Out: the adapter directory, a summary on stdout. The work is in ``training.job``.
+In: flags. Out: the adapter directory and a summary on stdout. The work is in ``training.job``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ def run_train_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
-        # Imported here, in the watched process: nothing native may be loaded before it is made.
+        # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
         from kmmlu_fast.training.config import TrainConfig
 
-        given = list(sys.argv[1:] if argv is None else argv)
-        if "--plan" in given and not any(word.split("=")[0] in ("--data", "--config") for word in given):
-            given += ["--data", "data/sft.jsonl"]  # a plan needs no rows
-        config = parse_config(TrainConfig, given, prog="python -m kmmlu_fast.train")
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        flags = {argument.split("=")[0] for argument in arguments}
+        if "--plan" in arguments and not flags & {"--data", "--config"}:
+            arguments += ["--data", "data/sft.jsonl"]  # a plan needs no rows
+        config = parse_config(TrainConfig, arguments, prog="python -m kmmlu_fast.train")
         if config.plan:
             from kmmlu_fast.training.preview import preview_training
 
@@ -42,14 +43,14 @@ def run_train_command(argv: list[str] | None = None) -> int:
 
 
 def _print_training_summary(path: Path, card: dict[str, Any]) -> None:
-    """What the card says. AdapterError where --resume found one that no training wrote."""
+    """Print the card's numbers. AdapterError if --resume found a card that no training wrote."""
     from kmmlu_fast.core.errors import AdapterError
 
     try:
         lines = _training_summary_lines(path, card)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise AdapterError(
-            f"{path}: its card is none that a training wrote ({type(error).__name__}: {error}); train into a"
+            f"{path}: its card was not written by a training ({type(error).__name__}: {error}); train into a"
             " new directory"
         ) from error
     print("\n".join(map(strip_control_characters, lines)))
@@ -58,23 +59,23 @@ def _print_training_summary(path: Path, card: dict[str, Any]) -> None:
 def _training_summary_lines(path: Path, card: dict[str, Any]) -> list[str]:
     metrics, memory = card["metrics"], card["memory"]
     over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0
-    said = (
-        ""
-        if over <= 0
-        else f" ({over:.0%} above the plan: on a full card give --max-memory-gib, or a smaller --micro-batch)"
-    )
+    excess = ""
+    if over > 0:
+        excess = (
+            f" ({over:.0%} above plan: if the GPU is full, give --max-memory-gib or a smaller --micro-batch)"
+        )
     lines = [
         f"adapter: {path}  ({metrics['steps']} steps, {metrics['tokens']:,} tokens,"
         f" {metrics['train_sec']:.0f} s, {metrics['tokens_per_sec']:.0f} tokens/s, final loss"
         f" {metrics['final_loss']:.4f}, kept step {metrics['kept_step']})",
         f"memory: peak {memory['peak_bytes'] / 2**30:.2f} GiB, planned {memory['planned_bytes'] / 2**30:.2f}"
-        f" GiB{said}",
+        f" GiB{excess}",
     ]
-    for name, held in (("base", metrics["base"]), ("adapter", metrics["kept"])):
-        if held:
-            shares = " ".join(f"{letter} {share:.0%}" for letter, share in held["letter_share"].items())
-            accuracies = f"accuracy {held['accuracy']:.3f}  balanced {held['balanced_accuracy']:.3f}"
-            lines.append(f"held-out {name}: loss {held['loss']:.4f}  {accuracies}  predicted {shares}")
+    for name, held_out in (("base", metrics["base"]), ("adapter", metrics["kept"])):
+        if held_out:
+            shares = " ".join(f"{letter} {share:.0%}" for letter, share in held_out["letter_share"].items())
+            accuracies = f"accuracy {held_out['accuracy']:.3f}  balanced {held_out['balanced_accuracy']:.3f}"
+            lines.append(f"held-out {name}: loss {held_out['loss']:.4f}  {accuracies}  predicted {shares}")
     return [*lines, *(f"warning: {warning}" for warning in card["warnings"])]
 
 

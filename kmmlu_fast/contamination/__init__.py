@@ -1,1 +1,1 @@
-"""Overlap between training data and exams, and the check on training rows. Knows no model."""
+"""Overlap between training data and exams. Knows nothing of models."""

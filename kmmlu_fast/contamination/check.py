@@ -1,11 +1,9 @@
-"""The leakage guard over training rows of any form and any number, against every exam at hand.
+"""The leakage check: training rows of any form and number against every exam at hand.
 
-In: ``TrainingRow``s as a stream, exams. Out: pairs (train_id, test_id, kind, similarity) as ``overlap``
-names them; ``train_id`` is where the
-row stands ("chat.jsonl row 7"). A row that is a question is compared as one; of every other row all that all
-turns say is searched for questions that it quotes. Rows are taken in pieces, two at a time on two threads
-(the work is in numpy's and polars' own code), so that a million rows need no more memory than some
-thousands.
+In: a stream of ``TrainingRow``s, exams. Out: pairs (train_id, test_id, kind, similarity) as defined in
+``overlap``; ``train_id`` is the row's origin ("chat.jsonl row 7"). A row that is a question is compared as
+one; the text of any other row is searched for quoted questions. Rows are checked in batches, on two threads
+(the work is in numpy's and polars' native code), so a million rows need no more memory than a few thousand.
 Knows nothing of models or training.
 """
 
@@ -22,7 +20,6 @@ import polars as pl
 
 from kmmlu_fast.contamination import overlap, shingles
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
 from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 from kmmlu_fast.data.exam_rows import load_exam
@@ -30,33 +27,29 @@ from kmmlu_fast.data.records import all_text, question_and_options
 from kmmlu_fast.data.row_files import iter_source_rows
 from kmmlu_fast.data.training_rows import TrainingRow
 
-CACHED = "cached"  # as a name: every shipped exam that is in the hub's cache
-ROWS_AT_ONCE, CHARS_AT_ONCE = 16_384, 4_000_000  # rows of a piece at most, and their characters, about
+CACHED = "cached"  # an exam name that stands for every shipped exam in the hub's cache
+ROWS_AT_ONCE, CHARS_AT_ONCE = 16_384, 4_000_000  # limits of a batch; characters are approximate
 _THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class GuardedQuestions:
-    """What must not be trained on, in the columns of ``dataset.load_frame``, and the exams that it is of."""
+    """Questions that must not be trained on (columns of ``dataset.load_frame``), and their exams."""
 
     frame: pl.DataFrame
     exams: list[str]
 
 
 def load_guarded_exams(dataset: str, names: Iterable[str], revision: str | None = None) -> GuardedQuestions:
-    """KMMLU's test and dev as ``dataset`` has them, and test and dev of the other exams. DataError where a
-    named one cannot be read."""
+    """Test and dev of KMMLU at ``dataset``, and of the named exams. DataError if one cannot be read."""
     frames, labels = [overlap.load_guarded_split(dataset, "test", revision)], [f"{dataset} test"]
-    wanted = list(names)
-    found = [find_exam(name) for name in wanted if name not in (CACHED, "none")]
-    if CACHED in wanted:
-        known = {exam.name for exam in found} | {DEFAULT_EXAM}
-        found += [
-            exam
-            for exam in map(find_exam, shipped_exam_names())
-            if exam.name not in known and is_exam_cached(exam)
-        ]
-    for exam in found:
+    names = list(names)
+    exams = [find_exam(name) for name in names if name not in (CACHED, "none")]
+    if CACHED in names:
+        skipped = {exam.name for exam in exams} | {DEFAULT_EXAM}
+        shipped = [find_exam(name) for name in shipped_exam_names() if name not in skipped]
+        exams += filter(is_exam_cached, shipped)
+    for exam in exams:
         if not exam.is_kmmlu:
             frames += _guarded_frames(exam)
             labels.append(f"{exam.label} test")
@@ -66,12 +59,12 @@ def load_guarded_exams(dataset: str, names: Iterable[str], revision: str | None 
 def load_guarded_for_exam(
     exam: Exam, dataset: str | None = None, revision: str | None = None
 ) -> GuardedQuestions:
-    """Test and dev of one exam, whose rows are at ``dataset`` (default: where it says), and of every other
-    shipped exam, KMMLU too, that is in the hub's cache."""
+    """Test and dev of one exam, with its rows at ``dataset`` (default: as declared), and of every other
+    shipped exam, including KMMLU, in the hub's cache."""
     frames, labels = _guarded_frames(exam, dataset, revision), [f"{exam.label} test"]
     for other in map(find_exam, shipped_exam_names()):
         if other.name != exam.name and is_exam_cached(other):
-            with contextlib.suppress(DataError):  # some files of it only
+            with contextlib.suppress(DataError):  # the cache may hold only some of its files
                 frames += _guarded_frames(other)
                 labels.append(f"{other.label} test")
     return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
@@ -82,7 +75,7 @@ def _guarded_frames(
 ) -> list[pl.DataFrame]:
     frames = [load_exam(exam, "test", dataset, revision)]
     if "dev" in exam.splits:
-        # Without its few-shot examples at hand, the test split is what counts.
+        # Dev may not be at hand; the test split is what counts.
         with contextlib.suppress(DataError):
             frames.append(load_exam(exam, "dev", dataset, revision))
     return frames
@@ -90,31 +83,31 @@ def _guarded_frames(
 
 def find_training_overlap(rows: Iterable[TrainingRow], guarded: pl.DataFrame) -> pl.DataFrame:
     """Pairs of rows that overlap ``guarded``, each once under its strictest kind; empty = clean."""
-    return _find_overlaps((_compared_training_row(row) for row in rows), guarded)
+    return _find_overlaps(map(_compared_training_row, rows), guarded)
 
 
 def find_table_overlap(source: str, guarded: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Pairs of the rows of a table of whatever layout ("row N", 1-based), and how many rows it has. Texts
-    are searched as they stand."""
+    """Pairs of a table's rows ("row N", 1-based) that overlap ``guarded``, and its number of rows. Any layout
+    works: other texts are searched as they are."""
     count = 0
 
-    def looked_at() -> Iterator[_ComparedRow]:
+    def compared_rows() -> Iterator[_ComparedRow]:
         nonlocal count
         for number, record in iter_source_rows(source):
             count += 1
             yield _compared_record(record, number)
 
-    return _find_overlaps(looked_at(), guarded), count
+    return _find_overlaps(compared_rows(), guarded), count
 
 
 @dataclass(frozen=True, slots=True)
 class _ComparedRow:
-    """What of a row is compared: its question and options, and what else it says."""
+    """The parts of a row that are compared."""
 
     where: str
     item: tuple[str, ...] | None = None  # question, options
-    text: str = ""
-    claims: str | None = None  # the test question that it says it is
+    text: str = ""  # all other text
+    claims: str | None = None  # the test question that the row's source_id names
 
 
 def _compared_training_row(row: TrainingRow) -> _ComparedRow:
@@ -136,47 +129,40 @@ def _compared_record(record: dict[str, Any], number: int) -> _ComparedRow:
 def _find_overlaps(rows: Iterable[_ComparedRow], guarded: pl.DataFrame) -> pl.DataFrame:
     target = overlap.build_overlap_target(guarded)
     anchors = shingles.build_anchors(target.keys, overlap.MIN_STEM)
-    found: list[pl.DataFrame] = []
+    pairs: list[pl.DataFrame] = []
     with ThreadPoolExecutor(_THREADS) as threads:
-        waiting: deque[Future[pl.DataFrame]] = deque()
-        for piece in _batch_rows(rows):
-            waiting.append(threads.submit(_check_batch, piece, target, anchors))
-            if len(waiting) > _THREADS:
-                found.append(waiting.popleft().result())
-        found += [piece.result() for piece in waiting]
-    return overlap.keep_strictest_pairs(found)
+        pending: deque[Future[pl.DataFrame]] = deque()
+        for batch in _batch_rows(rows):
+            pending.append(threads.submit(_check_batch, batch, target, anchors))
+            if len(pending) > _THREADS:
+                pairs.append(pending.popleft().result())
+        pairs += [future.result() for future in pending]
+    return overlap.keep_strictest_pairs(pairs)
 
 
 def _batch_rows(rows: Iterable[_ComparedRow]) -> Iterator[list[_ComparedRow]]:
-    piece: list[_ComparedRow] = []
+    batch: list[_ComparedRow] = []
     chars = 0
     for row in rows:
-        piece.append(row)
+        batch.append(row)
         chars += len(row.text) + sum(map(len, row.item or ()))
-        if len(piece) == ROWS_AT_ONCE or chars >= CHARS_AT_ONCE:
-            yield piece
-            piece, chars = [], 0
-    if piece:
-        yield piece
+        if len(batch) == ROWS_AT_ONCE or chars >= CHARS_AT_ONCE:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
 
 
 def _check_batch(
     rows: list[_ComparedRow], target: overlap.OverlapTarget, anchors: shingles.Anchors
 ) -> pl.DataFrame:
     claimed = [(row.where, row.claims, "source", 1.0) for row in rows if row.claims]
-    found = [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row")]
-    questions = [(row.where, row.item) for row in rows if row.item]
+    pairs = [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row")]
+    questions = [(row.where, *row.item) for row in rows if row.item]
     if questions:
-        found.append(overlap.find_overlapping_rows(_question_frame(questions), target))
+        pairs.append(overlap.find_overlapping_rows(overlap.comparison_frame(questions), target))
     texts = [(row.where, row.text) for row in rows if row.text]
     if texts:
         frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
-        found.append(overlap.match_contained_items(frame, target.keys, anchors))
-    return overlap.keep_strictest_pairs(found)
-
-
-def _question_frame(questions: list[tuple[str, tuple[str, ...]]]) -> pl.DataFrame:
-    most = max(len(item) - 1 for _, item in questions)
-    padded = [(where, *item, *[None] * (most + 1 - len(item))) for where, item in questions]
-    names = ("question_id", "question", *OPTION_LETTERS[:most])
-    return pl.DataFrame(padded, schema=dict.fromkeys(names, pl.String), orient="row")
+        pairs.append(overlap.match_contained_items(frame, target.keys, anchors))
+    return overlap.keep_strictest_pairs(pairs)

@@ -16,12 +16,10 @@ from kmmlu_fast.data.dataset import DEFAULT_DATASET
 
 
 class LeakageConfig(Config):
-    """python -m kmmlu_fast.leakage: find rows of a training file (default: the train split)
-    that overlap a split.
-    """
+    """python -m kmmlu_fast.leakage: find rows of a training file (default: the train split) that overlap a
+    split."""
 
     positional: ClassVar[str | None] = "train_file"
-
     examples: ClassVar[tuple[str, ...]] = (
         "data/sft.jsonl",
         "anybody.json --dataset sample",
@@ -37,15 +35,15 @@ class LeakageConfig(Config):
     exam: list[str] = Field(
         [],
         description=(
-            "exams besides the dataset to look for: names, declarations (FILE.yaml), cached (those in the"
+            "exams to check besides the dataset: names, declarations (FILE.yaml), or cached (those in the"
             " hub's cache)"
         ),
     )
-    dataset: str = Field(DEFAULT_DATASET, description="hub id, directory of the hub's layout, or 'sample'")
+    dataset: str = Field(DEFAULT_DATASET, description="hub id, directory in the hub's layout, or 'sample'")
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     split: Literal["test", "dev"] = Field("test", description="split that must not be trained on")
     output: Path | None = Field(
         None, description="write the split's overlapping question ids here (JSON), for compare --overlap"
     )
-    overwrite: bool = Field(False, description="replace --output where it exists")
-    show: int = Field(10, ge=0, description="pairs to list a kind")
+    overwrite: bool = Field(False, description="replace --output if it exists")
+    show: int = Field(10, ge=0, description="pairs to list per kind")

@@ -1,27 +1,25 @@
-"""Overlap between training data and a split: exact, normalised, reordered, by question alone, nearly, or
-contained.
+"""Finds the rows of training data that overlap a split, and in what way.
 
 In: frames with question_id, question, A-D (``dataset.load_frame``), or a third-party JSONL file. Out: a frame
-of pairs (train_id, test_id, kind, similarity), each pair once under its strictest kind, and the list of test
-ids that overlap. Knows nothing of models, sampling or training.
+of pairs (train_id, test_id, kind, similarity), each pair once under its strictest kind, and the overlapping
+test ids. Knows nothing of models, sampling or training.
 
 Kinds, strictest first ("normalised" = NFKC, lower case, letters and digits only):
 
-    source       the row's own source_id names a test (or dev) question
+    source       the row's source_id names a test (or dev) question
     exact        question and options are the same, character by character
     normalised   the same after normalisation, options in the same order
     reordered    the same after normalisation, options in any order
-    question     the same normalised question, other options. Stems such as "which of these is right?" are asked of many things:
-                 it counts only with MIN_STEM characters or more, or where SHARED_OPTIONS of the options are
-                 the same as well
-    near         Jaccard similarity of the 3-grams of question and options >= NEAR, whatever the options' order
-    contained    only for rows without options of their own: the row's text holds CONTAINED of the item's 3-grams, or of its
-                 question's where that has MIN_STEM characters or more
+    question     the same normalised question, other options. Many questions share stems such as "which of
+                 these is right?", so it must have MIN_STEM characters, or SHARED_OPTIONS options in common
+    near         Jaccard similarity of the 3-grams of question and options >= NEAR, in any order of options
+    contained    only for rows without options: the row's text has a share CONTAINED of the item's 3-grams,
+                 or of its question's if that has at least MIN_STEM characters
 
 Why NEAR = 0.7: pairs of KMMLU's train and test at 0.70-0.75 are still one exam question, reworded or with one
-option replaced; and one changed character leaves (n - 3) / (n + 3) of n 3-grams, 0.7 or more from n = 17,
-which the shortest items have. ``shingles`` finds candidates by MinHash, and verifies each one exactly.
-"""  # noqa: E501
+option replaced. One changed character keeps (n - 3) / (n + 3) of n 3-grams, at least 0.7 from n = 17, which
+the shortest items have. ``shingles`` finds candidates by MinHash and verifies each exactly.
+"""
 
 from __future__ import annotations
 
@@ -56,15 +54,14 @@ KINDS = ("source", "exact", "normalised", "reordered", "question", "near", "cont
 PAIR_SCHEMA = pl.Schema(
     {"train_id": pl.String, "test_id": pl.String, "kind": pl.String, "similarity": pl.Float64}
 )
-_RULES = 1  # part of the cache's key: raise it when a rule above changes, or how files are read
-_PAD = "\x02" * (shingles.SIZE - 1)  # between fields, so that no 3-gram depends on which option stands next
+_RULES = 1  # part of the cache key: raise it when a rule above or the reading of files changes
+_PAD = "\x02" * (shingles.SIZE - 1)  # between fields, so that no 3-gram depends on which option comes next
 
 
 def normalise_texts(texts: pl.DataFrame) -> pl.DataFrame:
-    """Every column: NFKC, lower case, letters and digits only; a text of symbols alone (an option such as
-    "<=") only loses its spaces.
-    """
-    # Frame by frame: within one expression polars would normalise twice.
+    """Every column: NFKC, lower case, letters and digits only; a text of only symbols (an option such as
+    "<=") just loses its spaces."""
+    # One frame per step: in a single expression polars would normalise twice.
     lower = texts.select(pl.all().str.normalize("NFKC").str.to_lowercase())
     bare = lower.select(pl.all().str.replace_all(r"[^\p{L}\p{N}]+", ""))
     symbols = lower.select(pl.when(bare[name] == "").then(pl.col(name)).alias(name) for name in lower.columns)
@@ -73,9 +70,8 @@ def normalise_texts(texts: pl.DataFrame) -> pl.DataFrame:
 
 
 def comparison_keys(frame: pl.DataFrame) -> pl.DataFrame:
-    """What rows are compared by: id, raw, stem, ordered, sorted (normalised texts), options,
-    parts, and the text for 3-grams.
-    """
+    """The columns that rows are compared by: id, raw, stem, ordered, sorted (normalised texts), options,
+    parts, and text (for 3-grams)."""
     letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
     names = ("question", *letters)
     raw = pl.concat_str(names, separator="\x1f", ignore_nulls=True)
@@ -99,172 +95,163 @@ def comparison_keys(frame: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class OverlapTarget:
-    """A split made ready to be compared with, for rows that come in pieces."""
+    """A split prepared for comparison with many batches of rows."""
 
     keys: pl.DataFrame
     banded: shingles.MinHashIndex
 
 
 def build_overlap_target(test: pl.DataFrame) -> OverlapTarget:
-    """``comparison_keys`` and MinHash bands of what must not be trained on."""
-    right = comparison_keys(test)
-    return OverlapTarget(right, shingles.build_minhash_index(right))
+    """``comparison_keys`` and MinHash bands of questions that must not be trained on."""
+    keys = comparison_keys(test)
+    return OverlapTarget(keys, shingles.build_minhash_index(keys))
 
 
 def find_overlapping_rows(
     train: pl.DataFrame, test: pl.DataFrame | OverlapTarget, near: float = NEAR
 ) -> pl.DataFrame:
-    """Pairs (train_id, test_id, kind, similarity) of rows that overlap, by ids; ``similarity``
-    is the 3-grams' Jaccard, 0-1.
-    """
+    """Pairs (train_id, test_id, kind, similarity) of rows that overlap; ``similarity`` is the 3-grams'
+    Jaccard similarity, 0-1."""
     target = test if isinstance(test, OverlapTarget) else build_overlap_target(test)
     left, right = comparison_keys(train), target.keys
-    found = []
+    ids = (pl.col("id").alias("left"), pl.col("id_right").alias("right"))
+    labelled = []
     for kind, key in (("exact", "raw"), ("normalised", "ordered"), ("reordered", "sorted")):
-        pairs = left.join(right, on=key).select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
-        found.append(_label_pairs(pairs.with_columns(pl.lit(1.0).alias("similarity")), kind))
+        pairs = left.join(right, on=key).select(*ids, pl.lit(1.0).alias("similarity"))
+        labelled.append(_label_pairs(pairs, kind))
     shared = pl.col("options").list.set_intersection("options_right").list.len()
     stems = left.join(right, on="stem").filter(
         (pl.col("stem").str.len_chars() >= MIN_STEM) | (shared >= SHARED_OPTIONS)
     )
-    pairs = stems.select(pl.col("id").alias("left"), pl.col("id_right").alias("right"))
-    found.append(_label_pairs(shingles.score_jaccard(pairs, left, right), "question"))
+    labelled.append(_label_pairs(shingles.score_jaccard(stems.select(ids), left, right), "question"))
     scored = shingles.score_jaccard(shingles.find_minhash_candidates(left, target.banded), left, right)
-    found.append(_label_pairs(scored.filter(pl.col("similarity") >= near), "near"))
-    return keep_strictest_pairs(found)
+    labelled.append(_label_pairs(scored.filter(pl.col("similarity") >= near), "near"))
+    return keep_strictest_pairs(labelled)
 
 
 def _label_pairs(scored: pl.DataFrame, kind: str) -> pl.DataFrame:
-    columns = {
-        "train_id": pl.col("left"),
-        "test_id": pl.col("right"),
-        "kind": pl.lit(kind),
-        "similarity": pl.col("similarity"),
-    }
-    return scored.select(expression.alias(name) for name, expression in columns.items())
-
-
-def keep_strictest_pairs(found: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    together = pl.concat([pl.DataFrame(schema=PAIR_SCHEMA), *found])
-    return together.unique(["train_id", "test_id"], keep="first", maintain_order=True).sort(
-        "test_id", "train_id"
+    return scored.select(
+        pl.col("left").alias("train_id"),
+        pl.col("right").alias("test_id"),
+        pl.lit(kind).alias("kind"),
+        "similarity",
     )
 
 
+def keep_strictest_pairs(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """All pairs, each once, of the first frame that has it; sorted by ids."""
+    pairs = pl.concat([pl.DataFrame(schema=PAIR_SCHEMA), *frames])
+    strictest = pairs.unique(["train_id", "test_id"], keep="first", maintain_order=True)
+    return strictest.sort("test_id", "train_id")
+
+
 def repeated_rows(frame: pl.DataFrame) -> tuple[list[str], list[str]]:
-    """(repeats, conflicting) within one frame: rows whose normalised question and options (in any order) an
-    earlier row has, and all rows of such groups whose keys disagree about the right option.
-    """
+    """(repeats, conflicting) ids within one frame: rows with the normalised question and options (in any
+    order) of an earlier row, and all rows of groups whose answers disagree about the right option."""
     places = pl.col("answer").replace_strict(
         list(OPTION_LETTERS), range(len(OPTION_LETTERS)), return_dtype=pl.Int64
     )
     answer = pl.col("options").list.get(places)
-    rows = (
-        comparison_keys(frame)
-        .with_columns(frame["answer"])
-        .with_columns(answer.alias("right"))
-        .with_row_index()
-    )
-    conflicting = (pl.col("right").n_unique() > 1).over("sorted").alias("conflicting")
+    keys = comparison_keys(frame).with_columns(frame["answer"])
+    rows = keys.with_columns(answer.alias("right")).with_row_index()
     marked = rows.with_columns(
-        conflicting, (pl.col("index") > pl.col("index").min().over("sorted")).alias("later")
+        (pl.col("right").n_unique() > 1).over("sorted").alias("conflicting"),
+        (pl.col("index") > pl.col("index").min().over("sorted")).alias("later"),
     )
     repeats = marked.filter(pl.col("later") & ~pl.col("conflicting"))["id"].to_list()
     return repeats, marked.filter("conflicting")["id"].to_list()
 
 
 def find_contained_items(texts: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of rows of ``texts`` (id, text: of any layout) that hold a test item, within other
-    text or under other markers.
-    """
-    right = comparison_keys(test)
-    return match_contained_items(texts, right, shingles.build_anchors(right, MIN_STEM))
+    """Pairs of rows of ``texts`` (id, text) that contain a test item, inside other text or with other
+    option markers."""
+    keys = comparison_keys(test)
+    return match_contained_items(texts, keys, shingles.build_anchors(keys, MIN_STEM))
 
 
 def match_contained_items(
     texts: pl.DataFrame, right: pl.DataFrame, anchors: shingles.Anchors
 ) -> pl.DataFrame:
-    """The same with the items' ``comparison_keys`` and anchors made beforehand: for texts that come in pieces."""
+    """``find_contained_items`` for many batches of texts: with the items' prepared keys and anchors."""
     left = normalise_texts(texts.select("text")).with_columns(texts["id"])
     scored = shingles.score_containment(shingles.find_anchored_candidates(left, anchors), left, right)
     long_stem = right.select("id", pl.col("stem").str.len_chars() >= MIN_STEM)
-    held = scored.join(long_stem, left_on="right", right_on="id").filter(
+    contained = scored.join(long_stem, left_on="right", right_on="id").filter(
         (pl.col("similarity") >= CONTAINED) | ((pl.col("first") >= CONTAINED) & pl.col("stem"))
     )
-    return keep_strictest_pairs([_label_pairs(held, "contained")])
+    return keep_strictest_pairs([_label_pairs(contained, "contained")])
 
 
 def find_record_overlap(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
     """Pairs of a training file's records that overlap ``test``; train_id is "row N", 1-based."""
-    ids = [f"row {i}" for i in range(1, len(records) + 1)]
-    sources = [
-        (i, str(r["source_id"]), "source", 1.0)
-        for i, r in zip(ids, records, strict=True)
-        if is_held_out_source(r.get("source_id"))
-    ]
-    parsed = [(i, *item) for i, item in zip(ids, map(question_and_options, records), strict=True) if item]
-    letters = OPTION_LETTERS[: max((len(row) - 2 for row in parsed), default=len(LETTERS))]
-    padded = [(*row, *[None] * (len(letters) + 2 - len(row))) for row in parsed]
-    named = pl.DataFrame(
-        padded, schema=dict.fromkeys(("question_id", "question", *letters), pl.String), orient="row"
-    )
-    known = {row[0] for row in parsed}
-    free = [(i, all_text(r)) for i, r in zip(ids, records, strict=True) if i not in known]
-    texts = pl.DataFrame(free, schema={"id": pl.String, "text": pl.String}, orient="row")
-    claimed = pl.DataFrame(sources, schema=PAIR_SCHEMA, orient="row")
+    claimed: list[tuple[str, str, str, float]] = []
+    questions: list[tuple[str, ...]] = []
+    texts: list[tuple[str, str]] = []
+    for number, record in enumerate(records, 1):
+        row_id = f"row {number}"
+        if is_held_out_source(record.get("source_id")):
+            claimed.append((row_id, record["source_id"], "source", 1.0))
+        if item := question_and_options(record):
+            questions.append((row_id, *item))
+        else:
+            texts.append((row_id, all_text(record)))
+    text_frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
     return keep_strictest_pairs(
-        [claimed, find_overlapping_rows(named, test), find_contained_items(texts, test)]
+        [
+            pl.DataFrame(claimed, schema=PAIR_SCHEMA, orient="row"),
+            find_overlapping_rows(comparison_frame(questions), test),
+            find_contained_items(text_frame, test),
+        ]
     )
+
+
+def comparison_frame(questions: list[tuple[str, ...]]) -> pl.DataFrame:
+    """(id, question, option, ...) tuples as a frame that ``comparison_keys`` takes."""
+    width = max(map(len, questions), default=2 + len(LETTERS))
+    padded = [(*question, *[None] * (width - len(question))) for question in questions]
+    names = ("question_id", "question", *OPTION_LETTERS[: width - 2])
+    return pl.DataFrame(padded, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
 def is_held_out_source(source_id: Any) -> bool:
-    """Whether a row says that it is a test or dev question of KMMLU, or of another exam that comes with the
-    package."""
-    if not isinstance(source_id, str):
+    """Whether a row's source_id names a test or dev question of KMMLU or another shipped exam."""
+    match = re.fullmatch(r"([A-Za-z-]+)/(.+/)?(?:test|dev)/\d+", str(source_id))
+    if match is None:
         return False
-    if found := re.fullmatch(r"([A-Za-z-]+)/(?:test|dev)/\d+", source_id):
-        return found[1] in SUBJECTS or found[1] in shipped_exam_names()
-    found = re.fullmatch(r"([a-z-]+)/.+/(?:test|dev)/\d+", source_id)
-    return found is not None and found[1] in shipped_exam_names()
+    return match[1] in shipped_exam_names() or (match[2] is None and match[1] in SUBJECTS)
 
 
 def load_guarded_split(dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:
-    """What must not be trained on: the split, and dev, whose questions are the few-shot exemplars."""
+    """Questions that must not be trained on: the split, and dev, whose questions are the exemplars."""
     frame = datasets.load_frame(dataset, split, revision=revision)
-    try:
-        return (
-            pl.concat([frame, datasets.load_frame(dataset, "dev", revision=revision)])
-            if split != "dev"
-            else frame
-        )
-    except DataError:  # a dataset without dev has no exemplars to guard
-        return frame
+    if split != "dev":
+        with contextlib.suppress(DataError):  # a dataset without dev has no exemplars to guard
+            return pl.concat([frame, datasets.load_frame(dataset, "dev", revision=revision)])
+    return frame
 
 
 def find_file_overlap(
     path: Path, dataset: str, split: str = "test", revision: str | None = None
 ) -> pl.DataFrame:
-    """Pairs of a JSONL or JSON training file that overlap a dataset's split or dev; empty =
-    clean. DataError for unreadable files.
-    """
+    """Pairs of a JSONL or JSON training file that overlap a dataset's split or dev; empty = clean. DataError
+    for unreadable files."""
     return find_record_overlap(read_records(path), load_guarded_split(dataset, split, revision))
 
 
 def train_overlap(dataset: str, revision: str | None = None) -> WithNotes[pl.DataFrame]:
-    """Pairs of the dataset's train split with its test and dev splits, over all subjects, with the notes on
-    what of train is absent.
+    """Pairs of the dataset's train split with its test and dev splits, over all subjects, with notes on
+    missing train files.
 
-    Kept in the user's cache (ids only) by the digest of both sides: all of KMMLU takes some 6 s, once. Beside
-    it stands by which files, as they lie there, it was found: they are not even read again.
+    Cached (ids only) by the digest of both sides: all of KMMLU takes some 6 s, once. An index by the files'
+    size and time leads to the cached pairs, so unchanged files are not read again.
     """
     files = datasets.split_files(dataset, "train", revision)
-    seen = _file_index_path([*files.value, *_guarded_files(dataset, revision)])
-    if seen is not None and (known := _read_cached_overlap(seen)) is not None:
-        return WithNotes(known, files.notes)
-    train = datasets.read_frame(dataset, "train", revision=revision).value
-    return WithNotes(
-        _find_overlap_cached(train, load_guarded_split(dataset, "test", revision), seen), files.notes
-    )
+    index = _file_index_path([*files.value, *_guarded_files(dataset, revision)])
+    pairs = _read_cached_overlap(index) if index is not None else None
+    if pairs is None:
+        train = datasets.read_frame(dataset, "train", revision=revision).value
+        pairs = _find_overlap_cached(train, load_guarded_split(dataset, "test", revision), index)
+    return WithNotes(pairs, files.notes)
 
 
 def _guarded_files(dataset: str, revision: str | None) -> list[Path]:
@@ -276,34 +263,34 @@ def _guarded_files(dataset: str, revision: str | None) -> list[Path]:
 
 
 def _file_index_path(paths: list[Path]) -> Path | None:
-    """Where it stands under which name these files' overlap is kept."""
+    """The file that names these files' cached overlap."""
     with contextlib.suppress(OSError):
         if digest := file_stat_digest(paths):
             return cache_root() / "overlap" / f"files-{digest}.txt"
     return None
 
 
-def _read_cached_overlap(seen: Path) -> pl.DataFrame | None:
-    with contextlib.suppress(DataError, OSError, ValueError):  # absent, unreadable or damaged: computed again
-        name = seen.read_text(encoding="utf-8").strip()
+def _read_cached_overlap(index: Path) -> pl.DataFrame | None:
+    with contextlib.suppress(DataError, OSError, ValueError):  # missing or damaged: computed again
+        name = index.read_text(encoding="utf-8").strip()
         if re.fullmatch(rf"[0-9a-f-]+-rules{_RULES}\.parquet", name):
-            return read_parquet(seen.with_name(name), DataError, schema=PAIR_SCHEMA)
+            return read_parquet(index.with_name(name), DataError, schema=PAIR_SCHEMA)
     return None
 
 
-def _find_overlap_cached(train: pl.DataFrame, target: pl.DataFrame, seen: Path | None) -> pl.DataFrame:
-    """``find_overlapping_rows``, from the cache where it was found before; ``seen`` is told under which name."""
+def _find_overlap_cached(train: pl.DataFrame, target: pl.DataFrame, index: Path | None) -> pl.DataFrame:
+    """``find_overlapping_rows``, cached; the cache file's name is written to ``index``."""
     digests = [datasets.frame_digest(frame) for frame in (train, target)]
     path = cache_root() / "overlap" / f"{'-'.join(digests)}-rules{_RULES}.parquet"
     try:
-        found = read_parquet(path, DataError, schema=PAIR_SCHEMA)
-    except (DataError, OSError):  # absent, unreadable or damaged: computed again
-        found = find_overlapping_rows(train, target)
-        if not _try_write_cache(path, lambda: write_parquet_atomically(path, found)):
-            return found
-    if seen is not None:
-        _try_write_cache(path, lambda: write_bytes_atomically(seen, path.name.encode()))
-    return found
+        pairs = read_parquet(path, DataError, schema=PAIR_SCHEMA)
+    except (DataError, OSError):  # missing or damaged: computed again
+        pairs = find_overlapping_rows(train, target)
+        if not _try_write_cache(path, lambda: write_parquet_atomically(path, pairs)):
+            return pairs
+    if index is not None:
+        _try_write_cache(path, lambda: write_bytes_atomically(index, path.name.encode()))
+    return pairs
 
 
 def _try_write_cache(path: Path, write: Callable[[], None]) -> bool:
@@ -312,8 +299,8 @@ def _try_write_cache(path: Path, write: Callable[[], None]) -> bool:
         write()
     except OSError as error:
         log_note(
-            f"note: {path}: cannot be written ({error.strerror}), so that the overlap is computed anew each"
-            " time; set KMMLU_FAST_CACHE"
+            f"note: {path}: cannot be written ({error.strerror}), so the overlap is computed every time; set"
+            " KMMLU_FAST_CACHE"
         )
         return False
     return True
@@ -322,14 +309,12 @@ def _try_write_cache(path: Path, write: Callable[[], None]) -> bool:
 def overlap_ids(
     dataset: str, split: str = "test", revision: str | None = None, train_file: Path | None = None
 ) -> frozenset[str]:
-    """Question ids of ``split`` (test or dev) that overlap the dataset's train split, or
-    ``train_file``: what "clean test" leaves out.
-    """
-    pairs = (
-        train_overlap(dataset, revision).value
-        if train_file is None
-        else find_file_overlap(train_file, dataset, split, revision)
-    )
+    """Question ids of ``split`` (test or dev) that overlap the dataset's train split, or ``train_file``:
+    those that "clean test" leaves out."""
+    if train_file is None:
+        pairs = train_overlap(dataset, revision).value
+    else:
+        pairs = find_file_overlap(train_file, dataset, split, revision)
     return frozenset(filter_pairs_by_split(pairs, split)["test_id"])
 
 
@@ -338,9 +323,8 @@ def filter_pairs_by_split(pairs: pl.DataFrame, split: str) -> pl.DataFrame:
 
 
 def write_overlap_ids(path: Path, pairs: pl.DataFrame) -> None:
-    """The overlapping test ids, sorted, and pairs a kind, as JSON. Ids only: the questions'
-    texts are not ours to publish.
-    """
+    """The overlapping test ids, sorted, and pairs per kind, as JSON. Ids only: the questions' texts are not
+    ours to publish."""
     content = {
         "rules": {"near": NEAR, "contained": CONTAINED, "min_stem": MIN_STEM},
         "pairs": count_pairs_by_kind(pairs),
@@ -350,6 +334,6 @@ def write_overlap_ids(path: Path, pairs: pl.DataFrame) -> None:
 
 
 def count_pairs_by_kind(pairs: pl.DataFrame) -> dict[str, int]:
-    """Pairs a kind, strictest first, kinds without any left out."""
-    found = dict(pairs.group_by("kind").len().iter_rows())
-    return {kind: found[kind] for kind in KINDS if kind in found}
+    """Pairs per kind, strictest first, without kinds that have none."""
+    counts = dict(pairs.group_by("kind").len().iter_rows())
+    return {kind: counts[kind] for kind in KINDS if kind in counts}

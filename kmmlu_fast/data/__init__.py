@@ -1,3 +1,1 @@
-"""Questions, subjects and training rows on disk, and the guard that tells whether they overlap.
-Knows only core.
-"""
+"""Exams, questions and training rows, read from disk or the hub. Knows only core and machine."""

@@ -1,12 +1,12 @@
-"""Fine-tuning data on disk: Alpaca JSONL out of chosen questions, and back.
+"""Fine-tuning data as Alpaca JSONL: questions to rows, and rows back to questions.
 
-In: ``SftRow`` records (a question, its options perhaps reordered, a rationale perhaps). Out: JSONL with
-``instruction, input, output`` and ``subject, source_id, strategy, option_order, repeat, rationale`` (of an
-exam other than KMMLU also ``exam`` and ``group``); and the same records again, whose questions go through
-``prompts`` for training, byte for byte as in evaluation. Knows nothing of sampling, leakage or training.
+In: ``SftRow`` records: a question, possibly with reordered options and a rationale. Out: JSONL with
+``instruction, input, output`` and ``subject, source_id, strategy, option_order, repeat, rationale`` (for
+exams other than KMMLU also ``exam`` and ``group``). Training reads the records back and renders their
+questions with ``prompts``, byte for byte as evaluation does. Knows nothing of sampling, leakage or training.
 
-``option_order`` says where the options stood in the source: "CABD" = the row's A was the source's C. It has
-as many letters as the question has options.
+``option_order`` gives each option's letter in the source: "CABD" = the row's A was the source's C. It has
+one letter per option.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ INSTRUCTION = "다음 객관식 문제를 읽고 {letters} 중 정답을 고르�
 INSTRUCTION_WITH_RATIONALE = "다음 객관식 문제를 단계별로 풀이한 뒤, 마지막 줄에 {letters} 중 정답을 쓰시오."
 IDENTITY = "".join(LETTERS)
 _SOURCE = re.compile(r"([A-Za-z-]+)/(train|dev|test)/(\d+)")
-_OTHER_SOURCE = re.compile(r"([^/]+)/(?:.+/)?(train|dev|test)/(\d+)")  # of an exam other than KMMLU
+_OTHER_SOURCE = re.compile(r"([^/]+)/(?:.+/)?(train|dev|test)/(\d+)")  # exams other than KMMLU
+_NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SftRow:
-    """One training row. ``question`` has its options in the row's order, and the answer's letter there."""
+    """One training row. ``question`` has its options and its answer's letter in the row's order."""
 
     question: Question  # question_id is the source's
     strategy: str
     option_order: str = IDENTITY
-    repeat: int = 0  # 0 for the first use of a question; later uses have other orders
-    response: str | None = None  # a rationale that ends in the answer; None = the letter alone
-    exam: str = DEFAULT_EXAM  # that the question is of
+    repeat: int = 0  # 0 for a question's first use; later uses have other option orders
+    response: str | None = None  # a rationale that ends with the answer; None = the letter alone
+    exam: str = DEFAULT_EXAM
 
 
 def sft_row_to_record(row: SftRow) -> dict[str, Any]:
-    """The row's JSON object. DataError where question and options could not be told apart again."""
+    """The row's JSON object. DataError if question and options could not be separated again."""
     question = row.question
     lines = [f"{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True)]
     item = "\n".join([question.question.strip(), *lines])
@@ -67,50 +68,49 @@ def sft_row_to_record(row: SftRow) -> dict[str, Any]:
         "repeat": row.repeat,
         "rationale": "none" if row.response is None else "self",
     }
-    of_other = {} if row.exam == DEFAULT_EXAM else {"exam": row.exam, "group": question.supercategory}
-    return record | of_other
+    if row.exam != DEFAULT_EXAM:
+        record |= {"exam": row.exam, "group": question.supercategory}
+    return record
 
 
 def write_sft_rows(path: Path, rows: list[SftRow]) -> None:
-    """UTF-8 JSONL, Korean unescaped, one row a line; whole or not at all."""
+    """UTF-8 JSONL, Korean unescaped, one row per line, written atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, encode_sft_rows(rows))
 
 
 def encode_sft_rows(rows: list[SftRow]) -> bytes:
-    """What ``write_sft_rows`` writes."""
+    """The bytes that ``write_sft_rows`` writes."""
     lines = [json.dumps(sft_row_to_record(row), ensure_ascii=False) + "\n" for row in rows]
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def read_sft_rows(path: Path) -> list[SftRow]:
-    """The rows that ``write_sft_rows`` wrote. DataError names file and row for anything else."""
+    """Rows written by ``write_sft_rows``. DataError names file and row for anything else."""
     return [sft_row_from_record(record, f"{path} row {i}") for i, record in enumerate(read_records(path), 1)]
 
 
 def sft_row_from_record(record: dict[str, Any], where: str) -> SftRow:
-    absent = [
-        name
-        for name in ("input", "output", "subject", "source_id", "strategy")
-        if not isinstance(record.get(name), str)
-    ]
-    if absent:
-        raise DataError(f"{where}: lacks {', '.join(absent)}; expected a file of python -m kmmlu_fast.sample")
+    """The row of one JSON object. DataError says what is wrong."""
+    required = ("input", "output", "subject", "source_id", "strategy")
+    missing = [name for name in required if not isinstance(record.get(name), str)]
+    if missing:
+        raise DataError(
+            f"{where}: lacks {', '.join(missing)}; expected a file of python -m kmmlu_fast.sample"
+        )
     exam, letters = _exam_name(record, where), OPTION_LETTERS[: count_options(record)]
     item = split_item(record["input"], len(letters))
     if item is None:
-        lines = f"{_COUNTS.get(len(letters), len(letters))} lines 'A. ' to '{letters[-1]}. '"
+        lines = f"{_NUMBER_WORDS.get(len(letters), len(letters))} lines 'A. ' to '{letters[-1]}. '"
         raise DataError(f"{where}: input is not a question and {lines}")
+    source_id = bounded_repr(record["source_id"])
     source = (_SOURCE if exam == DEFAULT_EXAM else _OTHER_SOURCE).fullmatch(record["source_id"])
     if exam == DEFAULT_EXAM and (source is None or source[1] not in SUBJECTS):
         raise DataError(
-            f"{where}: source_id {bounded_repr(record['source_id'])} is not <Subject>/<split>/<row> of one of the 45"
-            " subjects"
+            f"{where}: source_id {source_id} is not <Subject>/<split>/<row> of one of the 45 subjects"
         )
     if source is None or (exam != DEFAULT_EXAM and source[1] != exam):
-        raise DataError(
-            f"{where}: source_id {bounded_repr(record['source_id'])} is not {exam}/.../<split>/<row>"
-        )
+        raise DataError(f"{where}: source_id {source_id} is not {exam}/.../<split>/<row>")
     answer = record.get("answer", record["output"])
     if not isinstance(answer, str) or answer not in letters:
         allowed = f"{', '.join(letters[:-1])} or {letters[-1]}"
@@ -124,9 +124,7 @@ def sft_row_from_record(record: dict[str, Any], where: str) -> SftRow:
     if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0:
         raise DataError(f"{where}: repeat {bounded_repr(repeat)} is not a whole number from 0")
     if len(source[3]) > 9:
-        raise DataError(
-            f"{where}: source_id {bounded_repr(record['source_id'])} names a row that no file has"
-        )
+        raise DataError(f"{where}: source_id {source_id} names a row that no file has")
     name, group = record["subject"], str(record.get("group") or exam)
     if exam == DEFAULT_EXAM:
         name, group = SUBJECTS[source[1]].name, SUBJECTS[source[1]].supercategory
@@ -151,11 +149,8 @@ def sft_row_from_record(record: dict[str, Any], where: str) -> SftRow:
     )
 
 
-_COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
-
-
 def _exam_name(record: dict[str, Any], where: str) -> str:
     exam = record.get("exam", DEFAULT_EXAM)
     if not isinstance(exam, str) or not exam:
-        raise DataError(f"{where}: exam {bounded_repr(exam)} is no name of an exam")
+        raise DataError(f"{where}: exam {bounded_repr(exam)} is not the name of an exam")
     return exam

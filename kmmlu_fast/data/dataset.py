@@ -1,7 +1,7 @@
-"""KMMLU questions from the hub, from a directory of the hub's layout, or from the packaged sample.
+"""KMMLU questions from the hub, from a directory in the hub's layout, or from the packaged sample.
 
-In: a dataset name, a split and subjects. Out: a polars frame (one row a question) or ``Question`` records.
-The files' 1-based answers become letters here, once. Knows nothing of prompts.
+In: a dataset name, a split and subjects. Out: a polars frame (one row per question) or ``Question`` records.
+Converts the files' 1-based answers to letters. Knows nothing of prompts.
 
 Layout (HAERAE-HUB/KMMLU): ``data/<stem>-{train,dev,test}.csv`` with columns
 ``question, answer, A, B, C, D, Category, Human Accuracy``.
@@ -25,8 +25,6 @@ from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 
 DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
-
-
 SAMPLE_DIR = Path(__file__).parent / "sample"
 _TEXT_COLUMNS = ("question", *LETTERS)
 _COLUMNS = (*_TEXT_COLUMNS, "answer")
@@ -45,29 +43,27 @@ FRAME_COLUMNS = (
 def load_frame(
     dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
 ) -> pl.DataFrame:
-    """``read_frame`` without its notes: for splits other than train, which has none."""
+    """``read_frame`` without its notes, which only the train split has."""
     return read_frame(dataset, split, subjects, revision).value
 
 
 def read_frame(
     dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
 ) -> WithNotes[pl.DataFrame]:
-    """All rows of a split, columns FRAME_COLUMNS, in subject-table and file order.
+    """All rows of a split, columns FRAME_COLUMNS, by subject and in file order.
 
-    Raises DataError for a dataset that cannot be found or read, wrong columns, answers outside 1-4, empty
-    questions or options, and two files of one subject; each names file and row. Missing *train* files are
-    survived with one note.
+    DataError, with file and row, for a dataset that cannot be found or read, wrong columns, answers outside
+    1-4, empty questions or options, and two files of one subject. Missing *train* files only give a note.
     """
-    files = _require_subject_files(
-        dataset, split, list(SUBJECTS.values()) if subjects is None else subjects, revision
-    )
-    return WithNotes(
-        pl.concat([_read_csv(path, subject, split) for subject, path in files.value]), files.notes
-    )
+    if subjects is None:
+        subjects = list(SUBJECTS.values())
+    files = _require_subject_files(dataset, split, subjects, revision)
+    frames = [_read_csv(path, subject, split) for subject, path in files.value]
+    return WithNotes(pl.concat(frames), files.notes)
 
 
 def split_files(dataset: str, split: str, revision: str | None = None) -> WithNotes[list[Path]]:
-    """The files that ``read_frame`` reads, with its notes; DataError as it where they are not there."""
+    """The files that ``read_frame`` reads, with its notes; DataError if any is missing."""
     files = _require_subject_files(dataset, split, list(SUBJECTS.values()), revision)
     return WithNotes([path for _, path in files.value], files.notes)
 
@@ -75,12 +71,13 @@ def split_files(dataset: str, split: str, revision: str | None = None) -> WithNo
 def load_questions(
     dataset: str, split: str, subjects: list[Subject] | None = None, revision: str | None = None
 ) -> list[Question]:
-    """The same rows as ``load_frame`` as records."""
+    """The rows of ``load_frame`` as records."""
     return kmmlu_questions_from_frame(load_frame(dataset, split, subjects, revision))
 
 
 def kmmlu_questions_from_frame(frame: pl.DataFrame) -> list[Question]:
     """Records from a frame with FRAME_COLUMNS."""
+    rows = frame.select(FRAME_COLUMNS).iter_rows()
     return [
         Question(
             question_id=qid,
@@ -93,17 +90,15 @@ def kmmlu_questions_from_frame(frame: pl.DataFrame) -> list[Question]:
             answer=answer,
             human_accuracy=human,
         )
-        for qid, subject, group, split, row, question, a, b, c, d, answer, human in frame.select(
-            FRAME_COLUMNS
-        ).iter_rows()
+        for qid, subject, group, split, row, question, a, b, c, d, answer, human in rows
     ]
 
 
 def select_questions(questions: list[Question], limit: int | None, mode: str, seed: int) -> list[Question]:
-    """At most ``limit`` questions a subject, file order kept.
+    """At most ``limit`` questions per subject, in file order.
 
-    ``first`` takes the file's first; ``random`` ranks by a hash of seed and question id, so that the choice
-    is stable on any machine and a larger limit only adds questions.
+    ``first`` takes each file's first; ``random`` ranks by a hash of seed and question id, so the choice is
+    the same on every machine and a larger limit only adds questions.
     """
     if limit is None:
         return questions
@@ -121,18 +116,15 @@ def select_questions(questions: list[Question], limit: int | None, mode: str, se
 
 
 def seeded_rank(question_id: str, seed: int) -> bytes:
-    """A question's place in the seeded random order, as bytes to sort by: the same on every
-    machine and in every version.
-    """
+    """A question's sort key in the seeded random order: the same on every machine and in every version."""
     return hashlib.blake2b(f"{seed}:{question_id}".encode(), digest_size=8).digest()
 
 
 def permute_questions(questions: Iterable[Question], seed: int) -> list[Question]:
-    """All questions in the one seeded random order: every slice from the start is a prefix of every longer
-    one.
+    """All questions in the seeded random order.
 
-    Subjects come in proportion to their sizes, but for chance. A subset of the questions keeps the order it
-    has here.
+    In any prefix, subjects appear in proportion to their sizes, up to chance. A subset of the questions
+    keeps the order it has here.
     """
     return sorted(questions, key=lambda question: seeded_rank(question.question_id, seed))
 
@@ -140,25 +132,23 @@ def permute_questions(questions: Iterable[Question], seed: int) -> list[Question
 def load_kmmlu_exemplars(
     dataset: str, subjects: list[Subject], num_fewshot: int, revision: str | None = None
 ) -> dict[str, list[Question]]:
-    """The first ``num_fewshot`` dev questions of each subject, in the file's order (same for
-    the whole subject).
-    """
+    """The first ``num_fewshot`` dev questions of each subject, in file order."""
+    exemplars: dict[str, list[Question]] = {subject.name: [] for subject in subjects}
     if num_fewshot == 0:
-        return {subject.name: [] for subject in subjects}
-    found: dict[str, list[Question]] = {subject.name: [] for subject in subjects}
+        return exemplars
     for question in load_questions(dataset, "dev", subjects, revision):
-        found[question.subject].append(question)
-    for name, group in found.items():
+        exemplars[question.subject].append(question)
+    for name, group in exemplars.items():
         if len(group) < num_fewshot:
             raise DataError(
                 f"{dataset}: {name} has {len(group)} dev questions; --num-fewshot {num_fewshot} needs as"
                 f" many: use at most {len(group)}"
             )
-    return {name: group[:num_fewshot] for name, group in found.items()}
+    return {name: group[:num_fewshot] for name, group in exemplars.items()}
 
 
 def questions_digest(questions: Iterable[Question]) -> str:
-    """sha256 (16 hex digits) over ids, texts and keys: which rows a run was over."""
+    """sha256 (16 hex digits) over ids, texts and answers: identifies the rows of a run."""
     state = hashlib.sha256()
     for q in questions:
         state.update("\x1f".join((q.question_id, q.question, *q.options, q.answer)).encode() + b"\x1e")
@@ -166,18 +156,13 @@ def questions_digest(questions: Iterable[Question]) -> str:
 
 
 def frame_digest(frame: pl.DataFrame) -> str:
-    """``questions_digest`` of a frame's rows, without making records of them: a tenth of the time."""
+    """``questions_digest`` of a frame's rows in a tenth of the time, without building records."""
     state = hashlib.sha256()
-    columns = [
-        "question_id",
-        "question",
-        *(letter for letter in OPTION_LETTERS if letter in frame.columns),
-        "answer",
-    ]
-    for some in frame.select(
-        pl.concat_str(columns, separator="\x1f", ignore_nulls=True) + "\x1e"
-    ).iter_slices(50_000):
-        state.update("".join(some.to_series()).encode())
+    letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
+    columns = ["question_id", "question", *letters, "answer"]
+    texts = frame.select(pl.concat_str(columns, separator="\x1f", ignore_nulls=True) + "\x1e")
+    for chunk in texts.iter_slices(50_000):
+        state.update("".join(chunk.to_series()).encode())
     return state.hexdigest()[:16]
 
 
@@ -189,8 +174,11 @@ def shuffle_with_seed(questions: list[Question], seed: int) -> list[Question]:
 
 
 def dataset_input_files(dataset: str | None) -> list[Path]:
-    """The files that a dataset directory holds: nothing that is written may be one of them."""
-    if dataset in (None, "none", "sample") or not (root := expand_path(str(dataset), "--dataset")).is_dir():
+    """The files of a dataset directory, none of which may be overwritten."""
+    if dataset in (None, "none", "sample"):
+        return []
+    root = expand_path(str(dataset), "--dataset")
+    if not root.is_dir():
         return []
     return [
         path
@@ -200,22 +188,20 @@ def dataset_input_files(dataset: str | None) -> list[Path]:
 
 
 def _abbreviate_names(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _require_subject_files(
     dataset: str, split: str, wanted: list[Subject], revision: str | None
 ) -> WithNotes[list[tuple[Subject, Path]]]:
     files, missing = _find_files(dataset, split, wanted, revision)
-    if missing and (split != "train" or not files):
-        raise DataError(
-            f"{dataset}: no {split} file for {_abbreviate_names(missing)}; expected data/<Subject>-{split}.csv of the"
-            " HAERAE-HUB/KMMLU layout"
-        )
-    notes = (
-        (f"{dataset}: no train file for {_abbreviate_names(missing)}; going on without",) if missing else ()
-    )
-    return WithNotes(files, notes)
+    if not missing:
+        return WithNotes(files, ())
+    problem = f"{dataset}: no {split} file for {_abbreviate_names(missing)}"
+    if split != "train" or not files:
+        raise DataError(f"{problem}; expected data/<Subject>-{split}.csv as in the HAERAE-HUB/KMMLU layout")
+    return WithNotes(files, (f"{problem}; continuing without",))
 
 
 def _find_files(
@@ -228,14 +214,14 @@ def _find_files(
         present.setdefault(path.name.removesuffix(f"-{split}.csv").lower(), []).append(path)
     if not present:
         raise DataError(
-            f"{dataset}: no *-{split}.csv in {folder}; give a directory of the HAERAE-HUB/KMMLU layout, the"
+            f"{dataset}: no *-{split}.csv in {folder}; give a directory in the HAERAE-HUB/KMMLU layout, the"
             " hub id, or 'sample'"
         )
     files, missing = [], []
     for subject in subjects:
         paths = present.get(subject.stem.lower(), [])
         if len(paths) > 1:
-            raise DataError(f"{paths[1]}: a second file for {subject.name} beside {paths[0].name}; keep one")
+            raise DataError(f"{paths[1]}: a second file for {subject.name} besides {paths[0].name}; keep one")
         if paths:
             files.append((subject, paths[0]))
         else:
@@ -251,7 +237,7 @@ def _dataset_folder(dataset: str, split: str, revision: str | None) -> Path:
         return path
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
         raise DataError(
-            f"dataset {dataset!r}: no such directory; give a directory of the hub's layout, a hub id such as"
+            f"dataset {dataset!r}: no such directory; give a directory in the hub's layout, a hub id such as"
             " HAERAE-HUB/KMMLU, or 'sample'"
         )
     return _download_split(dataset, split, revision)
@@ -262,24 +248,22 @@ def _download_split(dataset: str, split: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
-                dataset, repo_type="dataset", revision=revision, allow_patterns=[f"data/*-{split}.csv"]
-            )
+        folder = snapshot_download(
+            dataset, repo_type="dataset", revision=revision, allow_patterns=[f"data/*-{split}.csv"]
         )
-    except (
-        Exception
-    ) as error:  # the hub client raises a dozen kinds, httpx's among them; all mean the same to a user
+    # The hub client raises a dozen kinds, httpx's among them; all mean the same to a user.
+    except Exception as error:
         raise DataError(
-            f"dataset {dataset!r}: {describe_hub_failure(why, error)}; check the name and the network, or give --dataset"
-            " a directory of the hub's layout, or 'sample'"
+            f"dataset {dataset!r}: {describe_hub_failure(why, error)}; check the name and the network, or"
+            " give --dataset a directory in the hub's layout, or 'sample'"
         ) from error
+    return Path(folder)
 
 
 def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
     raw = read_csv(path, DataError)
     if raw.is_empty():
-        raise DataError(f"{path}: has column names and no questions; give the whole file, or remove it")
+        raise DataError(f"{path}: has column names but no questions; give the complete file, or remove it")
     raw = raw.with_columns(pl.col(name).fill_null("") for name in raw.columns)
     absent = [name for name in _COLUMNS if name not in raw.columns]
     if absent:
@@ -314,8 +298,8 @@ def _refuse_bad_rows(path: Path, raw: pl.DataFrame, frame: pl.DataFrame) -> None
     human = frame.filter(~pl.col("human_accuracy").is_between(0, 1))
     if len(human):
         raise DataError(
-            f"{path} row {human['row'][0]}: Human Accuracy {human['human_accuracy'][0]} is no share from 0"
-            " to 1"
+            f"{path} row {human['row'][0]}: Human Accuracy {human['human_accuracy'][0]} is not a share from"
+            " 0 to 1"
         )
     for name in _TEXT_COLUMNS:
         empty = frame.filter(pl.col(name).str.strip_chars() == "")

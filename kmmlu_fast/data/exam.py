@@ -1,25 +1,22 @@
-"""An exam by declaration: where its rows are, what its columns mean, what may be done with them. At most 15
-lines of YAML.
+"""An exam's declaration, at most 15 lines of YAML: where its rows are, what its columns mean, and its terms.
 
-In: a name of a shipped declaration, a YAML file, or a table of one's own with the default column names. Out:
-an ``Exam``.
-Knows nothing of rows (``exam_rows`` reads them) or of how a question is asked.
+In: a YAML file. Out: an ``Exam``. Knows nothing of rows (``exam_rows`` reads them) or of prompts.
 
 A declaration::
 
     title: CLIcK
     hub: EunsuKim/CLIcK            # or  path: my.jsonl  (beside the YAML file)
-    configs: [ko]                  # names, patterns ("bar_*"), or name -> own settings; default: all
-    question: question             # a column, or a wording: "{premise} ... {question}?"
-    context: paragraph             # optional: stands before the question, a blank line between
+    configs: [ko]                  # names, patterns ("bar_*"), or name -> its own settings; default: all
+    question: question             # a column, or a template: "{premise} ... {question}?"
+    context: paragraph             # optional: put before the question, with a blank line between
     options: choices               # a list; or [A, B, C]: columns; {fixed: [..]}; {inside: question}
     answer: answer
-    coding: from 1                 # from 0, from 1, letter, text (the option's own)
+    coding: from 1                 # from 0, from 1, letter, or text (the right option's)
     subject: subject               # optional: a column, or {column: id, pattern: ...}; default: the config
     group: subject_category        # optional, likewise
-    splits: {test: test, dev: dev} # ours: theirs; test is what is measured, dev the few-shot examples
+    splits: {test: test, dev: dev} # our name: the data set's; test is measured, dev has the few-shot examples
     licence: none stated
-    training: forbidden            # allowed, forbidden, or ask: show the licence
+    training: forbidden            # allowed, forbidden, or ask (shows the licence)
 """
 
 from __future__ import annotations
@@ -45,7 +42,7 @@ class _ExamModel(BaseModel):
 
 
 class ColumnPattern(_ExamModel):
-    """A value out of a column: all of it, or the first group of ``pattern`` where it is found."""
+    """A column's value: all of it, or the first group of ``pattern`` if that matches."""
 
     column: str
     pattern: str | None = None
@@ -55,9 +52,11 @@ class ColumnPattern(_ExamModel):
         try:
             groups = re.compile(self.pattern).groups if self.pattern else 1
         except re.error as error:
-            raise ValueError(f"pattern {self.pattern!r} is no regular expression ({error})") from error
+            raise ValueError(f"pattern {self.pattern!r} is not a regular expression ({error})") from error
         if groups != 1:
-            raise ValueError(f"pattern {self.pattern!r} must have one group in brackets: what is taken")
+            raise ValueError(
+                f"pattern {self.pattern!r} must have exactly one group in parentheses, the part to use"
+            )
         return self
 
 
@@ -68,8 +67,7 @@ class FixedOptions(_ExamModel):
 
 
 class InlineOptions(_ExamModel):
-    """Options that stand within a column's text as "A. ...", "(A) ..." or "A: ..."; the question is what
-    stands before."""
+    """Options inside a column's text as "A. ...", "(A) ..." or "A: ..."; the question is the text before."""
 
     inside: str
 
@@ -88,7 +86,7 @@ class ColumnMapping(_ExamModel):
 
 
 class Exam(ColumnMapping):
-    """One exam. ``name`` is the declaration's file name; ``folder`` is where its ``path`` starts from."""
+    """One exam. ``name`` is the declaration's file name; ``path`` is relative to ``folder``."""
 
     name: str
     title: str = ""
@@ -100,17 +98,15 @@ class Exam(ColumnMapping):
     licence: str = "none stated"
     gated: bool = False
     training: Literal["allowed", "forbidden", "ask"] = "ask"
-    rows: int | None = None  # questions in test, where it is known
+    rows: int | None = None  # questions in test, if known
     options_count: str = ""  # as shown in the list: "5", "4-5"
-    subjects: Literal["own", "kmmlu"] = (
-        "own"  # kmmlu: its 45 subjects and four supercategories, by the subject's name
-    )
-    faulty_rows: Literal["refuse", "skip"] = "refuse"  # skip: left out, with a warning that counts them
+    subjects: Literal["own", "kmmlu"] = "own"  # kmmlu: KMMLU's 45 subjects and four supercategories
+    faulty_rows: Literal["refuse", "skip"] = "refuse"  # skip: leave them out, with a note that counts them
     lm_eval: str | None = None  # the lm-eval task that asks the same questions
     note: str = ""
     korean: dict[str, str] = {}  # Korean names of subjects and groups
     folder: Path | None = None
-    declaration: str = ""  # the name or file that it was found by
+    declaration: str = ""  # the shipped name, or the file's absolute path
 
     @model_validator(mode="after")
     def _check_complete(self) -> Exam:
@@ -132,20 +128,20 @@ class Exam(ColumnMapping):
         return self
 
     def config_names(self) -> list[str]:
-        """Names or patterns of configs, in the declaration's order; [] = the only one."""
+        """Names or patterns of configs, in the declaration's order; [] = there is only one."""
         return list(self.configs)
 
     def column_mapping(self, config: str | None) -> ColumnMapping:
-        """What the columns mean in that config: its own settings over the exam's."""
+        """What the columns mean in that config: its own settings override the exam's."""
+        settings = {name: getattr(self, name) for name in ColumnMapping.model_fields}
         own = self.configs.get(config) if isinstance(self.configs, dict) and config is not None else None
-        shared = {name: getattr(self, name) for name in ColumnMapping.model_fields}
-        return ColumnMapping(
-            **{**shared, **({name: getattr(own, name) for name in own.model_fields_set} if own else {})}
-        )
+        if own:
+            settings |= {name: getattr(own, name) for name in own.model_fields_set}
+        return ColumnMapping(**settings)
 
     @property
     def is_kmmlu(self) -> bool:
-        """KMMLU itself has a reader of its own (``dataset``), of the layout that its files have."""
+        """KMMLU's files have their own layout and reader (``dataset``)."""
         return self.name == DEFAULT_EXAM
 
     @property
@@ -153,8 +149,7 @@ class Exam(ColumnMapping):
         return self.title or self.name
 
     def to_metadata(self) -> dict[str, Any]:
-        """What a run and a data card say of the exam: name, source, licence, and whether it may be trained
-        on."""
+        """What runs and data cards record of the exam."""
         return {
             "name": self.name,
             "title": self.label,
@@ -165,30 +160,28 @@ class Exam(ColumnMapping):
         }
 
     def refuse_training(self, purpose: str) -> None:
-        """ConfigError where the declaration forbids training."""
+        """ConfigError if the declaration forbids training."""
         if self.training == "forbidden":
+            note = f"; {self.note}" if self.note else ""
             raise ConfigError(
-                f"{purpose}: {self.label} must not be trained on: its declaration says 'training: forbidden' "
-                f"(licence: {self.licence})"
-                f"{'; ' + self.note if self.note else ''}"
+                f"{purpose}: {self.label} must not be trained on: its declaration says 'training: forbidden'"
+                f" (licence: {self.licence}){note}"
             )
 
 
 def read_exam(path: Path) -> Exam:
-    """A declaration file; ConfigError names every fault in one line."""
+    """The exam of a declaration file; ConfigError names all faults on one line."""
     loaded = read_yaml(path, str(path))
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: must be a mapping such as 'hub: owner/name', 'question: question', ...")
     known = {str(key).replace("-", "_"): value for key, value in loaded.items()}
     try:
         return Exam(**{**known, "name": path.stem, "folder": path.parent})
-    except (ValidationError, TypeError) as error:
-        faults = (
-            [_describe_fault(detail) for detail in error.errors()]
-            if isinstance(error, ValidationError)
-            else [str(error)]
-        )
+    except ValidationError as error:
+        faults = [_describe_fault(detail) for detail in error.errors()]
         raise ConfigError(f"{path}: {'; '.join(dict.fromkeys(faults))}") from error
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _describe_fault(detail: Any) -> str:
@@ -196,5 +189,6 @@ def _describe_fault(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"][:1])
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(place, Exam.model_fields, n=1)
-        return f"unknown key {place!r}" + (f", did you mean {near[0]}?" if near else "")
+        hint = f", did you mean {near[0]}?" if near else ""
+        return f"unknown key {place!r}{hint}"
     return f"{place}: {message[0].lower()}{message[1:]}" if place else str(message)

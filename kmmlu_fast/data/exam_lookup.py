@@ -1,8 +1,7 @@
-"""Which exam is meant, and where its rows are: a shipped name, a declaration's file, or a table of one's own.
+"""Finds an exam and its rows from a shipped name, a declaration file, or the user's own table.
 
-In: what a user typed after ``--exam`` and ``--dataset``. Out: an ``Exam``, and the place of its rows. Knows
-nothing of how rows become
-questions.
+In: the values of ``--exam`` and ``--dataset``. Out: an ``Exam``, and where its rows are. Knows nothing of
+how rows become questions.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import difflib
 import os
 import re
 from functools import cache
+from itertools import islice
+from operator import contains
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,36 @@ from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, Exam, read_exam
+from kmmlu_fast.data.records import OPTION_LIST_COLUMNS
 from kmmlu_fast.data.row_files import READERS, is_hub_id, iter_source_rows
 
 SHIPPED = Path(__file__).with_name("exams")
-_OPTION_LISTS = ("options", "choices")
-_OWN_ROWS = 1000  # rows of one's own table that are looked at to tell how its answers are coded
+_CODING_ROWS = 1000  # rows of a user's table that are read to detect how its answers are coded
 
 
 @cache
 def shipped_exam_names() -> tuple[str, ...]:
-    """Names of the declarations that come with the package; KMMLU first."""
+    """Names of the shipped declarations; KMMLU first."""
     names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
     return tuple(sorted(names, key=lambda name: name != DEFAULT_EXAM))
 
 
 def find_exam(name_or_file: str) -> Exam:
-    """A shipped exam by name, a declaration by its YAML file, or one's own table (JSONL, CSV, ...) with
+    """A shipped exam by name, a declaration by its YAML file, or the user's own table (JSONL, CSV, ...) with
     default column names."""
     exam = _resolve_exam(name_or_file)
-    file = name_or_file.strip().lower().replace("_", "-") not in shipped_exam_names()
-    return exam.model_copy(
-        update={"declaration": str(expand_path(name_or_file, "--exam").resolve()) if file else exam.name}
-    )
+    declaration = exam.name
+    if _shipped_key(name_or_file) not in shipped_exam_names():
+        declaration = str(expand_path(name_or_file, "--exam").resolve())
+    return exam.model_copy(update={"declaration": declaration})
+
+
+def _shipped_key(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
 
 
 def find_exam_by_hub_id(source: str) -> Exam | None:
-    """The shipped exam whose data set on the hub that is; None for any other."""
+    """The shipped exam with that data set on the hub, or None."""
     exams = (find_exam(name) for name in shipped_exam_names())
     return next((exam for exam in exams if (exam.hub or "").lower() == source.lower()), None)
 
@@ -55,45 +60,43 @@ def _resolve_exam(name_or_file: str) -> Exam:
         return read_exam(path)
     if path.suffix.lower() in READERS:
         return exam_from_table(path)
-    key = name_or_file.strip().lower().replace("_", "-")
+    key = _shipped_key(name_or_file)
     if key in shipped_exam_names():
         return read_exam(SHIPPED / f"{key}.yaml")
     near = difflib.get_close_matches(key, shipped_exam_names(), n=1)
     hint = f", did you mean {near[0]}?" if near else ""
     raise ConfigError(
-        f"unknown exam {name_or_file!r}{hint}: give one of {', '.join(shipped_exam_names())}, a declaration (FILE.yaml),"
-        " or a table of your own"
+        f"unknown exam {name_or_file!r}{hint}: give one of {', '.join(shipped_exam_names())}, a declaration"
+        " (FILE.yaml), or a table of your own"
     )
 
 
 def exam_from_table(path: Path) -> Exam:
-    """An exam out of a table with the default column names, how its answers are coded read from its rows;
-    ConfigError where it cannot be.
+    """An exam from a table with default column names; ConfigError if it cannot be one.
 
-    Columns: question; options or choices (a list), or A, B, ...; answer; perhaps subject, group, context,
-    explanation.
+    Columns: question; options or choices (a list), or A, B, ...; answer; optionally subject, group, context,
+    explanation. The answers' coding is detected from the rows.
     """
     if not path.is_file():
         raise ConfigError(
-            f"--exam {path}: no such file; give a shipped name ({', '.join(shipped_exam_names())}), a FILE.yaml, or a"
-            " table of your own"
+            f"--exam {path}: no such file; give a shipped name ({', '.join(shipped_exam_names())}), a"
+            " FILE.yaml, or a table of your own"
         )
-    rows = [row for (_, row), _ in zip(iter_source_rows(str(path)), range(_OWN_ROWS), strict=False)]
+    rows = [row for _, row in islice(iter_source_rows(str(path)), _CODING_ROWS)]
     columns = list(rows[0])
     lettered = [letter for letter in OPTION_LETTERS if letter in columns]
-    in_list = next((name for name in _OPTION_LISTS if name in columns), None)
-    missing = [name for name in ("question", "answer") if name not in columns] + (
-        [] if in_list or len(lettered) > 1 else ["options"]
-    )
+    list_column = next((name for name in OPTION_LIST_COLUMNS if name in columns), None)
+    missing = [name for name in ("question", "answer") if name not in columns]
+    if list_column is None and len(lettered) < 2:
+        missing.append("options")
     if missing:
         raise ConfigError(
-            f"{path}: lacks column {', '.join(missing)}; an exam without a declaration has question, options "
-            "(a list) or A, B, ..., "
-            f"and answer (has {', '.join(map(str, columns))}); for other names write a declaration: python "
-            "-m kmmlu_fast.exams --help"
+            f"{path}: lacks column {', '.join(missing)}; an exam without a declaration has question, options"
+            f" (a list) or A, B, ..., and answer (has {', '.join(map(str, columns))}); for other names write"
+            " a declaration: python -m kmmlu_fast.exams --help"
         )
     optional = {name: name for name in ("context", "subject", "group", "explanation") if name in columns}
-    options = in_list or lettered
+    options = list_column or lettered
     return Exam(
         name=re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-").lower() or "own",
         title=path.stem,
@@ -109,16 +112,13 @@ def exam_from_table(path: Path) -> Exam:
 
 
 def _detect_coding(path: Path, rows: list[dict[str, Any]], options: str | list[str]) -> Coding:
-    """How the answers are written, where the rows leave no doubt: letters, option texts, or numbers of which
-    one gives the origin away."""
+    """How the answers are coded: letters, option texts, or numbers of which one reveals the origin.
+    ConfigError if the rows leave doubt."""
     answers = [str(row["answer"]).strip() for row in rows if row.get("answer") is not None]
-    texts = [
-        [
-            str(o).strip()
-            for o in (row.get(options) or [] if isinstance(options, str) else [row.get(c) for c in options])
-        ]
-        for row in rows
-    ]
+    option_lists = []
+    for row in rows:
+        listed = row.get(options) or [] if isinstance(options, str) else [row.get(name) for name in options]
+        option_lists.append([str(option).strip() for option in listed])
     if not answers:
         raise DataError(
             f"{path}: column answer is empty; it must hold each question's letter, or the right option's text"
@@ -128,28 +128,24 @@ def _detect_coding(path: Path, rows: list[dict[str, Any]], options: str | list[s
     if all(re.fullmatch(r"\d{1,2}", answer) for answer in answers):
         if "0" in answers:
             return "from 0"
-        if any(
-            answer == str(len([o for o in found if o not in ("", "None")]))
-            for answer, found in zip(answers, texts, strict=False)
-        ):
+        counts = [sum(text not in ("", "None") for text in texts) for texts in option_lists]
+        if any(answer == str(count) for answer, count in zip(answers, counts, strict=False)):
             return "from 1"
-    elif sum(answer in found for answer, found in zip(answers, texts, strict=False)) >= 0.9 * len(answers):
-        return "text"  # the few that are not among their options are faults, named as such
+    elif sum(map(contains, option_lists, answers)) >= 0.9 * len(answers):
+        return "text"  # the few answers that are not among their options are reported as faults
     raise ConfigError(
-        f"{path}: column answer ({', '.join(sorted(set(answers))[:5])}) does not say how it counts; write a "
-        "declaration with "
-        "'coding: from 0', 'from 1', 'letter' or 'text'"
+        f"{path}: column answer ({', '.join(sorted(set(answers))[:5])}) leaves its coding open; write a"
+        " declaration with 'coding: from 0', 'from 1', 'letter' or 'text'"
     )
 
 
 def resolve_exam_source(exam: Exam, dataset: str | None) -> str:
-    """Where the rows are: ``--dataset`` where given, else the declaration's hub id, or its path beside the
-    declaration."""
+    """Where the rows are: ``--dataset`` if given, else the declaration's hub id or path."""
     if dataset is not None:
         if not is_hub_id(dataset) and not expand_path(dataset, "--dataset").exists():
             raise ConfigError(
-                f"--dataset {dataset}: no such file or directory; give {exam.label}'s files, or leave it out"
-                " to use the hub"
+                f"--dataset {dataset}: no such file or directory; give {exam.label}'s files, or omit it to"
+                " use the hub"
             )
         return dataset
     if exam.hub is not None:
@@ -159,29 +155,27 @@ def resolve_exam_source(exam: Exam, dataset: str | None) -> str:
 
 
 def find_exams(names: list[str]) -> list[Exam]:
-    """The exams of ``--exam``, in order; ConfigError where two have the same name."""
-    exams = [find_exam(name) for name in names]
-    twice = [
-        exam.name for place, exam in enumerate(exams) if exam.name in [other.name for other in exams[:place]]
-    ]
-    if twice:
-        raise ConfigError(f"--exam {twice[0]}: is given twice; name each exam once")
-    return exams
+    """The exams of ``--exam``, in order; ConfigError if two have the same name."""
+    exams: dict[str, Exam] = {}
+    for exam in map(find_exam, names):
+        if exam.name in exams:
+            raise ConfigError(f"--exam {exam.name}: is given twice; name each exam once")
+        exams[exam.name] = exam
+    return list(exams.values())
 
 
 def dataset_for_exam(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
-    """Where ``--dataset`` puts that exam's rows: ``PATH``, or ``NAME=PATH`` for each of several; None: where
-    its declaration says.
+    """That exam's rows as ``--dataset`` gives them: ``PATH``, or ``NAME=PATH,...`` for several exams. None:
+    as its declaration says.
 
-    A plain value that is not for a single exam is KMMLU's, as it was before there were others.
+    With several exams, a plain ``PATH`` is KMMLU's.
     """
     if "=" in dataset and not Path(dataset).exists():
         pairs = dict(part.partition("=")[::2] for part in dataset.split(","))
-        unknown = [name for name in pairs if name not in [one.name for one in exams]]
+        names = [one.name for one in exams]
+        unknown = [name for name in pairs if name not in names]
         if unknown:
-            raise ConfigError(
-                f"--dataset {unknown[0]}=...: is none of the exams {', '.join(one.name for one in exams)}"
-            )
+            raise ConfigError(f"--dataset {unknown[0]}=...: is not one of the exams {', '.join(names)}")
         return pairs.get(exam.name) or None
     if exam.is_kmmlu:
         return dataset
@@ -189,7 +183,7 @@ def dataset_for_exam(dataset: str, exam: Exam, exams: list[Exam]) -> str | None:
 
 
 def is_exam_cached(exam: Exam) -> bool:
-    """Whether the hub's cache on this machine holds a copy (perhaps of some files only)."""
+    """Whether this machine's hub cache has a copy, possibly of some files only."""
     if exam.hub is None:
         return False
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))

@@ -1,13 +1,11 @@
-"""An exam's rows as questions: any declared schema in, one frame (or ``Question`` records) out, every fault
-named.
+"""Reads an exam's rows as questions, whatever their declared schema.
 
 In: an ``Exam``, a split, and where its rows are (hub, file, directory). Out: a frame with the columns of
-``dataset.load_frame``, the
-options in as many columns (A, B, ...) as the longest question has, null where a question has fewer;
-``explanation`` where declared.
-Knows nothing of how a question is asked. KMMLU itself is read by ``dataset``.
+``dataset.load_frame`` (or ``Question`` records). It has as many option columns (A, B, ...) as the longest
+question needs, null in shorter ones, and ``explanation`` if declared. Bad rows raise DataError. Knows nothing
+of prompts. KMMLU itself is read by ``dataset``.
 
-``question_id`` is ``<exam>/<split>/<row>``, or ``<exam>/<config>/<split>/<row>`` where the exam has several
+``question_id`` is ``<exam>/<split>/<row>``, or ``<exam>/<config>/<split>/<row>`` if the exam has several
 configs.
 """
 
@@ -31,7 +29,7 @@ from kmmlu_fast.data.exam_lookup import resolve_exam_source
 from kmmlu_fast.data.exam_tables import exam_split_name, iter_exam_tables
 from kmmlu_fast.data.inline_options import split_inline_options
 from kmmlu_fast.data.row_files import Row
-from kmmlu_fast.data.subjects import find_subject, find_subjects
+from kmmlu_fast.data.subjects import find_subject, find_subjects, subject_key
 
 _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "question")
 
@@ -39,19 +37,18 @@ _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "qu
 def load_exam(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
 ) -> pl.DataFrame:
-    """``read_exam_frame`` without its notes: for whoever reads again what was reported before."""
+    """``read_exam_frame`` without its notes, for callers whose notes were already shown."""
     return read_exam_frame(exam, split, dataset, revision).value
 
 
 def read_exam_frame(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None
 ) -> WithNotes[pl.DataFrame]:
-    """All questions of a split, and a note on rows that were left out. DataError names the first fault and
-    counts the others; ConfigError for a split that is not declared."""
+    """All questions of a split, and a note on rows that were left out. DataError names the first faulty row
+    and counts the others; ConfigError for a split that is not declared."""
     if exam.is_kmmlu:
-        return kmmlu.read_frame(
-            resolve_exam_source(exam, dataset) if dataset != "sample" else "sample", split, revision=revision
-        )
+        source = "sample" if dataset == "sample" else resolve_exam_source(exam, dataset)
+        return kmmlu.read_frame(source, split, revision=revision)
     kept: list[dict[str, Any]] = []
     faults: list[str] = []
     for question, fault in read_questions(exam, split, dataset, revision):
@@ -60,15 +57,13 @@ def read_exam_frame(
         elif question is not None:
             kept.append(question)
     if faults and exam.faulty_rows == "refuse":
-        more = (
-            f" (and {len(faults) - 1} more such rows; 'faulty_rows: skip' in the declaration leaves them out)"
-            if len(faults) > 1
-            else ""
-        )
+        more = ""
+        if len(faults) > 1:
+            more = f" (and {len(faults) - 1} more such rows; to leave them out, declare 'faulty_rows: skip')"
         raise DataError(f"{faults[0]}{more}")
     notes: tuple[str, ...] = ()
     if faults:
-        notes = (f"{exam.label}: {len(faults)} rows left out as the declaration says, such as {faults[0]}",)
+        notes = (f"{exam.label}: {len(faults)} rows left out as its declaration says, such as {faults[0]}",)
     if not kept:
         why = "".join(f"; {text}" for text in notes)
         raise DataError(f"{exam.label}: no {split} questions in {resolve_exam_source(exam, dataset)}{why}")
@@ -78,12 +73,12 @@ def read_exam_frame(
 def read_questions(
     exam: Exam, split: str, dataset: str | None = None, revision: str | None = None, rows: int | None = None
 ) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    """(question, None) or (None, fault) a row, over all configs; at most ``rows`` of each config."""
-    theirs = exam_split_name(exam, split)
-    found = list(iter_exam_tables(exam, theirs, resolve_exam_source(exam, dataset), revision))
-    for config, label, table in found:
+    """(question, None) or (None, fault) per row, over all configs; at most ``rows`` of each config."""
+    source = resolve_exam_source(exam, dataset)
+    tables = list(iter_exam_tables(exam, exam_split_name(exam, split), source, revision))
+    for config, label, table in tables:
         reading = exam.column_mapping(label)
-        prefix = f"{exam.name}/{config}" if len(found) > 1 and config else exam.name
+        prefix = f"{exam.name}/{config}" if len(tables) > 1 and config else exam.name
         for place, (number, row) in enumerate(islice(table.rows, rows)):
             where = f"{table.name} row {number}"
             try:
@@ -92,33 +87,32 @@ def read_questions(
             except DataError as error:
                 yield None, str(error)
                 continue
-            about = {
+            question = {
                 "question_id": f"{prefix}/{split}/{place}",
                 "subject": subject,
                 "supercategory": group,
                 "split": split,
                 "row": place,
+                **values,
             }
-            yield {**about, **values}, None
+            yield question, None
 
 
 def parse_exam_question(row: Row, reading: ColumnMapping, where: str) -> dict[str, Any]:
+    """A row's question, options by letter, answer, and explanation if declared. DataError for a bad row."""
     options, stem = _read_options(row, reading, where)
     question = stem if stem is not None else _fill_wording(reading.question or "", row, where)
     context = _text_value(row, reading.context, where, needed=False) if reading.context else ""
     if not question.strip():
         raise DataError(f"{where}: the question is empty")
-    answer = _answer_letter(row, reading, options, where)
-    found = {
-        "question": f"{context.strip()}\n\n{question.strip()}" if context.strip() else question.strip(),
+    values: dict[str, Any] = {
+        "question": f"{context.strip()}\n\n{question.strip()}".strip(),
         **dict(zip(OPTION_LETTERS, options, strict=False)),
-        "answer": answer,
+        "answer": _answer_letter(row, reading, options, where),
     }
-    return (
-        {**found, "explanation": _text_value(row, reading.explanation, where, needed=False) or None}
-        if reading.explanation
-        else found
-    )
+    if reading.explanation:
+        values["explanation"] = _text_value(row, reading.explanation, where, needed=False) or None
+    return values
 
 
 def _column_value(row: Row, name: str, where: str) -> Any:
@@ -137,7 +131,7 @@ def _text_value(row: Row, name: str, where: str, needed: bool = True) -> str:
             raise DataError(f"{where}: column {name!r} is empty")
         return ""
     if isinstance(value, list | dict):
-        raise DataError(f"{where}: column {name!r} holds a {type(value).__name__}, not a text")
+        raise DataError(f"{where}: column {name!r} holds a {type(value).__name__}, not text")
     return str(value)
 
 
@@ -148,7 +142,7 @@ def _fill_wording(wording: str, row: Row, where: str) -> str:
 
 
 def _read_options(row: Row, reading: ColumnMapping, where: str) -> tuple[list[str], str | None]:
-    """The options, and the question's own text where they stood within it."""
+    """The options, and the question's text if the options were inside it."""
     declared = reading.options
     if isinstance(declared, InlineOptions):
         stem, options = split_inline_options(_text_value(row, declared.inside, where), where)
@@ -177,12 +171,12 @@ def _read_options(row: Row, reading: ColumnMapping, where: str) -> tuple[list[st
 
 
 def _parse_list(text: str) -> Any:
-    """A list that a CSV holds as text: JSON, or as Python writes it."""
+    """A list that a CSV holds as text: JSON, or a Python literal."""
     import ast
 
     with contextlib.suppress(DataError):
         return parse_json(text, "options", DataError)
-    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # all of its refusals
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
         return ast.literal_eval(text)
     return text
 
@@ -194,9 +188,8 @@ def _answer_letter(row: Row, reading: ColumnMapping, options: list[str], where: 
     if reading.coding == "text":
         places = [place for place, option in enumerate(options) if option.strip() == text]
         if len(places) != 1:
-            raise DataError(
-                f"{where}: answer {text!r} is {'none' if not places else 'more than one'} of its options"
-            )
+            number = "more than one" if places else "none"
+            raise DataError(f"{where}: answer {text!r} is {number} of its options")
         return letters[places[0]]
     if reading.coding == "letter":
         letter = text.strip("()[]. ").upper()
@@ -222,10 +215,10 @@ def _subject_and_group(
     subject = _extract_value(reading.subject, row, where) or config or exam.name
     if exam.subjects == "kmmlu":
         try:
-            found = find_subject(subject)
+            known = find_subject(subject)
         except ConfigError as error:
             raise DataError(f"{where}: {error}") from error
-        return found.name, found.supercategory
+        return known.name, known.supercategory
     return subject, _extract_value(reading.group, row, where) or exam.name
 
 
@@ -235,29 +228,27 @@ def _extract_value(wanted: str | ColumnPattern | None, row: Row, where: str) -> 
     if isinstance(wanted, str):
         return _text_value(row, wanted, where, needed=False).strip()
     text = _text_value(row, wanted.column, where, needed=False)
-    found = re.search(wanted.pattern, text) if wanted.pattern else None
-    return found[1] if found and found[1] else text if not wanted.pattern else ""
+    if not wanted.pattern:
+        return text
+    match = re.search(wanted.pattern, text)
+    return (match[1] or "") if match else ""
 
 
 def frame_from_questions(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Questions as the frame that everything else takes; as many option columns as the longest has."""
-    used = [letter for letter in OPTION_LETTERS if any(letter in row for row in rows)]
-    columns = [
-        *_FIXED_COLUMNS,
-        *used,
-        "answer",
-        *(["explanation"] if any("explanation" in row for row in rows) else []),
-    ]
+    """The frame of these questions, with as many option columns as the longest needs."""
+    present = set().union(*rows, ["answer"])
+    columns = [*_FIXED_COLUMNS, *OPTION_LETTERS, "answer", "explanation"]
+    columns = [name for name in columns if name in _FIXED_COLUMNS or name in present]
     schema = {name: pl.Int32 if name == "row" else pl.String for name in columns}
     frame = pl.DataFrame({name: [row.get(name) for row in rows] for name in columns}, schema=schema)
     return frame.with_columns(pl.lit(None, dtype=pl.Float64).alias("human_accuracy"))
 
 
 def questions_from_frame(frame: pl.DataFrame) -> list[Question]:
-    """Records of a frame with any number of option columns."""
+    """Records from a frame with any number of option columns."""
     letters = [letter for letter in OPTION_LETTERS if letter in frame.columns]
     fixed = frame.select(*_FIXED_COLUMNS, "answer", "human_accuracy").iter_rows()
-    options = frame.select(letters).iter_rows()
+    rows = zip(fixed, frame.select(letters).iter_rows(), strict=True)
     return [
         Question(
             question_id=qid,
@@ -266,37 +257,27 @@ def questions_from_frame(frame: pl.DataFrame) -> list[Question]:
             split=split,
             row=row,
             question=question,
-            options=tuple(o for o in some if o is not None),
+            options=tuple(text for text in texts if text is not None),
             answer=answer,
             human_accuracy=human,
         )
-        for (qid, subject, group, split, row, question, answer, human), some in zip(
-            fixed, options, strict=True
-        )
+        for (qid, subject, group, split, row, question, answer, human), texts in rows
     ]
 
 
 def choose_subjects(exam: Exam, frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """The rows of those subjects or groups (case, spaces and underscores do not matter); ConfigError names
-    what there is."""
+    """The rows of those subjects or groups, ignoring case, spaces and underscores. ConfigError lists the
+    names that exist."""
     if not names:
         return frame
     if exam.is_kmmlu:
         return frame.filter(pl.col("subject").is_in([subject.name for subject in find_subjects(names)]))
 
-    def key(name: str) -> str:
-        return name.strip().lower().replace(" ", "-").replace("_", "-")
-
-    present = {
-        key(name): name
-        for column in ("supercategory", "subject")
-        for name in frame[column].unique().to_list()
-    }
-    unknown = [name for name in names if key(name) not in present]
+    existing = pl.concat([frame["supercategory"], frame["subject"]]).unique(maintain_order=True)
+    present = {subject_key(name): name for name in existing}
+    unknown = [name for name in names if subject_key(name) not in present]
     if unknown:
-        raise ConfigError(
-            f"--subjects {', '.join(unknown)}: {exam.label} has"
-            f" {', '.join(sorted(set(present.values()))[:20])}"
-        )
-    wanted = [present[key(name)] for name in names]
+        allowed = ", ".join(sorted(set(present.values()))[:20])
+        raise ConfigError(f"--subjects {', '.join(unknown)}: {exam.label} has {allowed}")
+    wanted = [present[subject_key(name)] for name in names]
     return frame.filter(pl.col("subject").is_in(wanted) | pl.col("supercategory").is_in(wanted))

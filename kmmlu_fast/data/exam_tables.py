@@ -1,9 +1,7 @@
-"""Which tables an exam's split consists of: configs on the hub, or files of a directory that are named after
-them.
+"""The tables of an exam's split: configs on the hub, or files of a directory that are named after them.
 
-In: an ``Exam``, the name that its data set has for the split, a source. Out: (config, its key in the
-declaration, ``ExamTable``) of each.
-Knows nothing of what stands in the rows.
+In: an ``Exam``, its data set's name for the split, a source. Out: (config, its key in the declaration,
+``ExamTable``) per table. Knows nothing of the rows' contents.
 """
 
 from __future__ import annotations
@@ -27,57 +25,60 @@ class ExamTable:
 
 
 def exam_split_name(exam: Exam, split: str) -> str:
-    theirs = {str(ours): name for ours, name in exam.splits.items()}.get(split)
-    if theirs is None:
-        raise ConfigError(f"{exam.label} has no {split} split; its declaration has {', '.join(exam.splits)}")
-    return theirs
+    """The data set's own name for our ``split``; ConfigError if the declaration has none."""
+    names = {str(ours): name for ours, name in exam.splits.items()}
+    if split not in names:
+        raise ConfigError(f"{exam.label} has no {split} split; its declaration has {', '.join(names)}")
+    return names[split]
 
 
 def iter_exam_tables(
-    exam: Exam, theirs: str, source: str, revision: str | None
+    exam: Exam, split_name: str, source: str, revision: str | None
 ) -> Iterator[tuple[str | None, str | None, ExamTable]]:
-    """(config, its key in the declaration, table) of everything that the declaration's configs stand for."""
+    """(config, its key in the declaration, table) for all configs that the declaration names or matches."""
     wanted = exam.config_names()
     if is_hub_id(source):
         chosen: list[tuple[str | None, str | None]] = [(name, name) for name in wanted] or [(None, None)]
         if any("*" in name for name in wanted):
             chosen = _expand_configs(wanted, list_hub_configs(source, revision), source)
         for config, key in chosen:
-            shown = f"{source}{f' ({config})' if config else ''} {theirs}"
-            yield config, key, ExamTable(shown, iter_hub_rows(source, config, theirs, revision))
+            name = f"{source} ({config}) {split_name}" if config else f"{source} {split_name}"
+            yield config, key, ExamTable(name, iter_hub_rows(source, config, split_name, revision))
         return
     files = _data_files(expand_path(source, "--dataset"), exam)
-    found = False
+    only_file = len(exam.splits) == 1 and len(files) == 1
+    has_match = False
     for path, folder in files:
         words = _path_words(path, folder)
         config, key = _config_from_path(words, wanted)
-        if (wanted and key is None) or not (
-            _matches_split(path, folder, theirs) or (len(exam.splits) == 1 and len(files) == 1)
-        ):
-            continue
-        found = True
-        yield config, key, ExamTable(str(path), iter_file_rows(path))
-    if not found:
-        names = ", ".join(path.name for path, _ in files[:5])
-        of = f" of config {' or '.join(wanted)}" if wanted else ""
+        if (key is not None or not wanted) and (only_file or _matches_split(words, split_name)):
+            has_match = True
+            yield config, key, ExamTable(str(path), iter_file_rows(path))
+    if not has_match:
+        names = ", ".join(path.name for path, _ in files[:5]) or "no files"
+        of_config = f" of config {' or '.join(wanted)}" if wanted else ""
         raise DataError(
-            f"{source}: no file{of} for split {theirs!r} (its name, or its folder's, must hold both) among"
-            f" {names or 'no files'}"
+            f"{source}: no file{of_config} for split {split_name!r} among {names}; the file's name or its"
+            " folder's must contain both"
         )
 
 
 def _expand_configs(
     patterns: list[str], names: list[str], source: str
 ) -> list[tuple[str | None, str | None]]:
-    first = {n: next((p for p in patterns if fnmatch.fnmatch(n, p)), None) for n in names}
-    found: list[tuple[str | None, str | None]] = [(name, key) for name, key in first.items() if key]
-    if not found:
-        raise DataError(f"{source}: no config fits {', '.join(patterns)}; it has {', '.join(names[:8])}")
-    return found
+    """(config, the first pattern that matches it) for each config that any pattern matches."""
+    configs: list[tuple[str | None, str | None]] = []
+    for name in names:
+        pattern = next((pattern for pattern in patterns if fnmatch.fnmatch(name, pattern)), None)
+        if pattern:
+            configs.append((name, pattern))
+    if not configs:
+        raise DataError(f"{source}: no config matches {', '.join(patterns)}; it has {', '.join(names[:8])}")
+    return configs
 
 
 def _data_files(path: Path, exam: Exam) -> list[tuple[Path, Path]]:
-    """Data files and the folder that their names count from."""
+    """Data files, each with the folder that its name is relative to."""
     if path.is_file():
         return [(path, path.parent)]
     if not path.is_dir():
@@ -86,20 +87,20 @@ def _data_files(path: Path, exam: Exam) -> list[tuple[Path, Path]]:
 
 
 def _path_words(path: Path, folder: Path) -> list[str]:
-    """The folder names and the file's name without its ending: where a config may be named."""
-    return [*path.relative_to(folder).parts[:-1], path.name.removesuffix("".join(path.suffixes[-1:]))]
+    """The folder names and the file's name without its extension: where a config may be named."""
+    return [*path.relative_to(folder).parts[:-1], path.stem]
 
 
-def _matches_split(path: Path, folder: Path, split: str) -> bool:
-    return any(split.lower() in re.split(r"[^a-z0-9]+", word.lower()) for word in _path_words(path, folder))
+def _matches_split(words: list[str], split: str) -> bool:
+    return any(split.lower() in re.split(r"[^a-z0-9]+", word.lower()) for word in words)
 
 
 def _config_from_path(words: list[str], wanted: list[str]) -> tuple[str | None, str | None]:
-    """(config, key) where a name fits a wanted config as a whole, or as its beginning: "boolq-test.csv",
-    "boolq/test.parquet"."""
+    """(config, key) of the first word that, up to the split's name, matches a wanted config:
+    "boolq-test.csv", "boolq/test.parquet"."""
     for word in words:
+        config = re.split(r"[-.](?:train|dev|test|validation|valid|fewshot|raw)\b", word, maxsplit=1)[0]
         for key in wanted:
-            cut = re.split(r"[-.](?:train|dev|test|validation|valid|fewshot|raw)\b", word, maxsplit=1)[0]
-            if fnmatch.fnmatch(cut.lower(), key.lower()):
-                return cut, key
+            if fnmatch.fnmatch(config.lower(), key.lower()):
+                return config, key
     return None, None

@@ -1,7 +1,6 @@
-"""Options that stand within a question's text: "A. ...", "(A) ...", "A: ...", on lines of their own or in a
-row.
+"""Options inside a question's text: "A. ...", "(A) ...", "A: ...", each on its own line or all on one.
 
-In: the text. Out: the question without them, and the options. Knows nothing of exams.
+In: the text. Out: the question without its options, and the options. Knows nothing of exams.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ _HEADING = re.compile(r"\n\s*(?:#{1,4}\s*)?(?:선택지|보기|선지|Options|Ch
 
 
 def split_inline_options(text: str, where: str) -> tuple[str, list[str]]:
-    """(question, options) of a text that ends in options A, B, ... in order; DataError where there are no
-    two such markers in a row."""
+    """(question, options) of a text that ends with options A, B, ... in order. DataError if it has no two
+    consecutive markers."""
     marks = list(_MARKER.finditer(text))
-    starts = [place for place, mark in enumerate(marks) if mark[1] == "A"]
-    for start in reversed(starts):
+    for start in reversed(range(len(marks))):
+        if marks[start][1] != "A":
+            continue
         chain = [marks[start]]
         for mark in marks[start + 1 :]:
             if len(chain) < len(OPTION_LETTERS) and mark[1] == OPTION_LETTERS[len(chain)]:

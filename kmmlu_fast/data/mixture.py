@@ -1,10 +1,8 @@
-"""A mixture of training data: several sources, each with a weight, drawn by a seed.
+"""A mixture of training data: weighted sources, drawn with a seed.
 
-In: ``FILE_OR_HUB_ID[:weight]`` for each source. Out: the rows that are taken, source after source, and a
-table of what came from where.
-A weight says how often a source's rows are taken: 1 (default) all of them once, 0.3 a seeded 30 % of them,
-2.5 all twice and a half a
-third time. Knows nothing of tokens or of what the rows say.
+In: ``FILE_OR_HUB_ID[:weight]`` per source. Out: the drawn rows, source after source, and each source's share.
+A source's weight says how often its rows are taken: 1 (default) takes each once, 0.3 a seeded 30 % of them,
+2.5 each twice and half of them a third time. Knows nothing of tokens or of the rows' contents.
 """
 
 from __future__ import annotations
@@ -31,19 +29,19 @@ class MixtureSource:
 
 @dataclass(slots=True, kw_only=True)
 class MixtureShare:
-    """What came of one source."""
+    """What one source contributed."""
 
     source: str
     weight: float
-    rows: int = 0  # that it holds
+    rows: int = 0  # rows of the source
     taken: int = 0
     forms: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0  # rows that say what an earlier row of any source says
+    duplicates: int = 0  # rows with the content of an earlier row of any source
 
 
 def parse_mixture_source(text: str) -> MixtureSource:
-    """``more.jsonl:0.3`` or ``owner/name``; ConfigError for a weight that is none, or a source that is
-    neither file nor hub id."""
+    """``more.jsonl:0.3`` or ``owner/name``; ConfigError for an invalid weight, or a source that is neither a
+    file nor a hub id."""
     head, colon, tail = text.rpartition(":")
     weight = 1.0
     source = text
@@ -51,9 +49,7 @@ def parse_mixture_source(text: str) -> MixtureSource:
         try:
             weight = float(tail)
         except ValueError:
-            raise ConfigError(
-                f"--data {text!r}: {tail!r} is no weight; write FILE:0.3, or FILE alone"
-            ) from None
+            raise ConfigError(f"--data {text!r}: {tail!r} is not a weight; write FILE:0.3, or FILE") from None
         source = head
     if not 0 < weight <= 100:
         raise ConfigError(
@@ -68,11 +64,10 @@ def parse_mixture_source(text: str) -> MixtureSource:
 
 
 def draw_count(weight: float, seed: int, source: str, number: int) -> int:
-    """How often a row is taken: the whole part of the weight, and once more where its own hash is under the
-    rest.
+    """How often a row is taken: the weight's whole part, plus one if the row's hash is below its fraction.
 
-    A row's hash depends on seed, source name and its number alone: the choice needs no second pass, and more
-    rows change no earlier one.
+    The hash depends only on the seed, the source's name and the row's number, so the draw needs one pass and
+    appended rows do not change it.
     """
     whole = int(weight)
     digest = hashlib.blake2b(f"{seed}\x1f{Path(source).name}\x1f{number}".encode(), digest_size=8).digest()
@@ -82,7 +77,7 @@ def draw_count(weight: float, seed: int, source: str, number: int) -> int:
 def read_mixture(
     parts: Sequence[MixtureSource], seed: int, columns: Mapping[str, str] | None = None
 ) -> tuple[list[TrainingRow], list[MixtureShare]]:
-    """The rows that are taken, and the table. DataError for the first row that cannot be read."""
+    """The drawn rows, and each source's share. DataError for the first row that cannot be read."""
     shares = [MixtureShare(source=part.source, weight=part.weight) for part in parts]
     return list(iter_mixture(parts, seed, shares, columns)), shares
 
@@ -93,7 +88,7 @@ def iter_mixture(
     shares: Sequence[MixtureShare],
     columns: Mapping[str, str] | None = None,
 ) -> Iterator[TrainingRow]:
-    """The same as a stream; ``shares`` are filled in as it goes."""
+    """The drawn rows as a stream, which fills in ``shares``."""
     seen: set[bytes] = set()
     for part, share in zip(parts, shares, strict=True):
         for row in read_training_rows(part.source, columns):
@@ -108,9 +103,9 @@ def iter_mixture(
 
 
 def mixture_lines(shares: Sequence[MixtureShare]) -> list[str]:
-    """The table as lines of text: source, form, rows, weight, taken, share of the whole, duplicates."""
+    """The shares as a text table: source, form, rows, weight, taken, share of all taken, duplicates."""
     total = max(1, sum(share.taken for share in shares))
-    head = ("source", "form", "rows", "weight", "taken", "share", "duplicates")
+    header = ("source", "form", "rows", "weight", "taken", "share", "duplicates")
     body = [
         (
             share.source,
@@ -123,11 +118,11 @@ def mixture_lines(shares: Sequence[MixtureShare]) -> list[str]:
         )
         for share in shares
     ]
-    widths = [max(len(row[place]) for row in (head, *body)) for place in range(len(head))]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *body)
-    ]
+    table = [header, *body]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        texts = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(texts + numbers))
+    return lines

@@ -1,11 +1,8 @@
-"""Rows of anybody's table: JSONL, JSON, CSV, TSV, parquet, or a hub id; one plain dict a row, with the place
-it came from.
+"""Rows of any table (JSONL, JSON, CSV, TSV, parquet, or a hub id), each a plain dict with its number.
 
 In: a path or a hub id (with config and split). Out: an iterator of ``(number, row)``: the 1-based line of a
-JSONL file, the 1-based
-row of any other. Files are streamed, so that a large one never stands in memory whole (a JSON list does: its
-format allows no less).
-Knows nothing of what the columns mean.
+JSONL file, the 1-based row of any other. Files are streamed and never wholly in memory, except JSON, whose
+format requires it. Knows nothing of what the columns mean.
 """
 
 from __future__ import annotations
@@ -29,15 +26,14 @@ from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.machine.hub import hub_problem
 
 Row = dict[str, Any]
-_AT_ONCE = 65_536  # parquet rows in memory at a time
+_FORMATS = "a .jsonl, .json, .csv, .tsv or .parquet file"
+_PARQUET_ROWS = 65_536  # parquet rows in memory at a time
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether ``source`` can only mean ``owner/name`` on the hub: no such path, exactly one slash, no file's
-    ending."""
-    absolute = source.startswith((".", "/", "~"))
+    """Whether ``source`` can only be ``owner/name`` on the hub: one slash, no extension, no such path."""
     return (
-        not absolute
+        not source.startswith((".", "/", "~"))
         and source.count("/") == 1
         and Path(source).suffix not in READERS
         and not Path(source).exists()
@@ -47,7 +43,7 @@ def is_hub_id(source: str) -> bool:
 def iter_source_rows(
     source: str, config: str | None = None, split: str = "train", revision: str | None = None
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of a file (told by its ending) or of a hub data set's split. DataError names file and row of what
+    """Rows of a file (by its extension) or of a hub data set's split. DataError names file and row of what
     cannot be read."""
     if is_hub_id(source):
         return iter_hub_rows(source, config, split, revision)
@@ -55,26 +51,19 @@ def iter_source_rows(
 
 
 def iter_file_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Rows of one file; DataError for a missing one, an unknown ending, or a row that is no object."""
+    """Rows of one file; DataError if it is missing, its extension unknown, or a row not an object."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give {_supported_formats()}, or a hub id such as owner/name")
+        raise DataError(f"{path}: no such file; give {_FORMATS}, or a hub id such as owner/name")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"{path}: ending {path.suffix or '(none)'!r} is not known; give {_supported_formats()}"
-        )
+        raise DataError(f"{path}: unknown extension {path.suffix or '(none)'!r}; give {_FORMATS}")
     return reader(path)
 
 
-def _supported_formats() -> str:
-    return "a .jsonl, .json, .csv, .tsv or .parquet file"
-
-
 def _iter_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    found = False
-    # Bytes, not text mode: lines end at \n alone, where text mode and splitlines() also split at what JSON
-    # leaves unescaped in strings.
-
+    is_empty = True
+    # Bytes, not text: lines end at \n only. Text mode and splitlines() also split at characters that JSON
+    # strings may contain unescaped.
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = _decode_utf8(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
@@ -82,11 +71,11 @@ def _iter_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
                 yield from _iter_json(path)
                 return
             if text.strip():
-                found = True
+                is_empty = False
                 where = f"{path} row {number}"
                 yield number, _require_object(parse_json(text, where, DataError), where)
-    if not found:
-        raise DataError(f"{path}: has no rows; expected one JSON object a line")
+    if is_empty:
+        raise DataError(f"{path}: has no rows; expected one JSON object per line")
 
 
 def _iter_json(path: Path) -> Iterator[tuple[int, Row]]:
@@ -95,8 +84,7 @@ def _iter_json(path: Path) -> Iterator[tuple[int, Row]]:
         lists = [name for name, value in document.items() if isinstance(value, list)]
         if len(lists) != 1:
             raise DataError(
-                f"{path}: is one JSON object; expected a list of objects, or an object that holds one such"
-                " list"
+                f"{path}: is one JSON object; expected a list of objects, or an object with one list"
             )
         document = document[lists[0]]
     if not isinstance(document, list) or not document:
@@ -123,21 +111,19 @@ def _iter_csv(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(
-                file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-            )
-            names = reader.fieldnames or ()
-            if twice := next((name for name in names if list(names).count(name) > 1), None):
-                raise DataError(
-                    f"{path}: has two columns {bounded_repr(twice)}; keep one, or one would be lost"
-                )
+            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            reader = csv.DictReader(file, delimiter=separator, strict=True)
+            names = list(reader.fieldnames or ())
+            repeated = next((name for name in names if names.count(name) > 1), None)
+            if repeated:
+                raise DataError(f"{path}: has two columns {bounded_repr(repeated)}; keep only one")
             for number, row in enumerate(reader, 1):
-                if None in row or any(value is None for value in row.values()):
+                if None in row or None in row.values():
                     raise DataError(
-                        f"{path} row {number}: has not the header's {len(names)} columns; quote texts that"
-                        " hold the separator"
+                        f"{path} row {number}: does not have the header's {len(names)} columns; quote texts"
+                        " that contain the separator"
                     )
-                yield number, {name: value if value != "" else None for name, value in row.items()}
+                yield number, {name: value or None for name, value in row.items()}
     except UnicodeDecodeError as error:
         raise DataError(f"{path} row {number + 1}: is not UTF-8 text; save it as UTF-8") from error
     except csv.Error as error:
@@ -150,10 +136,10 @@ def _iter_parquet(path: Path) -> Iterator[tuple[int, Row]]:
     scan, total = scan_parquet(path, DataError)
     if not total:
         raise DataError(f"{path}: has no rows")
-    for start in range(0, total, _AT_ONCE):
-        rows = collect_slice(scan.slice(start, _AT_ONCE), path, DataError)
+    for start in range(0, total, _PARQUET_ROWS):
+        rows = collect_slice(scan.slice(start, _PARQUET_ROWS), path, DataError)
         if rows.is_empty():
-            raise DataError(f"{path}: says that it has {total:,} rows, and has {start:,}")
+            raise DataError(f"{path}: declares {total:,} rows, but has only {start:,}")
         yield from enumerate(rows.iter_rows(named=True), start + 1)
 
 
@@ -170,12 +156,11 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
 def iter_hub_rows(
     hub_id: str, config: str | None, split: str, revision: str | None = None
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of one split on the hub, through ``datasets``. DataError says what to do where it may not or
-    cannot be had."""
-    hub_problem()  # before ``datasets`` is imported: it reads then whether to ask at all
+    """Rows of one split on the hub, through ``datasets``. If access fails, DataError says what to do."""
+    hub_problem()  # before the import of ``datasets``, which reads then whether to go online
     from datasets import load_dataset
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries, one warning each
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one warning per retry otherwise
     try:
         rows = load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the hub client and ``datasets`` raise dozens of kinds
@@ -196,16 +181,17 @@ def list_hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
 
 
 def explain_hub_error(hub_id: str, error: BaseException) -> str:
-    """One line for what the hub or ``datasets`` raised: gated, no token, no network, no such config or
+    """One line for what the hub or ``datasets`` raised: gated, no token, no network, unknown config or
     split."""
-    seen: list[BaseException] = []
+    chain: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None and link not in seen:
-        seen.append(link)
+    while link is not None and link not in chain:
+        chain.append(link)
         link = link.__cause__ or link.__context__
-    kinds = {type(e).__name__ for e in seen}
-    status = {int(code) for e in seen if (code := getattr(getattr(e, "response", None), "status_code", None))}
-    text = " ".join(str(e) for e in seen)
+    kinds = {type(link).__name__ for link in chain}
+    responses = [getattr(link, "response", None) for link in chain]
+    status = {getattr(response, "status_code", None) for response in responses}
+    text = " ".join(map(str, chain))
     page = f"https://huggingface.co/datasets/{hub_id}"
     login = "log in with `hf auth login` (or set HF_TOKEN)"
     if "GatedRepoError" in kinds or "gated" in text.lower() or 403 in status:

@@ -1,6 +1,6 @@
-"""The 45 KMMLU subjects as one table: config name, supercategory, Korean name, file stem.
+"""The table of KMMLU's 45 subjects: config name, supercategory, Korean name, file stem.
 
-In: a name a user typed. Out: the subject's row, or an error that names the nearest ones.
+In: a name that a user typed. Out: its ``Subject``, or an error that suggests the nearest names.
 Source of names and supercategories: the HAERAE-HUB/KMMLU dataset card. Knows nothing of questions or files.
 """
 
@@ -13,7 +13,7 @@ from kmmlu_fast.core.errors import ConfigError
 
 
 def subject_order(names: set[str]) -> list[str]:
-    """KMMLU\'s subjects in the table\'s order, then other exams\' by name."""
+    """KMMLU's subjects in table order, then other exams' subjects by name."""
     return [name for name in SUBJECTS if name in names] + sorted(names - SUBJECTS.keys())
 
 
@@ -96,27 +96,22 @@ SUBJECTS: dict[str, Subject] = {
 }
 
 
-def _subject_key(name: str) -> str:
+def subject_key(name: str) -> str:
+    """The name without differences of case, spaces and underscores."""
     return name.strip().lower().replace(" ", "-").replace("_", "-")
 
 
 _BY_KEY = {
-    _subject_key(name): subject for subject in SUBJECTS.values() for name in (subject.name, subject.korean)
+    subject_key(name): subject for subject in SUBJECTS.values() for name in (subject.name, subject.korean)
 }
 
 
 def find_subject(name: str) -> Subject:
-    """The subject of that name (case, spaces and underscores do not matter); ConfigError with
-    the nearest names.
-    """
-    subject = _BY_KEY.get(_subject_key(name))
+    """The subject of that name, ignoring case, spaces and underscores. ConfigError suggests the nearest."""
+    subject = _BY_KEY.get(subject_key(name))
     if subject is None:
-        near = list(
-            dict.fromkeys(
-                _BY_KEY[k].name
-                for k in difflib.get_close_matches(_subject_key(name), _BY_KEY, n=3, cutoff=0.5)
-            )
-        )
+        keys = difflib.get_close_matches(subject_key(name), _BY_KEY, n=3, cutoff=0.5)
+        near = dict.fromkeys(_BY_KEY[key].name for key in keys)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(
             f"unknown subject {name!r}: allowed are KMMLU's 45 config names such as Accounting or"
@@ -126,18 +121,16 @@ def find_subject(name: str) -> Subject:
 
 
 def find_subjects(names: list[str]) -> list[Subject]:
-    """Subjects for names or supercategories (``STEM`` stands for its members), table order, no
-    repeats; [] = all 45.
-    """
+    """Subjects for names or supercategories (``STEM`` = its members), in table order, without repeats;
+    [] = all 45."""
     if not names:
         return list(SUBJECTS.values())
-    groups = {_subject_key(group): group for group in SUPERCATEGORIES}
+    groups = {subject_key(group): group for group in SUPERCATEGORIES}
     wanted: set[str] = set()
     for name in names:
-        group = groups.get(_subject_key(name))
-        wanted |= (
-            {s.name for s in SUBJECTS.values() if s.supercategory == group}
-            if group
-            else {find_subject(name).name}
-        )
+        group = groups.get(subject_key(name))
+        if group:
+            wanted |= {subject.name for subject in SUBJECTS.values() if subject.supercategory == group}
+        else:
+            wanted.add(find_subject(name).name)
     return [subject for subject in SUBJECTS.values() if subject.name in wanted]

@@ -1,1 +1,1 @@
-"""One evaluation from flags to run directories: the plan, the loop, the proof that an adapter is applied."""
+"""One evaluation from flags to run directories: the plan, the loop, the probe of each adapter."""

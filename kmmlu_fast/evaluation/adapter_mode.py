@@ -1,8 +1,7 @@
-"""How an adapter reaches the engine: served beside the base, written into it (swap), or merged into a copy of
-the model.
+"""How an adapter reaches the engine: served with the base, written into it (swap), or merged into a copy.
 
-In: an ``EvalConfig`` and an adapter. Out: the mode, and a note where it is not the one that was asked for.
-Knows nothing of vLLM.
+In: an ``EvalConfig`` and an adapter. Out: the mode, and the reason if it is not the preferred one. Knows
+nothing of vLLM.
 """
 
 from __future__ import annotations
@@ -17,31 +16,37 @@ from kmmlu_fast.models.deltas import unsupported_adapter_reason
 Mode = Literal["serve", "swap", "merge"]
 
 
-def choose_adapter_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
-    """The adapter's mode, and why it is merged although it might have been swapped ("" otherwise).
+def adapter_loading_mode(config: EvalConfig) -> str:
+    """The mode for ``load_adapters``: "peft" if transformers applies the adapters, which allows any kind."""
+    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    return "peft" if by_peft else config.adapter_mode
 
-    auto: served on a GPU, by a server and by transformers (PEFT); on a CPU, whose LoRA kernels are slow,
-    swapped. ConfigError for modes that a server or transformers has not.
+
+def choose_adapter_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
+    """The adapter's mode, and the reason if it is merged instead of swapped (else "").
+
+    auto: serve on a GPU, by a server and by transformers (PEFT); swap on a CPU, whose LoRA kernels are slow.
+    ConfigError for a mode that the engine does not have.
     """
-    wanted = config.adapter_mode
-    if config.engine == "server" and wanted in ("merge", "swap"):
+    mode = config.adapter_mode
+    if config.engine == "server" and mode in ("merge", "swap"):
         raise ConfigError(
-            f"--adapter-mode {wanted} does not go with --engine server: the server applies the adapters; use"
+            f"--adapter-mode {mode} does not go with --engine server: the server applies the adapters; use"
             " serve"
         )
-    if config.engine == "transformers" and wanted == "swap":
+    if config.engine == "transformers" and mode == "swap":
         raise ConfigError(
             "--adapter-mode swap goes with vLLM: --engine transformers applies adapters unmerged; use serve"
         )
-    if wanted == "auto":
+    if mode == "auto":
         from kmmlu_fast.machine.device import has_gpu
 
-        wanted = "serve" if config.engine in ("server", "transformers") or has_gpu() else "swap"
-    if wanted != "swap":
-        return wanted, ""
+        mode = "serve" if config.engine in ("server", "transformers") or has_gpu() else "swap"
+    if mode != "swap":
+        return mode, ""
     if config.engine != "vllm" or config.data_parallel_size > 1:
-        return "merge", "only one vLLM engine in this process can be written into"
+        return "merge", "weights can be written only into a single vLLM engine in this process"
     if config.load_format == "dummy":
-        return "merge", "random weights are in no file"
+        return "merge", "random weights are not in a file"
     reason = unsupported_adapter_reason(adapter.path)
     return ("merge", reason) if reason else ("swap", "")

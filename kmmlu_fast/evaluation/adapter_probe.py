@@ -1,8 +1,7 @@
 """Proof that an adapter is applied: how far it moves the letters' log-probabilities on probe prompts.
 
 In: an engine and the token ids of a few prompts. Out: the largest shift in nats; zero is an error, not a
-result. Knows nothing of files but the probe a base run leaves behind, so that a reused base need not be
-started again.
+result. The only file is the base run's probe, kept so that a reused base need not be started again.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from kmmlu_fast.engines.protocol import Engine
 
 PROBES = 16
 FILE = "probe.json"
-_NO_SHIFT = 1e-6  # nats: an adapter that is not applied gives the very same numbers
+_NO_SHIFT = 1e-6  # nats: an adapter that is not applied gives exactly the same numbers
 
 
 def measure_probe_logprobs(
     engine: Engine, prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...], adapter: Adapter | None
 ) -> list[list[float]]:
-    """Log-probabilities of the candidates after each of the prompts, shape (prompts, candidates)."""
+    """Log-probabilities of the candidates after each prompt, shape (prompts, candidates)."""
     requests = [
         Request(
             question_id=f"probe/{i}",
@@ -36,14 +35,14 @@ def measure_probe_logprobs(
         )
         for i, ids in enumerate(prompts)
     ]
-    found = {response.request.question_id: list(response.logprobs) for response in engine.generate(requests)}
-    return [found[f"probe/{i}"] for i in range(len(prompts))]
+    logprobs = {reply.request.question_id: list(reply.logprobs) for reply in engine.generate(requests)}
+    return [logprobs[request.question_id] for request in requests]
 
 
 def measure_adapter_shift(
     adapter: Adapter, base: list[list[float]], applied: list[list[float]]
 ) -> dict[str, Any]:
-    """Largest and mean absolute shift over all probes and candidates; AdapterError where there is none."""
+    """Largest and mean absolute shift over all probes and candidates. AdapterError if there is none."""
     differences = [
         abs(a - b)
         for row_a, row_b in zip(base, applied, strict=True)
@@ -53,7 +52,7 @@ def measure_adapter_shift(
     if not largest > _NO_SHIFT:  # also catches NaN
         raise AdapterError(
             f"adapter {adapter.name} ({adapter.path}) changes no log-probability on {len(base)} probe"
-            " prompts: it is not applied or its lora_B matrices are all zero; check that it was trained and"
+            " prompts: it is not applied, or its lora_B matrices are all zero; check that it was trained and"
             " saved"
         )
     return {
@@ -64,7 +63,7 @@ def measure_adapter_shift(
 
 
 def probe_digest(prompts: Sequence[Sequence[int]], candidate_ids: tuple[int, ...]) -> str:
-    """What was asked: a saved base probe is used only for the same."""
+    """Identifies the prompts and candidates: a saved base probe is used only for the same ones."""
     return text_digest(repr(([list(p) for p in prompts], candidate_ids)))
 
 
@@ -73,8 +72,8 @@ def save_base_probe(folder: Path, key: str, logprobs: list[list[float]]) -> None
 
 
 def load_base_probe(folder: Path, key: str) -> list[list[float]] | None:
-    """The base run's probe, if it is there and asked the same."""
+    """The base run's probe, if it exists and its prompts and candidates are the same."""
     if not (folder / FILE).exists():
         return None
-    found = read_json(folder / FILE)
-    return found["logprobs"] if found.get("digest") == key else None
+    saved = read_json(folder / FILE)
+    return saved["logprobs"] if saved.get("digest") == key else None

@@ -1,5 +1,4 @@
-"""The flags of ``python -m kmmlu_fast.eval``: which questions, asked how, by which engine, and where the run
-goes.
+"""The flags of ``python -m kmmlu_fast.eval``: questions, prompts, engine and output.
 
 In: values from YAML and the command line. Out: a frozen ``EvalConfig``. Knows nothing of what the settings
 do.
@@ -17,7 +16,7 @@ from kmmlu_fast.data.exam import DEFAULT_EXAM
 from kmmlu_fast.engines.config import NF4_NAMES, EngineConfig
 
 
-def _whole_number(value: Any) -> Any:
+def _parse_digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
 
@@ -91,128 +90,126 @@ class EvalConfig(EngineConfig):
         "auto",
         description=(
             "serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT"
-            " merges it into a cached copy; auto: serve on GPU, swap on CPU (merge for what is no plain LoRA)"
+            " merges it into a cached copy; auto: serve on GPU, swap on CPU (merge if it is not a plain LoRA)"
         ),
     )
     exam: list[str] = Field(
         [DEFAULT_EXAM],
         description=(
-            "a shipped exam, a declaration (FILE.yaml) or your own table; may be given several times (python"
-            " -m kmmlu_fast.exams)"
+            "a shipped exam (python -m kmmlu_fast.exams lists them), a declaration (FILE.yaml) or your own"
+            " table; may be given several times"
         ),
     )
     dataset: str = Field(
         DEFAULT_DATASET,
         description=(
-            "where its rows are: hub id, directory, file, or 'sample' (packaged, CC0); NAME=PATH,... with"
-            " several exams"
+            "location of the exam's rows: hub id, directory, file, or 'sample' (packaged, CC0); NAME=PATH,..."
+            " for several exams"
         ),
     )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     split: Literal["train", "dev", "test"] = Field("test", description="split to evaluate")
     subjects: list[str] = Field(
-        [], description="config names or supercategories, comma-separated; default: all 45"
+        [], description="subject names or supercategories, comma-separated; default: all 45"
     )
-    limit: PositiveInt | None = Field(None, description="questions a subject at most")
+    limit: PositiveInt | None = Field(None, description="maximum number of questions per subject")
     limit_mode: Literal["random", "first"] = Field(
-        "random", description="how --limit chooses; random is seeded and stable"
+        "random", description="how --limit chooses questions; random is seeded and reproducible"
     )
     questions: PositiveInt | None = Field(
-        None, description="ask the first N of the one seeded random order, in proportion to subjects"
+        None,
+        description="ask the first N questions of the seeded random order, proportional to subject sizes",
     )
     until_decided: bool = Field(
         False,
         description=(
-            "stop as soon as each adapter is better, worse or equal to the base; the same command without it"
-            " goes on"
+            "stop as soon as each adapter is shown to be better than, worse than or equal to the base; the"
+            " same command without this flag continues"
         ),
     )
     margin: float = Field(
-        1.0, ge=0, description="until-decided: pp within which two states count as equal; 0 = never equal"
+        1.0,
+        ge=0,
+        description="until-decided: difference in pp within which two states count as equal; 0 = never",
     )
     until_precise: float | None = Field(
-        None, gt=0, description="stop when the accuracy's interval is plus or minus this many pp"
+        None, gt=0, description="stop when the accuracy's interval is within plus or minus this many pp"
     )
     max_questions: PositiveInt | None = Field(
-        None, description="until-decided, until-precise: questions a model state at most"
+        None, description="until-decided, until-precise: maximum number of questions per model state"
     )
-    num_fewshot: int = Field(0, ge=0, le=5, description="exemplars from dev, in the file's order")
+    num_fewshot: int = Field(0, ge=0, le=5, description="number of exemplars from dev, in file order")
     prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
         None,
         description=(
-            "prompt wording; default: the adapter's own where its card names one, else lm-eval (cot: chat,"
-            " else qa)"
+            "prompt wording; default: the one the adapter's card names, else lm-eval (cot: chat if the model"
+            " has a chat template, else qa)"
         ),
     )
     output_type: Literal["multiple_choice", "generate_until", "cot"] = Field(
         "multiple_choice",
-        description="letters' log-likelihoods, generated letter (kmmlu_direct), or chain of thought",
+        description="log-likelihoods of the letters, a generated letter (kmmlu_direct), or chain of thought",
     )
     max_tokens: PositiveInt | None = Field(
-        None, description="generated tokens at most; default 16 for generate_until, 512 for cot"
+        None, description="maximum number of generated tokens; default: 16 for generate_until, 512 for cot"
     )
     num_samples: PositiveInt = Field(
-        1, description="cot: samples a question, majority vote (self-consistency)"
+        1, description="cot: samples per question; the majority wins (self-consistency)"
     )
     temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 = greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     cot_below: float | None = Field(
-        None, gt=0, description="cot: reason only where the direct letter margin is below this (nats)"
+        None, gt=0, description="cot: reason only if the margin of the direct answer is below this (nats)"
     )
-    rotations: Annotated[Literal[1, 2, 4, "all"], BeforeValidator(_whole_number)] = Field(
+    rotations: Annotated[Literal[1, 2, 4, "all"], BeforeValidator(_parse_digits)] = Field(
         1,
         description=(
-            "score under this many cyclic option orders and average (removes letter bias); all: as many as"
-            " options"
+            "average the scores over this many cyclic option orders, which removes letter bias; all: one per"
+            " option"
         ),
     )
-    thinking: bool = Field(False, description="chat: switch the template's thinking on where it has one")
+    thinking: bool = Field(False, description="chat: enable thinking if the template has it")
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
-    overwrite: bool = Field(False, description="replace a run directory that is in the way")
+    overwrite: bool = Field(False, description="replace an existing run directory")
     lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
 
     @property
     def may_stop(self) -> bool:
-        """Whether the questions are asked in the one random order, and perhaps not all of them."""
+        """Whether questions are asked in the random order, and possibly not all of them."""
         return self.until_decided or self.until_precise is not None or self.questions is not None
 
     @model_validator(mode="after")
     def _check_method_flags(self) -> EvalConfig:
         faults = []
-        if self.output_type != "cot":
-            faults += [
-                f"--{name} goes with --output-type cot"
-                for name, used in (
-                    ("num-samples", self.num_samples > 1),
-                    ("cot-below", self.cot_below is not None),
-                )
-                if used
-            ]
+        early_stopping = self.until_decided or self.until_precise is not None
+        if self.output_type != "cot" and self.num_samples > 1:
+            faults.append("--num-samples goes with --output-type cot")
+        if self.output_type != "cot" and self.cot_below is not None:
+            faults.append("--cot-below goes with --output-type cot")
         if self.rotations != 1 and self.output_type != "multiple_choice":
             faults.append("--rotations goes with --output-type multiple_choice")
         if self.num_samples > 1 and self.temperature == 0:
             faults.append(
-                "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are all"
-                " alike"
+                "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are equal"
             )
         if self.no_base and not self.adapter:
             faults.append("--no-base leaves nothing to evaluate without --adapter")
         if self.adapter_mode == "merge" and self.quantization in NF4_NAMES:
             faults.append(
-                "--adapter-mode merge does not go with a 4-bit base, whose weights it would round: leave it"
-                " out, or serve"
+                "--adapter-mode merge does not go with a 4-bit base, whose weights it would round: omit it,"
+                " or use serve"
             )
         if self.until_decided and (self.no_base or not self.adapter):
             faults.append(
-                "--until-decided compares adapters with the base: give --adapter, and leave out --no-base"
+                "--until-decided compares adapters with the base: give --adapter, and omit --no-base"
             )
         if self.until_decided and self.until_precise is not None:
             faults.append("--until-decided and --until-precise are two ways to stop: give one of them")
-        if self.questions is not None and (self.until_decided or self.until_precise is not None):
+        if self.questions is not None and early_stopping:
             faults.append(
                 "--questions is a fixed number: with --until-decided or --until-precise give --max-questions"
             )
-        if self.max_questions is not None and not (self.until_decided or self.until_precise is not None):
+        if self.max_questions is not None and not early_stopping:
             faults.append(
                 "--max-questions goes with --until-decided or --until-precise; a fixed number is --questions"
             )

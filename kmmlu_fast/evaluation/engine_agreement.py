@@ -1,8 +1,8 @@
-"""Two engines on the same questions: do they give the same letters? (``doctor --verify MODEL``)
+"""Do two engines give the same letters for the same questions? (``doctor --verify MODEL``)
 
 In: a config, or two sets of log-probabilities. Out: a ``Verification``, as numbers and as lines of text. The
-reference is the plain forward pass of the transformers engine; vLLM is what is verified. Knows nothing of how
-either computes.
+reference is the plain forward pass of the transformers engine; vLLM is verified against it. Knows nothing of
+how either computes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Scores = Mapping[str, Sequence[float]]  # natural-log probabilities of A-D by qu
 
 @dataclass(frozen=True, slots=True)
 class LetterDifference:
-    """A question to which the two give different letters."""
+    """A question to which the two engines give different letters."""
 
     question_id: str
     reference: str
@@ -44,49 +44,49 @@ class LetterDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """How far two engines' letters agree on the same prompts. Differences of log-probabilities in nats."""
+    """How well two engines agree on the same prompts. Differences of log-probabilities in nats."""
 
     questions: int
     same_letters: int
     largest_nats: float
     mean_nats: float
     near_tie_nats: float
-    differences: list[LetterDifference]  # all of them, the clearest first
-    seconds: tuple[float, float] | None = None  # answering, without the start: reference, verified
+    differences: list[LetterDifference]  # largest margin first
+    seconds: tuple[float, float] | None = None  # reference, verified; answering only, without the start
 
     @property
     def beyond_near_ties(self) -> list[LetterDifference]:
-        return [found for found in self.differences if not found.margin < self.near_tie_nats]
+        return [each for each in self.differences if not each.margin < self.near_tie_nats]
 
     @property
     def passed(self) -> bool:
-        """No letter differs but where rounding may choose, and every number is one."""
+        """Whether letters differ only in near ties and all numbers are finite."""
         return math.isfinite(self.largest_nats) and not self.beyond_near_ties
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, and whether it passed; a number that is none is null."""
+        """The fields, and whether it passed; a number that is not finite becomes null."""
         values = {**asdict(self), "passed": self.passed}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
     def lines(self) -> list[str]:
-        """For a terminal: the finding first."""
+        """Lines for a terminal, the verdict first."""
         ties = len(self.differences) - len(self.beyond_near_ties)
-        found = "passed" if self.passed else "failed"
-        made = [
-            f"{found}: {self.same_letters} of {self.questions} letters are the same"
-            + (f", {ties} differ in near ties (below {self.near_tie_nats:g} nats)" if ties else ""),
+        verdict = "passed" if self.passed else "failed"
+        near_ties = f", {ties} differ in near ties (below {self.near_tie_nats:g} nats)" if ties else ""
+        lines = [
+            f"{verdict}: {self.same_letters} of {self.questions} letters are the same{near_ties}",
             f"they differ by {self.largest_nats:.2g} nats at most, {self.mean_nats:.2g} on average",
         ]
         if self.seconds is not None:
-            made.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))
-        return made + [
+            lines.append("transformers answered in {:.1f} s, vLLM in {:.1f} s".format(*self.seconds))
+        return lines + [
             f"{d.question_id}: transformers {d.reference}, vLLM {d.verified}, {d.margin:.3f} nats apart"
             for d in self.beyond_near_ties[:5]
         ]
 
 
 def compare_engine_scores(reference: Scores, verified: Scores, near_tie_nats: float) -> Verification:
-    """Letters and log-probabilities side by side; EngineError where the two did not answer the same."""
+    """Compare letters and log-probabilities. EngineError if the two did not answer the same questions."""
     if not reference or set(reference) != set(verified):
         raise EngineError(
             f"{len(reference)} and {len(verified)} questions were answered, and not the same ones"
@@ -100,36 +100,32 @@ def compare_engine_scores(reference: Scores, verified: Scores, near_tie_nats: fl
             same += 1
         else:
             differences.append(LetterDifference(question_id, one, two, _letter_margin(scores)))
-    worst = max(shifts) if all(map(math.isfinite, shifts)) else math.nan  # max alone passes over a NaN
     differences.sort(key=lambda difference: -difference.margin)
-    mean = sum(shifts) / len(shifts)
     return Verification(
         questions=len(reference),
         same_letters=same,
-        largest_nats=worst,
-        mean_nats=mean,
+        largest_nats=max(shifts) if all(map(math.isfinite, shifts)) else math.nan,  # max may skip a NaN
+        mean_nats=sum(shifts) / len(shifts),
         near_tie_nats=near_tie_nats,
         differences=differences,
     )
 
 
 def _best_letter(scores: Sequence[float]) -> str:
-    """The best letter; "none" where a number is none, which ``read_letters`` refuses and a
-    comparison has to show.
-    """
+    """The best letter; "none" if a number is NaN, which ``read_letters`` refuses but a comparison shows."""
     return "none" if any(map(math.isnan, scores)) else OPTION_LETTERS[argmax_index(scores)]
 
 
 def _letter_margin(scores: Sequence[float]) -> float:
-    """Best minus second-best, nats; infinite where a number is none: no near tie."""
+    """Best minus second-best in nats; infinite if a number is NaN, so that it is not a near tie."""
     return math.inf if any(map(math.isnan, scores)) else logprob_margin(scores)
 
 
 def verify_engines(config: EvalConfig, questions: int = QUESTIONS) -> Verification:
-    """Ask ``questions`` of the config's by vLLM and by transformers; each is closed before the next opens.
+    """Ask ``questions`` of the config's questions with vLLM, then with transformers; one engine at a time.
 
-    The config's model, data and prompts are taken as they are, its engine is not. EngineError where one of
-    the two cannot serve the model: a quantised repository has no second engine to be compared with.
+    Uses the config's model, data and prompts, but not its engine. EngineError if one of the two cannot serve
+    the model: a quantised repository, for example, runs in only one of them.
     """
     from kmmlu_fast.engines import factory
 
@@ -137,19 +133,19 @@ def verify_engines(config: EvalConfig, questions: int = QUESTIONS) -> Verificati
     plan = make_eval_plan(config)
     step = max(1.0, len(plan.asked) / questions)
     chosen = [plan.asked[int(place * step)] for place in range(min(questions, len(plan.asked)))]
-    found = []
+    results = []
     try:
         for name in ("vllm", "transformers"):
-            log_note(f"verify: asking {len(chosen)} questions by {name}")
+            log_note(f"verify: asking {len(chosen)} questions with {name}")
             own = plan.config.model_copy(update={"engine": name})
             engine = factory.open_engine(own, plan.model, [], plan.max_model_len)
             try:
-                found.append(_ask_engine(engine, plan, chosen, name))
+                results.append(_ask_engine(engine, plan, chosen, name))
             finally:
                 engine.close()
     finally:
         plan.close()
-    (verified, vllm_sec), (reference, transformers_sec) = found
+    (verified, vllm_sec), (reference, transformers_sec) = results
     near_tie = NEAR_TIE_32_BIT if plan.config.dtype == "float32" else NEAR_TIE_16_BIT
     return replace(compare_engine_scores(reference, verified, near_tie), seconds=(transformers_sec, vllm_sec))
 
@@ -157,9 +153,9 @@ def verify_engines(config: EvalConfig, questions: int = QUESTIONS) -> Verificati
 def _ask_engine(
     engine: Engine, plan: EvalPlan, chosen: Sequence[TokenisedQuestion], name: str
 ) -> tuple[Scores, float]:
-    answers = LetterSink()
-    speed = runner.ask_questions(engine, chosen, plan.method, None, answers, name)
-    return answers.scores, float(speed["seconds"])
+    sink = LetterSink()
+    speed = runner.ask_questions(engine, chosen, plan.method, None, sink, name)
+    return sink.scores, float(speed["seconds"])
 
 
 class LetterSink:

@@ -1,8 +1,7 @@
-"""The engine that is open now: one for the base and all adapters, where weights can be served or swapped;
-one more for each merged copy.
+"""Opens engines, one at a time: one for the base and all served or swapped adapters, one per merged copy.
 
-In: a plan, an opener of engines. Out: an engine that answers as a model state. Knows nothing of questions
-or run directories.
+In: a plan and a function that opens engines. Out: an engine that answers as a model state. Knows nothing of
+questions or run directories.
 """
 
 from __future__ import annotations
@@ -21,23 +20,25 @@ from kmmlu_fast.models import adapters
 EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
 
 
+def _note_merge(adapter: Adapter, reason: str) -> None:
+    log_note(f"{adapter.name}: merged into a copy with PEFT, not written into the engine: {reason}")
+
+
 class EngineManager:
-    """The engine that is open now, for all exams. Merged copies need an engine each; other
-    adapters share the base's.
-    """
+    """The open engine, for all exams. Each merged copy needs its own; other adapters share the base's."""
 
     def __init__(self, plan: EvalPlan, open_engine: EngineOpener) -> None:
         self.plan, self._open = plan, open_engine
         self._engine: Engine | None = None
-        self._weights: str | None = None  # what the open engine holds: a merged path, or None for the base
-        self._modes: dict[str, Mode] = {}  # by adapter
+        self._weights: str | None = None  # path of the open engine's merged copy; None for the base
+        self._modes: dict[str, Mode] = {}  # by adapter name
 
     def mode_of(self, adapter: Adapter) -> Mode:
         if adapter.name not in self._modes:
             mode, reason = choose_adapter_mode(self.plan.config, adapter)
             self._modes[adapter.name] = mode
             if reason and self.plan.config.adapter_mode in ("auto", "swap"):
-                log_note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+                _note_merge(adapter, reason)
         return self._modes[adapter.name]
 
     def engine_for(self, adapter: Adapter | None) -> Engine:
@@ -57,24 +58,21 @@ class EngineManager:
         return self._engine
 
     def _swap_or_merge(self, engine: Engine, adapter: Adapter | None) -> Engine:
-        """The engine with the adapter's weights, or, where they do not go in, an engine of the
-        merged copy.
-        """
-        reason = "this engine's weights stay as they are"
+        """The engine with the adapter's weights, or an engine of the merged copy if they do not fit in."""
+        reason = "this engine's weights cannot be changed"
         if isinstance(engine, SwappingEngine):
             began = time.monotonic()
             try:
                 engine.swap(adapter)
                 if adapter:
-                    log_note(
-                        f"{adapter.name}: written into the running engine in {time.monotonic() - began:.1f} s"
-                    )
+                    seconds = time.monotonic() - began
+                    log_note(f"{adapter.name}: written into the running engine in {seconds:.1f} s")
                 return engine
             except AdapterError as error:  # the engine holds the base again
                 reason = str(error)
         if adapter is None:
             return engine
-        log_note(f"{adapter.name}: merged by PEFT into a copy, not written into the engine: {reason}")
+        _note_merge(adapter, reason)
         self._modes[adapter.name] = "merge"
         return self.engine_for(adapter)
 

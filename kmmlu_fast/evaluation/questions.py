@@ -1,7 +1,7 @@
-"""The questions of one exam, and the examples shown before them, as a config asks for them.
+"""The questions of each exam in a config, and the exemplars shown before them.
 
-In: an ``EvalConfig`` and one of its exams. Out: ``EvalQuestions``: questions in file order, exemplars by subject,
-notes. ConfigError or DataError where there are none. Knows nothing of models or prompts.
+In: an ``EvalConfig``. Out: ``EvalQuestions``: questions in file order, exemplars by subject, notes.
+ConfigError or DataError if there are none. Knows nothing of models or prompts.
 """
 
 from __future__ import annotations
@@ -22,40 +22,42 @@ from kmmlu_fast.evaluation.config import EvalConfig
 
 @dataclass(frozen=True, slots=True)
 class EvalQuestions:
-    """What is asked of one exam."""
+    """One exam's questions and exemplars."""
 
     exam: Exam
-    source: str | None  # where its rows are, if not where its declaration says
+    source: str | None  # location of its rows, if not the declared one
     questions: list[Question]
     exemplars: dict[str, list[Question]]  # by subject
     notes: list[str]
 
 
 def load_eval_questions(config: EvalConfig) -> list[EvalQuestions]:
-    """One ``EvalQuestions`` for each of the config's exams, in their order."""
+    """One ``EvalQuestions`` per exam of the config, in order."""
     exams = find_exams(config.exam)
     return [_questions_of_exam(config, exam, dataset_for_exam(config.dataset, exam, exams)) for exam in exams]
 
 
 def question_source_digests(config: EvalConfig) -> list[str]:
-    """Digests of all rows that the exams' questions and examples are chosen from, without
-    making records of them: a tenth of the time.
+    """Digests of all rows that questions and exemplars are chosen from, ten times faster than making records.
+
+    Faulty rows are not reported again: the evaluation did.
     """
-    exams = find_exams(config.exam)  # faulty rows were reported by the evaluation
-    found = ((exam, dataset_for_exam(config.dataset, exam, exams)) for exam in exams)
-    return [digest for exam, source in found for digest in _exam_row_digests(config, exam, source)]
+    exams = find_exams(config.exam)
+    digests: list[str] = []
+    for exam in exams:
+        digests += _exam_row_digests(config, exam, dataset_for_exam(config.dataset, exam, exams))
+    return digests
 
 
 def _exam_row_digests(config: EvalConfig, exam: Exam, source: str | None) -> Iterator[str]:
     for split in [config.split, *(["dev"] if config.num_fewshot else [])]:
         if exam.is_kmmlu:
-            frame = dataset.load_frame(
-                source or str(exam.hub), split, find_subjects(config.subjects), config.dataset_revision
-            )
+            subjects = find_subjects(config.subjects)
+            frame = dataset.load_frame(source or str(exam.hub), split, subjects, config.dataset_revision)
         elif split in exam.splits:
             frame = load_exam(exam, split, source, config.dataset_revision)
         else:
-            continue  # the ordinary way says that there is none
+            continue  # the evaluation itself reports the missing split
         yield f"{exam.name} {split} {dataset.frame_digest(frame)}"
 
 
@@ -63,12 +65,11 @@ def _questions_of_exam(config: EvalConfig, exam: Exam, source: str | None) -> Ev
     available = _available_questions(config, exam, source)
     questions = dataset.select_questions(available.value, config.limit, config.limit_mode, config.seed)
     if not questions:
-        where = source or exam.label
+        place = source or exam.label
         subjects = ", ".join(config.subjects) or "any subject"
-        raise ConfigError(f"nothing to evaluate: {where} has no {config.split} questions in {subjects}")
-    return EvalQuestions(
-        exam, source, questions, _exemplars_by_subject(config, exam, source, questions), list(available.notes)
-    )
+        raise ConfigError(f"nothing to evaluate: {place} has no {config.split} questions in {subjects}")
+    exemplars = _exemplars_by_subject(config, exam, source, questions)
+    return EvalQuestions(exam, source, questions, exemplars, list(available.notes))
 
 
 def _available_questions(config: EvalConfig, exam: Exam, source: str | None) -> WithNotes[list[Question]]:
@@ -76,8 +77,8 @@ def _available_questions(config: EvalConfig, exam: Exam, source: str | None) -> 
         subjects = find_subjects(config.subjects)
         kmmlu = dataset.read_frame(source or str(exam.hub), config.split, subjects, config.dataset_revision)
         return WithNotes(dataset.kmmlu_questions_from_frame(kmmlu.value), kmmlu.notes)
-    found = read_exam_frame(exam, config.split, source, config.dataset_revision)
-    return WithNotes(questions_from_frame(choose_subjects(exam, found.value, config.subjects)), found.notes)
+    table = read_exam_frame(exam, config.split, source, config.dataset_revision)
+    return WithNotes(questions_from_frame(choose_subjects(exam, table.value, config.subjects)), table.notes)
 
 
 def _exemplars_by_subject(
@@ -96,15 +97,14 @@ def _exemplars_by_subject(
             f"--num-fewshot {config.num_fewshot}: {exam.label} has no dev split to take examples from; use"
             " --num-fewshot 0"
         )
-    found: dict[str, list[Question]] = {name: [] for name in names}
+    exemplars: dict[str, list[Question]] = {name: [] for name in names}
     for question in questions_from_frame(load_exam(exam, "dev", source, config.dataset_revision)):
-        if question.subject in found:
-            found[question.subject].append(question)
-    for name, group in found.items():
+        if question.subject in exemplars:
+            exemplars[question.subject].append(question)
+    for name, group in exemplars.items():
         if len(group) < config.num_fewshot:
             raise DataError(
-                f"{exam.label}: {name} has {len(group)} dev questions; --num-fewshot {config.num_fewshot} "
-                "needs as many: "
-                f"use at most {len(group)}"
+                f"{exam.label}: {name} has only {len(group)} dev questions, too few for --num-fewshot"
+                f" {config.num_fewshot}; use at most {len(group)}"
             )
-    return {name: group[: config.num_fewshot] for name, group in found.items()}
+    return {name: group[: config.num_fewshot] for name, group in exemplars.items()}

@@ -1,9 +1,9 @@
-"""A finished evaluation shown again, without tokenizer, prompts or torch.
+"""Shows a finished evaluation again without tokenizer, prompts or torch.
 
-In: an ``EvalConfig``. Out: the runs that the very same command left complete in its output directory, or
-None. What decides a run is digested from its sources (settings, questions, model and adapter files, versions,
-this package's own code), so that any change of them leads to the ordinary way, which renders and digests the
-prompts themselves. Knows nothing of engines.
+In: an ``EvalConfig``. Out: the complete runs that the same command left in its output directory, or None. The
+key is a digest of everything a run depends on (settings, questions, model and adapter files, versions, this
+package's code). If any of it changed, the normal path renders and digests the prompts themselves. Knows
+nothing of engines.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.files import read_json, write_json_atomically
+from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.questions import question_source_digests
 from kmmlu_fast.machine import environment, gpus
@@ -28,24 +29,22 @@ from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
 _PACKAGE = Path(__file__).parents[1]
-_OF_THE_COMMAND = {"output_dir", "overwrite"}  # decide where a run lies, not what is in it
+_LOCATION_FLAGS = {"output_dir", "overwrite"}  # where a run is written, not what is in it
 
 
 def reusable_runs(config: EvalConfig) -> list[Run] | None:
-    """All runs of the command, base first, if each of them is complete; None where there is
-    anything left to do.
-    """
+    """All runs of the command, base first, if every one is complete; else None."""
     if config.overwrite or not any(config.output_dir.glob(".asked-*.json")):
         return None
     path = _reuse_record_path(config)
     if not path.exists():
         return None
     try:
-        known = read_json(path)
-        runs = [load_run_directory(config.output_dir / str(name)) for name in known["runs"]]
+        record = read_json(path)
+        runs = [load_run_directory(config.output_dir / str(name)) for name in record["runs"]]
     except (KmmluError, KeyError, TypeError):
-        return None  # moved, deleted or torn: the ordinary way says what is missing
-    for text in known.get("notes", []):
+        return None  # moved, deleted or incomplete: the normal path reports what is missing
+    for text in record.get("notes", []):
         log_note(f"note: {text}")
     for run in runs:
         adapter = run.config.get("adapter") or {}
@@ -54,9 +53,7 @@ def reusable_runs(config: EvalConfig) -> list[Run] | None:
 
 
 def record_finished_runs(config: EvalConfig, runs: Sequence[Run], notes: Sequence[str]) -> None:
-    """Note which runs the command led to, beside them. A directory that cannot be written is no
-    fault: the ordinary way remains.
-    """
+    """Record the command's runs in their directory; skipped if it cannot be written."""
     with contextlib.suppress(OSError, KmmluError):
         names = [run.path.name for run in runs if run.path is not None]
         write_json_atomically(_reuse_record_path(config), {"runs": names, "notes": list(notes)})
@@ -67,27 +64,23 @@ def _reuse_record_path(config: EvalConfig) -> Path:
 
 
 def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
-    """Everything that prompts, answers and run names are made from. KmmluError as the ordinary
-    way raises it.
-    """
+    """Everything that prompts, answers and run names depend on. Raises the same KmmluErrors as a new run."""
     model = resolve_model(config.model, config.revision, config.trust_remote_code)
-    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
-    adapters = load_adapters(config.adapter, model, "peft" if by_peft else config.adapter_mode)
+    adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
+    libraries = ("vllm", "transformers", "tokenizers")
     return {
-        "config": config.model_dump(mode="json", exclude=_OF_THE_COMMAND),
+        "config": config.model_dump(mode="json", exclude=_LOCATION_FLAGS),
         "questions": question_source_digests(config),
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
-        "device": [*map(str, gpus.list_gpus()), best_cpu_dtype()],  # what --dtype auto goes by
-        "versions": {
-            name: environment.package_version(name) for name in ("vllm", "transformers", "tokenizers")
-        },
+        "device": [*map(str, gpus.list_gpus()), best_cpu_dtype()],  # decides --dtype auto
+        "versions": {name: environment.package_version(name) for name in libraries},
         "code": code_digest(),
     }
 
 
 def code_digest() -> str:
-    """sha256 over this package's modules and wordings: a change of either may change prompts."""
+    """sha256 of this package's modules and YAML files: a change of either may change prompts."""
     state = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*")):
         if path.suffix in (".py", ".yaml"):

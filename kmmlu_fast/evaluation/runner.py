@@ -1,8 +1,7 @@
-"""One model state over all questions: requests out, responses grouped by question, predictions into the
-store.
+"""Asks one model state all questions and groups the responses by question.
 
-In: an engine, a method, questions with their token ids. Out: every prediction appended to the store as soon
-as its question is complete. Knows neither vLLM nor files.
+In: an engine, a method, questions with their token ids. Out: each prediction, appended to a sink as soon as
+its question is complete. Knows neither vLLM nor files.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from typing import Any, Protocol
 from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter, Prediction, Request, Response
 from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.machine.environment import describe_environment
 from kmmlu_fast.prompting.methods import Method
 from kmmlu_fast.prompting.tokens import TokenisedQuestion
 
 
 class PredictionSink(Protocol):
-    """Where finished predictions go (``store.RunStore``)."""
+    """Where finished predictions go (``runs.store.RunStore``)."""
 
     def append(self, prediction: Prediction) -> None: ...
 
@@ -32,7 +32,7 @@ def ask_questions(
     sink: PredictionSink,
     label: str = "",
 ) -> dict[str, Any]:
-    """Ask all, append each prediction as its question completes; returns seconds and counts of this pass."""
+    """Ask all questions and append each finished prediction. Returns seconds and rates of this pass."""
     questions = {item.question.question_id: item.question for item in asked}
     outstanding: dict[str, int] = {}
     responses: dict[str, list[Response]] = {}
@@ -61,30 +61,36 @@ def ask_questions(
 def time_direct_answers(
     engine: Engine, asked: Sequence[TokenisedQuestion], method: Method, adapter: Adapter | None
 ) -> float | None:
-    """Seconds a question by direct prefills alone, measured on a twentieth of the questions (at most 256), to
-    say what reasoning costs; None without any.
+    """Seconds per question for direct answers alone, to show what reasoning costs; None if there are none.
 
-    In the pass itself direct and reasoning requests share the engine's batches, so that their seconds cannot
-    be told apart.
+    Measured on a twentieth of the questions (8 to 256), because direct and reasoning requests share the
+    engine's batches in the pass itself.
     """
     direct = method.direct
     if direct is None or not asked:
         return None
     count = min(256, max(8, len(asked) // 20))
     chosen = asked[:: max(1, len(asked) // count)][:count]
-    requests = [
-        request
-        for item in chosen
-        for request in direct.start(item.question, item.token_id_lists()[1:], adapter)
-    ]
+    requests: list[Request] = []
+    for item in chosen:
+        requests += direct.start(item.question, item.token_id_lists()[1:], adapter)
     begun = time.monotonic()
     for _ in engine.generate(requests):
         pass
     return (time.monotonic() - begun) / len(chosen)
 
 
+def describe_finish(engine_counters: dict[str, Any]) -> dict[str, Any]:
+    """What a finished run records of its environment: machine, versions, time, the engine's counters."""
+    return {
+        **describe_environment(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "engine": engine_counters,
+    }
+
+
 class AnswerProgress:
-    """Questions/s, time left and running accuracy, and the counts of the pass."""
+    """Shows progress with the running accuracy, and counts questions and tokens of the pass."""
 
     def __init__(self, total: int, label: str) -> None:
         self._start = time.monotonic()

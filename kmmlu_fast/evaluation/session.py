@@ -1,13 +1,11 @@
-"""The evaluation: a plan of what is asked, then each model state (base, adapters) over it, in as few engines
-as possible.
+"""The evaluation: make a plan, then ask each model state (base, adapters) with as few engines as possible.
 
-In: an ``EvalConfig``. Out: one complete ``Run`` a model state. This is the wiring of dataset, prompts,
-engine, scoring and store.
+In: an ``EvalConfig``. Out: one complete ``Run`` per model state. Wires dataset, prompts, engine, scoring and
+store together.
 """
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluation
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
-from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.run import Run
@@ -37,23 +34,30 @@ _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
 def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
-    """Evaluate base and adapters; finished runs are reused, broken ones continued. Runs in order: exam by
-    exam, base, then adapters.
+    """Evaluate base and adapters. Finished runs are reused, interrupted ones continued. The runs are ordered
+    by exam, the base before the adapters.
 
-    ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.open_engine`` in tests and
-    benchmarks.
+    ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.factory.open_engine`` in tests
+    and benchmarks.
     """
-    if (shown := reuse.reusable_runs(config)) is not None:
-        return shown
-    needed = {"vllm": ("vllm", "torch"), "ray": ("ray", "vllm", "torch"), "server": ("httpx", "tenacity")}
-    needed["transformers"] = ("torch", "accelerate", *(["bitsandbytes"] if config.quantization else []))
+    finished = reuse.reusable_runs(config)
+    if finished is not None:
+        return finished
     if open_engine is None:
-        require_modules(
-            f"evaluation (--engine {config.engine})", "transformers", *needed.get(config.engine, ())
-        )
+        modules = {
+            "vllm": ["vllm", "torch"],
+            "ray": ["ray", "vllm", "torch"],
+            "server": ["httpx", "tenacity"],
+        }
+        modules["transformers"] = ["torch", "accelerate"]
+        if config.quantization:
+            modules["transformers"].append("bitsandbytes")
+        purpose = f"evaluation (--engine {config.engine})"
+        require_modules(purpose, "transformers", *modules.get(config.engine, []))
     with report_wait("reading questions and tokenizer"):
         plans = make_eval_plans(config)
-    for text in dict.fromkeys(text for plan in plans for text in plan.notes):
+    notes = list(dict.fromkeys(text for plan in plans for text in plan.notes))
+    for text in notes:
         log_note(f"note: {text}")
     first = plans[0]
     if open_engine is None:
@@ -69,19 +73,16 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
         if config.may_stop:
             return _run_early_stopping(sessions, states)
-        found: list[list[Run]] = [[] for _ in sessions]
+        runs_by_exam: list[list[Run]] = [[] for _ in sessions]
         for adapter in states:
+            # Every exam probes the base before a merged adapter needs another engine.
             for session in sessions if adapter else []:
-                session.prepare_base_probe(
-                    adapter
-                )  # every exam needs the base first: merged weights are another engine
-            for runs, session in zip(found, sessions, strict=True):
-                runs.append(session.run_state(adapter))
-        done = [run for runs in found for run in runs]
-        reuse.record_finished_runs(
-            config, done, list(dict.fromkeys(text for plan in plans for text in plan.notes))
-        )
-        return done
+                session.prepare_base_probe(adapter)
+            for exam_runs, session in zip(runs_by_exam, sessions, strict=True):
+                exam_runs.append(session.run_state(adapter))
+        runs = [run for exam_runs in runs_by_exam for run in exam_runs]
+        reuse.record_finished_runs(config, runs, notes)
+        return runs
     finally:
         for plan in plans:
             plan.close()
@@ -90,12 +91,12 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
 
 def _run_early_stopping(sessions: list[_ExamSession], states: list[Adapter | None]) -> list[Run]:
     """One exam after the other: each has its own random order and its own decision."""
-    found = []
+    runs = []
     for session in sessions:
         if len(sessions) > 1:
             log_note(f"{session.plan.exam.label}: {len(session.plan.asked):,} questions")
-        found += EarlyStoppingEvaluation(session.plan, session, states).run()
-    return found
+        runs += EarlyStoppingEvaluation(session.plan, session, states).run()
+    return runs
 
 
 class _ExamSession:
@@ -106,19 +107,23 @@ class _ExamSession:
         self._base_probe: list[list[float]] | None = None
 
     def prepare_base_probe(self, adapter: Adapter | None) -> None:
-        """The base's probe, where the adapter's run is still to be computed."""
+        """Measure the base's probe if the adapter's run is still to be computed."""
         if self.plan.config.overwrite or not is_complete_run(self._run_folder(adapter)):
             self._ensure_base_probe()
 
     def _run_folder(self, adapter: Adapter | None) -> Path:
-        parts = {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
-        return self.plan.config.output_dir / f"{run_name(self.plan, adapter)}-{compute_fingerprint(parts)}"
+        name = f"{run_name(self.plan, adapter)}-{compute_fingerprint(self._parts(adapter))}"
+        return self.plan.config.output_dir / name
+
+    def _parts(self, adapter: Adapter | None) -> dict[str, Any]:
+        return {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
 
     def run_state(self, adapter: Adapter | None) -> Run:
-        """One model state: reuse, continue or compute."""
+        """Reuse, continue or compute the run of one model state."""
         plan = self.plan
         name = adapter.name if adapter else "base"
-        name = f"{plan.exam.name} {name}" if self._one_of_several else name
+        if self._one_of_several:
+            name = f"{plan.exam.name} {name}"
         store = self.open_store(adapter)
         try:
             if store.complete:
@@ -135,67 +140,60 @@ class _ExamSession:
             store.close()
 
     def open_store(self, adapter: Adapter | None) -> RunStore:
-        """The run directory of a model state, opened or continued."""
+        """The run directory of a model state, new or to be continued."""
         plan, config = self.plan, self.plan.config
-        about = {
+        exam = plan.exam.to_metadata()
+        if plan.source:
+            exam["dataset"] = plan.source
+        metadata = {
             "config": config.model_dump(mode="json"),
             "adapter": _adapter_facts(adapter),
             "max_model_len": plan.max_model_len,
+            "exam": exam,
         }
-        about |= {"exam": {**plan.exam.to_metadata(), **({"dataset": plan.source} if plan.source else {})}}
-        parts = {**plan.parts, "adapter_digest": adapter.digest if adapter else None}
-        return RunStore(config.output_dir, run_name(plan, adapter), parts, about, config.overwrite)
+        name = run_name(plan, adapter)
+        return RunStore(config.output_dir, name, self._parts(adapter), metadata, config.overwrite)
 
     def serves_adapter(self, adapter: Adapter) -> bool:
-        """Whether the base's engine applies the adapter request by request; else its weights
-        must be in the engine.
-        """
+        """Whether the base's engine applies the adapter per request; else it must hold the weights."""
         return self._engines.mode_of(adapter) == "serve"
 
     def open_engine_for(
         self, adapter: Adapter | None, name: str, prove: bool = True
     ) -> tuple[Engine, dict[str, Any] | None]:
-        """The engine that holds a model state, and how far the adapter moves the probes; AdapterError where
-        it does not.
+        """The engine that answers as a model state, and how far the adapter moves the probes.
 
-        ``prove`` False: it was measured before, and is not again (None).
+        AdapterError if the adapter does not move them. With ``prove`` False the shift is not measured (None).
         """
-        plan = self.plan
         if not prove:
             return self._engines.engine_for(adapter), None
         base_probe = self._ensure_base_probe() if adapter else None
         engine = self._engines.engine_for(adapter)
-        moved = None
+        shift = None
         if adapter and base_probe is not None:
             served = adapter if self.serves_adapter(adapter) else None
-            moved = adapter_probe.measure_adapter_shift(
-                adapter,
-                base_probe,
-                adapter_probe.measure_probe_logprobs(engine, plan.probes, plan.candidate_ids, served),
-            )
+            shift = adapter_probe.measure_adapter_shift(adapter, base_probe, self._probe(engine, served))
             log_note(
-                f"{name}: applied, largest log-probability shift {moved['largest_nats']:.4f} nats on"
-                f" {moved['probes']} probes"
+                f"{name}: applied, largest log-probability shift {shift['largest_nats']:.4f} nats on"
+                f" {shift['probes']} probes"
             )
-        elif plan.adapters and self._base_probe is None:
-            self._base_probe = adapter_probe.measure_probe_logprobs(
-                engine, plan.probes, plan.candidate_ids, None
-            )
-        return engine, moved
+        elif self.plan.adapters and self._base_probe is None:
+            self._base_probe = self._probe(engine)
+        return engine, shift
 
     def save_probe(self, store: RunStore, engine: Engine) -> None:
-        """Leave the base's probe with its run, so that a reused base need not be started again."""
-        plan = self.plan
-        probe = self._base_probe or adapter_probe.measure_probe_logprobs(
-            engine, plan.probes, plan.candidate_ids, None
-        )
-        adapter_probe.save_base_probe(
-            store.path, adapter_probe.probe_digest(plan.probes, plan.candidate_ids), probe
-        )
+        """Save the base's probe with its run, so that a reused base need not be started again."""
+        adapter_probe.save_base_probe(store.path, self._probe_key(), self._base_probe or self._probe(engine))
+
+    def _probe(self, engine: Engine, served: Adapter | None = None) -> list[list[float]]:
+        return adapter_probe.measure_probe_logprobs(engine, self.plan.probes, self.plan.candidate_ids, served)
+
+    def _probe_key(self) -> str:
+        return adapter_probe.probe_digest(self.plan.probes, self.plan.candidate_ids)
 
     def _compute_run(self, adapter: Adapter | None, name: str, store: RunStore) -> Run:
         plan = self.plan
-        engine, moved = self.open_engine_for(adapter, name)
+        engine, shift = self.open_engine_for(adapter, name)
         served = adapter if adapter and self.serves_adapter(adapter) else None
         pending = [item for item in plan.asked if item.question.question_id not in store.answered]
         direct_sec = runner.time_direct_answers(engine, pending, plan.method, served)
@@ -206,63 +204,45 @@ class _ExamSession:
         counters = stats_between(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-            own: dict[str, Any] = {
+            values = {
+                **summarise_predictions(frame),
                 "notes": plan.notes,
                 "speed": {**speed, "questions_before": len(store.answered)},
                 "engine": counters,
+                **self.extra_metrics(frame, adapter),
+                "adapter_shift": shift,
             }
-            own |= self.extra_metrics(frame, adapter)
-            sec = speed["seconds"] / max(1, speed["questions"])  # a question, from those answered now
-            known = None if not pending else len(frame) * sec
-            bought = compare_reasoning(
-                frame, seconds=known, direct_seconds=None if direct_sec is None else len(frame) * direct_sec
-            )
-            return {
-                **summarise_predictions(frame),
-                **own,
-                "adapter_shift": moved,
-                **({"reasoning": bought} if bought else {}),
-            }
+            # For all questions, at the rate of those answered in this pass.
+            seconds = len(frame) * speed["seconds"] / max(1, speed["questions"]) if pending else None
+            direct_seconds = None if direct_sec is None else len(frame) * direct_sec
+            reasoning = compare_reasoning(frame, seconds=seconds, direct_seconds=direct_seconds)
+            if reasoning:
+                values["reasoning"] = reasoning
+            return values
 
         order = [item.question.question_id for item in plan.asked]
-        return store.finish(
-            order,
-            metrics,
-            {
-                **environment.describe_environment(),
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "engine": counters,
-            },
-        )
+        return store.finish(order, metrics, runner.describe_finish(counters))
 
     def extra_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
-        """What this evaluation knows of a complete run beside its answers."""
-        return {
-            "exact_ties": count_exact_ties(frame),
-            **({"adapter_mode": self._engines.mode_of(adapter)} if adapter else {}),
-        }
+        """Metrics of a complete run that its answers alone do not give."""
+        metrics: dict[str, Any] = {"exact_ties": count_exact_ties(frame)}
+        if adapter:
+            metrics["adapter_mode"] = self._engines.mode_of(adapter)
+        return metrics
 
     def _ensure_base_probe(self) -> list[list[float]]:
-        """The base's log-probabilities on the probes: from this session, from its finished run,
-        or computed now.
-        """
-        plan = self.plan
+        """The base's log-probabilities on the probes: of this session, of its run, or computed now."""
         if self._base_probe is None:
-            self._base_probe = adapter_probe.load_base_probe(
-                self._run_folder(None), adapter_probe.probe_digest(plan.probes, plan.candidate_ids)
-            )
+            self._base_probe = adapter_probe.load_base_probe(self._run_folder(None), self._probe_key())
         if self._base_probe is None:
-            self._base_probe = adapter_probe.measure_probe_logprobs(
-                self._engines.engine_for(None), plan.probes, plan.candidate_ids, None
-            )
+            self._base_probe = self._probe(self._engines.engine_for(None))
         return self._base_probe
 
 
 def count_exact_ties(frame: pl.DataFrame) -> int:
-    """Questions whose two best letters have the same log-probability: the earlier letter was taken, whatever
-    the model meant.
+    """Questions whose two best letters have the same log-probability; the earlier letter was taken.
 
-    A bfloat16 logit of 20 is a multiple of 0.125: --letter-precision float32 leaves hardly any tie.
+    A bfloat16 logit of 20 is a multiple of 0.125; --letter-precision float32 leaves hardly any ties.
     """
     return int((frame["margin"] == 0).sum())
 
@@ -285,12 +265,7 @@ def run_name(plan: EvalPlan, adapter: Adapter | None) -> str:
     data = plan.exam.name
     if plan.exam.is_kmmlu:
         data = "sample" if plan.source == "sample" else make_slug(Path(plan.source or data).name.lower())
-    pieces = [
-        make_slug(Path(plan.model.name).name),
-        *([make_slug(adapter.name)] if adapter else ["base"]),
-        data,
-        config.split,
-    ]
-    return "-".join(
-        [*pieces, plan.style.replace("-", ""), f"{config.num_fewshot}shot", _SHORT[config.output_type]]
-    )
+    state = make_slug(adapter.name) if adapter else "base"
+    style, method = plan.style.replace("-", ""), _SHORT[config.output_type]
+    model = make_slug(Path(plan.model.name).name)
+    return f"{model}-{state}-{data}-{config.split}-{style}-{config.num_fewshot}shot-{method}"

@@ -1,1 +1,1 @@
-"""Models, tokenizers and LoRA adapters: found, checked, merged. Knows nothing of questions or engines."""
+"""Finds, checks and merges models, tokenizers and LoRA adapters. Knows nothing of questions or engines."""

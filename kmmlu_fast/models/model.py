@@ -1,8 +1,7 @@
-"""Which model, and which adapters: names to paths, checked before any engine starts.
+"""Finds models by name and checks them before any engine starts.
 
-In: a hub id, a local directory or ``demo``; adapter directories as PEFT writes them. Out: ``Model`` and
-``Adapter`` records, tokenizers, and merged copies for the CPU. A wrong adapter would kill the engine or,
-worse, be ignored: it is refused here in one line. Knows nothing of prompts.
+In: a hub id, a local directory or ``demo``. Out: a ``Model`` record and its tokenizer, or ModelError in one
+line. Knows nothing of adapters or prompts.
 """
 
 from __future__ import annotations
@@ -19,46 +18,42 @@ from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 from kmmlu_fast.models.demo import demo_model_path
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
-
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` tells
-    its weights apart.
-    """
+    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` identifies its
+    weights."""
 
     name: str
     path: str
     revision: str | None
     digest: str
-    trust_remote_code: bool = (
-        False  # whether Python files of the model's own may run; never asked for by a prompt
-    )
+    trust_remote_code: bool = False  # whether the model's own Python files may run; never asked at run time
 
     def config(self) -> dict[str, Any]:
-        """config.json; text settings of a multimodal model lifted to the top."""
+        """config.json, with a multimodal model's text settings at the top level."""
         path = _config_path(self.path, self.revision)
         loaded = read_json(path, ModelError)
         text = loaded.get("text_config") or {}
         if not isinstance(text, dict):
             raise ModelError(
-                f"{path}: text_config is {bounded_repr(text)}, not an object; give a model that transformers loads"
+                f"{path}: text_config is {bounded_repr(text)}, not an object; give a model that"
+                " transformers can load"
             )
-        found = {**loaded, **text}
+        config = {**loaded, **text}
         for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
-            value = found.get(name)
+            value = config.get(name)
             if value is not None and (type(value) is not int or not 0 < value < 2**31):
                 raise ModelError(
                     f"{path}: {name} is {bounded_repr(value)}; it must be a positive whole number"
                 )
-        return found
+        return config
 
     def folder(self) -> Path:
-        """Where its files lie: the directory itself, or the hub client's snapshot of it.
-        ModelError if the hub does not have it.
-        """
+        """The directory of its files: local, or the hub client's snapshot. ModelError if the hub does not
+        have it."""
         return _config_path(self.path, self.revision).parent
 
     @property
@@ -67,24 +62,20 @@ class Model:
 
 
 def resolve_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Model:
-    """The model of that name. ModelError if the directory is no model, or the hub cannot be
-    reached or does not have it.
-    """
+    """The model of that name. ModelError if the directory is not a model, or the hub cannot be reached or
+    does not have it."""
     if name == "demo":
         path = demo_model_path()
         return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
     folder = expand_path(name, "--model")
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            hint = (
-                "; it is an adapter: give it with --adapter and its base with --model"
-                if (folder / "adapter_config.json").exists()
-                else ""
-            )
+            hint = ""
+            if (folder / "adapter_config.json").exists():
+                hint = "; it is an adapter: give it with --adapter and its base with --model"
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
-        return Model(
-            folder.resolve().name, str(folder.resolve()), None, _directory_digest(folder), trust_remote_code
-        )
+        path = folder.resolve()
+        return Model(path.name, str(path), None, _directory_digest(folder), trust_remote_code)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"model {name!r}: no such directory; give a local model directory, a hub id such as"
@@ -104,19 +95,18 @@ def _config_path(path: str, revision: str | None) -> Path:
         return Path(hf_hub_download(path, "config.json", revision=revision))
     except Exception as error:  # the hub client raises a dozen kinds; all mean the same to a user
         raise ModelError(
-            f"model {path!r}: {describe_hub_failure(why, error)}; check the name, --revision and the network, or give a"
-            " local directory, or --model demo"
+            f"model {path!r}: {describe_hub_failure(why, error)}; check the name, --revision and the network,"
+            " or give a local directory, or --model demo"
         ) from error
 
 
 def _directory_digest(folder: Path) -> str:
-    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer
-    and weights: quick at any size.
-    """
+    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer and weights:
+    fast at any size."""
     state = hashlib.sha256()
-    for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja")
-    ):
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".safetensors", ".bin", ".model", ".jinja"):
+            continue
         size = path.stat().st_size
         state.update(f"{path.name}\x1f{size}\x1f".encode())
         with path.open("rb") as file:
@@ -135,17 +125,14 @@ def load_tokenizer(model: Model) -> Any:
         return AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
-    except Exception as error:  # transformers and tokenizers raise of every kind for malformed files
+    except Exception as error:  # for malformed files, transformers and tokenizers raise every kind
         raise ModelError(
             f"model {model.name}: its tokenizer cannot be loaded ({explain_loading_error(error, model)})"
         ) from error
 
 
 def explain_loading_error(error: BaseException, model: Model) -> str:
-    """Why a library could not load a model, on one line; code of the model's own is named for what it is."""
+    """Why a library could not load a model, on one line; says so if the model needs its own code."""
     if "trust_remote_code" in str(error):
-        return (
-            "it needs Python code of its own, which runs with your rights: read it, then give"
-            " --trust-remote-code"
-        )
+        return "it runs its own Python code with your rights: read it, then give --trust-remote-code"
     return one_line(f"{type(error).__name__}: {error}", 300)

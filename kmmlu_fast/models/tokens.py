@@ -1,10 +1,10 @@
-"""Tokenisation by the ``tokenizers`` library alone, where that gives transformers' very ids.
+"""Tokenises with the ``tokenizers`` library alone if that gives the same ids as transformers.
 
-In: a ``Model``. Out: its tokenizer, transformers' own or a stand-in of a tenth of the loading time. Whether
-the stand-in may be used is not assumed: the first time a model is opened, both are loaded and the whole state
-of the two (vocabulary, merges, normaliser, templates) is compared; the answer is kept in the cache under the
-digest of the tokenizer's files and the libraries' versions. What only transformers knows (chat templates,
-special tokens by role) loads it after all. Knows nothing of prompts.
+In: a ``Model``. Out: its tokenizer: transformers' own, or a light one that loads in a tenth of the time. When
+a model is first opened, both are loaded and their full states (vocabulary, merges, normaliser, templates)
+compared. The result is cached under the digest of the tokenizer's files and the libraries' versions. What
+only transformers has (chat templates, special tokens by role) loads its tokenizer on demand. Knows nothing of
+prompts.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ _FILES = (
 
 
 class LightTokenizer:
-    """The tokenizer.json of a model; what it does not have itself is transformers' tokenizer's,
-    loaded on demand.
-    """
+    """A model's tokenizer.json; all else comes from transformers' tokenizer, loaded on demand."""
 
     def __init__(self, model: Model, backend: Any, chat_template: str | None) -> None:
         self._model, self.backend_tokenizer, self.chat_template = model, backend, chat_template
@@ -44,15 +42,13 @@ class LightTokenizer:
     def __call__(
         self, texts: str | Sequence[str], add_special_tokens: bool = True, **options: Any
     ) -> dict[str, Any]:
-        """``input_ids`` of a text, or of each; ``options`` of transformers that ask for more
-        are not known here.
-        """
+        """``input_ids`` of a text, or of each text. Any other ``options`` are passed to
+        transformers' tokenizer."""
         if any(options.values()):
             return dict(self.transformers_tokenizer(texts, add_special_tokens=add_special_tokens, **options))
         if isinstance(texts, str):
-            return {
-                "input_ids": self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids
-            }
+            row = self.backend_tokenizer.encode(texts, add_special_tokens=add_special_tokens)
+            return {"input_ids": row.ids}
         rows = self.backend_tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return {"input_ids": [row.ids for row in rows]}
 
@@ -61,7 +57,7 @@ class LightTokenizer:
 
     @property
     def transformers_tokenizer(self) -> Any:
-        """transformers' tokenizer."""
+        """transformers' own tokenizer, loaded on first use."""
         if self._full is None:
             self._full = load_tokenizer(self._model)
         return self._full
@@ -73,15 +69,14 @@ class LightTokenizer:
 
 
 def open_tokenizer(model: Model) -> Any:
-    """The model's tokenizer: the light one where it is known to be the same, else transformers'
-    (which settles it for the next time).
-    """
+    """The model's tokenizer: the light one if it is known to be equivalent, else transformers'. The first
+    call finds out and caches the result."""
     folder = model.folder()
     if not (folder / "tokenizer.json").is_file():
         return load_tokenizer(model)
     record = cache_root() / "tokenizers" / f"{_tokenizer_digest(folder)}.json"
     known: dict[str, Any] | None = None
-    with contextlib.suppress(Exception):  # absent or torn: settled again
+    with contextlib.suppress(Exception):  # missing or damaged: compared again
         known = read_json(record)
     if known is None:
         full = load_tokenizer(model)
@@ -90,38 +85,35 @@ def open_tokenizer(model: Model) -> Any:
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomically(record, known)
         return full
-    return (
-        LightTokenizer(model, _read_tokenizer_file(folder), known.get("chat_template"))
-        if known.get("same") is True
-        else load_tokenizer(model)
-    )
+    if known.get("same") is not True:
+        return load_tokenizer(model)
+    return LightTokenizer(model, _read_tokenizer_file(folder), known.get("chat_template"))
 
 
 def is_equivalent_tokenizer(full: Any, folder: Path) -> bool:
-    """Whether transformers' tokenizer computes with exactly what tokenizer.json says, and adds
-    no step of its own.
-    """
+    """Whether transformers' tokenizer does exactly what tokenizer.json declares, and nothing else."""
     backend = getattr(full, "backend_tokenizer", None)
     if backend is None or backend.padding or backend.truncation:
         return False
     light = _read_tokenizer_file(folder)
     if light.padding or light.truncation or len(full) != light.get_vocab_size(with_added_tokens=True):
         return False
-    ours, theirs = light.to_str(), backend.to_str()
-    return bool(
-        ours == theirs or _id_relevant_state(json.loads(ours)) == _id_relevant_state(json.loads(theirs))
-    )
+    light_state, full_state = light.to_str(), backend.to_str()
+    if light_state == full_state:
+        return True
+    return bool(_id_relevant_state(json.loads(light_state)) == _id_relevant_state(json.loads(full_state)))
 
 
 def _id_relevant_state(state: Any) -> Any:
-    """A tokenizer's state without what no id depends on: offsets, and "" for an absent prefix or suffix."""
+    """A tokenizer's state without what ids do not depend on: offsets, and "" for no prefix or suffix."""
     if isinstance(state, dict):
-        return {
-            name: None if value == "" else _id_relevant_state(value)
-            for name, value in state.items()
-            if name != "trim_offsets"
+        relevant = {
+            name: _id_relevant_state(value) for name, value in state.items() if name != "trim_offsets"
         }
-    return [_id_relevant_state(value) for value in state] if isinstance(state, list) else state
+        return {name: None if value == "" else value for name, value in relevant.items()}
+    if isinstance(state, list):
+        return [_id_relevant_state(value) for value in state]
+    return state
 
 
 def _read_tokenizer_file(folder: Path) -> Any:
@@ -129,20 +121,21 @@ def _read_tokenizer_file(folder: Path) -> Any:
 
     try:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises nothing more telling
+    except Exception as error:  # the library raises nothing more specific
         raise ModelError(
-            f"{folder / 'tokenizer.json'}: is no tokenizer ({one_line(str(error), 200)})"
+            f"{folder / 'tokenizer.json'}: is not a tokenizer ({one_line(str(error), 200)})"
         ) from error
 
 
 def _chat_template(full: Any) -> str | None:
-    found = getattr(full, "chat_template", None)
-    return found if isinstance(found, str) else None
+    template = getattr(full, "chat_template", None)
+    return template if isinstance(template, str) else None
 
 
 def _tokenizer_digest(folder: Path) -> str:
-    """sha256 (16 hex digits) of the files that make a tokenizer, and of the versions that read them."""
-    state = hashlib.sha256(repr([package_version(name) for name in ("transformers", "tokenizers")]).encode())
+    """sha256 (16 hex digits) of a tokenizer's files and of the libraries' versions."""
+    versions = [package_version(name) for name in ("transformers", "tokenizers")]
+    state = hashlib.sha256(repr(versions).encode())
     for name in _FILES:
         path = folder / name
         if path.is_file():

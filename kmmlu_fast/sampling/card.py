@@ -1,8 +1,8 @@
-"""The data card beside a training file, and the plan as a table on the terminal.
+"""The data card of a training file, and the plan as a table on the terminal.
 
-In: the plan (``sampling``) and a dict of facts (``sample.describe``). Out: markdown, and a rich table on
-stdout. Knows nothing of how either was made. No question texts, ids only: the source's licence forbids edited
-copies.
+In: the plan (``sampling.plan``) and a dict of facts (``sampling.job.data_card_facts``). Out: markdown, and a
+rich table on stdout. Knows nothing of how either was made. Contains ids but no question texts, because the
+source's licence forbids edited copies.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COLUMNS = (
     "received",
 )
 _EDITED = "; internal use with attribution: this edited selection must not be published"
-# What a narrow terminal shows, most needed first; all stands in the data card and the plan's parquet.
+# Columns for a narrow terminal, most important first; the data card and the plan's parquet have all.
 _KEY = ("subject", "drawn", "shrunk", "accuracy", "errors", "weak", "quota", "supply", "total", "weight")
 _NOT_SUMMED = ("accuracy", "shrunk", "low", "high", "weak", "weight")
 
@@ -56,25 +56,23 @@ def _format_cell(name: str, value: Any) -> str:
 
 
 def source_licence_text(dataset: str, exam: dict[str, Any] | None = None) -> str:
-    """The source's licence, as its dataset card (of another exam its declaration) says; that nothing
-    is known where it does not."""
+    """The source's licence as its dataset card states it (for other exams than KMMLU: their declaration)."""
     if exam is not None and exam["name"] != DEFAULT_EXAM:
-        found = f"{exam['licence']}, as the exam's declaration says"
-        return found + (_EDITED if "-nd" in found.lower() else "")
-    card = expand_path(dataset, "--dataset") / "README.md"
-    if dataset in HUB_LICENCES:
-        found = HUB_LICENCES[dataset]
-    elif card.is_file() and (
-        stated := re.search(r"(?m)^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))
-    ):
-        found = f"{stated[1]}, as the dataset's README says"
+        licence = f"{exam['licence']}, as the exam's declaration says"
+    elif dataset in HUB_LICENCES:
+        licence = HUB_LICENCES[dataset]
     else:
-        return "not stated by the dataset; find it out before this file is shared"
-    return found + (_EDITED if "-nd" in found.lower() else "")
+        card = expand_path(dataset, "--dataset") / "README.md"
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        stated = re.search(r"(?m)^license:\s*(\S+)", text)
+        if stated is None:
+            return "not stated by the dataset; find it out before this file is shared"
+        licence = f"{stated[1]}, as the dataset's README says"
+    return licence + (_EDITED if "-nd" in licence.lower() else "")
 
 
 def print_sampling_plan(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
-    """The plan on stdout, most rows first, and what the guard did."""
+    """Print the plan, most rows first, and what the leakage guard did."""
     from rich.console import Console
     from rich.table import Table
 
@@ -96,8 +94,11 @@ def print_sampling_plan(plan: pl.DataFrame, facts: dict[str, Any]) -> None:
 
 
 def _fitting_columns(rows: list[dict[str, Any]], width: int) -> list[str]:
-    """The columns that fit into ``width`` characters: all, or the most needed, in the table's order."""
-    needs = {n: 3 + max(len(n), *(len(_format_cell(n, row[n])) for row in rows)) for n in _COLUMNS}
+    """The columns that fit into ``width`` characters: all, or the most important, in the table's order."""
+    needs = {}
+    for name in _COLUMNS:
+        cells = [_format_cell(name, row[name]) for row in rows]
+        needs[name] = 3 + max(map(len, [name, *cells]))
     if sum(needs.values()) < width:
         return list(_COLUMNS)
     kept, used = [], 1
@@ -115,59 +116,50 @@ def _column_total(plan: pl.DataFrame, name: str) -> Any:
 
 
 def leakage_guard_lines(facts: dict[str, Any]) -> list[str]:
-    """What stood in the pool and why some of it was left out; one line each."""
+    """The size of the pool and what was left out of it and why, one line each."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in facts["overlapping_kinds"].items()) or "none"
+    letters = ", ".join(f"{letter} {count}" for letter, count in facts["letters"].items())
     return [
         f"pool: {facts['pool']} train rows; drawn from {facts['drawn_from']}",
         f"dropped: {facts['overlapping']} rows that overlap test or dev (pairs by kind: {kinds})",
-        (
-            f"dropped: {facts['repeated']} repeats of another train row, {facts['conflicting']} whose repeats"
-            " have another key"
-        ),
+        f"dropped: {facts['repeated']} repeats of another train row, {facts['conflicting']} whose repeats"
+        " have another key",
         f"excluded: {facts['excluded']} questions that the source run was over",
-        (
-            f"answer letters: {', '.join(f'{letter} {count}' for letter, count in facts['letters'].items())};"
-            f" {facts['kept_order']} rows kept their option order"
-        ),
+        f"answer letters: {letters}; {facts['kept_order']} rows kept their option order",
         *_rationale_lines(facts),
     ]
 
 
 def _rationale_lines(facts: dict[str, Any]) -> list[str]:
-    found = facts["rationales"]
-    if not found:
+    counts = facts["rationales"]
+    if not counts:
         return []
     return [
-        f"rationales: {found['with']} of {found['asked']} rows have one that reached the key in"
-        f" {found['samples']} attempts (model {found['model']}); {found['without']} had none and were"
-        f" {found['became']}"
+        f"rationales: {counts['with']} of {counts['asked']} rows have one that reached the key in"
+        f" {counts['samples']} attempts (model {counts['model']}); {counts['without']} had none and were"
+        f" {counts['became']}"
     ]
 
 
 def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
     """The data card, markdown: where the rows come from, what was left out, the licence, the plan."""
-    source = (
-        f"{facts['source']} (model {facts['source_model'] or 'not named'}, split {facts['source_split']})"
-        if facts["source"]
-        else "none"
-    )
+    source = "none"
+    if facts["source"]:
+        model = facts["source_model"] or "not named"
+        source = f"{facts['source']} (model {model}, split {facts['source_split']})"
+    revision = f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""
+    share = f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""
     lines = [
         f"# Data card: {facts['file']}",
         "",
-        (
-            f"- rows: {facts['rows']} ({facts['questions']} distinct questions, {facts['repeats']} repeats"
-            " under another option order)"
-        ),
-        (
-            "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy,"
-            " option_order, repeat, rationale"
-        ),
+        f"- rows: {facts['rows']} ({facts['questions']} distinct questions, {facts['repeats']} repeats"
+        " under another option order)",
+        "- format: Alpaca JSONL (instruction, input, output) with answer, subject, source_id, strategy,"
+        " option_order, repeat, rationale",
         f"- exam: {facts['exam']['title']} (its declaration on training: {facts['exam']['training']})",
-        f"- dataset: {facts['dataset']}, train split"
-        + (f", revision {facts['dataset_revision']}" if facts["dataset_revision"] else ""),
+        f"- dataset: {facts['dataset']}, train split{revision}",
         f"- licence of the source: {source_licence_text(facts['dataset'], facts['exam'])}",
-        f"- strategy: {facts['strategy']}"
-        + (f", weak share {facts['weak_share']}" if facts["strategy"] == "strategic" else ""),
+        f"- strategy: {facts['strategy']}{share}",
         f"- seed: {facts['seed']}",
         f"- weakness read from: {source}",
         f"- prior of the subjects' accuracies: {facts['weak_prior']}",
@@ -187,10 +179,8 @@ def data_card(facts: dict[str, Any], plan: pl.DataFrame) -> str:
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),
-        *(
-            "| " + " | ".join(_format_cell(name, row[name]) for name in _COLUMNS) + " |"
-            for row in plan.iter_rows(named=True)
-        ),
-        "",
     ]
-    return "\n".join(lines)
+    for row in plan.iter_rows(named=True):
+        cells = [_format_cell(name, row[name]) for name in _COLUMNS]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])

@@ -1,8 +1,16 @@
-"""How many questions of which subject: a part in proportion to each subject's expected errors, the rest
-evenly.
+"""How many questions to draw from each subject.
 
-In: scores by subject, sizes of the pool. Out: a plan, written beside the data. Knows nothing of single
-questions.
+In: scores by subject (``subject, correct, total``), the pool's size per subject. Out: the plan as a frame.
+Knows nothing of single questions.
+
+Strategies:
+    strategic     ``weak_share`` of the size in proportion to the weak subjects' errors, the rest evenly
+    uniform       evenly over all subjects
+    proportional  in proportion to the pool, as a plain random draw would
+    errors        only questions that the run got wrong, of any subject (``draw.draw_wrong_questions``)
+
+Targets become whole numbers by largest remainder, so the sizes sum exactly. A subject that cannot fill its
+quota gives what it has; the shortfall goes to subjects with room, in proportion to their targets.
 """
 
 from __future__ import annotations
@@ -23,18 +31,16 @@ def find_weak_subjects(
     named: Sequence[str] = (),
     accuracy: dict[str, float] | None = None,
 ) -> list[str]:
-    """Subjects named; else the ``fraction`` with the lowest accuracy; else those below micro accuracy. By
-    name.
+    """The named subjects; else the ``fraction`` with the lowest accuracy; else those below micro accuracy.
 
-    ``accuracy`` (``weakness.subject_posterior``'s shrunk one) instead of the raw one, which few questions make noisy.
+    Sorted by name. ``accuracy`` replaces the raw accuracy, which is noisy with few questions
+    (``weakness.subject_posterior`` gives a shrunk one).
     """
     if named:
         return sorted(named)
-    raw = {
-        subject: correct / total
-        for subject, correct, total in scores.select("subject", "correct", "total").iter_rows()
-    }
-    accuracy = raw if accuracy is None else accuracy
+    if accuracy is None:
+        raw = scores.select("subject", pl.col("correct") / pl.col("total"))
+        accuracy = dict(raw.iter_rows())
     if fraction is not None:
         count = max(1, round(fraction * len(accuracy)))
         return sorted(sorted(accuracy, key=lambda name: (accuracy[name], name))[:count])
@@ -43,7 +49,7 @@ def find_weak_subjects(
 
 
 def largest_remainder(targets: dict[str, float], total: int) -> dict[str, int]:
-    """Whole numbers that sum to ``total``, in proportion to ``targets``; equal remainders by name."""
+    """Whole numbers that sum to ``total`` in proportion to ``targets``; equal remainders go by name."""
     weight = sum(targets.values())
     exact = {name: target * total / weight for name, target in targets.items()}
     whole = {name: int(value) for name, value in exact.items()}
@@ -56,24 +62,23 @@ def largest_remainder(targets: dict[str, float], total: int) -> dict[str, int]:
 def allocate_quotas(
     targets: dict[str, float], supply: dict[str, int], size: int
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """(quota, drawn): largest remainder without caps, and what is drawn once supply has capped
-    it. Both sum to ``size``.
+    """(quota, drawn): quotas by largest remainder, and what is drawn after supply capped them.
+
+    Both sum to ``size``.
     """
     available = sum(supply.get(name, 0) for name in targets)
     if available < size:
         raise ConfigError(
-            f"--size {size} is larger than the {available} questions there are to draw from; lower --size, or"
-            " allow --max-repeats"
+            f"--size {size} is larger than the {available} questions to draw from; lower --size, or raise"
+            " --max-repeats"
         )
     quota = largest_remainder(targets, size)
     drawn = {name: min(count, supply.get(name, 0)) for name, count in quota.items()}
     while missing := size - sum(drawn.values()):
-        room = {
-            name: targets[name] for name in targets if drawn[name] < supply.get(name, 0) and targets[name] > 0
-        }
-        # With every target used up, whoever has questions left shares the rest evenly.
-        room = room or {name: 1.0 for name in targets if drawn[name] < supply.get(name, 0)}
-        for name, count in largest_remainder(room, missing).items():
+        open_subjects = [name for name in targets if drawn[name] < supply.get(name, 0)]
+        # Once no open subject has a target, all of them share the rest evenly.
+        room = {name: targets[name] for name in open_subjects if targets[name] > 0}
+        for name, count in largest_remainder(room or dict.fromkeys(open_subjects, 1.0), missing).items():
             drawn[name] = min(drawn[name] + count, supply[name])
     return quota, drawn
 
@@ -89,39 +94,32 @@ def make_sampling_plan(
     posterior: pl.DataFrame | None = None,
     groups: Mapping[str, str] = GROUPS,
 ) -> pl.DataFrame:
-    """The plan, one row a subject in table order: subject, supercategory, total, correct, errors, accuracy,
+    """The plan, one row per subject in table order: subject, supercategory, total, correct, errors, accuracy,
     shrunk, low, high, weak, weight (share of the weak part), target, quota, supply (distinct questions),
     drawn, shortfall, received.
 
-    ``posterior``: ``weakness.subject_posterior`` of the scores; the weak part is then in proportion to its errors (1
-    - shrunk), else to the raw number of errors. ``weak``: the subjects that take part in it.
+    ``weak``: the subjects in the weak part, which is in proportion to their errors: 1 - shrunk if there is a
+    ``posterior`` (``weakness.subject_posterior`` of the scores), else the raw number.
 
-    ``supply`` names the subjects to draw from, 0 where the pool has none; ``capacity`` (default: the supply)
-    is how many rows each can give with its questions repeated; ``groups``: their supercategories. ConfigError
-    where size and supply do not fit.
+    ``supply`` names the subjects to draw from, 0 if the pool has none. ``capacity`` (default: the supply) is
+    the number of rows each can give with repeats. ``groups``: their supercategories. ConfigError if size and
+    supply do not fit.
     """
     if not any(supply.values()):
         raise ConfigError(
             "the pool is empty: no training questions are left for these subjects; see what was dropped, or"
             " choose other --subjects"
         )
-    counted = (
-        {
-            name: (total, correct)
-            for name, total, correct in scores.select("subject", "total", "correct").iter_rows()
-        }
-        if scores is not None
-        else {}
-    )
+    counted = {} if scores is None else _counts_by_subject(scores)
     errors: dict[str, float] = {name: total - correct for name, (total, correct) in counted.items()}
     if posterior is not None:
         errors = {name: 1.0 - shrunk for name, shrunk in posterior.select("subject", "shrunk").iter_rows()}
-    weak_errors = (
-        {name: errors.get(name, 0) for name in weak if name in supply} if strategy == "strategic" else {}
-    )
+    weak_errors: dict[str, float] = {}
+    if strategy == "strategic":
+        weak_errors = {name: errors.get(name, 0) for name in weak if name in supply}
     if strategy == "strategic" and not sum(weak_errors.values()):
         raise ConfigError(
-            "no weak subject with errors among those to draw from; name some by --weak-subjects, or use"
+            "no weak subject with errors among those to draw from; name some with --weak-subjects, or use"
             " --strategy uniform"
         )
     if strategy == "proportional":
@@ -141,15 +139,15 @@ def make_errors_plan(
     drawn: dict[str, int],
     groups: Mapping[str, str] = GROUPS,
 ) -> pl.DataFrame:
-    """The plan of ``draw_errors``, which has no quotas: what was drawn is what was aimed at;
-    ``supply`` counts wrong answers.
-    """
-    counted = {
-        name: (total, correct)
-        for name, total, correct in scores.select("subject", "total", "correct").iter_rows()
-    }
+    """The plan of ``draw_wrong_questions``: quotas are what was drawn; ``supply`` counts wrong answers."""
     targets = {name: float(count) for name, count in drawn.items()}
-    return sampling_plan_frame(counted, {}, targets, drawn, supply, drawn, groups=groups)
+    return sampling_plan_frame(_counts_by_subject(scores), {}, targets, drawn, supply, drawn, groups=groups)
+
+
+def _counts_by_subject(scores: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """(total, correct) by subject."""
+    rows = scores.select("subject", "total", "correct").iter_rows()
+    return {name: (total, correct) for name, total, correct in rows}
 
 
 def sampling_plan_frame(
@@ -163,46 +161,33 @@ def sampling_plan_frame(
     groups: Mapping[str, str] = GROUPS,
 ) -> pl.DataFrame:
     """The plan's rows, in the subject table's order."""
-    columns = (
-        "subject",
-        "supercategory",
-        "total",
-        "correct",
-        "weak",
-        "weak_errors",
-        "target",
-        "quota",
-        "supply",
-        "drawn",
-    )
-    rows = [
-        (
-            n,
-            groups.get(n, ""),
-            *counted.get(n, (None, None)),
-            n in weak_errors,
-            weak_errors.get(n, 0),
-            targets[n],
-            quota[n],
-            supply[n],
-            drawn[n],
-        )
-        for n in subject_order(set(supply))
-    ]
+    names = list(subject_order(set(supply)))
+    counts = [counted.get(name, (None, None)) for name in names]
     whole = dict.fromkeys(("total", "correct", "quota", "supply", "drawn"), pl.Int64)
     frame = pl.DataFrame(
-        rows,
-        schema=columns,
-        orient="row",
+        {
+            "subject": names,
+            "supercategory": [groups.get(name, "") for name in names],
+            "total": [total for total, _ in counts],
+            "correct": [correct for _, correct in counts],
+            "weak": [name in weak_errors for name in names],
+            "weak_errors": [weak_errors.get(name, 0) for name in names],
+            "target": [targets[name] for name in names],
+            "quota": [quota[name] for name in names],
+            "supply": [supply[name] for name in names],
+            "drawn": [drawn[name] for name in names],
+        },
         schema_overrides={**whole, "target": pl.Float64, "weak_errors": pl.Float64},
+        strict=False,
     )
     all_errors = pl.col("weak_errors").sum()
     weight = pl.when(all_errors > 0).then(pl.col("weak_errors") / all_errors).otherwise(0.0)
-    known = pl.DataFrame(
+    intervals = pl.DataFrame(
         schema={"subject": pl.String, **dict.fromkeys(("shrunk", "low", "high"), pl.Float64)}
     )
-    shown = known if posterior is None else posterior.select(known.columns)
-    frame = frame.join(shown, on="subject", how="left", maintain_order="left")
+    if posterior is not None:
+        intervals = posterior.select(intervals.columns)
+    frame = frame.join(intervals, on="subject", how="left", maintain_order="left")
     return frame.select(
         "subject",
         "supercategory",

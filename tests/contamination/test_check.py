@@ -128,7 +128,7 @@ def test_rows_of_a_piece_and_of_several_are_judged_alike(tmp_path: Path, monkeyp
     [
         ("kmmlu-pro", "must not be trained on"),
         ("kmmlu-hard", "training: forbidden"),
-        ("click", "CLIcK has no train split to draw from, only what it is measured on (test = its train)"),
+        ("click", "CLIcK has no train split to draw from, only test = its train"),
     ],
 )
 def test_sample_refuses_other_exams_and_quotes_the_declaration(

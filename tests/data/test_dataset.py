@@ -66,7 +66,8 @@ def test_missing_train_files_are_survived_with_one_note_and_missing_test_files_a
     write(tmp_path, "Law-train.csv", HEAD + ROW)
     write(tmp_path, "Law-test.csv", HEAD + ROW)
     found = dataset.read_frame(str(tmp_path), "train", find_subjects(["Law", "Math"]))
-    assert len(found.value) == 1 and found.notes == (f"{tmp_path}: no train file for Math; going on without",)
+    assert len(found.value) == 1
+    assert found.notes == (f"{tmp_path}: no train file for Math; continuing without",)
     with pytest.raises(DataError, match="no test file for Math"):
         dataset.load_frame(str(tmp_path), "test", find_subjects(["Law", "Math"]))
 

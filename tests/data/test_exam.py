@@ -192,7 +192,7 @@ def test_a_table_of_ones_own_needs_no_declaration_where_it_leaves_no_doubt(
         [{"question": "?", "options": ["짝", "홀"], "answer": answer} for answer in answers],
     )
     if coding is None:
-        with pytest.raises(ConfigError, match="does not say how it counts"):
+        with pytest.raises(ConfigError, match="leaves its coding open"):
             find_exam(str(path))
         return
     exam = find_exam(str(path))

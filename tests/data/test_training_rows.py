@@ -104,7 +104,7 @@ def test_columns_with_other_names(tmp_path: Path) -> None:
     assert parse_columns(["instruction=질문", "output=답"]) == {"instruction": "질문", "output": "답"}
     with pytest.raises(ConfigError, match="write OUR=THEIRS"):
         parse_columns(["question:질문"])
-    with pytest.raises(DataError, match="has no column '물음' as --columns says"):
+    with pytest.raises(DataError, match="has no column '물음', which --columns names"):
         rows_of(path, instruction="물음", output="답")
 
 
@@ -118,12 +118,12 @@ def _messages(*turns: tuple[str, Any]) -> dict[str, Any]:
         ({**CHAT, **PROMPT}, "could be messages or prompt"),
         ({"text": "x"}, "none of the known forms"),
         ({**ALPACA, "output": " "}, "output is empty"),
-        ({**ALPACA, "output": 3}, "output is int, not a text"),
+        ({**ALPACA, "output": 3}, "output is int, not text"),
         (_messages(("user", "x"), ("tool", "y")), "message 2 has role 'tool'"),
         (_messages(("user", "x"), ("assistant", None)), "message 2 is NoneType"),
         (_messages(("user", "x")), "ends with the user's message"),
-        (_messages(("assistant", "x")), "must take turns, the user first"),
-        (_messages(("user", "x"), ("user", "y"), ("assistant", "z")), "must take turns"),
+        (_messages(("assistant", "x")), "must alternate, the user first"),
+        (_messages(("user", "x"), ("user", "y"), ("assistant", "z")), "must alternate"),
         (_messages(("user", "x"), ("system", "y"), ("assistant", "z")), "system message after the first"),
         ({"messages": []}, "not a list of {role, content}"),
         ({"question": "?", "options": ["1", "2"], "answer": "C"}, "must be one of A, B"),
@@ -151,13 +151,13 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         rows_of(bad)
     ragged = tmp_path / "x.csv"
     ragged.write_text("instruction,output\n가,나\n다\n", encoding="utf-8")
-    with pytest.raises(DataError, match="row 2: has not the header's 2 columns"):
+    with pytest.raises(DataError, match="row 2: does not have the header's 2 columns"):
         rows_of(ragged)
     empty = tmp_path / "e.jsonl"
     empty.write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="has no rows"):
         rows_of(empty)
-    with pytest.raises(DataError, match="ending"):
+    with pytest.raises(DataError, match="unknown extension"):
         rows_of(_touch(tmp_path / "x.docx"))
 
 
@@ -193,7 +193,7 @@ def test_a_mixture_is_drawn_by_weights_and_seed_and_is_told(tmp_path: Path) -> N
 def test_faults_of_a_source(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "one.jsonl", [PROMPT])
     for text, fault in (
-        (f"{path}:x", "is no weight"),
+        (f"{path}:x", "is not a weight"),
         (f"{path}:0", "above 0"),
         ("none.jsonl", "no such file"),
     ):

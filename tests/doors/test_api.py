@@ -135,7 +135,7 @@ def test_rows_are_drawn_and_checked(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr() == ("", "")
 
 
-def test_training_raises_what_its_process_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_raises_the_error_of_its_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.INFO, logger="kmmlu_fast"),
         pytest.raises(KmmluError, match=r"none\.jsonl: no such file; give a \.jsonl"),

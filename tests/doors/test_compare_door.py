@@ -78,7 +78,7 @@ def test_score_files_stand_in_the_table(
     [
         ([], "--runs|runs"),
         (["{base}"], "1 run given, 2 needed"),
-        (["{base}", "{lora}", "--base", "x"], "is none of the runs base, lora"),
+        (["{base}", "{lora}", "--base", "x"], "is not among the runs base, lora"),
         (["{base}", "nowhere"], "does not exist"),
         (["{base}", "{lora}", "--overlap", "nowhere.txt"], "cannot be read"),
     ],
@@ -112,7 +112,7 @@ def test_overlap_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
         assert read_overlap_ids(tmp_path / name) == wanted
     (tmp_path / "bad.txt").write_text("Law 1", encoding="utf-8")
-    with pytest.raises(DataError, match="no question id"):
+    with pytest.raises(DataError, match="not a question id"):
         read_overlap_ids(tmp_path / "bad.txt")
 
 
@@ -141,7 +141,7 @@ def test_a_recipe_of_several_seeds(
     assert run_compare_command([runs[0], runs[1]]) == 0
     later = str(run_directory(tmp_path / "s9", "s9", predictions(1, skill=1.3), adapter_digest="d9"))
     assert run_compare_command([runs[0], later]) == 0
-    assert "by Holm over 4 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Holm-corrected over 4 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -203,21 +203,21 @@ def test_a_hub_dataset_in_the_cache_is_resolved(
 def test_key_audit_lists_ids(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = [str(run_directory(tmp_path / f"r{i}", f"r{i}", predictions(i, skill=3.0))) for i in range(4)]
     assert run_compare_command([*runs, *more, "--key-audit"]) == 0
-    assert "The key in doubt:" in capsys.readouterr().out
+    assert "Doubtful keys:" in capsys.readouterr().out
     assert run_compare_command([*runs, "--key-audit"]) == 0
     assert "at least five runs" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")
 @pytest.mark.parametrize(
-    ("first", "second", "b", "c", "said"),
+    ("first", "second", "b", "c", "sentence"),
     [
         ("gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14", 5034, 2852, "is worse than"),
         ("phi-3-5-moe-instruct", "phi-3-5-moe-instruct-5shot", 3809, 3980, "No significant difference"),
     ],
 )
 def test_known_answers(
-    first: str, second: str, b: int, c: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first: str, second: str, b: int, c: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
         run_compare_command(
@@ -227,7 +227,7 @@ def test_known_answers(
     )
     found = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["comparisons"][0]
     assert (found["micro"]["b"], found["micro"]["c"], found["micro"]["n"]) == (b, c, 35_030)
-    assert said in capsys.readouterr().out
+    assert sentence in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference predictions are not on this machine")

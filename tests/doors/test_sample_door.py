@@ -35,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def score_file(path: Path, **wrong: int) -> Path:
-    """A score file of all subjects, 10 questions each, 2 wrong unless said otherwise."""
+    """A score file of all subjects, 10 questions each, 2 wrong by default."""
     rows = [
         {"subject": name, "total": 10, "correct": 10 - wrong.get(name.replace("-", "_"), 2)}
         for name in SUBJECTS
@@ -223,7 +223,7 @@ def test_a_test_run_is_allowed_with_a_warning_in_the_card(tmp_path: Path, capsys
     assert "a run over test" in out.with_suffix(".md").read_text(encoding="utf-8")
 
 
-def test_a_run_over_another_dataset_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_over_another_dataset_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = run_directory(tmp_path / "run")
     (run / "config.json").write_text(
         json.dumps({"name": "base", "config": {"dataset": "elsewhere"}}), encoding="utf-8"

@@ -118,10 +118,10 @@ def test_what_does_not_go_in_is_merged(
         runs = run_evaluation(config(model, tmp_path, *flags), opened)
     assert [run.metrics.get("adapter_mode") for run in runs] == [None, "merge", "merge", "swap"]
     assert opened.paths == [None, str(tmp_path / "merged-dora"), None, str(tmp_path / "merged-lora-2"), None]
-    said = caplog.text
-    assert "dora: merged by PEFT into a copy, not written into the engine: use_dora" in said
+    log = caplog.text
+    assert "dora: merged into a copy with PEFT, not written into the engine: use_dora" in log
     assert (
-        "lora-2: merged by PEFT into a copy, not written into the engine: has no place in this model" in said
+        "lora-2: merged into a copy with PEFT, not written into the engine: has no place in this model" in log
     )
 
 
@@ -155,7 +155,7 @@ def test_modes_on_a_cpu(model: Path, tmp_path: Path, flags: list[str], mode: str
     )
 
 
-def test_a_gpu_serves_by_itself_and_swaps_when_told(
+def test_a_gpu_serves_by_itself_and_swaps_when_asked(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: True)

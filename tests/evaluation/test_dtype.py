@@ -1,4 +1,4 @@
-"""``--dtype auto`` in a run: said, recorded, and part of the fingerprint only where it is not
+"""``--dtype auto`` in a run: reported, recorded, and part of the fingerprint only where it is not
 what it always meant.
 """
 

@@ -35,7 +35,7 @@ def test_the_same_letters_pass_and_the_differences_are_measured() -> None:
     assert found.lines()[0] == "passed: 2 of 2 letters are the same"
 
 
-def test_another_letter_in_a_near_tie_passes_and_is_said() -> None:
+def test_another_letter_in_a_near_tie_passes_and_is_reported() -> None:
     found = compare_engine_scores({"a": CLEAR, "b": TIED}, {"a": CLEAR, "b": shifted(TIED, 0.02)}, 0.01)
     assert found.passed and found.same_letters == 1 and found.differences[0].margin == pytest.approx(0.005)
     assert "1 differ in near ties (below 0.01 nats)" in found.lines()[0]

@@ -185,12 +185,12 @@ def test_examples_come_from_the_declared_split(model: Path, tmp_path: Path) -> N
     assert (other.predictions["prompt_tokens"] > one.predictions["prompt_tokens"] + 50).all()
 
 
-def test_wrong_names_are_told(model: Path, mixed: Path, tmp_path: Path) -> None:
+def test_wrong_names_are_reported(model: Path, mixed: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean click"):
         run(model, tmp_path, "--exam", "clik")
     with pytest.raises(ConfigError, match="is given twice"):
         run(model, tmp_path, "--exam", "kmmlu", "--exam", "kmmlu")
-    with pytest.raises(ConfigError, match="is none of the exams"):
+    with pytest.raises(ConfigError, match="is not one of the exams"):
         run(model, tmp_path, "--exam", "click", "--dataset", "kobest=x")
     with pytest.raises(ConfigError, match=r"has .*국어"):
         run(model, tmp_path, "--exam", str(mixed), "--subjects", "Law")

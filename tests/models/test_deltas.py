@@ -156,5 +156,5 @@ def test_partners_share_a_matrix_and_come_with_their_biases(tmp_path: Path) -> N
 def test_a_change_without_a_weight_is_an_error(tmp_path: Path) -> None:
     changes = read_lora_deltas(adapter(tmp_path, base()))
     plain = {name: tensor for name, tensor in base().state_dict().items() if "layers.1." not in name}
-    with pytest.raises(AdapterError, match=r"no weight of model\.layers\.1"):
+    with pytest.raises(AdapterError, match=r"no weight for model\.layers\.1"):
         list(changed_weights(plain.items(), set(changes), changes, torch.float32))

@@ -76,7 +76,7 @@ def test_rows_of_two_to_ten_options_come_from_train_and_never_from_test(
 ) -> None:
     with caplog.at_level("INFO", logger="kmmlu_fast"):
         found = drawn(mine, tmp_path, "--strategy", "uniform", "--size", "40")
-    assert "licence is CC-BY-ND-4.0: whether it allows training is yours to check" in caplog.text
+    assert "licence is CC-BY-ND-4.0: check whether it allows training" in caplog.text
     source = {q.question_id: q for q in questions_from_frame(load_exam(find_exam(mine), "train"))}
     assert len(found.rows) == 40 and {len(row.question.options) for row in found.rows} > {2, 5, 10}
     for row in found.rows:
@@ -191,13 +191,13 @@ def test_a_row_of_another_exam_is_read_back_and_its_faults_are_named() -> None:
     record = sft_row_to_record(row)
     assert record["instruction"] == "다음 객관식 문제를 읽고 A, B 중 정답을 고르시오."
     assert sft_row_from_record(json.loads(json.dumps(record)), "x") == row
-    for change, said in (
+    for change, message in (
         ({"answer": "C"}, "answer 'C' is not A or B"),
         ({"option_order": "ABC"}, "not a question and three lines"),
         ({"source_id": "other/train/7"}, "is not own/.../<split>/<row>"),
-        ({"exam": 5}, "is no name of an exam"),
+        ({"exam": 5}, "is not the name of an exam"),
     ):
-        with pytest.raises(Exception, match=said):
+        with pytest.raises(Exception, match=message):
             sft_row_from_record(record | change, "x")
 
 

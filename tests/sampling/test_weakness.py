@@ -48,9 +48,9 @@ def test_accuracies_go_to_the_mean_without_a_prior_and_to_the_prior_with_one() -
     assert 0.25 < plain["shrunk"][0] < plain["shrunk"][1] < plain["shrunk"][4] < 0.75
     assert plain["shrunk"][1] == pytest.approx(0.5, abs=0.01)
     hard = dict.fromkeys(few["subject"], 0.6) | {few["subject"][1]: 0.2}
-    told = weakness.subject_posterior(few, hard)
-    assert told["shrunk"][1] < plain["shrunk"][1] - 0.03  # the same 10 of 20, but others find it hard
-    assert ((told["low"] <= told["shrunk"]) & (told["shrunk"] <= told["high"])).all()
+    informed = weakness.subject_posterior(few, hard)
+    assert informed["shrunk"][1] < plain["shrunk"][1] - 0.03  # the same 10 of 20, but others find it hard
+    assert ((informed["low"] <= informed["shrunk"]) & (informed["shrunk"] <= informed["high"])).all()
 
 
 def test_more_questions_are_trusted_more() -> None:

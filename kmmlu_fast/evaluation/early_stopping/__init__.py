@@ -1,1 +1,1 @@
-"""Evaluations that stop when the question is settled."""
+"""Evaluations that stop as soon as the question is decided."""

@@ -1,8 +1,7 @@
-"""What an evaluation that may stop early leaves behind: the record of a state, and an interval drawn as a
-line.
+"""The record of a model state in an evaluation that may stop early, and an interval drawn as text.
 
-In: a state and the seconds it took, a decision; an interval. Out: JSON-able values; text. Knows neither
-engines nor files.
+In: a state, its seconds and a decision; an interval. Out: JSON-able values; text. Knows neither engines nor
+files.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ _WIDTH = 31  # characters of the drawn interval
 def early_stop_outcome(
     state: ModelStateProgress, seconds: float, decision: Decision | None
 ) -> dict[str, Any]:
-    """Decision, speed, and what the full pass would cost: an estimate from this session's rate, None if it
-    asked nothing.
-    """
+    """Decision, speed, and the cost of the full pass at this session's rate (None if it asked nothing)."""
     count, total = state.asked_now, len(state.order)
-    full = {"questions": total, "seconds": round(seconds / count * total, 1) if count else None}
+    full_pass = {"questions": total, "seconds": round(seconds / count * total, 1) if count else None}
 
     def rate(amount: int, digits: int) -> float:
         return round(amount / seconds, digits) if seconds else 0.0
@@ -38,16 +35,16 @@ def early_stop_outcome(
         "output_tokens_per_sec": rate(state.output_tokens, 1),
         "questions_before": len(state.right) - count,
     }
-    return {"decision": None if decision is None else asdict(decision), "full_pass": full, "speed": speed}
+    return {"decision": asdict(decision) if decision else None, "full_pass": full_pass, "speed": speed}
 
 
 def draw_interval_line(low: float, high: float) -> str:
-    """An interval as a line of characters, zero in the middle: -20 pp [        |  ---     ] +20 pp; what is
-    beyond is cut.
-    """
+    """An interval in pp as text, zero in the middle, clipped at the ends: -20 [        |  ---     ] +20."""
     edge = next((edge for edge in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if max(-low, high) <= edge), 1.0)
     places = np.linspace(-edge, edge, _WIDTH)
     inside = (places >= low - edge / _WIDTH) & (places <= high + edge / _WIDTH)
     middle = _WIDTH // 2
-    line = "".join("|" if place == middle else "-" if inside[place] else " " for place in range(_WIDTH))
+    marks = ["-" if is_inside else " " for is_inside in inside]
+    marks[middle] = "|"
+    line = "".join(marks)
     return f"{-100 * edge:g} [{line}] {100 * edge:+g}"
