@@ -7,14 +7,18 @@ would silently win. File names are never treated as patterns. Knows nothing of w
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.errors import ConfigError, KmmluError, RunError
+from kmmlu_fast.core.errors import ConfigError, InstallError, KmmluError, RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
 MAX_TEXT_BYTES = 1 << 30  # a training file or log, which is read into memory
@@ -23,6 +27,7 @@ MAX_TABLE_BYTES = 4 << 30
 MAX_TABLE_CELLS = 2_000_000_000
 MAX_YAML_BYTES = 1 << 20
 MAX_ALIASES = 16  # "*name" in a YAML file; a few lines of them can expand to gigabytes
+_ZIP_ZSTANDARD = 93  # zip's compression method, which Python reads from 3.14 on
 MAX_DEPTH = 100  # of JSON and YAML
 _MAX_INTEGER = 1 << 63
 
@@ -130,9 +135,11 @@ def _is_deeper_than(value: Any, most: int) -> bool:
     return True
 
 
-def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> pl.DataFrame:
-    """A CSV file, every column a string, empty cells null. ``lossy``: bytes that are not UTF-8 become
-    U+FFFD instead of an error.
+def read_csv(
+    path: Path, raised: Raised = RunError, *, lossy: bool = False, separator: str = ","
+) -> pl.DataFrame:
+    """A CSV file, every column a string, empty cells null; a row with fewer cells than the header is refused,
+    as the end of a cut file is one. ``lossy``: bytes that are not UTF-8 become U+FFFD instead of an error.
     """
     data = read_bytes(path, raised, MAX_TABLE_BYTES)
     try:
@@ -143,17 +150,54 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
         raise raised(f"{path}: contains NUL bytes, so it is not CSV text; save it as UTF-8 CSV")
     data = text.encode()
     try:
-        head = pl.read_csv(io.BytesIO(data), has_header=False, n_rows=1, infer_schema=False, glob=False)
+        head = pl.read_csv(
+            io.BytesIO(data),
+            has_header=False,
+            n_rows=1,
+            infer_schema=False,
+            glob=False,
+            separator=separator,
+        )
         names = [str(name or "") for name in head.row(0)] if len(head) else []
         if duplicate := next((name for name in names if names.count(name) > 1), None):
             raise raised(
                 f"{path}: has two columns {bounded_repr(duplicate)}; keep one, or the wrong one would be read"
             )
-        return pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
+        frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False, separator=separator)
     except pl.exceptions.NoDataError as error:
         raise raised(f"{path}: is empty; expected a line of column names and rows") from error
     except BaseException as error:
         raise _translate_polars_error(error, path, "CSV", raised) from error
+    if frame.width > 1 and frame[:, -1].null_count():  # polars fills short rows with nulls
+        _refuse_short_rows(text, frame.width, separator, path, raised)
+    return frame
+
+
+def _refuse_short_rows(text: str, width: int, separator: str, path: Path, raised: Raised) -> None:
+    csv.field_size_limit(2**31 - 1)
+    cells_by_row = [len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    for number, cells in enumerate(cells_by_row[1:]):
+        if cells < width:
+            is_last = number == len(cells_by_row) - 2
+            why = "the file is cut off there: give the whole file" if is_last else "complete the row"
+            raise raised(f"{path} row {number}: has {cells} of the header's {width} columns; {why}")
+
+
+def read_excel(path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """The first sheet of an Excel file; InstallError without the package that reads it."""
+    data = read_bytes(path, raised, MAX_TEXT_BYTES)
+    try:
+        return pl.read_excel(io.BytesIO(data))
+    except ModuleNotFoundError as error:
+        raise InstallError(
+            f"{path}: reading Excel files needs the package fastexcel: pip install fastexcel, or save the"
+            " sheet as CSV"
+        ) from error
+    except pl.exceptions.NoDataError as error:
+        raise raised(f"{path}: its first sheet is empty; expected a line of column names and rows") from error
+    except Exception as error:  # fastexcel's own kinds derive from Exception alone
+        why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
+        raise raised(f"{path}: cannot be read as Excel ({why})") from error
 
 
 def read_parquet(
@@ -221,6 +265,51 @@ def _translate_polars_error(error: BaseException, path: Path, kind: str, raised:
         why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
         return raised(f"{path}: cannot be read as {kind} ({why})")
     return error
+
+
+def read_json_zip(path: Path, names: tuple[str, ...], raised: Raised = RunError) -> dict[str, Any]:
+    """The JSON values of a zip file's entries, those of ``names`` that it has, each at most MAX_JSON_BYTES.
+    InstallError if one is compressed with Zstandard and nothing here reads that.
+    """
+    data = read_bytes(path, raised)
+    values = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in names:
+                if name not in archive.namelist():
+                    continue
+                entry = archive.getinfo(name)
+                if entry.file_size > MAX_JSON_BYTES:
+                    raise raised(
+                        f"{path}: {name} says that it is {entry.file_size:,} bytes; that is too large"
+                    )
+                text = _zip_entry(archive, entry, data, path).decode("utf-8")
+                values[name] = parse_json(text, f"{path}: {name}", raised)
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, NotImplementedError) as error:
+        raise raised(f"{path}: is not a whole zip file ({error}); copy it again") from error
+    except (RuntimeError, struct.error) as error:  # encrypted; a header that points nowhere
+        raise raised(f"{path}: cannot be read as a zip file ({error})") from error
+    return values
+
+
+def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, data: bytes, path: Path) -> bytes:
+    if entry.compress_type != _ZIP_ZSTANDARD:
+        return archive.read(entry)
+    try:
+        import zstandard
+    except ImportError as error:
+        raise InstallError(f"{path}: is compressed with Zstandard; pip install zstandard") from error
+    name_bytes, extra_bytes = struct.unpack("<HH", data[entry.header_offset + 26 : entry.header_offset + 30])
+    start = entry.header_offset + 30 + name_bytes + extra_bytes
+    try:
+        content: bytes = zstandard.ZstdDecompressor().decompress(
+            data[start : start + entry.compress_size], max_output_size=max(entry.file_size, 1)
+        )
+    except zstandard.ZstdError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+    if zlib.crc32(content) != entry.CRC:
+        raise zipfile.BadZipFile(f"{entry.filename} is damaged")
+    return content
 
 
 def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:

@@ -17,7 +17,7 @@ from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
-from kmmlu_fast.runs.lm_eval import lm_eval_task_name
+from kmmlu_fast.runs.readers.lm_eval import lm_eval_task_name
 
 
 def write_lm_eval(

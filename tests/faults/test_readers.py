@@ -29,7 +29,7 @@ from kmmlu_fast.models.adapters import read_adapter_card_file, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.reporting.comparison_settings import read_overlap_ids
 from kmmlu_fast.runs.loading import load_run_argument
-from kmmlu_fast.runs.score_files import read_score_file
+from kmmlu_fast.runs.readers.score_files import read_score_file
 from kmmlu_fast.runs.store import load_run_directory
 
 FEW = settings(

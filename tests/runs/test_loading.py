@@ -11,7 +11,7 @@ from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
 from kmmlu_fast.runs.lm_eval_export import write_lm_eval
 from kmmlu_fast.runs.loading import load_all_runs, load_run_argument
-from kmmlu_fast.runs.score_files import read_score_file
+from kmmlu_fast.runs.readers.score_files import read_score_file
 
 
 def table(path: Path, rows: str) -> Path:
@@ -166,7 +166,7 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
 
 def test_lm_eval_results_of_other_benchmarks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results_x.json").write_text(
-        json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "kmmlu_hard_law": {"acc,none": 0.1}}}),
+        json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "mmlu_pro_law": {"acc,none": 0.1}}}),
         encoding="utf-8",
     )
     with pytest.raises(DataError, match="no kmmlu_<subject> task"):

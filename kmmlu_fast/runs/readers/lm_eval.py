@@ -127,9 +127,7 @@ def _find_candidates(outputs: list[LmEvalOutput], source: RunSource) -> list[_Ca
         for kept, notes in _latest_tasks(tasks, f"{model} {group}", source):
             stamp = max(task.output.stamp for task in kept)
             candidates.append(
-                _Candidate(
-                    model=model, group=group, shots=shots, stamp=stamp, tasks=tuple(kept), notes=notes
-                )
+                _Candidate(model=model, group=group, shots=shots, stamp=stamp, tasks=tuple(kept), notes=notes)
             )
     return sorted(candidates, key=lambda candidate: candidate.stamp)
 
@@ -267,8 +265,8 @@ def _no_task_message(outputs: list[LmEvalOutput], source: RunSource) -> str:
     names = [name for output in outputs for name in [*output.samples, *output.document.get("results", {})]]
     shown = ", ".join(dict.fromkeys(names)) or "none"
     return (
-        f"{source.argument}: has no kmmlu_<subject> task (its tasks: {shown[:200]}); give an lm-eval output of"
-        " one of the kmmlu groups, or name the group of a copy of it, as PATH:GROUP"
+        f"{source.argument}: has no kmmlu_<subject> task (its tasks: {shown[:200]}); give an lm-eval output"
+        " of one of the kmmlu groups, or name the group of a copy of it, as PATH:GROUP"
     )
 
 
@@ -343,12 +341,12 @@ def _read_predictions(
     rows: list[dict[str, Any]] = []
     for task in sorted(tasks, key=lambda task: task.subject.name):
         assert task.samples is not None
-        folder = task.subject.name if exam == "kmmlu" else f"{exam}/{task.name.removeprefix(task.group + '_')}"
+        folder = (
+            task.subject.name if exam == "kmmlu" else f"{exam}/{task.name.removeprefix(task.group + '_')}"
+        )
         by_filter = read_samples(
             task.samples,
-            SampleTask(
-                subject=task.subject, id_prefix=f"{folder}/{source.split}", split=source.split
-            ),
+            SampleTask(subject=task.subject, id_prefix=f"{folder}/{source.split}", split=source.split),
         )
         name = _choose_filter(list(by_filter), filters, task.name, source)
         read = by_filter.get(name, [])
@@ -364,7 +362,9 @@ def _choose_filter(names: list[str], wanted: list[str], task: str, source: RunSo
         return named[0]
     if wanted or len(names) > 1:
         known = ", ".join(names)
-        problem = f"{task} has no {', '.join(wanted)}" if wanted else f"{task} was read by {len(names)} filters"
+        problem = (
+            f"{task} has no {', '.join(wanted)}" if wanted else f"{task} was read by {len(names)} filters"
+        )
         raise RunError(
             f"{source.argument}: {problem} ({known}); name one, as {source.path}:{names[0] if names else ''}"
         )
@@ -377,8 +377,8 @@ def _refuse_cut_samples(task: _Task, read: int) -> None:
     expected = sizes.get("effective") if isinstance(sizes, dict) else None
     if isinstance(expected, int) and read < expected:
         raise DataError(
-            f"{task.samples}: holds {read} of the {expected} samples that its results file counts; it was cut,"
-            " or is still being written: give lm-eval's whole output"
+            f"{task.samples}: holds {read} of the {expected} samples that its results file counts; it was"
+            " cut, or is still being written: give lm-eval's whole output"
         )
 
 

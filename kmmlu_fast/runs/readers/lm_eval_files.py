@@ -3,9 +3,9 @@
 In: a directory, a results file, or a file of samples. Out: one ``LmEvalOutput`` per command, the oldest
 first. Knows nothing of what the files' tasks and lines mean.
 
-Layouts: ``results_<time>.json`` with ``samples_<task>_<time>.jsonl`` (0.4.3 and later); ``<name>_<time>.json``
-(``--output_path name.json``); ``results.json`` or ``<name>.json`` with ``<model args>_<task>.jsonl``, which
-holds a JSON list (0.4.0 to 0.4.2).
+Layouts: ``results_<time>.json`` with ``samples_<task>_<time>.jsonl`` (0.4.3 and later);
+``<name>_<time>.json`` (``--output_path name.json``); ``results.json`` or ``<name>.json`` with
+``<model args>_<task>.jsonl``, which holds a JSON list (0.4.0 to 0.4.2).
 """
 
 from __future__ import annotations
@@ -111,14 +111,10 @@ def _group_files(results: list[Path], samples: list[Path]) -> list[LmEvalOutput]
             raise DataError(
                 f"{file}: was written at the same time as {outputs[place].results_file}; keep one of them"
             )
-        outputs[place] = LmEvalOutput(
-            folder=place[0], stamp=place[1], results_file=file, document=document
-        )
+        outputs[place] = LmEvalOutput(folder=place[0], stamp=place[1], results_file=file, document=document)
     for file in sorted(samples):
         stamp = _stamp_of_samples(file)
-        output = outputs.setdefault(
-            (file.parent, stamp), LmEvalOutput(folder=file.parent, stamp=stamp)
-        )
+        output = outputs.setdefault((file.parent, stamp), LmEvalOutput(folder=file.parent, stamp=stamp))
         output.samples[_task_of_samples(file, output.document)] = file
     return sorted(outputs.values(), key=lambda output: (output.stamp, str(output.folder)))
 
@@ -141,7 +137,7 @@ def _task_of_samples(file: Path, document: dict[str, Any]) -> str:
     if file.stem.startswith("samples_"):
         name = file.stem.removeprefix("samples_")
         return _TIME.sub("", name) if _TIME.search(name) else name.rsplit("_", 1)[0]
-    known = [task for task in document.get("results", {}) if file.stem.endswith(f"_{task}")]
+    known = [str(task) for task in document.get("results", {}) if file.stem.endswith(f"_{task}")]
     if known:
         return max(known, key=len)
     place = file.stem.rfind("kmmlu")  # "<model args>_kmmlu_law"

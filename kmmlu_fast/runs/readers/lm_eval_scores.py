@@ -46,8 +46,7 @@ def task_score(
     total = total or _total_from_stderr(accuracy, values.get(_stderr_name(metric)))
     if not total:
         raise DataError(
-            f"{path}: {task} has no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as"
-            " well"
+            f"{path}: {task} has no number of questions ('n-samples'); give lm-eval's samples_*.jsonl as well"
         )
     if not isinstance(total, int) or isinstance(total, bool) or not 0 < total < 10**9:
         raise DataError(

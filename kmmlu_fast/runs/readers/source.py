@@ -60,7 +60,7 @@ class RunSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReader:
-    """One program's results. ``detect`` tells by shape and is cheap; ``read`` raises RunError or DataError."""
+    """One program's results. ``detect`` tells by shape, cheaply; ``read`` raises RunError or DataError."""
 
     program: str
     detect: Callable[[RunSource], bool]
