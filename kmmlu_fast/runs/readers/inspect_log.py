@@ -14,8 +14,9 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError, InstallError, RunError
+from kmmlu_fast.core.letters import MAX_LOGPROB, logprob_margin
 from kmmlu_fast.core.reading import parse_json, read_json_zip
-from kmmlu_fast.core.schema import OPTION_LETTERS, PREDICTION_SCHEMA
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, PREDICTION_SCHEMA
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.subjects import SUBJECTS, find_subject
 from kmmlu_fast.runs.readers.letter_cells import read_letter_cell
@@ -164,15 +165,32 @@ def _read_sample_row(sample: dict[str, Any], task: str, where: str) -> dict[str,
             "prediction": prediction,
             "correct": prediction == key,
             "num_options": len(letters),
+            **_logprob_columns(metadata, letters),
             **_subject_columns(metadata, task),
         }
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(f"{where}: is not a multiple-choice sample ({bounded_repr(error)})") from error
 
 
+def _logprob_columns(metadata: dict[str, Any], letters: tuple[str, ...]) -> dict[str, Any]:
+    """The options' log-probabilities, which our own export keeps; {} for inspect's logs."""
+    values = metadata.get("logprobs")
+    if not isinstance(values, dict) or tuple(values) != letters:
+        return {}
+    logprobs = [float(values[letter]) for letter in letters]
+    if not all(value <= MAX_LOGPROB for value in logprobs):
+        raise ValueError(f"log-probabilities {logprobs} are not numbers up to 0")
+    columns: dict[str, Any] = dict(zip(LOGPROB_COLUMNS, logprobs, strict=False))
+    if len(logprobs) > len(LOGPROB_COLUMNS):
+        columns["option_logprobs"] = logprobs
+    return {**columns, "margin": logprob_margin(logprobs), "read_by": "loglikelihood"}
+
+
 def _key_letter(target: Any, choices: list[Any], letters: tuple[str, ...]) -> str:
-    text = str(target[0] if isinstance(target, list) and target else target)
-    letter = read_letter_cell(text)[0] if text not in choices else letters[choices.index(text)]
+    text = str(target[0] if isinstance(target, list) and target else target).strip()
+    if text in letters:
+        return text
+    letter = letters[choices.index(text)] if text in choices else read_letter_cell(text)[0]
     if letter not in letters:
         raise ValueError(f"its target {bounded_repr(target)} is not one of {', '.join(letters)}")
     return str(letter)
@@ -257,9 +275,9 @@ def _row_number(row: dict[str, Any]) -> int | None:
 
 
 def _rows_frame(rows: list[dict[str, Any]], file: Path) -> pl.DataFrame:
-    names = [name for name in PREDICTION_SCHEMA if name in rows[0]]
+    names = [name for name in PREDICTION_SCHEMA if any(name in row for row in rows)]
     schema = {name: PREDICTION_SCHEMA[name] for name in names}
-    frame = pl.DataFrame({name: [row[name] for row in rows] for name in names}, schema=schema)
+    frame = pl.DataFrame({name: [row.get(name) for row in rows] for name in names}, schema=schema)
     repeated = frame.filter(pl.col("question_id").is_duplicated())["question_id"]
     if len(repeated):
         raise DataError(f"{file}: {repeated[0]} appears in two samples of one epoch; give one log")

@@ -19,7 +19,7 @@ from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.data.exam_lookup import find_exam, shipped_exam_names
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.runs.readers.lm_eval_files import LmEvalOutput, find_lm_eval_outputs, is_lm_eval_path
-from kmmlu_fast.runs.readers.lm_eval_samples import SampleTask, read_samples, samples_frame
+from kmmlu_fast.runs.readers.lm_eval_samples import OWN_FIELDS, SampleTask, read_samples, samples_frame
 from kmmlu_fast.runs.readers.lm_eval_scores import task_filters, task_score
 from kmmlu_fast.runs.readers.source import RunReader, RunSource
 from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_subject_scores
@@ -51,6 +51,13 @@ class _Task:
     name: str
     group: str
     subject: Subject
+
+    @property
+    def exam(self) -> dict[str, Any]:
+        """The exam that our own export names; {} for lm-eval's files."""
+        own = self.output.document.get(OWN_FIELDS)
+        exam = own.get("exam") if isinstance(own, dict) else None
+        return exam if isinstance(exam, dict) and isinstance(exam.get("name"), str) else {}
 
     @property
     def shots(self) -> int | None:
@@ -112,7 +119,7 @@ def _find_candidates(outputs: list[LmEvalOutput], source: RunSource) -> list[_Ca
     grouped: dict[tuple[Any, ...], list[_Task]] = {}
     for output in outputs:
         for name in dict.fromkeys([*output.samples, *output.document.get("results", {})]):
-            split = split_task_name(name)
+            split = _own_task(output, name) or split_task_name(name)
             if split is None:
                 continue
             task = _Task(output=output, name=name, group=split[0], subject=split[1])
@@ -132,9 +139,20 @@ def _find_candidates(outputs: list[LmEvalOutput], source: RunSource) -> list[_Ca
     return sorted(candidates, key=lambda candidate: candidate.stamp)
 
 
+def _own_task(output: LmEvalOutput, name: str) -> tuple[str, Subject] | None:
+    """Group and subject of a task as our own export names them; None for lm-eval's files."""
+    own = output.document.get(OWN_FIELDS)
+    tasks = own.get("tasks") if isinstance(own, dict) else None
+    entry = tasks.get(name) if isinstance(tasks, dict) else None
+    if not isinstance(entry, dict):
+        return None
+    subject, group = str(entry.get("subject")), str(entry.get("supercategory"))
+    return str(entry.get("group")), SUBJECTS.get(subject) or Subject(subject, group, subject)
+
+
 def _is_kmmlu_group(task: _Task, source: RunSource) -> bool:
     """KMMLU's tasks by name; a copy under another name by its documents' columns, or if it is chosen."""
-    if "kmmlu" in task.group.split("_") or task.group in (source.choice or "").split(","):
+    if task.exam or "kmmlu" in task.group.split("_") or task.group in (source.choice or "").split(","):
         return True
     if task.samples is None:
         return False
@@ -273,7 +291,8 @@ def _no_task_message(outputs: list[LmEvalOutput], source: RunSource) -> str:
 def _build_run(candidate: _Candidate, filters: list[str], source: RunSource) -> Run:
     with_samples = [task for task in candidate.tasks if task.samples is not None]
     notes = list(candidate.notes)
-    exam = _exam_of_group(candidate.group)
+    own_exam = candidate.tasks[0].exam
+    exam = own_exam.get("name") or _exam_of_group(candidate.group)
     predictions, scores = None, None
     if with_samples:
         missing = sorted(task.subject.name for task in candidate.tasks if task.samples is None)
@@ -303,7 +322,7 @@ def _build_run(candidate: _Candidate, filters: list[str], source: RunSource) -> 
         predictions=predictions,
         scores=scores,
         facts={name: value for name, value in facts.items() if value is not None},
-        config=_exam_config(exam, predictions),
+        config=_exam_config(exam, own_exam),
         notes=tuple(notes),
     )
 
@@ -328,9 +347,11 @@ def _exam_of_group(group: str) -> str:
     return max(names, key=lambda name: name.count("-"), default="kmmlu")
 
 
-def _exam_config(exam: str, predictions: pl.DataFrame | None) -> dict[str, Any]:
+def _exam_config(exam: str, own_exam: dict[str, Any]) -> dict[str, Any]:
     if exam == "kmmlu":
         return {}
+    if own_exam:
+        return {"exam": own_exam}
     declared = find_exam(exam)
     return {"exam": {"name": exam, "title": declared.label, "licence": declared.licence}}
 

@@ -76,7 +76,7 @@ def _read_sample(sample: dict[str, Any], task: SampleTask) -> dict[str, Any]:
         **{name: own[name] for name in ("question_id", "subject", "supercategory", "split") if name in own},
     }
     if logprobs:
-        return result | _from_logprobs(logprobs, answer)
+        return result | _from_logprobs(logprobs, answer, sample.get("acc"))
     return result | _from_text(responses, answer, sample.get("exact_match"), letters)
 
 
@@ -90,10 +90,12 @@ def _option_logprobs(responses: Any) -> list[float]:
     return [float(pair[0]) for pair in pairs]
 
 
-def _from_logprobs(logprobs: list[float], answer: str) -> dict[str, Any]:
+def _from_logprobs(logprobs: list[float], answer: str, own_metric: Any) -> dict[str, Any]:
     if not all(math.isfinite(value) and value <= MAX_LOGPROB for value in logprobs):
         raise ValueError(f"log-probabilities {logprobs} are not finite numbers up to 0")
-    prediction = OPTION_LETTERS[argmax_index(logprobs)]
+    prediction: str | None = OPTION_LETTERS[argmax_index(logprobs)]
+    if _contradicts(own_metric, prediction == answer):
+        prediction = answer if own_metric else None  # lm-eval's own metric takes precedence
     columns = dict(zip(LOGPROB_COLUMNS, logprobs, strict=False))
     if len(logprobs) > len(LETTERS):
         columns["option_logprobs"] = logprobs  # type: ignore[assignment]
@@ -111,8 +113,7 @@ def _from_text(responses: Any, answer: str, own_metric: Any, letters: tuple[str,
     if not isinstance(text, str):
         raise TypeError("the answer is not a text")
     prediction = exact_match(text, letters)
-    is_metric = isinstance(own_metric, (int, float)) and own_metric in (0, 1)
-    if is_metric and bool(own_metric) != (prediction == answer):
+    if _contradicts(own_metric, prediction == answer):
         prediction = answer if own_metric else None  # lm-eval's own metric takes precedence
     return {
         "texts": [text],
@@ -120,6 +121,11 @@ def _from_text(responses: Any, answer: str, own_metric: Any, letters: tuple[str,
         "prediction": prediction,
         "correct": prediction == answer,
     }
+
+
+def _contradicts(own_metric: Any, correct: bool) -> bool:
+    """Whether the sample's own metric, if it has one, says otherwise (999 stands for none)."""
+    return isinstance(own_metric, (int, float)) and own_metric in (0, 1) and bool(own_metric) != correct
 
 
 def _answer_letter(sample: dict[str, Any], letters: tuple[str, ...], by_index: bool) -> str:

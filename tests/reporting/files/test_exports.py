@@ -9,7 +9,8 @@ import pytest
 from made_runs import QUICK, found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.comparison import compare_pair
-from kmmlu_fast.reporting.files.exports import escape_formula, write_csv_tables, write_exports
+from kmmlu_fast.reporting.files.csv_tables import escape_formula, write_csv_tables
+from kmmlu_fast.reporting.files.exports import write_exports
 from kmmlu_fast.reporting.files.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.runs.loading import load_run_argument
