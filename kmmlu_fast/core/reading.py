@@ -241,6 +241,17 @@ def read_parquet(
         raise _translate_polars_error(error, path, "Parquet", raised) from error
 
 
+def read_arrow(path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """An Arrow file: a stream, as ``datasets`` writes, or Feather."""
+    data = read_bytes(path, raised, MAX_TABLE_BYTES)
+    try:
+        if data.startswith(b"ARROW1"):
+            return pl.read_ipc(io.BytesIO(data))
+        return pl.read_ipc_stream(io.BytesIO(data))
+    except BaseException as error:
+        raise _translate_polars_error(error, path, "Arrow", raised) from error
+
+
 def scan_parquet(path: Path, raised: Raised = RunError) -> tuple[pl.LazyFrame, int]:
     """A Parquet file that is too large to be held, to be read in slices (``collect_slice``); and its rows."""
     try:

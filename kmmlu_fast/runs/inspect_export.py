@@ -32,6 +32,8 @@ def inspect_log_bytes(
     frame = predictions.with_columns(logprobs_list())
     model = str(run.facts.get("model") or run.name)
     samples = [_sample(row, documents.get(row["question_id"]), model) for row in frame.iter_rows(named=True)]
+    for sample in samples:  # it becomes a name within the zip, which must not point out of it
+        sample["id"] = sample["id"].replace("..", "__")
     header = _header(run, samples, model, time)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
