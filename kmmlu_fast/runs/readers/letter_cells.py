@@ -36,8 +36,8 @@ def read_letter_cell(text: str) -> tuple[str | None, str]:
     """A cell's letter and what names it: "letters" (also ②, 2번, 나), "numbers", or "" for no letter."""
     normal = unicodedata.normalize("NFKC", text).strip(_AROUND)
     is_marked = normal.isdigit() and not text.strip(_AROUND).isascii()  # ②, ⑵, ２
-    if normal.endswith("번") and normal[:-1].strip().isdigit():
-        normal, is_marked = normal[:-1].strip(), True
+    if normal.endswith("번") and normal[:-1].strip(_AROUND).isdigit():
+        normal, is_marked = normal[:-1].strip(_AROUND), True
     if len(normal) == 1 and normal.upper() in OPTION_LETTERS:
         return normal.upper(), "letters"
     if len(normal) == 1 and normal in _HANGUL:

@@ -136,7 +136,7 @@ def _find_candidates(outputs: list[LmEvalOutput], source: RunSource) -> list[_Ca
             candidates.append(
                 _Candidate(model=model, group=group, shots=shots, stamp=stamp, tasks=tuple(kept), notes=notes)
             )
-    return sorted(candidates, key=lambda candidate: candidate.stamp)
+    return sorted(candidates, key=lambda candidate: (candidate.stamp, candidate.model, candidate.group))
 
 
 def _own_task(output: LmEvalOutput, name: str) -> tuple[str, Subject] | None:
@@ -381,13 +381,16 @@ def _choose_filter(names: list[str], wanted: list[str], task: str, source: RunSo
     named = [name for name in names if name in wanted]
     if len(named) == 1:
         return named[0]
-    if wanted or len(names) > 1:
-        known = ", ".join(names)
-        problem = (
-            f"{task} has no {', '.join(wanted)}" if wanted else f"{task} was read by {len(names)} filters"
-        )
+    if wanted:
+        filters = ", ".join(names)
         raise RunError(
-            f"{source.argument}: {problem} ({known}); name one, as {source.path}:{names[0] if names else ''}"
+            f"{source.argument}: has no model, group, time or filter {', '.join(wanted)} (the filters of"
+            f" {task}: {filters}); without a choice everything is read"
+        )
+    if len(names) > 1:
+        raise RunError(
+            f"{source.argument}: {task} was read by {len(names)} filters ({', '.join(names)}); name one, as"
+            f" {source.path}:{names[0]}"
         )
     return names[0] if names else "none"
 
