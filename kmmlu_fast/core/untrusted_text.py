@@ -32,6 +32,11 @@ def strip_control_characters(text: str) -> str:
     return _CONTROL.sub("", _SEQUENCES.sub("", text)) if not text.isprintable() else text
 
 
+def replace_surrogates(text: str) -> str:
+    """The text with ? for lone surrogates, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def one_line(text: str, most: int = MAX_LINE) -> str:
     """Clean text on one line; the middle of words over 200 characters and of lines over ``most`` is cut."""
     line = " ".join(_LONG_WORD.sub(_shorten_word, strip_control_characters(text)).split())

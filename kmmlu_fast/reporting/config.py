@@ -53,7 +53,8 @@ class PairsConfig(Config):
     runs: list[str] = Field(
         [],
         description=(
-            "run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the"
+            "run directories, outputs of lm-eval or inspect, score files, or predictions tables (CSV, TSV,"
+            " JSON, Parquet, Excel), each with :CHOICE (column, model, group, 5-shot, filter) if needed; the"
             " first is the base. For runs in --runs-dir also base, an adapter's name, or the last characters"
             " of a fingerprint"
         ),

@@ -122,7 +122,7 @@ def _epoch_run(
         )
     if not scored:
         raise DataError(f"{file}: no sample has a score (status {bounded_repr(header['status'])})")
-    expected = (spec.get("dataset") or {}).get("samples")
+    expected = _object(spec, "dataset").get("samples")
     if header["status"] != "success":
         notes.append(
             f"{file}: its status is {header['status']}: {len(scored)} of {expected} samples are there"
@@ -131,8 +131,8 @@ def _epoch_run(
     rows = [_read_sample_row(sample, task, f"{file} sample {i}") for i, sample in enumerate(scored)]
     notes += _number_rows(rows, source.split, task, file)
     frame = _rows_frame(rows, file)
-    own = (header.get("metadata") or {}).get(OWN_METADATA) or {}
-    facts = {"model": str(spec["model"]), "output_type": "generate_until", **own.get("facts", {})}
+    own = _object(_object(header, "metadata"), OWN_METADATA)
+    facts = {"model": str(spec["model"]), "output_type": "generate_until", **_object(own, "facts")}
     return Run(
         name=str(own.get("name") or spec["model"]) + epoch,
         kind="inspect",
@@ -140,9 +140,14 @@ def _epoch_run(
         predictions=frame,
         scores=count_subject_scores(frame),
         facts=facts,
-        config={"exam": own["exam"]} if isinstance(own.get("exam"), dict) else {},
+        config={"exam": _object(own, "exam")} if _object(own, "exam") else {},
         notes=tuple(notes),
     )
+
+
+def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _read_sample_row(sample: dict[str, Any], task: str, where: str) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def _read_lighteval(source: RunSource) -> list[Run]:
             f"{files[0]}: is a results file of lighteval without KMMLU subjects (its tasks: {shown}); write a"
             " table with the columns subject, accuracy and total"
         )
-    model = (document["config_general"] or {}).get("model_name")
+    general = document["config_general"]
+    model = general.get("model_name") if isinstance(general, dict) else None
     return [score_run(rows, source, model=str(model) if model else None)]
 
 

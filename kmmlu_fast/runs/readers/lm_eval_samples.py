@@ -18,7 +18,7 @@ from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.letters import MAX_LOGPROB, argmax_index, exact_match, logprob_margin
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS, PREDICTION_SCHEMA, logprobs_list
-from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
 from kmmlu_fast.data.subjects import Subject
 from kmmlu_fast.runs.run import fill_prediction_columns
 
@@ -73,11 +73,22 @@ def _read_sample(sample: dict[str, Any], task: SampleTask) -> dict[str, Any]:
         "row": row,
         "answer": answer,
         "num_options": len(letters),
-        **{name: own[name] for name in ("question_id", "subject", "supercategory", "split") if name in own},
+        **_own_fields(own),
     }
     if logprobs:
         return result | _from_logprobs(logprobs, answer, sample.get("acc"))
     return result | _from_text(responses, answer, sample.get("exact_match"), letters)
+
+
+def _own_fields(own: dict[str, Any]) -> dict[str, str]:
+    """What our own export keeps of an exam other than KMMLU."""
+    names = ("question_id", "subject", "supercategory", "split")
+    fields = {name: own[name] for name in names if name in own}
+    for name, value in fields.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {bounded_repr(value)}, not a text")
+        fields[name] = replace_surrogates(value)
+    return fields
 
 
 def _option_logprobs(responses: Any) -> list[float]:
@@ -116,7 +127,7 @@ def _from_text(responses: Any, answer: str, own_metric: Any, letters: tuple[str,
     if _contradicts(own_metric, prediction == answer):
         prediction = answer if own_metric else None  # lm-eval's own metric takes precedence
     return {
-        "texts": [text],
+        "texts": [replace_surrogates(text)],
         "read_by": "exact_match" if prediction else None,
         "prediction": prediction,
         "correct": prediction == answer,

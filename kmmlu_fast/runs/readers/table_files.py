@@ -15,7 +15,7 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import read_csv, read_excel, read_parquet
-from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
 from kmmlu_fast.data.row_files import iter_file_rows
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".jsonl", ".ndjson", ".json")
@@ -60,10 +60,8 @@ def _as_texts(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _from_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
-    return pl.DataFrame(
-        {name: [_cell_text(row.get(name)) for row in rows] for name in names},
-        schema=dict.fromkeys(names, pl.String),
-    )
+    columns = {replace_surrogates(name): [_cell_text(row.get(name)) for row in rows] for name in names}
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
 def _cell_text(value: Any) -> str | None:
@@ -71,7 +69,7 @@ def _cell_text(value: Any) -> str | None:
         return None
     if isinstance(value, float) and math.isnan(value):
         return None
-    return str(value)
+    return replace_surrogates(str(value))
 
 
 def _from_wandb(document: dict[str, Any], path: Path) -> pl.DataFrame:
