@@ -186,9 +186,8 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         flag = "--" + name.replace("_", "-")
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         if field.annotation is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction if field.default else "store_true", **options
-            )
+            parser.add_argument(flag, action="store_true", **options)
+            parser.add_argument(help_text.negated_flag(name), action="store_false", **options)
         else:
             parser.add_argument(flag, action="append" if _is_list_field(cls, name) else "store", **options)
     try:
