@@ -180,7 +180,7 @@ class EvalConfig(EngineConfig):
         return self.until_decided or self.until_precise is not None or self.questions is not None
 
     @model_validator(mode="after")
-    def _check_method_flags(self) -> EvalConfig:
+    def _check_method_flags(self) -> EvalConfig:  # noqa: C901 - one line per combination that is refused
         faults = []
         early_stopping = self.until_decided or self.until_precise is not None
         if self.output_type != "cot" and self.num_samples > 1:
