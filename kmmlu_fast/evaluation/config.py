@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from kmmlu_fast.data.dataset import DEFAULT_DATASET
-from kmmlu_fast.data.exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
 
