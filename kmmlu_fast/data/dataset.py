@@ -25,7 +25,6 @@ from kmmlu_fast.data.kmmlu_files import find_kmmlu_files
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 
-DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
 SAMPLE_DIR = Path(__file__).parent / "sample"
 _TEXT_COLUMNS = ("question", *LETTERS)
 _COLUMNS = (*_TEXT_COLUMNS, "answer")

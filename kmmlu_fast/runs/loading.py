@@ -17,7 +17,7 @@ from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.runs.readers.registry import read_foreign_runs
-from kmmlu_fast.runs.readers.source import RunSource, split_run_argument
+from kmmlu_fast.runs.readers.source import RunSource, run_path_exists, split_run_argument
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
@@ -73,7 +73,7 @@ def load_run_argument(
     """The runs of one argument; RunError or DataError if there are none, naming what is allowed."""
     text, choice = split_run_argument(argument)
     path = expand_path(text, "run")
-    if not path.exists():
+    if not run_path_exists(text):
         raise RunError(
             f"{argument}: does not exist; give a run directory, an lm-eval output, an inspect log, a score"
             " file, or a predictions table (FILE.csv, or FILE.csv:COLUMN)"

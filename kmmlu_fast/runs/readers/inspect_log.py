@@ -236,40 +236,44 @@ def _number_rows(rows: list[dict[str, Any]], split: str, task: str, file: Path) 
     """Fill question_id, split and row. Returns notes on numbers that are inspect's own."""
     if all(isinstance(row["id"], str) and f"/{split}/" in row["id"] for row in rows):
         for place, row in enumerate(rows):
-            number = row["id"].rsplit("/", 1)[1]
-            row |= {
-                "question_id": row["id"],
-                "split": split,
-                "row": int(number) if number.isdigit() else place,
-            }
+            text = row["id"].rsplit("/", 1)[1]
+            known = int(text) if text.isdigit() and len(text) < 10 else place
+            row |= {"question_id": row["id"], "split": split, "row": known}
         return []
-    numbers = [_row_number(row) for row in rows]
-    by_subject: dict[str, list[int]] = {}
-    for row, number in zip(rows, numbers, strict=True):
-        by_subject.setdefault(row["subject"], []).append(-1 if number is None else number)
-    from_metadata = all(find_column(list(row["metadata"]), _ROW_KEYS) for row in rows)
-    known = all(row["subject"] in SUBJECTS for row in rows) and None not in numbers
-    shift = 0
-    if known and not from_metadata:
-        # inspect numbers samples that bring no id from 1, over the whole data set
-        if len(by_subject) == 1 and sorted(next(iter(by_subject.values()))) == list(range(1, len(rows) + 1)):
-            shift = 1
-        elif len(by_subject) > 1 and any(min(group) != 0 for group in by_subject.values()):
-            known = False
-    for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
-        if known and number is not None:
-            row |= {"question_id": f"{row['subject']}/{split}/{number - shift}", "row": number - shift}
-        else:
-            row |= {"question_id": f"{task}/{split}/{row['id']}", "row": place}
+    first = _first_number(rows)
+    for place, row in enumerate(rows):
         row["split"] = split
-    if shift:
-        return [f"{file}: its ids count from 1; they are taken as rows 0 to {len(rows) - 1} of the subject"]
-    if not known:
+        number = _row_number(row)
+        if first is None or number is None:
+            row |= {"question_id": f"{task}/{split}/{row['id']}", "row": place}
+        else:
+            row |= {"question_id": f"{row['subject']}/{split}/{number - first}", "row": number - first}
+    if first is None:
         return [
             f"{file}: its samples' ids are no rows of subjects, so it compares only with logs of the same"
             " task; give each sample the metadata subject and row"
         ]
+    if first:
+        return [f"{file}: its ids count from 1; they are taken as rows 0 to {len(rows) - 1} of the subject"]
     return []
+
+
+def _first_number(rows: list[dict[str, Any]]) -> int | None:
+    """Where the samples' numbers begin within each subject, 0 or 1; None if they are no rows of subjects:
+    inspect numbers samples that bring no id from 1, over the whole data set.
+    """
+    numbers: dict[str, list[int]] = {}
+    for row in rows:
+        number = _row_number(row)
+        if row["subject"] not in SUBJECTS or number is None:
+            return None
+        numbers.setdefault(row["subject"], []).append(number)
+    if all(find_column(list(row["metadata"]), _ROW_KEYS) for row in rows):
+        return 0
+    if len(numbers) > 1:
+        return 0 if all(min(group) == 0 for group in numbers.values()) else None
+    (only,) = numbers.values()
+    return 1 if sorted(only) == list(range(1, len(rows) + 1)) else 0
 
 
 def _row_number(row: dict[str, Any]) -> int | None:

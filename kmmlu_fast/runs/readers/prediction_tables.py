@@ -211,47 +211,50 @@ def _prediction_columns(
     table: pl.DataFrame, layout: _Layout, source: RunSource
 ) -> tuple[dict[str, LetterColumn], tuple[str, ...]]:
     """The columns that are models, and a note on those that are not."""
-    path = source.path
     keys = {layout.question_id, layout.subject, layout.row, layout.answer, layout.model}
-    others = [name for name in table.columns if name not in keys]
+    names = [name for name in table.columns if name not in keys]
     if source.choice not in (None, "*"):
-        if source.choice not in others:
-            raise RunError(
-                f"{path}: has no column {source.choice!r}; its predictions are {', '.join(others)}"
-            )
-        column = _read_column(table, str(source.choice), source)
-        if not column.kind:
-            raise RunError(_no_letters_message(table, str(source.choice), path))
-        return {str(source.choice): column}, ()
+        return {str(source.choice): _chosen_column(table, names, source)}, ()
     if layout.prediction and layout.model:
-        others = [layout.prediction]
-    columns: dict[str, LetterColumn] = {}
-    left_out: list[str] = []
-    for name in others:
-        if _is_other_name(name) or _looks_like_text(table[name]):
-            left_out.append(name)
-            continue
-        column = _read_column(table, name, source)
-        if column.kind and column.share >= _LEAST_SHARE:
-            columns[name] = column
-        else:
-            left_out.append(name)
-    if any(column.kind == "letters" for column in columns.values()):
-        numbers = [name for name, column in columns.items() if column.kind == "numbers"]
-        left_out += numbers
-        columns = {name: column for name, column in columns.items() if name not in numbers}
+        names = [layout.prediction]
+    columns = _letter_columns(table, names, source)
+    if not names:
+        raise DataError(f"{source.path}: has no column of predictions; add one per model, with the letters")
     if not columns:
-        shown = left_out or others
-        if not shown:
-            raise DataError(f"{path}: has no column of predictions; add one per model, with the letters")
-        raise DataError(_no_letters_message(table, shown[0], path))
+        raise DataError(_no_letters_message(table, names[0], source.path))
+    left_out = [name for name in names if name not in columns]
     if not left_out:
         return columns, ()
-    names = ", ".join(bounded_repr(name) for name in left_out[:10])
+    shown = ", ".join(bounded_repr(name) for name in left_out[:10])
     return columns, (
-        f"{path}: left out, as they hold no answer letters: {names} (to take one anyway, name it as"
-        f" {path.name}:{left_out[0]})",
+        f"{source.path}: left out, as they hold no answer letters: {shown} (to take one anyway, name it as"
+        f" {source.path.name}:{left_out[0]})",
     )
+
+
+def _chosen_column(table: pl.DataFrame, names: list[str], source: RunSource) -> LetterColumn:
+    name = str(source.choice)
+    if name not in names:
+        raise RunError(f"{source.path}: has no column {name!r}; its predictions are {', '.join(names)}")
+    column = _read_column(table, name, source)
+    if not column.kind:
+        raise RunError(_no_letters_message(table, name, source.path))
+    return column
+
+
+def _letter_columns(table: pl.DataFrame, names: list[str], source: RunSource) -> dict[str, LetterColumn]:
+    """The columns of which at least half of the cells are letters. Numbers beside letters (a level, a count
+    of options) are none.
+    """
+    columns: dict[str, LetterColumn] = {}
+    for name in names:
+        if not _is_other_name(name) and not _looks_like_text(table[name]):
+            column = _read_column(table, name, source)
+            if column.kind and column.share >= _LEAST_SHARE:
+                columns[name] = column
+    if any(column.kind == "letters" for column in columns.values()):
+        return {name: column for name, column in columns.items() if column.kind == "letters"}
+    return columns
 
 
 def _is_other_name(name: str) -> bool:

@@ -23,6 +23,7 @@ from kmmlu_fast.runs.readers.source import RunReader, RunSource
 from kmmlu_fast.runs.readers.table_files import TABLE_SUFFIXES
 from kmmlu_fast.runs.run import SCORE_SCHEMA, Run
 
+_SUBJECT_COLUMNS = (*SUBJECT_NAMES, "task", "category")
 _CORRECT_NAMES = ("correct", "num_correct", "n_correct", "hits", "맞은 수", "정답 수")
 _TOTAL_NAMES = (
     *("total", "n", "count", "num", "size", "questions", "num_questions", "n_questions", "n_samples"),
@@ -131,7 +132,7 @@ def _split_models(rows: Any, source: RunSource) -> tuple[dict[str, list[Any]], t
     if source.table is None or not entries:
         return {"": entries}, ()
     names = source.table.columns
-    subject = find_column(names, (*SUBJECT_NAMES, "task", "category"))
+    subject = find_column(names, _SUBJECT_COLUMNS)
     model = find_column(names, MODEL_NAMES)
     total = find_column(names, _TOTAL_NAMES)
     value = find_column(names, _CORRECT_NAMES) or find_column(names, _ACCURACY_NAMES)
@@ -197,39 +198,21 @@ def _parse_scores(rows: list[Any], source: RunSource) -> WithNotes[pl.DataFrame]
     in_percent = _is_in_percent(rows)
     sizes = _subject_sizes(source.key)
     for number, row in enumerate(rows):
+        where = f"{path} entry {number}"
         try:
-            names = list(row)
-            subject_column = find_column(names, (*SUBJECT_NAMES, "task", "category"))
-            text = str(row[subject_column] if subject_column else row["subject"])
+            column = find_column(list(row), _SUBJECT_COLUMNS)
+            text = str(row[column] if column else row["subject"])
             if text.strip().lower() in _SUMMARY_ROWS:
                 left_out.append(text)
                 continue
             subject = find_subject(text)
-            total_column = find_column(names, _TOTAL_NAMES)
-            total_value = row[total_column] if total_column else None
-            if total_value is None and subject.name in sizes:
-                total_value = sizes[subject.name]
-            correct_column = find_column(names, _CORRECT_NAMES)
-            accuracy_column = find_column(names, _ACCURACY_NAMES)
-            if total_value is None and accuracy_column:
-                raise DataError(
-                    f"{path} entry {number}: says how accurate {subject.name} is, but not over how many"
-                    " questions; add a column total (or n), or give --dataset, whose questions are counted"
-                )
-            total = _parse_count(total_value if total_column or total_value is not None else row["total"])
-            if correct_column and row[correct_column] is not None:
-                correct = _parse_count(row[correct_column])
-            else:
-                accuracy = row[accuracy_column] if accuracy_column else row["accuracy"]
-                correct = _correct_count(accuracy, total, in_percent)
+            correct, total = _correct_and_total(row, sizes.get(subject.name), in_percent, where)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataError(
-                f"{path} entry {number}: needs a subject, correct and total ({bounded_repr(error)})"
-            ) from error
+            raise DataError(f"{where}: needs a subject, correct and total ({bounded_repr(error)})") from error
         if not 0 <= correct <= total or total == 0:
             raise DataError(
-                f"{path} entry {number}: {subject.name} has {correct} of {total} correct; total must be"
-                " positive and at least correct"
+                f"{where}: {subject.name} has {correct} of {total} correct; total must be positive and at"
+                " least correct"
             )
         scores.append((subject.name, subject.supercategory, correct, total))
     if not scores:
@@ -245,6 +228,29 @@ def _parse_scores(rows: list[Any], source: RunSource) -> WithNotes[pl.DataFrame]
         notes.append(f"{path}: rows that are no subjects are left out: {', '.join(left_out[:10])}")
     frame = pl.DataFrame(scores, schema=SCORE_SCHEMA, orient="row").sort("subject")
     return WithNotes(frame, tuple(notes))
+
+
+def _correct_and_total(
+    row: dict[str, Any], size: int | None, in_percent: bool, where: str
+) -> tuple[int, int]:
+    """An entry's counts. ``size``: how many questions the subject has, if the dataset is at hand."""
+    names = list(row)
+    total_column = find_column(names, _TOTAL_NAMES)
+    correct_column = find_column(names, _CORRECT_NAMES)
+    accuracy_column = find_column(names, _ACCURACY_NAMES)
+    total = row[total_column] if total_column else None
+    if total is None:
+        total = size
+    if total is None and accuracy_column:
+        raise DataError(
+            f"{where}: says how accurate a subject is, but not over how many questions; add a column total"
+            " (or n), or give --dataset, whose questions are counted"
+        )
+    count = _parse_count(row["total"] if total is None else total)
+    if correct_column and row[correct_column] is not None:
+        return _parse_count(row[correct_column]), count
+    accuracy = row[accuracy_column] if accuracy_column else row["accuracy"]
+    return _correct_count(accuracy, count, in_percent), count
 
 
 def _is_in_percent(rows: list[Any]) -> bool:

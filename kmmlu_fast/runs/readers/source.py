@@ -69,16 +69,17 @@ class RunReader:
 
 def split_run_argument(argument: str) -> tuple[str, str | None]:
     """The path and the choice behind its colon. A path that exists as it stands has no choice."""
-    if _is_existing_path(argument):
+    if run_path_exists(argument):
         return argument, None
     place = len(argument)
     while (place := argument.rfind(":", 0, place)) > 0:
-        if argument[place + 1 :] and _is_existing_path(argument[:place]):
+        if argument[place + 1 :] and run_path_exists(argument[:place]):
             return argument[:place], argument[place + 1 :]
     return argument, None
 
 
-def _is_existing_path(text: str) -> bool:
+def run_path_exists(text: str) -> bool:
+    """Whether a file or directory of that name is there."""
     try:
         return expand_path(text, "run").exists()
     except OSError:  # longer than a file name may be

@@ -10,7 +10,6 @@ import pytest
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.runs.loading import load_run_argument
-from kmmlu_fast.runs.readers.letter_cells import read_letter_cell
 
 KEYS, GIVEN = list("BBCD"), list("BACA")
 
@@ -21,19 +20,6 @@ def frame(**columns: Sequence[object]) -> pl.DataFrame:
 
 def read(path: Path) -> list[tuple[str, list[str | None]]]:
     return [(run.name, run.frame["prediction"].to_list()) for run in load_run_argument(str(path))]
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        *[("B", "B"), ("b", "B"), ("(B)", "B"), ("[b].", "B"), ("B)", "B"), ("**B**", "B"), ("Ｂ", "B")],
-        *[("②", "B"), ("⑵", "B"), ("2번", "B"), ("(2) 번", "B"), ("나", "B"), ("나.", "B"), ("㉯", "B")],
-        *[("2", "B"), ("2.0", "B"), (" 2. ", "B"), ("ⓑ", "B")],
-        *[("답", None), ("AB", None), ("0.2", None), ("B형", None), ("", None), ("정답은 B", None)],
-    ],
-)
-def test_letters_of_cells(text: str, letter: str | None) -> None:
-    assert read_letter_cell(text)[0] == letter
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl", "json", "xlsx"])
