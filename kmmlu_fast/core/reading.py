@@ -190,8 +190,8 @@ def read_excel(path: Path, raised: Raised = RunError) -> pl.DataFrame:
         return pl.read_excel(io.BytesIO(data))
     except ModuleNotFoundError as error:
         raise InstallError(
-            f"{path}: reading Excel files needs the package fastexcel: pip install fastexcel, or save the"
-            " sheet as CSV"
+            f"{path}: reading Excel files needs the package fastexcel: pip install 'kmmlu-fast[tables]', or"
+            " save the sheet as CSV"
         ) from error
     except pl.exceptions.NoDataError as error:
         raise raised(f"{path}: its first sheet is empty; expected a line of column names and rows") from error
@@ -309,7 +309,9 @@ def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, data: bytes, pa
     try:
         import zstandard
     except ImportError as error:
-        raise InstallError(f"{path}: is compressed with Zstandard; pip install zstandard") from error
+        raise InstallError(
+            f"{path}: is compressed with Zstandard; pip install 'kmmlu-fast[tables]'"
+        ) from error
     name_bytes, extra_bytes = struct.unpack("<HH", data[entry.header_offset + 26 : entry.header_offset + 30])
     start = entry.header_offset + 30 + name_bytes + extra_bytes
     try:

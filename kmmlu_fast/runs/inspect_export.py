@@ -92,7 +92,7 @@ def _header(run: Run, samples: list[dict[str, Any]], model: str, time: str) -> d
     own = {
         "version": __version__,
         "name": run.name,
-        "facts": json.loads(json.dumps(run.facts, default=str)),
+        "facts": run.facts,
         "exam": {"name": run.exam, "title": run.exam_title, "licence": run.licence},
     }
     return {

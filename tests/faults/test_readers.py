@@ -51,6 +51,11 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "scores": (".json", read_score_file),
     "scores.csv": (".csv", read_score_file),
     "a run's argument": (".csv", lambda path: load_run_argument(str(path))),
+    "a run's lines": (".jsonl", lambda path: load_run_argument(str(path))),
+    "a run's document": (".json", lambda path: load_run_argument(str(path))),
+    "a run's sheet": (".xlsx", lambda path: load_run_argument(str(path))),
+    "a run's log": (".eval", lambda path: load_run_argument(str(path))),
+    "arrow": (".arrow", reading.read_arrow),
     "settings": (".yaml", lambda path: parse_config(EvalConfig, ["--config", str(path)], "eval")),
     "log": (".jsonl", read_training_log),
 }

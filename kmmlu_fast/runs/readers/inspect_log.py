@@ -100,7 +100,8 @@ def _read_by_inspect(file: Path) -> tuple[dict[str, Any], list[Any]]:
         from inspect_ai.log import read_eval_log
     except ImportError as error:
         raise InstallError(
-            f"{file}: is compressed with Zstandard; to read it: pip install zstandard (or inspect_ai)"
+            f"{file}: is compressed with Zstandard; to read it: pip install 'kmmlu-fast[tables]' (or"
+            " inspect_ai)"
         ) from error
     try:
         document = parse_json(read_eval_log(str(file)).model_dump_json(), str(file), DataError)
