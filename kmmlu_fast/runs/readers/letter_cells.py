@@ -79,6 +79,11 @@ def read_letter_column(column: pl.Series, where: str, options: int) -> LetterCol
     letters = texts.replace_strict(mapping, return_dtype=pl.String).alias(column.name)
     said = texts.str.strip_chars(_AROUND).str.to_lowercase().is_in(list(_NO_ANSWER)).not_()
     found = int(letters.is_not_null().sum())
+    outside = [text for text, (letter, _) in read.items() if letter and letter not in allowed]
+    if (
+        int(texts.is_in(outside).sum()) > found / 10
+    ):  # codes of another sort, such as C and I for correct and incorrect
+        found = 0
     kind: Literal["letters", "numbers", ""] = ""
     if found:
         kind = "letters" if "letters" in kinds else "numbers"
