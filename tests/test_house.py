@@ -74,7 +74,8 @@ TESTED_ELSEWHERE = {
         " reporting/files/inspect_output reporting/files/json_report reporting/files/lm_eval_output"
         " reporting/files/parquet_tables runs/inspect_export runs/lm_eval_export runs/readers/evalscope"
         " runs/readers/hret runs/readers/lighteval runs/readers/lm_eval_files runs/readers/lm_eval_samples"
-        " runs/readers/lm_eval_scores runs/readers/opencompass runs/readers/table_files runs/readers/wandb"
+        " runs/readers/lm_eval_candidates runs/readers/lm_eval_scores runs/readers/lm_eval_tasks"
+        " runs/readers/opencompass runs/readers/table_files runs/readers/wandb"
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"

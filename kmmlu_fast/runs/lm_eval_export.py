@@ -18,8 +18,8 @@ from kmmlu_fast.core.files import distinct_slugs
 from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.data.subjects import SUBJECTS, group_order
-from kmmlu_fast.runs.readers.lm_eval import lm_eval_task_name
 from kmmlu_fast.runs.readers.lm_eval_samples import OWN_FIELDS
+from kmmlu_fast.runs.readers.lm_eval_tasks import lm_eval_task_name
 from kmmlu_fast.runs.run import Run
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.runs.loading import load_all_runs, load_run_argument
-from kmmlu_fast.runs.readers.lm_eval import split_task_name
+from kmmlu_fast.runs.readers.lm_eval_tasks import split_task_name
 
 JANUARY, MAY = "2026-01-05T08-30-00.123456", "2026-05-05T08-30-00.123456"
 
