@@ -26,7 +26,7 @@ from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_lookup import dataset_for_exam, find_exam, resolve_exam_source
 from kmmlu_fast.data.exam_rows import choose_subjects
-from kmmlu_fast.data.row_files import is_hub_id
+from kmmlu_fast.data.hub_rows import is_hub_id
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.runs.loading import run_input_files
 from kmmlu_fast.sampling import draw as sampling
