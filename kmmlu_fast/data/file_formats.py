@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -175,7 +175,7 @@ def _iter_csv(path: Path) -> Iterator[NumberedRow]:
     number = 0
     try:
         with open_unpacked(path) as stream:
-            file = io.TextIOWrapper(stream, encoding=encoding, newline="")
+            file = io.TextIOWrapper(cast(io.BufferedReader, stream), encoding=encoding, newline="")
             separator = _detect_separator(path, head.decode(encoding, "replace"))
             reader = csv.DictReader(file, delimiter=separator, strict=True)
             names = list(reader.fieldnames or ())

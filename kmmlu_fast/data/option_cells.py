@@ -85,8 +85,8 @@ def _split_mapping(value: Mapping[Any, Any], column: str, where: str) -> tuple[l
         names = sorted(present, key=lambda name: _label_place(name))
         return [present[name] for name in names], names
     raise DataError(
-        f"{where}: column {column!r} holds an object ({', '.join(map(str, value))}); readable are {{A: ..., B: ...}} and"
-        " {text: [...], label: [...]}"
+        f"{where}: column {column!r} holds an object ({', '.join(map(str, value))}); readable are"
+        " {A: ..., B: ...} and {text: [...], label: [...]}"
     )
 
 

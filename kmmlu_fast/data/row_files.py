@@ -45,9 +45,11 @@ def iter_located_rows(
         for number, row in rows:
             yield source, number, row
         return
-    for path in source_files(source, split):
+    files = source_files(source, split)
+    is_one_file = expand_path(source, "--data").is_file()
+    for path in files:
         for number, numbered_row in iter_file_rows(path):
-            yield str(path), number, numbered_row
+            yield source if is_one_file else str(path), number, numbered_row
 
 
 def source_files(source: str, split: str = "train") -> list[Path]:
