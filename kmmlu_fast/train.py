@@ -28,6 +28,12 @@ def run_train_command(argv: list[str] | None = None) -> int:
         if "--plan" in arguments and not flags & {"--data", "--config"}:
             arguments += ["--data", "data/sft.jsonl"]  # a plan needs no rows
         config = parse_config(TrainConfig, arguments, prog="python -m kmmlu_fast.train")
+        if config.show_rows:
+            from kmmlu_fast.training.row_preview import show_training_rows
+
+            show_training_rows(config)
+            if not config.plan:
+                return
         if config.plan:
             from kmmlu_fast.training.preview import preview_training
 

@@ -1,8 +1,8 @@
 """The parts of a training row that are compared with questions: one rule for the guard and for the trainer.
 
 In: a raw record of any layout, or a ``TrainingRow``. Out: a ``ComparedRow``: its question and options if it
-is one, and all its other text, whether it is trained or not (texts that are JSON are opened). Knows nothing of
-how overlap is found.
+is one, and all its other text, whether it is trained or not (texts that are JSON are opened). Knows nothing
+of how overlap is found.
 """
 
 from __future__ import annotations
