@@ -97,6 +97,7 @@ class CodingEvidence:
     counted_from: set[int] = field(default_factory=set)  # the numbers that the options' own marks begin with
     is_kmmlu: bool = False
     examples: dict[str, None] = field(default_factory=dict)
+    fault: DataError | None = None  # of the first row that could not be read
 
     def add_row(self, answer: Any, options: OptionCells, columns: Iterable[Any] = ()) -> None:
         """One row's answer and options."""
@@ -149,6 +150,8 @@ class CodingEvidence:
     def decide(self, source: str, how_to_say: str) -> Coding:
         """The coding. ConfigError if the rows leave it open; ``how_to_say`` is the line or flag that settles
         it. DataError if no answer can be used."""
+        if not self.rows and self.fault is not None:
+            raise self.fault
         if not self.rows:
             raise DataError(
                 f"{source}: column answer is empty; it must hold each question's letter, or the right"

@@ -6,7 +6,6 @@ how rows become questions.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -119,11 +118,14 @@ def _detect_table_coding(path: Path, options: str | list[str]) -> Coding:
     evidence = CodingEvidence()
     reading = ColumnMapping(question="question", options=options, answer="answer")
     for number, row in iter_source_rows(str(path)):
-        with contextlib.suppress(DataError):  # a fault of the row, which reading the exam names
+        try:
             cells, _ = read_options(row, reading, f"{path} row {number}")
-            evidence.add_row(row.get("answer"), cells, row)
-            if evidence.is_settled():
-                break
+        except DataError as error:  # a fault of the row, which reading the exam names
+            evidence.fault = evidence.fault or error
+            continue
+        evidence.add_row(row.get("answer"), cells, row)
+        if evidence.is_settled():
+            break
     listed = options if isinstance(options, str) else f"[{', '.join(options)}]"
     return evidence.decide(
         str(path),

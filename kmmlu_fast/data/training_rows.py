@@ -8,7 +8,6 @@ Knows nothing of tokens.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -161,12 +160,16 @@ def _detect_answer_coding(
     for file, number, raw in iter_located_rows(source, split, revision):
         if isinstance(raw, DataError):
             continue
-        with contextlib.suppress(DataError):  # a bad row, which reading it names
+        try:
             row = rename_columns(raw, columns, f"{file} row {number}")
-            if is_question(row):
-                evidence.add_row(row["answer"], read_question_options(row, f"{file} row {number}"), row)
-                if evidence.is_settled():
-                    break
+            options = read_question_options(row, f"{file} row {number}") if is_question(row) else None
+        except DataError as error:  # a bad row, which reading it names
+            evidence.fault = evidence.fault or error
+            continue
+        if options is not None:
+            evidence.add_row(row["answer"], options, row)
+            if evidence.is_settled():
+                break
     coding = evidence.decide(source, HOW_TO_SAY_CODING)
     if coding in ("from 0", "from 1"):
         log_note(f"{source}: answers count {coding} ({coding.removeprefix('from ')} is A)")

@@ -61,7 +61,8 @@ def _encode_row(
 
 def _encode_document(row: TrainingRow, tokenizer: Any) -> EncodedRow:
     """A text of which every token is trained (the first has nothing before it to be learned from)."""
-    ids = list(tokenizer(row.document)["input_ids"])
+    (ids,) = prompts.encode_prompts(tokenizer, [prompts.Prompt(row.document or "", add_special_tokens=True)])
+    ids = list(ids)
     if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(tokenizer.eos_token_id)
     if len(ids) < 2:

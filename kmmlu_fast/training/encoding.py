@@ -72,8 +72,8 @@ def _note_growth(encoded: list[list[EncodedRow]]) -> None:
         after = sum(len(row.input_ids) for row in rows)
         log_note(
             "note: the chat template rewrites earlier turns, so every turn is a row of its own:"
-            f" {len(encoded):,} rows ({before:,} tokens) become {len(rows):,} ({after:,} tokens); --turns last"
-            " trains each conversation's last turn alone"
+            f" {len(encoded):,} rows ({before:,} tokens) become {len(rows):,} ({after:,} tokens); --turns"
+            " last trains each conversation's last turn alone"
         )
 
 

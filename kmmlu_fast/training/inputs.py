@@ -62,6 +62,19 @@ class TrainingInputs:
 
 def read_training_inputs(config: TrainConfig) -> TrainingInputs:
     """Read, mix, check for leakage, hold out. ConfigError for an exam that forbids training."""
+    rows, shares = read_mixed_rows(config)
+    leaks = _check_leakage(config, rows)
+    train, held = _hold_out_rows(config, [as_trained_row(row, config) for row in rows])
+    asked: list[SftRow] = []
+    origin = ""
+    if any(encoding.as_question_row(row) is None for row in held):
+        asked, origin = _read_letter_questions(config)
+    return TrainingInputs(rows=train, held_out=held, leaks=leaks, shares=shares, asked=asked, asked_of=origin)
+
+
+def read_mixed_rows(config: TrainConfig) -> tuple[list[TrainingRow], list[MixtureShare]]:
+    """The rows of --data, and what each source contributed, which is shown. ConfigError for an exam that
+    forbids training."""
     sources = [parse_mixture_source(text) for text in config.data]
     for source in sources:
         hub = parse_hub_source(source.source)
@@ -80,16 +93,10 @@ def read_training_inputs(config: TrainConfig) -> TrainingInputs:
     if len(sources) > 1 or shares[0].forms.keys() != {"ours"} or shares[0].unread:
         for line in mixture_lines(shares):
             log_note(line)
-    leaks = _check_leakage(config, rows)
-    train, held = _hold_out_rows(config, [_as_trained(row, config) for row in rows])
-    asked: list[SftRow] = []
-    origin = ""
-    if any(encoding.as_question_row(row) is None for row in held):
-        asked, origin = _read_letter_questions(config)
-    return TrainingInputs(rows=train, held_out=held, leaks=leaks, shares=shares, asked=asked, asked_of=origin)
+    return rows, shares
 
 
-def _as_trained(row: TrainingRow, config: TrainConfig) -> Row:
+def as_trained_row(row: TrainingRow, config: TrainConfig) -> Row:
     """A question's row, answered by its explanation with ``--rationale given``; a conversation, of which only
     the last turn is learned with ``--turns last``."""
     if row.item is None:
@@ -112,7 +119,7 @@ def _hold_out_rows(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], lis
             answer_coding=config.answer_coding,
             bad_rows=BadRows(source, config.bad_rows),
         )
-        held = [_as_trained(row, config) for row in held_rows]
+        held = [as_trained_row(row, config) for row in held_rows]
         train_identities = {_row_identity(row) for row in rows}
         shared = [row for row in held if _row_identity(row) in train_identities]
         if shared:
