@@ -34,8 +34,8 @@ _CIRCLED_ANYWHERE = re.compile(f"[{CIRCLED}]")
 # A mark at the head of an option: a letter, syllable or number in brackets or before . ) :, or a circled one.
 _HEAD = re.compile(
     rf"\s*(?:[(\[（]\s*([A-Ja-j가-차ㄱ-ㅊ]|\d{{1,2}})\s*[)\]）][.:]?\s*"
-    rf"|([A-Ja-j가-차ㄱ-ㅊ])(?:[.):：]\s+|[):：])"
-    rf"|(\d{{1,2}})(?:[.):：]\s+|번[.):：]?\s+)"
+    rf"|([A-Ja-j가-차ㄱ-ㅊ])(?:[.:：]\s+|[)）]\s*)"
+    rf"|(\d{{1,2}})(?:[.:：]\s+|[)）]\s*|번[.):：]?\s+)"
     rf"|([{CIRCLED}㉮-㉷㉠-㉩])[.:]?\s*)(?=\S)"
 )
 

@@ -43,11 +43,11 @@ from kmmlu_fast.data.row_columns import describe_preference, unread_columns
 _SYSTEM = ("system", "system_prompt", "system_message")
 _SIDE_COLUMNS = (*_SYSTEM, "history", "tools")
 _MESSAGE_LISTS = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt"}
-# form: (columns of the request, columns of the answer, columns put behind the request)
-_PAIRS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "alpaca": (("instruction",), ("output", "response", "completion"), ("input", "context")),
-    "prompt": (("prompt",), ("completion", "response", "output"), ()),
-    "qa": (("question", "query"), ("answer", "response", "output", "completion"), ()),
+# form: (columns of the request, its own columns of the answer, others, columns behind the request)
+_PAIRS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "alpaca": (("instruction",), ("output",), ("response", "completion", "answer"), ("input", "context")),
+    "prompt": (("prompt",), ("completion", "response"), ("output", "answer"), ()),
+    "qa": (("question", "query"), ("answer",), ("response", "output", "completion"), ()),
 }
 _EXAM_COLUMNS = ("question", "answer", "explanation", "context", "subject", "group", "supercategory")
 _KNOWN_COLUMNS = frozenset(
@@ -113,11 +113,11 @@ def detect_row_form(row: Row, where: str) -> str:
         return "ours"
     has_options = bool(present & {*OPTION_LIST_COLUMNS, "A"})
     forms = [form for column, form in _MESSAGE_LISTS.items() if column in present]
-    for form, (requests, answers, _) in _PAIRS.items():
-        if not present.isdisjoint(requests) and not present.isdisjoint(answers):
-            forms.append(
-                "exam" if form == "qa" and {"question", "answer"} <= present and has_options else form
-            )
+    forms += [form for form, (requests, own, _, _) in _PAIRS.items() if _has_both(present, requests, own)]
+    if not forms:  # other columns of the answer count only if nothing else fits
+        forms = [f for f, (requests, _, other, _) in _PAIRS.items() if _has_both(present, requests, other)]
+    if "qa" in forms and has_options and {"question", "answer"} <= present:
+        forms[forms.index("qa")] = "exam"
     forms = list(dict.fromkeys(forms))
     if len(forms) == 1:
         return forms[0]
@@ -136,6 +136,10 @@ def detect_row_form(row: Row, where: str) -> str:
         f"{where}: is none of the known forms ({FORMS}) {columns}; name its columns with --columns"
         " instruction=...,output=..."
     )
+
+
+def _has_both(present: set[str], requests: tuple[str, ...], answers: tuple[str, ...]) -> bool:
+    return not present.isdisjoint(requests) and not present.isdisjoint(answers)
 
 
 def parse_row(raw: Row, where: str, source: str, number: int, coding: Coding | None) -> ParsedRow:
@@ -173,9 +177,9 @@ def _parse_conversation(raw: Row, form: str, where: str) -> ParsedRow:
 
 def _parse_pair(raw: Row, form: str, where: str, parsed: ParsedRow) -> list[Turn]:
     """A request and its answer: each a text, or a list of messages."""
-    requests, answers, behind = _PAIRS[form]
+    requests, own, other, behind = _PAIRS[form]
     request_column = next(name for name in requests if raw.get(name) is not None)
-    answer_column = next(name for name in answers if raw.get(name) is not None)
+    answer_column = next(name for name in (*own, *other) if raw.get(name) is not None)
     parsed.read |= {request_column, answer_column}
     turns: list[Turn] = []
     if holds_messages(raw[request_column]):

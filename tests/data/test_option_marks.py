@@ -64,6 +64,8 @@ def test_whole_numbers_as_tables_hold_them(value: object, number: int | None) ->
         (["0. 봄", "1. 여름"], ["봄", "여름"], 0),
         # no marks: numbers that are values, statements of the question, only some, or nothing behind
         (["1.5 kg", "2.5 kg"], ["1.5 kg", "2.5 kg"], None),
+        (["A:B", "B:C"], ["A:B", "B:C"], None),
+        (["a)봄", "b)여름"], ["봄", "여름"], None),
         (["① 과 ②", "② 와 ③"], ["① 과 ②", "② 와 ③"], None),
         (["A. 봄", "여름"], ["A. 봄", "여름"], None),
         (["①", "②"], ["①", "②"], None),

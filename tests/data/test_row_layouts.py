@@ -72,6 +72,15 @@ def test_a_history_stands_before_the_request_and_after_the_system_text(history: 
     assert said({"instruction": "차?", "output": "홍차.", "history": []})[0] == ("user", "차?")
 
 
+def test_other_columns_of_the_answer_count_only_where_nothing_else_fits() -> None:
+    magpie = {"conversations": CHAT, "instruction": "차?", "response": "홍차."}
+    code = {"instruction": "차?", "input": "", "output": "홍차.", "prompt": "### 차?"}
+    ultrachat = {"prompt": "차?", "messages": CHAT}
+    assert [one(row).form for row in (magpie, code, ultrachat)] == ["sharegpt", "alpaca", "messages"]
+    assert one({"instruction": "차?", "answer": "홍차."}).form == "alpaca"
+    assert one({"prompt": "차?", "output": "홍차."}).form == "prompt"
+
+
 def test_a_text_is_a_document_only_where_nothing_else_fits() -> None:
     assert one({"text": "긴 글 하나."}).document == "긴 글 하나."
     both = one({"instruction": "차?", "output": "홍차.", "text": "### 차? ### 홍차."})
