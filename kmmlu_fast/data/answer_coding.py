@@ -83,7 +83,7 @@ def _is_letter(text: str) -> bool:
     return text.strip("()[]. ").upper() in OPTION_LETTERS
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class CodingEvidence:
     """What the rows read so far say about their coding."""
 

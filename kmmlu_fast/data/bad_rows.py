@@ -18,7 +18,7 @@ _NAMED = 10
 _HOPELESS = 1000  # if the first so many rows are all bad, the rest is not read
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class BadRows:
     """The bad rows of one source."""
 

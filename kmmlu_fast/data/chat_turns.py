@@ -50,6 +50,15 @@ _MASK_VALUES = {0: False, 1: True, "0": False, "1": True, "false": False, "true"
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools of a turn: the calls of an assistant's, or the name and call that a tool's turn answers."""
+
+    calls: tuple[dict[str, Any], ...] = ()  # as templates take them: {"type", "function": {...}}
+    name: str | None = None
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One turn; ``role`` is system, user, assistant or tool."""
 
@@ -57,9 +66,12 @@ class Turn:
     content: str
     trained: bool = True  # of the assistant's: whether its tokens are learned or only read
     reasoning: str | None = None  # the thought before the answer
-    tool_calls: tuple[dict[str, Any], ...] = ()  # as templates take them: {"type", "function": {...}}
-    name: str | None = None
-    tool_call_id: str | None = None
+    tool_use: ToolUse = ToolUse()
+
+    @property
+    def tool_calls(self) -> tuple[dict[str, Any], ...]:
+        """The calls of an assistant's turn."""
+        return self.tool_use.calls
 
     def to_message(self) -> dict[str, Any]:
         """The message that chat templates take."""
@@ -68,10 +80,10 @@ class Turn:
             message["reasoning_content"] = self.reasoning
         if self.tool_calls:
             message["tool_calls"] = [dict(call) for call in self.tool_calls]
-        if self.name is not None:
-            message["name"] = self.name
-        if self.tool_call_id is not None:
-            message["tool_call_id"] = self.tool_call_id
+        if self.tool_use.name is not None:
+            message["name"] = self.tool_use.name
+        if self.tool_use.call_id is not None:
+            message["tool_call_id"] = self.tool_use.call_id
         return message
 
     @property
@@ -189,9 +201,11 @@ def _parse_message(item: Mapping[Any, Any], place: int, where: str, unread: set[
         text,
         trained=_is_trained(item, role, name, where),
         reasoning=thought,
-        tool_calls=calls,
-        name=None if is_missing(item.get("name")) else str(item["name"]),
-        tool_call_id=None if is_missing(item.get("tool_call_id")) else str(item["tool_call_id"]),
+        tool_use=ToolUse(
+            calls,
+            None if is_missing(item.get("name")) else str(item["name"]),
+            None if is_missing(item.get("tool_call_id")) else str(item["tool_call_id"]),
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.answer_coding import CodingEvidence
-from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
+from kmmlu_fast.data.exam import DEFAULT_DATASET as KMMLU_SOURCE
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, ColumnMapping, Exam, read_exam
 from kmmlu_fast.data.file_formats import is_row_file
 from kmmlu_fast.data.hub_rows import is_hub_id

@@ -113,7 +113,7 @@ def iter_mixture(
     """The drawn rows as a stream, which fills in ``shares``."""
     seen: set[bytes] = set()
     for part, share in zip(parts, shares, strict=True):
-        bad = BadRows(part.source, bad_rows)
+        bad = BadRows(source=part.source, policy=bad_rows)
         rows = read_training_rows(
             part.source, columns, answer_coding=answer_coding, bad_rows=bad, unread=share.unread
         )

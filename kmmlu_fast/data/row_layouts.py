@@ -266,7 +266,7 @@ def _parse_exam_row(raw: Row, source: str, number: int, where: str, coding: Codi
         answer=values["answer"],
     )
     explanation = raw.get("explanation")
-    options = [reading.options] if isinstance(reading.options, str) else list(reading.options or ())  # type: ignore[arg-type]
+    options = [reading.options] if isinstance(reading.options, str) else list(reading.options or ())
     return ParsedRow(
         form="exam",
         item=SftRow(question=question, strategy="own", option_order="".join(question.letters)),

@@ -94,7 +94,7 @@ def read_training_rows(
     DataError at the end for all rows that cannot be read, unless ``bad_rows`` says to leave them out.
     ConfigError if the rows do not tell how their answers are coded.
     """
-    bad = BadRows(source) if bad_rows is None else bad_rows
+    bad = BadRows(source=source) if bad_rows is None else bad_rows
     names = dict(columns or {})
     coding: Coding | None = None if answer_coding == "auto" else answer_coding
 

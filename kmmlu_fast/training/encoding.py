@@ -40,7 +40,7 @@ def encode_training_set(
 
     ``asked``: questions (of KMMLU's train split) to measure letters on if the held-out rows have none.
     """
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     encoded = encode_mixed_rows(rows, tokenizer, config)
     _note_growth(encoded)
     one_epoch = [row for pieces in encoded for row in pieces]
@@ -107,7 +107,7 @@ def as_question_row(row: Row) -> SftRow | None:
     return row if isinstance(row, SftRow) else row.item
 
 
-def select_questions(rows: Sequence[Row]) -> list[SftRow]:
+def select_question_rows(rows: Sequence[Row]) -> list[SftRow]:
     """The rows that are multiple-choice questions."""
     return [question for question in map(as_question_row, rows) if question is not None]
 
@@ -120,7 +120,7 @@ def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) 
     """
     others = [row for row in rows if isinstance(row, TrainingRow) and row.item is None]
     conversations = iter(encode_conversations(others, tokenizer, _conversation_style(config)))
-    questions = iter(encode_question_rows(select_questions(rows), tokenizer, config.prompt_style))
+    questions = iter(encode_question_rows(select_question_rows(rows), tokenizer, config.prompt_style))
     return [next(conversations) if as_question_row(row) is None else [next(questions)] for row in rows]
 
 
@@ -142,7 +142,7 @@ def _encode_held_out(
     held, report = _fit_rows(pieces, rows, tokenizer, config, "held-out rows")
     too_long["held_out"] = {name: report[name] for name in ("rows_too_long", "rows_left_out")}
     _require_fitting(held, "no held-out row", config)
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     all_questions = len(questions) == len(rows)
     letter_rows = [replace(row, response=None) for row in (questions if all_questions else asked)]
     if not letter_rows:

@@ -57,7 +57,7 @@ class TrainingInputs:
     @property
     def questions(self) -> list[SftRow]:
         """The rows that are multiple-choice questions."""
-        return encoding.select_questions(self.rows)
+        return encoding.select_question_rows(self.rows)
 
 
 def read_training_inputs(config: TrainConfig) -> TrainingInputs:
@@ -117,7 +117,7 @@ def _hold_out_rows(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], lis
             source,
             parse_columns(config.columns),
             answer_coding=config.answer_coding,
-            bad_rows=BadRows(source, config.bad_rows),
+            bad_rows=BadRows(source=source, policy=config.bad_rows),
         )
         held = [as_trained_row(row, config) for row in held_rows]
         train_identities = {_row_identity(row) for row in rows}

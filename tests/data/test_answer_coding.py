@@ -18,7 +18,7 @@ from kmmlu_fast.data.training_rows import read_training_rows
 METALS = ["구리", "아연", "철", "납"]
 
 
-def rows_with(answers: list[Any], options: list[str] | None = None, **more: Any) -> list[dict[str, Any]]:
+def rows_with(answers: list[Any], options: list[Any] | None = None, **more: Any) -> list[dict[str, Any]]:
     return [
         {"question": f"{i}번째 금속은?", "options": options or METALS, "answer": answer, **more}
         for i, answer in enumerate(answers)
@@ -97,10 +97,10 @@ def test_the_flag_and_the_tables_own_numbers_settle_it(tmp_path: Path) -> None:
     assert training_letters(path, answer_coding="from 0") == "BCB"
     marked = rows_with([1, 2, 1], [f"{i}) {text}" for i, text in enumerate(METALS, 1)])
     assert training_letters(write_jsonl(tmp_path / "marked.jsonl", marked)) == "ABA"
-    labelled = rows_with([1, 2, 1], [{"label": i, "text": text} for i, text in enumerate(METALS)])  # type: ignore[arg-type]
+    labelled = rows_with([1, 2, 1], [{"label": i, "text": text} for i, text in enumerate(METALS)])
     assert training_letters(write_jsonl(tmp_path / "labelled.jsonl", labelled)) == "BCB"
     own = {**dict(zip("ABCD", METALS, strict=True)), "Category": "금속", "Human Accuracy": 0.5}
-    kmmlu = [{"question": f"{i}?", "answer": 2, **own} for i in range(3)]
+    kmmlu: list[dict[str, Any]] = [{"question": f"{i}?", "answer": 2, **own} for i in range(3)]
     assert training_letters(write_jsonl(tmp_path / "kmmlu.jsonl", kmmlu)) == "BBB"
 
 

@@ -56,12 +56,12 @@ def test_left_out_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCa
 def test_a_file_without_a_good_row_gives_the_first_reason(policy: Any, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"words": "x"}] * 3)
     with pytest.raises(DataError, match=r"row 1: is none of the known forms .*all of the 3 rows likewise"):
-        list(read_training_rows(str(path), bad_rows=BadRows(str(path), policy)))
+        list(read_training_rows(str(path), bad_rows=BadRows(source=str(path), policy=policy)))
 
 
 def test_a_hopeless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"words": "x"}] * 5000)
-    bad = BadRows(str(path))
+    bad = BadRows(source=str(path))
     with pytest.raises(DataError, match="none of the known forms"):
         list(read_training_rows(str(path), bad_rows=bad))
     assert bad.rows == 1000
