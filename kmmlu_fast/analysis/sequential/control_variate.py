@@ -11,8 +11,9 @@ validity, because its mean over the remaining questions is known and accounted f
 knows the first run's answers either for all questions (then h uses them, the main source of the gain) or only
 for those that the second has answered (then h does not).
 
-If some questions were likelier to be drawn than others (``sampling_weights``), y - h counts the mean weight of
-the remaining questions over the question's own, which makes each draw unbiased for their mean again.
+If some questions were likelier to be drawn than others (``sampling_weights``), y - h is multiplied by the
+mean weight of the remaining questions over the question's own, which makes each draw unbiased for their mean
+again.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class KnownQuestions:
     # (N,) the first run's margin, nats, if that run is complete; NaN if it has none
     margin: Floats | None = None
     weights: DrawnWeights | None = None  # of the order; None: uniform
+    # (N,) whether a complete third run, such as the base of two adapters, is right
+    reference: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,8 @@ def paired_stream(
             return _logistic_function(design @ weights) - one, weights
 
     else:
-        design, guess, penalty = _design_matrix(known, None)
+        reference = None if known.reference is None else known.reference.astype(np.float64)
+        design, guess, penalty = _design_matrix(known, reference)
         lowest, highest = np.full(total, -1.0), np.full(total, 1.0)
         half = len(guess)
 

@@ -5,8 +5,8 @@ question at each redraw) and the order drawn with them. Pure, numpy only. Knows 
 
 Successive sampling: of the remaining questions R, question i is drawn next with probability w_i / W, W the
 sum of w over R. It is drawn by exponential clocks: in the order of E_i / w_i, E_i standard exponential. The
-clocks have no memory, so the remaining questions may be redrawn with other weights at any time. With y_i - h_i
-counted (W / |R|) / w_i times, each draw is unbiased for the mean of y - h over R, whatever the weights
+clocks have no memory, so the remaining questions may be redrawn with other weights at any time. Multiplied by
+(W / |R|) / w_i, y_i - h_i is unbiased for the mean of y - h over R at each draw, whatever the weights
 (Horvitz and Thompson 1952; for tests by betting Shekhar, Xu, Lipton, Liang and Ramdas 2023). Weights
 proportional to the standard deviation of y_i, sqrt(h_i (1 - h_i)), give the least variance.
 
