@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from typing import Protocol, TypeVar
 
-from kmmlu_fast.analysis.sequential.betting import ALPHA, UNDECIDED, Decision, crossing_time, estimate_mean
+from kmmlu_fast.analysis.sequential.betting import ALPHA, UNDECIDED, crossing_time, estimate_mean
 from kmmlu_fast.analysis.sequential.control_variate import AnswerStream, paired_stream
 from kmmlu_fast.analysis.sequential.question_order import OrderedAnswers, QuestionOrder, describe_questions
 
@@ -34,14 +35,22 @@ class RaceState:
     best: str | None
 
 
+class _HasVerdict(Protocol):
+    @property
+    def verdict(self) -> str: ...
+
+
+D = TypeVar("D", bound=_HasVerdict)
+
+
 def decide_by_holm(
-    names: Sequence[str], decide: Callable[[str, float], Decision], alpha: float = ALPHA
-) -> dict[str, Decision]:
+    names: Sequence[str], decide: Callable[[str, float], D], alpha: float = ALPHA
+) -> dict[str, D]:
     """Each name's decision at its level in Holm's procedure; an undecided one is as of the last level.
 
     ``decide(name, level)``: the decision of one at a level.
     """
-    decided: dict[str, Decision] = {}
+    decided: dict[str, D] = {}
     while True:
         level = alpha / max(1, len(names) - len(decided))
         latest = {name: decide(name, level) for name in names if name not in decided}
