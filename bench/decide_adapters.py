@@ -161,7 +161,8 @@ def measure_adapters(repeats: int, nulls: int, tens: int, seed: int) -> dict[str
     began = time.perf_counter()
     rows = []
     for number in range(repeats):
-        note(f"decide: adapters {number + 1} of {repeats}, {time.perf_counter() - began:.0f} s")
+        spent = time.perf_counter() - began
+        note(f"decide: adapters {number + 1} of {repeats}, {spent:.0f} s")
         base = Base(draw)
         for share, noise in DISCORDANCE_NOISE.items():
             for difference in DIFFERENCES:
