@@ -100,7 +100,7 @@ def _read_by_inspect(file: Path) -> tuple[dict[str, Any], list[Any]]:
         from inspect_ai.log import read_eval_log
     except ImportError as error:
         raise InstallError(
-            f"{file}: is compressed with Zstandard; to read it: pip install 'kmmlu-fast[tables]' (or"
+            f"{file}: is compressed with Zstandard; to read it: pip install 'kmmlu-fast[files]' (or"
             " inspect_ai)"
         ) from error
     try:

@@ -1,8 +1,8 @@
 """Which runs lm-evaluation-harness's outputs hold, and which of them are meant.
 
 In: outputs, and a choice (model, group, "5-shot", time). Out: ``LmEvalCandidate`` records: one per model,
-task group, number of shots and settings, the oldest first. Of one measured more than once the latest counts. Knows
-nothing of samples and scores.
+task group, number of shots and settings, the oldest first. Of one measured more than once the latest counts.
+Knows nothing of samples and scores.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import read_csv, read_excel, read_parquet
 from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
-from kmmlu_fast.data.row_files import iter_file_rows
+from kmmlu_fast.data.file_formats import iter_file_rows
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".jsonl", ".ndjson", ".json")
 
@@ -31,7 +31,7 @@ def read_text_table(path: Path, document: Any = None) -> pl.DataFrame | None:
     if suffix in (".xlsx", ".xls"):
         return _as_texts(read_excel(path, DataError))
     if suffix in (".jsonl", ".ndjson"):
-        return _from_rows([row for _, row in iter_file_rows(path)])
+        return _from_rows([_whole_row(row) for _, row in iter_file_rows(path)])
     if isinstance(document, dict) and isinstance(document.get("data"), list) and "columns" in document:
         return _from_wandb(document, path)
     if isinstance(document, list) and document and all(isinstance(row, dict) for row in document):
@@ -56,6 +56,13 @@ def _as_texts(frame: pl.DataFrame) -> pl.DataFrame:
         else pl.col(name).cast(pl.String, strict=False)
         for name in plain
     )
+
+
+def _whole_row(row: dict[str, Any] | DataError) -> dict[str, Any]:
+    """The row; one that cannot be read stops everything, as its answers would be missing."""
+    if isinstance(row, DataError):
+        raise row
+    return row
 
 
 def _from_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
