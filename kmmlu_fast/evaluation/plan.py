@@ -17,6 +17,7 @@ from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
+from kmmlu_fast.evaluation.chat_settings import ChatSettings, choose_chat_settings
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
@@ -85,8 +86,8 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
-    tokenizer = open_tokenizer(model)
-    plans = [_plan_exam(config, one, model, adapters, tokenizer, type_notes) for one in question_sets]
+    chat = choose_chat_settings(config, model, adapters, open_tokenizer(model))
+    plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
     longest = max(plan.max_model_len for plan in plans)
     return [replace(plan, max_model_len=longest) for plan in plans]
 
@@ -96,14 +97,19 @@ def _plan_exam(
     question_set: EvalQuestions,
     model: Model,
     adapters: list[Adapter],
-    tokenizer: Any,
+    chat: ChatSettings,
     more_notes: list[str],
 ) -> EvalPlan:
+    tokenizer = chat.tokenizer
     exam, questions, exemplars = question_set.exam, question_set.questions, question_set.exemplars
     warnings = [base_model_warning(adapter, model) for adapter in adapters]
     notes = [*question_set.notes, *more_notes, *filter(None, warnings)]
     style = choose_style(config, adapters, tokenizer)
-    method, rendered, candidates, method_notes = choose_method(config, style, questions, exemplars, tokenizer)
+    chat_parts = chat.fingerprint_parts(style)
+    notes += chat.notes(style)
+    method, rendered, candidates, method_notes = choose_method(
+        config, style, questions, exemplars, tokenizer, chat.stop_ids
+    )
     template = method.wording_digest(tokenizer, thinking=config.thinking, is_kmmlu=exam.is_kmmlu)
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
@@ -114,7 +120,7 @@ def _plan_exam(
         max_model_len = _needed_context_tokens(max(lengths.values()) + output_tokens, model)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
-    parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
+    parts = _fingerprint_parts(config, model, style, template, questions, shown, method) | chat_parts
     if not exam.is_kmmlu:  # KMMLU runs keep the fingerprint they had before there were other exams
         parts["exam"] = exam.name
     probes = _probe_token_ids(rendered, tokenizer)
