@@ -145,6 +145,12 @@ class Exam(ColumnMapping):
         return self.name == DEFAULT_EXAM
 
     @property
+    def fingerprint_parts(self) -> dict[str, str]:
+        """What a run's fingerprint says of the exam. Nothing for KMMLU: its runs keep the fingerprint they
+        had before there were other exams."""
+        return {} if self.is_kmmlu else {"exam": self.name}
+
+    @property
     def label(self) -> str:
         return self.title or self.name
 

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from kmmlu_fast.data.dataset import DEFAULT_DATASET
 from kmmlu_fast.data.exam import DEFAULT_EXAM
-from kmmlu_fast.engines.config import NF4_NAMES, EngineConfig
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.options import NF4_NAMES
 from kmmlu_fast.prompting.template_options import kwargs_as_texts
 
 

@@ -1,55 +1,77 @@
 """Conversations -> token ids with labels: only the assistant's turns are trained on.
 
-In: ``TrainingRow``s with turns, a tokenizer, optionally a prompt style. Out: ``EncodedRow``s. The text comes
-from the tokenizer's chat template, or from ``PLAIN`` if it has none. The trained tokens are those wholly
-within an assistant's turn, including its end-of-turn token. Knows nothing of Unsloth or TRL.
+In: ``TrainingRow``s with turns, a tokenizer with its chat template, optionally a prompt style. Out:
+``EncodedRow``s. The text comes from the chat template (``prompting.chat_template``), or for base models from
+the built-in ``plain``. An answer stands after the prompt that evaluation would send, and its trained tokens
+are those wholly within the assistant's turn, including its end. TrainError with file and row unless
+
+    the answer's text lies in the trained span, and
+    the span ends in a stop token: the template's own, or one that is added
 
 If a template rewrites earlier turns (Qwen3's drops their thinking), no single text contains every turn as
 written. Such a row becomes one row per assistant's turn, each after what the template shows at that point.
+Knows nothing of Unsloth or TRL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.errors import ConfigError, TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn
 from kmmlu_fast.prompting import prompts
-from kmmlu_fast.training.encoded import EncodedRow, response_ids
-
-PLAIN_NAME = "plain"  # its name in the adapter's card
-PLAIN = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{{ {'system': '### 지시\n', 'user': '### 질문\n', 'assistant': '### 답변\n'}[m['role']] +"
-    " m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### 답변\n' }}{% endif %}"
+from kmmlu_fast.prompting.chat_template import (
+    BUILT_IN,
+    PLAIN_NAME,
+    ChatTemplate,
+    ChatTokenizer,
+    TemplateOptions,
+    find_chat_template,
+    template_source,
 )
+from kmmlu_fast.prompting.template_sandbox import TemplateFailure
+from kmmlu_fast.training.encoded import EncodedRow, response_ids
+from kmmlu_fast.training.stop_tokens import StopTokens, choose_stop_tokens
+
+Message = dict[str, Any]
 
 
-def choose_chat_template(tokenizer: Any) -> tuple[str, str | None]:
-    """(name, template): the tokenizer's own, or the default for base models."""
-    return ("tokenizer", None) if getattr(tokenizer, "chat_template", None) else (PLAIN_NAME, PLAIN)
+def with_chat_template(tokenizer: Any, options: TemplateOptions | None = None) -> ChatTokenizer:
+    """The tokenizer with the template that training renders by: the options', its own, or ``plain``."""
+    if isinstance(tokenizer, ChatTokenizer):
+        return tokenizer
+    options = options or TemplateOptions()
+    if options.source is None and template_source(tokenizer) is None:
+        origin = f"the built-in template {PLAIN_NAME!r}"
+        options = replace(options, source=BUILT_IN[PLAIN_NAME], origin=origin)
+    return ChatTokenizer(tokenizer, options)
 
 
 def encode_conversations(
-    rows: Sequence[TrainingRow], tokenizer: Any, style: str | None = None
+    rows: Sequence[TrainingRow],
+    tokenizer: Any,
+    style: str | None = None,
+    stops: StopTokens | None = None,
 ) -> list[list[EncodedRow]]:
     """The encoded rows of each row: one, or one per assistant's turn. ``style``: the wording of qa or
     lm-eval, for single-turn rows only.
 
     TrainError if a row has nothing to learn from, or has several turns although ``style`` is given.
     """
+    if not rows:
+        return []
+    tokenizer = with_chat_template(tokenizer)
+    stops = stops or choose_stop_tokens(tokenizer)
     if style is not None and not prompts.find_prompt_style(style).chat:
-        return [[_encode_with_style(row, tokenizer, style)] for row in rows]
-    template = choose_chat_template(tokenizer)[1]
-    return [_encode_with_template(row, tokenizer, template) for row in rows]
+        return [[_encode_with_style(row, tokenizer, style, stops)] for row in rows]
+    encoder = _ConversationEncoder(tokenizer, stops)
+    return [encoder.encode(row) for row in rows]
 
 
-def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedRow:
+def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str, stops: StopTokens) -> EncodedRow:
     """A single question and answer in the wording of evaluation's prompts, without options."""
     if [turn.role for turn in row.turns] != ["user", "assistant"]:
         roles = ", ".join(turn.role for turn in row.turns)
@@ -62,80 +84,177 @@ def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedR
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer
     context, whole = prompts.encode_prompts(tokenizer, [prompt, replace(prompt, text=prompt.text + response)])
-    ids = [*context, *response_ids(context, whole, response, tokenizer)]
-    if tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
+    ids = [*context, *response_ids(context, whole, response, tokenizer), stops.end]
     return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=len(context))
 
 
-def _encode_with_template(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
-    whole = _apply_chat_template(row.turns, tokenizer, template, row.where)
-    spans = []
-    for _, before, after in _assistant_turns(row, tokenizer, template):
-        if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
-            return _encode_turns_separately(row, tokenizer, template)
-        spans.append((len(before), len(after.rstrip())))
-    return [_encode_with_mask(row.where, whole, spans, tokenizer)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RenderedTurn:
+    """An assistant's turn: the text up to and with it. ``start`` is where training begins."""
+
+    number: int  # from 1
+    text: str
+    start: int
+    answer: str  # as it stands in the text
+    as_written: bool  # whether the template writes the text itself, from the prompt on
+
+    @property
+    def end(self) -> int:
+        return len(self.text.rstrip())
 
 
-def _encode_turns_separately(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
-    encoded = []
-    for number, before, after in _assistant_turns(row, tokenizer, template):
-        if not after.startswith(before):
-            raise TrainError(
-                f"{row.where}: the chat template does not write turn {number} after its generation prompt, so"
-                " the tokens to train on are unknown; give --prompt-style qa for single-turn rows, or a model"
-                " with another template"
+class _ConversationEncoder:
+    """Rows of one tokenizer, template and set of stop tokens."""
+
+    def __init__(self, tokenizer: Any, stops: StopTokens) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._plain = find_chat_template(tokenizer)
+
+    def encode(self, row: TrainingRow) -> list[EncodedRow]:
+        chat = self._choose_template(row)
+        messages = [turn_message(turn) for turn in row.turns]
+        turns = [
+            self._render_turn(row, chat, messages, place)
+            for place, turn in enumerate(row.turns)
+            if turn.role == "assistant" and is_trained_turn(turn)
+        ]
+        if not turns:
+            raise TrainError(f"{row.where}: no assistant's turn is trained on; take the row out")
+        if all(turn.as_written for turn in turns) and not chat.always_generates:
+            whole = _render(chat, messages, row.where)
+            fitting = all(whole.startswith(turn.text) for turn in turns[:-1]) and (
+                whole.startswith(turns[-1].text.rstrip())
             )
-        span = (len(before), len(after.rstrip()))
-        encoded.append(_encode_with_mask(f"{row.where} turn {number}", after, [span], tokenizer))
-    return encoded
+            encoded = self._encode_text(row.where, whole, turns) if fitting else None
+            if encoded is not None:
+                return [encoded]
+        return [self._encode_turn(row, turn, len(turns) > 1) for turn in turns]
 
+    def _choose_template(self, row: TrainingRow) -> ChatTemplate:
+        """The template, with thinking on for a row that says what was thought, if there is a switch."""
+        if not any(turn_message(turn).get("reasoning_content") for turn in row.turns):
+            return self._plain
+        try:
+            return find_chat_template(self._tokenizer, thinking=True)
+        except ConfigError:
+            return self._plain
 
-def _assistant_turns(
-    row: TrainingRow, tokenizer: Any, template: str | None
-) -> Iterator[tuple[int, str, str]]:
-    """(number from 1, text up to the turn, text with the turn) of each assistant's turn."""
-    for place, turn in enumerate(row.turns):
-        if turn.role == "assistant":
-            before = _apply_chat_template(row.turns[:place], tokenizer, template, row.where, True)
-            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row.where)
-            yield place + 1, before, after
-
-
-def _apply_chat_template(
-    turns: Sequence[Turn],
-    tokenizer: Any,
-    template: str | None,
-    where: str,
-    add_generation_prompt: bool = False,
-) -> str:
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
-    if template:
-        settings["chat_template"] = template
-    try:
-        return str(tokenizer.apply_chat_template(messages, **settings))
-    except Exception as error:  # jinja's errors, such as that of a template without a system turn
-        raise TrainError(f"{where}: the model's chat template refuses its turns ({error})") from error
-
-
-def _encode_with_mask(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) -> EncodedRow:
-    """Token ids of ``text``; tokens within one of the character ``spans`` are trained on."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    trained = [any(start <= a and b <= end and a < b for start, end in spans) for a, b in offsets]
-    if not any(trained):
+    def _render_turn(
+        self, row: TrainingRow, chat: ChatTemplate, messages: list[Message], place: int
+    ) -> _RenderedTurn:
+        message, earlier = messages[place], messages[:place]
+        parts = _answer_parts(message)
+        prompt = _render(chat, earlier, row.where, add_generation_prompt=True)
+        after = _render(chat, messages[: place + 1], row.where)
+        is_plain = len(message) == 2
+        if is_plain:  # a thought or a call of its own stands where the lead would stand
+            prompt += chat.lead
+        answer = str(message["content"]).strip()
+        number, written = place + 1, after.startswith(prompt)
+        if written and all(part in after[len(prompt) :] for part in parts):
+            if chat.always_generates:
+                end = after.rindex(answer) + len(answer) + len(self._stops.closing)
+                after = after[:end]
+            return _RenderedTurn(number=number, text=after, start=len(prompt), answer=answer, as_written=True)
+        if is_plain and chat.keeps_answers and answer in after:
+            text = prompt + chat.delimiter + answer + self._stops.closing
+            return _RenderedTurn(number=number, text=text, start=len(prompt), answer=answer, as_written=False)
+        missing = [name for name, value in message.items() if name not in ("role", "content") and value]
+        what = f"its {' and '.join(missing)}" if missing and answer in after else "the answer"
         raise TrainError(
-            f"{name}: no token lies wholly within the assistant's turns; nothing would be trained on"
+            f"{row.where}: {chat.origin} does not show {what} of turn {number} as it is written there, so it"
+            " would not be trained on; give another template with --chat-template FILE, or --prompt-style qa"
+            " for single-turn rows"
         )
-    return EncodedRow(
-        question_id=name,
-        answer="",
-        input_ids=tuple(ids),
-        prompt_tokens=trained.index(True),
-        mask=tuple(trained),
-    )
+
+    def _encode_turn(self, row: TrainingRow, turn: _RenderedTurn, is_one_of_several: bool) -> EncodedRow:
+        name = f"{row.where} turn {turn.number}" if is_one_of_several else row.where
+        encoded = self._encode_text(name, turn.text, [turn])
+        if encoded is None:  # the prompt's end and the answer's start share a token
+            encoded = self._encode_apart(name, turn)
+        return encoded
+
+    def _encode_text(self, name: str, text: str, turns: Sequence[_RenderedTurn]) -> EncodedRow | None:
+        """The text's tokens, those within the turns trained on. None if a turn's answer or stop would not be
+        among them.
+        """
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+        trained = [False] * len(ids)
+        for turn in turns:
+            inside = [i for i, (a, b) in enumerate(offsets) if turn.start <= a < b <= turn.end]
+            if not inside or not _covers_answer(text, turn, offsets[inside[0]][0], offsets[inside[-1]][1]):
+                return None
+            last = inside[-1]
+            if ids[last] not in self._stops.ids:
+                if ids[last + 1 : last + 2] and ids[last + 1] in self._stops.ids:
+                    inside.append(last + 1)  # the next role's token ends the turn, as GLM's does
+                elif turn is turns[-1] and not text[turn.end :].strip():
+                    del ids[last + 1 :], trained[last + 1 :]
+                    ids.append(self._stops.turn_end)
+                    trained.append(False)
+                    inside.append(last + 1)
+                else:
+                    return None
+            for i in inside:
+                trained[i] = True
+        return EncodedRow(
+            question_id=name,
+            answer="",
+            input_ids=tuple(ids),
+            prompt_tokens=trained.index(True),
+            mask=tuple(trained),
+        )
+
+    def _encode_apart(self, name: str, turn: _RenderedTurn) -> EncodedRow:
+        """Prompt and answer tokenised apart: evaluation sends the prompt's ids unchanged."""
+        answer = turn.text[turn.start : turn.end]
+        prompt_ids, ids = (
+            list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in (turn.text[: turn.start], answer)
+        )
+        if not ids:
+            raise TrainError(f"{name}: the answer has no tokens; nothing would be trained on")
+        if ids[-1] not in self._stops.ids:
+            ids.append(self._stops.turn_end)
+        return EncodedRow(
+            question_id=name,
+            answer="",
+            input_ids=(*prompt_ids, *ids),
+            prompt_tokens=len(prompt_ids),
+            mask=(*([False] * len(prompt_ids)), *([True] * len(ids))),
+        )
+
+
+def turn_message(turn: Turn) -> Message:
+    """The turn as chat templates take it."""
+    return {"role": turn.role, "content": turn.content}
+
+
+def is_trained_turn(turn: Turn) -> bool:
+    """Whether an assistant's turn is trained on, or only read."""
+    return True
+
+
+def _answer_parts(message: Message) -> list[str]:
+    """Texts of a turn that must stand in what is trained."""
+    parts = [str(message["content"]).strip(), str(message.get("reasoning_content") or "").strip()]
+    calls = message.get("tool_calls") or ()
+    return [*filter(None, parts), *(str(call["function"]["name"]) for call in calls)]
+
+
+def _covers_answer(text: str, turn: _RenderedTurn, first: int, last: int) -> bool:
+    """Whether the characters from ``first`` to ``last`` hold the turn's answer, from its beginning on."""
+    return turn.answer in text[first:last] and not text[turn.start : first].strip()
+
+
+def _render(
+    chat: ChatTemplate, messages: Sequence[Message], where: str, *, add_generation_prompt: bool = False
+) -> str:
+    try:
+        return chat.render(messages, add_generation_prompt=add_generation_prompt)
+    except TemplateFailure as error:
+        raise TrainError(f"{where}: {chat.origin} refuses its turns ({error})") from error
 
 
 def decode_trained_runs(row: EncodedRow, tokenizer: Any) -> list[tuple[str, bool]]:

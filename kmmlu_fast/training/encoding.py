@@ -19,11 +19,13 @@ from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+from kmmlu_fast.prompting.method_choice import MOST_UNKNOWN, SOME_UNKNOWN
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.conversations import encode_conversations
+from kmmlu_fast.training.conversations import encode_conversations, with_chat_template
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
 from kmmlu_fast.training.order import balanced_letters, order_rows, rotate_row_options
 from kmmlu_fast.training.row_length import check_trainable, fit_length
+from kmmlu_fast.training.stop_tokens import StopTokens, choose_stop_tokens
 
 Row = SftRow | TrainingRow
 
@@ -34,13 +36,17 @@ def encode_training_set(
     held_rows: Sequence[Row],
     tokenizer: Any,
     asked: Sequence[SftRow] = (),
+    stops: StopTokens | None = None,
 ) -> TrainSet:
     """Rows as tokens, the order of all epochs, what was too long, and the held-out rows.
 
     ``asked``: questions (of KMMLU's train split) to measure letters on if the held-out rows have none.
     """
+    tokenizer = with_chat_template(tokenizer)
+    stops = stops or choose_stop_tokens(tokenizer)
     questions = select_questions(rows)
-    one_epoch = encode_mixed_rows(rows, tokenizer, config)
+    one_epoch = encode_mixed_rows(rows, tokenizer, config, stops)
+    _check_unknown_tokens(one_epoch, tokenizer)
     fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
     if too_long["rows_too_long"]:
         done = "cut at the beginning" if config.too_long == "truncate" else "dropped"
@@ -59,9 +65,9 @@ def encode_training_set(
             raise TrainError("--rotate-options is for rows that are multiple-choice questions; leave it out")
         kept_ids = {row.question_id for row in fitting}
         kept = [row for row in questions if row.question.question_id in kept_ids]
-        fitting, order = _encode_rotated_rows(kept, order, config, tokenizer)
+        fitting, order = _encode_rotated_rows(kept, order, config, tokenizer, stops)
     check_trainable(fitting)
-    held, asked_rows, ids = _encode_held_out(config, held_rows, tokenizer, asked)
+    held, asked_rows, ids = _encode_held_out(config, held_rows, tokenizer, asked, stops)
     return TrainSet(
         rows=fitting, order=order, held_out=held, asked=asked_rows, letter_ids=ids, too_long=too_long
     )
@@ -82,7 +88,9 @@ def select_questions(rows: Sequence[Row]) -> list[SftRow]:
     return [question for question in map(as_question_row, rows) if question is not None]
 
 
-def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) -> list[EncodedRow]:
+def encode_mixed_rows(
+    rows: Sequence[Row], tokenizer: Any, config: TrainConfig, stops: StopTokens | None = None
+) -> list[EncodedRow]:
     """Rows of any form as token ids, in their order: questions as evaluation asks them, conversations by the
     chat template.
 
@@ -90,8 +98,8 @@ def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) 
     """
     others = [row for row in rows if isinstance(row, TrainingRow) and row.item is None]
     style = config.prompt_style if "prompt_style" in config.model_fields_set else None
-    conversations = iter(encode_conversations(others, tokenizer, style))
-    questions = iter(encode_question_rows(select_questions(rows), tokenizer, config.prompt_style))
+    conversations = iter(encode_conversations(others, tokenizer, style, stops))
+    questions = iter(encode_question_rows(select_questions(rows), tokenizer, config.prompt_style, stops))
     encoded: list[EncodedRow] = []
     for row in rows:
         encoded += next(conversations) if as_question_row(row) is None else [next(questions)]
@@ -99,7 +107,7 @@ def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) 
 
 
 def _encode_held_out(
-    config: TrainConfig, rows: Sequence[Row], tokenizer: Any, asked: Sequence[SftRow]
+    config: TrainConfig, rows: Sequence[Row], tokenizer: Any, asked: Sequence[SftRow], stops: StopTokens
 ) -> tuple[list[EncodedRow], list[EncodedRow], list[list[int]]]:
     """The held-out rows as they would be trained on, questions answered by the letter alone, and the letters'
     tokens.
@@ -108,7 +116,8 @@ def _encode_held_out(
     """
     if not rows:
         return [], [], []
-    held, _ = fit_length(encode_mixed_rows(rows, tokenizer, config), config.max_seq_length, "drop", None)
+    encoded = encode_mixed_rows(rows, tokenizer, config, stops)
+    held, _ = fit_length(encoded, config.max_seq_length, "drop", None)
     _require_fitting(held, "no held-out row", config)
     questions = select_questions(rows)
     all_questions = len(questions) == len(rows)
@@ -118,12 +127,12 @@ def _encode_held_out(
     ids = letter_ids(letter_rows, tokenizer, config.prompt_style)
     if all_questions and letter_rows == questions:
         return held, held, ids
-    encoded = encode_question_rows(letter_rows, tokenizer, config.prompt_style)
+    encoded = encode_question_rows(letter_rows, tokenizer, config.prompt_style, stops)
     return held, fit_length(encoded, config.max_seq_length, "drop", None)[0], ids
 
 
 def _encode_rotated_rows(
-    rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any
+    rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any, stops: StopTokens
 ) -> tuple[list[EncodedRow], list[int]]:
     """The rows under every answer letter that --rotate-options gives them, and the order of the variants."""
     own_letters = [row.question.letters for row in rows]
@@ -131,7 +140,7 @@ def _encode_rotated_rows(
     variants = list(zip(order, letters, strict=True))
     numbers = {variant: number for number, variant in enumerate(dict.fromkeys(variants))}
     rotated = [rotate_row_options(rows[i], letter) for i, letter in numbers]
-    encoded = encode_question_rows(rotated, tokenizer, config.prompt_style)
+    encoded = encode_question_rows(rotated, tokenizer, config.prompt_style, stops)
     fitting, _ = fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
     return fitting, [numbers[variant] for variant in variants]
 
@@ -149,25 +158,51 @@ class TrainSet:
     too_long: dict[str, Any] = field(default_factory=dict)  # the report of ``fit_length``
 
 
-def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[EncodedRow]:
-    """Rows as token ids: the prompt of multiple_choice, the style's delimiter and the letter, end-of-text.
+def _check_unknown_tokens(rows: Sequence[EncodedRow], tokenizer: Any) -> None:
+    """Log the share of the unknown token; TrainError if it is large."""
+    unknown = prompts.find_unknown_id(tokenizer)
+    if unknown is None:
+        return
+    ids = [token for row in rows for token in row.input_ids]
+    share = ids.count(unknown) / max(1, len(ids))
+    if share > MOST_UNKNOWN:
+        raise TrainError(
+            f"{share:.0%} of the rows' tokens are the unknown token: the model's vocabulary does not have"
+            " this language's characters; train another model"
+        )
+    if share > SOME_UNKNOWN:
+        log_note(f"warning: {share:.1%} of the rows' tokens are the unknown token")
+
+
+def encode_question_rows(
+    rows: list[SftRow], tokenizer: Any, style: str, stops: StopTokens | None = None
+) -> list[EncodedRow]:
+    """Rows as token ids: the prompt of multiple_choice, the style's delimiter and the letter, and an end:
+    in chat the template's own, else end-of-text.
 
     A row with a rationale has the prompt of ``--output-type cot`` and is answered with its text. Prompt and
     response are tokenised together, as evaluation finds the letters' tokens.
     """
+    stops = stops or choose_stop_tokens(tokenizer)
     most = max((len(row.question.options) for row in rows if row.response), default=0)
     reasoning = build_chain_of_thought(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
+    if reasoning and reasoning.thinking:
+        raise TrainError(
+            "--rationale given: the chat template opens a thought, which the rows' explanations do not close;"
+            " switch it off with --chat-template-kwargs NAME=VALUE, or give --prompt-style qa"
+        )
     rendered = []
     for row in rows:
         if reasoning and row.response:
             rendered.append(reasoning.reasoning_prompt(row.question, [], tokenizer))
         else:
             rendered.append(prompts.render_prompt(row.question, [], style, tokenizer))
-    responses = [prompts.answer_delimiter(style) + (row.response or row.question.answer) for row in rows]
+    delimiter = prompts.answer_delimiter(style, tokenizer)
+    responses = [delimiter + (row.response or row.question.answer) for row in rows]
     texts = [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)]
     contexts = prompts.encode_prompts(tokenizer, rendered)
     wholes = prompts.encode_prompts(tokenizer, texts)
-    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    end = stops.turn_end if prompts.find_prompt_style(style).chat else stops.end
     encoded = []
     for row, context, whole, response in zip(rows, contexts, wholes, responses, strict=True):
         question = row.question
@@ -180,7 +215,7 @@ def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list
             EncodedRow(
                 question_id=question.question_id,
                 answer=question.answer,
-                input_ids=(*context, *answer_ids, *end),
+                input_ids=(*context, *answer_ids, end),
                 prompt_tokens=len(context),
                 num_options=len(question.options),
             )
@@ -198,7 +233,7 @@ def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]
     tokens = prompts.letter_tokens(tokenizer, rendered, contexts, style, letters)
     if tokens.ids:
         return [[token] for token in tokens.ids]
-    delimiter = prompts.answer_delimiter(style)
+    delimiter = prompts.answer_delimiter(style, tokenizer)
     return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in letters]
 
 

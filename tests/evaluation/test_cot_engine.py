@@ -12,8 +12,8 @@ import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 
 from kmmlu_fast.core.schema import Prediction, Question
-from kmmlu_fast.engines.factory import vllm_engine_settings
 from kmmlu_fast.engines.vllm.engine import VllmEngine
+from kmmlu_fast.engines.vllm.start import vllm_engine_settings
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.runner import ask_questions
 from kmmlu_fast.models.model import resolve_model
