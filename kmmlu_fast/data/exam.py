@@ -33,6 +33,7 @@ from kmmlu_fast.core.reading import read_yaml
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 DEFAULT_EXAM = "kmmlu"
+DEFAULT_DATASET = "HAERAE-HUB/KMMLU"  # where KMMLU's rows are
 Coding = Literal["from 0", "from 1", "letter", "text"]
 Split = Literal["train", "dev", "test"]
 

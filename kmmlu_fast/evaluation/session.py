@@ -34,7 +34,7 @@ from kmmlu_fast.runs.store import RunStore, load_run_directory
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
-def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
+def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:  # noqa: C901 - the stages of an evaluation, in order
     """Evaluate base and adapters. Finished runs are reused, interrupted ones continued. The runs are ordered
     by exam, the base before the adapters.
 

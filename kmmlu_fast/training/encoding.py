@@ -44,7 +44,7 @@ def encode_training_set(
     """
     tokenizer = with_chat_template(tokenizer)
     stops = stops or choose_stop_tokens(tokenizer)
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     one_epoch = encode_mixed_rows(rows, tokenizer, config, stops)
     _check_unknown_tokens(one_epoch, tokenizer)
     fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
@@ -83,7 +83,7 @@ def as_question_row(row: Row) -> SftRow | None:
     return row if isinstance(row, SftRow) else row.item
 
 
-def select_questions(rows: Sequence[Row]) -> list[SftRow]:
+def select_question_rows(rows: Sequence[Row]) -> list[SftRow]:
     """The rows that are multiple-choice questions."""
     return [question for question in map(as_question_row, rows) if question is not None]
 
@@ -99,7 +99,7 @@ def encode_mixed_rows(
     others = [row for row in rows if isinstance(row, TrainingRow) and row.item is None]
     style = config.prompt_style if "prompt_style" in config.model_fields_set else None
     conversations = iter(encode_conversations(others, tokenizer, style, stops))
-    questions = iter(encode_question_rows(select_questions(rows), tokenizer, config.prompt_style, stops))
+    questions = iter(encode_question_rows(select_question_rows(rows), tokenizer, config.prompt_style, stops))
     encoded: list[EncodedRow] = []
     for row in rows:
         encoded += next(conversations) if as_question_row(row) is None else [next(questions)]
@@ -119,7 +119,7 @@ def _encode_held_out(
     encoded = encode_mixed_rows(rows, tokenizer, config, stops)
     held, _ = fit_length(encoded, config.max_seq_length, "drop", None)
     _require_fitting(held, "no held-out row", config)
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     all_questions = len(questions) == len(rows)
     letter_rows = [replace(row, response=None) for row in (questions if all_questions else asked)]
     if not letter_rows:

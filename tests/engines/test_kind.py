@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.engines.names import ENGINES
 from kmmlu_fast.engines.options import EngineOptions
@@ -38,27 +36,6 @@ def test_asking_about_engines_imports_none() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )
     assert done.stdout.strip() in ("[]", "['httpx']")  # httpx checks addresses
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_replicas": 2}, "--num-replicas goes with --engine ray"),
-        ({"ray_address": "h:1"}, "--ray-address goes with --engine ray"),
-        ({"base_url": "http://h/v1"}, "--base-url goes with --engine server"),
-        (
-            {"engine": "ray", "data_parallel_size": 2},
-            "--data-parallel-size goes with --engine vllm; with",
-        ),
-        ({"engine": "server"}, "--engine server needs --base-url"),
-        ({"engine": "transformers", "quantization": "fp8"}, "takes nf4"),
-        ({"engine": "transformers", "tensor_parallel_size": 2}, "on one device"),
-        ({"engine": "transformers", "load_format": "dummy"}, "--load-format goes with vLLM"),
-    ],
-)
-def test_options_of_another_engine_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        EngineConfig(**options)  # type: ignore[arg-type]
 
 
 def test_what_an_engine_adds_to_the_fingerprint() -> None:

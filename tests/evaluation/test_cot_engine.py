@@ -50,7 +50,7 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
         kept: list[Prediction] = []
         ask_questions(
             engine, render_and_tokenise(chosen, {"Math": []}, method, tokenizer)[0], method, None, kept
-        )  # type: ignore[arg-type]
+        )
         assert len(kept) == len(chosen)
         return {prediction.question_id: prediction for prediction in kept}
 
