@@ -24,12 +24,8 @@ from typing import Any
 
 from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.prompting.template_sandbox import (
-    TEMPLATE_DATE,
-    CompiledTemplate,
-    TemplateFailure,
-    compile_template,
-)
+from kmmlu_fast.prompting.template_limits import TemplateRenderingError
+from kmmlu_fast.prompting.template_sandbox import TEMPLATE_DATE, CompiledTemplate, compile_template
 from kmmlu_fast.prompting.thoughts import (
     SWITCHES,
     Thought,
@@ -111,7 +107,7 @@ class ChatTemplate:
         return f"{TEMPLATE_DATE:%Y-%m-%d}"
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation; TemplateFailure if the template refuses it."""
+        """The text of a conversation; TemplateRenderingError if the template refuses it."""
         prepared = fold_system_turn(messages) if self.folds_system else messages
         if self.content_parts:
             prepared = [_with_parts(message) for message in prepared]
@@ -196,7 +192,7 @@ def open_chat_template(
         )
     try:
         compiled = compile_template(source)
-    except TemplateFailure as error:
+    except TemplateRenderingError as error:
         raise ConfigError(f"{options.origin} {error}; give another with --chat-template FILE") from error
     _check_variables(compiled, options, thinking)
     variables = {"enable_thinking": thinking, **options.variables}
@@ -266,7 +262,7 @@ def _find_problem(chat: ChatTemplate) -> str:
     try:
         text = chat.render_prompt([_S, _U])
         again = chat.render_prompt([_S, _U])
-    except TemplateFailure as error:
+    except TemplateRenderingError as error:
         return f"refuses a system and a user turn ({error})"
     if text != again:
         return "writes another text each time"
@@ -284,7 +280,7 @@ def _probe_answer(chat: ChatTemplate) -> ChatTemplate:
     tail = prompt[prompt.rfind(_USER) :]
     try:
         whole = chat.render([_U, _A])
-    except TemplateFailure:
+    except TemplateRenderingError:
         whole = ""
     place = whole.rfind(_ANSWER)
     if place < 0:
@@ -326,7 +322,7 @@ def is_same_rendering(tokenizer: Any, one: TemplateOptions, other: TemplateOptio
                     chat.render_prompt([_U, _A, second]),
                 ]
             )
-        except (ConfigError, TemplateFailure):
+        except (ConfigError, TemplateRenderingError):
             return False
     return texts[0] == texts[1]
 

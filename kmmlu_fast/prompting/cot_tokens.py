@@ -44,7 +44,10 @@ def build_chain_of_thought(
     """The method for a tokenizer. ConfigError if a setting does not fit it."""
     is_chat = find_prompt_style(style).chat
     if thinking and not is_chat:
-        raise ConfigError(f"--thinking needs --prompt-style chat, not {style}")
+        raise ConfigError(
+            f"--thinking needs --prompt-style chat, not {style}, and a model with a chat template; leave it"
+            " out"
+        )
     chat = find_chat_template(tokenizer, thinking=thinking) if is_chat else None
     is_thinking = thinking or (chat is not None and chat.is_thinking)
     thought_end = ((chat and chat.thought) or DEFAULT_THOUGHT).closer

@@ -23,7 +23,7 @@ from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
-from kmmlu_fast.prompting.template_sandbox import TemplateFailure
+from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 
 ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
 _ENCODE_AT_ONCE = 1024  # texts per call: enough for all cores, few enough for memory
@@ -161,7 +161,7 @@ def _render_chat(
         )
     try:
         text = chat.render_prompt(messages) if reasoning else chat.render_answer_prompt(messages)
-    except TemplateFailure as error:
+    except TemplateRenderingError as error:
         raise ConfigError(
             f"{question.question_id}: {chat.origin} refuses its turns ({error}); use --prompt-style lm-eval,"
             " or give another with --chat-template FILE"

@@ -32,7 +32,7 @@ from kmmlu_fast.prompting.chat_template import (
     find_chat_template,
     template_source,
 )
-from kmmlu_fast.prompting.template_sandbox import TemplateFailure
+from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
 from kmmlu_fast.training.stop_tokens import StopTokens, choose_stop_tokens
 
@@ -253,7 +253,7 @@ def _render(
 ) -> str:
     try:
         return chat.render(messages, add_generation_prompt=add_generation_prompt)
-    except TemplateFailure as error:
+    except TemplateRenderingError as error:
         raise TrainError(f"{where}: {chat.origin} refuses its turns ({error})") from error
 
 
