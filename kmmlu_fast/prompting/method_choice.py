@@ -131,6 +131,11 @@ def choose_method(
             stop_ids=stop_ids,
         )
         ids = reasoning.force_letter_ids
+        if reasoning.thinking and not config.thinking:
+            notes.append(
+                "the chat template lets the model think before it answers: what follows"
+                f" {reasoning.thought_end} is read; give enough --max-tokens"
+            )
     else:
         count = _rotation_count(config.rotations, questions)
         letters = prompt_letter_tokens(style, questions, exemplars, tokenizer, count)

@@ -44,25 +44,29 @@ class ChatSetup:
     warnings: list[str]
     base_stop_ids: tuple[int, ...]
 
+    @property
+    def _is_default_plain(self) -> bool:
+        """Whether the base has no template, and no flag gives one."""
+        source = self.tokenizer.options.source
+        return template_source(self.tokenizer.tokenizer) is None and source == BUILT_IN[PLAIN_NAME]
+
     def identity_parts(self) -> dict[str, Any]:
         """What ``--resume`` compares: {} if rows are rendered as by plain use of the template."""
         if not self.is_used:
             return {}
         parts = find_chat_template(self.tokenizer).facts() | self.tokenizer.options.fingerprint_parts()
-        if self.tokenizer.options.source == BUILT_IN[PLAIN_NAME]:
-            del parts["chat_template"]  # the default for base models
+        if self._is_default_plain:
+            del parts["chat_template"]
         if self.stops.new:
             parts["stop_ids"] = list(self.stops.new)
         return {"chat": parts} if parts else {}
 
     def card_parts(self) -> dict[str, Any]:
         """What the adapter's card says of it."""
-        own = template_source(self.tokenizer.tokenizer)
-        is_plain = own is None and self.tokenizer.options.source is not None
-        parts: dict[str, Any] = {"chat_template": PLAIN_NAME if is_plain else "tokenizer"}
+        parts: dict[str, Any] = {"chat_template": PLAIN_NAME if self._is_default_plain else "tokenizer"}
         if self.is_used:
             chat = find_chat_template(self.tokenizer)
-            if self.tokenizer.options.source is not None:
+            if self.tokenizer.options.source is not None and not self._is_default_plain:
                 parts["chat_template"] = chat.origin.removeprefix("--chat-template ")
             parts["chat_template_digest"] = text_digest(chat.compiled.source)
             if chat.reads_date:
