@@ -144,7 +144,7 @@ def count_items(value: Any, most: int) -> int:
     return count
 
 
-def format_percent(form: str, values: Any) -> str:
+def apply_percent_format(form: str, values: Any) -> str:
     """``"%s" % x`` without widths of millions."""
     if "*" in form:
         raise TemplateRenderingError("formats a text with a width that is not in the text")

@@ -19,6 +19,7 @@ from typing import Any
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.prompting.template_limits import (
     TemplateRenderingError,
+    apply_percent_format,
     bounded_rendering,
     check_call_arguments,
     check_format_method,
@@ -26,7 +27,6 @@ from kmmlu_fast.prompting.template_limits import (
     check_product,
     check_value_size,
     count_filter_steps,
-    format_percent,
     measure_output,
     spend_step,
 )
@@ -184,7 +184,7 @@ def _counted_environment_class() -> Any:
             elif operator == "**":
                 check_power(left, right)
             elif operator == "%" and isinstance(left, str):
-                return format_percent(left, right)
+                return apply_percent_format(left, right)
             return check_value_size(super().call_binop(context, operator, left, right))
 
         def count_step(self) -> str:
