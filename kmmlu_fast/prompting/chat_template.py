@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kmmlu_fast.core.digests import text_digest
@@ -36,6 +36,7 @@ from kmmlu_fast.prompting.thoughts import (
 
 Message = Mapping[str, Any]
 _SYSTEM, _USER, _ANSWER, _SECOND = "KMSYSTEMKM", "KMQUESTIONKM", "KMANSWERKM", "KMSECONDKM"
+_DATE = "KMDATEKM"
 
 PLAIN_NAME = "plain"
 BUILT_IN = {
@@ -87,6 +88,7 @@ class ChatTemplate:
     closing: str = ""
     always_generates: bool = False  # the generation prompt stands after every conversation
     thought: Thought | None = None
+    reads_date: bool = False  # writes today's date where the instruction is a system turn, as in evaluation
 
     @property
     def is_thinking(self) -> bool:
@@ -96,10 +98,6 @@ class ChatTemplate:
             for name, value in SWITCHES.items()
         )
         return self.thought is not None or is_on
-
-    @property
-    def reads_date(self) -> bool:
-        return "strftime_now" in self.compiled.source
 
     @property
     def date(self) -> str:
@@ -242,14 +240,12 @@ _A = {"role": "assistant", "content": _ANSWER}
 
 def _probe(chat: ChatTemplate) -> ChatTemplate:
     """The template with its facts. The forms of turns are tried from the plain one on."""
-    from dataclasses import replace
-
     problem = ""
     for fold, parts in ((False, False), (False, True), (True, False), (True, True)):
         tried = replace(chat, content_parts=parts, folds_system=fold)
         problem_here = _find_problem(tried)
         if not problem_here:
-            return _probe_answer(tried)
+            return replace(_probe_answer(tried), reads_date=_shows_date(tried))
         problem = problem or problem_here
     raise ConfigError(
         f"{chat.origin} {problem}; use --prompt-style lm-eval or qa, or give another with --chat-template"
@@ -272,10 +268,19 @@ def _find_problem(chat: ChatTemplate) -> str:
     return f"leaves out the {' and the '.join(missing)}" if missing else ""
 
 
+def _shows_date(chat: ChatTemplate) -> bool:
+    """Whether a date of today would stand in a question's prompt."""
+    if "strftime_now" not in chat.compiled.source:
+        return False
+    marked = replace(chat, variables={**chat.variables, "strftime_now": lambda form: _DATE})
+    try:
+        return _DATE in marked.render_prompt([_S, _U])
+    except TemplateRenderingError:  # it takes the date apart
+        return True
+
+
 def _probe_answer(chat: ChatTemplate) -> ChatTemplate:
     """Lead, delimiter, closing and open thought, from an assistant turn that the template itself writes."""
-    from dataclasses import replace
-
     prompt = chat.render_prompt([_U])
     tail = prompt[prompt.rfind(_USER) :]
     try:

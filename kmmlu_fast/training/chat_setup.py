@@ -69,7 +69,7 @@ class ChatSetup:
             if self.tokenizer.options.source is not None and not self._is_default_plain:
                 parts["chat_template"] = chat.origin.removeprefix("--chat-template ")
             parts["chat_template_digest"] = text_digest(chat.compiled.source)
-            if chat.reads_date:
+            if "strftime_now" in chat.compiled.source:
                 parts["chat_template_date"] = chat.date
         parts["stop_ids"] = sorted(self.stops.ids)
         return parts

@@ -129,6 +129,12 @@ def test_what_is_done_to_the_turns_is_said(name: str, note: str) -> None:
     assert note in said
 
 
+def test_a_date_that_only_stands_without_a_system_turn_is_not_evaluations() -> None:
+    dated = "{% if messages[0].role != 'system' %}{{ strftime_now('%Y') }}{% endif %}" + OWN["stripping"]
+    assert not find_chat_template(tokenizer_with(dated)).reads_date
+    assert find_chat_template(tokenizer_with(OWN["date"])).facts() == {"date": "2024-07-26"}
+
+
 def test_nothing_is_said_or_changed_for_a_plain_template() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     chat = find_chat_template(tokenizer)
