@@ -23,26 +23,28 @@ from kmmlu_fast.models.model import Model
 from kmmlu_fast.prompting.chat_template import (
     BUILT_IN,
     PLAIN_NAME,
-    ChatTokenizer,
     find_chat_template,
     template_source,
 )
 from kmmlu_fast.prompting.prompts import find_prompt_style
 from kmmlu_fast.prompting.template_options import choose_template_options
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.conversations import with_chat_template
-from kmmlu_fast.training.stop_tokens import StopTokens, choose_stop_tokens
+from kmmlu_fast.training.stop_tokens import StopTokens, TrainingTokenizer, as_training_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatSetup:
     """One for all rows of a training."""
 
-    tokenizer: ChatTokenizer
-    stops: StopTokens
+    tokenizer: TrainingTokenizer
     is_used: bool  # whether a row is rendered by the template
     warnings: list[str]
     base_stop_ids: tuple[int, ...]
+
+    @property
+    def stops(self) -> StopTokens:
+        """The stop tokens of these rows."""
+        return self.tokenizer.stops if self.is_used else self.tokenizer.plain_stops
 
     @property
     def _is_default_plain(self) -> bool:
@@ -82,7 +84,9 @@ def prepare_chat(
     be without effect, or if nothing can end an answer.
     """
     options = choose_template_options(config.chat_template, config.chat_template_kwargs, tokenizer)
-    has_chats = any(isinstance(row, TrainingRow) and row.item is None for row in rows)
+    has_chats = any(
+        isinstance(row, TrainingRow) and row.item is None and row.document is None for row in rows
+    )
     by_style = find_prompt_style(config.prompt_style).chat
     style_is_given = "prompt_style" in config.model_fields_set
     is_used = by_style or (has_chats and not style_is_given)
@@ -91,18 +95,13 @@ def prepare_chat(
             "--chat-template and --chat-template-kwargs are for conversations and --prompt-style chat; these"
             f" rows are worded by the style {config.prompt_style}: leave them out"
         )
-    chat_tokenizer = with_chat_template(tokenizer, options)
     base_stop_ids = find_stop_ids(model, tokenizer)
+    chat_tokenizer = as_training_tokenizer(tokenizer, options, base_stop_ids)
     if not is_used:
-        stops = choose_stop_tokens(tokenizer, base_stop_ids, with_template=False)
-        return ChatSetup(
-            tokenizer=chat_tokenizer, stops=stops, is_used=False, warnings=[], base_stop_ids=base_stop_ids
-        )
-    chat = find_chat_template(chat_tokenizer)
-    stops = choose_stop_tokens(chat_tokenizer, base_stop_ids)
+        return ChatSetup(tokenizer=chat_tokenizer, is_used=False, warnings=[], base_stop_ids=base_stop_ids)
+    chat, stops = find_chat_template(chat_tokenizer), chat_tokenizer.stops
     return ChatSetup(
         tokenizer=chat_tokenizer,
-        stops=stops,
         is_used=True,
         warnings=[*chat.notes(), *stops.chat_warnings(chat, chat_tokenizer)],
         base_stop_ids=base_stop_ids,

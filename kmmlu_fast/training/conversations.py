@@ -1,9 +1,10 @@
 """Conversations -> token ids with labels: only the assistant's turns are trained on.
 
-In: ``TrainingRow``s with turns, a tokenizer with its chat template, optionally a prompt style. Out:
-``EncodedRow``s. The text comes from the chat template (``prompting.chat_template``), or for base models from
-the built-in ``plain``. An answer stands after the prompt that evaluation would send, and its trained tokens
-are those wholly within the assistant's turn, including its end. TrainError with file and row unless
+In: ``TrainingRow``s with turns (or a document), a tokenizer with its chat template, optionally a prompt
+style. Out: ``EncodedRow``s. The text comes from the chat template (``prompting.chat_template``), or for base
+models from the built-in ``plain``. An answer stands after the prompt that evaluation would send, and its
+trained tokens are those wholly within an assistant's turn that is to be learned, including its end; of a
+document, all. TrainError with file and row unless
 
     the answer's text lies in the trained span, and
     the span ends in a stop token: the template's own, or one that is added
@@ -21,57 +22,51 @@ from itertools import groupby
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, TrainError
-from kmmlu_fast.data.training_rows import TrainingRow, Turn
+from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.prompting import prompts
-from kmmlu_fast.prompting.chat_template import (
-    BUILT_IN,
-    PLAIN_NAME,
-    ChatTemplate,
-    ChatTokenizer,
-    TemplateOptions,
-    find_chat_template,
-    template_source,
-)
+from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
 from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
-from kmmlu_fast.training.stop_tokens import StopTokens, choose_stop_tokens
+from kmmlu_fast.training.stop_tokens import TrainingTokenizer, as_training_tokenizer
 
 Message = dict[str, Any]
 
 
-def with_chat_template(tokenizer: Any, options: TemplateOptions | None = None) -> ChatTokenizer:
-    """The tokenizer with the template that training renders by: the options', its own, or ``plain``."""
-    if isinstance(tokenizer, ChatTokenizer):
-        return tokenizer
-    options = options or TemplateOptions()
-    if options.source is None and template_source(tokenizer) is None:
-        origin = f"the built-in template {PLAIN_NAME!r}"
-        options = replace(options, source=BUILT_IN[PLAIN_NAME], origin=origin)
-    return ChatTokenizer(tokenizer, options)
-
-
 def encode_conversations(
-    rows: Sequence[TrainingRow],
-    tokenizer: Any,
-    style: str | None = None,
-    stops: StopTokens | None = None,
+    rows: Sequence[TrainingRow], tokenizer: Any, style: str | None = None
 ) -> list[list[EncodedRow]]:
     """The encoded rows of each row: one, or one per assistant's turn. ``style``: the wording of qa or
     lm-eval, for single-turn rows only.
 
     TrainError if a row has nothing to learn from, or has several turns although ``style`` is given.
     """
-    if not rows:
-        return []
-    tokenizer = with_chat_template(tokenizer)
-    stops = stops or choose_stop_tokens(tokenizer)
-    if style is not None and not prompts.find_prompt_style(style).chat:
-        return [[_encode_with_style(row, tokenizer, style, stops)] for row in rows]
-    encoder = _ConversationEncoder(tokenizer, stops)
-    return [encoder.encode(row) for row in rows]
+    tokenizer = as_training_tokenizer(tokenizer)
+    worded = style if style is not None and not prompts.find_prompt_style(style).chat else None
+    encoder = _ConversationEncoder(tokenizer)
+    encoded = []
+    for row in rows:
+        if row.document is not None:
+            encoded.append([_encode_document(row, tokenizer)])
+        elif worded is not None:
+            encoded.append([_encode_with_style(row, tokenizer, worded)])
+        else:
+            encoded.append(encoder.encode(row))
+    return encoded
 
 
-def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str, stops: StopTokens) -> EncodedRow:
+def _encode_document(row: TrainingRow, tokenizer: TrainingTokenizer) -> EncodedRow:
+    """A text of which every token is trained (the first has nothing before it to be learned from)."""
+    (ids,) = prompts.encode_prompts(tokenizer, [prompts.Prompt(row.document or "", add_special_tokens=True)])
+    end = tokenizer.plain_stops.end
+    ids = list(ids)
+    if ids[-1:] != [end]:
+        ids.append(end)
+    if len(ids) < 2:
+        raise TrainError(f"{row.where}: the text has no token to learn; take the row out")
+    return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=1)
+
+
+def _encode_with_style(row: TrainingRow, tokenizer: TrainingTokenizer, style: str) -> EncodedRow:
     """A single question and answer in the wording of evaluation's prompts, without options."""
     if [turn.role for turn in row.turns] != ["user", "assistant"]:
         roles = ", ".join(turn.role for turn in row.turns)
@@ -84,7 +79,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str, stops: Stop
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer
     context, whole = prompts.encode_prompts(tokenizer, [prompt, replace(prompt, text=prompt.text + response)])
-    ids = [*context, *response_ids(context, whole, response, tokenizer), stops.end]
+    ids = [*context, *response_ids(context, whole, response, tokenizer), tokenizer.plain_stops.end]
     return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=len(context))
 
 
@@ -104,24 +99,23 @@ class _RenderedTurn:
 
 
 class _ConversationEncoder:
-    """Rows of one tokenizer, template and set of stop tokens."""
+    """Rows of one tokenizer with its template and stop tokens."""
 
-    def __init__(self, tokenizer: Any, stops: StopTokens) -> None:
-        self._tokenizer, self._stops = tokenizer, stops
-        self._plain = find_chat_template(tokenizer)
+    def __init__(self, tokenizer: TrainingTokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def encode(self, row: TrainingRow) -> list[EncodedRow]:
         chat = self._choose_template(row)
-        messages = [turn_message(turn) for turn in row.turns]
+        messages = [turn.to_message() for turn in row.turns]
         turns = [
             self._render_turn(row, chat, messages, place)
             for place, turn in enumerate(row.turns)
-            if turn.role == "assistant" and is_trained_turn(turn)
+            if turn.role == "assistant" and turn.trained
         ]
         if not turns:
             raise TrainError(f"{row.where}: no assistant's turn is trained on; take the row out")
         if all(turn.as_written for turn in turns) and not chat.always_generates:
-            whole = _render(chat, messages, row.where)
+            whole = _render(chat, messages, row)
             fitting = all(whole.startswith(turn.text) for turn in turns[:-1]) and (
                 whole.startswith(turns[-1].text.rstrip())
             )
@@ -132,20 +126,21 @@ class _ConversationEncoder:
 
     def _choose_template(self, row: TrainingRow) -> ChatTemplate:
         """The template, with thinking on for a row that says what was thought, if there is a switch."""
-        if not any(turn_message(turn).get("reasoning_content") for turn in row.turns):
-            return self._plain
+        if not any(turn.reasoning for turn in row.turns):
+            return find_chat_template(self._tokenizer)
         try:
             return find_chat_template(self._tokenizer, thinking=True)
         except ConfigError:
-            return self._plain
+            return find_chat_template(self._tokenizer)
 
     def _render_turn(
         self, row: TrainingRow, chat: ChatTemplate, messages: list[Message], place: int
     ) -> _RenderedTurn:
         message, earlier = messages[place], messages[:place]
         parts = _answer_parts(message)
-        prompt = _render(chat, earlier, row.where, add_generation_prompt=True)
-        after = _render(chat, messages[: place + 1], row.where)
+        prompt = _render(chat, earlier, row, add_generation_prompt=True)
+        after = _render(chat, messages[: place + 1], row)
+        _require_rendered(row, messages[: place + 1], after)
         is_plain = len(message) == 2
         if is_plain:  # a thought or a call of its own stands where the lead would stand
             prompt += chat.lead
@@ -153,11 +148,11 @@ class _ConversationEncoder:
         number, written = place + 1, after.startswith(prompt)
         if written and all(part in after[len(prompt) :] for part in parts):
             if chat.always_generates:
-                end = after.rindex(answer) + len(answer) + len(self._stops.closing)
+                end = after.rindex(answer) + len(answer) + len(self._tokenizer.stops.closing)
                 after = after[:end]
             return _RenderedTurn(number=number, text=after, start=len(prompt), answer=answer, as_written=True)
         if is_plain and chat.keeps_answers and answer in after:
-            text = prompt + chat.delimiter + answer + self._stops.closing
+            text = prompt + chat.delimiter + answer + self._tokenizer.stops.closing
             return _RenderedTurn(number=number, text=text, start=len(prompt), answer=answer, as_written=False)
         missing = [name for name, value in message.items() if name not in ("role", "content") and value]
         what = f"its {' and '.join(missing)}" if missing and answer in after else "the answer"
@@ -186,12 +181,12 @@ class _ConversationEncoder:
             if not inside or not _covers_answer(text, turn, offsets[inside[0]][0], offsets[inside[-1]][1]):
                 return None
             last = inside[-1]
-            if ids[last] not in self._stops.ids:
-                if ids[last + 1 : last + 2] and ids[last + 1] in self._stops.ids:
+            if ids[last] not in self._tokenizer.stops.ids:
+                if ids[last + 1 : last + 2] and ids[last + 1] in self._tokenizer.stops.ids:
                     inside.append(last + 1)  # the next role's token ends the turn, as GLM's does
                 elif turn is turns[-1] and not text[turn.end :].strip():
                     del ids[last + 1 :], trained[last + 1 :]
-                    ids.append(self._stops.turn_end)
+                    ids.append(self._tokenizer.stops.turn_end)
                     trained.append(False)
                     inside.append(last + 1)
                 else:
@@ -215,8 +210,8 @@ class _ConversationEncoder:
         )
         if not ids:
             raise TrainError(f"{name}: the answer has no tokens; nothing would be trained on")
-        if ids[-1] not in self._stops.ids:
-            ids.append(self._stops.turn_end)
+        if ids[-1] not in self._tokenizer.stops.ids:
+            ids.append(self._tokenizer.stops.turn_end)
         return EncodedRow(
             question_id=name,
             answer="",
@@ -226,14 +221,22 @@ class _ConversationEncoder:
         )
 
 
-def turn_message(turn: Turn) -> Message:
-    """The turn as chat templates take it."""
-    return {"role": turn.role, "content": turn.content}
-
-
-def is_trained_turn(turn: Turn) -> bool:
-    """Whether an assistant's turn is trained on, or only read."""
-    return True
+def _require_rendered(row: TrainingRow, messages: Sequence[Message], text: str) -> None:
+    """TrainError if the template leaves out the last turn's thought, a tool or a call: many templates do, and
+    the row would teach something else."""
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    thought = str(messages[-1].get("reasoning_content") or "").strip()
+    names = {
+        "tools": [str(tool.get("function", tool).get("name", "")) for tool in row.tools],
+        "tool_calls": [str(call["function"]["name"]) for call in calls],
+        "reasoning_content": [thought] if thought else [],
+    }
+    for key, values in names.items():
+        if any(value not in text for value in values):
+            raise TrainError(
+                f"{row.where}: has {key}, which the chat template does not write; use a model whose template"
+                " does, give another with --chat-template FILE, or take it out of the rows"
+            )
 
 
 def _answer_parts(message: Message) -> list[str]:
@@ -249,12 +252,18 @@ def _covers_answer(text: str, turn: _RenderedTurn, first: int, last: int) -> boo
 
 
 def _render(
-    chat: ChatTemplate, messages: Sequence[Message], where: str, *, add_generation_prompt: bool = False
+    chat: ChatTemplate,
+    messages: Sequence[Message],
+    row: TrainingRow,
+    *,
+    add_generation_prompt: bool = False,
 ) -> str:
+    if row.tools:
+        chat = replace(chat, variables={**chat.variables, "tools": [dict(tool) for tool in row.tools]})
     try:
         return chat.render(messages, add_generation_prompt=add_generation_prompt)
     except TemplateRenderingError as error:
-        raise TrainError(f"{where}: {chat.origin} refuses its turns ({error})") from error
+        raise TrainError(f"{row.where}: {chat.origin} refuses its turns ({error})") from error
 
 
 def decode_trained_runs(row: EncodedRow, tokenizer: Any) -> list[tuple[str, bool]]:

@@ -7,12 +7,21 @@ Knows nothing of rows or files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.models.chat_files import describe_tokens
-from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
+from kmmlu_fast.prompting.chat_template import (
+    BUILT_IN,
+    PLAIN_NAME,
+    ChatTemplate,
+    ChatTokenizer,
+    TemplateOptions,
+    find_chat_template,
+    template_source,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +77,41 @@ def choose_stop_tokens(
         closing=closing,
         new=tuple(token for token in ends if token not in known),
     )
+
+
+class TrainingTokenizer(ChatTokenizer):
+    """A tokenizer with the template and the stop tokens of a training."""
+
+    def __init__(
+        self, tokenizer: Any, options: TemplateOptions, base_ids: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(tokenizer, options)
+        self._base_ids = base_ids
+
+    @functools.cached_property
+    def stops(self) -> StopTokens:
+        """Of conversations and the chat style."""
+        return choose_stop_tokens(self, self._base_ids)
+
+    @functools.cached_property
+    def plain_stops(self) -> StopTokens:
+        """Of rows without a template."""
+        return choose_stop_tokens(self.tokenizer, self._base_ids, with_template=False)
+
+
+def as_training_tokenizer(
+    tokenizer: Any, options: TemplateOptions | None = None, base_ids: tuple[int, ...] | None = None
+) -> TrainingTokenizer:
+    """The tokenizer with the template that training renders by: the options', its own, or ``plain``. One that
+    is a ``TrainingTokenizer`` already is returned as it is.
+    """
+    if isinstance(tokenizer, TrainingTokenizer):
+        return tokenizer
+    options = options or TemplateOptions()
+    if options.source is None and template_source(tokenizer) is None:
+        origin = f"the built-in template {PLAIN_NAME!r}"
+        options = replace(options, source=BUILT_IN[PLAIN_NAME], origin=origin)
+    return TrainingTokenizer(tokenizer, options, base_ids)
 
 
 def cut_closing(chat: ChatTemplate, tokenizer: Any) -> str:

@@ -9,8 +9,8 @@ from tiny import make_tiny_tokenizer
 from kmmlu_fast.core.errors import ConfigError, TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn
 from kmmlu_fast.prompting.chat_template import find_chat_template
-from kmmlu_fast.training.conversations import decode_trained_runs, encode_conversations, with_chat_template
-from kmmlu_fast.training.stop_tokens import choose_stop_tokens
+from kmmlu_fast.training.conversations import decode_trained_runs, encode_conversations
+from kmmlu_fast.training.stop_tokens import as_training_tokenizer, choose_stop_tokens
 
 ONE = (Turn("user", "하늘은 왜 파란가?"), Turn("assistant", "빛이 흩어진다."))
 MANY = (Turn("system", "짧게."), *ONE, Turn("user", "노을은?"), Turn("assistant", "붉은빛이 남는다."))
@@ -24,9 +24,9 @@ def row(turns: tuple[Turn, ...]) -> TrainingRow:
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("turns", [ONE, MANY], ids=["one answer", "two answers"])
 def test_answer_and_stop_are_trained_and_nothing_before_them(name: str, turns: tuple[Turn, ...]) -> None:
-    tokenizer = with_chat_template(tokenizer_with(ALL[name]))
-    chat, stops = find_chat_template(tokenizer), choose_stop_tokens(tokenizer)
-    encoded = encode_conversations([row(turns)], tokenizer, None, stops)[0]
+    tokenizer = as_training_tokenizer(tokenizer_with(ALL[name]))
+    chat, stops = find_chat_template(tokenizer), tokenizer.stops
+    encoded = encode_conversations([row(turns)], tokenizer)[0]
     answers = [turn.content for turn in turns if turn.role == "assistant"]
     trained = [
         text for one in encoded for text, is_trained in decode_trained_runs(one, tokenizer) if is_trained
