@@ -31,6 +31,8 @@ _FILES = (
     "config.json",
 )
 
+_RECORD_FORMAT = 2  # of what is kept in the cache
+
 
 class LightTokenizer:
     """A model's tokenizer.json; all else comes from transformers' tokenizer, loaded on demand."""
@@ -129,13 +131,15 @@ def _read_tokenizer_file(folder: Path) -> Any:
 
 def _chat_template(full: Any) -> str | None:
     template = getattr(full, "chat_template", None)
+    if isinstance(template, dict):  # of several, the one that conversations without tools take
+        template = template.get("default")
     return template if isinstance(template, str) else None
 
 
 def _tokenizer_digest(folder: Path) -> str:
     """sha256 (16 hex digits) of a tokenizer's files and of the libraries' versions."""
     versions = [package_version(name) for name in ("transformers", "tokenizers")]
-    state = hashlib.sha256(repr(versions).encode())
+    state = hashlib.sha256(repr([_RECORD_FORMAT, *versions]).encode())
     for name in _FILES:
         path = folder / name
         if path.is_file():

@@ -11,18 +11,18 @@ import pytest
 from exam_files import write_jsonl
 from tiny import make_tiny_tokenizer
 
-from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.errors import ConfigError, TrainError
 from kmmlu_fast.data.training_rows import TrainingRow, Turn, read_training_rows
+from kmmlu_fast.prompting.chat_template import BUILT_IN, PLAIN_NAME
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import (
-    PLAIN_NAME,
-    choose_chat_template,
     decode_trained_runs,
     encode_conversations,
 )
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.encoding import encode_training_set
 from kmmlu_fast.training.row_length import fit_length
+from kmmlu_fast.training.stop_tokens import as_training_tokenizer
 
 TURNS = (
     Turn("system", "짧게 답하세요."),
@@ -60,10 +60,9 @@ def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> No
 
 def test_a_base_model_without_a_template_gets_the_named_default() -> None:
     tokenizer = make_tiny_tokenizer(bos=True)
-    assert (
-        choose_chat_template(tokenizer)[0] == PLAIN_NAME
-        and choose_chat_template(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
-    )
+    own = make_tiny_tokenizer(chat=True)
+    assert as_training_tokenizer(tokenizer).chat_template == BUILT_IN[PLAIN_NAME]
+    assert as_training_tokenizer(own).chat_template == own.chat_template
     found = one(tokenizer)
     text = "".join(text for text, _ in decode_trained_runs(found, tokenizer))
     assert text.startswith("<|bos|>### 지시\n짧게 답하세요.\n\n### 질문\n하나?\n\n### 답변\n둘.<|eos|>")
@@ -91,9 +90,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn() -> None:
 def test_a_template_without_a_system_turn_is_told() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
-    with pytest.raises(
-        TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"
-    ):
+    with pytest.raises(ConfigError, match=r"the model's chat template refuses .*no system turn"):
         encode_conversations([row()], tokenizer)
 
 
