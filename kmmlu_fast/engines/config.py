@@ -5,13 +5,14 @@ In: values from YAML and the command line. Out: a frozen ``EngineConfig``. Knows
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.engines.vllm.device_arguments import quantization_problem
+from kmmlu_fast.models.gguf import is_gguf_path
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
 NF4_NAMES = ("nf4", "bitsandbytes")  # synonyms, with --engine transformers
@@ -32,7 +33,7 @@ class EngineConfig(Config):
 
     model: str = Field(
         DEFAULT_MODEL,
-        description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)",
+        description=("hub id, local directory, GGUF file, or 'demo' (Gemma 3 270M from PyPI, no hub needed)"),
     )
     revision: str | None = Field(None, description="revision of the model on the hub")
     trust_remote_code: bool = Field(
@@ -70,11 +71,11 @@ class EngineConfig(Config):
         None, description="maximum tokens per engine step; default chosen for throughput"
     )
     load_format: str = Field("auto", description="vLLM load format; 'dummy' = random weights, for benchmarks")
-    engine: Literal["vllm", "ray", "server", "transformers"] = Field(
+    engine: Literal["vllm", "ray", "server", "transformers", "llama-cpp"] = Field(
         "vllm",
         description=(
-            "vLLM in this process or on Ray actors, an OpenAI-compatible server, or plain transformers (for"
-            " nf4 models; slower)"
+            "vLLM in this process or on Ray actors, an OpenAI-compatible server, plain transformers (for nf4"
+            " models; slower), or llama.cpp (for GGUF files, whose default it is)"
         ),
     )
     num_replicas: PositiveInt = Field(
@@ -88,6 +89,14 @@ class EngineConfig(Config):
     )
     concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
     seed: int = Field(42, ge=0, lt=2**32, description="seed for sampling and for --limit-mode random")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_engine_for_gguf(cls, values: Any) -> Any:
+        """A GGUF file is served by llama.cpp if no engine is named."""
+        if isinstance(values, dict) and "engine" not in values and is_gguf_path(str(values.get("model", ""))):
+            return {**values, "engine": "llama-cpp"}
+        return values
 
     @model_validator(mode="after")
     def _check_engine_options(self) -> EngineConfig:
@@ -112,7 +121,28 @@ class EngineConfig(Config):
             )
         if self.engine == "transformers":
             self._check_transformers_options()
+        self._check_llama_cpp_options()
         return self
+
+    def _check_llama_cpp_options(self) -> None:
+        if is_gguf_path(self.model) and self.engine not in ("llama-cpp", "server"):
+            raise ValueError(
+                f"--model {self.model} is a GGUF file, which --engine llama-cpp serves, not {self.engine}: leave"
+                " --engine out"
+            )
+        if self.engine != "llama-cpp":
+            return
+        if not is_gguf_path(self.model):
+            raise ValueError(
+                f"--engine llama-cpp serves a GGUF file, which --model {self.model} is not; make one with"
+                " kmmlu-fast export --to gguf"
+            )
+        decided_by_file = {"dtype": "auto", "quantization": None, "letter_precision": "auto"}
+        decided_by_file |= {"tensor_parallel_size": 1, "load_format": "auto", "revision": None}
+        for name, default in decided_by_file.items():
+            if getattr(self, name) != default:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} does not go with --engine llama-cpp: the GGUF file decides it")
 
     def _check_transformers_options(self) -> None:
         if self.quantization not in (None, *NF4_NAMES):

@@ -1,5 +1,5 @@
-"""Opens the engine: vLLM in process, replicas on Ray, a server, or transformers. Only this module knows all
-four.
+"""Opens the engine: vLLM in process, replicas on Ray, a server, transformers, or llama.cpp. Only this module
+knows all five.
 
 In: the engine part of a config, a model, adapters. Out: an ``Engine``. Knows nothing of questions.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
@@ -90,6 +91,8 @@ def open_engine(
         return ServerEngine(
             config.base_url, [model.name, model.path], adapters, concurrency=config.concurrency
         )
+    if config.engine == "llama-cpp":
+        return _open_llama_cpp(config, model, max_model_len)
     if config.engine == "transformers":
         return _open_transformers(config, model, adapters, max_model_len, path)
     settings = vllm_engine_settings(config, model, adapters, max_model_len, path)
@@ -148,5 +151,19 @@ def _open_transformers(
             seed=config.seed,
             trust_remote_code=config.trust_remote_code,
             adapters=tuple(adapters),
+        )
+    )
+
+
+def _open_llama_cpp(config: EngineConfig, model: Model, max_model_len: int) -> Engine:
+    from kmmlu_fast.engines.llama_cpp.engine import LlamaCppEngine, LlamaCppSettings
+
+    return LlamaCppEngine(
+        LlamaCppSettings(
+            path=Path(model.path),
+            max_model_len=max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            seed=config.seed,
         )
     )

@@ -199,6 +199,11 @@ class EvalConfig(EngineConfig):
                 "--adapter-mode merge does not go with a 4-bit base, whose weights it would round: omit it,"
                 " or use serve"
             )
+        if self.engine == "llama-cpp" and self.adapter:
+            faults.append(
+                "--adapter does not go with a GGUF file: export the adapter merged (kmmlu-fast export --to gguf)"
+                " and give that file with --model"
+            )
         if self.until_decided and (self.no_base or not self.adapter):
             faults.append(
                 "--until-decided compares adapters with the base: give --adapter, and omit --no-base"

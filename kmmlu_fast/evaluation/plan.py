@@ -150,7 +150,9 @@ def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[
 
 def _resolve_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
     """The config with ``--dtype auto`` resolved for this device, and a note if the choice is unusual."""
-    if config.dtype != "auto" or config.engine == "server" or config.ray_address:  # computed elsewhere
+    if (
+        config.dtype != "auto" or config.engine in ("server", "llama-cpp") or config.ray_address
+    ):  # computed elsewhere
         return config, []
     model_config = model.config()
     model_type = str(model_config.get("model_type", ""))
@@ -203,5 +205,8 @@ def _fingerprint_parts(
         libraries = ["transformers", *(["bitsandbytes"] if config.quantization else [])]
         parts["engine"] = config.engine
         parts["quantization"] = "nf4" if config.quantization else None
+    if config.engine == "llama-cpp":
+        libraries = ["xllamacpp"]
+        parts["engine"] = config.engine
     parts["versions"] = {name: environment.package_version(name) for name in libraries}
     return parts

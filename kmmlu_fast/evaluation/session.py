@@ -49,6 +49,7 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
             "ray": ["ray", "vllm", "torch"],
             "server": ["httpx", "tenacity"],
         }
+        modules["llama-cpp"] = ["xllamacpp"]
         modules["transformers"] = ["torch", "accelerate"]
         if config.quantization:
             modules["transformers"].append("bitsandbytes")
