@@ -127,7 +127,8 @@ class EngineConfig(Config):
     def _check_llama_cpp_options(self) -> None:
         if is_gguf_path(self.model) and self.engine not in ("llama-cpp", "server"):
             raise ValueError(
-                f"--model {self.model} is a GGUF file, which --engine llama-cpp serves, not {self.engine}: leave"
+                f"--model {self.model} is a GGUF file, which --engine llama-cpp serves, not {self.engine}:"
+                " leave"
                 " --engine out"
             )
         if self.engine != "llama-cpp":

@@ -201,7 +201,8 @@ class EvalConfig(EngineConfig):
             )
         if self.engine == "llama-cpp" and self.adapter:
             faults.append(
-                "--adapter does not go with a GGUF file: export the adapter merged (kmmlu-fast export --to gguf)"
+                "--adapter does not go with a GGUF file: export the adapter merged (kmmlu-fast export --to"
+                " gguf)"
                 " and give that file with --model"
             )
         if self.until_decided and (self.no_base or not self.adapter):

@@ -53,7 +53,8 @@ class LlamaCppModel:
             self._server: Any = xllamacpp.Server(params)
         except Exception as error:  # the binding raises RuntimeError without a reason
             raise EngineError(
-                f"{path}: llama.cpp cannot load it ({one_line(str(error), 200)}); its architecture may be newer"
+                f"{path}: llama.cpp cannot load it ({one_line(str(error), 200)}); its architecture may be"
+                " newer"
                 " than the installed xllamacpp, or memory is short"
             ) from error
         self.path, self._local = path, threading.local()

@@ -96,13 +96,15 @@ class LlamaCppEngine:
     def _check_request(self, request: Request) -> None:
         if request.adapter is not None:
             raise EngineError(
-                f"adapter {request.adapter.name}: --engine llama-cpp serves what a GGUF file holds; export the"
+                f"adapter {request.adapter.name}: --engine llama-cpp serves what a GGUF file holds; export"
+                " the"
                 " adapter merged (kmmlu-fast export --to gguf) and give that file with --model"
             )
         highest = max(request.token_ids, default=0)
         if highest >= self._vocabulary:
             raise EngineError(
-                f"{self.settings.path}: token {highest} is not in its vocabulary of {self._vocabulary}; it was"
+                f"{self.settings.path}: token {highest} is not in its vocabulary of {self._vocabulary}; it"
+                " was"
                 " made from another model"
             )
 

@@ -1,0 +1,80 @@
+"""The flags of export.
+
+In: values from YAML and the command line. Out: a frozen config. Knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from kmmlu_fast.command.flags import Config
+from kmmlu_fast.shipping.llama_tools import KINDS
+
+
+class ExportConfig(Config):
+    """What to export, and as what."""
+
+    positional: ClassVar[str | None] = "adapter"
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model": ("model", "revision", "trust_remote_code"),
+        "output": ("to", "quantize", "out", "name", "dtype"),
+        "tools": ("converter",),
+    }
+    first: ClassVar[tuple[str, ...]] = ("to", "quantize", "out", "model")
+    examples: ClassVar[tuple[str, ...]] = (
+        "out/lora --to merged --out ship/merged",
+        "out/lora --to gguf --quantize q8_0,q4_k_m --out ship/gguf",
+    )
+    words: ClassVar[dict[str, tuple[str, ...]]] = {"quantize": KINDS}
+
+    adapter: list[str] = Field([], description="directory of the LoRA adapter")
+    to: Literal["merged", "gguf", "gguf-lora"] = Field(
+        "merged",
+        description=(
+            "merged: a model directory in 16 bit; gguf: files for llama.cpp and Ollama; gguf-lora: the"
+            " adapter"
+            " alone, for llama.cpp's --lora"
+        ),
+    )
+    quantize: list[str] = Field(
+        [], description="with --to gguf: bf16, f16, f32, q8_0, q6_k, q5_k_m, q4_k_m, ...; default: bf16"
+    )
+    out: Path = Field(Path("ship"), description="directory to create; it must not exist")
+    name: str | None = Field(None, description="name of the files; default: the adapter directory's")
+    model: str | None = Field(
+        None, description="16-bit base model; default: the one that the adapter was trained on"
+    )
+    revision: str | None = Field(None, description="revision of the base model on the hub")
+    trust_remote_code: bool = Field(
+        False, description="run Python code from the model repository with your permissions; read it first"
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="type of the merged weights; auto: as the base is stored"
+    )
+    converter: Path | None = Field(
+        None, description="a llama.cpp checkout of your own, with its converter scripts and llama-quantize"
+    )
+
+    @model_validator(mode="after")
+    def _check_flags(self) -> ExportConfig:
+        faults = []
+        if len(self.adapter) != 1:
+            faults.append("export takes one adapter directory, such as out/lora")
+        unknown = [kind for kind in self.quantize if kind not in KINDS]
+        if unknown:
+            faults.append(f"--quantize {', '.join(unknown)}: allowed are {', '.join(KINDS)}")
+        if self.quantize and self.to != "gguf":
+            faults.append("--quantize goes with --to gguf (vLLM quantises while loading: --quantization)")
+        if self.name is not None and ("/" in self.name or self.name.startswith(".") or not self.name.strip()):
+            faults.append("--name is part of a file's name: letters, digits, '-', '_' and '.'")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def kinds(self) -> list[str]:
+        """The GGUF files to write, each once."""
+        return list(dict.fromkeys(self.quantize)) or ["bf16"]
