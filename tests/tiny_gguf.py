@@ -17,10 +17,10 @@ CHAT_TEMPLATE = (
 )
 _MARKS = ("<start_of_turn>", "<end_of_turn>")
 _TEXT = (
-    "다음 중 옳은 것은 무엇인가? 물은 몇 도에서 어는가? 서울은 한국의 수도이다. A. 0도 B. 10도 C. 50도 D. 100도",
-    "정답：A 정답：B 정답：C 정답：D 정답： A 정답： B 정답： C 정답： D Answer: A Answer: B Answer: C Answer: D",
+    "다음 중 옳은 것은 무엇인가? 물은 몇 도에서 어는가? 서울은 수도이다. A. 0도 B. 10도 C. 50도 D. 100도",
+    "정답：A 정답：B 정답：C 정답：D 정답： A 정답： B 정답： C 정답： D Answer: A Answer: B",
     "Which one of these is right? Water boils at one hundred degrees. The capital of Korea is Seoul.",
-    "보기 가운데 하나만 고르시오. 세금은 해마다 낸다. 법은 모두에게 같다. 회계 기준을 따른다. 질문 0 1 2 3 4 5 6 7 8 9",
+    "보기 가운데 하나만 고르시오. 세금은 해마다 낸다. 법은 모두에게 같다. 회계 질문 0 1 2 3 4 5 6 7 8 9",
 )
 
 
@@ -61,7 +61,8 @@ _QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _QWEN_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
 )
 _CONVERTER = """import runpy, sys
 sys.path.insert(0, {folder!r})

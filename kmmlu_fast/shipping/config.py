@@ -1,4 +1,4 @@
-"""The flags of export.
+"""The flags of export and check.
 
 In: values from YAML and the command line. Out: a frozen config. Knows nothing of what they do.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.shipping.llama_tools import KINDS
@@ -78,3 +78,61 @@ class ExportConfig(Config):
     def kinds(self) -> list[str]:
         """The GGUF files to write, each once."""
         return list(dict.fromkeys(self.quantize)) or ["bf16"]
+
+
+class CheckConfig(Config):
+    """The release gate: an adapter, what is shipped, and how much is asked."""
+
+    positional: ClassVar[str | None] = "artefacts"
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model": ("model", "revision", "trust_remote_code", "base_url", "trained_reference"),
+        "questions": ("questions", "dataset", "prompt_style", "generations", "margin", "seed"),
+        "output": ("json_file", "junit", "overwrite"),
+    }
+    first: ClassVar[tuple[str, ...]] = ("questions", "model", "json_file", "junit")
+    examples: ClassVar[tuple[str, ...]] = (
+        "out/lora ship/merged ship/gguf/lora-q4_k_m.gguf",
+        "out/lora ship/merged --questions 400 --json-file check.json --junit check.xml",
+    )
+
+    artefacts: list[str] = Field(
+        [],
+        description=(
+            "the LoRA adapter, then what is shipped: model directories, GGUF files, or names of a server's"
+            " models (--base-url)"
+        ),
+    )
+    model: str | None = Field(
+        None, description="16-bit base model; default: the one that the adapter was trained on"
+    )
+    revision: str | None = Field(None, description="revision of the base model on the hub")
+    trust_remote_code: bool = Field(
+        False, description="run Python code from the model repository with your permissions; read it first"
+    )
+    base_url: str | None = Field(
+        None, description="address of an OpenAI-compatible server that offers an artefact"
+    )
+    trained_reference: bool = Field(
+        False, description="also measure nf4 base + adapter, which is what QLoRA trained (slow on a CPU)"
+    )
+    questions: PositiveInt = Field(200, description="maximum number of questions to ask")
+    dataset: str = Field("sample", description="KMMLU: 'sample' (packaged), directory or hub id")
+    prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
+        None, description="prompt wording; default: the one the adapter was trained with, else lm-eval"
+    )
+    generations: int = Field(20, ge=0, description="texts to generate, which show stops and repeats")
+    margin: float = Field(
+        0.5, gt=0, description="difference of the right answer's share in pp that counts as equal"
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of the choice of questions")
+    json_file: Path | None = Field(None, description="write all measurements and sentences to this file")
+    junit: Path | None = Field(None, description="write a JUnit XML file, a test case per artefact")
+    overwrite: bool = Field(False, description="replace existing output files")
+
+    @model_validator(mode="after")
+    def _check_flags(self) -> CheckConfig:
+        if len(self.artefacts) < 2:
+            raise ValueError(
+                "check takes the adapter and at least one artefact, such as: out/lora ship/merged"
+            )
+        return self

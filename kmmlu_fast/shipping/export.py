@@ -1,8 +1,8 @@
 """Exports an adapter: merged into 16-bit weights, as GGUF files, or as a GGUF adapter.
 
 In: an ``ExportConfig``. Out: one new directory with everything that serves it: weights, tokenizer, chat
-template, stop ids, a Modelfile, a card, and a record (RECORD). It appears when it is complete; what a killed export left
-is removed by the next one. Knows nothing of measurements.
+template, stop ids, a Modelfile, a card, and a record (RECORD). It appears when it is complete; what a killed
+export left is removed by the next one. Knows nothing of measurements.
 """
 
 from __future__ import annotations

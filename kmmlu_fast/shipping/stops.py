@@ -80,8 +80,8 @@ def turn_end_ids(tokenizer: Any) -> list[int]:
 
 
 def write_serving_files(folder: Path, source: ShippingSource, stops: StopIds) -> None:
-    """The base's tokenizer files as they are, the adapter's chat template if it has its own, and the generation
-    config with all stop ids.
+    """The base's tokenizer files as they are, the adapter's chat template if it has its own, and the
+    generation config with all stop ids.
 
     Copied, not saved again: a converter may read ``tokenizer.model``, which transformers no longer writes.
     """
