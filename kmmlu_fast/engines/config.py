@@ -138,7 +138,7 @@ class EngineConfig(Config):
                 f"--engine llama-cpp serves a GGUF file, which --model {self.model} is not; make one with"
                 " kmmlu-fast export --to gguf"
             )
-        decided_by_file = {"dtype": "auto", "quantization": None, "letter_precision": "auto"}
+        decided_by_file: dict[str, Any] = {"dtype": "auto", "quantization": None, "letter_precision": "auto"}
         decided_by_file |= {"tensor_parallel_size": 1, "load_format": "auto", "revision": None}
         for name, default in decided_by_file.items():
             if getattr(self, name) != default:

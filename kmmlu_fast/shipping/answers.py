@@ -1,7 +1,7 @@
 """Answers of a model state for the release gate: letters' log-probabilities, and a few generated texts.
 
 In: token ids, an engine's settings. Out: rows of log-probabilities in the order of the prompts, texts. The
-same token ids go to every state, so that a difference is the weights'. Knows nothing of what differences mean.
+same token ids go to every state, so that a difference is the weights'. Knows nothing of what it means.
 """
 
 from __future__ import annotations

@@ -196,32 +196,19 @@ def _weight_causes(found: Measurements) -> list[Cause]:
     if weights.extra_head:
         causes.append(Cause("tied head", "the base's head is tied to its embedding, and here it has its own"))
     other = [each for each in weights.unchanged if each.residual > _allowed(each)]
-    merged_coarsely = [
-        each for each in weights.changed if each.is_exact and each.residual > _allowed(each) and _is_one(each)
-    ]
+    coarse = [each for each in weights.changed if each.residual > _allowed(each)]
     matrices = [each for each in other if "norm" not in each.name and "bias" not in each.name]
-    vectors = [each for each in other if each not in matrices]
     heads = [each for each in matrices if "lm_head" in each.name or "embed_tokens" in each.name]
-    if vectors or len(matrices) > len(heads):
-        only_linear = not vectors and not heads and _are_four_bit(merged_coarsely)
-        if not only_linear:
-            return [
-                *causes,
-                Cause("base", f"it was made from another base or revision: {_names(_names_of(other))}"),
-            ]
-    elif heads and not weights.extra_head:
-        causes.append(
-            Cause("tied head", f"{heads[0].name} is not the base's, and the adapter does not change it")
-        )
-    if _are_four_bit(merged_coarsely) and len(merged_coarsely) > len(weights.changed) / 2:
-        typical = statistics.median(each.residual for each in merged_coarsely)
-        return [
-            *causes,
-            Cause(
-                "4 bit",
-                f"it was merged into 4-bit weights (rounded by {typical:.0%} although stored in 16 bit)",
-            ),
-        ]
+    if not heads and len(other) == len(matrices) and _are_four_bit(coarse):
+        typical = statistics.median(each.residual for each in coarse)
+        phrase = f"it was merged into 4-bit weights (rounded by {typical:.0%} although stored in 16 bit)"
+        return [*causes, Cause("4 bit", phrase), *_slope_causes(weights.changed)]
+    if coarse or len(other) > len(heads):
+        names = _names(_names_of([*other, *coarse]))
+        return [*causes, Cause("base", f"it was made from another base or revision: {names}")]
+    if heads and not weights.extra_head:
+        phrase = f"{heads[0].name} is not the base's, and the adapter does not change it"
+        causes.append(Cause("tied head", phrase))
     return [*causes, *_slope_causes(weights.changed)]
 
 
@@ -305,7 +292,7 @@ def _generation_causes(found: Measurements, causes: Sequence[Cause]) -> list[Cau
 def _are_four_bit(differences: Sequence[TensorDifference]) -> bool:
     """Whether the rounding is that of 4-bit weights: nf4's is about 9 % of a matrix."""
     low, high = _FOUR_BIT
-    return bool(differences) and low < statistics.median(each.residual for each in differences) < high
+    return bool(differences) and all(low < each.residual < high and each.is_exact for each in differences)
 
 
 def _is_one(each: TensorDifference) -> bool:

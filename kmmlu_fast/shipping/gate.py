@@ -24,6 +24,7 @@ from kmmlu_fast.data.dataset import kmmlu_questions_from_frame, permute_question
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.models.deltas import read_lora_deltas, unsupported_adapter_reason
 from kmmlu_fast.models.gguf import read_gguf_file
+from kmmlu_fast.models.llama_cpp import GgufTokenizer
 from kmmlu_fast.models.model import load_tokenizer
 from kmmlu_fast.shipping.answers import (
     GatePrompts,
@@ -82,26 +83,47 @@ class _Reference:
     texts: TextStatistics | None
 
 
+class ReleaseGate:
+    """One adapter on its base, asked once; any number of artefacts are checked against it."""
+
+    def __init__(self, config: CheckConfig) -> None:
+        """ConfigError or AdapterError if there is nothing to check against. Starts no engine."""
+        self._config = config
+        self.source = load_shipping_source(
+            config.artefacts[0], config.model, config.revision, config.trust_remote_code
+        )
+        self.style = config.prompt_style or self.source.adapter.prompt_style or "lm-eval"
+        self._tokenizer, self._stops = _reference_tokenizer(self.source), read_stop_ids(self.source)
+        korean = _korean_questions(config)
+        self._prompts = make_gate_prompts([*korean, *_english_questions()], self.style, self._tokenizer)
+        self._korean = len(korean)
+        self._answers: tuple[_Reference, LetterComparison | None] | None = None
+
+    @property
+    def trained(self) -> LetterComparison | None:
+        """16 bit + adapter against nf4 + adapter; None if it was not asked for."""
+        return self._reference()[1]
+
+    def check(self, artefact: Artefact) -> CheckedArtefact:
+        """Compare the artefact's files, then its answers."""
+        measured = _compare_files(artefact, self.source, self._tokenizer, self._stops, self._prompts)
+        return _check_artefact(artefact, measured, self._reference()[0], self._config)
+
+    def _reference(self) -> tuple[_Reference, LetterComparison | None]:
+        if self._answers is None:
+            self._answers = _ask_reference(self._config, self.source, self._prompts, self._korean)
+        return self._answers
+
+
 def check_release(config: CheckConfig) -> GateReport:
-    """Check every artefact. ConfigError or AdapterError if there is nothing to check against."""
+    """Check every artefact. ConfigError, AdapterError or ModelError before anything is asked."""
     require_modules("check", "torch", "transformers", "peft", "safetensors")
-    source = load_shipping_source(
-        config.artefacts[0], config.model, config.revision, config.trust_remote_code
-    )
+    gate = ReleaseGate(config)
     artefacts = [open_artefact(spec, config.base_url) for spec in config.artefacts[1:]]
     if any(artefact.kind == "gguf" for artefact in artefacts):
         require_modules("check of a GGUF file", "xllamacpp")
-    tokenizer, stops = _reference_tokenizer(source), read_stop_ids(source)
-    style = config.prompt_style or source.adapter.prompt_style or "lm-eval"
-    korean = _korean_questions(config)
-    prompts = make_gate_prompts([*korean, *_english_questions()], style, tokenizer)
-    compared = [_compare_files(each, source, tokenizer, stops, prompts) for each in artefacts]
-    reference, trained = _ask_reference(config, source, prompts, len(korean))
-    checked = [
-        _check_artefact(artefact, measured, reference, config)
-        for artefact, measured in zip(artefacts, compared, strict=True)
-    ]
-    return GateReport(source=source, style=style, checked=tuple(checked), trained=trained)
+    checked = tuple(map(gate.check, artefacts))
+    return GateReport(source=gate.source, style=gate.style, checked=checked, trained=gate.trained)
 
 
 def _reference_tokenizer(source: ShippingSource) -> Any:
@@ -154,7 +176,7 @@ def _compare_files(
                 tokenizer, other, prompts.texts[:_TEXTS_COMPARED], stops.ids, artefact.stop_ids(other)
             )
         finally:
-            if artefact.kind == "gguf":
+            if isinstance(other, GgufTokenizer):
                 other.close()
         return replace(
             measured,

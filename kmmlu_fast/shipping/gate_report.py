@@ -40,6 +40,10 @@ def _measured_lines(checked: CheckedArtefact) -> list[str]:
             f"texts: {texts.texts - texts.different} of {texts.texts} give the same ids, BOS {texts.bos},"
             f" template {texts.template}"
         )
+        if texts.decomposed_differ:
+            lines.append(
+                "note: decomposed Hangul (NFD) is read differently: compose texts (NFC) before asking"
+            )
     weights = measured.weights
     if weights is not None and weights.changed:
         slopes = [each.slope for each in weights.changed if each.slope is not None]

@@ -5,6 +5,7 @@ In: the reference's and the artefact's tokenizers, texts. Out: ``TextComparison`
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ TEXTS = (
     "다음 중 옳지 않은 것은?\nA. 갑\nB. 을\n",
     "Answer with one letter.  Two spaces,\ttab,\n\nblank line.",
     "3.14159 2026-11-30 1,234,567 ①②③ 제1항",
-    "뷁쀍 각 ㄱㄴㄷ ＡＢＣ～ 🚀🦙",
+    "뷁쀍 각 ㄱㄴㄷ ＡＢＣ～ 🚀🦙",
     "def f(x):\n    return x ** 2  # 제곱\n",
     "It's don't WE'LL 2nd",
 )
+_DECOMPOSED = unicodedata.normalize("NFD", "한글 각도")  # as file names on macOS
 _TURNS = (
     [{"role": "system", "content": "짧게 답하라."}, {"role": "user", "content": "서울은 어디에 있는가?"}],
     [
@@ -43,6 +45,7 @@ class TextComparison:
     vocabulary: tuple[int, int] | None = None  # reference, artefact, if they differ
     template: str = "same"  # same, lost, other, thinking
     missing_stops: tuple[str, ...] = ()
+    decomposed_differ: bool = False  # Hangul in decomposed letters (NFD), which llama.cpp does not compose
 
 
 def compare_texts(
@@ -73,6 +76,7 @@ def compare_texts(
         vocabulary=None if sizes[0] == sizes[1] else sizes,
         template=_compare_templates(reference, other),
         missing_stops=tuple(names),
+        decomposed_differ=encode_text(reference, _DECOMPOSED) != encode_text(other, _DECOMPOSED),
     )
 
 

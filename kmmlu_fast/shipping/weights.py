@@ -25,8 +25,8 @@ _EXACT_TYPES = ("F32", "F16", "BF16", "float32", "float16", "bfloat16")
 class TensorDifference:
     """One tensor of the artefact against the reference. ``slope`` is None if the adapter does not change it.
 
-    ``residual``: root mean square of artefact - (base + s·B·A), relative to the base's; ``slope_error``: the
-    slope's standard error, from the residual.
+    ``residual``: root mean square of artefact - (base + slope·s·B·A), relative to the base's;
+    ``slope_error``: the slope's standard error, from the residual.
     """
 
     name: str
@@ -101,14 +101,14 @@ def _compare_tensor(
     base, values = reference.read(name, rows), other.read(name, rows)
     change = None if delta is None else _change_of_rows(delta, rows)
     difference = values - base
-    residual = difference if change is None else difference - change
+    residual = difference
     scale = max(_rms(base), 1e-12)
     slope, slope_error = None, 0.0
     if change is not None:
         power = float(np.vdot(change, change))
         slope = float(np.vdot(difference, change)) / power if power else math.nan
-        noise = _rms(difference - slope * change) if power else 0.0
-        slope_error = noise / math.sqrt(power) if power else math.inf
+        residual = difference - slope * change if power else difference
+        slope_error = _rms(residual) / math.sqrt(power) if power else math.inf
     return TensorDifference(
         name=name,
         stored_as=other.stored_as(name),

@@ -179,7 +179,7 @@ class LlamaCppEngine:
             "xllamacpp": package_version("xllamacpp"),
             "file": self.settings.path.name,
             "weights": str(self._file.metadata.get("general.file_type", "")),
-            "slots": self._slots,
+            "slots": str(self._slots),  # not a count
             "start_sec": round(self.start_sec, 2),
             "letter_retries": self._retries,
             **self._counters.stats(),
