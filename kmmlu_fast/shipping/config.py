@@ -136,3 +136,68 @@ class CheckConfig(Config):
                 "check takes the adapter and at least one artefact, such as: out/lora ship/merged"
             )
         return self
+
+
+class PushConfig(Config):
+    """What is published, where, and the runs that say how good it is."""
+
+    positional: ClassVar[str | None] = "directory"
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "content": ("run", "licence"),
+        "hub": ("repo", "private", "dry_run", "staging"),
+    }
+    first: ClassVar[tuple[str, ...]] = ("repo", "run", "dry_run")
+    examples: ClassVar[tuple[str, ...]] = (
+        "ship/merged --repo ORG/NAME --run runs/base-... --run runs/lora-... --dry-run",
+    )
+
+    directory: list[str] = Field([], description="an export's or an adapter's directory")
+    repo: str = Field("", description="repository on the hub, ORG/NAME")
+    run: list[str] = Field(
+        [], description="run directory whose numbers go into the card, the base's first; may be repeated"
+    )
+    licence: str | None = Field(
+        None, description="licence in the card's metadata, such as gemma or apache-2.0"
+    )
+    private: bool = Field(False, description="create the repository as a private one")
+    dry_run: bool = Field(False, description="write what would be pushed to --staging, and stop")
+    staging: Path = Field(Path("ship/push"), description="with --dry-run: directory to create")
+
+    @model_validator(mode="after")
+    def _check_flags(self) -> PushConfig:
+        faults = []
+        if len(self.directory) != 1:
+            faults.append("push takes one directory, such as ship/merged")
+        if self.repo.count("/") != 1 or not all(part.strip() for part in self.repo.split("/")):
+            faults.append(f"--repo {self.repo!r}: give ORG/NAME")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+class VerifyConfig(Config):
+    """A published bundle, and the model that it is about."""
+
+    positional: ClassVar[str | None] = "bundle"
+    first: ClassVar[tuple[str, ...]] = ("model", "adapter", "sample")
+    examples: ClassVar[tuple[str, ...]] = ("evaluation/lora --model skt/A.X-4.0-Light --adapter out/lora",)
+
+    bundle: list[str] = Field([], description="directory of a bundle, as push publishes it")
+    model: str | None = Field(
+        None, description="the model, to re-score a sample; without it only the numbers"
+    )
+    adapter: str | None = Field(None, description="the adapter, for a bundle of an adapter")
+    dataset: str | None = Field(None, description="location of the exam's rows; default: the exam's own")
+    sample: PositiveInt = Field(400, description="questions to re-score")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of the sample: choose your own")
+    engine: Literal["vllm", "transformers", "llama-cpp"] | None = Field(
+        None, description="engine to re-score with; default: vLLM, for a GGUF file llama.cpp"
+    )
+
+    @model_validator(mode="after")
+    def _check_flags(self) -> VerifyConfig:
+        if len(self.bundle) != 1:
+            raise ValueError("verify takes one bundle, such as evaluation/lora")
+        if self.adapter and not self.model:
+            raise ValueError("--adapter goes with --model")
+        return self
