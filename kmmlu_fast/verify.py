@@ -1,7 +1,7 @@
 """``python -m kmmlu_fast.verify BUNDLE``: do published numbers follow from the model?
 
-In: a bundle, and the model to re-score a sample. Out: accepted, or why not. Exit codes: 0 accepted, 1 rejected,
-2 faulty input. The work is in ``shipping.verify``.
+In: a bundle, and the model to re-score a sample. Out: accepted, or why not. Exit codes: 0 accepted, 1
+rejected, 2 faulty input. The work is in ``shipping.verify``.
 """
 
 from __future__ import annotations

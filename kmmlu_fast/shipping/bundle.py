@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.files import parquet_bytes
+from kmmlu_fast.core.files import make_slug, parquet_bytes
 from kmmlu_fast.core.reading import read_json, read_parquet
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA
 from kmmlu_fast.core.version import __version__
@@ -125,10 +126,11 @@ def evaluation_record(run: Run, facts: dict[str, Any], samples_digest: str) -> d
         ],
         "detailed_evaluation_results": {
             "format": "jsonl",
-            "file_path": SAMPLES,
+            "file_path": _datastore_path(facts),
             "hash_algorithm": "sha256",
             "checksum": samples_digest,
             "total_rows": headline["num_questions"],
+            "additional_details": {"file_here": SAMPLES},
         },
     }
 
@@ -169,6 +171,16 @@ def _evaluation_result(
             }
         },
     }
+
+
+def _datastore_path(facts: dict[str, Any]) -> str:
+    """Where the schema's datastore keeps ``samples.jsonl``: a path of its pattern, the same for the same"
+    " run."""
+    identity = hashlib.sha256(evaluation_id(facts).encode()).digest()[:16]
+    developer, _, model = (facts["model"] or "unknown").rpartition("/")
+    parts = (facts["exam"], developer or "unknown", model)
+    folders = "/".join(make_slug(str(part)) for part in parts)
+    return f"data/{folders}/{uuid.UUID(bytes=identity, version=4)}_{SAMPLES}"
 
 
 def evaluation_id(facts: dict[str, Any]) -> str:

@@ -24,8 +24,8 @@ _NOISE_FLOOR, _NOISE_CEILING = (
     0.02,
     0.15,
 )  # nats: rounding of one letter's log-probability, float32 to bfloat16
-_OUTLIER_NATS = 1.5  # a difference that rounding does not make
-_OUTLIER_NOISES = 10.0
+_OUTLIER_NATS = 0.75  # a difference that rounding does not make
+_OUTLIER_NOISES = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Verifies a bundle: recomputes its numbers, re-scores a seeded sample, and accepts or rejects.
 
-In: a ``VerifyConfig``. Out: a ``Verification``. The tests are in ``verification``. Knows nothing of publishing.
+In: a ``VerifyConfig``. Out: a ``Verification`` (the tests are in that module). Knows nothing of publishing.
 """
 
 from __future__ import annotations
