@@ -1,6 +1,6 @@
 """From measurements to one sentence: the same, equal within a bound, or different, and because of what.
 
-In: an artefact's comparisons of texts, settings, weights, letters and generated texts. Out: ``Diagnosis``.
+In: an artefact's comparisons of texts, settings, weights, letters and texts. Out: ``ReleaseDiagnosis``.
 The causes are ordered: what is read exactly from files comes before what is inferred from answers. Knows
 nothing of engines.
 """
@@ -69,7 +69,7 @@ class Measurements:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
+class ReleaseDiagnosis:
     """``verdict``: same, equal, differs or undecided. Only the first two are safe to ship."""
 
     verdict: str
@@ -81,7 +81,7 @@ class Diagnosis:
         return self.verdict in ("same", "equal")
 
 
-def diagnose(found: Measurements, margin_pp: float) -> Diagnosis:
+def diagnose(found: Measurements, margin_pp: float) -> ReleaseDiagnosis:
     """The verdict. ``margin_pp``: the change of the right answer's share that counts as equal."""
     causes = [*_text_causes(found), *_weight_causes(found)]
     if not any(cause.name in _OF_WEIGHTS for cause in causes):
@@ -91,25 +91,29 @@ def diagnose(found: Measurements, margin_pp: float) -> Diagnosis:
         causes.append(Cause("refused", f"it cannot be asked: {found.refused}"))
     if causes:
         phrases = "; ".join(cause.phrase for cause in causes)
-        return Diagnosis(verdict="differs", sentence=f"differs, because {phrases}", causes=tuple(causes))
+        return ReleaseDiagnosis(
+            verdict="differs", sentence=f"differs, because {phrases}", causes=tuple(causes)
+        )
     letters = found.letters
     if letters is None:
-        return Diagnosis(verdict="undecided", sentence="undecided: no letters were compared", causes=())
+        return ReleaseDiagnosis(
+            verdict="undecided", sentence="undecided: no letters were compared", causes=()
+        )
     counted = f"{letters.same_letters} of {letters.questions} letters equal"
     if letters.divergence < _SAME_NATS and not letters.changed_beyond_ties:
-        return Diagnosis(
+        return ReleaseDiagnosis(
             verdict="same",
             sentence=f"the same ({counted}, mean divergence {letters.divergence:.1g} nats)",
             causes=(),
         )
     bound = 100 * letters.key_bound
     if bound <= margin_pp:
-        return Diagnosis(
+        return ReleaseDiagnosis(
             verdict="equal",
             sentence=f"equal within {margin_pp:g} pp (the right answer's share; {counted})",
             causes=(),
         )
-    return Diagnosis(
+    return ReleaseDiagnosis(
         verdict="undecided",
         sentence=(
             f"undecided: equal within {bound:.2f} pp, not yet within {margin_pp:g} ({counted}); ask more"

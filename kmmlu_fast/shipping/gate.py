@@ -1,7 +1,7 @@
 """The release gate: measures artefacts against base + adapter, cheapest and most telling first.
 
-In: a ``CheckConfig``. Out: a ``GateReport`` with one ``Diagnosis`` per artefact. Files are compared before
-anything is asked; then letters, first of a few questions: a fault that is found ends an artefact's
+In: a ``CheckConfig``. Out: a ``GateReport`` with one ``ReleaseDiagnosis`` per artefact. Files are compared
+before anything is asked; then letters, first of a few questions: a fault that is found ends an artefact's
 measurements. Knows nothing of how results are printed.
 """
 
@@ -36,7 +36,7 @@ from kmmlu_fast.shipping.answers import (
 )
 from kmmlu_fast.shipping.artefact import Artefact, open_artefact
 from kmmlu_fast.shipping.config import CheckConfig
-from kmmlu_fast.shipping.diagnosis import Diagnosis, Measurements, TextStatistics, diagnose
+from kmmlu_fast.shipping.diagnosis import Measurements, ReleaseDiagnosis, TextStatistics, diagnose
 from kmmlu_fast.shipping.letter_shifts import LetterComparison, Logprobs, compare_letters
 from kmmlu_fast.shipping.settings_comparison import compare_directories, compare_with_gguf, load_settings
 from kmmlu_fast.shipping.source import ShippingSource, load_shipping_source
@@ -55,7 +55,7 @@ class CheckedArtefact:
 
     artefact: Artefact
     measured: Measurements
-    diagnosis: Diagnosis
+    diagnosis: ReleaseDiagnosis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

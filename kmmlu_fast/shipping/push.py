@@ -61,7 +61,7 @@ def push_directory(config: PushConfig) -> Push:
 
 def _written_files(config: PushConfig, folder: Path, runs: list[Run]) -> dict[str, bytes]:
     """The card and the bundles, by their path in the repository."""
-    files = {CARD: model_card(config, folder, runs).encode("utf-8", "replace")}
+    files = {CARD: publication_card(config, folder, runs).encode("utf-8", "replace")}
     for slug, run in zip(distinct_slugs(run.state for run in runs), runs, strict=True):
         for name, data in make_bundle(run).items():
             files[f"{BUNDLES}/{slug}/{name}"] = data
@@ -76,7 +76,7 @@ def _published_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def model_card(config: PushConfig, folder: Path, runs: list[Run]) -> str:
+def publication_card(config: PushConfig, folder: Path, runs: list[Run]) -> str:
     """The directory's card, or a short one, with a model-index and a table of the runs."""
     from huggingface_hub import ModelCard, ModelCardData
 

@@ -60,7 +60,7 @@ def compare_with_gguf(base: dict[str, Any], file: GgufFile) -> list[str]:
         pairs.append(("rope_type", kind, scaling))
         pairs.append(("rope factor", _rope_value(base, "factor"), file.model_value("rope.scaling.factor")))
     elif scaling not in (None, "none"):
-        pairs.append(("rope_type", kind, scaling))
+        pairs.append(("rope_type", "default", scaling))
     if base.get("sliding_window") and "sliding_attention" in (base.get("layer_types") or []):
         pairs.append(("sliding_window", base["sliding_window"], file.model_value("attention.sliding_window")))
     return [

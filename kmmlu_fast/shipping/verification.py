@@ -1,8 +1,8 @@
 """Does a published bundle say what its model says? Tests on its own numbers, and on a re-scored sample.
 
 In: a bundle's answers and headline; log-probabilities that someone else computed for some of its questions.
-Out: ``Verification`` with a reason for every rejection. Between machines letters' log-probabilities differ by
-rounding, so that near ties flip: a flip is weighed by its margin. Knows nothing of files or engines.
+Out: ``BundleVerification`` with a reason for every rejection. Between machines letters' log-probabilities
+differ by rounding, so that near ties flip: a flip is weighed by its margin. Knows nothing of files or engines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OUTLIER_NOISES = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class BundleVerification:
     """The verdict: accepted if ``reasons`` is empty."""
 
     reasons: tuple[str, ...]
@@ -85,7 +85,7 @@ def _differing_numbers(published: Any, computed: Any, where: str) -> list[str]:
 
 def verify_sample(
     published: Sequence[Sequence[float]], rescored: Sequence[Sequence[float]], keys: Sequence[int]
-) -> Verification:
+) -> BundleVerification:
     """Test the published log-probabilities (natural, A first) against re-scored ones, question by question.
 
     Three tests: no difference larger than rounding makes; no more flipped letters than the margins allow
@@ -116,7 +116,7 @@ def verify_sample(
     lost = sum(one != key == two for (one, two), key in zip(letters, keys, strict=True))
     if poisson_binomial_tail([0.5] * (gained + lost), gained) < _LEVEL:
         reasons.append(f"of {gained + lost} letters that differ in being right, {gained} are in its favour")
-    return Verification(
+    return BundleVerification(
         reasons=tuple(reasons),
         questions=len(gaps),
         same_letters=len(gaps) - sum(flips),

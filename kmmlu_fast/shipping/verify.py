@@ -1,6 +1,6 @@
 """Verifies a bundle: recomputes its numbers, re-scores a seeded sample, and accepts or rejects.
 
-In: a ``VerifyConfig``. Out: a ``Verification`` (the tests are in that module). Knows nothing of publishing.
+In: a ``VerifyConfig``. Out: a ``BundleVerification`` (its module has the tests). Knows nothing of publishing.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from kmmlu_fast.models.adapters import merge_adapter
 from kmmlu_fast.prompting.methods import MultipleChoice
 from kmmlu_fast.shipping.bundle import read_bundle
 from kmmlu_fast.shipping.config import VerifyConfig
-from kmmlu_fast.shipping.verification import Verification, check_headline, verify_sample
+from kmmlu_fast.shipping.verification import BundleVerification, check_headline, verify_sample
 
 
-def verify_bundle(config: VerifyConfig) -> Verification:
+def verify_bundle(config: VerifyConfig) -> BundleVerification:
     """Check the numbers, then a sample if a model is given. RunError for a damaged bundle, ConfigError if its
     questions are not those of ``--dataset``."""
     facts, frame = read_bundle(expand_path(config.bundle[0], "bundle"))
     reasons = check_headline(facts.get("headline") or {}, frame)
     if config.model is None:
         log_note("verify: without --model only the numbers are checked, not the answers")
-        return Verification(reasons=tuple(reasons))
+        return BundleVerification(reasons=tuple(reasons))
     published = frame.filter(pl.col("read_by") == "loglikelihood").with_columns(logprobs_list())
     if published.is_empty():
         raise ConfigError("a sample can be re-scored only of a run with letters' log-probabilities")
     sample = _rescore(config, facts, published)
-    return Verification(
+    return BundleVerification(
         reasons=(*reasons, *sample.reasons),
         questions=sample.questions,
         same_letters=sample.same_letters,
@@ -47,7 +47,7 @@ def verify_bundle(config: VerifyConfig) -> Verification:
     )
 
 
-def _rescore(config: VerifyConfig, facts: dict[str, Any], published: pl.DataFrame) -> Verification:
+def _rescore(config: VerifyConfig, facts: dict[str, Any], published: pl.DataFrame) -> BundleVerification:
     ids = sorted(published["question_id"])
     chosen = set(random.Random(config.seed).sample(ids, min(config.sample, len(ids))))
     plan = make_eval_plan(_eval_config(config, facts))
