@@ -2,7 +2,7 @@
 
 In: a bundle's answers and headline; log-probabilities that someone else computed for some of its questions.
 Out: ``BundleVerification`` with a reason for every rejection. Between machines letters' log-probabilities
-differ by rounding, so that near ties flip: a flip is weighed by its margin. Knows nothing of files or engines.
+differ by rounding, so that near ties flip: flips are weighed by margin. Knows nothing of files or engines.
 """
 
 from __future__ import annotations
