@@ -35,7 +35,11 @@ TESTED_ELSEWHERE = {
         "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
         " engines/vllm/kind engines/vllm/llm_arguments engines/vllm/start models/demo training/lora_model"
-        " machine/device_memory"
+        " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
+    ),
+    "through the release gate, exports and re-scored bundles (tests/shipping)": (
+        "shipping/answers shipping/artefact shipping/config shipping/gate_report shipping/llama_tools"
+        " shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_evaluation.py)": (
         "evaluation/adapter_probe evaluation/open_engines evaluation/plan evaluation/questions"

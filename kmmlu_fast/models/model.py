@@ -16,6 +16,7 @@ from kmmlu_fast.core.reading import expand_path, read_json
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 from kmmlu_fast.models.demo import demo_model_path
+from kmmlu_fast.models.gguf import gguf_digest, is_gguf_path, read_gguf_file
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
 _MIB = 1 << 20
@@ -34,6 +35,8 @@ class Model:
 
     def config(self) -> dict[str, Any]:
         """config.json, with a multimodal model's text settings at the top level."""
+        if is_gguf_path(self.path):
+            return read_gguf_file(Path(self.path)).config()
         path = _config_path(self.path, self.revision)
         loaded = read_json(path, ModelError)
         text = loaded.get("text_config") or {}
@@ -76,6 +79,9 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
         path = folder.resolve()
         return Model(path.name, str(path), None, _directory_digest(folder), trust_remote_code)
+    if is_gguf_path(name) and folder.is_file():
+        path = read_gguf_file(folder.resolve()).path
+        return Model(path.stem, str(path), None, gguf_digest(path))
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"model {name!r}: no such directory; give a local model directory, a hub id such as"

@@ -20,6 +20,7 @@ from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root, read_json, write_json_atomically
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.machine.environment import package_version
+from kmmlu_fast.models.gguf import is_gguf_path
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 _FILES = (
@@ -73,6 +74,10 @@ class LightTokenizer:
 def open_tokenizer(model: Model) -> Any:
     """The model's tokenizer: the light one if it is known to be equivalent, else transformers'. The first
     call finds out and caches the result."""
+    if is_gguf_path(model.path):
+        from kmmlu_fast.models.llama_cpp import GgufTokenizer
+
+        return GgufTokenizer(Path(model.path))
     folder = model.folder()
     if not (folder / "tokenizer.json").is_file():
         return load_tokenizer(model)
