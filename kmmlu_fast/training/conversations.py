@@ -82,6 +82,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedR
     question, answer = (turn.content.strip() for turn in row.turns)
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer
+    _require_rendered(row, row.turns, prompt.text + response)
     context, whole = prompts.encode_prompts(tokenizer, [prompt, replace(prompt, text=prompt.text + response)])
     ids = [*context, *response_ids(context, whole, response, tokenizer)]
     if tokenizer.eos_token_id is not None:
@@ -134,8 +135,8 @@ def _require_rendered(row: TrainingRow, turns: Sequence[Turn], text: str) -> Non
     for key, values in names.items():
         if any(value not in text for value in values):
             raise TrainError(
-                f"{row.where}: has {key}, which the chat template does not write; use a model whose template"
-                " does, or take it out of the rows"
+                f"{row.where}: has {key}, which the prompt's template does not write; use a model whose chat"
+                " template does, or take it out of the rows"
             )
 
 
