@@ -14,6 +14,7 @@ from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
+PLANNED_DATA = "data/sft.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 # Settings that may differ between a run and its --resume: they do not change what is computed. (Data files
@@ -287,6 +288,14 @@ class TrainConfig(Config):
     allow_leakage: bool = Field(
         False, description="train even on rows that the leakage guard flags (recorded in the card)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plan_without_rows(cls, values: Any) -> Any:
+        """A plan needs no rows; the commands it shows name the file that ``sample`` writes in the docs."""
+        if isinstance(values, dict) and values.get("plan") and not values.get("show_rows"):
+            return {"data": [PLANNED_DATA], **values}
+        return values
 
     @model_validator(mode="after")
     def _check_combinations(self) -> TrainConfig:
