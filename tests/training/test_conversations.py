@@ -50,8 +50,9 @@ def trained_texts(encoded: EncodedRow, tokenizer: Any) -> list[str]:
 
 TOOLED = (
     "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}"
-    "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>"
-    "{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}({{ c.function.name }}"
+    "{% for m in messages %}<{{ m.role }}>"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}({{ c.function.name }}"
     " {{ c.function.arguments | tojson }}){% endfor %}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
