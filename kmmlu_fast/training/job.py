@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.notes import log_as_warnings
@@ -29,7 +28,7 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import choose_chat_template
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
-from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs
+from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
@@ -161,7 +160,7 @@ def _training_identity(config: TrainConfig, model: Model, tokenizer: Any) -> dic
         "settings": config.result_settings(),
         "model_digest": model.digest,
         "data_digest": data_digest(config),
-        "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
+        "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
         "versions": library_versions(),
     }
