@@ -32,6 +32,7 @@ from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_trainin
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
+from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.state import (
     CHECKPOINTS,
     claim_output_directory,
@@ -111,6 +112,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     warnings = precision_warnings(config, shape.total)
     log_as_warnings(warnings)
+    if told := describe_too_long(data.too_long):  # logged where the rows were encoded
+        warnings.append(told)
     identity = _training_identity(config, model, tokenizer)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
