@@ -15,8 +15,8 @@ from kmmlu_fast.data.option_cells import is_missing
 
 # Where a row comes from, and what somebody says about it: no part of the conversation.
 _HARMLESS = re.compile(
-    r"(?:.*[_.-])?(?:id|ids|uid|uuid|guid|idx|index|no|num|number|row|key|hash|md5|sha\d*|url|urls|uri|link|doi"
-    r"|source|sources|src|origin|dataset|corpus|subset|split|file|filename|filepath|page|category|categories"
+    r"(?:.*[_. -])?(?:id|ids|uid|uuid|guid|idx|index|no|num|number|row|key|hash|md5|sha\d*|url|urls|uri|link"
+    r"|doi|source|sources|src|origin|dataset|corpus|subset|split|file|filename|filepath|page|category|categories"
     r"|subcategory|supercategory|group|subject|topic|topics|domain|field|genre|cluster|task|tasks|skill|type|kind|tag|tags"
     r"|lang|language|languages|locale|country|license|licence|author|annotator|creator|user|model|models"
     r"|generator|provider|version|date|time|datetime|timestamp|created|updated|created_at|updated_at|year"

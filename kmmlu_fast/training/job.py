@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.notes import log_as_warnings
@@ -29,10 +28,11 @@ from kmmlu_fast.training.chat_setup import ChatSetup, prepare_chat, save_chat_fi
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
-from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs
+from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
+from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.state import (
     CHECKPOINTS,
     claim_output_directory,
@@ -113,7 +113,13 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     warnings = [*precision_warnings(config, shape.total), *chat.warnings]
     log_as_warnings(warnings)
+<<<<<<< HEAD
     identity = _training_identity(config, model, chat)
+=======
+    if told := describe_too_long(data.too_long):  # logged where the rows were encoded
+        warnings.append(told)
+    identity = _training_identity(config, model, tokenizer)
+>>>>>>> rows
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
     result = trainer.train_lora_adapter(config, model.path, model.revision, tokenizer, data, plan, work)
@@ -163,8 +169,13 @@ def _training_identity(config: TrainConfig, model: Model, chat: ChatSetup) -> di
         "settings": config.result_settings(),
         "model_digest": model.digest,
         "data_digest": data_digest(config),
+<<<<<<< HEAD
         "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, chat.tokenizer),
+=======
+        "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,
+        "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
+>>>>>>> rows
         "versions": library_versions(),
         **chat.identity_parts(),
     }
