@@ -16,6 +16,7 @@ VERBS = {
     "train": "train a QLoRA adapter",
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
+    "plan": "how many questions, minutes and seeds show a difference",
     "doctor": "show what this computer has and what will work on it",
     "install": "install the tested package versions into this environment",
 }

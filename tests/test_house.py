@@ -37,9 +37,10 @@ TESTED_ELSEWHERE = {
         " engines/vllm/kind engines/vllm/llm_arguments engines/vllm/start models/demo training/lora_model"
         " machine/device_memory"
     ),
-    "through evaluations (tests/evaluation/test_session.py, early_stopping/test_evaluation.py)": (
+    "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
         "evaluation/adapter_probe evaluation/open_engines evaluation/plan evaluation/questions"
-        " evaluation/early_stopping/passes evaluation/early_stopping/record"
+        " evaluation/early_stopping/decisions evaluation/early_stopping/passes"
+        " evaluation/early_stopping/record"
     ),
     "through prompts and chain of thought (tests/prompting/test_cot.py, test_methods.py, tests/evaluation)": (
         "prompting/cot_tokens prompting/cot_wording prompting/method_choice prompting/predictions"
@@ -67,7 +68,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/verdict"
     ),
     "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": (
-        "runs/checks runs/layout runs/lm_eval runs/lm_eval_export runs/score_files runs/tables"
+        "runs/checks runs/lm_eval runs/lm_eval_export runs/score_files runs/tables"
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
