@@ -68,6 +68,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
+    "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": (
         "runs/checks runs/lm_eval runs/lm_eval_export runs/score_files runs/tables"
     ),

@@ -29,6 +29,7 @@ CONFIGS = {
     "compare": "kmmlu_fast.reporting.config:CompareConfig",
     "report": "kmmlu_fast.reporting.config:ReportConfig",
     "leakage": "kmmlu_fast.contamination.config:LeakageConfig",
+    "plan": "kmmlu_fast.reporting.config:PlanConfig",
 }
 _COLUMN = 30
 
