@@ -156,7 +156,7 @@ def _decider(
 
 
 def measure_adapters(repeats: int, nulls: int, tens: int, seed: int) -> dict[str, Any]:
-    """Each difference and discordance ``repeats`` times, ``nulls`` exact nulls, ``tens`` times ten."""
+    """Each difference and discordance ``repeats`` times, ``nulls`` nulls, ``tens`` times ten at once."""
     draw = np.random.default_rng([seed, 7])
     began = time.perf_counter()
     rows = []

@@ -41,9 +41,10 @@ TESTED_ELSEWHERE = {
         "shipping/answers shipping/artefact shipping/config shipping/gate_report shipping/llama_tools"
         " shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
-    "through evaluations (tests/evaluation/test_session.py, early_stopping/test_evaluation.py)": (
+    "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
         "evaluation/adapter_probe evaluation/open_engines evaluation/plan evaluation/questions"
-        " evaluation/early_stopping/passes evaluation/early_stopping/record"
+        " evaluation/early_stopping/decisions evaluation/early_stopping/passes"
+        " evaluation/early_stopping/record"
     ),
     "through prompts and chain of thought (tests/prompting/test_cot.py, test_methods.py, tests/evaluation)": (
         "prompting/cot_tokens prompting/cot_wording prompting/method_choice prompting/predictions"
@@ -71,6 +72,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
+    "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (
         "reporting/export_names reporting/files/csv_tables reporting/files/export_formats"

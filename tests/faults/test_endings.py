@@ -22,7 +22,7 @@ from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("eval", "sample", "leakage", "train", "compare", "report", "doctor", "exams", "install")
+VERBS = ("eval", "sample", "leakage", "train", "compare", "report", "plan", "doctor", "exams", "install")
 
 
 def end(body: Any, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -82,13 +82,9 @@ def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> Ordered
     return OrderedAnswers(np.array(rights, dtype=bool), np.array(margins, dtype=np.float64))
 
 
-def describe_questions(
-    order: QuestionOrder, margin: NDArray[np.float64] | None = None, right: NDArray[np.bool_] | None = None
-) -> KnownQuestions:
-    """What is known about the order's questions. ``margin``, ``right``: (N,) of a complete run, such as the
-    base.
-    """
-    return KnownQuestions(len(order), order.ease, order.key, margin, order.weights, right)
+def describe_questions(order: QuestionOrder, margin: NDArray[np.float64] | None = None) -> KnownQuestions:
+    """What is known about the order's questions. ``margin``: (N,) of a complete run, such as the base."""
+    return KnownQuestions(len(order), order.ease, order.key, margin, order.weights)
 
 
 def decide_on_answers(

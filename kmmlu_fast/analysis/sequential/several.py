@@ -106,8 +106,8 @@ def _stream_of_pair(
     order: QuestionOrder, first: OrderedAnswers, second: OrderedAnswers, base: OrderedAnswers | None
 ) -> AnswerStream:
     n = min(len(first), len(second))
-    complete = base is not None and len(base) == len(order)
-    known = describe_questions(order)
-    if complete and base is not None:
-        known = describe_questions(order, base.margin, base.right)
-    return paired_stream(first.right[:n], second.right[:n], known, ahead=False)
+    one, other = first.right[:n], second.right[:n]
+    if base is None or len(base) < len(order):
+        return paired_stream(one, other, describe_questions(order), ahead=False)
+    known = describe_questions(order, base.margin)
+    return paired_stream(one, other, known, ahead=False, reference=base.right)

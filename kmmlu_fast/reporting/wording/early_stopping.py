@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
+from kmmlu_fast.analysis.planning import questions_to_narrow
 from kmmlu_fast.analysis.protocol_differences import prompt_differences
 from kmmlu_fast.analysis.sequential.adaptive_order import read_shared_order
 from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Verdict
@@ -109,7 +110,14 @@ def decision_lines(pair: EarlyComparison, t: Translator) -> list[str]:
     e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
     p, alpha = p_value_clause(decision.p_value), f"{100 * decision.alpha:g}"
     verdict = t("exhausted" if exhausted else decision.verdict, **values)
-    return [verdict, t("evidence", e=e, p=p, alpha=alpha)]
+    lines = [verdict, t("evidence", e=e, p=p, alpha=alpha)]
+    if decision.verdict == "undecided" and not exhausted:
+        half_width = (decision.high - decision.low) / 2
+        wanted = decision.margin or MARGIN
+        needed = questions_to_narrow(decision.answers, decision.total, half_width, wanted)
+        if needed > decision.answers:
+            lines.insert(1, t("needed", n=f"{needed:,}", difference=format_points(wanted).lstrip("+")))
+    return lines
 
 
 def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:

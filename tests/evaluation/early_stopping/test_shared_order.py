@@ -94,28 +94,6 @@ def test_a_finished_base_is_asked_about_where_it_is_unsure(
     )
 
 
-def test_it_takes_fewer_questions_than_the_uniform_order(
-    model: Path, adapters: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(SKILLS, "lora", 0.54)
-    counts: dict[str, int] = {"adaptive": 0, "uniform": 0}
-    for seed in ("1", "2", "3"):
-        run(config(model, data, tmp_path / seed, "--seed", seed), engine(data))
-        for order in counts:
-            flags = [*decided(adapters, "lora"), "--margin", "0", "--order", order, "--seed", seed]
-            out = tmp_path / f"{seed}-{order}"
-            out.mkdir()
-            for path in (tmp_path / seed).iterdir():
-                if path.is_dir() and "base" in path.name:
-                    (out / path.name).mkdir()
-                    for file in path.iterdir():
-                        (out / path.name / file.name).write_bytes(file.read_bytes())
-            _, adapted = run(config(model, data, out, *flags), engine(data))
-            decision = (adapted.prefix or adapted.metrics)["decision"]
-            counts[order] += decision["decided_at"] or TOTAL
-    assert counts["adaptive"] < 0.8 * counts["uniform"]
-
-
 @pytest.mark.parametrize("fuse", [10, 45, 70])
 def test_killed_and_started_again_it_decides_at_the_same_question(
     model: Path, adapters: dict[str, Path], data: Path, root: Path, fuse: int, tmp_path_factory: Any
