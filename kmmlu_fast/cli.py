@@ -16,14 +16,11 @@ VERBS = {
     "train": "train a QLoRA adapter",
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
-<<<<<<< HEAD
     "export": "export an adapter: merged, GGUF, or a GGUF adapter",
     "check": "check that what you ship is what you measured",
     "push": "publish a model with its numbers and a text-free bundle",
     "verify": "check published numbers against the model",
-=======
     "plan": "how many questions, minutes and seeds show a difference",
->>>>>>> order
     "doctor": "show what this computer has and what will work on it",
     "install": "install the tested package versions into this environment",
 }

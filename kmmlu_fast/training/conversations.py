@@ -78,7 +78,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: TrainingTokenizer, style: st
     question, answer = (turn.content.strip() for turn in row.turns)
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer
-    _require_rendered(row, row.turns, prompt.text + response)
+    _require_rendered(row, [turn.to_message() for turn in row.turns], prompt.text + response)
     context, whole = prompts.encode_prompts(tokenizer, [prompt, replace(prompt, text=prompt.text + response)])
     ids = [*context, *response_ids(context, whole, response, tokenizer), tokenizer.plain_stops.end]
     return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=len(context))
@@ -235,13 +235,8 @@ def _require_rendered(row: TrainingRow, messages: Sequence[Message], text: str) 
     for key, values in names.items():
         if any(value not in text for value in values):
             raise TrainError(
-<<<<<<< HEAD
                 f"{row.where}: has {key}, which the chat template does not write; use a model whose template"
                 " does, give another with --chat-template FILE, or take it out of the rows"
-=======
-                f"{row.where}: has {key}, which the prompt's template does not write; use a model whose chat"
-                " template does, or take it out of the rows"
->>>>>>> rows
             )
 
 

@@ -113,13 +113,9 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     warnings = [*precision_warnings(config, shape.total), *chat.warnings]
     log_as_warnings(warnings)
-<<<<<<< HEAD
-    identity = _training_identity(config, model, chat)
-=======
-    if told := describe_too_long(data.too_long):  # logged where the rows were encoded
+    if told := describe_too_long(data.too_long):  # logged when the rows were encoded
         warnings.append(told)
-    identity = _training_identity(config, model, tokenizer)
->>>>>>> rows
+    identity = _training_identity(config, model, chat)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
     result = trainer.train_lora_adapter(config, model.path, model.revision, tokenizer, data, plan, work)
@@ -169,13 +165,8 @@ def _training_identity(config: TrainConfig, model: Model, chat: ChatSetup) -> di
         "settings": config.result_settings(),
         "model_digest": model.digest,
         "data_digest": data_digest(config),
-<<<<<<< HEAD
-        "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
-        "template_digest": prompts.template_digest(config.prompt_style, chat.tokenizer),
-=======
         "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,
-        "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
->>>>>>> rows
+        "template_digest": prompts.template_digest(config.prompt_style, chat.tokenizer),
         "versions": library_versions(),
         **chat.identity_parts(),
     }

@@ -12,12 +12,8 @@ import pytest
 from exam_files import write_jsonl
 from tiny import make_tiny_tokenizer
 
-<<<<<<< HEAD
 from kmmlu_fast.core.errors import ConfigError, TrainError
-=======
-from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.data.chat_turns import ToolUse
->>>>>>> rows
 from kmmlu_fast.data.training_rows import TrainingRow, Turn, read_training_rows
 from kmmlu_fast.prompting.chat_template import BUILT_IN, PLAIN_NAME
 from kmmlu_fast.training.config import TrainConfig
