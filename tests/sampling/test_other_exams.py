@@ -202,10 +202,7 @@ def test_a_row_of_another_exam_is_read_back_and_its_faults_are_named() -> None:
 
 
 def test_a_row_that_says_it_is_a_test_question_of_a_shipped_exam_is_believed() -> None:
-    assert compared_rows.is_held_out_source("Math/test/3") and compared_rows.is_held_out_source(
-        "kormedmcqa/doctor/test/3"
-    )
-    assert compared_rows.is_held_out_source("kobalt/test/0") and not compared_rows.is_held_out_source(
-        "kobalt/train/0"
-    )
-    assert not compared_rows.is_held_out_source("my-data/test/3") and not compared_rows.is_held_out_source(3)
+    claims = compared_rows.is_held_out_source
+    assert claims("Math/test/3") and claims("kormedmcqa/doctor/test/3")
+    assert claims("kobalt/test/0") and not claims("kobalt/train/0")
+    assert not claims("my-data/test/3") and not claims(3)
