@@ -18,6 +18,7 @@ from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
@@ -117,6 +118,8 @@ def _plan_exam(
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
     if not exam.is_kmmlu:  # KMMLU runs keep the fingerprint they had before there were other exams
         parts["exam"] = exam.name
+    digests = [adapter.digest for adapter in adapters]
+    parts["model_digest"] = digest_for_runs(parts, model, digests, config.output_dir)
     probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
     if config.may_stop:

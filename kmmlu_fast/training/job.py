@@ -39,6 +39,7 @@ from kmmlu_fast.training.state import (
     is_training_finished,
     lock_output_directory,
     resumed_micro_batch,
+    resumed_model_digest,
 )
 
 
@@ -160,7 +161,7 @@ def _training_identity(config: TrainConfig, model: Model, tokenizer: Any) -> dic
 
     return {
         "settings": config.result_settings(),
-        "model_digest": model.digest,
+        "model_digest": resumed_model_digest(config, model),
         "data_digest": data_digest(config),
         "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
