@@ -15,6 +15,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import (
+    first_duplicate,
     MAX_JSON_BYTES,
     collect_slice,
     expand_path,
@@ -114,8 +115,8 @@ def _iter_csv(path: Path) -> Iterator[tuple[int, Row]]:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
             reader = csv.DictReader(file, delimiter=separator, strict=True)
             names = list(reader.fieldnames or ())
-            repeated = next((name for name in names if names.count(name) > 1), None)
-            if repeated:
+            repeated = first_duplicate(filter(None, names))
+            if repeated is not None:
                 raise DataError(f"{path}: has two columns {bounded_repr(repeated)}; keep only one")
             for number, row in enumerate(reader, 1):
                 if None in row or None in row.values():
