@@ -95,7 +95,7 @@ def _open_trace() -> IO[bytes]:
         return os.fdopen(os.memfd_create("kmmlu-fast-trace"), "w+b")
     with contextlib.suppress(OSError):
         return tempfile.TemporaryFile()
-    return open(os.devnull, "w+b")  # noqa: SIM115, PTH123
+    return open(os.devnull, "w+b")  # noqa: PTH123
 
 
 def parse_crash_frames(traceback: str) -> list[CrashFrame]:

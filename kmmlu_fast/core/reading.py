@@ -176,8 +176,8 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
         names = [str(name or "") for name in head.row(0)] if len(head) else []
         if len(names) > MAX_COLUMNS:
             raise raised(
-                f"{path}: has {len(names):,} columns; at most {MAX_COLUMNS:,} are read: give a table with a row"
-                " per record"
+                f"{path}: has {len(names):,} columns; at most {MAX_COLUMNS:,} are read; give a table with one"
+                " row per record"
             )
         duplicate = first_duplicate(filter(None, names))
         if duplicate is not None:
@@ -186,8 +186,8 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
             )
         if _is_cut_in_last_row(text, len(names)):
             raise raised(
-                f"{path}: ends in the middle of its last row; copy the whole file again (or, if it is whole, end"
-                " it with a line break and give every row the header's columns)"
+                f"{path}: ends in the middle of its last row; copy the whole file again (or, if it is whole,"
+                " end it with a line break and give every row the header's columns)"
             )
         return pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
     except pl.exceptions.NoDataError as error:
@@ -197,8 +197,8 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
 
 
 def _is_cut_in_last_row(text: str, columns: int) -> bool:
-    """Whether a CSV text has no final line break, and its last row lacks cells or ends in an empty one. polars
-    would fill them with nulls.
+    """Whether a CSV text has no final line break and its last row lacks cells or ends in an empty one: polars
+    would read nulls.
     """
     if text.endswith(("\n", "\r")) or columns < 2:
         return False

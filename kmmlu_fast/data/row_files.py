@@ -15,10 +15,10 @@ from typing import Any
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import (
-    first_duplicate,
     MAX_JSON_BYTES,
     collect_slice,
     expand_path,
+    first_duplicate,
     parse_json,
     read_text,
     scan_parquet,

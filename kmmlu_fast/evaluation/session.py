@@ -234,9 +234,7 @@ class _ExamSession:
         """The base's log-probabilities on the probes: of this session, of its run, or computed now."""
         shape = (len(self.plan.probes), len(self.plan.candidate_ids))
         if self._base_probe is None:
-            self._base_probe = adapter_probe.load_base_probe(
-                self._run_folder(None), self._probe_key(), shape
-            )
+            self._base_probe = adapter_probe.load_base_probe(self._run_folder(None), self._probe_key(), shape)
         if self._base_probe is None:
             self._base_probe = self._probe(self._engines.engine_for(None))
         return self._base_probe

@@ -104,13 +104,20 @@ def load_tokenizer(model: Model) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
+        has_vocabulary = bool(tokenizer("A", add_special_tokens=False)["input_ids"])
     except Exception as error:  # for malformed files, transformers and tokenizers raise every kind
         raise ModelError(
             f"model {model.name}: its tokenizer cannot be loaded ({explain_loading_error(error, model)})"
         ) from error
+    if not has_vocabulary:
+        raise ModelError(
+            f"model {model.name}: its tokenizer has no vocabulary; copy tokenizer.json (or tokenizer.model,"
+            " or vocab.json and merges.txt) into the model's directory"
+        )
+    return tokenizer
 
 
 def explain_loading_error(error: BaseException, model: Model) -> str:

@@ -22,7 +22,7 @@ from kmmlu_fast.runs.optional_metrics import check_optional_metrics
 
 _DAMAGED = "the file was damaged or edited: run eval with --overwrite"
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
-_CONFIG_OBJECTS = ("config", "adapter", "fingerprint_parts")
+_CONFIG_OBJECTS = ("config", "adapter", "fingerprint_parts", "exam")
 _METRICS_OBJECTS = (
     "speed",
     "engine",

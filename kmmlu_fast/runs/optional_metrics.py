@@ -1,4 +1,4 @@
-"""The types of those parts of metrics.json that only some runs have: reasoning, rotations, an adapter's shift.
+"""The types of those parts of metrics.json that only some runs have: reasoning, rotations, a shift.
 
 In: a JSON document. Out: nothing, or RunError that names the first value that no evaluation writes. Unknown
 keys are accepted, for later versions may add some. Knows nothing of what is shown of them.

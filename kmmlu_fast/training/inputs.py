@@ -15,7 +15,7 @@ from typing import Any
 from kmmlu_fast.contamination import overlap
 from kmmlu_fast.contamination.check import find_training_overlap, load_guarded_exams
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import compute_fingerprint, file_digest
+from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import DataError, TrainError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data import dataset as datasets
@@ -193,4 +193,4 @@ def data_digest(config: TrainConfig) -> str:
 
 def _source_digest(source: MixtureSource) -> str:
     path = expand_path(source.source, "--data")
-    return file_digest(path) if path.is_file() else f"hub:{source.source}"
+    return hash_file(path) if path.is_file() else f"hub:{source.source}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import file_digest
+from kmmlu_fast.core.digests import hash_file
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.notes import log_as_warnings
@@ -163,7 +163,7 @@ def _training_identity(config: TrainConfig, model: Model, tokenizer: Any) -> dic
         "settings": config.result_settings(),
         "model_digest": resumed_model_digest(config, model),
         "data_digest": data_digest(config),
-        "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
+        "held_out_digest": hash_file(config.held_out_data) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
         "versions": library_versions(),
     }

@@ -220,8 +220,7 @@ def check_base_url(base_url: str) -> str:
         _ = parts.port
     except ValueError as error:
         raise ConfigError(
-            f"--base-url {shown}: {error}; give an address such as"
-            " http://localhost:8000/v1"
+            f"--base-url {shown}: {error}; give an address such as http://localhost:8000/v1"
         ) from error
     if parts.username or parts.password:
         raise ConfigError(
@@ -230,14 +229,10 @@ def check_base_url(base_url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigError(
-            f"--base-url {shown} is not an http(s) address; give one such as"
-            " http://localhost:8000/v1"
+            f"--base-url {shown} is not an http(s) address; give one such as http://localhost:8000/v1"
         )
     if problem := _httpx_problem(base_url):
-        raise ConfigError(
-            f"--base-url {shown}: {problem}; give an address such as"
-            " http://localhost:8000/v1"
-        )
+        raise ConfigError(f"--base-url {shown}: {problem}; give an address such as http://localhost:8000/v1")
     return base_url.rstrip("/")
 
 
