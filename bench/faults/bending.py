@@ -241,7 +241,7 @@ def bend_frame(frame: pl.DataFrame, chance: random.Random) -> tuple[pl.DataFrame
         (pl.lit("E").alias("prediction"), True),
         (pl.lit("b").alias("answer"), True),
         (pl.lit(None, pl.Boolean).alias("correct"), True),
-        (pl.lit(True).alias("correct"), True),
+        ((~pl.col("correct")).alias("correct"), True),
         (pl.lit(float("nan")).alias("logprob_A"), True),
         (pl.lit(2.0).alias("logprob_B"), True),
         (pl.lit("x").alias("row"), True),
@@ -250,8 +250,12 @@ def bend_frame(frame: pl.DataFrame, chance: random.Random) -> tuple[pl.DataFrame
         (pl.lit([1, 2]).alias("texts"), True),
         (None, True),
     ]
-    expression, wrong = chance.choice(bad)
-    return (pl.concat([frame, frame]) if expression is None else frame.with_columns(expression)), wrong
+    chance.shuffle(bad)
+    for expression, wrong in bad:
+        bent = pl.concat([frame, frame]) if expression is None else frame.with_columns(expression)
+        if not bent.equals(frame):  # a frame may already be as it is bent
+            return bent, wrong
+    raise ValueError("a frame without rows cannot be bent")
 
 
 def bend(path: Path, chance: random.Random) -> None:

@@ -45,6 +45,12 @@ def expand_path(path: str | Path, where: str = "path") -> Path:
             f"{where} {bounded_repr(text)}: has {len(text):,} characters; no path is longer than 4,096"
         )
     try:
+        os.fsencode(text).decode("utf-8")
+    except UnicodeError as error:
+        raise ConfigError(
+            f"{where} {bounded_repr(text)}: is not valid UTF-8, so it cannot be written into files; rename it"
+        ) from error
+    try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(

@@ -63,7 +63,7 @@ def _is_empty(folder: Path) -> bool:
     """True if there is at most what a kill before the first file leaves: a lock in the checkpoints folder."""
     for path in folder.iterdir():
         if path.name == CHECKPOINTS and path.is_dir():
-            if any(inner.name != LOCK for inner in path.iterdir()):
+            if any(not inner.name.startswith(LOCK) for inner in path.iterdir()):
                 return False
         elif not path.name.endswith(PARTIAL):
             return False

@@ -250,8 +250,8 @@ def _run_steps(
             raise
         raise TrainError(
             f"--resume: {checkpoint}: cannot be continued from ({one_line(str(error), 200)}); it is damaged,"
-            " or was written by other versions: remove it to continue after the one before it, or train into a"
-            " new directory"
+            " or was written by other versions: remove it to continue after the one before it, or train into"
+            " a new directory"
         ) from error
 
 
