@@ -23,6 +23,7 @@ from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
 from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 from kmmlu_fast.data.exam_rows import load_exam
+from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.data.records import all_text, question_and_options
 from kmmlu_fast.data.row_files import iter_source_rows
 from kmmlu_fast.data.training_rows import TrainingRow
@@ -50,7 +51,7 @@ def load_guarded_exams(dataset: str, names: Iterable[str], revision: str | None 
         shipped = [find_exam(name) for name in shipped_exam_names() if name not in skipped]
         exams += filter(is_exam_cached, shipped)
     for exam in exams:
-        if not exam.is_kmmlu:
+        if exam.name != DEFAULT_EXAM:  # KMMLU's own questions come from ``dataset``
             frames += _guarded_frames(exam)
             labels.append(f"{exam.label} test")
     return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
@@ -68,6 +69,26 @@ def load_guarded_for_exam(
                 frames += _guarded_frames(other)
                 labels.append(f"{other.label} test")
     return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSplitOverlap:
+    """A train split's overlap with the exams it must not leak into."""
+
+    pairs: pl.DataFrame  # columns as in ``overlap.PAIR_SCHEMA``
+    exams: list[str]  # the exams that were searched
+    notes: tuple[str, ...] = ()
+
+
+def find_train_split_overlap(source: ExamSource) -> TrainSplitOverlap:
+    """Pairs of an exam's train questions, over all subjects, with test and dev questions. KMMLU's are cached;
+    another exam's are also compared with every shipped exam in the hub's cache."""
+    if source.exam.is_kmmlu:  # its 200,000 train rows take seconds, so its pairs are cached on disk
+        pairs = overlap.train_overlap(source.place, source.revision)
+        return TrainSplitOverlap(pairs.value, [f"{source.exam.label} test"], tuple(pairs.notes))
+    train = source.read_split("train")
+    guarded = load_guarded_for_exam(source.exam, source.dataset, source.revision)
+    return TrainSplitOverlap(overlap.find_overlapping_rows(train.value, guarded.frame), guarded.exams)
 
 
 def _guarded_frames(

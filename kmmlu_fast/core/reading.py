@@ -254,7 +254,7 @@ def read_parquet(
             return frame
         return frame.cast(
             {name: schema[name] for name in frame.columns if frame.schema[name] != schema[name]}
-        )  # type: ignore[arg-type]
+        )
     except BaseException as error:
         raise _translate_polars_error(error, path, "Parquet", raised) from error
 

@@ -18,7 +18,7 @@ from typing import Any
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
+from kmmlu_fast.data.exam import DEFAULT_DATASET as KMMLU_SOURCE
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, Exam, read_exam
 from kmmlu_fast.data.records import OPTION_LIST_COLUMNS
 from kmmlu_fast.data.row_files import READERS, is_hub_id, iter_source_rows

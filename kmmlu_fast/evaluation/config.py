@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from kmmlu_fast.data.dataset import DEFAULT_DATASET
-from kmmlu_fast.data.exam import DEFAULT_EXAM
-from kmmlu_fast.engines.config import NF4_NAMES, EngineConfig
+from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.options import NF4_NAMES
 
 
 def _parse_digits(value: Any) -> Any:
@@ -179,7 +179,7 @@ class EvalConfig(EngineConfig):
         return self.until_decided or self.until_precise is not None or self.questions is not None
 
     @model_validator(mode="after")
-    def _check_method_flags(self) -> EvalConfig:
+    def _check_method_flags(self) -> EvalConfig:  # noqa: C901 - one line per combination that is refused
         faults = []
         early_stopping = self.until_decided or self.until_precise is not None
         if self.output_type != "cot" and self.num_samples > 1:

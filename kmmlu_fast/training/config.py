@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
-from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -39,7 +39,7 @@ def encode_training_set(
 
     ``asked``: questions (of KMMLU's train split) to measure letters on if the held-out rows have none.
     """
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     one_epoch = encode_mixed_rows(rows, tokenizer, config)
     fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
     if too_long["rows_too_long"]:
@@ -77,7 +77,7 @@ def as_question_row(row: Row) -> SftRow | None:
     return row if isinstance(row, SftRow) else row.item
 
 
-def select_questions(rows: Sequence[Row]) -> list[SftRow]:
+def select_question_rows(rows: Sequence[Row]) -> list[SftRow]:
     """The rows that are multiple-choice questions."""
     return [question for question in map(as_question_row, rows) if question is not None]
 
@@ -91,7 +91,7 @@ def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) 
     others = [row for row in rows if isinstance(row, TrainingRow) and row.item is None]
     style = config.prompt_style if "prompt_style" in config.model_fields_set else None
     conversations = iter(encode_conversations(others, tokenizer, style))
-    questions = iter(encode_question_rows(select_questions(rows), tokenizer, config.prompt_style))
+    questions = iter(encode_question_rows(select_question_rows(rows), tokenizer, config.prompt_style))
     encoded: list[EncodedRow] = []
     for row in rows:
         encoded += next(conversations) if as_question_row(row) is None else [next(questions)]
@@ -110,7 +110,7 @@ def _encode_held_out(
         return [], [], []
     held, _ = fit_length(encode_mixed_rows(rows, tokenizer, config), config.max_seq_length, "drop", None)
     _require_fitting(held, "no held-out row", config)
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     all_questions = len(questions) == len(rows)
     letter_rows = [replace(row, response=None) for row in (questions if all_questions else asked)]
     if not letter_rows:

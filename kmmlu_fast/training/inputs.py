@@ -52,7 +52,7 @@ class TrainingInputs:
     @property
     def questions(self) -> list[SftRow]:
         """The rows that are multiple-choice questions."""
-        return encoding.select_questions(self.rows)
+        return encoding.select_question_rows(self.rows)
 
 
 def read_training_inputs(config: TrainConfig) -> TrainingInputs:

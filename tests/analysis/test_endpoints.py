@@ -130,7 +130,7 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         False,
         True,
     ]
-    assert all(pair.p_holm >= pair.micro.p_value for pair in adjusted)  # type: ignore[operator]
+    assert all(pair.p_holm >= pair.micro.p_value for pair in adjusted)
     lines = verdict_lines(adjusted[2], get_translator("en"))
     assert "Holm-corrected over 4 comparisons" in lines[0] and any(
         "is the best of 4 runs tried" in line for line in lines

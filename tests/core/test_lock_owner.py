@@ -1,4 +1,4 @@
-"""Two machines on one shared folder without file locks: the second is told who writes, a dead one replaced."""
+"""Two machines on one shared folder without file locks: the second is told who writes; a dead one is gone."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos
     rows = make_rows(9)
     encoded = train_data.encode_question_rows(rows, tokenizer, style)
     letters = train_data.letter_ids(rows, tokenizer, style)
-    for method in (MultipleChoice(style, tuple(ids[0] for ids in letters)), GenerateUntil(style)):  # type: ignore[arg-type]
+    for method in (MultipleChoice(style, tuple(ids[0] for ids in letters)), GenerateUntil(style)):
         for row, trained in zip(rows, encoded, strict=True):
             asked = prompts.encode_prompts(tokenizer, method.render(row.question, [], tokenizer))
             request = method.start(row.question, asked, None)[0]

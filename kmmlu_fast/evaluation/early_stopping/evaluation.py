@@ -72,7 +72,7 @@ class EarlyStoppingEvaluation:
         """Open every state's run directory and read what it holds."""
         self._plan, self._engines, self._config = plan, engines, plan.config
         questions = [item.question for item in plan.asked]
-        public = plan.exam.is_kmmlu and plan.source != "sample" and self._config.split == "test"
+        public = plan.source.has_public_results and self._config.split == "test"
         ids = [question.question_id for question in questions]
         keys = [question.answer for question in questions]
         self._order: QuestionOrder = make_question_order(ids, keys, self._config.seed, public)
