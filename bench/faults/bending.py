@@ -16,6 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from bench.faults.drawn import mutate_bytes, mutate_json
+
 WEIRD: tuple[Any, ...] = (
     None,
     True,
@@ -260,7 +262,13 @@ def bend_frame(frame: pl.DataFrame, chance: random.Random) -> tuple[pl.DataFrame
 
 def bend(path: Path, chance: random.Random) -> None:
     data = path.read_bytes()
-    if chance.random() < 0.4 or path.suffix in (".parquet", ".safetensors"):
+    if chance.random() < 0.4:  # by grammars that are not ours
+        if path.suffix == ".json":
+            mutated = mutate_json(json.loads(data), chance).encode("utf-8", "replace")
+        else:
+            mutated = mutate_bytes(data, chance)
+        path.write_bytes(mutated)
+    elif chance.random() < 0.4 or path.suffix in (".parquet", ".safetensors"):
         path.write_bytes(bend_bytes(data, chance))
     elif path.suffix == ".json":
         path.write_bytes(bend_json(json.loads(data), chance).encode("utf-8", "replace"))

@@ -55,6 +55,8 @@ def claim_outputs(
     ``overwrite``.
     """
     wanted = list(targets)
+    for folder in {path.parent for path in wanted}:
+        sweep_partials(folder)  # also where the command is then refused
     read = [path for path in inputs if path.is_file()]
     taken: dict[Path, Path] = {}
     for path in wanted:
@@ -82,7 +84,6 @@ def _check_writable(folder: Path, flag: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with open_partial(folder / "try"):
             pass
-        sweep_partials(folder)
     except OSError as error:
         raise ConfigError(
             f"{flag} {folder}: cannot be written ({error.strerror}); give another place"
