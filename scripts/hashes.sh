@@ -10,9 +10,10 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # torch's CPU build comes from pip's configured sources or from PyTorch's own index, where its files are others.
 grep -v '^torch==[^;]*+cpu' "requirements/$kind.txt" >"$folder/set.txt"
-"$python" -m uv pip compile -q "$folder/set.txt" --no-deps --generate-hashes --no-header --no-annotate --python-version 3.11 -o "$folder/hashes.txt"
+"$python" -m uv pip compile -q "$folder/set.txt" --no-deps --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o "$folder/hashes.txt"
 {
   echo "# sha256 of every file of the versions in $kind.txt (not of torch's CPU build, which is on no ordinary index). Regenerate with: bash scripts/hashes.sh $kind"
-  cat "$folder/hashes.txt"
+  # uv writes "==" for "===", which means something else to pip: also a +cpu build (lock.sh).
+  if grep -q '^torch===' "requirements/$kind.txt"; then sed 's/^torch==/torch===/' "$folder/hashes.txt"; else cat "$folder/hashes.txt"; fi
 } >"requirements/$kind.hashes.txt"
 echo "requirements/$kind.hashes.txt: $(grep -c '==' "requirements/$kind.hashes.txt") packages"
