@@ -29,7 +29,7 @@ TESTED_ELSEWHERE = {
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"
-        " core/reading core/files core/locks core/digests machine/extras machine/environment"
+        " core/files core/locks core/digests machine/extras machine/environment"
     ),
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
         "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
@@ -42,7 +42,7 @@ TESTED_ELSEWHERE = {
         " shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
-        "evaluation/adapter_probe evaluation/open_engines evaluation/plan evaluation/questions"
+        "evaluation/open_engines evaluation/plan evaluation/questions"
         " evaluation/early_stopping/decisions evaluation/early_stopping/passes"
         " evaluation/early_stopping/record"
     ),
@@ -84,7 +84,7 @@ TESTED_ELSEWHERE = {
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
-        " training/checkpoints training/held_out training/model_shape training/order training/preview"
+        " training/held_out training/model_shape training/order training/preview"
         " training/row_length training/state"
     ),
 }

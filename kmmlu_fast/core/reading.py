@@ -11,11 +11,14 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -26,11 +29,13 @@ MAX_TEXT_BYTES = 1 << 30  # a training file or log, which is read into memory
 MAX_JSON_BYTES = 256 << 20
 MAX_TABLE_BYTES = 4 << 30
 MAX_TABLE_CELLS = 2_000_000_000
+MAX_COLUMNS = 10_000
 MAX_YAML_BYTES = 1 << 20
 MAX_ALIASES = 16  # "*name" in a YAML file; a few lines of them can expand to gigabytes
 _ZIP_ZSTANDARD = 93  # zip's compression method, which Python reads from 3.14 on
 MAX_DEPTH = 100  # of JSON and YAML
 _MAX_INTEGER = 1 << 63
+_PIECE_BYTES = 1 << 20
 
 Raised = type[KmmluError]
 
@@ -44,6 +49,12 @@ def expand_path(path: str | Path, where: str = "path") -> Path:
         raise ConfigError(
             f"{where} {bounded_repr(text)}: has {len(text):,} characters; no path is longer than 4,096"
         )
+    try:
+        os.fsencode(text).decode("utf-8")
+    except UnicodeError as error:
+        raise ConfigError(
+            f"{where} {bounded_repr(text)}: is not valid UTF-8, so it cannot be written into files; rename it"
+        ) from error
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -59,13 +70,27 @@ def read_bytes(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES
             kind = "a directory" if path.is_dir() else "not a regular file"
             raise raised(f"{path}: is {kind}; give a file")
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            data = _read_at_most(file, most)
     except (OSError, ValueError) as error:
         raise raised(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if len(data) > most:
+    if data is None:
         size = f"{most / 2**20:,.0f} MiB"
         raise raised(f"{path}: is larger than {size}, the limit for such files; give the right file")
     return data
+
+
+def _read_at_most(file: BinaryIO, most: int) -> bytes | None:
+    """The file's bytes, None if there are more than ``most``. Asks for no more memory than its size."""
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        return None
+    data = file.read(size + 1)
+    if len(data) <= size:
+        return data
+    whole = bytearray(data)  # it grows, or states no size (as in /proc)
+    while len(whole) <= most and (piece := file.read(min(_PIECE_BYTES, most + 1 - len(whole)))):
+        whole += piece
+    return bytes(whole) if len(whole) <= most else None
 
 
 def read_text(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES) -> str:
@@ -114,11 +139,20 @@ def _null_for_nan(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
+def first_duplicate(names: Iterable[str]) -> str | None:
+    """The first name that appeared before, None if all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
+        duplicate = first_duplicate(name for name, _ in pairs)
         raise ValueError(f"the key {bounded_repr(duplicate)} appears twice in one object")
     return values
 
@@ -168,9 +202,20 @@ def read_csv(
             separator=separator,
         )
         names = [str(name or "") for name in head.row(0)] if len(head) else []
-        if duplicate := next((name for name in names if names.count(name) > 1), None):
+        if len(names) > MAX_COLUMNS:
+            raise raised(
+                f"{path}: has {len(names):,} columns; at most {MAX_COLUMNS:,} are read; give a table with one"
+                " row per record"
+            )
+        duplicate = first_duplicate(filter(None, names))
+        if duplicate is not None:
             raise raised(
                 f"{path}: has two columns {bounded_repr(duplicate)}; keep one, or the wrong one would be read"
+            )
+        if _is_cut_in_last_row(text, len(names), separator):
+            raise raised(
+                f"{path}: ends in the middle of its last row; copy the whole file again (or, if it is whole,"
+                " end it with a line break and give every row the header's columns)"
             )
         frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False, separator=separator)
     except pl.exceptions.NoDataError as error:
@@ -190,6 +235,22 @@ def _refuse_short_rows(text: str, width: int, separator: str, path: Path, raised
             is_last = number == len(cells_by_row) - 2
             why = "the file is cut off there: give the whole file" if is_last else "complete the row"
             raise raised(f"{path} row {number}: has {cells} of the header's {width} columns; {why}")
+
+
+def _is_cut_in_last_row(text: str, columns: int, separator: str) -> bool:
+    """Whether a CSV text has no final line break and its last row lacks cells or ends in an empty one: polars
+    would read nulls.
+    """
+    if text.endswith(("\n", "\r")) or columns < 2:
+        return False
+    last = text[text.rfind("\n") + 1 :]
+    # An odd number of quotes: the line begins inside a quoted cell.
+    source = io.StringIO(text if last.count('"') % 2 else last, newline="")
+    try:
+        cells = deque(csv.reader(source, delimiter=separator), maxlen=1)[0]
+    except (csv.Error, IndexError):  # told by polars, in its words
+        return False
+    return len(cells) < columns or not cells[-1]
 
 
 def read_parquet(
@@ -346,9 +407,11 @@ def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         why = one_line(str(getattr(error, "problem", None) or error), 200)
         raise raised(f"{where}{line}: is not valid YAML ({why})") from error
-    # Impossible dates, numbers with too many digits, unhashable keys.
-    except (ValueError, OverflowError, TypeError) as error:
-        raise raised(f"{where}: holds a value that cannot be read ({one_line(str(error), 200)})") from error
+    # Impossible dates, numbers with too many digits, unhashable keys; KeyError, AttributeError and IndexError
+    # from PyYAML's constructors for a tag that its value does not fit (!!bool 5).
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
+        why = one_line(f"{type(error).__name__}: {error}", 200)
+        raise raised(f"{where}: holds a value that cannot be read ({why})") from error
     except RecursionError as error:
         raise raised(f"{where}: is nested too deeply to be read") from error
 

@@ -15,7 +15,7 @@ from typing import Any
 from kmmlu_fast.contamination import overlap
 from kmmlu_fast.contamination.check import find_training_overlap, load_guarded_exams
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import compute_fingerprint, file_digest
+from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import DataError, TrainError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data import dataset as datasets
@@ -222,7 +222,7 @@ def source_digest(source: str) -> str:
     """The digest of a file, or of a folder's or pattern's files; a hub source's own text."""
     path = expand_path(source, "--data")
     if path.is_file():
-        return file_digest(path)
+        return hash_file(path)
     if parse_hub_source(source) is not None:
         return f"hub:{source}"
-    return compute_fingerprint({"files": [file_digest(file) for file in source_files(source)]}, 64)
+    return compute_fingerprint({"files": [hash_file(file) for file in source_files(source)]}, 64)

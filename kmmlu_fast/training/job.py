@@ -39,6 +39,7 @@ from kmmlu_fast.training.state import (
     is_training_finished,
     lock_output_directory,
     resumed_micro_batch,
+    resumed_model_digest,
 )
 
 
@@ -163,7 +164,7 @@ def _training_identity(config: TrainConfig, model: Model, chat: ChatSetup) -> di
 
     return {
         "settings": config.result_settings(),
-        "model_digest": model.digest,
+        "model_digest": resumed_model_digest(config, model),
         "data_digest": data_digest(config),
         "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, chat.tokenizer),

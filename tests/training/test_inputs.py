@@ -135,10 +135,10 @@ def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_digest_of_one_file_is_what_it_was_and_of_a_mixture_counts_all(tmp_path: Path) -> None:
-    from kmmlu_fast.core.digests import file_digest
+    from kmmlu_fast.core.digests import hash_file
 
     one, two = write_jsonl(tmp_path / "1.jsonl", ALPACA), write_jsonl(tmp_path / "2.jsonl", ALPACA[:5])
-    assert data_digest(config(one)) == file_digest(one)
+    assert data_digest(config(one)) == hash_file(one)
     assert (
         len({data_digest(config(*data)) for data in ((one,), (one, two), (one, f"{two}:0.5"), (two, one))})
         == 4
