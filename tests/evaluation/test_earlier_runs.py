@@ -65,7 +65,7 @@ def names(root: Path) -> set[str]:
 def test_a_run_of_an_unchanged_model_is_reused_and_new_adapters_join_it(root: Path) -> None:
     before = names(root)
     (run,) = run_evaluation(config(root), opened)
-    assert {run.path.name} == before == names(root)  # type: ignore[union-attr]
+    assert {run.path.name} == before == names(root)
     base, lora = run_evaluation(config(root, "--adapter", str(root / "lora")), opened)
     assert base.facts["model_digest"] == lora.facts["model_digest"] == edge_digest(root / "base")
 
