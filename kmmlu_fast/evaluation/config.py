@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
-from kmmlu_fast.prompting.template_options import kwargs_as_texts
+from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 
 def _parse_digits(value: Any) -> Any:
@@ -214,6 +214,7 @@ class EvalConfig(EngineConfig):
             faults.append("--num-samples goes with --output-type cot")
         if self.output_type != "cot" and self.cot_below is not None:
             faults.append("--cot-below goes with --output-type cot")
+        faults += template_kwargs_faults(self.chat_template_kwargs)
         if self.thinking and self.output_type != "cot":
             faults.append("--thinking goes with --output-type cot: letters are read without a thought")
         if self.prompt_style not in (None, "chat"):

@@ -38,6 +38,15 @@ def parse_template_kwargs(texts: Sequence[str]) -> dict[str, Any]:
     return variables
 
 
+def template_kwargs_faults(texts: Sequence[str]) -> list[str]:
+    """What is wrong with ``NAME=VALUE`` texts; [] if nothing is."""
+    try:
+        parse_template_kwargs(texts)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
 def _parse_value(text: str) -> Any:
     if text in ("True", "False", "None"):
         return {"True": True, "False": False, "None": None}[text]

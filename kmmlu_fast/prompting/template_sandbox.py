@@ -168,12 +168,15 @@ def _counted_environment_class() -> Any:
 
     class CountedEnvironment(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"+", "*", "**", "%"})
+        count_step = staticmethod(spend_step)
 
         def _generate(self, source: Any, *args: Any, **kwargs: Any) -> Any:
             return super()._generate(step_counter(self).visit(source), *args, **kwargs)
 
         def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
             spend_step()
+            if obj is spend_step:  # a loop's round
+                return ""
             check_call_arguments([*args, *kwargs.values()])
             check_format_method(obj)
             return check_value_size(super().call(context, obj, *args, **kwargs))
@@ -186,9 +189,6 @@ def _counted_environment_class() -> Any:
             elif operator == "%" and isinstance(left, str):
                 return apply_percent_format(left, right)
             return check_value_size(super().call_binop(context, operator, left, right))
-
-        def count_step(self) -> str:
-            return ""  # counted by ``call``
 
         def join_texts(self, *parts: Any) -> str:
             return "".join(map(str, parts))

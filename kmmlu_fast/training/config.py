@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
-from kmmlu_fast.prompting.template_options import kwargs_as_texts
+from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 PLANNED_DATA = "data/sft.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -314,7 +314,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> TrainConfig:
-        faults = []
+        faults = template_kwargs_faults(self.chat_template_kwargs)
         if self.gpu_memory and not self.plan:
             faults.append("--gpu-memory needs --plan; to train within less memory, give --max-memory-gib")
         if self.micro_batch and self.effective_batch % self.micro_batch:

@@ -92,6 +92,11 @@ def test_flags_without_effect_are_refused(rows: list[Any], settings: dict[str, A
         set_up(base, *rows, **settings)
 
 
+def test_a_malformed_variable_is_refused_when_parsing() -> None:
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        TrainConfig(data=["rows.jsonl"], chat_template_kwargs=["thinking"])
+
+
 def test_a_variable_that_the_template_does_not_read_is_refused(base: Model) -> None:
     with pytest.raises(KmmluError, match="reads no variable of that name"):
         set_up(base, CHAT, chat_template_kwargs=["thinking=true"])
