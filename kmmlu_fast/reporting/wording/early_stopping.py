@@ -59,11 +59,11 @@ def compare_early_stopped(
                 " --different-prompts"
             )
 
-    def decide(place: str, level: float) -> Decision:
+    def decide(place: str, level: float, equal_level: float) -> Decision:
         run = others[int(place)]  # each adapter may have an adaptive order of its own
         early = any(each.prefix is not None for each in (base, run))
         order = shared_question_order([base, run] if early else runs)
-        return compare_prefixes(order, base.frame, run.frame, level, margin)
+        return compare_prefixes(order, base.frame, run.frame, level, margin, equal_level)
 
     decisions = decide_by_holm([str(place) for place in range(len(others))], decide)
     pairs = zip(others, decisions.values(), strict=True)
