@@ -103,6 +103,7 @@ class _ExamSession:
     def __init__(self, plan: EvalPlan, engines: EngineManager, one_of_several: bool = False) -> None:
         self.plan, self._engines, self._one_of_several = plan, engines, one_of_several
         self._base_probe: list[list[float]] | None = None
+        self._finished_now: set[str | None] = set()  # adapters' names; None: the base
 
     def prepare_base_probe(self, adapter: Adapter | None) -> None:
         """Measure the base's probe if the adapter's run is still to be computed."""
@@ -133,7 +134,9 @@ class _ExamSession:
                     " were answered before"
                 )
             with report_wait(f"{name}: answering"):
-                return self._compute_run(adapter, name, store)
+                run = self._compute_run(adapter, name, store)
+            self._finished_now.add(adapter.name if adapter else None)
+            return run
         finally:
             store.close()
 
@@ -150,7 +153,9 @@ class _ExamSession:
             "exam": exam,
         }
         name = run_name(plan, adapter)
-        return RunStore(config.output_dir, name, self._parts(adapter), metadata, config.overwrite)
+        # what this session has finished is not replaced again
+        overwrite = config.overwrite and (adapter.name if adapter else None) not in self._finished_now
+        return RunStore(config.output_dir, name, self._parts(adapter), metadata, overwrite)
 
     def serves_adapter(self, adapter: Adapter) -> bool:
         """Whether the base's engine applies the adapter per request; else it must hold the weights."""

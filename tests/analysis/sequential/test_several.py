@@ -10,8 +10,10 @@ from kmmlu_fast.analysis.sequential.several import decide_by_holm, run_race
 
 
 def _decide_from(p_values):
-    def decide(name, level):
+    def decide(name, level, equal_level):
         verdict = "better" if p_values[name] <= level else "undecided"
+        if name.startswith("equal"):
+            verdict = "equal" if p_values[name] <= equal_level else "undecided"
         return SimpleNamespace(verdict=verdict, alpha=level)
 
     return decide
@@ -32,6 +34,13 @@ def test_holm_tests_the_rest_at_what_is_left(p_values, decided):
     assert {name for name, each in found.items() if each.verdict == "better"} == set(decided)
     left = len(p_values) - len(decided)
     assert all(each.alpha == 0.05 / left for each in found.values() if each.verdict == "undecided")
+
+
+def test_equal_ones_free_nothing_for_better_and_worse():
+    p_values = {"equal 1": 0.016, "equal 2": 0.024, "c": 0.017}
+    found = decide_by_holm(list(p_values), _decide_from(p_values))
+    assert [each.verdict for each in found.values()] == ["equal", "equal", "undecided"]
+    assert found["c"].alpha == pytest.approx(0.05 / 3)
 
 
 def _answers(draw, skills, n, total=6000):
