@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,14 @@ def shorten_name(name: str, most: int) -> str:
 
 
 def make_slug(text: str) -> str:
-    """A readable part of a directory name."""
+    """A readable part of a directory name: letters of any script that the file system's encoding has."""
+    encoding = sys.getfilesystemencoding()
+    encodable = unicodedata.normalize("NFC", text).encode(encoding, "replace").decode(encoding)
+    return re.sub(r"(?:[^\w.]|_)+", "-", encodable).strip("-.") or "x"
+
+
+def make_ascii_slug(text: str) -> str:
+    """The slug that run directories had before they kept other letters than English ones."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
 
 

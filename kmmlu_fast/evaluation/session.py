@@ -6,6 +6,7 @@ store together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
-from kmmlu_fast.core.files import make_slug, shorten_name
+from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.counters import stats_between
@@ -111,8 +112,9 @@ class _ExamSession:
             self._ensure_base_probe()
 
     def _run_folder(self, adapter: Adapter | None) -> Path:
-        name = f"{run_name(self.plan, adapter)}-{compute_fingerprint(self._parts(adapter))}"
-        return self.plan.config.output_dir / name
+        fingerprint = compute_fingerprint(self._parts(adapter))
+        name = run_directory_name(self.plan, adapter, fingerprint)
+        return self.plan.config.output_dir / f"{name}-{fingerprint}"
 
     def _parts(self, adapter: Adapter | None) -> dict[str, Any]:
         return {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
@@ -152,7 +154,7 @@ class _ExamSession:
             "max_model_len": plan.max_model_len,
             "exam": exam,
         }
-        name = run_name(plan, adapter)
+        name = run_directory_name(plan, adapter, compute_fingerprint(self._parts(adapter)))
         # what this session has finished is not replaced again
         overwrite = config.overwrite and (adapter.name if adapter else None) not in self._finished_now
         return RunStore(config.output_dir, name, self._parts(adapter), metadata, overwrite)
@@ -263,14 +265,23 @@ def _adapter_facts(adapter: Adapter | None) -> dict[str, Any] | None:
     }
 
 
-def run_name(plan: EvalPlan, adapter: Adapter | None) -> str:
-    """The readable part of a run directory's name."""
+def run_directory_name(plan: EvalPlan, adapter: Adapter | None, fingerprint: str) -> str:
+    """The readable part of a run directory's name; as earlier versions wrote it if they wrote this run."""
+    earlier = run_name(plan, adapter, make_ascii_slug)
+    if (plan.config.output_dir / f"{earlier}-{fingerprint}").exists():
+        return earlier
+    return run_name(plan, adapter)
+
+
+def run_name(plan: EvalPlan, adapter: Adapter | None, slug: Callable[[str], str] = make_slug) -> str:
+    """What a run's directory is called before its fingerprint: model, state, questions, and how they were
+    asked."""
     config = plan.config
-    state = make_slug(adapter.name) if adapter else "base"
+    state = slug(adapter.name) if adapter else "base"
     style, method = plan.style.replace("-", ""), _SHORT[config.output_type]
-    model = make_slug(Path(plan.model.name).name)
+    model = slug(Path(plan.model.name).name)
     data, rest = plan.source.slug, f"{config.split}-{style}-{config.num_fewshot}shot-{method}"
     name = f"{model}-{state}-{data}-{rest}"
-    if len(name) <= _NAME_LENGTH:
+    if len(name.encode("utf-8", "replace")) <= _NAME_LENGTH:
         return name
     return "-".join([*(shorten_name(part, _PART_LENGTH) for part in (model, state, data)), rest])
