@@ -55,8 +55,9 @@ TESTED_ELSEWHERE = {
         " analysis/softmax analysis/strata"
     ),
     "through exams and training rows (tests/data/test_exam.py, test_training_rows.py, contamination)": (
-        "contamination/shingles core/letters data/exam_lookup data/exam_rows data/exam_tables"
-        " data/inline_options data/records data/row_files data/subjects models/adapters"
+        "contamination/shingles core/letters data/exam_lookup data/exam_rows data/exam_tables data/file_text"
+        " data/hub_rows data/inline_options data/question_cells data/records data/row_columns data/subjects"
+        " models/adapters"
     ),
     "through reports (tests/reporting/html/test_page*.py, files/test_exports.py, terminal/test_summary.py)": (
         "reporting/charts/answer_charts reporting/charts/drawing reporting/charts/effort_charts"

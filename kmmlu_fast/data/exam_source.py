@@ -22,7 +22,7 @@ from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_lookup import dataset_for_exam, find_exams, resolve_exam_source
 from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, questions_from_frame, read_exam_frame
-from kmmlu_fast.data.row_files import is_hub_id
+from kmmlu_fast.data.hub_rows import is_hub_id
 from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
 
 

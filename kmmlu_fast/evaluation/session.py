@@ -65,6 +65,9 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
         if config.may_stop:
+            if config.order == "adaptive":  # it is drawn from the base's margins on all questions
+                for session in sessions:
+                    session.run_state(None)
             return _run_early_stopping(sessions, states)
         runs_by_exam: list[list[Run]] = [[] for _ in sessions]
         for adapter in states:

@@ -116,18 +116,24 @@ def test_gpu_commands_parse(command: str) -> None:
     assert words[0] == "kmmlu-fast"
     if words[1] in help_text.CONFIGS:
         given = [word if not word.startswith("configs/") else str(ROOT / word) for word in words[2:]]
-        if "--plan" in given and "--data" not in given:
-            given += ["--data", "x.jsonl"]
         assert parse_config(help_text.load_config_class(words[1]), given, "x")
     else:
         assert words[1] in ("doctor", "install")
 
 
-@pytest.mark.parametrize("command", commands("README.md", "quick"))
+PLANS = [line for line in commands("README.md", "gpu") if "--plan" in line or line == "kmmlu-fast doctor"]
+
+
+@pytest.mark.parametrize("command", [*commands("README.md", "quick"), *PLANS])
 def test_quick_commands_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     done = subprocess.run(
-        [sys.executable, "-m", "kmmlu_fast", *words[1:]],
+        [
+            sys.executable,
+            "-m",
+            "kmmlu_fast",
+            *(str(ROOT / w) if w.startswith("configs/") else w for w in words[1:]),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from kmmlu_fast.analysis.protocol_differences import prompt_differences
+from kmmlu_fast.analysis.sequential.adaptive_order import read_shared_order
 from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Verdict
-from kmmlu_fast.analysis.sequential.question_order import QuestionOrder, compare_prefixes, make_question_order
+from kmmlu_fast.analysis.sequential.question_order import QuestionOrder, compare_prefixes
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.reporting.wording.language import (
@@ -44,7 +45,6 @@ def compare_early_stopped(
 
     RunError if orders, questions, keys or prompts differ.
     """
-    order = shared_question_order(runs)
     base, others = runs[0], runs[1:]
     for run in others:
         differing = prompt_differences(base, run)
@@ -57,30 +57,24 @@ def compare_early_stopped(
                 " --different-prompts"
             )
     level = ALPHA / len(others)
-    return [
-        EarlyComparison(base.name, run.name, compare_prefixes(order, base.frame, run.frame, level, margin))
-        for run in others
-    ]
+    pairs = []
+    for run in others:  # each adapter may have an adaptive order of its own
+        early = any(each.prefix is not None for each in (base, run))
+        order = shared_question_order([base, run] if early else runs)
+        decision = compare_prefixes(order, base.frame, run.frame, level, margin)
+        pairs.append(EarlyComparison(base.name, run.name, decision))
+    return pairs
 
 
 def shared_question_order(runs: Sequence[Run]) -> QuestionOrder:
     """The random order that the early-stopped runs share; RunError if they have different ones."""
     early = [run for run in runs if run.prefix is not None and run.path is not None]
-    orders = [read_question_order(run.path) for run in early if run.path is not None]
-    for run, order in zip(early[1:], orders[1:], strict=True):
-        if not order.equals(orders[0]):
-            raise RunError(
-                f"{early[0].name} and {run.name} stopped early in two random orders, or over different "
-                "questions; evaluate both with the same --seed and questions, or finish one of them"
-            )
+    stored = [(run.name, read_question_order(run.path)) for run in early if run.path is not None]
     prefix = early[0].prefix or {}
     asked = early[0].config.get("config") or {}
     source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
     public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
-    first = orders[0]
-    return make_question_order(
-        first["question_id"].to_list(), first["answer"].to_list(), int(prefix.get("seed", 0)), public
-    )
+    return read_shared_order(stored, int(prefix.get("seed", 0)), public)
 
 
 def early_stopping_lines(runs: Sequence[Run], pairs: Sequence[EarlyComparison], lang: str) -> list[str]:
