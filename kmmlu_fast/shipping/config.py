@@ -27,6 +27,7 @@ class ExportConfig(Config):
     examples: ClassVar[tuple[str, ...]] = (
         "out/lora --to merged --out ship/merged",
         "out/lora --to gguf --quantize q8_0,q4_k_m --out ship/gguf",
+        "out/lora --to gguf-lora --model skt/A.X-4.0-Light --out ship/adapter",
     )
     words: ClassVar[dict[str, tuple[str, ...]]] = {"quantize": KINDS}
 
@@ -93,6 +94,7 @@ class CheckConfig(Config):
     examples: ClassVar[tuple[str, ...]] = (
         "out/lora ship/merged ship/gguf/lora-q4_k_m.gguf",
         "out/lora ship/merged --questions 400 --json-file check.json --junit check.xml",
+        "out/lora MODEL-NAME --base-url http://localhost:8000/v1",
     )
 
     artefacts: list[str] = Field(
@@ -149,6 +151,8 @@ class PushConfig(Config):
     first: ClassVar[tuple[str, ...]] = ("repo", "run", "dry_run")
     examples: ClassVar[tuple[str, ...]] = (
         "ship/merged --repo ORG/NAME --run runs/base-... --run runs/lora-... --dry-run",
+        "ship/merged --repo ORG/NAME --run runs/base-... --run runs/lora-... --licence apache-2.0",
+        "out/lora --repo ORG/NAME --private",
     )
 
     directory: list[str] = Field([], description="an export's or an adapter's directory")
@@ -180,7 +184,11 @@ class VerifyConfig(Config):
 
     positional: ClassVar[str | None] = "bundle"
     first: ClassVar[tuple[str, ...]] = ("model", "adapter", "sample")
-    examples: ClassVar[tuple[str, ...]] = ("evaluation/lora --model skt/A.X-4.0-Light --adapter out/lora",)
+    examples: ClassVar[tuple[str, ...]] = (
+        "evaluation/lora",
+        "evaluation/lora --model skt/A.X-4.0-Light --adapter out/lora",
+        "evaluation/base --model skt/A.X-4.0-Light --sample 1000 --seed 7",
+    )
 
     bundle: list[str] = Field([], description="directory of a bundle, as push publishes it")
     model: str | None = Field(

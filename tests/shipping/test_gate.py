@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,6 @@ def with_template(bench: Bench, template: str | None) -> Path:
 
 
 def other_theta(bench: Bench) -> Path:
-    import json
-
     folder = plant.copy_model(bench.merged, bench.place())
     rope = json.loads((folder / "config.json").read_text("utf-8"))["rope_parameters"]
     for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
@@ -157,6 +156,9 @@ FAULTS: dict[str, tuple[str, Callable[[Bench], Path]]] = {
     "template lost": ("template", lambda bench: with_template(bench, None)),
     "another template": ("template", lambda bench: with_template(bench, plant_template())),
     "RoPE base": ("settings", other_theta),
+    "attention kind or norm": ("settings", lambda bench: other_attention(bench)),
+    "tokens swapped": ("tokenizer", lambda bench: swap_tokens(bench)),
+    "token added": ("tokens", lambda bench: add_token(bench)),
     "GGUF: eos": ("stop", lambda bench: other_stop(bench)),
     "GGUF: template lost": (
         "template",
@@ -164,6 +166,35 @@ FAULTS: dict[str, tuple[str, Callable[[Bench], Path]]] = {
     ),
     "GGUF: RoPE base": ("settings", lambda bench: rope_metadata(bench)),
 }
+
+
+def swap_tokens(bench: Bench) -> Path:
+    """Two entries of the vocabulary change places."""
+    folder = plant.copy_model(bench.merged, bench.place())
+    path = folder / "tokenizer.json"
+    state = json.loads(path.read_text("utf-8"))
+    vocabulary = state["model"]["vocab"]
+    one, two = ("?", "A") if "?" in vocabulary else ("A", "B")
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def add_token(bench: Bench) -> Path:
+    from transformers import AutoTokenizer
+
+    folder = plant.copy_model(bench.merged, bench.place())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["옳은 것은"])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def other_attention(bench: Bench) -> Path:
+    folder = plant.copy_model(bench.merged, bench.place())
+    if bench.architecture == "gemma3":
+        return plant.edit_json(folder, "config.json", layer_types=["full_attention"] * 2)
+    return plant.edit_json(folder, "config.json", rms_norm_eps=1e-3)
 
 
 def plant_template() -> str:
@@ -194,6 +225,16 @@ def test_lost_begin_of_text_is_named(bench: Bench) -> None:
         assert bench.check(path).diagnosis.causes[0].name == "bos"
 
 
+def test_doubled_begin_of_text_is_named(bench: Bench) -> None:
+    if bench.architecture == "gemma3":
+        folder = plant.copy_model(bench.merged, bench.place())
+        path = folder / "tokenizer.json"
+        state = json.loads(path.read_text("utf-8"))
+        state["post_processor"]["single"].insert(0, state["post_processor"]["single"][0])
+        path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        assert bench.check(folder).diagnosis.causes[0].name == "bos"
+
+
 def test_other_thinking_switch_is_named(bench: Bench) -> None:
     if bench.architecture == "qwen2":
         template = (bench.merged / "chat_template.jinja").read_text("utf-8").replace("is false", "is true")
@@ -216,7 +257,7 @@ def test_4_bit_gguf_is_never_blamed_on_the_adapter(bench: Bench) -> None:
     assert {cause.name for cause in checked.diagnosis.causes} <= {"quantisation"}
 
 
-@pytest.mark.parametrize("form", ["float32", "resaved tokenizer", "renamed", "sharded"])
+@pytest.mark.parametrize("form", ["float32", "float16", "resaved tokenizer", "renamed", "sharded"])
 def test_other_forms_pass(bench: Bench, form: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -228,7 +269,7 @@ def test_other_forms_pass(bench: Bench, form: str) -> None:
         AutoTokenizer.from_pretrained(bench.merged).save_pretrained(target)
     else:
         model = AutoModelForCausalLM.from_pretrained(
-            bench.merged, dtype="float32" if form == "float32" else None
+            bench.merged, dtype=form if form.startswith("float") else None
         )
         plant.copy_model(bench.merged, target)
         (target / "model.safetensors").unlink()
