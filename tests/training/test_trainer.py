@@ -171,8 +171,11 @@ def test_the_directory_says_what_it_is(trained: Path) -> None:
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "generation_config.json",
         "kmmlu_fast.json",
         "loss.svg",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "train_log.jsonl",
         "training.json",
     ]
