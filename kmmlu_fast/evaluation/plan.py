@@ -20,6 +20,7 @@ from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.chat_settings import ChatSettings, choose_chat_settings
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
@@ -123,6 +124,8 @@ def _plan_exam(
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
     parts |= exam_parts | chat_parts
+    digests = [adapter.digest for adapter in adapters]
+    parts["model_digest"] = digest_for_runs(parts, model, digests, config.output_dir)
     probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
     if config.may_stop:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import compute_fingerprint, file_digest
+from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.core.reading import expand_path
@@ -88,7 +88,7 @@ def _template_digests(config: EvalConfig, adapters: Sequence[Adapter]) -> list[s
     paths = [adapter.path / name for adapter in adapters for name in (*CHAT_FILES, ADAPTER_CARD)]
     if config.chat_template:
         paths.append(expand_path(config.chat_template, "--chat-template"))
-    return [file_digest(path) if path.is_file() else "" for path in paths]
+    return [hash_file(path) if path.is_file() else "" for path in paths]
 
 
 def code_digest() -> str:

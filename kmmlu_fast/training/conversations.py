@@ -78,6 +78,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: TrainingTokenizer, style: st
     question, answer = (turn.content.strip() for turn in row.turns)
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer
+    _require_rendered(row, [turn.to_message() for turn in row.turns], prompt.text + response)
     context, whole = prompts.encode_prompts(tokenizer, [prompt, replace(prompt, text=prompt.text + response)])
     ids = [*context, *response_ids(context, whole, response, tokenizer), tokenizer.plain_stops.end]
     return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=len(context))

@@ -92,7 +92,8 @@ def _fit_rows(
     fitting, report = fit_length(
         encoded, config.max_seq_length, config.too_long, tokenizer.bos_token_id, shorten
     )
-    if told := describe_too_long(report, len(encoded), what):
+    report["rows"] = len(encoded)
+    if told := describe_too_long(report, what):
         log_note(f"warning: {told}")
     return fitting, report
 

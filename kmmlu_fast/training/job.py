@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.notes import log_as_warnings
@@ -29,16 +28,18 @@ from kmmlu_fast.training.chat_setup import ChatSetup, prepare_chat, save_chat_fi
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
-from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs
+from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
+from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.state import (
     CHECKPOINTS,
     claim_output_directory,
     is_training_finished,
     lock_output_directory,
     resumed_micro_batch,
+    resumed_model_digest,
 )
 
 
@@ -113,6 +114,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     warnings = [*precision_warnings(config, shape.total), *chat.warnings]
     log_as_warnings(warnings)
+    if told := describe_too_long(data.too_long):  # logged when the rows were encoded
+        warnings.append(told)
     identity = _training_identity(config, model, chat)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
@@ -161,9 +164,9 @@ def _training_identity(config: TrainConfig, model: Model, chat: ChatSetup) -> di
 
     return {
         "settings": config.result_settings(),
-        "model_digest": model.digest,
+        "model_digest": resumed_model_digest(config, model),
         "data_digest": data_digest(config),
-        "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
+        "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,
         "template_digest": prompts.template_digest(config.prompt_style, chat.tokenizer),
         "versions": library_versions(),
         **chat.identity_parts(),
