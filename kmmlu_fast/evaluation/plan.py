@@ -22,7 +22,7 @@ from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapters import base_model_warning, load_adapters
+from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
 from kmmlu_fast.prompting.method_choice import (
@@ -100,8 +100,8 @@ def _plan_exam(
     more_notes: list[str],
 ) -> EvalPlan:
     exam, questions, exemplars = question_set.exam, question_set.questions, question_set.exemplars
-    warnings = [base_model_warning(adapter, model) for adapter in adapters]
-    notes = [*question_set.notes, *more_notes, *filter(None, warnings)]
+    warnings = [text for adapter in adapters for text in adapter_warnings(adapter, model)]
+    notes = [*question_set.notes, *more_notes, *warnings]
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, method_notes = choose_method(config, style, questions, exemplars, tokenizer)
     template = method.wording_digest(tokenizer, thinking=config.thinking, is_kmmlu=exam.is_kmmlu)

@@ -149,19 +149,34 @@ def _has_all_shards(folder: Path) -> bool:
 
 def read_safetensors_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
     """(name, dtype, shape) of a safetensors file's tensors, as the format describes; [] where it is none."""
+    entries, _ = _read_header(path)
+    try:
+        return [(name, str(entry["dtype"]), tuple(entry["shape"])) for name, entry in entries.items()]
+    except _UNREADABLE:
+        return []
+
+
+def tensor_places(path: Path) -> list[tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends, in bytes from the file's start."""
+    entries, start = _read_header(path)
+    try:
+        places = [entry["data_offsets"] for entry in entries.values()]
+        return sorted((start + int(begin), start + int(end)) for begin, end in places)
+    except _UNREADABLE:
+        return []
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """A safetensors file's entries by tensor name, and where its data begin; ({}, 0) where it is none."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MAX_HEADER_BYTES:
-                return []
+                return {}, 0
             header = json.loads(file.read(size))
-        return [
-            (name, str(entry["dtype"]), tuple(entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
+        return {name: entry for name, entry in header.items() if name != "__metadata__"}, 8 + size
     except (*_UNREADABLE, struct.error):
-        return []
+        return {}, 0
 
 
 def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> ModelFacts:
