@@ -91,8 +91,8 @@ PLAIN_SETTINGS = frozenset(
 
 # Ways to start training. A name that is not known counts as one that changes the base's weights.
 _HARMLESS_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-_OTHER_BASE_STARTS = ("pissa", "olora", "loftq")
-_LOST_BASE_STARTS = ("corda",)  # which base it was cannot be computed again from the base alone
+# Which base it was cannot be computed again from the base alone (CorDA), or on a GPU only (LoftQ).
+_LOST_BASE_STARTS = ("corda", "loftq")
 
 
 def way_problem(config: Mapping[str, Any], keys: Iterable[str], way: Way) -> str | None:
@@ -120,7 +120,7 @@ def _start_problem(config: Mapping[str, Any], way: Way) -> str | None:
         return None
     shown = f"init_lora_weights {bounded_repr(start)}"
     if start.lower().startswith(_LOST_BASE_STARTS):
-        return f"{shown}: it was trained on other weights than the base's, which no file has"
+        return f"{shown}: it was trained on other weights than the base's, which are lost"
     if way == "merge":
         return None
     return f"{shown}: it was trained on other weights than the base's"

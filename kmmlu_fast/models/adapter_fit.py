@@ -131,14 +131,13 @@ def find_places(base: Any, config: Mapping[str, Any], shapes: Shapes, name: str,
             f"{where}: PEFT finds no place for it in {name} ({one_line(str(error), 300)}); give its base with"
             " --model"
         ) from error
-    inside, own = {}, set()
-    for key, tensor in adapted.state_dict().items():
-        if ".original_module." in key or _IN_TRAINING_ONLY in key:
-            continue
-        plain = _saved_name(key)
-        inside[plain] = tuple(tensor.shape)
-        if ".default" in key:
-            own.add(plain)
+    inside = {
+        _saved_name(key): tuple(tensor.shape)
+        for key, tensor in adapted.state_dict().items()
+        if ".original_module." not in key
+    }
+    # Each parameter once: of two names for the same one, PEFT saves the first.
+    own = {_saved_name(key) for key, _ in adapted.named_parameters() if ".default" in key}
     converted = {_saved_name(key): tuple(tensor.shape) for key, tensor in tensors.items()}
     return Places(inside, frozenset(own), converted)
 
