@@ -17,6 +17,7 @@ from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
+from kmmlu_fast.evaluation.base_model import take_base_from_adapters
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
@@ -81,6 +82,7 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
 
     Returns one plan per exam. All have the same ``max_model_len``, so one engine answers them all.
     """
+    config = take_base_from_adapters(config)
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)

@@ -45,6 +45,8 @@ _UNREADABLE = (  # what a config or header that is none ends in, read by the sta
     RecursionError,
     MemoryError,
 )
+# Families whose MLP has two matrices, not a gated one of three.
+_PLAIN_MLP = frozenset("gpt_neox gpt2 gptj gpt_neo gpt_bigcode opt bloom falcon mpt phi codegen starcoder2".split())
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes that are known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -91,6 +93,8 @@ class ModelFacts:
     kv_heads: int = 0
     head_dim: int = 0
     vocabulary: int = 0
+    experts: int = 0  # of ``linear``, those in matrices of experts, which bitsandbytes leaves as they are
+    mlp_matrices: int = 3  # gate, up and down; 2 in older families
 
     @property
     def unquantised_parameters(self) -> int:
@@ -121,6 +125,14 @@ def find_model_facts(name: str, timeout_sec: float = 2.0, offline: bool = False)
     if offline or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     return _facts_from_hub(name, timeout_sec)
+
+
+def find_model_folder(name: str) -> Path | None:
+    """The directory with that model's config.json on this computer: given, or the hub cache's newest."""
+    folder = expand_home(name)
+    if name != "demo" and (folder / "config.json").exists():
+        return folder
+    return _cached_snapshot(name) if name.count("/") == 1 else None
 
 
 def facts_from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:
@@ -191,7 +203,14 @@ def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tupl
     if facts.quantised or not linear:
         return replace(facts, stored_bytes=int(stored))
     active = round(linear * facts.active / facts.linear) if facts.linear else linear
-    return replace(facts, parameters=parameters, linear=linear, active=active, stored_bytes=int(stored))
+    return replace(
+        facts,
+        parameters=parameters,
+        linear=linear,
+        active=active,
+        stored_bytes=int(stored),
+        experts=min(facts.experts, linear),
+    )
 
 
 def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
@@ -204,8 +223,8 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         found = (text.get(key) for key in keys)
         return next((int(v) for v in found if isinstance(v, int) and 0 < v < _MAX_NUMBER), default)
 
-    layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
-    heads = number("num_attention_heads", "n_head", default=1)
+    layers, hidden = number("num_hidden_layers", "n_layer", "num_layers", "n_layers"), number("hidden_size", "n_embd", "d_model")
+    heads = number("num_attention_heads", "n_head", "n_heads", default=1)
     kv_heads = number("num_key_value_heads", default=heads)
     head_dim = number("head_dim", default=hidden // heads)
     intermediate, vocabulary = (
@@ -215,7 +234,8 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
     if not (layers and hidden and vocabulary):
         raise ValueError(f"{name}: its config names no layers, width or vocabulary")
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
-    dense = 3 * hidden * intermediate
+    matrices = 2 if text.get("model_type") in _PLAIN_MLP else 3
+    dense = matrices * hidden * intermediate
     experts = number("num_local_experts", "num_experts", "n_routed_experts")
     each = 3 * hidden * number("moe_intermediate_size", default=intermediate)
     shared = number("n_shared_experts") * each + 3 * hidden * number("shared_expert_intermediate_size")
@@ -239,6 +259,8 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=vocabulary,
+        experts=layers * experts * each,
+        mlp_matrices=matrices,
     )
 
 

@@ -268,6 +268,12 @@ class TrainConfig(Config):
                 "--init-lora-weights loftq changes the base's weights, so the adapter would not fit the base"
                 " that evaluation loads; leave it out"
             )
+        tables = sorted({"lm_head", "embed_tokens", "embed_in", "embed_out", "wte"} & {*self.target_modules})
+        if tables:
+            faults.append(
+                f"--target-modules {','.join(tables)}: Unsloth saves such modules whole, and vLLM serves LoRA"
+                " matrices only; leave them out"
+            )
         if self.modules_to_save:
             faults.append(
                 "--modules-to-save: vLLM serves LoRA matrices only, not whole modules; give --target-modules"

@@ -116,7 +116,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     identity = _training_identity(config, model, tokenizer)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
-    result = trainer.train_lora_adapter(config, model.path, model.revision, tokenizer, data, plan, work)
+    resolved = config.model_copy(update={"target_modules": list(shape.targets)})
+    result = trainer.train_lora_adapter(resolved, model.path, model.revision, tokenizer, data, plan, work)
     result = replace(result, warnings=[*warnings, *result.warnings])
     tokens["chat_template"] = choose_chat_template(tokenizer)[0]
     card = build_card(config, model, inputs, data, identity, plan, result, tokens)
@@ -129,7 +130,12 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
 def _plan_on_device(config: TrainConfig, model: Model, data: TrainSet) -> tuple[ModelShape, MemoryPlan]:
     """The model's shape and the memory plan on this device; TrainError if nothing fits."""
     shape = read_model_shape(
-        model.path, config.r, config.target_modules, model.revision, config.trust_remote_code
+        model.path,
+        config.r,
+        config.target_modules,
+        model.revision,
+        config.trust_remote_code,
+        use_dora=config.use_dora,
     )
     available_bytes, device, cpu = available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
