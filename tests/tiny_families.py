@@ -1,4 +1,5 @@
-"""Tiny random models of well-known families, and PEFT adapters of any kind for them; a second each, no network.
+"""Tiny random models of well-known families, and PEFT adapters of any kind for them; a second each, no
+network.
 
 In: a directory and a family's name in transformers (``Qwen2``, ``Phi3``, ``Qwen3Moe``, ...). Out: files that
 transformers, PEFT and vLLM load. Beside ``tiny``, whose tokenizer they use.
@@ -60,8 +61,8 @@ def make_family_model(folder: Path, family: str, **settings: Any) -> Path:
 
 
 def make_peft_adapter(base: Path, folder: Path, **settings: Any) -> Path:
-    """An adapter that changes answers: everything it trains is moved from where PEFT starts it. ``settings`` are
-    LoraConfig's."""
+    """An adapter that changes answers: everything it trains is moved from where PEFT starts it. ``settings``
+    are LoraConfig's."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM

@@ -1,7 +1,7 @@
 """The base model of an evaluation whose ``--model`` was not given: the one that its adapters were made for.
 
-In: an ``EvalConfig``. Out: the same, or with the base (and its revision) that every adapter records; ConfigError
-if they record different ones, or one that is not on this computer. Knows nothing of engines.
+In: an ``EvalConfig``. Out: the same, or with the base (and its revision) that every adapter records;
+ConfigError if they record different ones, or one that is not on this computer. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ def take_base_from_adapters(config: EvalConfig) -> EvalConfig:
     for other, (other_name, _) in others:
         if other_name != name:
             raise ConfigError(
-                f"--adapter {spec} was made for {name}, --adapter {other} for {other_name}: give the base with"
-                " --model, or evaluate them one after the other"
+                f"--adapter {spec} was made for {name}, --adapter {other} for {other_name}: give the base"
+                " with --model, or evaluate them one after the other"
             )
     if name.startswith((".", "/", "~")) and not expand_path(name, "--model").is_dir():
         raise ConfigError(
-            f"--adapter {spec}: was made for {name}, which is not on this computer; give its base with --model"
+            f"--adapter {spec}: was made for {name}, which is not on this computer; give its base with"
+            f" --model"
         )
     log_note(f"base model: {name}, which --adapter {spec} was made for (--model was not given)")
     return config.model_copy(update={"model": name, "revision": config.revision or revision})

@@ -94,8 +94,8 @@ class EvalConfig(EngineConfig):
         "auto",
         description=(
             "serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT"
-            " merges it into a cached copy, which is compared with the unmerged model; auto: serve on GPU, swap"
-            " on CPU (merge if it is not a plain LoRA)"
+            " merges it into a cached copy, which is compared with the unmerged model; auto: serve on GPU,"
+            " swap on CPU (merge if it is not a plain LoRA)"
         ),
     )
     exam: list[str] = Field(

@@ -46,7 +46,22 @@ _UNREADABLE = (  # what a config or header that is none ends in, read by the sta
     MemoryError,
 )
 # Families whose MLP has two matrices, not a gated one of three.
-_PLAIN_MLP = frozenset("gpt_neox gpt2 gptj gpt_neo gpt_bigcode opt bloom falcon mpt phi codegen starcoder2".split())
+_PLAIN_MLP = frozenset(
+    [
+        "gpt_neox",
+        "gpt2",
+        "gptj",
+        "gpt_neo",
+        "gpt_bigcode",
+        "opt",
+        "bloom",
+        "falcon",
+        "mpt",
+        "phi",
+        "codegen",
+        "starcoder2",
+    ]
+)
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes that are known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -223,7 +238,10 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         found = (text.get(key) for key in keys)
         return next((int(v) for v in found if isinstance(v, int) and 0 < v < _MAX_NUMBER), default)
 
-    layers, hidden = number("num_hidden_layers", "n_layer", "num_layers", "n_layers"), number("hidden_size", "n_embd", "d_model")
+    layers, hidden = (
+        number("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        number("hidden_size", "n_embd", "d_model"),
+    )
     heads = number("num_attention_heads", "n_head", "n_heads", default=1)
     kv_heads = number("num_key_value_heads", default=heads)
     head_dim = number("head_dim", default=hidden // heads)

@@ -1,4 +1,5 @@
-"""What an adapter is, by PEFT's settings and the names of its tensors, and which ways of applying it are exact.
+"""What an adapter is, by PEFT's settings and the names of its tensors, and which ways of applying it are
+exact.
 
 In: adapter_config.json and tensor names. Out: for each way (served by vLLM, swapped into its weights, merged
 by PEFT, unmerged by PEFT) the reason why it would give other answers than PEFT, or None. Sources: PEFT 0.21
@@ -18,23 +19,27 @@ from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 Way = Literal["serve", "swap", "merge", "unmerged"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 MAX_SERVED_RANK = 512  # vLLM's largest max_lora_rank
 FACTOR_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # Projections of dense decoders, which checkpoints store as one matrix each.
-_STORED_WHOLE = frozenset(
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"]
-)
+_STORED_WHOLE = _words("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj qkv_proj gate_up_proj")
 # Names of the same layers in other families. vLLM adapts every linear layer; swapping knows the ones above.
-_SERVED = _STORED_WHOLE | frozenset(
-    "query_key_value dense dense_h_to_4h dense_4h_to_h c_attn c_proj c_fc c_fc_0 c_fc_1 out_proj fc1 fc2 fc_in"
-    " fc_out w1 w2 w3 wq wk wv wo wqkv Wqkv in_proj W_pack dense_proj".split()
+_SERVED = _STORED_WHOLE | _words(
+    "query_key_value dense dense_h_to_4h dense_4h_to_h c_attn c_proj c_fc c_fc_0 c_fc_1 out_proj fc1 fc2"
+    " fc_in fc_out w1 w2 w3 wq wk wv wo wqkv Wqkv in_proj W_pack dense_proj"
 )
 _NOT_TEXT = re.compile(r"(?:^|\.)(?:vision|visual|audio|image|multi_modal|mm_projector|embed_vision)")
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A setting that makes an adapter more than W + s·B·A: vLLM neither serves it nor can it be swapped in."""
+    """A setting that makes an adapter more than W + s·B·A: vLLM neither serves it nor can it be swapped
+    in."""
 
     name: str
     merges: bool = True  # PEFT's merge gives what PEFT gives unmerged
@@ -82,11 +87,11 @@ FEATURES: dict[str, Feature] = {
 }
 
 # Settings that every way takes: they decide the tensors and their scale, or matter in training alone.
-PLAIN_SETTINGS = frozenset(
+PLAIN_SETTINGS = _words(
     "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode r"
     " target_modules exclude_modules lora_alpha lora_dropout use_rslora layers_to_transform layers_pattern"
     " rank_pattern alpha_pattern megatron_core loftq_config eva_config corda_config lora_ga_config"
-    " velora_config qalora_group_size runtime_config ensure_weight_tying init_lora_weights".split()
+    " velora_config qalora_group_size runtime_config ensure_weight_tying init_lora_weights"
 )
 
 # Ways to start training. A name that is not known counts as one that changes the base's weights.
@@ -149,7 +154,7 @@ def remedy(config: Mapping[str, Any]) -> str:
 
 
 def largest_rank(config: Mapping[str, Any]) -> int:
-    return max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    return int(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 
 
 def changes_base(config: Mapping[str, Any]) -> bool:

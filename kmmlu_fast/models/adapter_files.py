@@ -67,7 +67,9 @@ def _download_adapter(repository: str, revision: str | None) -> Path:
             _check_repository(where, list(sizes))
             revision = info.sha
             total = sum(size for name, size in sizes.items() if re.fullmatch(r"adapter_.*", name))
-            log_note(f"{where}: {total / _MIB:,.1f} MiB on the hub (what is in its cache is not fetched again)")
+            log_note(
+                f"{where}: {total / _MIB:,.1f} MiB on the hub (what is in its cache is not fetched again)"
+            )
         return Path(snapshot_download(repository, revision=revision, allow_patterns=_HUB_FILES))
     except AdapterError:
         raise
@@ -153,10 +155,12 @@ def _choose_checkpoint(folder: Path) -> tuple[Path | None, str]:
 
 
 def _refuse_other_trainers(folder: Path, config: dict[str, Any], where: str) -> None:
-    if "peft_type" not in config and ("lora_parameters" in config or (folder / "adapters.safetensors").exists()):
+    if "peft_type" not in config and (
+        "lora_parameters" in config or (folder / "adapters.safetensors").exists()
+    ):
         raise AdapterError(
-            f"{where}: is an adapter in MLX's layout; fuse it into its base (python -m mlx_lm fuse --model BASE"
-            " --adapter-path DIR --save-path OUT) and give OUT with --model"
+            f"{where}: is an adapter in MLX's layout; fuse it into its base (python -m mlx_lm fuse --model"
+            " BASE --adapter-path DIR --save-path OUT) and give OUT with --model"
         )
 
 
@@ -197,7 +201,8 @@ def _join_parts(folder: Path, where: str) -> Path:
     for part in parts:
         if part.parent != folder or not part.is_file():
             raise AdapterError(
-                f"{where}: {_INDEX} names {bounded_repr(part.name)}, which is not there; copy the adapter again"
+                f"{where}: {_INDEX} names {bounded_repr(part.name)}, which is not there; copy the adapter"
+                f" again"
             )
         _refuse_pointer(part, where)
         state.update(part.read_bytes())
@@ -216,9 +221,7 @@ def _join_parts(folder: Path, where: str) -> Path:
     return target
 
 
-def _write_joined(
-    folder: Path, parts: list[Path], index: dict[str, Any], where: str, target: Path
-) -> None:
+def _write_joined(folder: Path, parts: list[Path], index: dict[str, Any], where: str, target: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
@@ -228,7 +231,9 @@ def _write_joined(
         raise AdapterError(f"{where}: a part is damaged ({one_line(str(error), 200)})") from error
     if set(tensors) != set(index):
         missing = sorted(set(tensors) ^ set(index))[0]
-        raise AdapterError(f"{where}: {_INDEX} and its parts disagree on {one_line(missing, 120)}; copy it again")
+        raise AdapterError(
+            f"{where}: {_INDEX} and its parts disagree on {one_line(missing, 120)}; copy it again"
+        )
     fresh = target.with_name(f".{target.name}.fresh")
     remove_tree(fresh)
     fresh.mkdir(parents=True)

@@ -1,8 +1,8 @@
 """Whether every matrix of an adapter has its place in the base, before an engine starts.
 
-In: an adapter's settings and tensor shapes, a ``Model``. Out: nothing, or AdapterError that counts what has no
-place. The headers of the base's weight files tell it for most adapters, without torch. If they do not (fused
-or renamed modules, experts, embeddings, a base that is not downloaded yet), PEFT itself is asked, on a model
+In: an adapter's settings and tensor shapes, a ``Model``. Out: nothing, or AdapterError that counts what has
+no place. The headers of the base's weight files tell it for most adapters, without torch. If they do not
+(fused or renamed modules, experts, embeddings, a base that is not downloaded yet), PEFT itself is asked, on a model
 without weights (torch's meta device). Knows nothing of engines.
 """
 
@@ -103,7 +103,9 @@ def build_empty_model(model: Model) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, **arguments)
     except Exception as error:  # transformers raises errors of any kind for odd settings
-        raise ModelError(f"{model.name}: its config.json cannot be read ({one_line(str(error), 200)})") from error
+        raise ModelError(
+            f"{model.name}: its config.json cannot be read ({one_line(str(error), 200)})"
+        ) from error
 
 
 def find_places(base: Any, config: Mapping[str, Any], shapes: Shapes, name: str, where: str) -> Places:
@@ -166,8 +168,8 @@ def refuse_misfits(places: Places, name: str, where: str) -> None:
     missing = sorted(places.own - set(given))
     if missing:
         raise AdapterError(
-            f"{where}: {len(missing)} of the {len(places.own)} matrices that adapter_config.json describes are"
-            f" not in the file, such as {one_line(missing[0], 120)}; copy or save the adapter again"
+            f"{where}: {len(missing)} of the {len(places.own)} matrices that adapter_config.json describes"
+            f" are not in the file, such as {one_line(missing[0], 120)}; copy or save the adapter again"
         )
 
 

@@ -1,7 +1,8 @@
-"""LoRA adapters as evaluation takes them: found, named, and checked against their base before an engine starts.
+"""LoRA adapters as evaluation takes them: found, named, and checked against their base before an engine
+starts.
 
-In: ``--adapter`` arguments and a ``Model``. Out: ``Adapter`` records, or AdapterError that names the file. Knows
-PEFT's files and the card and log that ``train`` writes beside them, but no engines or questions.
+In: ``--adapter`` arguments and a ``Model``. Out: ``Adapter`` records, or AdapterError that names the file.
+Knows PEFT's files and the card and log that ``train`` writes beside them, but no engines or questions.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _WAYS_OF_MODE: dict[str, tuple[Way, ...]] = {
 
 
 def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
-    """Adapters for ``[NAME=]PATH`` or ``[NAME=]ORG/NAME[@REVISION]`` specs, checked against the base model, with
-    distinct names and ids. AdapterError says what is wrong.
+    """Adapters for ``[NAME=]PATH`` or ``[NAME=]ORG/NAME[@REVISION]`` specs, checked against the base model,
+    with distinct names and ids. AdapterError says what is wrong.
 
     ``mode``, how they will be applied: "serve" (by vLLM), "swap", "merge", "auto" (any of these), "peft"
     (unmerged, by the transformers engine), "peft or merge", or "server".
@@ -90,15 +91,13 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def check_adapter(files: AdapterFiles, model: Model, mode: str, where: str) -> None:
-    """AdapterError unless every tensor has its place in the base, and one of the mode's ways applies it as PEFT
-    does."""
+    """AdapterError unless every tensor has its place in the base, and one of the mode's ways applies it as
+    PEFT does."""
     _check_settings(where, files.config)
     _check_shapes(where, files, model)
     problems = {way: way_problem(files.config, files.shapes, way) for way in WAYS}
     if None not in problems.values():
-        raise AdapterError(
-            f"{where}: {problems['merge']}: no engine here applies it; {remedy(files.config)}"
-        )
+        raise AdapterError(f"{where}: {problems['merge']}: no engine here applies it; {remedy(files.config)}")
     unbiased = check_adapter_fit(files, model, where)
     if unbiased and not problems["merge"]:
         problems["merge"] = f"it has a bias for {unbiased}, which has none in the base"
@@ -153,7 +152,13 @@ def _check_shapes(where: str, files: AdapterFiles, model: Model) -> None:
             )
         layer = re.search(r"layers\.(\d+)\.", key)
         replicated = files.config.get("layer_replication")
-        if layer and not in_vision and not replicated and isinstance(layers, int) and int(layer[1][:9]) >= layers:
+        if (
+            layer
+            and not in_vision
+            and not replicated
+            and isinstance(layers, int)
+            and int(layer[1][:9]) >= layers
+        ):
             raise AdapterError(
                 f"{where}: has weights for layer {layer[1]}, {model.name} has {layers} layers; give its base"
                 " with --model"
@@ -178,7 +183,8 @@ def adapter_way_problem(folder: Path, way: Way) -> str | None:
 
 
 def adapter_warnings(adapter: Adapter, model: Model) -> list[str]:
-    """What to say about an adapter that is evaluated: another base than it names, settings that nobody knows."""
+    """What to say about an adapter that is evaluated: another base than it names, settings that nobody
+    knows."""
     config = read_json(adapter.path / "adapter_config.json", AdapterError)
     other_base = base_model_warning(adapter, model)
     return [*([other_base] if other_base else []), *adapter_notes(adapter.name, config)]

@@ -1,7 +1,7 @@
 """What a LoRA adapter adds to its base's weights: W + s·B·A, bit for bit as PEFT's merge computes it.
 
-In: an adapter directory as PEFT writes it, of a kind that is such a sum (``adapter_features``). Out: each changed
-module's two factors and scale, and the changed weights. Source: PEFT 0.21 ``LoraLayer.update_layer``,
+In: an adapter directory as PEFT writes it, of a kind that is such a sum (``adapter_features``). Out: each
+changed module's two factors and scale, and the changed weights. Source: PEFT 0.21 ``LoraLayer.update_layer``,
 ``Linear.get_delta_weight`` and ``Linear.merge``. Knows nothing of engines.
 """
 
@@ -102,8 +102,8 @@ def changed_weights(
     dtype: Any,
     device: Any = "cpu",
 ) -> Iterator[tuple[str, Any]]:
-    """The checkpoint's tensors of the ``touched`` modules, with the changes added on ``device``. AdapterError if a changed
-    module has no weight."""
+    """The checkpoint's tensors of the ``touched`` modules, with the changes added on ``device``.
+    AdapterError if a changed module has no weight."""
     left, scratch = set(changes), Scratch()
     for name, tensor in weights:
         module, _, kind = name.rpartition(".")

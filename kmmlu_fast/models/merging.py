@@ -26,9 +26,9 @@ _MERGE_WAIT_SEC = 3600.0
 _SAMPLE_BYTES = 4096
 _BATCH, _TOKENS = 2, 48  # of the comparison
 # Largest root mean square difference of the logits, in units of their spread. Merging rounds every changed
-# weight once to the copy's type, and a 16-bit model rounds what it computes. Measured on nine random families:
-# 1e-6 in float32, 3e-3 in float16, 3e-2 in bfloat16; on Gemma 3 270M in bfloat16: 7e-2, and 2e-2 if the same
-# weights compute in float32.
+# weight once to the copy's type, and a 16-bit model rounds what it computes. Measured on nine random
+# families: 1e-6 in float32, 3e-3 in float16, 3e-2 in bfloat16; on Gemma 3 270M in bfloat16: 7e-2, and 2e-2
+# if the same weights compute in float32.
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 _WEIGHT_TOLERANCE = 0.05  # of 16-bit weights that compute in float32
 
@@ -107,7 +107,8 @@ def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path)
 
 
 def _load_unmerged(model: Model, adapter: Adapter, dtype: str, in_float32: bool = False) -> Any:
-    """The base with the adapter beside it. ``in_float32``: weights rounded to ``dtype``, computing in float32."""
+    """The base with the adapter beside it. ``in_float32``: weights rounded to ``dtype``, computing in
+    float32."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -144,8 +145,8 @@ def _write_copy(model: Model, adapter: Adapter, dtype: str, folder: Path) -> Any
 
 
 def untie_changed_head(adapted: Any) -> None:
-    """Give the output layer its own weights if it shares them with the input embeddings and an adapter changes
-    one of the two: merging into a shared matrix would change both."""
+    """Give the output layer its own weights if it shares them with the input embeddings and an adapter
+    changes one of the two: merging into a shared matrix would change both."""
     import torch
 
     ends = [adapted.get_input_embeddings(), adapted.get_output_embeddings()]
@@ -189,8 +190,8 @@ def _logits(model: Any) -> Any:
 
 
 def _compare_copy(model: Model, adapter: Adapter, dtype: str, folder: Path, wanted: Any) -> None:
-    """AdapterError unless the written copy, loaded again, gives the unmerged model's logits. If 16-bit numbers
-    leave a doubt, both compute again in float32."""
+    """AdapterError unless the written copy, loaded again, gives the unmerged model's logits. If 16-bit
+    numbers leave a doubt, both compute again in float32."""
     from transformers import AutoModelForCausalLM
 
     code = model.trust_remote_code
@@ -207,9 +208,9 @@ def _compare_copy(model: Model, adapter: Adapter, dtype: str, folder: Path, want
         return
     largest = float((found - wanted).abs().max())
     raise AdapterError(
-        f"--adapter {adapter.path}: the merged copy does not answer as the unmerged model: logits differ by up"
-        f" to {largest:.3g} ({difference:.1%} of their spread; {tolerance:.2%} can be rounding in {kind}); use"
-        " --engine transformers, which applies it unmerged, or --dtype float32"
+        f"--adapter {adapter.path}: the merged copy does not answer as the unmerged model: logits differ by"
+        f" up to {largest:.3g} ({difference:.1%} of their spread; {tolerance:.2%} can be rounding in {kind});"
+        " use --engine transformers, which applies it unmerged, or --dtype float32"
     )
 
 

@@ -22,6 +22,7 @@ _FREE = frozenset(
     {
         "data",
         "held_out_data",
+        "init_adapter",  # compared by digest
         "output_dir",
         "resume",
         "report_to",
@@ -67,6 +68,7 @@ class TrainConfig(Config):
         "model and adapter": (
             "model",
             "revision",
+            "init_adapter",
             "load_in_4bit",
             "r",
             "lora_alpha",
@@ -154,6 +156,13 @@ class TrainConfig(Config):
         False, description="show the options in another order every epoch, answer letters balanced"
     )
 
+    init_adapter: str | None = Field(
+        None,
+        description=(
+            "continue from this adapter (directory or hub id) in place of a new one; rank, alpha and modules"
+            " are its own, and without --model its base"
+        ),
+    )
     load_in_4bit: bool = Field(True, description="QLoRA: nf4 weights with double quantisation")
     r: PositiveInt = Field(16, description="LoRA rank")
     lora_alpha: PositiveInt = Field(16, description="LoRA alpha")

@@ -29,6 +29,7 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import choose_chat_template, decode_trained_runs
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
+from kmmlu_fast.training.initial_adapter import check_initial_adapter, take_initial_adapter
 from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
@@ -68,6 +69,7 @@ def load_adapter_card(folder: Path) -> TrainedAdapter:
 
 def run_training_job(config: TrainConfig) -> TrainedAdapter:
     """Train, unless it is done already (--resume). TrainError, DataError, ModelError for user errors."""
+    config = take_initial_adapter(config)
     if is_training_finished(config):
         _remove_checkpoints(config)
         return load_adapter_card(config.output_dir)
@@ -105,6 +107,7 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     trainer.quiet_libraries()
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
+    identity = _training_identity(config, model, tokenizer)
     data = encode_training_set(config, inputs.rows, inputs.held_out, tokenizer, inputs.asked)
     _show_rows(config, data, tokenizer)
     shape, plan = _plan_on_device(config, model, data)
@@ -113,7 +116,6 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
     warnings = precision_warnings(config, shape.total)
     log_as_warnings(warnings)
-    identity = _training_identity(config, model, tokenizer)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
     resolved = config.model_copy(update={"target_modules": list(shape.targets)})
@@ -166,6 +168,7 @@ def _training_identity(config: TrainConfig, model: Model, tokenizer: Any) -> dic
 
     return {
         "settings": config.result_settings(),
+        "init_adapter_digest": check_initial_adapter(config, model),
         "model_digest": model.digest,
         "data_digest": data_digest(config),
         "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,

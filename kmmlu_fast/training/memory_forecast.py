@@ -85,7 +85,8 @@ def shape_from_facts(model: ModelFacts, r: int = RANK) -> ModelShape:
 
 
 def is_trainable_as_stored(model: ModelFacts) -> bool:
-    """Whether the weights are in 16 or 32 bit, or in bitsandbytes' 4 bit, on which QLoRA trains as they are."""
+    """Whether the weights are in 16 or 32 bit, or in bitsandbytes' 4 bit, on which QLoRA trains as they
+    are."""
     return not model.quantised or model.stored_as == "bitsandbytes"
 
 

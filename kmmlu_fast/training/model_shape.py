@@ -1,8 +1,8 @@
 """A model's sizes and the adapter that training will make of it, counted before any weight is read.
 
-In: a model directory, hub id or config, LoRA settings. Out: a ``ModelShape`` (numbers of values by kind) and the
-names to adapt, from the model and PEFT on torch's meta device, which takes no memory; ModelError for a name that
-the model does not have. Knows nothing of bytes or devices.
+In: a model directory, hub id or config, LoRA settings. Out: a ``ModelShape`` (numbers of values by kind) and
+the names to adapt, from the model and PEFT on torch's meta device, which takes no memory; ModelError for a
+name that the model does not have. Knows nothing of bytes or devices.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def shape_from_config(
     trust_remote_code: bool = False,
     **lora_settings: Any,
 ) -> ModelShape:
-    """Count a transformers config's weights. ModelError if the model lacks one of the target modules, or if the
-    adapter would be one that evaluation does not take."""
+    """Count a transformers config's weights. ModelError if the model lacks one of the target modules, or if
+    the adapter would be one that evaluation does not take."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -74,8 +74,8 @@ def shape_from_config(
     names = [target for target in targets if target in leaves or "." in target]
     if not names:
         raise ModelError(
-            f"--target-modules {', '.join(targets)}: are matrices of experts alone in this model, which cannot be"
-            f" trained by themselves; add a linear layer: {', '.join(sorted(leaves))}"
+            f"--target-modules {', '.join(targets)}: are matrices of experts alone in this model, which"
+            f" cannot be trained by themselves; add a linear layer: {', '.join(sorted(leaves))}"
         )
     text = config.get_text_config()
     settings = {

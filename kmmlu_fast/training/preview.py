@@ -1,7 +1,8 @@
 """``train --plan``: what would fit, without weights, rows or even the GPU.
 
-In: a ``TrainConfig``, optionally with a GPU's GiB. Out: lines of text, computed from training's own count of the
-model if transformers is installed (seconds), else from its config.json; not measured. Knows nothing of data.
+In: a ``TrainConfig``, optionally with a GPU's GiB. Out: lines of text, computed from training's own count of
+the model if transformers is installed (seconds), else from its config.json; not measured. Knows nothing of
+data.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from kmmlu_fast.machine.host import best_cpu_dtype, detect_machine
 from kmmlu_fast.machine.memory_fit import GIB
 from kmmlu_fast.machine.model_size import find_model_facts, find_model_folder
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
+from kmmlu_fast.training.initial_adapter import take_initial_adapter
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import LABELS, is_trainable_as_stored, shape_from_facts
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
@@ -23,6 +25,7 @@ SHORTER = (768, 512, 384, 256)  # row lengths to try if the requested one does n
 
 def preview_training(config: TrainConfig) -> list[str]:
     """The plan part by part. ModelError if the model's counts are unavailable, TrainError if nothing fits."""
+    config = take_initial_adapter(config)
     facts = find_model_facts(config.model)
     if facts is None or not (facts.layers and facts.hidden):
         raise ModelError(
@@ -72,9 +75,7 @@ def _count_on_meta_device(config: TrainConfig) -> ModelShape | None:
         return None
     code = config.trust_remote_code
     try:
-        return read_model_shape(
-            folder, config.r, config.target_modules, None, code, use_dora=config.use_dora
-        )
+        return read_model_shape(folder, config.r, config.target_modules, None, code, use_dora=config.use_dora)
     except ModelError as error:
         if "--target-modules" in str(error):
             raise

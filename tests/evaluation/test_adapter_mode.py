@@ -120,9 +120,7 @@ def test_what_does_not_go_in_is_merged(
     assert opened.paths == [None, str(tmp_path / "merged-dora"), None, str(tmp_path / "merged-lora-2"), None]
     log = caplog.text
     assert "dora: merged into a copy with PEFT, because it is DoRA (use_dora True" in log
-    assert (
-        "lora-2: merged into a copy with PEFT, because has no place in this model" in log
-    )
+    assert "lora-2: merged into a copy with PEFT, because has no place in this model" in log
 
 
 def test_an_engine_that_holds_half_an_adapter_ends_the_evaluation(model: Path, tmp_path: Path) -> None:

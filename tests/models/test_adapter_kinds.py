@@ -35,7 +35,9 @@ class Kind:
     settings: dict[str, Any]
     modes: tuple[str, str, str] = ("swap", "serve", "serve")
     base: str = "qwen2"
-    edit: dict[str, Any] | None = None  # of adapter_config.json, where PEFT does not make such an adapter here
+    edit: dict[str, Any] | None = (
+        None  # of adapter_config.json, where PEFT does not make such an adapter here
+    )
 
 
 KINDS = {
@@ -219,13 +221,19 @@ def test_what_vllm_takes_may_be_served(start: str | bool) -> None:
     config_of = pytest.importorskip("vllm.config.lora").LoRAConfig
     config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "init_lora_weights": start}
     helper.from_dict(config).validate_legal(config_of(max_lora_rank=8))
-    assert way_problem(config, ["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"], "serve") is None
+    assert (
+        way_problem(config, ["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"], "serve")
+        is None
+    )
 
 
 REFUSED_KEYS: list[tuple[str, Callable[[str], bool]]] = [
     ("base_model.model.lm_head.weight", lambda reason: "lm_head" in reason),
     ("base_model.model.model.embed_tokens.lora_embedding_A", lambda reason: "embed_tokens" in reason),
-    ("base_model.model.model.layers.0.mlp.experts.3.up_proj.lora_A.weight", lambda reason: "experts" in reason),
+    (
+        "base_model.model.model.layers.0.mlp.experts.3.up_proj.lora_A.weight",
+        lambda reason: "experts" in reason,
+    ),
     ("base_model.model.model.vision_tower.layers.0.self_attn.q_proj.lora_A.weight", lambda r: "vision" in r),
 ]
 

@@ -130,12 +130,12 @@ class AdapterSwitch:
         self._active: str | None = None
         base = _probe_logits(model, device) if adapters else None
         for adapter in adapters:
-            self._load_peft_adapter(model, adapter, device, dtype)
-            self._peft.eval()
-            self._peft.base_model.disable_adapter_layers()
+            loaded = self._load_peft_adapter(model, adapter, device, dtype)
+            loaded.eval()
+            loaded.base_model.disable_adapter_layers()
             _check_base_unchanged(base, _probe_logits(model, device), adapter)
 
-    def _load_peft_adapter(self, model: Any, adapter: Adapter, device: str, dtype: str) -> None:
+    def _load_peft_adapter(self, model: Any, adapter: Adapter, device: str, dtype: str) -> Any:
         import torch
         from peft import PeftConfig, PeftModel
 
@@ -165,6 +165,7 @@ class AdapterSwitch:
             if f".{name}." in f"{key}." and weight.is_floating_point():
                 # as in vLLM and mixed-precision training
                 weight.data = weight.data.to(getattr(torch, dtype))
+        return self._peft
 
     def activate(self, adapter: Adapter | None) -> None:
         """Apply ``adapter`` from now on; None = the base alone."""

@@ -15,8 +15,8 @@ from kmmlu_fast.engines.vllm.late_tokenizer import can_defer_tokenizer
 from kmmlu_fast.engines.vllm.weight_swap import WORKER
 from kmmlu_fast.machine.device import resolve_auto_dtype
 
-# Adapters kept in host memory beside the one in a batch: a hundred of rank 64 on a 7B would take 32 GB. vLLM reads
-# the others from their files again.
+# Adapters kept in host memory beside the one in a batch: a hundred of rank 64 on a 7B would take 32 GB. vLLM
+# reads the others from their files again.
 _SPARE_ADAPTERS = 2
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 
