@@ -2,8 +2,8 @@
 
 In: an adapter's settings and tensor shapes, a ``Model``. Out: nothing, or AdapterError that counts what has
 no place. The headers of the base's weight files tell it for most adapters, without torch. If they do not
-(fused or renamed modules, experts, embeddings, a base that is not downloaded yet), PEFT itself is asked, on a model
-without weights (torch's meta device). Knows nothing of engines.
+(fused or renamed modules, experts, embeddings, a base that is not downloaded yet), PEFT is asked, on a
+model without weights (torch's meta device). Knows nothing of engines.
 """
 
 from __future__ import annotations
