@@ -1,16 +1,14 @@
-"""A verb whose native library dies says so in one line: which library, where, what to do.
+"""Reports the crash of a native library in one line: which library, where, what to do.
 
-In: a verb's main. Out: its exit code. The verb runs in a fork of this process, made before anything is
-imported: milliseconds, and no memory but what the verb itself takes. This process only waits. The fork
-shares terminal, directory and process group, so Ctrl-C, Ctrl-Z and input reach it as ever; a signal sent
-to this process alone is handed on; if this process is killed, so is the fork. A verb that ends by itself
-ends with its own code. One that is ended by a signal that asks it to (SIGTERM, SIGHUP) ends this process
-by the same. One that crashes, or that the kernel kills for memory, is reported, and the code is the
-shell's: 128 + the signal's number.
+In: a verb's main. Out: its exit code. The verb runs in a fork made before anything is imported, which costs
+milliseconds and no memory; this process only waits. The fork shares terminal, directory and process group,
+so Ctrl-C, Ctrl-Z and input reach it; a signal sent to this process alone is forwarded; if this process is
+killed, so is the fork. A verb that exits keeps its exit code. One ended by SIGTERM or SIGHUP ends this
+process by the same signal. One that crashes, or that the kernel kills for memory, is reported, and the exit
+code is the shell's: 128 + the signal's number.
 
-Where the crash was is what ``faulthandler`` wrote. Only for processes that are a verb, not for calls from
-Python: the doors use it under ``__main__``. ``KMMLU_GUARD=0`` switches it off (debuggers, profilers).
-Knows nothing of verbs.
+The location comes from ``faulthandler``. Only processes that run a verb use the guard (under ``__main__``),
+not calls from Python. ``KMMLU_GUARD=0`` turns it off (for debuggers and profilers). Knows nothing of verbs.
 """
 
 from __future__ import annotations
@@ -33,11 +31,11 @@ from typing import IO, Any
 from kmmlu_fast.machine import host
 
 _GIB = 1 << 30
-_SI_KERNEL = 0x80  # siginfo: the terminal sent it, so to the whole foreground group, the fork included
+_SI_KERNEL = 0x80  # siginfo: sent by the terminal to the whole foreground group, including the fork
 _PR_SET_PDEATHSIG = 1
 _FRAME = re.compile(r'^  File "(?P<path>[^"]+)", line (?P<line>\d+) in (?P<function>.+)$')
 _CRASHES = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGSYS", "SIGTRAP", "SIGKILL")
-_HANDED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD")
+_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class CrashFrame:
 
     @property
     def library(self) -> str:
-        """The installed package or our own that the file belongs to; empty for Python's own."""
+        """The installed package (or kmmlu_fast) that the file belongs to; empty for Python's own."""
         parts = Path(self.path).parts
         for root in ("site-packages", "dist-packages"):
             if root in parts:
@@ -60,17 +58,16 @@ class CrashFrame:
 
 
 def run_with_crash_guard(main: Callable[[], int]) -> int:
-    """Run a verb's main in a watched fork; its exit code, or 128 + the signal it died of (reported)."""
+    """Run a verb's main in a watched fork; its exit code, or 128 + the signal that killed it (reported)."""
     if os.environ.get("KMMLU_GUARD") == "0" or not _can_fork() or sys.gettrace() is not None:
         return main()
     kills = host.count_oom_kills()
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # closed by whoever started us
+        if stream is not None:  # closed by the parent process
             with contextlib.suppress(OSError, ValueError):
-                stream.flush()  # or the fork would write it once more
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # ignored, as some starters leave it, there would be no status
+                stream.flush()  # or the fork would write it again
+    # If it were ignored, as some parent processes leave it, there would be no exit status.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with tempfile.TemporaryFile() as trace, _block_signals() as mask:
         parent = os.getpid()
         child = os.fork()
@@ -81,33 +78,30 @@ def run_with_crash_guard(main: Callable[[], int]) -> int:
             return os.WEXITSTATUS(status)
         number = os.WTERMSIG(status)
         trace.seek(0)
-        written = trace.read().decode(errors="replace")
+        traceback = trace.read().decode(errors="replace")
     if signal.Signals(number).name not in _CRASHES:
         _die_by_signal(number)
     starved = host.count_oom_kills() > kills
-    print(
-        f"error: {explain_crash(number, parse_crash_frames(written), peak_bytes, starved)}",
-        file=sys.stderr,
-        flush=True,
-    )
+    explanation = explain_crash(number, parse_crash_frames(traceback), peak_bytes, starved)
+    print(f"error: {explanation}", file=sys.stderr, flush=True)
     return 128 + number
 
 
-def parse_crash_frames(written: str) -> list[CrashFrame]:
-    """The frames of the thread that crashed, the innermost first, from what faulthandler wrote."""
-    current = re.split(r"^(?:Current t|T)hread .*$", written, flags=re.MULTILINE)
-    text = current[1] if len(current) > 1 else written
-    found = (_FRAME.match(line) for line in text.splitlines())
-    return [CrashFrame(m["path"], int(m["line"]), m["function"]) for m in found if m]
+def parse_crash_frames(traceback: str) -> list[CrashFrame]:
+    """The frames of the thread that crashed, innermost first, from faulthandler's output."""
+    threads = re.split(r"^(?:Current t|T)hread .*$", traceback, flags=re.MULTILINE)
+    text = threads[1] if len(threads) > 1 else traceback
+    matches = (_FRAME.match(line) for line in text.splitlines())
+    return [CrashFrame(m["path"], int(m["line"]), m["function"]) for m in matches if m]
 
 
-def explain_crash(number: int, where: list[CrashFrame], peak_bytes: int = 0, starved: bool = False) -> str:
-    """The one line: what died, of what, where, and what to do."""
+def explain_crash(number: int, frames: list[CrashFrame], peak_bytes: int = 0, starved: bool = False) -> str:
+    """One line: what died, of which signal, where, and what to do."""
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
         return _explain_kill(peak_bytes, starved)
-    frame = next((frame for frame in where if frame.library not in ("", "kmmlu_fast")), None)
-    place = frame or next(iter(where), None)
+    frame = next((frame for frame in frames if frame.library not in ("", "kmmlu_fast")), None)
+    place = frame or next(iter(frames), None)
     library = frame.library if frame else "a native library"
     at = f" in {place.function} ({_short_location(place)}){_source_line(place)}" if place else ""
     if number == signal.SIGILL:
@@ -117,18 +111,18 @@ def explain_crash(number: int, where: list[CrashFrame], peak_bytes: int = 0, sta
         what = "crashed"
     advice = "run kmmlu-fast doctor, which compares this machine and the packages with the pinned set"
     if number == signal.SIGBUS:
-        advice = "the disk or /dev/shm may be full, or a model file cut short; then " + advice
+        advice = "the disk or /dev/shm may be full, or a model file truncated; otherwise " + advice
     return f"{library} {what}{at}: {name}; {advice}"
 
 
 def _explain_kill(peak_bytes: int, starved: bool) -> str:
-    held = f", after holding up to {peak_bytes / _GIB:.1f} GiB" if peak_bytes else ""
+    peak = f", after using up to {peak_bytes / _GIB:.1f} GiB" if peak_bytes else ""
     if not starved:
-        return f"killed from outside (SIGKILL){held}; run the same command again to continue"
+        return f"killed from outside (SIGKILL){peak}; run the same command again to continue"
     total = host.memory_bytes()[0] / _GIB
     return (
-        f"the kernel killed this process for memory (SIGKILL){held}; {total:.1f} GiB are here: take a smaller"
-        " model, --max-num-seqs or --micro-batch, or end other programs, and run the same command again"
+        f"the kernel killed this process for memory (SIGKILL){peak}; it may use {total:.1f} GiB: use a"
+        " smaller model, --max-num-seqs or --micro-batch, or end other programs, and rerun the same command"
     )
 
 
@@ -144,7 +138,7 @@ def _source_line(frame: CrashFrame) -> str:
 
 
 def _can_fork() -> bool:
-    """Only on Unix, and only while this is the process's one thread: others would not be in the fork."""
+    """Whether this is Unix and the process has a single thread: a fork would lose the others."""
     if not (hasattr(os, "fork") and hasattr(signal, "sigwaitinfo")):
         return False
     tasks = Path("/proc/self/task")
@@ -152,12 +146,12 @@ def _can_fork() -> bool:
 
 
 def _forwarded_signals() -> set[int]:
-    return {int(getattr(signal, name)) for name in _HANDED_ON}
+    return {int(getattr(signal, name)) for name in _FORWARDED}
 
 
 @contextlib.contextmanager
 def _block_signals() -> Iterator[set[int]]:
-    """Signals wait from before the fork until asked for, so that none is lost; yields the mask that was."""
+    """Block signals from before the fork until they are waited for, losing none; yields the old mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _forwarded_signals())
     try:
         yield {int(number) for number in before}
@@ -166,29 +160,29 @@ def _block_signals() -> Iterator[set[int]]:
 
 
 def _run_in_fork(main: Callable[[], int], parent: int, trace: IO[bytes], mask: set[int]) -> None:
-    """The fork: die with the parent, write where a crash was, run the verb. Does not return."""
+    """The fork: die with the parent, record crashes, run the verb. Does not return."""
     _die_with_parent(parent)
-    faulthandler.enable(
-        file=os.dup(trace.fileno()), all_threads=False
-    )  # a copy: written to until the very end
-    ending = _ExitHook()
-    atexit.register(ending.exit_process)  # the first of this process's, so the last that is called
+    # A duplicate descriptor, which stays open until the very end.
+    faulthandler.enable(file=os.dup(trace.fileno()), all_threads=False)
+    exit_hook = _ExitHook()
+    atexit.register(exit_hook.exit_process)  # registered first, so called last
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        ending.code = main()
+        exit_hook.code = main()
     except SystemExit as stop:
-        ending.code = (stop.code or 0) if isinstance(stop.code, int | None) else None
+        exit_hook.code = (stop.code or 0) if isinstance(stop.code, int | None) else None
         raise
-    sys.exit(ending.code)
+    sys.exit(exit_hook.code)
 
 
 class _ExitHook:
-    """The end of a verb that ended by itself: threads are waited for, what was registered with ``atexit`` is
-    called, buffers are written, but no library's objects are taken apart one by one (a second or more of
-    torch and vLLM, and the place where they crash). As multiprocessing ends its forks, and mypy itself.
+    """Ends a process without tearing down every library's objects, like multiprocessing's forks and mypy.
+
+    Threads are joined, ``atexit`` functions called and buffers written as usual. Teardown takes torch and
+    vLLM a second or more, and is where they crash.
     """
 
-    code: int | None = None  # None: of an error that Python is to show
+    code: int | None = None  # None if Python should print the exception itself
 
     def exit_process(self) -> None:
         if self.code is None:
@@ -196,7 +190,7 @@ class _ExitHook:
         try:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
-        except (AttributeError, OSError, ValueError):  # closed, full, nobody reads it: as Python judges it
+        except (AttributeError, OSError, ValueError):  # closed, full, no reader: left to Python
             return
         with contextlib.suppress(OSError, AttributeError):
             _load_libc().fflush(None)
@@ -210,7 +204,7 @@ def _load_libc() -> Any:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Linux ends this process when its parent ends, whatever ended that; elsewhere it runs on."""
+    """Make Linux kill this process when its parent ends, however it ends; elsewhere it runs on."""
     with contextlib.suppress(OSError, AttributeError):
         _load_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -218,23 +212,23 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _wait_for_child(child: int, mask: set[int]) -> tuple[int, int]:
-    """Hand signals on until the fork ends: its wait status, and the most memory it held in bytes."""
+    """Forward signals until the fork ends; its wait status and peak memory in bytes."""
     waited = _forwarded_signals() - mask
     while True:
-        found = signal.sigwaitinfo(waited)
-        if found.si_signo == signal.SIGCHLD:
+        received = signal.sigwaitinfo(waited)
+        if received.si_signo == signal.SIGCHLD:
             ended, status, usage = os.wait4(child, os.WNOHANG)
             if ended:
                 return status, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        elif found.si_code != _SI_KERNEL:
+        elif received.si_code != _SI_KERNEL:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, found.si_signo)
+                os.kill(child, received.si_signo)
 
 
 def _die_by_signal(number: int) -> None:
-    """End this process as the fork was ended, so that a shell or supervisor sees the same."""
+    """End this process by the same signal as the fork, so that a shell or supervisor sees it."""
     with contextlib.suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)
-    os._exit(128 + number)  # as the first process of a container, which no default action ends
+    os._exit(128 + number)  # for a container's first process, which no default action ends

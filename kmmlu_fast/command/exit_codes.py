@@ -1,16 +1,15 @@
-"""How a command ends: whatever stops it is one line on stderr at most, and an exit code.
+"""How a command ends: at most one line on stderr, and an exit code.
 
-In: an entry point's body, or what ended it. Out: a line, a code. Knows nothing of what the command does.
+In: an entry point's body. Out: a line, a code. Knows nothing of what the command does.
 
-    0        done (1: leakage found some)
-    2        a fault that the user can mend: one line that names file or flag, no traceback
-    70       a fault of the program: one line that names the file with the details, and how to report it
+    0        done (1: leakage was found)
+    2        an error the user can fix: one line that names file or flag, no traceback
+    70       a bug: one line that names the file with the details, and how to report it
     130      Ctrl-C
-    143      SIGTERM, and 129 SIGHUP, as schedulers send them: what was answered is kept, the same command
-    goes on
-    141      the reader of stdout has gone (``| head``): nothing is said
+    143      SIGTERM, and 129 SIGHUP, as schedulers send them: answers are kept, the same command continues
+    141      the reader of stdout has gone (``| head``): prints nothing
 
-``KMMLU_FAST_DEBUG=1`` lets a fault of the program through with its traceback.
+``KMMLU_FAST_DEBUG=1`` raises bugs with their traceback.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _FULL_WORDS = (
 
 
 class StoppedBySignal(BaseException):
-    """A signal asked the process to end; like KeyboardInterrupt no ``except Exception`` holds it up."""
+    """A signal asked the process to end. Like KeyboardInterrupt, it passes through ``except Exception``."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -55,7 +54,7 @@ class StoppedBySignal(BaseException):
 
 
 def run_to_exit_code(main: Callable[[], int | None]) -> int:
-    """Run a body; its exit code, whatever ends it."""
+    """Run a body and return its exit code, whatever ends it."""
     accept_any_encoding()
     with _raise_on_stop_signals(), _short_warnings():
         try:
@@ -66,10 +65,8 @@ def run_to_exit_code(main: Callable[[], int | None]) -> int:
             return _exit_code_for(error)
 
 
-def _exit_code_for(error: BaseException) -> int:
-    """The line and the code for what ended a command. Raises what is not ours to judge: ``SystemExit``,
-    such as of ``--help``.
-    """
+def _exit_code_for(error: BaseException) -> int:  # noqa: C901 - one branch per way a command can end
+    """Print the line for what ended a command, and return the code. Re-raises ``SystemExit`` (``--help``)."""
     if is_stdout_reader_gone(error):
         return 128 + signal.SIGPIPE
     if isinstance(error, SystemExit):
@@ -83,21 +80,21 @@ def _exit_code_for(error: BaseException) -> int:
         return 130
     if isinstance(error, KmmluError):
         return _report_failure(str(error))
-    if (where := _full_disk_path(error)) is not None:
-        again = "free space, or write elsewhere, and run the same command again"
-        return _report_failure(f"{where}: no space left to write to; {again}")
+    if (path := _full_disk_path(error)) is not None:
+        advice = "free space, or write elsewhere, and run the same command again"
+        return _report_failure(f"{path}: no space left to write to; {advice}")
     if isinstance(error, OSError):
         return _report_failure(_describe_os_error(error))
     if isinstance(error, UnicodeError):
-        wanted = "give UTF-8 files, and names that this system's encoding has"
-        return _report_failure(f"a text cannot be read or written ({error}); {wanted}")
+        advice = "use UTF-8 files, and names that this system's encoding supports"
+        return _report_failure(f"a text cannot be read or written ({error}); {advice}")
     if isinstance(error, RecursionError):
         return _report_failure(
-            "a file is nested too deeply to be read; give one that this tool, lm-eval or PEFT wrote"
+            "a file is nested too deeply to be read; use one that this tool, lm-eval or PEFT wrote"
         )
     if isinstance(error, MemoryError):
         why = f" ({error})" if str(error) else ""
-        return _report_failure(f"out of memory{why}; give smaller files, or a machine with more memory")
+        return _report_failure(f"out of memory{why}; use smaller files, or a machine with more memory")
     # polars' panics are BaseExceptions.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
@@ -105,7 +102,7 @@ def _exit_code_for(error: BaseException) -> int:
 
 
 def _print_to_stderr(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+    with contextlib.suppress(OSError, ValueError):  # its reader has gone
         print(strip_control_characters(text), file=sys.stderr, flush=True)
 
 
@@ -123,17 +120,13 @@ def _report_stop_signal(number: int) -> int:
 def _describe_os_error(error: OSError) -> str:
     names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = error.strerror or str(error) or type(error).__name__
-    return (
-        f"{names}: {what.lower()}; check that it is there, of the right kind, and yours to read or write"
-        if names
-        else what
-    )
+    if not names:
+        return what
+    return f"{names}: {what.lower()}; check that it exists, is of the right kind, and that you may access it"
 
 
 def _full_disk_path(error: BaseException) -> str | None:
-    """What could not be written, where a full disk is at the bottom of it; libraries wrap it in errors of
-    their own.
-    """
+    """What could not be written if a full disk is the cause, also inside libraries' own errors; else None."""
     link: BaseException | None = error
     for _ in range(10):
         if link is None:
@@ -147,7 +140,7 @@ def _full_disk_path(error: BaseException) -> str | None:
 
 
 def _report_internal_error(error: BaseException) -> int:
-    """A fault of the program: the traceback goes to a file, the line says where and how to report it."""
+    """Report a bug: the traceback goes to a file, the line names it and how to report it."""
     if os.environ.get("KMMLU_FAST_DEBUG"):
         raise error
     kind = f"{type(error).__name__}: {one_line(str(error), 300)}" if str(error) else type(error).__name__
@@ -156,7 +149,7 @@ def _report_internal_error(error: BaseException) -> int:
     except OSError as unwritable:
         why = unwritable.strerror
         where = f"details could not be written ({why}): run again with KMMLU_FAST_DEBUG=1 to see them"
-    report = "please report it as SECURITY.md says, with that file"
+    report = "please report it as described in SECURITY.md, with that file"
     _print_to_stderr(f"error: a fault in kmmlu_fast itself ({kind}); {where}; {report}")
     return FAULT
 
@@ -165,20 +158,16 @@ def _write_fault_report(error: BaseException) -> Path:
     from kmmlu_fast.core.files import cache_root
     from kmmlu_fast.machine import environment
 
-    lines = [
-        f"command: {' '.join(sys.argv)}",
-        *(f"{name}: {value}" for name, value in environment.describe_environment().items()),
-    ]
+    lines = [f"command: {' '.join(sys.argv)}"]
+    lines += [f"{name}: {value}" for name, value in environment.describe_environment().items()]
     lines += ["", "".join(traceback.format_exception(error))]
     data = "\n".join(lines).encode("utf-8", "backslashreplace")
     name = f"fault-{time.strftime('%Y%m%dT%H%M%S')}-"
-    for inside in (True, False):
+    for in_cache in (True, False):
         with contextlib.suppress(OSError, KmmluError):
-            folder = cache_root() / "faults" if inside else Path(tempfile.gettempdir())
+            folder = cache_root() / "faults" if in_cache else Path(tempfile.gettempdir())
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor, path = tempfile.mkstemp(
-                ".txt", name, folder
-            )  # new, its owner's alone, no link followed
+            descriptor, path = tempfile.mkstemp(".txt", name, folder)  # readable by its owner only
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
             return Path(path)
@@ -187,14 +176,13 @@ def _write_fault_report(error: BaseException) -> Path:
 
 @contextlib.contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Our own warnings as one line, without the place in the program that Python adds."""
+    """Print our own warnings as one line, without the source location that Python adds."""
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        (
+        if category is UserWarning:
             _print_to_stderr(f"warning: {one_line(str(message))}")
-            if category is UserWarning
-            else before(message, category, *rest, **more)
-        )
+        else:
+            before(message, category, *rest, **more)
 
     before = warnings.showwarning
     warnings.showwarning = show
@@ -206,26 +194,23 @@ def _short_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raise_on_stop_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP as an exception in the main thread, once: what is open is closed, what was
-    answered is written.
-    """
+    """Raise StoppedBySignal in the main thread on the first SIGTERM or SIGHUP, so answers are written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in wanted:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not cut the first one's writing short
+        for other in unhandled:
+            signal.signal(other, signal.SIG_IGN)  # a second one must not interrupt the writing
         raise StoppedBySignal(number)
 
-    found = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in found}
-    # One that is ignored stays so (nohup), and one that somebody handles is theirs.
-    wanted = [number for number in found if before[number] is signal.SIG_DFL]
-    for number in wanted:
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # Ignored signals stay ignored (nohup), and existing handlers stay.
+    unhandled = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in unhandled:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in wanted:
-            signal.signal(number, before[number])
+        for number in unhandled:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,8 +1,8 @@
-"""The help of a verb, and what a mistyped command was meant to be.
+"""The help of a verb, its reference page, and shell completion.
 
-In: a config class: its fields, groups and examples. Out: text. ``-h`` shows what is needed most, ``--help``
-every flag, in groups; the same text, by ``format_help_markdown``, is the reference in the documentation. Knows nothing of
-what the settings do.
+In: a config class with its fields, groups and examples. Out: text. ``-h`` shows the flags used most,
+``--help`` all flags in groups; ``format_help_markdown`` gives the same text for the documentation. Knows
+nothing of what the settings do.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from kmmlu_fast.core.console import terminal_width
 if TYPE_CHECKING:
     from kmmlu_fast.core.settings import Config
 
-# Where each verb's settings are described; imported only when a file has to be told from another verb's, or
-# for the reference.
+# Each verb's config class; imported only to recognise another verb's settings file, or for the reference.
 CONFIGS = {
     "eval": "kmmlu_fast.evaluation.config:EvalConfig",
     "sample": "kmmlu_fast.sampling.config:SampleConfig",
@@ -37,14 +36,12 @@ _COLUMN = 30
 def load_config_class(verb: str) -> type[Config]:
     """The config class of a verb of CONFIGS."""
     module, name = CONFIGS[verb].split(":")
-    found: type[Config] = getattr(importlib.import_module(module), name)
-    return found
+    cls: type[Config] = getattr(importlib.import_module(module), name)
+    return cls
 
 
 def invoked_command(prog: str) -> str:
-    """``kmmlu-fast eval`` where the command was called so, ``python -m kmmlu_fast eval`` where
-    that was; else ``prog``.
-    """
+    """``kmmlu-fast eval`` or ``python -m kmmlu_fast eval``, however the user called it; else ``prog``."""
     verb = prog.rpartition(".")[2]
     started = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
     if started.name in ("kmmlu-fast", "kmmlu-fast.exe"):
@@ -55,9 +52,7 @@ def invoked_command(prog: str) -> str:
 
 
 def wrong_verb_faults(values: dict[str, Any], cls: type[Config], where: str) -> list[str]:
-    """A fault that says whose file it is, where most of its keys are another verb's; [] where
-    it is this one's.
-    """
+    """A fault that names the verb whose settings file this is, if it is another's; else []."""
     unknown = [name for name in values if name not in cls.model_fields]
     if len(unknown) < 2:
         return []
@@ -68,36 +63,30 @@ def wrong_verb_faults(values: dict[str, Any], cls: type[Config], where: str) -> 
         if all(name in other.model_fields for name in values):
             names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
             return [
-                f"{where}: is a file of settings for {verb} ({names}); give it to {verb}, or name one made"
-                " for this command"
+                f"{where}: is a file of settings for {verb} ({names}); use it with {verb}, or give one for"
+                " this command"
             ]
     return []
 
 
 def group_fields(cls: type[Config]) -> dict[str, list[str]]:
     """Heading -> fields, every field once."""
-    named = {
-        heading: [name for name in names if name in cls.model_fields] for heading, names in cls.groups.items()
-    }
-    placed = {name for names in named.values() for name in names}
-    rest = [name for name in cls.model_fields if name not in placed and name != cls.positional]
-    return {
-        heading: names
-        for heading, names in [*named.items(), ("more" if named else "settings", rest)]
-        if names
-    }
+    groups = {}
+    for heading, names in cls.groups.items():
+        groups[heading] = [name for name in names if name in cls.model_fields]
+    grouped = {name for names in groups.values() for name in names}
+    rest = [name for name in cls.model_fields if name not in grouped and name != cls.positional]
+    groups["more" if groups else "settings"] = rest
+    return {heading: names for heading, names in groups.items() if names}
 
 
 def format_help(cls: type[Config], prog: str, whole: bool) -> str:
     """The help: usage, what it does, flags, examples."""
     width = min(100, max(60, terminal_width()))
     bare = f" {cls.positional.upper()} ..." if cls.positional else ""
-    said = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
-    lines = [
-        f"usage: {prog}{bare} [--config FILE] [flags]",
-        "",
-        *textwrap.wrap(said[:1].upper() + said[1:], width),
-    ]
+    summary = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
+    lines = [f"usage: {prog}{bare} [--config FILE] [flags]", ""]
+    lines += textwrap.wrap(summary[:1].upper() + summary[1:], width)
     if cls.positional:
         lines += ["", *_format_row(cls.positional.upper(), _describe_field(cls, cls.positional), width)]
     if whole or not cls.first:
@@ -105,10 +94,8 @@ def format_help(cls: type[Config], prog: str, whole: bool) -> str:
             lines += ["", heading + ":"]
             for name in names:
                 lines += _format_row(format_flag(cls, name), _describe_field(cls, name), width)
-        lines += [
-            "",
-            *_format_row("--config FILE", "YAML file with any of these settings; flags win over it", width),
-        ]
+        about = "YAML file with any of these settings; flags take precedence"
+        lines += ["", *_format_row("--config FILE", about, width)]
     else:
         lines += ["", "most used:"]
         for name in cls.first:
@@ -130,48 +117,52 @@ def _format_row(name: str, about: str, width: int) -> list[str]:
 
 
 def format_flag(cls: type[Config], name: str) -> str:
-    """``--limit N``, as it is typed."""
+    """The flag as typed, such as ``--limit N``."""
     field = cls.model_fields[name]
-    spelt = "--" + name.replace("_", "-")
+    flag = "--" + name.replace("_", "-")
     if field.annotation is bool:
-        return f"{spelt}, --no-{name.replace('_', '-')}" if field.default else spelt
+        return f"{flag}, {negated_flag(name)}"
     several = typing.get_origin(field.annotation) is list and not cls.positional
-    return f"{spelt} {flag_metavar(field.annotation)}{' ...' if several else ''}"
+    return f"{flag} {flag_metavar(field.annotation)}{' ...' if several else ''}"
+
+
+def negated_flag(name: str) -> str:
+    """The flag that turns a switch off, also one that a file turned on: ``--no-resume``, ``--texts``."""
+    flag = name.replace("_", "-")
+    return "--" + flag.removeprefix("no-") if flag.startswith("no-") else "--no-" + flag
 
 
 def _describe_field(cls: type[Config], name: str) -> str:
     field = cls.model_fields[name]
-    said = str(field.description or "")
+    description = str(field.description or "")
     if choices := _literal_choices(field.annotation):
-        said += f" [{', '.join(choices)}]"
+        description += f" [{', '.join(choices)}]"
     if field.is_required():
-        return said + " (required)"
+        return description + " (required)"
     default = field.get_default(call_default_factory=True)
-    silent = default is None or default == [] or default is False or "default:" in said
-    return (
-        said
-        if silent
-        else (
-            f"{said} (default: {','.join(map(str, default)) if isinstance(default, list) else _format_default(default)})"
-        )
-    )
+    if default is None or default == [] or default is False or "default:" in description:
+        return description
+    return f"{description} (default: {_format_default(default)})"
 
 
 def _format_default(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     return "on" if value is True else str(value)
 
 
 def _literal_choices(annotation: Any) -> list[str]:
-    """The allowed words of a Literal, wherever it stands in the annotation."""
+    """The allowed words of a Literal, anywhere in the annotation."""
     if typing.get_origin(annotation) is Literal:
         return [str(value) for value in typing.get_args(annotation)]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
-        return next((found for part in typing.get_args(annotation) if (found := _literal_choices(part))), [])
+        choices = map(_literal_choices, typing.get_args(annotation))
+        return next((words for words in choices if words), [])
     return []
 
 
 def flag_metavar(annotation: Any) -> str:
-    """What stands for the value: N, X, PATH, WORD or TEXT."""
+    """The placeholder for the value: N, X, PATH, WORD or TEXT."""
     origin = typing.get_origin(annotation)
     if _literal_choices(annotation):
         return "WORD"
@@ -183,35 +174,34 @@ def flag_metavar(annotation: Any) -> str:
 
 
 def format_help_markdown(verb: str) -> str:
-    """The flags of a verb as a page of the documentation."""
+    """A verb's flags as a page of the documentation."""
     cls = load_config_class(verb)
-    said = (cls.__doc__ or "").partition(": ")[2]
-    lines = [f"## `kmmlu-fast {verb}`", "", f"{said[:1].upper()}{said[1:]}"]
+    summary = (cls.__doc__ or "").partition(": ")[2]
+    lines = [f"## `kmmlu-fast {verb}`", "", f"{summary[:1].upper()}{summary[1:]}"]
     if cls.examples:
         lines += ["", "```bash", *[f"kmmlu-fast {verb} {example}" for example in cls.examples], "```"]
     if cls.positional:
         lines += ["", f"`{cls.positional.upper()}`: {_describe_field(cls, cls.positional)}"]
     for heading, names in group_fields(cls).items():
         lines += ["", f"### {verb}: {heading}", "", "| Flag | What it does |", "|---|---|"]
-        lines += [
-            f"| `{format_flag(cls, name)}` | {_describe_field(cls, name).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
-            for name in names
-        ]
+        for name in names:
+            about = _describe_field(cls, name).replace("|", "\\|").replace("<", "&lt;")
+            lines.append(f"| `{format_flag(cls, name)}` | {about} |")
     return "\n".join(lines) + "\n"
 
 
 def completion_script(shell: str, verbs: list[str]) -> str:
     """A script that completes verbs and flags; ``eval "$(kmmlu-fast completion bash)"``."""
     flags = {verb: " ".join(_verb_flags(verb)) for verb in CONFIGS}
-    cases = "\n".join(f'    {verb}) words="{given}" ;;' for verb, given in flags.items())
     names = " ".join(verbs)
     if shell == "fish":
         lines = [f"complete -c kmmlu-fast -n __fish_use_subcommand -f -a '{names}'"]
-        more = [
-            f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{given}'"
-            for verb, given in flags.items()
+        lines += [
+            f"complete -c kmmlu-fast -n '__fish_seen_subcommand_from {verb}' -a '{words}'"
+            for verb, words in flags.items()
         ]
-        return "\n".join([*lines, *more])
+        return "\n".join(lines)
+    cases = "\n".join(f'    {verb}) words="{words}" ;;' for verb, words in flags.items())
     body = f"""_kmmlu_fast() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
   if [ "$COMP_CWORD" = 1 ]; then words="{names}"; else
@@ -227,14 +217,13 @@ complete -o filenames -F _kmmlu_fast kmmlu-fast"""
 
 def _verb_flags(verb: str) -> list[str]:
     cls = load_config_class(verb)
-    return [
-        "--config",
-        "--help",
-        *["--" + name.replace("_", "-") for name in cls.model_fields if name != cls.positional],
-    ]
+    names = [name for name in cls.model_fields if name != cls.positional]
+    flags = ["--" + name.replace("_", "-") for name in names]
+    negated = [negated_flag(name) for name in names if cls.model_fields[name].annotation is bool]
+    return ["--config", "--help", *flags, *negated]
 
 
 def shell_name() -> str:
-    """The shell of this user, where it is one that completion is made for."""
+    """The user's shell if completion supports it, else bash."""
     name = Path(os.environ.get("SHELL", "bash")).name
     return name if name in ("bash", "zsh", "fish") else "bash"

@@ -1,7 +1,7 @@
 """The standard streams of a command: consoles of any encoding, and readers that go away.
 
-In: stdout and stderr as they are. Out: streams that take any text; whether their reader has gone. Knows
-nothing of what is written.
+In: stdout and stderr. Out: streams that accept any text; whether their reader has gone. Knows nothing of what
+is written.
 """
 
 from __future__ import annotations
@@ -39,18 +39,16 @@ _PLAIN = str.maketrans(
 
 
 def is_stdout_reader_gone(error: BaseException) -> bool:
-    """Whether stdout's reader has gone and that is what ended the command."""
+    """Whether the command ended because stdout's reader has gone."""
     gone = _stdout_has_no_reader()
-    unwritten = _discard_unwritten()
-    if isinstance(error, SystemExit):  # of --help; or rich's, which turns a broken pipe into one
-        return isinstance(unwritten or error.__context__, BrokenPipeError)
-    return isinstance(error, BrokenPipeError) and (gone or isinstance(unwritten, BrokenPipeError))
+    flush_error = _discard_unwritten()
+    if isinstance(error, SystemExit):  # from --help, or from rich, which turns a broken pipe into one
+        return isinstance(flush_error or error.__context__, BrokenPipeError)
+    return isinstance(error, BrokenPipeError) and (gone or isinstance(flush_error, BrokenPipeError))
 
 
 def _stdout_has_no_reader() -> bool:
-    """Asked of the kernel: what is longer than the stream's buffer breaks while it is written, and nothing
-    is left to tell it by.
-    """
+    """Ask the kernel: long output fails while it is written, which leaves nothing to flush."""
     with contextlib.suppress(OSError, ValueError):
         poller = select.poll()
         poller.register(1, select.POLLOUT)
@@ -59,29 +57,26 @@ def _stdout_has_no_reader() -> bool:
 
 
 def _discard_unwritten() -> OSError | None:
-    """Drop what the standard streams cannot get rid of, or the interpreter would complain at its end;
-    says why stdout could not.
-    """
-    found = None
+    """Drop unwritable output, about which Python would complain on exit; returns stdout's error."""
+    stdout_error = None
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
         except OSError as error:
-            found = error if number == 1 else found
+            if number == 1:
+                stdout_error = error
             with contextlib.suppress(OSError, ValueError):
-                hole = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(hole, number)
-                os.close(hole)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, number)
+                os.close(null)
                 stream.flush()
         except ValueError:  # closed
             pass
-    return found
+    return stdout_error
 
 
 def _substitute_characters(error: UnicodeError) -> tuple[str, int]:
-    """What a console of another encoding shows: the nearest ASCII for signs that this program uses, else
-    the character's number.
-    """
+    """Substitutes for a console's encoding: the nearest ASCII for known characters, else an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     part = error.object[error.start : error.end]
@@ -89,13 +84,13 @@ def _substitute_characters(error: UnicodeError) -> tuple[str, int]:
 
 
 def accept_any_encoding() -> None:
-    """Streams that take any text: cp949, latin-1 and ascii consoles get a substitute where they lack a
-    character. Closed ones swallow it.
+    """Make the streams accept any text: characters that a cp949, latin-1 or ASCII console lacks are
+    substituted. Closed streams discard it.
     """
     codecs.register_error("kmmlu_fast.substitute", _substitute_characters)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         elif isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):

@@ -1,3 +1,1 @@
-"""What every wing stands on: records, errors, flags, files, digests, letters, the console.
-Knows no other wing.
-"""
+"""Shared by every wing: records, errors, files, digests, letters, the console. Imports no other wing."""

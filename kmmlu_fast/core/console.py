@@ -1,8 +1,8 @@
-"""What a command says beside its results: progress on stderr.
+"""Notes and progress of a command, on stderr.
 
-In: texts; an entry point's body. Out: lines on stderr, an exit code. Results go to stdout, by whoever has
-them. The library itself prints nothing: ``log_note`` goes to the logger ``kmmlu_fast``, and only a command
-(``show_notes``) shows that.
+In: texts. Out: lines on stderr. Results go to stdout and are printed by the code that has them. The library
+itself prints nothing: ``log_note`` writes to the logger ``kmmlu_fast``, which only a command (``show_notes``)
+shows.
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ from typing import TextIO
 
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 
-_CLEAR = "\r\x1b[K"  # to the beginning of the line, and what stands there away (ECMA-48 EL)
+_CLEAR = "\r\x1b[K"  # return to the start of the line and erase it (ECMA-48 EL)
 LOGGER = logging.getLogger("kmmlu_fast")
 LOGGER.addHandler(logging.NullHandler())
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Today's ``sys.stderr``, whatever it was when the handler was made; as ``logging`` does
-    for its last resort.
-    """
+    """Writes to the current ``sys.stderr``, like ``logging``'s handler of last resort."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.INFO)
         self.setFormatter(logging.Formatter("%(message)s"))
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Nobody reads stderr any more: no reason to stop, nor for a traceback."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of the library's
+        """Ignore it: a closed stderr neither stops the command nor prints a traceback."""
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
@@ -41,9 +39,10 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def terminal_width(otherwise: int = 100) -> int:
-    """How wide the terminal is, also where stdout goes to a pager; COLUMNS wins."""
-    if (given := os.environ.get("COLUMNS", "")).isdigit() and int(given):
-        return int(given)
+    """The terminal's width, even if stdout goes to a pager; COLUMNS wins."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        return int(columns)
     for stream in (1, 2, 0):
         with contextlib.suppress(OSError):
             return os.get_terminal_size(stream).columns or otherwise
@@ -51,7 +50,7 @@ def terminal_width(otherwise: int = 100) -> int:
 
 
 def wrap_line(line: str, width: int) -> str:
-    """A line of prose at most ``width`` wide, broken between words, its own indent kept and deepened."""
+    """Wrap a line of prose to ``width`` between words; continuation lines are indented two more spaces."""
     if len(line) <= width:
         return line
     indent = " " * (len(line) - len(line.lstrip()) + 2)
@@ -62,7 +61,7 @@ def wrap_line(line: str, width: int) -> str:
 
 @contextlib.contextmanager
 def show_notes() -> Iterator[None]:
-    """Show notes and progress on stderr: what every command does, and only while it runs."""
+    """Show notes and progress on stderr while the block runs, as every command does."""
     if are_notes_shown():
         yield
         return
@@ -84,30 +83,28 @@ def are_notes_shown() -> bool:
 
 
 class _StatusLine:
-    """What stands on the terminal just now."""
+    """State of the terminal's last line."""
 
-    moving = False  # a line without an end, which the next one replaces
-    last_output_sec = 0.0  # when something was said last (time.monotonic)
+    moving = False  # whether it is a status line, which the next output replaces
+    last_output_sec = 0.0  # time of the last output (time.monotonic)
 
 
 def log_note(text: str) -> None:
-    """A line of progress: stderr in a command, the logger ``kmmlu_fast`` (level INFO) in a
-    program or notebook.
-    """
+    """Log a line of progress (``kmmlu_fast``, level INFO); a command shows it on stderr."""
     clear_status_line()
     _StatusLine.last_output_sec = time.monotonic()
     LOGGER.info("%s", strip_control_characters(text))
 
 
 def show_status_line(text: str) -> None:
-    """A line on the terminal that the next one replaces."""
+    """Show a line on the terminal that the next output replaces."""
     sys.stderr.write(f"{_CLEAR}{strip_control_characters(text)}")
     sys.stderr.flush()
     _StatusLine.moving, _StatusLine.last_output_sec = True, time.monotonic()
 
 
 def clear_status_line() -> None:
-    """Take the moving line away, if one stands there."""
+    """Erase the status line, if there is one."""
     if _StatusLine.moving:
         _StatusLine.moving = False
         sys.stderr.write(_CLEAR)
@@ -115,5 +112,5 @@ def clear_status_line() -> None:
 
 
 def seconds_since_output() -> float:
-    """Seconds since anything was said."""
+    """Seconds since the last output."""
     return time.monotonic() - _StatusLine.last_output_sec

@@ -1,7 +1,6 @@
-"""The errors a user can cause, each one clear line and exit code 2.
+"""Errors the user can fix: each is one clear line and exit code 2.
 
-In: what went wrong, said as *what, where, what is allowed, what to do*. Out: nothing heavy, nothing printed.
-Knows nothing of any other module.
+In: a message that states *what, where, what is allowed, what to do*. Prints nothing. Imports no other module.
 
     KmmluError                  caught by every entry point: message on stderr, exit code 2, no traceback
     ├── ConfigError             flags, YAML files, settings that contradict each other
@@ -18,7 +17,7 @@ from __future__ import annotations
 
 
 class KmmluError(Exception):
-    """Base of every error that is the user's to mend. ``str(error)`` is one line that says what to do."""
+    """Base class of errors the user can fix. ``str(error)`` is one line that says what to do."""
 
 
 class ConfigError(KmmluError):
@@ -50,4 +49,4 @@ class TrainError(KmmluError):
 
 
 class InstallError(KmmluError):
-    """A package is absent that the plain install leaves out; names the extra that brings it."""
+    """A package that the plain install leaves out; names the extra that installs it."""

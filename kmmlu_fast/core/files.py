@@ -1,14 +1,11 @@
-"""Files: whole or not at all, nothing that exists replaced unasked, readable names, the cache's place.
+"""Writing files atomically, never overwriting silently; readable file names; the cache's location.
 
-In: paths and what goes into them. Out: files written beside their place, synced and renamed. Knows nothing of
-what they hold.
+In: paths and contents. Out: files, each written under a temporary name beside its target, synced and renamed.
+Knows nothing of the contents.
 
-The rule for every file that a command leaves: ``claim_outputs`` all of them before work begins (what exists is
-replaced with ``--overwrite``
-only, an input never, parents are made, and a place that cannot be written is refused at once), then write
-each by
-``write_bytes_atomically``: beside its place under a name that nobody else has, synced, renamed. Links are
-replaced, never followed.
+Every command calls ``claim_outputs`` for all its output files before it starts work: existing files are
+replaced only with ``--overwrite``, inputs never; parents are created, and unwritable places are refused at
+once. It then writes each with ``write_bytes_atomically``. Links are replaced, never followed.
 """
 
 from __future__ import annotations
@@ -35,12 +32,8 @@ from kmmlu_fast.core.reading import read_json as read_json
 
 PARTIAL = ".partial"
 _SLUG_LENGTH = 80
-_UNSYNCABLE = (
-    errno.EINVAL,
-    errno.ENOTSUP,
-    errno.EBADF,
-    errno.EACCES,
-)  # folders on file systems that cannot sync them
+# Errors of file systems that cannot sync a folder.
+_UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 def cache_root() -> Path:
@@ -54,10 +47,10 @@ def cache_root() -> Path:
 def claim_outputs(
     targets: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False, flag: str = "--output"
 ) -> None:
-    """Refuse now what could not, or must not, be written later. ConfigError names the file and what to do.
+    """Refuse outputs that cannot or must not be written. ConfigError names the file and what to do.
 
-    ``inputs``: files that are read (``files_in`` gives those of a directory); none of them may be a target,
-    whatever ``overwrite`` says.
+    ``inputs``: files that are read (``files_in`` lists a directory's); none may be a target, even with
+    ``overwrite``.
     """
     wanted = list(targets)
     read = [path for path in inputs if path.is_file()]
@@ -82,7 +75,7 @@ def claim_outputs(
 
 
 def _check_writable(folder: Path, flag: str) -> None:
-    """Make the folder and try it: permissions alone do not tell (root, read-only mounts, quotas)."""
+    """Create the folder and write to it: permissions do not show everything (read-only mounts, quotas)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / partial_name("try")
@@ -102,7 +95,7 @@ def _is_same_file(path: Path, source: Path) -> bool:
 
 
 def files_in(path: Path, *patterns: str) -> Iterator[Path]:
-    """An input as its files: itself, or what a directory holds under these patterns."""
+    """The path itself, or a directory's files that match these patterns."""
     if path.is_dir():
         for pattern in patterns:
             yield from path.glob(pattern)
@@ -111,22 +104,17 @@ def files_in(path: Path, *patterns: str) -> Iterator[Path]:
 
 
 def partial_name(name: str) -> str:
-    """A name for what is not whole yet, that no other process has. Hidden, and short enough for any file
-    system.
-    """
-    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:60])  # whatever encoding this system has for names
+    """A hidden, unique name for an incomplete file, short enough for any file system."""
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:60])  # ASCII works in any file-name encoding
     return f".{short}.{secrets.token_hex(6)}{PARTIAL}"
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename, sync the folder. A link at ``path`` is replaced, not followed."""
+    """Write a temporary file, sync, rename, sync the folder. A link at ``path`` is replaced, not followed."""
     partial = path.with_name(partial_name(path.name))
     try:
+        _write_partial(path, partial, data)
         with _name_target_in_errors(path, partial):
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             partial.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -136,24 +124,20 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 
 
 def write_files_together(files: dict[Path, bytes]) -> None:
-    """Write several files that belong together, the first naming them all.
+    """Write several files that belong together; the journal is named after the first.
 
-    All of them are written beside their places before the first is renamed; a journal says which, by digest,
-    until the
-    last one is. After a kill in between ``claim_outputs`` knows what is ours by it, so that the same command can do
-    it again.
+    All are written to temporary files before any is renamed; a journal lists their digests until the last
+    rename. After a kill in between, ``claim_outputs`` uses it to recognise our files, so that the same
+    command can run again.
     """
     partials = {path: path.with_name(partial_name(path.name)) for path in files}
     journal = _journal_path(next(iter(files)))
     try:
         for path, partial in partials.items():
-            with _name_target_in_errors(path, partial), partial.open("xb") as file:
-                file.write(files[path])
-                file.flush()
-                os.fsync(file.fileno())
+            _write_partial(path, partial, files[path])
         digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}
         write_json_atomically(journal, digests)
-        for path, partial in reversed(partials.items()):  # the first one last: where it is, all are
+        for path, partial in reversed(partials.items()):  # the first one last: if it exists, all do
             partial.replace(path)
     finally:
         for partial in partials.values():
@@ -164,22 +148,31 @@ def write_files_together(files: dict[Path, bytes]) -> None:
     journal.unlink(missing_ok=True)
 
 
+def _write_partial(path: Path, partial: Path, data: bytes) -> None:
+    with _name_target_in_errors(path, partial), partial.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _journal_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.journal")
 
 
 def _is_left_by_killed_run(path: Path, first: Path) -> bool:
-    """Whether ``write_files_together`` wrote this very file before it was killed."""
+    """Whether ``write_files_together`` wrote exactly this file before it was killed."""
+    journal = _journal_path(first)
     try:
-        known = read_json(_journal_path(first)).get(path.name) if _journal_path(first).is_file() else None
-        return known is not None and known == hashlib.sha256(path.read_bytes()).hexdigest()
+        if not journal.is_file():
+            return False
+        return bool(read_json(journal).get(path.name) == hashlib.sha256(path.read_bytes()).hexdigest())
     except (OSError, KmmluError):
         return False
 
 
 @contextlib.contextmanager
 def _name_target_in_errors(path: Path, partial: Path) -> Iterator[None]:
-    """An error names the file that was wanted, not the one that was being written beside it."""
+    """Make errors name the target instead of the temporary file."""
     try:
         yield
     except OSError as error:
@@ -190,9 +183,8 @@ def _name_target_in_errors(path: Path, partial: Path) -> Iterator[None]:
 
 def write_json_atomically(path: Path, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
-    write_bytes_atomically(
-        path, text.encode("utf-8", "backslashreplace")
-    )  # a lone surrogate of a file name becomes JSON's own escape
+    # A lone surrogate (of a file name) becomes JSON's own escape.
+    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_parquet_atomically(path: Path, frame: pl.DataFrame) -> None:
@@ -206,7 +198,7 @@ def parquet_bytes(frame: pl.DataFrame) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """A renamed file is there after a power cut only once its folder was synced."""
+    """Sync a folder: without it, a rename may not survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -218,8 +210,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def swap_directory(fresh: Path, place: Path) -> None:
-    """Put a complete directory where another may stand. The old one is moved aside first and removed
-    last; ``finish_directory_swap`` ends a kill.
+    """Move a complete directory to ``place``, replacing any that exists.
+
+    The old one is moved aside first and removed last; ``finish_directory_swap`` recovers after a kill.
     """
     aside = _backup_path(place)
     if place.exists():
@@ -231,7 +224,7 @@ def swap_directory(fresh: Path, place: Path) -> None:
 
 
 def finish_directory_swap(fresh: Path, place: Path, complete: bool) -> None:
-    """After a kill within ``swap_directory``: put the new one in place if it is complete, else the old one back."""
+    """After a kill in ``swap_directory``: move the new directory in if complete, else the old one back."""
     aside = _backup_path(place)
     if aside.exists() and not place.exists():
         (fresh if complete else aside).rename(place)
@@ -244,7 +237,7 @@ def _backup_path(place: Path) -> Path:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a directory of ours; a link is removed itself, never what it leads to."""
+    """Remove a directory; of a link, the link itself and never its target."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -252,7 +245,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """What kills left half-written in a folder that only this process writes now."""
+    """Remove what killed processes left half-written, in a folder that only this process writes to."""
     for path in folder.glob(f"*{PARTIAL}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -261,25 +254,26 @@ def remove_partials(folder: Path) -> None:
 
 
 def make_slug(text: str) -> str:
-    """A readable piece of a directory name."""
+    """A readable part of a directory name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
 
 
 def distinct_slugs(names: Iterable[str]) -> list[str]:
-    """A directory name for each, no two alike even where case does not count. Letters of any script stay,
-    as a name in Korean has no other, but for those that the file system's encoding lacks (the C locale).
+    """A directory name for each, all distinct even if case is ignored.
+
+    Letters of any script are kept (Korean names have no others), except those that the file system's encoding
+    lacks (the C locale).
     """
-    found: list[str] = []
+    slugs: list[str] = []
+    taken: set[str] = set()
     encoding = sys.getfilesystemencoding()
     for name in names:
-        held = name.encode(encoding, "replace").decode(encoding)
-        base = re.sub(r"[^\w.]+", "-", held).strip("-.")[:_SLUG_LENGTH] or "x"
-        known = {other.casefold() for other in found}
-        found.append(
-            next(
-                s
-                for i in range(1, len(found) + 2)
-                if (s := base if i == 1 else f"{base}-{i}").casefold() not in known
-            )
-        )
-    return found
+        encodable = name.encode(encoding, "replace").decode(encoding)
+        base = slug = re.sub(r"[^\w.]+", "-", encodable).strip("-.")[:_SLUG_LENGTH] or "x"
+        number = 1
+        while slug.casefold() in taken:
+            number += 1
+            slug = f"{base}-{number}"
+        slugs.append(slug)
+        taken.add(slug.casefold())
+    return slugs

@@ -1,6 +1,6 @@
 """Letters: reading log-probabilities, softmax, rotating and reordering options, lm-eval's exact match.
 
-In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one an
+In: numbers, questions, texts. Out: letters and log-probabilities (natural logarithms, A first, one per
 option). Knows nothing of prompts or engines.
 """
 
@@ -16,15 +16,13 @@ from functools import cache
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 
-MAX_LOGPROB = 1e-3  # nats above 0 that rounding can make; more is no logarithm of a probability
+MAX_LOGPROB = 1e-3  # nats above 0 that rounding can cause; more cannot be a log-probability
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 
 @cache
 def position_reference_pattern(options: int) -> re.Pattern[str]:
-    """What an option of a question with that many options says where it speaks of others by
-    number or place: it keeps its order.
-    """
+    """Matches an option that refers to others by number or position, given the number of options."""
     most = max(options, len(LETTERS))
     figures = "[1-9]|10" if most > 9 else f"[1-{most}]"
     circled = "[①-⑩]" if most > 9 else "[①-⑨]"
@@ -36,29 +34,26 @@ def position_reference_pattern(options: int) -> re.Pattern[str]:
 
 
 def names_other_options(options: Sequence[str]) -> bool:
-    """True where one of a question's options names others by number or place ("1번과 2번", "위의 모두")."""
+    """Whether one of the options refers to others by number or position ("1번과 2번", "위의 모두")."""
     return any(position_reference_pattern(len(options)).search(option) for option in options)
 
 
 def is_position_bound(question: Question) -> bool:
-    """True where the question's options must stay where they are: one of them names others by
-    number or place.
-    """
+    """Whether the options must keep their order: one of them refers to others by number or position."""
     return names_other_options(question.options)
 
 
 def rotate_question(question: Question, shift: int) -> Question:
-    """The question with its options moved up by ``shift``: letter i now stands before original
-    option i + shift. The key moves along.
+    """The question with its options moved up by ``shift``: letter i now labels original option i + shift.
+    The answer moves along.
     """
     letters = question.letters
-    order = [(i + shift) % len(letters) for i in range(len(letters))]
-    options = tuple(question.options[i] for i in order)
-    return replace(question, options=options, answer=letters[order.index(letters.index(question.answer))])
+    shift %= len(letters)
+    return reorder_question(question, "".join(letters[shift:] + letters[:shift]))
 
 
 def normalize_logprobs(values: Sequence[float]) -> list[float]:
-    """Log-probabilities given that the answer is one of these."""
+    """Log-probabilities conditional on the answer being one of these."""
     top = max(values)
     total = top + math.log(sum(math.exp(value - top) for value in values))
     return [value - total for value in values]
@@ -66,20 +61,17 @@ def normalize_logprobs(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class LetterReading:
-    """A letter read from log-probabilities (natural log, A first): the best, its lead over the
-    second, its softmax share.
-    """
+    """The best letter by log-probability (natural log, A first)."""
 
     letter: str
-    margin: float
-    confidence: float
+    margin: float  # lead over the second-best letter, nats
+    confidence: float  # softmax share
 
 
 def read_letters(logprobs: Sequence[float]) -> LetterReading:
     """argmax over the letters, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
-    if (
-        not all(value <= MAX_LOGPROB for value in logprobs) or max(logprobs) == -math.inf
-    ):  # NaN compares with nothing
+    valid = all(value <= MAX_LOGPROB for value in logprobs)  # False for NaN
+    if not valid or max(logprobs) == -math.inf:
         raise EngineError(
             f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its"
             " weights are damaged; try --dtype float32, or another copy of the model"
@@ -90,8 +82,8 @@ def read_letters(logprobs: Sequence[float]) -> LetterReading:
 
 
 def argmax_index(logprobs: Sequence[float]) -> int:
-    """argmax; the earlier place on an exact tie."""
-    return max(range(len(logprobs)), key=lambda place: logprobs[place])
+    """argmax; the earlier index on an exact tie."""
+    return max(range(len(logprobs)), key=lambda index: logprobs[index])
 
 
 def logprob_margin(logprobs: Sequence[float]) -> float:
@@ -109,9 +101,7 @@ def exact_match(text: str, letters: Sequence[str] = LETTERS) -> str | None:
 
 
 def reorder_question(question: Question, order: str) -> Question:
-    """The question with its options in ``order`` (source letters, "CABD") and the answer's
-    letter following its option.
-    """
+    """The question with its options in ``order`` (source letters, "CABD"); the answer follows its option."""
     letters = question.letters
     options = tuple(question.options[letters.index(letter)] for letter in order)
     return replace(question, options=options, answer=letters[order.index(question.answer)])

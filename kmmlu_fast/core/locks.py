@@ -1,18 +1,16 @@
-"""One writer at a time: a lock file that is held as long as the process lives.
+"""One writer at a time: a lock file held for as long as the process lives.
 
-In: the lock file's path and who is locked out by it. Out: a ``Lock``, or an error that names what is in use.
-Knows nothing of what it guards.
+In: the lock file's path and the error to raise if it is taken. Out: a ``Lock``. Knows nothing of what it
+guards.
 
-By ``filelock`` (flock): the kernel lets go when the process dies, however it dies. The file itself stays:
-whoever removed it after letting
-go could remove the file that a third process has just locked, and two would write. A link in its place is not
-followed.
+Uses ``filelock`` (flock): the kernel releases the lock when the process dies, however it dies. The file
+itself is never removed: a process that removed it after releasing could remove the file that a third process
+has just locked, and two would write. Links are not followed.
 
-NFS: Linux turns flock into a lock of the server's (NFSv4; NFSv3 with lockd), so that machines exclude each
-other; mounted with ``nolock`` or
-``local_lock=flock`` only processes of one machine do. Where a file system has no flock at all, filelock falls
-back to a marker file, which
-it knows to be stale when the process that wrote it on this machine is gone.
+NFS: Linux turns flock into a lock on the server (NFSv4; NFSv3 with lockd), so that machines exclude each
+other; mounted with ``nolock`` or ``local_lock=flock``, only processes of one machine do. If a file system has
+no flock at all, filelock falls back to a marker file, which it treats as stale once the process on this
+machine that wrote it is gone.
 """
 
 from __future__ import annotations
@@ -32,18 +30,18 @@ _WAIT_STEP_SEC = 0.5
 
 
 class Lock:
-    """A held lock; ``close`` or leaving the ``with`` block lets go."""
+    """An acquired lock; ``close`` or leaving the ``with`` block releases it."""
 
-    def __init__(self, held: BaseFileLock) -> None:
-        self._held = held
+    def __init__(self, file_lock: BaseFileLock) -> None:
+        self._file_lock = file_lock
 
     @property
     def closed(self) -> bool:
-        return not self._held.is_locked
+        return not self._file_lock.is_locked
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._held.release(force=True)
+            self._file_lock.release(force=True)
 
     def __enter__(self) -> Lock:
         return self
@@ -53,15 +51,15 @@ class Lock:
 
 
 def acquire_lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lock:
-    """Take the lock, trying for ``wait_sec``. Raises ``in_use`` where another process keeps it, an error
-    of its kind where it cannot be taken.
+    """Acquire the lock, trying for ``wait_sec``. Raises ``in_use`` if another process holds it, an error of
+    the same class if it cannot be acquired.
     """
     from filelock import FileLock, Timeout
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the fallback
-            held = FileLock(path, thread_local=False)
-            held.acquire(timeout=wait_sec, poll_interval=min(_WAIT_STEP_SEC, wait_sec or _WAIT_STEP_SEC))
+        with warnings.catch_warnings(action="ignore"):  # filelock warns when it falls back
+            file_lock = FileLock(path, thread_local=False)
+            file_lock.acquire(timeout=wait_sec, poll_interval=min(_WAIT_STEP_SEC, wait_sec or _WAIT_STEP_SEC))
     except Timeout as error:
         raise in_use from error
     except OSError as error:
@@ -69,9 +67,9 @@ def acquire_lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lo
             raise type(in_use)(f"{path}: is a link, which a lock never follows; remove it") from error
         if error.errno == errno.ENOLCK:
             raise type(in_use)(
-                f"{path}: this file system gives no locks (NFS without lockd?); write to another one"
+                f"{path}: this file system has no locks (NFS without lockd?); write to another one"
             ) from error
         raise
-    except RuntimeError as error:  # this very process holds it
+    except RuntimeError as error:  # this process already holds it
         raise in_use from error
-    return Lock(held)
+    return Lock(file_lock)

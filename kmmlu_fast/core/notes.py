@@ -1,7 +1,7 @@
-"""What was read, and what must be said about it.
+"""A value together with notes for the user.
 
-In: a value and plain sentences. Out: one record, so that whoever asked decides where the sentences go: the
-terminal, a run's metrics, a card. Knows nothing of either.
+In: a value and plain sentences. Out: one record, so that the caller decides where the sentences go: the
+terminal, a run's metrics, an adapter's card. Knows nothing of these.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WithNotes(Generic[T]):
-    """A value with its notes: one sentence each, without "warning:" before it."""
+    """A value with its notes: one sentence each, without a leading "warning:"."""
 
     value: T
     notes: tuple[str, ...] = ()
 
     def log_and_unwrap(self) -> T:
-        """The value, after its notes went to the log as warnings."""
+        """Log the notes as warnings and return the value."""
         log_as_warnings(self.notes)
         return self.value
 
 
 def log_as_warnings(notes: Iterable[str]) -> None:
-    """Each note as a warning in the log, which a command shows on stderr."""
+    """Log each note as a warning, which a command shows on stderr."""
     for text in notes:
         log_note(f"warning: {text}")

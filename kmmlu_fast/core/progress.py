@@ -1,7 +1,7 @@
-"""How far a long piece of work is, and what is being waited for: one moving line on a terminal, a bar in a
-notebook, a line every ten seconds elsewhere.
+"""Progress of long work and of waits: a status line on a terminal, a bar in a notebook, a line every ten
+seconds elsewhere.
 
-In: a total, and how much is done now. Out: nothing but what is shown. Knows nothing of what is counted.
+In: a total, and how much is done. Out: only what is shown. Knows nothing of what is counted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from kmmlu_fast.core.console import (
     show_status_line,
 )
 
-LINE_SEC = 10.0  # a new line this often where stderr is no terminal
-WAIT_SEC = 8.0  # the longest silence of a wait
+LINE_SEC = 10.0  # interval between lines if stderr is not a terminal
+WAIT_SEC = 8.0  # the longest silence during a wait
 _MOVING_SEC = 0.5
 
 
 class Meter:
-    """Rate and time left of ``total`` units; ``more`` is shown behind them (running accuracy, say)."""
+    """Shows the rate and time left for ``total`` units, followed by ``more`` (such as an accuracy so far)."""
 
     def __init__(self, total: int, label: str, unit: str = "questions") -> None:
         self._total, self._label, self._unit = total, label, unit
@@ -37,7 +37,7 @@ class Meter:
         self._bar = _notebook_bar(total, label, unit) if in_notebook() and not are_notes_shown() else None
 
     def update(self, done: int, more: str = "") -> None:
-        """Show, if the last time is long enough ago."""
+        """Show progress, if the last update is long enough ago."""
         if self._bar is not None:
             self._bar.set_postfix_str(more, refresh=False)
             self._bar.update(done - self._bar.n)
@@ -45,7 +45,7 @@ class Meter:
             self._show_line(done, more, last=False)
 
     def close(self, done: int, more: str = "") -> None:
-        """Show how it ended."""
+        """Show the final count."""
         if self._bar is not None:
             self.update(done, more)
             self._bar.close()
@@ -56,10 +56,9 @@ class Meter:
         self._shown = time.monotonic()
         rate = done / max(self._shown - self._start, 1e-9)
         left = (self._total - done) / rate if rate else 0.0
-        line = (
-            f"{self._label}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s"
-            f" left{', ' if more else ''}{more}"
-        )
+        line = f"{self._label}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
+        if more:
+            line += f", {more}"
         if self._moving and not last:
             show_status_line(line)
         else:
@@ -70,31 +69,29 @@ class Meter:
 def report_wait(
     what: str, phase: Callable[[], str] | None = None, closing: Callable[[], str] | None = None
 ) -> Iterator[None]:
-    """Say what is being waited for and for how long, wherever nothing else was said for WAIT_SEC; on a
-    terminal, one line that moves.
+    """Show what a command waits for and for how long, after WAIT_SEC without output; on a terminal, as a
+    status line every second.
 
-    Nothing is said of what is over sooner, nor in a library. ``phase``: what is being done just now, in a
-    word or two; ``closing``: what the last line adds. Waits may be nested: the innermost speaks.
+    Shorter waits, and waits in a library, are not shown. ``phase``: the current step, in a word or two;
+    ``closing``: text added to the last line. Of nested waits, only the innermost is shown.
     """
     if not are_notes_shown():
         yield
         return
     began, over = time.monotonic(), threading.Event()
-    moving, said = sys.stderr.isatty(), False
-    every_sec = 1.0 if moving else WAIT_SEC
+    on_terminal, shown = sys.stderr.isatty(), False
+    every_sec = 1.0 if on_terminal else WAIT_SEC
+    show = show_status_line if on_terminal else log_note
 
     def tick() -> None:
-        nonlocal said
+        nonlocal shown
         while not over.wait(every_sec / 8):
-            if (
-                _WAITS[-1] is over
-                and time.monotonic() - began >= every_sec
-                and seconds_since_output() >= every_sec
-            ):
-                said = True
-                now = phase() if phase else ""
-                line = f"{what}: {now + ', ' if now else ''}{time.monotonic() - began:.0f} s"
-                (show_status_line if moving else log_note)(line)
+            elapsed_sec = time.monotonic() - began
+            if _WAITS[-1] is not over or min(elapsed_sec, seconds_since_output()) < every_sec:
+                continue
+            shown = True
+            step = phase() if phase else ""
+            show(f"{what}: {step}, {elapsed_sec:.0f} s" if step else f"{what}: {elapsed_sec:.0f} s")
 
     _WAITS.append(over)
     thread = threading.Thread(target=tick, name="waiting", daemon=True)
@@ -106,16 +103,16 @@ def report_wait(
         thread.join()
         _WAITS.remove(over)
         clear_status_line()
-    if said:
+    if shown:
         more = closing() if closing else ""
         log_note(f"{what}: done in {time.monotonic() - began:.0f} s" + (f" ({more})" if more else ""))
 
 
-_WAITS: list[threading.Event] = []  # running, the innermost last
+_WAITS: list[threading.Event] = []  # the running waits, innermost last
 
 
 def in_notebook() -> bool:
-    """Whether this process is a Jupyter kernel (IPython's ZMQ shell), so that a bar can be shown."""
+    """Whether this process is a Jupyter kernel (IPython's ZMQ shell), which can show a bar."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ in ("ZMQInteractiveShell", "Shell")  # Jupyter, Colab

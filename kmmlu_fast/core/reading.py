@@ -1,31 +1,30 @@
-"""Reading what others wrote: one reader for JSON, one for tables, one for YAML. Any bytes in; a value or one
-error out.
+"""Reading untrusted files: JSON, CSV, Parquet and YAML. Any bytes give a value or one error.
 
-In: a path (or text) and the error to raise. Out: plain values and polars frames of strings. Bounded in size,
-depth and the length of numbers;
-duplicate JSON keys, YAML keys and table headings are refused, because one of the two would silently win;
-names are taken as they are, never as
-patterns. Knows nothing of what the values mean.
+In: a path (or text) and the error class to raise. Out: plain values and polars frames. Size, depth and length
+of numbers are bounded. Duplicate JSON keys, YAML keys and column names are refused, because one of the two
+would silently win. File names are never treated as patterns. Knows nothing of what the values mean.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.errors import ConfigError, KmmluError, RunError
+from kmmlu_fast.core.errors import ConfigError, InstallError, KmmluError, RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
-MAX_TEXT_BYTES = 1 << 30  # a training file or log: its text is held in memory
+MAX_TEXT_BYTES = 1 << 30  # a training file or log, which is read into memory
 MAX_JSON_BYTES = 256 << 20
 MAX_TABLE_BYTES = 4 << 30
 MAX_TABLE_CELLS = 2_000_000_000
 MAX_YAML_BYTES = 1 << 20
-MAX_ALIASES = 16  # "*name" in a YAML file; a few lines of them can stand for gigabytes
+MAX_ALIASES = 16  # "*name" in a YAML file; a few lines of them can expand to gigabytes
 MAX_DEPTH = 100  # of JSON and YAML
 _MAX_INTEGER = 1 << 63
 
@@ -33,12 +32,10 @@ Raised = type[KmmluError]
 
 
 def expand_path(path: str | Path, where: str = "path") -> Path:
-    """The path with ``~`` and ``~user`` put in. ConfigError for an unknown user, and for what no file can
-    be called.
-    """
+    """The path with ``~`` and ``~user`` expanded. ConfigError for an unknown user or an impossible path."""
     text = str(path)
     if "\0" in text:
-        raise ConfigError(f"{where} {bounded_repr(text)}: holds a NUL character; give a path")
+        raise ConfigError(f"{where} {bounded_repr(text)}: contains a NUL character; give a path")
     if len(text) > 4096:
         raise ConfigError(
             f"{where} {bounded_repr(text)}: has {len(text):,} characters; no path is longer than 4,096"
@@ -47,7 +44,7 @@ def expand_path(path: str | Path, where: str = "path") -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(
-            f"{where} {bounded_repr(text)}: there is no such user; give a path from / or from here"
+            f"{where} {bounded_repr(text)}: there is no such user; give an absolute or relative path"
         ) from error
 
 
@@ -55,14 +52,15 @@ def read_bytes(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES
     """A file's bytes, at most ``most``. Devices and pipes, which may never end, are refused."""
     try:
         if path.exists() and not path.is_file():
-            raise raised(f"{path}: is {'a directory' if path.is_dir() else 'no ordinary file'}; give a file")
+            kind = "a directory" if path.is_dir() else "not a regular file"
+            raise raised(f"{path}: is {kind}; give a file")
         with path.open("rb") as file:
             data = file.read(most + 1)
     except (OSError, ValueError) as error:
         raise raised(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(data) > most:
         size = f"{most / 2**20:,.0f} MiB"
-        raise raised(f"{path}: is larger than {size}, more than such a file has; give the right file")
+        raise raised(f"{path}: is larger than {size}, the limit for such files; give the right file")
     return data
 
 
@@ -75,30 +73,32 @@ def read_text(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES)
 
 
 def read_json(path: Path, raised: Raised = RunError, *, constants: bool = True) -> dict[str, Any]:
-    """A JSON object from a file; ``raised`` names the file where it is not one."""
+    """A JSON object from a file; ``raised`` names the file if it is not one."""
     value = parse_json(read_text(path, raised, MAX_JSON_BYTES), str(path), raised, constants=constants)
     if not isinstance(value, dict):
         raise raised(f"{path}: must hold a JSON object")
     return value
 
 
-def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: bool = True) -> Any:
-    """Any JSON value. ``constants``: whether NaN and Infinity, which Python writes and JSON does not
-    have, are let through.
-    """
+def parse_json(
+    text: str, where: str, raised: Raised = RunError, *, constants: bool = True, nan_is_null: bool = False
+) -> Any:
+    """Any JSON value. ``constants``: accept NaN and Infinity, which Python writes but JSON does not have;
+    ``nan_is_null``: NaN, which pandas writes for an empty cell, is null."""
+    constant = _null_for_nan if nan_is_null else None
     try:
         value = json.loads(
             text,
             object_pairs_hook=_refuse_duplicate_keys,
             parse_int=_parse_integer,
-            parse_constant=None if constants else _refuse_constant,
+            parse_constant=constant if constants else _refuse_constant,
         )
     except json.JSONDecodeError as error:
         raise raised(
             f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})"
         ) from error
     except ValueError as error:
-        raise raised(f"{where}: is not JSON that can be read ({error})") from error
+        raise raised(f"{where}: cannot be read as JSON ({error})") from error
     except (RecursionError, MemoryError) as error:
         raise raised(f"{where}: is nested too deeply to be read") from error
     if _is_deeper_than(value, MAX_DEPTH):
@@ -106,14 +106,17 @@ def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: b
     return value
 
 
+def _null_for_nan(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
+
+
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"the key {bounded_repr(next(n for n in names if names.count(n) > 1))} stands twice in one object"
-        )
-    return found
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {bounded_repr(duplicate)} appears twice in one object")
+    return values
 
 
 def _parse_integer(digits: str) -> int:
@@ -124,7 +127,7 @@ def _parse_integer(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _is_deeper_than(value: Any, most: int) -> bool:
@@ -147,21 +150,20 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
     except UnicodeDecodeError as error:
         raise raised(f"{path}: is not UTF-8 text (byte {error.start:,}); save it as UTF-8 CSV") from error
     if "\0" in text:
-        raise raised(f"{path}: holds NUL bytes, so it is no CSV text; save it as UTF-8 CSV")
+        raise raised(f"{path}: contains NUL bytes, so it is not CSV text; save it as UTF-8 CSV")
     data = text.encode()
     try:
         head = pl.read_csv(io.BytesIO(data), has_header=False, n_rows=1, infer_schema=False, glob=False)
         names = [str(name or "") for name in head.row(0)] if len(head) else []
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if duplicate := next((name for name in names if names.count(name) > 1), None):
             raise raised(
-                f"{path}: has two columns {bounded_repr(twice)}; keep one, or the wrong one would be read"
+                f"{path}: has two columns {bounded_repr(duplicate)}; keep one, or the wrong one would be read"
             )
-        frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
+        return pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
     except pl.exceptions.NoDataError as error:
         raise raised(f"{path}: is empty; expected a line of column names and rows") from error
     except BaseException as error:
         raise _translate_polars_error(error, path, "CSV", raised) from error
-    return frame
 
 
 def read_parquet(
@@ -172,35 +174,65 @@ def read_parquet(
     columns: list[str] | None = None,
     optional: tuple[str, ...] = (),
 ) -> pl.DataFrame:
-    """A Parquet file; with ``schema`` it must have these columns and types (others are left
-    out), save those that are ``optional``.
+    """A Parquet file. With ``schema``, it must have these columns and types (except those in ``optional``);
+    other columns are left out.
     """
     data = read_bytes(path, raised, MAX_TABLE_BYTES)
     try:
         lazy = pl.scan_parquet(io.BytesIO(data), glob=False)
-        found = lazy.collect_schema()
+        types = lazy.collect_schema()
         rows = lazy.select(pl.len()).collect().item()
-        if rows * max(1, len(found)) > MAX_TABLE_CELLS:
-            raise raised(f"{path}: says that it has {rows:,} rows; no such file has as many")
-        wanted = columns or (
-            [n for n in schema if n in found or n not in optional] if schema is not None else None
-        )
-        if absent := [name for name in wanted or [] if name not in found]:
+        if rows * max(1, len(types)) > MAX_TABLE_CELLS:
+            raise raised(
+                f"{path}: claims to have {rows:,} rows, too many for such a file; give the right file"
+            )
+        wanted = columns
+        if not wanted and schema is not None:
+            wanted = [name for name in schema if name in types or name not in optional]
+        if absent := [name for name in wanted or [] if name not in types]:
             raise raised(
                 f"{path}: lacks column {', '.join(absent)}; it was written by another version or program"
             )
-        if schema is not None and (
-            other := [n for n in wanted or [] if found[n] != schema[n] and found[n] != pl.Null]
-        ):
-            raise raised(f"{path}: column {other[0]} is of type {found[other[0]]}, not {schema[other[0]]}")
+        if schema is not None:
+            for name in wanted or []:
+                if types[name] not in (schema[name], pl.Null):
+                    raise raised(f"{path}: column {name} is of type {types[name]}, not {schema[name]}")
         frame = pl.read_parquet(io.BytesIO(data), columns=wanted, glob=False)
-        return (
-            frame.cast({n: schema[n] for n in frame.columns if frame.schema[n] != schema[n]})
-            if schema is not None
-            else frame
-        )  # type: ignore[arg-type]
+        if schema is None:
+            return frame
+        return frame.cast(
+            {name: schema[name] for name in frame.columns if frame.schema[name] != schema[name]}
+        )
     except BaseException as error:
         raise _translate_polars_error(error, path, "Parquet", raised) from error
+
+
+def read_arrow(path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """An Arrow file (Feather), or a file in Arrow's stream format, which ``datasets`` writes."""
+    data = read_bytes(path, raised, MAX_TABLE_BYTES)
+    try:
+        if data.startswith(b"ARROW1"):
+            return pl.read_ipc(io.BytesIO(data))
+        return pl.read_ipc_stream(io.BytesIO(data))
+    except BaseException as error:
+        raise _translate_polars_error(error, path, "Arrow", raised) from error
+
+
+def read_excel(path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """The first sheet of an Excel workbook. InstallError if the package that reads it is absent."""
+    if importlib.util.find_spec("fastexcel") is None:
+        raise InstallError(
+            f"{path}: reading .xlsx needs the package fastexcel: pip install 'kmmlu-fast[files]', or save the"
+            " sheet as CSV UTF-8"
+        )
+    data = read_bytes(path, raised, MAX_TEXT_BYTES)
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise raised(f"{path}: is not an Excel workbook (.xlsx); save it as one, or as CSV UTF-8")
+    try:
+        return pl.read_excel(io.BytesIO(data), raise_if_empty=False)
+    except Exception as error:  # fastexcel's own kinds
+        why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
+        raise raised(f"{path}: cannot be read as Excel ({why})") from error
 
 
 def scan_parquet(path: Path, raised: Raised = RunError) -> tuple[pl.LazyFrame, int]:
@@ -213,7 +245,7 @@ def scan_parquet(path: Path, raised: Raised = RunError) -> tuple[pl.LazyFrame, i
 
 
 def collect_slice(part: pl.LazyFrame, path: Path, raised: Raised = RunError) -> pl.DataFrame:
-    """What a part of ``scan_parquet``'s holds."""
+    """Read part of a ``scan_parquet`` result."""
     try:
         return part.collect()
     except BaseException as error:
@@ -221,20 +253,16 @@ def collect_slice(part: pl.LazyFrame, path: Path, raised: Raised = RunError) -> 
 
 
 def _translate_polars_error(error: BaseException, path: Path, kind: str, raised: Raised) -> BaseException:
-    """polars' errors, and its panics (BaseExceptions of a name), as one of ours; everything else as it is."""
-    if (
-        isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError, OverflowError))
-        or type(error).__name__ == "PanicException"
-    ):
+    """polars' errors and panics (BaseExceptions, known by name) as ``raised``; other errors unchanged."""
+    known = (pl.exceptions.PolarsError, OSError, ValueError, OverflowError)
+    if isinstance(error, known) or type(error).__name__ == "PanicException":
         why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
         return raised(f"{path}: cannot be read as {kind} ({why})")
     return error
 
 
 def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
-    """A YAML value. Duplicate keys are refused, as are more than MAX_ALIASES aliases; tags make plain
-    values only.
-    """
+    """A YAML value. Duplicate keys, more than MAX_ALIASES aliases and tags of Python objects are refused."""
     import yaml
 
     text = read_text(path, raised, MAX_YAML_BYTES)
@@ -245,11 +273,8 @@ def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         why = one_line(str(getattr(error, "problem", None) or error), 200)
         raise raised(f"{where}{line}: is not valid YAML ({why})") from error
-    except (
-        ValueError,
-        OverflowError,
-        TypeError,
-    ) as error:  # impossible dates, numbers of too many digits, unhashable keys
+    # Impossible dates, numbers with too many digits, unhashable keys.
+    except (ValueError, OverflowError, TypeError) as error:
         raise raised(f"{where}: holds a value that cannot be read ({one_line(str(error), 200)})") from error
     except RecursionError as error:
         raise raised(f"{where}: is nested too deeply to be read") from error
@@ -259,7 +284,7 @@ def _strict_yaml_loader() -> Any:
     import yaml
 
     class Strict(yaml.SafeLoader):
-        """SafeLoader that refuses what would be silently lost or multiply itself."""
+        """SafeLoader that refuses duplicate keys, alias bombs and deep nesting."""
 
         aliases = 0
         depth = 0
@@ -283,12 +308,14 @@ def _strict_yaml_loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
             for key, _ in node.value:
-                if key.tag != "tag:yaml.org,2002:merge" and key.value.__hash__ and isinstance(key.value, str):
-                    if key.value.replace("-", "_") in seen:
-                        raise yaml.constructor.ConstructorError(
-                            None, None, f"the key {bounded_repr(key.value)} stands twice", key.start_mark
-                        )
-                    seen.add(key.value.replace("-", "_"))
+                if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key.value, str):
+                    continue
+                name = key.value.replace("-", "_")
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {bounded_repr(key.value)} appears twice", key.start_mark
+                    )
+                seen.add(name)
             return super().construct_mapping(node, deep)
 
     return Strict

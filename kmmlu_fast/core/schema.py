@@ -4,7 +4,7 @@ Reading this file is knowing the program:
 
     Question -> (prompts) -> Request -> (engine) -> Response -> (scoring) -> Prediction -> (store) -> parquet
 
-Knows nothing heavy: polars only, no torch, no vllm. Log-probabilities are natural logarithms, in A-D order.
+Imports polars only: no torch, no vllm. Log-probabilities are natural logarithms, in A-D order.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from typing import Any, ClassVar
 import polars as pl
 
 LETTERS = ("A", "B", "C", "D")  # KMMLU's
-OPTION_LETTERS = tuple("ABCDEFGHIJ")  # of any question: 2 to 10 options
+OPTION_LETTERS = tuple("ABCDEFGHIJ")  # for any question: 2 to 10 options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One KMMLU item. ``answer`` is a letter; the files' 1-based answers are converted once, in
-    ``dataset``.
-    """
+    """One multiple-choice question. The files' 1-based answers become letters once, in ``dataset``."""
 
     question_id: str  # "<Subject>/<split>/<row>", such as "Accounting/test/17"
     subject: str  # config name
@@ -31,13 +29,13 @@ class Question:
     split: str  # train, dev or test
     row: int  # 0-based row in the subject's file of that split
     question: str
-    options: tuple[str, ...]  # 2 to 10; KMMLU's are 4
+    options: tuple[str, ...]  # 2 to 10; KMMLU has 4
     answer: str  # the key's letter, one of ``letters``
-    human_accuracy: float | None = None  # 0-1 where the file gives it
+    human_accuracy: float | None = None  # 0-1, if the file has it
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The letters of its options, A first."""
+        """The letters of the options, A first."""
         return OPTION_LETTERS[: len(self.options)]
 
 
@@ -51,7 +49,7 @@ class Adapter:
     rank: int
     digest: str  # sha256 of the weights file
     base_model: str | None = None  # base_model_name_or_path, as PEFT wrote it
-    prompt_style: str | None = None  # from the adapter's card where kmmlu_fast trained it
+    prompt_style: str | None = None  # from the adapter's card, if kmmlu_fast trained it
     template_digest: str | None = None
 
 
@@ -63,12 +61,12 @@ class Candidates:
 
     token_ids: tuple[int, ...]
 
-    max_tokens: ClassVar[int] = 1  # an engine makes one token to read them
+    max_tokens: ClassVar[int] = 1  # an engine generates one token to read them
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """Wanted: the log-probability of the prompt's own last ``num_tokens`` (>= 1) tokens, as one sum ->
+    """Wanted: the summed log-probability of the prompt's last ``num_tokens`` (>= 1) tokens ->
     ``Response.logprobs`` = (sum,).
     """
 
@@ -95,14 +93,14 @@ Want = Candidates | Continuation | Generation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One prompt for the engine: token ids in, and what is wanted back."""
+    """One prompt for the engine, and what is wanted back."""
 
     question_id: str
     stage: str  # unique within the question and model state: "letters", "rotation-2/letters", "reason", ...
     token_ids: tuple[int, ...]
     want: Want
     adapter: Adapter | None = None
-    carry: Any = None  # a small picklable value for the method's follow_up; engines pass it on untouched
+    carry: Any = None  # a small picklable value for the method's follow_up; engines pass it on unchanged
 
     @property
     def key(self) -> str:
@@ -131,9 +129,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One question's outcome in one run: one row of ``predictions.parquet`` (field order =
-    PREDICTION_SCHEMA).
-    """
+    """One question's outcome in one run: a row of ``predictions.parquet``, fields as in PREDICTION_SCHEMA."""
 
     question_id: str
     subject: str
@@ -141,34 +137,27 @@ class Prediction:
     split: str
     row: int
     answer: str
-    prediction: str | None  # None = unparsed: counted as wrong, and counted in the open
+    prediction: str | None  # None = unparsed: counted as wrong, and reported
     correct: bool
-    read_by: (
-        str | None
-    )  # how the letter was read: "loglikelihood", "continuation", "exact_match", or the ladder's rung
+    # How the letter was read: "loglikelihood", "continuation", "exact_match", or the extraction rule.
+    read_by: str | None
     forced: bool = False  # the letter was forced after the model's own reasoning
     logprob_A: float | None = None
     logprob_B: float | None = None
     logprob_C: float | None = None
     logprob_D: float | None = None
     margin: float | None = None  # best minus second-best letter log-probability, nats
-    confidence: float | None = (
-        None  # softmax over the question's letters of the best; or agreement among samples
-    )
-    direct_prediction: str | None = (
-        None  # letter of the direct prefill where chain of thought had one as well
-    )
+    confidence: float | None = None  # the best letter's softmax share, or agreement among samples
+    direct_prediction: str | None = None  # letter of the direct prefill, if chain of thought had one too
     debiased_prediction: str | None = None  # letter by option log-probabilities averaged over rotations
-    debiased_logprobs: list[float] | None = None  # one an option, in the question's own order
+    debiased_logprobs: list[float] | None = None  # one per option, in the question's own order
     sample_predictions: list[str | None] | None = None  # letter of each sample (self-consistency)
-    texts: list[str] | None = None  # generated texts, one a sample
+    texts: list[str] | None = None  # generated texts, one per sample
     prompt_tokens: int = 0
     output_tokens: int = 0
     prompt_digest: str = ""  # sha256 (16 hex digits) of the first request's token ids
     num_options: int = 4
-    option_logprobs: list[float] | None = (
-        None  # of all options, A first, where there are more than logprob_A..D hold
-    )
+    option_logprobs: list[float] | None = None  # of all options, A first, if there are more than four
 
 
 _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -184,16 +173,12 @@ _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 
 PREDICTION_SCHEMA = pl.Schema({field.name: _TYPES[str(field.type)] for field in fields(Prediction)})
 LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
-
-
-# Written only where they say something: a run over four-option questions has the columns that it always had.
+# Written only for questions with other than four options, so that other runs keep their columns.
 OPTIONAL_COLUMNS = ("num_options", "option_logprobs")
 
 
 def logprobs_list() -> pl.Expr:
-    """The log-probabilities of a row's letters as one list, A first; null where it has none.
-    For any number of options.
-    """
+    """The log-probabilities of a row's letters as one list of any length, A first; null if it has none."""
     four = pl.concat_list(LOGPROB_COLUMNS).list.drop_nulls()
     some = pl.when(four.list.len() > 1).then(four)
     return pl.coalesce(pl.col("option_logprobs"), some).alias("logprobs")

@@ -1,6 +1,6 @@
 """The base of every verb's config: a frozen pydantic model that refuses unknown keys.
 
-Knows nothing of how values come in (``flags``) or how they are explained (``helping``).
+Knows nothing of how values are read (``command.flags``) or explained (``command.help_text``).
 """
 
 from __future__ import annotations
@@ -20,21 +20,17 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
-    groups: ClassVar[
-        dict[str, tuple[str, ...]]
-    ] = {}  # heading of --help -> its fields; what stands in none comes under "more"
-    first: ClassVar[tuple[str, ...]] = ()  # the fields of -h
-    examples: ClassVar[tuple[str, ...]] = ()  # arguments after the command, each a line of --help
-    words: ClassVar[
-        dict[str, tuple[str, ...]]
-    ] = {}  # lists that may be given with spaces too, and what they may hold
+    # Heading in --help -> its fields; fields in no group come under "more".
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {}
+    first: ClassVar[tuple[str, ...]] = ()  # the fields shown by -h
+    examples: ClassVar[tuple[str, ...]] = ()  # arguments after the command, one line of --help each
+    # List fields whose values may also be separated by spaces -> their allowed values.
+    words: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     @field_validator("*")
     @classmethod
     def _expand_paths(cls, value: Any) -> Any:
-        """``~`` and ``~user`` in every path, from whichever side it came; a shell expands flags
-        only, and not all of them.
-        """
+        """Expand ``~`` and ``~user`` in every path: a shell does so only in some flags."""
         try:
             if isinstance(value, Path):
                 return expand_path(value)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models.adapters import adapter_way_problem
 
@@ -18,15 +19,17 @@ Mode = Literal["serve", "swap", "merge"]
 
 def adapter_loading_mode(config: EvalConfig) -> str:
     """The mode for ``load_adapters``, by who applies the adapters and what may be done instead."""
-    if config.engine == "server":
+    engine = find_engine_kind(config.engine)
+    if engine.applies_adapters and not engine.loads_with_peft:
         return "server"
-    if config.engine != "transformers" or config.adapter_mode == "merge":
+    if not engine.loads_with_peft or config.adapter_mode == "merge":
         return config.adapter_mode
     return "peft or merge" if _may_merge(config) else "peft"
 
 
 def _may_merge(config: EvalConfig) -> bool:
-    """Whether the transformers engine may be given a merged copy: merging would round a 4-bit base."""
+    """Whether an engine that applies adapters with PEFT may get a merged copy instead: merging would round
+    a 4-bit base."""
     return config.adapter_mode == "auto" and not config.quantization
 
 
@@ -36,45 +39,22 @@ def choose_adapter_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str
     auto: serve on a GPU, by a server and by transformers (PEFT); swap on a CPU, whose LoRA kernels are slow;
     merge what these do not apply as PEFT does. ConfigError for a mode that the engine does not have.
     """
-    mode = config.adapter_mode
-    if config.engine == "server":
-        if mode in ("merge", "swap"):
-            raise ConfigError(
-                f"--adapter-mode {mode} does not go with --engine server: the server applies the adapters;"
-                " use serve"
-            )
-        return "serve", ""
-    if config.engine == "transformers":
-        return _choose_transformers_mode(config, adapter)
+    engine, mode = find_engine_kind(config.engine), config.adapter_mode
+    if mode in engine.refused_adapter_modes:
+        raise ConfigError(f"--adapter-mode {mode} {engine.refused_adapter_modes[mode]}")
     if mode in ("serve", "merge"):
         return mode, ""
-    reason = ""
+    if engine.applies_adapters:
+        by_peft = engine.loads_with_peft and _may_merge(config)
+        reason = adapter_way_problem(adapter.path, "unmerged") if by_peft else None
+        return ("merge", reason) if reason else ("serve", "")
+    reason = None
     if mode == "auto":
         from kmmlu_fast.machine.device import has_gpu
 
         if has_gpu():
-            reason = adapter_way_problem(adapter.path, "serve") or ""
+            reason = adapter_way_problem(adapter.path, "serve")
             if not reason:
                 return "serve", ""
-    problem = _swap_problem(config, adapter)
-    return ("merge", reason or problem) if problem else ("swap", reason)
-
-
-def _choose_transformers_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str]:
-    mode = config.adapter_mode
-    if mode == "swap":
-        raise ConfigError(
-            "--adapter-mode swap goes with vLLM: --engine transformers applies adapters unmerged; use serve"
-        )
-    if mode == "merge":
-        return "merge", ""
-    reason = adapter_way_problem(adapter.path, "unmerged") if _may_merge(config) else None
-    return ("merge", reason) if reason else ("serve", "")
-
-
-def _swap_problem(config: EvalConfig, adapter: Adapter) -> str:
-    if config.engine != "vllm" or config.data_parallel_size > 1:
-        return "weights can be written only into a single vLLM engine in this process"
-    if config.load_format == "dummy":
-        return "random weights are not in a file"
-    return adapter_way_problem(adapter.path, "swap") or ""
+    problem = engine.swap_problem(config) or adapter_way_problem(adapter.path, "swap")
+    return ("merge", reason or problem) if problem else ("swap", reason or "")

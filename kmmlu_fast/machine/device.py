@@ -1,9 +1,8 @@
-"""What computes here: a CUDA card or the CPU, and in which type. The one place that asks torch for a GPU.
+"""Whether a CUDA card or the CPU computes, and in which type. The only module that asks torch for a GPU.
 
-In: nothing. Out: yes or no; the type that ``--dtype auto`` stands for, with the sentence that says why.
-Asking must not spoil what comes after: torch's own question starts CUDA in this process, and a process forked
-from it can never use the card ("Cannot re-initialize CUDA in forked subprocess"), which is how vLLM starts
-its engine. Knows nothing of vLLM's arguments.
+In: nothing. Out: yes or no; the type that ``--dtype auto`` stands for, with the reason. torch's own check
+would start CUDA in this process, and a process forked from it can never use the card ("Cannot re-initialize
+CUDA in forked subprocess"); vLLM forks its engine by default. Knows nothing of vLLM's arguments.
 """
 
 from __future__ import annotations
@@ -15,24 +14,23 @@ from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.machine import gpus, host, memory_fit, packages
 from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
 
-_NOT_IN_FLOAT16 = frozenset(
-    {"gemma2", "gemma3", "gemma3_text", "glm4"}
-)  # they overflow; vLLM 0.32 config/model.py refuses them too
+# Model types that overflow in float16; vLLM 0.32 (config/model.py) refuses them too.
+_NOT_IN_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 
 
 def has_gpu() -> bool:
-    """Whether torch can use a CUDA device. Safe to ask before vLLM starts its engine process.
+    """Whether torch can use a CUDA device. Safe to call before vLLM starts its engine process.
 
-    EngineError where the driver shows a card that torch cannot use: to go on with the CPU in silence would
-    take hours instead of minutes.
+    EngineError if the driver shows a card that torch cannot use: falling back to the CPU silently would take
+    hours instead of minutes.
     """
     prepare_cuda()
     with pause_garbage_collection():
         import torch
 
     sees = bool(torch.cuda.is_available())
-    if found := gpus.list_gpus():
-        why = torch_gpu_problem(found[0], torch.__version__, torch.version.cuda, sees)
+    if cards := gpus.list_gpus():
+        why = torch_gpu_problem(cards[0], torch.__version__, torch.version.cuda, sees)
         if why:
             set_up = "bash scripts/setup.sh cpu, and " if packages.installed_kind() == "gpu" else ""
             raise EngineError(f"{why}; to compute on the CPU on purpose: {set_up}CUDA_VISIBLE_DEVICES=-1")
@@ -40,10 +38,10 @@ def has_gpu() -> bool:
 
 
 def torch_gpu_problem(card: gpus.Gpu, torch_version: str, torch_cuda: str | None, sees: bool) -> str:
-    """Why torch cannot use a card that the driver shows, and what to do, in one line; empty where it can.
+    """Why torch cannot use a card that the driver shows, and what to do, in one line; empty if it can.
 
     ``torch_cuda``: the CUDA version that torch is built for, None for a CPU build. torch's own answer
-    ``sees`` is not enough: by NVML it counts a card whose driver is too old, and fails when it computes.
+    ``sees`` is not enough: with NVML it also counts a card whose driver is too old, and fails later.
     """
     if torch_cuda is None:
         return f"{card} is here, but torch {torch_version} is built for the CPU: bash scripts/setup.sh gpu"
@@ -60,45 +58,36 @@ def torch_gpu_problem(card: gpus.Gpu, torch_version: str, torch_cuda: str | None
 
 
 def prepare_cuda() -> None:
-    """Before anything asks for a GPU: torch counts cards by NVML, without CUDA; vLLM spawns its processes
-    instead of forking.
+    """Make torch count cards with NVML instead of CUDA, and vLLM spawn its processes instead of forking.
 
-    Forking would also copy a process in which threads run (the tokeniser's), with the locks they hold.
+    Call it before anything asks for a GPU. A fork would also copy locks held by running threads (the
+    tokenizer's).
     """
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
 def first_gpu() -> gpus.Gpu | None:
-    """The first card that torch can use; None where computing is the CPU's. Starts no CUDA in
-    this process.
-    """
+    """The first card that torch can use; None if the CPU computes. Does not start CUDA in this process."""
     if not has_gpu():
         return None
-    found = gpus.list_gpus()
-    # A board whose driver has no NVML (Jetson): it computes in bfloat16, and says nothing of its memory.
-    return (
-        found[0]
-        if found
-        else gpus.Gpu(name="GPU", capability=memory_fit.BFLOAT16, total_bytes=0, free_bytes=0, driver="")
-    )
+    if cards := gpus.list_gpus():
+        return cards[0]
+    # A board whose driver has no NVML (Jetson): it computes in bfloat16 and does not report its memory.
+    return gpus.Gpu(name="GPU", capability=memory_fit.BFLOAT16, total_bytes=0, free_bytes=0, driver="")
 
 
 def gpu_capability() -> tuple[int, int] | None:
-    """Compute capability of the first card, such as (8, 9); None where computing is the CPU's.
-    Starts no CUDA in this process.
-    """
-    found = first_gpu()
-    return None if found is None else found.capability
+    """Compute capability of ``first_gpu``, such as (8, 9); None if the CPU computes."""
+    card = first_gpu()
+    return None if card is None else card.capability
 
 
 def check_toolchain() -> None:
-    """EngineError where Triton, which compiles kernels while they run on a card, would fail in
-    the middle of it.
-    """
+    """EngineError if Triton, which compiles a card's kernels at run time, would fail."""
     if missing := packages.find_toolchain().missing:
         raise EngineError(
-            f"a card's kernels are compiled by Triton while they run, which needs {missing}: install them"
+            f"Triton compiles the card's kernels at run time, which needs {missing}: install them"
             " (such as apt install gcc python3-dev), or name a compiler in CC"
         )
 
@@ -109,29 +98,24 @@ def resolve_auto_dtype(
     quantised: bool = False,
     cpu_flags: Collection[str] | None = None,
 ) -> tuple[str, str | None]:
-    """What ``--dtype auto`` stands for on a device, and a note for the user where it is not the model's own
-    type.
+    """The type that ``--dtype auto`` stands for, and a note for the user if it is not the model's own type.
 
-    ``auto`` stays ``auto`` where the device computes in bfloat16, so that runs keep their fingerprints;
-    elsewhere the type is named, so that a float32 run and a bfloat16 run are never taken for one another.
-    ``capability``: of the card, None for the CPU; ``quantised``: weights stored in 4 or 8 bit, whose kernels
-    choose; ``cpu_flags``: words of /proc/cpuinfo, None asks this machine.
+    ``auto`` stays ``auto`` if the device computes in bfloat16, so that runs keep their fingerprints;
+    otherwise the type is named, so that a float32 run is never mistaken for a bfloat16 run. ``capability``:
+    of the card, None for the CPU; ``quantised``: weights stored in 4 or 8 bit, whose kernels choose the type;
+    ``cpu_flags``: words of /proc/cpuinfo, None reads this machine's.
     """
     if capability is not None:
         if capability >= memory_fit.BFLOAT16:
             return "auto", None
         dtype = "float32" if model_type in _NOT_IN_FLOAT16 else "float16"
-        kind = f"{capability[0]}.{capability[1]}"
-        return (
-            dtype,
-            f"computing in {dtype}: a card of compute capability {kind} has no bfloat16, which needs 8.0",
-        )
+        version = f"{capability[0]}.{capability[1]}"
+        why = f"a card of compute capability {version} has no bfloat16, which needs 8.0"
+        return dtype, f"computing in {dtype}: {why}"
     if quantised or host.best_cpu_dtype(cpu_flags) == "bfloat16":
         return "auto", None
-    return (
-        "float32",
-        (
-            "computing in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), emulating them"
-            " is some four times slower; --dtype bfloat16 computes as most cards do"
-        ),
+    why = (
+        "this CPU has no bfloat16 instructions (AVX512_BF16 or AMX), and emulating them is about four times"
+        " slower; --dtype bfloat16 computes as most cards do"
     )
+    return "float32", f"computing in float32: {why}"

@@ -1,6 +1,6 @@
-"""The memory of the device that trains: what is free, and the most that was held.
+"""Free and peak memory of the device that trains.
 
-In: nothing but the machine. Out: bytes. Knows nothing of models.
+In: nothing. Out: bytes. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ GIB = 1024**3
 
 
 def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
-    """(free bytes, device name, is it the CPU) of the device that training will use, capped by
-    the user's limit.
-    """
+    """(free bytes, device name, is it the CPU) of the device that trains; at most ``limit_gib`` if given."""
     import torch
 
     if has_gpu():
         free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
     else:
         free, name, cpu = _free_host_bytes(), "CPU", True
-    return (min(free, int(limit_gib * GIB)) if limit_gib else free), name, cpu
+    if limit_gib:
+        free = min(free, int(limit_gib * GIB))
+    return free, name, cpu
 
 
 def _free_host_bytes() -> int:
@@ -31,13 +31,15 @@ def _free_host_bytes() -> int:
 
     free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, max(int(text) - int(used.read_text()), 0))  # a container's own limit
+    if limit.exists() and used.exists():
+        limit_text = limit.read_text().strip()
+        if limit_text.isdigit():  # a container's own limit
+            free = min(free, max(int(limit_text) - int(used.read_text()), 0))
     return free
 
 
 def release_freed_memory() -> None:
-    """Hand back to the system what loading a model has freed: glibc keeps it, and a step comes on top."""
+    """Return memory that loading a model freed to the system: glibc keeps it, and training adds to it."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):  # no glibc
@@ -45,7 +47,7 @@ def release_freed_memory() -> None:
 
 
 def peak_bytes(cpu: bool) -> int:
-    """The most memory that this process has held: torch's reserved pool on GPU, resident memory on CPU."""
+    """Peak memory of this process: torch's reserved pool on a GPU, resident memory on the CPU."""
     if cpu:
         import resource
         import sys

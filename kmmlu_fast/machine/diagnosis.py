@@ -1,9 +1,8 @@
-"""What this computer can do for a model: every look of ``core`` at once, and what follows from them.
+"""What this computer can do for a model: all checks of ``machine`` at once, and what follows from them.
 
-In: a model's name. Out: ``Diagnosis``: what was found, what is in the way, which ways of evaluating fit,
-and the command. ``diagnose_machine`` looks (in threads, each with its own time limit, three seconds in all);
-everything after it is pure. Downloads nothing but a few kB of the hub's metadata. Knows nothing of
-training or of how it is shown.
+In: a model's name. Out: ``Diagnosis``: hardware and software, obstacles, which ways of evaluating fit, and
+the command. ``diagnose_machine`` runs the checks in threads, three seconds at most; everything else is pure.
+Downloads only a few kB of the hub's metadata. Knows nothing of training or of how results are shown.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What was found. ``cpu_flops`` is this CPU's measured product rate (0.0: not measured)."""
+    """Results of the checks. ``cpu_flops``: this CPU's measured matrix-product rate (0.0: not measured)."""
 
     machine: Machine
     cards: GpuInventory
@@ -47,7 +46,7 @@ class Diagnosis:
 
     @property
     def card_problem(self) -> str:
-        """Why the cards that are here cannot be used; empty where they can, or where there are none."""
+        """Why the cards here cannot be used; empty if they can, or if there are none."""
         if not self.cards.cards:
             return self.cards.problem
         card = self.cards.cards[0]
@@ -57,26 +56,26 @@ class Diagnosis:
 
     @property
     def card(self) -> Gpu | None:
-        """The card that everything else is about; None where that is the CPU.
+        """The card that computes; None if the CPU does.
 
-        With an old driver it is still the card (that can be mended), unless the CPU set is what is installed.
+        A card whose driver is too old counts (that can be fixed), unless the CPU set is installed.
         """
         if not self.cards.cards:
             return None
         card = self.cards.cards[0]
-        mendable = self.installed != "cpu" and not memory_fit.unsupported_gpu_reason(card.capability)
-        return card if mendable or not self.card_problem else None
+        fixable = self.installed != "cpu" and not memory_fit.unsupported_gpu_reason(card.capability)
+        return card if fixable or not self.card_problem else None
 
     @property
     def dtype(self) -> str:
-        """The 16 or 32 bit type of ``--dtype auto`` here."""
+        """The 16- or 32-bit type that ``--dtype auto`` stands for here."""
         if self.card is None:
             return host.best_cpu_dtype(self.machine.cpu.flags)
         return "bfloat16" if self.card.capability >= memory_fit.BFLOAT16 else "float16"
 
     @property
     def memory_options(self) -> list[MemoryOption]:
-        """The ways of evaluating the model here, the most faithful first; [] where its size is not known."""
+        """The ways of evaluating the model here, the most faithful first; [] if its size is unknown."""
         if self.model is None:
             return []
         if self.card is None:
@@ -87,36 +86,37 @@ class Diagnosis:
 
     @property
     def best_option(self) -> MemoryOption | None:
-        """The most faithful way that fits, of the very model that was asked for."""
-        return next((way for way in self.memory_options if way.fits and not way.another_model), None)
+        """The most faithful way that fits, of exactly the requested model."""
+        fitting = (option for option in self.memory_options if option.fits and not option.another_model)
+        return next(fitting, None)
 
-    def option_minutes(self, way: MemoryOption) -> tuple[float, float] | None:
-        """A full zero-shot pass, estimated; None where nothing is known to estimate from."""
-        if self.model is None or way.name == "nf4":
+    def option_minutes(self, option: MemoryOption) -> tuple[float, float] | None:
+        """The estimated minutes of a full zero-shot pass; None if there is nothing to estimate from."""
+        if self.model is None or option.name == "nf4":
             return None
-        if self.card is None:
-            return throughput_estimate.estimate_pass_minutes(self.model, self.cpu_flops)
-        return throughput_estimate.estimate_pass_minutes(
-            self.model,
-            way.cards * throughput_estimate.peak_flops(self.card.name, way.name == "fp8_per_channel"),
-        )
+        rate = self.cpu_flops
+        if self.card is not None:
+            fp8 = option.name == "fp8_per_channel"
+            rate = option.cards * throughput_estimate.peak_flops(self.card.name, fp8)
+        return throughput_estimate.estimate_pass_minutes(self.model, rate)
 
     @property
     def command(self) -> str:
-        """What to type for an evaluation; empty where no way of this very model fits."""
-        if self.model is not None and self.best_option is None:
+        """The command for an evaluation; empty if no way of evaluating exactly this model fits."""
+        option = self.best_option
+        if self.model is not None and option is None:
             return ""
-        words = ["kmmlu-fast", "eval", "--model", self.model_name]
-        return f"{self.hide_gpus_prefix}{shlex.join([*words, *(self.best_option.flags if self.best_option else ())])}"
+        words = ["kmmlu-fast", "eval", "--model", self.model_name, *(option.flags if option else ())]
+        return f"{self.hide_gpus_prefix}{shlex.join(words)}"
 
     @property
     def hide_gpus_prefix(self) -> str:
-        """What goes before a command that is to compute on the CPU although a card is here; else nothing."""
+        """The prefix for a command that computes on the CPU despite a card; else empty."""
         return "CUDA_VISIBLE_DEVICES=-1 " if self.cards.cards and self.card is None else ""
 
     @property
     def setup(self) -> str:
-        """The command that installs what is missing; empty where the right set is complete."""
+        """The command that installs what is missing; empty if the right set is complete."""
         wanted = "gpu" if self.card else "cpu"
         if self.installed == wanted and self.pins.complete:
             return ""
@@ -125,67 +125,63 @@ class Diagnosis:
 
     @property
     def obstacles(self) -> list[str]:
-        """Why nothing can run here; [] where something can."""
-        here, found = self.machine, []
+        """Why nothing can run here; [] if something can."""
+        here, reasons = self.machine, []
         if self.platform != "linux" or here.architecture not in ("x86_64", "AMD64"):
-            found.append(
+            reasons.append(
                 f"the pinned sets are for Linux on x86-64, this is {self.platform} on {here.architecture}"
             )
         if not OLDEST_PYTHON <= here.python <= NEWEST_PYTHON:
-            found.append(f"Python {_dotted_version(here.python)}: 3.11 to 3.13 are needed")
+            reasons.append(f"Python {_dotted_version(here.python)}: 3.11 to 3.13 are needed")
         if self.card_problem and self.cards.cards and self.installed != "cpu":
-            found.append(self.card_problem)
+            reasons.append(self.card_problem)
         if self.installed == "gpu" and not self.cards.cards:
             why = self.cards.problem or "no NVIDIA card answers"
-            found.append(
+            reasons.append(
                 f"the GPU set is installed, but {why}; for the CPU: rm -rf .venv && bash scripts/setup.sh cpu"
             )
         if self.card is None:
             if "avx2" not in here.cpu.flags:
-                found.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
+                reasons.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
         elif not self.toolchain.complete and self.installed == "gpu":
-            found.append(toolchain_problem(self.toolchain, here.python))
-        if (
-            self.model is not None
-            and self.memory_options
-            and not any(way.fits for way in self.memory_options)
-        ):
-            found.append(memory_fit.memory_advice(self.memory_options, self.model))
-        return found
+            reasons.append(toolchain_problem(self.toolchain, here.python))
+        options = self.memory_options
+        if self.model is not None and options and not any(option.fits for option in options):
+            reasons.append(memory_fit.memory_advice(options, self.model))
+        return reasons
 
     @property
     def notes(self) -> list[str]:
-        """What works, but not as it could, or not yet."""
-        found = []
+        """What works, but not as well as it could, or not yet."""
+        notes = []
         if self.card_problem and not any(self.card_problem in text for text in self.obstacles):
-            where = " where the card is hidden" if self.hide_gpus_prefix else ""
-            found.append(f"{self.card_problem}; the CPU computes{where}")
+            where = " if the card is hidden" if self.hide_gpus_prefix else ""
+            notes.append(f"{self.card_problem}; the CPU computes{where}")
         if len(self.cards.cards) > 1 and self.card:
-            found.append(
+            notes.append(
                 f"{len(self.cards.cards)} cards: --data-parallel-size {len(self.cards.cards)} uses them all"
             )
         if self.card and self.installed == "cpu":
-            found.append("the CPU set is installed, and a card is here: install the GPU set in its place")
+            notes.append("the CPU set is installed, and a card is here: install the GPU set in its place")
         if self.card and not self.toolchain.complete and self.installed != "gpu":
-            found.append(toolchain_problem(self.toolchain, self.machine.python))
+            notes.append(toolchain_problem(self.toolchain, self.machine.python))
         if self.card is None and not (self.toolchain.cxx_compiler and self.toolchain.python_header):
-            found.append(
-                "no g++ or Python.h: vLLM's layer norms run unfused on the CPU, slower and no less right"
+            notes.append(
+                "no g++ or Python.h: vLLM's layer norms run unfused on the CPU, slower but equally correct"
             )
         if self.card is None and self.dtype == "float32" and "avx2" in self.machine.cpu.flags:
-            found.append("this CPU has no bfloat16: --dtype auto computes in float32")
+            notes.append("this CPU has no bfloat16: --dtype auto computes in float32")
         if self.model is None:
-            found.append(
-                f"{self.model_name}: {explain_unknown_model(self.model_name, self.hub)}; what fits is not known"
-            )
-        elif (
-            line := memory_fit.memory_advice(self.memory_options, self.model)
-        ) and line not in self.obstacles:
-            found.append(line)
-        return found
+            why = explain_unknown_model(self.model_name, self.hub)
+            notes.append(f"{self.model_name}: {why}; what fits is not known")
+        else:
+            advice = memory_fit.memory_advice(self.memory_options, self.model)
+            if advice and advice not in self.obstacles:
+                notes.append(advice)
+        return notes
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """All results in plain types."""
         cpu = {
             "name": self.machine.cpu.name,
             "kind": host.cpu_kind(self.machine.cpu.flags),
@@ -207,8 +203,8 @@ class Diagnosis:
             "device": self.card.name if self.card else "CPU",
             "dtype": self.dtype,
             "ways": [
-                {**way.to_json(), "estimated_minutes": self.option_minutes(way)}
-                for way in self.memory_options
+                {**option.to_json(), "estimated_minutes": self.option_minutes(option)}
+                for option in self.memory_options
             ],
             "adapters": describe_adapter_support(self),
             "command": self.command,
@@ -220,28 +216,31 @@ class Diagnosis:
         }
 
 
-def describe_adapter_support(found: Diagnosis) -> str:
+def describe_adapter_support(diagnosis: Diagnosis) -> str:
     """How LoRA adapters are evaluated here, in words."""
-    if found.card is None:
-        return "written into the engine's weights, one by one (swap); merged by PEFT what is no plain LoRA"
-    if found.best_option is not None and found.best_option.name == "nf4":
-        return "on the nf4 base in process, by PEFT"
+    if diagnosis.card is None:
+        return (
+            "written into the engine's weights, one by one (swap); adapters other than plain LoRA are merged"
+            " with PEFT"
+        )
+    if diagnosis.best_option is not None and diagnosis.best_option.name == "nf4":
+        return "on the nf4 base in process, with PEFT"
     return "served from the base's engine, any number of them"
 
 
 def explain_unknown_model(name: str, hub: HubStatus) -> str:
-    """Why nothing is known of a model."""
+    """Why a model's size is unknown."""
     if expand_home(name).is_dir():
         return "the directory has no readable config.json"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return "no such directory, and no hub id such as skt/A.X-4.0-Light"
+        return "no such directory, and not a hub id such as skt/A.X-4.0-Light"
     if hub.problem:
         return f"not in the hub's cache, and the hub cannot be asked ({hub.problem})"
     return "not in the hub's cache, and the hub does not show it (a wrong name, or a private repository)"
 
 
 def toolchain_problem(toolchain: Toolchain, python: tuple[int, int]) -> str:
-    """What Triton lacks, and how to get it."""
+    """What Triton lacks, and how to install it."""
     package = f"python{_dotted_version(python)}-dev"
     return (
         f"{toolchain.missing} not found: Triton compiles its kernels at run time; install them "
@@ -250,7 +249,7 @@ def toolchain_problem(toolchain: Toolchain, python: tuple[int, int]) -> str:
 
 
 def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
-    """Look at everything at once. What does not answer within the time counts as not there, and says so."""
+    """Run all checks at once. Whatever does not answer in time counts as absent, with that as the problem."""
     began = time.perf_counter()
     here = host.detect_machine()
     kind = packages.installed_kind()
@@ -262,7 +261,7 @@ def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosi
     model = start_probe(lambda: model_size.find_model_facts(model_name), unread)
     pins = start_probe(lambda: packages.check_pins(kind or "cpu"), PinCheck(kind, 0, (), (), {}))
     until = began + limit_sec
-    found = Diagnosis(
+    diagnosis = Diagnosis(
         machine=here,
         cards=cards(until),
         pins=pins(until),
@@ -274,23 +273,21 @@ def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosi
         model=model(until),
         platform=sys.platform,
     )
-    flops = (
-        throughput_estimate.measure_cpu_flops(here.cpu.flags)
-        if found.card is None and found.model is not None
-        else 0.0
-    )
-    return replace(found, cpu_flops=flops, seconds=time.perf_counter() - began)
+    if diagnosis.card is None and diagnosis.model is not None:
+        flops = throughput_estimate.measure_cpu_flops(here.cpu.flags)
+        diagnosis = replace(diagnosis, cpu_flops=flops)
+    return replace(diagnosis, seconds=time.perf_counter() - began)
 
 
 def start_probe(probe: Callable[[], T], otherwise: T) -> Callable[[float], T]:
-    """Begin a look in a thread that the interpreter does not wait for; the result waits until a deadline."""
-    box: list[T] = []
-    thread = threading.Thread(target=lambda: box.append(probe()), daemon=True)
+    """Start a check in a daemon thread; the returned function waits until a deadline (time.perf_counter)."""
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(probe()), daemon=True)
     thread.start()
 
     def wait(until: float) -> T:
         thread.join(max(0.0, until - time.perf_counter()))
-        return box[0] if box else otherwise
+        return results[0] if results else otherwise
 
     return wait
 

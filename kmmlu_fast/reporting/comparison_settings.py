@@ -1,6 +1,6 @@
-"""How pairs of runs are compared: the flags as the analysis takes them, the overlap list read.
+"""How pairs of runs are compared: the flags as the analysis takes them, with the overlap list read.
 
-In: flags, the dataset's frame where known. Out: ``Settings``. Knows nothing of what is shown.
+In: flags, the dataset's frame if known. Out: ``ComparisonSettings``. Knows nothing of what is shown.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from kmmlu_fast.reporting.inputs import resolve_dataset, resolve_exam
 def make_comparison_settings(
     config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None
 ) -> ComparisonSettings:
-    """How pairs are compared; the overlap list is what --overlap names, together.
+    """How pairs are compared; the overlap list is the union of everything that --overlap names.
 
-    ``questions``: the dataset's frame, for what sort of question moved; ``sizes_from``: for the subjects'
-    full sizes alone.
+    ``questions``: the dataset's frame, for the kinds of question gained or lost; ``sizes_from``: only for the
+    subjects' full sizes.
     """
-    overlap = frozenset(
-        name
-        for entry in config.overlap
-        if entry not in ("auto", "none")
-        for name in read_overlap_ids(expand_path(entry, "--overlap"))
-    )
-    known = False
+    overlap: frozenset[str] = frozenset()
+    for entry in config.overlap:
+        if entry not in ("auto", "none"):
+            overlap |= read_overlap_ids(expand_path(entry, "--overlap"))
+    known = "auto" not in config.overlap or len(config.overlap) > 1 or config.split != "test"
     of_kmmlu = config.split == "test" and resolve_exam(config) is None
     if "auto" in config.overlap and of_kmmlu and (dataset := resolve_dataset(config)) is not None:
         from kmmlu_fast.contamination.overlap import overlap_ids
@@ -41,18 +39,14 @@ def make_comparison_settings(
             overlap |= overlap_ids(dataset, config.split)
             known = True
         except DataError:
-            known = dataset == "sample" or is_complete_dataset(
-                Path(dataset)
-            )  # a dataset without a train split overlaps nothing
+            # a dataset without a train split overlaps nothing
+            known |= dataset == "sample" or is_complete_dataset(Path(dataset))
     return ComparisonSettings(
         seed=config.seed,
         intersection=config.intersection,
         different_prompts=config.different_prompts,
         overlap=overlap,
-        overlap_known=known
-        or "auto" not in config.overlap
-        or len(config.overlap) > 1
-        or config.split != "test",
+        overlap_known=known,
         margin=config.margin / 100,
         population=config.population,
         sizes=subject_sizes(questions if questions is not None else sizes_from),
@@ -61,8 +55,8 @@ def make_comparison_settings(
 
 
 def read_overlap_ids(path: Path) -> frozenset[str]:
-    """Question ids, one a line, as JSON (a list, or ``leakage``'s file), or a CSV or Parquet
-    column ``test_id`` or ``question_id``.
+    """Question ids: one per line, JSON (a list, or ``leakage``'s file), or a CSV or Parquet column
+    ``test_id`` or ``question_id``.
     """
     try:
         if path.suffix in (".csv", ".parquet"):
@@ -76,30 +70,28 @@ def read_overlap_ids(path: Path) -> frozenset[str]:
             ids: Any = frame[column].to_list()
         else:
             text = read_text(path, DataError)
-            document = (
-                parse_json(text, str(path), DataError) if text.lstrip()[:1] in ("[", "{") else text.split()
-            )
+            is_json = text.lstrip()[:1] in ("[", "{")
+            document = parse_json(text, str(path), DataError) if is_json else text.split()
             ids = document.get("test_ids") if isinstance(document, dict) else document
     except DataError as error:
-        raise DataError(f"--overlap {error}; give a text file of question ids, one a line") from error
+        raise DataError(f"--overlap {error}; give a text file of question ids, one per line") from error
     if not isinstance(ids, list):
         raise DataError(
-            f"--overlap {path}: has no list test_ids; give a text file of question ids, one a line"
+            f"--overlap {path}: has no list test_ids; give a text file of question ids, one per line"
         )
-    if bad := [value for value in ids if not isinstance(value, str) or value.count("/") < 2]:
-        raise DataError(
-            f"--overlap {path}: {bounded_repr(bad[0])} is no question id such as Accounting/test/17"
-        )
+    for value in ids:
+        if not isinstance(value, str) or value.count("/") < 2:
+            raise DataError(
+                f"--overlap {path}: {bounded_repr(value)} is not a question id such as Accounting/test/17"
+            )
     return frozenset(ids)
 
 
 def is_complete_dataset(folder: Path) -> bool:
-    """Whether a directory is a dataset of the user's own making, not the hub's cache, which
-    holds only what was asked for.
-    """
+    """Whether a directory is the user's own dataset, not the hub's cache, which has only requested files."""
     return folder.is_dir() and "snapshots" not in folder.parts
 
 
 def subject_sizes(questions: pl.DataFrame | None) -> dict[str, int]:
-    """How many questions each subject has in the dataset's split; {} where the dataset is not known."""
+    """How many questions each subject has in the dataset's split; {} if the dataset is not known."""
     return {} if questions is None else dict(questions.group_by("subject").len().iter_rows())

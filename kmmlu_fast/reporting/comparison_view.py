@@ -1,6 +1,6 @@
-"""A comparison as a program or a notebook holds it: the numbers, and what they mean in words.
+"""A comparison for programs and notebooks: the numbers, and what they mean in words.
 
-In: two runs. Out: ``Comparison``, which wraps ``analysis.comparison`` and words it. Prints nothing.
+In: two runs. Out: ``Comparison``, which wraps ``analysis.comparison`` with sentences. Prints nothing.
 """
 
 from __future__ import annotations
@@ -45,27 +45,26 @@ class Comparison:
 
     @property
     def subjects(self) -> pl.DataFrame:
-        """A row a subject: n, both accuracies, difference, p by McNemar, corrected by Holm and
-        by Benjamini-Hochberg.
+        """A row per subject: n, both accuracies, difference, McNemar's p, also corrected by Holm and by
+        Benjamini-Hochberg.
         """
         return self.pair.subjects
 
     def verdict(self, lang: Lang = "en") -> str:
-        """The finding in sentences, one a line: better or not, by how much, where, and whether
+        """The result in sentences, one per line: better or not, by how much, in which subjects, and whether
         it is letter habit.
         """
         return "\n".join(verdict_lines(self.pair, get_translator(lang)))
 
     def to_dict(self, lang: Lang = "en") -> dict[str, Any]:
-        """All numbers and sentences, JSON-able: what ``compare --json-file`` writes of this pair."""
-        document = report_data_json(
-            report_data_from_pairs([self.first, self.second], self.settings, [self.pair]),
-            get_translator(lang),
-        )
+        """All numbers and sentences as JSON-able data, as ``compare --json-file`` writes them."""
+        data = report_data_from_pairs([self.first, self.second], self.settings, [self.pair])
+        document = report_data_json(data, get_translator(lang))
         return {"runs": document["runs"], **document["comparisons"][0]}
 
     def __repr__(self) -> str:
-        return f"Comparison({self.first.name!r}, {self.second.name!r}, micro {format_points(self.micro.difference)})"
+        change = format_points(self.micro.difference)
+        return f"Comparison({self.first.name!r}, {self.second.name!r}, micro {change})"
 
     def __rich__(self) -> Any:
         """Accuracies and the verdict, in a terminal."""
@@ -80,10 +79,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Accuracies and the verdict, in a notebook."""
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._table_rows()
-        )
+        rows = ""
+        for row in self._table_rows():
+            rows += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         words = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict().splitlines())
         return f"<table><tr><th></th><th>micro</th><th>macro</th></tr>{rows}</table>{words}"
 
@@ -92,15 +90,15 @@ class Comparison:
             (run.name, f"{format_percent(run.micro)} %", f"{format_percent(run.macro)} %")
             for run in (self.first, self.second)
         ]
-        change = tuple(
-            f"{format_points(found.difference)} ({format_points(found.low, unit=False)} to"
-            f" {format_points(found.high, unit=False)})"
-            for found in (self.micro, self.macro)
-        )
-        return [*runs, ("change", change[0], change[1])]
+        return [*runs, ("change", _change_text(self.micro), _change_text(self.macro))]
+
+
+def _change_text(change: PairedDifference) -> str:
+    low, high = format_points(change.low, unit=False), format_points(change.high, unit=False)
+    return f"{format_points(change.difference)} ({low} to {high})"
 
 
 def build_comparison(first: Run, second: Run, settings: ComparisonSettings) -> Comparison:
-    """Compare; RunError where questions, keys or prompts differ and the settings do not allow it."""
+    """Compare; RunError if questions, keys or prompts differ and the settings do not allow it."""
     [pair] = log_and_correct_pairs([first, second], [compare_pair(first, second, settings)])
     return Comparison(first, second, pair, settings)

@@ -1,7 +1,7 @@
-"""What ``compare`` and ``report`` are given: their flags.
+"""The flags of ``compare`` and ``report``.
 
 In: the command line, or a program's keyword arguments. Out: ``CompareConfig`` and ``ReportConfig``, checked
-as far as they can be without opening a file. Knows nothing of runs.
+as far as is possible without opening a file. Knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
 
 
 class PairsConfig(Config):
-    """What compare and report have in common: which runs, and how pairs of them are compared."""
+    """The flags that compare and report share: which runs, and how pairs of them are compared."""
 
     positional: ClassVar[str | None] = "runs"
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -53,18 +53,19 @@ class PairsConfig(Config):
         [],
         description=(
             "run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the"
-            " first is the base. Of runs in --runs-dir also base, an adapter's name, or the last characters"
+            " first is the base. For runs in --runs-dir also base, an adapter's name, or the last characters"
             " of a fingerprint"
         ),
     )
     latest: bool = Field(
-        False, description="the run finished last, beside the base run that was asked the same"
+        False,
+        description="the run that finished last, against the base run with the same questions and prompts",
     )
     runs_dir: Path = Field(Path("runs"), description="where --latest and short names are looked up")
     exam: str | None = Field(
         None,
         description=(
-            "with runs of several exams: the one in focus; also where a table's questions are from (name or"
+            "with runs of several exams: the one in focus; also the exam of a table's questions (name or"
             " FILE.yaml)"
         ),
     )
@@ -75,11 +76,11 @@ class PairsConfig(Config):
         None,
         description=(
             "dataset (hub id, directory, 'sample' or 'none') for texts, overlap and keys; default: the runs'"
-            " own, if it is here"
+            " own, if it is available locally"
         ),
     )
     split: Literal["train", "dev", "test"] = Field(
-        "test", description="split that a predictions table or lm-eval output is over"
+        "test", description="split of a predictions table or lm-eval output"
     )
     overlap: list[str] = Field(
         ["auto"],
@@ -96,11 +97,11 @@ class PairsConfig(Config):
         1.0,
         gt=0,
         lt=100,
-        description="differences within this many percentage points are equal for all that matters",
+        description="differences within this many percentage points count as equal",
     )
     population: Literal["like", "these"] = Field(
         "like",
-        description="intervals speak of questions like these, or of these very questions (finite population)",
+        description="intervals refer to questions like these, or to exactly these (finite population)",
     )
     group: list[str] = Field(
         [], description="adapters of one recipe under several seeds, against the base: NAME=RUN,RUN,..."
@@ -116,22 +117,22 @@ class CompareConfig(PairsConfig):
     examples: ClassVar[tuple[str, ...]] = ("base lora", "--latest", "runs/*-base-* runs/*-lora-* --format md")
 
     format: Literal["text", "md", "csv", "json"] = Field(
-        "text", description="of what is printed; csv: a row a comparison and subject"
+        "text", description="output format; csv: a row per comparison and subject"
     )
-    overwrite: bool = Field(False, description="replace --json-file where it exists")
+    overwrite: bool = Field(False, description="replace --json-file if it exists")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
     what_moved: bool = Field(
-        False, description="fit which sorts of question were gained or lost (needs the dataset's texts)"
+        False, description="fit which kinds of question were gained or lost (needs the dataset's texts)"
     )
     key_audit: bool = Field(
         False,
-        description="list question ids that many runs answer against the key, and repeats with other keys",
+        description="list questions that many runs answer against the key, and repeats whose keys differ",
     )
 
 
 def _parse_inches(value: Any) -> Any:
-    """A length in inches; what is none is left to pydantic's own message."""
+    """A length in inches; anything else is left to pydantic's own message."""
     text = str(value).strip().lower()
     for unit, inches in (("in", 1.0), ("mm", 1 / 25.4), ("cm", 1 / 2.54), ("pt", 1 / 72)):
         number = text.removesuffix(unit).strip()
@@ -151,16 +152,17 @@ class ReportConfig(PairsConfig):
     )
     words: ClassVar[dict[str, tuple[str, ...]]] = {"export": FORMATS}
 
-    overwrite: bool = Field(False, description="replace files that exist; without it nothing is")
+    overwrite: bool = Field(False, description="replace existing files; without it, nothing is replaced")
     output: Path | None = Field(
-        None, description="the HTML file; default: report.html in the run directory (one run), else here"
+        None,
+        description="the HTML file; default: report.html in the run directory (one run), else here",
     )
     export: list[str] = Field(
         [], description="csv, csv.gz, parquet, json, xlsx, lm-eval: written beside the HTML file"
     )
     no_texts: bool = Field(
         False,
-        description="leave out all texts of questions and models: ids and letters only, fit for sharing",
+        description="leave out all texts of questions and models: ids and letters only, safe to share",
     )
     figures: Path | None = Field(None, description="directory for the charts as SVG, PNG and PDF")
     figure_width: Annotated[float | None, BeforeValidator(_parse_inches)] = Field(
@@ -184,17 +186,18 @@ class ReportConfig(PairsConfig):
 
 def parse_recipe_groups(config: PairsConfig) -> dict[str, list[str]]:
     """--group's recipes: name -> runs. ConfigError for an entry without a name."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     name = ""
     for entry in config.group:
         head, equals, tail = entry.partition("=")
+        run = tail if equals else entry
         if equals:
             name = head
-            found.setdefault(name, [])
-        if not name or not (tail if equals else entry):
+            groups.setdefault(name, [])
+        if not name or not run:
             raise ConfigError(
                 f"--group {entry}: give a recipe's name and its runs, such as --group"
                 " lora=runs/lora-s1,runs/lora-s2"
             )
-        found[name].append(tail if equals else entry)
-    return found
+        groups[name].append(run)
+    return groups

@@ -1,8 +1,8 @@
 """Human accuracy as far as it is known.
 
-In: a dataset's frame. Out: the same with ``human_accuracy`` null where the files hold 0.0, and how many those
-are a subject. KMMLU writes 0.0 where no human results were recorded: all rows of five subjects, some of two
-more. Knows nothing of charts or words.
+In: a dataset's frame. Out: the same with ``human_accuracy`` null instead of 0.0, and how many those are per
+subject. KMMLU writes 0.0 if no human results were recorded: all rows of five subjects, some of two more.
+Knows nothing of charts or words.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import polars as pl
 
 
 def with_known_human_accuracy(questions: pl.DataFrame) -> pl.DataFrame:
-    """``questions`` with 0.0 in ``human_accuracy`` as null; unchanged where there is no such column."""
+    """``questions`` with 0.0 in ``human_accuracy`` as null; unchanged without that column."""
     if "human_accuracy" not in questions.columns:
         return questions
     value = pl.col("human_accuracy")
@@ -19,9 +19,7 @@ def with_known_human_accuracy(questions: pl.DataFrame) -> pl.DataFrame:
 
 
 def partly_unknown_subjects(questions: pl.DataFrame) -> list[tuple[str, int, int]]:
-    """Subjects of which only a part is known: (subject, unknown questions, all questions), in
-    order of name.
-    """
+    """Partly known subjects by name: (subject, unknown questions, all questions)."""
     if "human_accuracy" not in questions.columns:
         return []
     count = pl.col("human_accuracy").null_count().alias("unknown"), pl.len().alias("all")
@@ -30,9 +28,7 @@ def partly_unknown_subjects(questions: pl.DataFrame) -> list[tuple[str, int, int
 
 
 def wholly_unknown_subjects(questions: pl.DataFrame) -> list[str]:
-    """Subjects of which nothing is known, in order of name; [] where the dataset has no human
-    accuracy at all.
-    """
+    """Wholly unknown subjects by name; [] if the dataset has no human accuracy at all."""
     if "human_accuracy" not in questions.columns:
         return []
     counts = (

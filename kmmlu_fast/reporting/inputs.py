@@ -1,4 +1,4 @@
-"""What the flags of ``compare`` and ``report`` name: the runs, the dataset, the exam, the questions' texts.
+"""The inputs that ``compare`` and ``report`` name: runs, dataset, exam, question texts.
 
 In: flags. Out: loaded runs with the base first, recipes' runs, the dataset's frame. Knows nothing of how they
 are compared or shown.
@@ -17,7 +17,7 @@ from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.dataset import dataset_input_files as dataset_files
-from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
 from kmmlu_fast.data.exam_lookup import find_exam
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.reporting.config import PairsConfig, ReportConfig, parse_recipe_groups
@@ -40,7 +40,7 @@ def _resolve_run_paths(runs: tuple[str, ...], folder: Path, latest: bool) -> tup
 def load_runs(
     config: PairsConfig, at_least: int, prefix: bool = False
 ) -> tuple[list[Run], pl.DataFrame | None]:
-    """The runs of the arguments, the base first; and the dataset's questions where a dataset is known.
+    """The runs of the arguments, the base first; and the dataset's questions if a dataset is known.
 
     ``prefix``: runs that stopped early are read too.
     """
@@ -57,7 +57,7 @@ def load_runs(
         chosen = [run for run in runs if config.base in (run.name, run.source, run.config.get("name"))]
         if not chosen:
             raise ConfigError(
-                f"--base {config.base!r} is none of the runs {', '.join(run.name for run in runs)}"
+                f"--base {config.base!r} is not among the runs {', '.join(run.name for run in runs)}"
             )
         runs = [chosen[0], *[run for run in runs if run is not chosen[0]]]
     return runs, questions
@@ -66,46 +66,45 @@ def load_runs(
 def load_recipe_groups(
     config: PairsConfig, questions: pl.DataFrame | None, base: Run
 ) -> dict[str, list[Run]]:
-    """--group's recipes: name -> its runs; ConfigError where one is of another exam than the base."""
-    found = {}
+    """--group's recipes: name -> its runs; ConfigError if one has another exam than the base."""
+    groups = {}
     for name, arguments in parse_recipe_groups(config).items():
-        found[name] = load_all_runs(arguments, questions, config.split)
-        for run in found[name]:
+        groups[name] = load_all_runs(arguments, questions, config.split)
+        for run in groups[name]:
             if run.exam != base.exam:
                 raise ConfigError(
                     f"--group {name}: {run.name} is of {run.exam_title}, {base.name} of {base.exam_title};"
                     " name runs of one exam"
                 )
-    return found
+    return groups
 
 
 def select_exam_runs(runs: list[Run], exam: str | None) -> list[Run]:
-    """The runs of the exam in focus, under short names: the exam named, else the first run's.
-    ConfigError where it has no run.
-    """
+    """The runs of ``exam`` (default: the first run's), under short names. ConfigError if it has none."""
     groups = group_runs_by_exam(runs)
     if exam is None:
         return next(iter(groups.values()))
-    found = groups.get(exam) or groups.get(find_exam(exam).name)
-    if not found:
+    selected = groups.get(exam) or groups.get(find_exam(exam).name)
+    if not selected:
         raise ConfigError(f"--exam {exam}: none of the runs is of it; they are of {', '.join(groups)}")
-    return found
+    return selected
 
 
 def load_questions_frame(config: PairsConfig) -> pl.DataFrame | None:
-    """The dataset's questions, where a dataset is known."""
+    """The dataset's questions if a dataset is known."""
     from kmmlu_fast.data.dataset import read_frame
 
     dataset, exam = resolve_dataset(config), resolve_exam(config)
     if exam is not None:
-        at_hand = dataset is not None or exam.path is not None  # faulty rows were reported by the evaluation
-        return load_exam(exam, config.split, dataset) if at_hand and config.dataset != "none" else None
+        available = dataset is not None or exam.path is not None
+        # faulty rows were reported by the evaluation
+        return load_exam(exam, config.split, dataset) if available and config.dataset != "none" else None
     return None if dataset is None else read_frame(dataset, config.split).log_and_unwrap()
 
 
 def resolve_dataset(config: PairsConfig) -> str | None:
-    """--dataset; without it, what the run directories were over, if that is here: the sample, a local
-    directory, or a hub id whose files are in the hub's cache.
+    """--dataset; by default the run directories' own, if it is available locally: the sample, a directory, or
+    a hub id whose files are in the hub's cache.
     """
     if config.dataset is not None:
         return None if config.dataset == "none" else config.dataset
@@ -123,23 +122,19 @@ def resolve_dataset(config: PairsConfig) -> str | None:
 
 
 def cached_dataset_root(dataset: str) -> Path | None:
-    """Where a hub id's files lie in the hub's cache; None where they do not. Nothing is asked
-    of the network.
-    """
+    """A hub id's folder in the hub's cache; None if it is not there. Makes no network request."""
     if dataset.count("/") != 1:
         return None
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
-    except Exception:  # the hub client raises a dozen kinds; all mean that it is not here
+    except Exception:  # the hub client raises a dozen kinds; all mean that it is not cached
         return None
 
 
 def resolve_exam(config: PairsConfig) -> Exam | None:
-    """The declaration of the exam that the questions are of; None for KMMLU, and where it is
-    not to be found any more.
-    """
+    """The declaration of the questions' exam; None for KMMLU, or if it no longer exists."""
     declared = config.exam
     for document in _read_run_configs(config):
         declared = _dict_field(document, "exam").get("declaration") or declared
@@ -149,21 +144,16 @@ def resolve_exam(config: PairsConfig) -> Exam | None:
         exam = find_exam(str(declared))
     except KmmluError:
         return None
-    return None if exam.is_kmmlu else exam
+    return None if exam.name == DEFAULT_EXAM else exam
 
 
 def _read_run_configs(config: PairsConfig) -> list[dict[str, Any]]:
-    """config.json of the run directories that are of the exam in focus (all, where none is
-    named and they are of one).
-    """
-    found = [
-        read_json(path)
-        for argument in resolve_run_paths(config)
-        if (path := expand_path(argument, "run") / "config.json").is_file()
-    ]
-    names = list(dict.fromkeys(_exam_name(document) for document in found))
-    focus = config.exam if config.exam in names else names[0] if names else None
-    return [document for document in found if _exam_name(document) == focus]
+    """config.json of the run directories of the exam in focus: --exam if a run is of it, else the first's."""
+    paths = [expand_path(argument, "run") / "config.json" for argument in resolve_run_paths(config)]
+    documents = [read_json(path) for path in paths if path.is_file()]
+    names = [_exam_name(document) for document in documents]
+    focus = config.exam if config.exam in names else next(iter(names), None)
+    return [document for document, name in zip(documents, names, strict=True) if name == focus]
 
 
 def _exam_name(document: dict[str, Any]) -> str:
@@ -176,19 +166,21 @@ def _dict_field(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def config_input_files(config: PairsConfig) -> list[Path]:
-    """Every file that the flags name to be read: none of them is ever written to."""
-    named = [expand_path(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
+    """Every file that the flags name as input: none of them is ever written to."""
+    files = [expand_path(entry, "--overlap") for entry in config.overlap if entry not in ("auto", "none")]
     plan = getattr(config, "plan", None)
+    if plan:
+        files.append(plan)
     grouped = [name for members in parse_recipe_groups(config).values() for name in members]
-    return [
-        *run_input_files([*resolve_run_paths(config), *grouped]),
-        *named,
-        *([plan] if plan else []),
-        *dataset_files(config.dataset),
-    ]
+    runs = run_input_files([*resolve_run_paths(config), *grouped])
+    return [*runs, *files, *dataset_files(config.dataset)]
 
 
 def default_report_path(config: ReportConfig) -> Path:
-    """report.html in the run directory where one was given, else here."""
-    only = expand_path(resolve_run_paths(config)[0], "run") if len(resolve_run_paths(config)) == 1 else None
-    return (only if only is not None and (only / "config.json").is_file() else Path()) / "report.html"
+    """report.html in the run directory if only one is named, else in the current directory."""
+    paths = resolve_run_paths(config)
+    if len(paths) == 1:
+        folder = expand_path(paths[0], "run")
+        if (folder / "config.json").is_file():
+            return folder / "report.html"
+    return Path("report.html")

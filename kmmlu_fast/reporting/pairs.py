@@ -1,4 +1,4 @@
-"""The comparisons of a report: every run against the base, looks at test counted, p corrected for all of
+"""The comparisons of a report: every run against the base, comparisons on test logged, p corrected for all of
 them.
 
 In: loaded runs, the base first; settings. Out: comparisons, refusals, recipes, rows of exams. The one side
@@ -29,7 +29,7 @@ Refused = tuple[str, str]  # name of the run that was not compared, why
 def compare_all_with_base(
     runs: list[Run], settings: ComparisonSettings
 ) -> tuple[list[PairComparison], list[Refused]]:
-    """``compare_with_base``, corrected for earlier looks of other adapters too. Prompts may differ."""
+    """``compare_with_base``, corrected also for logged comparisons of other adapters. Prompts may differ."""
     pairs, refused = compare_with_base(runs, settings)
     return log_and_correct_pairs(runs, pairs), refused
 
@@ -37,8 +37,8 @@ def compare_all_with_base(
 def compare_all_strictly(
     runs: list[Run], settings: ComparisonSettings
 ) -> tuple[list[PairComparison], list[Refused]]:
-    """The same, but prompts may differ only where the settings allow it; RunError where the only pair, both
-    with answers, cannot be compared.
+    """The same, but prompts may differ only if the settings allow it; RunError if the only pair, both with
+    answers, cannot be compared.
     """
     pairs: list[PairComparison] = []
     refused: list[Refused] = []
@@ -53,17 +53,14 @@ def compare_all_strictly(
 
 
 def log_and_correct_pairs(runs: list[Run], pairs: list[PairComparison]) -> list[PairComparison]:
-    """The pairs, corrected for each other and for adapters that were looked at before; these looks are
-    recorded.
-    """
-    earlier = _log_pairs(runs, pairs)
-    return adjust_pair_p_values(pairs, [(_logged_p_value(peek), peek.difference) for peek in earlier])
+    """Log the pairs; returns them corrected for each other and for earlier comparisons of other adapters."""
+    earlier = [(_logged_p_value(entry), entry.difference) for entry in _log_pairs(runs, pairs)]
+    return adjust_pair_p_values(pairs, earlier)
 
 
 def compare_exams(runs: Sequence[Run], settings: ComparisonSettings, focus: str) -> list[ExamRow]:
-    """``exam_rows``, where the runs are of several exams, else []; corrected for earlier looks too. Each
-    exam's comparisons are looks at its test, also of exams that are not in ``focus``: they are recorded
-    beside that exam's base.
+    """``exam_rows`` if the runs are of several exams, else []; corrected for earlier comparisons too. Each
+    exam's comparisons, also outside ``focus``, are logged beside that exam's base.
     """
     groups = group_runs_by_exam(runs)
     if len(groups) < 2:
@@ -73,34 +70,34 @@ def compare_exams(runs: Sequence[Run], settings: ComparisonSettings, focus: str)
     for row in rows:
         pairs = [state.pair for state in row.states if state.pair is not None]
         earlier += _log_pairs(groups[row.exam], pairs)
-    return adjust_exam_p_values(rows, [_logged_p_value(peek) for peek in earlier]) if earlier else rows
+    return adjust_exam_p_values(rows, [_logged_p_value(entry) for entry in earlier]) if earlier else rows
 
 
 def _log_pairs(runs: list[Run], pairs: Sequence[PairComparison]) -> list[LoggedComparison]:
-    """Record the pairs that are looks at test of the base, the first run; returns earlier ones of others."""
+    """Log the pairs on test beside the base, the first run; returns earlier entries of other adapters."""
     by_name = {run.name: run for run in runs[1:]}
-    looked = [
+    entries = [
         (by_name[pair.second], pair.micro.n, pair.micro.p_value, pair.micro.difference)
         for pair in pairs
         if is_test_split_comparison(runs[0], by_name[pair.second])
     ]
-    return log_comparisons(runs[0], looked) if looked else []
+    return log_comparisons(runs[0], entries) if entries else []
 
 
-def _logged_p_value(peek: LoggedComparison) -> float:
-    return 1.0 if peek.p_value is None else peek.p_value
+def _logged_p_value(entry: LoggedComparison) -> float:
+    return 1.0 if entry.p_value is None else entry.p_value
 
 
 def compare_recipe(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
-    """A recipe's effect over its seeds; each of its adapters is a look at test."""
+    """A recipe's effect over its seeds; the comparison of each adapter is logged."""
     recipe = recipe_effect(name, base, runs)
-    looked: list[tuple[Run, int, float | None, float]] = []
+    entries: list[tuple[Run, int, float | None, float]] = []
     for run in runs:
         both = base.frame.select("question_id", "correct").join(
             run.frame.select("question_id", "correct"), on="question_id", suffix="_run"
         )
         b = int((both["correct"] & ~both["correct_run"]).sum())
         c = int((~both["correct"] & both["correct_run"]).sum())
-        looked.append((run, len(both), float(mcnemar_midp(b, c)), (c - b) / max(1, len(both))))
-    log_comparisons(base, looked)
+        entries.append((run, len(both), float(mcnemar_midp(b, c)), (c - b) / max(1, len(both))))
+    log_comparisons(base, entries)
     return recipe

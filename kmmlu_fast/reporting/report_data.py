@@ -1,7 +1,7 @@
-"""What was found about some runs, in one object: whatever is shown, written or exported is made from it.
+"""All results about some runs in one object, from which everything shown, written or exported is made.
 
-In: loaded runs, settings, the dataset's frame where known. Out: ``ReportData``, computed once. Knows nothing of
-words, tables or files (but for the looks at test that ``comparing`` records).
+In: loaded runs, settings, the dataset's frame if known. Out: ``ReportData``, computed once. Knows nothing of
+words, tables or files (apart from the comparisons that ``pairs`` logs).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Runs of one exam, the base first, and what comparing them gave; in a table, their other exams."""
+    """Runs of one exam, the base first, and their comparisons; the other exams in ``exams``."""
 
     runs: list[Run]
     settings: ComparisonSettings
     pairs: list[PairComparison]
-    headlines: list[Headline]  # a row a run, in the runs' order
+    headlines: list[Headline]  # a row per run, in the runs' order
     refused: list[Refused] = field(default_factory=list)
     recipes: list[RecipeEffect] = field(default_factory=list)
-    exams: list[ExamRow] = field(default_factory=list)  # [] where all runs are of one exam
+    exams: list[ExamRow] = field(default_factory=list)  # [] if all runs are of one exam
     others: list[Run] = field(default_factory=list)  # runs of the other exams
     questions: pl.DataFrame | None = None  # the dataset's frame: texts, human accuracy
     key_audit: KeyAudit | None = None
@@ -49,19 +49,19 @@ class ReportData:
 
     @property
     def focus(self) -> PairComparison | None:
-        """The comparison that leads."""
+        """The leading comparison."""
         return self.pairs[0] if self.pairs else None
 
     @property
     def answered(self) -> list[Run]:
-        """The runs that have answers, not scores alone."""
+        """The runs that have answers, not only scores."""
         return [run for run in self.runs if run.predictions is not None]
 
 
 def report_data_from_pairs(
     runs: list[Run], settings: ComparisonSettings, pairs: list[PairComparison]
 ) -> ReportData:
-    """Of comparisons that are made already."""
+    """``ReportData`` of existing comparisons."""
     return ReportData(
         runs=runs,
         settings=settings,
@@ -83,8 +83,8 @@ def collect_report_data(
     """Compare ``runs``, the base first: those of ``exam`` (default: the first run's) pair by pair, the others
     in the table of exams.
 
-    ``groups``: recipes, name -> runs of several seeds. ``strictly``: as ``compared_strictly``. ``audit``:
-    look at the key too; default: where there are runs enough.
+    ``groups``: recipes, name -> runs of several seeds. ``strictly``: as ``compare_all_strictly``. ``audit``:
+    check the key too; default: if there are enough runs.
     """
     shown = select_exam_runs(list(runs), exam)
     refuse_early_stopped_runs(shown)

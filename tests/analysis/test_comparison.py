@@ -49,7 +49,7 @@ def test_micro_rises_and_macro_falls_and_the_verdict_says_so() -> None:
     assert pair.micro_macro_opposed
     lines = verdict_lines(pair, get_translator("en"))
     assert (
-        "opposite ways from base to lora: +5.45 pp over questions" in lines[0]
+        "opposite directions from base to lora: +5.45 pp over questions" in lines[0]
         and "−15.00 pp over subjects" in lines[0]
     )
     assert not any("is better than" in line for line in lines)  # it replaces the headline
@@ -74,7 +74,7 @@ def test_a_whole_gain_of_letter_prior_is_called_that() -> None:
     assert classify_letter_prior(pair) == "all_prior"
     lines = verdict_lines(pair, get_translator("en"))
     assert "is better than base" in lines[0]
-    assert any("no change is shown to remain" in line for line in lines)
+    assert any("no change beyond it is shown" in line for line in lines)
     assert any("남는 변화는 확인되지 않습니다" in line for line in verdict_lines(pair, get_translator("ko")))
 
 
@@ -96,8 +96,7 @@ def test_equal_runs() -> None:
     pair = compare_pair(small("base", {"Law": (5, 10)}), small("same", {"Law": (5, 10)}), QUICK)
     assert pair.micro.p_value == 1.0 and not pair.micro.significant
     assert (
-        verdict_lines(pair, get_translator("en"))[0]
-        == "base and same answered every question alike right or wrong."
+        verdict_lines(pair, get_translator("en"))[0] == "base and same got exactly the same questions right."
     )
 
 
@@ -186,8 +185,8 @@ def test_debiased_difference_where_rotations_exist() -> None:
         loaded(run.name, run.frame.with_columns(pl.col("answer").alias("debiased_prediction")))
         for run in (first, second)
     ]
-    found = compare_pair(both[0], both[1], QUICK).debiased
-    assert found is not None and found.first == 1.0 and found.difference == 0.0
+    debiased = compare_pair(both[0], both[1], QUICK).debiased
+    assert debiased is not None and debiased.first == 1.0 and debiased.difference == 0.0
 
 
 def test_unparsed_counts_as_wrong_and_in_the_open() -> None:

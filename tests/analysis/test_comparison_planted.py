@@ -124,8 +124,8 @@ def halves() -> tuple[Run, Run]:
     random = np.random.default_rng(3)
     key = random.choice(4, size=20_000, p=KEY)
     first = np.where(random.random(20_000) < 0.4, key, random.choice(4, size=20_000))
-    again = np.where(random.random(20_000) < 0.4, key, random.choice(4, size=20_000))
-    second = np.where(random.random(20_000) < 0.04, again, first)
+    redrawn = np.where(random.random(20_000) < 0.4, key, random.choice(4, size=20_000))
+    second = np.where(random.random(20_000) < 0.04, redrawn, first)
     return run("bf16", key, first, quantization="none"), run("fp8", key, second, quantization="fp8")
 
 
@@ -145,28 +145,28 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     ),
     "b letter prior by random utility, letters only": (
         lambda: utility(9000, (1.0, 1.0), (2.5, -0.5), stored=False),
-        ["lora is better than base", "letters alone do not fix the split"],
+        ["lora is better than base", "letters alone cannot separate the two"],
         ["Letter habit does not explain", "hides a loss"],
     ),
     "b letter prior by random utility, log-probabilities": (
         lambda: utility(9000, (1.0, 1.0), (2.5, -0.5), stored=True),
         [
             "lora is better than base",
-            "Letter habit explains the change: beyond it, no change is shown to remain.",
+            "Letter habit explains the change: no change beyond it is shown.",
         ],
         ["not knowledge"],
     ),
     "c letters shift with real gain": (
         lambda: utility(9000, (0.5, 1.5), (1.5, -0.5), stored=True),
         ["lora is better than base", "Letter habit is a significant part of the change."],
-        ["no change is shown to remain"],
+        ["no change beyond it is shown"],
     ),
     "d knowledge lost while habit is mended": (
         lambda: mixture(20_000, (0.45, 0.42), (ONLY_A, RARELY_A)),
-        ["lora is better than base", "Without letter habit it got worse by"],
-        ["no change is shown to remain", "nothing significant remains"],
+        ["lora is better than base", "Without letter habit, accuracy got worse by"],
+        ["no change beyond it is shown", "nothing significant remains"],
     ),
-    "e Simpson": (simpson, ["opposite ways from base to lora"], ["is better than", "is worse than"]),
+    "e Simpson": (simpson, ["opposite directions from base to lora"], ["is better than", "is worse than"]),
     "f leaked-only gain": (
         leaked,
         [

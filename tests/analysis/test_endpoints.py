@@ -24,23 +24,27 @@ def test_scores_by_hand() -> None:
     key, strata = np.array([0, 1, 0, 1]), np.zeros(4, dtype=np.int64)
     even = np.log(np.full((4, 4), 0.1))  # of the four letters, a quarter each
     sure = np.log(np.array([[0.7, 0.1, 0.1, 0.1]] * 4))
-    found = {end.name: end for end in compare_endpoints(key, strata, even, sure)}
+    endpoints = {end.name: end for end in compare_endpoints(key, strata, even, sure)}
     log_score = (2 * np.log(0.7) + 2 * np.log(0.1)) / 4
-    assert (found["log_score"].first, found["log_score"].second) == pytest.approx((np.log(0.25), log_score))
-    assert found["brier"].first == pytest.approx(0.75)
-    assert found["brier"].second == pytest.approx((0.3**2 + 3 * 0.1**2 + 0.7**2 + 0.9**2 + 2 * 0.1**2) / 2)
-    assert found["overconfidence"].second == pytest.approx(0.7 - 0.5)
+    assert (endpoints["log_score"].first, endpoints["log_score"].second) == pytest.approx(
+        (np.log(0.25), log_score)
+    )
+    assert endpoints["brier"].first == pytest.approx(0.75)
+    assert endpoints["brier"].second == pytest.approx(
+        (0.3**2 + 3 * 0.1**2 + 0.7**2 + 0.9**2 + 2 * 0.1**2) / 2
+    )
+    assert endpoints["overconfidence"].second == pytest.approx(0.7 - 0.5)
     values = np.log(np.array([0.7, 0.1, 0.7, 0.1])) - np.log(0.25)
-    assert (found["log_score"].high - found["log_score"].low) / 2 == pytest.approx(
+    assert (endpoints["log_score"].high - endpoints["log_score"].low) / 2 == pytest.approx(
         3.1824 * values.std(ddof=1) / 2, rel=1e-4
     )
 
 
 def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
     logprobs = np.array([[0.0, -np.inf, -np.inf, -np.inf]] * 3)
-    found = compare_endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs, logprobs)
+    endpoints = compare_endpoints(np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs, logprobs)
     assert (
-        found[0].first == pytest.approx(FLOOR)
+        endpoints[0].first == pytest.approx(FLOOR)
         and compare_endpoints(
             np.ones(3, dtype=np.int64), np.zeros(3, dtype=np.int64), logprobs * np.nan, logprobs
         )
@@ -86,7 +90,7 @@ def test_all_but_the_adapter_is_compared() -> None:
     pair = compare_pair(base, other, ComparisonSettings())
     lines = verdict_lines(pair, get_translator("en"))
     assert lines[0].startswith("CAUTION: the runs differ in more than the model (dtype bfloat16 -> float16")
-    assert any("speaks of this adapter, lora, not of its recipe" in line for line in lines)
+    assert any("refers to this adapter, lora, not to its recipe" in line for line in lines)
 
 
 def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
@@ -96,7 +100,7 @@ def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
         ComparisonSettings(overlap_known=False),
     )
     lines = " ".join(verdict_lines(pair, get_translator("en")))
-    assert "Protocol of base unknown" in lines and "Overlap unknown" in lines
+    assert "The protocol of base is unknown" in lines and "Overlap unknown" in lines
 
 
 def test_other_prompts_of_one_model_are_refused() -> None:
@@ -120,16 +124,16 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), ComparisonSettings())
         for i in (1, 2, 4)
     ]
-    found = adjust_pair_p_values(pairs, earlier=[(1.0, -1.0)])
-    assert [pair.tried for pair in found] == [4, 4, 4] and [pair.best_of for pair in found] == [
+    adjusted = adjust_pair_p_values(pairs, earlier=[(1.0, -1.0)])
+    assert [pair.tried for pair in adjusted] == [4, 4, 4] and [pair.best_of for pair in adjusted] == [
         False,
         False,
         True,
     ]
-    assert all(pair.p_holm >= pair.micro.p_value for pair in found)  # type: ignore[operator]
-    lines = verdict_lines(found[2], get_translator("en"))
-    assert "by Holm over 4 comparisons" in lines[0] and any(
-        "is the best of 4 that were tried" in line for line in lines
+    assert all(pair.p_holm >= pair.micro.p_value for pair in adjusted)
+    lines = verdict_lines(adjusted[2], get_translator("en"))
+    assert "Holm-corrected over 4 comparisons" in lines[0] and any(
+        "is the best of 4 runs tried" in line for line in lines
     )
     assert adjust_pair_p_values(pairs[:1])[0].p_holm is None
     assert not adjust_pair_p_values(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
@@ -150,10 +154,10 @@ def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
     for turn, other in enumerate(adapters):
         [pair] = log_and_correct_pairs([base, other], [compare_pair(base, other, ComparisonSettings())])
         assert pair.tried == turn + 1
-    [again] = log_and_correct_pairs(
+    [logged] = log_and_correct_pairs(
         [base, adapters[0]], [compare_pair(base, adapters[0], ComparisonSettings())]
     )
-    assert again.tried == 3 and [peek.adapter for peek in read_comparison_log(base)] == [
+    assert logged.tried == 3 and [peek.adapter for peek in read_comparison_log(base)] == [
         "d0",
         "d1",
         "d2",
@@ -172,9 +176,9 @@ def test_the_key_is_audited_by_id() -> None:
     )
     frame = frame.with_columns(pl.lit(0.9).alias("confidence"))
     runs = [loaded(f"r{i}", frame) for i in range(5)]
-    found = audit_key(runs)
-    assert found is not None and "Law/test/7" in [row[0] for row in found.against_key]
-    name, whole, without = found.accuracy[0]
+    audit = audit_key(runs)
+    assert audit is not None and "Law/test/7" in [row[0] for row in audit.against_key]
+    name, whole, without = audit.accuracy[0]
     assert name == "r0" and without is not None and without > whole
     assert audit_key(runs[:4]) is None
     asked = questions(frame).with_columns(
@@ -199,17 +203,12 @@ def test_features_of_what_moved() -> None:
             pl.Series("D", ["4", "4", "9,000", "셋"]),
         )
     )
-    found = with_change_features(asked, frozenset({asked["question_id"][2]}))
-    assert found["number_middle"].to_list() == [True, False, True, False]
-    assert found["negation"].to_list() == [False, True, False, False] and found["formula"].to_list() == [
-        False,
-        False,
-        True,
-        False,
-    ]
-    assert found["all_of_the_above"].to_list() == [False, False, False, True] and found[
-        "overlap"
-    ].to_list() == [False, False, True, False]
+    features = with_change_features(asked, frozenset({asked["question_id"][2]}))
+    assert features["number_middle"].to_list() == [True, False, True, False]
+    assert features["negation"].to_list() == [False, True, False, False]
+    assert features["formula"].to_list() == [False, False, True, False]
+    assert features["all_of_the_above"].to_list() == [False, False, False, True]
+    assert features["overlap"].to_list() == [False, False, True, False]
 
 
 def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
@@ -231,13 +230,13 @@ def test_the_kind_that_was_gained_is_found_and_others_are_not() -> None:
             "human_accuracy": [None] * n,
         }
     )
-    found = compare_gained_and_lost(joined, asked.with_columns(pl.col("human_accuracy").cast(pl.Float64)))
+    model = compare_gained_and_lost(joined, asked.with_columns(pl.col("human_accuracy").cast(pl.Float64)))
     assert (
-        found is not None
-        and found.gained == gained.sum()
-        and {kind.feature for kind in found.kinds} == {"long", "negation"}
+        model is not None
+        and model.gained == gained.sum()
+        and {kind.feature for kind in model.kinds} == {"long", "negation"}
     )
-    kinds = {kind.feature: kind for kind in found.kinds}
+    kinds = {kind.feature: kind for kind in model.kinds}
     assert (
         kinds["negation"].significant
         and kinds["negation"].low < (0.75 / 0.25) / (0.45 / 0.55) < kinds["negation"].high

@@ -199,7 +199,7 @@ def test_values_in_errors_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"a": 1, "a": 2}', "the key 'a' appears twice"),
         ("[" * 100_000, "nested too deeply"),
         ("[" * 500 + "]" * 500, "nested deeper than 100 levels"),
         ("9" * 5000, "too large a number"),
@@ -214,7 +214,7 @@ def test_json_that_would_be_read_wrong(text: str, message: str) -> None:
 
 def test_json_constants_are_let_through_on_request_only() -> None:
     assert reading.parse_json("[NaN]", "x")[0] != 0
-    with pytest.raises(DataError, match="NaN is no JSON number"):
+    with pytest.raises(DataError, match="NaN is not a JSON number"):
         reading.parse_json("[NaN]", "x", DataError, constants=False)
 
 
@@ -245,8 +245,8 @@ def test_devices_pipes_and_files_too_large_are_refused_at_once(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nseed: 2\n", "the key 'seed' stands twice"),
-        ("max-tokens: 1\nmax_tokens: 2\n", "stands twice"),
+        ("seed: 1\nseed: 2\n", "the key 'seed' appears twice"),
+        ("max-tokens: 1\nmax_tokens: 2\n", "appears twice"),
         ("a: &a [x, x]\nb: [" + ", ".join(["*a"] * 40) + "]\n", "more than 16 aliases"),
         ("a: " + "[" * 5000, "nested too deeply"),
         ("seed: 2020-13-45\n", "cannot be read|seed"),
@@ -344,7 +344,7 @@ def test_doctor_of_bent_models(tmp_path: Path, seed: int) -> None:
     ("name", "text", "message"),
     [
         ("t.csv", "question,A,A\nq,1,2\n", "two columns 'A'"),
-        ("t.jsonl", '{"question": "q", "question": "r"}\n', "stands twice"),
+        ("t.jsonl", '{"question": "q", "question": "r"}\n', "appears twice"),
         ("t.jsonl", "[" * 100_000, "nested too deeply|not valid JSON"),
         ("t.json", '[{"a": ' + "9" * 40 + "}]", "too large a number"),
         ("t.parquet", "PAR1 not really PAR1", "Parquet"),
@@ -370,7 +370,7 @@ def test_a_pattern_in_a_parquet_files_name_is_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path: a.jsonl\npath: b.jsonl\n", "the key 'path' stands twice"),
+        ("path: a.jsonl\npath: b.jsonl\n", "the key 'path' appears twice"),
         ("a: &a [x, x]\nb: [" + ", ".join(["*a"] * 40) + "]\n", "more than 16 aliases"),
         ("a: " + "[" * 5000, "nested too deeply"),
         ("path: 2020-13-40\n", "cannot be read"),

@@ -84,7 +84,7 @@ def test_an_old_driver_stops_the_gpu_set_and_not_the_cpu_set() -> None:
     assert any("driver 550.90.07 is older than CUDA 13 needs" in text for text in here.obstacles)
     on_cpu = found(at=old, installed="cpu")
     assert on_cpu.obstacles == [] and on_cpu.card is None
-    assert any("550.90.07" in text and "where the card is hidden" in text for text in on_cpu.notes)
+    assert any("550.90.07" in text and "if the card is hidden" in text for text in on_cpu.notes)
     assert on_cpu.command == f"CUDA_VISIBLE_DEVICES=-1 kmmlu-fast eval --model {NAME}"
 
 

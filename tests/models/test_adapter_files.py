@@ -1,4 +1,4 @@
-"""Where adapters lie: on the hub, in parts, in a trainer's folder, as pointers; one line for each that is none."""
+"""Where adapters lie: on the hub, in parts, in a trainer's folder, as pointers; one line for each fault."""
 
 from __future__ import annotations
 

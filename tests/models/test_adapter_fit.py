@@ -1,4 +1,4 @@
-"""Every matrix of an adapter has a place in its base, and every place its matrix; else it is counted and named."""
+"""Every matrix of an adapter has a place in its base, and every place its matrix; else it is counted."""
 
 from __future__ import annotations
 

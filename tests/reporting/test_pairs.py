@@ -102,7 +102,7 @@ def test_an_exam_out_of_focus_is_looked_at_too(
     capsys.readouterr()
     later = of_exam(tmp_path / "click-two", "click", 1.3, "two")
     assert compare.run_compare_command([runs[2], later, "--overlap", "none"]) == 0
-    assert "by Holm over 2 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Holm-corrected over 2 comparisons" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def test_the_table_of_exams_is_corrected_for_all_of_it_and_for_earlier_looks(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_sentence_after_an_evaluation_is_a_look(tmp_path: Path) -> None:
     base = load_run(of_exam(tmp_path / "base", "kmmlu", 0.5))
     adapters = [load_run(of_exam(tmp_path / name, "kmmlu", 1.5, name)) for name in ("one", "two")]
     lines = adapter_verdict_lines([base, *adapters])
-    assert any("by Holm over 2 comparisons" in line for line in lines)
+    assert any("Holm-corrected over 2 comparisons" in line for line in lines)
     assert [peek.adapter for peek in read_comparison_log(base)] == ["one", "two"]
 
 

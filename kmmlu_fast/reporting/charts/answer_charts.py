@@ -1,8 +1,7 @@
 """The report's charts of answers: plain frames in, Altair charts out.
 
-In: frames, words, a palette. Out: charts, drawn by ``drawing``. Each mark's description becomes its tooltip
-(and what a screen reader says). Knows nothing of runs or statistics: it draws what it is given. Accuracies
-are 0-1.
+In: frames, a translator, a palette. Out: charts, rendered by ``drawing``. Each mark's description becomes its
+tooltip and its text for screen readers. Accuracies are 0-1. Knows nothing of runs or statistics.
 """
 
 from __future__ import annotations
@@ -18,27 +17,28 @@ from kmmlu_fast.reporting.wording.language import Translator, format_percent, fo
 def changes_chart(
     subjects: pl.DataFrame, labels: list[str], runs: tuple[str, str], palette: Palette, t: Translator
 ) -> Any:
-    """Accuracy of both runs, and the change with its interval, sorted by change. ``subjects``
-    as ``paired.subject_differences``.
+    """Accuracy of both runs, and the change with its interval, sorted by change. ``subjects``: a pair's
+    subjects.
     """
     import altair as alt
 
-    frame = subjects.with_columns(
-        pl.Series("label", labels),
-        (
-            pl.when(pl.col("p_holm") >= 0.05)
-            .then(pl.lit("none"))
-            .when(pl.col("difference") > 0)
-            .then(pl.lit("up"))
-            .otherwise(pl.lit("down"))
-        ).alias("kind"),
-    ).sort("difference", "label", descending=[True, False])
-    tips = [
-        f"{row['label']}: {format_percent(row['first'], 1)} → {format_percent(row['second'], 1)},"
-        f" {format_points(row['difference'], 1)} [{format_points(row['low'], 1, False)}, {format_points(row['high'], 1, False)}],"
-        f" n = {row['n']:,}, p(Holm) = {row['p_holm']:.3f}"
-        for row in frame.iter_rows(named=True)
-    ]
+    significant, direction = pl.col("p_holm") < 0.05, pl.col("difference").gt(0)
+    kind = (
+        pl.when(~significant)
+        .then(pl.lit("none"))
+        .when(direction)
+        .then(pl.lit("up"))
+        .otherwise(pl.lit("down"))
+    )
+    frame = subjects.with_columns(pl.Series("label", labels), kind.alias("kind"))
+    frame = frame.sort("difference", "label", descending=[True, False])
+    tips = []
+    for row in frame.iter_rows(named=True):
+        first, second = format_percent(row["first"], 1), format_percent(row["second"], 1)
+        low, high = format_points(row["low"], 1, False), format_points(row["high"], 1, False)
+        change = f"{format_points(row['difference'], 1)} [{low}, {high}]"
+        counts = f"n = {row['n']:,}, p(Holm) = {row['p_holm']:.3f}"
+        tips.append(f"{row['label']}: {first} → {second}, {change}, {counts}")
     frame = frame.with_columns(pl.Series("tip", tips)).select(
         "label", "first", "second", "difference", "low", "high", "kind", "tip"
     )
@@ -48,7 +48,7 @@ def changes_chart(
 
 
 def _accuracy_pair_chart(frame: pl.DataFrame, order: list[str], palette: Palette, t: Translator) -> Any:
-    """Accuracy of both runs, joined by a line; one row a subject."""
+    """Accuracy of both runs, joined by a line; one row per subject."""
     import altair as alt
 
     y = alt.Y(
@@ -85,7 +85,7 @@ def _accuracy_pair_chart(frame: pl.DataFrame, order: list[str], palette: Palette
 
 
 def _difference_chart(frame: pl.DataFrame, order: list[str], palette: Palette, t: Translator) -> Any:
-    """The change with its interval, coloured where significant; one row a subject."""
+    """The change with its interval, coloured if significant; one row per subject."""
     import altair as alt
 
     kind = alt.Color(
@@ -123,10 +123,8 @@ def supercategory_chart(frame: pl.DataFrame, runs: list[str], palette: Palette, 
     colour = alt.Color(
         "run:N", scale=alt.Scale(domain=runs, range=run_colours(len(runs), palette)), legend=None
     )
-    y, offset = (
-        alt.Y("label:N", title=None, axis=alt.Axis(ticks=False, domain=False)),
-        alt.YOffset("run:N", sort=runs),
-    )
+    y = alt.Y("label:N", title=None, axis=alt.Axis(ticks=False, domain=False))
+    offset = alt.YOffset("run:N", sort=runs)
     x = alt.X("accuracy:Q", title=t("accuracy_axis"), axis=alt.Axis(format=".0%"))
     base = alt.Chart(frame)
     return alt.layer(
@@ -140,8 +138,8 @@ def supercategory_chart(frame: pl.DataFrame, runs: list[str], palette: Palette, 
 
 
 def weak_subjects_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -> Any:
-    """The weakest subjects of one run. ``frame``: label, accuracy, low, high, constant, human
-    (may be null), tip; weakest first.
+    """The weakest subjects of one run. ``frame``: label, accuracy, low, high, constant, human (may be null),
+    tip; weakest first.
     """
     import altair as alt
 
@@ -175,9 +173,7 @@ def weak_subjects_chart(frame: pl.DataFrame, palette: Palette, t: Translator) ->
 
 
 def letter_share_chart(frame: pl.DataFrame, series: list[str], palette: Palette, t: Translator) -> Any:
-    """Letter shares: the key's and each run's. ``frame``: letter, run, share, tip;
-    ``series[0]`` is the key.
-    """
+    """Letter shares of the key and each run. ``frame``: letter, run, share, tip; ``series[0]`` is the key."""
     import altair as alt
 
     colour = alt.Color(

@@ -1,7 +1,7 @@
-"""Which charts a report has: from findings to titled, captioned charts of answers.
+"""The charts of a report: titled, captioned charts of answers.
 
-In: findings (questions for human accuracy), words. Out: ``Figure``s, drawn on demand in the page's or a
-file's colours. Knows nothing of HTML; drawing itself is ``charts``.
+In: ``ReportData`` (questions for human accuracy), a translator. Out: ``Figure``s, drawn on demand in the
+page's or a file's colours. Knows nothing of HTML; ``answer_charts`` draws.
 """
 
 from __future__ import annotations
@@ -24,34 +24,32 @@ from kmmlu_fast.runs.run import Run
 MOST_RUNS = 5  # in one chart; the table shows them all
 WEAKEST = 26
 BINS = 10
-FEW = 20  # questions a subject; below, no single subject is called weak
-MIN_BIN = 5  # questions; fewer make a point of noise (they count in the ECE all the same)
+FEW = 20  # questions per subject; below, no single subject is called weak
+MIN_BIN = 5  # questions; a bin of fewer is noise and not drawn (it still counts in the ECE)
 
 
-def report_figures(found: ReportData, plan: Path | None, t: Translator) -> list[Figure]:
+def report_figures(report: ReportData, plan: Path | None, t: Translator) -> list[Figure]:
     """All charts that the data allows, in the report's order. ``plan``: a sampling plan's file."""
-    shown = runs_in_focus(found)
+    shown = runs_in_focus(report)
     answered = [run for run in shown if run.predictions is not None]
     candidates = [
-        _changes_figure(found.focus, t),
+        _changes_figure(report.focus, t),
         _supercategory_figure(shown, t),
-        _weak_subjects_figure(shown[-1], found.questions, t),
+        _weak_subjects_figure(shown[-1], report.questions, t),
         _letter_share_figure(answered, t),
         _calibration_figure(answered, t),
-        effort.cost_figure(found.headlines, t, "tokens"),
-        effort.cost_figure(found.headlines, t, "seconds"),
-        *[
-            effort.training_curve_figure(run, name, t)
-            for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True)
-        ],
-        effort.sampling_plan_figure(plan, t),
+        effort.cost_figure(report.headlines, t, "tokens"),
+        effort.cost_figure(report.headlines, t, "seconds"),
     ]
+    for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True):
+        candidates.append(effort.training_curve_figure(run, name, t))
+    candidates.append(effort.sampling_plan_figure(plan, t))
     return [figure for figure in candidates if figure is not None]
 
 
-def runs_in_focus(found: ReportData) -> list[Run]:
-    """The runs that charts and wide tables have room for: the pair in focus, and others if there are few."""
-    runs, pair = found.runs, found.focus
+def runs_in_focus(report: ReportData) -> list[Run]:
+    """The runs that charts and wide tables have room for: all if there are few, else the pair in focus."""
+    runs, pair = report.runs, report.focus
     if len(runs) <= MOST_RUNS or pair is None:
         return runs[:MOST_RUNS]
     return [run for name in (pair.first, pair.second) for run in runs if run.name == name]
@@ -111,14 +109,8 @@ def _letter_share_figure(runs: list[Run], t: Translator) -> Figure | None:
     for name, values in zip(series, shares, strict=True):
         for letter, value in zip(columns, values, strict=True):
             if letter in letters or with_unparsed:
-                rows.append(
-                    {
-                        "letter": letter,
-                        "run": name,
-                        "share": value,
-                        "tip": f"{name}, {letter}: {format_percent(value, 1)} %",
-                    }
-                )
+                tip = f"{name}, {letter}: {format_percent(value, 1)} %"
+                rows.append({"letter": letter, "run": name, "share": value, "tip": tip})
     frame = pl.DataFrame(rows)
     return Figure(
         id="letters",
@@ -130,29 +122,22 @@ def _letter_share_figure(runs: list[Run], t: Translator) -> Figure | None:
 
 
 def _letter_shares(values: pl.Series, letters: tuple[str, ...]) -> list[float]:
-    """The share of each letter, and of what is none of them, 0-1."""
+    """The share of each letter, and of everything else, 0-1."""
     count = max(1, len(values))
-    found = [int((values == letter).sum()) / count for letter in letters]
-    return [*found, int((~values.is_in(letters)).fill_null(True).sum()) / count]
+    shares = [int((values == letter).sum()) / count for letter in letters]
+    return [*shares, int((~values.is_in(letters)).fill_null(True).sum()) / count]
 
 
 def _weak_subjects_figure(run: Run, questions: pl.DataFrame | None, t: Translator) -> Figure | None:
     enough = run.scores.filter(pl.col("total") >= FEW)
     if len(enough) < 2:
-        return None  # of a handful of questions a subject, the weakest is a matter of luck
+        return None  # with a handful of questions per subject, the weakest is a matter of luck
     frame = with_accuracy_interval(enough).sort("accuracy", "subject").head(WEAKEST)
-    nothing = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
-    constant = (
-        nothing
-        if run.predictions is None
-        else (
-            run.predictions.group_by("subject", "answer")
-            .len()
-            .with_columns((pl.col("len") / pl.col("len").sum().over("subject")).alias("constant"))
-            .group_by("subject")
-            .agg(pl.col("constant").max())
-        )
-    )
+    constant = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
+    if run.predictions is not None:
+        share = pl.col("len") / pl.col("len").sum().over("subject")
+        shares = run.predictions.group_by("subject", "answer").len().with_columns(share.alias("constant"))
+        constant = shares.group_by("subject").agg(pl.col("constant").max())
     human = pl.DataFrame(schema={"subject": pl.String, "human": pl.Float64})
     if questions is not None:
         human = (
@@ -160,13 +145,10 @@ def _weak_subjects_figure(run: Run, questions: pl.DataFrame | None, t: Translato
             .group_by("subject")
             .agg(pl.col("human_accuracy").mean().alias("human"))
         )
-    frame = frame.join(constant, on="subject", how="left", maintain_order="left").join(
-        human, on="subject", how="left", maintain_order="left"
-    )
-    frame = frame.with_columns(
-        pl.Series("label", [t.subject(name) for name in frame["subject"]], dtype=pl.String)
-    )
-    frame = add_tooltips(frame, lambda row: row["label"])
+    for more in (constant, human):
+        frame = frame.join(more, on="subject", how="left", maintain_order="left")
+    labels = pl.Series("label", [t.subject(name) for name in frame["subject"]], dtype=pl.String)
+    frame = add_tooltips(frame.with_columns(labels), lambda row: row["label"])
     legend = [(t("constant_legend"), "|down")] if run.predictions is not None else []
     if frame["human"].null_count() < len(frame):
         legend.append((t("human_legend"), "key"))
@@ -208,12 +190,12 @@ def _calibration_figure(runs: list[Run], t: Translator) -> Figure | None:
         )
     if not parts:
         return None
-    frame, order = pl.concat(parts), [part["run"][0] for part in parts]
-    everyone = [run.name for run in runs]
+    frame, drawn = pl.concat(parts), [part["run"][0] for part in parts]
+    names = [run.name for run in runs]
     return Figure(
         id="calibration",
         title=t("calibration_title"),
         note=t("calibration_note", errors="; ".join(errors) + "."),
-        draw=lambda palette: answer_charts.calibration_chart(frame, everyone, palette, t),
-        legend=tuple((name, str(everyone.index(name))) for name in order),
+        draw=lambda palette: answer_charts.calibration_chart(frame, names, palette, t),
+        legend=tuple((name, str(names.index(name))) for name in drawn),
     )

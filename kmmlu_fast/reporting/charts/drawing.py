@@ -1,8 +1,8 @@
 """Colours, and charts as SVG.
 
 In: an Altair chart. Out: its Vega-Lite specification, SVG text. In the page, colours are CSS variables, so
-that one SVG is right in light, in dark and in print; in figure files they are fixed. No JavaScript is needed
-to show them, and nothing is fetched. Knows nothing of what is drawn.
+that one SVG works in light and dark mode and in print; in figure files they are fixed. Charts need no
+JavaScript and no network. Knows nothing of what is drawn.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def run_colours(count: int, palette: Palette) -> list[str]:
 
 
 def chart_to_svg(chart: Any, palette: Palette, prefix: str = "") -> str:
-    """A chart as SVG text, for the page (PAGE) or for a file (FIGURE). ``prefix`` keeps the ids
-    of several charts in a page apart.
+    """A chart as SVG text, for the page (PAGE) or a file (FIGURE). ``prefix`` keeps the ids of several charts
+    in a page distinct.
     """
     svg = spec_to_svg(vega_lite_spec(chart, palette))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg) if prefix else svg

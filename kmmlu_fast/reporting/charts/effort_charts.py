@@ -1,6 +1,6 @@
 """The report's charts of effort: accuracy against cost, the training curve, the questions drawn.
 
-In: plain frames, words, a palette. Out: Altair charts, drawn by ``drawing``. Knows nothing of runs.
+In: plain frames, a translator, a palette. Out: Altair charts, rendered by ``drawing``. Knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ _LABEL_DY = (-12, 16, -26, 30)  # px above or below the dot, the first that is f
 
 
 def cost_chart(frame: pl.DataFrame, palette: Palette, t: Translator, axis: str) -> Any:
-    """Accuracy against what it costs. ``frame``: run, cost, accuracy, low, high, tip; ``axis``:
-    the cost's title.
-    """
+    """Accuracy against cost. ``frame``: run, cost, accuracy, low, high, tip; ``axis``: the cost's title."""
     import altair as alt
 
     span = float(frame["cost"].max() or 1) / max(float(frame["cost"].min() or 1), 1e-9)  # type: ignore[arg-type]
@@ -48,8 +46,8 @@ def cost_chart(frame: pl.DataFrame, palette: Palette, t: Translator, axis: str) 
 
 
 def _label_offsets(frame: pl.DataFrame, log: bool) -> list[int | None]:
-    """Where each dot's label stands without touching another label or dot; None where nowhere:
-    its name is in the tooltip and the table.
+    """Where each dot's label touches no other label or dot; None if nowhere: the name is in the tooltip and
+    the table.
     """
     width, height, letter, line = 400.0, 240.0, 6.2, 13.0
     costs = [math.log(cost) if log else cost for cost in frame["cost"].to_list()]
@@ -87,10 +85,8 @@ def training_curve_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -
         scale=alt.Scale(domain=["train", "validation"], range=[palette["first"], palette["second"]]),
         legend=None,
     )
-    x, y = (
-        alt.X("step:Q", title=t("step_axis")),
-        alt.Y("loss:Q", title=t("loss_axis"), scale=alt.Scale(zero=False)),
-    )
+    x = alt.X("step:Q", title=t("step_axis"))
+    y = alt.Y("loss:Q", title=t("loss_axis"), scale=alt.Scale(zero=False))
     base = alt.Chart(frame)
     return alt.layer(
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
@@ -99,17 +95,11 @@ def training_curve_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -
 
 
 def sampling_plan_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -> Any:
-    """Sampling plan. ``frame``: label, part ("weak" or "uniform"), count, tip; only subjects
-    that were drawn from.
-    """
+    """Sampling plan. ``frame``: label, part ("weak" or "uniform"), count, tip; only drawn subjects."""
     import altair as alt
 
-    order = (
-        frame.group_by("label")
-        .agg(pl.col("count").sum())
-        .sort("count", "label", descending=[True, False])["label"]
-        .to_list()
-    )
+    counts = frame.group_by("label").agg(pl.col("count").sum())
+    order = counts.sort("count", "label", descending=[True, False])["label"].to_list()
     colour = alt.Color(
         "part:N",
         scale=alt.Scale(domain=["weak", "uniform"], range=[palette["second"], palette["none"]]),

@@ -1,7 +1,7 @@
-"""Charts of what it took: tokens and seconds, the training curve, where training questions came from.
+"""Charts of effort: tokens and seconds, the training curve, where training questions came from.
 
-In: headlines, a run's adapter log, a sampling plan, words. Out: ``Figure``s. Knows nothing of HTML; drawing
-itself is ``charts_effort``.
+In: headlines, a run's adapter log, a sampling plan, a translator. Out: ``Figure``s. Knows nothing of HTML;
+``effort_charts`` draws.
 """
 
 from __future__ import annotations
@@ -22,30 +22,24 @@ from kmmlu_fast.reporting.wording.language import Translator, format_percent
 from kmmlu_fast.runs.run import Run, existing_adapter_path
 
 _PLAN = pl.Schema({"subject": pl.String, "drawn": pl.Int64, "weak": pl.Boolean})
-SPREAD = 1.2  # costs closer than this are no trade-off to chart
+SPREAD = 1.2  # smallest ratio of costs that is charted
 
 
 def cost_figure(rows: Sequence[Headline], t: Translator, what: str) -> Figure | None:
-    """Accuracy against ``what``: "tokens" a question or "seconds"; None where costs hardly differ."""
-    known = [
-        (row, of) for row in rows if (of := row.seconds if what == "seconds" else row.tokens_per_question)
-    ]
-    if len(known) < 2 or max(of for _, of in known) < SPREAD * min(of for _, of in known):
+    """Accuracy against ``what``: "tokens" per question or "seconds"; None if costs hardly differ."""
+    name = t(f"cost_{what}")
+    points = []
+    for row in rows:
+        cost = row.seconds if what == "seconds" else row.tokens_per_question
+        if cost:
+            tip = f"{row.name}: {format_percent(row.micro)} %, {cost:,.0f} {name}"
+            scores = {"accuracy": row.micro, "low": row.low, "high": row.high}
+            points.append({"run": row.name, "cost": float(cost), **scores, "tip": tip})
+    if len(points) < 2:
         return None
-    frame = pl.DataFrame(
-        [
-            {
-                "run": row.name,
-                "cost": float(of),
-                "accuracy": row.micro,
-                "low": row.low,
-                "high": row.high,
-                "tip": f"{row.name}: {format_percent(row.micro)} %, {of:,.0f} {t('cost_' + what)}",
-            }
-            for row, of in known
-        ]
-    )
-    name = t("cost_" + what)
+    frame = pl.DataFrame(points)
+    if frame["cost"].max() < SPREAD * frame["cost"].min():  # type: ignore[operator]
+        return None
     return Figure(
         id=f"cost-{what}",
         title=t("cost_title", what=name),
@@ -55,7 +49,7 @@ def cost_figure(rows: Sequence[Headline], t: Translator, what: str) -> Figure | 
 
 
 def training_curve_figure(run: Run, name: str, t: Translator) -> Figure | None:
-    """The training curve of the run's adapter, where its log is still there; ``name``: for the file."""
+    """The training curve of the run's adapter if its log still exists; ``name``: for the file."""
     folder = existing_adapter_path(run)
     log = folder / "train_log.jsonl" if folder else None
     if log is None or not log.is_file():
@@ -65,14 +59,8 @@ def training_curve_figure(run: Run, name: str, t: Translator) -> Figure | None:
         kind = {"step": "train", "held_out": "validation"}.get(entry["kind"])
         loss = entry.get("loss")
         if kind and isinstance(loss, (int, float)) and math.isfinite(loss):
-            rows.append(
-                {
-                    "step": entry["step"],
-                    "loss": float(loss),
-                    "kind": kind,
-                    "tip": f"{entry['step']}: {loss:.4f}",
-                }
-            )
+            step = entry["step"]
+            rows.append({"step": step, "loss": float(loss), "kind": kind, "tip": f"{step}: {loss:.4f}"})
     if not rows:
         return None
     frame = pl.DataFrame(rows)
@@ -87,8 +75,8 @@ def training_curve_figure(run: Run, name: str, t: Translator) -> Figure | None:
 
 
 def sampling_plan_figure(path: Path | None, t: Translator) -> Figure | None:
-    """The sampling plan that ``kmmlu_fast.sample`` wrote (``*.plan.parquet``): questions drawn
-    a subject, weak ones marked.
+    """The sampling plan of ``kmmlu_fast.sample`` (``*.plan.parquet``): questions drawn per subject, weak ones
+    marked.
     """
     if path is None:
         return None
@@ -96,29 +84,19 @@ def sampling_plan_figure(path: Path | None, t: Translator) -> Figure | None:
         drawn = read_parquet(path, DataError, schema=_PLAN).drop_nulls().filter(pl.col("drawn") > 0)
     except DataError as error:
         raise DataError(
-            f"--plan: is no sampling plan ({error}); give the .plan.parquet that kmmlu_fast.sample wrote"
+            f"--plan: is not a sampling plan ({error}); give the .plan.parquet that kmmlu_fast.sample wrote"
         ) from error
-    rows = [
-        {
-            "label": t.subject(subject),
-            "count": count,
-            "part": "weak" if weak else "uniform",
-            "tip": f"{t.subject(subject)}: {count}",
-        }
-        for subject, count, weak in drawn.iter_rows()
-    ]
-    frame = pl.DataFrame(
-        rows, schema={"label": pl.String, "count": pl.Int64, "part": pl.String, "tip": pl.String}
-    )
-    legend = ((t("plan_weak"), "1"), (t("plan_uniform"), "none"))
-    return (
-        None
-        if frame.is_empty()
-        else Figure(
-            id="plan",
-            title=t("plan_title"),
-            note=t("plan_note"),
-            draw=lambda palette: charts.sampling_plan_chart(frame, palette, t),
-            legend=legend,
-        )
+    if drawn.is_empty():
+        return None
+    rows = []
+    for subject, count, weak in drawn.iter_rows():
+        label, part = t.subject(subject), "weak" if weak else "uniform"
+        rows.append({"label": label, "count": count, "part": part, "tip": f"{label}: {count}"})
+    frame = pl.DataFrame(rows)
+    return Figure(
+        id="plan",
+        title=t("plan_title"),
+        note=t("plan_note"),
+        draw=lambda palette: charts.sampling_plan_chart(frame, palette, t),
+        legend=((t("plan_weak"), "1"), (t("plan_uniform"), "none")),
     )

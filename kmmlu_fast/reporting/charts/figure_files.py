@@ -1,8 +1,8 @@
-"""A chart as files for a paper: title and legend inside, fixed colours on white, SVG, PNG and PDF, to a given
+"""A chart as SVG, PNG and PDF files for a paper: title and legend inside, fixed colours on white, a given
 width; and as numbers.
 
-In: a ``Figure``. Out: files. Asked for a width, the plots become narrower first and the letters smaller only
-then (subjects' full names leave 6 pt at 3.3 inches). PDFs embed the glyphs they use, Korean ones too, from a
+In: a ``Figure``. Out: files. To reach a width, plots are narrowed first and letters shrunk only then
+(subjects' full names leave 6 pt at 3.3 inches). PDFs embed the glyphs they use, including Korean ones, from a
 font of this computer. Knows nothing of runs.
 """
 
@@ -32,16 +32,15 @@ def save_figure(figure: Figure, folder: Path, width_in: float | None = None) -> 
     svg = _render_svg(figure, None if width_in is None else width_in * PX_PER_INCH)
     if _HANGUL.search(svg) and not _has_korean_font():
         log_note(
-            f"{figure.id}: no Korean font was found on this computer, its labels will be empty boxes: install"
+            f"{figure.id}: no Korean font was found on this computer, so labels will be empty boxes; install"
             " fonts-noto-cjk"
         )
+    in_points = _resize_svg(svg, _svg_width(svg) * 72 / PX_PER_INCH)  # the unit of PDF
     files = {
         "svg": svg.encode(),
-        # ppi alone scales by ppi / 72; what is drawn has 96 pixels an inch
+        # ppi alone scales by ppi / 72; the drawing has 96 pixels per inch
         "png": bytes(vl_convert.svg_to_png(svg, scale=72 / PX_PER_INCH, ppi=300)),
-        "pdf": bytes(
-            vl_convert.svg_to_pdf(_resize_svg(svg, _svg_width(svg) * 72 / PX_PER_INCH))
-        ),  # its unit is the point
+        "pdf": bytes(vl_convert.svg_to_pdf(in_points)),
     }
     for suffix, content in files.items():
         write_bytes_atomically(folder / f"{figure.id}.{suffix}", content)
@@ -49,11 +48,11 @@ def save_figure(figure: Figure, folder: Path, width_in: float | None = None) -> 
 
 
 def chart_table_rows(chart: Any) -> list[tuple[str, str]]:
-    """What a chart's marks say, a row each: the table behind it."""
-    found: dict[str, None] = {}
+    """The tooltips of a chart's marks as (name, value) rows: the table behind the chart."""
+    tips: dict[str, None] = {}
     for rows in (chart.to_dict(validate=False).get("datasets") or {}).values():
-        found |= dict.fromkeys(str(row["tip"]) for row in rows if row.get("tip"))
-    return [(name, value) for name, _, value in (tip.partition(": ") for tip in found) if value]
+        tips |= dict.fromkeys(str(row["tip"]) for row in rows if row.get("tip"))
+    return [(name, value) for name, _, value in (tip.partition(": ") for tip in tips) if value]
 
 
 def _render_svg(figure: Figure, width_px: float | None) -> str:
@@ -61,15 +60,9 @@ def _render_svg(figure: Figure, width_px: float | None) -> str:
     import altair as alt
 
     chart = figure.draw(drawing.FIGURE)
-    parts = [_legend_chart(figure), chart] if figure.legend else [chart]
-    whole = (
-        alt.vconcat(*parts, spacing=6).properties(title=figure.title)
-        if len(parts) > 1
-        else chart.properties(title=figure.title)
-    )
-    spec = drawing.vega_lite_spec(
-        whole.resolve_scale(color="independent") if len(parts) > 1 else whole, drawing.FIGURE
-    )
+    if figure.legend:
+        chart = alt.vconcat(_legend_chart(figure), chart, spacing=6).resolve_scale(color="independent")
+    spec = drawing.vega_lite_spec(chart.properties(title=figure.title), drawing.FIGURE)
     spec["title"] = {
         "text": figure.title,
         "anchor": "start",
@@ -117,7 +110,7 @@ def _plots_with_width(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
-    """Take ``over_px`` from the widths of what stands side by side; False where nothing can give."""
+    """Take ``over_px`` from the widths of plots side by side; False if none can be narrowed."""
     beside = max(
         (
             len(_plots_with_width({"hconcat": part.get("hconcat", [part])}))
@@ -125,12 +118,12 @@ def _narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
         ),
         default=1,
     )
-    gave = False
+    narrowed = False
     for plot in _plots_with_width(spec):
-        wanted = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
-        gave = gave or abs(wanted - plot["width"]) > 0.5
-        plot["width"] = wanted
-    return gave
+        width = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
+        narrowed = narrowed or abs(width - plot["width"]) > 0.5
+        plot["width"] = width
+    return narrowed
 
 
 def _wrap_title(title: str, width_px: float) -> list[str]:
@@ -176,7 +169,7 @@ def _legend_chart(figure: Figure) -> Any:
 
 
 def _has_korean_font() -> bool:
-    """Whether some font of this computer has Hangul, as far as its name tells."""
+    """Whether a font of this computer has Hangul, judged by its file name."""
     places = (
         Path("/usr/share/fonts"),
         Path("/usr/local/share/fonts"),
@@ -186,18 +179,8 @@ def _has_korean_font() -> bool:
         Path("/Library/Fonts"),
         Path("C:/Windows/Fonts"),
     )
-    known = (
-        "cjk",
-        "kr",
-        "pretendard",
-        "nanum",
-        "malgun",
-        "applesdgothic",
-        "gothicneo",
-        "batang",
-        "unfonts",
-        "baekmuk",
-    )
+    known = ["cjk", "kr", "pretendard", "nanum", "malgun", "applesdgothic"]
+    known += ["gothicneo", "batang", "unfonts", "baekmuk"]
     return any(
         any(name in path.name.lower() for name in known)
         for place in places

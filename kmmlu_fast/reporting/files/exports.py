@@ -1,9 +1,8 @@
 """Runs and comparisons as files for other tools: CSV, JSON, XLSX, and lm-eval's own format.
 
-In: findings. Out: files in a folder. Knows nothing of HTML.
-Spreadsheets run what looks like a formula, so nothing that came from data or a model gets the chance: XLSX
-cells are written as typed strings, and CSV text that begins like a formula gets a leading apostrophe. CSV
-starts with a BOM, or Excel misreads Korean.
+In: ``ReportData``. Out: files in a folder. Knows nothing of HTML.
+Spreadsheets run whatever looks like a formula, so XLSX cells are written as typed strings, and CSV text that
+begins like a formula gets a leading apostrophe. CSV starts with a BOM, or Excel misreads Korean.
 """
 
 from __future__ import annotations
@@ -31,38 +30,37 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_exports(
-    formats: Sequence[str], found: ReportData, t: Translator, folder: Path, *, with_texts: bool = True
+    formats: Sequence[str], report: ReportData, t: Translator, folder: Path, *, with_texts: bool = True
 ) -> list[Path]:
-    """Write the formats asked for into ``folder``; returns what was written. Without
-    ``with_texts`` no text of questions or models.
+    """Write ``formats`` into ``folder``; returns the written files. Without ``with_texts``, no text of
+    questions or models.
     """
-    refuse_early_stopped_runs(found.runs)
+    refuse_early_stopped_runs(report.runs)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for packed, name in ((False, "csv"), (True, "csv.gz")):
         if name in formats:
-            written += write_csv_tables(found, folder, with_texts=with_texts, packed=packed)
+            written += write_csv_tables(report, folder, with_texts=with_texts, packed=packed)
     if "parquet" in formats:
-        written += write_parquet_tables(found, folder, with_texts=with_texts)
+        written += write_parquet_tables(report, folder, with_texts=with_texts)
     if "json" in formats:
-        document = report_data_json(found, t)
-        document["errors"] = {
-            name: frame.to_dicts() for name, frame in error_text.error_frames(found).items()
-        }
+        document = report_data_json(report, t)
+        frames = error_text.error_frames(report)
+        document["errors"] = {name: frame.to_dicts() for name, frame in frames.items()}
         write_json_atomically(folder / "report.json", document)
         written.append(folder / "report.json")
     if "xlsx" in formats:
-        written.append(write_xlsx(found, t.lang, folder / "report.xlsx"))
+        written.append(write_xlsx(report, t.lang, folder / "report.xlsx"))
     if "lm-eval" in formats:
-        written += _write_lm_eval(found, folder, with_texts=with_texts)
+        written += _write_lm_eval(report, folder, with_texts=with_texts)
     return written
 
 
-def _write_lm_eval(found: ReportData, folder: Path, *, with_texts: bool) -> list[Path]:
+def _write_lm_eval(report: ReportData, folder: Path, *, with_texts: bool) -> list[Path]:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
-    documents = lm_eval_documents(found.questions if with_texts else None)
+    documents = lm_eval_documents(report.questions if with_texts else None)
     written = []
-    for run, name in zip(found.runs, distinct_slugs(run.name for run in found.runs), strict=True):
+    for run, name in zip(report.runs, distinct_slugs(run.name for run in report.runs), strict=True):
         if run.predictions is not None:
             no_texts = pl.lit(None, pl.List(pl.String)).alias("texts")
             frame = run.frame if with_texts else run.frame.with_columns(no_texts)
@@ -72,7 +70,7 @@ def _write_lm_eval(found: ReportData, folder: Path, *, with_texts: bool) -> list
 
 
 def escape_formula(value: str | None) -> str | None:
-    """Text that a spreadsheet will not take for a formula."""
+    """Text that a spreadsheet does not run as a formula."""
     return "'" + value if value is not None and value.startswith(_FORMULA_STARTS) else value
 
 
@@ -93,28 +91,20 @@ def _write_csv_file(frame: pl.DataFrame, path: Path) -> Path:
 
 
 def write_csv_tables(
-    found: ReportData,
-    folder: Path,
-    *,
-    with_texts: bool = True,
-    packed: bool = False,
+    report: ReportData, folder: Path, *, with_texts: bool = True, packed: bool = False
 ) -> list[Path]:
-    """``tables`` as CSV, or ``packed`` as CSV in gzip."""
+    """``report_frames`` as CSV, or ``packed`` as gzipped CSV."""
     suffix = ".csv.gz" if packed else ".csv"
     return [
-        _write_csv_file(frame, folder / f"{name}{suffix}") for name, frame in report_frames(found, with_texts)
+        _write_csv_file(frame, folder / f"{name}{suffix}")
+        for name, frame in report_frames(report, with_texts)
     ]
 
 
-def write_parquet_tables(
-    found: ReportData,
-    folder: Path,
-    *,
-    with_texts: bool = True,
-) -> list[Path]:
-    """``tables`` as Parquet: typed, and about a tenth of the CSV's size."""
+def write_parquet_tables(report: ReportData, folder: Path, *, with_texts: bool = True) -> list[Path]:
+    """``report_frames`` as Parquet: typed, and about a tenth of the CSV's size."""
     written = []
-    for name, frame in report_frames(found, with_texts):
+    for name, frame in report_frames(report, with_texts):
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
         write_bytes_atomically(folder / f"{name}.parquet", buffer.getvalue())
@@ -123,7 +113,7 @@ def write_parquet_tables(
 
 
 def lm_eval_documents(questions: pl.DataFrame | None) -> dict[str, dict[str, Any]]:
-    """The dataset's rows as lm-eval's ``doc``, by question id; the answer 1-based again, as in the files."""
+    """The dataset's rows as lm-eval's ``doc``, by question id; the answer is 1-based, as in the files."""
     if questions is None:
         return {}
     return {

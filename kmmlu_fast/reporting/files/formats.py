@@ -1,6 +1,6 @@
 """A comparison as Markdown, CSV or JSON on stdout, whole and without colours.
 
-In: what ``compare`` found. Out: a text. Knows nothing of files.
+In: ``ReportData``. Out: a text. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -19,36 +19,32 @@ from kmmlu_fast.reporting.terminal.screens import recipe_and_audit_lines, refusa
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.verdict import verdict_lines
 
+_MARKDOWN_ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "<": "&lt;", "*": r"\*", "\n": " "})
 
-def format_report_data(
-    config: CompareConfig,
-    found: ReportData,
-    t: Translator,
-) -> str:
-    """By --format: md, csv (a row a comparison and subject; shares and differences 0-1), or
-    json (all numbers).
-    """
+
+def format_report_data(config: CompareConfig, report: ReportData, t: Translator) -> str:
+    """By --format: md, csv (a row per comparison and subject; shares and differences 0-1), or json."""
     if config.format == "json":
-        return json.dumps(report_data_json(found, t), ensure_ascii=False, indent=2)
+        return json.dumps(report_data_json(report, t), ensure_ascii=False, indent=2)
     if config.format == "csv":
-        frames = [subject_changes_frame(pair) for pair in found.pairs]
+        frames = [subject_changes_frame(pair) for pair in report.pairs]
         return pl.concat(frames).write_csv().rstrip("\n") if frames else ""
     parts = []
-    if len(found.runs) > 2 or found.refused:
-        parts.append(table_to_markdown(tables.leaderboard_table(found.headlines, found.pairs, t)))
-    for pair in found.pairs:
+    if len(report.runs) > 2 or report.refused:
+        parts.append(table_to_markdown(tables.leaderboard_table(report.headlines, report.pairs, t)))
+    for pair in report.pairs:
         parts.append(f"### {_escape_markdown(pair.first)} → {_escape_markdown(pair.second)}")
         parts.append("\n".join(f"- {_escape_markdown(line)}" for line in verdict_lines(pair, t)))
-        if len(found.pairs) == 1 or config.by_subject:
+        if len(report.pairs) == 1 or config.by_subject:
             parts += [table_to_markdown(table) for table in tables.pair_tables(pair, t, config.by_subject)]
-    parts += [f"> {_escape_markdown(line)}" for line in refusal_lines(found, t)]
-    if beside := recipe_and_audit_lines(found, config, t):
-        parts.append("\n".join(f"- {_escape_markdown(line.strip())}" for line in beside))
+    parts += [f"> {_escape_markdown(line)}" for line in refusal_lines(report, t)]
+    if lines := recipe_and_audit_lines(report, config, t):
+        parts.append("\n".join(f"- {_escape_markdown(line.strip())}" for line in lines))
     return "\n\n".join(parts)
 
 
 def table_to_markdown(table: Table) -> str:
-    """A table of Rich as a Markdown table; the columns keep their sides."""
+    """A Rich table as Markdown; the columns keep their alignment."""
     columns = [
         [_cell_text(column.header), *[_cell_text(cell) for cell in column.cells]] for column in table.columns
     ]
@@ -62,10 +58,4 @@ def _cell_text(cell: object) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    return (
-        text.replace("\\", "\\\\")
-        .replace("|", "\\|")
-        .replace("<", "&lt;")
-        .replace("*", "\\*")
-        .replace("\n", " ")
-    )
+    return text.translate(_MARKDOWN_ESCAPES)

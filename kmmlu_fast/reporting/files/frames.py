@@ -1,6 +1,7 @@
-"""Everything that was found as JSON, and as plain frames: what exports and ``compare`` write.
+"""All results as JSON and as plain frames, for exports and ``compare``.
 
-In: findings, words. Out: JSON-able documents, frames by name. Shares and differences 0-1. Writes nothing.
+In: ``ReportData``, a translator. Out: JSON-able documents, frames by name. Shares and differences 0-1. Writes
+nothing.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from kmmlu_fast.runs.run import Run
 _MORE_LOGPROBS = tuple(f"logprob_{letter}" for letter in OPTION_LETTERS[len(LETTERS) :])
 
 
-def report_data_json(found: ReportData, t: Translator) -> dict[str, Any]:
-    """Everything that was found, JSON-able; shares and differences 0-1."""
-    settings = found.settings
-    headlines = [*found.headlines, *(compute_headline(run, settings.overlap) for run in found.others)]
+def report_data_json(report: ReportData, t: Translator) -> dict[str, Any]:
+    """All results, JSON-able; shares and differences 0-1."""
+    settings = report.settings
+    headlines = [*report.headlines, *(compute_headline(run, settings.overlap) for run in report.others)]
     document: dict[str, Any] = {
         "runs": [asdict(row) for row in headlines],
-        "comparisons": [_pair_json(pair, t) for pair in found.pairs],
-        "recipes": [asdict(recipe) for recipe in found.recipes],
-        "key_audit": asdict(found.key_audit) if found.key_audit else None,
+        "comparisons": [_pair_json(pair, t) for pair in report.pairs],
+        "recipes": [asdict(recipe) for recipe in report.recipes],
+        "key_audit": asdict(report.key_audit) if report.key_audit else None,
     }
-    return document | (exam_text.exam_table_json(found.exams, t) if found.exams else {})
+    return document | (exam_text.exam_table_json(report.exams, t) if report.exams else {})
 
 
 def _pair_json(pair: PairComparison, t: Translator) -> dict[str, Any]:
@@ -52,29 +53,26 @@ def _pair_json(pair: PairComparison, t: Translator) -> dict[str, Any]:
     return {"verdict": verdict_lines(pair, t), **document}
 
 
-def report_frames(found: ReportData, with_texts: bool = True) -> Iterator[tuple[str, pl.DataFrame]]:
-    """subjects (a row a run and subject), predictions (a row a run and question), questions (a row a
-    question: texts stand here once), errors (a row a run and subject), error_profile (a row a run and sort of
-    question), confident_errors (a row a run and question), changes (a row a pair and subject); those that
-    there are, by name. Without ``with_texts`` no text of questions or models.
+def report_frames(report: ReportData, with_texts: bool = True) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The available frames by name: subjects (a row per run and subject), predictions (per run and question),
+    questions (per question, with its texts), errors (per run and subject), error_profile (per run and kind of
+    question), confident_errors (per run and question), changes (per pair and subject). Without
+    ``with_texts``, no text of questions or models.
     """
-    yield "subjects", pl.concat(_subjects_frame(run) for run in found.runs)
-    if found.answered:
-        yield "predictions", _predictions_frame(found.answered, with_texts)
-    if found.answered and found.questions is not None and with_texts:
-        yield "questions", _questions_frame(found.answered, found.questions)
-    yield from error_text.error_frames(found).items()
-    if found.pairs:
-        yield "changes", pl.concat(subject_changes_frame(pair) for pair in found.pairs)
+    yield "subjects", pl.concat(_subjects_frame(run) for run in report.runs)
+    if report.answered:
+        yield "predictions", _predictions_frame(report.answered, with_texts)
+    if report.answered and report.questions is not None and with_texts:
+        yield "questions", _questions_frame(report.answered, report.questions)
+    yield from error_text.error_frames(report).items()
+    if report.pairs:
+        yield "changes", pl.concat(subject_changes_frame(pair) for pair in report.pairs)
 
 
 def subject_changes_frame(pair: PairComparison) -> pl.DataFrame:
-    """A pair's subjects, a row each, under the names of its runs; shares and differences 0-1."""
-    names = (
-        pl.lit(name).alias(column)
-        for name, column in ((pair.first, "first_run"), (pair.second, "second_run"))
-    )
-    return pair.subjects.select(*names, pl.all())
+    """A row per subject of a pair, with the names of its runs; shares and differences 0-1."""
+    first, second = pl.lit(pair.first).alias("first_run"), pl.lit(pair.second).alias("second_run")
+    return pair.subjects.select(first, second, pl.all())
 
 
 def _subjects_frame(run: Run) -> pl.DataFrame:
@@ -91,43 +89,26 @@ def _subjects_frame(run: Run) -> pl.DataFrame:
 
 
 def _predictions_frame(answered: Sequence[Run], with_texts: bool) -> pl.DataFrame:
-    columns = [
-        *(
-            "question_id",
-            "subject",
-            "supercategory",
-            "split",
-            "row",
-            "answer",
-            "prediction",
-            "correct",
-            "read_by",
-            "forced",
-        ),
-        *LOGPROB_COLUMNS,
-        *(
-            _MORE_LOGPROBS
-            if any(run.frame["option_logprobs"].is_not_null().any() for run in answered)
-            else ()
-        ),
-        *("confidence", "debiased_prediction", "prompt_tokens", "output_tokens"),
-    ]
-    text = [pl.col("texts").list.join("\n\n", ignore_nulls=True).alias("text")] if with_texts else []
+    columns: list[str | pl.Expr] = ["question_id", "subject", "supercategory", "split", "row", "answer"]
+    columns += ["prediction", "correct", "read_by", "forced", *LOGPROB_COLUMNS]
+    if any(run.frame["option_logprobs"].is_not_null().any() for run in answered):
+        columns += _MORE_LOGPROBS
+    columns += ["confidence", "debiased_prediction", "prompt_tokens", "output_tokens"]
+    if with_texts:
+        columns.append(pl.col("texts").list.join("\n\n", ignore_nulls=True).alias("text"))
+    more = _extra_logprob_columns()
     return pl.concat(
-        run.frame.with_columns(_extra_logprob_columns()).select(
-            pl.lit(run.name).alias("run"), *columns, *text
-        )
-        for run in answered
+        run.frame.with_columns(more).select(pl.lit(run.name).alias("run"), *columns) for run in answered
     )
 
 
 def _questions_frame(answered: Sequence[Run], questions: pl.DataFrame) -> pl.DataFrame:
     asked = pl.concat(run.frame.select("question_id") for run in answered).unique()
     letters = [name for name in OPTION_LETTERS if name in questions.columns]
-    shown = human_accuracy.with_known_human_accuracy(questions).select(
+    frame = human_accuracy.with_known_human_accuracy(questions).select(
         "question_id", "subject", "question", *letters, "answer", "human_accuracy"
     )
-    return shown.join(asked, on="question_id", how="semi", maintain_order="left")
+    return frame.join(asked, on="question_id", how="semi", maintain_order="left")
 
 
 def _extra_logprob_columns() -> list[pl.Expr]:

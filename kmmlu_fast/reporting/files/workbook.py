@@ -1,7 +1,7 @@
 """An XLSX workbook: tables with headings, formats, colours and native charts.
 
-In: ``Sheet``s. Out: the file's bytes. Cells are typed: what is a text is written as one, so that nothing acts
-as a formula or a link. Knows nothing of runs.
+In: ``Sheet``s. Out: the file's bytes. Cells are typed: text is written as text, so that nothing acts as a
+formula or a link. Knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sheet:
 
 
 class Workbook:
-    """Sheets one after another; ``content`` ends it."""
+    """Sheets in the order of their adding; ``to_bytes`` ends it."""
 
     def __init__(self) -> None:
         import xlsxwriter

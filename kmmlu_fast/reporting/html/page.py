@@ -1,8 +1,8 @@
 """One self-contained report.html.
 
-In: findings. Out: an HTML file that opens from disk and asks nothing of a network. Everything that came from
-data or a model is escaped by the template, or packed and set as text in the page; a content security policy
-stands behind both. Knows nothing of models.
+In: ``ReportData``. Out: an HTML file that opens from disk and makes no network request. Everything from data
+or a model is escaped by the template, or packed and set as text in the page; a content security policy backs
+up both. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_BYTES = 10_000_000
 SCRIPTS = ("view.js", "pairs.js", "report.js")
 
 
-def render_report(found: ReportData, lang: str, *, plan: Path | None = None, with_texts: bool = True) -> str:
-    """The report's HTML, in ``lang`` first. ``plan``: a sampling plan to chart; without ``with_texts`` no
-    text of a question or of a model stands in it.
+def render_report(report: ReportData, lang: str, *, plan: Path | None = None, with_texts: bool = True) -> str:
+    """The report's HTML, in ``lang`` first. ``plan``: a sampling plan to chart. Without ``with_texts``, it
+    contains no text of questions or models.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -43,7 +43,7 @@ def render_report(found: ReportData, lang: str, *, plan: Path | None = None, wit
     other = next(name for name in LANGUAGES if name != lang)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     both = [
-        report_context(found, plan, get_translator(name, "report"), with_texts=with_texts)
+        report_context(report, plan, get_translator(name, "report"), with_texts=with_texts)
         for name in (lang, other)
     ]
     first, second = both
@@ -55,7 +55,7 @@ def render_report(found: ReportData, lang: str, *, plan: Path | None = None, wit
         return page.render({**outer, "other_page": Markup(inner), "data": data})
 
     room = MAX_BYTES - len(whole(None).encode()) - 100_000
-    packed, left_out = pack_page_data(found, first["t"], room, with_texts=with_texts)
+    packed, left_out = pack_page_data(report, first["t"], room, with_texts=with_texts)
     if left_out:
         for part in both:
             part["method"].append(part["t"]("method_texts", count=f"{left_out:,}"))
@@ -63,7 +63,7 @@ def render_report(found: ReportData, lang: str, *, plan: Path | None = None, wit
 
 
 def write_report_page(
-    found: ReportData,
+    report: ReportData,
     path: Path,
     lang: str,
     *,
@@ -72,16 +72,16 @@ def write_report_page(
     plan: Path | None = None,
     with_texts: bool = True,
 ) -> int:
-    """Write the HTML file, and the charts as files where ``figure_folder`` is given, to fit ``figure_width``
-    inches; returns the page's size in bytes.
+    """Write the HTML file; returns its size in bytes. With ``figure_folder``, also write the charts as files,
+    ``figure_width`` inches wide.
     """
     from kmmlu_fast.core.files import write_bytes_atomically
 
-    refuse_early_stopped_runs(found.runs)
+    refuse_early_stopped_runs(report.runs)
     if figure_folder is not None:
-        for figure in answer_figures.report_figures(found, plan, get_translator(lang, "report")):
+        for figure in answer_figures.report_figures(report, plan, get_translator(lang, "report")):
             figure_files.save_figure(figure, figure_folder, figure_width)
-    page = render_report(found, lang, plan=plan, with_texts=with_texts).encode()
+    page = render_report(report, lang, plan=plan, with_texts=with_texts).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)
     return len(page)

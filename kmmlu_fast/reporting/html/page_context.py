@@ -1,7 +1,7 @@
-"""What the report's template shows, in one language.
+"""The context of the report's template, in one language.
 
-In: findings, output options, words. Out: a context for ``assets/report.html.j2``, whose texts it escapes.
-Knows nothing of files, nor of the packed data beside it.
+In: ``ReportData``, output options, a translator. Out: a context for ``assets/report.html.j2``, which escapes
+its texts. Knows nothing of files, nor of the packed data (``page_data``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
 from kmmlu_fast.runs.run import Run
 
-# Sections in their order, and the anchors of those that have another name than their text.
+# Sections in order, and the anchors that differ from the section's name.
 SECTIONS = (
     *("exams", "summary", "recipes", "all_runs", "charts", "matrix", "key_audit", "reasoning"),
     *("all_subjects", "errors_section", "explorer", "facts", "method"),
@@ -34,36 +34,36 @@ _ANCHORS = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key", 
 
 
 def report_context(
-    found: ReportData, plan: Path | None, t: Translator, *, with_texts: bool
+    report: ReportData, plan: Path | None, t: Translator, *, with_texts: bool
 ) -> dict[str, Any]:
     """Everything in one language; ``plan``: a sampling plan to chart."""
-    runs, focus = found.runs, found.focus
+    runs, focus = report.runs, report.focus
     columns, changed = tables.subject_change_rows(focus, t) if focus else ([], [])
-    board = tables.leaderboard_data(found.headlines, found.pairs, t)
+    board = tables.leaderboard_data(report.headlines, report.pairs, t)
     shown: dict[str, Any] = {
-        **_page_metadata(found, t),
+        **_page_metadata(report, t),
         **board,
-        **hero_and_cards(found, focus, t),
-        "exams": exam_text.exams_section(found.exams, found.base.exam_title, t) if found.exams else None,
-        "recipes": [recipe_sentence(recipe, t) for recipe in found.recipes],
+        **hero_and_cards(report, focus, t),
+        "exams": exam_text.exams_section(report.exams, report.base.exam_title, t) if report.exams else None,
+        "recipes": [recipe_sentence(recipe, t) for recipe in report.recipes],
         "refused": [
-            t("not_comparable", first=runs[0].name, second=name, why=why) for name, why in found.refused
+            t("not_comparable", first=runs[0].name, second=name, why=why) for name, why in report.refused
         ],
-        "others": tables.verdict_rows(found.pairs, board["runs"], t) if len(found.pairs) > 1 else [],
-        "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(found, plan, t)],
+        "others": tables.verdict_rows(report.pairs, board["runs"], t) if len(report.pairs) > 1 else [],
+        "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(report, plan, t)],
         "matrix": tables.subject_matrix(runs, t),
-        "key_lines": key_audit_lines(found.key_audit, t) if len(runs) >= MIN_RUNS else [],
+        "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics) for run in runs], t),
         "errors": error_text.errors_section(
-            found, answer_figures.runs_in_focus(found), t, with_texts=with_texts
+            report, answer_figures.runs_in_focus(report), t, with_texts=with_texts
         ),
         "subjects": changed,
         "subject_columns": columns,
         "facts": sections.run_facts_section(runs, t),
-        "has_data": bool(found.answered),
-        "has_texts": found.questions is not None and with_texts,
+        "has_data": bool(report.answered),
+        "has_texts": report.questions is not None and with_texts,
         "texts_left_out": not with_texts,
-        "human_note": _human_accuracy_note(found.questions, t) if with_texts else "",
+        "human_note": _human_accuracy_note(report.questions, t) if with_texts else "",
     }
     if focus:
         shown["note_subjects"] = t(
@@ -75,43 +75,44 @@ def report_context(
     return shown
 
 
-def hero_and_cards(found: ReportData, pair: PairComparison | None, t: Translator) -> dict[str, Any]:
-    """Headline and tiles of a pair, or of the only run."""
-    by_name = {row.name: row for row in found.headlines}
-    row = found.headlines[0]
+def hero_and_cards(report: ReportData, pair: PairComparison | None, t: Translator) -> dict[str, Any]:
+    """Headline and tiles of a pair, or of the first run."""
+    by_name = {row.name: row for row in report.headlines}
+    row = report.headlines[0]
     other = by_name.get(pair.second) if pair else None
-    hero = sections.hero_section(found.base, row, pair, _training_warnings(found.runs, pair), t)
+    hero = sections.hero_section(report.base, row, pair, _training_warnings(report.runs, pair), t)
     return {"hero": hero, "cards": sections.hero_cards(row, pair, other, t)}
 
 
-def _page_metadata(found: ReportData, t: Translator) -> dict[str, Any]:
-    """What stands around the sections: titles, licence, how to read it."""
-    base, names = found.base, [run.name for run in found.runs]
-    letters = [] if found.focus is not None and not found.focus.letters else [t("method_2")]
+def _page_metadata(report: ReportData, t: Translator) -> dict[str, Any]:
+    """Everything around the sections: title, licence, how to read the report."""
+    base, names = report.base, [run.name for run in report.runs]
+    method = [t("method_1"), t("method_2"), t("method_3")]
+    if report.focus is not None and not report.focus.letters:
+        del method[1]
+    title = " · ".join(names[:3]) + (" …" if len(names) > 3 else "")
     return {
         "t": t,
         "lang": t.lang,
         "version": __version__,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "title": t(
-            "title", exam=base.exam_title, names=" · ".join(names[:3]) + (" …" if len(names) > 3 else "")
-        ),
+        "title": t("title", exam=base.exam_title, names=title),
         "licence": t("licence", exam=base.exam_title, licence=base.licence),
-        "method": [t("method_1"), *letters, t("method_3")],
+        "method": method,
     }
 
 
 def _navigation_links(shown: dict[str, Any], t: Translator) -> list[tuple[str, str]]:
-    """(anchor, name) of the sections that there are."""
+    """(anchor, name) of the present sections."""
     always = {"summary", "charts", "facts", "method"}
-    there = {
+    present = {
         "all_runs": len(shown["runs"]) > 1,
         "key_audit": shown["key_lines"],
         "all_subjects": shown["subjects"],
         "errors_section": shown["errors"],
         "explorer": shown["has_data"],
     }
-    names = [name for name in SECTIONS if name in always or there.get(name, shown.get(name))]
+    names = [name for name in SECTIONS if name in always or present.get(name, shown.get(name))]
     if len(shown["runs"]) > 2:  # the leaderboard leads
         names.remove("all_runs")
         names.insert(names.index("summary"), "all_runs")
@@ -119,41 +120,39 @@ def _navigation_links(shown: dict[str, Any], t: Translator) -> list[tuple[str, s
 
 
 def _training_warnings(runs: list[Run], pair: PairComparison | None) -> list[str]:
-    """What training warned of, for the run in question."""
-    shown = [run for run in runs if pair is None or run.name == pair.second]
-    return [
-        f"{run.name}: {warning}"
-        for run in shown
-        for warning in sections.read_adapter_card(run).get("warnings") or []
-    ]
+    """Training's warnings about the second run of ``pair``, or about all runs."""
+    lines = []
+    for run in runs:
+        if pair is None or run.name == pair.second:
+            warnings = sections.read_adapter_card(run).get("warnings") or []
+            lines += [f"{run.name}: {warning}" for warning in warnings]
+    return lines
 
 
 def _few_questions_note(runs: list[Run], t: Translator) -> str:
-    """Said where most subjects have too few questions to speak of one of them."""
+    """A caution if most subjects have too few questions to judge any one of them."""
     totals = runs[0].scores["total"]
     few = int((totals < answer_figures.FEW).sum())
-    return (
-        t("few_questions", few=few, all=len(totals), limit=answer_figures.FEW)
-        if len(totals) > 1 and few > len(totals) / 2
-        else ""
-    )
+    if len(totals) > 1 and few > len(totals) / 2:
+        return t("few_questions", few=few, all=len(totals), limit=answer_figures.FEW)
+    return ""
 
 
 def _human_accuracy_note(questions: pl.DataFrame | None, t: Translator) -> str:
-    """The footnote on human accuracy: of which subjects nothing is known, and of which only a part."""
+    """The footnote on human accuracy: which subjects are wholly unknown, and which partly."""
     if questions is None:
         return ""
     wholly = ", ".join(t.subject(name) for name in human_accuracy.wholly_unknown_subjects(questions))
     partly = ", ".join(
-        f"{t.subject(name)} {few}/{all_}"
-        for name, few, all_ in human_accuracy.partly_unknown_subjects(questions)
+        f"{t.subject(name)} {unknown}/{total}"
+        for name, unknown, total in human_accuracy.partly_unknown_subjects(questions)
     )
-    return " ".join(
-        [
-            *([t("human_unknown", names=wholly)] if wholly else []),
-            *([t("human_partly", names=partly)] if partly else []),
-        ]
-    )
+    notes = []
+    if wholly:
+        notes.append(t("human_unknown", names=wholly))
+    if partly:
+        notes.append(t("human_partly", names=partly))
+    return " ".join(notes)
 
 
 def _render_chart(figure: Figure, t: Translator) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The data of the report's script: every question for the explorer, words and verdicts for the pairs a reader
 picks.
 
-In: findings, the room that is left in the page. Out: one packed text. Knows nothing of HTML.
+In: ``ReportData``, the bytes left in the page. Out: one packed text. Knows nothing of HTML.
 """
 
 from __future__ import annotations
@@ -34,45 +34,47 @@ SHARED_WORDS = (
 
 
 def pack_page_data(
-    found: ReportData, t: Translator, room: int, *, with_texts: bool
+    report: ReportData, t: Translator, room: int, *, with_texts: bool
 ) -> tuple[str | None, int]:
-    """The packed data (None where no run has answers), and how many generated texts were thinned out until it
-    fits into ``room`` bytes.
+    """The packed data (None if no run has answers), and how many generated texts were left out to fit into
+    ``room`` bytes.
     """
-    if not found.answered:
+    if not report.answered:
         return None, 0
-    more = _page_words_and_views(found)
-    questions = found.questions if with_texts else None
+    more = _page_words_and_views(report)
+    questions = report.questions if with_texts else None
     budget = explorer.TEXT_BUDGET_BYTES if with_texts else 0
     while True:
-        document = explorer.explorer_document(found.runs, questions, found.settings.overlap, t, budget)
+        document = explorer.explorer_document(report.runs, questions, report.settings.overlap, t, budget)
         if not with_texts:
             for run in document["runs"]:
-                run.pop("texts", None), run.pop("texts_left_out", None)
-        packed = explorer.pack_json({**document, **more, **_localized_names(found, document)})
+                run.pop("texts", None)
+                run.pop("texts_left_out", None)
+        packed = explorer.pack_json({**document, **more, **_localized_names(report, document)})
         left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
         if len(packed) <= room or budget < 1_000:
             return packed, left_out
         budget //= 2
 
 
-def _page_words_and_views(found: ReportData) -> dict[str, Any]:
-    """Words in both languages, the pair in focus, and the verdicts that are ready."""
-    names, pair = [run.name for run in found.answered], found.focus
+def _page_words_and_views(report: ReportData) -> dict[str, Any]:
+    """Words in both languages, the pair in focus, and the verdicts computed in advance."""
+    names, pair = [run.name for run in report.answered], report.focus
+    views = None
+    if len(names) > 2:
+        views = {lang: _pair_views(report, names, get_translator(lang, "report")) for lang in LANGUAGES}
     return {
         "languages": list(LANGUAGES),
         "words": {lang: text_table("explorer", lang) | _shared_words(lang) for lang in LANGUAGES},
         "pair": [names.index(name) for name in (pair.first, pair.second)] if pair else None,
-        "views": {lang: _pair_views(found, names, get_translator(lang, "report")) for lang in LANGUAGES}
-        if len(names) > 2
-        else None,
+        "views": views,
     }
 
 
-def _localized_names(found: ReportData, document: dict[str, Any]) -> dict[str, Any]:
+def _localized_names(report: ReportData, document: dict[str, Any]) -> dict[str, Any]:
     """Subjects and their groups, by language."""
     ids = [subject["id"] for subject in document["subjects"]]
-    frames = (run.scores.select("subject", "supercategory") for run in found.answered)
+    frames = (run.scores.select("subject", "supercategory") for run in report.answered)
     groups = dict(pl.concat(frames).unique().iter_rows())
     both = [get_translator(lang) for lang in LANGUAGES]
     return {
@@ -82,15 +84,15 @@ def _localized_names(found: ReportData, document: dict[str, Any]) -> dict[str, A
 
 
 def _shared_words(lang: str) -> dict[str, str]:
-    """The report's own words that the script says too."""
+    """The report's texts that the script uses too."""
     known = text_table("common", lang) | text_table("report", lang)
     return {name: known[name] for name in SHARED_WORDS}
 
 
-def _pair_views(found: ReportData, names: list[str], t: Translator) -> dict[str, Any]:
+def _pair_views(report: ReportData, names: list[str], t: Translator) -> dict[str, Any]:
     """Verdict and tiles of each run against the base, by the run's place among ``names``."""
     views = {}
-    for pair in found.pairs:
-        both = hero_and_cards(found, pair, t)
+    for pair in report.pairs:
+        both = hero_and_cards(report, pair, t)
         views[str(names.index(pair.second))] = {**both["hero"], "cards": both["cards"]}
     return views

@@ -1,7 +1,8 @@
 """The report's headline, tiles and facts, as plain data for the template.
 
-In: headlines, comparisons, runs, words. Out: dicts of strings and numbers that ``assets/report.html.j2``
-shows (and escapes). Knows nothing of HTML; tables are in ``boards``, charts in ``figures``.
+In: headlines, comparisons, runs, a translator. Out: dicts of strings and numbers that
+``assets/report.html.j2`` shows (and escapes). Knows nothing of HTML; tables are in ``tables``, charts in
+``charts``.
 """
 
 from __future__ import annotations
@@ -28,53 +29,42 @@ _CARD_FACTS = ("prompt_style", "data", "hyperparameters", "warnings")
 
 
 def change_tone(value: float, significant: bool) -> str:
-    return "" if not significant else "up" if value > 0 else "down"
+    if not significant:
+        return ""
+    return "up" if value > 0 else "down"
 
 
 def hero_section(
     run: Run, row: Headline, pair: PairComparison | None, warnings: list[str], t: Translator
 ) -> Row:
-    """The headline: the pair's verdict, or a single run's accuracy; ``warnings`` of training
-    stand with the cautions.
+    """The headline: the pair's verdict, or a single run's accuracy; training's ``warnings`` follow the
+    cautions.
     """
     split = run.predictions["split"][0] if run.predictions is not None and len(run.predictions) else ""
     if pair is None:
         return _single_hero(run, row, split, warnings, t)
-    said = caution_lines(pair, t)
+    cautions = caution_lines(pair, t)
     return {
         "first": pair.first,
         "second": pair.second,
         "value": format_points(pair.micro.difference, unit=False),
         "unit": t("unit_pair"),
         "tone": change_tone(pair.micro.difference, pair.significant),
-        "cautions": said,
+        "cautions": cautions,
         "warnings": warnings,
-        "lines": verdict_lines(pair, t)[len(said) :],
+        "lines": verdict_lines(pair, t)[len(cautions) :],
         "eyebrow": t("eyebrow_pair", n=f"{pair.micro.n:,}", subjects=len(pair.subjects), split=split),
     }
 
 
 def _single_hero(run: Run, row: Headline, split: str, warnings: list[str], t: Translator) -> Row:
     eyebrow = t("eyebrow_one", n=f"{row.questions:,}", subjects=len(run.scores), split=split or run.kind)
-    lines = [
-        t(
-            "one_run",
-            name=run.name,
-            micro=format_percent(row.micro),
-            low=format_percent(row.low),
-            high=format_percent(row.high),
-            macro=format_percent(row.macro),
-        )
-    ]
+    scores = {name: format_percent(getattr(row, name)) for name in ("micro", "low", "high", "macro")}
+    lines = [t("one_run", name=run.name, **scores)]
     if row.constant is not None and row.expected is not None:
-        lines.append(
-            t(
-                "one_baseline",
-                letter=row.constant[0],
-                constant=format_percent(row.constant[1]),
-                expected=format_percent(row.expected),
-            )
-        )
+        letter, constant = row.constant
+        values = {"constant": format_percent(constant), "expected": format_percent(row.expected)}
+        lines.append(t("one_baseline", letter=letter, **values))
     elif row.constant is None:
         lines.append(t("one_scores"))
     return {
@@ -99,124 +89,87 @@ def hero_cards(
     split = pair.letters
     changed = pair.changed_subjects()
     up = int((changed["difference"] > 0).sum())
-    found = [
-        _difference_card(t("short_micro"), pair.micro),
-        _difference_card(t("short_macro"), pair.macro),
-        *([_split_card(split, t)] if split else []),
-        *([_difference_card(t("debiased_row"), pair.debiased)] if pair.debiased else []),
-        _make_card(
-            t("card_changed"),
-            f"{pair.micro.b + pair.micro.c:,}",
-            t("card_changed_sub", b=f"{pair.micro.b:,}", c=f"{pair.micro.c:,}"),
-        ),
-        _make_card(
-            t("card_subjects"),
-            str(len(changed)),
-            t("card_subjects_sub", up=up, down=len(changed) - up, total=len(pair.subjects)),
-        ),
-    ]
+    cards = [_difference_card(t("short_micro"), pair.micro), _difference_card(t("short_macro"), pair.macro)]
+    if split:
+        cards.append(_split_card(split, t))
+    if pair.debiased:
+        cards.append(_difference_card(t("debiased_row"), pair.debiased))
+    b, c = pair.micro.b, pair.micro.c
+    sub = t("card_changed_sub", b=f"{b:,}", c=f"{c:,}")
+    cards.append(_make_card(t("card_changed"), f"{b + c:,}", sub))
+    sub = t("card_subjects_sub", up=up, down=len(changed) - up, total=len(pair.subjects))
+    cards.append(_make_card(t("card_subjects"), str(len(changed)), sub))
     if pair.clean is not None and pair.overlapping:
-        found.append(
-            _make_card(
-                t("card_clean"),
-                format_points(pair.clean.difference),
-                t("card_clean_sub", count=f"{pair.overlapping:,}"),
-                change_tone(pair.clean.difference, pair.clean.significant),
-            )
-        )
-    found.append(
-        _make_card(t("card_unparsed"), f"{row.unparsed:,} → {other.unparsed:,}", t("card_unparsed_sub"))
-    )
-    return found
+        sub = t("card_clean_sub", count=f"{pair.overlapping:,}")
+        tone = change_tone(pair.clean.difference, pair.clean.significant)
+        cards.append(_make_card(t("card_clean"), format_points(pair.clean.difference), sub, tone))
+    unparsed = f"{row.unparsed:,} → {other.unparsed:,}"
+    cards.append(_make_card(t("card_unparsed"), unparsed, t("card_unparsed_sub")))
+    return cards
 
 
 def _split_card(split: Decomposition, t: Translator) -> Row:
     # Of a range, the bar shows the middle.
     parts = [abs(sum(ends) / 2) for ends in (split.prior_range, split.remaining_range) if ends is not None]
     widths = [round(100 * part / (sum(parts) or 1), 1) for part in parts]
-    return {
-        **_make_card(
-            t("card_prior"),
-            format_points_range(split.prior_range),
-            t("card_prior_sub", rest=format_points_range(split.remaining_range)),
-        ),
-        "split": [
-            {"kind": kind, "width": width} for kind, width in zip(("prior", "rest"), widths, strict=False)
-        ],
-    }
+    sub = t("card_prior_sub", rest=format_points_range(split.remaining_range))
+    card = _make_card(t("card_prior"), format_points_range(split.prior_range), sub)
+    bars = zip(("prior", "rest"), widths, strict=False)
+    return card | {"split": [{"kind": kind, "width": width} for kind, width in bars]}
 
 
 def _single_cards(row: Headline, t: Translator) -> list[Row]:
-    found = [_make_card(t("short_macro"), format_percent(row.macro), t("card_macro_sub", n=row.subjects))]
+    cards = [_make_card(t("short_macro"), format_percent(row.macro), t("card_macro_sub", n=row.subjects))]
     if row.balanced is not None:
-        found.append(_make_card(t("short_balanced"), format_percent(row.balanced), t("card_balanced_sub")))
+        cards.append(_make_card(t("short_balanced"), format_percent(row.balanced), t("card_balanced_sub")))
     if row.constant is not None:
-        found.append(
-            _make_card(
-                t("card_constant", letter=row.constant[0]),
-                format_percent(row.constant[1]),
-                t("card_constant_sub"),
-            )
-        )
+        letter, accuracy = row.constant
+        label = t("card_constant", letter=letter)
+        cards.append(_make_card(label, format_percent(accuracy), t("card_constant_sub")))
     if row.clean is not None:
-        found.append(
-            _make_card(
-                t("card_clean"), format_percent(row.clean), t("card_clean_sub", count=f"{row.overlapping:,}")
-            )
-        )
+        sub = t("card_clean_sub", count=f"{row.overlapping:,}")
+        cards.append(_make_card(t("card_clean"), format_percent(row.clean), sub))
     if row.unparsed is not None:
-        found.append(_make_card(t("card_unparsed"), f"{row.unparsed:,}", t("card_unparsed_sub")))
-    return found
+        cards.append(_make_card(t("card_unparsed"), f"{row.unparsed:,}", t("card_unparsed_sub")))
+    return cards
 
 
-def _make_card(label: str, value: str, sub: str, tone_: str = "") -> Row:
-    return {"label": label, "value": value, "sub": sub, "tone": tone_, "split": None}
+def _make_card(label: str, value: str, sub: str, tone: str = "") -> Row:
+    return {"label": label, "value": value, "sub": sub, "tone": tone, "split": None}
 
 
-def _difference_card(label: str, found: PairedDifference) -> Row:
-    return _make_card(
-        label,
-        format_points(found.difference),
-        f"{format_percent(found.first)} → {format_percent(found.second)}",
-        change_tone(found.difference, found.significant),
-    )
+def _difference_card(label: str, change: PairedDifference) -> Row:
+    sub = f"{format_percent(change.first)} → {format_percent(change.second)}"
+    tone = change_tone(change.difference, change.significant)
+    return _make_card(label, format_points(change.difference), sub, tone)
 
 
 def run_facts_section(runs: list[Run], t: Translator) -> list[Row]:
-    """What is known about each run: where from, protocol, adapter, environment, speed."""
-    found = []
+    """What is known about each run: source, protocol, adapter, speed, environment."""
+    facts = []
     for run in runs:
         adapter = run.config.get("adapter")
+        adapter_facts = dict(adapter) if isinstance(adapter, dict) else {}
         card = read_adapter_card(run)
+        adapter_facts |= {name: card[name] for name in _CARD_FACTS if name in card}
+        values_by_group = {
+            "facts_source": {"name": run.name, "kind": run.kind, "source": run.source},
+            "facts_protocol": {name: value for name, value in run.facts.items() if name != "versions"},
+            "facts_adapter": adapter_facts,
+            "facts_speed": {**(run.metrics.get("speed") or {}), **(run.metrics.get("engine") or {})},
+            "facts_environment": run.environment or run.facts.get("versions") or {},
+        }
         groups = [
-            (t("facts_source"), {"name": run.name, "kind": run.kind, "source": run.source}),
-            (t("facts_protocol"), {name: value for name, value in run.facts.items() if name != "versions"}),
-            (
-                t("facts_adapter"),
-                {
-                    **(adapter if isinstance(adapter, dict) else {}),
-                    **{name: card[name] for name in _CARD_FACTS if name in card},
-                },
-            ),
-            (t("facts_speed"), {**(run.metrics.get("speed") or {}), **(run.metrics.get("engine") or {})}),
-            (t("facts_environment"), run.environment or run.facts.get("versions") or {}),
+            {"name": t(key), "rows": _flatten_values(values)}
+            for key, values in values_by_group.items()
+            if values
         ]
-        found.append(
-            {
-                "name": run.name,
-                "source": run.kind,
-                "groups": [
-                    {"name": name, "rows": _flatten_values(values)} for name, values in groups if values
-                ],
-            }
-        )
-    return found
+        facts.append({"name": run.name, "source": run.kind, "groups": groups})
+    return facts
 
 
 def read_adapter_card(run: Run) -> dict[str, Any]:
-    """What ``kmmlu_fast.train`` wrote about the run's adapter; {} where there is none, or it is
-    not there any more.
-    """
+    """What ``kmmlu_fast.train`` wrote about the run's adapter; {} if there is none, or it is gone."""
     folder = existing_adapter_path(run)
     path = folder / "kmmlu_fast.json" if folder else None
     return read_json(path) if path is not None and path.is_file() else {}
@@ -228,10 +181,7 @@ def _flatten_values(values: dict[str, Any], prefix: str = "") -> list[tuple[str,
         if isinstance(value, dict):
             rows += _flatten_values(value, f"{prefix}{name}.")
         elif value not in (None, "", []):
-            text = (
-                f"{value:,.4g}"
-                if isinstance(value, float) and not math.isclose(value, round(value))
-                else str(value)
-            )
+            is_fraction = isinstance(value, float) and not math.isclose(value, round(value))
+            text = f"{value:,.4g}" if is_fraction else str(value)
             rows.append((prefix + name, text[:400]))
     return rows

@@ -1,6 +1,7 @@
 """The report's tables as plain data: all runs, verdicts, subjects by run, a pair's subjects.
 
-In: headlines, comparisons, runs, words. Out: dicts and lists of strings and numbers. Knows nothing of HTML.
+In: headlines, comparisons, runs, a translator. Out: dicts and lists of strings and numbers. Knows nothing of
+HTML.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import polars as pl
 
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.headline import Headline
@@ -34,7 +37,7 @@ def supercategory_columns(rows: Sequence[Headline]) -> list[str]:
 
 
 def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], t: Translator) -> Row:
-    """All runs (the base is the first given), best first, with bars on a common scale."""
+    """All runs (the first row is the base), best first, with bars on a common scale."""
     low = max(0, math.floor(min(row.low for row in rows) * 20) * 5)
     high = min(100, math.ceil(max(row.high for row in rows) * 20) * 5)
     names = supercategory_columns(rows)
@@ -43,11 +46,17 @@ def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], 
     def place(value: float) -> float:
         return float(round((100 * value - low) / (high - low) * 100, 2))
 
-    shown = []
-    for row in sorted(rows, key=lambda one: -one.micro):
-        pair = by_name.get(row.name)
+    runs = []
+    for row in sorted(rows, key=lambda row: -row.micro):
         tokens = row.tokens_per_question
-        shown.append(
+        pair = by_name.get(row.name)
+        difference = tone = prior = ""
+        if pair:
+            difference = format_points(pair.micro.difference, unit=False)
+            tone = change_tone(pair.micro.difference, pair.significant)
+            if pair.letters:
+                prior = format_points_range(pair.letters.prior_range, unit=False)
+        runs.append(
             {
                 "name": row.name,
                 "base": row is rows[0],
@@ -57,18 +66,16 @@ def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], 
                 "balanced": format_percent(row.balanced),
                 "bar": {"low": place(row.low), "high": place(row.high), "at": place(row.micro)},
                 "groups": [format_percent(row.supercategories.get(name), 1) for name in names],
-                "difference": format_points(pair.micro.difference, unit=False) if pair else "",
-                "tone": change_tone(pair.micro.difference, pair.significant) if pair else "",
-                "prior": format_points_range(pair.letters.prior_range, unit=False)
-                if pair and pair.letters
-                else "",
+                "difference": difference,
+                "tone": tone,
+                "prior": prior,
                 "unparsed": "–" if row.unparsed is None else f"{row.unparsed:,}",
                 "tokens": "–" if tokens is None else f"{tokens:,.0f}",
                 "seconds": "–" if row.seconds is None else f"{row.seconds:,.0f}",
             }
         )
     return {
-        "runs": shown,
+        "runs": runs,
         "scale": {"low": low, "high": high},
         "groups": [{"name": t.supercategory(name)} for name in names],
         "any_clean": any(row.clean is not None for row in rows),
@@ -78,42 +85,34 @@ def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], 
 
 
 def verdict_rows(pairs: Sequence[PairComparison], board: Sequence[Row], t: Translator) -> list[Row]:
-    """A row a pair: what changed, and the sentences; figures as the leaderboard has them."""
-    shown = {row["name"]: row for row in board}
+    """A row per pair: the change and the sentences, with the numbers of the leaderboard."""
+    board_rows = {row["name"]: row for row in board}
     rows = []
     for pair in pairs:
-        said = caution_lines(pair, t)
-        found = pair.micro
+        cautions = caution_lines(pair, t)
+        low, high = (format_points(end, unit=False) for end in (pair.micro.low, pair.micro.high))
         rows.append(
             {
                 "second": pair.second,
-                **{name: shown[pair.second][name] for name in ("difference", "tone", "prior")},
-                "interval": f"{format_points(found.low, unit=False)} … {format_points(found.high, unit=False)}",
-                "p": format_p_value(found.p_value),
-                "cautions": said,
-                "lines": verdict_lines(pair, t)[len(said) :],
+                **{name: board_rows[pair.second][name] for name in ("difference", "tone", "prior")},
+                "interval": f"{low} … {high}",
+                "p": format_p_value(pair.micro.p_value),
+                "cautions": cautions,
+                "lines": verdict_lines(pair, t)[len(cautions) :],
             }
         )
     return rows
 
 
 def subject_matrix(runs: Sequence[Run], t: Translator) -> Row | None:
-    """Subjects x runs, for three runs or more; the base first, then by accuracy; the base's
-    weakest subjects first.
+    """Subjects x runs, for three runs or more: the base, then the others by accuracy; the base's weakest
+    subjects first.
     """
     if len(runs) < 3:
         return None
-    runs = [
-        runs[0],
-        *sorted(runs[1:], key=lambda run: -run.micro),
-    ]
-    tables = [
-        {
-            name: correct / total
-            for name, correct, total in run.scores.select("subject", "correct", "total").iter_rows()
-        }
-        for run in runs
-    ]
+    runs = [runs[0], *sorted(runs[1:], key=lambda run: -run.micro)]
+    accuracy = pl.col("correct") / pl.col("total")
+    tables = [dict(run.scores.select("subject", accuracy).iter_rows()) for run in runs]
     names = subject_order({name for table in tables for name in table})
     names.sort(key=lambda name: tables[0].get(name, 2.0))
 
@@ -133,24 +132,12 @@ def subject_matrix(runs: Sequence[Run], t: Translator) -> Row | None:
 
 def subject_change_rows(pair: PairComparison, t: Translator) -> tuple[list[str], list[list[Row]]]:
     """Headings and rows of the pair's subjects, by change."""
-    columns = [
-        t("subject"),
-        t("supercategory"),
-        t("questions"),
-        pair.first,
-        pair.second,
-        t("difference"),
-        t("interval"),
-        "b",
-        "c",
-        t("p"),
-        t("holm"),
-        t("bh"),
-        t("mde"),
-    ]
+    columns = [t("subject"), t("supercategory"), t("questions"), pair.first, pair.second, t("difference")]
+    columns += [t("interval"), "b", "c", t("p"), t("holm"), t("bh"), t("mde")]
     rows = []
     for row in pair.subjects.sort("difference", "subject", descending=[True, False]).iter_rows(named=True):
         mark = change_tone(row["difference"], row["p_holm"] < ALPHA)
+        low, high = (format_points(row[end], 1, False) for end in ("low", "high"))
         cells: list[tuple[str, float | None, str]] = [
             (t.subject(row["subject"]), None, ""),
             (t.supercategory(row["supercategory"]), None, ""),
@@ -158,18 +145,13 @@ def subject_change_rows(pair: PairComparison, t: Translator) -> tuple[list[str],
             (format_percent(row["first"], 1), row["first"], ""),
             (format_percent(row["second"], 1), row["second"], ""),
             (format_points(row["difference"], 1, False), row["difference"], mark),
-            (
-                f"{format_points(row['low'], 1, False)} … {format_points(row['high'], 1, False)}",
-                row["low"],
-                "",
-            ),
+            (f"{low} … {high}", row["low"], ""),
             (str(row["b"]), row["b"], ""),
             (str(row["c"]), row["c"], ""),
-            *[
-                (format_p_value(row[name]), row[name], mark if name == "p_holm" else "")
-                for name in ("p_value", "p_holm", "p_bh")
-            ],
+            (format_p_value(row["p_value"]), row["p_value"], ""),
+            (format_p_value(row["p_holm"]), row["p_holm"], mark),
+            (format_p_value(row["p_bh"]), row["p_bh"], ""),
             ("±" + format_percent(row["minimum_detectable_effect"], 1), row["minimum_detectable_effect"], ""),
         ]
-        rows.append([{"text": text, "sort": sort, "tone": mark_} for text, sort, mark_ in cells])
+        rows.append([{"text": text, "sort": sort, "tone": tone} for text, sort, tone in cells])
     return columns, rows

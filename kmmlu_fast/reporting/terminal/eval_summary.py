@@ -1,8 +1,7 @@
-"""What stands at the end of an evaluation with adapters: the paired sentence of each, and the commands that
-say more.
+"""The end of an evaluation with adapters: a verdict for each, and the commands that tell more.
 
-In: the runs of one evaluation. Out: lines. The sentence is ``compare``'s own, and each a look at test: they
-are counted, and corrected for their number. Knows nothing of engines.
+In: the runs of one evaluation. Out: lines. Each verdict is ``compare``'s own and is logged as a comparison on
+test; p-values are corrected for their number. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from kmmlu_fast.runs.run import Run
 
 
 def adapter_verdict_lines(runs: list[Run], lang: str = "en") -> list[str]:
-    """Nothing for a base alone; a sentence an adapter against the base, then the ready commands.
+    """The verdict of each adapter against the base, then the ready commands; [] without both.
 
-    Where asking stopped early the verdict is said already (``early``), and only ``compare`` takes
-    such runs.
+    If asking stopped early, the verdict was printed before, and only ``compare`` takes such runs.
     """
     base = next((run for run in runs if not run.config.get("adapter")), None)
     adapters = [run for run in runs if run.config.get("adapter")]
@@ -33,19 +31,19 @@ def adapter_verdict_lines(runs: list[Run], lang: str = "en") -> list[str]:
     lines = [] if early else _adapter_sentences(base, adapters, t)
     paths = shlex.join(str(run.path) for run in [base, *adapters])
     for verb in ("compare",) if early else ("compare", "report"):
+        command = invoked_command(f"python -m kmmlu_fast.{verb}")
         why = t(f"say_{verb}")
-        lines.append(f"{invoked_command(f'python -m kmmlu_fast.{verb}')} {paths}   # {why}")
+        lines.append(f"{command} {paths}   # {why}")
     return lines
 
 
 def _adapter_sentences(base: Run, adapters: list[Run], t: Translator) -> list[str]:
-    """Of each adapter the headline, and how much of it is letter habit."""
+    """Per adapter, the headline and how much of it is letter habit."""
     named = [replace(run, name=str(run.config["adapter"]["name"])) for run in adapters]
     pairs, refused = compare_all_with_base(
         [replace(base, name="base"), *named], ComparisonSettings(replicates=2_000)
     )
     lines = [t("not_comparable", first="base", second=name, why=why) for name, why in refused]
     for pair in pairs:
-        said = caution_lines(pair, t)
-        lines += verdict_lines(pair, t)[: len(said) + 2]
+        lines += verdict_lines(pair, t)[: len(caution_lines(pair, t)) + 2]
     return lines

@@ -1,6 +1,6 @@
-"""The table that eval leaves on the terminal.
+"""The summary that eval prints at its end.
 
-In: finished runs. Out: Rich tables on stdout. Knows nothing of how the numbers came about.
+In: finished runs. Out: Rich tables on stdout. Knows nothing of how the numbers are computed.
 """
 
 from __future__ import annotations
@@ -29,44 +29,38 @@ from kmmlu_fast.runs.run import Run
 _MOST_GROUPS = 6  # columns of supercategories
 
 
-def print_summary(runs: list[Run], lang: str = "en") -> None:
-    """Headline, letters and weakest subjects of each run; names the run directories last."""
+def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - the parts of the table, in order
+    """Headline, letters and weakest subjects of each run, then the run directories."""
     console, t = wide_console(), get_translator(lang, "report", "summary")
     by_exam: dict[str, list[Run]] = {}
     for run in runs:
         by_exam.setdefault(run.exam, []).append(run)
-    early = [some for some in by_exam.values() if any(run.prefix is not None for run in some)]
-    complete = [some for some in by_exam.values() if some not in early]
-    for run in (run for some in complete for run in some):
-        if run.path is not None:
-            check_summary_metrics(run.metrics, run.path / "metrics.json")
-    for some in complete:
-        for title, table in (_headline_table(some, t), _letter_share_table(some, t)):
+    early = [group for group in by_exam.values() if any(run.prefix is not None for run in group)]
+    complete = [group for group in by_exam.values() if group not in early]
+    for group in complete:
+        for run in group:
+            if run.path is not None:
+                check_summary_metrics(run.metrics, run.path / "metrics.json")
+    for group in complete:
+        for title, table in (_headline_table(group, t), _letter_share_table(group, t)):
             console.print(title, highlight=False, markup=False)
             print_fitted_table(console, table, 1, 2, 3, len(table.columns) - 1)
-    for some in complete:
-        for run in some:
+    for group in complete:
+        for run in group:
             _print_notes(console, run, t)
-        for pair in recorded_decisions(some):
+        for pair in recorded_decisions(group):
             lines = decision_lines(pair, get_translator(lang, "early"))
-            console.print(
-                "\n".join(_add_exam_title(lines, some[0], by_exam)),
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-    for some in early:
-        print(
-            "\n".join(
-                _add_exam_title(early_stopping_lines(some, recorded_decisions(some), lang), some[0], by_exam)
-            )
-        )
+            text = "\n".join(_add_exam_title(lines, group[0], by_exam))
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    for group in early:
+        lines = early_stopping_lines(group, recorded_decisions(group), lang)
+        print("\n".join(_add_exam_title(lines, group[0], by_exam)))
     for run in runs:
         print(strip_control_characters(t("run_directory", path=run.path)))
 
 
 def _add_exam_title(lines: list[str], run: Run, by_exam: dict[str, list[Run]]) -> list[str]:
-    """The lines under the exam's name, where there are several exams."""
+    """The lines, under the exam's name if there are several exams."""
     return [f"{_exam_label(run)}:", *lines] if len(by_exam) > 1 else lines
 
 
@@ -79,92 +73,80 @@ def _exam_label(run: Run) -> str:
 
 
 def _headline_table(runs: list[Run], t: Translator) -> tuple[str, Table]:
-    found = runs[0].metrics
-    title = t(
-        "heading",
-        exam=_exam_label(runs[0]),
-        questions=f"{found['num_questions']:,}",
-        subjects=len(found["subjects"]),
-    )
+    metrics = runs[0].metrics
+    questions, subjects = f"{metrics['num_questions']:,}", len(metrics["subjects"])
+    title = t("heading", exam=_exam_label(runs[0]), questions=questions, subjects=subjects)
     table = Table(box=SIMPLE)
     table.add_column(t("state"))
     for name in ("micro", "interval", "macro"):
         table.add_column(t(name), justify="right")
-    groups = group_order(set(runs[0].metrics["supercategories"]))[:_MOST_GROUPS]
+    groups = group_order(set(metrics["supercategories"]))[:_MOST_GROUPS]
     for name in groups:
         table.add_column(t.supercategory(name), justify="right")
     table.add_column(t("unparsed"), justify="right")
     for run in runs:
-        found = run.metrics
-        micro = found["micro"]
+        scores = run.metrics
+        micro = scores["micro"]
         table.add_row(
             Text(_state_label(run)),
             format_percent(micro["accuracy"]),
             f"{format_percent(micro['ci_low'])}–{format_percent(micro['ci_high'])}",
-            format_percent(found["macro"]["accuracy"]),
-            *(format_percent(found["supercategories"][name]["accuracy"], 1) for name in groups),
-            f"{found['unparsed']:,}",
+            format_percent(scores["macro"]["accuracy"]),
+            *(format_percent(scores["supercategories"][name]["accuracy"], 1) for name in groups),
+            f"{scores['unparsed']:,}",
         )
-    baselines = runs[0].metrics["baselines"]
+    baselines = metrics["baselines"]
     best = baselines["best_constant"]
     table.add_section()
-    table.add_row(
-        t("always", letter=best["letter"]),
-        format_percent(best["accuracy"]),
-        *[""] * (len(table.columns) - 2),
-    )
-    if run.exam != "kmmlu":
-        table.add_row(t("guessing"), format_percent(baselines["uniform"]), *[""] * (len(table.columns) - 2))
-    if all(_has_enough_questions(score) for score in runs[0].metrics["subjects"].values()):
-        majority = format_percent(baselines["subject_majority"])
-        table.add_row(t("majority"), majority, *[""] * (len(table.columns) - 2))
+    table.add_row(t("always", letter=best["letter"]), format_percent(best["accuracy"]))
+    if runs[0].exam != "kmmlu":
+        table.add_row(t("guessing"), format_percent(baselines["uniform"]))
+    if all(_has_enough_questions(score) for score in metrics["subjects"].values()):
+        table.add_row(t("majority"), format_percent(baselines["subject_majority"]))
     return title, table
 
 
 def _has_enough_questions(score: dict[str, Any]) -> bool:
-    """Whether a subject has questions enough to be called weak, or to have a majority letter."""
+    """Whether a subject has enough questions to be called weak, or to have a majority letter."""
     return int(score["total"]) >= FEW
 
 
 def _letter_share_table(runs: list[Run], t: Translator) -> tuple[str, Table]:
     table = Table(box=SIMPLE)
     table.add_column("")
-    letters = list(runs[0].metrics["answer_letter_share"])
-    for letter in letters:
+    key_shares = runs[0].metrics["answer_letter_share"]
+    for letter in key_shares:
         table.add_column(letter, justify="right")
-    table.add_row(
-        t("key"), *(format_percent(runs[0].metrics["answer_letter_share"][letter], 1) for letter in letters)
-    )
+
+    def add_row(label: str, shares: dict[str, float]) -> None:
+        table.add_row(Text(label), *(format_percent(shares[letter], 1) for letter in key_shares))
+
+    add_row(t("key"), key_shares)
     for run in runs:
-        shares = run.metrics["predicted_letter_share"]
-        table.add_row(
-            Text(t("predicted", state=_state_label(run))),
-            *(format_percent(shares[letter], 1) for letter in letters),
-        )
-        recall = run.metrics["recall"]
-        shown = (format_percent(recall[letter], 1) for letter in letters)
-        table.add_row(Text(t("recalled", state=_state_label(run))), *shown)
+        add_row(t("predicted", state=_state_label(run)), run.metrics["predicted_letter_share"])
+        add_row(t("recalled", state=_state_label(run)), run.metrics["recall"])
     return t("letter_shares"), table
 
 
 def _print_notes(console: Console, run: Run, t: Translator) -> None:
-    found = run.metrics
-    enough = [(name, score) for name, score in found["subjects"].items() if _has_enough_questions(score)]
-    weakest = sorted(enough, key=lambda item: item[1]["accuracy"])[:5]
-    names = ", ".join(
-        f"{t.subject(name) if t.lang == 'ko' else name} {format_percent(score['accuracy'], 0)}"
-        for name, score in weakest
-    )
-    state, micro = _state_label(run), found["micro"]["accuracy"]
-    lines = [t("weakest", state=state, names=names)] if names else []
+    metrics, state = run.metrics, _state_label(run)
+    lines = []
+    enough = [(name, score) for name, score in metrics["subjects"].items() if _has_enough_questions(score)]
+    weakest = []
+    for name, score in sorted(enough, key=lambda item: item[1]["accuracy"])[:5]:
+        label = t.subject(name) if t.lang == "ko" else name
+        weakest.append(f"{label} {format_percent(score['accuracy'], 0)}")
+    if weakest:
+        lines.append(t("weakest", state=state, names=", ".join(weakest)))
     if (run.config.get("config") or {}).get("limit"):
         lines.append(t("limited", state=state))
-    if (debiased := found.get("accuracy_debiased")) is not None:
-        lines.append(t("rotated", state=state, raw=format_percent(micro), debiased=format_percent(debiased)))
-    if found.get("forced"):
-        without = format_percent(found["accuracy_without_forced"])
-        lines.append(t("answers_forced", state=state, count=f"{found['forced']:,}", accuracy=without))
-    speed, engine = found["speed"], found["engine"]
+    if (debiased := metrics.get("accuracy_debiased")) is not None:
+        raw = format_percent(metrics["micro"]["accuracy"])
+        lines.append(t("rotated", state=state, raw=raw, debiased=format_percent(debiased)))
+    if metrics.get("forced"):
+        without = format_percent(metrics["accuracy_without_forced"])
+        lines.append(t("answers_forced", state=state, count=f"{metrics['forced']:,}", accuracy=without))
+    speed, engine = metrics["speed"], metrics["engine"]
     lines.append(
         t(
             "speed",
@@ -177,9 +159,8 @@ def _print_notes(console: Console, run: Run, t: Translator) -> None:
             hits=f"{engine.get('prefix_cache_hit_rate', 0):.1%}",
         )
     )
-    lines += [f"{state}: {line}" for line in reasoning_lines(found.get("reasoning") or {}, t)]
-    if found.get("adapter_shift"):
-        nats = f"{found['adapter_shift']['largest_nats']:.4f}"
-        lines.append(t("applied", state=state, nats=nats))
+    lines += [f"{state}: {line}" for line in reasoning_lines(metrics.get("reasoning") or {}, t)]
+    if metrics.get("adapter_shift"):
+        lines.append(t("applied", state=state, nats=f"{metrics['adapter_shift']['largest_nats']:.4f}"))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

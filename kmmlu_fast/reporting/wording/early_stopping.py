@@ -1,9 +1,8 @@
-"""Runs that stopped early, in words: what is decided, what a prefix says, what it cost, and what it does not
-say.
+"""Runs that stopped early, in words: the decision, the accuracy interval, the cost, and what cannot be
+concluded.
 
-In: runs of which one at least is a prefix (``Run.prefix``), or was decided on the way to the full pass. Out:
-lines of text, and the same as JSON. A prefix is compared with a prefix or a complete run by the sequential
-test alone. Prints what it is told to.
+In: runs, at least one of them a prefix (``Run.prefix``) or decided before its full pass ended. Out: lines of
+text, and the same as JSON. A prefix is compared with a prefix or a complete run by the sequential test alone.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from kmmlu_fast.analysis.protocol_differences import prompt_differences
+from kmmlu_fast.analysis.sequential.adaptive_order import read_shared_order
 from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Verdict
-from kmmlu_fast.analysis.sequential.question_order import QuestionOrder, compare_prefixes, make_question_order
+from kmmlu_fast.analysis.sequential.question_order import QuestionOrder, compare_prefixes
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.reporting.wording.language import (
@@ -30,7 +30,7 @@ from kmmlu_fast.runs.run import Run
 
 @dataclass(frozen=True, slots=True)
 class EarlyComparison:
-    """Second against first, where one at least stopped early."""
+    """Second against first; at least one of them stopped early."""
 
     first: str
     second: str
@@ -40,12 +40,11 @@ class EarlyComparison:
 def compare_early_stopped(
     runs: Sequence[Run], different_prompts: bool = False, margin: float = MARGIN
 ) -> list[EarlyComparison]:
-    """Every run against the first, on the questions both have from the beginning of their order, at 5 % for
-    all together.
+    """Every run against the first, on the questions that both have from the start of their order, at 5 % for
+    all comparisons together.
 
-    RunError where orders, questions, keys or prompts differ.
+    RunError if orders, questions, keys or prompts differ.
     """
-    order = shared_question_order(runs)
     base, others = runs[0], runs[1:]
     for run in others:
         differing = prompt_differences(base, run)
@@ -53,40 +52,35 @@ def compare_early_stopped(
             differing = [*differing, "dataset_digest"]
         if differing and not different_prompts:
             raise RunError(
-                f"{base.name} and {run.name} were asked differently ({'; '.join(differing)}), so no "
-                "difference would be the model's alone; evaluate both alike, or give --different-prompts"
+                f"{base.name} and {run.name} were asked differently ({'; '.join(differing)}), so a"
+                " difference would not be due to the model alone; evaluate both alike, or give"
+                " --different-prompts"
             )
     level = ALPHA / len(others)
-    return [
-        EarlyComparison(base.name, run.name, compare_prefixes(order, base.frame, run.frame, level, margin))
-        for run in others
-    ]
+    pairs = []
+    for run in others:  # each adapter may have an adaptive order of its own
+        early = any(each.prefix is not None for each in (base, run))
+        order = shared_question_order([base, run] if early else runs)
+        decision = compare_prefixes(order, base.frame, run.frame, level, margin)
+        pairs.append(EarlyComparison(base.name, run.name, decision))
+    return pairs
 
 
 def shared_question_order(runs: Sequence[Run]) -> QuestionOrder:
-    """The one random order of the runs that stopped early; RunError where they have two."""
+    """The random order that the early-stopped runs share; RunError if they have different ones."""
     early = [run for run in runs if run.prefix is not None and run.path is not None]
-    orders = [read_question_order(run.path) for run in early if run.path is not None]
-    for run, order in zip(early[1:], orders[1:], strict=True):
-        if not order.equals(orders[0]):
-            raise RunError(
-                f"{early[0].name} and {run.name} stopped early in two random orders, or over different "
-                "questions; evaluate both with the same --seed and questions, or finish one of them"
-            )
-    found = early[0].prefix or {}
+    stored = [(run.name, read_question_order(run.path)) for run in early if run.path is not None]
+    prefix = early[0].prefix or {}
     asked = early[0].config.get("config") or {}
     source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
     public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
-    first = orders[0]
-    return make_question_order(
-        first["question_id"].to_list(), first["answer"].to_list(), int(found.get("seed", 0)), public
-    )
+    return read_shared_order(stored, int(prefix.get("seed", 0)), public)
 
 
-def early_stopping_lines(runs: Sequence[Run], found: Sequence[EarlyComparison], lang: str) -> list[str]:
-    """All of it, the verdicts first."""
+def early_stopping_lines(runs: Sequence[Run], pairs: Sequence[EarlyComparison], lang: str) -> list[str]:
+    """The verdicts, then the runs, their cost, and what cannot be concluded."""
     t = get_translator(lang, "early")
-    lines = [line for pair in found for line in decision_lines(pair, t)]
+    lines = [line for pair in pairs for line in decision_lines(pair, t)]
     lines += [_run_line(run, t) for run in runs]
     lines += [line for run in runs if (line := _cost_line(run, t))]
     if any(run.prefix is not None for run in runs):
@@ -98,59 +92,57 @@ def decision_lines(pair: EarlyComparison, t: Translator) -> list[str]:
     """The verdict with its interval, and the evidence."""
     decision = pair.decision
     at = decision.decided_at or decision.answers
-    values = {"n": f"{decision.answers:,}", "total": f"{decision.total:,}", "at": f"{at:,}"}
-    values |= {
-        "low": format_points(decision.low),
-        "high": format_points(decision.high),
-        "share": format_percent(at / decision.total, 1),
-    }
-    values |= {
+    values = {
         "first": pair.first,
         "second": pair.second,
+        "n": f"{decision.answers:,}",
+        "total": f"{decision.total:,}",
+        "at": f"{at:,}",
+        "share": format_percent(at / decision.total, 1),
+        "low": format_points(decision.low),
+        "high": format_points(decision.high),
         "margin": format_points(decision.margin).lstrip("+"),
     }
     known = values["low"] == values["high"]  # every question was asked
     values["range"] = values["low"] if known else t("range", **values)
-    over = decision.verdict == "undecided" and decision.answers == decision.total
-    verdict = t("exhausted" if over else decision.verdict, **values)
+    exhausted = decision.verdict == "undecided" and decision.answers == decision.total
     e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
-    return [
-        verdict,
-        t("evidence", e=e, p=p_value_clause(decision.p_value), alpha=f"{100 * decision.alpha:g}"),
-    ]
+    p, alpha = p_value_clause(decision.p_value), f"{100 * decision.alpha:g}"
+    verdict = t("exhausted" if exhausted else decision.verdict, **values)
+    return [verdict, t("evidence", e=e, p=p, alpha=alpha)]
 
 
 def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:
-    """What an evaluation decided and wrote into its runs. RunError where it is no decision."""
-    found = []
+    """The decisions that an evaluation wrote into its runs. RunError if eval cannot have written one."""
+    pairs = []
     for run in runs:
         decision = (run.prefix or run.metrics).get("decision")
         if decision:
-            found.append(EarlyComparison("base", state_name(run), _parse_decision(decision, run)))
-    return found
+            pairs.append(EarlyComparison("base", state_name(run), _parse_decision(decision, run)))
+    return pairs
 
 
-def _parse_decision(found: dict[str, Any], run: Run) -> Decision:
+def _parse_decision(record: dict[str, Any], run: Run) -> Decision:
     names = {field.name for field in fields(Decision)}
-    numbers = [found.get(name) for name in sorted(names - {"verdict", "decided_at"})]
-    numbers.append(found.get("decided_at") or 0)
-    right = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
-    if not right or set(found) != names or found["verdict"] not in get_args(Verdict) or found["total"] < 1:
+    numbers = [record.get(name) for name in sorted(names - {"verdict", "decided_at"})]
+    numbers.append(record.get("decided_at") or 0)
+    valid = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
+    if not valid or set(record) != names or record["verdict"] not in get_args(Verdict) or record["total"] < 1:
         raise RunError(
-            f"{run.source}: its decision is {bounded_repr(found)}, which no evaluation wrote; run eval with"
+            f"{run.source}: its decision is {bounded_repr(record)}, which no evaluation wrote; run eval with"
             " --overwrite"
         )
-    return Decision(**found)
+    return Decision(**record)
 
 
 def state_name(run: Run) -> str:
-    """Base, or the adapter's name."""
+    """The adapter's name, or "base"."""
     adapter = run.config.get("adapter")
     return str(adapter["name"]) if adapter else "base"
 
 
-def early_stopping_json(runs: Sequence[Run], found: Sequence[EarlyComparison], lang: str) -> dict[str, Any]:
-    """The same, JSON-able; shares and differences 0-1."""
+def early_stopping_json(runs: Sequence[Run], pairs: Sequence[EarlyComparison], lang: str) -> dict[str, Any]:
+    """``early_stopping_lines`` as JSON-able data; shares and differences 0-1."""
     t = get_translator(lang, "early")
     rows = [
         {
@@ -159,7 +151,7 @@ def early_stopping_json(runs: Sequence[Run], found: Sequence[EarlyComparison], l
             "second": pair.second,
             "sequential": asdict(pair.decision),
         }
-        for pair in found
+        for pair in pairs
     ]
     about = [{"name": run.name, "questions": run.total, "prefix": run.prefix} for run in runs]
     return {"runs": about, "comparisons": rows, "subjects": t("no_subjects")}

@@ -1,8 +1,8 @@
-"""What goes wrong, as the report and the exports show it: sorts of error by state and by subject, accuracy by
-sort of question, and the errors a run was surest of.
+"""Errors, as the report and the exports show them: by state and by subject, accuracy by kind of question, and
+a run's most confident errors.
 
-In: findings, words. Out: plain data for the template, frames for files. No
-texts unless they are asked for. Knows nothing of HTML, nor of how errors are counted (``analysis.profile``).
+In: ``ReportData``, a translator. Out: plain data for the template, frames for files; no texts unless asked
+for. Knows nothing of HTML, nor of how errors are counted (``analysis.error_profile``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 LISTED = 20  # confident errors
 STEM_CHARS = 90
 KINDS = ("errors", "unparsed", "forced", "confident", "close")
-# What ``profile`` calls a value -> its key in texts.yaml; what is not here stands as it is.
+# A value of ``error_profile`` -> its key in texts.yaml; other values are shown as they are.
 _VALUES = {
     "yes": "yes",
     "no": "no",
@@ -37,22 +37,22 @@ _ORDER = ["yes", "no", "shortest quarter", "second", "third", "longest quarter"]
 _ORDER += ["below 0.4", "0.4-0.6", "0.6-0.8", "0.8 and above", "not given"]
 
 
-def errors_section(found: ReportData, shown: Sequence[Run], t: Translator, *, with_texts: bool) -> Row | None:
-    """The report's section; None where no run has answers. ``shown``: the runs in focus, the one whose errors
-    are listed last.
+def errors_section(
+    report: ReportData, shown: Sequence[Run], t: Translator, *, with_texts: bool
+) -> Row | None:
+    """The report's section; None if no run has answers. ``shown``: the runs in focus; the errors of the last
+    one are listed.
     """
-    questions = found.questions
+    questions = report.questions
     focus = [run for run in shown if run.predictions is not None]
     if not focus:
         return None
     sure = _confident_error_rows(focus[-1], questions if with_texts else None, t)
-    totals = {run.name: error_kinds(run.frame).row(0, named=True) for run in found.answered}
+    totals = {run.name: error_kinds(run.frame).row(0, named=True) for run in report.answered}
     kinds = [kind for kind in KINDS if any(row[kind] for row in totals.values())]
-    sure_note = (
-        [t("errors_note_sure", confident=format_percent(CONFIDENT, 0))]
-        if {"confident", "close"} & {*kinds}
-        else []
-    )
+    notes = [t("errors_note")]
+    if {"confident", "close"} & {*kinds}:
+        notes.append(t("errors_note_sure", confident=format_percent(CONFIDENT, 0)))
     return {
         "kinds": [t(f"errors_{kind}") for kind in kinds],
         "states": [
@@ -64,42 +64,42 @@ def errors_section(found: ReportData, shown: Sequence[Run], t: Translator, *, wi
         "sure": sure,
         "stems": any(row["stem"] for row in sure),
         "sure_title": t("errors_sure", name=focus[-1].name),
-        "note": " ".join([t("errors_note"), *sure_note]),
+        "note": " ".join(notes),
     }
 
 
 def _error_count_cells(row: Row, kinds: Sequence[str]) -> list[Row]:
-    """Counts with their share, and the wrong letter given most often."""
-    found = [{"text": f"{row['total']:,}", "sort": row["total"]}]
+    """Counts with their share, and the most common wrong letter."""
+    total = row["total"]
+    cells: list[Row] = [{"text": f"{total:,}", "sort": total}]
     for kind in kinds:
         count = row[kind]
-        share = "" if count is None else f" ({format_percent(count / row['total'], 1)})"
-        sort = None if count is None else count / row["total"]
-        found.append({"text": "–" if count is None else f"{count:,}{share}", "sort": sort})
-    letter = row["letter"]
-    shown = "–" if letter is None else f"{letter} ({format_percent(row['letter_errors'] / row['total'], 1)})"
-    return [*found, {"text": shown, "sort": row["letter_errors"] / row["total"]}]
+        if count is None:
+            cells.append({"text": "–", "sort": None})
+        else:
+            cells.append({"text": f"{count:,} ({format_percent(count / total, 1)})", "sort": count / total})
+    letter, share = row["letter"], row["letter_errors"] / total
+    text = "–" if letter is None else f"{letter} ({format_percent(share, 1)})"
+    return [*cells, {"text": text, "sort": share}]
 
 
 def _subject_error_rows(runs: Sequence[Run], kinds: Sequence[str], t: Translator) -> list[Row]:
-    """A row a subject and run, the subject with the largest share of errors first."""
+    """A row per subject and run, the subject with the largest share of errors first."""
     rows = []
     for run in runs:
         for row in error_kinds(run.frame, ("subject",)).iter_rows(named=True):
-            name = t.subject(row["subject"])
+            subject, share = t.subject(row["subject"]), row["errors"] / row["total"]
             cells = _error_count_cells(row, kinds)
-            rows.append(
-                {"subject": name, "run": run.name, "cells": cells, "at": row["errors"] / row["total"]}
-            )
+            rows.append({"subject": subject, "run": run.name, "cells": cells, "at": share})
     return sorted(rows, key=lambda row: (-row["at"], row["subject"], row["run"]))
 
 
 def _error_profile_table(runs: Sequence[Run], questions: pl.DataFrame, t: Translator) -> Row | None:
-    """Accuracy by sort of question: a line a feature and value, a cell a run."""
+    """Accuracy by kind of question: a line per feature and value, a cell per run."""
     tables = [error_profile(run.frame, questions) for run in runs]
     known = [{(row["feature"], row["value"]): row for row in table.iter_rows(named=True)} for table in tables]
     keys = sorted({key for rows in known for key in rows}, key=lambda key: _ORDER.index(key[1]))
-    found = []
+    features = []
     for feature in dict.fromkeys(feature for rows in known for feature, _ in rows):
         lines = []
         for value in (value for name, value in keys if name == feature):
@@ -108,8 +108,8 @@ def _error_profile_table(runs: Sequence[Run], questions: pl.DataFrame, t: Transl
             label = t(f"value_{_VALUES[value]}") if value in _VALUES else value.replace("-", "–")
             lines.append({"value": label, "count": f"{count:,}", "cells": cells})
         if len(lines) > 1:  # else all questions are alike: nothing to compare
-            found.append({"name": t(f"feature_{feature}"), "lines": lines})
-    return {"runs": [run.name for run in runs], "features": found} if found else None
+            features.append({"name": t(f"feature_{feature}"), "lines": lines})
+    return {"runs": [run.name for run in runs], "features": features} if features else None
 
 
 def _accuracy_cell(row: Row | None) -> Row:
@@ -122,7 +122,7 @@ def _accuracy_cell(row: Row | None) -> Row:
 
 
 def _confident_error_rows(run: Run, questions: pl.DataFrame | None, t: Translator) -> list[Row]:
-    """The errors it was surest of, by id; the beginning of the question's text where texts are given."""
+    """The run's most confident errors by id, with the beginning of the question if texts are given."""
     frame = confident_errors(run.frame, LISTED)
     stems: dict[str, str] = {}
     if questions is not None:
@@ -147,19 +147,20 @@ def _shorten_text(text: str) -> str:
     return line if len(line) <= STEM_CHARS else line[:STEM_CHARS].rstrip() + " …"
 
 
-def error_frames(found: ReportData) -> dict[str, pl.DataFrame]:
-    """For files: errors (a row a run and subject), error_profile (a row a run, feature and value; with a
-    dataset), confident_errors (a row a run and question, ids only). {} where no run has answers.
+def error_frames(report: ReportData) -> dict[str, pl.DataFrame]:
+    """For files: errors (a row per run and subject), error_profile (a row per run, feature and value; with a
+    dataset), confident_errors (a row per run and question, ids only). {} if no run has answers.
     """
-    answered, questions = found.answered, found.questions
+    answered, questions = report.answered, report.questions
     if not answered:
         return {}
 
     def named(run: Run, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.select(pl.lit(run.name).alias("run"), pl.all())
 
-    made = {"errors": pl.concat(named(run, error_kinds(run.frame, ("subject",))) for run in answered)}
+    frames = {"errors": pl.concat(named(run, error_kinds(run.frame, ("subject",))) for run in answered)}
     if questions is not None:
-        made["error_profile"] = pl.concat(named(run, error_profile(run.frame, questions)) for run in answered)
-    made["confident_errors"] = pl.concat(named(run, confident_errors(run.frame, 100)) for run in answered)
-    return made
+        profiles = (named(run, error_profile(run.frame, questions)) for run in answered)
+        frames["error_profile"] = pl.concat(profiles)
+    frames["confident_errors"] = pl.concat(named(run, confident_errors(run.frame, 100)) for run in answered)
+    return frames

@@ -1,8 +1,7 @@
-"""Several exams in words and cells: the table of exams x model states, and the sentence about forgetting, in
-both languages.
+"""Several exams: the table of exams x model states, and the sentence about forgetting, in both languages.
 
 In: ``ExamRow``s. Out: plain data for the template, a Rich table for the terminal. Knows nothing of how the
-numbers came about.
+numbers are computed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from kmmlu_fast.reporting.wording.language import Translator, format_percent, fo
 
 
 def exam_sentences(rows: Sequence[ExamRow], t: Translator) -> list[str]:
-    """One sentence a state: better here, worse there (possible forgetting), or no significant change."""
+    """One sentence per state: better here, worse there (possible forgetting), or no significant change."""
     lines = []
     for change in summarise_exam_changes(rows):
         better, worse = ", ".join(change.better), ", ".join(change.worse)
@@ -65,19 +64,17 @@ def _find_state(row: ExamRow, name: str) -> ExamState | None:
 def _state_cell(state: ExamState | None) -> dict[str, str]:
     if state is None:
         return {"value": "", "raw": "", "change": "", "tone": ""}
-    difference = "" if state.pair is None else format_points(state.pair.micro.difference, unit=False)
-    tone = {1: "up", -1: "down", 0: ""}[state.change]
     return {
         "value": format_percent(state.corrected),
         "raw": format_percent(state.accuracy),
-        "change": difference,
-        "tone": tone,
+        "change": "" if state.pair is None else format_points(state.pair.micro.difference, unit=False),
+        "tone": {1: "up", -1: "down", 0: ""}[state.change],
     }
 
 
 def exam_terminal_table(rows: Sequence[ExamRow], t: Translator) -> Table:
-    """Exams x states for the terminal: above chance, the accuracy in brackets, the difference to the base
-    with * where significant."""
+    """Exams x states for the terminal: accuracy above chance, plain accuracy in brackets, and the difference
+    from the base, with * if significant."""
     names = _state_names(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(Text(t("above_chance")))
@@ -85,8 +82,8 @@ def exam_terminal_table(rows: Sequence[ExamRow], t: Translator) -> Table:
         table.add_column(Text(name), justify="right")
     for row in rows:
         cells = [_state_cell(_find_state(row, name)) for name in names]
-        shown = [Text(_format_cell(cell), style=_STYLES[cell["tone"]]) for cell in cells]
-        table.add_row(Text(f"{row.title} ({row.questions:,})"), *shown)
+        texts = [Text(_format_cell(cell), style=_STYLES[cell["tone"]]) for cell in cells]
+        table.add_row(Text(f"{row.title} ({row.questions:,})"), *texts)
     return table
 
 
@@ -101,7 +98,7 @@ def _format_cell(cell: dict[str, str]) -> str:
 
 
 def exam_table_json(rows: Sequence[ExamRow], t: Translator) -> dict[str, Any]:
-    """The same, JSON-able; shares and differences 0-1."""
+    """The table as JSON-able data; shares and differences 0-1."""
     return {
         "sentences": exam_sentences(rows, t),
         "exams": [

@@ -1,7 +1,7 @@
-"""What compare and report say, in English and Korean.
+"""The texts of compare, report and eval, in English and Korean.
 
-In: a language and a key of ``texts.yaml`` with its values. Out: a text. Knows nothing of how numbers come
-about. Numbers are formatted here too, so that both languages and all outputs show them alike.
+In: a language and a key of ``texts.yaml`` with its values. Out: a text. Numbers are formatted here too, so
+that both languages and all outputs show them alike. Knows nothing of how numbers are computed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ def _load_texts() -> dict[str, dict[str, dict[str, str]]]:
     import yaml
 
     text = (Path(__file__).parent / "texts.yaml").read_text(encoding="utf-8")
-    # every command waits for this: libyaml reads it nine times as fast as Python
-    found: dict[str, dict[str, dict[str, str]]] = yaml.load(
-        text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    return found
+    # every command waits for this: libyaml is nine times as fast as the Python loader
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    tables: dict[str, dict[str, dict[str, str]]] = yaml.load(text, Loader=loader)
+    return tables
 
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """What is said in one language: texts by their key in ``texts.yaml``, names of subjects."""
+    """The texts of one language by their key in ``texts.yaml``, and names of subjects."""
 
     lang: str
     known: Mapping[str, str]
@@ -51,14 +50,15 @@ class Translator:
 
     def supercategory(self, name: str) -> str:
         """The supercategory's name."""
-        return SUPERCATEGORY_KO.get(name, name) if self.lang == "ko" else name
+        return supercategory_name(name, self.lang)
 
 
 def get_translator(lang: str, *more: str) -> Translator:
-    """The words of a language; ``more`` names further parts of ``texts.yaml`` beside "common"."""
-    return Translator(
-        lang, {key: text for part in ("common", *more) for key, text in text_table(part, lang).items()}
-    )
+    """The texts of a language: "common" and the parts of ``texts.yaml`` in ``more``."""
+    texts: dict[str, str] = {}
+    for part in ("common", *more):
+        texts |= text_table(part, lang)
+    return Translator(lang, texts)
 
 
 def subject_name(name: str, lang: str) -> str:
@@ -85,21 +85,24 @@ def format_points(value: float | None, digits: int = 2, unit: bool = True) -> st
 
 
 def format_points_range(values: tuple[float, float] | None, unit: bool = True, signed: bool = True) -> str:
-    """(-0.0176, -0.0093) -> "−1.76 … −0.93 pp"; one number where both ends show alike."""
+    """(-0.0176, -0.0093) -> "−1.76 … −0.93 pp"; one number if both ends look alike."""
     if values is None:
         return "–"
     low, high = values if signed else sorted(map(abs, values))
-    texts = [format_points(value, unit=False) for value in (low, high)]
-    texts = texts if signed else [text.lstrip("+") for text in texts]
-    return (texts[0] if texts[0] == texts[1] else " … ".join(texts)) + (" pp" if unit else "")
+    ends = [format_points(value, unit=False) for value in (low, high)]
+    if not signed:
+        ends = [end.lstrip("+") for end in ends]
+    return " … ".join(dict.fromkeys(ends)) + (" pp" if unit else "")
 
 
 def format_p_value(value: float | None) -> str:
     """0.0527 -> "0.053"; below 0.001 "< 0.001"."""
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def p_value_clause(value: float | None) -> str:
-    """The same after the word p: "= 0.053" or "< 0.001"."""
+    """As it follows the letter p: "= 0.053" or "< 0.001"."""
     text = format_p_value(value)
     return text if text.startswith("<") else f"= {text}"

@@ -1,8 +1,8 @@
-"""Whether a change is letter habit, in sentences: the split of the difference, what it means, and runs that
-answer one letter to everything.
+"""Sentences on letter habit: the split of the difference, what it means, and runs that give one letter to
+almost every question.
 
-In: a ``Comparison``, words. Out: sentences. A sentence that claims something claims it at 5 % or less. Knows
-nothing of how they are shown.
+In: a ``PairComparison``, a translator. Out: sentences; their claims hold at 5 % or less. Knows nothing of how
+they are shown.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from kmmlu_fast.reporting.wording.language import (
 )
 
 COLLAPSE = 0.6  # share of answers on one letter
-SIZEABLE = 0.1  # share of the difference from which letter prior is worth a sentence of its own
-READING = 0.0005  # change by readability from which it is worth a word
+SIZEABLE = 0.1  # smallest share of the difference for which letter prior gets its own sentence
+READING = 0.0005  # smallest change by readability that is mentioned
 
 
-def interval_values(found: PairedDifference | IntervalEstimate) -> dict[str, str]:
+def interval_values(estimate: PairedDifference | IntervalEstimate) -> dict[str, str]:
     """low and high, as the sentences take them."""
-    return {"low": format_points(found.low, unit=False), "high": format_points(found.high, unit=False)}
+    return _format_interval(estimate.low, estimate.high)
+
+
+def _format_interval(low: float, high: float) -> dict[str, str]:
+    return {"low": format_points(low, unit=False), "high": format_points(high, unit=False)}
 
 
 def letter_prior_lines(pair: PairComparison, t: Translator) -> list[str]:
@@ -37,40 +41,35 @@ def letter_prior_lines(pair: PairComparison, t: Translator) -> list[str]:
         return [t("too_few_to_split", n=f"{pair.micro.n:,}")] if pair.significant else []
     if pair.micro.b + pair.micro.c == 0 and not any(part.letter_prior.significant for part in split.splits):
         return []
-    reading = (
-        t("of_which_reading", reading=format_points(split.reading)) if abs(split.reading) >= READING else ""
-    )
-    lines = [
-        _logprobs_line(split, reading, t) if split.method == "logprobs" else _letters_line(split, reading, t)
-    ]
-    if split.by_subject is not None:
-        lines.append(
-            t(
-                "by_subject_habit",
-                rest=format_points(split.by_subject.value),
-                **interval_values(split.by_subject),
-            )
-        )
+    reading = ""
+    if abs(split.reading) >= READING:
+        reading = t("of_which_reading", reading=format_points(split.reading))
+    split_line = _logprobs_line if split.method == "logprobs" else _letters_line
+    lines = [split_line(split, reading, t)]
+    by_subject = split.by_subject
+    if by_subject is not None:
+        rest = format_points(by_subject.value)
+        lines.append(t("by_subject_habit", rest=rest, **interval_values(by_subject)))
     meaning = classify_letter_prior(pair)
     if meaning is None:
         return lines
-    found = split.splits[0]
     values = {
         "prior": format_points_range(split.prior_range),
         "rest": format_points_range(split.remaining_range),
         **_widest_interval(split.splits),
     }
     if meaning == "reversed":
-        meaning = "worse_without" if found.remaining.value < 0 else "better_without"
+        meaning = "worse_without" if split.splits[0].remaining.value < 0 else "better_without"
         values["rest"] = format_points_range(split.remaining_range, signed=False)
-    said = t(meaning, **values)
-    agreed = split.method == "letters" and meaning != "not_identified"
-    return [*lines, t("by_both_models", said=said) if agreed else said]
+    sentence = t(meaning, **values)
+    if split.method == "letters" and meaning != "not_identified":
+        sentence = t("by_both_models", sentence=sentence)
+    return [*lines, sentence]
 
 
 def _widest_interval(splits: tuple[HabitSplit, ...]) -> dict[str, str]:
     low, high = min(part.remaining.low for part in splits), max(part.remaining.high for part in splits)
-    return {"low": format_points(low, unit=False), "high": format_points(high, unit=False)}
+    return _format_interval(low, high)
 
 
 def _logprobs_line(split: Decomposition, reading: str, t: Translator) -> str:
@@ -97,14 +96,14 @@ def _letters_line(split: Decomposition, reading: str, t: Translator) -> str:
 
 
 def classify_letter_prior(pair: PairComparison) -> str | None:
-    """all_prior, partly_prior, not_prior, reversed, hidden; not_identified where letters alone allow two
-    readings of a change; None where there is nothing to explain, or letters differ in number."""
+    """all_prior, partly_prior, not_prior, reversed, hidden; not_identified if letters alone allow two
+    readings of a change; None if there is nothing to explain, or letters differ in number."""
     if pair.letters is None:
         return None
-    found = {_classify_split(pair, part, pair.letters.difference) for part in pair.letters.splits}
-    if len(found) == 1:
-        return found.pop()
-    return "not_identified" if found and pair.significant else None
+    meanings = {_classify_split(pair, part, pair.letters.difference) for part in pair.letters.splits}
+    if len(meanings) == 1:
+        return meanings.pop()
+    return "not_identified" if meanings and pair.significant else None
 
 
 def _classify_split(pair: PairComparison, part: HabitSplit, difference: float) -> str | None:
@@ -121,30 +120,21 @@ def _classify_split(pair: PairComparison, part: HabitSplit, difference: float) -
 
 
 def letter_collapse_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """A run that gives most questions the same letter, and not by the chance of a few questions."""
+    """A sentence for each run that answers most questions with one letter, beyond chance."""
     lines: list[str] = []
     if pair.letters is None:
         return lines
     for name, habit in ((pair.first, pair.letters.first), (pair.second, pair.letters.second)):
         code = max(range(len(habit.shares)), key=lambda place: habit.shares[place])
-        if _share_significantly_above(
-            habit.shares[code], pair.micro.n, max(COLLAPSE, pair.letters.key_shares[code])
-        ):
-            key = format_percent(pair.letters.key_shares[code], 1)
-            lines.append(
-                t(
-                    "collapse",
-                    name=name,
-                    letter=OPTION_LETTERS[code],
-                    share=format_percent(habit.shares[code], 1),
-                    key=key,
-                )
-            )
+        share, key_share = habit.shares[code], pair.letters.key_shares[code]
+        if _share_significantly_above(share, pair.micro.n, max(COLLAPSE, key_share)):
+            shares = {"share": format_percent(share, 1), "key": format_percent(key_share, 1)}
+            lines.append(t("collapse", name=name, letter=OPTION_LETTERS[code], **shares))
     return lines
 
 
 def _share_significantly_above(share: float, n: int, limit: float) -> bool:
-    """Whether the binomial test rejects "the share is ``limit`` or less" at 2.5 %: two runs are looked at."""
+    """Whether the binomial test rejects "the share is ``limit`` or less" at 2.5 % (two runs are tested)."""
     from scipy.special import bdtrc
 
     count = round(share * n)

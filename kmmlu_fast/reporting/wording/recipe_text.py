@@ -1,7 +1,6 @@
-"""What stands beside the verdicts, in sentences: a recipe's effect over its seeds, and questions whose key is
-in doubt.
+"""Sentences that accompany the verdicts: a recipe's effect over its seeds, and questions with a doubtful key.
 
-In: a ``Recipe``, a ``KeyAudit``, words. Out: sentences. Knows nothing of how they are shown.
+In: a ``RecipeEffect``, a ``KeyAudit``, a translator. Out: sentences. Knows nothing of how they are shown.
 """
 
 from __future__ import annotations
@@ -12,48 +11,35 @@ from kmmlu_fast.reporting.wording.language import Translator, format_percent, fo
 
 
 def recipe_sentence(recipe: RecipeEffect, t: Translator) -> str:
-    """What the recipe does, over its seeds."""
-    key = (
-        "recipe_not_shown"
-        if not recipe.significant
-        else "recipe_better"
-        if recipe.effect > 0
-        else "recipe_worse"
+    """The recipe's effect over its seeds."""
+    key = "recipe_not_shown"
+    if recipe.significant:
+        key = "recipe_better" if recipe.effect > 0 else "recipe_worse"
+    return t(
+        key,
+        name=recipe.name,
+        first=recipe.first,
+        seeds=len(recipe.runs),
+        effect=format_points(recipe.effect),
+        low=format_points(recipe.low, unit=False),
+        high=format_points(recipe.high, unit=False),
+        deviation=format_percent(recipe.seed_deviation),
+        each=", ".join(format_points(effect, unit=False) for effect in recipe.effects),
     )
-    values = {
-        "name": recipe.name,
-        "first": recipe.first,
-        "seeds": len(recipe.runs),
-        "effect": format_points(recipe.effect),
-    }
-    values |= {"low": format_points(recipe.low, unit=False), "high": format_points(recipe.high, unit=False)}
-    values |= {
-        "deviation": format_percent(recipe.seed_deviation),
-        "each": ", ".join(format_points(effect, unit=False) for effect in recipe.effects),
-    }
-    return t(key, **values)
 
 
 def key_audit_lines(audit: KeyAudit | None, t: Translator, most: int = 20) -> list[str]:
-    """Questions whose key is in doubt, by id, and accuracy without them."""
+    """Ids of questions with a doubtful key, and accuracy without them."""
     if audit is None:
         return [t("key_too_few")]
-    lines = [
-        t("key_against", count=len(audit.against_key)),
-        *(
-            f"  {question}: {key} → {letter} ({format_percent(share, 0)} %)"
-            for question, key, letter, share in audit.against_key[:most]
-        ),
-    ]
+    lines = [t("key_against", count=len(audit.against_key))]
+    for question, key, letter, share in audit.against_key[:most]:
+        lines.append(f"  {question}: {key} → {letter} ({format_percent(share, 0)} %)")
     if len(audit.against_key) > most:
         lines.append(f"  … {len(audit.against_key) - most:,}")
     if audit.conflicting:
-        more = ", …" if len(audit.conflicting) > most else ""
-        lines.append(
-            t("key_conflicting", count=len(audit.conflicting), ids=", ".join(audit.conflicting[:most]) + more)
-        )
-    lines += [
-        t("key_accuracy", name=name, all=format_percent(whole), without=format_percent(rest))
-        for name, whole, rest in audit.accuracy
-    ]
+        ids = ", ".join(audit.conflicting[:most]) + (", …" if len(audit.conflicting) > most else "")
+        lines.append(t("key_conflicting", count=len(audit.conflicting), ids=ids))
+    for name, whole, rest in audit.accuracy:
+        lines.append(t("key_accuracy", name=name, all=format_percent(whole), without=format_percent(rest)))
     return lines

@@ -1,11 +1,10 @@
-"""A comparison in sentences: whether the second run is better, by how much, where, and whether that is
-letter habit.
+"""A comparison in sentences: whether the second run is better, by how much, in which subjects, and whether
+that is letter habit.
 
-In: a ``Comparison`` and a language. Out: sentences, the most important first. Knows nothing of how they are
-shown.
+In: a ``PairComparison`` and a translator. Out: sentences, the most important first. Knows nothing of how they
+are shown.
 
-A sentence that claims something claims it at 5 % or less: what is not shown is called not shown, never
-absent.
+Every claim holds at 5 % or less; an effect that is not shown is called "not shown", never "absent".
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import PairComparison
-from kmmlu_fast.analysis.paired import minimum_detectable_effect
+from kmmlu_fast.analysis.paired import PairedDifference, minimum_detectable_effect
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points, p_value_clause
 from kmmlu_fast.reporting.wording.letter_habit import (
     interval_values,
@@ -25,7 +24,7 @@ NAMED_SUBJECTS = 4
 
 
 def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """Cautions, then the headline, its decomposition, and what else a reader must not miss."""
+    """Cautions, the headline, its decomposition, then details and scope."""
     return [
         *caution_lines(pair, t),
         headline_sentence(pair, t),
@@ -38,80 +37,75 @@ def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
 
 def caution_lines(pair: PairComparison, t: Translator) -> list[str]:
     """What makes the comparison weaker than it looks."""
-    lines = [t("prompts_differ", what="; ".join(pair.prompt_differences))] if pair.prompt_differences else []
+    lines = []
+    if pair.prompt_differences:
+        lines.append(t("prompts_differ", what="; ".join(pair.prompt_differences)))
     if pair.setting_differences:
         lines.append(t("settings_differ", what="; ".join(pair.setting_differences)))
     if any(pair.dropped):
-        a, b, c = pair.dropped
-        lines.append(
-            t(
-                "intersection",
-                n=f"{pair.micro.n:,}",
-                first=pair.first,
-                second=pair.second,
-                a=f"{a:,}",
-                b=f"{b:,}",
-                c=f"{c:,}",
-            )
-        )
+        counts = {name: f"{count:,}" for name, count in zip("abc", pair.dropped, strict=True)}
+        counts["n"] = f"{pair.micro.n:,}"
+        lines.append(t("intersection", first=pair.first, second=pair.second, **counts))
     if pair.only_leaked and pair.clean is not None:
+        on_overlap = {"count": f"{pair.overlapping:,}", "on": format_points(pair.on_overlap)}
+        lines.append(t("only_leaked", **on_overlap, **_difference_values(pair.clean)))
         gap = pair.overlap_gap
-        values = {
-            "count": f"{pair.overlapping:,}",
-            "diff": format_points(pair.clean.difference),
-            **interval_values(pair.clean),
-        }
-        values |= {"on": format_points(pair.on_overlap), "p": p_value_clause(pair.clean.p_value)}
-        lines.append(t("only_leaked", **values))
         if gap is not None:
             lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
     return lines
 
 
+def _difference_values(difference: PairedDifference) -> dict[str, str]:
+    """diff, low, high and p, as the sentences take them."""
+    return {
+        "diff": format_points(difference.difference),
+        "p": p_value_clause(difference.p_value),
+        **interval_values(difference),
+    }
+
+
 def headline_sentence(pair: PairComparison, t: Translator) -> str:
-    """Better, worse, the same for all that matters, undecided, or opposite over questions and subjects."""
+    """Better, worse, equal within the margin, undecided, or opposite over questions and subjects."""
     micro = pair.micro
     names = {"first": pair.first, "second": pair.second}
     if micro.b + micro.c == 0:
         return t("same", **names)
     if pair.micro_macro_opposed:
         macro = pair.macro
-        values = {"micro": format_points(micro.difference), "macro": format_points(macro.difference)}
-        values |= {
-            "micro_low": format_points(micro.low, unit=False),
-            "micro_high": format_points(micro.high, unit=False),
-        }
-        values |= {
-            "macro_low": format_points(macro.low, unit=False),
-            "macro_high": format_points(macro.high, unit=False),
-        }
-        return t("opposite", **names, **values)
+        return t(
+            "opposite",
+            **names,
+            micro=format_points(micro.difference),
+            micro_low=format_points(micro.low, unit=False),
+            micro_high=format_points(micro.high, unit=False),
+            macro=format_points(macro.difference),
+            macro_low=format_points(macro.low, unit=False),
+            macro_high=format_points(macro.high, unit=False),
+        )
+    n = f"{micro.n:,}"
     values = {**names, "diff": format_points(micro.difference), **interval_values(micro)}
     if pair.exact:
-        which = (
-            "same_count" if micro.b == micro.c else "better_exact" if micro.difference > 0 else "worse_exact"
-        )
-        return t(which, **values, n=f"{micro.n:,}")
-    p = (
-        p_value_clause(pair.p_value)
-        if pair.p_holm is None
-        else t("p_of_many", p=p_value_clause(pair.p_holm), count=pair.tried)
-    )
+        if micro.b == micro.c:
+            return t("same_count", **values, n=n)
+        return t("better_exact" if micro.difference > 0 else "worse_exact", **values, n=n)
+    if pair.p_holm is None:
+        p = p_value_clause(pair.p_value)
+    else:
+        p = t("p_of_many", p=p_value_clause(pair.p_holm), count=pair.tried)
     if pair.significant:
         return t("better" if micro.difference > 0 else "worse", **values, p=p)
     if pair.equal:
         return t("equal", **values, p=p, margin=format_percent(pair.margin, 1))
     effect = minimum_detectable_effect(micro.n, (micro.b + micro.c) / micro.n)
-    shown = (
-        t("shows", n=f"{micro.n:,}", mde=format_points(effect, 1).lstrip("+"))
-        if effect is not None
-        else t("shows_nothing", n=f"{micro.n:,}")
-    )
-    return t("undecided", **values, p=p, shows=shown)
+    if effect is None:
+        shows = t("shows_nothing", n=n)
+    else:
+        shows = t("shows", n=n, mde=format_points(effect, 1).lstrip("+"))
+    return t("undecided", **values, p=p, shows=shows)
 
 
 def _headline_caveats(pair: PairComparison, t: Translator) -> list[str]:
-    """What the headline alone would hide: that a real difference is tiny, or the best of many."""
+    """What the headline alone would hide: a real difference may be tiny, or the best of many."""
     lines = []
     if pair.significant and not pair.micro_macro_opposed and pair.equal:
         lines.append(t("tiny", margin=format_percent(pair.margin, 1)))
@@ -123,69 +117,44 @@ def _headline_caveats(pair: PairComparison, t: Translator) -> list[str]:
 def _detail_lines(pair: PairComparison, t: Translator) -> list[str]:
     lines = letter_collapse_lines(pair, t)
     if pair.debiased is not None:
-        found = pair.debiased
-        lines.append(
-            t(
-                "debiased",
-                diff=format_points(found.difference),
-                **interval_values(found),
-                p=p_value_clause(found.p_value),
-            )
-        )
+        lines.append(t("debiased", **_difference_values(pair.debiased)))
     if pair.clean is not None and not pair.only_leaked:
-        found = pair.clean
-        values = {
-            "count": f"{pair.overlapping:,}",
-            "diff": format_points(found.difference),
-            **interval_values(found),
-            "p": p_value_clause(found.p_value),
-        }
-        lines.append(t("clean", **values) if pair.overlapping else t("clean_none"))
-        if pair.overlap_gap is not None and pair.overlap_gap.significant:
-            lines.append(
-                t(
-                    "overlap_gap",
-                    gap=format_points(pair.overlap_gap.value),
-                    **interval_values(pair.overlap_gap),
-                )
-            )
+        if pair.overlapping:
+            lines.append(t("clean", count=f"{pair.overlapping:,}", **_difference_values(pair.clean)))
+        else:
+            lines.append(t("clean_none"))
+        gap = pair.overlap_gap
+        if gap is not None and gap.significant:
+            lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
     if pair.made_readable + pair.made_unreadable > pair.micro.n / 1000:
-        lines.append(
-            t(
-                "readable",
-                up=f"{pair.made_readable:,}",
-                down=f"{pair.made_unreadable:,}",
-                first=pair.first,
-                second=pair.second,
-            )
-        )
-    lines += _log_score_lines(pair, t)
-    lines.append(_subjects_sentence(pair, t))
-    lines += _gained_lost_lines(pair, t)
-    return lines
+        counts = {"up": f"{pair.made_readable:,}", "down": f"{pair.made_unreadable:,}"}
+        lines.append(t("readable", first=pair.first, second=pair.second, **counts))
+    return [*lines, *_log_score_lines(pair, t), _subjects_sentence(pair, t), *_gained_lost_lines(pair, t)]
 
 
 def _log_score_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """Whether the key's log score says what accuracy says."""
-    found = {endpoint.name: endpoint for endpoint in pair.endpoints}
-    if not found or pair.micro.n < 50:
+    """Whether the key's log score agrees with accuracy."""
+    endpoints = {endpoint.name: endpoint for endpoint in pair.endpoints}
+    if not endpoints or pair.micro.n < 50:
         return []
-    score, brier = found["log_score"], found["brier"]
-    right = 0 if not pair.significant else 1 if pair.micro.difference > 0 else -1
-    key = (
-        "score_agrees"
-        if score.better == right
-        else "score_opposite"
-        if score.better * right < 0
-        else "score_alone"
-    )
-    if key == "score_alone":
+    score, brier = endpoints["log_score"], endpoints["brier"]
+    direction = 0
+    if pair.significant:
+        direction = 1 if pair.micro.difference > 0 else -1
+    if score.better == direction:
+        key = "score_agrees"
+    elif score.better * direction < 0:
+        key = "score_opposite"
+    else:
         key = "score_only" if score.better else "accuracy_only"
-    values = {"diff": f"{score.difference:+.3f}", "low": f"{score.low:+.3f}", "high": f"{score.high:+.3f}"}
-    values = {name: value.replace("-", "−") for name, value in values.items()} | {
-        "p": p_value_clause(score.p_value)
+    values = {
+        "diff": f"{score.difference:+.3f}",
+        "low": f"{score.low:+.3f}",
+        "high": f"{score.high:+.3f}",
+        "brier": f"{brier.difference:+.4f}",
     }
-    return [t(key, **values, brier=f"{brier.difference:+.4f}".replace("-", "−"))]
+    values = {name: value.replace("-", "−") for name, value in values.items()}
+    return [t(key, **values, p=p_value_clause(score.p_value))]
 
 
 def _subjects_sentence(pair: PairComparison, t: Translator) -> str:
@@ -204,33 +173,27 @@ def _subjects_sentence(pair: PairComparison, t: Translator) -> str:
         for name, change in changed.select("subject", "difference").head(NAMED_SUBJECTS).iter_rows()
     )
     more = ", …" if len(changed) > NAMED_SUBJECTS else ""
-    return t(
-        "subjects_changed",
-        count=len(changed),
-        total=len(pair.subjects),
-        up=up,
-        down=len(changed) - up,
-        names=f" ({names}{more})",
-    )
+    counts = {"count": len(changed), "total": len(pair.subjects), "up": up, "down": len(changed) - up}
+    return t("subjects_changed", **counts, names=f" ({names}{more})")
 
 
 def _gained_lost_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """The sorts of question that were rather gained, or rather lost."""
-    kinds = [kind for kind in (pair.moved.kinds if pair.moved else ()) if kind.significant]
-    return [
-        t(
-            "moved_up" if kind.odds_ratio > 1 else "moved_down",
-            kind=t(f"kind_{kind.feature}"),
-            ratio=f"{kind.odds_ratio:.2f}",
-            low=f"{kind.low:.2f}",
-            high=f"{kind.high:.2f}",
-        )
-        for kind in kinds
-    ]
+    """The kinds of question on which gains, or losses, concentrate."""
+    lines = []
+    for kind in pair.moved.kinds if pair.moved else ():
+        if kind.significant:
+            key = "moved_up" if kind.odds_ratio > 1 else "moved_down"
+            numbers = {
+                "ratio": f"{kind.odds_ratio:.2f}",
+                "low": f"{kind.low:.2f}",
+                "high": f"{kind.high:.2f}",
+            }
+            lines.append(t(key, kind=t(f"kind_{kind.feature}"), **numbers))
+    return lines
 
 
 def _scope_notes(pair: PairComparison, t: Translator) -> list[str]:
-    """What the numbers speak of, and what is not known."""
+    """What the numbers refer to, and what is unknown."""
     lines = []
     if pair.population == "these" and pair.population_size is not None:
         lines.append(t("population_these", n=f"{pair.micro.n:,}", total=f"{pair.population_size:,}"))

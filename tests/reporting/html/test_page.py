@@ -112,7 +112,7 @@ def test_one_run_and_a_score_file() -> None:
     )
     old = Run(name="old", kind="scores", source="old.json", predictions=None, scores=scores)
     alone = render_report(found_in([old]), "en")
-    assert "Only scores by subject are known" in alone and 'id="data"' not in alone
+    assert "Only scores per subject are known" in alone and 'id="data"' not in alone
     both = render_report(found_in([loaded("base", predictions(1)), old]), "en")
     assert "were not compared" in both and "always D" in render_report(
         found_in([loaded("base", predictions(1))]), "en"
@@ -203,8 +203,8 @@ def test_show_prints_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("arguments", "message"),
     [
         (["--export", "pdf"], "allowed are csv, csv.gz, parquet, json, xlsx, lm-eval"),
-        (["--output", "x.pdf"], "ends in .html"),
-        (["--plan", "nowhere.parquet"], "is no sampling plan"),
+        (["--output", "x.pdf"], "must end in .html"),
+        (["--plan", "nowhere.parquet"], "is not a sampling plan"),
     ],
 )
 def test_faults(
@@ -236,7 +236,7 @@ def test_training_curve_and_plan(tmp_path: Path) -> None:
 def test_the_key_itself_is_looked_at_with_five_runs() -> None:
     runs = [loaded(f"run {i}", predictions(i, skill=2.0)) for i in range(5)]
     html = render_report(found_in(runs), "en")
-    assert '<section id="key"' in html and "The key in doubt" in html and "The key itself" in html
+    assert '<section id="key"' in html and "Doubtful keys" in html and "The key itself" in html
     assert '<section id="key"' not in render_report(found_in(runs[:2]), "en")
 
 
@@ -244,5 +244,5 @@ def test_several_runs_are_corrected_in_the_report() -> None:
     html = render_report(
         found_in([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)]), "en"
     )
-    assert "by Holm over 2 comparisons" in html and "is the best of 2 that were tried" in html
+    assert "Holm-corrected over 2 comparisons" in html and "is the best of 2 runs tried" in html
     assert "log score" in html and "questions like these" in html

@@ -38,11 +38,11 @@ def test_english(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary.print_summary([run])
     out = capsys.readouterr().out
     assert (
-        "KMMLU, 200 questions of 4 subjects, accuracy in %" in out
+        "KMMLU, 200 questions in 4 subjects, accuracy in %" in out
         and f"{100 * run.metrics['micro']['accuracy']:.2f}" in out
     )
-    assert "letter shares in %: a model that favours one letter fools its accuracy" in out
-    assert "base: 7 answers forced; accuracy with these counted wrong 50.00" in out
+    assert "letter shares in %: favouring one letter distorts accuracy" in out
+    assert "base: 7 answers forced; accuracy counting them as wrong 50.00" in out
     assert "engine start 3.2 s; prefix cache hit rate 25.0%" in out and out.rstrip().endswith(
         f"run directory: {run.path}"
     )
