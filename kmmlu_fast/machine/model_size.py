@@ -44,8 +44,18 @@ _UNREADABLE = (  # errors that a malformed config or header can cause
     MemoryError,
 )
 # Families whose MLP has two matrices, not a gated one of three.
-_PLAIN_MLP = ("gpt_neox", "gpt2", "gptj", "gpt_neo", "gpt_bigcode", "opt", "bloom", "falcon", "mpt", "phi")
-_PLAIN_MLP += ("codegen", "starcoder2")
+_PLAIN_MLP: tuple[str, ...] = (
+    "gpt_neox",
+    "gpt2",
+    "gptj",
+    "gpt_neo",
+    "gpt_bigcode",
+    "opt",
+    "bloom",
+    "falcon",
+    "mpt",
+)
+_PLAIN_MLP += ("phi", "codegen", "starcoder2")
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {

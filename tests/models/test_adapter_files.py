@@ -92,7 +92,7 @@ class Hub:
     """A hub with one repository; remembers what was downloaded."""
 
     def __init__(self, folder: Path, names: dict[str, int]) -> None:
-        self.folder, self.names, self.asked = folder, names, []  # type: ignore[var-annotated]
+        self.folder, self.names, self.asked = folder, names, []
 
     def model_info(self, name: str, revision: str | None = None, files_metadata: bool = False) -> Any:
         if name != "org/lora":
