@@ -242,5 +242,5 @@ REFUSED_KEYS: list[tuple[str, Callable[[str], bool]]] = [
 def test_tensors_that_only_peft_applies_are_named(key: str, named: Callable[[str], bool]) -> None:
     config = {"r": 4}
     for way in ("serve", "swap"):
-        assert named(str(way_problem(config, [key], way)))  # type: ignore[arg-type]
+        assert named(str(way_problem(config, [key], way)))
     assert way_problem(config, [key], "merge") is None
