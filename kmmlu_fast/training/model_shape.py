@@ -84,6 +84,8 @@ def shape_from_config(
         "r": r,
         "target_modules": names,
         "target_parameters": experts or None,
+        # Unsloth gives gate and up in one matrix of experts the rank of both.
+        "rank_pattern": {name: 2 * r for name in experts if name.endswith(".gate_up_proj")},
         **lora_settings,
     }
     return ModelShape(
