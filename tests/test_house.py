@@ -72,6 +72,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
+    "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (
