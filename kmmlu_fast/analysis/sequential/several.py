@@ -4,10 +4,10 @@ In: decisions by level, or the adapters' answers along one order. Out: the decid
 the state of a race. Pure. Knows nothing of runs or words.
 
 Holm (1979): with K adapters of which j are shown to be better or worse, the next is tested at
-alpha / (K - j); "equal" likewise, with the number shown to be equal. So all false "better" and "worse" together
-have at most probability alpha, and so have all false "equal". One count for both would not do: that an adapter
-is equal to the base says nothing about how many others may be called different by mistake. Tests that are
-valid at any time keep this valid whenever asking stops.
+alpha / (K - j); "equal" likewise, with the number shown to be equal. So all false "better" and "worse"
+together have at most probability alpha, and so have all false "equal". One count for both would not do: that
+an adapter is equal to the base says nothing about how many others may be called different by mistake. Tests
+that are valid at any time keep this valid whenever asking stops.
 
 The race: an adapter loses as soon as another is shown to be better at alpha / (K - 1), one-sided. The best
 adapter is compared with K - 1 others, so it loses with probability alpha at most. The race ends when one is
