@@ -15,7 +15,7 @@ from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
-from kmmlu_fast.core.files import make_slug
+from kmmlu_fast.core.files import make_slug, shorten_name
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.counters import stats_between
@@ -31,6 +31,8 @@ from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
+_NAME_LENGTH = 235  # with a fingerprint, a dot and ".new" it must fit into a file name's 255 bytes
+_PART_LENGTH = 56
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
@@ -233,8 +235,9 @@ class _ExamSession:
 
     def _ensure_base_probe(self) -> list[list[float]]:
         """The base's log-probabilities on the probes: of this session, of its run, or computed now."""
+        shape = (len(self.plan.probes), len(self.plan.candidate_ids))
         if self._base_probe is None:
-            self._base_probe = adapter_probe.load_base_probe(self._run_folder(None), self._probe_key())
+            self._base_probe = adapter_probe.load_base_probe(self._run_folder(None), self._probe_key(), shape)
         if self._base_probe is None:
             self._base_probe = self._probe(self._engines.engine_for(None))
         return self._base_probe
@@ -266,4 +269,8 @@ def run_name(plan: EvalPlan, adapter: Adapter | None) -> str:
     state = make_slug(adapter.name) if adapter else "base"
     style, method = plan.style.replace("-", ""), _SHORT[config.output_type]
     model = make_slug(Path(plan.model.name).name)
-    return f"{model}-{state}-{plan.source.slug}-{config.split}-{style}-{config.num_fewshot}shot-{method}"
+    data, rest = plan.source.slug, f"{config.split}-{style}-{config.num_fewshot}shot-{method}"
+    name = f"{model}-{state}-{data}-{rest}"
+    if len(name) <= _NAME_LENGTH:
+        return name
+    return "-".join([*(shorten_name(part, _PART_LENGTH) for part in (model, state, data)), rest])

@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.reporting.export_names import EXPORT_MODULES
 
-FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
+FORMATS = tuple(EXPORT_MODULES)
 
 
 class PairsConfig(Config):
@@ -52,7 +53,8 @@ class PairsConfig(Config):
     runs: list[str] = Field(
         [],
         description=(
-            "run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the"
+            "run directories, outputs of lm-eval or inspect, score files, or predictions tables (CSV, TSV,"
+            " JSON, Parquet, Excel), each with :CHOICE (column, model, group, 5-shot, filter) if needed; the"
             " first is the base. For runs in --runs-dir also base, an adapter's name, or the last characters"
             " of a fingerprint"
         ),
@@ -157,9 +159,7 @@ class ReportConfig(PairsConfig):
         None,
         description="the HTML file; default: report.html in the run directory (one run), else here",
     )
-    export: list[str] = Field(
-        [], description="csv, csv.gz, parquet, json, xlsx, lm-eval: written beside the HTML file"
-    )
+    export: list[str] = Field([], description=f"{', '.join(FORMATS)}: written beside the HTML file")
     no_texts: bool = Field(
         False,
         description="leave out all texts of questions and models: ids and letters only, safe to share",
