@@ -1,6 +1,6 @@
 """The release gate: measures artefacts against base + adapter, cheapest and most telling first.
 
-In: a ``CheckConfig``. Out: a ``GateReport`` with one ``ReleaseDiagnosis`` per artefact. An artefact's files are
+In: a ``CheckConfig``. Out: a ``GateReport``, one ``ReleaseDiagnosis`` per artefact. An artefact's files are
 compared before it is asked; then letters, first of a few questions: a fault that is found ends its
 measurements. Knows nothing of how results are printed.
 """

@@ -105,7 +105,7 @@ def _compare_tensor(
     scale = max(_rms(base), 1e-12)
     slope, slope_error = None, 0.0
     power = 0.0 if change is None else float(np.vdot(change, change))
-    if power:  # a module whose B is zero is not changed
+    if change is not None and power:  # a module whose B is zero is not changed
         slope = float(np.vdot(difference, change)) / power
         residual = difference - slope * change
         slope_error = _rms(residual) / math.sqrt(power)
