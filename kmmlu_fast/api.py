@@ -48,8 +48,8 @@ def evaluate(**settings: Any) -> list[Run]:
 
 
 def load_run(source: str | Path) -> Run:
-    """Load a run from disk: a run directory, an lm-eval output, a score file, or ``FILE.csv:COLUMN`` of a
-    predictions table.
+    """Load a run from disk: a run directory, an lm-eval output, an inspect log, a score file, or
+    ``FILE.csv:COLUMN`` of a predictions table.
 
     ``Run.predictions`` is a polars frame with one row per question in dataset order (``schema.Prediction``
     names its columns; log-probabilities are natural logarithms), or None for a score file. ``Run.metrics`` is

@@ -33,6 +33,7 @@ CONFIGS = {
     "check": "kmmlu_fast.shipping.config:CheckConfig",
     "push": "kmmlu_fast.shipping.config:PushConfig",
     "verify": "kmmlu_fast.shipping.config:VerifyConfig",
+    "plan": "kmmlu_fast.reporting.config:PlanConfig",
 }
 _COLUMN = 30
 

@@ -6,17 +6,16 @@ weights, and needs no package. Format: llama.cpp ``ggml/include/gguf.h`` (versio
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kmmlu_fast.core.content_digests import content_digests
 from kmmlu_fast.core.errors import ModelError
 
 SUFFIX = ".gguf"
-_MIB = 1 << 20
 _MAX_COUNT = 1 << 26  # of keys, tensors or array items: more is damage
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -147,15 +146,8 @@ def read_gguf_file(path: Path) -> GgufFile:
 
 
 def gguf_digest(path: Path) -> str:
-    """sha256 (16 hex digits) of the size and of the first and last MiB, as for a model directory."""
-    size = path.stat().st_size
-    state = hashlib.sha256(f"{size}\x1f".encode())
-    with path.open("rb") as file:
-        state.update(file.read(_MIB))
-        if size > _MIB:
-            file.seek(max(_MIB, size - _MIB))
-            state.update(file.read(_MIB))
-    return state.hexdigest()[:16]
+    """sha256 (16 hex digits) of every byte; hashed once, then remembered by the file's state."""
+    return content_digests([path], f"model {path.name}: reading every byte once")[path][:16]
 
 
 class _Reader:

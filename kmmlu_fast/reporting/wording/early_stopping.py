@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
+from kmmlu_fast.analysis.planning import questions_to_narrow
 from kmmlu_fast.analysis.protocol_differences import prompt_differences
 from kmmlu_fast.analysis.sequential.adaptive_order import read_shared_order
-from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Verdict
+from kmmlu_fast.analysis.sequential.betting import MARGIN, Decision, Verdict
 from kmmlu_fast.analysis.sequential.question_order import QuestionOrder, compare_prefixes
+from kmmlu_fast.analysis.sequential.several import decide_by_holm
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.reporting.wording.language import (
@@ -56,14 +58,16 @@ def compare_early_stopped(
                 " difference would not be due to the model alone; evaluate both alike, or give"
                 " --different-prompts"
             )
-    level = ALPHA / len(others)
-    pairs = []
-    for run in others:  # each adapter may have an adaptive order of its own
+
+    def decide(place: str, level: float, equal_level: float) -> Decision:
+        run = others[int(place)]  # each adapter may have an adaptive order of its own
         early = any(each.prefix is not None for each in (base, run))
         order = shared_question_order([base, run] if early else runs)
-        decision = compare_prefixes(order, base.frame, run.frame, level, margin)
-        pairs.append(EarlyComparison(base.name, run.name, decision))
-    return pairs
+        return compare_prefixes(order, base.frame, run.frame, level, margin, equal_level)
+
+    decisions = decide_by_holm([str(place) for place in range(len(others))], decide)
+    pairs = zip(others, decisions.values(), strict=True)
+    return [EarlyComparison(base.name, run.name, decision) for run, decision in pairs]
 
 
 def shared_question_order(runs: Sequence[Run]) -> QuestionOrder:
@@ -109,7 +113,14 @@ def decision_lines(pair: EarlyComparison, t: Translator) -> list[str]:
     e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
     p, alpha = p_value_clause(decision.p_value), f"{100 * decision.alpha:g}"
     verdict = t("exhausted" if exhausted else decision.verdict, **values)
-    return [verdict, t("evidence", e=e, p=p, alpha=alpha)]
+    lines = [verdict, t("evidence", e=e, p=p, alpha=alpha)]
+    if decision.verdict == "undecided" and not exhausted:
+        half_width = (decision.high - decision.low) / 2
+        wanted = decision.margin or MARGIN
+        needed = questions_to_narrow(decision.answers, decision.total, half_width, wanted)
+        if needed > decision.answers:
+            lines.insert(1, t("needed", n=f"{needed:,}", difference=format_points(wanted).lstrip("+")))
+    return lines
 
 
 def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:
