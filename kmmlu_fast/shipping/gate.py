@@ -1,7 +1,7 @@
 """The release gate: measures artefacts against base + adapter, cheapest and most telling first.
 
-In: a ``CheckConfig``. Out: a ``GateReport`` with one ``ReleaseDiagnosis`` per artefact. Files are compared
-before anything is asked; then letters, first of a few questions: a fault that is found ends an artefact's
+In: a ``CheckConfig``. Out: a ``GateReport``, one ``ReleaseDiagnosis`` per artefact. An artefact's files are
+compared before it is asked; then letters, first of a few questions: a fault that is found ends its
 measurements. Knows nothing of how results are printed.
 """
 
@@ -107,8 +107,9 @@ class ReleaseGate:
 
     def check(self, artefact: Artefact) -> CheckedArtefact:
         """Compare the artefact's files, then its answers."""
+        reference, _ = self._reference()  # first: a base on the hub has its weights here only then
         measured = _compare_files(artefact, self.source, self._tokenizer, self._stops, self._prompts)
-        return _check_artefact(artefact, measured, self._reference()[0], self._config)
+        return _check_artefact(artefact, measured, reference, self._config)
 
     def _reference(self) -> tuple[_Reference, LetterComparison | None]:
         if self._answers is None:

@@ -104,11 +104,11 @@ def _compare_tensor(
     residual = difference
     scale = max(_rms(base), 1e-12)
     slope, slope_error = None, 0.0
-    if change is not None:
-        power = float(np.vdot(change, change))
-        slope = float(np.vdot(difference, change)) / power if power else math.nan
-        residual = difference - slope * change if power else difference
-        slope_error = _rms(residual) / math.sqrt(power) if power else math.inf
+    power = 0.0 if change is None else float(np.vdot(change, change))
+    if change is not None and power:  # a module whose B is zero is not changed
+        slope = float(np.vdot(difference, change)) / power
+        residual = difference - slope * change
+        slope_error = _rms(residual) / math.sqrt(power)
     return TensorDifference(
         name=name,
         stored_as=other.stored_as(name),

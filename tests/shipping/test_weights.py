@@ -101,3 +101,9 @@ def test_rows_that_the_converter_interleaves() -> None:
     source._file = GgufFile(Path("x"), metadata, (tensor,))
     source._tensors = {f"{Q}.weight": tensor}
     assert stored[source._permuted_rows(f"{Q}.weight", rows)].tolist() == rows.tolist()
+
+
+def test_a_module_whose_factors_are_zero_is_not_changed(tmp_path: Path) -> None:
+    still = {**DELTAS, K: LoraDelta(draw(2, 32, seed=7), torch.zeros(16, 2), 0.1)}
+    found = compare_weights(write(tmp_path / "base", BASE), still, write(tmp_path / "merged", BASE))
+    assert [each.name for each in found.changed] == [f"{Q}.weight"]
