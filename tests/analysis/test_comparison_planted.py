@@ -231,7 +231,8 @@ def test_cautions_come_before_the_headline() -> None:
 def test_hidden_needs_opposite_signs(
     prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
 ) -> None:
-    from kmmlu_fast.analysis.letter_bias.letter_prior import HabitSplit, IntervalEstimate
+    from kmmlu_fast.analysis.letter_bias.letter_prior import HabitSplit
+    from kmmlu_fast.analysis.strata import IntervalEstimate
     from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 
     pair = compared("g fp8 against bf16")

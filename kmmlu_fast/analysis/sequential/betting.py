@@ -39,6 +39,7 @@ ALPHA = 0.05
 MARGIN = 0.01  # a difference below this counts as "equal", 0-1
 BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "equal", "undecided"
 Verdict = Literal["better", "worse", "equal", "undecided"]
+Population = Literal["like", "these"]
 
 _MOST_LOST = 0.95  # of the capital, by one answer
 _MOST_GROWTH = 20.0  # of a bet, as the questions run out
@@ -64,6 +65,7 @@ class Decision:
     p_value: float  # 1 / the largest e-value so far: valid at any time
     alpha: float
     margin: float
+    population: Population = "these"  # whose mean: exactly these N questions', or that of questions like them
 
 
 def decide_stream(stream: AnswerStream, alpha: float = ALPHA, margin: float | None = MARGIN) -> Decision:
@@ -105,7 +107,8 @@ def first_verdict(
     if worse is not None and worse < stream.total:
         verdicts.append((worse, 1, "worse"))
     if margin:
-        above, below = crossing_time(stream, -margin, 1, alpha), crossing_time(stream, margin, -1, alpha)
+        # two one-sided tests, each at alpha (a side is tested at half of what it is given)
+        above, below = (crossing_time(stream, side * -margin, side, 2 * alpha) for side in (1, -1))
         if above is not None and below is not None:
             verdicts.append((max(above, below), 2, "equal"))
     if verdicts:

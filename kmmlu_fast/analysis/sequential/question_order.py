@@ -17,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.sequential import betting
-from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision
+from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Population
 from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions, accuracy_stream, paired_stream
+from kmmlu_fast.analysis.sequential.like_population import decide_like
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.data.difficulty import public_ease
 
@@ -57,6 +58,13 @@ def make_question_order(
     return QuestionOrder(tuple(ids), places, public_ease(ids) if public else None, seed)
 
 
+def restrict_question_order(order: QuestionOrder, without: frozenset[str]) -> QuestionOrder:
+    """The order of the other questions: as random as the order of all."""
+    kept = np.array([question_id not in without for question_id in order.ids], dtype=bool)
+    ids = tuple(question_id for question_id in order.ids if question_id not in without)
+    return QuestionOrder(ids, order.key[kept], None if order.ease is None else order.ease[kept], order.seed)
+
+
 def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> OrderedAnswers:
     """The predictions' answers along the order, up to the first question without one."""
     columns = predictions.select("question_id", "correct", pl.col("margin").fill_null(float("nan")))
@@ -78,9 +86,11 @@ def decide_on_answers(
     alpha: float = ALPHA,
     margin: float | None = MARGIN,
     ahead: bool | None = None,
+    population: Population = "like",
 ) -> Decision:
     """Second against first, as of the question that decided it; if undecided, as of the last that both have.
 
+    ``population``: whether the verdict is about questions like these, or about exactly these N.
     ``ahead``: whether the first run was complete before the second started; default: if it is complete.
     """
     total = len(order)
@@ -89,6 +99,13 @@ def decide_on_answers(
     known = KnownQuestions(total, order.ease, order.key, first.margin if complete else None)
     one = first.right if complete else first.right[:n]
     stream = paired_stream(one, second.right[:n], known, ahead=complete)
+    if population == "like":
+        decision = decide_like(stream, alpha, margin)
+        at = decision.decided_at
+        if at is None or at >= n:
+            return decision
+        stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
+        return decide_like(stream, alpha, margin)
     _, at = betting.first_verdict(stream, alpha, margin)
     if at is not None and at < n < total:  # with all N answers, the exact difference is reported instead
         stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
@@ -112,6 +129,8 @@ def compare_prefixes(
     second: pl.DataFrame,
     alpha: float = ALPHA,
     margin: float | None = MARGIN,
+    ahead: bool | None = None,
+    population: Population = "like",
 ) -> Decision:
     """Two runs' predictions along one order, on the questions that both have from its beginning. RunError if
     they share none.
@@ -122,4 +141,4 @@ def compare_prefixes(
             "the runs share no question at the beginning of the random order; evaluate both with"
             " --until-decided"
         )
-    return decide_on_answers(order, one, other, alpha, margin)
+    return decide_on_answers(order, one, other, alpha, margin, ahead, population)
