@@ -252,6 +252,28 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
     return _with_overlap(pair, joined, data, settings) if settings.overlap else pair
 
 
+def swap_pair(pair: PairComparison) -> PairComparison:
+    """First against second, for a pair compared with ``headline_only``."""
+    only_first, only_second, conflicts = pair.dropped
+    return replace(
+        pair,
+        first=pair.second,
+        second=pair.first,
+        micro=pair.micro.swapped(),
+        macro=pair.macro.swapped(),
+        dropped=(only_second, only_first, conflicts),
+        prompt_differences=tuple(_swap_text(text) for text in pair.prompt_differences),
+        setting_differences=tuple(_swap_text(text) for text in pair.setting_differences),
+    )
+
+
+def _swap_text(text: str) -> str:
+    """ "dtype a -> b" as "dtype b -> a"; texts without values stay."""
+    before, arrow, after = text.rpartition(" -> ")
+    name, _, value = before.partition(" ")
+    return f"{name} {after} -> {value}" if arrow else text
+
+
 def _refuse_other_prompts(first: Run, second: Run, prompts: list[str], settings: ComparisonSettings) -> None:
     if prompts and not settings.different_prompts:
         raise RunError(

@@ -7,8 +7,8 @@ In: the log of comparisons. Out: the error level of the next batch, and p-values
 The k-th comparison is given 6 alpha / (pi^2 k^2), which sums to alpha over any number of comparisons. Several
 comparisons made at once are one batch: they share what they are given, by Holm. If every null hypothesis of a
 batch is rejected, the next batch gets that batch's level on top (the fallback procedure: Wiens 2003,
-Pharmaceutical Statistics 2:211; online: Tian and Ramdas 2021, Statistical Methods in Medical Research 30:976).
-This holds under any dependence, also between adapters compared on the same questions.
+Pharmaceutical Statistics 2:211; online: Tian and Ramdas 2021, Stat Methods Med Res 30:976). This holds under
+any dependence, also between adapters compared on the same questions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
 from kmmlu_fast.analysis.paired import ALPHA, adjust_p_values
-from kmmlu_fast.runs.comparison_log import LoggedComparison
+from kmmlu_fast.runs.comparison_log import LoggedComparison, log_comparisons
 
 
 def spending_share(number: int) -> float:
@@ -49,7 +50,8 @@ def log_batches(log: Sequence[LoggedComparison]) -> list[list[LoggedComparison]]
     """The log by batch, oldest first; an entry from before there were batches is one of its own."""
     batches: list[list[LoggedComparison]] = []
     for batch, entries in groupby(log, key=lambda entry: entry.batch):
-        batches += [[entry] for entry in entries] if batch < 0 else [list(entries)]
+        together = list(entries)
+        batches += [[entry] for entry in together] if batch < 0 else [together]
     return batches
 
 
@@ -73,6 +75,20 @@ def corrected_p_values(log: Sequence[LoggedComparison]) -> dict[tuple[str, str, 
         for entry, p_value in zip(batch, _holm(batch), strict=True):
             corrected[entry.key] = min(1.0, p_value * ALPHA / level)
     return corrected
+
+
+def reserve_early_levels(folder: Path, adapters: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Log early comparisons of adapters (digest, name) with the base in ``folder`` before they start; the
+    level of each, by digest. A comparison that is logged already keeps its level.
+    """
+    entries = {
+        digest: LoggedComparison(
+            adapter=digest, name=name, time_utc="", questions=0, p_value=None, kind="early"
+        )
+        for digest, name in adapters
+    }
+    log = log_comparisons(folder, list(entries.values()), next_level)
+    return {digest: ledger.level for digest, ledger in make_ledgers(log, entries).items()}
 
 
 @dataclass(frozen=True, slots=True)

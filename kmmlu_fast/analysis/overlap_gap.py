@@ -1,12 +1,12 @@
 """How much larger the change is on questions that overlap training data than on the others.
 
-In: per question the change (-1, 0, 1), its subject and key, whether it overlaps. Out: an ``IntervalEstimate``,
-or None if it cannot be judged. Pure. Knows nothing of runs.
+In: per question the change (-1, 0, 1), its subject and key, whether it overlaps. Out: an
+``IntervalEstimate``, or None if it cannot be judged. Pure. Knows nothing of runs.
 
-Only like is compared with like: within a subject and a key letter, so that a subject that gained, or a letter
-habit that came or went, is not taken for a leak. Cells are weighted by n1 n0 / (n1 + n0), the inverse variance
-of their difference. Where nothing changed the observed variance is 0, though the true one is not: each side's
-variance is that with two pseudo-changes, one up and one down.
+Only like is compared with like: within a subject and a key letter, so that a subject that gained, or a
+letter habit that came or went, is not taken for a leak. Cells are weighted by n1 n0 / (n1 + n0), the inverse
+variance of their difference. Where nothing changed the observed variance is 0, though the true one is not:
+each side's variance is that with two pseudo-changes, one up and one down.
 """
 
 from __future__ import annotations

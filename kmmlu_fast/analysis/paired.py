@@ -26,7 +26,7 @@ b) / n, 0-1.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +68,21 @@ class PairedDifference:
     def significant_at(self, p_value: float | None) -> bool:
         """The same with a corrected p."""
         return not self.low <= 0.0 <= self.high and (p_value is None or p_value < ALPHA)
+
+    def swapped(self) -> PairedDifference:
+        """First minus second."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+            b=self.c,
+            c=self.b,
+            inner_low=-self.inner_high,
+            inner_high=-self.inner_low,
+        )
 
     def within(self, margin: float) -> bool:
         """Whether two one-sided tests at 5 % each place the difference inside +-margin (0-1): the 90 %

@@ -1,4 +1,4 @@
-"""Comparisons of runs that stopped early: by the sequential test, logged like all others, with the same cautions.
+"""Comparisons of runs that stopped early: by the sequential test, logged, with the same cautions as others.
 
 In: runs of one exam, at least one of them a prefix (``Run.prefix``); settings. Out: ``EarlyComparison``s. A
 prefix is compared with a prefix or a complete run. The one side effect is ``peeks.json`` beside the base.

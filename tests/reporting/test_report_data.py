@@ -32,8 +32,8 @@ from kmmlu_fast.evaluation import engine_agreement
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.prompting.rotations import ALL, rotation_shifts
-from kmmlu_fast.reporting.terminal.summary import print_summary
 from kmmlu_fast.reporting.early_pairs import shared_question_order
+from kmmlu_fast.reporting.terminal.summary import print_summary
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.sampling.pool import read_weakness_source

@@ -6,7 +6,8 @@ In: an ``AnswerStream``. Out: a ``Decision``. Pure, numpy only. Knows nothing of
 and once most are asked, betting finds that luck. Here the N questions are themselves a sample, of variance
 s^2 / N. Every answer gives an unbiased estimate g_t of the mean over the N,
 
-    g_t = (sum of y before t + (N - t + 1) (x_t + expected_t)) / N,   of variance v_t = ((N - t + 1) / N)^2 s_t^2
+    g_t = (sum of y before t + (N - t + 1) (x_t + expected_t)) / N
+    of variance v_t = ((N - t + 1) / N)^2 s_t^2
 
 weighted by 1 / v_t. With J = sum of 1 / v, information about the mean of questions like these is
 I = 1 / (1 / J + s^2 / N), which never exceeds N / s^2. I x (estimate - mean) has independent increments

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
+from kmmlu_fast.analysis.error_spending import reserve_early_levels
 from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.analysis.sequential.betting import ALPHA, UNDECIDED, Decision
 from kmmlu_fast.analysis.sequential.question_order import (
@@ -78,7 +79,6 @@ class EarlyStoppingEvaluation:
         self._order: QuestionOrder = make_question_order(ids, keys, self._config.seed, public)
         self._places = {question_id: place for place, question_id in enumerate(plan.question_ids)}
         self._most = min(len(ids), self._config.questions or self._config.max_questions or len(ids))
-        self._alpha = ALPHA / max(1, len(plan.adapters))
         self._margin = self._config.margin / 100 or None
         self._stores: dict[str, RunStore] = {}
         self._shifts: dict[str, dict[str, Any] | None] = {}
@@ -95,6 +95,20 @@ class EarlyStoppingEvaluation:
         except BaseException:
             self._close_stores()
             raise
+        self._levels = self._error_levels()
+
+    def _error_levels(self) -> dict[str, float]:
+        """The error level of each adapter's comparison, by name: on test, what all comparisons with this base
+        have left.
+        """
+        even = ALPHA / max(1, len(self._plan.adapters))
+        levels = {adapter.name: even for adapter in self._plan.adapters}
+        base = self._stores.get("base")
+        adapters = [(adapter.digest, adapter.name) for adapter in self._plan.adapters]
+        if base is None or not self._config.until_decided or self._config.split != "test" or not adapters:
+            return levels
+        spent = reserve_early_levels(base.path, adapters)
+        return {adapter.name: min(even, spent[adapter.digest]) for adapter in self._plan.adapters}
 
     def run(self) -> list[Run]:
         """Ask until everything is decided, then write the runs."""
@@ -178,9 +192,10 @@ class EarlyStoppingEvaluation:
             self._order,
             first,
             _first_answers(self._state_answers(state), n),
-            self._alpha,
+            self._levels.get(state.name, ALPHA),
             self._margin,
             ahead,
+            self._config.population,
         )
 
     def _imprecise_states(self, state: ModelStateProgress) -> list[ModelStateProgress]:
@@ -266,6 +281,7 @@ class EarlyStoppingEvaluation:
             decision = self._decide_state(state)
         outcome = early_stop_outcome(state, self._seconds.get(state.name, 0.0), decision)
         outcome["notes"] = self._plan.notes
+        outcome["ahead"] = self.states[0].sink is None
         outcome["engine"] = self._counters
         outcome["adapter_shift"] = self._shifts.get(state.name)
         if state.reach == len(self._order):

@@ -1,7 +1,7 @@
 """Runs that stopped early, in words: the decision, the accuracy interval, the cost, and what cannot be
 concluded.
 
-In: runs that stopped early (``Run.prefix``) or were decided before their full pass ended, and comparisons. Out:
+In: runs that stopped early (``Run.prefix``) or were decided before their full pass ended; comparisons. Out:
 lines of text, and the same as JSON.
 """
 
@@ -67,7 +67,7 @@ def _verdict_sentence(pair: EarlyComparison, t: Translator) -> str:
     values["range"] = values["low"] if known else t("range", **values)
     exhausted = decision.verdict == "undecided" and decision.answers == decision.total
     key = "exhausted" if exhausted else decision.verdict
-    return t(key if decision.population == "these" else f"{key}_like", **values)
+    return t(key if decision.population == "these" else f"like_{key}", **values)
 
 
 def _ends(decision: Decision) -> dict[str, str]:
@@ -100,7 +100,7 @@ def _evidence_lines(pair: EarlyComparison, t: Translator) -> list[str]:
         return []
     e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
     p, alpha = p_value_clause(decision.p_value), f"{100 * decision.alpha:.3g}"
-    return [t("evidence" if decision.population == "these" else "evidence_like", e=e, p=p, alpha=alpha)]
+    return [t("evidence" if decision.population == "these" else "like_evidence", e=e, p=p, alpha=alpha)]
 
 
 def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:

@@ -51,17 +51,24 @@ def letter_meaning_line(pair: PairComparison, t: Translator) -> str | None:
         **_widest_interval(split.splits),
     }
     if meaning in ("reversed", "hidden"):
-        hiding = _hidden_by(split)
-        if meaning == "reversed":
-            meaning = "worse_without" if split.splits[0].remaining.value < 0 else "better_without"
-            values["rest"] = format_points_range(split.remaining_range, signed=False)
-        meaning = meaning if hiding == "habit" else f"{meaning}_{hiding}"
-    sentence = t(meaning, **values)
+        sentence = _opposed_sentence(meaning, split, values, t)
+    else:
+        sentence = t(meaning, **values)
     if split.method == "letters" and meaning != "not_identified":
         return t("by_both_models", sentence=sentence)
     if split.method == "logprobs" and meaning != "all_prior":
         return t("assuming_one_shift", sentence=sentence)
     return sentence
+
+
+def _opposed_sentence(meaning: str, split: Decomposition, values: dict[str, str], t: Translator) -> str:
+    """What is hidden by a change of the opposite sign, and by which."""
+    hiding = _hidden_by(split)
+    direction = "hidden"
+    if meaning == "reversed":
+        direction = "worse" if split.splits[0].remaining.value < 0 else "better"
+        values = {**values, "rest": format_points_range(split.remaining_range, signed=False)}
+    return t(f"opposed_{direction}_{hiding}", **values)
 
 
 def _hidden_by(split: Decomposition) -> str:

@@ -229,7 +229,10 @@ def test_without_a_difference_it_is_equal_within_the_margin_or_asked_to_the_end(
         config(model, data, tmp_path / "b", *flags, "--max-questions", "90"), Skilled(data, GAIN)
     )
     assert capped.prefix["decision"]["verdict"] == "undecided" and capped.prefix["questions"] == 90
-    base, whole = run(config(model, data, tmp_path / "c", *flags, "--margin", "0"), Skilled(data, GAIN))
+    base, whole = run(
+        config(model, data, tmp_path / "c", *flags, "--margin", "0", "--population", "these"),
+        Skilled(data, GAIN),
+    )
     truth = whole.micro - base.micro
     assert whole.prefix is None and whole.total == TOTAL  # the full pass, as if it had been asked for
     found = whole.metrics["decision"]
@@ -252,7 +255,7 @@ def test_a_decided_adapter_is_asked_no_further_while_another_goes_on(
         "600",
     )
     base, better, same = run(config(model, data, tmp_path, *flags), engine)
-    assert better.prefix["decision"]["verdict"] == "better" and better.prefix["decision"]["alpha"] == 0.025
+    assert better.prefix["decision"]["verdict"] == "better" and better.prefix["decision"]["alpha"] < 0.025
     assert better.prefix["questions"] < same.prefix["questions"] == base.prefix["questions"] == 600
 
 
@@ -467,7 +470,7 @@ def test_the_command_says_what_was_decided_in_both_languages(
     assert "lora is better than base" in shown and "of 1,000 questions" in shown and "full pass" in shown
     assert "weakest" not in shown and f"{runs[1].path}" in shown
     print_summary(runs, "ko")
-    assert "lora이(가)" in capsys.readouterr().out
+    assert "lora가 base보다" in capsys.readouterr().out
     [command] = adapter_verdict_lines(runs)  # the verdict was said; report takes no prefix
     assert "kmmlu_fast.compare" in command and str(runs[1].path) in command
     whole = run(config(model, data, tmp_path, "--adapter", f"lora={lora}"), Skilled(data, GAIN))
