@@ -22,8 +22,8 @@ def drop_repeated_questions(
 ) -> tuple[pl.DataFrame, int]:
     """The first of each question, and how many repeats were left out; all of them if repeats are few.
 
-    The same question is: the same letters and digits in question and options (``questions``), or else the
-    same prompt in the same subject; and the same key.
+    The same question is: the same subject and key, and the same letters and digits in question and options
+    (``questions``), or else the same prompt.
     """
     texts = _repeat_keys(joined, questions)
     repeats = int(pl.select(texts.is_not_null() & ~texts.is_first_distinct()).to_series().sum())
@@ -43,8 +43,11 @@ def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Ser
             known, on="question_id", how="left", maintain_order="left"
         )
     else:
-        digest = pl.when(pl.col("prompt_digest") != "").then(
-            pl.concat_str("subject", "prompt_digest", separator=" ")
-        )
+        digest = pl.when(pl.col("prompt_digest") != "").then("prompt_digest")
         same = joined.select("answer", digest.alias("repeat"))
-    return same.select(pl.concat_str("repeat", "answer", separator=" ")).to_series()
+    subject = joined["subject"].alias("subject")
+    return (
+        same.with_columns(subject)
+        .select(pl.concat_str("subject", "repeat", "answer", separator=" "))
+        .to_series()
+    )

@@ -189,11 +189,12 @@ def test_the_key_is_audited_by_id() -> None:
         (pl.col("correct") & ~wrong).alias("correct"),
     )
     frame = frame.with_columns(pl.lit(0.9).alias("confidence"))
-    runs = [loaded(f"r{i}", frame) for i in range(5)]
+    names = ("gpt-5", "claude", "llama-3", "phi-4", "qwen3")
+    runs = [loaded(name, frame) for name in names]
     audit = audit_key(runs)
     assert audit is not None and "Law/test/7" in [row[0] for row in audit.against_key]
     name, whole, without = audit.accuracy[0]
-    assert name == "r0" and without is not None and without > whole
+    assert name == "gpt-5" and without is not None and without > whole
     assert audit_key(runs[:4]) is None
     asked = questions(frame).with_columns(
         pl.lit("다음 가운데 회계 원칙으로 옳은 것은 무엇인가").alias("question")

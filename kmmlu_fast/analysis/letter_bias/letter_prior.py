@@ -91,7 +91,7 @@ class Decomposition:
     reading_part: IntervalEstimate  # ``reading`` with its interval
     # one by log-probabilities, two by letters alone, none with too few questions
     splits: tuple[HabitSplit, ...]
-    # what remains at each subject's own letter shares (log-probabilities only)
+    # what remains with each subject's own habit; None with a single subject
     by_subject: IntervalEstimate | None = None
     by_subject_prior: IntervalEstimate | None = None  # the letter prior at those shares
 
@@ -214,7 +214,56 @@ def decompose_difference(
         rest_value = difference - reading - prior_value
         rest_parts = changes - reading_parts - prior_parts
         splits.append(HabitSplit(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
-    return decomposition("letters", tuple(splits))
+    own = None
+    if strata.max(initial=0) > 0:
+        prior_value = _habit_effect_by_subject(key, strata, each, first.letters, second.letters, options)
+        own = _letters_by_subject(splits, prior_value, difference - reading)
+        own = _widen_by_shrinkage(own, splits[0], strata, each)
+    return decomposition("letters", tuple(splits), own)
+
+
+def _letters_by_subject(splits: list[HabitSplit], prior: float, change: float) -> HabitSplit:
+    """The split with each subject's own habit; its intervals are as wide as the wider model's."""
+
+    def around(value: float, parts: list[IntervalEstimate]) -> IntervalEstimate:
+        half = max(part.high - part.low for part in parts) / 2
+        return IntervalEstimate(value, value - half, value + half)
+
+    return HabitSplit(
+        "by subject",
+        around(prior, [split.letter_prior for split in splits]),
+        around(change - prior, [split.remaining for split in splits]),
+    )
+
+
+def _habit_effect_by_subject(
+    key: Letters, strata: Codes, each: Floats, first: Letters, second: Letters, options: int
+) -> float:
+    """The letter prior of the mixture model with each subject's own habit, shrunk to the common one: by
+    moments, g_j = P(answer j | key is not j), of which a habit is g / sum g.
+    """
+    count = int(strata.max()) + 1
+    sizes = np.bincount(strata, minlength=count).astype(float)
+    weights = np.bincount(strata, each, minlength=count)
+    cells = strata * options + key
+    shares = np.bincount(cells, minlength=count * options).reshape(count, options) / sizes[:, None]
+    trust = np.array([subject_trust(int(size)) for size in sizes])[:, None]
+    guesses, read_shares = [], []
+    for letters in (first, second):
+        read = letters >= 0
+        places = (cells[read]) * options + letters[read]
+        table = np.bincount(places, minlength=count * options**2).reshape(count, options, options)
+        off = table * (1 - np.eye(options))
+        answers = table.sum(axis=2)
+        others = answers.sum(axis=1, keepdims=True) - answers
+        own = off.sum(axis=1) / np.maximum(others, 1)
+        common = off.sum(axis=(0, 1)) / np.maximum(others.sum(axis=0), 1)
+        guesses.append(np.maximum(trust * own + (1 - trust) * common, 1e-9))
+        read_shares.append(np.bincount(strata[read], minlength=count) / sizes)
+    sums = [guess.sum(axis=1) for guess in guesses]
+    change = (guesses[1] / sums[1][:, None] - guesses[0] / sums[0][:, None]) * shares
+    effect = (read_shares[0] + read_shares[1]) / 2 * (sums[0] + sums[1]) / 2 * change.sum(axis=1)
+    return float(weights @ effect)
 
 
 def _change_among_read(

@@ -148,7 +148,9 @@ def test_the_pair_survives_a_reload_and_goes_back(browser: Any, page: Path) -> N
 
 def test_a_ready_pair_has_the_whole_verdict(browser: Any, page: Path) -> None:
     visit(browser, page, "#?run=other%20model")
-    assert "letter prior" in text(browser, "headline") and "other model" in text(browser, "pair")
+    details = browser.find_element("css selector", "#headline details")
+    assert "letter prior" in details.get_attribute("textContent")
+    assert "other model" in text(browser, "pair")
 
 
 def test_an_address_opens_its_question(browser: Any, page: Path) -> None:
