@@ -30,11 +30,14 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping import evaluation, passes
 from kmmlu_fast.evaluation.early_stopping.record import draw_interval_line
 from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.reporting.early_pairs import compare_early_stopped
 from kmmlu_fast.reporting.files.exports import write_exports
 from kmmlu_fast.reporting.report_data import report_data_from_pairs
 from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
 from kmmlu_fast.reporting.terminal.summary import print_summary
+from kmmlu_fast.reporting.wording.early_stopping import decision_lines
 from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.comparison_log import read_comparison_log
 from kmmlu_fast.runs.store import load_run_directory
 
 SIZES = {"Accounting": 300, "Law": 500, "Math": 200}
@@ -491,3 +494,44 @@ def test_overwrite_starts_the_prefix_anew_in_its_place(model: Path, data: Path, 
     [after] = run(config(model, data, tmp_path, "--questions", "60", "--overwrite"), engine)
     assert len(engine.asked) == 60 and after.path == before.path and after.micro > before.micro
     assert load_run_directory(after.path, prefix=True).predictions.equals(after.predictions)
+
+
+def test_compare_passes_the_margin_on_and_counts_the_comparison(
+    model: Path, other: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--adapter", f"other={other}", "--until-decided", "--max-questions", "300")
+    runs = run(config(model, data, tmp_path, *flags), Skilled(data, GAIN))
+    paths = [str(state.path) for state in runs]
+    capsys.readouterr()
+    assert compare.run_compare_command([*paths, "--overlap", "none"]) == 0
+    assert "Undecided after 300 of 1,000 questions: on questions like these" in capsys.readouterr().out
+    assert compare.run_compare_command([*paths, "--overlap", "none", "--margin", "60"]) == 0
+    assert "are equal within 60.00 pp" in capsys.readouterr().out
+    [logged] = read_comparison_log(runs[0].path)
+    assert (logged.kind, logged.questions) == ("early", 300) and 0 < logged.level < 0.05
+
+
+def test_early_comparisons_say_the_same_cautions(
+    model: Path, other: Path, data: Path, tmp_path: Path
+) -> None:
+    flags = ("--adapter", f"other={other}", "--until-decided", "--max-questions", "600")
+    base, lora = run(config(model, data, tmp_path, *flags), Skilled(data, GAIN))
+    t = get_translator("en", "early")
+    quantized = replace(lora, facts={**lora.facts, "quantization": "fp8"}, name="lora")
+    base = replace(base, facts={**base.facts, "quantization": "auto"})
+    [pair] = compare_early_stopped([base, quantized], ComparisonSettings(overlap_known=False))
+    lines = decision_lines(pair, t)
+    assert lines[0].startswith("CAUTION: the runs differ in more than the model (quantization auto -> fp8)")
+    assert any(line.startswith("Overlap unknown") for line in lines)
+    asked = lora.frame["question_id"].to_list()
+    leaked = frozenset(asked[::3])
+    learned = lora.frame.with_columns(
+        (pl.col("correct") | pl.col("question_id").is_in(leaked)).alias("correct")
+    )
+    [pair] = compare_early_stopped(
+        [base, replace(lora, predictions=learned)], ComparisonSettings(overlap=leaked)
+    )
+    lines = decision_lines(pair, t)
+    [caution] = [line for line in lines if "on questions that overlap training data" in line]
+    assert caution.startswith("CAUTION: the change is") and pair.clean is not None
+    assert pair.clean.low < 0 < pair.decision.low
