@@ -96,9 +96,9 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
 
 def measure(config: AdaptersConfig, mode: str) -> dict[str, Any]:
     """The passes of one mode in this process."""
-    from kmmlu_fast.engines.factory import start_vllm
     from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
+    from kmmlu_fast.engines.vllm.start import start_vllm
 
     model = models.resolve_model(config.model)
     chosen = ThroughputConfig.model_validate({"limit": config.limit, "dataset": config.dataset})

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from bench import decide_engine
+from bench import decide_adapters, decide_engine
 from bench.analysis import REFERENCE
 from bench.common import BenchConfig, finish, note, table
 from kmmlu_fast.analysis.sequential import betting, control_variate
@@ -53,6 +53,12 @@ class DecideConfig(BenchConfig):
     nulls: PositiveInt = Field(1200, description="exact nulls")
     seed: int = Field(42, description="seed of the orders and of the nulls")
     margin: float = Field(1.0, gt=0, description="pp; for the row with the stop 'equal within the margin'")
+    adapters: bool = Field(
+        False, description="invented adapters of one finished base instead: adaptive and uniform order"
+    )
+    adapter_repeats: PositiveInt = Field(30, description="adapters: bases, each with nine adapters")
+    adapter_nulls: int = Field(150, ge=0, description="adapters: exact nulls")
+    adapter_tens: int = Field(20, ge=0, description="adapters: times ten adapters at once, nine of them null")
     engine: bool = Field(False, description="with a real engine instead: seconds until --adapter is decided")
     model: str = Field("demo", description="engine: hub id, directory, or 'demo'")
     adapter: str | None = Field(None, description="engine: the LoRA adapter's directory")
@@ -228,6 +234,11 @@ def main(argv: list[str] | None = None) -> int:
             )
             found = decide_engine.measured(*asked)
             finish("decide", config, argv, found, [table("Until decided", decide_engine.shown(found))])
+            return 0
+        if config.adapters:
+            counts = (config.adapter_repeats, config.adapter_nulls, config.adapter_tens)
+            result = decide_adapters.measure_adapters(*counts, config.seed)
+            finish("decide", config, argv, result, decide_adapters.tables_of_adapters(result))
             return 0
         path = config.predictions or REFERENCE
         if not path.exists():

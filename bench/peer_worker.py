@@ -68,9 +68,9 @@ class KmmluFast:
     """This project's own path: prepare, run, store, summarise."""
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
-        from kmmlu_fast.engines.factory import start_vllm
         from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
         from kmmlu_fast.engines.vllm.engine import EngineSettings
+        from kmmlu_fast.engines.vllm.start import start_vllm
         from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
         self.tokenizer = load_tokenizer(resolve_model(config.model))

@@ -79,9 +79,9 @@ def measure(
     config: ScaleConfig, plan: EvalPlan, parts: list[list[TokenisedQuestion]], replicas: int
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """One row of the table, and the letter of every question."""
-    from kmmlu_fast.engines.factory import vllm_engine_settings
     from kmmlu_fast.engines.ray.engine import RayEngine
     from kmmlu_fast.engines.vllm.engine import VllmEngine
+    from kmmlu_fast.engines.vllm.start import vllm_engine_settings
     from kmmlu_fast.evaluation import runner
 
     note(f"{replicas} replica(s): starting")

@@ -40,9 +40,9 @@ class SharedConfig(BenchConfig):
 
 def measure(config: SharedConfig) -> list[dict[str, Any]]:
     """Rows by pass: once, rotated, a chain, its samples."""
-    from kmmlu_fast.engines.factory import start_vllm, unchunked_prefill_settings
     from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
+    from kmmlu_fast.engines.vllm.start import start_vllm, unchunked_prefill_settings
 
     model = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model)

@@ -1,4 +1,4 @@
-"""The performance table of README.md and the simulation's tables of docs/statistics.md, made from recorded
+"""The table of docs/performance.md and the simulation's tables of docs/statistics.md, made from recorded
 results: ``python -m bench.table``.
 
 In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out:
@@ -30,7 +30,7 @@ Entry = dict[str, Any]
 
 
 class TableConfig(Config):
-    """python -m bench.table: README's performance table from the records."""
+    """python -m bench.table: the table of docs/performance.md from the records."""
 
     positional: ClassVar[str | None] = "files"
 
@@ -41,8 +41,8 @@ class TableConfig(Config):
             "records of machines whose file name holds this, such as avx512-bf16 or h100; default: all"
         ),
     )
-    readme: list[Path] = Field(
-        [ROOT / "README.md", ROOT / "README.ko.md"], description="the files with the markers"
+    pages: list[Path] = Field(
+        [ROOT / "docs" / "performance.md"], description="the pages with the markers for the table"
     )
     statistics: Path = Field(
         ROOT / "docs" / "statistics.md", description="the page with the markers for bench.soundness's tables"
@@ -202,7 +202,7 @@ def _soundness(entry: Entry) -> str:
     return (
         f"claims where there is nothing to claim: {max(claims):.1%} in the worst of {len(claims)} cells,"
         f" {within} within 5 % and two standard errors; 95 % intervals hold the truth in {min(covers):.1%} to"
-        f" {max(covers):.1%} ([all of it](docs/statistics.md))"
+        f" {max(covers):.1%} ([all of it](statistics.md))"
     )
 
 
@@ -281,7 +281,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(
                 f"no recorded results of {config.kind!r} in {RESULTS.name}; measure with --record first"
             )
-        made = dict.fromkeys(config.readme, render(entries))
+        made = dict.fromkeys(config.pages, render(entries))
         if "soundness" in entries:
             made[config.statistics] = render_soundness(entries["soundness"])
         for path, lines in made.items():

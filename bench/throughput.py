@@ -77,9 +77,9 @@ class Memory:
 
 def measure(config: ThroughputConfig) -> dict[str, Any]:
     """One engine: warm-up, then passes, the matmul rate between them."""
-    from kmmlu_fast.engines.factory import start_vllm
     from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
+    from kmmlu_fast.engines.vllm.start import start_vllm
 
     model = models.resolve_model(config.model)
     shape, tokenizer = shape_of(model.config()), models.load_tokenizer(model)

@@ -16,7 +16,12 @@ from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, resolve_exam_source, shipped_exam_names
-from kmmlu_fast.data.exam_rows import frame_from_questions, questions_from_frame, read_questions
+from kmmlu_fast.data.exam_rows import (
+    describe_oddities,
+    frame_from_questions,
+    questions_from_frame,
+    read_questions,
+)
 from kmmlu_fast.prompting.prompts import find_prompt_style, format_question
 
 
@@ -98,6 +103,8 @@ def check_exam(config: ExamsConfig) -> int:
         first = asked[0]
         text = format_question(first, find_prompt_style("lm-eval"))
         print(f"\n{first.question_id}, as it is asked:\n\n{text} {first.answer}\n")
+    for note in describe_oddities(questions):
+        print(f"note: {note}")
     for fault in faults:
         print(f"fault: {fault}")
     print("no faults" if not faults else f"{len(faults)} faults")

@@ -23,11 +23,13 @@ def run_train_command(argv: list[str] | None = None) -> int:
         from kmmlu_fast.command.flags import parse_config
         from kmmlu_fast.training.config import TrainConfig
 
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        flags = {argument.split("=")[0] for argument in arguments}
-        if "--plan" in arguments and not flags & {"--data", "--config"}:
-            arguments += ["--data", "data/sft.jsonl"]  # a plan needs no rows
-        config = parse_config(TrainConfig, arguments, prog="python -m kmmlu_fast.train")
+        config = parse_config(TrainConfig, argv, prog="python -m kmmlu_fast.train")
+        if config.show_rows:
+            from kmmlu_fast.training.row_preview import show_training_rows
+
+            show_training_rows(config)
+            if not config.plan:
+                return
         if config.plan:
             from kmmlu_fast.training.preview import preview_training
 

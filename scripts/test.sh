@@ -19,4 +19,6 @@ fi
 
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
 bash scripts/check.sh
-.venv/bin/python -m pytest -q
+# Unit tests on all cores; real engines one at a time, since each takes all cores and gigabytes of memory.
+.venv/bin/python -m pytest -q -n auto -m "not engine"
+.venv/bin/python -m pytest -q -m engine

@@ -35,9 +35,9 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.engines.factory import unchunked_prefill_settings
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
+from kmmlu_fast.engines.vllm.start import unchunked_prefill_settings
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import load_adapters

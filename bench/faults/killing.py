@@ -238,7 +238,7 @@ def _child(job: Job, out: int, err: int, count: int) -> None:
 def _spoil_stdout(how: str) -> None:
     if how == "closed":  # as the interpreter starts with it: a file that is opened may become number 1
         os.close(1)
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
     elif how == "gone":
         reader, writer = os.pipe()
         os.dup2(writer, 1)

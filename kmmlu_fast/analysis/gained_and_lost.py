@@ -102,7 +102,7 @@ def with_change_features(questions: pl.DataFrame, overlap: frozenset[str] = froz
     )
 
 
-def _fit_feature_odds(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[FeatureOdds, ...]:  # type: ignore[type-arg]
+def _fit_feature_odds(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[FeatureOdds, ...]:
     import warnings
 
     from scipy.stats import norm

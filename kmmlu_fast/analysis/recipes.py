@@ -92,7 +92,7 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
     )
 
 
-def estimate_crossed_effect(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]:  # type: ignore[type-arg]
+def estimate_crossed_effect(changes: np.ndarray, strata: np.ndarray) -> tuple[Estimate, float]:
     """The mean of ``changes`` (questions, seeds) with the error from both, and the standard deviation between
     seeds.
     """

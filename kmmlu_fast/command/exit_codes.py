@@ -65,7 +65,7 @@ def run_to_exit_code(main: Callable[[], int | None]) -> int:
             return _exit_code_for(error)
 
 
-def _exit_code_for(error: BaseException) -> int:
+def _exit_code_for(error: BaseException) -> int:  # noqa: C901 - one branch per way a command can end
     """Print the line for what ended a command, and return the code. Re-raises ``SystemExit`` (``--help``)."""
     if is_stdout_reader_gone(error):
         return 128 + signal.SIGPIPE

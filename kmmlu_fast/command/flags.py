@@ -3,6 +3,9 @@
 In: argv. Out: a validated, frozen config; or ConfigError that names *every* fault at once, with the flag it
 came from. pydantic validates, because it collects all faults. argparse only splits the flags, which are
 generated from the model. Knows nothing of what the settings do.
+
+Why not a library: cyclopts 5.5 on these models takes 0.3 s of CPU more for ``--help`` (0.65 against 0.35 s),
+and an unknown option hides the faults of all values; here one message has both.
 """
 
 from __future__ import annotations
@@ -186,9 +189,8 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         flag = "--" + name.replace("_", "-")
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         if field.annotation is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction if field.default else "store_true", **options
-            )
+            parser.add_argument(flag, action="store_true", **options)
+            parser.add_argument(help_text.negated_flag(name), action="store_false", **options)
         else:
             parser.add_argument(flag, action="append" if _is_list_field(cls, name) else "store", **options)
     try:

@@ -121,9 +121,15 @@ def format_flag(cls: type[Config], name: str) -> str:
     field = cls.model_fields[name]
     flag = "--" + name.replace("_", "-")
     if field.annotation is bool:
-        return f"{flag}, --no-{name.replace('_', '-')}" if field.default else flag
+        return f"{flag}, {negated_flag(name)}"
     several = typing.get_origin(field.annotation) is list and not cls.positional
     return f"{flag} {flag_metavar(field.annotation)}{' ...' if several else ''}"
+
+
+def negated_flag(name: str) -> str:
+    """The flag that turns a switch off, also one that a file turned on: ``--no-resume``, ``--texts``."""
+    flag = name.replace("_", "-")
+    return "--" + flag.removeprefix("no-") if flag.startswith("no-") else "--no-" + flag
 
 
 def _describe_field(cls: type[Config], name: str) -> str:
@@ -212,7 +218,9 @@ complete -o filenames -F _kmmlu_fast kmmlu-fast"""
 def _verb_flags(verb: str) -> list[str]:
     cls = load_config_class(verb)
     names = [name for name in cls.model_fields if name != cls.positional]
-    return ["--config", "--help", *["--" + name.replace("_", "-") for name in names]]
+    flags = ["--" + name.replace("_", "-") for name in names]
+    negated = [negated_flag(name) for name in names if cls.model_fields[name].annotation is bool]
+    return ["--config", "--help", *flags, *negated]
 
 
 def shell_name() -> str:

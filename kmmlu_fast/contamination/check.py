@@ -14,17 +14,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.contamination import overlap, shingles
+from kmmlu_fast.contamination.compared_rows import ComparedRow, compare_training_row, iter_compared_rows
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
 from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 from kmmlu_fast.data.exam_rows import load_exam
-from kmmlu_fast.data.records import all_text, question_and_options
-from kmmlu_fast.data.row_files import iter_source_rows
+from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.data.training_rows import TrainingRow
 
 CACHED = "cached"  # an exam name that stands for every shipped exam in the hub's cache
@@ -50,7 +49,7 @@ def load_guarded_exams(dataset: str, names: Iterable[str], revision: str | None 
         shipped = [find_exam(name) for name in shipped_exam_names() if name not in skipped]
         exams += filter(is_exam_cached, shipped)
     for exam in exams:
-        if not exam.is_kmmlu:
+        if exam.name != DEFAULT_EXAM:  # KMMLU's own questions come from ``dataset``
             frames += _guarded_frames(exam)
             labels.append(f"{exam.label} test")
     return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
@@ -70,6 +69,26 @@ def load_guarded_for_exam(
     return GuardedQuestions(pl.concat(frames, how="diagonal"), labels)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainSplitOverlap:
+    """A train split's overlap with the exams it must not leak into."""
+
+    pairs: pl.DataFrame  # columns as in ``overlap.PAIR_SCHEMA``
+    exams: list[str]  # the exams that were searched
+    notes: tuple[str, ...] = ()
+
+
+def find_train_split_overlap(source: ExamSource) -> TrainSplitOverlap:
+    """Pairs of an exam's train questions, over all subjects, with test and dev questions. KMMLU's are cached;
+    another exam's are also compared with every shipped exam in the hub's cache."""
+    if source.exam.is_kmmlu:  # its 200,000 train rows take seconds, so its pairs are cached on disk
+        pairs = overlap.train_overlap(source.place, source.revision)
+        return TrainSplitOverlap(pairs.value, [f"{source.exam.label} test"], tuple(pairs.notes))
+    train = source.read_split("train")
+    guarded = load_guarded_for_exam(source.exam, source.dataset, source.revision)
+    return TrainSplitOverlap(overlap.find_overlapping_rows(train.value, guarded.frame), guarded.exams)
+
+
 def _guarded_frames(
     exam: Exam, dataset: str | None = None, revision: str | None = None
 ) -> list[pl.DataFrame]:
@@ -83,50 +102,24 @@ def _guarded_frames(
 
 def find_training_overlap(rows: Iterable[TrainingRow], guarded: pl.DataFrame) -> pl.DataFrame:
     """Pairs of rows that overlap ``guarded``, each once under its strictest kind; empty = clean."""
-    return _find_overlaps(map(_compared_training_row, rows), guarded)
+    return _find_overlaps(map(compare_training_row, rows), guarded)
 
 
 def find_table_overlap(source: str, guarded: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Pairs of a table's rows ("row N", 1-based) that overlap ``guarded``, and its number of rows. Any layout
-    works: other texts are searched as they are."""
+    """Pairs of a source's rows ("row N", 1-based) that overlap ``guarded``, and its number of rows. Any
+    layout works: other texts are searched as they are. DataError for a row that cannot be read."""
     count = 0
 
-    def compared_rows() -> Iterator[_ComparedRow]:
+    def compared_rows() -> Iterator[ComparedRow]:
         nonlocal count
-        for number, record in iter_source_rows(source):
+        for row in iter_compared_rows(source):
             count += 1
-            yield _compared_record(record, number)
+            yield row
 
     return _find_overlaps(compared_rows(), guarded), count
 
 
-@dataclass(frozen=True, slots=True)
-class _ComparedRow:
-    """The parts of a row that are compared."""
-
-    where: str
-    item: tuple[str, ...] | None = None  # question, options
-    text: str = ""  # all other text
-    claims: str | None = None  # the test question that the row's source_id names
-
-
-def _compared_training_row(row: TrainingRow) -> _ComparedRow:
-    if row.item is None:
-        return _ComparedRow(row.where, text=row.text)
-    question = row.item.question
-    claims = question.question_id if overlap.is_held_out_source(question.question_id) else None
-    extra = "\n".join(filter(None, (row.item.response, row.explanation)))
-    return _ComparedRow(row.where, (question.question, *question.options), extra, claims)
-
-
-def _compared_record(record: dict[str, Any], number: int) -> _ComparedRow:
-    source = record.get("source_id")
-    claims = str(source) if overlap.is_held_out_source(source) else None
-    item = question_and_options(record)
-    return _ComparedRow(f"row {number}", item, "" if item else all_text(record), claims)
-
-
-def _find_overlaps(rows: Iterable[_ComparedRow], guarded: pl.DataFrame) -> pl.DataFrame:
+def _find_overlaps(rows: Iterable[ComparedRow], guarded: pl.DataFrame) -> pl.DataFrame:
     target = overlap.build_overlap_target(guarded)
     anchors = shingles.build_anchors(target.keys, overlap.MIN_STEM)
     pairs: list[pl.DataFrame] = []
@@ -140,12 +133,12 @@ def _find_overlaps(rows: Iterable[_ComparedRow], guarded: pl.DataFrame) -> pl.Da
     return overlap.keep_strictest_pairs(pairs)
 
 
-def _batch_rows(rows: Iterable[_ComparedRow]) -> Iterator[list[_ComparedRow]]:
-    batch: list[_ComparedRow] = []
+def _batch_rows(rows: Iterable[ComparedRow]) -> Iterator[list[ComparedRow]]:
+    batch: list[ComparedRow] = []
     chars = 0
     for row in rows:
         batch.append(row)
-        chars += len(row.text) + sum(map(len, row.item or ()))
+        chars += row.length
         if len(batch) == ROWS_AT_ONCE or chars >= CHARS_AT_ONCE:
             yield batch
             batch, chars = [], 0
@@ -154,15 +147,6 @@ def _batch_rows(rows: Iterable[_ComparedRow]) -> Iterator[list[_ComparedRow]]:
 
 
 def _check_batch(
-    rows: list[_ComparedRow], target: overlap.OverlapTarget, anchors: shingles.Anchors
+    rows: list[ComparedRow], target: overlap.OverlapTarget, anchors: shingles.Anchors
 ) -> pl.DataFrame:
-    claimed = [(row.where, row.claims, "source", 1.0) for row in rows if row.claims]
-    pairs = [pl.DataFrame(claimed, schema=overlap.PAIR_SCHEMA, orient="row")]
-    questions = [(row.where, *row.item) for row in rows if row.item]
-    if questions:
-        pairs.append(overlap.find_overlapping_rows(overlap.comparison_frame(questions), target))
-    texts = [(row.where, row.text) for row in rows if row.text]
-    if texts:
-        frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
-        pairs.append(overlap.match_contained_items(frame, target.keys, anchors))
-    return overlap.keep_strictest_pairs(pairs)
+    return overlap.match_compared_rows(rows, target, anchors)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.contamination import shingles
+from kmmlu_fast.contamination.compared_rows import ComparedRow, compare_record, iter_compared_rows
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import file_stat_digest
 from kmmlu_fast.core.errors import DataError
@@ -42,9 +43,6 @@ from kmmlu_fast.core.notes import WithNotes
 from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.data import dataset as datasets
-from kmmlu_fast.data.exam_lookup import shipped_exam_names
-from kmmlu_fast.data.records import all_text, question_and_options, read_records
-from kmmlu_fast.data.subjects import SUBJECTS
 
 NEAR = 0.7
 CONTAINED = 0.85
@@ -184,25 +182,25 @@ def match_contained_items(
 
 def find_record_overlap(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
     """Pairs of a training file's records that overlap ``test``; train_id is "row N", 1-based."""
-    claimed: list[tuple[str, str, str, float]] = []
-    questions: list[tuple[str, ...]] = []
-    texts: list[tuple[str, str]] = []
-    for number, record in enumerate(records, 1):
-        row_id = f"row {number}"
-        if is_held_out_source(record.get("source_id")):
-            claimed.append((row_id, record["source_id"], "source", 1.0))
-        if item := question_and_options(record):
-            questions.append((row_id, *item))
-        else:
-            texts.append((row_id, all_text(record)))
-    text_frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
-    return keep_strictest_pairs(
-        [
-            pl.DataFrame(claimed, schema=PAIR_SCHEMA, orient="row"),
-            find_overlapping_rows(comparison_frame(questions), test),
-            find_contained_items(text_frame, test),
-        ]
-    )
+    target = build_overlap_target(test)
+    rows = [compare_record(record, f"row {number}") for number, record in enumerate(records, 1)]
+    return match_compared_rows(rows, target, shingles.build_anchors(target.keys, MIN_STEM))
+
+
+def match_compared_rows(
+    rows: Sequence[ComparedRow], target: OverlapTarget, anchors: shingles.Anchors
+) -> pl.DataFrame:
+    """Pairs of rows that overlap the target, each once under its strictest kind."""
+    claimed = [(row.where, row.claims, "source", 1.0) for row in rows if row.claims]
+    pairs = [pl.DataFrame(claimed, schema=PAIR_SCHEMA, orient="row")]
+    questions = [(row.where, *row.item) for row in rows if row.item]
+    if questions:
+        pairs.append(find_overlapping_rows(comparison_frame(questions), target))
+    texts = [(row.where, row.text) for row in rows if row.text]
+    if texts:
+        frame = pl.DataFrame(texts, schema={"id": pl.String, "text": pl.String}, orient="row")
+        pairs.append(match_contained_items(frame, target.keys, anchors))
+    return keep_strictest_pairs(pairs)
 
 
 def comparison_frame(questions: list[tuple[str, ...]]) -> pl.DataFrame:
@@ -211,14 +209,6 @@ def comparison_frame(questions: list[tuple[str, ...]]) -> pl.DataFrame:
     padded = [(*question, *[None] * (width - len(question))) for question in questions]
     names = ("question_id", "question", *OPTION_LETTERS[: width - 2])
     return pl.DataFrame(padded, schema=dict.fromkeys(names, pl.String), orient="row")
-
-
-def is_held_out_source(source_id: Any) -> bool:
-    """Whether a row's source_id names a test or dev question of KMMLU or another shipped exam."""
-    match = re.fullmatch(r"([A-Za-z-]+)/(.+/)?(?:test|dev)/\d+", str(source_id))
-    if match is None:
-        return False
-    return match[1] in shipped_exam_names() or (match[2] is None and match[1] in SUBJECTS)
 
 
 def load_guarded_split(dataset: str, split: str = "test", revision: str | None = None) -> pl.DataFrame:
@@ -233,9 +223,11 @@ def load_guarded_split(dataset: str, split: str = "test", revision: str | None =
 def find_file_overlap(
     path: Path, dataset: str, split: str = "test", revision: str | None = None
 ) -> pl.DataFrame:
-    """Pairs of a JSONL or JSON training file that overlap a dataset's split or dev; empty = clean. DataError
-    for unreadable files."""
-    return find_record_overlap(read_records(path), load_guarded_split(dataset, split, revision))
+    """Pairs of a training file (or folder, or hub id) that overlap a dataset's split or dev; empty = clean.
+    DataError for what cannot be read."""
+    target = build_overlap_target(load_guarded_split(dataset, split, revision))
+    anchors = shingles.build_anchors(target.keys, MIN_STEM)
+    return match_compared_rows(list(iter_compared_rows(str(path))), target, anchors)
 
 
 def train_overlap(dataset: str, revision: str | None = None) -> WithNotes[pl.DataFrame]:

@@ -30,7 +30,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self, logging.INFO)
         self.setFormatter(logging.Formatter("%(message)s"))
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of the library's
         """Ignore it: a closed stderr neither stops the command nor prints a traceback."""
 
     @property

@@ -7,14 +7,16 @@ would silently win. File names are never treated as patterns. Knows nothing of w
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.errors import ConfigError, KmmluError, RunError
+from kmmlu_fast.core.errors import ConfigError, InstallError, KmmluError, RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
 MAX_TEXT_BYTES = 1 << 30  # a training file or log, which is read into memory
@@ -78,14 +80,18 @@ def read_json(path: Path, raised: Raised = RunError, *, constants: bool = True) 
     return value
 
 
-def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: bool = True) -> Any:
-    """Any JSON value. ``constants``: accept NaN and Infinity, which Python writes but JSON does not have."""
+def parse_json(
+    text: str, where: str, raised: Raised = RunError, *, constants: bool = True, nan_is_null: bool = False
+) -> Any:
+    """Any JSON value. ``constants``: accept NaN and Infinity, which Python writes but JSON does not have;
+    ``nan_is_null``: NaN, which pandas writes for an empty cell, is null."""
+    constant = _null_for_nan if nan_is_null else None
     try:
         value = json.loads(
             text,
             object_pairs_hook=_refuse_duplicate_keys,
             parse_int=_parse_integer,
-            parse_constant=None if constants else _refuse_constant,
+            parse_constant=constant if constants else _refuse_constant,
         )
     except json.JSONDecodeError as error:
         raise raised(
@@ -98,6 +104,10 @@ def parse_json(text: str, where: str, raised: Raised = RunError, *, constants: b
     if _is_deeper_than(value, MAX_DEPTH):
         raise raised(f"{where}: is nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _null_for_nan(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,9 +202,37 @@ def read_parquet(
             return frame
         return frame.cast(
             {name: schema[name] for name in frame.columns if frame.schema[name] != schema[name]}
-        )  # type: ignore[arg-type]
+        )
     except BaseException as error:
         raise _translate_polars_error(error, path, "Parquet", raised) from error
+
+
+def read_arrow(path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """An Arrow file (Feather), or a file in Arrow's stream format, which ``datasets`` writes."""
+    data = read_bytes(path, raised, MAX_TABLE_BYTES)
+    try:
+        if data.startswith(b"ARROW1"):
+            return pl.read_ipc(io.BytesIO(data))
+        return pl.read_ipc_stream(io.BytesIO(data))
+    except BaseException as error:
+        raise _translate_polars_error(error, path, "Arrow", raised) from error
+
+
+def read_excel(path: Path, raised: Raised = RunError) -> pl.DataFrame:
+    """The first sheet of an Excel workbook. InstallError if the package that reads it is absent."""
+    if importlib.util.find_spec("fastexcel") is None:
+        raise InstallError(
+            f"{path}: reading .xlsx needs the package fastexcel: pip install 'kmmlu-fast[files]', or save the"
+            " sheet as CSV UTF-8"
+        )
+    data = read_bytes(path, raised, MAX_TEXT_BYTES)
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise raised(f"{path}: is not an Excel workbook (.xlsx); save it as one, or as CSV UTF-8")
+    try:
+        return pl.read_excel(io.BytesIO(data), raise_if_empty=False)
+    except Exception as error:  # fastexcel's own kinds
+        why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
+        raise raised(f"{path}: cannot be read as Excel ({why})") from error
 
 
 def scan_parquet(path: Path, raised: Raised = RunError) -> tuple[pl.LazyFrame, int]:

@@ -24,7 +24,6 @@ from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 
-DEFAULT_DATASET = "HAERAE-HUB/KMMLU"
 SAMPLE_DIR = Path(__file__).parent / "sample"
 _TEXT_COLUMNS = ("question", *LETTERS)
 _COLUMNS = (*_TEXT_COLUMNS, "answer")

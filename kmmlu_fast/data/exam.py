@@ -33,6 +33,7 @@ from kmmlu_fast.core.reading import read_yaml
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 DEFAULT_EXAM = "kmmlu"
+DEFAULT_DATASET = "HAERAE-HUB/KMMLU"  # where KMMLU's rows are
 Coding = Literal["from 0", "from 1", "letter", "text"]
 Split = Literal["train", "dev", "test"]
 
@@ -143,6 +144,12 @@ class Exam(ColumnMapping):
     def is_kmmlu(self) -> bool:
         """KMMLU's files have their own layout and reader (``dataset``)."""
         return self.name == DEFAULT_EXAM
+
+    @property
+    def fingerprint_parts(self) -> dict[str, str]:
+        """What a run's fingerprint says of the exam. Nothing for KMMLU: its runs keep the fingerprint they
+        had before there were other exams."""
+        return {} if self.is_kmmlu else {"exam": self.name}
 
     @property
     def label(self) -> str:

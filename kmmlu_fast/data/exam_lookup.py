@@ -11,20 +11,22 @@ import os
 import re
 from functools import cache
 from itertools import islice
-from operator import contains
 from pathlib import Path
-from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import OPTION_LETTERS
-from kmmlu_fast.data.dataset import DEFAULT_DATASET as KMMLU_SOURCE
-from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, Exam, read_exam
+from kmmlu_fast.data.answer_coding import CodingEvidence
+from kmmlu_fast.data.exam import DEFAULT_DATASET as KMMLU_SOURCE
+from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, ColumnMapping, Exam, read_exam
+from kmmlu_fast.data.file_formats import is_row_file
+from kmmlu_fast.data.hub_rows import is_hub_id
+from kmmlu_fast.data.question_cells import read_options
 from kmmlu_fast.data.records import OPTION_LIST_COLUMNS
-from kmmlu_fast.data.row_files import READERS, is_hub_id, iter_source_rows
+from kmmlu_fast.data.row_files import iter_source_rows
 
 SHIPPED = Path(__file__).with_name("exams")
-_CODING_ROWS = 1000  # rows of a user's table that are read to detect how its answers are coded
+_COLUMN_ROWS = 1000  # rows of a user's table that are read to find its columns
 
 
 @cache
@@ -58,7 +60,7 @@ def _resolve_exam(name_or_file: str) -> Exam:
     path = expand_path(name_or_file, "--exam")
     if path.suffix in (".yaml", ".yml"):
         return read_exam(path)
-    if path.suffix.lower() in READERS:
+    if is_row_file(path):
         return exam_from_table(path)
     key = _shipped_key(name_or_file)
     if key in shipped_exam_names():
@@ -82,8 +84,8 @@ def exam_from_table(path: Path) -> Exam:
             f"--exam {path}: no such file; give a shipped name ({', '.join(shipped_exam_names())}), a"
             " FILE.yaml, or a table of your own"
         )
-    rows = [row for _, row in islice(iter_source_rows(str(path)), _CODING_ROWS)]
-    columns = list(rows[0])
+    head = [row for _, row in islice(iter_source_rows(str(path)), _COLUMN_ROWS)]
+    columns = list(dict.fromkeys(name for row in head for name in row))
     lettered = [letter for letter in OPTION_LETTERS if letter in columns]
     list_column = next((name for name in OPTION_LIST_COLUMNS if name in columns), None)
     missing = [name for name in ("question", "answer") if name not in columns]
@@ -104,38 +106,31 @@ def exam_from_table(path: Path) -> Exam:
         question="question",
         options=options,
         answer="answer",
-        coding=_detect_coding(path, rows, options),
+        coding=_detect_table_coding(path, options),
         training="allowed",
         licence="your own",
         **optional,
     )
 
 
-def _detect_coding(path: Path, rows: list[dict[str, Any]], options: str | list[str]) -> Coding:
-    """How the answers are coded: letters, option texts, or numbers of which one reveals the origin.
-    ConfigError if the rows leave doubt."""
-    answers = [str(row["answer"]).strip() for row in rows if row.get("answer") is not None]
-    option_lists = []
-    for row in rows:
-        listed = row.get(options) or [] if isinstance(options, str) else [row.get(name) for name in options]
-        option_lists.append([str(option).strip() for option in listed])
-    if not answers:
-        raise DataError(
-            f"{path}: column answer is empty; it must hold each question's letter, or the right option's text"
-        )
-    if all(re.fullmatch(r"[(\[]?[A-Za-z][)\].]?", answer) for answer in answers):
-        return "letter"
-    if all(re.fullmatch(r"\d{1,2}", answer) for answer in answers):
-        if "0" in answers:
-            return "from 0"
-        counts = [sum(text not in ("", "None") for text in texts) for texts in option_lists]
-        if any(answer == str(count) for answer, count in zip(answers, counts, strict=False)):
-            return "from 1"
-    elif sum(map(contains, option_lists, answers)) >= 0.9 * len(answers):
-        return "text"  # the few answers that are not among their options are reported as faults
-    raise ConfigError(
-        f"{path}: column answer ({', '.join(sorted(set(answers))[:5])}) leaves its coding open; write a"
-        " declaration with 'coding: from 0', 'from 1', 'letter' or 'text'"
+def _detect_table_coding(path: Path, options: str | list[str]) -> Coding:
+    """How the table's answers are coded. ConfigError says which line settles it if the rows leave doubt."""
+    evidence = CodingEvidence()
+    reading = ColumnMapping(question="question", options=options, answer="answer")
+    for number, row in iter_source_rows(str(path)):
+        try:
+            cells, _ = read_options(row, reading, f"{path} row {number}")
+        except DataError as error:  # a fault of the row, which reading the exam names
+            evidence.fault = evidence.fault or error
+            continue
+        evidence.add_row(row.get("answer"), cells, row)
+        if evidence.is_settled():
+            break
+    listed = options if isinstance(options, str) else f"[{', '.join(options)}]"
+    return evidence.decide(
+        str(path),
+        f"write a declaration, {path.stem}.yaml beside it: 'path: {path.name}', 'question: question',"
+        f" 'options: {listed}', 'answer: answer', and 'coding: from 1' (or from 0, letter, text)",
     )
 
 

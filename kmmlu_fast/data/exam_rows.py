@@ -11,9 +11,9 @@ configs.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,14 +21,13 @@ import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
 from kmmlu_fast.data import dataset as kmmlu
-from kmmlu_fast.data.exam import ColumnMapping, ColumnPattern, Exam, FixedOptions, InlineOptions
+from kmmlu_fast.data.exam import ColumnMapping, ColumnPattern, Exam
 from kmmlu_fast.data.exam_lookup import resolve_exam_source
 from kmmlu_fast.data.exam_tables import exam_split_name, iter_exam_tables
-from kmmlu_fast.data.inline_options import split_inline_options
-from kmmlu_fast.data.row_files import Row
+from kmmlu_fast.data.file_formats import Row
+from kmmlu_fast.data.question_cells import parse_exam_question, text_value
 from kmmlu_fast.data.subjects import find_subject, find_subjects, subject_key
 
 _FIXED_COLUMNS = ("question_id", "subject", "supercategory", "split", "row", "question")
@@ -64,6 +63,7 @@ def read_exam_frame(
     notes: tuple[str, ...] = ()
     if faults:
         notes = (f"{exam.label}: {len(faults)} rows left out as its declaration says, such as {faults[0]}",)
+    notes += tuple(f"{exam.label}: {note}" for note in describe_oddities(kept))
     if not kept:
         why = "".join(f"; {text}" for text in notes)
         raise DataError(f"{exam.label}: no {split} questions in {resolve_exam_source(exam, dataset)}{why}")
@@ -82,6 +82,8 @@ def read_questions(
         for place, (number, row) in enumerate(islice(table.rows, rows)):
             where = f"{table.name} row {number}"
             try:
+                if isinstance(row, DataError):
+                    raise row
                 values = parse_exam_question(row, reading, where)
                 subject, group = _subject_and_group(exam, reading, row, config, where)
             except DataError as error:
@@ -96,117 +98,6 @@ def read_questions(
                 **values,
             }
             yield question, None
-
-
-def parse_exam_question(row: Row, reading: ColumnMapping, where: str) -> dict[str, Any]:
-    """A row's question, options by letter, answer, and explanation if declared. DataError for a bad row."""
-    options, stem = _read_options(row, reading, where)
-    question = stem if stem is not None else _fill_wording(reading.question or "", row, where)
-    context = _text_value(row, reading.context, where, needed=False) if reading.context else ""
-    if not question.strip():
-        raise DataError(f"{where}: the question is empty")
-    values: dict[str, Any] = {
-        "question": f"{context.strip()}\n\n{question.strip()}".strip(),
-        **dict(zip(OPTION_LETTERS, options, strict=False)),
-        "answer": _answer_letter(row, reading, options, where),
-    }
-    if reading.explanation:
-        values["explanation"] = _text_value(row, reading.explanation, where, needed=False) or None
-    return values
-
-
-def _column_value(row: Row, name: str, where: str) -> Any:
-    if name not in row:
-        raise DataError(
-            f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, or"
-            " see --check"
-        )
-    return row[name]
-
-
-def _text_value(row: Row, name: str, where: str, needed: bool = True) -> str:
-    value = _column_value(row, name, where)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        if needed:
-            raise DataError(f"{where}: column {name!r} is empty")
-        return ""
-    if isinstance(value, list | dict):
-        raise DataError(f"{where}: column {name!r} holds a {type(value).__name__}, not text")
-    return str(value)
-
-
-def _fill_wording(wording: str, row: Row, where: str) -> str:
-    if "{" not in wording:
-        return _text_value(row, wording, where)
-    return re.sub(r"\{([^{}]+)\}", lambda match: _text_value(row, match[1], where), wording)
-
-
-def _read_options(row: Row, reading: ColumnMapping, where: str) -> tuple[list[str], str | None]:
-    """The options, and the question's text if the options were inside it."""
-    declared = reading.options
-    if isinstance(declared, InlineOptions):
-        stem, options = split_inline_options(_text_value(row, declared.inside, where), where)
-        return options, stem
-    if isinstance(declared, FixedOptions):
-        return list(declared.fixed), None
-    if isinstance(declared, str):
-        value = _column_value(row, declared, where)
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            value = _parse_list(value)
-        if not isinstance(value, list):
-            raise DataError(
-                f"{where}: column {declared!r} holds {type(value).__name__}, not a list of options"
-            )
-    else:
-        value = [_column_value(row, name, where) for name in declared or []]
-        while value and (value[-1] is None or str(value[-1]).strip() == ""):
-            value = value[:-1]  # fewer options than columns
-    options = ["" if option is None else str(option) for option in value]
-    if not 2 <= len(options) <= len(OPTION_LETTERS):
-        raise DataError(f"{where}: has {len(options)} options; 2 to {len(OPTION_LETTERS)} are possible")
-    empty = [OPTION_LETTERS[place] for place, option in enumerate(options) if not option.strip()]
-    if empty:
-        raise DataError(f"{where}: option {empty[0]} is empty")
-    return options, None
-
-
-def _parse_list(text: str) -> Any:
-    """A list that a CSV holds as text: JSON, or a Python literal."""
-    import ast
-
-    with contextlib.suppress(DataError):
-        return parse_json(text, "options", DataError)
-    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        return ast.literal_eval(text)
-    return text
-
-
-def _answer_letter(row: Row, reading: ColumnMapping, options: list[str], where: str) -> str:
-    value = _column_value(row, reading.answer or "", where)
-    text = "" if value is None else str(value).strip()
-    letters = OPTION_LETTERS[: len(options)]
-    if reading.coding == "text":
-        places = [place for place, option in enumerate(options) if option.strip() == text]
-        if len(places) != 1:
-            number = "more than one" if places else "none"
-            raise DataError(f"{where}: answer {text!r} is {number} of its options")
-        return letters[places[0]]
-    if reading.coding == "letter":
-        letter = text.strip("()[]. ").upper()
-        if letter not in letters:
-            raise DataError(
-                f"{where}: answer {text!r} is not allowed; it must be one of {', '.join(letters)}"
-            )
-        return letter
-    first = 0 if reading.coding == "from 0" else 1
-    whole = re.fullmatch(r"(\d{1,2})(?:\.0)?", text)
-    place = int(whole[1]) - first if whole else -1
-    if not 0 <= place < len(options):
-        raise DataError(
-            f"{where}: answer {text!r} is not allowed; it must be {first} to {first + len(options) - 1}"
-            f" ({first} = A)"
-        )
-    return letters[place]
 
 
 def _subject_and_group(
@@ -226,12 +117,44 @@ def _extract_value(wanted: str | ColumnPattern | None, row: Row, where: str) -> 
     if wanted is None:
         return ""
     if isinstance(wanted, str):
-        return _text_value(row, wanted, where, needed=False).strip()
-    text = _text_value(row, wanted.column, where, needed=False)
+        return text_value(row, wanted, where, needed=False).strip()
+    text = text_value(row, wanted.column, where, needed=False)
     if not wanted.pattern:
         return text
     match = re.search(wanted.pattern, text)
     return (match[1] or "") if match else ""
+
+
+def describe_oddities(questions: Sequence[dict[str, Any]]) -> list[str]:
+    """What does not stop an exam but should be known: repeated questions, keys that disagree, equal options,
+    pictures that are not asked."""
+    answers: dict[tuple[str, ...], set[str]] = {}
+    repeated: dict[tuple[str, ...], int] = {}
+    equal = 0
+    unasked: Counter[str] = Counter()
+    for question in questions:
+        options = [question[letter].strip() for letter in OPTION_LETTERS if question.get(letter)]
+        identity = (question["question"].strip(), *sorted(options))
+        right = question[question["answer"]].strip()
+        answers.setdefault(identity, set()).add(right)
+        repeated[identity] = repeated.get(identity, 0) + 1
+        equal += len(set(options)) < len(options)
+        unasked.update(question.get("unasked", ()))
+    twice = [identity for identity, count in repeated.items() if count > 1]
+    conflicting = sum(len(answers[identity]) > 1 for identity in twice)
+    notes = []
+    if twice:
+        other = f", {conflicting} of them with another key" if conflicting else ""
+        notes.append(f"{_count_questions(len(twice), 'occurs', 'occur')} more than once{other}")
+    if equal:
+        notes.append(f"{_count_questions(equal, 'has', 'have')} two equal options")
+    for column, count in unasked.items():
+        notes.append(f"column {column} is not asked: {_count_questions(count, 'has', 'have')} one")
+    return notes
+
+
+def _count_questions(count: int, singular: str, plural: str) -> str:
+    return f"1 question {singular}" if count == 1 else f"{count:,} questions {plural}"
 
 
 def frame_from_questions(rows: list[dict[str, Any]]) -> pl.DataFrame:

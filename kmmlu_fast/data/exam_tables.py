@@ -14,13 +14,14 @@ from pathlib import Path
 from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.row_files import READERS, Row, is_hub_id, iter_file_rows, iter_hub_rows, list_hub_configs
+from kmmlu_fast.data.file_formats import NumberedRow, is_row_file, iter_file_rows
+from kmmlu_fast.data.hub_rows import is_hub_id, iter_hub_rows, list_hub_configs
 
 
 class ExamTable:
     """A source's name and its rows."""
 
-    def __init__(self, name: str, rows: Iterator[tuple[int, Row]]) -> None:
+    def __init__(self, name: str, rows: Iterator[NumberedRow]) -> None:
         self.name, self.rows = name, rows
 
 
@@ -83,7 +84,7 @@ def _data_files(path: Path, exam: Exam) -> list[tuple[Path, Path]]:
         return [(path, path.parent)]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or directory; give where {exam.label}'s rows are")
-    return [(file, path) for file in sorted(path.rglob("*")) if file.suffix.lower() in READERS]
+    return [(file, path) for file in sorted(path.rglob("*")) if is_row_file(file)]
 
 
 def _path_words(path: Path, folder: Path) -> list[str]:

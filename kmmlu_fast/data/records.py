@@ -6,6 +6,7 @@ separates them. DataError names the row.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.data.option_cells import is_missing, read_option_columns, read_option_list
 
 OPTION_LIST_COLUMNS = ("options", "choices")  # columns that hold all options as a list
 
@@ -60,26 +62,25 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def question_and_options(record: dict[str, Any]) -> tuple[str, ...] | None:
     """A record's question and its 2 to 10 options if the layout separates them (ours, KMMLU's columns, a
-    list of options), else None."""
+    list of options or of objects), else None."""
     if "source_id" in record and isinstance(record.get("input"), str):
         return split_item(record["input"], count_options(record))
     question = record.get("question")
-    lettered = [record[letter] for letter in OPTION_LETTERS if record.get(letter) not in (None, "")]
     if not isinstance(question, str):
         return None
-    for options in (lettered, *(record.get(name) for name in OPTION_LIST_COLUMNS)):
-        if not isinstance(options, list) or not 2 <= len(options) <= len(OPTION_LETTERS):
-            continue
-        if all(isinstance(option, str) for option in options):
-            return (question, *options)
+    lettered = [record[letter] for letter in OPTION_LETTERS if letter in record]
+    with contextlib.suppress(DataError):
+        if len(lettered) >= 2:
+            return (question, *read_option_columns(lettered, "").texts)
+    for name in OPTION_LIST_COLUMNS:
+        with contextlib.suppress(DataError):
+            if not is_missing(record.get(name)):
+                return (question, *read_option_list(record[name], name, "").texts)
     return None
 
 
-def all_text(value: Any) -> str:
-    """All strings inside a record, in order, one per line."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        value = list(value.values())
-    texts = map(all_text, value) if isinstance(value, list) else ()
-    return "\n".join(filter(None, texts))
+def question_columns(record: dict[str, Any]) -> frozenset[str]:
+    """The columns that ``question_and_options`` reads."""
+    if "source_id" in record and isinstance(record.get("input"), str):
+        return frozenset({"input"})
+    return frozenset({"question", *OPTION_LETTERS, *OPTION_LIST_COLUMNS})

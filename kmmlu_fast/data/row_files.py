@@ -1,208 +1,121 @@
-"""Rows of any table (JSONL, JSON, CSV, TSV, parquet, or a hub id), each a plain dict with its number.
+"""Rows of any source: a file, a folder or pattern of files, or a split on the hub.
 
-In: a path or a hub id (with config and split). Out: an iterator of ``(number, row)``: the 1-based line of a
-JSONL file, the 1-based row of any other. Files are streamed and never wholly in memory, except JSON, whose
-format requires it. Knows nothing of what the columns mean.
+In: a path, a pattern (``parts/*.jsonl``), a folder, or ``owner/name[:config[:split]][@revision]``. Out: rows
+as plain dicts with the file and number that they came from (``file_formats``, ``hub_rows``). Knows nothing of
+what the columns mean.
 """
 
 from __future__ import annotations
 
-import csv
-import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import (
-    MAX_JSON_BYTES,
-    collect_slice,
-    expand_path,
-    parse_json,
-    read_text,
-    scan_parquet,
-)
-from kmmlu_fast.core.untrusted_text import bounded_repr
-from kmmlu_fast.machine.hub import hub_problem
+from kmmlu_fast.core.reading import expand_path
+from kmmlu_fast.data.file_formats import FORMATS, Row, is_row_file, iter_file_rows
+from kmmlu_fast.data.hub_rows import is_hub_id, iter_hub_rows, parse_hub_source
 
-Row = dict[str, Any]
-_FORMATS = "a .jsonl, .json, .csv, .tsv or .parquet file"
-_PARQUET_ROWS = 65_536  # parquet rows in memory at a time
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether ``source`` can only be ``owner/name`` on the hub: one slash, no extension, no such path."""
-    return (
-        not source.startswith((".", "/", "~"))
-        and source.count("/") == 1
-        and Path(source).suffix not in READERS
-        and not Path(source).exists()
-    )
+_SPLIT_WORDS = frozenset({"train", "training", "test", "dev", "validation", "valid", "val", "eval"})
+_METADATA = frozenset({"dataset_info.json", "state.json", "dataset_dict.json", "package.json", "config.json"})
 
 
 def iter_source_rows(
     source: str, config: str | None = None, split: str = "train", revision: str | None = None
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of a file (by its extension) or of a hub data set's split. DataError names file and row of what
-    cannot be read."""
-    if is_hub_id(source):
-        return iter_hub_rows(source, config, split, revision)
-    return iter_file_rows(expand_path(source))
+    """Rows of a source. DataError names file and row of the first that cannot be read."""
+    if is_hub_id(source) and config is not None:
+        yield from iter_hub_rows(source, config, split, revision)
+        return
+    for _, number, row in iter_located_rows(source, split, revision):
+        if isinstance(row, DataError):
+            raise row
+        yield number, row
 
 
-def iter_file_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Rows of one file; DataError if it is missing, its extension unknown, or a row not an object."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give {_FORMATS}, or a hub id such as owner/name")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown extension {path.suffix or '(none)'!r}; give {_FORMATS}")
-    return reader(path)
+def iter_located_rows(
+    source: str, split: str = "train", revision: str | None = None
+) -> Iterator[tuple[str, int, Row | DataError]]:
+    """(file or hub id, number, row) of every row of a source; a row that cannot be read comes as the
+    DataError that names it. DataError is raised for a source that cannot be read at all."""
+    hub = parse_hub_source(source)
+    if hub is not None:
+        rows = iter_hub_rows(hub.hub_id, hub.config, hub.split or split, hub.revision or revision)
+        for number, row in rows:
+            yield source, number, row
+        return
+    files = source_files(source, split)
+    is_one_file = expand_path(source, "--data").is_file()
+    for path in files:
+        for number, numbered_row in iter_file_rows(path):
+            yield source if is_one_file else str(path), number, numbered_row
 
 
-def _iter_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    is_empty = True
-    # Bytes, not text: lines end at \n only. Text mode and splitlines() also split at characters that JSON
-    # strings may contain unescaped.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            text = _decode_utf8(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
-            if number == 1 and text.lstrip().startswith("["):
-                yield from _iter_json(path)
-                return
-            if text.strip():
-                is_empty = False
-                where = f"{path} row {number}"
-                yield number, _require_object(parse_json(text, where, DataError), where)
-    if is_empty:
-        raise DataError(f"{path}: has no rows; expected one JSON object per line")
-
-
-def _iter_json(path: Path) -> Iterator[tuple[int, Row]]:
-    document = parse_json(read_text(path, DataError, MAX_JSON_BYTES), str(path), DataError)
-    if isinstance(document, dict):
-        lists = [name for name, value in document.items() if isinstance(value, list)]
-        if len(lists) != 1:
-            raise DataError(
-                f"{path}: is one JSON object; expected a list of objects, or an object with one list"
+def source_files(source: str, split: str = "train") -> list[Path]:
+    """The files that a path, pattern or folder stands for, in the order of their names. DataError if there
+    are none. In a folder with files of several splits, those of ``split``, with a note on the others."""
+    path = expand_path(source, "--data")
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _folder_files(path, split)
+    if any(letter in source for letter in "*?["):
+        matches = (
+            sorted(file for file in Path().glob(source) if file.is_file())
+            if not path.is_absolute()
+            else (
+                sorted(
+                    file
+                    for file in Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+                    if file.is_file()
+                )
             )
-        document = document[lists[0]]
-    if not isinstance(document, list) or not document:
-        raise DataError(f"{path}: has no rows; expected a list of JSON objects")
-    for number, row in enumerate(document, 1):
-        yield number, _require_object(row, f"{path} row {number}")
-
-
-def _decode_utf8(data: bytes, path: Path, number: int) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} row {number}: is not UTF-8 text; save it as UTF-8") from error
-
-
-def _require_object(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: is a {type(row).__name__}, not a JSON object with named columns")
-    return row
-
-
-def _iter_csv(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(2**31 - 1)
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            reader = csv.DictReader(file, delimiter=separator, strict=True)
-            names = list(reader.fieldnames or ())
-            repeated = next((name for name in names if names.count(name) > 1), None)
-            if repeated:
-                raise DataError(f"{path}: has two columns {bounded_repr(repeated)}; keep only one")
-            for number, row in enumerate(reader, 1):
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path} row {number}: does not have the header's {len(names)} columns; quote texts"
-                        " that contain the separator"
-                    )
-                yield number, {name: value or None for name, value in row.items()}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} row {number + 1}: is not UTF-8 text; save it as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path} row {number + 1}: is not valid CSV ({error})") from error
-    if not number:
-        raise DataError(f"{path}: has no rows; expected a header and rows")
-
-
-def _iter_parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    scan, total = scan_parquet(path, DataError)
-    if not total:
-        raise DataError(f"{path}: has no rows")
-    for start in range(0, total, _PARQUET_ROWS):
-        rows = collect_slice(scan.slice(start, _PARQUET_ROWS), path, DataError)
-        if rows.is_empty():
-            raise DataError(f"{path}: declares {total:,} rows, but has only {start:,}")
-        yield from enumerate(rows.iter_rows(named=True), start + 1)
-
-
-READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
-    ".jsonl": _iter_jsonl,
-    ".ndjson": _iter_jsonl,
-    ".json": _iter_json,
-    ".csv": _iter_csv,
-    ".tsv": _iter_csv,
-    ".parquet": _iter_parquet,
-}
-
-
-def iter_hub_rows(
-    hub_id: str, config: str | None, split: str, revision: str | None = None
-) -> Iterator[tuple[int, Row]]:
-    """Rows of one split on the hub, through ``datasets``. If access fails, DataError says what to do."""
-    hub_problem()  # before the import of ``datasets``, which reads then whether to go online
-    from datasets import load_dataset
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one warning per retry otherwise
-    try:
-        rows = load_dataset(hub_id, config, split=split, revision=revision)
-    except Exception as error:  # the hub client and ``datasets`` raise dozens of kinds
-        raise DataError(explain_hub_error(hub_id, error)) from error
-    yield from enumerate(rows, 1)
-
-
-def list_hub_configs(hub_id: str, revision: str | None = None) -> list[str]:
-    """Names of a hub data set's configs."""
-    hub_problem()
-    from datasets import get_dataset_config_names
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        return list(get_dataset_config_names(hub_id, revision=revision))
-    except Exception as error:
-        raise DataError(explain_hub_error(hub_id, error)) from error
-
-
-def explain_hub_error(hub_id: str, error: BaseException) -> str:
-    """One line for what the hub or ``datasets`` raised: gated, no token, no network, unknown config or
-    split."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    kinds = {type(link).__name__ for link in chain}
-    responses = [getattr(link, "response", None) for link in chain]
-    status = {getattr(response, "status_code", None) for response in responses}
-    text = " ".join(map(str, chain))
-    page = f"https://huggingface.co/datasets/{hub_id}"
-    login = "log in with `hf auth login` (or set HF_TOKEN)"
-    if "GatedRepoError" in kinds or "gated" in text.lower() or 403 in status:
-        return f"{hub_id}: is gated: accept its terms at {page}, then {login}"
-    if 401 in status or "LocalTokenNotFoundError" in kinds:
-        return f"{hub_id}: needs a token, or does not exist: see {page}, accept its terms there, then {login}"
-    if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"} and "connection" not in text.lower():
-        return f"{hub_id}: the hub has no such data set, or it is private: check the name at {page}"
-    if "ValueError" in kinds or "BuilderConfig" in text:
-        return f"{hub_id}: {str(error).splitlines()[0]}; see {page} for its configs and splits"
-    return (
-        f"{hub_id}: the hub cannot be reached and the data set is not in the cache ({type(error).__name__}); "
-        "check the network, or give its files by path"
+        )
+        if not matches:
+            raise DataError(f"{source}: no file matches; give {FORMATS}, a folder of them, or a hub id")
+        return matches
+    raise DataError(
+        f"{source}: no such file or folder; give {FORMATS}, a folder or pattern of them, or a hub id"
+        " (owner/name[:config[:split]][@revision])"
     )
+
+
+def _folder_files(folder: Path, split: str) -> list[Path]:
+    inside = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    names = sorted(
+        name
+        for name in inside
+        if is_row_file(name)
+        and name.name not in _METADATA
+        and not any(part.startswith((".", "_")) for part in name.parts)
+    )
+    if not names:
+        raise DataError(f"{folder}: is a folder without data files; give {FORMATS}, or a folder of them")
+    splits = {name: _split_of(name) for name in names}
+    present = {found for found in splits.values() if found is not None}
+    if len(present) <= 1 and (None in splits.values() or present <= {split}):
+        return [folder / name for name in names]
+    chosen = [name for name in names if splits[name] == split]
+    if not chosen:
+        raise DataError(
+            f"{folder}: has files of {', '.join(sorted(present))}, none of {split}; give the files to read by"
+            " name or pattern"
+        )
+    left_out = [str(name) for name in names if splits[name] != split]
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        log_note(
+            f"note: {folder}: {len(chosen)} of {len(names)} files are read ({split}); not read:"
+            f" {', '.join(left_out[:3])}{more}"
+        )
+    return [folder / name for name in chosen]
+
+
+def _split_of(name: Path) -> str | None:
+    """The split that a file's name or folder names: train of "train-00000-of-00002.parquet"."""
+    for part in reversed([*name.parts[:-1], name.stem]):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in _SPLIT_WORDS:
+                return "train" if word == "training" else word
+    return None

@@ -10,6 +10,7 @@ from typing import Literal
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.models.deltas import unsupported_adapter_reason
 
@@ -18,7 +19,7 @@ Mode = Literal["serve", "swap", "merge"]
 
 def adapter_loading_mode(config: EvalConfig) -> str:
     """The mode for ``load_adapters``: "peft" if transformers applies the adapters, which allows any kind."""
-    by_peft = config.engine == "transformers" and config.adapter_mode != "merge"
+    by_peft = find_engine_kind(config.engine).loads_with_peft and config.adapter_mode != "merge"
     return "peft" if by_peft else config.adapter_mode
 
 
@@ -28,25 +29,14 @@ def choose_adapter_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str
     auto: serve on a GPU, by a server and by transformers (PEFT); swap on a CPU, whose LoRA kernels are slow.
     ConfigError for a mode that the engine does not have.
     """
-    mode = config.adapter_mode
-    if config.engine == "server" and mode in ("merge", "swap"):
-        raise ConfigError(
-            f"--adapter-mode {mode} does not go with --engine server: the server applies the adapters; use"
-            " serve"
-        )
-    if config.engine == "transformers" and mode == "swap":
-        raise ConfigError(
-            "--adapter-mode swap goes with vLLM: --engine transformers applies adapters unmerged; use serve"
-        )
+    engine, mode = find_engine_kind(config.engine), config.adapter_mode
+    if mode in engine.refused_adapter_modes:
+        raise ConfigError(f"--adapter-mode {mode} {engine.refused_adapter_modes[mode]}")
     if mode == "auto":
         from kmmlu_fast.machine.device import has_gpu
 
-        mode = "serve" if config.engine in ("server", "transformers") or has_gpu() else "swap"
+        mode = "serve" if engine.applies_adapters or has_gpu() else "swap"
     if mode != "swap":
         return mode, ""
-    if config.engine != "vllm" or config.data_parallel_size > 1:
-        return "merge", "weights can be written only into a single vLLM engine in this process"
-    if config.load_format == "dummy":
-        return "merge", "random weights are not in a file"
-    reason = unsupported_adapter_reason(adapter.path)
+    reason = engine.swap_problem(config) or unsupported_adapter_reason(adapter.path)
     return ("merge", reason) if reason else ("swap", "")

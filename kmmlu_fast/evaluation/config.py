@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from kmmlu_fast.data.dataset import DEFAULT_DATASET
-from kmmlu_fast.data.exam import DEFAULT_EXAM
-from kmmlu_fast.engines.config import NF4_NAMES, EngineConfig
+from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.options import NF4_NAMES
 
 
 def _parse_digits(value: Any) -> Any:
@@ -145,6 +145,21 @@ class EvalConfig(EngineConfig):
     max_questions: PositiveInt | None = Field(
         None, description="until-decided, until-precise: maximum number of questions per model state"
     )
+    order: Literal["auto", "adaptive", "uniform"] = Field(
+        "auto",
+        description=(
+            "until-decided: adaptive finishes the base, then asks adapters first where an answer is likely to"
+            " change, which takes about a third fewer questions; uniform: all alike; auto: adaptive if the"
+            " base is finished"
+        ),
+    )
+    until_best: bool = Field(
+        False,
+        description=(
+            "with several adapters: stop as soon as one is shown to be the best, or within --margin of it; an"
+            " adapter that is shown to be worse than another is asked no further"
+        ),
+    )
     num_fewshot: int = Field(0, ge=0, le=5, description="number of exemplars from dev, in file order")
     prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
         None,
@@ -186,7 +201,7 @@ class EvalConfig(EngineConfig):
         return self.until_decided or self.until_precise is not None or self.questions is not None
 
     @model_validator(mode="after")
-    def _check_method_flags(self) -> EvalConfig:
+    def _check_method_flags(self) -> EvalConfig:  # noqa: C901 - one line per combination that is refused
         faults = []
         early_stopping = self.until_decided or self.until_precise is not None
         if self.output_type != "cot" and self.num_samples > 1:
@@ -210,6 +225,10 @@ class EvalConfig(EngineConfig):
             faults.append(
                 "--until-decided compares adapters with the base: give --adapter, and omit --no-base"
             )
+        if self.until_best and (not self.until_decided or len(self.adapter) < 2):
+            faults.append("--until-best goes with --until-decided and two adapters or more")
+        if self.order != "auto" and not self.until_decided:
+            faults.append("--order goes with --until-decided")
         if self.until_decided and self.until_precise is not None:
             faults.append("--until-decided and --until-precise are two ways to stop: give one of them")
         if self.questions is not None and early_stopping:

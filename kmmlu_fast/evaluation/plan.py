@@ -14,7 +14,8 @@ from typing import Any
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter, Question
 from kmmlu_fast.data import dataset
-from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam_source import ExamSource
+from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -48,8 +49,7 @@ class EvalPlan:
     """Everything that is the same for base and adapters: one token list for all of them."""
 
     config: EvalConfig
-    exam: Exam
-    source: str | None  # location of the exam's rows, if not the declared one
+    source: ExamSource
     model: Model
     adapters: list[Adapter]
     style: str
@@ -99,12 +99,13 @@ def _plan_exam(
     tokenizer: Any,
     more_notes: list[str],
 ) -> EvalPlan:
-    exam, questions, exemplars = question_set.exam, question_set.questions, question_set.exemplars
+    source, questions, exemplars = question_set.source, question_set.questions, question_set.exemplars
+    exam_parts = source.exam.fingerprint_parts
     warnings = [base_model_warning(adapter, model) for adapter in adapters]
     notes = [*question_set.notes, *more_notes, *filter(None, warnings)]
     style = choose_style(config, adapters, tokenizer)
     method, rendered, candidates, method_notes = choose_method(config, style, questions, exemplars, tokenizer)
-    template = method.wording_digest(tokenizer, thinking=config.thinking, is_kmmlu=exam.is_kmmlu)
+    template = method.wording_digest(tokenizer, thinking=config.thinking, varied_options=bool(exam_parts))
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
     limit = config.max_model_len and config.max_model_len - output_tokens
@@ -114,9 +115,7 @@ def _plan_exam(
         max_model_len = _needed_context_tokens(max(lengths.values()) + output_tokens, model)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
-    parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
-    if not exam.is_kmmlu:  # KMMLU runs keep the fingerprint they had before there were other exams
-        parts["exam"] = exam.name
+    parts = _fingerprint_parts(config, model, style, template, questions, shown, method) | exam_parts
     probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
     if config.may_stop:
@@ -126,8 +125,7 @@ def _plan_exam(
     checker = PromptChecker(style, tokenizer, method, max_model_len)
     return EvalPlan(
         config=config,
-        exam=exam,
-        source=question_set.source,
+        source=source,
         model=model,
         adapters=adapters,
         style=style,
@@ -150,7 +148,8 @@ def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[
 
 def _resolve_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
     """The config with ``--dtype auto`` resolved for this device, and a note if the choice is unusual."""
-    if config.dtype != "auto" or config.engine == "server" or config.ray_address:  # computed elsewhere
+    computes_here = find_engine_kind(config.engine).computes_here and not config.ray_address
+    if config.dtype != "auto" or not computes_here:
         return config, []
     model_config = model.config()
     model_type = str(model_config.get("model_type", ""))
@@ -192,16 +191,13 @@ def _fingerprint_parts(
         "num_fewshot": config.num_fewshot,
         "decoding": decoding,
     }
-    libraries = ["vllm", "transformers"]
     # Options and engines that were added later change the fingerprint only if they are used, so that earlier
     # runs keep theirs.
     if config.trust_remote_code:
         parts["trust_remote_code"] = True
     if config.letter_precision != "auto":
         parts["letter_precision"] = config.letter_precision
-    if config.engine == "transformers":
-        libraries = ["transformers", *(["bitsandbytes"] if config.quantization else [])]
-        parts["engine"] = config.engine
-        parts["quantization"] = "nf4" if config.quantization else None
-    parts["versions"] = {name: environment.package_version(name) for name in libraries}
+    engine = find_engine_kind(config.engine)
+    parts |= engine.fingerprint_parts(config)
+    parts["versions"] = {name: environment.package_version(name) for name in engine.libraries(config)}
     return parts

@@ -19,6 +19,7 @@ from kmmlu_fast.core.files import make_slug
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.counters import stats_between
+from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import adapter_probe, reuse, runner
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -33,7 +34,7 @@ from kmmlu_fast.runs.store import RunStore, load_run_directory
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
-def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
+def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:  # noqa: C901 - the stages of an evaluation, in order
     """Evaluate base and adapters. Finished runs are reused, interrupted ones continued. The runs are ordered
     by exam, the base before the adapters.
 
@@ -44,16 +45,8 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
     if finished is not None:
         return finished
     if open_engine is None:
-        modules = {
-            "vllm": ["vllm", "torch"],
-            "ray": ["ray", "vllm", "torch"],
-            "server": ["httpx", "tenacity"],
-        }
-        modules["transformers"] = ["torch", "accelerate"]
-        if config.quantization:
-            modules["transformers"].append("bitsandbytes")
-        purpose = f"evaluation (--engine {config.engine})"
-        require_modules(purpose, "transformers", *modules.get(config.engine, []))
+        modules = find_engine_kind(config.engine).requires(config)
+        require_modules(f"evaluation (--engine {config.engine})", "transformers", *modules)
     with report_wait("reading questions and tokenizer"):
         plans = make_eval_plans(config)
     notes = list(dict.fromkeys(text for plan in plans for text in plan.notes))
@@ -72,6 +65,9 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
         if config.may_stop:
+            if config.order == "adaptive":  # it is drawn from the base's margins on all questions
+                for session in sessions:
+                    session.run_state(None)
             return _run_early_stopping(sessions, states)
         runs_by_exam: list[list[Run]] = [[] for _ in sessions]
         for adapter in states:
@@ -94,7 +90,7 @@ def _run_early_stopping(sessions: list[_ExamSession], states: list[Adapter | Non
     runs = []
     for session in sessions:
         if len(sessions) > 1:
-            log_note(f"{session.plan.exam.label}: {len(session.plan.asked):,} questions")
+            log_note(f"{session.plan.source.exam.label}: {len(session.plan.asked):,} questions")
         runs += EarlyStoppingEvaluation(session.plan, session, states).run()
     return runs
 
@@ -123,7 +119,7 @@ class _ExamSession:
         plan = self.plan
         name = adapter.name if adapter else "base"
         if self._one_of_several:
-            name = f"{plan.exam.name} {name}"
+            name = f"{plan.source.exam.name} {name}"
         store = self.open_store(adapter)
         try:
             if store.complete:
@@ -142,9 +138,9 @@ class _ExamSession:
     def open_store(self, adapter: Adapter | None) -> RunStore:
         """The run directory of a model state, new or to be continued."""
         plan, config = self.plan, self.plan.config
-        exam = plan.exam.to_metadata()
-        if plan.source:
-            exam["dataset"] = plan.source
+        exam = plan.source.exam.to_metadata()
+        if plan.source.dataset:
+            exam["dataset"] = plan.source.dataset
         metadata = {
             "config": config.model_dump(mode="json"),
             "adapter": _adapter_facts(adapter),
@@ -262,10 +258,7 @@ def _adapter_facts(adapter: Adapter | None) -> dict[str, Any] | None:
 def run_name(plan: EvalPlan, adapter: Adapter | None) -> str:
     """The readable part of a run directory's name."""
     config = plan.config
-    data = plan.exam.name
-    if plan.exam.is_kmmlu:
-        data = "sample" if plan.source == "sample" else make_slug(Path(plan.source or data).name.lower())
     state = make_slug(adapter.name) if adapter else "base"
     style, method = plan.style.replace("-", ""), _SHORT[config.output_type]
     model = make_slug(Path(plan.model.name).name)
-    return f"{model}-{state}-{data}-{config.split}-{style}-{config.num_fewshot}shot-{method}"
+    return f"{model}-{state}-{plan.source.slug}-{config.split}-{style}-{config.num_fewshot}shot-{method}"

@@ -99,8 +99,8 @@ class ChainOfThought:
     def letter_ids(self) -> None:
         return None
 
-    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
-        return cot_wording_digest(self, tokenizer, is_kmmlu)
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, varied_options: bool = False) -> str:
+        return cot_wording_digest(self, tokenizer, varied_options)
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
         return generation_decoding(
@@ -280,12 +280,12 @@ PROBE = Question(
 )
 
 
-def cot_wording_digest(method: ChainOfThought, tokenizer: Any, is_kmmlu: bool = True) -> str:
+def cot_wording_digest(method: ChainOfThought, tokenizer: Any, varied_options: bool = False) -> str:
     """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue:
-    changes with any byte of them. For exams other than KMMLU, every number of options counts too.
+    changes with any byte of them. ``varied_options``: with 2 to 10 options too.
     """
     questions = [replace(PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
-    if not is_kmmlu:
+    if varied_options:
         counts = range(2, len(OPTION_LETTERS) + 1)
         questions += [
             replace(PROBE, subject="", supercategory="", options=("1",) * count, answer="A")

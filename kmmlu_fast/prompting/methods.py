@@ -47,9 +47,9 @@ class Method(Protocol):
         """The method that also asks without reasoning, whose prompts follow the first; else None."""
         ...
 
-    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, varied_options: bool = False) -> str:
         """sha256 (16 hex digits) that changes with any byte of the wording. ``thinking``: the flag.
-        ``is_kmmlu``: False adds the wording that other exams use.
+        ``varied_options``: the wording for 2 to 10 options counts too.
         """
         ...
 
@@ -109,7 +109,7 @@ class _SinglePromptMethod:
     def direct(self) -> None:
         return None
 
-    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, varied_options: bool = False) -> str:
         return template_digest(self.style, tokenizer, thinking=thinking)
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Rotations:
     def direct(self) -> None:
         return None
 
-    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, is_kmmlu: bool = True) -> str:
-        return self.inner.wording_digest(tokenizer, thinking=thinking, is_kmmlu=is_kmmlu)
+    def wording_digest(self, tokenizer: Any, *, thinking: bool = False, varied_options: bool = False) -> str:
+        return self.inner.wording_digest(tokenizer, thinking=thinking, varied_options=varied_options)
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
         decoding = {**self.inner.decoding(questions), "rotations": self.count}

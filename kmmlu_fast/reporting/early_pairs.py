@@ -20,13 +20,14 @@ from kmmlu_fast.analysis.protocol_differences import (
     prompt_differences,
     setting_differences,
 )
+from kmmlu_fast.analysis.sequential.adaptive_order import read_shared_order
 from kmmlu_fast.analysis.sequential.betting import ALPHA, Decision
 from kmmlu_fast.analysis.sequential.question_order import (
     QuestionOrder,
     compare_prefixes,
-    make_question_order,
     restrict_question_order,
 )
+from kmmlu_fast.analysis.sequential.several import decide_by_holm
 from kmmlu_fast.analysis.strata import IntervalEstimate
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.comparison_log import is_test_split_comparison, log_comparisons, new_comparison
@@ -57,7 +58,6 @@ def compare_early_stopped(runs: Sequence[Run], settings: ComparisonSettings) -> 
 
     RunError if orders, questions, keys or prompts differ.
     """
-    order = shared_question_order(runs)
     base, others = runs[0], runs[1:]
     prompts = [_prompt_differences(base, run, settings) for run in others]
     entries = {
@@ -67,20 +67,30 @@ def compare_early_stopped(runs: Sequence[Run], settings: ComparisonSettings) -> 
     }
     log = log_comparisons(base.path, list(entries.values()), next_level)
     ledgers = make_ledgers(log, entries)
+    level = ALPHA
+    if len(ledgers) == len(others):
+        level = min(ALPHA, sum(ledger.level for ledger in ledgers.values()))
+    by_name = {run.name: run for run in others}
+    orders = {run.name: _order_of_pair(base, run, runs) for run in others}
+    decisions = decide_by_holm(
+        list(by_name),
+        lambda name, alpha: _decide_early(orders[name], base, by_name[name], alpha, settings),
+        level,
+    )
     pairs = []
     for run, differing in zip(others, prompts, strict=True):
-        ledger = ledgers.get(run.name)
-        level = ALPHA / len(others) if ledger is None else min(ALPHA / len(others), ledger.level)
-        pair = _compare_early(order, base, run, level, settings)
         unknown = [each.name for each in (base, run) if is_protocol_unknown(each)]
-        pairs.append(
-            replace(
-                pair,
-                prompt_differences=tuple(differing),
-                protocol_unknown=tuple(unknown),
-                tried=1 if ledger is None else ledger.comparisons,
-            )
+        pair = EarlyComparison(
+            first=base.name,
+            second=run.name,
+            decision=decisions[run.name],
+            setting_differences=tuple(setting_differences(base, run)),
+            overlap_known=settings.overlap_known,
+            prompt_differences=tuple(differing),
+            protocol_unknown=tuple(unknown),
+            tried=ledgers[run.name].comparisons if run.name in ledgers else 1,
         )
+        pairs.append(_with_overlap(pair, orders[run.name], base, run, settings))
     _log_outcomes(base, others, pairs)
     return pairs
 
@@ -98,19 +108,27 @@ def _prompt_differences(base: Run, run: Run, settings: ComparisonSettings) -> li
     return differing
 
 
-def _compare_early(
-    order: QuestionOrder, base: Run, run: Run, level: float, settings: ComparisonSettings
+def _order_of_pair(base: Run, run: Run, runs: Sequence[Run]) -> QuestionOrder:
+    """Each adapter may have an adaptive order of its own."""
+    early = any(each.prefix is not None for each in (base, run))
+    return shared_question_order([base, run] if early else runs)
+
+
+def _decide_early(
+    order: QuestionOrder, base: Run, run: Run, alpha: float, settings: ComparisonSettings
+) -> Decision:
+    recorded = (run.prefix or run.metrics).get("ahead")
+    ahead = recorded if isinstance(recorded, bool) else None
+    return compare_prefixes(order, base.frame, run.frame, alpha, settings.margin, ahead, settings.population)
+
+
+def _with_overlap(
+    pair: EarlyComparison, order: QuestionOrder, base: Run, run: Run, settings: ComparisonSettings
 ) -> EarlyComparison:
-    ahead = (run.prefix or run.metrics).get("ahead")
-    options = (level, settings.margin, ahead if isinstance(ahead, bool) else None, settings.population)
-    decision = compare_prefixes(order, base.frame, run.frame, *options)
-    pair = EarlyComparison(
-        first=base.name,
-        second=run.name,
-        decision=decision,
-        setting_differences=tuple(setting_differences(base, run)),
-        overlap_known=settings.overlap_known,
-    )
+    """With a second test on the questions that do not overlap training data, and how much larger the change
+    is on those that do.
+    """
+    decision = pair.decision
     marked = frozenset(order.ids[: decision.answers]) & settings.overlap
     if not marked or len(marked) == decision.answers:
         return pair
@@ -118,7 +136,7 @@ def _compare_early(
     return replace(
         pair,
         overlapping=len(marked),
-        clean=compare_prefixes(rest, base.frame, run.frame, *options),
+        clean=_decide_early(rest, base, run, decision.alpha, settings),
         overlap_gap=_overlap_gap(order.ids[: decision.answers], marked, base, run),
     )
 
@@ -153,18 +171,9 @@ def _log_outcomes(base: Run, others: Sequence[Run], pairs: Sequence[EarlyCompari
 def shared_question_order(runs: Sequence[Run]) -> QuestionOrder:
     """The random order that the early-stopped runs share; RunError if they have different ones."""
     early = [run for run in runs if run.prefix is not None and run.path is not None]
-    orders = [read_question_order(run.path) for run in early if run.path is not None]
-    for run, order in zip(early[1:], orders[1:], strict=True):
-        if not order.equals(orders[0]):
-            raise RunError(
-                f"{early[0].name} and {run.name} stopped early in two random orders, or over different "
-                "questions; evaluate both with the same --seed and questions, or finish one of them"
-            )
+    stored = [(run.name, read_question_order(run.path)) for run in early if run.path is not None]
     prefix = early[0].prefix or {}
     asked = early[0].config.get("config") or {}
     source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
     public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
-    first = orders[0]
-    return make_question_order(
-        first["question_id"].to_list(), first["answer"].to_list(), int(prefix.get("seed", 0)), public
-    )
+    return read_shared_order(stored, int(prefix.get("seed", 0)), public)

@@ -17,7 +17,7 @@ from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.dataset import dataset_input_files as dataset_files
-from kmmlu_fast.data.exam import Exam
+from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
 from kmmlu_fast.data.exam_lookup import find_exam
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.reporting.config import PairsConfig, ReportConfig, parse_recipe_groups
@@ -144,7 +144,7 @@ def resolve_exam(config: PairsConfig) -> Exam | None:
         exam = find_exam(str(declared))
     except KmmluError:
         return None
-    return None if exam.is_kmmlu else exam
+    return None if exam.name == DEFAULT_EXAM else exam
 
 
 def _read_run_configs(config: PairsConfig) -> list[dict[str, Any]]:

@@ -88,8 +88,13 @@ def load_early_stopped_run(folder: Path, wanted: bool) -> Run:
 
 
 def read_question_order(folder: Path) -> pl.DataFrame:
-    """question_id and answer of all questions, in the order that a run that may stop early asks them."""
-    return read_parquet(folder / ORDER, RunError, schema=_ORDER_SCHEMA)
+    """question_id and answer of all questions, in the order that a run that may stop early asks them; in an
+    adaptive order also its ``weight_<place>`` columns.
+    """
+    path = folder / ORDER
+    order = read_parquet(path, RunError, schema=_ORDER_SCHEMA)
+    stored = read_parquet(path, RunError)
+    return order.hstack(stored.select(name for name in stored.columns if name.startswith("weight_")))
 
 
 def read_stored_parts(folder: Path) -> pl.DataFrame:

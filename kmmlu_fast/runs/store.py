@@ -32,7 +32,7 @@ from kmmlu_fast.core.files import (
 )
 from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
-from kmmlu_fast.runs.checks import check_metrics, check_predictions
+from kmmlu_fast.runs.checks import check_metrics, check_predictions, check_prefix_file
 from kmmlu_fast.runs.layout import (
     ORDER,
     OVERWRITE_HINT,
@@ -224,18 +224,40 @@ class RunStore:
         """The predictions of the parts on disk, PREDICTION_SCHEMA."""
         return read_stored_parts(self.path)
 
+    def stored_order(self) -> pl.DataFrame | None:
+        """The order of a run that may stop early, with its weights; None for a new run."""
+        return read_question_order(self.path) if (self.path / PREFIX).exists() else None
+
+    def stored_seed(self) -> int:
+        """The seed of the stored order."""
+        return int(check_prefix_file(read_json(self.path / PREFIX), self.path / PREFIX)["seed"])
+
     def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
         """Mark the run as one that may stop early. ``order``: question_id and answer of all questions, in the
         order of asking.
         """
-        if (self.path / PREFIX).exists() and not read_question_order(self.path).equals(order):
+        stored = self.stored_order()
+        if stored is not None and "weight_0" in stored.columns:
+            raise RunError(
+                f"{self.path}: was asked in an adaptive order (--order adaptive); finish the pass without"
+                " stopping, or give another --output-dir"
+            )
+        if stored is not None and not stored.equals(order):
             raise RunError(
                 f"{self.path}: was asked in the random order of --seed"
                 f" {read_json(self.path / PREFIX).get('seed')}; give the same seed, finish the pass without"
                 " stopping, or give another --output-dir"
             )
-        if not (self.path / PREFIX).exists():
+        if stored is None:
             write_parquet_atomically(self.path / ORDER, order)
+            write_json_atomically(self.path / PREFIX, prefix)
+
+    def write_order(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
+        """Replace the order of a run that may stop early, or begin one. What was asked along the old order
+        must be the beginning of the new one.
+        """
+        write_parquet_atomically(self.path / ORDER, order)
+        if not (self.path / PREFIX).exists():
             write_json_atomically(self.path / PREFIX, prefix)
 
     def pause(self, prefix: dict[str, Any]) -> Run:

@@ -19,15 +19,9 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim_outputs, parquet_bytes, write_files_together
 from kmmlu_fast.core.letters import is_position_bound, reorder_question
-from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.data import alpaca as sft
-from kmmlu_fast.data import dataset as datasets
-from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.exam_lookup import dataset_for_exam, find_exam, resolve_exam_source
-from kmmlu_fast.data.exam_rows import choose_subjects
-from kmmlu_fast.data.row_files import is_hub_id
-from kmmlu_fast.data.subjects import find_subjects
+from kmmlu_fast.data.exam_source import ExamSource, find_exam_sources
 from kmmlu_fast.runs.loading import run_input_files
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.card import data_card
@@ -52,7 +46,8 @@ def draw_training_rows(config: SampleFlags) -> DrawnRows:
     """Draw and write the files. ConfigError if ``out`` exists; DataError or RunError for unreadable input."""
     if config.out.name in ("", ".."):
         raise ConfigError(f"--out {config.out}: names no file; give one such as data/sft.jsonl")
-    exam = find_exam(config.exam)
+    (rows_source,) = find_exam_sources([config.exam], config.dataset, config.dataset_revision)
+    exam = rows_source.exam
     exam.refuse_training(f"--exam {config.exam}")
     if "train" not in exam.splits:
         splits = ", ".join(f"{split} = its {source_split}" for split, source_split in exam.splits.items())
@@ -64,11 +59,11 @@ def draw_training_rows(config: SampleFlags) -> DrawnRows:
         log_note(f"note: {exam.label}'s licence is {exam.licence}: check whether it allows training")
     suffixes = (".plan.parquet", ".dropped.parquet", ".md")
     outputs = [config.out, *(config.out.with_suffix(suffix) for suffix in suffixes)]
-    inputs = [*run_input_files(source_arguments(config)), *_exam_input_files(config, exam)]
+    inputs = [*run_input_files(source_arguments(config)), *rows_source.input_files()]
     claim_outputs(outputs, inputs, overwrite=config.overwrite, flag="--out")
     source = read_weakness_source(source_arguments(config), config.strategy, exam)
-    pool = build_pool(config, exam, source)
-    plan, chosen = choose_training_questions(config, exam, source, pool)
+    pool = build_pool(config, rows_source, source)
+    plan, chosen = choose_training_questions(config, rows_source, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)
     rows = [
         sft.SftRow(
@@ -85,33 +80,15 @@ def draw_training_rows(config: SampleFlags) -> DrawnRows:
         from kmmlu_fast.sampling.rationale import add_rationales
 
         rows, rationales = add_rationales(rows, config)
-    facts = data_card_facts(config, exam, source, pool, plan, rows, rationales)
+    facts = data_card_facts(config, rows_source, source, pool, plan, rows, rationales)
     card = data_card(facts, plan).encode("utf-8", "backslashreplace")
     contents = [sft.encode_sft_rows(rows), parquet_bytes(plan), parquet_bytes(pool.dropped), card]
     write_files_together(dict(zip(outputs, contents, strict=True)))
     return DrawnRows(config.out, rows, plan, pool.dropped, facts)
 
 
-def _exam_input_files(config: SampleFlags, exam: Exam) -> list[Path]:
-    """The files that rows are read from, which must not be overwritten."""
-    if exam.is_kmmlu:
-        return datasets.dataset_input_files(config.dataset)
-    place = _dataset_place(config, exam)
-    file = expand_path(place, "--dataset")
-    if file.is_file():
-        return [file]
-    return [] if is_hub_id(place) else datasets.dataset_input_files(place)
-
-
-def _dataset_place(config: SampleFlags, exam: Exam) -> str:
-    """Where the exam's rows are: hub id, directory or file."""
-    if exam.is_kmmlu:
-        return config.dataset
-    return resolve_exam_source(exam, dataset_for_exam(config.dataset, exam, [exam]))
-
-
 def choose_training_questions(
-    config: SampleFlags, exam: Exam, source: WeaknessSource, pool: QuestionPool
+    config: SampleFlags, rows_source: ExamSource, source: WeaknessSource, pool: QuestionPool
 ) -> tuple[pl.DataFrame, list[sampling.Chosen]]:
     """The plan, and the questions drawn by it."""
     supply = _count_by_subject(pool.questions, pool.groups)
@@ -130,12 +107,12 @@ def choose_training_questions(
     shown_as_weak: list[str] | None = None
     posterior: pl.DataFrame | None = None
     if config.strategy == "strategic" and scores is not None:
-        prior = configured_prior(config, exam)
+        prior = configured_prior(config, rows_source)
         posterior = subject_posterior(scores, None if prior is None else prior.accuracy)
         shrunk = dict(posterior.select("subject", "shrunk").iter_rows())
         names: list[str] = []
         if config.weak_subjects:
-            names = _resolve_subject_names(exam, config.weak_subjects, pool.groups)
+            names = rows_source.resolve_subjects(config.weak_subjects, pool.groups)
         if names or config.weak_fraction:
             weak = find_weak_subjects(scores, config.weak_fraction, names, shrunk)
         else:  # all subjects take part; those below micro accuracy are shown as weak
@@ -164,31 +141,23 @@ def _count_by_subject(questions: Iterable[Question], subjects: Iterable[str]) ->
     return {subject: counts[subject] for subject in subjects}
 
 
-def _resolve_subject_names(exam: Exam, names: list[str], groups: dict[str, str]) -> list[str]:
-    """The subjects of names, which may be subjects or supercategories."""
-    if exam.is_kmmlu:
-        return [subject.name for subject in find_subjects(names)]
-    subjects = pl.DataFrame({"subject": list(groups), "supercategory": list(groups.values())})
-    return choose_subjects(exam, subjects, names)["subject"].to_list()
-
-
-def configured_prior(config: SampleFlags, exam: Exam) -> SubjectPrior | None:
+def configured_prior(config: SampleFlags, rows_source: ExamSource) -> SubjectPrior | None:
     """The prior that --weak-prior names, or None.
 
     The public one is KMMLU's; it is not used for other exams, nor for the packaged sample, whose questions
     are invented.
     """
     public = config.weak_prior == "public"
-    if config.weak_prior == "none" or (public and (config.dataset == "sample" or not exam.is_kmmlu)):
+    if config.weak_prior == "none" or (public and not rows_source.has_public_results):
         return None
     return read_subject_prior(None if public else Path(config.weak_prior))
 
 
-def weak_prior_note(config: SampleFlags, exam: Exam) -> str:
+def weak_prior_note(config: SampleFlags, rows_source: ExamSource) -> str:
     """Describes the prior of the subject accuracies for the data card."""
     if config.strategy != "strategic":
         return "not used"
-    prior = configured_prior(config, exam)
+    prior = configured_prior(config, rows_source)
     if prior is None:
         return "none: each subject's accuracy is shrunk to the mean of all"
     note = f"accuracies by subject from {prior.source}, {prior.date}"
@@ -202,7 +171,7 @@ def weak_prior_note(config: SampleFlags, exam: Exam) -> str:
 
 def data_card_facts(
     config: SampleFlags,
-    exam: Exam,
+    rows_source: ExamSource,
     source: WeaknessSource,
     pool: QuestionPool,
     plan: pl.DataFrame,
@@ -214,16 +183,16 @@ def data_card_facts(
     most = max((len(row.question.options) for row in rows), default=len(LETTERS))
     kept_order = [row for row in rows if not config.permute_options or is_position_bound(row.question)]
     return {
-        "exam": exam.to_metadata(),
+        "exam": rows_source.exam.to_metadata(),
         "file": config.out.name,
         "rows": len(rows),
         "questions": len({row.question.question_id for row in rows}),
         "repeats": sum(row.repeat > 0 for row in rows),
         "strategy": config.strategy,
         "weak_share": config.weak_share,
-        "weak_prior": weak_prior_note(config, exam),
+        "weak_prior": weak_prior_note(config, rows_source),
         "seed": config.seed,
-        "dataset": _dataset_place(config, exam),
+        "dataset": rows_source.place,
         "dataset_revision": config.dataset_revision,
         "source": source.run.source if source.run else None,
         "source_model": source.run.facts.get("model") if source.run else None,

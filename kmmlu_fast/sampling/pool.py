@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from kmmlu_fast.contamination import overlap
-from kmmlu_fast.contamination.check import load_guarded_for_exam
+from kmmlu_fast.contamination.check import find_train_split_overlap
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.schema import Question
-from kmmlu_fast.data import dataset as datasets
-from kmmlu_fast.data.exam import Exam
-from kmmlu_fast.data.exam_lookup import dataset_for_exam
-from kmmlu_fast.data.exam_rows import choose_subjects, questions_from_frame, read_exam_frame
-from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
+from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
+from kmmlu_fast.data.exam_source import ExamSource
+from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.runs.loading import load_run_argument
 from kmmlu_fast.runs.run import Run, fill_prediction_columns
 from kmmlu_fast.sampling.config import SampleFlags
@@ -99,13 +97,13 @@ def _load_source_run(argument: str, strategy: str, exam: Exam | None) -> Run:
             f" {argument}:{runs[0].name}"
         )
     (run,) = runs
-    if exam is not None and not exam.is_kmmlu:
+    if exam is not None and exam.name != DEFAULT_EXAM:
         if run.exam != exam.name and run.predictions is not None:
             raise ConfigError(
                 f"--from {argument}: is a run over {run.exam_title}; rows of {exam.label} need a run over"
                 f" {exam.label}: `python -m kmmlu_fast.eval --exam {exam.name} --split train --limit 50`"
             )
-    elif run.exam != "kmmlu":
+    elif run.exam != DEFAULT_EXAM:
         foreign = [name for name in run.scores["subject"] if name not in SUBJECTS]
         if foreign:
             raise ConfigError(
@@ -123,6 +121,13 @@ def _load_source_run(argument: str, strategy: str, exam: Exam | None) -> Run:
             f" {_run_split(run)}; give a run of {TRAIN_RUN}"
         )
     return run
+
+
+def _run_dataset(run: Run) -> str | None:
+    """The ``--dataset`` that a run was over, if its directory says."""
+    facts = run.config.get("exam") or run.config.get("config") or {}
+    place = facts.get("dataset")
+    return None if place is None else str(place)
 
 
 def _run_split(run: Run) -> str:
@@ -161,16 +166,15 @@ def merge_runs(runs: Sequence[Run]) -> Run:
     )
 
 
-def build_pool(config: SampleFlags, exam: Exam, source: WeaknessSource) -> QuestionPool:
+def build_pool(config: SampleFlags, rows: ExamSource, source: WeaknessSource) -> QuestionPool:
     """The train split without rows that overlap test or dev, repeated rows, and the run's own questions."""
-    train = _load_kmmlu_train(config, exam) if exam.is_kmmlu else _load_exam_train(config, exam)
+    train = _load_train_questions(config, rows)
     notes = list(train.notes)
-    place = config.dataset if exam.is_kmmlu else dataset_for_exam(config.dataset, exam, [exam])
     for run in source.runs:
-        answered = (run.config.get("config" if exam.is_kmmlu else "exam") or {}).get("dataset")
-        if _run_split(run) == "train" and answered not in (None, place):
+        answered = _run_dataset(run)
+        if _run_split(run) == "train" and answered not in (None, rows.dataset):
             notes.append(
-                f"the run was over --dataset {answered}, but rows come from {place or exam.label}: its"
+                f"the run was over --dataset {answered}, but rows come from {rows.label}: its"
                 " questions are excluded only if both have the same ids"
             )
     notes = list(dict.fromkeys(notes))
@@ -184,9 +188,8 @@ def build_pool(config: SampleFlags, exam: Exam, source: WeaknessSource) -> Quest
     before = len(clean)
     if source.run is not None and config.strategy != "errors" and source.run.predictions is not None:
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
-    make_questions = datasets.kmmlu_questions_from_frame if exam.is_kmmlu else questions_from_frame
     return QuestionPool(
-        questions=make_questions(clean),
+        questions=rows.make_questions(clean),
         size=len(frame),
         overlapping=pairs,
         repeated=repeated,
@@ -208,21 +211,13 @@ class _TrainQuestions:
     against: list[str]  # exams that were searched
 
 
-def _load_kmmlu_train(config: SampleFlags, exam: Exam) -> _TrainQuestions:
-    subjects = find_subjects(config.subjects)
-    pairs = overlap.train_overlap(config.dataset, config.dataset_revision)
-    train = datasets.read_frame(config.dataset, "train", subjects, config.dataset_revision)
-    groups = {subject.name: subject.supercategory for subject in subjects}
+def _load_train_questions(config: SampleFlags, rows: ExamSource) -> _TrainQuestions:
+    train = rows.read_split("train", config.subjects)
+    found = find_train_split_overlap(rows)
     return _TrainQuestions(
-        train.value, pairs.value, (*pairs.notes, *train.notes), groups, [f"{exam.label} test"]
+        frame=train.value,
+        pairs=found.pairs,
+        notes=(*found.notes, *train.notes),
+        groups=rows.subject_groups(train.value, config.subjects),
+        against=found.exams,
     )
-
-
-def _load_exam_train(config: SampleFlags, exam: Exam) -> _TrainQuestions:
-    place = dataset_for_exam(config.dataset, exam, [exam])
-    train = read_exam_frame(exam, "train", place, config.dataset_revision)
-    guarded = load_guarded_for_exam(exam, place, config.dataset_revision)
-    pairs = overlap.find_overlapping_rows(train.value, guarded.frame)
-    frame = choose_subjects(exam, train.value, config.subjects)
-    groups = dict(frame.select("subject", "supercategory").unique("subject").sort("subject").iter_rows())
-    return _TrainQuestions(frame, pairs, train.notes, groups, guarded.exams)

@@ -15,6 +15,8 @@ from typing import Any
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import read_json, remove_partials, write_bytes_atomically, write_json_atomically
+from kmmlu_fast.data.hub_rows import parse_hub_source
+from kmmlu_fast.data.mixture import MixtureShare
 from kmmlu_fast.machine.device_memory import GIB
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import PLOT
@@ -65,17 +67,7 @@ def build_card(
             "too_long": data.too_long,
             "leakage": inputs.leaks,
             "tokens": tokens,
-            "mixture": [
-                {
-                    "source": Path(s.source).name,
-                    "weight": s.weight,
-                    "rows": s.rows,
-                    "taken": s.taken,
-                    "forms": dict(s.forms),
-                    "duplicates": s.duplicates,
-                }
-                for s in inputs.shares
-            ],
+            "mixture": [_mixture_entry(share) for share in inputs.shares],
             "asked": inputs.asked_of,
         },
         "hyperparameters": config.result_settings(),
@@ -89,6 +81,19 @@ def build_card(
         "warnings": result.warnings,
         "versions": identity["versions"],
     }
+
+
+def _mixture_entry(share: MixtureShare) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "source": share.source if parse_hub_source(share.source) else Path(share.source).name,
+        "weight": share.weight,
+        "rows": share.rows,
+        "taken": share.taken,
+        "forms": dict(share.forms),
+        "duplicates": share.duplicates,
+    }
+    optional = {"unread": dict(share.unread), "left_out": dict(share.left_out), "revision": share.revision}
+    return entry | {name: value for name, value in optional.items() if value}
 
 
 def write_adapter(trained: Path, target: Path, card: dict[str, Any], log: list[dict[str, Any]]) -> None:
@@ -159,7 +164,7 @@ with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 ## Data
 - {data["rows_trained"]} rows from `{data["file"]}` (sha256 `{data["digest"][:16]}`), {data["rows_held_out"]} more held out
 - answers as trained: {_format_shares(data["answers"])}
-- rows over {too_long["max_seq_length"]} tokens: {too_long["rows_too_long"]} ({too_long["policy"]})
+- rows over {too_long["max_seq_length"]} tokens: {_describe_long_rows(too_long)}
 - leakage check against {leaks["against"]}: {leaks["rows_flagged"]} rows flagged{allowed}
 - the training data keeps its own licence; KMMLU is CC-BY-ND-4.0. The base model's licence applies to the adapter.
 
@@ -175,6 +180,16 @@ with `kmmlu_fast.eval` and `kmmlu_fast.compare`.
 | library | version |
 |---|---|
 {libraries}"""  # noqa: E501
+
+
+def _describe_long_rows(too_long: dict[str, Any]) -> str:
+    """How many rows were too long, and what was done with them; older cards do not say how many were left
+    out."""
+    out = too_long.get("rows_left_out")
+    left = f", {out} left out" if out else ""
+    held_out = too_long.get("held_out", {}).get("rows_left_out")
+    held = f"; {held_out} held-out rows left out" if held_out else ""
+    return f"{too_long['rows_too_long']} ({too_long['policy']}{left}{held})"
 
 
 def write_loss_plot(log: list[dict[str, Any]], path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
-from kmmlu_fast.data.dataset import DEFAULT_DATASET
+from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
 
+PLANNED_DATA = "data/sft.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 # Settings that may differ between a run and its --resume: they do not change what is computed. (Data files
@@ -38,13 +39,28 @@ _FREE = frozenset(
     }
 )
 # Settings added later: omitted at their default, so that an older training can still be resumed.
-_LATER = frozenset({"columns", "rationale", "init_lora_weights", "modules_to_save", "forgetting"})
+_LATER = frozenset(
+    {
+        "columns",
+        "rationale",
+        "init_lora_weights",
+        "modules_to_save",
+        "forgetting",
+        "answer_coding",
+        "bad_rows",
+        "turns",
+    }
+)
 
 
 def _as_string_list(value: Any) -> Any:
     if isinstance(value, (str, Path)):
         return [str(value)]
     return [str(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _as_words(value: Any) -> Any:
+    return value.strip().lower().replace("-", " ").replace("_", " ") if isinstance(value, str) else value
 
 
 class TrainConfig(Config):
@@ -54,6 +70,9 @@ class TrainConfig(Config):
         "data": (
             "data",
             "columns",
+            "answer_coding",
+            "bad_rows",
+            "turns",
             "rationale",
             "show_rows",
             "prompt_style",
@@ -122,16 +141,33 @@ class TrainConfig(Config):
     data: Annotated[list[str], BeforeValidator(_as_string_list)] = Field(
         min_length=1,
         description=(
-            "training rows in any form: .jsonl, .json, .csv, .parquet or a hub id; FILE:0.3 takes 30 %;"
-            " may be repeated"
+            "training rows in any form: files, folders, patterns, or owner/name[:config[:split]][@revision]"
+            " on the hub; FILE:0.3 takes 30 %; may be repeated"
         ),
     )
-    columns: list[str] = Field([], description="column names in the data: instruction=질문,output=답")
+    columns: list[str] = Field(
+        [], description="column names in the data: instruction=질문,output=답,system=지시"
+    )
+    answer_coding: Annotated[
+        Literal["auto", "from 0", "from 1", "letter", "text"], BeforeValidator(_as_words)
+    ] = Field(
+        "auto",
+        description=(
+            "how questions write their answers: from 0 or from 1 (the first option's number), letter, or"
+            " text; auto: as the whole file tells"
+        ),
+    )
+    bad_rows: Literal["refuse", "drop"] = Field(
+        "refuse", description="rows that cannot be read: name them and stop, or leave them out (counted)"
+    )
+    turns: Literal["all", "last"] = Field(
+        "all", description="conversations: train every turn of the assistant's, or the last one alone"
+    )
     rationale: Literal["none", "given"] = Field(
         "none", description="questions: train on the letter, or on the explanation column"
     )
     show_rows: NonNegativeInt = Field(
-        0, description="print this many rows first, with the trained tokens marked"
+        0, description="print this many rows with the trained tokens marked, and stop (also with --plan)"
     )
     output_dir: Path = Field(Path("out/lora"), description="adapter directory; must be new, or --resume")
     model: str = Field(
@@ -146,9 +182,13 @@ class TrainConfig(Config):
         "lm-eval", description="prompt wording; evaluation reads it from the adapter"
     )
     max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
-    too_long: Literal["truncate", "drop", "refuse"] = Field(
+    too_long: Literal["truncate", "drop", "refuse", "cut"] = Field(
         "truncate",
-        description=("rows over --max-seq-length: cut the prompt's beginning, drop, or stop; always counted"),
+        description=(
+            "rows over --max-seq-length: truncate takes whole exchanges from a conversation's front and"
+            " leaves out what still does not fit; drop leaves out; refuse stops; cut takes tokens from a"
+            " question's front or a conversation's end; always counted"
+        ),
     )
     rotate_options: bool = Field(
         False, description="show the options in another order every epoch, answer letters balanced"
@@ -248,6 +288,14 @@ class TrainConfig(Config):
     allow_leakage: bool = Field(
         False, description="train even on rows that the leakage guard flags (recorded in the card)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plan_without_rows(cls, values: Any) -> Any:
+        """A plan needs no rows; the commands it shows name the file that ``sample`` writes in the docs."""
+        if isinstance(values, dict) and values.get("plan") and not values.get("show_rows"):
+            return {"data": [PLANNED_DATA], **values}
+        return values
 
     @model_validator(mode="after")
     def _check_combinations(self) -> TrainConfig:

@@ -1,8 +1,9 @@
 """Conversations -> token ids with labels: only the assistant's turns are trained on.
 
-In: ``TrainingRow``s with turns, a tokenizer, optionally a prompt style. Out: ``EncodedRow``s. The text comes
-from the tokenizer's chat template, or from ``PLAIN`` if it has none. The trained tokens are those wholly
-within an assistant's turn, including its end-of-turn token. Knows nothing of Unsloth or TRL.
+In: ``TrainingRow``s with turns (or a document), a tokenizer, optionally a prompt style. Out: ``EncodedRow``s.
+The text comes from the tokenizer's chat template, or from ``PLAIN`` if it has none. The trained tokens are
+those wholly within an assistant's turn that is to be learned, including its end-of-turn token; of a document,
+all. Knows nothing of Unsloth or TRL.
 
 If a template rewrites earlier turns (Qwen3's drops their thinking), no single text contains every turn as
 written. Such a row becomes one row per assistant's turn, each after what the template shows at that point.
@@ -43,10 +44,30 @@ def encode_conversations(
 
     TrainError if a row has nothing to learn from, or has several turns although ``style`` is given.
     """
-    if style is not None and not prompts.find_prompt_style(style).chat:
-        return [[_encode_with_style(row, tokenizer, style)] for row in rows]
+    worded = style if style is not None and not prompts.find_prompt_style(style).chat else None
     template = choose_chat_template(tokenizer)[1]
-    return [_encode_with_template(row, tokenizer, template) for row in rows]
+    return [_encode_row(row, tokenizer, worded, template) for row in rows]
+
+
+def _encode_row(
+    row: TrainingRow, tokenizer: Any, style: str | None, template: str | None
+) -> list[EncodedRow]:
+    if row.document is not None:
+        return [_encode_document(row, tokenizer)]
+    if style is not None:
+        return [_encode_with_style(row, tokenizer, style)]
+    return _encode_with_template(row, tokenizer, template)
+
+
+def _encode_document(row: TrainingRow, tokenizer: Any) -> EncodedRow:
+    """A text of which every token is trained (the first has nothing before it to be learned from)."""
+    (ids,) = prompts.encode_prompts(tokenizer, [prompts.Prompt(row.document or "", add_special_tokens=True)])
+    ids = list(ids)
+    if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
+        ids.append(tokenizer.eos_token_id)
+    if len(ids) < 2:
+        raise TrainError(f"{row.where}: the text has no token to learn; take the row out")
+    return EncodedRow(question_id=row.where, answer="", input_ids=tuple(ids), prompt_tokens=1)
 
 
 def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedRow:
@@ -69,7 +90,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: Any, style: str) -> EncodedR
 
 
 def _encode_with_template(row: TrainingRow, tokenizer: Any, template: str | None) -> list[EncodedRow]:
-    whole = _apply_chat_template(row.turns, tokenizer, template, row.where)
+    whole = _apply_chat_template(row, row.turns, tokenizer, template)
     spans = []
     for _, before, after in _assistant_turns(row, tokenizer, template):
         if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
@@ -95,29 +116,46 @@ def _encode_turns_separately(row: TrainingRow, tokenizer: Any, template: str | N
 def _assistant_turns(
     row: TrainingRow, tokenizer: Any, template: str | None
 ) -> Iterator[tuple[int, str, str]]:
-    """(number from 1, text up to the turn, text with the turn) of each assistant's turn."""
+    """(number from 1, text up to the turn, text with the turn) of each assistant's turn that is trained."""
     for place, turn in enumerate(row.turns):
-        if turn.role == "assistant":
-            before = _apply_chat_template(row.turns[:place], tokenizer, template, row.where, True)
-            after = _apply_chat_template(row.turns[: place + 1], tokenizer, template, row.where)
+        if turn.role == "assistant" and turn.trained:
+            before = _apply_chat_template(row, row.turns[:place], tokenizer, template, True)
+            after = _apply_chat_template(row, row.turns[: place + 1], tokenizer, template)
+            _require_rendered(row, row.turns[: place + 1], after)
             yield place + 1, before, after
 
 
+def _require_rendered(row: TrainingRow, turns: Sequence[Turn], text: str) -> None:
+    """TrainError if the template leaves out the last turn's thought, a tool or a call: many templates do, and
+    the row would teach something else."""
+    names = {"tools": [str(tool.get("function", tool).get("name", "")) for tool in row.tools]}
+    names["tool_calls"] = [call["function"]["name"] for turn in turns for call in turn.tool_calls]
+    names["reasoning_content"] = [turns[-1].reasoning.strip()] if turns[-1].reasoning else []
+    for key, values in names.items():
+        if any(value not in text for value in values):
+            raise TrainError(
+                f"{row.where}: has {key}, which the chat template does not write; use a model whose template"
+                " does, or take it out of the rows"
+            )
+
+
 def _apply_chat_template(
+    row: TrainingRow,
     turns: Sequence[Turn],
     tokenizer: Any,
     template: str | None,
-    where: str,
     add_generation_prompt: bool = False,
 ) -> str:
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages = [turn.to_message() for turn in turns]
     settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
+    if row.tools:
+        settings["tools"] = [dict(tool) for tool in row.tools]
     if template:
         settings["chat_template"] = template
     try:
         return str(tokenizer.apply_chat_template(messages, **settings))
     except Exception as error:  # jinja's errors, such as that of a template without a system turn
-        raise TrainError(f"{where}: the model's chat template refuses its turns ({error})") from error
+        raise TrainError(f"{row.where}: the model's chat template refuses its turns ({error})") from error
 
 
 def _encode_with_mask(name: str, text: str, spans: list[tuple[int, int]], tokenizer: Any) -> EncodedRow:

@@ -39,3 +39,8 @@ def response_ids(context: list[int], whole: list[int], response: str, tokenizer:
         return whole[len(context) :]
     alone: list[int] = tokenizer(response, add_special_tokens=False)["input_ids"]
     return alone
+
+
+def count_trained_tokens(row: EncodedRow) -> int:
+    """How many of the row's tokens are trained on."""
+    return sum(label != MASKED for label in row.labels)

@@ -23,7 +23,8 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import encode_conversations
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
 from kmmlu_fast.training.order import balanced_letters, order_rows, rotate_row_options
-from kmmlu_fast.training.row_length import check_trainable, fit_length
+from kmmlu_fast.training.row_length import check_trainable, describe_too_long, fit_length
+from kmmlu_fast.training.shorten import make_shortener
 
 Row = SftRow | TrainingRow
 
@@ -39,15 +40,11 @@ def encode_training_set(
 
     ``asked``: questions (of KMMLU's train split) to measure letters on if the held-out rows have none.
     """
-    questions = select_questions(rows)
-    one_epoch = encode_mixed_rows(rows, tokenizer, config)
-    fitting, too_long = fit_length(one_epoch, config.max_seq_length, config.too_long, tokenizer.bos_token_id)
-    if too_long["rows_too_long"]:
-        done = "cut at the beginning" if config.too_long == "truncate" else "dropped"
-        log_note(
-            f"warning: {too_long['rows_too_long']} of {len(rows)} rows are over {config.max_seq_length}"
-            f" tokens and were {done}: {', '.join(too_long['question_ids'][:5])}"
-        )
+    questions = select_question_rows(rows)
+    encoded = encode_mixed_rows(rows, tokenizer, config)
+    _note_growth(encoded)
+    one_epoch = [row for pieces in encoded for row in pieces]
+    fitting, too_long = _fit_rows(one_epoch, rows, tokenizer, config, "rows")
     _require_fitting(fitting, f"--data {', '.join(config.data)}: no row", config)
     count = len(fitting)
     lengths = [len(row.input_ids) for row in fitting] * config.num_train_epochs
@@ -59,12 +56,45 @@ def encode_training_set(
             raise TrainError("--rotate-options is for rows that are multiple-choice questions; leave it out")
         kept_ids = {row.question_id for row in fitting}
         kept = [row for row in questions if row.question.question_id in kept_ids]
-        fitting, order = _encode_rotated_rows(kept, order, config, tokenizer)
+        fitting, order = _encode_rotated_rows(kept, fitting, order, config, tokenizer)
     check_trainable(fitting)
-    held, asked_rows, ids = _encode_held_out(config, held_rows, tokenizer, asked)
+    held, asked_rows, ids = _encode_held_out(config, held_rows, tokenizer, asked, too_long)
     return TrainSet(
         rows=fitting, order=order, held_out=held, asked=asked_rows, letter_ids=ids, too_long=too_long
     )
+
+
+def _note_growth(encoded: list[list[EncodedRow]]) -> None:
+    """Say how rows and tokens grow if a template needs one row per assistant's turn."""
+    rows = [row for pieces in encoded for row in pieces]
+    if len(rows) > len(encoded):
+        before = sum(len(pieces[-1].input_ids) for pieces in encoded)
+        after = sum(len(row.input_ids) for row in rows)
+        log_note(
+            "note: the chat template rewrites earlier turns, so every turn is a row of its own:"
+            f" {len(encoded):,} rows ({before:,} tokens) become {len(rows):,} ({after:,} tokens); --turns"
+            " last trains each conversation's last turn alone"
+        )
+
+
+def _fit_rows(
+    encoded: list[EncodedRow], rows: Sequence[Row], tokenizer: Any, config: TrainConfig, what: str
+) -> tuple[list[EncodedRow], dict[str, Any]]:
+    """The rows within --max-seq-length by the one rule of --too-long, and a note on the others."""
+    style = _conversation_style(config)
+    shorten = make_shortener(
+        rows, config.max_seq_length, lambda row: encode_conversations([row], tokenizer, style)[0]
+    )
+    fitting, report = fit_length(
+        encoded, config.max_seq_length, config.too_long, tokenizer.bos_token_id, shorten
+    )
+    if told := describe_too_long(report, len(encoded), what):
+        log_note(f"warning: {told}")
+    return fitting, report
+
+
+def _conversation_style(config: TrainConfig) -> str | None:
+    return config.prompt_style if "prompt_style" in config.model_fields_set else None
 
 
 def _require_fitting(fitting: list[EncodedRow], none: str, config: TrainConfig) -> None:
@@ -77,40 +107,42 @@ def as_question_row(row: Row) -> SftRow | None:
     return row if isinstance(row, SftRow) else row.item
 
 
-def select_questions(rows: Sequence[Row]) -> list[SftRow]:
+def select_question_rows(rows: Sequence[Row]) -> list[SftRow]:
     """The rows that are multiple-choice questions."""
     return [question for question in map(as_question_row, rows) if question is not None]
 
 
-def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) -> list[EncodedRow]:
+def encode_mixed_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig) -> list[list[EncodedRow]]:
     """Rows of any form as token ids, in their order: questions as evaluation asks them, conversations by the
-    chat template.
+    chat template (one row, or one per assistant's turn).
 
     If ``--prompt-style`` is given, it also applies to single-turn conversations.
     """
     others = [row for row in rows if isinstance(row, TrainingRow) and row.item is None]
-    style = config.prompt_style if "prompt_style" in config.model_fields_set else None
-    conversations = iter(encode_conversations(others, tokenizer, style))
-    questions = iter(encode_question_rows(select_questions(rows), tokenizer, config.prompt_style))
-    encoded: list[EncodedRow] = []
-    for row in rows:
-        encoded += next(conversations) if as_question_row(row) is None else [next(questions)]
-    return encoded
+    conversations = iter(encode_conversations(others, tokenizer, _conversation_style(config)))
+    questions = iter(encode_question_rows(select_question_rows(rows), tokenizer, config.prompt_style))
+    return [next(conversations) if as_question_row(row) is None else [next(questions)] for row in rows]
 
 
 def _encode_held_out(
-    config: TrainConfig, rows: Sequence[Row], tokenizer: Any, asked: Sequence[SftRow]
+    config: TrainConfig,
+    rows: Sequence[Row],
+    tokenizer: Any,
+    asked: Sequence[SftRow],
+    too_long: dict[str, Any],
 ) -> tuple[list[EncodedRow], list[EncodedRow], list[list[int]]]:
     """The held-out rows as they would be trained on, questions answered by the letter alone, and the letters'
-    tokens.
+    tokens. Those that are too long are counted in ``too_long``.
 
     The questions are the held-out rows themselves if all of them are questions, else ``asked``.
     """
     if not rows:
         return [], [], []
-    held, _ = fit_length(encode_mixed_rows(rows, tokenizer, config), config.max_seq_length, "drop", None)
+    pieces = [row for encoded in encode_mixed_rows(rows, tokenizer, config) for row in encoded]
+    held, report = _fit_rows(pieces, rows, tokenizer, config, "held-out rows")
+    too_long["held_out"] = {name: report[name] for name in ("rows_too_long", "rows_left_out")}
     _require_fitting(held, "no held-out row", config)
-    questions = select_questions(rows)
+    questions = select_question_rows(rows)
     all_questions = len(questions) == len(rows)
     letter_rows = [replace(row, response=None) for row in (questions if all_questions else asked)]
     if not letter_rows:
@@ -123,16 +155,21 @@ def _encode_held_out(
 
 
 def _encode_rotated_rows(
-    rows: list[SftRow], order: list[int], config: TrainConfig, tokenizer: Any
+    rows: list[SftRow], own_rows: list[EncodedRow], order: list[int], config: TrainConfig, tokenizer: Any
 ) -> tuple[list[EncodedRow], list[int]]:
-    """The rows under every answer letter that --rotate-options gives them, and the order of the variants."""
+    """The rows under every answer letter that --rotate-options gives them, and the order of the variants.
+    ``own_rows``: the rows as they were read, encoded."""
     own_letters = [row.question.letters for row in rows]
     letters = balanced_letters(order, config.effective_batch, config.seed, own_letters)
     variants = list(zip(order, letters, strict=True))
     numbers = {variant: number for number, variant in enumerate(dict.fromkeys(variants))}
     rotated = [rotate_row_options(rows[i], letter) for i, letter in numbers]
     encoded = encode_question_rows(rotated, tokenizer, config.prompt_style)
-    fitting, _ = fit_length(encoded, config.max_seq_length, "truncate", tokenizer.bos_token_id)
+    # A variant is a few tokens longer than the row as it was read, which fits: then that row stands for it.
+    fitting = [
+        row if len(row.input_ids) <= config.max_seq_length else own_rows[i]
+        for (i, _), row in zip(numbers, encoded, strict=True)
+    ]
     return fitting, [numbers[variant] for variant in variants]
 
 

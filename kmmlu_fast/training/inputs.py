@@ -20,7 +20,10 @@ from kmmlu_fast.core.errors import DataError, TrainError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data import dataset as datasets
 from kmmlu_fast.data.alpaca import SftRow
+from kmmlu_fast.data.bad_rows import BadRows
+from kmmlu_fast.data.chat_turns import learn_last_turn_only
 from kmmlu_fast.data.exam_lookup import find_exam_by_hub_id
+from kmmlu_fast.data.hub_rows import parse_hub_source
 from kmmlu_fast.data.mixture import (
     MixtureShare,
     MixtureSource,
@@ -28,7 +31,9 @@ from kmmlu_fast.data.mixture import (
     parse_mixture_source,
     read_mixture,
 )
-from kmmlu_fast.data.training_rows import TrainingRow, parse_columns, read_training_rows
+from kmmlu_fast.data.row_files import source_files
+from kmmlu_fast.data.row_layouts import parse_columns
+from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
 from kmmlu_fast.training import encoding
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.order import split_held_out
@@ -52,24 +57,14 @@ class TrainingInputs:
     @property
     def questions(self) -> list[SftRow]:
         """The rows that are multiple-choice questions."""
-        return encoding.select_questions(self.rows)
+        return encoding.select_question_rows(self.rows)
 
 
 def read_training_inputs(config: TrainConfig) -> TrainingInputs:
     """Read, mix, check for leakage, hold out. ConfigError for an exam that forbids training."""
-    sources = [parse_mixture_source(text) for text in config.data]
-    for source in sources:
-        exam = find_exam_by_hub_id(source.source)
-        if exam is not None:
-            exam.refuse_training(f"--data {source.source}")
-    rows, shares = read_mixture(sources, config.seed, parse_columns(config.columns))
-    if not rows:
-        raise TrainError(f"--data {', '.join(config.data)}: the weights leave no row; give larger ones")
-    if len(sources) > 1 or shares[0].forms.keys() != {"ours"}:
-        for line in mixture_lines(shares):
-            log_note(line)
+    rows, shares = read_mixed_rows(config)
     leaks = _check_leakage(config, rows)
-    train, held = _hold_out_rows(config, [_with_rationale(row, config) for row in rows])
+    train, held = _hold_out_rows(config, [as_trained_row(row, config) for row in rows])
     asked: list[SftRow] = []
     origin = ""
     if any(encoding.as_question_row(row) is None for row in held):
@@ -77,10 +72,35 @@ def read_training_inputs(config: TrainConfig) -> TrainingInputs:
     return TrainingInputs(rows=train, held_out=held, leaks=leaks, shares=shares, asked=asked, asked_of=origin)
 
 
-def _with_rationale(row: TrainingRow, config: TrainConfig) -> Row:
-    """A question's row, answered by its explanation with ``--rationale given``; other rows unchanged."""
+def read_mixed_rows(config: TrainConfig) -> tuple[list[TrainingRow], list[MixtureShare]]:
+    """The rows of --data, and what each source contributed, which is shown. ConfigError for an exam that
+    forbids training."""
+    sources = [parse_mixture_source(text) for text in config.data]
+    for source in sources:
+        hub = parse_hub_source(source.source)
+        exam = find_exam_by_hub_id(hub.hub_id) if hub is not None else None
+        if exam is not None:
+            exam.refuse_training(f"--data {source.source}")
+    rows, shares = read_mixture(
+        sources,
+        config.seed,
+        parse_columns(config.columns),
+        answer_coding=config.answer_coding,
+        bad_rows=config.bad_rows,
+    )
+    if not rows:
+        raise TrainError(f"--data {', '.join(config.data)}: the weights leave no row; give larger ones")
+    if len(sources) > 1 or shares[0].forms.keys() != {"ours"} or shares[0].unread:
+        for line in mixture_lines(shares):
+            log_note(line)
+    return rows, shares
+
+
+def as_trained_row(row: TrainingRow, config: TrainConfig) -> Row:
+    """A question's row, answered by its explanation with ``--rationale given``; a conversation, of which only
+    the last turn is learned with ``--turns last``."""
     if row.item is None:
-        return row
+        return replace(row, turns=learn_last_turn_only(row.turns)) if config.turns == "last" else row
     if config.rationale == "none" or row.form == "ours":
         return row.item
     if row.explanation is None:
@@ -92,8 +112,14 @@ def _with_rationale(row: TrainingRow, config: TrainConfig) -> Row:
 
 def _hold_out_rows(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
     if config.held_out_data:
-        held_rows = read_training_rows(str(config.held_out_data), parse_columns(config.columns))
-        held = [_with_rationale(row, config) for row in held_rows]
+        source = str(config.held_out_data)
+        held_rows = read_training_rows(
+            source,
+            parse_columns(config.columns),
+            answer_coding=config.answer_coding,
+            bad_rows=BadRows(source=source, policy=config.bad_rows),
+        )
+        held = [as_trained_row(row, config) for row in held_rows]
         train_identities = {_row_identity(row) for row in rows}
         shared = [row for row in held if _row_identity(row) in train_identities]
         if shared:
@@ -110,9 +136,11 @@ def _hold_out_rows(config: TrainConfig, rows: list[Row]) -> tuple[list[Row], lis
     else:
         train, held = _split_by_identity(rows, config.held_out, config.seed)
     if config.held_out and not held:
+        distinct = len({_row_identity(row) for row in rows})
+        copies = f", {distinct} of them distinct," if distinct < len(rows) else ""
         raise TrainError(
-            f"--data {', '.join(config.data)}: {len(rows)} rows are too few to hold any out; give more rows,"
-            " or --held-out 0 --keep last"
+            f"--data {', '.join(config.data)}: {len(rows)} rows{copies} are too few to hold any out; give"
+            " more rows, or --held-out 0 --keep last"
         )
     return train, held
 
@@ -193,4 +221,8 @@ def data_digest(config: TrainConfig) -> str:
 
 def _source_digest(source: MixtureSource) -> str:
     path = expand_path(source.source, "--data")
-    return file_digest(path) if path.is_file() else f"hub:{source.source}"
+    if path.is_file():
+        return file_digest(path)
+    if parse_hub_source(source.source) is not None:
+        return f"hub:{source.source}"
+    return compute_fingerprint({"files": [file_digest(file) for file in source_files(source.source)]}, 64)

@@ -26,8 +26,8 @@ from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.conversations import choose_chat_template, decode_trained_runs
-from kmmlu_fast.training.encoded import MASKED, EncodedRow
+from kmmlu_fast.training.conversations import choose_chat_template
+from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
 from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
@@ -106,7 +106,6 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
     data = encode_training_set(config, inputs.rows, inputs.held_out, tokenizer, inputs.asked)
-    _show_rows(config, data, tokenizer)
     shape, plan = _plan_on_device(config, model, data)
     log_note(str(plan))
     tokens = _report_tokens(data, plan.micro_batch)
@@ -168,25 +167,6 @@ def _training_identity(config: TrainConfig, model: Model, tokenizer: Any) -> dic
     }
 
 
-def _show_rows(config: TrainConfig, data: TrainSet, tokenizer: Any) -> None:
-    """Print the first rows, what is trained on in brackets and in colour."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(soft_wrap=True, highlight=False)
-    for row in data.rows[: config.show_rows]:
-        count, trained = len(row.input_ids), _count_trained(row)
-        console.print(Text(f"{row.question_id}: {count} tokens, {trained} trained", style="bold"))
-        line = Text()
-        for text, is_trained in decode_trained_runs(row, tokenizer):
-            line.append(f"⟦{text}⟧" if is_trained else text, style="green" if is_trained else "dim")
-        console.print(line)
-
-
-def _count_trained(row: EncodedRow) -> int:
-    return sum(label != MASKED for label in row.labels)
-
-
 def _report_tokens(data: TrainSet, micro_batch: int) -> dict[str, Any]:
     """Log and return the tokens of an epoch, the trained ones, and the share of padding in the batches."""
     lengths = [len(row.input_ids) for row in data.rows]
@@ -198,7 +178,7 @@ def _report_tokens(data: TrainSet, micro_batch: int) -> dict[str, Any]:
     counts = {
         "rows": len(lengths),
         "tokens": sum(lengths),
-        "trained_tokens": sum(_count_trained(row) for row in data.rows),
+        "trained_tokens": sum(count_trained_tokens(row) for row in data.rows),
         "longest": max(lengths),
         "padding_share": round(1 - real / max(1, padded), 4),
     }

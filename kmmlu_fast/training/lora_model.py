@@ -17,7 +17,7 @@ def load_lora_model(
     config: TrainConfig, model_path: str, revision: str | None = None, checkpointing: bool = True
 ) -> Any:
     """The base with a new LoRA. ``checkpointing``: compute activations again in the backward pass."""
-    FastLanguageModel = libraries.import_unsloth().FastLanguageModel
+    FastLanguageModel = libraries.import_unsloth().FastLanguageModel  # noqa: N806 - a name of the library's
     try:
         model, _ = FastLanguageModel.from_pretrained(
             model_name=model_path,

@@ -31,6 +31,7 @@ class Monitor:
     def __init__(
         self,
         log_path: Path,
+        *,
         total_steps: int,
         tokens_by_step: list[int],
         keep: str,

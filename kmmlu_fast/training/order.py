@@ -34,15 +34,17 @@ def split_held_out(rows: list[SftRow], wanted: int, seed: int) -> tuple[list[Sft
     """(train, held out): at most a fifth is held out, evenly over the answer letters; repetitions of a
     question stay on one side.
     """
-    groups: dict[tuple[str, str, int], list[SftRow]] = {}
+    groups: dict[tuple[str, str, int, str], list[SftRow]] = {}
     for row in rows:
-        groups.setdefault((row.question.subject, row.question.split, row.question.row), []).append(row)
+        question = row.question  # rows of two files may have the same number, but not the same id
+        key = (question.subject, question.split, question.row, question.question_id)
+        groups.setdefault(key, []).append(row)
     keys = sorted(groups)
     random.Random(f"held-out:{seed}").shuffle(keys)
     by_letter = {
         letter: [key for key in keys if groups[key][0].question.answer == letter] for letter in OPTION_LETTERS
     }
-    held: set[tuple[str, str, int]] = set()
+    held: set[tuple[str, str, int, str]] = set()
     room = min(wanted, len(groups) // 5)
     while len(held) < room:
         for letter in OPTION_LETTERS:

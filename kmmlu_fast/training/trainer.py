@@ -177,11 +177,11 @@ def _make_monitor(
 
     return Monitor(
         work_dir.parent / "train_log.jsonl",
-        steps.total,
-        steps.tokens,
-        config.keep,
-        config.measure_every or steps.default_interval,
-        config.early_stopping,
+        total_steps=steps.total,
+        tokens_by_step=steps.tokens,
+        keep=config.keep,
+        measure_every=config.measure_every or steps.default_interval,
+        early_stopping=config.early_stopping,
         measure=measure if data.held_out else None,
         save_best=lambda measurement: save_best(model, work_dir, measurement),
         scaled=half == "float16",
@@ -199,7 +199,7 @@ def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSe
     input_ids = [list(row.input_ids) for row in data.rows]
     columns = {"input_ids": input_ids, "labels": [row.labels for row in data.rows]}
     dataset = Dataset.from_dict(columns).select(data.order)
-    LabelledTrainer = make_labelled_trainer(SFTTrainer)
+    LabelledTrainer = make_labelled_trainer(SFTTrainer)  # noqa: N806 - a name of the library's
     try:
         trainer = LabelledTrainer(
             model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer

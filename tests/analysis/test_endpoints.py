@@ -132,11 +132,11 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         False,
         True,
     ]
-    assert all(pair.p_holm >= pair.micro.p_value for pair in adjusted)  # type: ignore[operator]
+    assert all(pair.p_holm >= pair.micro.p_value for pair in adjusted)
     lines = verdict_lines(adjusted[2], get_translator("en"))
     assert "corrected for 4 comparisons" in lines[0]
     [best] = [line for line in lines if "is the best of 4 runs compared" in line]
-    assert "its difference is about" in best and adjusted[2].shrunk.value < adjusted[2].micro.difference  # type: ignore[union-attr]
+    assert "its difference is about" in best and adjusted[2].shrunk.value < adjusted[2].micro.difference
     assert adjusted[0].p_holm == 0.9 and adjusted[0].alpha == 0.01
     assert adjust_pair_p_values(pairs[:1])[0].p_holm is None
     better = {"r4": Ledger(0.01, 0.01, 2, {"earlier": 0.9})}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.command.flags import parse_config
+from kmmlu_fast.command.flags import _read_flags, parse_config
+from kmmlu_fast.command.help_text import CONFIGS, load_config_class, negated_flag
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.evaluation.config import EvalConfig
 
@@ -29,6 +30,30 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
         ["out/lora"],
         42,
     )
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_every_switch_has_both_forms_and_flags_win_over_the_file(verb: str, tmp_path: Path) -> None:
+    cls = load_config_class(verb)
+    switches = [name for name, field in cls.model_fields.items() if field.annotation is bool]
+    flags = {"--" + name.replace("_", "-"): True for name in switches} | {
+        negated_flag(name): False for name in switches
+    }
+    assert len(flags) == 2 * len(switches)
+    others = {"--" + name.replace("_", "-") for name in cls.model_fields if name not in switches}
+    assert not others & set(flags)
+    for name in switches:
+        for value, flag in ((False, "--" + name.replace("_", "-")), (True, negated_flag(name))):
+            values, faults = _read_flags(cls, [flag], verb)
+            assert (values, faults) == ({name: not value}, [])
+
+
+def test_a_flag_turns_off_what_a_file_turned_on(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("overwrite: true\nno_base: true\nadapter: [x]\n")
+    config = parse_config(EvalConfig, ["--config", str(path), "--no-overwrite", "--base"], PROG)
+    assert (config.overwrite, config.no_base) == (False, False)
+    assert parse_config(EvalConfig, ["--overwrite", "--no-overwrite"], PROG).overwrite is False
 
 
 def test_lists_repeat_and_subjects_split_at_commas() -> None:

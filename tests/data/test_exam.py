@@ -20,8 +20,8 @@ from kmmlu_fast.data.exam_rows import (
     read_exam_frame,
     read_questions,
 )
+from kmmlu_fast.data.hub_rows import explain_hub_error
 from kmmlu_fast.data.inline_options import split_inline_options
-from kmmlu_fast.data.row_files import explain_hub_error
 
 WANTED = [
     "click",

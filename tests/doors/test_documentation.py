@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -45,10 +46,10 @@ def test_every_page_of_the_site_is_there() -> None:
     assert len(pages) > 10 and [page for page in pages if not (ROOT / "docs" / page).is_file()] == []
 
 
-def _pages(entry: dict[str, object]) -> list[str]:
+def _pages(entry: dict[str, Any]) -> list[str]:
     found = []
     for value in entry.values():
-        found += [value] if isinstance(value, str) else [page for part in value for page in _pages(part)]  # type: ignore[union-attr,attr-defined]
+        found += [value] if isinstance(value, str) else [page for part in value for page in _pages(part)]
     return found
 
 

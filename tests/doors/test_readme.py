@@ -21,6 +21,7 @@ from kmmlu_fast.command.flags import parse_config
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.ko.md")
+PAGES = (*READMES, "docs/commands.md")
 _BLOCK = re.compile(r"<!-- test: (\w+) -->\n```bash\n(.*?)```", re.DOTALL)
 
 
@@ -60,15 +61,16 @@ def test_both_languages_have_the_same_commands_pictures_and_headings() -> None:
     assert unmarked == [], "every bash block says how it is tested"
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     local = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
-    assert len(local) > 8
-    assert [link for link in local if not (ROOT / link).exists()] == []
+    folder = (ROOT / name).parent
+    assert len(local) > 4
+    assert [link for link in local if not (folder / link).exists()] == []
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", PAGES)
 def test_flags_that_the_text_names_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     configs = [help_text.load_config_class(verb) for verb in help_text.CONFIGS]
@@ -83,16 +85,25 @@ def test_flags_that_the_text_names_exist(name: str) -> None:
     }  # of the command, install, reproduce.sh
     ours = re.sub(r"python -m bench\.[^`]*", "", text)  # benchmarks have flags of their own
     named = set(re.findall(r"--([a-z][a-z-]*)", ours)) - elsewhere
-    assert len(named) > 40 and {flag for flag in named if flag.replace("-", "_") not in fields} == set()
+    named = {flag.removeprefix("no-") for flag in named}
+    assert (
+        len(named) > 10
+        and {
+            flag
+            for flag in named
+            if flag.replace("-", "_") not in fields and "no_" + flag.replace("-", "_") not in fields
+        }
+        == set()
+    )
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", PAGES)
 def test_commands_in_sentences_parse(name: str) -> None:
     """``kmmlu-fast VERB ...`` between backticks; words that stand for something are taken as they are."""
     text = (ROOT / name).read_text(encoding="utf-8")
     spans = [span.strip("`") for span in re.findall(r"`kmmlu-fast [a-z][^`]*`", text)]
     wanted = [span.split()[1:] for span in spans if span.split()[1] in help_text.CONFIGS]
-    assert len(wanted) >= 6
+    assert len(wanted) >= 2
     for verb, *words in wanted:
         given = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
         given = [word.strip("[]") for word in given if word not in ("...", "RUN...", "실행...")]
@@ -105,18 +116,24 @@ def test_gpu_commands_parse(command: str) -> None:
     assert words[0] == "kmmlu-fast"
     if words[1] in help_text.CONFIGS:
         given = [word if not word.startswith("configs/") else str(ROOT / word) for word in words[2:]]
-        if "--plan" in given and "--data" not in given:
-            given += ["--data", "x.jsonl"]
         assert parse_config(help_text.load_config_class(words[1]), given, "x")
     else:
         assert words[1] in ("doctor", "install")
 
 
-@pytest.mark.parametrize("command", commands("README.md", "quick"))
+PLANS = [line for line in commands("README.md", "gpu") if "--plan" in line or line == "kmmlu-fast doctor"]
+
+
+@pytest.mark.parametrize("command", [*commands("README.md", "quick"), *PLANS])
 def test_quick_commands_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     done = subprocess.run(
-        [sys.executable, "-m", "kmmlu_fast", *words[1:]],
+        [
+            sys.executable,
+            "-m",
+            "kmmlu_fast",
+            *(str(ROOT / w) if w.startswith("configs/") else w for w in words[1:]),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -12,8 +12,8 @@ import pytest
 from tiny import make_tiny_model, make_tiny_tokenizer
 
 from kmmlu_fast.core.schema import Prediction, Question
-from kmmlu_fast.engines.factory import vllm_engine_settings
 from kmmlu_fast.engines.vllm.engine import VllmEngine
+from kmmlu_fast.engines.vllm.start import vllm_engine_settings
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.runner import ask_questions
 from kmmlu_fast.models.model import resolve_model
@@ -50,7 +50,7 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
         kept: list[Prediction] = []
         ask_questions(
             engine, render_and_tokenise(chosen, {"Math": []}, method, tokenizer)[0], method, None, kept
-        )  # type: ignore[arg-type]
+        )
         assert len(kept) == len(chosen)
         return {prediction.question_id: prediction for prediction in kept}
 

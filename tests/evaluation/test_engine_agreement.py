@@ -111,3 +111,11 @@ def test_vllm_is_verified_on_a_tiny_model(tmp_path: Path) -> None:
     flags = ["--model", str(tmp_path / "model"), "--dataset", "sample", "--dtype", "float32"]
     found = verify_engines(parse_config(EvalConfig, flags, "doctor"))
     assert found.passed and found.questions == 64 and 0 < found.largest_nats < 1e-3
+
+
+def test_a_nan_is_never_a_near_tie() -> None:
+    """Whatever the tolerance: no margin can be computed from it."""
+    broken = compare_engine_scores(
+        {"a": (math.nan, -3.0, -4.0, -5.0), "b": CLEAR}, {"a": CLEAR, "b": CLEAR}, near_tie_nats=100.0
+    )
+    assert [difference.question_id for difference in broken.beyond_near_ties] == ["a"]

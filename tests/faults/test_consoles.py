@@ -192,7 +192,7 @@ def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> No
         "sample",
     ]
     flags += ["--max-steps", "1", "--effective-batch", "2", "--micro-batch", "2", "--held-out", "2"]
-    flags += ["--no-load-in-4bit", "--max-seq-length", "512", "--show-rows", "1"]
+    flags += ["--no-load-in-4bit", "--max-seq-length", "512"]
     environment = {"KMMLU_FAST_CACHE": str(tmp_path / "cache")}
     for locale, consoles in (("", ("cp949", "latin-1", "ascii", "closed", "gone")), ("C", ("ascii",))):
         with Watcher("unsloth", "kmmlu_fast.train", environment=LOCALES[locale]) as watcher:
@@ -209,6 +209,6 @@ def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> No
                 ended = watcher.run(job)
                 assert ended.code == (141 if console == "gone" else 0), (console, ended.err)
                 assert "Traceback" not in ended.err and "error: " not in ended.err
-                # --show-rows speaks first: without a reader it ends there, and nothing looks like an adapter
-                assert (folder / "어댑터" / "adapter_config.json").exists() is (console != "gone")
+                # the summary comes last: without a reader the adapter is there all the same
+                assert (folder / "어댑터" / "adapter_config.json").exists()
                 assert console in ("closed", "gone") or "final loss" in ended.out

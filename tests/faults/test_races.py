@@ -142,5 +142,5 @@ def test_the_card_names_the_step_of_the_weights_after_a_kill(tmp_path: Path) -> 
     checkpoints.keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]
     assert (tmp_path / "adapter" / "weights").read_text() == "2"
     checkpoints.drop_older_adapters(tmp_path, 3)
-    with pytest.raises(TrainError, match="is not there any more"):
+    with pytest.raises(TrainError, match="but it is gone"):
         checkpoints.keep_adapter(model, tmp_path, seen, "best-loss")  # type: ignore[arg-type]

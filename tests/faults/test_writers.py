@@ -125,7 +125,7 @@ def test_what_is_in_the_way_stays(
     here: Path, main: object, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = digest(here)
-    assert main(argv) == 2  # type: ignore[operator]
+    assert main(argv) == 2
     err = capsys.readouterr().err
     assert message in err and len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
     assert digest(here) == before

@@ -100,7 +100,7 @@ def test_rotations_over_all_options_average_each_options_log_probability(count: 
 
 
 def config(**values: object) -> EvalConfig:
-    return EvalConfig(model="demo", **values)  # type: ignore[arg-type]
+    return EvalConfig(model="demo", **values)
 
 
 def test_letters_that_are_no_single_tokens_are_scored_as_continuations() -> None:

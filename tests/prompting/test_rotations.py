@@ -58,7 +58,7 @@ def question(*options: str) -> Question:
         question="?",
         options=options,
         answer="D",
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_options_that_name_positions_are_not_turned() -> None:

@@ -15,6 +15,7 @@ from kmmlu_fast.core.schema import Completion, Generation, Question, Request, Re
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.engines import factory as engines
 from kmmlu_fast.engines.fake import FakeEngine
+from kmmlu_fast.engines.vllm import start
 from kmmlu_fast.machine import environment
 from kmmlu_fast.models import model as models
 from kmmlu_fast.sampling import rationale
@@ -151,7 +152,7 @@ def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
     know that attempts are sampled.
     """
     monkeypatch.setattr(environment, "has_gpu", lambda: False)
-    settings = engines.vllm_engine_settings(
+    settings = start.vllm_engine_settings(
         SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096
     )
     assert ("enable_chunked_prefill", False) in settings.extra

@@ -105,14 +105,14 @@ def test_single_turns_in_the_wording_of_evaluation() -> None:
         one(tokenizer, "qa")
 
 
-def test_what_is_too_long_is_cut_at_the_end_or_refused() -> None:
+def test_a_conversation_is_cut_at_its_end_only_if_asked() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     found = one(tokenizer)
     first_end = found.labels.index(next(x for x in found.labels if x != MASKED)) + 5
-    (cut,), report = fit_length([found], first_end, "truncate", None)
+    assert fit_length([found], first_end, "truncate", None)[0] == []
+    (cut,), report = fit_length([found], first_end, "cut", None)
     assert len(cut.input_ids) == first_end == len(cut.labels) and report["rows_too_long"] == 1
-    with pytest.raises(TrainError, match="leaves nothing of the assistant's turns"):
-        fit_length([found], 10, "truncate", None)
+    assert fit_length([found], 10, "cut", None)[0] == []  # nothing of the assistant's would be left
     assert fit_length([found], 10, "drop", None)[0] == []
 
 
@@ -180,12 +180,12 @@ def test_rows_without_an_answer_letter_do_not_count_as_one() -> None:
     }
 
 
-def test_tools_are_refused_with_their_row(tmp_path: Path) -> None:
+def test_a_tools_turn_without_a_question_is_refused_with_its_row(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "tool", "content": "x"}]}) + "\n", encoding="utf-8")
     from kmmlu_fast.core.errors import DataError
 
-    with pytest.raises(DataError, match="row 1: message 1 has role 'tool'"):
+    with pytest.raises(DataError, match="row 1: user and assistant must alternate"):
         list(read_training_rows(str(path)))
 
 

@@ -49,7 +49,7 @@ def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos
     rows = make_rows(9)
     encoded = train_data.encode_question_rows(rows, tokenizer, style)
     letters = train_data.letter_ids(rows, tokenizer, style)
-    for method in (MultipleChoice(style, tuple(ids[0] for ids in letters)), GenerateUntil(style)):  # type: ignore[arg-type]
+    for method in (MultipleChoice(style, tuple(ids[0] for ids in letters)), GenerateUntil(style)):
         for row, trained in zip(rows, encoded, strict=True):
             asked = prompts.encode_prompts(tokenizer, method.render(row.question, [], tokenizer))
             request = method.start(row.question, asked, None)[0]
@@ -127,38 +127,26 @@ def encoded_row(prompt: int, response: int = 2, bos: int | None = 1) -> EncodedR
     return EncodedRow(question_id="Law/train/0", answer="A", input_ids=ids, prompt_tokens=prompt)
 
 
-def test_too_long_rows_are_cut_at_the_beginning_and_counted() -> None:
+def test_too_long_rows_are_left_out_and_counted_and_cut_only_if_asked() -> None:
     kept, report = fit_length([encoded_row(10), encoded_row(4)], 8, "truncate", bos_id=1)
+    assert kept == [encoded_row(4)]
     assert report == {
         "policy": "truncate",
         "max_seq_length": 8,
         "rows_too_long": 1,
+        "rows_left_out": 1,
         "question_ids": ["Law/train/0"],
     }
-    assert (
-        kept[0].input_ids == (1, 104, 105, 106, 107, 108, 7, 7)
-        and kept[0].prompt_tokens == 6
-        and kept[0].cut_tokens == 4
-    )
-    assert kept[1] == encoded_row(4)
-    assert fit_length([encoded_row(10, bos=None)], 8, "truncate", bos_id=None)[0][0].input_ids == (
-        104,
-        105,
-        106,
-        107,
-        108,
-        109,
-        7,
-        7,
-    )
+    (cut, _), report = fit_length([encoded_row(10), encoded_row(4)], 8, "cut", bos_id=1)
+    assert cut.input_ids == (1, 104, 105, 106, 107, 108, 7, 7)
+    assert (cut.prompt_tokens, cut.cut_tokens, report["rows_left_out"]) == (6, 4, 0)
+    ((without_bos,), _) = fit_length([encoded_row(10, bos=None)], 8, "cut", bos_id=None)
+    assert without_bos.input_ids == (104, 105, 106, 107, 108, 109, 7, 7)
+    ((end,), _) = fit_length([encoded_row(3, response=9)], 10, "cut", bos_id=1)
+    assert len(end.input_ids) == 10 and end.labels.count(7) == 8  # one token of the prompt must stay
     assert len(fit_length([encoded_row(10), encoded_row(4)], 8, "drop", bos_id=1)[0]) == 1
     with pytest.raises(TrainError, match=r"Law/train/0 has 12 tokens, more than --max-seq-length 8"):
         fit_length([encoded_row(10)], 8, "refuse", bos_id=1)
-
-
-def test_a_response_that_fills_everything_is_refused() -> None:
-    with pytest.raises(TrainError, match=r"leaves nothing of its prompt \(3 tokens and 9 of response\)"):
-        fit_length([encoded_row(3, response=9)], 10, "truncate", bos_id=1)
 
 
 def test_all_masked_rows_are_refused_by_name() -> None:

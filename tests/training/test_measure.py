@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 LETTERS = [[10], [11], [12], [13]]
 
 
-class Base(torch.nn.Module):  # type: ignore[misc,name-defined]
+class Base(torch.nn.Module):  # type: ignore[name-defined]
     """A causal language model of one running sum. Its input embeddings are not where it
     computes, as Unsloth has it on small cards.
     """

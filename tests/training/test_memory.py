@@ -145,8 +145,8 @@ def test_activations_are_kept_where_a_full_micro_batch_leaves_the_room(shape: Mo
 
 def test_kept_activations_by_hand(shape: ModelShape) -> None:
     options = {"four_bit": True, "cpu": False}
-    again = estimate_step_memory(shape, 100, 2, **options)  # type: ignore[arg-type]
-    kept = estimate_step_memory(shape, 100, 2, checkpointing=False, **options)  # type: ignore[arg-type]
+    again = estimate_step_memory(shape, 100, 2, **options)
+    kept = estimate_step_memory(shape, 100, 2, checkpointing=False, **options)
     # 28 layers keep 2 values of the MLP's size and 9 of the hidden size a token in 2 bytes; before, three
     # inputs were staged
     assert kept["activations"] - again["activations"] == 200 * 2 * (28 * (2 * 18944 + 9 * 3584) - 3 * 3584)
@@ -155,12 +155,12 @@ def test_kept_activations_by_hand(shape: ModelShape) -> None:
 
 def test_float32_takes_twice_the_bytes_of_what_is_not_4_bit(shape: ModelShape) -> None:
     options = {"four_bit": False, "cpu": True}
-    half = estimate_step_memory(shape, 100, 1, **options)  # type: ignore[arg-type]
-    whole = estimate_step_memory(shape, 100, 1, float32=True, **options)  # type: ignore[arg-type]
+    half = estimate_step_memory(shape, 100, 1, **options)
+    whole = estimate_step_memory(shape, 100, 1, float32=True, **options)
     assert whole["weights"] == 2 * half["weights"]
     assert whole["activations"] == half["activations"]  # what is computed again is float32 either way
     kept = [
         estimate_step_memory(shape, 100, 1, checkpointing=False, float32=wide, **options)
         for wide in (False, True)
-    ]  # type: ignore[arg-type]
+    ]
     assert kept[1]["activations"] > 1.3 * kept[0]["activations"]

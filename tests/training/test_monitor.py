@@ -108,8 +108,8 @@ def monitor(path: Path, losses: dict[int, float], **settings: object) -> tuple[M
     values: dict[str, object] = {"keep": "best-loss", "measure_every": 2, "early_stopping": None, **settings}
     made = Monitor(
         path,
-        10,
-        [100] * 10,
+        total_steps=10,
+        tokens_by_step=[100] * 10,
         measure=lambda step: held(step, losses[step]),
         save_best=lambda h: saved.append(h.step),
         **values,  # type: ignore[arg-type]

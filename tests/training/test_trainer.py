@@ -322,11 +322,14 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
         parts[name].write_text("\n".join(lines), encoding="utf-8")
     pl.DataFrame({"prompt": [f"{w}?" for w in WORDS], "completion": WORDS}).write_parquet(parts["table"])
     data = [str(parts["chat"]), f"{parts['alpaca']}:0.5", str(parts["table"])]
-    arguments = command(work, "mixed", "--max-steps", "3", "--show-rows", "1", "--forgetting", "4")
+    arguments = command(work, "mixed", "--max-steps", "3", "--forgetting", "4")
     arguments = [*arguments[:3], *[flag for part in data for flag in ("--data", part)], *arguments[5:]]
     for flag in ("--held-out", "--keep", "--prompt-style"):
         del arguments[arguments.index(flag) : arguments.index(flag) + 2]
-    done = run([*arguments, "--held-out", "6", "--keep", "last"])
+    arguments += ["--held-out", "6", "--keep", "last"]
+    shown = run([*arguments, "--show-rows", "1"]).stdout
+    assert not (work / "mixed").exists()  # --show-rows alone shows rows and stops
+    done = run(arguments)
     said = done.stdout + done.stderr
 
     tokenizer = load_tokenizer(resolve_model(str(work / "model")))
@@ -335,7 +338,7 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
     marked = "".join(
         f"⟦{text}⟧" if trained else text for text, trained in decode_trained_runs(row, tokenizer)
     )
-    assert marked.count("⟦") == 3 and "⟦사과 다음은 사과.<|eos|>⟧" in marked and marked.rstrip() in said
+    assert marked.count("⟦") == 3 and "⟦사과 다음은 사과.<|eos|>⟧" in marked and marked.rstrip() in shown
     assert (
         "chat.jsonl" in said and "alpaca.jsonl" in said and "forgetting: the letters of 4 questions" in said
     )

@@ -13,11 +13,11 @@ x_t - m_t has a positive expectation, and the capital
     K_t(m) = sum over bets g of w_g * product over s <= t of (1 + b_g,s (x_s - m_s))
 
 is a martingale that starts at 1: it ever reaches 1/a with probability at most a (Ville 1939). Each side bets
-with a/2. Bets are fixed in advance in units of the spread of past x, grow with N / (N - t + 1) as fewer
-questions are left, and are capped so that no answer can cost more than 95 % of the capital. Their weights are
-log-normal, around the bet that is best for a difference that about 2,000 answers reveal (chosen on the public
-runs, in other orders than those of `bench.decide`). K_t(m) decreases in m, even if caps bind, so the means
-that are not refuted form one interval.
+with a/2, for "equal" with a. Bets are fixed in advance in units of the spread of past x, grow with
+N / (N - t + 1) as fewer questions are left, and are capped so that no answer can cost more than 95 % of the
+capital. Their weights are log-normal, around the bet that is best for a difference that about 2,000 answers
+reveal (chosen on the public runs, in other orders than those of `bench.decide`). K_t(m) decreases in m, even
+if caps bind, so the means that are not refuted form one interval.
 
 Own code, because three libraries do not fit: confseq 0.0.11 (MIT) bets without replacement, but has neither
 control variates nor values whose bounds change, its interval is a scan of 1,000 means, it needs Boost to
@@ -33,7 +33,8 @@ from typing import Literal
 
 import numpy as np
 
-from kmmlu_fast.analysis.sequential.control_variate import AnswerStream, Floats
+from kmmlu_fast.analysis.sequential.control_variate import AnswerStream
+from kmmlu_fast.analysis.sequential.sampling_weights import Floats
 
 ALPHA = 0.05
 MARGIN = 0.01  # a difference below this counts as "equal", 0-1
@@ -59,7 +60,8 @@ class Decision:
     decided_at: int | None  # answers after which the verdict was reached; None = undecided
     answers: int  # n, on which the interval is based
     total: int  # N
-    low: float  # confidence sequence at 1 - alpha, valid after stopping; never wider than before
+    # confidence sequence at 1 - alpha, valid after stopping; of "equal" at 1 - 2 alpha, as it was decided
+    low: float
     high: float
     e_value: float  # evidence against "no difference" after n answers; without a difference its mean is <= 1
     p_value: float  # 1 / the largest e-value so far: valid at any time
@@ -75,7 +77,7 @@ def decide_stream(stream: AnswerStream, alpha: float = ALPHA, margin: float | No
     counts neither as "better" or "worse" nor for the e-value.
     """
     verdict, at = first_verdict(stream, alpha, margin)
-    low, high = confidence_sequence(stream, alpha)
+    low, high = confidence_sequence(stream, 2 * alpha if verdict == EQUAL else alpha)
     sides = [log_capital(stream, 0.0, side) for side in (1, -1)]
     evidence = (np.maximum(*sides) - np.log(2.0))[: stream.total - 1]
     last = float(evidence[-1]) if len(evidence) else -np.log(2.0)
@@ -99,6 +101,10 @@ def first_verdict(
 ) -> tuple[Verdict, int | None]:
     """The first verdict and the number of answers that reached it; (undecided, None) if none did before all
     were asked, unless the mean over all is then within the margin ("equal").
+
+    "Equal" refutes each end of the margin at alpha, not alpha / 2: only one of the two can be the truth, and
+    a stream that refutes it at alpha / 2 for "worse" or "better" refutes it here as well. So all wrong
+    verdicts together have at most probability alpha.
     """
     verdicts: list[tuple[int, int, Verdict]] = []
     better, worse = (crossing_time(stream, 0.0, side, alpha) for side in (1, -1))
@@ -107,8 +113,7 @@ def first_verdict(
     if worse is not None and worse < stream.total:
         verdicts.append((worse, 1, "worse"))
     if margin:
-        # two one-sided tests, each at alpha (a side is tested at half of what it is given)
-        above, below = (crossing_time(stream, side * -margin, side, 2 * alpha) for side in (1, -1))
+        above, below = (crossing_time(stream, -side * margin, side, 2 * alpha) for side in (1, -1))
         if above is not None and below is not None:
             verdicts.append((max(above, below), 2, "equal"))
     if verdicts:
@@ -153,7 +158,7 @@ def confidence_sequence(
     if len(stream) == stream.total:
         exact = (stream.before[-1] + (stream.value[-1] + stream.expected[-1])) / stream.total
         return float(exact), float(exact)
-    middle = float(np.clip(_estimate_mean(stream), floor, ceiling))
+    middle = float(np.clip(estimate_mean(stream), floor, ceiling))
     low = _bisect_bound(stream, floor, middle, 1, alpha, resolution)
     high = _bisect_bound(stream, ceiling, middle, -1, alpha, resolution)
     return (low, high) if low <= high else ((low + high) / 2,) * 2
@@ -174,7 +179,7 @@ def _bisect_bound(
     return refuted
 
 
-def _estimate_mean(stream: AnswerStream) -> float:
+def estimate_mean(stream: AnswerStream) -> float:
     """The expectation for all, corrected by the answers: a start for the bisection, not a result."""
     n = len(stream)
     left = stream.total - n + 1

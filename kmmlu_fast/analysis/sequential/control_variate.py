@@ -10,17 +10,23 @@ function of the past and of what is known about a question before it is asked. A
 validity, because its mean over the remaining questions is known and accounted for exactly. So the paired test
 knows the first run's answers either for all questions (then h uses them, the main source of the gain) or only
 for those that the second has answered (then h does not).
+
+If some questions were likelier to be drawn than others (``sampling_weights``), y - h is multiplied by the
+mean weight of the remaining questions over the question's own, which makes each draw unbiased for their mean
+again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from kmmlu_fast.analysis.sequential.sampling_weights import DrawnWeights, Floats
+
 _Expect = Callable[[int, Floats], tuple[Floats, Floats]]  # answers, last weights -> h of all N, weights
 FIRST_REFIT = 50  # answers
 _GROWTH = 1.5  # of the past, between two refits
@@ -40,6 +46,9 @@ class KnownQuestions:
     key: NDArray[np.int64] | None = None
     # (N,) the first run's margin, nats, if that run is complete; NaN if it has none
     margin: Floats | None = None
+    weights: DrawnWeights | None = None  # of the order; None: uniform
+    # (N,) whether a complete third run, such as the base of two adapters, is right
+    reference: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +59,7 @@ class AnswerStream:
     """
 
     total: int  # N
-    value: Floats  # (n,) x_t = y_t - h_t
+    value: Floats  # (n,) x_t = y_t - h_t, times the mean weight over the question's own
     before: Floats  # (n,) sum of y over the answers before t
     expected: Floats  # (n,) mean of h_t over the questions from t on
     least: Floats  # (n,) smallest and largest value that any question from t on could give
@@ -86,7 +95,8 @@ def paired_stream(
             return _logistic_function(design @ weights) - one, weights
 
     else:
-        design, guess, penalty = _design_matrix(known, None)
+        reference = None if known.reference is None else known.reference.astype(np.float64)
+        design, guess, penalty = _design_matrix(known, reference)
         lowest, highest = np.full(total, -1.0), np.full(total, 1.0)
         half = len(guess)
 
@@ -97,7 +107,7 @@ def paired_stream(
             b = _fit_ridge_logistic(design[:past], other[:past], guess, penalty, last[half:])
             return _logistic_function(design @ b) - _logistic_function(design @ a), np.concatenate([a, b])
 
-    return _make_stream(other - one[:n], lowest, highest, expect, refits)
+    return _make_stream(other - one[:n], lowest, highest, expect, refits, known.weights)
 
 
 def accuracy_stream(
@@ -111,23 +121,51 @@ def accuracy_stream(
         weights = _fit_ridge_logistic(design[:past], y[:past], guess, penalty, last)
         return _logistic_function(design @ weights), weights
 
-    return _make_stream(y, np.zeros(known.total), np.ones(known.total), expect, refits)
+    return _make_stream(y, np.zeros(known.total), np.ones(known.total), expect, refits, known.weights)
+
+
+def expect_right(first: NDArray[np.bool_], second: NDArray[np.bool_], known: KnownQuestions) -> Floats:
+    """(N,) the second run's expected share of right answers to each question, from its n answers so far.
+
+    ``first``: (N,), complete.
+    """
+    one = first.astype(np.float64)
+    design, guess, penalty = _design_matrix(known, one)
+    n = len(second)
+    weights = _fit_ridge_logistic(design[:n], second.astype(np.float64), guess, penalty, guess)
+    return _logistic_function(design @ weights)
 
 
 def _make_stream(
-    y: Floats, lowest: Floats, highest: Floats, expect: _Expect, refits: Sequence[int] | None
+    y: Floats,
+    lowest: Floats,
+    highest: Floats,
+    expect: _Expect,
+    refits: Sequence[int] | None,
+    weights: DrawnWeights | None,
 ) -> AnswerStream:
     n, total = len(y), len(lowest)
     value, expected, least, most = (np.empty(n) for _ in range(4))
-    weights = np.zeros(0)
-    points = [point for point in (_refit_schedule(n) if refits is None else refits) if 0 < point < n]
-    for start, end in zip([0, *points], [*points, n], strict=True):
-        h, weights = expect(start, weights)
+    fitted, h = np.zeros(0), np.zeros(0)
+    refits = _refit_schedule(n) if refits is None else refits
+    redraws = () if weights is None else weights.starts
+    points = sorted({0, n, *(point for point in (*refits, *redraws) if 0 < point < n)})
+    for start, end in pairwise(points):
+        if start == 0 or start in refits:
+            h, fitted = expect(start, fitted)
         left = h[start:]
-        value[start:end] = y[start:end] - h[start:end]
-        expected[start:end] = np.cumsum(left[::-1])[::-1][: end - start] / (total - np.arange(start, end))
-        least[start:end] = np.min(lowest[start:] - left, initial=np.inf)
-        most[start:end] = np.max(highest[start:] - left, initial=-np.inf)
+        block = slice(start, end)
+        value[block] = y[block] - h[block]
+        expected[block] = _suffix_sums(left)[: end - start] / (total - np.arange(start, end))
+        low, high = lowest[start:] - left, highest[start:] - left
+        if weights is None:
+            least[block], most[block] = low.min(initial=np.inf), high.max(initial=-np.inf)
+        else:
+            drawn = weights.at_place(start)[start:].astype(np.float64)
+            mean_weight = _suffix_sums(drawn)[: end - start] / (total - np.arange(start, end))
+            value[block] *= mean_weight / drawn[: end - start]
+            least[block] = mean_weight * np.minimum.accumulate((low / drawn)[::-1])[::-1][: end - start]
+            most[block] = mean_weight * np.maximum.accumulate((high / drawn)[::-1])[::-1][: end - start]
     summed = np.cumsum(y)
     floor = (summed + (lowest.sum() - np.cumsum(lowest[:n]))) / total
     ceiling = (summed + (highest.sum() - np.cumsum(highest[:n]))) / total
@@ -142,6 +180,11 @@ def _make_stream(
         floor=floor,
         ceiling=ceiling,
     )
+
+
+def _suffix_sums(values: Floats) -> Floats:
+    """The sum of the values from each place on."""
+    return np.asarray(np.cumsum(values[::-1])[::-1])
 
 
 def _refit_schedule(n: int) -> list[int]:

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kmmlu_fast.analysis.sequential.betting import Decision, Verdict
-from kmmlu_fast.analysis.sequential.control_variate import AnswerStream, Floats
+from kmmlu_fast.analysis.sequential.control_variate import AnswerStream
+from kmmlu_fast.analysis.sequential.sampling_weights import Floats
 
 FEWEST, FEWEST_CHANGES = 50, 10
 _SCALE = 60.0  # the mixture is widest where 1/60 of all information would decide

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.sequential import betting
 from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Population
-from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions, accuracy_stream, paired_stream
+from kmmlu_fast.analysis.sequential.control_variate import (
+    AnswerStream,
+    KnownQuestions,
+    accuracy_stream,
+    paired_stream,
+)
 from kmmlu_fast.analysis.sequential.like_population import decide_like
+from kmmlu_fast.analysis.sequential.sampling_weights import DrawnWeights
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.data.difficulty import public_ease
 
@@ -32,6 +38,7 @@ class QuestionOrder:
     key: NDArray[np.int64]  # (N,) the right option's position
     ease: NDArray[np.float64] | None  # (N,) from public runs, if they have these questions
     seed: int
+    weights: DrawnWeights | None = None  # of an adaptive order; None: every question was as likely
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,20 +56,26 @@ class OrderedAnswers:
 
 
 def make_question_order(
-    ids: Sequence[str], keys: Sequence[str], seed: int, public: bool = True
+    ids: Sequence[str],
+    keys: Sequence[str],
+    seed: int,
+    public: bool = True,
+    weights: DrawnWeights | None = None,
 ) -> QuestionOrder:
     """``ids`` and their keys (letters) in the order of asking. ``public``: whether the packaged difficulty
-    covers this exam.
+    covers this exam. ``weights``: those an adaptive order was drawn with.
     """
     places = np.unique(np.asarray(keys), return_inverse=True)[1].astype(np.int64)
-    return QuestionOrder(tuple(ids), places, public_ease(ids) if public else None, seed)
+    return QuestionOrder(tuple(ids), places, public_ease(ids) if public else None, seed, weights)
 
 
 def restrict_question_order(order: QuestionOrder, without: frozenset[str]) -> QuestionOrder:
     """The order of the other questions: as random as the order of all."""
     kept = np.array([question_id not in without for question_id in order.ids], dtype=bool)
     ids = tuple(question_id for question_id in order.ids if question_id not in without)
-    return QuestionOrder(ids, order.key[kept], None if order.ease is None else order.ease[kept], order.seed)
+    ease = None if order.ease is None else order.ease[kept]
+    weights = None if order.weights is None else order.weights.select_questions(kept)
+    return QuestionOrder(ids, order.key[kept], ease, order.seed, weights)
 
 
 def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> OrderedAnswers:
@@ -77,6 +90,15 @@ def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> Ordered
         rights.append(right)
         margins.append(margin)
     return OrderedAnswers(np.array(rights, dtype=bool), np.array(margins, dtype=np.float64))
+
+
+def describe_questions(
+    order: QuestionOrder, margin: NDArray[np.float64] | None = None, right: NDArray[np.bool_] | None = None
+) -> KnownQuestions:
+    """What is known about the order's questions. ``margin``, ``right``: (N,) of a complete run, such as the
+    base.
+    """
+    return KnownQuestions(len(order), order.ease, order.key, margin, order.weights, right)
 
 
 def decide_on_answers(
@@ -95,21 +117,32 @@ def decide_on_answers(
     """
     total = len(order)
     n = min(len(first), len(second))
-    complete = len(first) == total and ahead is not False
-    known = KnownQuestions(total, order.ease, order.key, first.margin if complete else None)
-    one = first.right if complete else first.right[:n]
-    stream = paired_stream(one, second.right[:n], known, ahead=complete)
+    stream = stream_of_answers(order, first, second, ahead)
     if population == "like":
         decision = decide_like(stream, alpha, margin)
         at = decision.decided_at
         if at is None or at >= n:
             return decision
-        stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
-        return decide_like(stream, alpha, margin)
+        return decide_like(stream_of_answers(order, first, second, ahead, most=at), alpha, margin)
     _, at = betting.first_verdict(stream, alpha, margin)
     if at is not None and at < n < total:  # with all N answers, the exact difference is reported instead
-        stream = paired_stream(one if complete else one[:at], second.right[:at], known, ahead=complete)
+        stream = stream_of_answers(order, first, second, ahead, most=at)
     return betting.decide_stream(stream, alpha, margin)
+
+
+def stream_of_answers(
+    order: QuestionOrder,
+    first: OrderedAnswers,
+    second: OrderedAnswers,
+    ahead: bool | None = None,
+    most: int | None = None,
+) -> AnswerStream:
+    """Second less first along the order, ``most`` answers at most; ``ahead`` as in ``decide_on_answers``."""
+    complete = len(first) == len(order) and ahead is not False
+    n = min(len(first), len(second), len(order) if most is None else most)
+    known = describe_questions(order, first.margin if complete else None)
+    one = first.right if complete else first.right[:n]
+    return paired_stream(one, second.right[:n], known, ahead=complete)
 
 
 def accuracy_interval(
@@ -118,7 +151,7 @@ def accuracy_interval(
     """Confidence sequence of one run's accuracy over all N questions, 0-1."""
     if not len(answers):
         return 0.0, 1.0
-    known = KnownQuestions(len(order), order.ease, order.key)
+    known = describe_questions(order)
     low, high = betting.confidence_sequence(accuracy_stream(answers.right, known), alpha)
     return max(0.0, low), min(1.0, high)
 

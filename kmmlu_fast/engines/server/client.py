@@ -57,6 +57,7 @@ class ServerClient:
         self,
         base_url: str,
         connections: int,
+        *,
         attempts: int | None = None,
         first_wait_sec: float = 0.5,
         transport: httpx.AsyncBaseTransport | None = None,

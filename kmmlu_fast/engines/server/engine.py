@@ -61,7 +61,9 @@ class ServerEngine:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         started = time.monotonic()
-        self._client = ServerClient(base_url, concurrency, attempts, first_wait_sec, transport)
+        self._client = ServerClient(
+            base_url, concurrency, attempts=attempts, first_wait_sec=first_wait_sec, transport=transport
+        )
         self._url = self._client.base_url
         self._concurrency = concurrency
         self._adapters = {adapter.name: adapter for adapter in adapters}

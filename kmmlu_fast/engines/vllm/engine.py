@@ -95,7 +95,7 @@ class VllmEngine:
         self._cache_tokens = int(getattr(cache_config, "kv_cache_size_tokens", None) or 0)
         self.start_sec = time.monotonic() - began
 
-    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:  # noqa: C901 - one loop that keeps the engine full
         self._weights.check_usable()
         source = iter(requests)
         exhausted = False

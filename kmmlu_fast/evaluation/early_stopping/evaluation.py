@@ -5,9 +5,10 @@ In: a plan with its questions in random order, model states, and a session that 
 directories. Out: one ``Run`` per state, complete or a marked prefix (``Run.prefix``) that a full pass can
 continue. The deciding question depends only on the stored answers in order, so a restart gives the same one.
 
-If one engine serves all states, looks stream through it. If the engine must hold an adapter's weights
-(swapped or merged), each look is asked of one state after the other, and grows until asking takes as long as
-loading the weights.
+If the base is complete, the order is adaptive: drawn anew where the answers so far say that an adapter may
+change an answer. If one engine serves all states, looks stream through it. If the engine must hold an
+adapter's weights (swapped or merged), each look is asked of one state after the other, and grows until asking
+takes as long as loading the weights.
 """
 
 from __future__ import annotations
@@ -17,31 +18,34 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.error_spending import reserve_early_levels
 from kmmlu_fast.analysis.reasoning import compare_reasoning
-from kmmlu_fast.analysis.sequential.betting import ALPHA, UNDECIDED, Decision
+from kmmlu_fast.analysis.sequential.adaptive_order import redraw_remaining
+from kmmlu_fast.analysis.sequential.betting import ALPHA
 from kmmlu_fast.analysis.sequential.question_order import (
-    OrderedAnswers,
-    QuestionOrder,
     accuracy_interval,
-    decide_on_answers,
     make_question_order,
 )
+from kmmlu_fast.analysis.sequential.sampling_weights import list_redraw_places
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.evaluation.early_stopping.decisions import InterimDecisions
 from kmmlu_fast.evaluation.early_stopping.passes import (
     GROWTH,
     ModelStateProgress,
     ask_in_passes,
     interim_sample_sizes,
 )
-from kmmlu_fast.evaluation.early_stopping.record import draw_interval_line, early_stop_outcome
+from kmmlu_fast.evaluation.early_stopping.record import (
+    describe_race,
+    early_stop_outcome,
+)
+from kmmlu_fast.evaluation.early_stopping.shared_order import choose_question_order, order_to_frame
 from kmmlu_fast.evaluation.plan import EvalPlan
 from kmmlu_fast.evaluation.runner import describe_finish
 from kmmlu_fast.runs.run import Run
@@ -73,52 +77,52 @@ class EarlyStoppingEvaluation:
         """Open every state's run directory and read what it holds."""
         self._plan, self._engines, self._config = plan, engines, plan.config
         questions = [item.question for item in plan.asked]
-        public = plan.exam.is_kmmlu and plan.source != "sample" and self._config.split == "test"
+        public = plan.source.has_public_results and self._config.split == "test"
         ids = [question.question_id for question in questions]
         keys = [question.answer for question in questions]
-        self._order: QuestionOrder = make_question_order(ids, keys, self._config.seed, public)
+        self._items = {item.question.question_id: item for item in plan.asked}
         self._places = {question_id: place for place, question_id in enumerate(plan.question_ids)}
-        self._most = min(len(ids), self._config.questions or self._config.max_questions or len(ids))
-        self._margin = self._config.margin / 100 or None
         self._stores: dict[str, RunStore] = {}
         self._shifts: dict[str, dict[str, Any] | None] = {}
         self._counters: dict[str, Any] = {}
-        self._decisions: dict[str, Decision] = {}
         self._seconds: dict[str, float] = {}
         self._finished: dict[str, Run] = {}
-        self._looked: dict[str, int] = {}  # questions at the last look
-        self._shown: dict[str, str] = {}  # interval at the last look
-        self.states: list[ModelStateProgress] = []
+        most = min(len(ids), self._config.questions or self._config.max_questions or len(ids))
+        uniform = make_question_order(ids, keys, self._config.seed, public)
+        self._decisions = InterimDecisions(self._config, uniform, self._finished, most)
         try:
             for adapter in adapters:
-                self.states.append(self._open_state(adapter))
+                self._open_store(adapter)
+            self._choose_order(adapters)
+            self._decisions.states = [self._open_state(adapter) for adapter in adapters]
         except BaseException:
             self._close_stores()
             raise
-        self._levels = self._error_levels()
+        self._decisions.level = self._error_level()
 
-    def _error_levels(self) -> dict[str, float]:
-        """The error level of each adapter's comparison, by name: on test, what all comparisons with this base
-        have left.
+    def _error_level(self) -> float:
+        """The error level of all adapters' comparisons together: on test, what earlier comparisons with this
+        base have left.
         """
-        even = ALPHA / max(1, len(self._plan.adapters))
-        levels = {adapter.name: even for adapter in self._plan.adapters}
         base = self._stores.get("base")
         adapters = [(adapter.digest, adapter.name) for adapter in self._plan.adapters]
         if base is None or not self._config.until_decided or self._config.split != "test" or not adapters:
-            return levels
-        spent = reserve_early_levels(base.path, adapters)
-        return {adapter.name: min(even, spent[adapter.digest]) for adapter in self._plan.adapters}
+            return ALPHA
+        return min(ALPHA, sum(reserve_early_levels(base.path, adapters).values()))
 
     def run(self) -> list[Run]:
         """Ask until everything is decided, then write the runs."""
         try:
-            if self._config.until_decided:
-                self._advance_states(self.states, self._undecided_states)
+            if self._decisions.order.weights is not None:
+                self._advance_adaptively()
+            elif self._config.until_decided:
+                self._advance_states(self._decisions.states, self._decisions.undecided_states)
             else:
-                for state in self.states:
-                    self._advance_states([state], partial(self._imprecise_states, state))
-            return [self._finish_state(state) for state in self.states]
+                for state in self._decisions.states:
+                    self._advance_states([state], partial(self._decisions.imprecise_states, state))
+            if self._decisions.race is not None:
+                log_note(describe_race(self._decisions.race))
+            return [self._finish_state(state) for state in self._decisions.states]
         finally:
             self._close_stores()
 
@@ -131,101 +135,103 @@ class EarlyStoppingEvaluation:
         for store in self._stores.values():
             store.close()
 
-    def _open_state(self, adapter: Adapter | None) -> ModelStateProgress:
-        name = adapter.name if adapter else "base"
+    def _open_store(self, adapter: Adapter | None) -> None:
+        name = _state_name(adapter)
         store = self._engines.open_store(adapter)
         self._stores[name] = store
-        state = ModelStateProgress(
-            name=name, adapter=adapter, sink=None if store.complete else store, order=self._plan.asked
-        )
         if store.complete:
             self._finished[name] = load_run_directory(store.path)
             log_note(f"{name}: finished before, read from {store.path}")
+
+    def _choose_order(self, adapters: Sequence[Adapter | None]) -> None:
+        base = self._finished.get("base") if None in adapters else None
+        unfinished = {name: store for name, store in self._stores.items() if name not in self._finished}
+        frame = None if base is None else base.frame
+        self._decisions.order = choose_question_order(self._config, self._decisions.order, unfinished, frame)
+        if self._decisions.order.weights is not None:
+            log_note("asking first where an adapter is likely to change the base's answer")
+
+    def _open_state(self, adapter: Adapter | None) -> ModelStateProgress:
+        name = _state_name(adapter)
+        store = self._stores[name]
+        state = ModelStateProgress(
+            name=name,
+            adapter=adapter,
+            sink=None if store.complete else store,
+            order=[self._items[question_id] for question_id in self._decisions.order.ids],
+        )
+        if store.complete:
             frame = self._finished[name].frame
         else:
-            answers = [item.question.answer for item in self._plan.asked]
-            order = pl.DataFrame({"question_id": self._order.ids, "answer": answers})
-            start = {"seed": self._order.seed, "total": len(order), "questions": 0, "accuracy": [0.0, 1.0]}
-            store.begin_prefix(order, start)
+            self._write_order(store)
             frame = store.stored_predictions()
             if len(frame):
-                count = f"{len(frame):,} of {len(order):,} questions"
+                count = f"{len(frame):,} of {len(self._decisions.order):,} questions"
                 log_note(f"{name}: continuing {store.path}: {count} were answered before")
         for question_id, right, margin in frame.select("question_id", "correct", "margin").iter_rows():
             state.record_answer(question_id, right, margin)
         return state
 
-    def _state_answers(self, state: ModelStateProgress) -> OrderedAnswers:
-        ids = self._order.ids[: state.reach]
-        right = np.array([state.right[name] for name in ids], dtype=bool)
-        return OrderedAnswers(right, np.array([state.margin[name] for name in ids], dtype=np.float64))
+    def _write_order(self, store: RunStore) -> None:
+        """Store the order before any question is asked along it."""
+        keys = {item.question.question_id: item.question.answer for item in self._plan.asked}
+        frame = order_to_frame(self._decisions.order, keys)
+        start = {
+            "seed": self._decisions.order.seed,
+            "total": len(frame),
+            "questions": 0,
+            "accuracy": [0.0, 1.0],
+        }
+        if self._decisions.order.weights is None:
+            store.begin_prefix(frame, start)
+        else:
+            store.write_order(frame, start)
 
-    def _undecided_states(self) -> list[ModelStateProgress]:
-        """The states that must still be asked. Decides on the answers so far and logs the intervals."""
-        base = self.states[0]
-        for state in self.states[1:]:
-            n = min(base.reach, state.reach, self._most)
-            if state.name in self._decisions or n <= self._looked.get(state.name, 0):
+    def _advance_adaptively(self) -> None:
+        """Ask until everything is decided; at each redraw place the order of the remaining questions is drawn
+        anew. Nothing may be in flight then, so each part is a pass of its own.
+        """
+        places = [*list_redraw_places(len(self._decisions.order)), len(self._decisions.order)]
+        while wanted := [state for state in self._decisions.undecided_states() if state.sink is not None]:
+            if self._takes_turns and not self._config.until_best:
+                wanted = wanted[:1]
+            reached = min(state.reach for state in wanted)
+            if reached >= self._decisions.drawn_until:
+                self._redraw_order()
                 continue
-            self._looked[state.name] = n
-            decision = self._decide_state(state)
-            low, high, verdict = decision.low, decision.high, str(decision.verdict)
-            interval = f"{draw_interval_line(low, high)} {100 * low:+.2f} to {100 * high:+.2f} pp"
-            self._shown[state.name] = interval
-            if decision.decided_at is not None:
-                verdict += f" since question {decision.decided_at:,}"
-            log_note(f"{state.name}: {n:,} of {decision.total:,} questions: {interval}, {verdict}")
-            if decision.verdict != UNDECIDED:
-                self._decisions[state.name] = decision
-        undecided = [state for state in self.states[1:] if state.name not in self._decisions]
-        left = [state for state in undecided if min(state.reach, base.reach) < self._most]
-        return [base, *left] if left else []
+            end = min(next(place for place in places if place > reached), self._decisions.most)
+            behind = [state for state in wanted if state.reach < end]
+            for states in [[state] for state in behind] if self._takes_turns else [behind]:
+                self._ask_states(states, [end], lambda: [])
 
-    def _decide_state(self, state: ModelStateProgress) -> Decision:
-        """The adapter compared with the base, as of the deciding question if there is one."""
-        base = self.states[0]
-        n = min(base.reach, state.reach, self._most)
-        # Not if the base became complete in this session: the decision must not depend on the look sizes.
-        ahead = base.sink is None
-        first = self._state_answers(base) if ahead else _first_answers(self._state_answers(base), n)
-        return decide_on_answers(
-            self._order,
-            first,
-            _first_answers(self._state_answers(state), n),
-            self._levels.get(state.name, ALPHA),
-            self._margin,
-            ahead,
-            self._config.population,
+    def _redraw_order(self) -> None:
+        """Draw the rest anew, by the adapters in play that have answered all before it."""
+        place, in_play = self._decisions.drawn_until, self._decisions.states_in_play()
+        answers = [self._decisions.state_answers(state, place) for state in in_play if state.reach >= place]
+        self._decisions.order = redraw_remaining(
+            self._decisions.order, self._decisions.state_answers(self._decisions.states[0]), answers, place
         )
+        items = [self._items[question_id] for question_id in self._decisions.order.ids]
+        for state in in_play:
+            self._write_order(self._stores[state.name])
+        for state in self._decisions.states:
+            state.follow_order(items)
 
-    def _imprecise_states(self, state: ModelStateProgress) -> list[ModelStateProgress]:
-        """The state itself while its interval is too wide and questions are left."""
-        if state.reach >= self._most:
-            return []
-        half_width = self._config.until_precise
-        if half_width is None or not state.reach:
-            return [state]
-        low, high = accuracy_interval(self._order, self._state_answers(state))
-        interval = f"accuracy {100 * low:.2f} to {100 * high:.2f} %"
-        self._shown[state.name] = interval
-        if self._looked.get(state.name) != state.reach:
-            log_note(f"{state.name}: {state.reach:,} of {len(self._order):,} questions: {interval}")
-        self._looked[state.name] = state.reach
-        return [] if high - low <= 2 * half_width / 100 else [state]
-
-    def _advance_states(self, states: list[ModelStateProgress], go_on: Any) -> None:
+    def _advance_states(self, states: Sequence[ModelStateProgress], go_on: Any) -> None:
         """Ask the states until ``go_on`` returns none."""
         growth = _PRECISE_GROWTH if self._config.until_precise is not None else GROWTH
         least = 0.0  # questions that a turn must add to be worth starting an engine
-        while wanted := [state for state in go_on() if state.sink is not None and state.reach < self._most]:
+        while wanted := [
+            state for state in go_on() if state.sink is not None and state.reach < self._decisions.most
+        ]:
             reached = min(state.reach for state in wanted)
-            looks = [end for end in interim_sample_sizes(self._most, growth) if end > reached]
+            looks = [end for end in interim_sample_sizes(self._decisions.most, growth) if end > reached]
             if not self._takes_turns:
                 self._ask_states(wanted, looks, go_on)
             elif len(wanted) == 1 or wanted[0].adapter is not None:  # the base is complete: no turns to take
                 self._ask_states(wanted[:1], looks, go_on)
             else:
-                end = next((end for end in looks if end >= reached + least), self._most)
+                end = next((end for end in looks if end >= reached + least), self._decisions.most)
                 before, began = sum(state.asked_now for state in wanted), time.monotonic()
                 starts = [self._ask_states([state], [end], lambda: []) for state in wanted]
                 asking = max(time.monotonic() - began - sum(starts), 1e-9)
@@ -248,10 +254,14 @@ class EarlyStoppingEvaluation:
         opened = time.monotonic() - began
         before = {state.name: state.asked_now for state in states}
         reached = sum(state.reach for state in states)
-        meter = Meter(self._most * len(states) - reached, " and ".join(state.name for state in states))
+        meter = Meter(
+            self._decisions.most * len(states) - reached, " and ".join(state.name for state in states)
+        )
 
         def progress() -> tuple[int, str]:
-            intervals = "; ".join(self._shown[state.name] for state in states if state.name in self._shown)
+            intervals = "; ".join(
+                self._decisions.shown[state.name] for state in states if state.name in self._decisions.shown
+            )
             return sum(state.asked_now - before[state.name] for state in states), intervals
 
         def show_progress() -> None:
@@ -276,15 +286,18 @@ class EarlyStoppingEvaluation:
     def _finish_state(self, state: ModelStateProgress) -> Run:
         if state.name in self._finished:
             return self._finished[state.name]
-        store, decision = self._stores[state.name], self._decisions.get(state.name)
-        if decision is None and state.adapter is not None and self.states[0].adapter is None:
-            decision = self._decide_state(state)
+        store, decision = self._stores[state.name], self._decisions.latest.get(state.name)
         outcome = early_stop_outcome(state, self._seconds.get(state.name, 0.0), decision)
         outcome["notes"] = self._plan.notes
-        outcome["ahead"] = self.states[0].sink is None
+        outcome["ahead"] = self._decisions.states[0].sink is None
+        if self._decisions.race is not None and state.adapter is not None:
+            outcome["race"] = {
+                "best": self._decisions.race.best,
+                "lost_to": self._decisions.race.lost_to.get(state.name),
+            }
         outcome["engine"] = self._counters
         outcome["adapter_shift"] = self._shifts.get(state.name)
-        if state.reach == len(self._order):
+        if state.reach == len(self._decisions.order):
 
             def metrics(frame: pl.DataFrame) -> dict[str, Any]:
                 extra = self._engines.extra_metrics(frame, state.adapter)
@@ -295,15 +308,17 @@ class EarlyStoppingEvaluation:
                 return values
 
             return store.finish(self._plan.question_ids, metrics, describe_finish(self._counters))
+        answers = self._decisions.state_answers(state)
         prefix = {
-            "seed": self._order.seed,
-            "total": len(self._order),
+            "seed": self._decisions.order.seed,
+            "order": "uniform" if self._decisions.order.weights is None else "adaptive",
+            "total": len(self._decisions.order),
             "questions": state.reach,
-            "accuracy": list(accuracy_interval(self._order, self._state_answers(state))),
+            "accuracy": list(accuracy_interval(self._decisions.order, answers)),
             **outcome,
         }
         return store.pause(prefix)
 
 
-def _first_answers(answers: OrderedAnswers, n: int) -> OrderedAnswers:
-    return OrderedAnswers(answers.right[:n], answers.margin[:n])
+def _state_name(adapter: Adapter | None) -> str:
+    return adapter.name if adapter else "base"

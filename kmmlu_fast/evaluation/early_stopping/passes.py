@@ -47,6 +47,12 @@ class ModelStateProgress:
         while self.reach < len(self.order) and self.order[self.reach].question.question_id in self.right:
             self.reach += 1
 
+    def follow_order(self, order: Sequence[TokenisedQuestion]) -> None:
+        """Ask in another order from now on."""
+        self.order, self.reach = order, 0
+        while self.reach < len(order) and order[self.reach].question.question_id in self.right:
+            self.reach += 1
+
     def add_prediction(self, prediction: Prediction) -> None:
         """Append a new prediction to the sink and count it; ignore one that is already known."""
         if self.sink is None or prediction.question_id in self.right:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kmmlu_fast.analysis.sequential.betting import Decision
+from kmmlu_fast.analysis.sequential.several import RaceState
 from kmmlu_fast.evaluation.early_stopping.passes import ModelStateProgress
 
 _WIDTH = 31  # characters of the drawn interval
@@ -48,3 +49,22 @@ def draw_interval_line(low: float, high: float) -> str:
     marks[middle] = "|"
     line = "".join(marks)
     return f"{-100 * edge:g} [{line}] {100 * edge:+g}"
+
+
+def describe_race(race: RaceState) -> str:
+    """Which adapter is best, in one line."""
+    lost = "; ".join(f"{loser} lost to {winner}" for loser, winner in race.lost_to.items())
+    if race.best is None:
+        state = f"not decided which is best of {', '.join(race.left)}"
+    elif len(race.left) == 1:
+        state = f"{race.best} is the best"
+    else:
+        others = ", ".join(name for name in race.left if name != race.best)
+        state = f"{race.best} is the best, or within the margin of the best ({others} could be)"
+    return f"race: {state}" + (f"; {lost}" if lost else "")
+
+
+def round_to_two_digits(count: int) -> int:
+    """1,968 -> 2,000: a forecast is no more precise than that."""
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return max(1, round(count / step) * step)

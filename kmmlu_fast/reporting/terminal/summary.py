@@ -29,7 +29,7 @@ from kmmlu_fast.runs.run import Run
 _MOST_GROUPS = 6  # columns of supercategories
 
 
-def print_summary(runs: list[Run], lang: str = "en") -> None:
+def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - the parts of the table, in order
     """Headline, letters and weakest subjects of each run, then the run directories."""
     console, t = wide_console(), get_translator(lang, "report", "summary")
     by_exam: dict[str, list[Run]] = {}

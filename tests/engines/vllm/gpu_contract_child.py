@@ -44,7 +44,7 @@ def pretend() -> Any:
 
     pynvml.nvmlInit = pynvml.nvmlShutdown = lambda *_: None
 
-    class Card(NvmlCudaPlatform):  # type: ignore[misc]
+    class Card(NvmlCudaPlatform):
         """vLLM's CUDA platform, answering from CARD."""
 
         get_device_capability = classmethod(lambda cls, device_id=0: DeviceCapability(*CARD["capability"]))
@@ -93,7 +93,7 @@ def resolve(model: str, case: dict[str, Any], llm: Any) -> dict[str, Any]:
         free_bytes=(gib << 30) - (500 << 20),
         driver="580.95.05",
     )
-    gpus.list_gpus = lambda: [here]  # type: ignore[assignment]
+    gpus.list_gpus = lambda: [here]
     llm.seen = None
     settings = EngineSettings(model=model, max_model_len=1024, load_format="dummy", **case["settings"])
     try:

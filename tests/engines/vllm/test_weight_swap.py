@@ -145,7 +145,7 @@ def test_a_fault_in_the_middle_leaves_the_base(
     engine.swap(adapters["stable"])
     plain = deltas.changed_weights
 
-    def torn(weights, touched, changes, dtype):  # type: ignore[no-untyped-def]
+    def torn(weights, touched, changes, dtype):
         for i, item in enumerate(plain(weights, touched, changes, dtype)):
             if changes and i == whole:
                 raise AdapterError("the file is torn")
@@ -167,7 +167,7 @@ def test_where_the_base_cannot_be_restored_nothing_answers(
 ) -> None:
     base = answers(engine)
 
-    def broken(weights, touched, changes, dtype):  # type: ignore[no-untyped-def]
+    def broken(weights, touched, changes, dtype):
         yield from list(deltas_before(weights, touched, changes, dtype))[:5]
         raise OSError("disk")
 

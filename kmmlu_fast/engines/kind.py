@@ -1,0 +1,65 @@
+"""What the rest of the package may ask about an engine, instead of comparing its name.
+
+In: an engine's name. Out: its ``EngineKind``, which the engine's folder fills in as ``KIND`` in ``kind.py``.
+Those modules import their engine only when it is opened. Knows nothing of questions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.names import ENGINES
+from kmmlu_fast.engines.options import EngineOptions
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.models.model import Model
+
+OpenEngine = Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], Engine]
+"""(options, model, adapters, longest prompt + output in tokens, path of a merged copy or None) -> engine."""
+
+
+def _no_problem(options: EngineOptions) -> str:
+    return ""
+
+
+def _nothing_more(options: EngineOptions) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """One engine: how it opens, what it needs, and what it does with adapters."""
+
+    name: str
+    open: OpenEngine
+    requires: Callable[[EngineOptions], list[str]]  # modules that must be importable
+    libraries: Callable[[EngineOptions], list[str]]  # packages whose versions decide the answers
+    option_problem: Callable[[EngineOptions], str] = _no_problem  # "" if the engine takes these options
+    own_flags: Mapping[str, str] = field(default_factory=dict)  # option only it takes -> advice for others
+    fingerprint_parts: Callable[[EngineOptions], dict[str, Any]] = _nothing_more
+    computes_here: bool = True  # False: another machine decides the compute type
+    applies_adapters: bool = False  # True: serves adapters on a CPU too, as fast as the base
+    loads_with_peft: bool = False  # True: PEFT applies adapters unmerged, so any kind of adapter works
+    refused_adapter_modes: Mapping[str, str] = field(default_factory=dict)  # mode -> why, and what to do
+    swap_problem: Callable[[EngineOptions], str] = _no_problem  # "" if weights can be written into it
+
+
+def find_engine_kind(name: str) -> EngineKind:
+    """The engine of that name, which must be one of ``ENGINES``."""
+    kind = importlib.import_module(ENGINES[name]).KIND
+    assert isinstance(kind, EngineKind) and kind.name == name
+    return kind
+
+
+def foreign_option_problem(options: EngineOptions) -> str:
+    """The first option that was changed from its default and that only another engine takes; or ""."""
+    fields = type(options).model_fields
+    for owner in (find_engine_kind(name) for name in ENGINES if name != options.engine):
+        for name, advice in owner.own_flags.items():
+            if getattr(options, name) != fields[name].default:
+                more = f"; {advice}" if advice else ""
+                return f"--{name.replace('_', '-')} goes with --engine {owner.name}{more}"
+    return ""

@@ -1,0 +1,46 @@
+"""vLLM in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.kind import EngineKind, find_engine_kind
+from kmmlu_fast.engines.options import EngineOptions
+from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.models.model import Model
+
+
+def open_vllm(
+    options: EngineOptions, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
+) -> Engine:
+    """Start vLLM here; as Ray replicas for data parallelism, which vLLM refuses in process."""
+    if options.data_parallel_size > 1:
+        return find_engine_kind("ray").open(options, model, adapters, max_model_len, path)
+    from kmmlu_fast.engines.vllm.start import start_vllm_reporting, vllm_engine_settings
+
+    return start_vllm_reporting(vllm_engine_settings(options, model, adapters, max_model_len, path))
+
+
+def vllm_option_problem(options: EngineOptions) -> str:
+    """Why the installed vLLM does not take these options, or ""."""
+    from kmmlu_fast.engines.vllm.device_arguments import quantization_problem
+
+    return "" if options.ray_address else quantization_problem(options.quantization)
+
+
+def _swap_problem(options: EngineOptions) -> str:
+    if options.data_parallel_size > 1:
+        return "weights can be written only into a single vLLM engine in this process"
+    return "random weights are not in a file" if options.load_format == "dummy" else ""
+
+
+KIND = EngineKind(
+    name="vllm",
+    open=open_vllm,
+    requires=lambda options: ["vllm", "torch"],
+    libraries=lambda options: ["vllm", "transformers"],
+    option_problem=vllm_option_problem,
+    own_flags={"data_parallel_size": "with ray give --num-replicas; a server sets its own"},
+    swap_problem=_swap_problem,
+)

@@ -1,0 +1,96 @@
+"""Starts vLLM: settings from options, and the shortened import.
+
+In: options, a model, adapters. Out: ``EngineSettings``; a ``VllmEngine``. Knows nothing of questions.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+from kmmlu_fast.core.progress import report_wait
+from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.options import EngineOptions
+from kmmlu_fast.engines.vllm import startup_phases
+from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine, prepare_environment
+from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.heavy_imports import (
+    UNUSED,
+    freeze_live_objects,
+    hide_packages,
+    pause_garbage_collection,
+)
+from kmmlu_fast.models.model import Model
+
+
+def vllm_engine_settings(
+    config: EngineOptions,
+    model: Model,
+    adapters: Sequence[Adapter],
+    max_model_len: int,
+    path: str | None = None,
+) -> EngineSettings:
+    """Settings of a vLLM engine. ``path`` replaces the weights (a merged copy), not the tokenizer."""
+    batched_tokens: int | None = config.max_num_batched_tokens
+    extra: tuple[tuple[str, Any], ...] = ()
+    if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
+        batched_tokens, extra = unchunked_prefill_settings(batched_tokens, max_model_len)
+    if config.trust_remote_code:
+        extra = (*extra, ("trust_remote_code", True))
+    return EngineSettings(
+        model=path or model.path,
+        revision=None if path else model.revision,
+        tokenizer=model.path,
+        dtype=config.dtype,
+        quantization=config.quantization,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel_size=config.tensor_parallel_size,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=batched_tokens,
+        load_format=config.load_format,
+        seed=config.seed,
+        max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
+        num_adapters=len(adapters),
+        generates=getattr(config, "output_type", None) != "multiple_choice",
+        letter_precision=config.letter_precision,
+        extra=extra,
+    )
+
+
+def unchunked_prefill_settings(
+    batched_tokens: int | None, max_model_len: int
+) -> tuple[int, tuple[tuple[str, Any], ...]]:
+    """Tokens per step, and vLLM arguments, so that no prompt is prefilled in chunks.
+
+    vLLM 0.32 rewinds a request's random generator after a chunk (``gpu_model_runner``: ``gen.set_offset``).
+    torch's CPU generators cannot do that: seeded sampling would fail with "CPU Generator does not use
+    offset".
+    """
+    return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
+
+
+def start_vllm_reporting(settings: EngineSettings) -> VllmEngine:
+    """``start_vllm``, with a line about what it is doing just now."""
+    with (
+        startup_phases.record_startup_phases() as log,
+        report_wait(
+            "engine: starting",
+            lambda: startup_phases.current_phase(log),
+            lambda: startup_phases.describe_phase_times(log),
+        ),
+    ):
+        return start_vllm(settings)
+
+
+def start_vllm(settings: EngineSettings) -> VllmEngine:
+    """Start vLLM in this process with a shortened import. vLLM needs Ray only for a model on several GPUs."""
+    unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
+    prepare_environment(has_gpu())
+    gc.collect()  # freezing keeps what is garbage now for good
+    with pause_garbage_collection(), hide_packages(unused):
+        import vllm.entrypoints.llm  # noqa: F401
+
+        freeze_live_objects()
+        return VllmEngine(settings)
