@@ -105,7 +105,8 @@ def _follow_estimate(stream: AnswerStream) -> _Course:
     estimate = np.cumsum(weights * guesses) / information
     answers = np.diff(stream.before)  # all but the last
     changes = np.concatenate([[0.0], np.cumsum(answers**2)])[:n]
-    variance = (changes + 2.0) / (count + 2.0)  # of one question's change, with one pseudo-change a side
+    of_all = np.concatenate([[0.0], np.cumsum(answers**2 * stream.importance[:-1])])[:n]
+    variance = (of_all + 2.0) / (count + 2.0)  # of one question's change, with one pseudo-change a side
     information = 1.0 / (1.0 / information + variance / total)
     enough = (count >= min(FEWEST, total)) & (changes >= FEWEST_CHANGES)
     return _Course(estimate, np.where(enough, information, 0.0), total / variance / _SCALE)
