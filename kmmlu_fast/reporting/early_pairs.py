@@ -129,22 +129,21 @@ def _with_overlap(
     is on those that do.
     """
     decision = pair.decision
-    marked = frozenset(order.ids[: decision.answers]) & settings.overlap
-    if not marked or len(marked) == decision.answers:
+    both = set(base.frame["question_id"]) & set(run.frame["question_id"])
+    marked = frozenset(both & settings.overlap)
+    if not marked or len(marked) == len(both):
         return pair
     rest = restrict_question_order(order, settings.overlap)
     return replace(
         pair,
         overlapping=len(marked),
         clean=_decide_early(rest, base, run, decision.alpha, settings),
-        overlap_gap=_overlap_gap(order.ids[: decision.answers], marked, base, run),
+        overlap_gap=_overlap_gap(marked, base, run),
     )
 
 
-def _overlap_gap(ids: Sequence[str], marked: frozenset[str], base: Run, run: Run) -> IntervalEstimate | None:
-    asked = base.frame.filter(pl.col("question_id").is_in(ids)).select(
-        "question_id", "subject", "answer", pl.col("correct").alias("first")
-    )
+def _overlap_gap(marked: frozenset[str], base: Run, run: Run) -> IntervalEstimate | None:
+    asked = base.frame.select("question_id", "subject", "answer", pl.col("correct").alias("first"))
     joined = asked.join(run.frame.select("question_id", "correct"), on="question_id")
     change = joined["correct"].to_numpy().astype(float) - joined["first"].to_numpy().astype(float)
     strata, key = (

@@ -415,9 +415,13 @@ def test_compare_passes_the_margin_on_and_counts_the_comparison(
     runs = run(config(model, data, tmp_path, *flags), Skilled(data, GAIN))
     paths = [str(state.path) for state in runs]
     capsys.readouterr()
-    assert compare.run_compare_command([*paths, "--overlap", "none"]) == 0
+    assert compare.run_compare_command([*paths, "--overlap", "none", "--dataset", "none"]) == 0, (
+        capsys.readouterr().err
+    )
     assert "Undecided after 300 of 1,000 questions: on questions like these" in capsys.readouterr().out
-    assert compare.run_compare_command([*paths, "--overlap", "none", "--margin", "60"]) == 0
+    assert (
+        compare.run_compare_command([*paths, "--overlap", "none", "--dataset", "none", "--margin", "60"]) == 0
+    )
     assert "are equal within 60.00 pp" in capsys.readouterr().out
     [logged] = read_comparison_log(runs[0].path)
     assert (logged.kind, logged.questions) == ("early", 300) and 0 < logged.level < 0.05
