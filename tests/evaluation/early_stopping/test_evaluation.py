@@ -424,7 +424,7 @@ def test_compare_passes_the_margin_on_and_counts_the_comparison(
     )
     assert "are equal within 60.00 pp" in capsys.readouterr().out
     [logged] = read_comparison_log(runs[0].path)
-    assert (logged.kind, logged.questions) == ("early", 300) and 0 < logged.level < 0.05
+    assert logged.kind == "early" and logged.questions <= 300 and 0 < logged.level < 0.05
 
 
 def test_early_comparisons_say_the_same_cautions(
