@@ -144,19 +144,19 @@ def _decider(
     answers: dict[str, OrderedAnswers],
     asked: dict[str, int],
     margin: float | None,
-) -> Callable[[str, float], Verdict]:
+) -> Callable[[str, float, float], Verdict]:
     streams: dict[str, Any] = {}
 
-    def decide(name: str, level: float) -> Verdict:
+    def decide(name: str, level: float, equal_level: float) -> Verdict:
         if name not in streams:
             streams[name] = stream_of_answers(order, first, answers[name], most=asked[name])
-        return Verdict(*betting.first_verdict(streams[name], level, margin))
+        return Verdict(*betting.first_verdict(streams[name], level, margin, equal_level))
 
     return decide
 
 
 def measure_adapters(repeats: int, nulls: int, tens: int, seed: int) -> dict[str, Any]:
-    """Each difference and discordance ``repeats`` times, ``nulls`` exact nulls, ``tens`` times ten."""
+    """Each difference and discordance ``repeats`` times, ``nulls`` nulls, ``tens`` times ten at once."""
     draw = np.random.default_rng([seed, 7])
     began = time.perf_counter()
     rows = []

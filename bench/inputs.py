@@ -9,12 +9,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(slots=True)
 class Attack:
     """``wrong``: an answer to this input could only be a wrong number, so that it must be refused.
     ``own``: the folder whose unfinished run the command is to go on with, and may therefore change.
+    ``around``: what is wrong around the command, as fields of ``killing.Job``.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Attack:
     wrong: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     own: str | None = None
+    around: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

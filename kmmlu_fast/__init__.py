@@ -16,9 +16,11 @@ from kmmlu_fast.core.version import __version__
 
 if TYPE_CHECKING:
     from kmmlu_fast.api import (
+        check_artefacts,
         compare_runs,
         draw_rows,
         evaluate,
+        export_model,
         find_confident_errors,
         find_overlap,
         load_run,
@@ -58,9 +60,11 @@ __all__ = [
     "RunError",
     "TrainError",
     "__version__",
+    "check_artefacts",
     "compare_runs",
     "draw_rows",
     "evaluate",
+    "export_model",
     "find_confident_errors",
     "find_overlap",
     "load_run",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
     from kmmlu_fast.sampling.job import DrawnRows
+    from kmmlu_fast.shipping.gate import GateReport
     from kmmlu_fast.training.job import TrainedAdapter
 
 
@@ -47,8 +48,8 @@ def evaluate(**settings: Any) -> list[Run]:
 
 
 def load_run(source: str | Path) -> Run:
-    """Load a run from disk: a run directory, an lm-eval output, a score file, or ``FILE.csv:COLUMN`` of a
-    predictions table.
+    """Load a run from disk: a run directory, an lm-eval output, an inspect log, a score file, or
+    ``FILE.csv:COLUMN`` of a predictions table.
 
     ``Run.predictions`` is a polars frame with one row per question in dataset order (``schema.Prediction``
     names its columns; log-probabilities are natural logarithms), or None for a score file. ``Run.metrics`` is
@@ -303,3 +304,34 @@ def find_overlap(
     if train is None:
         return overlap.train_overlap(dataset, revision).log_and_unwrap()
     return overlap.find_file_overlap(Path(train), dataset, split, revision)
+
+
+def export_model(adapter: str | Path, out: str | Path, **settings: Any) -> Path:
+    """Export an adapter into the new directory ``out``. Returns its path.
+
+    Keyword arguments are the flags of ``python -m kmmlu_fast.export``: ``to`` ("merged", "gguf",
+    "gguf-lora"), ``quantize`` (such as ``["q8_0", "q4_k_m"]``), ``model``, ``dtype`` and so on.
+
+    Raises ``ConfigError`` if ``out`` exists or the disk is too small, ``AdapterError`` or ``EngineError``.
+    """
+    from kmmlu_fast.shipping.config import ExportConfig
+    from kmmlu_fast.shipping.export import export_adapter
+
+    return export_adapter(build_config(ExportConfig, adapter=[str(adapter)], out=Path(out), **settings)).path
+
+
+def check_artefacts(adapter: str | Path, *artefacts: str | Path, **settings: Any) -> GateReport:
+    """Compare artefacts (model directories, GGUF files, a server's models) with base + adapter.
+
+    Keyword arguments are the flags of ``python -m kmmlu_fast.check``: ``questions``, ``model``, ``dataset``
+    and so on. ``GateReport.checked`` has one entry per artefact, with ``diagnosis.sentence``,
+    ``diagnosis.verdict`` (same, equal, undecided, differs) and ``diagnosis.causes``; ``GateReport.is_safe``
+    is what the command's exit code says.
+
+    Raises ``ConfigError``, ``AdapterError`` or ``ModelError`` before anything is asked.
+    """
+    from kmmlu_fast.shipping.config import CheckConfig
+    from kmmlu_fast.shipping.gate import check_release
+
+    specs = [str(path) for path in (adapter, *artefacts)]
+    return check_release(build_config(CheckConfig, artefacts=specs, **settings))

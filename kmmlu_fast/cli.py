@@ -7,6 +7,8 @@ import importlib
 import sys
 
 from kmmlu_fast.command.crash_guard import run_with_crash_guard
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.errors import ConfigError
 
 VERBS = {
     "eval": "evaluate a base model and its adapters",
@@ -16,6 +18,11 @@ VERBS = {
     "train": "train a QLoRA adapter",
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
+    "export": "export an adapter: merged, GGUF, or a GGUF adapter",
+    "check": "check that what you ship is what you measured",
+    "push": "publish a model with its numbers and a text-free bundle",
+    "verify": "check published numbers against the model",
+    "plan": "how many questions, minutes and seeds show a difference",
     "doctor": "show what this computer has and what will work on it",
     "install": "install the tested package versions into this environment",
 }
@@ -30,28 +37,31 @@ def dispatch_command(argv: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] == "help" and len(arguments) > 1:
         arguments = [arguments[1], "--help"]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage_text())
-        return 0
-    if arguments[0] in ("--version", "-V", "version"):
-        from kmmlu_fast.core.version import __version__
-
-        print(f"kmmlu-fast {__version__}")
-        return 0
-    if arguments[0] == "completion":
-        return _print_completion(arguments[1:])
-    if arguments[0] not in VERBS:
-        near = difflib.get_close_matches(arguments[0], [*VERBS, *_EXTRA], n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near else ""
-        print(
-            f"error: unknown verb {arguments[0]!r}: {hint}(allowed are {', '.join(VERBS)})", file=sys.stderr
-        )
-        return 2
+    if not arguments or arguments[0] not in VERBS:
+        return run_main(lambda: _run_own_command(arguments))
     try:
         module = importlib.import_module(f"kmmlu_fast.{arguments[0]}")
         return int(getattr(module, f"run_{arguments[0]}_command")(arguments[1:]))
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
+
+
+def _run_own_command(arguments: list[str]) -> int:
+    """What is no verb: the overview, the version, tab completion. ConfigError for anything else."""
+    verb = arguments[0] if arguments else "help"
+    if verb in ("-h", "--help", "help"):
+        print(_usage_text())
+        return 0
+    if verb in ("--version", "-V", "version"):
+        from kmmlu_fast.core.version import __version__
+
+        print(f"kmmlu-fast {__version__}")
+        return 0
+    if verb == "completion":
+        return _print_completion(arguments[1:])
+    near = difflib.get_close_matches(verb, [*VERBS, *_EXTRA], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"unknown verb {verb!r}: {hint}(allowed are {', '.join(VERBS)})")
 
 
 def _usage_text() -> str:
@@ -65,8 +75,7 @@ def _print_completion(arguments: list[str]) -> int:
 
     shell = arguments[0] if arguments else shell_name()
     if shell not in ("bash", "zsh", "fish"):
-        print(f"error: completion {shell!r}: allowed are bash, zsh, fish", file=sys.stderr)
-        return 2
+        raise ConfigError(f"completion {shell!r}: allowed are bash, zsh, fish")
     print(completion_script(shell, [*VERBS, *_EXTRA]))
     return 0
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What is released, into dist/: sdist and wheel of the committed tree, checked as an index checks them, and the notes from CHANGELOG.md.
-#   bash scripts/release.sh [--notes]     --notes: only print the notes of this version   (needs: bash scripts/setup.sh cpu dev checks)
+# What is released, into dist/: sdist and wheel of the committed tree, checked as an index checks them, the notes from CHANGELOG.md, and a software bill of materials for each pinned set.
+#   bash scripts/release.sh [--notes]     --notes: only print the notes of this version   (needs: bash scripts/setup.sh cpu dev checks release)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${KMMLU_VENV:-.venv}/bin/python"
@@ -22,4 +22,8 @@ rm -f dist/*
 "$python" -m build --no-isolation --outdir dist "$folder" >"$folder/log" 2>&1 || { tail -20 "$folder/log" >&2; exit 1; }
 "$python" -m twine check --strict dist/*
 echo "$notes" >dist/NOTES.md
+# What is in the pinned environments, for whoever must know: CycloneDX, one file each, by cyclonedx-py.
+for kind in cpu gpu; do
+  "$python" -m cyclonedx_py requirements "requirements/$kind.txt" --output-format JSON --output-reproducible --output-file "dist/sbom-$kind.cdx.json"
+done
 ls -l dist

@@ -69,7 +69,16 @@ install_once() {
   if [ "$1" = cpu ]; then install_torch_cpu "$2"; fi
   # --no-deps: the file is the whole set. Resolving again would bring torchvision's CUDA build, which breaks transformers on a CPU.
   # --no-compile: Python compiles what is imported (and see below); pip would compile all of it on one core.
-  meanwhile "installing $2" pip install -q --no-deps --no-compile -r "$2" || return 1
+  # Where the files' hashes are recorded, pip refuses any other file; KMMLU_UNHASHED=1 takes what the index serves.
+  local hashes="${2%.txt}.hashes.txt"
+  if [ -f "$hashes" ] && [ "${KMMLU_UNHASHED:-0}" != 1 ]; then
+    meanwhile "installing $2" pip install -q --no-deps --no-compile --require-hashes -r "$hashes" || {
+      echo "error: $2: a package could not be installed as recorded in $hashes; KMMLU_UNHASHED=1 installs without the hashes" >&2
+      return 1
+    }
+  else
+    meanwhile "installing $2" pip install -q --no-deps --no-compile -r "$2" || return 1
+  fi
   echo "$digest" >"$stamp"
   echo "setup: $2 took $((SECONDS - began)) s"
 }

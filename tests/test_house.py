@@ -30,17 +30,22 @@ TESTED_ELSEWHERE = {
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"
-        " core/reading core/files core/locks core/digests machine/extras machine/environment"
+        " core/files core/locks core/digests machine/extras machine/environment"
     ),
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
         "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
         " engines/vllm/kind engines/vllm/llm_arguments engines/vllm/start models/demo training/lora_model"
-        " machine/device_memory"
+        " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
-    "through evaluations (tests/evaluation/test_session.py, early_stopping/test_evaluation.py)": (
-        "evaluation/adapter_probe evaluation/open_engines evaluation/plan evaluation/questions"
-        " evaluation/early_stopping/passes evaluation/early_stopping/record"
+    "through the release gate, exports and re-scored bundles (tests/shipping)": (
+        "shipping/answers shipping/artefact shipping/config shipping/gate_report shipping/llama_tools"
+        " shipping/papers shipping/source shipping/stops shipping/tensors"
+    ),
+    "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
+        "evaluation/open_engines evaluation/plan evaluation/questions"
+        " evaluation/early_stopping/decisions evaluation/early_stopping/passes"
+        " evaluation/early_stopping/record"
     ),
     "through prompts and chain of thought (tests/prompting/test_cot.py, test_methods.py, tests/evaluation)": (
         "prompting/cot_tokens prompting/cot_wording prompting/method_choice prompting/predictions"
@@ -68,12 +73,19 @@ TESTED_ELSEWHERE = {
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
-    "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": (
-        "runs/checks runs/layout runs/lm_eval runs/lm_eval_export runs/score_files runs/tables"
+    "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
+    "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),
+    "through the readers of runs (tests/runs/readers) and files/test_exports.py": (
+        "reporting/export_names reporting/files/csv_tables reporting/files/export_formats"
+        " reporting/files/inspect_output reporting/files/json_report reporting/files/lm_eval_output"
+        " reporting/files/parquet_tables runs/inspect_export runs/lm_eval_export runs/readers/evalscope"
+        " runs/readers/hret runs/readers/lighteval runs/readers/lm_eval_files runs/readers/lm_eval_samples"
+        " runs/readers/lm_eval_candidates runs/readers/lm_eval_scores runs/readers/lm_eval_tasks"
+        " runs/readers/opencompass runs/readers/table_files runs/readers/wandb"
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
-        " training/checkpoints training/held_out training/model_shape training/order training/preview"
+        " training/held_out training/model_shape training/order training/preview"
         " training/row_length training/state"
     ),
 }

@@ -138,6 +138,7 @@ def attack_until(
             made.argv,
             str(inputs.folder),
             environment={"KMMLU_FAST_CACHE": str(cache), **made.environment},
+            **made.around,
         )
         outcome, why = judge(made, watcher.run(job), before, inputs.folder)
         counts[outcome] += 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from bench.faults import attacks_own
+from bench.faults import attacks_around, attacks_own
 from bench.faults.bending import bend, bend_bytes, bend_frame
 from bench.inputs import Attack, Inputs
 
@@ -318,4 +318,5 @@ _KINDS: tuple[Callable[[Inputs, random.Random], Attack], ...] = (
     _paths,
     _targets,
     *attacks_own.KINDS,
+    *attacks_around.KINDS,
 )

@@ -16,6 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from bench.faults.drawn import mutate_bytes, mutate_json
+
 WEIRD: tuple[Any, ...] = (
     None,
     True,
@@ -241,7 +243,7 @@ def bend_frame(frame: pl.DataFrame, chance: random.Random) -> tuple[pl.DataFrame
         (pl.lit("E").alias("prediction"), True),
         (pl.lit("b").alias("answer"), True),
         (pl.lit(None, pl.Boolean).alias("correct"), True),
-        (pl.lit(True).alias("correct"), True),
+        ((~pl.col("correct")).alias("correct"), True),
         (pl.lit(float("nan")).alias("logprob_A"), True),
         (pl.lit(2.0).alias("logprob_B"), True),
         (pl.lit("x").alias("row"), True),
@@ -250,13 +252,23 @@ def bend_frame(frame: pl.DataFrame, chance: random.Random) -> tuple[pl.DataFrame
         (pl.lit([1, 2]).alias("texts"), True),
         (None, True),
     ]
-    expression, wrong = chance.choice(bad)
-    return (pl.concat([frame, frame]) if expression is None else frame.with_columns(expression)), wrong
+    chance.shuffle(bad)
+    for expression, wrong in bad:
+        bent = pl.concat([frame, frame]) if expression is None else frame.with_columns(expression)
+        if not bent.equals(frame):  # a frame may already be as it is bent
+            return bent, wrong
+    raise ValueError("a frame without rows cannot be bent")
 
 
 def bend(path: Path, chance: random.Random) -> None:
     data = path.read_bytes()
-    if chance.random() < 0.4 or path.suffix in (".parquet", ".safetensors"):
+    if chance.random() < 0.4:  # by grammars that are not ours
+        if path.suffix == ".json":
+            mutated = mutate_json(json.loads(data), chance).encode("utf-8", "replace")
+        else:
+            mutated = mutate_bytes(data, chance)
+        path.write_bytes(mutated)
+    elif chance.random() < 0.4 or path.suffix in (".parquet", ".safetensors"):
         path.write_bytes(bend_bytes(data, chance))
     elif path.suffix == ".json":
         path.write_bytes(bend_json(json.loads(data), chance).encode("utf-8", "replace"))

@@ -70,6 +70,8 @@ class Job:
     timeout_sec: float = 120.0  # of computing, or of sleeping
     real: bool = False  # real training
     module: str = ""  # another module's main in the verb's place
+    more_memory_bytes: int | None = None  # of address space (ulimit -v), beside what is mapped already
+    no_temporary: bool = False  # no folder for temporary files can be used
     drawn: str = ""  # folder that keeps drawings of charts; "" draws them all
 
 
@@ -250,9 +252,24 @@ def _spoil_stdout(how: str) -> None:
         os.close(full)
 
 
-def _prepare(job: Job) -> None:
+def _refuse_temporary_folder(*_: Any) -> str:
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+
+def _limit_surroundings(job: Job) -> None:
     if job.max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.max_file_bytes, job.max_file_bytes))
+    if job.more_memory_bytes is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + job.more_memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if job.no_temporary:
+        tempfile.tempdir = None
+        tempfile._get_default_tempdir = _refuse_temporary_folder  # type: ignore[attr-defined]
+
+
+def _prepare(job: Job) -> None:
+    _limit_surroundings(job)
     if job.flush_rows is not None:
         from kmmlu_fast.runs import store
 

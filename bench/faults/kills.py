@@ -24,6 +24,7 @@ from bench.faults.outcomes import (
     adapter_outcome,
     digests,
     exports,
+    litter,
     merged,
     old_or_new,
     run_outcome,
@@ -238,6 +239,8 @@ def disturb(scenario: Scenario, place: Place, watcher: Watcher, wanted: Any, *st
             found = scenario.outcome(folder)
             same = found == wanted
             other = None if same else f"{said}: another result: {_difference(wanted, found)}"
+            if same and (left := litter(folder)):
+                other = f"{said}: left behind: {', '.join(left[:5])}"
             return Disturbed(other, stopped, ended.seconds)
         if problem := _ended_well(ended.code, ended.err, stop) or scenario.check(folder, wanted):
             return Disturbed(f"{said}: {problem}", stopped)

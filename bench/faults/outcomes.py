@@ -72,6 +72,13 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def litter(folder: Path) -> list[str]:
+    """What a killed command left and the same command, run to its end, did not remove."""
+    left = [path for path in folder.rglob("*") if path.name.endswith((".partial", ".journal", ".owner"))]
+    left += [parts for parts in folder.rglob("predictions") if (parts.parent / "metrics.json").exists()]
+    return sorted(str(path.relative_to(folder)) for path in left)
+
+
 def same_or_absent(folder: Path, wanted: dict[str, str]) -> str | None:
     for name, digest in digests(folder).items():
         if name in wanted and digest != wanted[name]:

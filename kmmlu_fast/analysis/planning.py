@@ -23,6 +23,7 @@ from kmmlu_fast.analysis.sequential.control_variate import AnswerStream
 TYPICAL_SHIFT_NATS = 0.4  # standard deviation of what an adapter adds to a letter's log-probability
 POWER = 0.8
 _UNIFORM_SHARE, _ADAPTIVE_SHARE, _ADAPTIVE_START = 0.76, 0.26, 500.0
+_NO_GAIN = 1.2  # a large difference takes a few more questions in the adaptive order
 _OVERSHOOT = 1.9  # nats of capital that bets lose by not knowing the difference
 
 
@@ -62,9 +63,11 @@ def questions_until_decided(
     """Mean questions of ``total`` until the sequential test shows ``difference`` (0-1)."""
     size = abs(difference)
     _check_difference(size, discordance)
-    share = _ADAPTIVE_SHARE if adaptive else _UNIFORM_SHARE
-    needed = _questions_for_variance(share * discordance, size, 2 / alpha)
-    return _limit_to_total(needed + (_ADAPTIVE_START if adaptive else 0.0), total)
+    needed = _questions_for_variance(_UNIFORM_SHARE * discordance, size, 2 / alpha)
+    if adaptive:
+        after_start = _questions_for_variance(_ADAPTIVE_SHARE * discordance, size, 2 / alpha)
+        needed = min(after_start + _ADAPTIVE_START, _NO_GAIN * needed)
+    return _limit_to_total(needed, total)
 
 
 def forecast_answers(stream: AnswerStream, alpha: float = ALPHA, margin: float | None = MARGIN) -> int | None:
@@ -82,6 +85,16 @@ def forecast_answers(stream: AnswerStream, alpha: float = ALPHA, margin: float |
     if answers >= 0.95 * stream.total:
         return None
     return max(answers, len(stream) + 1)
+
+
+def questions_to_narrow(answers: int, total: int, half_width: float, wanted: float) -> int:
+    """About how many of ``total`` questions give an interval of half-width ``wanted``, if ``answers`` gave
+    ``half_width``; both 0-1.
+    """
+    if answers >= total:
+        return total
+    as_infinite = answers / (1.0 - answers / total)
+    return _limit_to_total(as_infinite * (half_width / wanted) ** 2, total)
 
 
 def standard_error_of_recipe(

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from kmmlu_fast.command.streams import open_standard_descriptors
 from kmmlu_fast.machine import host
 
 _GIB = 1 << 30
@@ -61,6 +62,7 @@ def run_with_crash_guard(main: Callable[[], int]) -> int:
     """Run a verb's main in a watched fork; its exit code, or 128 + the signal that killed it (reported)."""
     if os.environ.get("KMMLU_GUARD") == "0" or not _can_fork() or sys.gettrace() is not None:
         return main()
+    open_standard_descriptors()
     kills = host.count_oom_kills()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by the parent process
@@ -68,7 +70,7 @@ def run_with_crash_guard(main: Callable[[], int]) -> int:
                 stream.flush()  # or the fork would write it again
     # If it were ignored, as some parent processes leave it, there would be no exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with tempfile.TemporaryFile() as trace, _block_signals() as mask:
+    with _open_trace() as trace, _block_signals() as mask:
         parent = os.getpid()
         child = os.fork()
         if child == 0:
@@ -85,6 +87,15 @@ def run_with_crash_guard(main: Callable[[], int]) -> int:
     explanation = explain_crash(number, parse_crash_frames(traceback), peak_bytes, starved)
     print(f"error: {explanation}", file=sys.stderr, flush=True)
     return 128 + number
+
+
+def _open_trace() -> IO[bytes]:
+    """A file for faulthandler's output: in memory if the system can, as no temporary folder may be usable."""
+    with contextlib.suppress(OSError, AttributeError):
+        return os.fdopen(os.memfd_create("kmmlu-fast-trace"), "w+b")
+    with contextlib.suppress(OSError):
+        return tempfile.TemporaryFile()
+    return open(os.devnull, "w+b")  # noqa: PTH123
 
 
 def parse_crash_frames(traceback: str) -> list[CrashFrame]:

@@ -31,7 +31,7 @@ from typing import Any
 
 from kmmlu_fast.command.streams import accept_any_encoding, is_stdout_reader_gone
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.untrusted_text import one_line, strip_control_characters
+from kmmlu_fast.core.untrusted_text import mask_credentials, one_line, strip_control_characters
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -58,7 +58,11 @@ def run_to_exit_code(main: Callable[[], int | None]) -> int:
     accept_any_encoding()
     with _raise_on_stop_signals(), _short_warnings():
         try:
-            code = main() or 0
+            try:
+                code = main() or 0
+            except SystemExit:  # --help
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()
             return code
         except BaseException as error:
@@ -103,7 +107,7 @@ def _exit_code_for(error: BaseException) -> int:  # noqa: C901 - one branch per 
 
 def _print_to_stderr(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # its reader has gone
-        print(strip_control_characters(text), file=sys.stderr, flush=True)
+        print(mask_credentials(strip_control_characters(text)), file=sys.stderr, flush=True)
 
 
 def _report_failure(text: str) -> int:
@@ -161,7 +165,7 @@ def _write_fault_report(error: BaseException) -> Path:
     lines = [f"command: {' '.join(sys.argv)}"]
     lines += [f"{name}: {value}" for name, value in environment.describe_environment().items()]
     lines += ["", "".join(traceback.format_exception(error))]
-    data = "\n".join(lines).encode("utf-8", "backslashreplace")
+    data = mask_credentials("\n".join(lines)).encode("utf-8", "backslashreplace")
     name = f"fault-{time.strftime('%Y%m%dT%H%M%S')}-"
     for in_cache in (True, False):
         with contextlib.suppress(OSError, KmmluError):

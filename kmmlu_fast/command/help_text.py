@@ -29,6 +29,11 @@ CONFIGS = {
     "compare": "kmmlu_fast.reporting.config:CompareConfig",
     "report": "kmmlu_fast.reporting.config:ReportConfig",
     "leakage": "kmmlu_fast.contamination.config:LeakageConfig",
+    "export": "kmmlu_fast.shipping.config:ExportConfig",
+    "check": "kmmlu_fast.shipping.config:CheckConfig",
+    "push": "kmmlu_fast.shipping.config:PushConfig",
+    "verify": "kmmlu_fast.shipping.config:VerifyConfig",
+    "plan": "kmmlu_fast.reporting.config:PlanConfig",
 }
 _COLUMN = 30
 

@@ -83,10 +83,25 @@ def _substitute_characters(error: UnicodeError) -> tuple[str, int]:
     return part.translate(_PLAIN).encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
+def open_standard_descriptors() -> None:
+    """Open /dev/null for each of the descriptors 0 to 2 that the parent process closed.
+
+    Otherwise the next file that is opened would get the number, and a native library that prints would write
+    into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+
+
 def accept_any_encoding() -> None:
     """Make the streams accept any text: characters that a cp949, latin-1 or ASCII console lacks are
     substituted. Closed streams discard it.
     """
+    open_standard_descriptors()
     codecs.register_error("kmmlu_fast.substitute", _substitute_characters)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -28,9 +28,7 @@ class LeakageConfig(Config):
 
     train_file: list[Path] = Field(
         [],
-        description=(
-            ".jsonl, .json, .csv, .tsv or .parquet of any layout, or a hub id; default: the train split"
-        ),
+        description=("rows of any layout: files, folders, patterns or hub ids; default: the train split"),
     )
     exam: list[str] = Field(
         [],

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from kmmlu_fast.core.untrusted_text import strip_control_characters
+from kmmlu_fast.core.untrusted_text import mask_credentials, strip_control_characters
 
 _CLEAR = "\r\x1b[K"  # return to the start of the line and erase it (ECMA-48 EL)
 LOGGER = logging.getLogger("kmmlu_fast")
@@ -93,12 +93,12 @@ def log_note(text: str) -> None:
     """Log a line of progress (``kmmlu_fast``, level INFO); a command shows it on stderr."""
     clear_status_line()
     _StatusLine.last_output_sec = time.monotonic()
-    LOGGER.info("%s", strip_control_characters(text))
+    LOGGER.info("%s", mask_credentials(strip_control_characters(text)))
 
 
 def show_status_line(text: str) -> None:
     """Show a line on the terminal that the next output replaces."""
-    sys.stderr.write(f"{_CLEAR}{strip_control_characters(text)}")
+    sys.stderr.write(f"{_CLEAR}{mask_credentials(strip_control_characters(text))}")
     sys.stderr.flush()
     _StatusLine.moving, _StatusLine.last_output_sec = True, time.monotonic()
 

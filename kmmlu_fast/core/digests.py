@@ -43,8 +43,10 @@ def describe_differences(there: dict[str, Any], here: dict[str, Any]) -> list[st
     ]
 
 
-def file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def hash_file(path: Path) -> str:
+    """sha256 of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stat_digest(paths: Iterable[Path]) -> str | None:

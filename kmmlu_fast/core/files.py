@@ -17,9 +17,9 @@ import io
 import json
 import os
 import re
-import secrets
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,14 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, KmmluError
+from kmmlu_fast.core.partials import PARTIAL as PARTIAL
+from kmmlu_fast.core.partials import open_partial, sweep_partials
+from kmmlu_fast.core.partials import partial_name as partial_name
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.reading import read_json as read_json
 
-PARTIAL = ".partial"
 _SLUG_LENGTH = 80
+_SLUG_BYTES = 160
 # Errors of file systems that cannot sync a folder.
 _UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
@@ -53,6 +56,8 @@ def claim_outputs(
     ``overwrite``.
     """
     wanted = list(targets)
+    for folder in {path.parent for path in wanted}:
+        sweep_partials(folder)  # also where the command is then refused
     read = [path for path in inputs if path.is_file()]
     taken: dict[Path, Path] = {}
     for path in wanted:
@@ -78,9 +83,8 @@ def _check_writable(folder: Path, flag: str) -> None:
     """Create the folder and write to it: permissions do not show everything (read-only mounts, quotas)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / partial_name("try")
-        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        trial.unlink()
+        with open_partial(folder / "try"):
+            pass
     except OSError as error:
         raise ConfigError(
             f"{flag} {folder}: cannot be written ({error.strerror}); give another place"
@@ -103,24 +107,12 @@ def files_in(path: Path, *patterns: str) -> Iterator[Path]:
         yield path
 
 
-def partial_name(name: str) -> str:
-    """A hidden, unique name for an incomplete file, short enough for any file system."""
-    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:60])  # ASCII works in any file-name encoding
-    return f".{short}.{secrets.token_hex(6)}{PARTIAL}"
-
-
 def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write a temporary file, sync, rename, sync the folder. A link at ``path`` is replaced, not followed."""
-    partial = path.with_name(partial_name(path.name))
-    try:
-        _write_partial(path, partial, data)
-        with _name_target_in_errors(path, partial):
-            partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    with _written_partial(path, data) as partial, _name_target_in_errors(path, partial):
+        partial.replace(path)
     sync_folder(path.parent)
+    sweep_partials(path.parent)
 
 
 def write_files_together(files: dict[Path, bytes]) -> None:
@@ -130,29 +122,28 @@ def write_files_together(files: dict[Path, bytes]) -> None:
     rename. After a kill in between, ``claim_outputs`` uses it to recognise our files, so that the same
     command can run again.
     """
-    partials = {path: path.with_name(partial_name(path.name)) for path in files}
     journal = _journal_path(next(iter(files)))
-    try:
-        for path, partial in partials.items():
-            _write_partial(path, partial, files[path])
+    with contextlib.ExitStack() as stack:
+        partials = {path: stack.enter_context(_written_partial(path, data)) for path, data in files.items()}
         digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}
         write_json_atomically(journal, digests)
         for path, partial in reversed(partials.items()):  # the first one last: if it exists, all do
             partial.replace(path)
-    finally:
-        for partial in partials.values():
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
     for folder in {path.parent for path in files}:
         sync_folder(folder)
+        sweep_partials(folder)
     journal.unlink(missing_ok=True)
 
 
-def _write_partial(path: Path, partial: Path, data: bytes) -> None:
-    with _name_target_in_errors(path, partial), partial.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def _written_partial(path: Path, data: bytes) -> Iterator[Path]:
+    """The data in a temporary file beside ``path``, synced; removed if the block does not rename it."""
+    with _name_target_in_errors(path, None), open_partial(path) as (file, partial):
+        with _name_target_in_errors(path, partial):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
 
 
 def _journal_path(path: Path) -> Path:
@@ -171,12 +162,13 @@ def _is_left_by_killed_run(path: Path, first: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _name_target_in_errors(path: Path, partial: Path) -> Iterator[None]:
-    """Make errors name the target instead of the temporary file."""
+def _name_target_in_errors(path: Path, partial: Path | None) -> Iterator[None]:
+    """Make errors name the target instead of the temporary file (any, if it has no name yet)."""
     try:
         yield
     except OSError as error:
-        if error.filename in (None, str(partial)):
+        name = str(error.filename or "")
+        if error.filename in (None, str(partial)) or (partial is None and name.endswith(PARTIAL)):
             error.filename, error.filename2 = str(path), None
         raise
 
@@ -253,8 +245,24 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def shorten_name(name: str, most: int) -> str:
+    """The name if it has at most ``most`` bytes in UTF-8, else its beginning and a digest of all of it."""
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= most:
+        return name
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    return f"{data[: most - 9].decode('utf-8', 'ignore')}-{digest}"
+
+
 def make_slug(text: str) -> str:
-    """A readable part of a directory name."""
+    """A readable part of a directory name: letters of any script that the file system's encoding has."""
+    encoding = sys.getfilesystemencoding()
+    encodable = unicodedata.normalize("NFC", text).encode(encoding, "replace").decode(encoding)
+    return re.sub(r"(?:[^\w.]|_)+", "-", encodable).strip("-.") or "x"
+
+
+def make_ascii_slug(text: str) -> str:
+    """The slug that run directories had before they kept other letters than English ones."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
 
 
@@ -270,6 +278,7 @@ def distinct_slugs(names: Iterable[str]) -> list[str]:
     for name in names:
         encodable = name.encode(encoding, "replace").decode(encoding)
         base = slug = re.sub(r"[^\w.]+", "-", encodable).strip("-.")[:_SLUG_LENGTH] or "x"
+        base = slug = shorten_name(slug, _SLUG_BYTES)
         number = 1
         while slug.casefold() in taken:
             number += 1

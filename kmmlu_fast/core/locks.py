@@ -8,38 +8,42 @@ itself is never removed: a process that removed it after releasing could remove 
 has just locked, and two would write. Links are not followed.
 
 NFS: Linux turns flock into a lock on the server (NFSv4; NFSv3 with lockd), so that machines exclude each
-other; mounted with ``nolock`` or ``local_lock=flock``, only processes of one machine do. If a file system has
-no flock at all, filelock falls back to a marker file, which it treats as stale once the process on this
-machine that wrote it is gone.
+other. Mounted with ``nolock`` or ``local_lock=flock``, or without flock at all, they do not: there the record
+of ``lock_owner`` beside the lock file tells whether another machine holds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.lock_owner import Ownership, claim_ownership
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+OWNER = ".owner"  # ending of the record beside the lock file
 _WAIT_STEP_SEC = 0.5
 
 
 class Lock:
     """An acquired lock; ``close`` or leaving the ``with`` block releases it."""
 
-    def __init__(self, file_lock: BaseFileLock) -> None:
-        self._file_lock = file_lock
+    def __init__(self, file_lock: BaseFileLock, owner: Ownership | None = None) -> None:
+        self._file_lock, self._owner = file_lock, owner
 
     @property
     def closed(self) -> bool:
         return not self._file_lock.is_locked
 
     def close(self) -> None:
+        if self._owner is not None and not self.closed:
+            self._owner.close()
         with contextlib.suppress(OSError):
             self._file_lock.release(force=True)
 
@@ -72,4 +76,19 @@ def acquire_lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lo
         raise
     except RuntimeError as error:  # this process already holds it
         raise in_use from error
-    return Lock(file_lock)
+    try:
+        return Lock(file_lock, _claim_within(path.with_name(path.name + OWNER), in_use, wait_sec))
+    except BaseException:
+        file_lock.release(force=True)
+        raise
+
+
+def _claim_within(record: Path, in_use: KmmluError, wait_sec: float) -> Ownership | None:
+    end = time.monotonic() + wait_sec
+    while True:
+        try:
+            return claim_ownership(record, in_use)
+        except type(in_use):
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_WAIT_STEP_SEC)

@@ -7,12 +7,18 @@ would silently win. File names are never treated as patterns. Knows nothing of w
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import io
 import json
+import os
+import struct
 import zipfile
+import zlib
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -23,10 +29,13 @@ MAX_TEXT_BYTES = 1 << 30  # a training file or log, which is read into memory
 MAX_JSON_BYTES = 256 << 20
 MAX_TABLE_BYTES = 4 << 30
 MAX_TABLE_CELLS = 2_000_000_000
+MAX_COLUMNS = 10_000
 MAX_YAML_BYTES = 1 << 20
 MAX_ALIASES = 16  # "*name" in a YAML file; a few lines of them can expand to gigabytes
+_ZIP_ZSTANDARD = 93  # zip's compression method, which Python reads from 3.14 on
 MAX_DEPTH = 100  # of JSON and YAML
 _MAX_INTEGER = 1 << 63
+_PIECE_BYTES = 1 << 20
 
 Raised = type[KmmluError]
 
@@ -40,6 +49,12 @@ def expand_path(path: str | Path, where: str = "path") -> Path:
         raise ConfigError(
             f"{where} {bounded_repr(text)}: has {len(text):,} characters; no path is longer than 4,096"
         )
+    try:
+        os.fsencode(text).decode("utf-8")
+    except UnicodeError as error:
+        raise ConfigError(
+            f"{where} {bounded_repr(text)}: is not valid UTF-8, so it cannot be written into files; rename it"
+        ) from error
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -55,13 +70,27 @@ def read_bytes(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES
             kind = "a directory" if path.is_dir() else "not a regular file"
             raise raised(f"{path}: is {kind}; give a file")
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            data = _read_at_most(file, most)
     except (OSError, ValueError) as error:
         raise raised(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if len(data) > most:
+    if data is None:
         size = f"{most / 2**20:,.0f} MiB"
         raise raised(f"{path}: is larger than {size}, the limit for such files; give the right file")
     return data
+
+
+def _read_at_most(file: BinaryIO, most: int) -> bytes | None:
+    """The file's bytes, None if there are more than ``most``. Asks for no more memory than its size."""
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        return None
+    data = file.read(size + 1)
+    if len(data) <= size:
+        return data
+    whole = bytearray(data)  # it grows, or states no size (as in /proc)
+    while len(whole) <= most and (piece := file.read(min(_PIECE_BYTES, most + 1 - len(whole)))):
+        whole += piece
+    return bytes(whole) if len(whole) <= most else None
 
 
 def read_text(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES) -> str:
@@ -110,11 +139,20 @@ def _null_for_nan(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
+def first_duplicate(names: Iterable[str]) -> str | None:
+    """The first name that appeared before, None if all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
+        duplicate = first_duplicate(name for name, _ in pairs)
         raise ValueError(f"the key {bounded_repr(duplicate)} appears twice in one object")
     return values
 
@@ -140,9 +178,11 @@ def _is_deeper_than(value: Any, most: int) -> bool:
     return True
 
 
-def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> pl.DataFrame:
-    """A CSV file, every column a string, empty cells null. ``lossy``: bytes that are not UTF-8 become
-    U+FFFD instead of an error.
+def read_csv(
+    path: Path, raised: Raised = RunError, *, lossy: bool = False, separator: str = ","
+) -> pl.DataFrame:
+    """A CSV file, every column a string, empty cells null; a row with fewer cells than the header is refused,
+    as the end of a cut file is one. ``lossy``: bytes that are not UTF-8 become U+FFFD instead of an error.
     """
     data = read_bytes(path, raised, MAX_TABLE_BYTES)
     try:
@@ -153,17 +193,64 @@ def read_csv(path: Path, raised: Raised = RunError, *, lossy: bool = False) -> p
         raise raised(f"{path}: contains NUL bytes, so it is not CSV text; save it as UTF-8 CSV")
     data = text.encode()
     try:
-        head = pl.read_csv(io.BytesIO(data), has_header=False, n_rows=1, infer_schema=False, glob=False)
+        head = pl.read_csv(
+            io.BytesIO(data),
+            has_header=False,
+            n_rows=1,
+            infer_schema=False,
+            glob=False,
+            separator=separator,
+        )
         names = [str(name or "") for name in head.row(0)] if len(head) else []
-        if duplicate := next((name for name in names if names.count(name) > 1), None):
+        if len(names) > MAX_COLUMNS:
+            raise raised(
+                f"{path}: has {len(names):,} columns; at most {MAX_COLUMNS:,} are read; give a table with one"
+                " row per record"
+            )
+        duplicate = first_duplicate(filter(None, names))
+        if duplicate is not None:
             raise raised(
                 f"{path}: has two columns {bounded_repr(duplicate)}; keep one, or the wrong one would be read"
             )
-        return pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False)
+        if _is_cut_in_last_row(text, len(names), separator):
+            raise raised(
+                f"{path}: ends in the middle of its last row; copy the whole file again (or, if it is whole,"
+                " end it with a line break and give every row the header's columns)"
+            )
+        frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False, separator=separator)
     except pl.exceptions.NoDataError as error:
         raise raised(f"{path}: is empty; expected a line of column names and rows") from error
     except BaseException as error:
         raise _translate_polars_error(error, path, "CSV", raised) from error
+    if frame.width > 1 and frame[:, -1].null_count():  # polars fills short rows with nulls
+        _refuse_short_rows(text, frame.width, separator, path, raised)
+    return frame
+
+
+def _refuse_short_rows(text: str, width: int, separator: str, path: Path, raised: Raised) -> None:
+    csv.field_size_limit(2**31 - 1)
+    cells_by_row = [len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    for number, cells in enumerate(cells_by_row[1:]):
+        if cells < width:
+            is_last = number == len(cells_by_row) - 2
+            why = "the file is cut off there: give the whole file" if is_last else "complete the row"
+            raise raised(f"{path} row {number}: has {cells} of the header's {width} columns; {why}")
+
+
+def _is_cut_in_last_row(text: str, columns: int, separator: str) -> bool:
+    """Whether a CSV text has no final line break and its last row lacks cells or ends in an empty one: polars
+    would read nulls.
+    """
+    if text.endswith(("\n", "\r")) or columns < 2:
+        return False
+    last = text[text.rfind("\n") + 1 :]
+    # An odd number of quotes: the line begins inside a quoted cell.
+    source = io.StringIO(text if last.count('"') % 2 else last, newline="")
+    try:
+        cells = deque(csv.reader(source, delimiter=separator), maxlen=1)[0]
+    except (csv.Error, IndexError):  # told by polars, in its words
+        return False
+    return len(cells) < columns or not cells[-1]
 
 
 def read_parquet(
@@ -261,6 +348,53 @@ def _translate_polars_error(error: BaseException, path: Path, kind: str, raised:
     return error
 
 
+def read_json_zip(path: Path, names: tuple[str, ...], raised: Raised = RunError) -> dict[str, Any]:
+    """The JSON values of a zip file's entries, those of ``names`` that it has, each at most MAX_JSON_BYTES.
+    InstallError if one is compressed with Zstandard and nothing here reads that.
+    """
+    data = read_bytes(path, raised)
+    values = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in names:
+                if name not in archive.namelist():
+                    continue
+                entry = archive.getinfo(name)
+                if entry.file_size > MAX_JSON_BYTES:
+                    raise raised(
+                        f"{path}: {name} says that it is {entry.file_size:,} bytes; that is too large"
+                    )
+                text = _zip_entry(archive, entry, data, path).decode("utf-8")
+                values[name] = parse_json(text, f"{path}: {name}", raised)
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, NotImplementedError) as error:
+        raise raised(f"{path}: is not a whole zip file ({error}); copy it again") from error
+    except (RuntimeError, struct.error) as error:  # encrypted; a header that points nowhere
+        raise raised(f"{path}: cannot be read as a zip file ({error})") from error
+    return values
+
+
+def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, data: bytes, path: Path) -> bytes:
+    if entry.compress_type != _ZIP_ZSTANDARD:
+        return archive.read(entry)
+    try:
+        import zstandard
+    except ImportError as error:
+        raise InstallError(
+            f"{path}: is compressed with Zstandard; pip install 'kmmlu-fast[files]'"
+        ) from error
+    name_bytes, extra_bytes = struct.unpack("<HH", data[entry.header_offset + 26 : entry.header_offset + 30])
+    start = entry.header_offset + 30 + name_bytes + extra_bytes
+    try:
+        content: bytes = zstandard.ZstdDecompressor().decompress(
+            data[start : start + entry.compress_size], max_output_size=max(entry.file_size, 1)
+        )
+    except zstandard.ZstdError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+    if zlib.crc32(content) != entry.CRC:
+        raise zipfile.BadZipFile(f"{entry.filename} is damaged")
+    return content
+
+
 def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
     """A YAML value. Duplicate keys, more than MAX_ALIASES aliases and tags of Python objects are refused."""
     import yaml
@@ -273,9 +407,11 @@ def read_yaml(path: Path, where: str, raised: Raised = ConfigError) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         why = one_line(str(getattr(error, "problem", None) or error), 200)
         raise raised(f"{where}{line}: is not valid YAML ({why})") from error
-    # Impossible dates, numbers with too many digits, unhashable keys.
-    except (ValueError, OverflowError, TypeError) as error:
-        raise raised(f"{where}: holds a value that cannot be read ({one_line(str(error), 200)})") from error
+    # Impossible dates, numbers with too many digits, unhashable keys; KeyError, AttributeError and IndexError
+    # from PyYAML's constructors for a tag that its value does not fit (!!bool 5).
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
+        why = one_line(f"{type(error).__name__}: {error}", 200)
+        raise raised(f"{where}: holds a value that cannot be read ({why})") from error
     except RecursionError as error:
         raise raised(f"{where}: is nested too deeply to be read") from error
 

@@ -86,6 +86,7 @@ class Generation:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
+    stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
 
 
 Want = Candidates | Continuation | Generation

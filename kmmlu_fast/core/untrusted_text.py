@@ -20,6 +20,10 @@ _SEQUENCES = re.compile(
 # C0 except newline and tab, DEL, C1, line and paragraph separators, bidirectional controls, lone surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONG_WORD = re.compile(r"\S{201,}")
+# user:password@host, with or without a scheme; a user alone only behind a scheme (it may be a token).
+_CREDENTIALS = re.compile(
+    r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#]*@|(?<![\w/])[^\s/@:'\"=]+:[^\s/@]+@(?=[\w\[])", re.IGNORECASE
+)
 MAX_LINE = 3_000  # characters of an error's line
 
 _repr = reprlib.Repr()
@@ -30,6 +34,16 @@ _repr.maxlevel, _repr.maxdict, _repr.maxlist, _repr.maxtuple = 3, 6, 6, 6
 def strip_control_characters(text: str) -> str:
     """The text without terminal escapes and control characters; newlines and tabs stay."""
     return _CONTROL.sub("", _SEQUENCES.sub("", text)) if not text.isprintable() else text
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with ? for lone surrogates, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def mask_credentials(text: str) -> str:
+    """The text with the user and password of addresses replaced by ``***``."""
+    return _CREDENTIALS.sub(r"\1***@", text) if "@" in text else text
 
 
 def one_line(text: str, most: int = MAX_LINE) -> str:

@@ -19,8 +19,9 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.reading import expand_path, read_csv
+from kmmlu_fast.core.reading import expand_path, read_arrow, read_csv, read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
+from kmmlu_fast.data.kmmlu_files import find_kmmlu_files
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 
@@ -57,14 +58,14 @@ def read_frame(
     if subjects is None:
         subjects = list(SUBJECTS.values())
     files = _require_subject_files(dataset, split, subjects, revision)
-    frames = [_read_csv(path, subject, split) for subject, path in files.value]
+    frames = [_read_subject(paths, subject, split) for subject, paths in files.value]
     return WithNotes(pl.concat(frames), files.notes)
 
 
 def split_files(dataset: str, split: str, revision: str | None = None) -> WithNotes[list[Path]]:
     """The files that ``read_frame`` reads, with its notes; DataError if any is missing."""
     files = _require_subject_files(dataset, split, list(SUBJECTS.values()), revision)
-    return WithNotes([path for _, path in files.value], files.notes)
+    return WithNotes([path for _, paths in files.value for path in paths], files.notes)
 
 
 def load_questions(
@@ -182,7 +183,7 @@ def dataset_input_files(dataset: str | None) -> list[Path]:
     return [
         path
         for folder in (root, root / "data")
-        for path in files_in(folder, "*.csv", "*.parquet", "*.json", "*.jsonl", "*.md")
+        for path in files_in(folder, "*.csv", "*.json", "*.jsonl", "*.md", "**/*.parquet", "**/*.arrow")
     ]
 
 
@@ -193,39 +194,22 @@ def _abbreviate_names(names: list[str]) -> str:
 
 def _require_subject_files(
     dataset: str, split: str, wanted: list[Subject], revision: str | None
-) -> WithNotes[list[tuple[Subject, Path]]]:
-    files, missing = _find_files(dataset, split, wanted, revision)
+) -> WithNotes[list[tuple[Subject, tuple[Path, ...]]]]:
+    root = _dataset_folder(dataset, split, revision)
+    present = find_kmmlu_files(root, split, wanted)
+    if not present and not find_kmmlu_files(root, split, list(SUBJECTS.values())):
+        raise DataError(
+            f"{dataset}: no *-{split}.csv in {root}, nor {split} files in folders called like subjects; give"
+            " a directory in the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'"
+        )
+    files = [(subject, present[subject.name]) for subject in wanted if subject.name in present]
+    missing = [subject.name for subject in wanted if subject.name not in present]
     if not missing:
         return WithNotes(files, ())
     problem = f"{dataset}: no {split} file for {_abbreviate_names(missing)}"
     if split != "train" or not files:
         raise DataError(f"{problem}; expected data/<Subject>-{split}.csv as in the HAERAE-HUB/KMMLU layout")
     return WithNotes(files, (f"{problem}; continuing without",))
-
-
-def _find_files(
-    dataset: str, split: str, subjects: list[Subject], revision: str | None
-) -> tuple[list[tuple[Subject, Path]], list[str]]:
-    root = _dataset_folder(dataset, split, revision)
-    folder = root / "data" if (root / "data").is_dir() else root
-    present: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"*-{split}.csv")):
-        present.setdefault(path.name.removesuffix(f"-{split}.csv").lower(), []).append(path)
-    if not present:
-        raise DataError(
-            f"{dataset}: no *-{split}.csv in {folder}; give a directory in the HAERAE-HUB/KMMLU layout, the"
-            " hub id, or 'sample'"
-        )
-    files, missing = [], []
-    for subject in subjects:
-        paths = present.get(subject.stem.lower(), [])
-        if len(paths) > 1:
-            raise DataError(f"{paths[1]}: a second file for {subject.name} besides {paths[0].name}; keep one")
-        if paths:
-            files.append((subject, paths[0]))
-        else:
-            missing.append(subject.name)
-    return files, missing
 
 
 def _dataset_folder(dataset: str, split: str, revision: str | None) -> Path:
@@ -259,8 +243,26 @@ def _download_split(dataset: str, split: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
-    raw = read_csv(path, DataError)
+def _read_table(paths: tuple[Path, ...]) -> pl.DataFrame:
+    """A subject's table, every column a text."""
+    tables = []
+    for path in paths:
+        if path.suffix == ".csv":
+            tables.append(read_csv(path, DataError))
+            continue
+        read = read_parquet if path.suffix == ".parquet" else read_arrow
+        frame = read(path, DataError)
+        plain = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
+        tables.append(frame.select(pl.col(plain).cast(pl.String)))
+    if any(table.columns != tables[0].columns for table in tables):
+        raise DataError(
+            f"{paths[-1]}: has other columns than {paths[0].name}; give one version of the data set"
+        )
+    return pl.concat(tables)
+
+
+def _read_subject(paths: tuple[Path, ...], subject: Subject, split: str) -> pl.DataFrame:
+    path, raw = paths[0], _read_table(paths)
     if raw.is_empty():
         raise DataError(f"{path}: has column names but no questions; give the complete file, or remove it")
     raw = raw.with_columns(pl.col(name).fill_null("") for name in raw.columns)
@@ -280,6 +282,7 @@ def _read_csv(path: Path, subject: Subject, split: str) -> pl.DataFrame:
         *_TEXT_COLUMNS,
         pl.col("answer")
         .str.strip_chars()
+        .str.replace(r"\.0+$", "")  # as pandas writes whole numbers
         .replace_strict(["1", "2", "3", "4"], LETTERS, default=None, return_dtype=pl.String),
         human.cast(pl.Float64, strict=False).fill_nan(None).alias("human_accuracy"),
     )

@@ -20,6 +20,7 @@ from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import (
     MAX_JSON_BYTES,
     collect_slice,
+    first_duplicate,
     parse_json,
     read_arrow,
     read_excel,
@@ -179,8 +180,8 @@ def _iter_csv(path: Path) -> Iterator[NumberedRow]:
             separator = _detect_separator(path, head.decode(encoding, "replace"))
             reader = csv.DictReader(file, delimiter=separator, strict=True)
             names = list(reader.fieldnames or ())
-            repeated = next((name for name in names if names.count(name) > 1), None)
-            if repeated:
+            repeated = first_duplicate(filter(None, names))
+            if repeated is not None:
                 raise DataError(f"{path}: has two columns {bounded_repr(repeated)}; keep only one")
             for number, row in enumerate(reader, 1):
                 if None in row or None in row.values():

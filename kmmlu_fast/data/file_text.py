@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import gzip
 import io
 import lzma
@@ -54,6 +55,12 @@ def open_unpacked(path: Path) -> io.BufferedIOBase:
     return stream if isinstance(stream, io.BufferedIOBase) else io.BufferedReader(stream)
 
 
+@functools.cache
+def note_once(source: Path, text: str) -> None:
+    """A note about a file or folder, once per process: a source is read more than once."""
+    log_note(f"note: {source}: {text}")
+
+
 def read_head(path: Path) -> bytes:
     """The first megabyte. DataError for a file that stands for another, or cannot be unpacked."""
     try:
@@ -74,11 +81,11 @@ def detect_encoding(path: Path, head: bytes) -> str:
     """utf-8-sig, utf-16, or cp949 if the bytes are no UTF-8 but valid CP949 (Excel's "CSV" on a Korean
     Windows), with a note."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        log_note(f'note: {path.name}: read as UTF-16 (Excel\'s "Unicode text")')
+        note_once(path, 'read as UTF-16 (Excel\'s "Unicode text")')
         return "utf-16"
     if not head.startswith(b"\xef\xbb\xbf") and head[:2000].count(0) > len(head[:2000]) // 4:
         encoding = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
-        log_note(f"note: {path.name}: read as UTF-16 without a byte-order mark")
+        note_once(path, "read as UTF-16 without a byte-order mark")
         return encoding
     sample = head if len(head) < _SAMPLE_BYTES else head[: head.rfind(b"\n") + 1] or head[:-4]
     text = sample.decode("utf-8", "replace")
@@ -90,7 +97,7 @@ def detect_encoding(path: Path, head: bytes) -> str:
     except UnicodeDecodeError:
         return "utf-8-sig"
     if any("가" <= letter <= "힣" for letter in korean):
-        log_note(f'note: {path.name}: read as CP949 (Excel\'s "CSV"); save it as "CSV UTF-8" to be sure')
+        note_once(path, 'read as CP949 (Excel\'s "CSV"); save it as "CSV UTF-8" to be sure')
         return "cp949"
     return "utf-8-sig"
 

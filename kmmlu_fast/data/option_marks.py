@@ -30,14 +30,14 @@ _PLACES = {mark: place for series in _SERIES for place, mark in enumerate(series
 _NUMBERED = re.compile(r"(\d{1,2})\s*번")
 _BRACKETS = "()[]<>{}（）［］〈〉 .,:：)、"
 _NUMBER = re.compile(r"([+-]?\d{1,3})(?:\.0+)?")
-_CIRCLED_ANYWHERE = re.compile(f"[{CIRCLED}]")
-# A mark at the head of an option: a letter, syllable or number in brackets or before . ) :, or a circled one.
+# A mark at the head of an option: (A), (1), A. A: A) 가. 가) 1. 1) ①; not (가), which refers to a statement.
 _HEAD = re.compile(
-    rf"\s*(?:[(\[（]\s*([A-Ja-j가-차ㄱ-ㅊ]|\d{{1,2}})\s*[)\]）][.:]?\s*"
-    rf"|([A-Ja-j가-차ㄱ-ㅊ])(?:[.:：]\s+|[)）]\s*)"
-    rf"|(\d{{1,2}})(?:[.:：]\s+|[)）]\s*|번[.):：]?\s+)"
+    r"\s*(?:[(\[（]\s*([A-Ja-j]|\d{1,2})\s*[)\]）][.:]?\s*"
+    r"|([A-Ja-j가나다라마바사아자차ㄱ-ㅊ])(?:[.:：]\s+|[)）]\s*)"
+    r"|(\d{1,2})(?:[.:：]\s+(?=\D)|[)）]\s*)"  # not "1. 2 kW", which is 1.2 kW
     rf"|([{CIRCLED}㉮-㉷㉠-㉩])[.:]?\s*)(?=\S)"
 )
+_REFERENCE = re.compile(rf"[{CIRCLED}㉮-㉷㉠-㉩]|[(（][A-J가-차ㄱ-ㅊ1-9][)）]")
 
 
 def read_mark(text: str) -> int | None:
@@ -76,7 +76,7 @@ def strip_option_marks(options: Sequence[str], where: str) -> tuple[list[str], i
         return list(options), None
     marks = [next(filter(None, head.groups())) for head in heads if head]
     rests = [option[head.end() :].strip() for option, head in zip(options, heads, strict=True) if head]
-    if any(_CIRCLED_ANYWHERE.search(rest) for rest in rests) and any(mark in CIRCLED for mark in marks):
+    if any(_REFERENCE.search(rest) for rest in rests):
         return list(options), None  # "① 과 ②": statements of the question, not marks
     numbers = [int(mark) for mark in marks if mark.isdecimal()]
     places = [read_mark(mark) for mark in marks]

@@ -15,8 +15,8 @@ from kmmlu_fast.data.option_cells import is_missing
 
 # Where a row comes from, and what somebody says about it: no part of the conversation.
 _HARMLESS = re.compile(
-    r"(?:.*[_.-])?(?:id|ids|uid|uuid|guid|idx|index|no|num|number|row|key|hash|md5|sha\d*|url|urls|uri|link|doi"
-    r"|source|sources|src|origin|dataset|corpus|subset|split|file|filename|filepath|page|category|categories"
+    r"(?:.*[_. -])?(?:id|ids|uid|uuid|guid|idx|index|no|num|number|row|key|hash|md5|sha\d*|url|urls|uri|link"
+    r"|doi|source|sources|src|origin|dataset|corpus|subset|split|file|filename|filepath|page|category|categories"
     r"|subcategory|supercategory|group|subject|topic|topics|domain|field|genre|cluster|task|tasks|skill|type|kind|tag|tags"
     r"|lang|language|languages|locale|country|license|licence|author|annotator|creator|user|model|models"
     r"|generator|provider|version|date|time|datetime|timestamp|created|updated|created_at|updated_at|year"
@@ -75,8 +75,13 @@ def unread_columns(row: Mapping[Any, Any], read: Iterable[str], where: str) -> l
                 f"{where}: has {name}, which is not trained here: only text is; take such rows out, or name"
                 " the columns to read with --columns"
             )
-        is_kto_label = name == "label" and isinstance(value, bool)
-        if is_kto_label or (name in _MASKS and not _is_neutral_weight(name, value)):
+        if name == "label" and isinstance(value, bool):
+            raise DataError(
+                f"{where}: has a label that is true or false, as KTO's rows have, which is not done here:"
+                " keep the rows whose label is true, and drop the column or name the columns to read with"
+                " --columns"
+            )
+        if name in _MASKS and not _is_neutral_weight(name, value):
             raise DataError(
                 f"{where}: has {name}, which changes what is trained and is not read in this place; write"
                 " weight or train into the messages, give FILE:0.3 to weigh a file, or name the columns to"
@@ -88,8 +93,8 @@ def unread_columns(row: Mapping[Any, Any], read: Iterable[str], where: str) -> l
 def describe_preference(columns: Iterable[str], where: str) -> str:
     """Why preference data is refused, and how to train on the better answers alone."""
     return (
-        f"{where}: is preference data ({', '.join(columns)}) for DPO and its kin, which are not done here; to"
-        " train on the chosen answers alone, give --columns prompt=prompt,completion=chosen (or"
+        f"{where}: is preference data ({', '.join(columns)}) for DPO and its kin, which are not done here;"
+        " to train on the chosen answers alone, give --columns prompt=prompt,completion=chosen (or"
         " messages=chosen, if chosen is a whole conversation)"
     )
 

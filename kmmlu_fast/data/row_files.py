@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.file_formats import FORMATS, Row, is_row_file, iter_file_rows
+from kmmlu_fast.data.file_text import note_once
 from kmmlu_fast.data.hub_rows import is_hub_id, iter_hub_rows, parse_hub_source
 
 _SPLIT_WORDS = frozenset({"train", "training", "test", "dev", "validation", "valid", "val", "eval"})
@@ -105,10 +105,8 @@ def _folder_files(folder: Path, split: str) -> list[Path]:
     left_out = [str(name) for name in names if splits[name] != split]
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        log_note(
-            f"note: {folder}: {len(chosen)} of {len(names)} files are read ({split}); not read:"
-            f" {', '.join(left_out[:3])}{more}"
-        )
+        counts = f"{len(chosen)} of {len(names)} files are read ({split})"
+        note_once(folder, f"{counts}; not read: {', '.join(left_out[:3])}{more}")
     return [folder / name for name in chosen]
 
 

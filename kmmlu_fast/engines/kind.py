@@ -40,7 +40,7 @@ class EngineKind:
     option_problem: Callable[[EngineOptions], str] = _no_problem  # "" if the engine takes these options
     own_flags: Mapping[str, str] = field(default_factory=dict)  # option only it takes -> advice for others
     fingerprint_parts: Callable[[EngineOptions], dict[str, Any]] = _nothing_more
-    computes_here: bool = True  # False: another machine decides the compute type
+    computes_here: bool = True  # False: another machine, or the model's file, decides the compute type
     applies_adapters: bool = False  # True: serves adapters on a CPU too, as fast as the base
     loads_with_peft: bool = False  # True: PEFT applies adapters unmerged, so any kind of adapter works
     refused_adapter_modes: Mapping[str, str] = field(default_factory=dict)  # mode -> why, and what to do

@@ -9,6 +9,7 @@ ENGINES = {
     "ray": "kmmlu_fast.engines.ray.kind",
     "server": "kmmlu_fast.engines.server.kind",
     "transformers": "kmmlu_fast.engines.hf.kind",
+    "llama-cpp": "kmmlu_fast.engines.llama_cpp.kind",
 }
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ class EngineOptions(Config):
 
     model: str = Field(
         DEFAULT_MODEL,
-        description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)",
+        description="hub id, local directory, GGUF file, or 'demo' (Gemma 3 270M from PyPI, no hub needed)",
     )
     revision: str | None = Field(None, description="revision of the model on the hub")
     trust_remote_code: bool = Field(
@@ -62,8 +62,8 @@ class EngineOptions(Config):
     engine: EngineName = Field(
         "vllm",
         description=(
-            "vLLM in this process or on Ray actors, an OpenAI-compatible server, or plain transformers (for"
-            " nf4 models; slower)"
+            "vLLM in this process or on Ray actors, an OpenAI-compatible server, plain transformers (for nf4"
+            " models; slower), or llama.cpp (for GGUF files, whose default it is)"
         ),
     )
     num_replicas: PositiveInt = Field(

@@ -2,7 +2,7 @@
 
 In: an iterable of Requests, pulled lazily. Out: Responses, in the order in which they finish.
 Knows nothing of KMMLU: neither what a question is nor what a letter means. The engines are in the folders
-``vllm``, ``hf``, ``ray`` and ``server``; ``factory.open_engine`` picks one.
+``vllm``, ``hf``, ``ray``, ``server`` and ``llama_cpp``; ``factory.open_engine`` picks one.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ result. The only file is the base run's probe, kept so that a reused base need n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,21 @@ def save_base_probe(folder: Path, key: str, logprobs: list[list[float]]) -> None
     write_json_atomically(folder / FILE, {"digest": key, "logprobs": logprobs})
 
 
-def load_base_probe(folder: Path, key: str) -> list[list[float]] | None:
-    """The base run's probe, if it exists and its prompts and candidates are the same."""
+def load_base_probe(folder: Path, key: str, shape: tuple[int, int]) -> list[list[float]] | None:
+    """The base run's probe, if it exists, its prompts and candidates are the same, and it has numbers of this
+    ``shape`` (prompts, candidates); else it is measured again.
+    """
     if not (folder / FILE).exists():
         return None
     saved = read_json(folder / FILE)
-    return saved["logprobs"] if saved.get("digest") == key else None
+    logprobs = saved.get("logprobs")
+    is_whole = _is_matrix(logprobs, *shape)
+    return logprobs if saved.get("digest") == key and is_whole else None
+
+
+def _is_matrix(value: Any, rows: int, columns: int) -> bool:
+    if not isinstance(value, list) or len(value) != rows:
+        return False
+    if not all(isinstance(row, list) and len(row) == columns for row in value):
+        return False
+    return all(type(number) in (int, float) and math.isfinite(number) for row in value for number in row)

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
+from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 
 def _parse_digits(value: Any) -> Any:
@@ -41,6 +42,8 @@ class EvalConfig(EngineConfig):
             "output_type",
             "rotations",
             "thinking",
+            "chat_template",
+            "chat_template_kwargs",
             "max_tokens",
             "num_samples",
             "temperature",
@@ -190,6 +193,16 @@ class EvalConfig(EngineConfig):
             " option"
         ),
     )
+    chat_template: str | None = Field(
+        None,
+        description=(
+            "chat: use this Jinja file, or plain, chatml or one of the tokenizer's own names, instead of the"
+            " model's template"
+        ),
+    )
+    chat_template_kwargs: Annotated[list[str], BeforeValidator(kwargs_as_texts)] = Field(
+        [], description="chat: variables of the template: NAME=VALUE,... such as thinking=false"
+    )
     thinking: bool = Field(False, description="chat: enable thinking if the template has it")
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
     overwrite: bool = Field(False, description="replace an existing run directory")
@@ -208,6 +221,18 @@ class EvalConfig(EngineConfig):
             faults.append("--num-samples goes with --output-type cot")
         if self.output_type != "cot" and self.cot_below is not None:
             faults.append("--cot-below goes with --output-type cot")
+        faults += template_kwargs_faults(self.chat_template_kwargs)
+        if self.thinking and self.output_type != "cot":
+            faults.append("--thinking goes with --output-type cot: letters are read without a thought")
+        if self.prompt_style not in (None, "chat"):
+            faults += [
+                f"--{name} goes with --prompt-style chat, not {self.prompt_style}"
+                for name, used in (
+                    ("chat-template", self.chat_template is not None),
+                    ("chat-template-kwargs", bool(self.chat_template_kwargs)),
+                )
+                if used
+            ]
         if self.rotations != 1 and self.output_type != "multiple_choice":
             faults.append("--rotations goes with --output-type multiple_choice")
         if self.num_samples > 1 and self.temperature == 0:

@@ -18,7 +18,9 @@ from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
+from kmmlu_fast.evaluation.chat_settings import ChatSettings, choose_chat_settings
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
@@ -85,8 +87,8 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
-    tokenizer = open_tokenizer(model)
-    plans = [_plan_exam(config, one, model, adapters, tokenizer, type_notes) for one in question_sets]
+    chat = choose_chat_settings(config, model, adapters, open_tokenizer(model))
+    plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
     longest = max(plan.max_model_len for plan in plans)
     return [replace(plan, max_model_len=longest) for plan in plans]
 
@@ -96,15 +98,20 @@ def _plan_exam(
     question_set: EvalQuestions,
     model: Model,
     adapters: list[Adapter],
-    tokenizer: Any,
+    chat: ChatSettings,
     more_notes: list[str],
 ) -> EvalPlan:
+    tokenizer = chat.tokenizer
     source, questions, exemplars = question_set.source, question_set.questions, question_set.exemplars
     exam_parts = source.exam.fingerprint_parts
     warnings = [base_model_warning(adapter, model) for adapter in adapters]
     notes = [*question_set.notes, *more_notes, *filter(None, warnings)]
     style = choose_style(config, adapters, tokenizer)
-    method, rendered, candidates, method_notes = choose_method(config, style, questions, exemplars, tokenizer)
+    chat_parts = chat.fingerprint_parts(style)
+    notes += chat.notes(style)
+    method, rendered, candidates, method_notes = choose_method(
+        config, style, questions, exemplars, tokenizer, chat.stop_ids
+    )
     template = method.wording_digest(tokenizer, thinking=config.thinking, varied_options=bool(exam_parts))
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
@@ -115,7 +122,10 @@ def _plan_exam(
         max_model_len = _needed_context_tokens(max(lengths.values()) + output_tokens, model)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
-    parts = _fingerprint_parts(config, model, style, template, questions, shown, method) | exam_parts
+    parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
+    parts |= exam_parts | chat_parts
+    digests = [adapter.digest for adapter in adapters]
+    parts["model_digest"] = digest_for_runs(parts, model, digests, config.output_dir)
     probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
     if config.may_stop:

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import compute_fingerprint
+from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.files import read_json, write_json_atomically
+from kmmlu_fast.core.reading import expand_path
+from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.questions import question_source_digests
 from kmmlu_fast.machine import environment, gpus
 from kmmlu_fast.machine.host import best_cpu_dtype
-from kmmlu_fast.models.adapters import load_adapters
+from kmmlu_fast.models.adapters import ADAPTER_CARD, load_adapters
+from kmmlu_fast.models.chat_files import CHAT_FILES
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
@@ -73,10 +76,19 @@ def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
         "questions": question_source_digests(config),
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
+        "templates": _template_digests(config, adapters),
         "device": [*map(str, gpus.list_gpus()), best_cpu_dtype()],  # decides --dtype auto
         "versions": {name: environment.package_version(name) for name in libraries},
         "code": code_digest(),
     }
+
+
+def _template_digests(config: EvalConfig, adapters: Sequence[Adapter]) -> list[str]:
+    """Digests of the files that say how conversations are rendered and where they stop."""
+    paths = [adapter.path / name for adapter in adapters for name in (*CHAT_FILES, ADAPTER_CARD)]
+    if config.chat_template:
+        paths.append(expand_path(config.chat_template, "--chat-template"))
+    return [hash_file(path) if path.is_file() else "" for path in paths]
 
 
 def code_digest() -> str:

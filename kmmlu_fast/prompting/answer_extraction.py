@@ -163,14 +163,15 @@ def extract_answer(
     options: Options | None = None,
     *,
     thinking: bool = False,
+    thought_end: str = "</think>",
     ladder: dict[str, ExtractionRule] | None = None,
 ) -> ExtractedAnswer:
     """The letter that ``text`` settles on. ``options`` (A first) are needed to read an option's text.
 
-    Only the text after ``</think>`` is read. With ``thinking``, a text without it has not finished thinking
-    and reads as nothing.
+    Only the text after ``thought_end`` is read. With ``thinking``, a text without it has not finished
+    thinking and reads as nothing.
     """
-    _, closed, answer = text.rpartition("</think>")
+    _, closed, answer = text.rpartition(thought_end)
     if not closed and (thinking or "<think>" in text):
         return ExtractedAnswer(None, None)
     view = AnswerText(answer, options)

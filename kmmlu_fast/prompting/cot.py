@@ -88,7 +88,10 @@ class ChainOfThought:
     top_p: float = 1.0
     seed: int = 42
     below: float | None = None  # nats
-    thinking: bool = False
+    thinking: bool = False  # only what follows ``thought_end`` is read
+    thinking_flag: bool = False  # whether --thinking was given; a template may open a thought without it
+    thought_end: str = "</think>"
+    stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
 
     @property
     def output_tokens(self) -> int:
@@ -103,9 +106,14 @@ class ChainOfThought:
         return cot_wording_digest(self, tokenizer, varied_options)
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        return generation_decoding(
+        decoding = generation_decoding(
             self.max_tokens, self.temperature, self.top_p, self.seed, self.num_samples, self.below
         )
+        if self.thinking and not self.thinking_flag:
+            decoding["open_thought"] = self.thought_end
+        if self.stop_ids:
+            decoding["stop_token_ids"] = list(self.stop_ids)
+        return decoding
 
     def reasoning_prompt(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> Prompt:
         """The exemplars keep their plain letters: KMMLU's dev split has no solutions, and we invent none."""
@@ -118,7 +126,8 @@ class ChainOfThought:
             instruction=subject_instruction(question.subject, question.supercategory, question.letters),
             cue=wording["chat_cue"] if style.chat else wording["cue"],
             exemplar_cue=style.cue,
-            thinking=self.thinking,
+            thinking=self.thinking_flag,
+            reasoning=True,
         )
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
@@ -151,6 +160,7 @@ class ChainOfThought:
             seed=sampling_seed(self.seed, question_id, "reason") if self.temperature > 0 else None,
             stop=stops,
             include_stop=True,
+            stop_ids=self.stop_ids,
         )
         return Request(
             question_id=question_id,
@@ -190,7 +200,9 @@ class ChainOfThought:
         is_cut = completion.finish_reason == "length"
         ladder = {name: LADDER[name] for name in EXPLICIT} if is_cut else None
         text = completion.text.removesuffix(NEXT_QUESTION)
-        return extract_answer(text, options, thinking=self.thinking, ladder=ladder)
+        return extract_answer(
+            text, options, thinking=self.thinking, thought_end=self.thought_end, ladder=ladder
+        )
 
     def forcing_ids(self, completion: Completion) -> tuple[int, ...]:
         """The sample's own tokens without their end-of-turn or stop tokens, then the cue."""
@@ -200,7 +212,7 @@ class ChainOfThought:
         tail = len(self.next_question_ids)
         if tail and tuple(ids[-tail:]) == self.next_question_ids:
             del ids[-tail:]
-        if self.thinking and "</think>" not in completion.text:
+        if self.thinking and self.thought_end not in completion.text:
             ids += self.think_end_ids
         return (*ids, *self.force_ids)
 

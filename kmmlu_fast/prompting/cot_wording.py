@@ -15,7 +15,6 @@ from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.prompting.prompts import find_prompt_style
 
 FORCE_CUE = "\n정답："
-THINK_END = "\n</think>\n"
 NEXT_QUESTION = "\n문제:"
 
 

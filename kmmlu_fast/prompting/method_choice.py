@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import rotate_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Adapter, Question
+from kmmlu_fast.prompting.chat_template import find_chat_template
 from kmmlu_fast.prompting.methods import (
     DIRECT_MAX_TOKENS,
     ContinuationChoice,
@@ -24,11 +25,16 @@ from kmmlu_fast.prompting.prompts import (
     LetterTokens,
     Prompt,
     encode_prompts,
+    find_prompt_style,
+    find_unknown_id,
     letter_tokens,
     render_prompt,
 )
 from kmmlu_fast.prompting.rotations import ALL, Rotations, rotation_shifts
 from kmmlu_fast.prompting.tokens import TokenIds, check_prompt_lengths, render_all_prompts
+
+# Of a prompt's tokens: from where on it is said, and refused.
+SOME_UNKNOWN, MOST_UNKNOWN = 0.01, 0.2
 
 
 class PromptSettings(Protocol):
@@ -99,12 +105,13 @@ def choose_method(
     questions: Sequence[Question],
     exemplars: Mapping[str, Sequence[Question]],
     tokenizer: Any,
+    stop_ids: Sequence[int] = (),
 ) -> tuple[Method, list[list[Prompt]], tuple[int, ...], list[str]]:
     """The method, every rendered prompt, the letters' tokens for probes, and notes for the run.
 
     The letters' tokens are checked on one prompt of each subject.
     """
-    notes: list[str] = []
+    notes = chat_notes(style, tokenizer)
     method: Method
     ids: tuple[int, ...] | None
     if config.output_type == "cot":
@@ -121,8 +128,14 @@ def choose_method(
             below=config.cot_below,
             thinking=config.thinking,
             letters=letters_for_most_options(questions),
+            stop_ids=stop_ids,
         )
         ids = reasoning.force_letter_ids
+        if reasoning.thinking and not config.thinking:
+            notes.append(
+                "the chat template lets the model think before it answers: what follows"
+                f" {reasoning.thought_end} is read; give enough --max-tokens"
+            )
     else:
         count = _rotation_count(config.rotations, questions)
         letters = prompt_letter_tokens(style, questions, exemplars, tokenizer, count)
@@ -130,14 +143,45 @@ def choose_method(
         if config.output_type == "generate_until":
             seed = config.seed if config.temperature > 0 else None
             method = GenerateUntil(
-                style, config.max_tokens or DIRECT_MAX_TOKENS, config.temperature, config.top_p, seed
+                style,
+                config.max_tokens or DIRECT_MAX_TOKENS,
+                config.temperature,
+                config.top_p,
+                seed,
+                tuple(stop_ids),
             )
         else:
-            method, notes = _scoring_method(style, letters, questions)
+            method, more_notes = _scoring_method(style, letters, questions)
+            notes += more_notes
             if count != 1:
                 method = Rotations(method, count)
     prompts = render_all_prompts(questions, exemplars, method, tokenizer)
+    notes += check_known_tokens(tokenizer, [prompts[0][0]])
     return method, prompts, ids or _fallback_probe_ids(tokenizer), notes
+
+
+def chat_notes(style: str, tokenizer: Any) -> list[str]:
+    """What the chat template's rendering does to the turns; [] for other styles."""
+    return find_chat_template(tokenizer).notes() if find_prompt_style(style).chat else []
+
+
+def check_known_tokens(tokenizer: Any, prompts: Sequence[Prompt]) -> list[str]:
+    """A note if some of these prompts' tokens are the unknown token; ConfigError if many are: the model does
+    not see the question.
+    """
+    unknown = find_unknown_id(tokenizer)
+    if unknown is None:
+        return []
+    tokens = [token for ids in encode_prompts(tokenizer, prompts) for token in ids]
+    count = tokens.count(unknown)
+    share = count / max(1, len(tokens))
+    said = f"{count} of {len(tokens)} tokens of a prompt ({share:.0%}) are the unknown token"
+    if share > MOST_UNKNOWN:
+        raise ConfigError(
+            f"{said}: the model's vocabulary does not have this language's characters, so it would not see"
+            " the question; use another model"
+        )
+    return [f"{said}: the model does not see these characters"] if share > SOME_UNKNOWN else []
 
 
 def letters_for_most_options(questions: Sequence[Question]) -> tuple[str, ...]:

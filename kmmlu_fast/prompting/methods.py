@@ -170,7 +170,7 @@ class ContinuationChoice(_SinglePromptMethod):
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render_prompt(question, exemplars, self.style, tokenizer)
-        delimiter = answer_delimiter(self.style)
+        delimiter = answer_delimiter(self.style, tokenizer)
         texts = [prompt.text + delimiter + letter for letter in question.letters]
         return [prompt, *(Prompt(text, prompt.add_special_tokens) for text in texts)]
 
@@ -214,6 +214,7 @@ class GenerateUntil(_SinglePromptMethod):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
 
     @property
     def output_tokens(self) -> int:
@@ -224,7 +225,8 @@ class GenerateUntil(_SinglePromptMethod):
         return None
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
-        return generation_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
+        decoding = generation_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
+        return decoding | ({"stop_token_ids": list(self.stop_ids)} if self.stop_ids else {})
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         text = Generation(
@@ -233,6 +235,7 @@ class GenerateUntil(_SinglePromptMethod):
             top_p=self.top_p,
             seed=self.seed,
             stop=DIRECT_STOPS,
+            stop_ids=self.stop_ids,
         )
         return [
             Request(

@@ -22,6 +22,8 @@ from typing import Any
 from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
+from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 
 ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
 _ENCODE_AT_ONCE = 1024  # texts per call: enough for all cores, few enough for memory
@@ -45,7 +47,7 @@ STYLES = {
     # U+FF1A, not ":": lm-eval's YAML has the full-width colon, and it is a token of its own.
     "lm-eval": PromptStyle("lm-eval", prefix="", cue="정답：", delimiter=" "),
     "qa": PromptStyle("qa", prefix="문제: ", cue="정답:", delimiter=" "),
-    # An assistant's turn starts with the letter itself: a template leaves no space before it.
+    # What stands before an assistant's text is the template's: see ``answer_delimiter``.
     "chat": PromptStyle("chat", prefix="", cue="정답：", delimiter="", chat=True),
 }
 
@@ -80,9 +82,14 @@ def chat_instruction(letters: Sequence[str]) -> str:
     return CHAT_INSTRUCTION.format(letters=", ".join(letters))
 
 
-def answer_delimiter(style: str) -> str:
-    """The text between prompt and letter: a training row's completion is this + letter (+ EOS)."""
-    return find_prompt_style(style).delimiter
+def answer_delimiter(style: str, tokenizer: Any = None) -> str:
+    """The text between prompt and letter: a training row's completion is this + letter (+ EOS). In chat it is
+    what the tokenizer's template writes there.
+    """
+    wording = find_prompt_style(style)
+    if wording.chat and tokenizer is not None:
+        return find_chat_template(tokenizer).delimiter
+    return wording.delimiter
 
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
@@ -104,20 +111,23 @@ def render_prompt(
     exemplar_cue: str | None = None,
     exemplar_answers: Sequence[str] | None = None,
     thinking: bool = False,
+    reasoning: bool = False,
 ) -> Prompt:
     """The prompt of one question after its exemplars.
 
     ``instruction`` goes before everything (in chat it is the system turn). ``cue`` replaces the style's last
     line; ``exemplar_cue`` replaces it in the exemplars (default: ``cue``). ``exemplar_answers`` replace the
-    letters after the exemplars (with worked solutions, for example). Only chat needs ``tokenizer``;
-    ConfigError if it has no chat template.
+    letters after the exemplars (with worked solutions, for example). ``reasoning``: the model writes what it
+    likes after the prompt; else the answer itself follows, so an open thought is closed. Only chat needs
+    ``tokenizer``; ConfigError if it has no chat template, or the template leaves something out.
     """
     wording = find_prompt_style(style)
     answers = [example.answer for example in exemplars] if exemplar_answers is None else exemplar_answers
     shot_cue = cue if exemplar_cue is None else exemplar_cue
     if wording.chat:
+        chat = find_chat_template(tokenizer, thinking=thinking)
         return _render_chat(
-            question, exemplars, answers, wording, tokenizer, instruction, cue, shot_cue, thinking
+            question, exemplars, answers, wording, chat, instruction, cue, shot_cue, reasoning
         )
     head = f"{instruction}\n\n" if instruction else ""
     shots = "".join(
@@ -132,33 +142,48 @@ def _render_chat(
     exemplars: Sequence[Question],
     answers: Sequence[str],
     style: PromptStyle,
-    tokenizer: Any,
+    chat: ChatTemplate,
     instruction: str | None,
     cue: str | None,
     shot_cue: str | None,
-    thinking: bool,
+    reasoning: bool,
 ) -> Prompt:
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(
-            "--prompt-style chat needs a model with a chat template; this one has none: use --prompt-style"
-            " lm-eval or qa"
-        )
     system = chat_instruction(question.letters) if instruction is None else instruction
     messages = [{"role": "system", "content": system}]
     for example, answer in zip(exemplars, answers, strict=True):
         messages.append({"role": "user", "content": format_question(example, style, shot_cue)})
         messages.append({"role": "assistant", "content": answer})
     messages.append({"role": "user", "content": format_question(question, style, cue)})
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-    except Exception as error:  # jinja's errors, such as a template without a system turn
+    if exemplars and not chat.keeps_answers:
         raise ConfigError(
-            f"the model's chat template refuses a system and a user turn ({error}); use --prompt-style"
-            " lm-eval"
+            f"{chat.origin} leaves out what an assistant said, so the examples would have no answers; use"
+            " --num-fewshot 0, or give another with --chat-template FILE"
+        )
+    try:
+        text = chat.render_prompt(messages) if reasoning else chat.render_answer_prompt(messages)
+    except TemplateRenderingError as error:
+        raise ConfigError(
+            f"{question.question_id}: {chat.origin} refuses its turns ({error}); use --prompt-style lm-eval,"
+            " or give another with --chat-template FILE"
         ) from error
+    _check_prompt_text(text, question, exemplars, system, chat)
     return Prompt(text, add_special_tokens=False)
+
+
+def _check_prompt_text(
+    text: str, question: Question, exemplars: Sequence[Question], system: str, chat: ChatTemplate
+) -> None:
+    """ConfigError if the template left something out: the model would be asked without it."""
+    pieces = [("the instruction", system), ("the question", question.question)]
+    options = zip(question.letters, question.options, strict=True)
+    pieces += [(f"option {letter}", option) for letter, option in options]
+    pieces += [(f"the example {example.question_id}", example.question) for example in exemplars]
+    missing = [name for name, piece in pieces if piece.strip() not in text]
+    if missing:
+        raise ConfigError(
+            f"{question.question_id}: {chat.origin} leaves out or changes {', '.join(missing)}; use"
+            " --prompt-style lm-eval or qa, or give another with --chat-template FILE"
+        )
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -193,6 +218,16 @@ def _encode_texts(tokenizer: Any, texts: list[str], special: bool) -> list[list[
     return rows if rows[0] == first[0] else encode_slowly(texts)
 
 
+def find_unknown_id(tokenizer: Any) -> int | None:
+    """The token that stands for text outside the vocabulary; None if every text can be written."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if hasattr(getattr(backend, "model", None), "unk_token"):  # without loading transformers
+        token = backend.model.unk_token
+        return None if token is None else backend.token_to_id(token)
+    unknown: int | None = tokenizer.unk_token_id
+    return unknown
+
+
 def continuation_ids(tokenizer: Any, prompt: Prompt, continuation: str) -> list[int]:
     """Tokens that ``continuation`` adds to the prompt: tokenised together and cut, as in lm-eval's
     ``_encode_pair``.
@@ -215,7 +250,7 @@ def letter_tokens(
     (``ENDING_TOKENS``) is tokenised together with each letter: the prompt's own tokens must not change, and
     exactly one must be added.
     """
-    delimiter = answer_delimiter(style)
+    delimiter = answer_delimiter(style, tokenizer)
     endings = {tuple(ids[-ENDING_TOKENS:]): i for i, ids in enumerate(token_ids)}
     distinct_ids: set[tuple[int, ...]] = set()
     for position in endings.values():
@@ -262,4 +297,4 @@ def template_digest(
     prompt = render_prompt(
         _PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking
     )
-    return text_digest(f"{prompt.text}\x1f{answer_delimiter(style)}")
+    return text_digest(f"{prompt.text}\x1f{answer_delimiter(style, tokenizer)}")

@@ -1,6 +1,6 @@
-"""The flags of ``compare`` and ``report``.
+"""The flags of ``compare``, ``report`` and ``plan``.
 
-In: the command line, or a program's keyword arguments. Out: ``CompareConfig`` and ``ReportConfig``, checked
+In: the command line, or a program's keyword arguments. Out: a config of one of them, checked
 as far as is possible without opening a file. Knows nothing of runs.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.reporting.export_names import EXPORT_MODULES
 
-FORMATS = ("csv", "csv.gz", "parquet", "json", "xlsx", "lm-eval")
+FORMATS = tuple(EXPORT_MODULES)
 
 
 class PairsConfig(Config):
@@ -52,7 +53,8 @@ class PairsConfig(Config):
     runs: list[str] = Field(
         [],
         description=(
-            "run directories, lm-eval outputs, score files, or predictions tables FILE.csv[:COLUMN]; the"
+            "run directories, outputs of lm-eval or inspect, score files, or predictions tables (CSV, TSV,"
+            " JSON, Parquet, Excel), each with :CHOICE (column, model, group, 5-shot, filter) if needed; the"
             " first is the base. For runs in --runs-dir also base, an adapter's name, or the last characters"
             " of a fingerprint"
         ),
@@ -157,9 +159,7 @@ class ReportConfig(PairsConfig):
         None,
         description="the HTML file; default: report.html in the run directory (one run), else here",
     )
-    export: list[str] = Field(
-        [], description="csv, csv.gz, parquet, json, xlsx, lm-eval: written beside the HTML file"
-    )
+    export: list[str] = Field([], description=f"{', '.join(FORMATS)}: written beside the HTML file")
     no_texts: bool = Field(
         False,
         description="leave out all texts of questions and models: ids and letters only, safe to share",
@@ -201,3 +201,30 @@ def parse_recipe_groups(config: PairsConfig) -> dict[str, list[str]]:
             )
         groups[name].append(run)
     return groups
+
+
+class PlanConfig(Config):
+    """python -m kmmlu_fast.plan: questions, minutes and seeds that it takes to show a difference."""
+
+    positional: ClassVar[str | None] = "base"
+    examples: ClassVar[tuple[str, ...]] = (
+        "runs/BASE",
+        "runs/BASE --difference 0.3 --adapters 4",
+        "--discordance 8 --questions 5000",
+    )
+
+    base: list[str] = Field(
+        [], description="the finished run of the base; default: KMMLU's size, 10 % change"
+    )
+    difference: float = Field(1.0, gt=0, le=100, description="pp; half and twice of it are shown too")
+    adapters: PositiveInt = Field(1, description="adapters that are compared with the base in one command")
+    discordance: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="% of questions that an adapter changes; default: by the base's margins",
+    )
+    questions: PositiveInt | None = Field(None, description="questions of the exam; default: the base's")
+    seed_deviation: float = Field(
+        0.5, ge=0, description="pp; standard deviation of the difference between training seeds"
+    )

@@ -74,7 +74,7 @@ def compare_early_stopped(runs: Sequence[Run], settings: ComparisonSettings) -> 
     orders = {run.name: _order_of_pair(base, run, runs) for run in others}
     decisions = decide_by_holm(
         list(by_name),
-        lambda name, alpha: _decide_early(orders[name], base, by_name[name], alpha, settings),
+        lambda name, *levels: _decide_early(orders[name], base, by_name[name], levels, settings),
         level,
     )
     pairs = []
@@ -115,11 +115,21 @@ def _order_of_pair(base: Run, run: Run, runs: Sequence[Run]) -> QuestionOrder:
 
 
 def _decide_early(
-    order: QuestionOrder, base: Run, run: Run, alpha: float, settings: ComparisonSettings
+    order: QuestionOrder, base: Run, run: Run, levels: tuple[float, ...], settings: ComparisonSettings
 ) -> Decision:
     recorded = (run.prefix or run.metrics).get("ahead")
     ahead = recorded if isinstance(recorded, bool) else None
-    return compare_prefixes(order, base.frame, run.frame, alpha, settings.margin, ahead, settings.population)
+    alpha, *equal = levels
+    return compare_prefixes(
+        order,
+        base.frame,
+        run.frame,
+        alpha,
+        settings.margin,
+        ahead,
+        settings.population,
+        equal[0] if equal else None,
+    )
 
 
 def _with_overlap(
@@ -137,7 +147,7 @@ def _with_overlap(
     return replace(
         pair,
         overlapping=len(marked),
-        clean=_decide_early(rest, base, run, decision.alpha, settings),
+        clean=_decide_early(rest, base, run, (decision.alpha,), settings),
         overlap_gap=_overlap_gap(marked, base, run),
     )
 

@@ -18,10 +18,11 @@ from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.runs.optional_metrics import check_optional_metrics
 
 _DAMAGED = "the file was damaged or edited: run eval with --overwrite"
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
-_CONFIG_OBJECTS = ("config", "adapter", "fingerprint_parts")
+_CONFIG_OBJECTS = ("config", "adapter", "fingerprint_parts", "exam")
 _METRICS_OBJECTS = (
     "speed",
     "engine",
@@ -64,8 +65,15 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def check_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """config.json: the parts it has are objects."""
+    """config.json: the parts it has are objects, and an adapter has a name."""
     _refuse_non_objects(config, _CONFIG_OBJECTS, path)
+    adapter = config.get("adapter") or {}
+    for name, types in (("name", str), ("path", (str, NoneType))):
+        if adapter and not isinstance(adapter.get(name), types):
+            raise RunError(
+                f"{path}: adapter: {name} is {bounded_repr(adapter.get(name))}, not a text; run eval with"
+                " --overwrite"
+            )
     return config
 
 
@@ -82,6 +90,7 @@ def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
                 f"{path}: {part}: {name} is {bounded_repr(value)}, not a number from 0; run eval with"
                 " --overwrite"
             )
+    check_optional_metrics(metrics, path)
     return metrics
 
 
@@ -97,6 +106,10 @@ class _Accuracy(BaseModel, allow_inf_nan=False):
     accuracy: float
 
 
+class _ConstantAccuracy(_Accuracy):
+    letter: str
+
+
 class _SubjectAccuracy(_Accuracy):
     total: int
 
@@ -107,7 +120,7 @@ class _MicroAccuracy(_Accuracy):
 
 
 class _Baselines(BaseModel, allow_inf_nan=False):
-    best_constant: _Accuracy
+    best_constant: _ConstantAccuracy
     subject_majority: float
     uniform: float
 

@@ -1,9 +1,8 @@
 """A run argument of ``compare`` and ``report`` -> ``Run``, whatever wrote it.
 
-In: a string: a run directory; an lm-eval output (directory or ``results_*.json``); a predictions table
-``FILE.csv`` or ``FILE.csv:COLUMN`` keyed by ``_config`` and ``_row``; or a score file (JSON or CSV by
-subject). Optionally the dataset's frame, for the answer key. Out: one ``Run`` per run or column. Knows
-nothing of statistics or reports.
+In: a string: a run directory, or what one of ``readers.registry`` knows (lm-eval, inspect, tables, score
+files, ...), perhaps with a choice behind a colon. Optionally the dataset's frame, for the answer key. Out:
+one ``Run`` per run or column. Knows nothing of statistics or reports.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from pathlib import Path
 
 import polars as pl
 
-from kmmlu_fast.core.errors import DataError, RunError
+from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.notes import log_as_warnings
-from kmmlu_fast.core.reading import expand_path, read_csv
-from kmmlu_fast.runs.lm_eval import find_lm_eval_files, read_lm_eval
-from kmmlu_fast.runs.run import SCORE_SCHEMA, Run, count_subject_scores
-from kmmlu_fast.runs.score_files import read_score_file
+from kmmlu_fast.core.reading import expand_path
+from kmmlu_fast.runs.readers.registry import read_foreign_runs
+from kmmlu_fast.runs.readers.source import RunSource, run_path_exists, split_run_argument
+from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
-from kmmlu_fast.runs.tables import read_predictions_table
 
 
 def load_all_runs(
@@ -73,35 +71,18 @@ def load_run_argument(
     argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
 ) -> list[Run]:
     """The runs of one argument; RunError or DataError if there are none, naming what is allowed."""
-    table, column = _split_column(argument)
-    path = expand_path(table, "run")
-    if not path.exists():
+    text, choice = split_run_argument(argument)
+    path = expand_path(text, "run")
+    if not run_path_exists(text):
         raise RunError(
-            f"{argument}: does not exist; give a run directory, an lm-eval output, a score file, or a"
-            " predictions table FILE.csv:COLUMN"
+            f"{argument}: does not exist; give a run directory, an lm-eval output, an inspect log, a score"
+            " file, or a predictions table (FILE.csv, or FILE.csv:COLUMN)"
         )
     if path.is_dir() and (path / "config.json").is_file():
+        if choice is not None:
+            raise RunError(f"{argument}: {text} is one run; leave out :{choice}")
         return [replace(load_run_directory(path, prefix), source=argument)]
-    if path.is_dir() or path.name.startswith("results_"):
-        return [_load_lm_eval_run(path, argument, split)]
-    if path.suffix == ".csv" and {"_config", "_row"} <= set(read_csv(path, DataError, lossy=True).columns):
-        return read_predictions_table(path, column, key, split)
-    if path.suffix in (".csv", ".json") and column is None:
-        content = read_score_file(path)
-        run = Run(
-            name=path.stem,
-            kind="scores",
-            source=argument,
-            predictions=None,
-            scores=content.scores,
-            facts=content.facts,
-            notes=content.notes,
-        )
-        return [run]
-    raise RunError(
-        f"{argument}: is not a run directory, lm-eval output, score file (.json, .csv) or predictions table"
-        " with _config and _row"
-    )
+    return read_foreign_runs(RunSource(argument=argument, path=path, choice=choice, key=key, split=split))
 
 
 def run_input_files(arguments: list[str]) -> list[Path]:
@@ -112,26 +93,9 @@ def run_input_files(arguments: list[str]) -> list[Path]:
         "environment.json",
         "metrics.json",
         "probe.json",
-        "**/results_*.json",
-        "**/samples_*.jsonl",
+        "**/*.json",
+        "**/*.jsonl",
+        "*.eval",
     )
-    paths = [expand_path(_split_column(argument)[0], "run") for argument in arguments]
+    paths = [expand_path(split_run_argument(argument)[0], "run") for argument in arguments]
     return [file for path in paths for file in files_in(path, *patterns)]
-
-
-def _split_column(argument: str) -> tuple[str, str | None]:
-    head, colon, tail = argument.rpartition(".csv:")
-    return (head + ".csv", tail) if colon and tail else (argument, None)
-
-
-def _load_lm_eval_run(path: Path, source: str, split: str) -> Run:
-    if not find_lm_eval_files(path):
-        raise RunError(
-            f"{source}: holds neither config.json (a run) nor results_*.json or samples_*.jsonl (lm-eval)"
-        )
-    name, predictions, rows, facts = read_lm_eval(path, split)
-    if predictions is None:
-        scores = pl.DataFrame(rows, schema=SCORE_SCHEMA, orient="row")
-    else:
-        scores = count_subject_scores(predictions)
-    return Run(name=name, kind="lm-eval", source=source, predictions=predictions, scores=scores, facts=facts)

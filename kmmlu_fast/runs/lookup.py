@@ -15,6 +15,7 @@ from typing import Any
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError, RunError
 from kmmlu_fast.core.reading import read_json
+from kmmlu_fast.runs.readers.source import split_run_argument
 from kmmlu_fast.runs.run import Run
 
 SHORTEST = 4  # characters of a fingerprint
@@ -73,7 +74,7 @@ def resolve_run_names(arguments: list[str], folder: Path, latest: bool = False) 
 
 def _is_run_path(argument: str) -> bool:
     """Whether the file or folder exists and is not an adapter's folder, whose name may also be a run's."""
-    path = Path(argument)
+    path = Path(split_run_argument(argument)[0])
     return path.exists() and not (path / "adapter_config.json").is_file()
 
 

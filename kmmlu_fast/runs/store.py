@@ -12,7 +12,7 @@ the old run stays as it was, and the same command continues where it was killed.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from kmmlu_fast.core.files import (
     write_parquet_atomically,
 )
 from kmmlu_fast.core.locks import Lock, acquire_lock
+from kmmlu_fast.core.partials import sweep_partials
 from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
 from kmmlu_fast.runs.checks import check_metrics, check_predictions, check_prefix_file
 from kmmlu_fast.runs.layout import (
@@ -153,7 +154,9 @@ class RunStore:
         if self.path.exists() and not self._is_empty():
             self._refuse_other_run(parts)
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self.complete:
+        if self.complete:
+            self._remove_leftovers()
+        else:
             remove_partials(self.path)
             if (self.path / "config.json").exists():  # of the same fingerprint: keep it as it is
                 read_run_config(self.path)
@@ -169,6 +172,14 @@ class RunStore:
         for part in self._part_files():
             self.answered |= set(read_part(part)["question_id"])
         self._next = 1 + max((int(p.stem.split("-")[1]) for p in self._part_files()), default=-1)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a kill between metrics.json and the end of ``finish`` left in a complete run."""
+        with contextlib.suppress(OSError):  # they only take up space
+            remove_tree(self._parts)
+            for name in (PREFIX, ORDER):
+                (self.path / name).unlink(missing_ok=True)
+            sweep_partials(self.path)
 
     def _is_empty(self) -> bool:
         """Whether it holds only what a kill before config.json leaves: partial files and an empty folder."""
@@ -285,9 +296,7 @@ class RunStore:
         write_parquet_atomically(self.path / "predictions.parquet", drop_default_columns(frame))
         write_json_atomically(self.path / "environment.json", environment)
         write_json_atomically(self.path / "metrics.json", metrics(frame))
-        shutil.rmtree(self._parts)
-        for name in (PREFIX, ORDER):
-            (self.path / name).unlink(missing_ok=True)
+        self._remove_leftovers()
         self._move_into_place()
         self.close()
         return load_run_directory(self.path)

@@ -11,8 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.digests import hash_file
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.core.files import read_json, write_json_atomically
+from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.training.held_out import HeldOutMeasurement
 from kmmlu_fast.training.monitor import Monitor
 
@@ -20,9 +23,35 @@ COMPLETE = "complete.json"  # written last: a folder without it was interrupted
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """The newest complete checkpoint; None if there is none."""
+    """The newest complete checkpoint whose files are as they were written; None if there is none.
+
+    TrainError if there are only damaged ones: starting over would not be what was asked for.
+    """
     complete = [path for path in work_dir.glob("checkpoint-*") if (path / COMPLETE).exists()]
-    return max(complete, key=checkpoint_step, default=None)
+    damaged = ""
+    for checkpoint in sorted(complete, key=checkpoint_step, reverse=True):
+        problem = _checkpoint_problem(checkpoint)
+        if not problem:
+            return checkpoint
+        damaged = damaged or f"{checkpoint}: {problem}"
+        log_note(f"{checkpoint}: not continued from, {problem}")
+    if damaged:
+        raise TrainError(f"--resume: {damaged}, and no other checkpoint is whole; train into a new directory")
+    return None
+
+
+def _checkpoint_problem(checkpoint: Path) -> str:
+    """What is damaged, "" if nothing is. Checkpoints from before digests were recorded are taken as whole."""
+    try:
+        digests = read_json(checkpoint / COMPLETE, TrainError).get("sha256", {})
+        if not isinstance(digests, dict):
+            return f"{COMPLETE} is damaged"
+        for name, digest in digests.items():
+            if hash_file(checkpoint / name) != digest:
+                return f"{name} is damaged"
+    except (OSError, TrainError, ValueError) as error:
+        return f"cannot be read ({one_line(str(error), 200)})"
+    return ""
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -32,7 +61,10 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 def mark_complete(work_dir: Path, step: int) -> None:
     """Mark the checkpoint of a step as complete."""
-    write_json_atomically(work_dir / f"checkpoint-{step}" / COMPLETE, {"step": step})
+    checkpoint = work_dir / f"checkpoint-{step}"
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE)
+    digests = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in files}
+    write_json_atomically(checkpoint / COMPLETE, {"step": step, "sha256": digests})
 
 
 def save_best(model: Any, work_dir: Path, measurement: HeldOutMeasurement) -> None:

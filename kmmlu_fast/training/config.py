@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
+from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 PLANNED_DATA = "data/sft.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -46,6 +47,8 @@ _LATER = frozenset(
         "init_lora_weights",
         "modules_to_save",
         "forgetting",
+        "chat_template",
+        "chat_template_kwargs",
         "answer_coding",
         "bad_rows",
         "turns",
@@ -76,6 +79,8 @@ class TrainConfig(Config):
             "rationale",
             "show_rows",
             "prompt_style",
+            "chat_template",
+            "chat_template_kwargs",
             "max_seq_length",
             "too_long",
             "rotate_options",
@@ -180,6 +185,16 @@ class TrainConfig(Config):
     )
     prompt_style: Literal["lm-eval", "qa", "chat"] = Field(
         "lm-eval", description="prompt wording; evaluation reads it from the adapter"
+    )
+    chat_template: str | None = Field(
+        None,
+        description=(
+            "for chats: use this Jinja file, or plain, chatml or one of the tokenizer's own names, instead of"
+            " the model's template; saved with the adapter"
+        ),
+    )
+    chat_template_kwargs: Annotated[list[str], BeforeValidator(kwargs_as_texts)] = Field(
+        [], description="for chats: variables of the template: NAME=VALUE,... such as enable_thinking=true"
     )
     max_seq_length: PositiveInt = Field(1024, description="longest prompt + response, tokens")
     too_long: Literal["truncate", "drop", "refuse", "cut"] = Field(
@@ -299,7 +314,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> TrainConfig:
-        faults = []
+        faults = template_kwargs_faults(self.chat_template_kwargs)
         if self.gpu_memory and not self.plan:
             faults.append("--gpu-memory needs --plan; to train within less memory, give --max-memory-gib")
         if self.micro_batch and self.effective_batch % self.micro_batch:

@@ -19,12 +19,14 @@ from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+from kmmlu_fast.prompting.method_choice import MOST_UNKNOWN, SOME_UNKNOWN
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import encode_conversations
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
 from kmmlu_fast.training.order import balanced_letters, order_rows, rotate_row_options
 from kmmlu_fast.training.row_length import check_trainable, describe_too_long, fit_length
 from kmmlu_fast.training.shorten import make_shortener
+from kmmlu_fast.training.stop_tokens import as_training_tokenizer
 
 Row = SftRow | TrainingRow
 
@@ -40,10 +42,12 @@ def encode_training_set(
 
     ``asked``: questions (of KMMLU's train split) to measure letters on if the held-out rows have none.
     """
+    tokenizer = as_training_tokenizer(tokenizer)
     questions = select_question_rows(rows)
     encoded = encode_mixed_rows(rows, tokenizer, config)
     _note_growth(encoded)
     one_epoch = [row for pieces in encoded for row in pieces]
+    _check_unknown_tokens(one_epoch, tokenizer)
     fitting, too_long = _fit_rows(one_epoch, rows, tokenizer, config, "rows")
     _require_fitting(fitting, f"--data {', '.join(config.data)}: no row", config)
     count = len(fitting)
@@ -88,7 +92,8 @@ def _fit_rows(
     fitting, report = fit_length(
         encoded, config.max_seq_length, config.too_long, tokenizer.bos_token_id, shorten
     )
-    if told := describe_too_long(report, len(encoded), what):
+    report["rows"] = len(encoded)
+    if told := describe_too_long(report, what):
         log_note(f"warning: {told}")
     return fitting, report
 
@@ -186,25 +191,50 @@ class TrainSet:
     too_long: dict[str, Any] = field(default_factory=dict)  # the report of ``fit_length``
 
 
+def _check_unknown_tokens(rows: Sequence[EncodedRow], tokenizer: Any) -> None:
+    """Log the share of the unknown token; TrainError if it is large."""
+    unknown = prompts.find_unknown_id(tokenizer)
+    if unknown is None:
+        return
+    total = sum(len(row.input_ids) for row in rows)
+    share = sum(row.input_ids.count(unknown) for row in rows) / max(1, total)
+    if share > MOST_UNKNOWN:
+        raise TrainError(
+            f"{share:.0%} of the rows' tokens are the unknown token: the model's vocabulary does not have"
+            " this language's characters; train another model"
+        )
+    if share > SOME_UNKNOWN:
+        log_note(f"warning: {share:.1%} of the rows' tokens are the unknown token")
+
+
 def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list[EncodedRow]:
-    """Rows as token ids: the prompt of multiple_choice, the style's delimiter and the letter, end-of-text.
+    """Rows as token ids: the prompt of multiple_choice, the style's delimiter and the letter, and an end: in
+    chat the template's own, else end-of-text.
 
     A row with a rationale has the prompt of ``--output-type cot`` and is answered with its text. Prompt and
     response are tokenised together, as evaluation finds the letters' tokens.
     """
+    tokenizer = as_training_tokenizer(tokenizer)
     most = max((len(row.question.options) for row in rows if row.response), default=0)
     reasoning = build_chain_of_thought(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
+    if reasoning and reasoning.thinking:
+        raise TrainError(
+            "--rationale given: the chat template opens a thought, which the rows' explanations do not close;"
+            " switch it off with --chat-template-kwargs NAME=VALUE, or give --prompt-style qa"
+        )
     rendered = []
     for row in rows:
         if reasoning and row.response:
             rendered.append(reasoning.reasoning_prompt(row.question, [], tokenizer))
         else:
             rendered.append(prompts.render_prompt(row.question, [], style, tokenizer))
-    responses = [prompts.answer_delimiter(style) + (row.response or row.question.answer) for row in rows]
+    delimiter = prompts.answer_delimiter(style, tokenizer)
+    responses = [delimiter + (row.response or row.question.answer) for row in rows]
     texts = [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)]
     contexts = prompts.encode_prompts(tokenizer, rendered)
     wholes = prompts.encode_prompts(tokenizer, texts)
-    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    is_chat = prompts.find_prompt_style(style).chat
+    end = tokenizer.stops.turn_end if is_chat else tokenizer.plain_stops.end
     encoded = []
     for row, context, whole, response in zip(rows, contexts, wholes, responses, strict=True):
         question = row.question
@@ -217,7 +247,7 @@ def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list
             EncodedRow(
                 question_id=question.question_id,
                 answer=question.answer,
-                input_ids=(*context, *answer_ids, *end),
+                input_ids=(*context, *answer_ids, end),
                 prompt_tokens=len(context),
                 num_options=len(question.options),
             )
@@ -235,7 +265,7 @@ def letter_ids(rows: list[SftRow], tokenizer: Any, style: str) -> list[list[int]
     tokens = prompts.letter_tokens(tokenizer, rendered, contexts, style, letters)
     if tokens.ids:
         return [[token] for token in tokens.ids]
-    delimiter = prompts.answer_delimiter(style)
+    delimiter = prompts.answer_delimiter(style, tokenizer)
     return [prompts.continuation_ids(tokenizer, rendered[0], delimiter + letter) for letter in letters]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from kmmlu_fast.contamination import overlap
 from kmmlu_fast.contamination.check import find_training_overlap, load_guarded_exams
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import compute_fingerprint, file_digest
+from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import DataError, TrainError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data import dataset as datasets
@@ -26,7 +26,6 @@ from kmmlu_fast.data.exam_lookup import find_exam_by_hub_id
 from kmmlu_fast.data.hub_rows import parse_hub_source
 from kmmlu_fast.data.mixture import (
     MixtureShare,
-    MixtureSource,
     mixture_lines,
     parse_mixture_source,
     read_mixture,
@@ -213,16 +212,17 @@ def data_digest(config: TrainConfig) -> str:
     and the column names.
     """
     sources = [parse_mixture_source(text) for text in config.data]
-    parts = [(_source_digest(source), source.weight) for source in sources]
+    parts = [(source_digest(source.source), source.weight) for source in sources]
     if len(parts) == 1 and parts[0][1] == 1 and not config.columns:
         return parts[0][0]
     return compute_fingerprint({"parts": parts, "columns": config.columns}, 64)
 
 
-def _source_digest(source: MixtureSource) -> str:
-    path = expand_path(source.source, "--data")
+def source_digest(source: str) -> str:
+    """The digest of a file, or of a folder's or pattern's files; a hub source's own text."""
+    path = expand_path(source, "--data")
     if path.is_file():
-        return file_digest(path)
-    if parse_hub_source(source.source) is not None:
-        return f"hub:{source.source}"
-    return compute_fingerprint({"files": [file_digest(file) for file in source_files(source.source)]}, 64)
+        return hash_file(path)
+    if parse_hub_source(source) is not None:
+        return f"hub:{source}"
+    return compute_fingerprint({"files": [hash_file(file) for file in source_files(source)]}, 64)

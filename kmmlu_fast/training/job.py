@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.digests import file_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.notes import log_as_warnings
@@ -25,20 +24,22 @@ from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
+from kmmlu_fast.training.chat_setup import ChatSetup, prepare_chat, save_chat_files
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.conversations import choose_chat_template
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
-from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs
+from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
+from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.state import (
     CHECKPOINTS,
     claim_output_directory,
     is_training_finished,
     lock_output_directory,
     resumed_micro_batch,
+    resumed_model_digest,
 )
 
 
@@ -105,20 +106,24 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     trainer.quiet_libraries()
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
-    data = encode_training_set(config, inputs.rows, inputs.held_out, tokenizer, inputs.asked)
+    chat = prepare_chat(config, model, tokenizer, inputs.rows)
+    data = encode_training_set(config, inputs.rows, inputs.held_out, chat.tokenizer, inputs.asked)
     shape, plan = _plan_on_device(config, model, data)
     log_note(str(plan))
     tokens = _report_tokens(data, plan.micro_batch)
     log_note(f"trainable: {shape.lora:,} of {shape.total:,} parameters ({shape.trainable_share:.2%})")
-    warnings = precision_warnings(config, shape.total)
+    warnings = [*precision_warnings(config, shape.total), *chat.warnings]
     log_as_warnings(warnings)
-    identity = _training_identity(config, model, tokenizer)
+    if told := describe_too_long(data.too_long):  # logged when the rows were encoded
+        warnings.append(told)
+    identity = _training_identity(config, model, chat)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
     result = trainer.train_lora_adapter(config, model.path, model.revision, tokenizer, data, plan, work)
     result = replace(result, warnings=[*warnings, *result.warnings])
-    tokens["chat_template"] = choose_chat_template(tokenizer)[0]
+    tokens |= chat.card_parts()
     card = build_card(config, model, inputs, data, identity, plan, result, tokens)
+    save_chat_files(chat, model, config.output_dir)
     write_adapter(work / "adapter", config.output_dir, card, read_training_log(config.output_dir / LOG))
     if not config.keep_checkpoints:
         shutil.rmtree(work)
@@ -153,17 +158,18 @@ def _plan_on_device(config: TrainConfig, model: Model, data: TrainSet) -> tuple[
     return shape, plan
 
 
-def _training_identity(config: TrainConfig, model: Model, tokenizer: Any) -> dict[str, Any]:
+def _training_identity(config: TrainConfig, model: Model, chat: ChatSetup) -> dict[str, Any]:
     """What decides the adapter: it must not change before ``--resume``."""
     from kmmlu_fast.prompting import prompts
 
     return {
         "settings": config.result_settings(),
-        "model_digest": model.digest,
+        "model_digest": resumed_model_digest(config, model),
         "data_digest": data_digest(config),
-        "held_out_digest": file_digest(config.held_out_data) if config.held_out_data else None,
-        "template_digest": prompts.template_digest(config.prompt_style, tokenizer),
+        "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,
+        "template_digest": prompts.template_digest(config.prompt_style, chat.tokenizer),
         "versions": library_versions(),
+        **chat.identity_parts(),
     }
 
 

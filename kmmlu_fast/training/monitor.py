@@ -61,20 +61,30 @@ class Monitor:
         self.best: HeldOutMeasurement | None = None
         self.last: HeldOutMeasurement | None = None
         self.stopped_early = False
+        self.begun = False  # whether the loop has started, a checkpoint's state loaded
         self._without_gain = 0
         self._measured = 0  # states of the adapter, the base not counted
 
     def start(self, step: int) -> None:
         """Call before the first step. A resumed run drops the log after its checkpoint and reads the rest."""
-        self._first_step = step
+        self._first_step, self.begun = step, True
         for record in rewind_log(self._log_path, step):
             if record["kind"] == "held_out":
-                fields = {name: record[name] for name in HeldOutMeasurement.__slots__ if name in record}
-                self._update_best(HeldOutMeasurement(**fields), record["best"])
+                self._resume_measurement(record)
         if self._measure is not None and self.base is None:
             self._record_measurement(self._measure(0))
         self._started_sec = time.monotonic()
         self._measuring_sec = 0.0
+
+    def _resume_measurement(self, record: dict[str, Any]) -> None:
+        fields = {name: record[name] for name in HeldOutMeasurement.__slots__ if name in record}
+        try:
+            self._update_best(HeldOutMeasurement(**fields), record["best"])
+        except (KeyError, TypeError) as error:
+            raise TrainError(
+                f"{self._log_path}: the held-out measurement of step {record['step']} is damaged; train into"
+                " a new directory"
+            ) from error
 
     def finish_step(self, step: int) -> bool:
         """Call after an optimiser step. True: stop training now."""

@@ -57,9 +57,9 @@ def fit_length(
     return fitting, report
 
 
-def describe_too_long(report: dict[str, Any], rows: int, what: str = "rows") -> str:
+def describe_too_long(report: dict[str, Any], what: str = "rows") -> str:
     """What was done with the rows that are too long: one sentence, "" if there are none."""
-    count, out = report["rows_too_long"], report.get("rows_left_out", 0)
+    count, out, rows = report["rows_too_long"], report["rows_left_out"], report["rows"]
     if not count:
         return ""
     shortened = {"cut": "cut"}.get(report["policy"], "shortened by whole exchanges from the front")

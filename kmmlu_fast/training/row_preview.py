@@ -6,7 +6,9 @@ rows as a training does, but looks for no leaks; loads the tokenizer, not the mo
 
 from __future__ import annotations
 
+from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.training.chat_setup import prepare_chat
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import decode_trained_runs
 from kmmlu_fast.training.encoded import count_trained_tokens
@@ -24,8 +26,11 @@ def show_training_rows(config: TrainConfig) -> None:
     from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
     shown = [as_trained_row(row, config) for row in rows[: config.show_rows]]
-    tokenizer = load_tokenizer(resolve_model(config.model, config.revision, config.trust_remote_code))
-    data = encode_training_set(config, shown, [], tokenizer)
+    model = resolve_model(config.model, config.revision, config.trust_remote_code)
+    tokenizer = load_tokenizer(model)
+    chat = prepare_chat(config, model, tokenizer, shown)
+    log_as_warnings(chat.warnings)
+    data = encode_training_set(config, shown, [], chat.tokenizer)
     console = Console(soft_wrap=True, highlight=False)
     for row in data.rows[: config.show_rows]:
         head = f"{row.question_id}: {len(row.input_ids)} tokens, {count_trained_tokens(row)} trained"

@@ -17,6 +17,8 @@ from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
 from kmmlu_fast.models.adapters import STATE
+from kmmlu_fast.models.model import Model
+from kmmlu_fast.models.model_files import edge_digest, model_changed_ns
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.inputs import data_digest
 
@@ -61,7 +63,7 @@ def _is_empty(folder: Path) -> bool:
     """True if there is at most what a kill before the first file leaves: a lock in the checkpoints folder."""
     for path in folder.iterdir():
         if path.name == CHECKPOINTS and path.is_dir():
-            if any(inner.name != LOCK for inner in path.iterdir()):
+            if any(not inner.name.startswith(LOCK) for inner in path.iterdir()):
                 return False
         elif not path.name.endswith(PARTIAL):
             return False
@@ -100,6 +102,19 @@ def resumed_micro_batch(config: TrainConfig) -> int | None:
             f"{state}: micro_batch is {bounded_repr(size)}; the file is damaged: train into a new directory"
         )
     return size
+
+
+def resumed_model_digest(config: TrainConfig, model: Model) -> str:
+    """The model's digest; of a training that began when digests covered only the ends of files, the one it
+    recorded, if no file of the model has changed since.
+    """
+    state, folder = config.output_dir / STATE, Path(model.path)
+    if not (config.resume and state.exists() and folder.is_dir()):
+        return model.digest
+    recorded = read_json(state, TrainError).get("model_digest")
+    if recorded == edge_digest(folder) and model_changed_ns(folder) < state.stat().st_mtime_ns:
+        return str(recorded)
+    return model.digest
 
 
 def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:

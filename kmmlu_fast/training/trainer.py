@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.errors import KmmluError, TrainError
 from kmmlu_fast.core.progress import report_wait
+from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.machine.device_memory import peak_bytes, release_freed_memory
 from kmmlu_fast.training.arguments import OptimiserSteps, plan_optimiser_steps, sft_arguments
 from kmmlu_fast.training.checkpoints import (
@@ -70,7 +71,7 @@ def train_lora_adapter(
     )
     loaded_bytes = _measure_loaded_bytes(setup.on_cpu)
     train_start_sec = time.monotonic()
-    _run_steps(trainer, steps, plan, checkpoint)
+    _run_steps(trainer, steps, plan, checkpoint, monitor)
     train_sec = time.monotonic() - train_start_sec
     done = _steps_done(setup)
     first = checkpoint_step(checkpoint) if checkpoint else 0
@@ -226,8 +227,10 @@ def _measure_loaded_bytes(on_cpu: bool) -> int:
     return peak_bytes(on_cpu)
 
 
-def _run_steps(trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint: Path | None) -> None:
-    """Make the steps after the checkpoint's. TrainError if memory runs out."""
+def _run_steps(
+    trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint: Path | None, monitor: Monitor
+) -> None:
+    """Make the steps after the checkpoint's. TrainError if it cannot be read, or if memory runs out."""
 
     def progress() -> str:
         step = trainer.state.global_step + 1  # one too many while measuring after the last step
@@ -236,20 +239,27 @@ def _run_steps(trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint
     try:
         with report_wait("training", progress):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise TrainError(
+                f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]});"
+                f" {plan}: give a smaller --micro-batch, --gradient-checkpointing on or a shorter"
+                " --max-seq-length, and --resume to continue after the last checkpoint"
+            ) from error
+        if checkpoint is None or monitor.begun or isinstance(error, KmmluError):
             raise
         raise TrainError(
-            f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]});"
-            f" {plan}: give a smaller --micro-batch, --gradient-checkpointing on or a shorter"
-            " --max-seq-length, and --resume to continue after the last checkpoint"
+            f"--resume: {checkpoint}: cannot be continued from ({one_line(str(error), 200)}); it is damaged,"
+            " or was written by other versions: remove it to continue after the one before it, or train into"
+            " a new directory"
         ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     """torch raises OutOfMemoryError on a GPU, a plain RuntimeError on a CPU."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    known = "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and known)
 
 
 def _make_callback(monitor: Monitor, work_dir: Path) -> Any:

@@ -106,7 +106,7 @@ def test_the_flag_and_the_tables_own_numbers_settle_it(tmp_path: Path) -> None:
 
 def test_a_row_without_an_answer_does_not_shift_the_others(tmp_path: Path) -> None:
     """Answers and options are paired row by row: two-option rows must not be taken for the next answer's."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": "가?", "options": ["예", "아니오"], "answer": None},
         {"question": "나?", "options": METALS, "answer": 2},
         {"question": "다?", "options": ["예", "아니오"], "answer": 1},

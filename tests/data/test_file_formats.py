@@ -110,7 +110,7 @@ def test_what_is_not_utf8_is_said_once(tmp_path: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO, logger="kmmlu_fast"):
         read(tmp_path / "a.csv")
     assert [r.getMessage() for r in caplog.records] == [
-        'note: a.csv: read as CP949 (Excel\'s "CSV"); save it as "CSV UTF-8" to be sure'
+        f'note: {tmp_path / "a.csv"}: read as CP949 (Excel\'s "CSV"); save it as "CSV UTF-8" to be sure'
     ]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import polars as pl
 import pytest
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.data.option_marks import read_mark, read_whole_number, strip_option_marks
+
+KMMLU = Path(__file__).resolve().parents[3] / "shared" / "kmmlu"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_whole_numbers_as_tables_hold_them(value: object, number: int | None) ->
     ("options", "texts", "first"),
     [
         (["A. 봄", "B. 여름"], ["봄", "여름"], None),
-        (["(가) 봄", "(나) 여름", "(다) 가을"], ["봄", "여름", "가을"], None),
+        (["가. 봄", "나) 여름", "다. 가을"], ["봄", "여름", "가을"], None),
         (["①봄", "② 여름"], ["봄", "여름"], None),
         (["1) 봄", "2) 여름"], ["봄", "여름"], 1),
         (["0. 봄", "1. 여름"], ["봄", "여름"], 0),
@@ -67,6 +72,11 @@ def test_whole_numbers_as_tables_hold_them(value: object, number: int | None) ->
         (["A:B", "B:C"], ["A:B", "B:C"], None),
         (["a)봄", "b)여름"], ["봄", "여름"], None),
         (["① 과 ②", "② 와 ③"], ["① 과 ②", "② 와 ③"], None),
+        (["(A) → (B)", "(B) → (A)"], ["(A) → (B)", "(B) → (A)"], None),
+        (["(가) - 봄", "(나) - 여름"], ["(가) - 봄", "(나) - 여름"], None),
+        (["1. 2 kW", "2. 2 kW"], ["1. 2 kW", "2. 2 kW"], None),
+        (["1번 탭", "2번 탭"], ["1번 탭", "2번 탭"], None),
+        (["3번 탭", "2번 탭", "1번 탭"], ["3번 탭", "2번 탭", "1번 탭"], None),
         (["A. 봄", "여름"], ["A. 봄", "여름"], None),
         (["①", "②"], ["①", "②"], None),
         (["3. 봄", "4. 여름"], ["3. 봄", "4. 여름"], None),
@@ -77,6 +87,17 @@ def test_marks_that_agree_with_their_places_are_taken_off(
     options: list[str], texts: list[str], first: int | None
 ) -> None:
     assert strip_option_marks(options, "x") == (texts, first)
+
+
+def test_no_option_of_real_questions_is_taken_for_a_mark() -> None:
+    """KMMLU's options bring no marks, but many that look like some: references, times, OCR of decimals."""
+    files = sorted(KMMLU.glob("data/*.csv"))
+    if not files:
+        pytest.skip("../shared/kmmlu is absent")
+    for path in files:
+        frame = pl.read_csv(path, columns=list("ABCD"), infer_schema=False)
+        for options in frame.iter_rows():
+            assert strip_option_marks(options, path.name) == (list(options), None)
 
 
 def test_marks_that_contradict_their_places_are_refused() -> None:

@@ -97,7 +97,7 @@ def test_a_text_is_a_document_only_where_nothing_else_fits() -> None:
             {"instruction": "가", "output": "나", "image": {"bytes": None, "path": "a.png"}},
             "has image, which",
         ),
-        ({"prompt": "가", "completion": "나", "label": False}, "has label, which changes what is trained"),
+        ({"prompt": "가", "completion": "나", "label": False}, "has a label that is true or false, as KTO"),
         ({"messages": CHAT, "weight": 0.2}, "has weight, which changes what is trained"),
         (
             {"system": "가", "messages": [{"role": "system", "content": "나"}, *CHAT]},

@@ -138,7 +138,7 @@ def test_rows_are_drawn_and_checked(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_training_raises_the_error_of_its_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.INFO, logger="kmmlu_fast"),
-        pytest.raises(KmmluError, match=r"none\.jsonl: no such file; give a \.jsonl"),
+        pytest.raises(KmmluError, match=r"none\.jsonl: no such file or folder; give a \.jsonl"),
     ):
         train_adapter(data=tmp_path / "none.jsonl", output_dir=tmp_path / "lora", dataset="sample")
     with pytest.raises(ConfigError, match="num_train_epochs 0"):

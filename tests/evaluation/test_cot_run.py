@@ -167,4 +167,4 @@ def test_thinking_without_a_template_for_it_is_one_line(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert eval_main.run_eval_command(flags(model, tmp_path, "--config", COT, "--thinking")) == 2
-    assert "enable_thinking" in capsys.readouterr().err
+    assert "--thinking needs --prompt-style chat" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_runs import loaded, predictions
 
@@ -65,6 +65,7 @@ def beginning(root: Path, count: int = 3) -> Path:
     derandomize=True,
 )
 @given(seed=st.integers(0, 10**9))
+@example(seed=100759)  # every answer was right already, and was bent to be right
 def test_parts_that_no_evaluation_writes_are_refused(tmp_path: Path, seed: int) -> None:
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     folder = beginning(tmp_path / "runs")

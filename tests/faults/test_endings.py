@@ -22,7 +22,7 @@ from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import DataError
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("eval", "sample", "leakage", "train", "compare", "report", "doctor", "exams", "install")
+VERBS = ("eval", "sample", "leakage", "train", "compare", "report", "plan", "doctor", "exams", "install")
 
 
 def end(body: Any, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -269,7 +269,7 @@ def test_human_accuracy_that_is_no_number_does_not_break_the_explorer(tmp_path: 
         None
     ]
     (tmp_path / "data" / "Law-test.csv").write_text(head + "q,1,a,b,c,d,Law,inf\n")
-    with pytest.raises(DataError, match="Human Accuracy inf is no share"):
+    with pytest.raises(DataError, match="Human Accuracy inf is not a share"):
         dataset.load_frame(str(tmp_path), "test", find_subjects(["Law"]))
     (tmp_path / "data" / "Law-test.csv").write_text(head)
     with pytest.raises(DataError, match="no questions"):

@@ -134,3 +134,17 @@ def test_names_of_quantisation_are_vllms_own() -> None:
         pytest.skip("vLLM is not installed")
     assert {"fp8_per_channel", "awq", "gptq"} <= set(names)
     assert "bitsandbytes" not in names
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_recorded_hashes_are_those_of_the_pinned_set(kind: str) -> None:
+    root = Path(__file__).parents[2] / "requirements"
+    lines = (root / f"{kind}.hashes.txt").read_text(encoding="utf-8").splitlines()
+    hashed = {line.split(" ")[0].split(";")[0] for line in lines if "==" in line}
+    pinned = {
+        line.split(";")[0].strip()
+        for line in (root / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line and "+cpu" not in line
+    }
+    assert hashed == pinned  # else: bash scripts/hashes.sh cpu|gpu
+    assert sum("--hash=sha256:" in line for line in lines) >= len(hashed)

@@ -460,7 +460,7 @@ def test_methods_are_pickled_whole(below: float | None, tokenizer: Any) -> None:
 
 @pytest.mark.parametrize(
     ("style", "settings", "says"),
-    [("qa", {"thinking": True}, "enable_thinking"), ("chat", {}, "chat template")],
+    [("qa", {"thinking": True}, "--prompt-style chat"), ("chat", {}, "chat template")],
 )
 def test_settings_that_do_not_fit_the_tokenizer_are_refused(
     style: str, settings: dict[str, Any], says: str, tokenizer: Any

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_runs import SIZES, predictions, questions, run_directory
+from made_runs import SIZES, loaded, predictions, questions, run_directory
 
 from kmmlu_fast.core.errors import DataError, RunError
+from kmmlu_fast.core.files import write_files_together
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
-from kmmlu_fast.runs.lm_eval_export import write_lm_eval
+from kmmlu_fast.runs.lm_eval_export import lm_eval_files
 from kmmlu_fast.runs.loading import load_all_runs, load_run_argument
-from kmmlu_fast.runs.score_files import read_score_file
+from kmmlu_fast.runs.readers.score_files import read_score_file
 
 
 def table(path: Path, rows: str) -> Path:
@@ -140,12 +141,13 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
     frame = predictions(
         1, logprobs=logprobs, text=None if logprobs else "정답은 B.", sizes={"Law": 20, "Korean-History": 10}
     )
-    from kmmlu_fast.reporting.files.exports import lm_eval_documents
+    from kmmlu_fast.reporting.files.lm_eval_output import lm_eval_documents
 
     documents = lm_eval_documents(questions(frame))
-    write_lm_eval(
-        tmp_path / "out", "some/model", frame, {"num_fewshot": 5}, documents, "2026-01-01T00-00-00.000001"
-    )
+    run = loaded("some/model", frame, num_fewshot=5)
+    files = lm_eval_files(tmp_path / "out", run, frame, documents, "2026-01-01T00-00-00.000001")
+    (tmp_path / "out").mkdir()
+    write_files_together(files)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     prefix = "kmmlu" if logprobs else "kmmlu_direct"
     assert names[1] == f"samples_{prefix}_korean_history_2026-01-01T00-00-00.000001.jsonl"
@@ -166,7 +168,7 @@ def test_lm_eval_files_come_back_as_they_went(tmp_path: Path, logprobs: bool) ->
 
 def test_lm_eval_results_of_other_benchmarks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results_x.json").write_text(
-        json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "kmmlu_hard_law": {"acc,none": 0.1}}}),
+        json.dumps({"results": {"hellaswag": {"acc,none": 0.5}, "mmlu_pro_law": {"acc,none": 0.1}}}),
         encoding="utf-8",
     )
     with pytest.raises(DataError, match="no kmmlu_<subject> task"):

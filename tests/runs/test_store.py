@@ -126,3 +126,16 @@ def test_the_declared_schema_holds_nulls_and_lists() -> None:
     assert frame.schema == PREDICTION_SCHEMA
     assert frame["prediction"].to_list() == [None, "A"] and frame["texts"].to_list() == [["가"], ["가"]]
     assert isinstance(PREDICTION_SCHEMA["logprob_A"], pl.Float64)
+
+
+def test_what_a_kill_after_metrics_left_is_removed_by_the_next_command(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.append(prediction(0))
+    run = store.finish(["Law/test/0"], lambda frame: {}, {})
+    assert run.path is not None
+    (run.path / "predictions").mkdir()
+    (run.path / "predictions" / "part-00000.parquet").write_bytes(b"x")
+    (run.path / "order.parquet").write_bytes(b"x")
+    open_store(tmp_path).close()
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {"config.json", "environment.json", "metrics.json", "predictions.parquet"}

@@ -17,7 +17,7 @@ from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.alpaca import IDENTITY
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.runs.score_files import read_score_file
+from kmmlu_fast.runs.readers.score_files import read_score_file
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.plan import (
     allocate_quotas,

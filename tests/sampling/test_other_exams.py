@@ -15,7 +15,7 @@ from tiny import make_tiny_model
 
 from kmmlu_fast import sample
 from kmmlu_fast.command.flags import parse_config
-from kmmlu_fast.contamination import overlap
+from kmmlu_fast.contamination import compared_rows
 from kmmlu_fast.contamination.check import find_table_overlap
 from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Question
@@ -202,8 +202,7 @@ def test_a_row_of_another_exam_is_read_back_and_its_faults_are_named() -> None:
 
 
 def test_a_row_that_says_it_is_a_test_question_of_a_shipped_exam_is_believed() -> None:
-    assert overlap.is_held_out_source("Math/test/3") and overlap.is_held_out_source(
-        "kormedmcqa/doctor/test/3"
-    )
-    assert overlap.is_held_out_source("kobalt/test/0") and not overlap.is_held_out_source("kobalt/train/0")
-    assert not overlap.is_held_out_source("my-data/test/3") and not overlap.is_held_out_source(3)
+    claims = compared_rows.is_held_out_source
+    assert claims("Math/test/3") and claims("kormedmcqa/doctor/test/3")
+    assert claims("kobalt/test/0") and not claims("kobalt/train/0")
+    assert not claims("my-data/test/3") and not claims(3)

@@ -4,6 +4,7 @@ template."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ import pytest
 from exam_files import write_jsonl
 from tiny import make_tiny_tokenizer
 
-from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.core.errors import ConfigError, TrainError
+from kmmlu_fast.data.chat_turns import ToolUse
 from kmmlu_fast.data.training_rows import TrainingRow, Turn, read_training_rows
+from kmmlu_fast.prompting.chat_template import BUILT_IN, PLAIN_NAME
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import (
-    PLAIN_NAME,
-    choose_chat_template,
     decode_trained_runs,
     encode_conversations,
 )
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.encoding import encode_training_set
 from kmmlu_fast.training.row_length import fit_length
+from kmmlu_fast.training.stop_tokens import as_training_tokenizer
 
 TURNS = (
     Turn("system", "짧게 답하세요."),
@@ -46,6 +48,57 @@ def trained_texts(encoded: EncodedRow, tokenizer: Any) -> list[str]:
     return [text for text, trained in decode_trained_runs(encoded, tokenizer) if trained]
 
 
+TOOLED = (
+    "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}({{ c.function.name }}"
+    " {{ c.function.arguments | tojson }}){% endfor %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "KST"}}}
+
+
+def test_a_masked_turn_is_read_and_not_trained() -> None:
+    tokenizer = make_tiny_tokenizer(chat=True)
+    draft = Turn("assistant", "틀린 초안.", trained=False)
+    found = one(
+        tokenizer, None, Turn("user", "하나?"), draft, Turn("user", "다시?"), Turn("assistant", "둘.")
+    )
+    assert trained_texts(found, tokenizer) == ["둘.<|im_end|>"]
+    assert "틀린 초안." in tokenizer.decode(found.input_ids)
+
+
+def test_thoughts_tools_and_calls_are_trained_as_the_template_writes_them() -> None:
+    tokenizer = make_tiny_tokenizer(chat=True)
+    turns = (
+        Turn("user", "몇 시?"),
+        Turn("assistant", "", reasoning="시계를 본다.", tool_use=ToolUse((CALL,))),
+        Turn("tool", "15:00", tool_use=ToolUse((), "clock")),
+        Turn("assistant", "세 시."),
+    )
+    told = replace(row(*turns), tools=({"type": "function", "function": {"name": "clock"}},))
+    for name in ("tools", "tool_calls", "reasoning_content"):
+        tokenizer.chat_template = make_tiny_tokenizer(chat=True).chat_template
+        parts = {
+            "tools": replace(told, turns=(turns[0], turns[3])),
+            "tool_calls": row(turns[0], replace(turns[1], reasoning=None)),
+            "reasoning_content": row(turns[0], Turn("assistant", "세 시.", reasoning="시계를 본다.")),
+        }
+        with pytest.raises(TrainError, match=rf"chat\.jsonl row 7: has {name}, which the prompt's template"):
+            encode_conversations([parts[name]], tokenizer)
+    with pytest.raises(TrainError, match="has reasoning_content"):
+        encode_conversations([parts["reasoning_content"]], tokenizer, "qa")
+    tokenizer.chat_template = TOOLED
+    ((found,),) = encode_conversations([told], tokenizer)
+    call = '<think>시계를 본다.</think>(clock {"zone": "KST"})'
+    assert tokenizer.decode(found.input_ids).startswith("[clock]<user>몇 시?")
+    assert [text.replace(tokenizer.eos_token, "") for text in trained_texts(found, tokenizer)] == [
+        call,
+        "세 시.",
+    ]
+
+
 def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     found = one(tokenizer)
@@ -60,10 +113,9 @@ def test_all_assistant_turns_and_their_ends_are_trained_and_nothing_else() -> No
 
 def test_a_base_model_without_a_template_gets_the_named_default() -> None:
     tokenizer = make_tiny_tokenizer(bos=True)
-    assert (
-        choose_chat_template(tokenizer)[0] == PLAIN_NAME
-        and choose_chat_template(make_tiny_tokenizer(chat=True))[0] == "tokenizer"
-    )
+    own = make_tiny_tokenizer(chat=True)
+    assert as_training_tokenizer(tokenizer).chat_template == BUILT_IN[PLAIN_NAME]
+    assert as_training_tokenizer(own).chat_template == own.chat_template
     found = one(tokenizer)
     text = "".join(text for text, _ in decode_trained_runs(found, tokenizer))
     assert text.startswith("<|bos|>### 지시\n짧게 답하세요.\n\n### 질문\n하나?\n\n### 답변\n둘.<|eos|>")
@@ -91,9 +143,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn() -> None:
 def test_a_template_without_a_system_turn_is_told() -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
-    with pytest.raises(
-        TrainError, match=r"chat\.jsonl row 7: the model's chat template refuses .*no system turn"
-    ):
+    with pytest.raises(ConfigError, match=r"the model's chat template refuses .*no system turn"):
         encode_conversations([row()], tokenizer)
 
 

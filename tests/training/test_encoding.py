@@ -60,8 +60,9 @@ def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos
     # what follows is the very token that evaluation scores, and the end
     for row, trained in zip(rows, encoded, strict=True):
         expected = letters[LETTERS.index(row.question.answer)]
-        assert list(trained.input_ids[trained.prompt_tokens :]) == [*expected, tokenizer.eos_token_id]
-        assert trained.labels == [MASKED] * trained.prompt_tokens + [*expected, tokenizer.eos_token_id]
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>" if style == "chat" else "<|eos|>")
+        assert list(trained.input_ids[trained.prompt_tokens :]) == [*expected, end]
+        assert trained.labels == [MASKED] * trained.prompt_tokens + [*expected, end]
 
 
 def test_a_rationale_is_trained_on_as_it_stands() -> None:

@@ -17,7 +17,7 @@ from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.data.training_rows import read_training_rows
 from kmmlu_fast.training.config import TrainConfig
-from kmmlu_fast.training.inputs import data_digest, read_training_inputs
+from kmmlu_fast.training.inputs import data_digest, read_training_inputs, source_digest
 
 ALPACA = [{"instruction": f"{i}에 1을 더하면?", "input": "", "output": str(i + 1)} for i in range(30)]
 
@@ -135,14 +135,48 @@ def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_digest_of_one_file_is_what_it_was_and_of_a_mixture_counts_all(tmp_path: Path) -> None:
-    from kmmlu_fast.core.digests import file_digest
+    from kmmlu_fast.core.digests import hash_file
 
     one, two = write_jsonl(tmp_path / "1.jsonl", ALPACA), write_jsonl(tmp_path / "2.jsonl", ALPACA[:5])
-    assert data_digest(config(one)) == file_digest(one)
+    assert data_digest(config(one)) == hash_file(one)
     assert (
         len({data_digest(config(*data)) for data in ((one,), (one, two), (one, f"{two}:0.5"), (two, one))})
         == 4
     )
+
+
+def test_a_folders_digest_counts_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    write_jsonl(folder / "0.jsonl", ALPACA[:5])
+    before = data_digest(config(folder))
+    assert source_digest(f"{folder}/*.jsonl") == source_digest(str(folder)) == before
+    write_jsonl(folder / "1.jsonl", ALPACA[5:])
+    assert data_digest(config(folder)) != before
+    assert len(read_training_inputs(config(folder, held_out=2)).rows) == 28
+
+
+def test_questions_of_two_files_with_the_same_number_are_two_questions(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}?", "options": ["가", "나"], "answer": "B"} for i in range(10)]
+    paths = [
+        write_jsonl(tmp_path / name, [row | {"question": f"{name} {row['question']}"} for row in rows])
+        for name in ("a.jsonl", "b.jsonl")
+    ]
+    found = read_training_inputs(config(*paths, held_out=4))
+    assert len(found.held_out) == 4 and len(found.rows) == 16  # none is lost with its namesake
+
+
+def test_turns_last_bad_rows_and_coding_reach_the_rows(tmp_path: Path) -> None:
+    turns = [("user", "하나?"), ("assistant", "둘."), ("user", "셋?"), ("assistant", "넷.")]
+    chat = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    ones = [{"question": f"{i}?", "options": ["가", "나", "다"], "answer": 1} for i in range(3)]
+    path = write_jsonl(tmp_path / "a.jsonl", [chat, {"messages": []}, *ones])
+    settings = {"held_out": 0, "keep": "last", "bad_rows": "drop", "answer_coding": "From-1", "turns": "last"}
+    found = read_training_inputs(config(path, **settings))
+    assert [turn.trained for turn in found.rows[0].turns if turn.role == "assistant"] == [False, True]  # type: ignore[union-attr]
+    assert [row.question.answer for row in found.questions] == ["A"] * 3
+    assert found.shares[0].left_out.total() == 1
+    later = ("bad_rows", "answer_coding", "turns")
+    assert not set(later) & config("x").result_settings().keys()
 
 
 def test_settings_that_cannot_work_are_refused_with_the_reason() -> None:

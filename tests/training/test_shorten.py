@@ -15,6 +15,7 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import decode_trained_runs, encode_conversations
 from kmmlu_fast.training.encoded import MASKED
 from kmmlu_fast.training.encoding import encode_training_set
+from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.shorten import drop_first_exchanges
 
 REWRITING = (
@@ -71,6 +72,9 @@ def test_what_still_does_not_fit_is_left_out_and_counted_also_held_out(caplog: A
         data = encode_training_set(settings, [chat(1), long], [chat(1, 7), long, chat(9, 8)], tokenizer)
     assert len(data.rows) == 1 and len(data.held_out) == 2
     assert data.too_long["rows_left_out"] == 1
+    assert describe_too_long(data.too_long).startswith(
+        "1 of 2 rows are over --max-seq-length 120: 1 left out"
+    )
     assert data.too_long["held_out"] == {"rows_too_long": 2, "rows_left_out": 1}
     assert "1 of 2 rows are over --max-seq-length 120: 1 left out (a row 3)" in caplog.text
     assert "2 of 3 held-out rows are over --max-seq-length 120: 1 shortened by whole exchanges" in caplog.text

@@ -171,8 +171,11 @@ def test_the_directory_says_what_it_is(trained: Path) -> None:
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "generation_config.json",
         "kmmlu_fast.json",
         "loss.svg",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "train_log.jsonl",
         "training.json",
     ]
@@ -307,6 +310,7 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
 
     from kmmlu_fast.data.training_rows import read_training_rows
     from kmmlu_fast.models.model import load_tokenizer, resolve_model
+    from kmmlu_fast.prompting.chat_template import BUILT_IN
     from kmmlu_fast.training.conversations import decode_trained_runs, encode_conversations
 
     turns = ("시작합시다.", "좋아요, {}.", "다음은?", "{} 다음은 {}.", "끝입니까?", "네, {}.")
@@ -344,6 +348,10 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
     )
     card = files.read_json(work / "mixed" / "kmmlu_fast.json")
     assert card["metrics"]["steps"] == 3
+    assert card["data"]["tokens"]["chat_template"] == "plain"
+    assert (work / "mixed" / "chat_template.jinja").read_text(encoding="utf-8") == BUILT_IN["plain"]
+    assert files.read_json(work / "mixed" / "generation_config.json")["eos_token_id"] == 2
+    assert (work / "mixed" / "tokenizer.json").is_file()
     records = read_training_log(work / "mixed" / "train_log.jsonl")
     held = [record for record in records if record["kind"] == "held_out"]
     assert len(held) >= 2 and held[-1]["loss"] < held[0]["loss"] and held[0]["accuracy"] is not None

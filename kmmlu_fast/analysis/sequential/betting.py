@@ -70,13 +70,20 @@ class Decision:
     population: Population = "these"  # whose mean: exactly these N questions', or that of questions like them
 
 
-def decide_stream(stream: AnswerStream, alpha: float = ALPHA, margin: float | None = MARGIN) -> Decision:
+def decide_stream(
+    stream: AnswerStream,
+    alpha: float = ALPHA,
+    margin: float | None = MARGIN,
+    equal_alpha: float | None = None,
+) -> Decision:
     """The first verdict reached, checked after each answer. ``margin`` None: never "equal".
 
     The last of all N answers refutes every mean but the true one. That is arithmetic, not evidence, so it
     counts neither as "better" or "worse" nor for the e-value.
     """
-    verdict, at = first_verdict(stream, alpha, margin)
+    verdict, at = first_verdict(stream, alpha, margin, equal_alpha)
+    if verdict == EQUAL:
+        alpha = alpha if equal_alpha is None else equal_alpha
     low, high = confidence_sequence(stream, 2 * alpha if verdict == EQUAL else alpha)
     sides = [log_capital(stream, 0.0, side) for side in (1, -1)]
     evidence = (np.maximum(*sides) - np.log(2.0))[: stream.total - 1]
@@ -97,15 +104,19 @@ def decide_stream(stream: AnswerStream, alpha: float = ALPHA, margin: float | No
 
 
 def first_verdict(
-    stream: AnswerStream, alpha: float = ALPHA, margin: float | None = MARGIN
+    stream: AnswerStream,
+    alpha: float = ALPHA,
+    margin: float | None = MARGIN,
+    equal_alpha: float | None = None,
 ) -> tuple[Verdict, int | None]:
     """The first verdict and the number of answers that reached it; (undecided, None) if none did before all
     were asked, unless the mean over all is then within the margin ("equal").
 
     "Equal" refutes each end of the margin at alpha, not alpha / 2: only one of the two can be the truth, and
     a stream that refutes it at alpha / 2 for "worse" or "better" refutes it here as well. So all wrong
-    verdicts together have at most probability alpha.
+    verdicts together have at most probability alpha. ``equal_alpha``: another level for "equal".
     """
+    of_equal = alpha if equal_alpha is None else equal_alpha
     verdicts: list[tuple[int, int, Verdict]] = []
     better, worse = (crossing_time(stream, 0.0, side, alpha) for side in (1, -1))
     if better is not None and better < stream.total:
@@ -113,7 +124,7 @@ def first_verdict(
     if worse is not None and worse < stream.total:
         verdicts.append((worse, 1, "worse"))
     if margin:
-        above, below = (crossing_time(stream, -side * margin, side, 2 * alpha) for side in (1, -1))
+        above, below = (crossing_time(stream, -side * margin, side, 2 * of_equal) for side in (1, -1))
         if above is not None and below is not None:
             verdicts.append((max(above, below), 2, "equal"))
     if verdicts:

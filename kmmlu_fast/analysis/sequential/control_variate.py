@@ -47,8 +47,6 @@ class KnownQuestions:
     # (N,) the first run's margin, nats, if that run is complete; NaN if it has none
     margin: Floats | None = None
     weights: DrawnWeights | None = None  # of the order; None: uniform
-    # (N,) whether a complete third run, such as the base of two adapters, is right
-    reference: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +77,14 @@ def paired_stream(
     known: KnownQuestions,
     refits: Sequence[int] | None = None,
     ahead: bool | None = None,
+    reference: NDArray[np.bool_] | None = None,
 ) -> AnswerStream:
     """y = second right - first right, (n,) in the order of asking; ``first``: (N,) if complete, else (n,).
 
     ``refits``: numbers of answers after which the regression is refitted; default 50, 75, 112, ...
     ``ahead``: whether the first run was complete before the second started; default: if it is complete.
+    ``reference``: (N,) whether a complete third run is right, such as the base of the two; only if the first
+    is not complete.
     """
     n, total = len(second), known.total
     one, other = first.astype(np.float64), second.astype(np.float64)
@@ -96,8 +97,8 @@ def paired_stream(
             return _logistic_function(design @ weights) - one, weights
 
     else:
-        reference = None if known.reference is None else known.reference.astype(np.float64)
-        design, guess, penalty = _design_matrix(known, reference)
+        third = None if reference is None else reference.astype(np.float64)
+        design, guess, penalty = _design_matrix(known, third)
         lowest, highest = np.full(total, -1.0), np.full(total, 1.0)
         half = len(guess)
 

@@ -54,8 +54,11 @@ class _Course:
         )
 
 
-def decide_like(stream: AnswerStream, alpha: float, margin: float | None) -> Decision:
-    """The first verdict reached, checked after each answer. ``margin`` None: never "equal"."""
+def decide_like(
+    stream: AnswerStream, alpha: float, margin: float | None, equal_alpha: float | None = None
+) -> Decision:
+    """The first verdict reached, checked after each answer. ``margin`` None: never "equal"; ``equal_alpha``:
+    the level of "equal", if it is not ``alpha``."""
     course = _follow_estimate(stream)
     half = course.half_width(alpha)
     low = np.maximum.accumulate(course.estimate - half)
@@ -66,7 +69,7 @@ def decide_like(stream: AnswerStream, alpha: float, margin: float | None) -> Dec
     if (high < 0).any():
         reached.append((int(np.argmax(high < 0)) + 1, 1, "worse"))
     if margin:
-        inner = course.half_width(2 * alpha)  # two one-sided tests, each at alpha
+        inner = course.half_width(2 * (equal_alpha or alpha))  # two one-sided tests, each at alpha
         inside = np.maximum.accumulate(course.estimate - inner) > -margin
         inside &= np.minimum.accumulate(course.estimate + inner) < margin
         if inside.any():

@@ -92,13 +92,9 @@ def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> Ordered
     return OrderedAnswers(np.array(rights, dtype=bool), np.array(margins, dtype=np.float64))
 
 
-def describe_questions(
-    order: QuestionOrder, margin: NDArray[np.float64] | None = None, right: NDArray[np.bool_] | None = None
-) -> KnownQuestions:
-    """What is known about the order's questions. ``margin``, ``right``: (N,) of a complete run, such as the
-    base.
-    """
-    return KnownQuestions(len(order), order.ease, order.key, margin, order.weights, right)
+def describe_questions(order: QuestionOrder, margin: NDArray[np.float64] | None = None) -> KnownQuestions:
+    """What is known about the order's questions. ``margin``: (N,) of a complete run, such as the base."""
+    return KnownQuestions(len(order), order.ease, order.key, margin, order.weights)
 
 
 def decide_on_answers(
@@ -109,25 +105,28 @@ def decide_on_answers(
     margin: float | None = MARGIN,
     ahead: bool | None = None,
     population: Population = "like",
+    equal_alpha: float | None = None,
 ) -> Decision:
     """Second against first, as of the question that decided it; if undecided, as of the last that both have.
 
     ``population``: whether the verdict is about questions like these, or about exactly these N.
+    ``equal_alpha``: the level of "equal", if it is not ``alpha``.
     ``ahead``: whether the first run was complete before the second started; default: if it is complete.
     """
     total = len(order)
     n = min(len(first), len(second))
     stream = stream_of_answers(order, first, second, ahead)
     if population == "like":
-        decision = decide_like(stream, alpha, margin)
+        decision = decide_like(stream, alpha, margin, equal_alpha)
         at = decision.decided_at
         if at is None or at >= n:
             return decision
-        return decide_like(stream_of_answers(order, first, second, ahead, most=at), alpha, margin)
-    _, at = betting.first_verdict(stream, alpha, margin)
+        stream = stream_of_answers(order, first, second, ahead, most=at)
+        return decide_like(stream, alpha, margin, equal_alpha)
+    _, at = betting.first_verdict(stream, alpha, margin, equal_alpha)
     if at is not None and at < n < total:  # with all N answers, the exact difference is reported instead
         stream = stream_of_answers(order, first, second, ahead, most=at)
-    return betting.decide_stream(stream, alpha, margin)
+    return betting.decide_stream(stream, alpha, margin, equal_alpha)
 
 
 def stream_of_answers(
@@ -164,6 +163,7 @@ def compare_prefixes(
     margin: float | None = MARGIN,
     ahead: bool | None = None,
     population: Population = "like",
+    equal_alpha: float | None = None,
 ) -> Decision:
     """Two runs' predictions along one order, on the questions that both have from its beginning. RunError if
     they share none.
@@ -174,4 +174,4 @@ def compare_prefixes(
             "the runs share no question at the beginning of the random order; evaluate both with"
             " --until-decided"
         )
-    return decide_on_answers(order, one, other, alpha, margin, ahead, population)
+    return decide_on_answers(order, one, other, alpha, margin, ahead, population, equal_alpha)

@@ -3,8 +3,11 @@
 In: decisions by level, or the adapters' answers along one order. Out: the decided ones (Holm's procedure), or
 the state of a race. Pure. Knows nothing of runs or words.
 
-Holm (1979): with K adapters of which j are decided, the next is decided at alpha / (K - j). Tests that are
-valid at any time keep this valid whenever asking stops: an adapter's evidence is its largest e-value so far.
+Holm (1979): with K adapters of which j are shown to be better or worse, the next is tested at
+alpha / (K - j); "equal" likewise, with the number shown to be equal. So all false "better" and "worse"
+together have at most probability alpha, and so have all false "equal". One count for both would not do: that
+an adapter is equal to the base says nothing about how many others may be called different by mistake. Tests
+that are valid at any time keep this valid whenever asking stops.
 
 The race: an adapter loses as soon as another is shown to be better at alpha / (K - 1), one-sided. The best
 adapter is compared with K - 1 others, so it loses with probability alpha at most. The race ends when one is
@@ -20,7 +23,7 @@ from functools import partial
 from itertools import combinations
 from typing import Protocol, TypeVar
 
-from kmmlu_fast.analysis.sequential.betting import ALPHA, UNDECIDED, crossing_time, estimate_mean
+from kmmlu_fast.analysis.sequential.betting import ALPHA, EQUAL, UNDECIDED, crossing_time, estimate_mean
 from kmmlu_fast.analysis.sequential.control_variate import AnswerStream, paired_stream
 from kmmlu_fast.analysis.sequential.question_order import OrderedAnswers, QuestionOrder, describe_questions
 
@@ -44,16 +47,18 @@ D = TypeVar("D", bound=_HasVerdict)
 
 
 def decide_by_holm(
-    names: Sequence[str], decide: Callable[[str, float], D], alpha: float = ALPHA
+    names: Sequence[str], decide: Callable[[str, float, float], D], alpha: float = ALPHA
 ) -> dict[str, D]:
-    """Each name's decision at its level in Holm's procedure; an undecided one is as of the last level.
+    """Each name's decision at its level in Holm's procedure; an undecided one is as of the last levels.
 
-    ``decide(name, level)``: the decision of one at a level.
+    ``decide(name, level, equal_level)``: one's decision at a level for better and worse, and one for equal.
     """
     decided: dict[str, D] = {}
     while True:
-        level = alpha / max(1, len(names) - len(decided))
-        latest = {name: decide(name, level) for name in names if name not in decided}
+        equal = sum(decision.verdict == EQUAL for decision in decided.values())
+        level = alpha / max(1, len(names) - len(decided) + equal)
+        equal_level = alpha / max(1, len(names) - equal)
+        latest = {name: decide(name, level, equal_level) for name in names if name not in decided}
         new = {name: decision for name, decision in latest.items() if decision.verdict != UNDECIDED}
         if not new:
             return {name: decided.get(name) or latest[name] for name in names}
@@ -106,8 +111,8 @@ def _stream_of_pair(
     order: QuestionOrder, first: OrderedAnswers, second: OrderedAnswers, base: OrderedAnswers | None
 ) -> AnswerStream:
     n = min(len(first), len(second))
-    complete = base is not None and len(base) == len(order)
-    known = describe_questions(order)
-    if complete and base is not None:
-        known = describe_questions(order, base.margin, base.right)
-    return paired_stream(first.right[:n], second.right[:n], known, ahead=False)
+    one, other = first.right[:n], second.right[:n]
+    if base is None or len(base) < len(order):
+        return paired_stream(one, other, describe_questions(order), ahead=False)
+    known = describe_questions(order, base.margin)
+    return paired_stream(one, other, known, ahead=False, reference=base.right)

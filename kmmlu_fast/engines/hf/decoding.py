@@ -76,7 +76,8 @@ class CompletionBuilder:
 
     def __init__(self, row: GenerationRow, tokenizer: Any, end_ids: frozenset[int], room: int) -> None:
         """``room``: tokens that fit into the context after the prompt."""
-        self._want, self._tokenizer, self._end_ids = row.want, tokenizer, end_ids
+        self._want, self._tokenizer = row.want, tokenizer
+        self._end_ids = end_ids.union(row.want.stop_ids)
         self._stream = _decode_stream(row.request.token_ids)
         self._tokens: list[int] = []
         self._text = ""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.core.reading import parse_json
-from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
+from kmmlu_fast.core.untrusted_text import bounded_repr, mask_credentials, one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -29,6 +29,14 @@ ANSWER_SEC = 1800.0  # for a whole answer, header and body, however slowly it ar
 MODELS_SEC = 60.0
 MAX_ANSWER_BYTES = 64 << 20  # ten times the log-probabilities of a prompt of 100,000 tokens
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_NETWORK_VARIABLES = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
 CONTINUE = "when it answers again, run the same command to continue"
 
 
@@ -71,19 +79,22 @@ class ServerClient:
         self.retries = 0
         self._first_wait_sec = first_wait_sec
         # identity: no kilobyte may unpack to gigabytes.
-        headers = {"Accept-Encoding": "identity"}
-        key = os.environ.get("OPENAI_API_KEY")
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        self._http = httpx.AsyncClient(
-            base_url=self.base_url + "/",
-            headers=headers,
-            timeout=httpx.Timeout(60.0, connect=10.0, read=READ_TIMEOUT_SEC, pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            # no proxy between a process and its own machine
-            trust_env=urlsplit(self.base_url).hostname not in LOOPBACK,
-            transport=transport,
-        )
+        headers = {"Accept-Encoding": "identity", **_authorization()}
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.base_url + "/",
+                headers=headers,
+                timeout=httpx.Timeout(60.0, connect=10.0, read=READ_TIMEOUT_SEC, pool=None),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                # no proxy between a process and its own machine
+                trust_env=urlsplit(self.base_url).hostname not in LOOPBACK,
+                transport=transport,
+            )
+        except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+            raise ConfigError(
+                f"server {self.base_url}: the environment's network settings cannot be used"
+                f" ({one_line(str(error), 200)}); correct or unset {_set_network_variables()}"
+            ) from error
 
     async def send(
         self, method: str, path: str, payload: dict[str, Any] | None = None, attempts: int | None = None
@@ -181,14 +192,36 @@ class ServerClient:
         return body.decode("utf-8", "replace")
 
 
+def _authorization() -> dict[str, str]:
+    """The header with the key, {} if there is none. ConfigError if no header can hold the key."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            "OPENAI_API_KEY: holds spaces, line breaks or characters outside ASCII, which no key has; set it"
+            " again"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _set_network_variables() -> str:
+    """The variables that httpx reads and that are set, by name."""
+    names = [name for name in _NETWORK_VARIABLES if os.environ.get(name) or os.environ.get(name.lower())]
+    return ", ".join(names) or ", ".join(_NETWORK_VARIABLES)
+
+
 def check_base_url(base_url: str) -> str:
-    """``base_url`` without a trailing slash; ConfigError if it is not an http(s) URL or has a password."""
+    """``base_url`` without a trailing slash; ConfigError if it is not an http(s) URL, if httpx refuses it, or
+    if it has a password.
+    """
+    shown = mask_credentials(bounded_repr(base_url))
     try:
         parts = urlsplit(base_url)
         _ = parts.port
     except ValueError as error:
         raise ConfigError(
-            f"--base-url {base_url!r}: {error}; give an address such as http://localhost:8000/v1"
+            f"--base-url {shown}: {error}; give an address such as http://localhost:8000/v1"
         ) from error
     if parts.username or parts.password:
         raise ConfigError(
@@ -197,9 +230,26 @@ def check_base_url(base_url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigError(
-            f"--base-url {base_url!r} is not an http(s) address; give one such as http://localhost:8000/v1"
+            f"--base-url {shown} is not an http(s) address; give one such as http://localhost:8000/v1"
         )
+    if problem := _httpx_problem(base_url):
+        raise ConfigError(f"--base-url {shown}: {problem}; give an address such as http://localhost:8000/v1")
     return base_url.rstrip("/")
+
+
+def _httpx_problem(base_url: str) -> str:
+    """Why httpx would refuse requests to the address, "" if it would not (or is not installed)."""
+    if any(character.isspace() for character in base_url):
+        return "contains a space"
+    try:
+        import httpx
+    except ImportError:  # told when the engine is opened
+        return ""
+    try:
+        httpx.Request("GET", base_url.rstrip("/") + "/models")
+    except Exception as error:  # InvalidURL, idna's and the codec's own
+        return one_line(str(error) or type(error).__name__, 200)
+    return ""
 
 
 def _parse_retry_after(retry_after: str | None) -> float:

@@ -35,6 +35,8 @@ def _sampling_payload(text: Generation) -> dict[str, Any]:
     }
     if text.stop:
         payload |= {"stop": list(text.stop), "include_stop_str_in_output": text.include_stop}
+    if text.stop_ids:
+        payload |= {"stop_token_ids": list(text.stop_ids)}
     if text.seed is not None:
         payload |= {"seed": text.seed}
     return payload

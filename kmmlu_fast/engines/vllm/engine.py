@@ -278,5 +278,6 @@ def sampling_params(want: Want) -> Any:
                 seed=want.seed,
                 stop=list(want.stop) or None,
                 include_stop_str_in_output=want.include_stop,
+                stop_token_ids=list(want.stop_ids) or None,
                 **common,
             )

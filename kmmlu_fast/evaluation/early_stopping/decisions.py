@@ -46,7 +46,7 @@ class InterimDecisions:
         self.race: RaceState | None = None
         self.shown: dict[str, str] = {}  # interval at the last look
         self._looked: dict[str, int] = {}  # questions at the last look
-        self._cache: dict[tuple[str, int, float], Decision] = {}
+        self._cache: dict[tuple[str, int, float, float], Decision] = {}
         self._config, self._finished = config, finished
         self._margin = config.margin / 100 or None
 
@@ -86,7 +86,7 @@ class InterimDecisions:
         if new:
             by_name = {state.name: state for state in adapters}
             decisions = decide_by_holm(
-                list(by_name), lambda name, alpha: self._decide_state(by_name[name], alpha), self.level
+                list(by_name), lambda name, *levels: self._decide_state(by_name[name], *levels), self.level
             )
             self.latest = decisions
             for state in new:
@@ -137,13 +137,13 @@ class InterimDecisions:
         first = self.state_answers(base) if ahead else self.state_answers(base, n)
         return self.order, first, self.state_answers(state, n), ahead
 
-    def _decide_state(self, state: ModelStateProgress, alpha: float) -> Decision:
+    def _decide_state(self, state: ModelStateProgress, alpha: float, equal_alpha: float) -> Decision:
         """The adapter compared with the base, as of the deciding question if there is one."""
-        key = (state.name, self._count_answers(state), alpha)
+        key = (state.name, self._count_answers(state), alpha, equal_alpha)
         if key not in self._cache:
             order, first, second, ahead = self._compared_answers(state)
             self._cache[key] = decide_on_answers(
-                order, first, second, alpha, self._margin, ahead, self._config.population
+                order, first, second, alpha, self._margin, ahead, self._config.population, equal_alpha
             )
         return self._cache[key]
 

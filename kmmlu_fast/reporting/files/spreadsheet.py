@@ -11,6 +11,7 @@ from typing import Any
 
 from kmmlu_fast.analysis.accuracy import run_accuracy_rows
 from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.reporting.files.export_formats import ExportFormat, ExportRequest
 from kmmlu_fast.reporting.files.workbook import Sheet, Workbook
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording.language import LANGUAGES, Translator, get_translator
@@ -106,3 +107,10 @@ def _changes_sheet(report: ReportData, t: Translator, other: Translator) -> Shee
         chart=(2, 7),
         charted=len(report.pairs[0].subjects),
     )
+
+
+def _write_workbook(request: ExportRequest) -> list[Path]:
+    return [write_xlsx(request.report, request.translator.lang, request.folder / "report.xlsx")]
+
+
+EXPORTS = (ExportFormat(name="xlsx", write=_write_workbook, paths=lambda folder: [folder / "report.xlsx"]),)

@@ -12,6 +12,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.machine.extras import require_docstrings
 from kmmlu_fast.reporting.charts import answer_figures, figure_files
 from kmmlu_fast.reporting.html.page_context import report_context
 from kmmlu_fast.reporting.html.page_data import pack_page_data
@@ -77,6 +78,7 @@ def write_report_page(
     """
     from kmmlu_fast.core.files import write_bytes_atomically
 
+    require_docstrings("the report")  # altair's
     refuse_early_stopped_runs(report.runs)
     if figure_folder is not None:
         for figure in answer_figures.report_figures(report, plan, get_translator(lang, "report")):

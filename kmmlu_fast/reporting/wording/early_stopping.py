@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, get_args
 
+from kmmlu_fast.analysis.planning import questions_to_narrow
 from kmmlu_fast.analysis.protocol_differences import setting_differences
-from kmmlu_fast.analysis.sequential.betting import Decision, Population, Verdict
+from kmmlu_fast.analysis.sequential.betting import MARGIN, Decision, Population, Verdict
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.reporting.early_pairs import EarlyComparison
@@ -44,6 +45,7 @@ def decision_lines(pair: EarlyComparison, t: Translator) -> list[str]:
         *circumstance_cautions(pair.prompt_differences, pair.setting_differences, t),
         *_leak_lines(pair, t),
         _verdict_sentence(pair, t),
+        *_needed_lines(pair.decision, t),
         *_clean_lines(pair, t),
         *_evidence_lines(pair, t),
         *unknown_notes(pair.overlap_known, pair.protocol_unknown, t),
@@ -68,6 +70,17 @@ def _verdict_sentence(pair: EarlyComparison, t: Translator) -> str:
     exhausted = decision.verdict == "undecided" and decision.answers == decision.total
     key = "exhausted" if exhausted else decision.verdict
     return t(key if decision.population == "these" else f"like_{key}", **values)
+
+
+def _needed_lines(decision: Decision, t: Translator) -> list[str]:
+    """How many questions would settle it, if it is undecided and some are left."""
+    if decision.verdict != "undecided" or decision.answers == decision.total:
+        return []
+    half_width, wanted = (decision.high - decision.low) / 2, decision.margin or MARGIN
+    needed = questions_to_narrow(decision.answers, decision.total, half_width, wanted)
+    if needed <= decision.answers:
+        return []
+    return [t("needed", n=f"{needed:,}", difference=format_points(wanted).lstrip("+"))]
 
 
 def _ends(decision: Decision) -> dict[str, str]:

@@ -91,6 +91,13 @@ def test_a_text_ends_at_the_first_stop_string(tokenizer: Any) -> None:
     assert kept.text == "Because two.\nAnswer: B." and kept.token_ids == completion.token_ids
 
 
+def test_a_text_ends_at_a_stop_token_of_its_own(tokenizer: Any) -> None:
+    b = tokenizer("b")["input_ids"][0]
+    completion, writer = write(tokenizer, "abc", stop_ids=(b,))
+    assert completion.text == "a" and completion.token_ids[-1] == b and writer.reason == "stop"
+    assert write(tokenizer, "abc")[0].text == "abc"
+
+
 def test_a_stop_string_over_several_tokens_and_characters_of_several_bytes(tokenizer: Any) -> None:
     completion, _ = write(tokenizer, "답은 셋입니다", stop=("셋입",))
     assert completion.text == "답은 " and completion.finish_reason == "stop"

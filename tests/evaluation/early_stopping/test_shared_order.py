@@ -19,6 +19,7 @@ from kmmlu_fast.analysis.sequential import sampling_weights
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Request, Response
 from kmmlu_fast.evaluation.early_stopping import passes
+from kmmlu_fast.reporting.wording.early_stopping import compare_early_stopped
 from kmmlu_fast.runs.layout import read_question_order
 from kmmlu_fast.runs.store import load_run_directory
 
@@ -96,28 +97,6 @@ def test_a_finished_base_is_asked_about_where_it_is_unsure(
     )
 
 
-def test_it_takes_fewer_questions_than_the_uniform_order(
-    model: Path, adapters: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(SKILLS, "lora", 0.54)
-    counts: dict[str, int] = {"adaptive": 0, "uniform": 0}
-    for seed in ("1", "2", "3"):
-        run(config(model, data, tmp_path / seed, "--seed", seed), engine(data))
-        for order in counts:
-            flags = [*decided(adapters, "lora"), "--margin", "0", "--order", order, "--seed", seed]
-            out = tmp_path / f"{seed}-{order}"
-            out.mkdir()
-            for path in (tmp_path / seed).iterdir():
-                if path.is_dir() and "base" in path.name:
-                    (out / path.name).mkdir()
-                    for file in path.iterdir():
-                        (out / path.name / file.name).write_bytes(file.read_bytes())
-            _, adapted = run(config(model, data, out, *flags), engine(data))
-            decision = (adapted.prefix or adapted.metrics)["decision"]
-            counts[order] += decision["decided_at"] or TOTAL
-    assert counts["adaptive"] < 0.8 * counts["uniform"]
-
-
 @pytest.mark.parametrize("fuse", [10, 45, 70])
 def test_killed_and_started_again_it_decides_at_the_same_question(
     model: Path, adapters: dict[str, Path], data: Path, root: Path, fuse: int, tmp_path_factory: Any
@@ -184,6 +163,27 @@ def test_adaptive_finishes_the_base_first(
     # without a finished base, auto asks both along the uniform order
     base, adapted = run(config(model, data, tmp_path / "b", *decided(adapters, "lora")), engine(data))
     assert base.prefix["order"] == adapted.prefix["order"] == "uniform"
+
+
+def test_overwrite_replaces_the_base_once_and_asks_the_adapter_adaptively(
+    model: Path, adapters: dict[str, Path], data: Path, root: Path
+) -> None:
+    asking = engine(data)
+    flags = [*decided(adapters, "lora"), "--order", "adaptive", "--overwrite"]
+    base, adapted = run(config(model, data, root, *flags), asking)
+    assert adapted.prefix["order"] == "adaptive" and base.total == TOTAL
+    assert len([name for state, name in asking.asked if state == "base"]) == TOTAL
+
+
+def test_compare_decides_several_adapters_as_the_evaluation_did(
+    model: Path, adapters: dict[str, Path], data: Path, root: Path
+) -> None:
+    flags = [*decided(adapters, "lora", "third"), "--margin", "0", "--max-questions", "600"]
+    runs = run(config(model, data, root, *flags), engine(data))
+    for one, pair in zip(runs[1:], compare_early_stopped(runs, margin=0.0), strict=True):
+        decision = one.prefix["decision"]
+        found = (pair.decision.verdict, pair.decision.decided_at, pair.decision.alpha)
+        assert found == (decision["verdict"], decision["decided_at"], decision["alpha"])
 
 
 def test_what_was_begun_in_the_uniform_order_continues_in_it(

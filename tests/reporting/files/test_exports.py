@@ -3,17 +3,23 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from made_runs import QUICK, found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.comparison import compare_pair
-from kmmlu_fast.reporting.files.exports import escape_formula, write_csv_tables, write_exports
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, Prediction, predictions_frame
+from kmmlu_fast.reporting.config import FORMATS
+from kmmlu_fast.reporting.export_names import EXPORT_MODULES
+from kmmlu_fast.reporting.files.csv_tables import escape_formula, write_csv_tables
+from kmmlu_fast.reporting.files.export_formats import find_export_format
+from kmmlu_fast.reporting.files.exports import write_exports
 from kmmlu_fast.reporting.files.spreadsheet import write_xlsx
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.runs.loading import load_run_argument
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, count_subject_scores
 
 
 @pytest.fixture
@@ -108,6 +114,89 @@ def test_json_and_lm_eval(runs: list[Run], tmp_path: Path) -> None:
         and sample["doc"]["answer"] in (1, 2, 3, 4)
         and sample["doc"]["Category"] == "Law"
     )
+
+
+def own_exam(counts: tuple[int, ...] = (2, 5, 10)) -> Run:
+    """A run over an exam of two to ten options, whose subjects are no file names."""
+    rows = []
+    for row in range(12):
+        count = counts[row % len(counts)]
+        values = [-1.0 - place / 10 for place in range(count)]
+        values[row % count] = -0.1
+        answer, prediction = OPTION_LETTERS[count - 1], OPTION_LETTERS[row % count]
+        subject = ("회계/세무", "../etc", "a:b*?")[row % 3]
+        rows.append(
+            Prediction(
+                question_id=f"mine/test/{row}",
+                subject=subject,
+                supercategory=("회계/세무", "다른 것")[row % 2],
+                split="test",
+                row=row,
+                answer=answer,
+                prediction=prediction,
+                correct=prediction == answer,
+                read_by="loglikelihood",
+                **dict(zip(LOGPROB_COLUMNS, values, strict=False)),  # type: ignore[arg-type]
+                option_logprobs=values if count > 4 else None,
+                num_options=count,
+            )
+        )
+    frame = predictions_frame(rows)
+    exam = {"name": "mine", "title": "내 시험", "licence": "CC0"}
+    return Run(
+        name="own",
+        kind="run",
+        source="own",
+        predictions=frame,
+        scores=count_subject_scores(frame),
+        facts={"exam": "mine", "model": "m"},
+        config={"exam": exam},
+    )
+
+
+@pytest.mark.parametrize("with_texts", [True, False])
+@pytest.mark.parametrize("name", ["lm-eval", "inspect"])
+def test_any_exam_comes_back_from_the_formats_of_others(tmp_path: Path, name: str, with_texts: bool) -> None:
+    run = own_exam()
+    written = write_exports([name], found_in([run]), get_translator("en"), tmp_path, with_texts=with_texts)
+    (again,) = load_run_argument(str(written[0]))
+    assert (again.exam, again.exam_title, again.licence) == ("mine", "내 시험", "CC0")
+    both = again.frame.sort("row"), run.frame.sort("row")
+    for column in (
+        "question_id",
+        "subject",
+        "supercategory",
+        "answer",
+        "prediction",
+        "correct",
+        "num_options",
+    ):
+        assert both[0][column].equals(both[1][column]), column
+    assert both[0]["logprob_B"].equals(both[1]["logprob_B"])
+    assert both[0]["option_logprobs"].equals(both[1]["option_logprobs"])
+    inside = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.is_relative_to(tmp_path / name) for path in inside)
+    if name == "lm-eval":
+        assert len(inside) == 4 and any("회계-세무" in path.name for path in inside)
+
+
+def test_an_lm_eval_export_is_whole_or_nothing(runs: list[Run], tmp_path: Path, monkeypatch: Any) -> None:
+    def fails(row: dict[str, Any], *_: Any) -> dict[str, Any]:
+        if row["subject"] == "Math":
+            raise OSError("no space left")
+        return {}
+
+    monkeypatch.setattr("kmmlu_fast.runs.lm_eval_export._sample_record", fails)
+    with pytest.raises(OSError, match="no space"):
+        write_exports(["lm-eval"], found_in(runs), get_translator("en"), tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_formats_are_one_registry(tmp_path: Path) -> None:
+    for name in EXPORT_MODULES:
+        export = find_export_format(name)
+        assert export.name == name and all(path.is_relative_to(tmp_path) for path in export.paths(tmp_path))
+    assert set(FORMATS) == set(EXPORT_MODULES)
 
 
 def test_lm_eval_makes_its_own_table_of_it(runs: list[Run], tmp_path: Path) -> None:

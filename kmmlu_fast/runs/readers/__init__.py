@@ -1,0 +1,1 @@
+"""Readers of runs, one module per program. ``registry`` lists them."""

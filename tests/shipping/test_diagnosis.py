@@ -1,0 +1,138 @@
+"""Measurements with known faults become the sentence that names them; good ones are never blamed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kmmlu_fast.shipping.diagnosis import Measurements, TextStatistics, diagnose
+from kmmlu_fast.shipping.letter_shifts import LetterComparison
+from kmmlu_fast.shipping.text_comparison import TextComparison
+from kmmlu_fast.shipping.weights import TensorDifference, WeightComparison
+
+GOOD = LetterComparison(
+    questions=200,
+    divergence=0.0002,
+    same_letters=200,
+    changed_beyond_ties=0,
+    reference_shift=0.5,
+    difference=0.01,
+    slope=1.0,
+    slope_low=0.99,
+    slope_high=1.01,
+    key_change=0.0,
+    key_change_error=0.0005,
+)
+
+
+def tensor(
+    name: str, slope: float | None = None, residual: float = 0.001, stored_as: str = "BF16"
+) -> TensorDifference:
+    return TensorDifference(name=name, stored_as=stored_as, slope=slope, slope_error=0.001, residual=residual)
+
+
+def weights(*differences: TensorDifference, **facts: Any) -> WeightComparison:
+    values: dict[str, Any] = {"absent": (), "extra_head": False, "rows": None, "shapes": (), **facts}
+    return WeightComparison(differences=differences, **values)
+
+
+def names(found: Measurements, margin: float = 0.5) -> list[str]:
+    return [cause.name for cause in diagnose(found, margin).causes]
+
+
+BASE = Measurements(quantisation=None, letters=GOOD)
+Q, K, NORM = (
+    "model.layers.0.self_attn.q_proj.weight",
+    "model.layers.0.self_attn.k_proj.weight",
+    "model.norm.weight",
+)
+
+
+def test_a_right_merge_is_the_same() -> None:
+    found = replace(BASE, weights=weights(tensor(Q, 1.0), tensor(NORM)))
+    assert diagnose(found, 0.5).verdict == "same" and diagnose(found, 0.5).is_safe
+
+
+@pytest.mark.parametrize(
+    ("slope", "name"),
+    [(0.02, "not applied"), (2.01, "twice"), (0.5, "scale"), (1.4, "scale"), (-1.0, "scale")],
+)
+def test_slopes_of_weights(slope: float, name: str) -> None:
+    assert names(replace(BASE, weights=weights(tensor(Q, slope), tensor(K, slope)))) == [name]
+
+
+def test_some_modules_without_the_adapter() -> None:
+    found = weights(tensor(Q, 0.0), tensor(K, 1.0), tensor(K + "2", 1.0))
+    assert names(replace(BASE, weights=found)) == ["missing part"]
+
+
+def test_bases() -> None:
+    assert names(replace(BASE, weights=weights(tensor(Q, 1.0), tensor(NORM, residual=0.05)))) == ["base"]
+    assert names(replace(BASE, weights=weights(tensor(Q, 1.0, residual=0.09)))) == ["4 bit"]
+    assert names(replace(BASE, weights=weights(tensor(Q, 1.0, residual=0.02)))) == ["base"]
+    head = weights(tensor(Q, 1.0), tensor("lm_head.weight", residual=0.1))
+    assert names(replace(BASE, weights=head)) == ["tied head"]
+    assert names(replace(BASE, weights=weights(tensor(Q, 1.0), rows=(100, 128)))) == ["vocabulary"]
+
+
+def test_rounding_of_a_4_bit_file_is_no_fault() -> None:
+    packed = weights(
+        tensor(Q, 1.0, residual=0.07, stored_as="Q4_K"), tensor(NORM, residual=0.0, stored_as="F32")
+    )
+    assert names(Measurements(quantisation="Q4_K", letters=GOOD, weights=packed)) == []
+
+
+def test_quantisation_loss_is_named_and_not_the_adapter() -> None:
+    letters = replace(GOOD, divergence=0.2, same_letters=150, changed_beyond_ties=20, slope=0.6)
+    packed = weights(tensor(Q, 1.0, residual=0.07, stored_as="Q4_K"))
+    found = Measurements(quantisation="Q4_K", letters=letters, weights=packed)
+    assert names(found) == ["quantisation"] and "50 of 200 letters" in diagnose(found, 0.5).sentence
+
+
+@pytest.mark.parametrize(("slope", "name"), [(0.0, "not applied"), (2.0, "twice"), (0.5, "scale")])
+def test_slopes_of_letters_where_weights_cannot_be_read(slope: float, name: str) -> None:
+    letters = replace(
+        GOOD, divergence=0.1, slope=slope, slope_low=slope - 0.05, slope_high=slope + 0.05, difference=0.2
+    )
+    assert names(Measurements(quantisation=None, letters=letters)) == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"bos": "lost"}, "bos"),
+        ({"bos": "doubled"}, "bos"),
+        ({"template": "thinking"}, "template"),
+        ({"missing_stops": ("<eos>",)}, "stop"),
+        ({"vocabulary": (10, 11), "different": 3}, "tokens"),
+        ({"different": 3}, "tokenizer"),
+    ],
+)
+def test_faults_of_texts(change: dict[str, Any], name: str) -> None:
+    texts = replace(TextComparison(texts=20, different=0), **change)
+    assert names(replace(BASE, texts=texts)) == [name]
+
+
+def test_decomposed_hangul_is_a_note_and_no_fault() -> None:
+    assert names(replace(BASE, texts=TextComparison(texts=20, different=0, decomposed_differ=True))) == []
+
+
+def test_texts_that_do_not_end() -> None:
+    ends, does_not = (TextStatistics(texts=20, stopped=n, repeating=0, with_marks=0) for n in (18, 2))
+    assert names(replace(BASE, generated=does_not, reference_generated=ends)) == ["stop"]
+    assert names(replace(BASE, generated=does_not, reference_generated=does_not)) == []
+
+
+def test_equal_within_the_margin_and_undecided() -> None:
+    letters = replace(GOOD, divergence=0.01, same_letters=197, key_change=0.001, key_change_error=0.001)
+    found = diagnose(Measurements(quantisation="Q8_0", letters=letters), 0.5)
+    assert found.verdict == "equal" and "equal within 0.5 pp" in found.sentence
+    wide = replace(letters, key_change_error=0.02)
+    found = diagnose(Measurements(quantisation="Q8_0", letters=wide), 0.5)
+    assert found.verdict == "undecided" and not found.is_safe
+
+
+def test_adapter_of_other_base_weights() -> None:
+    assert names(replace(BASE, initialisation="pissa")) == ["pissa"]
