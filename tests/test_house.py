@@ -23,6 +23,7 @@ NAME_QUESTIONS = 5  # lines outside data/ and engines/ that ask which exam or en
 # Modules whose tests are elsewhere, and why. A new module comes with a test file of its own.
 TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
+        "reporting/early_pairs reporting/html/pair_verdicts "
         "core/errors core/schema core/settings core/version engines/names engines/options engines/protocol"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
         " contamination/config training/config"
@@ -51,7 +52,7 @@ TESTED_ELSEWHERE = {
     ),
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
         "analysis/error_profile analysis/exam_comparison analysis/gained_and_lost analysis/headline"
-        " analysis/key_audit analysis/letter_bias/offsets analysis/paired_questions"
+        " analysis/letter_bias/offsets analysis/paired_questions"
         " analysis/protocol_differences analysis/reasoning analysis/sequential/question_order"
         " analysis/softmax analysis/strata"
     ),

@@ -140,6 +140,13 @@ class EvalConfig(EngineConfig):
         ge=0,
         description="until-decided: difference in pp within which two states count as equal; 0 = never",
     )
+    population: Literal["like", "these"] = Field(
+        "like",
+        description=(
+            "until-decided: decide about questions like these, or about exactly these questions, which needs"
+            " fewer of them"
+        ),
+    )
     until_precise: float | None = Field(
         None, gt=0, description="stop when the accuracy's interval is within plus or minus this many pp"
     )
