@@ -86,14 +86,19 @@ class EvalConfig(EngineConfig):
     )
 
     adapter: list[str] = Field(
-        [], description="LoRA adapter directory, [NAME=]PATH; may be given several times"
+        [],
+        description=(
+            "LoRA adapter, [NAME=]PATH or [NAME=]ORG/NAME[@REVISION] on the hub; may be given several times."
+            " Without --model its own base is evaluated"
+        ),
     )
     no_base: bool = Field(False, description="evaluate only the adapters")
     adapter_mode: Literal["auto", "serve", "swap", "merge"] = Field(
         "auto",
         description=(
             "serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT"
-            " merges it into a cached copy; auto: serve on GPU, swap on CPU (merge if it is not a plain LoRA)"
+            " merges it into a cached copy, which is compared with the unmerged model; auto: serve on GPU,"
+            " swap on CPU (merge if it is not a plain LoRA)"
         ),
     )
     exam: list[str] = Field(

@@ -177,12 +177,12 @@ def test_a_decided_adapter_is_asked_no_further_while_another_goes_on(
 def test_merged_adapters_take_turns_and_agree_with_served_ones(
     model: Path, lora: Path, data: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from kmmlu_fast.models import adapters
+    from kmmlu_fast.models import merging
 
     still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # turns grow by what starts cost
     monkeypatch.setattr(evaluation, "time", still)
     monkeypatch.setattr(
-        adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
+        merging, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
     )
     opened: list[str] = []
 
