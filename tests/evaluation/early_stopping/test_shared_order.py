@@ -19,7 +19,7 @@ from kmmlu_fast.analysis.sequential import sampling_weights
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Request, Response
 from kmmlu_fast.evaluation.early_stopping import passes
-from kmmlu_fast.reporting.wording.early_stopping import compare_early_stopped
+from kmmlu_fast.reporting.early_pairs import compare_early_stopped
 from kmmlu_fast.runs.layout import read_question_order
 from kmmlu_fast.runs.store import load_run_directory
 
