@@ -1,7 +1,8 @@
-"""Only comparisons on test of a base and an adapter of its model are counted."""
+"""Only comparisons on test of a base and an adapter of its model are counted, each once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,23 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.runs.comparison_log import is_test_split_comparison, log_comparisons, read_comparison_log
+from kmmlu_fast.runs.comparison_log import (
+    LoggedComparison,
+    is_test_split_comparison,
+    log_comparisons,
+    new_comparison,
+    read_comparison_log,
+)
 from kmmlu_fast.runs.run import Run
 
 
+def level_of(entries: Sequence[LoggedComparison], new: int) -> float:
+    return 0.05 / (1 + len(entries)) / new
+
+
 @pytest.fixture()
-def pair(tmp_path: Path) -> tuple[Run, Run]:
-    base = replace(loaded("base", predictions(1), model="m", adapter_digest=None), path=tmp_path)
+def pair() -> tuple[Run, Run]:
+    base = loaded("base", predictions(1), model="m", adapter_digest=None)
     return base, loaded("lora", predictions(2), model="m", adapter_digest="d1")
 
 
@@ -24,13 +35,15 @@ def over_split(run: Run, split: str) -> Run:
     return replace(run, predictions=run.predictions.with_columns(pl.lit(split).alias("split")))
 
 
+def entry(run: Run, p_value: float | None, questions: int = 200) -> LoggedComparison:
+    return new_comparison(run, questions=questions, p_value=p_value, difference=0.01)
+
+
 def test_only_test_counts(pair: tuple[Run, Run]) -> None:
     base, lora = pair
     assert is_test_split_comparison(base, lora)
     for split in ("train", "dev"):
         assert not is_test_split_comparison(over_split(base, split), over_split(lora, split))
-        log_comparisons(over_split(base, split), [(over_split(lora, split), 100, 0.5, 0.0)])
-    assert read_comparison_log(base) == []
 
 
 def test_only_adapters_of_the_same_base_count(pair: tuple[Run, Run]) -> None:
@@ -41,11 +54,32 @@ def test_only_adapters_of_the_same_base_count(pair: tuple[Run, Run]) -> None:
     assert not is_test_split_comparison(replace(base, predictions=None), lora)
 
 
-def test_an_adapter_is_logged_once(pair: tuple[Run, Run]) -> None:
-    base, lora = pair
-    assert log_comparisons(base, [(lora, 200, 0.04, 0.03)]) == []
-    again = log_comparisons(base, [(lora, 200, 0.01, 0.05)])
-    assert again == [] and [entry.p_value for entry in read_comparison_log(base)] == [0.04]
-    other = replace(lora, name="second", facts={**lora.facts, "adapter_digest": "d2"})
-    before = log_comparisons(base, [(other, 200, 0.5, 0.0)])
-    assert [entry.name for entry in before] == ["lora"] and len(read_comparison_log(base)) == 2
+def test_a_comparison_is_logged_once_with_the_level_it_first_had(
+    pair: tuple[Run, Run], tmp_path: Path
+) -> None:
+    _, lora = pair
+    (first,) = log_comparisons(tmp_path, [entry(lora, 0.04)], level_of)
+    (again,) = log_comparisons(tmp_path, [entry(lora, 0.01)], level_of)
+    assert (first.level, again.level, again.p_value) == (0.05, 0.05, 0.01)
+    second = replace(lora, name="second", facts={**lora.facts, "adapter_digest": "d2"})
+    log = log_comparisons(tmp_path, [entry(second, 0.5)], level_of)
+    assert [(each.name, each.level, each.batch) for each in log] == [("lora", 0.05, 0), ("second", 0.025, 1)]
+    assert read_comparison_log(tmp_path) == log
+
+
+def test_more_questions_are_new_evidence_but_not_for_early_stopping(
+    pair: tuple[Run, Run], tmp_path: Path
+) -> None:
+    _, lora = pair
+    for questions in (100, 200):
+        log_comparisons(tmp_path, [entry(lora, 0.5, questions)], level_of)
+        log_comparisons(tmp_path, [replace(entry(lora, None, questions), kind="early")], level_of)
+    kinds = sorted((each.kind, each.questions) for each in read_comparison_log(tmp_path))
+    assert kinds == [("early", 100), ("full", 100), ("full", 200)]
+
+
+def test_a_log_that_cannot_be_read_or_written_counts_as_empty(pair: tuple[Run, Run], tmp_path: Path) -> None:
+    _, lora = pair
+    (tmp_path / "peeks.json").write_text("[{")
+    assert read_comparison_log(tmp_path) == [] and read_comparison_log(None) == []
+    assert len(log_comparisons(tmp_path / "missing", [entry(lora, 0.5)], level_of)) == 1
