@@ -13,6 +13,7 @@ from early_cases import TOTAL, Skilled, config, run, write_exam
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
+from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.analysis.error_spending import spending_share
 from kmmlu_fast.analysis.paired import ALPHA
 from kmmlu_fast.analysis.sequential import sampling_weights
