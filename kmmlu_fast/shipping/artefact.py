@@ -13,10 +13,11 @@ from typing import Any, Literal
 from kmmlu_fast.core.errors import ConfigError, ModelError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.engines.hf.model import repository_quantization
+from kmmlu_fast.models.chat_files import GENERATION_CONFIG as GENERATION
 from kmmlu_fast.models.gguf import is_gguf_path, read_gguf_file
 from kmmlu_fast.models.llama_cpp import GgufTokenizer
 from kmmlu_fast.models.model import Model, load_tokenizer, resolve_model
-from kmmlu_fast.shipping.stops import GENERATION, eos_ids
+from kmmlu_fast.shipping.stops import eos_ids
 from kmmlu_fast.shipping.tensors import read_json_file
 
 # Texts that llama.cpp takes for the end of a text by themselves (llama-vocab.cpp).

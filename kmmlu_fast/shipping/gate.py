@@ -26,7 +26,6 @@ from kmmlu_fast.models.adapters import adapter_way_problem
 from kmmlu_fast.models.deltas import read_lora_deltas
 from kmmlu_fast.models.gguf import read_gguf_file
 from kmmlu_fast.models.llama_cpp import GgufTokenizer
-from kmmlu_fast.models.model import load_tokenizer
 from kmmlu_fast.shipping.answers import (
     GatePrompts,
     artefact_engine,
@@ -41,7 +40,7 @@ from kmmlu_fast.shipping.diagnosis import Measurements, ReleaseDiagnosis, TextSt
 from kmmlu_fast.shipping.letter_shifts import LetterComparison, Logprobs, compare_letters
 from kmmlu_fast.shipping.settings_comparison import compare_directories, compare_with_gguf, load_settings
 from kmmlu_fast.shipping.source import ShippingSource, load_shipping_source
-from kmmlu_fast.shipping.stops import TEMPLATE, StopIds, read_stop_ids
+from kmmlu_fast.shipping.stops import StopIds, read_stop_ids, reference_tokenizer
 from kmmlu_fast.shipping.text_comparison import compare_texts
 from kmmlu_fast.shipping.weights import WeightComparison, compare_weights
 
@@ -94,7 +93,7 @@ class ReleaseGate:
             config.artefacts[0], config.model, config.revision, config.trust_remote_code
         )
         self.style = config.prompt_style or self.source.adapter.prompt_style or "lm-eval"
-        self._tokenizer, self._stops = _reference_tokenizer(self.source), read_stop_ids(self.source)
+        self._tokenizer, self._stops = reference_tokenizer(self.source), read_stop_ids(self.source)
         korean = _korean_questions(config)
         self._prompts = make_gate_prompts([*korean, *_english_questions()], self.style, self._tokenizer)
         self._korean = len(korean)
@@ -126,14 +125,6 @@ def check_release(config: CheckConfig) -> GateReport:
         require_modules("check of a GGUF file", "xllamacpp")
     checked = tuple(map(gate.check, artefacts))
     return GateReport(source=gate.source, style=gate.style, checked=checked, trained=gate.trained)
-
-
-def _reference_tokenizer(source: ShippingSource) -> Any:
-    tokenizer = load_tokenizer(source.model)
-    template = source.adapter.path / TEMPLATE
-    if template.is_file():
-        tokenizer.chat_template = template.read_text("utf-8")
-    return tokenizer
 
 
 def _korean_questions(config: CheckConfig) -> list[Question]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,11 +82,25 @@ def convert_lora(adapter: Path, base: Path, target: Path, converter: Path) -> No
 
 def quantize_file(source: Path, target: Path, kind: str, quantizer: Path) -> None:
     """Quantise a 16-bit GGUF file."""
-    command = [str(quantizer), str(source), str(target), kind.upper(), str(usable_cores())]
+    _run_quantizer(source, target, kind, quantizer, [])
+    foreign = _foreign_tensors(target)
+    if foreign:
+        # ik_llama.cpp has types of its own for rows that are no multiple of 256; 8 bit is common to both.
+        rules = ",".join(f"{re.escape(name)}=q8_0" for name in foreign)
+        _run_quantizer(source, target, kind, quantizer, ["--custom-q", rules])
+        foreign = _foreign_tensors(target)
+    if foreign:
+        raise EngineError(f"{target.name}: holds {foreign[0]} in a type that llama.cpp does not read")
+
+
+def _run_quantizer(source: Path, target: Path, kind: str, quantizer: Path, options: list[str]) -> None:
+    command = [str(quantizer), *options, str(source), str(target), kind.upper(), str(usable_cores())]
     _run_tool(command, f"quantising to {kind}", dict(os.environ))
-    unknown = {tensor.type_name for tensor in read_gguf_file(target).tensors if not tensor.size_bytes}
-    if unknown:
-        raise EngineError(f"{target.name}: holds {', '.join(sorted(unknown))}, which llama.cpp does not read")
+
+
+def _foreign_tensors(path: Path) -> list[str]:
+    """Tensors of types that only a fork of llama.cpp knows."""
+    return [tensor.name for tensor in read_gguf_file(path).tensors if not tensor.size_bytes]
 
 
 def _run_script(script: Path, arguments: list[str]) -> None:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.core.errors import AdapterError, ModelError
+from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.core.reading import read_json
+from kmmlu_fast.models.chat_files import CHAT_TEMPLATE as TEMPLATE
+from kmmlu_fast.models.chat_files import GENERATION_CONFIG as GENERATION
+from kmmlu_fast.models.chat_files import find_stop_ids, read_saved_stop_ids, read_saved_template
 from kmmlu_fast.models.model import load_tokenizer
 from kmmlu_fast.shipping.source import ShippingSource
 
-GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -43,20 +45,20 @@ class StopIds:
 def read_stop_ids(source: ShippingSource) -> StopIds:
     """The stop ids of base and adapter: their generation configs', the tokenizer's, and the token with which
     the chat template ends an assistant's turn."""
-    ids = [
-        *eos_ids(_read_settings(source.adapter.path / GENERATION, AdapterError)),
-        *eos_ids(_read_settings(source.model.folder() / GENERATION, ModelError)),
-        *eos_ids(source.model.config()),
-    ]
-    tokenizer = load_tokenizer(source.model)
-    if tokenizer.eos_token_id is not None:
-        ids.append(int(tokenizer.eos_token_id))
-    template = source.adapter.path / TEMPLATE
-    if template.is_file():
-        tokenizer.chat_template = template.read_text("utf-8")
+    tokenizer = reference_tokenizer(source)
+    ids = [*read_saved_stop_ids(source.adapter.path), *find_stop_ids(source.model, tokenizer)]
     ids += turn_end_ids(tokenizer)
     kept = tuple(dict.fromkeys(ids))
     return StopIds(kept, tuple(tokenizer.convert_ids_to_tokens(list(kept))))
+
+
+def reference_tokenizer(source: ShippingSource) -> Any:
+    """The base's tokenizer with the adapter's own chat template, if it has one, as evaluation takes it."""
+    tokenizer = load_tokenizer(source.model)
+    template = read_saved_template(source.adapter.path)
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
 
 
 def eos_ids(settings: dict[str, Any]) -> list[int]:
@@ -89,14 +91,14 @@ def write_serving_files(folder: Path, source: ShippingSource, stops: StopIds) ->
     for name in _TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
-    template = source.adapter.path / TEMPLATE
-    if template.is_file():
-        shutil.copyfile(template, folder / TEMPLATE)
-    settings = _read_settings(folder / GENERATION, ModelError)
+    template = read_saved_template(source.adapter.path)
+    if template is not None:
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")
+    settings = _read_settings(folder / GENERATION)
     if stops.ids:
         settings["eos_token_id"] = list(stops.ids) if len(stops.ids) > 1 else stops.ids[0]
     write_json_atomically(folder / GENERATION, settings)
 
 
-def _read_settings(path: Path, error: type[AdapterError] | type[ModelError]) -> dict[str, Any]:
-    return read_json(path, error) if path.is_file() else {}
+def _read_settings(path: Path) -> dict[str, Any]:
+    return read_json(path, ModelError) if path.is_file() else {}
