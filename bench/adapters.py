@@ -28,7 +28,8 @@ from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapters import load_adapters, merge_adapter
+from kmmlu_fast.models.adapters import load_adapters
+from kmmlu_fast.models.merging import merge_adapter
 
 MODES = ("base", "serve", "swap", "merge")
 

@@ -15,6 +15,21 @@ are its log-probabilities. Worlds:
     mixture   as ``prior`` for runs that know a share and guess the rest by habit; letters only
     margin    the difference is exactly the margin within which runs are called equal
     collapse  one letter is given to exactly the share from which a run is said to hardly read
+    many      five adapters that change nothing, in one command
+    commands  six adapters that change nothing, one command after the other, early and full in turn
+
+and worlds that nobody tuned to, on the real keys, subjects and overlap list if they are at hand:
+
+    sharpened, cooled     the second run's log-probabilities, times 1.8 or 0.6; nothing else
+    subject habit         the second run learned each subject's own key shares
+    kind habit            the second run avoids A on a quarter of the questions
+    near perfect          both runs at 99 %
+    uniform gain          all questions alike; no leak
+    subject gain          a gain in the subjects with most overlap; no leak
+    half unread           half of the first run's answers could not be read; nothing else
+    one big subject       nine tenths of the questions are of one subject
+    repeated              every question is asked four times
+    copies                a base model and its six adapters as witnesses against the key
 """
 
 from __future__ import annotations
@@ -22,10 +37,12 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import tempfile
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +57,8 @@ from kmmlu_fast.analysis.comparison import (
     adjust_pair_p_values,
     compare_pair,
 )
+from kmmlu_fast.analysis.key_audit import audit_key
+from kmmlu_fast.analysis.paired import ALPHA, mcnemar_midp
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
@@ -66,6 +85,24 @@ class World:
     mixture: bool = False
 
 
+FOREIGN = (
+    *("sharpened", "cooled", "subject habit", "kind habit", "near perfect"),
+    *("uniform gain", "subject gain", "half unread", "one big subject", "repeated"),
+)
+# Claims that would be false there, by world
+FALSE_CLAIMS = {
+    **dict.fromkeys(FOREIGN, ("overlap gap",)),
+    "sharpened": ("micro", "overlap gap", "log score", "remaining", "hidden"),
+    "cooled": ("micro", "overlap gap", "log score", "remaining", "hidden"),
+    "subject habit": ("overlap gap", "remaining", "hidden"),
+    "near perfect": ("micro", "overlap gap", "hidden"),
+    "half unread": ("overlap gap", "log score", "remaining", "hidden"),
+    "one big subject": ("micro", "overlap gap", "hidden"),
+    "repeated": ("micro", "subject changes", "hidden", "log score"),
+}
+CONDITIONAL = {
+    "kind habit": ("remaining", "hidden")
+}  # said under an assumption that is false there: shown only
 WORLDS = {
     "null": World(),
     "prior": World(pull=(1.2, -0.6)),
@@ -83,6 +120,10 @@ class SoundnessConfig(BenchConfig):
     truth_pairs: PositiveInt = Field(
         40, description="full-size pairs whose mean is what an interval should cover"
     )
+    quick: bool = Field(
+        False, description="fewer and smaller pairs: a check of a minute or two, not a record"
+    )
+    kmmlu: Path = Field(Path("../shared/kmmlu"), description="KMMLU's files, for the real keys and overlap")
     jobs: int = Field(0, ge=0, description="processes; 0 = as many as cores")
 
 
@@ -296,6 +337,203 @@ def _best_of(random: np.random.Generator, strata: NDArray[np.int64]) -> bool:
     return any(pair.significant for pair in pairs)
 
 
+@cache
+def real_questions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]] | None:
+    """Subject, key and overlap of KMMLU's test questions; None without its files."""
+    if not Path(folder).is_dir():
+        return None
+    from kmmlu_fast.contamination.overlap import overlap_ids
+    from kmmlu_fast.data.dataset import read_frame
+
+    frame = read_frame(folder, "test").log_and_unwrap()
+    places = {name: place for place, name in enumerate(SUBJECTS)}
+    subjects = frame["subject"].replace_strict(places, return_dtype=pl.Int64).to_numpy()
+    key = frame["answer"].replace_strict(dict(zip(LETTERS, range(4), strict=True)), return_dtype=pl.Int64)
+    return subjects, key.to_numpy(), frame["question_id"].is_in(overlap_ids(folder, "test")).to_numpy()
+
+
+def drawn_questions(
+    n: int, folder: str, random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """``n`` of the real questions, an equal number a subject (0: all); invented ones without the files."""
+    real = real_questions(folder)
+    if real is None:
+        strata = strata_of(n)
+        return strata, random.choice(4, size=len(strata), p=KEY), random.random(len(strata)) < 0.11
+    if n == 0:
+        return real
+    rows = [random.choice(np.flatnonzero(real[0] == h), n // 45, replace=False) for h in range(45)]
+    chosen = np.concatenate(rows)
+    return real[0][chosen], real[1][chosen], real[2][chosen]
+
+
+def simulate_foreign(
+    name: str, n: int, folder: str, random: np.random.Generator, stored: bool
+) -> PairComparison:
+    """One pair of a world that nothing was tuned to."""
+    strata, key, overlaps = drawn_questions(n, folder, random)
+    if name == "one big subject":
+        strata = np.where(random.random(len(strata)) < 0.9, 0, strata)
+    copies = 4 if name == "repeated" else 1
+    count = len(key)
+    common = random.normal(size=(count, 4))
+    values = [SHARED**0.5 * common + (1 - SHARED) ** 0.5 * random.normal(size=(count, 4)) for _ in range(2)]
+    strength = np.full(count, 6.0) if name == "near perfect" else 1.0 + subject_effects()[strata]
+    for one in values:
+        one[np.arange(count), key] += strength
+    second = values[1]
+    if name == "uniform gain":
+        second[np.arange(count), key] += 0.15
+    if name == "subject gain":
+        share = np.bincount(strata, overlaps, 45) / np.maximum(np.bincount(strata, minlength=45), 1)
+        second[np.arange(count), key] += 0.3 * (share > np.quantile(share, 0.8))[strata]
+    if name == "subject habit":
+        real = real_questions(folder)
+        subjects, keys = (strata, key) if real is None else real[:2]
+        shares = np.zeros((45, 4))
+        np.add.at(shares, (subjects, keys), 1.0)
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
+        second += 2.0 * (shares - 0.25)[strata]
+    if name == "kind habit":
+        second[:, 0] -= 1.8 * (np.arange(count) % 4 == 0)
+    scale = {"sharpened": 1.8, "cooled": 0.6}.get(name, 1.0)
+    rows = np.tile(np.arange(count), copies)
+    runs = [
+        as_run(label, strata[rows], key[rows], one[rows], stored)
+        for label, one in (("first", values[0]), ("second", scale * second))
+    ]
+    if name == "half unread":
+        lost = random.random(len(rows)) < 0.5
+        frame = runs[0].frame.with_columns(
+            pl.when(pl.Series(lost)).then(None).otherwise("prediction").alias("prediction"),
+            (pl.col("correct") & ~pl.Series(lost)).alias("correct"),
+        )
+        runs[0] = replace(runs[0], predictions=frame, scores=count_subject_scores(frame))
+    if copies > 1:
+        digests = pl.Series("prompt_digest", [f"{row:016x}" for row in rows])
+        runs = [replace(run, predictions=run.frame.with_columns(digests)) for run in runs]
+    listed = frozenset(runs[0].frame["question_id"].filter(pl.Series(overlaps[rows])))
+    sizes = {} if name in ("one big subject", "repeated") else full_sizes()
+    return compare_pair(runs[0], runs[1], ComparisonSettings(sizes=sizes, overlap=listed))
+
+
+def foreign_task(name: str, n: int, seed: int, number: int, folder: str) -> dict[str, list[bool]]:
+    """Claims made in ``number`` pairs of a foreign world."""
+    random = np.random.default_rng([seed, n, *name.encode()])
+    claims: dict[str, list[bool]] = defaultdict(list)
+    for turn in range(number):
+        pair = simulate_foreign(name, n, folder, random, turn % 2 == 0)
+        for claim, made in said(pair).items():
+            if claim.startswith((*FALSE_CLAIMS[name], *CONDITIONAL.get(name, ()))):
+                claims[claim].append(made)
+    return dict(claims)
+
+
+def commands_task(n: int, seed: int, number: int) -> list[bool]:
+    """Six null adapters in six commands, full and early in turn: whether any was called better or worse."""
+    from kmmlu_fast.analysis.error_spending import make_ledgers, next_level
+    from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions, paired_stream
+    from kmmlu_fast.analysis.sequential.like_population import decide_like
+    from kmmlu_fast.runs.comparison_log import LoggedComparison, log_comparisons
+
+    random = np.random.default_rng([seed, n, 7])
+    made = []
+    for _ in range(number):
+        key, common = random.choice(4, size=n, p=KEY), random.normal(size=(n, 4))
+
+        def answered(key: NDArray[np.int64] = key, common: Floats = common) -> NDArray[np.bool_]:
+            values = SHARED**0.5 * common + (1 - SHARED) ** 0.5 * random.normal(size=(n, 4))
+            values[np.arange(n), key] += 1.0
+            return np.asarray(values.argmax(axis=1) == key)
+
+        base, any_claim = answered(), False
+        with tempfile.TemporaryDirectory() as folder:
+            for place in range(6):
+                other = answered()
+                blank = LoggedComparison(
+                    adapter=str(place), name=str(place), time_utc="", questions=n, p_value=None
+                )
+                if place % 2:
+                    entry = replace(blank, kind="early")
+                    log = log_comparisons(Path(folder), [entry], next_level)
+                    level = make_ledgers(log, {"now": entry})["now"].level
+                    stream = paired_stream(base, other, KnownQuestions(n, key=key))
+                    decision = decide_like(stream, level, 0.01)
+                    any_claim |= decision.verdict in ("better", "worse")
+                    entry = replace(entry, p_value=decision.p_value)
+                    log_comparisons(Path(folder), [entry], next_level)
+                    continue
+                b, c = int((base & ~other).sum()), int((~base & other).sum())
+                entry = replace(blank, p_value=float(mcnemar_midp(b, c)))
+                log = log_comparisons(Path(folder), [entry], next_level)
+                any_claim |= make_ledgers(log, {"now": entry})["now"].corrected_p_value < ALPHA
+        made.append(any_claim)
+    return made
+
+
+def copies_task(seed: int) -> float:
+    """Questions whose key is doubted by a base model and its six adapters: copies are no witnesses."""
+    random = np.random.default_rng([seed, 11])
+    strata = strata_of(2_250)
+    key, common = random.choice(4, size=len(strata), p=KEY), random.normal(size=(len(strata), 4))
+    runs = []
+    for place in range(7):
+        values = 0.95**0.5 * common + 0.05**0.5 * random.normal(size=(len(strata), 4))
+        values[np.arange(len(strata)), key] += 1.0
+        run = as_run(f"r{place}", strata, key, values, False)
+        runs.append(
+            replace(run, facts={"model": "owner/base", "adapter_digest": str(place) if place else None})
+        )
+    audit = audit_key(runs)
+    return float(len(audit.against_key)) if audit else 0.0
+
+
+def measure_foreign(config: SoundnessConfig, pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """All worlds that nobody tuned to: shares of false claims by world and size, and whether they are within
+    5 % plus two standard errors.
+    """
+    number = config.simulated // 5
+    folder = str(config.kmmlu)
+    if real_questions(folder) is None:
+        note(f"{folder} has no KMMLU files: keys and overlap are invented")
+    sizes = [size for size in config.sizes if size == 0 or size >= 225]
+    jobs = {
+        (name, n): pool.submit(
+            foreign_task, name, n, config.seed, max(20, int(number * (FULL_SHARE if n == 0 else 1))), folder
+        )
+        for name in FOREIGN
+        for n in sizes
+    }
+    repeats = max(100, config.simulated // 2)
+    commands = {n: pool.submit(commands_task, n, config.seed, repeats) for n in sizes if n and n <= 2_250}
+    shares: dict[str, dict[str, float]] = defaultdict(dict)
+    conditional: dict[str, dict[str, float]] = defaultdict(dict)
+    within = True
+    for (name, n), future in jobs.items():
+        for claim, made in future.result().items():
+            share, where = float(np.mean(made)), f"{claim}, {name}"
+            if claim.startswith(CONDITIONAL.get(name, ("-",))):
+                conditional[where][str(n or 35_030)] = round(share, 4)
+                continue
+            shares[where][str(n or 35_030)] = round(share, 4)
+            bound = 0.05 + 2 * (0.05 * 0.95 / len(made)) ** 0.5
+            if share > bound:
+                within = False
+                note(f"{where}, {n or 35_030} questions: {share:.3f} > {bound:.3f}")
+        note(f"{name}, {n or 'all'} questions")
+    for n, waiting in commands.items():
+        made = waiting.result()
+        shares["better or worse, six commands"][str(n)] = round(float(np.mean(made)), 4)
+        within &= float(np.mean(made)) <= 0.05 + 2 * (0.05 * 0.95 / len(made)) ** 0.5
+    doubted = copies_task(config.seed)
+    return {
+        "foreign": shares,
+        "conditional": conditional,
+        "copies_doubted": doubted,
+        "foreign_within": bool(within and doubted == 0),
+    }
+
+
 def measure(config: SoundnessConfig) -> dict[str, Any]:
     """All worlds and sizes; shares by sentence or interval, and n."""
     jobs = []
@@ -304,6 +542,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
         number = max(1, number // 4) if name == "many" else number
         jobs.append((name, n, number))
     results = {}
+    foreign: dict[str, Any] = {}
     with ProcessPoolExecutor(config.jobs or len(os.sched_getaffinity(0))) as pool:
         known = {name: pool.submit(truths, name, config.truth_pairs) for name in ("gain", "mixture")}
         truth = {name: future.result() for name, future in known.items()}
@@ -315,6 +554,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
         for (name, n, number), future in waiting.items():
             results[name, n] = future.result()
             note(f"{name}, {n or 'all'} questions: {number} pairs")
+        foreign = measure_foreign(config, pool)
     type_one: dict[str, dict[str, float]] = defaultdict(dict)
     coverage: dict[str, dict[str, float]] = defaultdict(dict)
     power: dict[str, dict[str, float]] = defaultdict(dict)
@@ -344,6 +584,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
         "coverage": coverage,
         "power": power,
         "type_one_within": within,
+        **foreign,
         "simulated": config.simulated,
     }
 
@@ -351,6 +592,8 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         config = parse_config(SoundnessConfig, argv, "python -m bench.soundness")
+        if config.quick:
+            config = config.model_copy(update={"simulated": 100, "truth_pairs": 4, "sizes": [225, 2_250]})
         result = measure(config)
         sizes = [str(size or 35_030) for size in config.sizes]
         shown = []
@@ -358,6 +601,8 @@ def main(argv: list[str] | None = None) -> int:
             ("type_one", "Type-I error"),
             ("coverage", "Coverage of 95 % intervals"),
             ("power", "Power"),
+            ("foreign", "False claims in worlds that nothing was tuned to"),
+            ("conditional", "Claims made under an assumption that is false there"),
         ):
             rows = [
                 {"of": name, **{size: shares.get(size) for size in sizes}}

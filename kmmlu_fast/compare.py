@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import sys
 
+import polars as pl
+
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim_outputs, write_json_atomically
 from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
 from kmmlu_fast.reporting.config import CompareConfig
+from kmmlu_fast.reporting.early_pairs import compare_early_stopped
 from kmmlu_fast.reporting.files.formats import format_report_data
 from kmmlu_fast.reporting.files.frames import report_data_json
 from kmmlu_fast.reporting.inputs import config_input_files, load_recipe_groups, load_runs, select_exam_runs
 from kmmlu_fast.reporting.report_data import collect_report_data
 from kmmlu_fast.reporting.terminal.screens import print_comparisons
-from kmmlu_fast.reporting.wording.early_stopping import (
-    compare_early_stopped,
-    early_stopping_json,
-    early_stopping_lines,
-)
+from kmmlu_fast.reporting.wording.early_stopping import early_stopping_json, early_stopping_lines
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.runs.run import Run
 
@@ -42,12 +41,10 @@ def run_compare_command(argv: list[str] | None = None) -> int:
         if any(run.prefix is not None for run in runs):
             runs = _runs_of_one_exam(runs, config.exam)
         if any(run.prefix is not None for run in runs):  # still, in the chosen exam
-            _print_early_comparison(runs, config)
+            _print_early_comparison(runs, config, questions)
             return
         base = select_exam_runs(runs, config.exam)[0]
-        settings = make_comparison_settings(
-            config, questions if config.what_moved else None, sizes_from=questions
-        )
+        settings = make_comparison_settings(config, questions, what_moved=config.what_moved)
         data = collect_report_data(
             runs,
             settings,
@@ -67,13 +64,14 @@ def run_compare_command(argv: list[str] | None = None) -> int:
     return run_main(body)
 
 
-def _print_early_comparison(runs: list[Run], config: CompareConfig) -> None:
+def _print_early_comparison(runs: list[Run], config: CompareConfig, questions: pl.DataFrame | None) -> None:
     """Compare runs that stopped early, by the sequential test alone."""
     if len(runs) < 2:
         raise ConfigError(
             f"nothing to compare: {runs[0].name} is the only run of its exam; name two runs of one exam"
         )
-    early = compare_early_stopped(runs, config.different_prompts)
+    settings = make_comparison_settings(config, sizes_from=questions)
+    early = compare_early_stopped(runs, settings)
     if config.json_file is not None:
         write_json_atomically(config.json_file, early_stopping_json(runs, early, config.lang))
     print("\n".join(early_stopping_lines(runs, early, config.lang)))

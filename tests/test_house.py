@@ -23,6 +23,7 @@ NAME_QUESTIONS = 5  # lines outside data/ and engines/ that ask which exam or en
 # Modules whose tests are elsewhere, and why. A new module comes with a test file of its own.
 TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
+        "reporting/early_pairs reporting/html/pair_verdicts "
         "core/errors core/schema core/settings core/version engines/names engines/options engines/protocol"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
         " contamination/config training/config"
@@ -51,7 +52,7 @@ TESTED_ELSEWHERE = {
     ),
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
         "analysis/error_profile analysis/exam_comparison analysis/gained_and_lost analysis/headline"
-        " analysis/key_audit analysis/letter_bias/offsets analysis/paired_questions"
+        " analysis/letter_bias/offsets analysis/paired_questions"
         " analysis/protocol_differences analysis/reasoning analysis/sequential/question_order"
         " analysis/softmax analysis/strata"
     ),
@@ -72,6 +73,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
+    "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (

@@ -11,6 +11,7 @@ question. Intervals are Wilson's at 95 % (Wilson 1927), which stay within 0-1 an
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 PARSED = pl.col("prediction").is_in(OPTION_LETTERS).fill_null(False)
 
 
-def wilson_interval_exprs(correct: pl.Expr, total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """Lower and upper end of Wilson's 95 % interval for ``correct`` of ``total``; null if total is 0."""
+def wilson_interval_exprs(correct: pl.Expr, total: pl.Expr, z: float = Z) -> tuple[pl.Expr, pl.Expr]:
+    """Lower and upper end of Wilson's interval for ``correct`` of ``total``, by default at 95 %; null if
+    total is 0.
+    """
     n = total.cast(pl.Float64)
     p = correct / n
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * (p * (1 - p) / n + Z * Z / (4 * n * n)).sqrt()
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)).sqrt()
     low, high = (centre - half).clip(0.0, 1.0), (centre + half).clip(0.0, 1.0)
     return pl.when(total > 0).then(low), pl.when(total > 0).then(high)
 
@@ -254,9 +257,12 @@ def run_accuracy_rows(run: Run, keys: list[str]) -> list[list[Any]]:
     return [list(row) for row in with_accuracy_interval(frame).iter_rows()]
 
 
-def with_accuracy_interval(frame: pl.DataFrame) -> pl.DataFrame:
-    """Adds accuracy, low and high (Wilson, 95 %) to ``correct`` and ``total``."""
-    accuracy, _, low, high = _accuracy_exprs(pl.col("total"), pl.col("correct"))
+def with_accuracy_interval(frame: pl.DataFrame, level: float = 0.95) -> pl.DataFrame:
+    """Adds accuracy, low and high (Wilson, at ``level``) to ``correct`` and ``total``."""
+    accuracy, *_ = _accuracy_exprs(pl.col("total"), pl.col("correct"))
+    low, high = wilson_interval_exprs(
+        pl.col("correct"), pl.col("total"), NormalDist().inv_cdf(0.5 + level / 2)
+    )
     return frame.with_columns(accuracy, low.alias("low"), high.alias("high"))
 
 

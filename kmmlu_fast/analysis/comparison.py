@@ -8,6 +8,7 @@ or files.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,14 +16,18 @@ import numpy as np
 import polars as pl
 
 from kmmlu_fast.analysis import paired, protocol_differences
+from kmmlu_fast.analysis.best_of import shrink_best
 from kmmlu_fast.analysis.endpoints import Endpoint, compare_endpoints
+from kmmlu_fast.analysis.error_spending import Ledger
 from kmmlu_fast.analysis.gained_and_lost import GainedAndLost, compare_gained_and_lost
 from kmmlu_fast.analysis.letter_bias import letter_prior
-from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, IntervalEstimate, RunLetters
+from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, RunLetters
 from kmmlu_fast.analysis.letter_bias.offsets import MatchedLetters, match_letter_shares
+from kmmlu_fast.analysis.overlap_gap import estimate_overlap_gap
 from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
 from kmmlu_fast.analysis.paired_questions import PairArrays, join_runs, make_pair_arrays
-from kmmlu_fast.analysis.strata import Estimate, Floats, question_weights, stratified_mean_of_sums
+from kmmlu_fast.analysis.repeats import drop_repeated_questions
+from kmmlu_fast.analysis.strata import Floats, IntervalEstimate, question_weights
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
@@ -45,7 +50,10 @@ class ComparisonSettings:
     population: Population = "like"  # intervals refer to questions like these, or to these questions
     # full number of questions by subject, if known
     sizes: dict[str, int] = field(default_factory=dict)
-    questions: pl.DataFrame | None = None  # the dataset's texts, for ``gained_and_lost``
+    # the dataset's texts, for ``gained_and_lost`` and repeated questions
+    questions: pl.DataFrame | None = None
+    what_moved: bool = True  # with ``questions``: fit which kinds of question were gained or lost
+    headline_only: bool = False  # leave out letters, endpoints and what moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +85,13 @@ class PairComparison:
     margin: float = MARGIN
     population: Population = "like"
     population_size: int | None = None  # all questions of these subjects, if known
-    tried: int = 1  # runs compared with this base: this one and earlier ones on test included
-    p_holm: float | None = None  # micro's p corrected for ``tried`` comparisons; None for one
+    tried: int = 1  # comparisons with this base: this one and all logged ones included
+    p_holm: float | None = None  # micro's p corrected for comparisons with this base; None if there is one
+    alpha: float = ALPHA  # level at which the uncorrected p is tested, other comparisons taken into account
     best_of: bool = False  # the largest difference of several
+    tied: int = 0  # other runs with the same largest difference
+    shrunk: IntervalEstimate | None = None  # of the best of several: micro without the luck of being chosen
+    repeated: int = 0  # questions that repeat another one and were left out
     one_adapter: bool = False  # the second run is one adapter: another seed would give another result
     moved: GainedAndLost | None = None  # which features the changed questions have, if texts are known
 
@@ -107,10 +119,16 @@ class PairComparison:
 
     @property
     def only_leaked(self) -> bool:
-        """Whether the change is not significant on the questions that do not overlap training data."""
-        if not (self.significant and self.overlapping and self.clean is not None):
+        """Whether the change is larger on questions that overlap training data, and is not shown on the
+        others.
+        """
+        gap = self.overlap_gap
+        if not (self.significant and self.clean is not None and gap is not None and gap.significant):
             return False
-        return not (self.clean.significant and self.clean.difference * self.micro.difference > 0)
+        shown = self.clean.significant_at(self.clean.p_value)
+        return gap.value * self.micro.difference > 0 and not (
+            shown and self.clean.difference * self.micro.difference > 0
+        )
 
     @property
     def exact(self) -> bool:
@@ -133,30 +151,50 @@ def compare_with_base(
     for other in runs[1:]:
         try:
             pairs.append(compare_pair(runs[0], other, settings))
-            settings = replace(settings, questions=None)  # ``moved`` is for the first pair only
         except RunError as error:
             refused.append((other.name, str(error)))
     return adjust_pair_p_values(pairs), refused
 
 
 def adjust_pair_p_values(
-    pairs: list[PairComparison], earlier: list[tuple[float, float]] | None = None
+    pairs: Sequence[PairComparison], ledgers: Mapping[str, Ledger] | None = None
 ) -> list[PairComparison]:
-    """The pairs with p corrected (Holm) for all of them and for ``earlier`` comparisons of other runs with
-    the same base: (p, difference) each.
+    """The pairs with p corrected (Holm) for all of them; if ``ledgers`` has the second run, also for every
+    logged comparison with the same base, by the level that this one was given.
     """
-    earlier = earlier or []
-    if not pairs or len(pairs) + len(earlier) < 2:
-        return pairs
+    ledgers = ledgers or {}
+    if not pairs or (len(pairs) < 2 and not ledgers):
+        return list(pairs)
     values = [1.0 if pair.micro.p_value is None else pair.micro.p_value for pair in pairs]
-    values += [p_value for p_value, _ in earlier]
-    differences = [pair.micro.difference for pair in pairs] + [difference for _, difference in earlier]
     holm = paired.adjust_p_values(np.array(values), "holm")
+    logged: dict[str, float] = {}
+    for ledger in ledgers.values():
+        logged |= ledger.other_differences
+    differences = [pair.micro.difference for pair in pairs] + list(logged.values())
     best = max(differences)
-    return [
-        replace(pair, tried=len(holm), p_holm=float(p_value), best_of=pair.micro.difference == best)
-        for pair, p_value in zip(pairs, holm, strict=False)
-    ]
+    ties = int(np.isclose(differences, best, rtol=0.0, atol=1e-12).sum())
+    adjusted = []
+    for pair, p_value in zip(pairs, holm, strict=True):
+        spent = ledgers.get(pair.second)
+        is_best = bool(np.isclose(pair.micro.difference, best, rtol=0.0, atol=1e-12))
+        several = len(differences) > 1
+        adjusted.append(
+            replace(
+                pair,
+                tried=max(len(differences), spent.comparisons if spent else 1),
+                p_holm=max(float(p_value), spent.corrected_p_value if spent else 0.0),
+                alpha=min(ALPHA / len(pairs), spent.level if spent else ALPHA),
+                best_of=several and is_best and ties == 1,
+                tied=ties - 1 if several and is_best else 0,
+                shrunk=_shrink_best(pair, differences) if several and is_best and ties == 1 else None,
+            )
+        )
+    return adjusted
+
+
+def _shrink_best(pair: PairComparison, differences: list[float]) -> IntervalEstimate | None:
+    """The best difference without the luck of being chosen; the others are taken to be as uncertain."""
+    return shrink_best(differences, [pair.micro.error] * len(differences))
 
 
 def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairComparison:
@@ -165,6 +203,7 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
     prompts = protocol_differences.prompt_differences(first, second)
     _refuse_other_prompts(first, second, prompts, settings)
     joined, dropped = join_runs(first, second, settings.intersection)
+    joined, repeated = drop_repeated_questions(joined, settings.questions)
     prompts = prompts or _find_text_differences(first, second, joined, any(dropped), settings)
     counts = paired.subject_counts(joined)
     weights, asked = _population_weights(counts, settings)
@@ -176,11 +215,14 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
         population_size = sum(settings.sizes[name] for name in subjects)
     unknown = [run.name for run in (first, second) if protocol_differences.is_protocol_unknown(run)]
     endpoints: tuple[Endpoint, ...] = ()
-    if data.logprobs:
+    if data.logprobs and not settings.headline_only:
         endpoints = compare_endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
     moved = None
-    if settings.questions is not None:
+    if settings.questions is not None and settings.what_moved:
         moved = compare_gained_and_lost(joined, settings.questions, settings.overlap)
+    letters = None
+    if joined["num_options"].n_unique() == 1 and not settings.headline_only:
+        letters = _decompose_letters(data, weights, asked)
     pair = PairComparison(
         first=first.name,
         second=second.name,
@@ -188,7 +230,7 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
         macro=paired.macro_difference(counts, asked),
         supercategories=paired.supercategory_differences(counts, weights, asked),
         subjects=paired.subject_differences(counts, asked),
-        letters=_decompose_letters(data, weights, asked) if joined["num_options"].n_unique() == 1 else None,
+        letters=letters,
         debiased=_debiased_difference(joined, settings),
         clean=None,
         overlapping=0,
@@ -205,8 +247,31 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
         population_size=population_size,
         one_adapter=bool(second.facts.get("adapter_digest")) and not first.facts.get("adapter_digest"),
         moved=moved,
+        repeated=repeated,
     )
-    return _with_overlap(pair, joined, settings) if settings.overlap else pair
+    return _with_overlap(pair, joined, data, settings) if settings.overlap else pair
+
+
+def swap_pair(pair: PairComparison) -> PairComparison:
+    """First against second, for a pair compared with ``headline_only``."""
+    only_first, only_second, conflicts = pair.dropped
+    return replace(
+        pair,
+        first=pair.second,
+        second=pair.first,
+        micro=pair.micro.swapped(),
+        macro=pair.macro.swapped(),
+        dropped=(only_second, only_first, conflicts),
+        prompt_differences=tuple(_swap_text(text) for text in pair.prompt_differences),
+        setting_differences=tuple(_swap_text(text) for text in pair.setting_differences),
+    )
+
+
+def _swap_text(text: str) -> str:
+    """ "dtype a -> b" as "dtype b -> a"; texts without values stay."""
+    before, arrow, after = text.rpartition(" -> ")
+    name, _, value = before.partition(" ")
+    return f"{name} {after} -> {value}" if arrow else text
 
 
 def _refuse_other_prompts(first: Run, second: Run, prompts: list[str], settings: ComparisonSettings) -> None:
@@ -270,7 +335,9 @@ def _debiased_difference(joined: pl.DataFrame, settings: ComparisonSettings) -> 
     return _micro_difference(joined.with_columns(**right), settings)
 
 
-def _with_overlap(pair: PairComparison, joined: pl.DataFrame, settings: ComparisonSettings) -> PairComparison:
+def _with_overlap(
+    pair: PairComparison, joined: pl.DataFrame, data: PairArrays, settings: ComparisonSettings
+) -> PairComparison:
     """With the change without the overlapping questions, and how much larger it is on them."""
     marked = joined["question_id"].is_in(settings.overlap)
     clean, leaked = joined.filter(~marked), joined.filter(marked)
@@ -282,12 +349,9 @@ def _with_overlap(pair: PairComparison, joined: pl.DataFrame, settings: Comparis
     pair = replace(pair, clean=_micro_difference(clean, replace(settings, sizes=sizes)))
     if leaked.is_empty():
         return pair
-    on_leaked, on_clean = (_mean_change(frame) for frame in (leaked, clean))
-    gap = letter_prior.difference_of_estimates(on_leaked, on_clean)
-    return replace(pair, overlap_gap=gap, on_overlap=on_leaked.value)
-
-
-def _mean_change(joined: pl.DataFrame) -> Estimate:
-    counts = paired.subject_counts(joined)
-    b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
-    return stratified_mean_of_sums(n, c - b, b + c, n / n.sum())
+    change = joined["second"].to_numpy().astype(float) - joined["first"].to_numpy().astype(float)
+    return replace(
+        pair,
+        overlap_gap=estimate_overlap_gap(change, data.strata, data.key, marked.to_numpy()),
+        on_overlap=float(change[marked.to_numpy()].mean()),
+    )

@@ -8,7 +8,10 @@ renormalised over the question's letters, so that their probabilities sum to 1.
   more than right or wrong does, because it changes even if the answer does not.
 * ``brier``: mean squared distance of the probabilities from 1 for the key and 0 for the others (0-2; lower is
   better; Brier 1950).
-* ``overconfidence``: mean confidence minus accuracy (0 = calibrated on average; above 0 = overconfident).
+* both with each run's temperature and overall letter habit fitted out (``recalibration``): those move them
+  too, though the model knows no more.
+* ``overconfidence``: as the run stated it; mean confidence minus accuracy (0 = calibrated on average; above
+  0 = overconfident).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kmmlu_fast.analysis.recalibration import recalibrate_logprobs
 from kmmlu_fast.analysis.softmax import log_softmax_last_axis
 from kmmlu_fast.analysis.strata import Codes, Floats, stratified_mean
 
@@ -93,7 +97,9 @@ def _endpoint_scores(key: Codes, logprobs: Floats, options: Codes | None = None)
     if options is not None:
         values = np.where(np.arange(values.shape[1]) < options[:, None], values, -np.inf)
     values = log_softmax_last_axis(values)
-    shares = np.exp(values)
+    own = np.exp(values)
+    fitted = recalibrate_logprobs(key, values)
+    shares = np.exp(fitted)
     rows = np.arange(len(key))
     brier = (shares**2).sum(axis=1) - 2 * shares[rows, key] + 1
-    return [values[rows, key], brier, shares.max(axis=1) - (shares.argmax(axis=1) == key)]
+    return [fitted[rows, key], brier, own.max(axis=1) - (own.argmax(axis=1) == key)]

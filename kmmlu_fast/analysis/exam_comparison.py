@@ -6,7 +6,7 @@ distinguished by the adapter's name; the first state of an exam is its base. Kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,8 +82,8 @@ def exam_rows(runs: Sequence[Run], settings: ComparisonSettings, focus: str | No
     """
     groups = group_runs_by_exam(runs)
     focus = focus or next(iter(groups), None)
-    settings = replace(settings, different_prompts=True, questions=None)
-    without_sizes = replace(settings, sizes={})
+    settings = replace(settings, different_prompts=True, what_moved=False, headline_only=True)
+    without_sizes = replace(settings, sizes={}, questions=None)
     rows = []
     for exam, group in groups.items():
         base = group[0]
@@ -122,9 +122,12 @@ def _make_exam_state(run: Run, base: Run, chance: float, settings: ComparisonSet
         return state
 
 
-def adjust_exam_p_values(rows: Sequence[ExamRow], earlier: Sequence[float] = ()) -> list[ExamRow]:
-    """The rows with p corrected by Holm over every comparison in them and over ``earlier`` ones (their p)
-    with the same bases: among several adapters on several exams, some would look better by chance.
+def adjust_exam_p_values(
+    rows: Sequence[ExamRow], spent: Mapping[tuple[str, str], float] | None = None
+) -> list[ExamRow]:
+    """The rows with p corrected by Holm over every comparison in them: among several adapters on several
+    exams, some would look better by chance. ``spent``: (exam, state) -> p corrected for all logged
+    comparisons with that exam's base; the larger one counts.
     """
     places = [
         (row.exam, state.name, state.pair.micro.p_value)
@@ -135,8 +138,11 @@ def adjust_exam_p_values(rows: Sequence[ExamRow], earlier: Sequence[float] = ())
     if not places:
         return list(rows)
     values = [1.0 if p_value is None else p_value for _, _, p_value in places]
-    holm = adjust_p_values(np.array([*values, *earlier]), "holm")
-    adjusted = {(exam, name): float(p) for (exam, name, _), p in zip(places, holm, strict=False)}
+    holm = adjust_p_values(np.array(values), "holm")
+    adjusted = {
+        (exam, name): max(float(p), (spent or {}).get((exam, name), 0.0))
+        for (exam, name, _), p in zip(places, holm, strict=True)
+    }
     adjusted_rows = []
     for row in rows:
         states = [replace(state, p_holm=adjusted.get((row.exam, state.name))) for state in row.states]

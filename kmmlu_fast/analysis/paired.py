@@ -26,7 +26,8 @@ b) / n, 0-1.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -54,6 +55,9 @@ class PairedDifference:
     c: int  # only the second
     # McNemar mid-p, or a weighted mean's score test; None for macro, for which the interval decides
     p_value: float | None
+    error: float  # standard error that the interval is based on
+    inner_low: float  # 90 % interval: two one-sided tests at 5 % each
+    inner_high: float
     weighted: bool = False  # subjects count by their full sizes, not by their questions in the sample
 
     @property
@@ -65,9 +69,35 @@ class PairedDifference:
         """The same with a corrected p."""
         return not self.low <= 0.0 <= self.high and (p_value is None or p_value < ALPHA)
 
+    def swapped(self) -> PairedDifference:
+        """First minus second."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+            b=self.c,
+            c=self.b,
+            inner_low=-self.inner_high,
+            inner_high=-self.inner_low,
+        )
+
     def within(self, margin: float) -> bool:
-        """Whether the whole interval lies inside +-margin (0-1), so that the runs count as equal."""
-        return -margin < self.low and self.high < margin
+        """Whether two one-sided tests at 5 % each place the difference inside +-margin (0-1): the 90 %
+        interval lies inside it (Schuirmann 1987, J Pharmacokinet Biopharm 15:657).
+        """
+        return -margin < self.inner_low and self.inner_high < margin
+
+    def detectable_effect(self, alpha: float = ALPHA) -> float | None:
+        """Smallest true difference that is seen with 80 % power at ``alpha``, by the printed standard error;
+        None if there is none.
+        """
+        from scipy.special import ndtri
+
+        effect = float(ndtri(1 - alpha / 2) + ndtri(POWER)) * self.error
+        return effect if 0.0 < effect <= 1.0 else None
 
 
 def mcnemar_midp(b: NDArray[np.int64] | int, c: NDArray[np.int64] | int) -> NDArray[np.float64]:
@@ -102,18 +132,26 @@ def adjust_p_values(p_values: Floats, method: str) -> Floats:
     return result
 
 
-def paired_interval(b: Floats, c: Floats, n: Floats, asked: Floats | float = 0.0) -> tuple[Floats, Floats]:
-    """95 % interval of (c - b) / n by Bonett and Price's adjusted Wald, elementwise; ``asked`` restricts the
-    population to these questions.
+def paired_interval(
+    b: Floats, c: Floats, n: Floats, asked: Floats | float = 0.0, alpha: float = ALPHA
+) -> tuple[Floats, Floats]:
+    """Interval of (c - b) / n at 1 - alpha by Bonett and Price's adjusted Wald, elementwise; ``asked``
+    restricts the population to these questions.
     """
     from scipy.special import ndtri
 
+    centre, error = _adjusted_wald(b, c, n, asked)
+    half = ndtri(1 - alpha / 2) * error
+    return np.clip(centre - half, -1.0, 1.0), np.clip(centre + half, -1.0, 1.0)
+
+
+def _adjusted_wald(b: Floats, c: Floats, n: Floats, asked: Floats | float) -> tuple[Floats, Floats]:
+    """Centre and standard error of Bonett and Price's interval."""
     b, c, n = (np.asarray(values, dtype=float) for values in (b, c, n))
     left = np.sqrt(np.clip(1.0 - np.asarray(asked, dtype=float), 0.0, 1.0))
     first, second = (b + 1) / (n + 2), (c + 1) / (n + 2)
     centre = np.where(left > 0, second - first, (c - b) / n)
-    half = ndtri(1 - ALPHA / 2) * np.sqrt((first + second - (second - first) ** 2) / (n + 2)) * left
-    return np.clip(centre - half, -1.0, 1.0), np.clip(centre + half, -1.0, 1.0)
+    return centre, np.sqrt((first + second - (second - first) ** 2) / (n + 2)) * left
 
 
 def minimum_detectable_effect(n: int, discordance: float, alpha: float = ALPHA) -> float | None:
@@ -182,18 +220,30 @@ def _subject_question_counts(counts: pl.DataFrame) -> Floats:
     return counts.select(pl.col("n").sum().over("subject"))["n"].to_numpy().astype(float)
 
 
+class _Certainty(NamedTuple):
+    """The fields of ``PairedDifference`` that say how certain a difference is."""
+
+    error: float
+    low: float
+    high: float
+    inner_low: float
+    inner_high: float
+
+
 def _weighted_mean_difference(
     counts: pl.DataFrame, weights: Floats, asked: Floats | None
-) -> tuple[float, float, float]:
-    """(difference, low, high) of the weighted mean of the subjects' differences."""
+) -> tuple[float, _Certainty]:
+    """The weighted mean of the subjects' differences, and how certain it is."""
     b, c, n = (counts[name].to_numpy().astype(float) for name in ("b", "c", "n"))
     mean = stratified_mean_of_sums(n, c - b, b + c, weights, asked)
     if n.sum() >= FEW_QUESTIONS and b.sum() + c.sum() >= FEW_CHANGES:
-        return mean.value, *mean.interval()
+        ends = [*mean.interval(1 - ALPHA), *mean.interval(1 - 2 * ALPHA)]
+        return mean.value, _Certainty(mean.error, *ends)
     size = 1.0 / float((weights**2 / n).sum())  # effective sample size
     share = 0.0 if asked is None else float(asked.min())
-    low, high = paired_interval(weights @ (b / n) * size, weights @ (c / n) * size, np.array(size), share)
-    return mean.value, float(low), float(high)
+    sums = weights @ (b / n) * size, weights @ (c / n) * size, np.array(size), share
+    ends = [float(end) for alpha in (ALPHA, 2 * ALPHA) for end in paired_interval(*sums, alpha)]
+    return mean.value, _Certainty(float(_adjusted_wald(*sums)[1]), *ends)
 
 
 def score_test_p_value(counts: pl.DataFrame, weights: Floats, asked: Floats | None) -> float:
@@ -217,7 +267,7 @@ def micro_difference(
         int(counts[name].sum()) for name in ("n", "first", "second", "b", "c")
     )
     shares = counts["n"].to_numpy() / n if weights is None else weights
-    difference, low, high = _weighted_mean_difference(counts, shares, asked)
+    difference, certainty = _weighted_mean_difference(counts, shares, asked)
     if weights is None and asked is None:
         difference, p_value = (c - b) / n, float(mcnemar_midp(b, c))
         first, second = first_right / n, second_right / n
@@ -231,30 +281,28 @@ def micro_difference(
         first=first,
         second=second,
         difference=difference,
-        low=low,
-        high=high,
         b=b,
         c=c,
         p_value=p_value,
         weighted=weights is not None,
+        **certainty._asdict(),
     )
 
 
 def macro_difference(counts: pl.DataFrame, asked: Floats | None = None) -> PairedDifference:
     """Mean over subjects of each subject's difference."""
     first, second = (float((counts[name] / counts["n"]).to_numpy().mean()) for name in ("first", "second"))
-    _, low, high = _weighted_mean_difference(counts, np.full(len(counts), 1 / len(counts)), asked)
+    _, certainty = _weighted_mean_difference(counts, np.full(len(counts), 1 / len(counts)), asked)
     b, c = int(counts["b"].sum()), int(counts["c"].sum())
     return PairedDifference(
         n=int(counts["n"].sum()),
         first=first,
         second=second,
         difference=second - first,
-        low=low,
-        high=high,
         b=b,
         c=c,
         p_value=None,
+        **certainty._asdict(),
     )
 
 

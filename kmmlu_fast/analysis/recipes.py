@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from kmmlu_fast.analysis.paired import ALPHA
 from kmmlu_fast.analysis.strata import Estimate, stratified_mean
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run
@@ -40,10 +41,14 @@ class RecipeEffect:
     low: float
     high: float
     seed_deviation: float  # estimated standard deviation between seeds, the questions' noise removed, 0-1
+    p_value: float = 1.0
+    corrected_p_value: float | None = None  # for all logged comparisons with this base; None if not logged
 
     @property
     def significant(self) -> bool:
-        return not self.low <= 0.0 <= self.high
+        """At 5 %, by the interval and by the corrected p."""
+        corrected = self.p_value if self.corrected_p_value is None else self.corrected_p_value
+        return not self.low <= 0.0 <= self.high and corrected < ALPHA
 
 
 def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
@@ -83,6 +88,7 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
         low=low,
         high=high,
         seed_deviation=deviation,
+        p_value=estimate.p_value,
     )
 
 
@@ -105,4 +111,6 @@ def estimate_crossed_effect(changes: np.ndarray, strata: np.ndarray) -> tuple[Es
     parts = (ms_seeds / size) ** 2 / (seeds - 1) + (ms_rest / size) ** 2 / ((n - 1) * (seeds - 1))
     parts += questions.error**4 / max(questions.df, 1.0)
     df = variance**2 / parts if parts > 0 else float(n - 1)
+    if between > 0.0:
+        df = min(df, seeds - 1.0)
     return Estimate(effect, variance**0.5, df), between**0.5

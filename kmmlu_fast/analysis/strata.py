@@ -26,6 +26,19 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
+class IntervalEstimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def significant(self) -> bool:
+        return not self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A mean with its standard error, in the values' own unit. ``df``: degrees of freedom of the error."""
 

@@ -86,14 +86,19 @@ class EvalConfig(EngineConfig):
     )
 
     adapter: list[str] = Field(
-        [], description="LoRA adapter directory, [NAME=]PATH; may be given several times"
+        [],
+        description=(
+            "LoRA adapter, [NAME=]PATH or [NAME=]ORG/NAME[@REVISION] on the hub; may be given several times."
+            " Without --model its own base is evaluated"
+        ),
     )
     no_base: bool = Field(False, description="evaluate only the adapters")
     adapter_mode: Literal["auto", "serve", "swap", "merge"] = Field(
         "auto",
         description=(
             "serve: vLLM applies the LoRA; swap: its weights are written into the base's engine; merge: PEFT"
-            " merges it into a cached copy; auto: serve on GPU, swap on CPU (merge if it is not a plain LoRA)"
+            " merges it into a cached copy, which is compared with the unmerged model; auto: serve on GPU,"
+            " swap on CPU (merge if it is not a plain LoRA)"
         ),
     )
     exam: list[str] = Field(
@@ -134,6 +139,13 @@ class EvalConfig(EngineConfig):
         1.0,
         ge=0,
         description="until-decided: difference in pp within which two states count as equal; 0 = never",
+    )
+    population: Literal["like", "these"] = Field(
+        "like",
+        description=(
+            "until-decided: decide about questions like these, or about exactly these questions, which needs"
+            " fewer of them"
+        ),
     )
     until_precise: float | None = Field(
         None, gt=0, description="stop when the accuracy's interval is within plus or minus this many pp"

@@ -15,13 +15,14 @@ from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.protocol import Engine, SwappingEngine
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_adapter_mode
 from kmmlu_fast.evaluation.plan import EvalPlan
-from kmmlu_fast.models import adapters
+from kmmlu_fast.models import merging
 
 EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
 
 
-def _note_merge(adapter: Adapter, reason: str) -> None:
-    log_note(f"{adapter.name}: merged into a copy with PEFT, not written into the engine: {reason}")
+def _note_mode(adapter: Adapter, mode: Mode, reason: str) -> None:
+    done = "merged into a copy with PEFT" if mode == "merge" else "written into the engine"
+    log_note(f"{adapter.name}: {done}, because {reason}")
 
 
 class EngineManager:
@@ -37,8 +38,8 @@ class EngineManager:
         if adapter.name not in self._modes:
             mode, reason = choose_adapter_mode(self.plan.config, adapter)
             self._modes[adapter.name] = mode
-            if reason and self.plan.config.adapter_mode in ("auto", "swap"):
-                _note_merge(adapter, reason)
+            if reason:
+                _note_mode(adapter, mode, reason)
         return self._modes[adapter.name]
 
     def engine_for(self, adapter: Adapter | None) -> Engine:
@@ -48,7 +49,7 @@ class EngineManager:
         weights = None
         if adapter and mode == "merge":
             log_note(f"{adapter.name}: merging into the base with PEFT (cached)")
-            weights = str(adapters.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
+            weights = str(merging.merge_adapter(self.plan.model, adapter, self.plan.config.dtype))
         if self._engine is None or weights != self._weights:
             self.close()
             served = [each for each in self.plan.adapters if modes[each.name] == "serve"]
@@ -72,7 +73,7 @@ class EngineManager:
                 reason = str(error)
         if adapter is None:
             return engine
-        _note_merge(adapter, reason)
+        _note_mode(adapter, "merge", reason)
         self._modes[adapter.name] = "merge"
         return self.engine_for(adapter)
 

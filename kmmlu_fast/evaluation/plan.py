@@ -18,6 +18,7 @@ from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
+from kmmlu_fast.evaluation.base_model import take_base_from_adapters
 from kmmlu_fast.evaluation.chat_settings import ChatSettings, choose_chat_settings
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
@@ -25,7 +26,7 @@ from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapters import base_model_warning, load_adapters
+from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
 from kmmlu_fast.prompting.method_choice import (
@@ -83,6 +84,7 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
 
     Returns one plan per exam. All have the same ``max_model_len``, so one engine answers them all.
     """
+    config = take_base_from_adapters(config)
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)
@@ -104,8 +106,8 @@ def _plan_exam(
     tokenizer = chat.tokenizer
     source, questions, exemplars = question_set.source, question_set.questions, question_set.exemplars
     exam_parts = source.exam.fingerprint_parts
-    warnings = [base_model_warning(adapter, model) for adapter in adapters]
-    notes = [*question_set.notes, *more_notes, *filter(None, warnings)]
+    warnings = [text for adapter in adapters for text in adapter_warnings(adapter, model)]
+    notes = [*question_set.notes, *more_notes, *warnings]
     style = choose_style(config, adapters, tokenizer)
     chat_parts = chat.fingerprint_parts(style)
     notes += chat.notes(style)

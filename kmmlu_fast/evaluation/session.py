@@ -23,6 +23,7 @@ from kmmlu_fast.engines.counters import stats_between
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import adapter_probe, reuse, runner
+from kmmlu_fast.evaluation.base_model import take_base_from_adapters
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluation
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
@@ -44,6 +45,7 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.factory.open_engine`` in tests
     and benchmarks.
     """
+    config = take_base_from_adapters(config)
     finished = reuse.reusable_runs(config)
     if finished is not None:
         return finished

@@ -43,6 +43,19 @@ _UNREADABLE = (  # errors that a malformed config or header can cause
     RecursionError,
     MemoryError,
 )
+# Families whose MLP has two matrices, not a gated one of three.
+_PLAIN_MLP: tuple[str, ...] = (
+    "gpt_neox",
+    "gpt2",
+    "gptj",
+    "gpt_neo",
+    "gpt_bigcode",
+    "opt",
+    "bloom",
+    "falcon",
+    "mpt",
+)
+_PLAIN_MLP += ("phi", "codegen", "starcoder2")
 _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -89,6 +102,8 @@ class ModelFacts:
     kv_heads: int = 0
     head_dim: int = 0
     vocabulary: int = 0
+    experts: int = 0  # of ``linear``, those in matrices of experts, which bitsandbytes leaves as they are
+    mlp_matrices: int = 3  # gate, up and down; 2 in older families
 
     @property
     def unquantised_parameters(self) -> int:
@@ -122,6 +137,14 @@ def find_model_facts(name: str, timeout_sec: float = 2.0, offline: bool = False)
     return _facts_from_hub(name, timeout_sec)
 
 
+def find_model_folder(name: str) -> Path | None:
+    """The directory with that model's config.json on this computer: given, or the hub cache's newest."""
+    folder = expand_home(name)
+    if name != "demo" and (folder / "config.json").exists():
+        return folder
+    return _cached_snapshot(name) if name.count("/") == 1 else None
+
+
 def facts_from_directory(folder: Path, name: str, source: str = "local directory") -> ModelFacts | None:
     """The size of a model in the Hugging Face layout; None if its config.json cannot be read."""
     try:
@@ -147,20 +170,35 @@ def _has_all_shards(folder: Path) -> bool:
 
 
 def read_safetensors_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """(name, dtype, shape) of a safetensors file's tensors; [] if it is not such a file."""
+    """(name, dtype, shape) of a safetensors file's tensors, as the format describes; [] where it is none."""
+    entries, _ = _read_header(path)
+    try:
+        return [(name, str(entry["dtype"]), tuple(entry["shape"])) for name, entry in entries.items()]
+    except _UNREADABLE:
+        return []
+
+
+def tensor_places(path: Path) -> list[tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends, in bytes from the file's start."""
+    entries, start = _read_header(path)
+    try:
+        places = [entry["data_offsets"] for entry in entries.values()]
+        return sorted((start + int(begin), start + int(end)) for begin, end in places)
+    except _UNREADABLE:
+        return []
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """A safetensors file's entries by tensor name, and where its data begin; ({}, 0) where it is none."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MAX_HEADER_BYTES:
-                return []
+                return {}, 0
             header = json.loads(file.read(size))
-        return [
-            (name, str(entry["dtype"]), tuple(entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
+        return {name: entry for name, entry in header.items() if name != "__metadata__"}, 8 + size
     except (*_UNREADABLE, struct.error):
-        return []
+        return {}, 0
 
 
 def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> ModelFacts:
@@ -175,7 +213,14 @@ def _with_exact_counts(facts: ModelFacts, tensors: Iterable[tuple[str, str, tupl
     if facts.quantised or not linear:
         return replace(facts, stored_bytes=int(stored))
     active = round(linear * facts.active / facts.linear) if facts.linear else linear
-    return replace(facts, parameters=parameters, linear=linear, active=active, stored_bytes=int(stored))
+    return replace(
+        facts,
+        parameters=parameters,
+        linear=linear,
+        active=active,
+        stored_bytes=int(stored),
+        experts=min(facts.experts, linear),
+    )
 
 
 def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFacts:
@@ -188,8 +233,9 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         values = (text.get(key) for key in keys)
         return next((int(v) for v in values if isinstance(v, int) and 0 < v < _MAX_NUMBER), default)
 
-    layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
-    heads = number("num_attention_heads", "n_head", default=1)
+    layers = number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    hidden = number("hidden_size", "n_embd", "d_model")
+    heads = number("num_attention_heads", "n_head", "n_heads", default=1)
     kv_heads = number("num_key_value_heads", default=heads)
     head_dim = number("head_dim", default=hidden // heads)
     intermediate = number("intermediate_size", "n_inner", default=4 * hidden)
@@ -197,7 +243,8 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
     if not (layers and hidden and vocabulary):
         raise ValueError(f"{name}: its config names no layers, width or vocabulary")
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
-    dense = 3 * hidden * intermediate
+    matrices = 2 if text.get("model_type") in _PLAIN_MLP else 3
+    dense = matrices * hidden * intermediate
     experts = number("num_local_experts", "num_experts", "n_routed_experts")
     expert = 3 * hidden * number("moe_intermediate_size", default=intermediate)
     shared = number("n_shared_experts") * expert + 3 * hidden * number("shared_expert_intermediate_size")
@@ -221,6 +268,8 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=vocabulary,
+        experts=layers * experts * expert,
+        mlp_matrices=matrices,
     )
 
 

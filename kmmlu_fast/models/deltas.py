@@ -1,7 +1,7 @@
 """What a LoRA adapter adds to its base's weights: W + s·B·A, bit for bit as PEFT's merge computes it.
 
-In: an adapter directory as PEFT writes it. Out: each changed module's two factors and scale, and the changed
-weights; or the reason why the adapter is not such a sum. Source: PEFT 0.21 ``LoraLayer.update_layer``,
+In: an adapter directory as PEFT writes it, of a kind that is such a sum (``adapter_features``). Out: each
+changed module's two factors and scale, and the changed weights. Source: PEFT 0.21 ``LoraLayer.update_layer``,
 ``Linear.get_delta_weight`` and ``Linear.merge``. Knows nothing of engines.
 """
 
@@ -16,29 +16,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.reading import read_json
-
-_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
-# Projections of dense decoders, which checkpoints store as one matrix each. PEFT itself merges adapters of
-# experts, embeddings and heads.
-_PLAIN = frozenset(
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"]
-)
-# Settings of PEFT's LoraConfig that make it more than W + s·B·A, or another W.
-_UNSUPPORTED = (
-    "use_dora",
-    "use_qalora",
-    "lora_bias",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "fan_in_fan_out",
-    "alora_invocation_tokens",
-    "modules_to_save",
-    "arrow_config",
-    "megatron_config",
-)
-# Initialisations that change the base's weights.
-_OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+from kmmlu_fast.models.adapter_features import FACTOR_KEY
 
 Scratch = dict[tuple[tuple[int, int], Any], tuple[Any, Any]]
 
@@ -51,45 +29,28 @@ class LoraDelta:
     up: Any
     scale: float
 
-    def add_to_weight(self, weight: Any, dtype: Any, scratch: Scratch | None = None) -> Any:
+    def add_to_weight(
+        self, weight: Any, dtype: Any, scratch: Scratch | None = None, device: Any = "cpu"
+    ) -> Any:
         """The weight in ``dtype`` plus the product, as ``merge`` adds it: computed in float32, then rounded.
 
         Pass the same ``scratch`` to every call: allocating memory per product takes three times as long as
-        the products.
+        the products. ``device`` computes and holds the sum: a card adds a 7B's in a second, its host in 20.
         """
         import torch
 
         shape = (self.up.shape[0], self.down.shape[1])
         buffers: Scratch = {} if scratch is None else scratch
         if (shape, dtype) not in buffers:
-            buffers[shape, dtype] = (torch.empty(shape), torch.empty(shape, dtype=dtype))
+            buffers[shape, dtype] = (
+                torch.empty(shape, device=device),
+                torch.empty(shape, dtype=dtype, device=device),
+            )
         product, rounded = buffers[shape, dtype]
-        torch.matmul(self.up.float(), self.down.float(), out=product)
+        torch.matmul(self.up.to(device).float(), self.down.to(device).float(), out=product)
         if self.scale != 1.0:
             product.mul_(self.scale)
-        return weight.to(dtype) + rounded.copy_(product)
-
-
-def unsupported_adapter_reason(folder: Path) -> str | None:
-    """Why the adapter cannot be added to its base's weights module by module; None if it can. AdapterError
-    if a file is unreadable."""
-    config = _read_adapter_config(folder)
-    unsupported = [name for name in _UNSUPPORTED if config.get(name)]
-    if unsupported:
-        return f"{', '.join(unsupported)} in adapter_config.json"
-    if config.get("bias", "none") != "none":
-        return f"bias {config['bias']!r} in adapter_config.json"
-    start = config.get("init_lora_weights", True)
-    if isinstance(start, str) and start.lower().startswith(_OTHER_BASE):
-        return f"init_lora_weights {start!r}: it was trained on other weights than the base's"
-    for key in _tensor_names(folder):
-        match = _KEY.fullmatch(key)
-        if match is None:
-            return f"{key} is not lora_A or lora_B of a linear layer"
-        module = match[1]
-        if module.rpartition(".")[2] not in _PLAIN or ".experts." in module:
-            return f"it changes {module}"
-    return None
+        return weight.to(device, dtype) + rounded.copy_(product)
 
 
 def read_lora_deltas(folder: Path) -> dict[str, LoraDelta]:
@@ -107,7 +68,7 @@ def read_lora_deltas(folder: Path) -> dict[str, LoraDelta]:
         ) from error
     factors: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
+        match = FACTOR_KEY.fullmatch(key)
         if match:
             factors.setdefault(match[1], {})[match[2]] = tensor
     if not factors:
@@ -135,10 +96,14 @@ def _match_pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> 
 
 
 def changed_weights(
-    weights: Iterable[tuple[str, Any]], touched: set[str], changes: Mapping[str, LoraDelta], dtype: Any
+    weights: Iterable[tuple[str, Any]],
+    touched: set[str],
+    changes: Mapping[str, LoraDelta],
+    dtype: Any,
+    device: Any = "cpu",
 ) -> Iterator[tuple[str, Any]]:
-    """The checkpoint's tensors of the ``touched`` modules, with the changes added. AdapterError if a changed
-    module has no weight."""
+    """The checkpoint's tensors of the ``touched`` modules, with the changes added on ``device``.
+    AdapterError if a changed module has no weight."""
     left, scratch = set(changes), Scratch()
     for name, tensor in weights:
         module, _, kind = name.rpartition(".")
@@ -146,7 +111,7 @@ def changed_weights(
             continue
         if kind == "weight" and module in changes:
             left.discard(module)
-            yield name, changes[module].add_to_weight(tensor, dtype, scratch)
+            yield name, changes[module].add_to_weight(tensor, dtype, scratch, device)
         else:
             yield name, tensor
     if left:
@@ -170,15 +135,3 @@ def expand_packed_modules(modules: Iterable[str], packed: Mapping[str, list[str]
 
 def _read_adapter_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "adapter_config.json", AdapterError)
-
-
-def _tensor_names(folder: Path) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
-            return list(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"--adapter {folder}: adapter_model.safetensors cannot be read ({error})"
-        ) from error

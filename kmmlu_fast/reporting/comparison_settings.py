@@ -19,12 +19,16 @@ from kmmlu_fast.reporting.inputs import resolve_dataset, resolve_exam
 
 
 def make_comparison_settings(
-    config: PairsConfig, questions: pl.DataFrame | None = None, sizes_from: pl.DataFrame | None = None
+    config: PairsConfig,
+    questions: pl.DataFrame | None = None,
+    sizes_from: pl.DataFrame | None = None,
+    *,
+    what_moved: bool = True,
 ) -> ComparisonSettings:
     """How pairs are compared; the overlap list is the union of everything that --overlap names.
 
-    ``questions``: the dataset's frame, for the kinds of question gained or lost; ``sizes_from``: only for the
-    subjects' full sizes.
+    ``questions``: the dataset's frame, for repeated questions and, with ``what_moved``, the kinds of question
+    gained or lost; ``sizes_from``: only for the subjects' full sizes.
     """
     overlap: frozenset[str] = frozenset()
     for entry in config.overlap:
@@ -51,6 +55,7 @@ def make_comparison_settings(
         population=config.population,
         sizes=subject_sizes(questions if questions is not None else sizes_from),
         questions=questions,
+        what_moved=what_moved,
     )
 
 

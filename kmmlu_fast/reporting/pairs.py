@@ -7,7 +7,9 @@ effect is ``peeks.json`` beside each base that adapters were compared with on te
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kmmlu_fast.analysis.comparison import (
     ComparisonSettings,
@@ -16,11 +18,11 @@ from kmmlu_fast.analysis.comparison import (
     compare_pair,
     compare_with_base,
 )
+from kmmlu_fast.analysis.error_spending import Ledger, corrected_p_values, make_ledgers, next_level
 from kmmlu_fast.analysis.exam_comparison import ExamRow, adjust_exam_p_values, exam_rows, group_runs_by_exam
-from kmmlu_fast.analysis.paired import mcnemar_midp
 from kmmlu_fast.analysis.recipes import RecipeEffect, recipe_effect
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.runs.comparison_log import LoggedComparison, is_test_split_comparison, log_comparisons
+from kmmlu_fast.runs.comparison_log import is_test_split_comparison, log_comparisons, new_comparison
 from kmmlu_fast.runs.run import Run
 
 Refused = tuple[str, str]  # name of the run that was not compared, why
@@ -53,51 +55,63 @@ def compare_all_strictly(
 
 
 def log_and_correct_pairs(runs: list[Run], pairs: list[PairComparison]) -> list[PairComparison]:
-    """Log the pairs; returns them corrected for each other and for earlier comparisons of other adapters."""
-    earlier = [(_logged_p_value(entry), entry.difference) for entry in _log_pairs(runs, pairs)]
-    return adjust_pair_p_values(pairs, earlier)
+    """Log the pairs; returns them corrected for each other and for all logged comparisons with this base."""
+    return adjust_pair_p_values(pairs, _log_pairs(runs, pairs))
 
 
 def compare_exams(runs: Sequence[Run], settings: ComparisonSettings, focus: str) -> list[ExamRow]:
-    """``exam_rows`` if the runs are of several exams, else []; corrected for earlier comparisons too. Each
+    """``exam_rows`` if the runs are of several exams, else []; corrected for logged comparisons too. Each
     exam's comparisons, also outside ``focus``, are logged beside that exam's base.
     """
     groups = group_runs_by_exam(runs)
     if len(groups) < 2:
         return []
     rows = exam_rows(runs, settings, focus)
-    earlier: list[LoggedComparison] = []
+    spent: dict[tuple[str, str], float] = {}
     for row in rows:
         pairs = [state.pair for state in row.states if state.pair is not None]
-        earlier += _log_pairs(groups[row.exam], pairs)
-    return adjust_exam_p_values(rows, [_logged_p_value(entry) for entry in earlier]) if earlier else rows
+        ledgers = _log_pairs(groups[row.exam], pairs)
+        for state in row.states:
+            if state.pair is not None and state.pair.second in ledgers:
+                spent[row.exam, state.name] = ledgers[state.pair.second].corrected_p_value
+    return adjust_exam_p_values(rows, spent)
 
 
-def _log_pairs(runs: list[Run], pairs: Sequence[PairComparison]) -> list[LoggedComparison]:
-    """Log the pairs on test beside the base, the first run; returns earlier entries of other adapters."""
+def _log_pairs(runs: list[Run], pairs: Sequence[PairComparison]) -> dict[str, Ledger]:
+    """Log the pairs on test beside the base, the first run; what the log then says, by the second run."""
     by_name = {run.name: run for run in runs[1:]}
-    entries = [
-        (by_name[pair.second], pair.micro.n, pair.micro.p_value, pair.micro.difference)
+    entries = {
+        pair.second: new_comparison(
+            by_name[pair.second],
+            questions=pair.micro.n,
+            p_value=pair.micro.p_value,
+            difference=pair.micro.difference,
+        )
         for pair in pairs
         if is_test_split_comparison(runs[0], by_name[pair.second])
-    ]
-    return log_comparisons(runs[0], entries) if entries else []
-
-
-def _logged_p_value(entry: LoggedComparison) -> float:
-    return 1.0 if entry.p_value is None else entry.p_value
+    }
+    if not entries:
+        return {}
+    log = log_comparisons(runs[0].path, list(entries.values()), next_level)
+    return make_ledgers(log, entries)
 
 
 def compare_recipe(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
-    """A recipe's effect over its seeds; the comparison of each adapter is logged."""
+    """A recipe's effect over its seeds, logged as one comparison and corrected for the logged ones."""
     recipe = recipe_effect(name, base, runs)
-    entries: list[tuple[Run, int, float | None, float]] = []
-    for run in runs:
-        both = base.frame.select("question_id", "correct").join(
-            run.frame.select("question_id", "correct"), on="question_id", suffix="_run"
-        )
-        b = int((both["correct"] & ~both["correct_run"]).sum())
-        c = int((~both["correct"] & both["correct_run"]).sum())
-        entries.append((run, len(both), float(mcnemar_midp(b, c)), (c - b) / max(1, len(both))))
-    log_comparisons(base, entries)
-    return recipe
+    if not all(is_test_split_comparison(base, run) for run in runs):
+        return recipe
+    digests = sorted(str(run.facts["adapter_digest"]) for run in runs)
+    entry = replace(
+        new_comparison(
+            runs[0],
+            questions=recipe.questions,
+            p_value=recipe.p_value,
+            difference=recipe.effect,
+            kind="recipe",
+        ),
+        adapter=hashlib.sha256(" ".join(digests).encode()).hexdigest(),
+        name=name,
+    )
+    log = log_comparisons(base.path, [entry], next_level)
+    return replace(recipe, corrected_p_value=corrected_p_values(log)[entry.key])

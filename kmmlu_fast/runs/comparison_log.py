@@ -1,8 +1,9 @@
-"""A log of comparisons on the test split: which adapters were compared with a base run, and when.
+"""The log of comparisons on the test split: which adapters were compared with a base run, how, and at which
+error level.
 
-In: a base's run directory, a comparison's outcome. Out: ``peeks.json`` in that directory, one entry per
-adapter. The best of six adapters tried on test is also the luckiest; counting them keeps its p-value honest.
-Knows nothing of statistics.
+In: a base's run directory, comparisons. Out: ``peeks.json`` in that directory, one entry per adapter and kind
+of comparison. Early and full comparisons share it: the best of six adapters tried on test is also the
+luckiest, however each was tried. Knows nothing of statistics: the level comes from the caller.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import write_bytes_atomically
@@ -18,18 +22,34 @@ from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.runs.run import Run
 
 FILE = "peeks.json"
+Kind = Literal["full", "early", "recipe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedComparison:
-    """One adapter's first comparison with this base on test."""
+    """One comparison of an adapter with this base on test. ``batch`` and ``level`` are fixed when it is first
+    logged.
+    """
 
     adapter: str  # digest of its weights
     name: str
     time_utc: str
     questions: int
-    p_value: float | None
+    p_value: float | None  # None while an early comparison is running
     difference: float = 0.0  # of accuracy over questions, adapter minus base, 0-1
+    kind: Kind = "full"  # early: by the sequential test
+    batch: int = -1  # comparisons of one command share a batch; -1: written before there were batches
+    level: float = 0.0  # error level of the whole batch, 0-1; 0: written before there were levels
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes it the same comparison. More questions are new evidence for a full comparison; an early
+        one is valid at any number of questions.
+        """
+        return (self.adapter, self.kind, 0 if self.kind == "early" else self.questions)
+
+
+LevelRule = Callable[[Sequence[LoggedComparison], int], float]  # entries so far, new ones -> level
 
 
 def is_test_split_comparison(base: Run, other: Run) -> bool:
@@ -42,44 +62,67 @@ def is_test_split_comparison(base: Run, other: Run) -> bool:
     return bool(other.facts.get("adapter_digest") and not base.facts.get("adapter_digest"))
 
 
-def read_comparison_log(base: Run) -> list[LoggedComparison]:
-    """The comparisons logged so far; [] if there are none, or if the file cannot be read."""
-    if base.path is None or not (base.path / FILE).is_file():
+def new_comparison(
+    run: Run, *, questions: int, p_value: float | None, difference: float, kind: Kind = "full"
+) -> LoggedComparison:
+    """An entry for the adapter's run, not logged yet."""
+    return LoggedComparison(
+        adapter=str(run.facts["adapter_digest"]),
+        name=run.name,
+        time_utc="",
+        questions=questions,
+        p_value=p_value,
+        difference=difference,
+        kind=kind,
+    )
+
+
+def read_comparison_log(folder: Path | None) -> list[LoggedComparison]:
+    """The comparisons logged beside a base so far; [] if there are none, or if the file cannot be read."""
+    path = None if folder is None else folder / FILE
+    if path is None or not path.is_file():
         return []
-    path = base.path / FILE
     try:
         logged = [LoggedComparison(**entry) for entry in parse_json(read_text(path), str(path))]
     except (RunError, TypeError):
         return []
-    return [entry for entry in logged if isinstance(entry.adapter, str) and isinstance(entry.name, str)]
+    return [entry for entry in logged if _is_valid(entry)]
+
+
+def _is_valid(entry: LoggedComparison) -> bool:
+    numbers = [entry.questions, entry.difference, entry.batch, entry.level]
+    numbers += [] if entry.p_value is None else [entry.p_value]
+    texts = (entry.adapter, entry.name, entry.kind)
+    return all(isinstance(text, str) for text in texts) and all(
+        isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers
+    )
 
 
 def log_comparisons(
-    base: Run, comparisons: list[tuple[Run, int, float | None, float]]
+    folder: Path | None, comparisons: Sequence[LoggedComparison], level_rule: LevelRule
 ) -> list[LoggedComparison]:
-    """Log the adapters that are new (run, questions, p-value, difference). Returns the entries from *before*
-    whose adapters are not among ``comparisons``.
+    """Log what is new as one batch, at the level that ``level_rule`` gives it, and update what is known.
+    Returns the whole log.
 
-    A run directory that cannot be written is skipped: only the current comparisons then count.
+    A directory that cannot be written is skipped: only the log so far and these comparisons then count.
     """
-    before = read_comparison_log(base)
-    known = {entry.adapter for entry in before}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    new = [
-        LoggedComparison(
-            adapter=str(run.facts["adapter_digest"]),
-            name=run.name,
-            time_utc=now,
-            questions=questions,
-            p_value=p_value,
-            difference=difference,
-        )
-        for run, questions, p_value, difference in comparisons
-        if is_test_split_comparison(base, run) and str(run.facts["adapter_digest"]) not in known
-    ]
-    if new and base.path is not None:
-        text = json.dumps([asdict(entry) for entry in [*before, *new]], ensure_ascii=False, indent=1) + "\n"
+    before = read_comparison_log(folder)
+    given = {entry.key: entry for entry in comparisons}
+    entries = []
+    for entry in before:
+        again = given.pop(entry.key, None)
+        if again is not None and again.p_value is not None:
+            entry = replace(
+                entry, p_value=again.p_value, difference=again.difference, questions=again.questions
+            )
+        entries.append(entry)
+    if given:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        batch = 1 + max((entry.batch for entry in before), default=-1)
+        level = level_rule(before, len(given))
+        entries += [replace(entry, time_utc=now, batch=batch, level=level) for entry in given.values()]
+    if entries != before and folder is not None:
+        text = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1) + "\n"
         with contextlib.suppress(OSError):
-            write_bytes_atomically(base.path / FILE, text.encode())
-    compared = {str(run.facts.get("adapter_digest")) for run, _, _, _ in comparisons}
-    return [entry for entry in before if entry.adapter not in compared]
+            write_bytes_atomically(folder / FILE, text.encode())
+    return entries

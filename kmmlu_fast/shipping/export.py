@@ -23,7 +23,7 @@ from kmmlu_fast.core.version import __version__
 from kmmlu_fast.machine.environment import package_version
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.machine.host import disk_free_bytes
-from kmmlu_fast.models.adapters import write_merged_model
+from kmmlu_fast.models.merging import write_merged_model
 from kmmlu_fast.shipping.config import ExportConfig
 from kmmlu_fast.shipping.llama_tools import (
     BITS_PER_WEIGHT,

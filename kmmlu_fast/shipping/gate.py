@@ -22,7 +22,8 @@ from kmmlu_fast.core.schema import Completion, Question
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.data.dataset import kmmlu_questions_from_frame, permute_questions, read_frame
 from kmmlu_fast.machine.extras import require_modules
-from kmmlu_fast.models.deltas import read_lora_deltas, unsupported_adapter_reason
+from kmmlu_fast.models.adapters import adapter_way_problem
+from kmmlu_fast.models.deltas import read_lora_deltas
 from kmmlu_fast.models.gguf import read_gguf_file
 from kmmlu_fast.models.llama_cpp import GgufTokenizer
 from kmmlu_fast.shipping.answers import (
@@ -191,7 +192,7 @@ def _compare_artefact_weights(artefact: Artefact, source: ShippingSource) -> Wei
     assert artefact.path is not None
     if artefact.kind == "directory" and artefact.quantisation:
         return None
-    reason = unsupported_adapter_reason(source.adapter.path)
+    reason = adapter_way_problem(source.adapter.path, "swap")
     if reason and not reason.startswith("init_lora_weights"):
         log_note(f"check: weights of {artefact.name} are not compared, only answers: {reason}")
         return None

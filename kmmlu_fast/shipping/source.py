@@ -75,7 +75,7 @@ def load_shipping_source(
             " its weights would round the adapter away; give the 16-bit model that it was made from with"
             " --model"
         )
-    (loaded,) = load_adapters([str(folder)], base, "peft")
+    (loaded,) = load_adapters([str(folder)], base, "peft or merge")
     return ShippingSource(adapter=loaded, model=base, card=card, adapter_config=config)
 
 

@@ -19,7 +19,7 @@ from kmmlu_fast.core.schema import logprobs_list
 from kmmlu_fast.engines.factory import open_engine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
-from kmmlu_fast.models.adapters import merge_adapter
+from kmmlu_fast.models.merging import merge_adapter
 from kmmlu_fast.prompting.methods import MultipleChoice
 from kmmlu_fast.shipping.bundle import read_bundle
 from kmmlu_fast.shipping.config import VerifyConfig

@@ -24,6 +24,7 @@ _FREE = frozenset(
     {
         "data",
         "held_out_data",
+        "init_adapter",  # compared by digest
         "output_dir",
         "resume",
         "report_to",
@@ -91,6 +92,7 @@ class TrainConfig(Config):
         "model and adapter": (
             "model",
             "revision",
+            "init_adapter",
             "load_in_4bit",
             "r",
             "lora_alpha",
@@ -209,6 +211,13 @@ class TrainConfig(Config):
         False, description="show the options in another order every epoch, answer letters balanced"
     )
 
+    init_adapter: str | None = Field(
+        None,
+        description=(
+            "continue from this adapter (directory or hub id) in place of a new one; rank, alpha and modules"
+            " are its own, and without --model its base"
+        ),
+    )
     load_in_4bit: bool = Field(True, description="QLoRA: nf4 weights with double quantisation")
     r: PositiveInt = Field(16, description="LoRA rank")
     lora_alpha: PositiveInt = Field(16, description="LoRA alpha")
@@ -330,6 +339,12 @@ class TrainConfig(Config):
             faults.append(
                 "--init-lora-weights loftq changes the base's weights, so the adapter would not fit the base"
                 " that evaluation loads; leave it out"
+            )
+        tables = sorted({"lm_head", "embed_tokens", "embed_in", "embed_out", "wte"} & {*self.target_modules})
+        if tables:
+            faults.append(
+                f"--target-modules {','.join(tables)}: Unsloth saves such modules whole, and vLLM serves LoRA"
+                " matrices only; leave them out"
             )
         if self.modules_to_save:
             faults.append(

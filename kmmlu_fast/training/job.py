@@ -28,6 +28,7 @@ from kmmlu_fast.training.chat_setup import ChatSetup, prepare_chat, save_chat_fi
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
+from kmmlu_fast.training.initial_adapter import check_initial_adapter, take_initial_adapter
 from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
@@ -69,6 +70,7 @@ def load_adapter_card(folder: Path) -> TrainedAdapter:
 
 def run_training_job(config: TrainConfig) -> TrainedAdapter:
     """Train, unless it is done already (--resume). TrainError, DataError, ModelError for user errors."""
+    config = take_initial_adapter(config)
     if is_training_finished(config):
         _remove_checkpoints(config)
         return load_adapter_card(config.output_dir)
@@ -107,6 +109,7 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     tokenizer = models.load_tokenizer(model)
     chat = prepare_chat(config, model, tokenizer, inputs.rows)
+    identity = _training_identity(config, model, chat)
     data = encode_training_set(config, inputs.rows, inputs.held_out, chat.tokenizer, inputs.asked)
     shape, plan = _plan_on_device(config, model, data)
     log_note(str(plan))
@@ -116,10 +119,10 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_as_warnings(warnings)
     if told := describe_too_long(data.too_long):  # logged when the rows were encoded
         warnings.append(told)
-    identity = _training_identity(config, model, chat)
     claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
-    result = trainer.train_lora_adapter(config, model.path, model.revision, tokenizer, data, plan, work)
+    resolved = config.model_copy(update={"target_modules": list(shape.targets)})
+    result = trainer.train_lora_adapter(resolved, model.path, model.revision, tokenizer, data, plan, work)
     result = replace(result, warnings=[*warnings, *result.warnings])
     tokens |= chat.card_parts()
     card = build_card(config, model, inputs, data, identity, plan, result, tokens)
@@ -133,7 +136,12 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
 def _plan_on_device(config: TrainConfig, model: Model, data: TrainSet) -> tuple[ModelShape, MemoryPlan]:
     """The model's shape and the memory plan on this device; TrainError if nothing fits."""
     shape = read_model_shape(
-        model.path, config.r, config.target_modules, model.revision, config.trust_remote_code
+        model.path,
+        config.r,
+        config.target_modules,
+        model.revision,
+        config.trust_remote_code,
+        use_dora=config.use_dora,
     )
     available_bytes, device, cpu = available_memory(config.max_memory_gib)
     float32 = cpu and best_cpu_dtype() == "float32"
@@ -164,6 +172,7 @@ def _training_identity(config: TrainConfig, model: Model, chat: ChatSetup) -> di
 
     return {
         "settings": config.result_settings(),
+        "init_adapter_digest": check_initial_adapter(config, model),
         "model_digest": resumed_model_digest(config, model),
         "data_digest": data_digest(config),
         "held_out_digest": source_digest(str(config.held_out_data)) if config.held_out_data else None,

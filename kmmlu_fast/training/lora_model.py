@@ -11,6 +11,7 @@ from typing import Any
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.initial_adapter import load_initial_weights
 
 
 def load_lora_model(
@@ -38,7 +39,7 @@ def load_lora_model(
             f"{model_path}: cannot be loaded for training ({str(error).splitlines()[0]})"
         ) from error
     dora = {"use_dora": True} if config.use_dora else {}
-    return FastLanguageModel.get_peft_model(
+    adapted = FastLanguageModel.get_peft_model(
         model,
         r=config.r,
         lora_alpha=config.lora_alpha,
@@ -51,6 +52,9 @@ def load_lora_model(
         init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
         **dora,
     )
+    if config.init_adapter:
+        load_initial_weights(adapted, config.init_adapter)
+    return adapted
 
 
 def find_compute_device(model: Any) -> Any:

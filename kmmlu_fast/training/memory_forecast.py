@@ -62,14 +62,14 @@ class TrainingForecast:
 
 
 def shape_from_facts(model: ModelFacts, r: int = RANK) -> ModelShape:
-    """The model's shape, with an adapter on all seven projections of a Llama-like layer."""
+    """The model's shape, with an adapter on all linear layers of a decoder."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     sides = (
         (model.hidden, queries),
         (model.hidden, keys),
         (model.hidden, keys),
         (queries, model.hidden),
-        *((model.hidden, model.intermediate),) * 3,
+        *((model.hidden, model.intermediate),) * model.mlp_matrices,
     )
     return ModelShape(
         layers=model.layers,
@@ -77,11 +77,17 @@ def shape_from_facts(model: ModelFacts, r: int = RANK) -> ModelShape:
         intermediate=model.intermediate,
         heads=model.heads,
         vocabulary=model.vocabulary,
-        quantised=model.linear,
-        unquantised=model.unquantised_parameters,
+        quantised=model.linear - model.experts,
+        unquantised=model.unquantised_parameters + model.experts,
         largest_linear=model.hidden * max(model.intermediate, queries),
         lora=model.layers * sum(r * (inputs + outputs) for inputs, outputs in sides),
     )
+
+
+def is_trainable_as_stored(model: ModelFacts) -> bool:
+    """Whether the weights are in 16 or 32 bit, or in bitsandbytes' 4 bit, on which QLoRA trains as they
+    are."""
+    return not model.quantised or model.stored_as == "bitsandbytes"
 
 
 def forecast_training(
@@ -94,9 +100,9 @@ def forecast_training(
     """What fits in ``free_bytes`` of the GPU with this ``capability``, or of the CPU if that is None."""
     if model is None:
         return TrainingForecast(None, True, cpu_dtype, "unknown: the model's size is not known")
-    four_bit = model.parameters >= SMALL_PARAMETERS
+    four_bit = model.parameters >= SMALL_PARAMETERS or model.quantised
     dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
-    if model.quantised:
+    if not is_trainable_as_stored(model):
         return TrainingForecast(
             None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
         )

@@ -231,3 +231,69 @@ def test_a_limited_runs_micro_is_weighted_to_the_full_sizes() -> None:
         "weights each subject by its full number" in line
         for line in verdict_lines(pair, get_translator("en"))
     )
+
+
+def test_reading_is_counted_once_and_named_as_what_hides() -> None:
+    """Half of the first run's answers could not be read: no letter prior, and what remains is 0."""
+    frame = predictions(1, skill=0.8, sizes={"Law": 900, "Math": 900})
+    lost = pl.col("row") % 2 == 0
+    hidden = frame.with_columns(
+        pl.when(lost).then(None).otherwise("prediction").alias("prediction"),
+        (pl.col("correct") & ~lost).alias("correct"),
+    )
+    pair = compare_pair(loaded("base", hidden), loaded("lora", frame), QUICK)
+    assert pair.letters is not None and pair.letters.method == "logprobs"
+    [split] = pair.letters.splits
+    assert pair.letters.reading == pytest.approx(pair.micro.difference, abs=0.02)
+    assert abs(split.letter_prior.value) < 0.02 and abs(split.remaining.value) < 0.02
+    better = predictions(1, skill=1.3, sizes={"Law": 900, "Math": 900})
+    unread = better.with_columns(
+        pl.when(lost).then(None).otherwise("prediction").alias("prediction"),
+        (pl.col("correct") & ~lost).alias("correct"),
+    )
+    pair = compare_pair(loaded("base", frame), loaded("lora", unread), QUICK)
+    said = " ".join(verdict_lines(pair, get_translator("en")))
+    assert "answers that became unreadable hide a gain" in said and "a worse habit" not in said
+
+
+def test_the_verdict_is_a_headline_and_at_most_three_sentences_without_flags() -> None:
+    import re
+
+    from kmmlu_fast.reporting.wording.language import text_table
+    from kmmlu_fast.reporting.wording.verdict import word_verdict
+
+    first = loaded("base", predictions(1, skill=0.5))
+    pair = compare_pair(first, loaded("lora", predictions(1, skill=1.5)), QUICK)
+    verdict = word_verdict(pair, get_translator("en"))
+    assert "is better than" in verdict.headline and 1 <= len(verdict.sentences) <= 3 and verdict.details
+    for lang in ("en", "ko"):
+        flags = {key for key, text in text_table("common", lang).items() if re.search(r"--[a-z]", text)}
+        assert flags <= {"exams_left_out"}  # a note under a table, not a verdict
+
+
+def test_detectable_differences_follow_the_printed_error() -> None:
+    """One big subject, 44 of three questions: the weighted error decides, not the number of questions."""
+    from kmmlu_fast.data.subjects import SUBJECTS
+
+    names = list(SUBJECTS)
+    sizes = {names[0]: (400, 900), **dict.fromkeys(names[1:], (1, 3))}
+    second = {names[0]: (420, 900), **dict.fromkeys(names[1:], (2, 3))}
+    equal = ComparisonSettings(sizes=dict.fromkeys(names, 1000))
+    pair = compare_pair(small("base", sizes), small("lora", second), equal)
+    effect = pair.micro.detectable_effect(0.05 / 4)
+    assert effect == pytest.approx((2.4977 + 0.8416) * pair.micro.error, rel=1e-3)
+    assert effect > 0.05
+
+
+def test_a_gap_not_two_significances_makes_the_leak_caution() -> None:
+    """A uniform gain is less significant on part of the questions: that alone is no leak."""
+    cautioned = 0
+    for seed in range(12):
+        frames = [predictions(seed, skill=skill, sizes={"Law": 400, "Math": 400}) for skill in (0.6, 0.75)]
+        ids = frames[0]["question_id"].to_list()
+        overlap = frozenset(ids[seed % 3 :: 3])
+        pair = compare_pair(
+            loaded("base", frames[0]), loaded("lora", frames[1]), ComparisonSettings(overlap=overlap)
+        )
+        cautioned += pair.only_leaked
+    assert cautioned <= 1

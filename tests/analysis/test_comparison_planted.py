@@ -152,7 +152,7 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
         lambda: utility(9000, (1.0, 1.0), (2.5, -0.5), stored=True),
         [
             "lora is better than base",
-            "Letter habit explains the change: no change beyond it is shown.",
+            "Letter habit can explain the change: no change beyond it is shown.",
         ],
         ["not knowledge"],
     ),
@@ -170,8 +170,8 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     "f leaked-only gain": (
         leaked,
         [
-            "CAUTION: the change is not shown on questions that do not overlap",
-            "Change on overlapping questions minus change on the others",
+            "CAUTION: the change comes from questions that overlap training data",
+            "On questions that overlap training data, the change differs by",
         ],
         [],
     ),
@@ -217,7 +217,7 @@ def test_cautions_come_before_the_headline() -> None:
     lines = verdict_lines(compared("f leaked-only gain"), get_translator("en"))
     assert (
         lines[0].startswith("CAUTION")
-        and next(i for i, line in enumerate(lines) if "is better than" in line) == 2
+        and next(i for i, line in enumerate(lines) if "is better than" in line) == 1
     )
 
 
@@ -231,12 +231,16 @@ def test_cautions_come_before_the_headline() -> None:
 def test_hidden_needs_opposite_signs(
     prior: tuple[float, ...], rest: tuple[float, ...], significant: bool, said: str | None
 ) -> None:
-    from kmmlu_fast.analysis.letter_bias.letter_prior import HabitSplit, IntervalEstimate
+    from kmmlu_fast.analysis.letter_bias.letter_prior import HabitSplit
+    from kmmlu_fast.analysis.strata import IntervalEstimate
     from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 
     pair = compared("g fp8 against bf16")
     split = HabitSplit("logprobs", IntervalEstimate(*prior), IntervalEstimate(*rest))
     assert (
         not pair.significant
-        and classify_letter_prior(replace(pair, letters=replace(pair.letters, splits=(split,)))) == said
+        and classify_letter_prior(
+            replace(pair, letters=replace(pair.letters, splits=(split,), by_subject=None))
+        )
+        == said
     )

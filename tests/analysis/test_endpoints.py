@@ -10,6 +10,7 @@ from made_runs import loaded, predictions, questions, run_directory
 from kmmlu_fast.analysis import protocol_differences
 from kmmlu_fast.analysis.comparison import ComparisonSettings, adjust_pair_p_values, compare_pair
 from kmmlu_fast.analysis.endpoints import FLOOR, compare_endpoints
+from kmmlu_fast.analysis.error_spending import Ledger
 from kmmlu_fast.analysis.gained_and_lost import compare_gained_and_lost, with_change_features
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.errors import RunError
@@ -53,7 +54,7 @@ def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("skill", "said"), [(1.5, "The key's log score agrees"), (0.62, "The key's log score")]
+    ("skill", "said"), [(1.5, "Confidence in the key agrees"), (0.62, "Confidence in the key")]
 )
 def test_the_report_says_whether_the_log_score_agrees(skill: float, said: str) -> None:
     pair = compare_pair(
@@ -124,7 +125,8 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
         compare_pair(base, loaded(f"r{i}", predictions(1, skill=0.6 + 0.1 * i)), ComparisonSettings())
         for i in (1, 2, 4)
     ]
-    adjusted = adjust_pair_p_values(pairs, earlier=[(1.0, -1.0)])
+    earlier = Ledger(0.9, 0.01, 4, {"earlier": -1.0})
+    adjusted = adjust_pair_p_values(pairs, {"r1": earlier})
     assert [pair.tried for pair in adjusted] == [4, 4, 4] and [pair.best_of for pair in adjusted] == [
         False,
         False,
@@ -132,11 +134,23 @@ def test_several_runs_are_corrected_and_the_best_is_called_that() -> None:
     ]
     assert all(pair.p_holm >= pair.micro.p_value for pair in adjusted)
     lines = verdict_lines(adjusted[2], get_translator("en"))
-    assert "Holm-corrected over 4 comparisons" in lines[0] and any(
-        "is the best of 4 runs tried" in line for line in lines
-    )
+    assert "corrected for 4 comparisons" in lines[0]
+    [best] = [line for line in lines if "is the best of 4 runs compared" in line]
+    assert "its difference is about" in best and adjusted[2].shrunk.value < adjusted[2].micro.difference
+    assert adjusted[0].p_holm == 0.9 and adjusted[0].alpha == 0.01
     assert adjust_pair_p_values(pairs[:1])[0].p_holm is None
-    assert not adjust_pair_p_values(pairs, earlier=[(0.01, 0.9)])[2].best_of  # an earlier one was better
+    better = {"r4": Ledger(0.01, 0.01, 2, {"earlier": 0.9})}
+    assert not adjust_pair_p_values(pairs, better)[2].best_of  # an earlier one was better
+
+
+def test_the_best_of_identical_adapters_is_tied() -> None:
+    base = loaded("base", predictions(1))
+    pairs = [
+        compare_pair(base, loaded(f"r{i}", predictions(1, skill=1.2)), ComparisonSettings()) for i in range(3)
+    ]
+    adjusted = adjust_pair_p_values(pairs)
+    assert [(pair.best_of, pair.tied) for pair in adjusted] == [(False, 2)] * 3
+    assert any("tied with 2 other" in line for line in verdict_lines(adjusted[0], get_translator("en")))
 
 
 def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
@@ -157,13 +171,13 @@ def test_looks_at_test_are_counted_beside_the_base(tmp_path: Path) -> None:
     [logged] = log_and_correct_pairs(
         [base, adapters[0]], [compare_pair(base, adapters[0], ComparisonSettings())]
     )
-    assert logged.tried == 3 and [peek.adapter for peek in read_comparison_log(base)] == [
+    assert logged.tried == 3 and [peek.adapter for peek in read_comparison_log(base.path)] == [
         "d0",
         "d1",
         "d2",
     ]  # the same adapter is one look
     (tmp_path / "base" / "peeks.json").write_text("no list", encoding="utf-8")
-    assert read_comparison_log(base) == []
+    assert read_comparison_log(base.path) == []
 
 
 def test_the_key_is_audited_by_id() -> None:
@@ -175,11 +189,12 @@ def test_the_key_is_audited_by_id() -> None:
         (pl.col("correct") & ~wrong).alias("correct"),
     )
     frame = frame.with_columns(pl.lit(0.9).alias("confidence"))
-    runs = [loaded(f"r{i}", frame) for i in range(5)]
+    names = ("gpt-5", "claude", "llama-3", "phi-4", "qwen3")
+    runs = [loaded(name, frame) for name in names]
     audit = audit_key(runs)
     assert audit is not None and "Law/test/7" in [row[0] for row in audit.against_key]
     name, whole, without = audit.accuracy[0]
-    assert name == "r0" and without is not None and without > whole
+    assert name == "gpt-5" and without is not None and without > whole
     assert audit_key(runs[:4]) is None
     asked = questions(frame).with_columns(
         pl.lit("다음 가운데 회계 원칙으로 옳은 것은 무엇인가").alias("question")

@@ -169,9 +169,22 @@ def test_the_effect_a_subject_shows_is_that_of_holms_first_step() -> None:
 
 def test_a_claim_needs_its_interval_too() -> None:
     difference = paired.PairedDifference(
-        n=20, first=0.5, second=0.6, difference=0.1, low=-0.01, high=0.21, b=0, c=2, p_value=0.04
+        n=20,
+        first=0.5,
+        second=0.6,
+        difference=0.1,
+        low=-0.01,
+        high=0.21,
+        b=0,
+        c=2,
+        p_value=0.04,
+        error=0.056,
+        inner_low=0.008,
+        inner_high=0.192,
     )
-    assert not difference.significant and difference.within(0.25) and not difference.within(0.2)
+    assert not difference.significant and difference.within(0.2) and not difference.within(0.19)
+    assert difference.detectable_effect() == pytest.approx(2.80 * 0.056, rel=1e-3)  # power 80 %
+    assert difference.swapped().swapped() == difference and difference.swapped().inner_high == -0.008
 
 
 def test_by_supercategory_and_subject() -> None:

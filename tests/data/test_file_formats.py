@@ -140,7 +140,7 @@ def test_nan_is_an_empty_cell_in_json_and_in_tables(tmp_path: Path) -> None:
         ("a.jsonl", b"[1, 2]\n", "row 1: is a int, not a JSON object"),
         ("a.json", b'{"x": {"y": 1}, "z": 2}', "is one JSON object; expected a list"),
         ("a.csv", b"a,b\n1,2\n3\n", "row 2: does not have the header's 2 columns"),
-        ("a.parquet.gz", gzip.compress(b"PAR1"), "unpack it first"),
+        ("a.parquet.gz", gzip.compress(b"PAR1", mtime=0), "unpack it first"),
         ("a.arrow", b"ARROW1 not really", "cannot be read as Arrow"),
         ("a.docx", b"x", "unknown extension '.docx'"),
     ],

@@ -19,7 +19,7 @@ from kmmlu_fast.evaluation.adapter_mode import choose_adapter_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.machine import device
-from kmmlu_fast.models import adapters as adapter_files
+from kmmlu_fast.models import merging
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_what_does_not_go_in_is_merged(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        adapter_files, "merge_adapter", lambda model, adapter, dtype: tmp_path / f"merged-{adapter.name}"
+        merging, "merge_adapter", lambda model, adapter, dtype: tmp_path / f"merged-{adapter.name}"
     )
     opened = Opened(torn="lora-2")
     flags = [
@@ -119,10 +119,8 @@ def test_what_does_not_go_in_is_merged(
     assert [run.metrics.get("adapter_mode") for run in runs] == [None, "merge", "merge", "swap"]
     assert opened.paths == [None, str(tmp_path / "merged-dora"), None, str(tmp_path / "merged-lora-2"), None]
     log = caplog.text
-    assert "dora: merged into a copy with PEFT, not written into the engine: use_dora" in log
-    assert (
-        "lora-2: merged into a copy with PEFT, not written into the engine: has no place in this model" in log
-    )
+    assert "dora: merged into a copy with PEFT, because it is DoRA (use_dora True" in log
+    assert "lora-2: merged into a copy with PEFT, because has no place in this model" in log
 
 
 def test_an_engine_that_holds_half_an_adapter_ends_the_evaluation(model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kmmlu_fast.runs.tables import read_predictions_table
 
 from bench.faults import attacks_around
 from bench.faults.attacks_around import replay_corpus
@@ -18,6 +17,7 @@ from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.reading import read_json, read_yaml
 from kmmlu_fast.evaluation.adapter_probe import FILE, load_base_probe
 from kmmlu_fast.runs.checks import check_config, check_metrics
+from kmmlu_fast.runs.loading import load_run_argument
 
 CORPUS = replay_corpus(Path(__file__).parent / "corpus")
 
@@ -27,7 +27,7 @@ def read(path: Path) -> None:
     if kind == ".yaml":
         read_yaml(path, f"--config {path}", ConfigError)
     elif kind == ".csv":
-        read_predictions_table(path, None, None, "test")
+        load_run_argument(str(path))
     elif kind == ".metrics.json":
         check_metrics(read_json(path), path)
     elif kind == ".config.json":

@@ -10,7 +10,7 @@ import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import KmmluError, TrainError
-from kmmlu_fast.models import adapters
+from kmmlu_fast.models import adapters, merging
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.state import CHECKPOINTS, is_training_finished, lock_output_directory
@@ -22,18 +22,18 @@ def test_three_merges_of_one_adapter_make_one_copy(tmp_path: Path, monkeypatch: 
     model = resolve_model(str(path))
     [adapter] = adapters.load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
     merges: list[int] = []
-    real = adapters.write_merged_model
+    real = merging.write_merged_model
 
     def counted(*arguments: Any) -> Path:
         merges.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(adapters, "write_merged_model", counted)
+    monkeypatch.setattr(merging, "write_merged_model", counted)
     found: list[Any] = []
 
     def merge() -> None:
         try:
-            found.append(adapters.merge_adapter(model, adapter, "float32"))
+            found.append(merging.merge_adapter(model, adapter, "float32"))
         except BaseException as error:
             found.append(error)
 
@@ -50,11 +50,11 @@ def test_a_half_merged_copy_is_made_again(tmp_path: Path, monkeypatch: pytest.Mo
     path = make_tiny_model(tmp_path / "model")
     model = resolve_model(str(path))
     [adapter] = adapters.load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
-    target = tmp_path / "cache" / "merged" / f"{model.digest}-{adapter.digest}-float32"
+    target = tmp_path / "cache" / "merged" / merging.merged_name(model, adapter, "float32")
     for left in (target, target.with_name(target.name + ".partial")):
         left.mkdir(parents=True)
         (left / "model.safetensors").write_bytes(b"half")
-    merged = adapters.merge_adapter(model, adapter, "float32")
+    merged = merging.merge_adapter(model, adapter, "float32")
     assert (merged / "model.safetensors").stat().st_size > 1000 and not target.with_name(
         target.name + ".partial"
     ).exists()

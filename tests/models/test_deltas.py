@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.models.adapters import adapter_way_problem
 from kmmlu_fast.models.deltas import (
     changed_weights,
     expand_packed_modules,
     lora_scale,
     read_lora_deltas,
-    unsupported_adapter_reason,
 )
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
@@ -76,7 +76,7 @@ def test_weights_are_those_of_pefts_merge(tmp_path: Path, dtype: torch.dtype, mo
         PeftModel.from_pretrained(base(dtype), str(folder)).merge_and_unload(safe_merge=True).state_dict()
     )
     plain, changes = base(dtype).state_dict(), read_lora_deltas(folder)
-    assert unsupported_adapter_reason(folder) is None
+    assert adapter_way_problem(folder, "swap") is None
     for module, change in changes.items():
         ours = change.add_to_weight(plain[f"{module}.weight"], dtype)
         assert torch.equal(ours, merged[f"{module}.weight"])
@@ -114,7 +114,7 @@ def test_what_is_more_than_a_sum_is_left_to_peft(
     folder = adapter(tmp_path, base())
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, **changed}))
-    assert reason in str(unsupported_adapter_reason(folder))
+    assert reason in str(adapter_way_problem(folder, "swap"))
 
 
 @pytest.mark.parametrize("module", ["lm_head", "model.embed_tokens", "model.layers.0.mlp.experts.3.up_proj"])
@@ -123,7 +123,7 @@ def test_heads_embeddings_and_experts_are_left_to_peft(tmp_path: Path, module: s
     tensors = load_file(folder / "adapter_model.safetensors")
     tensors[f"base_model.model.{module}.lora_A.weight"] = torch.zeros(4, 32)
     save_file(tensors, folder / "adapter_model.safetensors")
-    assert module in str(unsupported_adapter_reason(folder))
+    assert module in str(adapter_way_problem(folder, "swap"))
 
 
 def test_a_module_without_both_factors_is_an_error(tmp_path: Path) -> None:

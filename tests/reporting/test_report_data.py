@@ -32,8 +32,8 @@ from kmmlu_fast.evaluation import engine_agreement
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.prompting.rotations import ALL, rotation_shifts
+from kmmlu_fast.reporting.early_pairs import shared_question_order
 from kmmlu_fast.reporting.terminal.summary import print_summary
-from kmmlu_fast.reporting.wording.early_stopping import shared_question_order
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.sampling.pool import read_weakness_source
@@ -70,7 +70,8 @@ def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str,
     assert rotation_shifts(question(*options), ALL) == ([0] if bound else list(range(len(options))))
 
 
-def test_log_and_brier_score_of_three_and_five_options_by_hand() -> None:
+def test_log_and_brier_score_of_three_and_five_options_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmmlu_fast.analysis.recalibration.FEWEST", 1_000)
     """Even odds over three, and over five: -ln 3 and -ln 5; the columns that a question has no
     option for hold nothing.
     """
@@ -126,7 +127,10 @@ def five_options(skill: float, seed: int, questions: int = 300) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("population", ["like", "these"])
-def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(population: Any) -> None:
+def test_five_options_have_a_verdict_endpoints_weights_and_a_letter_split(
+    population: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmmlu_fast.analysis.recalibration.FEWEST", 1_000)
     first, second = loaded("one", five_options(0.5, 1)), loaded("two", five_options(2.5, 2))
     pair = compare_pair(first, second, ComparisonSettings(population=population, sizes={"five": 900}))
     assert pair.significant and pair.population_size == 900

@@ -37,7 +37,7 @@ def test_the_shape_is_the_one_that_torch_counts() -> None:
     counted = shape_from_config(config, RANK, PROJECTIONS)
     ours = shape_from_facts(facts_from_config(config.to_dict(), "made", "made"))
     biases = 2 * (64 + 32 + 32)  # Qwen2's, of query, key and value; and the last norm: too small to matter
-    assert replace(ours, unquantised=ours.unquantised + biases + 64) == counted
+    assert replace(ours, unquantised=ours.unquantised + biases + 64, targets=tuple(PROJECTIONS)) == counted
 
 
 def test_defaults_are_trainings_own() -> None:

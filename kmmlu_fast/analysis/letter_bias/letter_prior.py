@@ -11,7 +11,9 @@ difference = letter prior + reading + remaining. ``Decomposition.method`` names 
 
 ``logprobs``: re-weight both runs to a common letter prior and compare again (``offsets``). The gain at equal
 letter shares *remains*. The interval includes the offsets' own error. Habits differ by subject:
-``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones.
+``by_subject`` matches each subject's own shares, its offsets shrunk to the global ones; its interval includes
+what the shrinkage leaves. What remains is free of letter habit only if the habit shifts a letter alike on all
+questions (of a subject); so there is a verdict only if both views agree.
 
 ``letters``, without log-probabilities (imported predictions, generated text): two models of guessing, which
 give a range (``letter_models``). There is a verdict only if both agree.
@@ -19,7 +21,7 @@ give a range (``letter_models``). There is a verdict only if both agree.
 ``none``: too few questions to separate the parts.
 
 Reading: answers that became readable or unreadable are neither knowledge nor habit; change of the parsed
-share times the accuracy among the parsed.
+share times the accuracy among the parsed. The other parts are among the answers that could be read.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.accuracy import mean_recall
 from kmmlu_fast.analysis.letter_bias.letter_models import MODELS, LetterModelFit
-from kmmlu_fast.analysis.letter_bias.offsets import Letters, MatchedLetters
-from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, question_weights, stratified_mean
+from kmmlu_fast.analysis.letter_bias.offsets import Letters, MatchedLetters, subject_trust
+from kmmlu_fast.analysis.strata import Codes, Floats, IntervalEstimate, question_weights, stratified_mean
 from kmmlu_fast.core.schema import LETTERS
 
 MIN_LETTERS, MIN_LOGPROBS = 200, 200  # with fewer questions there is no split
@@ -62,17 +64,7 @@ class RunLetters:
     matched: MatchedLetters | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IntervalEstimate:
-    """A part of the difference with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def significant(self) -> bool:
-        return not self.low <= 0.0 <= self.high
+MatchedPart = tuple[Letters, Floats]  # letters with offsets, each question's part in their accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +88,12 @@ class Decomposition:
     second: LetterHabit
     difference: float
     reading: float
+    reading_part: IntervalEstimate  # ``reading`` with its interval
     # one by log-probabilities, two by letters alone, none with too few questions
     splits: tuple[HabitSplit, ...]
-    # what remains at each subject's own letter shares (log-probabilities only)
+    # what remains with each subject's own habit; None with a single subject
     by_subject: IntervalEstimate | None = None
+    by_subject_prior: IntervalEstimate | None = None  # the letter prior at those shares
 
     @property
     def prior_range(self) -> tuple[float, float] | None:
@@ -167,7 +161,7 @@ def decompose_difference(
     difference = float(each @ changes)
 
     def decomposition(
-        method: str, splits: tuple[HabitSplit, ...], by_subject: IntervalEstimate | None = None
+        method: str, splits: tuple[HabitSplit, ...], own: HabitSplit | None = None
     ) -> Decomposition:
         return Decomposition(
             method=method,
@@ -176,8 +170,10 @@ def decompose_difference(
             second=letter_habit(key, second, options),
             difference=difference,
             reading=reading,
+            reading_part=part(reading, reading_parts),
             splits=splits,
-            by_subject=by_subject,
+            by_subject=own.remaining if own else None,
+            by_subject_prior=own.letter_prior if own else None,
         )
 
     def part(value: float, contributions: Floats) -> IntervalEstimate:
@@ -194,15 +190,22 @@ def decompose_difference(
     if first.matched is not None and second.matched is not None:
         if len(key) < MIN_LOGPROBS:
             return decomposition("none", ())
+        read = (first.letters >= 0, second.letters >= 0)
+
+        def matched_split(model: str, one: MatchedPart, other: MatchedPart) -> HabitSplit:
+            rest, rest_parts = _change_among_read(key, each, read, one, other)
+            prior_parts = changes - reading_parts - rest_parts
+            return HabitSplit(model, part(difference - reading - rest, prior_parts), part(rest, rest_parts))
+
         one, other = first.matched, second.matched
-        remaining = float(each @ ((other.letters == key).astype(float) - (one.letters == key).astype(float)))
-        rest = other.contributions - one.contributions
-        prior = part(difference - reading - remaining, changes - reading_parts - rest)
-        by_subject = None
+        split = matched_split(
+            "logprobs", (one.letters, one.contributions), (other.letters, other.contributions)
+        )
+        own = None
         if one.by_subject is not None and other.by_subject is not None:
-            left = (other.by_subject[0] == key).astype(float) - (one.by_subject[0] == key).astype(float)
-            by_subject = part(float(each @ left), other.by_subject[1] - one.by_subject[1])
-        return decomposition("logprobs", (HabitSplit("logprobs", prior, part(remaining, rest)),), by_subject)
+            own = matched_split("by subject", one.by_subject, other.by_subject)
+            own = _widen_by_shrinkage(own, split, strata, each)
+        return decomposition("logprobs", (split,), own)
     if len(key) < MIN_LETTERS:
         return decomposition("none", ())
     splits = []
@@ -211,15 +214,90 @@ def decompose_difference(
         rest_value = difference - reading - prior_value
         rest_parts = changes - reading_parts - prior_parts
         splits.append(HabitSplit(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
-    return decomposition("letters", tuple(splits))
+    own = None
+    if strata.max(initial=0) > 0:
+        prior_value = _habit_effect_by_subject(key, strata, each, first.letters, second.letters, options)
+        own = _letters_by_subject(splits, prior_value, difference - reading)
+        own = _widen_by_shrinkage(own, splits[0], strata, each)
+    return decomposition("letters", tuple(splits), own)
 
 
-def difference_of_estimates(one: Estimate, other: Estimate) -> IntervalEstimate:
-    """The difference of two independent estimates."""
-    variance = one.error**2 + other.error**2
-    df = variance**2 / max(one.error**4 / max(one.df, 1.0) + other.error**4 / max(other.df, 1.0), 1e-300)
-    difference = Estimate(one.value - other.value, variance**0.5, df)
-    return IntervalEstimate(difference.value, *difference.interval())
+def _letters_by_subject(splits: list[HabitSplit], prior: float, change: float) -> HabitSplit:
+    """The split with each subject's own habit; its intervals are as wide as the wider model's."""
+
+    def around(value: float, parts: list[IntervalEstimate]) -> IntervalEstimate:
+        half = max(part.high - part.low for part in parts) / 2
+        return IntervalEstimate(value, value - half, value + half)
+
+    return HabitSplit(
+        "by subject",
+        around(prior, [split.letter_prior for split in splits]),
+        around(change - prior, [split.remaining for split in splits]),
+    )
+
+
+def _habit_effect_by_subject(
+    key: Letters, strata: Codes, each: Floats, first: Letters, second: Letters, options: int
+) -> float:
+    """The letter prior of the mixture model with each subject's own habit, shrunk to the common one: by
+    moments, g_j = P(answer j | key is not j), of which a habit is g / sum g.
+    """
+    count = int(strata.max()) + 1
+    sizes = np.bincount(strata, minlength=count).astype(float)
+    weights = np.bincount(strata, each, minlength=count)
+    cells = strata * options + key
+    shares = np.bincount(cells, minlength=count * options).reshape(count, options) / sizes[:, None]
+    trust = np.array([subject_trust(int(size)) for size in sizes])[:, None]
+    guesses, read_shares = [], []
+    for letters in (first, second):
+        read = letters >= 0
+        places = (cells[read]) * options + letters[read]
+        table = np.bincount(places, minlength=count * options**2).reshape(count, options, options)
+        off = table * (1 - np.eye(options))
+        answers = table.sum(axis=2)
+        others = answers.sum(axis=1, keepdims=True) - answers
+        own = off.sum(axis=1) / np.maximum(others, 1)
+        common = off.sum(axis=(0, 1)) / np.maximum(others.sum(axis=0), 1)
+        guesses.append(np.maximum(trust * own + (1 - trust) * common, 1e-9))
+        read_shares.append(np.bincount(strata[read], minlength=count) / sizes)
+    sums = [guess.sum(axis=1) for guess in guesses]
+    change = (guesses[1] / sums[1][:, None] - guesses[0] / sums[0][:, None]) * shares
+    effect = (read_shares[0] + read_shares[1]) / 2 * (sums[0] + sums[1]) / 2 * change.sum(axis=1)
+    return float(weights @ effect)
+
+
+def _change_among_read(
+    key: Letters,
+    each: Floats,
+    read: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    one: MatchedPart,
+    other: MatchedPart,
+) -> tuple[float, Floats]:
+    """Mean read share times the change of the matched accuracy among the read, and each question's part."""
+    shares, accuracies, parts = [], [], []
+    for mask, (letters, contributions) in zip(read, (one, other), strict=True):
+        share = max(float(each @ mask), 1e-12)
+        accuracy = float(each @ (letters == key)) / share
+        shares.append(share)
+        accuracies.append(accuracy)
+        parts.append((contributions - accuracy * mask) / share)
+    share, change = (shares[0] + shares[1]) / 2, accuracies[1] - accuracies[0]
+    own = (read[0].astype(float) + read[1]) / 2 - share
+    return share * change, share * change + share * (parts[1] - parts[0]) + change * own
+
+
+def _widen_by_shrinkage(own: HabitSplit, common: HabitSplit, strata: Codes, each: Floats) -> HabitSplit:
+    """With intervals that reach to where unshrunk offsets would lead, by linear extrapolation from the common
+    offsets.
+    """
+    sizes = np.bincount(strata)
+    trust = float(each @ np.array([subject_trust(int(size)) for size in sizes])[strata])
+    left = min(1.0, (1 - trust) / max(trust, 1e-12)) * (own.remaining.value - common.remaining.value)
+
+    def widened(part: IntervalEstimate, shift: float) -> IntervalEstimate:
+        return IntervalEstimate(part.value, part.low + min(shift, 0.0), part.high + max(shift, 0.0))
+
+    return HabitSplit(own.model, widened(own.letter_prior, -left), widened(own.remaining, left))
 
 
 def _reading_effect(table: Floats, options: int) -> Floats:

@@ -25,7 +25,6 @@ from kmmlu_fast.analysis.softmax import log_sum_exp, softmax_last_axis
 from kmmlu_fast.analysis.strata import Codes, Floats
 
 MIN_LOGPROB_SHARE = 0.99  # of the questions must have log-probabilities
-MIN_BY_SUBJECT = 9_000  # with fewer questions, no offsets are fitted by subject
 SHRINKAGE = 100  # weight of the global offsets in a subject's own, in questions
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
@@ -41,7 +40,8 @@ class MatchedLetters:
 
     letters: Letters
     contributions: Floats  # mean = the matched accuracy, to first order
-    by_subject: tuple[Letters, Floats] | None = None  # the same with each subject's own shares
+    # the same with each subject's own shares, shrunk to the global ones; None with a single subject
+    by_subject: tuple[Letters, Floats] | None = None
 
 
 def match_letter_shares(
@@ -67,7 +67,7 @@ def match_letter_shares(
     offsets = fit_prior_offsets(logprobs[known], shares, weights[known])
     result, parts = _apply_offsets(key, letters, logprobs, known, offsets, weights)
     by_subject = None
-    if strata is not None and len(key) >= MIN_BY_SUBJECT:
+    if strata is not None and strata.max(initial=0) > 0:
         by_subject = _match_by_subject(key, letters, logprobs, known, strata, offsets, result, parts)
     return MatchedLetters(result, parts, by_subject)
 
@@ -82,7 +82,7 @@ def _match_by_subject(
     result: Letters,
     parts: Floats,
 ) -> tuple[Letters, Floats]:
-    """``result`` and ``parts`` with each subject's own offsets, shrunk to the global ones."""
+    """``result`` and ``parts`` with each subject's own offsets, shrunk to the global ones (``trust``)."""
     own, own_parts = result.copy(), parts.copy()
     order = np.argsort(strata, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
@@ -91,13 +91,18 @@ def _match_by_subject(
             continue
         shares = np.bincount(key[there], minlength=logprobs.shape[1]) / len(there)
         fitted = fit_prior_offsets(logprobs[there], shares, start=offsets)
-        trust = len(there) / (len(there) + SHRINKAGE)
+        trust = subject_trust(len(there))
         even = np.full(len(rows), 1 / len(rows))
         shrunk = offsets + trust * (fitted - offsets)
         own[rows], own_parts[rows] = _apply_offsets(
             key[rows], letters[rows], logprobs[rows], known[rows], shrunk, even, trust
         )
     return own, own_parts
+
+
+def subject_trust(questions: int) -> float:
+    """Weight of a subject's own offsets; the rest is the global ones'."""
+    return questions / (questions + SHRINKAGE)
 
 
 def fit_prior_offsets(

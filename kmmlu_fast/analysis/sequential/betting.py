@@ -40,6 +40,7 @@ ALPHA = 0.05
 MARGIN = 0.01  # a difference below this counts as "equal", 0-1
 BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "equal", "undecided"
 Verdict = Literal["better", "worse", "equal", "undecided"]
+Population = Literal["like", "these"]
 
 _MOST_LOST = 0.95  # of the capital, by one answer
 _MOST_GROWTH = 20.0  # of a bet, as the questions run out
@@ -66,6 +67,7 @@ class Decision:
     p_value: float  # 1 / the largest e-value so far: valid at any time
     alpha: float
     margin: float
+    population: Population = "these"  # whose mean: exactly these N questions', or that of questions like them
 
 
 def decide_stream(

@@ -65,6 +65,7 @@ class AnswerStream:
     spread: Floats  # (n,) standard deviation of x, estimated on the past
     floor: Floats  # (n,) smallest and largest possible mean of y over all N, after t: 0-1, or -1 to 1
     ceiling: Floats
+    importance: Floats  # (n,) mean weight over the question's own; 1 in a uniform order
 
     def __len__(self) -> int:
         return len(self.value)
@@ -147,7 +148,7 @@ def _make_stream(
 ) -> AnswerStream:
     n, total = len(y), len(lowest)
     value, expected, least, most = (np.empty(n) for _ in range(4))
-    fitted, h = np.zeros(0), np.zeros(0)
+    fitted, h, importance = np.zeros(0), np.zeros(0), np.ones(n)
     refits = _refit_schedule(n) if refits is None else refits
     redraws = () if weights is None else weights.starts
     points = sorted({0, n, *(point for point in (*refits, *redraws) if 0 < point < n)})
@@ -164,7 +165,8 @@ def _make_stream(
         else:
             drawn = weights.at_place(start)[start:].astype(np.float64)
             mean_weight = _suffix_sums(drawn)[: end - start] / (total - np.arange(start, end))
-            value[block] *= mean_weight / drawn[: end - start]
+            importance[block] = mean_weight / drawn[: end - start]
+            value[block] *= importance[block]
             least[block] = mean_weight * np.minimum.accumulate((low / drawn)[::-1])[::-1][: end - start]
             most[block] = mean_weight * np.maximum.accumulate((high / drawn)[::-1])[::-1][: end - start]
     summed = np.cumsum(y)
@@ -180,6 +182,7 @@ def _make_stream(
         spread=_running_deviation(value),
         floor=floor,
         ceiling=ceiling,
+        importance=importance,
     )
 
 

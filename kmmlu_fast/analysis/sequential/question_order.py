@@ -17,13 +17,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.sequential import betting
-from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision
+from kmmlu_fast.analysis.sequential.betting import ALPHA, MARGIN, Decision, Population
 from kmmlu_fast.analysis.sequential.control_variate import (
     AnswerStream,
     KnownQuestions,
     accuracy_stream,
     paired_stream,
 )
+from kmmlu_fast.analysis.sequential.like_population import decide_like
 from kmmlu_fast.analysis.sequential.sampling_weights import DrawnWeights
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.data.difficulty import public_ease
@@ -68,6 +69,15 @@ def make_question_order(
     return QuestionOrder(tuple(ids), places, public_ease(ids) if public else None, seed, weights)
 
 
+def restrict_question_order(order: QuestionOrder, without: frozenset[str]) -> QuestionOrder:
+    """The order of the other questions: as random as the order of all."""
+    kept = np.array([question_id not in without for question_id in order.ids], dtype=bool)
+    ids = tuple(question_id for question_id in order.ids if question_id not in without)
+    ease = None if order.ease is None else order.ease[kept]
+    weights = None if order.weights is None else order.weights.select_questions(kept)
+    return QuestionOrder(ids, order.key[kept], ease, order.seed, weights)
+
+
 def answers_in_order(order: QuestionOrder, predictions: pl.DataFrame) -> OrderedAnswers:
     """The predictions' answers along the order, up to the first question without one."""
     columns = predictions.select("question_id", "correct", pl.col("margin").fill_null(float("nan")))
@@ -94,17 +104,25 @@ def decide_on_answers(
     alpha: float = ALPHA,
     margin: float | None = MARGIN,
     ahead: bool | None = None,
+    population: Population = "like",
     equal_alpha: float | None = None,
 ) -> Decision:
     """Second against first, as of the question that decided it; if undecided, as of the last that both have.
 
+    ``population``: whether the verdict is about questions like these, or about exactly these N.
     ``equal_alpha``: the level of "equal", if it is not ``alpha``.
-
     ``ahead``: whether the first run was complete before the second started; default: if it is complete.
     """
     total = len(order)
     n = min(len(first), len(second))
     stream = stream_of_answers(order, first, second, ahead)
+    if population == "like":
+        decision = decide_like(stream, alpha, margin, equal_alpha)
+        at = decision.decided_at
+        if at is None or at >= n:
+            return decision
+        stream = stream_of_answers(order, first, second, ahead, most=at)
+        return decide_like(stream, alpha, margin, equal_alpha)
     _, at = betting.first_verdict(stream, alpha, margin, equal_alpha)
     if at is not None and at < n < total:  # with all N answers, the exact difference is reported instead
         stream = stream_of_answers(order, first, second, ahead, most=at)
@@ -143,6 +161,8 @@ def compare_prefixes(
     second: pl.DataFrame,
     alpha: float = ALPHA,
     margin: float | None = MARGIN,
+    ahead: bool | None = None,
+    population: Population = "like",
     equal_alpha: float | None = None,
 ) -> Decision:
     """Two runs' predictions along one order, on the questions that both have from its beginning. RunError if
@@ -154,4 +174,4 @@ def compare_prefixes(
             "the runs share no question at the beginning of the random order; evaluate both with"
             " --until-decided"
         )
-    return decide_on_answers(order, one, other, alpha, margin, equal_alpha=equal_alpha)
+    return decide_on_answers(order, one, other, alpha, margin, ahead, population, equal_alpha)

@@ -19,6 +19,8 @@ from kmmlu_fast.machine.host import best_cpu_dtype
 # Modules that QLoRA does not quantise: the output layer, routers of mixtures of experts, non-text encoders.
 _NOT_QUANTISED = ["lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba"]
 _NOT_QUANTISED += ["vision_tower", "visual", "audio_tower", "multi_modal_projector", "mm_projector", "merger"]
+_PROBE_TOKENS = 16
+_SAME_LOGITS = 1e-3  # of their spread; a layer that does nothing leaves them equal but for the order of sums
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -126,13 +128,14 @@ class AdapterSwitch:
         self._names = {adapter.digest: f"adapter_{index}" for index, adapter in enumerate(adapters)}
         self._peft: Any = None
         self._active: str | None = None
+        base = _probe_logits(model, device) if adapters else None
         for adapter in adapters:
-            self._load_peft_adapter(model, adapter, device, dtype)
-        if self._peft is not None:
-            self._peft.eval()
-            self._peft.base_model.disable_adapter_layers()
+            loaded = self._load_peft_adapter(model, adapter, device, dtype)
+            loaded.eval()
+            loaded.base_model.disable_adapter_layers()
+            _check_base_unchanged(base, _probe_logits(model, device), adapter)
 
-    def _load_peft_adapter(self, model: Any, adapter: Adapter, device: str, dtype: str) -> None:
+    def _load_peft_adapter(self, model: Any, adapter: Adapter, device: str, dtype: str) -> Any:
         import torch
         from peft import PeftConfig, PeftModel
 
@@ -162,6 +165,7 @@ class AdapterSwitch:
             if f".{name}." in f"{key}." and weight.is_floating_point():
                 # as in vLLM and mixed-precision training
                 weight.data = weight.data.to(getattr(torch, dtype))
+        return self._peft
 
     def activate(self, adapter: Adapter | None) -> None:
         """Apply ``adapter`` from now on; None = the base alone."""
@@ -181,6 +185,26 @@ class AdapterSwitch:
 
     def close(self) -> None:
         self._peft = None
+
+
+def _probe_logits(model: Any, device: str) -> Any:
+    """Logits of a few tokens: the same numbers as long as no weight that answers was changed."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.arange(_PROBE_TOKENS, device=device)[None]).logits.float()
+
+
+def _check_base_unchanged(before: Any, after: Any, adapter: Adapter) -> None:
+    """AdapterError if loading the adapter changed the base's own answers: as PiSSA does, or whole weights in
+    the adapter's file."""
+    difference = float((after - before).abs().max())
+    if difference <= _SAME_LOGITS * float(before.std()):  # False for NaN
+        return
+    raise AdapterError(
+        f"--adapter {adapter.path}: PEFT changes the base's own weights when it loads it (the base's logits"
+        f" move by {difference:.3g}), so the base could not be answered beside it; use --adapter-mode merge"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,9 @@ from kmmlu_fast.engines.vllm.late_tokenizer import can_defer_tokenizer
 from kmmlu_fast.engines.vllm.weight_swap import WORKER
 from kmmlu_fast.machine.device import resolve_auto_dtype
 
+# Adapters kept in host memory beside the one in a batch: a hundred of rank 64 on a 7B would take 32 GB. vLLM
+# reads the others from their files again.
+_SPARE_ADAPTERS = 2
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vLLM accepts for max_lora_rank
 
 
@@ -65,5 +68,5 @@ def _lora_arguments(settings: EngineSettings) -> dict[str, Any]:
         "enable_lora": True,
         "max_lora_rank": rank,
         "max_loras": 1,
-        "max_cpu_loras": max(1, settings.num_adapters),
+        "max_cpu_loras": max(1, min(settings.num_adapters, 1 + _SPARE_ADAPTERS)),
     }

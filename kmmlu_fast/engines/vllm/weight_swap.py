@@ -102,7 +102,8 @@ class SwapWorker:
             raise EngineError(
                 "--adapter-mode swap needs a model read from files (--load-format auto); use serve"
             )
-        weights = changed_weights(loader.get_all_weights(config, model), touched, changes, config.dtype)
+        stored = loader.get_all_weights(config, model)
+        weights = changed_weights(stored, touched, changes, config.dtype, getattr(self, "device", "cpu"))
         try:
             self.reload_weights(weights_iterator=weights)  # type: ignore[attr-defined]
         except BaseException:

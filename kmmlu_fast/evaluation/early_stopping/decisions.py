@@ -40,6 +40,7 @@ class InterimDecisions:
         """
         self.order = self._uniform = uniform
         self.most = most
+        self.level = ALPHA  # of all adapters' comparisons together
         self.states: Sequence[ModelStateProgress] = ()
         self.latest: dict[str, Decision] = {}  # also the undecided ones
         self.race: RaceState | None = None
@@ -85,7 +86,7 @@ class InterimDecisions:
         if new:
             by_name = {state.name: state for state in adapters}
             decisions = decide_by_holm(
-                list(by_name), lambda name, *levels: self._decide_state(by_name[name], *levels), ALPHA
+                list(by_name), lambda name, *levels: self._decide_state(by_name[name], *levels), self.level
             )
             self.latest = decisions
             for state in new:
@@ -142,7 +143,7 @@ class InterimDecisions:
         if key not in self._cache:
             order, first, second, ahead = self._compared_answers(state)
             self._cache[key] = decide_on_answers(
-                order, first, second, alpha, self._margin, ahead, equal_alpha
+                order, first, second, alpha, self._margin, ahead, self._config.population, equal_alpha
             )
         return self._cache[key]
 

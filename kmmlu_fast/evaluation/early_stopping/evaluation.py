@@ -21,8 +21,10 @@ from typing import Any, Protocol
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
+from kmmlu_fast.analysis.error_spending import reserve_early_levels
 from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.analysis.sequential.adaptive_order import redraw_remaining
+from kmmlu_fast.analysis.sequential.betting import ALPHA
 from kmmlu_fast.analysis.sequential.question_order import (
     accuracy_interval,
     make_question_order,
@@ -96,6 +98,17 @@ class EarlyStoppingEvaluation:
         except BaseException:
             self._close_stores()
             raise
+        self._decisions.level = self._error_level()
+
+    def _error_level(self) -> float:
+        """The error level of all adapters' comparisons together: on test, what earlier comparisons with this
+        base have left.
+        """
+        base = self._stores.get("base")
+        adapters = [(adapter.digest, adapter.name) for adapter in self._plan.adapters]
+        if base is None or not self._config.until_decided or self._config.split != "test" or not adapters:
+            return ALPHA
+        return min(ALPHA, sum(reserve_early_levels(base.path, adapters).values()))
 
     def run(self) -> list[Run]:
         """Ask until everything is decided, then write the runs."""
@@ -276,6 +289,7 @@ class EarlyStoppingEvaluation:
         store, decision = self._stores[state.name], self._decisions.latest.get(state.name)
         outcome = early_stop_outcome(state, self._seconds.get(state.name, 0.0), decision)
         outcome["notes"] = self._plan.notes
+        outcome["ahead"] = self._decisions.states[0].sink is None
         if self._decisions.race is not None and state.adapter is not None:
             outcome["race"] = {
                 "best": self._decisions.race.best,

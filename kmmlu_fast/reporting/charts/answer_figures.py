@@ -132,7 +132,11 @@ def _weak_subjects_figure(run: Run, questions: pl.DataFrame | None, t: Translato
     enough = run.scores.filter(pl.col("total") >= FEW)
     if len(enough) < 2:
         return None  # with a handful of questions per subject, the weakest is a matter of luck
-    frame = with_accuracy_interval(enough).sort("accuracy", "subject").head(WEAKEST)
+    weakest = min(WEAKEST, len(enough))
+    # chosen as the weakest: so many intervals of so many cover 95 % (Benjamini and Yekutieli 2005, JASA
+    # 100:71)
+    level = 1 - 0.05 * weakest / len(enough)
+    frame = with_accuracy_interval(enough, level).sort("accuracy", "subject").head(weakest)
     constant = pl.DataFrame(schema={"subject": pl.String, "constant": pl.Float64})
     if run.predictions is not None:
         share = pl.col("len") / pl.col("len").sum().over("subject")

@@ -12,13 +12,12 @@ import polars as pl
 
 from kmmlu_fast.reporting.html import explorer
 from kmmlu_fast.reporting.html.page_context import hero_and_cards
+from kmmlu_fast.reporting.html.pair_verdicts import compare_all_pairs, pair_verdicts
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording.language import LANGUAGES, Translator, get_translator, text_table
 
 SHARED_WORDS = (
-    "better",
-    "worse",
-    "same",
+    "details",
     "unit_pair",
     "eyebrow_pair",
     "short_micro",
@@ -60,14 +59,18 @@ def pack_page_data(
 def _page_words_and_views(report: ReportData) -> dict[str, Any]:
     """Words in both languages, the pair in focus, and the verdicts computed in advance."""
     names, pair = [run.name for run in report.answered], report.focus
-    views = None
+    views = verdicts = None
     if len(names) > 2:
-        views = {lang: _pair_views(report, names, get_translator(lang, "report")) for lang in LANGUAGES}
+        both = {lang: get_translator(lang, "report") for lang in LANGUAGES}
+        found = compare_all_pairs(report)
+        views = {lang: _pair_views(report, names, t) for lang, t in both.items()}
+        verdicts = {lang: pair_verdicts(found, names, t) for lang, t in both.items()}
     return {
         "languages": list(LANGUAGES),
         "words": {lang: text_table("explorer", lang) | _shared_words(lang) for lang in LANGUAGES},
         "pair": [names.index(name) for name in (pair.first, pair.second)] if pair else None,
         "views": views,
+        "verdicts": verdicts,
     }
 
 

@@ -21,7 +21,7 @@ from kmmlu_fast.reporting.wording.language import (
     format_points,
     format_points_range,
 )
-from kmmlu_fast.reporting.wording.verdict import caution_lines, verdict_lines
+from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run, existing_adapter_path
 
 Row = dict[str, Any]
@@ -43,16 +43,17 @@ def hero_section(
     split = run.predictions["split"][0] if run.predictions is not None and len(run.predictions) else ""
     if pair is None:
         return _single_hero(run, row, split, warnings, t)
-    cautions = caution_lines(pair, t)
+    verdict = word_verdict(pair, t)
     return {
         "first": pair.first,
         "second": pair.second,
         "value": format_points(pair.micro.difference, unit=False),
         "unit": t("unit_pair"),
         "tone": change_tone(pair.micro.difference, pair.significant),
-        "cautions": cautions,
+        "cautions": list(verdict.cautions),
         "warnings": warnings,
-        "lines": verdict_lines(pair, t)[len(cautions) :],
+        "lines": [verdict.headline, *verdict.sentences],
+        "details": list(verdict.details),
         "eyebrow": t("eyebrow_pair", n=f"{pair.micro.n:,}", subjects=len(pair.subjects), split=split),
     }
 
@@ -77,6 +78,7 @@ def _single_hero(run: Run, row: Headline, split: str, warnings: list[str], t: Tr
         "cautions": [],
         "warnings": warnings,
         "lines": lines,
+        "details": [],
     }
 
 

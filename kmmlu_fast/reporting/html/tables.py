@@ -24,7 +24,7 @@ from kmmlu_fast.reporting.wording.language import (
     format_points,
     format_points_range,
 )
-from kmmlu_fast.reporting.wording.verdict import caution_lines, verdict_lines
+from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run
 
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ def verdict_rows(pairs: Sequence[PairComparison], board: Sequence[Row], t: Trans
     board_rows = {row["name"]: row for row in board}
     rows = []
     for pair in pairs:
-        cautions = caution_lines(pair, t)
+        verdict = word_verdict(pair, t)
         low, high = (format_points(end, unit=False) for end in (pair.micro.low, pair.micro.high))
         rows.append(
             {
@@ -97,8 +97,9 @@ def verdict_rows(pairs: Sequence[PairComparison], board: Sequence[Row], t: Trans
                 **{name: board_rows[pair.second][name] for name in ("difference", "tone", "prior")},
                 "interval": f"{low} … {high}",
                 "p": format_p_value(pair.micro.p_value),
-                "cautions": cautions,
-                "lines": verdict_lines(pair, t)[len(cautions) :],
+                "cautions": list(verdict.cautions),
+                "lines": [verdict.headline, *verdict.sentences],
+                "details": list(verdict.details),
             }
         )
     return rows

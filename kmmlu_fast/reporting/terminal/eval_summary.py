@@ -13,7 +13,7 @@ from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.command.help_text import invoked_command
 from kmmlu_fast.reporting.pairs import compare_all_with_base
 from kmmlu_fast.reporting.wording.language import Translator, get_translator
-from kmmlu_fast.reporting.wording.verdict import caution_lines, verdict_lines
+from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run
 
 
@@ -38,12 +38,13 @@ def adapter_verdict_lines(runs: list[Run], lang: str = "en") -> list[str]:
 
 
 def _adapter_sentences(base: Run, adapters: list[Run], t: Translator) -> list[str]:
-    """Per adapter, the headline and how much of it is letter habit."""
+    """Per adapter, the headline and the most important sentence."""
     named = [replace(run, name=str(run.config["adapter"]["name"])) for run in adapters]
     pairs, refused = compare_all_with_base(
         [replace(base, name="base"), *named], ComparisonSettings(replicates=2_000)
     )
     lines = [t("not_comparable", first="base", second=name, why=why) for name, why in refused]
     for pair in pairs:
-        lines += verdict_lines(pair, t)[: len(caution_lines(pair, t)) + 2]
+        verdict = word_verdict(pair, t)
+        lines += [*verdict.cautions, verdict.headline, *verdict.sentences[:1]]
     return lines

@@ -28,7 +28,7 @@ from kmmlu_fast.reporting.terminal import tables
 from kmmlu_fast.reporting.wording import exam_text
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
-from kmmlu_fast.reporting.wording.verdict import verdict_lines
+from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run
 
 
@@ -93,8 +93,14 @@ def _print_pair(console: Console, pair: PairComparison, t: Translator, brief: bo
     """The verdict, then the tables; ``brief``: the verdict alone."""
     names = f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"
     console.print(Text(strip_control_characters(names), style="bold"))
-    for line in verdict_lines(pair, t):
+    verdict = word_verdict(pair, t)
+    for line in [*verdict.cautions, verdict.headline, *verdict.sentences]:
         console.print(Text(strip_control_characters("  " + line)), soft_wrap=not console.is_terminal)
+    if verdict.details:
+        console.print(Text("  " + t("details"), style="dim"))
+    for line in verdict.details:
+        text = Text(strip_control_characters("    " + line), style="dim")
+        console.print(text, soft_wrap=not console.is_terminal)
     if not brief:
         print_fitted_table(console, tables.headlines_table(pair, t), 3, 5, 1, 2)
         if pair.letters is not None:

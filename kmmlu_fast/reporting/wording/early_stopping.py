@@ -1,24 +1,22 @@
 """Runs that stopped early, in words: the decision, the accuracy interval, the cost, and what cannot be
 concluded.
 
-In: runs, at least one of them a prefix (``Run.prefix``) or decided before its full pass ended. Out: lines of
-text, and the same as JSON. A prefix is compared with a prefix or a complete run by the sequential test alone.
+In: runs that stopped early (``Run.prefix``) or were decided before their full pass ended; comparisons. Out:
+lines of text, and the same as JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, get_args
 
 from kmmlu_fast.analysis.planning import questions_to_narrow
-from kmmlu_fast.analysis.protocol_differences import prompt_differences
-from kmmlu_fast.analysis.sequential.adaptive_order import read_shared_order
-from kmmlu_fast.analysis.sequential.betting import MARGIN, Decision, Verdict
-from kmmlu_fast.analysis.sequential.question_order import QuestionOrder, compare_prefixes
-from kmmlu_fast.analysis.sequential.several import decide_by_holm
+from kmmlu_fast.analysis.protocol_differences import setting_differences
+from kmmlu_fast.analysis.sequential.betting import MARGIN, Decision, Population, Verdict
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.reporting.early_pairs import EarlyComparison
 from kmmlu_fast.reporting.wording.language import (
     Translator,
     format_percent,
@@ -26,59 +24,8 @@ from kmmlu_fast.reporting.wording.language import (
     get_translator,
     p_value_clause,
 )
-from kmmlu_fast.runs.layout import read_question_order
+from kmmlu_fast.reporting.wording.verdict import circumstance_cautions, unknown_notes
 from kmmlu_fast.runs.run import Run
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyComparison:
-    """Second against first; at least one of them stopped early."""
-
-    first: str
-    second: str
-    decision: Decision
-
-
-def compare_early_stopped(
-    runs: Sequence[Run], different_prompts: bool = False, margin: float = MARGIN
-) -> list[EarlyComparison]:
-    """Every run against the first, on the questions that both have from the start of their order, at 5 % for
-    all comparisons together.
-
-    RunError if orders, questions, keys or prompts differ.
-    """
-    base, others = runs[0], runs[1:]
-    for run in others:
-        differing = prompt_differences(base, run)
-        if base.facts.get("dataset_digest") != run.facts.get("dataset_digest"):
-            differing = [*differing, "dataset_digest"]
-        if differing and not different_prompts:
-            raise RunError(
-                f"{base.name} and {run.name} were asked differently ({'; '.join(differing)}), so a"
-                " difference would not be due to the model alone; evaluate both alike, or give"
-                " --different-prompts"
-            )
-
-    def decide(place: str, level: float, equal_level: float) -> Decision:
-        run = others[int(place)]  # each adapter may have an adaptive order of its own
-        early = any(each.prefix is not None for each in (base, run))
-        order = shared_question_order([base, run] if early else runs)
-        return compare_prefixes(order, base.frame, run.frame, level, margin, equal_level)
-
-    decisions = decide_by_holm([str(place) for place in range(len(others))], decide)
-    pairs = zip(others, decisions.values(), strict=True)
-    return [EarlyComparison(base.name, run.name, decision) for run, decision in pairs]
-
-
-def shared_question_order(runs: Sequence[Run]) -> QuestionOrder:
-    """The random order that the early-stopped runs share; RunError if they have different ones."""
-    early = [run for run in runs if run.prefix is not None and run.path is not None]
-    stored = [(run.name, read_question_order(run.path)) for run in early if run.path is not None]
-    prefix = early[0].prefix or {}
-    asked = early[0].config.get("config") or {}
-    source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
-    public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
-    return read_shared_order(stored, int(prefix.get("seed", 0)), public)
 
 
 def early_stopping_lines(runs: Sequence[Run], pairs: Sequence[EarlyComparison], lang: str) -> list[str]:
@@ -93,7 +40,19 @@ def early_stopping_lines(runs: Sequence[Run], pairs: Sequence[EarlyComparison], 
 
 
 def decision_lines(pair: EarlyComparison, t: Translator) -> list[str]:
-    """The verdict with its interval, and the evidence."""
+    """Cautions, the verdict with its interval, the evidence, and what is not known."""
+    return [
+        *circumstance_cautions(pair.prompt_differences, pair.setting_differences, t),
+        *_leak_lines(pair, t),
+        _verdict_sentence(pair, t),
+        *_needed_lines(pair.decision, t),
+        *_clean_lines(pair, t),
+        *_evidence_lines(pair, t),
+        *unknown_notes(pair.overlap_known, pair.protocol_unknown, t),
+    ]
+
+
+def _verdict_sentence(pair: EarlyComparison, t: Translator) -> str:
     decision = pair.decision
     at = decision.decided_at or decision.answers
     values = {
@@ -103,24 +62,58 @@ def decision_lines(pair: EarlyComparison, t: Translator) -> list[str]:
         "total": f"{decision.total:,}",
         "at": f"{at:,}",
         "share": format_percent(at / decision.total, 1),
-        "low": format_points(decision.low),
-        "high": format_points(decision.high),
         "margin": format_points(decision.margin).lstrip("+"),
+        **_ends(decision),
     }
     known = values["low"] == values["high"]  # every question was asked
     values["range"] = values["low"] if known else t("range", **values)
     exhausted = decision.verdict == "undecided" and decision.answers == decision.total
+    key = "exhausted" if exhausted else decision.verdict
+    return t(key if decision.population == "these" else f"like_{key}", **values)
+
+
+def _needed_lines(decision: Decision, t: Translator) -> list[str]:
+    """How many questions would settle it, if it is undecided and some are left."""
+    if decision.verdict != "undecided" or decision.answers == decision.total:
+        return []
+    half_width, wanted = (decision.high - decision.low) / 2, decision.margin or MARGIN
+    needed = questions_to_narrow(decision.answers, decision.total, half_width, wanted)
+    if needed <= decision.answers:
+        return []
+    return [t("needed", n=f"{needed:,}", difference=format_points(wanted).lstrip("+"))]
+
+
+def _ends(decision: Decision) -> dict[str, str]:
+    return {"low": format_points(decision.low), "high": format_points(decision.high)}
+
+
+def _leak_lines(pair: EarlyComparison, t: Translator) -> list[str]:
+    """A caution if the change is significantly larger on questions that overlap training data."""
+    gap, clean = pair.overlap_gap, pair.clean
+    if gap is None or clean is None or not gap.significant or gap.value * _direction(pair.decision) <= 0:
+        return []
+    ends = {"gap_low": format_points(gap.low), "gap_high": format_points(gap.high)}
+    return [t("leaked_early", gap=format_points(gap.value).lstrip("+"), **ends, **_ends(clean))]
+
+
+def _direction(decision: Decision) -> float:
+    return decision.low + decision.high
+
+
+def _clean_lines(pair: EarlyComparison, t: Translator) -> list[str]:
+    if pair.clean is None or _leak_lines(pair, t):
+        return []
+    return [t("clean_early", count=f"{pair.overlapping:,}", **_ends(pair.clean))]
+
+
+def _evidence_lines(pair: EarlyComparison, t: Translator) -> list[str]:
+    """The test's evidence; a complete pass without a verdict has none to show."""
+    decision = pair.decision
+    if decision.verdict == "undecided" and decision.answers == decision.total:
+        return []
     e = f"= {decision.e_value:,.1f}" if decision.e_value < 1e6 else "> 1,000,000"
-    p, alpha = p_value_clause(decision.p_value), f"{100 * decision.alpha:g}"
-    verdict = t("exhausted" if exhausted else decision.verdict, **values)
-    lines = [verdict, t("evidence", e=e, p=p, alpha=alpha)]
-    if decision.verdict == "undecided" and not exhausted:
-        half_width = (decision.high - decision.low) / 2
-        wanted = decision.margin or MARGIN
-        needed = questions_to_narrow(decision.answers, decision.total, half_width, wanted)
-        if needed > decision.answers:
-            lines.insert(1, t("needed", n=f"{needed:,}", difference=format_points(wanted).lstrip("+")))
-    return lines
+    p, alpha = p_value_clause(decision.p_value), f"{100 * decision.alpha:.3g}"
+    return [t("evidence" if decision.population == "these" else "like_evidence", e=e, p=p, alpha=alpha)]
 
 
 def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:
@@ -129,16 +122,28 @@ def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:
     for run in runs:
         decision = (run.prefix or run.metrics).get("decision")
         if decision:
-            pairs.append(EarlyComparison("base", state_name(run), _parse_decision(decision, run)))
+            pairs.append(_recorded_comparison(run, decision, runs))
     return pairs
 
 
+def _recorded_comparison(run: Run, decision: dict[str, Any], runs: Sequence[Run]) -> EarlyComparison:
+    base = next((other for other in runs if not other.config.get("adapter")), None)
+    return EarlyComparison(
+        first="base",
+        second=state_name(run),
+        decision=_parse_decision(decision, run),
+        setting_differences=() if base is None else tuple(setting_differences(base, run)),
+    )
+
+
 def _parse_decision(record: dict[str, Any], run: Run) -> Decision:
+    record = {"population": "these", **record}  # which was the only one
     names = {field.name for field in fields(Decision)}
-    numbers = [record.get(name) for name in sorted(names - {"verdict", "decided_at"})]
+    numbers = [record.get(name) for name in sorted(names - {"verdict", "decided_at", "population"})]
     numbers.append(record.get("decided_at") or 0)
     valid = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
-    if not valid or set(record) != names or record["verdict"] not in get_args(Verdict) or record["total"] < 1:
+    valid = valid and set(record) == names and record["population"] in get_args(Population)
+    if not valid or record["verdict"] not in get_args(Verdict) or record["total"] < 1:
         raise RunError(
             f"{run.source}: its decision is {bounded_repr(record)}, which no evaluation wrote; run eval with"
             " --overwrite"
@@ -161,6 +166,8 @@ def early_stopping_json(runs: Sequence[Run], pairs: Sequence[EarlyComparison], l
             "first": pair.first,
             "second": pair.second,
             "sequential": asdict(pair.decision),
+            "clean": asdict(pair.clean) if pair.clean else None,
+            "overlap_gap": asdict(pair.overlap_gap) if pair.overlap_gap else None,
         }
         for pair in pairs
     ]

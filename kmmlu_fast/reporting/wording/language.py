@@ -7,6 +7,7 @@ that both languages and all outputs show them alike. Knows nothing of how number
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class Translator:
 
     def __call__(self, key: str, /, **values: object) -> str:
         """The text under ``key``, its {names} filled in."""
-        return self.known[key].format(**values) if values else self.known[key]
+        text = self.known[key].format(**values) if values else self.known[key]
+        return choose_particles(text) if self.lang == "ko" else text
 
     def subject(self, name: str) -> str:
         """Config name in English with spaces, or the Korean name."""
@@ -59,6 +61,35 @@ def get_translator(lang: str, *more: str) -> Translator:
     for part in ("common", *more):
         texts |= text_table(part, lang)
     return Translator(lang, texts)
+
+
+_PARTICLES = re.compile(r"(\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
+_AFTER_CONSONANT = {"이(가)": "이", "은(는)": "은", "을(를)": "을", "와(과)": "과", "(으)로": "으로"}
+_AFTER_VOWEL = {"이(가)": "가", "은(는)": "는", "을(를)": "를", "와(과)": "와", "(으)로": "로"}
+_FINALS = {**dict.fromkeys("036mnMN", "n"), **dict.fromkeys("178lLR", "l"), **dict.fromkeys("2459%", "")}
+_FINALS |= dict.fromkeys("aeiouyABCDEFGHIJKOPQSTUVWXYZ", "")
+
+
+def choose_particles(text: str) -> str:
+    """Korean particles such as 이(가) by the final sound before them; both stay if it is not known."""
+
+    def chosen(match: re.Match[str]) -> str:
+        before, particle = match.groups()
+        final = _final_sound(before)
+        if final is None:
+            return match[0]
+        vowel = final == "" or (final == "l" and particle == "(으)로")
+        return before + (_AFTER_VOWEL if vowel else _AFTER_CONSONANT)[particle]
+
+    return _PARTICLES.sub(chosen, text)
+
+
+def _final_sound(character: str) -> str | None:
+    """ "" for a vowel, "l" for ㄹ, "n" for another final consonant; None if it is not known."""
+    if "가" <= character <= "힣":
+        place = (ord(character) - ord("가")) % 28
+        return "" if place == 0 else "l" if place == 8 else "n"
+    return _FINALS.get(character)
 
 
 def subject_name(name: str, lang: str) -> str:

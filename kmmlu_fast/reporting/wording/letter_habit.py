@@ -8,8 +8,9 @@ they are shown.
 from __future__ import annotations
 
 from kmmlu_fast.analysis.comparison import PairComparison
-from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, HabitSplit, IntervalEstimate
+from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, HabitSplit
 from kmmlu_fast.analysis.paired import PairedDifference
+from kmmlu_fast.analysis.strata import IntervalEstimate
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.reporting.wording.language import (
     Translator,
@@ -32,8 +33,56 @@ def _format_interval(low: float, high: float) -> dict[str, str]:
     return {"low": format_points(low, unit=False), "high": format_points(high, unit=False)}
 
 
-def letter_prior_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """The split of the difference, and what it means."""
+def letter_meaning_line(pair: PairComparison, t: Translator) -> str | None:
+    """What letter habit means for the difference, in one sentence; None if there is nothing to say."""
+    split = pair.letters
+    if split is None or not split.splits:
+        return None
+    meaning = classify_letter_prior(pair)
+    if meaning is None:
+        return None
+    if meaning == "by_subject_unknown" and split.by_subject is not None:
+        rest, own = split.splits[0].remaining.value, split.by_subject.value
+        return t(meaning, rest=format_points(rest), own=format_points(own))
+    values = {
+        "prior": format_points_range(split.prior_range),
+        "rest": format_points_range(split.remaining_range),
+        "reading": format_points(split.reading),
+        **_widest_interval(split.splits),
+    }
+    if meaning in ("reversed", "hidden"):
+        sentence = _opposed_sentence(meaning, split, values, t)
+    else:
+        sentence = t(meaning, **values)
+    if split.method == "letters" and meaning != "not_identified":
+        return t("by_both_models", sentence=sentence)
+    if split.method == "logprobs" and meaning != "all_prior":
+        return t("assuming_one_shift", sentence=sentence)
+    return sentence
+
+
+def _opposed_sentence(meaning: str, split: Decomposition, values: dict[str, str], t: Translator) -> str:
+    """What is hidden by a change of the opposite sign, and by which."""
+    hiding = _hidden_by(split)
+    direction = "hidden"
+    if meaning == "reversed":
+        direction = "worse" if split.splits[0].remaining.value < 0 else "better"
+        values = {**values, "rest": format_points_range(split.remaining_range, signed=False)}
+    return t(f"opposed_{direction}_{hiding}", **values)
+
+
+def _hidden_by(split: Decomposition) -> str:
+    """What hides a change of the opposite sign: "habit", "reading" or "both"."""
+    sign = 1 if split.splits[0].remaining.value > 0 else -1
+    prior = max(0.0, -sign * sum(part.letter_prior.value for part in split.splits) / len(split.splits))
+    reading = max(0.0, -sign * split.reading)
+    if reading <= SIZEABLE * (prior + reading):
+        return "habit"
+    return "reading" if prior <= SIZEABLE * (prior + reading) or prior < reading / 2 else "both"
+
+
+def letter_split_lines(pair: PairComparison, t: Translator) -> list[str]:
+    """The split of the difference, in numbers."""
     split = pair.letters
     if split is None:
         return []
@@ -50,21 +99,7 @@ def letter_prior_lines(pair: PairComparison, t: Translator) -> list[str]:
     if by_subject is not None:
         rest = format_points(by_subject.value)
         lines.append(t("by_subject_habit", rest=rest, **interval_values(by_subject)))
-    meaning = classify_letter_prior(pair)
-    if meaning is None:
-        return lines
-    values = {
-        "prior": format_points_range(split.prior_range),
-        "rest": format_points_range(split.remaining_range),
-        **_widest_interval(split.splits),
-    }
-    if meaning == "reversed":
-        meaning = "worse_without" if split.splits[0].remaining.value < 0 else "better_without"
-        values["rest"] = format_points_range(split.remaining_range, signed=False)
-    sentence = t(meaning, **values)
-    if split.method == "letters" and meaning != "not_identified":
-        sentence = t("by_both_models", sentence=sentence)
-    return [*lines, sentence]
+    return lines
 
 
 def _widest_interval(splits: tuple[HabitSplit, ...]) -> dict[str, str]:
@@ -97,19 +132,29 @@ def _letters_line(split: Decomposition, reading: str, t: Translator) -> str:
 
 def classify_letter_prior(pair: PairComparison) -> str | None:
     """all_prior, partly_prior, not_prior, reversed, hidden; not_identified if letters alone allow two
-    readings of a change; None if there is nothing to explain, or letters differ in number."""
-    if pair.letters is None:
+    readings of a change, by_subject_unknown if habits common to all subjects and each subject's own do; None
+    if there is nothing to explain, or letters differ in number."""
+    split = pair.letters
+    if split is None:
         return None
-    meanings = {_classify_split(pair, part, pair.letters.difference) for part in pair.letters.splits}
-    if len(meanings) == 1:
-        return meanings.pop()
-    return "not_identified" if meanings and pair.significant else None
+    meanings = {_classify_split(pair, part, split.difference) for part in split.splits}
+    if len(meanings) > 1:
+        return "not_identified" if pair.significant else None
+    if split.by_subject is not None and split.by_subject_prior is not None:
+        own = HabitSplit("by subject", split.by_subject_prior, split.by_subject)
+        meanings.add(_classify_split(pair, own, split.difference))
+        if len(meanings) > 1:
+            return "by_subject_unknown" if pair.significant else None
+    return meanings.pop() if meanings else None
 
 
 def _classify_split(pair: PairComparison, part: HabitSplit, difference: float) -> str | None:
     prior, rest = part.letter_prior, part.remaining
+    reading = 0.0 if pair.letters is None else pair.letters.reading
     if not pair.significant:
-        return "hidden" if rest.significant and prior.significant and rest.value * prior.value < 0 else None
+        opposed = prior.significant and rest.value * prior.value < 0
+        unread = pair.letters is not None and pair.letters.reading_part.significant
+        return "hidden" if rest.significant and (opposed or (unread and rest.value * reading < 0)) else None
     if rest.significant and rest.value * difference < 0:
         return "reversed"
     if not rest.significant:

@@ -32,7 +32,16 @@ def key_audit_lines(audit: KeyAudit | None, t: Translator, most: int = 20) -> li
     """Ids of questions with a doubtful key, and accuracy without them."""
     if audit is None:
         return [t("key_too_few")]
-    lines = [t("key_against", count=len(audit.against_key))]
+    listed = len(audit.against_key)
+    lines = [t("key_too_few")]
+    if audit.enough_witnesses:
+        by_chance = min(1.0, audit.expected_by_chance / listed) if listed else 0.0
+        values = {
+            "share": format_percent(audit.agreement, 0),
+            "expected": f"{audit.expected_by_chance:.1f}",
+            "false": format_percent(by_chance, 0),
+        }
+        lines = [t("key_against", count=listed, models=audit.models, vendors=audit.vendors, **values)]
     for question, key, letter, share in audit.against_key[:most]:
         lines.append(f"  {question}: {key} → {letter} ({format_percent(share, 0)} %)")
     if len(audit.against_key) > most:

@@ -1,47 +1,82 @@
 """A comparison in sentences: whether the second run is better, by how much, in which subjects, and whether
 that is letter habit.
 
-In: a ``PairComparison`` and a translator. Out: sentences, the most important first. Knows nothing of how they
-are shown.
+In: a ``PairComparison`` and a translator. Out: sentences, the most important first: cautions, the headline,
+at most three plain sentences, details. Knows nothing of how they are shown.
 
 Every claim holds at 5 % or less; an effect that is not shown is called "not shown", never "absent".
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import PairComparison
-from kmmlu_fast.analysis.paired import PairedDifference, minimum_detectable_effect
+from kmmlu_fast.analysis.paired import PairedDifference
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points, p_value_clause
 from kmmlu_fast.reporting.wording.letter_habit import (
     interval_values,
     letter_collapse_lines,
-    letter_prior_lines,
+    letter_meaning_line,
+    letter_split_lines,
 )
 
 NAMED_SUBJECTS = 4
+MOST_SENTENCES = 3  # after the headline; everything else is a detail
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A comparison in words."""
+
+    cautions: tuple[str, ...]
+    headline: str
+    sentences: tuple[str, ...]  # the most important, at most MOST_SENTENCES
+    details: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it, the most important first."""
+        return [*self.cautions, self.headline, *self.sentences, *self.details]
+
+
+def word_verdict(pair: PairComparison, t: Translator) -> Verdict:
+    """The comparison in sentences."""
+    meaning = letter_meaning_line(pair, t)
+    gap, clean = _overlap_lines(pair, t)
+    candidates = [
+        *_headline_caveats(pair, t),
+        *([meaning] if meaning else []),
+        *gap,
+        _subjects_sentence(pair, t),
+        *_score_contradiction(pair, t),
+    ]
+    return Verdict(
+        cautions=tuple(caution_lines(pair, t)),
+        headline=headline_sentence(pair, t),
+        sentences=tuple(candidates[:MOST_SENTENCES]),
+        details=(
+            *candidates[MOST_SENTENCES:],
+            *letter_split_lines(pair, t),
+            *letter_collapse_lines(pair, t),
+            *clean,
+            *_detail_lines(pair, t),
+            *_scope_notes(pair, t),
+        ),
+    )
 
 
 def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """Cautions, the headline, its decomposition, then details and scope."""
-    return [
-        *caution_lines(pair, t),
-        headline_sentence(pair, t),
-        *_headline_caveats(pair, t),
-        *letter_prior_lines(pair, t),
-        *_detail_lines(pair, t),
-        *_scope_notes(pair, t),
-    ]
+    """``word_verdict`` as lines."""
+    return word_verdict(pair, t).lines
 
 
 def caution_lines(pair: PairComparison, t: Translator) -> list[str]:
     """What makes the comparison weaker than it looks."""
-    lines = []
-    if pair.prompt_differences:
-        lines.append(t("prompts_differ", what="; ".join(pair.prompt_differences)))
-    if pair.setting_differences:
-        lines.append(t("settings_differ", what="; ".join(pair.setting_differences)))
+    lines = circumstance_cautions(pair.prompt_differences, pair.setting_differences, t)
     if any(pair.dropped):
         counts = {name: f"{count:,}" for name, count in zip("abc", pair.dropped, strict=True)}
         counts["n"] = f"{pair.micro.n:,}"
@@ -49,9 +84,24 @@ def caution_lines(pair: PairComparison, t: Translator) -> list[str]:
     if pair.only_leaked and pair.clean is not None:
         on_overlap = {"count": f"{pair.overlapping:,}", "on": format_points(pair.on_overlap)}
         lines.append(t("only_leaked", **on_overlap, **_difference_values(pair.clean)))
-        gap = pair.overlap_gap
-        if gap is not None:
-            lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
+    return lines
+
+
+def circumstance_cautions(prompts: Sequence[str], settings: Sequence[str], t: Translator) -> list[str]:
+    """How differently two runs were made, besides the model state."""
+    lines = []
+    if prompts:
+        lines.append(t("prompts_differ", what="; ".join(prompts)))
+    if settings:
+        lines.append(t("settings_differ", what="; ".join(settings)))
+    return lines
+
+
+def unknown_notes(overlap_known: bool, protocol_unknown: Sequence[str], t: Translator) -> list[str]:
+    """What is not known about the comparison."""
+    lines = [] if overlap_known else [t("overlap_unknown")]
+    if protocol_unknown:
+        lines.append(t("protocol_unknown", names=", ".join(protocol_unknown)))
     return lines
 
 
@@ -91,12 +141,13 @@ def headline_sentence(pair: PairComparison, t: Translator) -> str:
     if pair.p_holm is None:
         p = p_value_clause(pair.p_value)
     else:
-        p = t("p_of_many", p=p_value_clause(pair.p_holm), count=pair.tried)
+        key = "p_of_many" if pair.tried > 1 else "p_of_first"
+        p = t(key, p=p_value_clause(pair.p_holm), count=pair.tried)
     if pair.significant:
         return t("better" if micro.difference > 0 else "worse", **values, p=p)
     if pair.equal:
         return t("equal", **values, p=p, margin=format_percent(pair.margin, 1))
-    effect = minimum_detectable_effect(micro.n, (micro.b + micro.c) / micro.n)
+    effect = micro.detectable_effect(pair.alpha) if micro.n >= 20 else None
     if effect is None:
         shows = t("shows_nothing", n=n)
     else:
@@ -109,44 +160,78 @@ def _headline_caveats(pair: PairComparison, t: Translator) -> list[str]:
     lines = []
     if pair.significant and not pair.micro_macro_opposed and pair.equal:
         lines.append(t("tiny", margin=format_percent(pair.margin, 1)))
-    if pair.best_of:
-        lines.append(t("best_of", name=pair.second, first=pair.first, count=pair.tried))
+    names = {"name": pair.second, "first": pair.first, "count": str(pair.tried)}
+    if pair.best_of and pair.shrunk is not None:
+        shrunk = {"shrunk": format_points(pair.shrunk.value), **interval_values(pair.shrunk)}
+        lines.append(t("best_of_shrunk", **names, **shrunk))
+    elif pair.best_of:
+        lines.append(t("best_of", **names))
+    elif pair.tied:
+        lines.append(t("best_tied", **{**names, "ties": str(pair.tied)}))
     return lines
 
 
+def _overlap_lines(pair: PairComparison, t: Translator) -> tuple[list[str], list[str]]:
+    """How much larger the change is on overlapping questions, if it is; and the change without them."""
+    if pair.clean is None:
+        return [], []
+    gap = pair.overlap_gap
+    gap_lines = []
+    if gap is not None and gap.significant:
+        gap_lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
+    if pair.only_leaked:
+        return gap_lines, []
+    if not pair.overlapping:
+        return gap_lines, [t("clean_none")]
+    return gap_lines, [t("clean", count=f"{pair.overlapping:,}", **_difference_values(pair.clean))]
+
+
 def _detail_lines(pair: PairComparison, t: Translator) -> list[str]:
-    lines = letter_collapse_lines(pair, t)
+    lines = []
     if pair.debiased is not None:
         lines.append(t("debiased", **_difference_values(pair.debiased)))
-    if pair.clean is not None and not pair.only_leaked:
-        if pair.overlapping:
-            lines.append(t("clean", count=f"{pair.overlapping:,}", **_difference_values(pair.clean)))
-        else:
-            lines.append(t("clean_none"))
-        gap = pair.overlap_gap
-        if gap is not None and gap.significant:
-            lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
     if pair.made_readable + pair.made_unreadable > pair.micro.n / 1000:
         counts = {"up": f"{pair.made_readable:,}", "down": f"{pair.made_unreadable:,}"}
         lines.append(t("readable", first=pair.first, second=pair.second, **counts))
-    return [*lines, *_log_score_lines(pair, t), _subjects_sentence(pair, t), *_gained_lost_lines(pair, t)]
+    return [*lines, *_log_score_lines(pair, t), *_gained_lost_lines(pair, t)]
 
 
-def _log_score_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """Whether the key's log score agrees with accuracy."""
+def _log_score_key(pair: PairComparison) -> str | None:
+    """How the key's log score relates to accuracy; None if it is not known."""
     endpoints = {endpoint.name: endpoint for endpoint in pair.endpoints}
     if not endpoints or pair.micro.n < 50:
-        return []
-    score, brier = endpoints["log_score"], endpoints["brier"]
+        return None
+    score = endpoints["log_score"]
     direction = 0
     if pair.significant:
         direction = 1 if pair.micro.difference > 0 else -1
     if score.better == direction:
-        key = "score_agrees"
-    elif score.better * direction < 0:
-        key = "score_opposite"
-    else:
-        key = "score_only" if score.better else "accuracy_only"
+        return "score_agrees"
+    if score.better * direction < 0:
+        return "score_opposite"
+    return "score_only" if score.better else "accuracy_only"
+
+
+def _score_contradiction(pair: PairComparison, t: Translator) -> list[str]:
+    """The log score's sentence if it says something else than accuracy."""
+    if _log_score_key(pair) in ("score_opposite", "score_only"):
+        return _score_lines(pair, t)
+    return []
+
+
+def _log_score_lines(pair: PairComparison, t: Translator) -> list[str]:
+    """The log score's sentence if it says nothing new."""
+    if _log_score_key(pair) in ("score_agrees", "accuracy_only"):
+        return _score_lines(pair, t)
+    return []
+
+
+def _score_lines(pair: PairComparison, t: Translator) -> list[str]:
+    key = _log_score_key(pair)
+    if key is None:
+        return []
+    endpoints = {endpoint.name: endpoint for endpoint in pair.endpoints}
+    score, brier = endpoints["log_score"], endpoints["brier"]
     values = {
         "diff": f"{score.difference:+.3f}",
         "low": f"{score.low:+.3f}",
@@ -205,8 +290,7 @@ def _scope_notes(pair: PairComparison, t: Translator) -> list[str]:
         lines.append(t("weighted"))
     if pair.one_adapter:
         lines.append(t("one_adapter", name=pair.second))
-    if not pair.overlap_known:
-        lines.append(t("overlap_unknown"))
-    if pair.protocol_unknown:
-        lines.append(t("protocol_unknown", names=", ".join(pair.protocol_unknown)))
-    return lines
+    if pair.repeated:
+        total = pair.micro.n + pair.repeated
+        lines.append(t("repeats", count=f"{pair.repeated:,}", total=f"{total:,}", n=f"{pair.micro.n:,}"))
+    return [*lines, *unknown_notes(pair.overlap_known, pair.protocol_unknown, t)]

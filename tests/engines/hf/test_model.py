@@ -83,7 +83,7 @@ def test_an_adapter_for_other_modules_is_refused(root: Path) -> None:
     shutil.copytree(root / "lora", root / "foreign")
     config = json.loads((root / "foreign" / "adapter_config.json").read_text())
     (root / "foreign" / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
-    with pytest.raises(AdapterError, match="weights that the base does not take") as caught:
+    with pytest.raises(AdapterError, match="24 of 28 matrices have no place") as caught:
         open_engine(root, adapters_of(root, "foreign"))
     assert "\n" not in str(caught.value)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 from early_cases import GAIN, SIZES, TOTAL, Skilled, config, run, write_exam
 from tiny import make_tiny_adapter
@@ -26,11 +27,14 @@ from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.early_stopping import evaluation, passes
 from kmmlu_fast.evaluation.early_stopping.record import draw_interval_line
 from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.reporting.early_pairs import compare_early_stopped
 from kmmlu_fast.reporting.files.exports import write_exports
 from kmmlu_fast.reporting.report_data import report_data_from_pairs
 from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
 from kmmlu_fast.reporting.terminal.summary import print_summary
+from kmmlu_fast.reporting.wording.early_stopping import decision_lines
 from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.comparison_log import read_comparison_log
 from kmmlu_fast.runs.store import load_run_directory
 
 
@@ -140,7 +144,10 @@ def test_without_a_difference_it_is_equal_within_the_margin_or_asked_to_the_end(
         config(model, data, tmp_path / "b", *flags, "--max-questions", "90"), Skilled(data, GAIN)
     )
     assert capped.prefix["decision"]["verdict"] == "undecided" and capped.prefix["questions"] == 90
-    base, whole = run(config(model, data, tmp_path / "c", *flags, "--margin", "0"), Skilled(data, GAIN))
+    base, whole = run(
+        config(model, data, tmp_path / "c", *flags, "--margin", "0", "--population", "these"),
+        Skilled(data, GAIN),
+    )
     truth = whole.micro - base.micro
     assert whole.prefix is None and whole.total == TOTAL  # the full pass, as if it had been asked for
     found = whole.metrics["decision"]
@@ -163,19 +170,19 @@ def test_a_decided_adapter_is_asked_no_further_while_another_goes_on(
         "600",
     )
     base, better, same = run(config(model, data, tmp_path, *flags), engine)
-    assert better.prefix["decision"]["verdict"] == "better" and better.prefix["decision"]["alpha"] == 0.025
+    assert better.prefix["decision"]["verdict"] == "better" and better.prefix["decision"]["alpha"] < 0.025
     assert better.prefix["questions"] < same.prefix["questions"] == base.prefix["questions"] == 600
 
 
 def test_merged_adapters_take_turns_and_agree_with_served_ones(
     model: Path, lora: Path, data: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from kmmlu_fast.models import adapters
+    from kmmlu_fast.models import merging
 
     still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # turns grow by what starts cost
     monkeypatch.setattr(evaluation, "time", still)
     monkeypatch.setattr(
-        adapters, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
+        merging, "merge_adapter", lambda model, adapter, dtype: Path(f"/merged/{adapter.name}")
     )
     opened: list[str] = []
 
@@ -378,7 +385,7 @@ def test_the_command_says_what_was_decided_in_both_languages(
     assert "lora is better than base" in shown and "of 1,000 questions" in shown and "full pass" in shown
     assert "weakest" not in shown and f"{runs[1].path}" in shown
     print_summary(runs, "ko")
-    assert "lora이(가)" in capsys.readouterr().out
+    assert "lora가 base보다" in capsys.readouterr().out
     [command] = adapter_verdict_lines(runs)  # the verdict was said; report takes no prefix
     assert "kmmlu_fast.compare" in command and str(runs[1].path) in command
     whole = run(config(model, data, tmp_path, "--adapter", f"lora={lora}"), Skilled(data, GAIN))
@@ -399,3 +406,48 @@ def test_overwrite_starts_the_prefix_anew_in_its_place(model: Path, data: Path, 
     [after] = run(config(model, data, tmp_path, "--questions", "60", "--overwrite"), engine)
     assert len(engine.asked) == 60 and after.path == before.path and after.micro > before.micro
     assert load_run_directory(after.path, prefix=True).predictions.equals(after.predictions)
+
+
+def test_compare_passes_the_margin_on_and_counts_the_comparison(
+    model: Path, other: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--adapter", f"other={other}", "--until-decided", "--max-questions", "300")
+    runs = run(config(model, data, tmp_path, *flags), Skilled(data, GAIN))
+    paths = [str(state.path) for state in runs]
+    capsys.readouterr()
+    assert compare.run_compare_command([*paths, "--overlap", "none", "--dataset", "none"]) == 0, (
+        capsys.readouterr().err
+    )
+    assert "Undecided after 300 of 1,000 questions: on questions like these" in capsys.readouterr().out
+    assert (
+        compare.run_compare_command([*paths, "--overlap", "none", "--dataset", "none", "--margin", "60"]) == 0
+    )
+    assert "are equal within 60.00 pp" in capsys.readouterr().out
+    [logged] = read_comparison_log(runs[0].path)
+    assert logged.kind == "early" and logged.questions <= 300 and 0 < logged.level < 0.05
+
+
+def test_early_comparisons_say_the_same_cautions(
+    model: Path, other: Path, data: Path, tmp_path: Path
+) -> None:
+    flags = ("--adapter", f"other={other}", "--until-decided", "--max-questions", "600")
+    base, lora = run(config(model, data, tmp_path, *flags), Skilled(data, GAIN))
+    t = get_translator("en", "early")
+    quantized = replace(lora, facts={**lora.facts, "quantization": "fp8"}, name="lora")
+    base = replace(base, facts={**base.facts, "quantization": "auto"})
+    [pair] = compare_early_stopped([base, quantized], ComparisonSettings(overlap_known=False))
+    lines = decision_lines(pair, t)
+    assert lines[0].startswith("CAUTION: the runs differ in more than the model (quantization auto -> fp8)")
+    assert any(line.startswith("Overlap unknown") for line in lines)
+    asked = lora.frame["question_id"].to_list()
+    leaked = frozenset(asked[::3])
+    learned = lora.frame.with_columns(
+        (pl.col("correct") | pl.col("question_id").is_in(leaked)).alias("correct")
+    )
+    [pair] = compare_early_stopped(
+        [base, replace(lora, predictions=learned)], ComparisonSettings(overlap=leaked)
+    )
+    lines = decision_lines(pair, t)
+    [caution] = [line for line in lines if "on questions that overlap training data" in line]
+    assert caution.startswith("CAUTION: the change is") and pair.clean is not None
+    assert pair.clean.low < 0 < pair.decision.low

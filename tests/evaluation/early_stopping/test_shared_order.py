@@ -13,6 +13,8 @@ from early_cases import TOTAL, Skilled, config, run, write_exam
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
+from kmmlu_fast.analysis.error_spending import spending_share
+from kmmlu_fast.analysis.paired import ALPHA
 from kmmlu_fast.analysis.sequential import sampling_weights
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Request, Response
@@ -62,7 +64,7 @@ def engine(data: Path, fuse: int | None = None) -> Unsure:
 
 def decided(adapters: dict[str, Path], *names: str) -> list[str]:
     flags = [word for name in names for word in ("--adapter", f"{name}={adapters[name]}")]
-    return [*flags, "--until-decided"]
+    return [*flags, "--until-decided", "--population", "these"]
 
 
 @pytest.fixture
@@ -146,9 +148,10 @@ def test_several_adapters_share_one_order_and_alpha_by_holm(
     _, better, same = run(config(model, data, root, *flags), engine(data))
     assert better.prefix["decision"]["verdict"] == "better" and better.prefix["questions"] < 500
     n = better.prefix["questions"]
+    level = ALPHA * (spending_share(1) + spending_share(2))  # of two comparisons with this base
     assert same.predictions["question_id"].head(n).equals(better.predictions["question_id"])
-    assert better.prefix["decision"]["alpha"] == 0.025
-    assert same.prefix["decision"]["alpha"] == 0.05  # the other is decided
+    assert better.prefix["decision"]["alpha"] == pytest.approx(level / 2)
+    assert same.prefix["decision"]["alpha"] == pytest.approx(level)  # the other is decided
 
 
 def test_adaptive_finishes_the_base_first(

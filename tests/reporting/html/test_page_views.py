@@ -12,10 +12,13 @@ from typing import Any
 import polars as pl
 import pytest
 from browser_cases import needs_chromium
-from made_runs import found_in, loaded, predictions, questions
+from made_runs import QUICK, found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.paired import mcnemar_midp, subject_counts, subject_differences
 from kmmlu_fast.reporting.html.page import write_report_page
+from kmmlu_fast.reporting.pairs import compare_all_with_base
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.verdict import headline_sentence
 
 pytestmark = needs_chromium
 NAMES = ("base", "lora", "other model", "글자")
@@ -106,6 +109,30 @@ def test_a_chosen_pair_is_computed_as_in_python(browser: Any, page: Path, frames
         assert values == pytest.approx(list(theirs[name]), abs=1e-6), name
 
 
+def test_page_and_terminal_give_one_verdict_for_every_pair(browser: Any, page: Path) -> None:
+    """The page shows what ``compare`` says with that base and the same runs."""
+    names = [*NAMES, "twin"]
+    frames = [predictions(seed, skill=skill) for seed, skill in enumerate((*SKILLS, 0.52))]
+    runs = [loaded(name, frame) for name, frame in zip(names, frames, strict=True)]
+    path = page.parent / "five.html"
+    write_report_page(found_in(runs, None), path, "en")
+    t = get_translator("en")
+    for base in runs:
+        visit(browser, path)
+        if base is not runs[0]:
+            choose(browser, "base", base.name)
+        others = [run for run in runs if run is not base]
+        pairs, _ = compare_all_with_base([base, *others], QUICK)
+        for pair in pairs:
+            choose(browser, "contender", pair.second)
+            shown = text(browser, "headline")
+            assert headline_sentence(pair, t) in shown, (base.name, pair.second)
+            tone = browser.find_element("id", "summary").get_attribute("class")
+            assert (" up" in tone or " down" in tone) == pair.significant
+            starred = browser.find_elements("css selector", f'#board tr[data-run="{pair.second}"] .star')
+            assert bool(starred) == pair.significant
+
+
 def test_the_pair_survives_a_reload_and_goes_back(browser: Any, page: Path) -> None:
     visit(browser, page)
     before = text(browser, "headline")
@@ -121,7 +148,9 @@ def test_the_pair_survives_a_reload_and_goes_back(browser: Any, page: Path) -> N
 
 def test_a_ready_pair_has_the_whole_verdict(browser: Any, page: Path) -> None:
     visit(browser, page, "#?run=other%20model")
-    assert "letter prior" in text(browser, "headline") and "other model" in text(browser, "pair")
+    details = browser.find_element("css selector", "#headline details")
+    assert "letter prior" in details.get_attribute("textContent")
+    assert "other model" in text(browser, "pair")
 
 
 def test_an_address_opens_its_question(browser: Any, page: Path) -> None:

@@ -33,3 +33,20 @@ def test_both_languages_take_the_same_values(part: str, key: str) -> None:
     both = TEXTS[part][key]
     names = [set(re.findall(r"\{(\w+)", str(both[lang]))) for lang in ("en", "ko")]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("lora이(가) base보다", "lora가 base보다"),
+        ("모델은(는)", "모델은"),
+        ("base와(과) gpt-4.1은(는)", "base와 gpt-4.1은"),
+        ("fp8(으)로", "fp8로"),
+        ("서울(으)로 3(으)로", "서울로 3으로"),
+        ("run_)이(가)", "run_)이(가)"),
+    ],
+)
+def test_korean_particles_follow_the_final_sound(text: str, chosen: str) -> None:
+    from kmmlu_fast.reporting.wording.language import choose_particles
+
+    assert choose_particles(text) == chosen

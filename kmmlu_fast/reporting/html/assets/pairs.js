@@ -1,6 +1,7 @@
 "use strict";
 // Any two runs, chosen in the page: the verdict, the tiles, the table and the chart of subjects, the differences in the leaderboard.
-// Pairs with the report's own base come ready from Python (data.views); others are computed here, and say so.
+// Every verdict comes from Python (data.verdicts): nothing here decides. Pairs with the report's own base come ready (data.views); the
+// tables of subjects of the others are computed here.
 function pairs(data) {
   const { runs, words } = data, names = runs.map((run) => run.name), board = byId("board"), base = byId("base"), contender = byId("contender");
   const standard = [data.pair?.[0] ?? 0, data.pair?.[1] ?? Math.min(1, runs.length - 1)];
@@ -19,22 +20,21 @@ function pairs(data) {
   const points = (value, digits = 2, unit = true) => ((value >= 0 || Math.abs(value * 100) < 0.5 * 10 ** -digits ? "+" : "−") + Math.abs(100 * value).toFixed(digits)) + (unit ? " pp" : "");
   const pText = (p) => (p < 0.001 ? "< 0.001" : p.toFixed(3));
   const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-  const tone = (found) => (STATS.significant(found) ? (found.difference > 0 ? "up" : "down") : "");
+  const verdict = (a, b) => data.verdicts?.[a]?.[b] ?? null;
 
   function computed(a, b) {
     const found = STATS.compare(data, a, b), first = names[a], second = names[b];
-    if (!found) return { first, second, value: "–", unit: "", tone: "", eyebrow: "", cautions: [words.no_shared], lines: [], warnings: [], cards: [] };
-    const p = pText(found.p), values = { first, second, diff: points(found.difference), low: points(found.low, 2, false), high: points(found.high, 2, false), p: p.startsWith("<") ? p : "= " + p };
-    const kind = found.b + found.c === 0 ? "same" : !STATS.significant(found) ? "no_difference" : found.difference > 0 ? "better" : "worse";
+    if (!found) return { first, second, value: "–", unit: "", tone: "", eyebrow: "", cautions: [words.no_shared], lines: [], details: [], warnings: [], cards: [] };
+    const said = verdict(a, b) ?? { line: "", cautions: [], tone: "", value: points(found.difference, 2, false) };
     const changed = found.subjects.filter((row) => row.holm < STATS.ALPHA), up = changed.filter((row) => row.difference > 0).length;
-    const asked = [a, b].map((at) => runs[at].asked), card = (label, value, sub, how = "") => ({ label, value, sub, tone: how, split: null });
+    const card = (label, value, sub, how = "") => ({ label, value, sub, tone: how, split: null });
     return {
-      found, first, second, value: points(found.difference, 2, false), unit: words.unit_pair, tone: tone(found), warnings: [],
+      found, first, second, value: said.value, unit: words.unit_pair, tone: said.tone, warnings: [], details: [],
       eyebrow: fill(words.eyebrow_pair, { n: found.n.toLocaleString(), subjects: found.subjects.length, split: data.split }),
-      cautions: asked[0] && asked[1] && asked[0] !== asked[1] ? [words.asked_differently] : [],
-      lines: [fill(words[kind], values), words.in_page],
+      cautions: said.cautions,
+      lines: [said.line, words.in_page],
       cards: [
-        card(words.short_micro, points(found.difference), `${percent(found.first)} → ${percent(found.second)}`, tone(found)),
+        card(words.short_micro, points(found.difference), `${percent(found.first)} → ${percent(found.second)}`, said.tone),
         card(words.short_macro, points(found.macro.difference), `${percent(found.macro.first)} → ${percent(found.macro.second)}`),
         card(words.card_changed, (found.b + found.c).toLocaleString(), fill(words.card_changed_sub, { b: found.b.toLocaleString(), c: found.c.toLocaleString() })),
         card(words.card_subjects, String(changed.length), fill(words.card_subjects_sub, { up, down: changed.length - up, total: found.subjects.length })),
@@ -47,13 +47,14 @@ function pairs(data) {
   const kept = { parts: parts.map((part) => [...part.childNodes]), tone: byId("summary").className, chart: changes ? [...changes.childNodes] : [], rows: table ? [...table.tBodies[0].rows] : [], note: note?.textContent,
     deltas: board ? [...board.tBodies[0].rows].map((row) => ({ row, delta: [...row.querySelector(".delta").childNodes], tone: row.querySelector(".delta").className, prior: row.querySelector(".prior").textContent })) : [] };
 
+  const folded = (lines) => (lines.length ? [make("details", { className: "more" }, make("summary", { textContent: words.details }), ...lines.map((line) => make("p", { textContent: line })))] : []);
   function tell(view) {
     const [eyebrow, title, headline, cards] = parts, para = (text, className = "") => make("p", { className, textContent: text });
     byId("summary").className = "hero " + view.tone;
     eyebrow.textContent = view.eyebrow;
     title.replaceChildren(make("span", { className: "run first", textContent: view.first }), " ", make("span", { className: "arrow", textContent: "→" }), " ", make("span", { className: "run second", textContent: view.second }));
     headline.replaceChildren(make("div", { className: "big" }, make("strong", { textContent: view.value }), make("small", { textContent: view.unit })),
-      make("div", { className: "said" }, ...view.cautions.map((line) => para(line, "caution")), ...view.lines.map((line, at) => para(line, at ? "" : "lead")), ...view.warnings.map((line) => para(line, "caution"))));
+      make("div", { className: "said" }, ...view.cautions.map((line) => para(line, "caution")), ...view.lines.map((line, at) => para(line, at ? "" : "lead")), ...folded(view.details), ...view.warnings.map((line) => para(line, "caution"))));
     cards.replaceChildren(...view.cards.map((card) => make("div", { className: "card" }, make("h2", { textContent: card.label }), para(card.value, "value " + card.tone), para(card.sub, "sub"))));
   }
   function subjects(found, first, second) {
@@ -78,14 +79,14 @@ function pairs(data) {
   }
   function leaderboard(a, b) {
     for (const { row, delta, tone: how, prior } of kept.deltas) {
-      const at = names.indexOf(row.dataset.run), cell = row.querySelector(".delta"), found = at < 0 || at === a ? null : STATS.compare(data, a, at);
+      const at = names.indexOf(row.dataset.run), cell = row.querySelector(".delta"), said = at < 0 || at === a ? null : verdict(a, at);
       row.classList.toggle("base", at === a);
       row.classList.toggle("contender", at === b);
       row.querySelector("th em")?.remove();
       if (at === a) row.querySelector("th").append(" ", make("em", { textContent: words.base }));
       if (a === standard[0]) { cell.replaceChildren(...delta); cell.className = how; row.querySelector(".prior").textContent = prior; continue; }
-      cell.replaceChildren(found ? points(found.difference, 2, false) : "", ...(found && tone(found) ? [make("span", { className: "star", textContent: "*", title: words.significant })] : []));
-      cell.className = "n delta " + (found ? tone(found) : "");
+      cell.replaceChildren(said ? said.value : "", ...(said?.tone ? [make("span", { className: "star", textContent: "*", title: words.significant })] : []));
+      cell.className = "n delta " + (said?.tone ?? "");
       row.querySelector(".prior").textContent = "";
     }
   }

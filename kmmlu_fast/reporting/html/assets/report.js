@@ -201,6 +201,7 @@ function start(data) {
   data.subjects = data.subjects.map((subject, i) => ({ ...subject, name: data.names[at][i], group: data.groups[at][i], search: data.names.map((names) => names[i]).join(" ") }));
   data.words = data.words[LANG];
   data.views = data.views?.[LANG];
+  data.verdicts = data.verdicts?.[LANG];
   reveal = explorer(data, pairs(data));
   arrive();
 }

@@ -1,7 +1,7 @@
 "use strict";
 // What a reader has chosen, kept in the address behind "#" so that it survives a reload and can be sent: the place (a section, or a
 // question such as Accounting/test/17), then run=, base=, q=, subject=, outcome=, order=, page=, open=, sort=, theme=, lang=.
-// And the statistics of pairs that the report did not come with: McNemar mid-p, Bonett and Price's interval, Holm, Benjamini-Hochberg.
+// And the statistics of the subjects of pairs that the report did not come with: McNemar mid-p, Bonett and Price's interval, Holm, Benjamini-Hochberg.
 const VIEW = (() => {
   const parse = (hash) => {
     const text = hash.replace(/^#/, ""), cut = text.indexOf("?");
@@ -92,6 +92,5 @@ const STATS = (() => {
     const mean = (name) => rows.reduce((sum, row) => sum + row[name], 0) / rows.length;
     return { ...finish(all), macro: { first: mean("first"), second: mean("second"), difference: mean("difference") }, subjects: rows };
   };
-  const significant = (found) => found.p < ALPHA && !(found.low <= 0 && 0 <= found.high);
-  return { ALPHA, midP, interval, corrected, detectable, compare, significant };
+  return { ALPHA, midP, interval, corrected, detectable, compare };
 })();

@@ -1,0 +1,53 @@
+"""Questions that an exam asks more than once: four copies of a question are one observation, not four.
+
+In: the joined questions of two runs, the dataset's texts if known. Out: the questions with one of each, and
+how many were left out. Knows nothing of statistics.
+
+A few repeats change nothing that can be seen (KMMLU: 1 % of the test, standard errors x 1.003), so they stay.
+Above ``TOLERATED`` every interval and p would be too small; then each distinct question counts once.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from kmmlu_fast.core.schema import OPTION_LETTERS
+
+TOLERATED = 0.03  # share of the questions that may repeat another one
+_NORMAL = r"[^\p{L}\p{N}]+"
+
+
+def drop_repeated_questions(
+    joined: pl.DataFrame, questions: pl.DataFrame | None = None
+) -> tuple[pl.DataFrame, int]:
+    """The first of each question, and how many repeats were left out; all of them if repeats are few.
+
+    The same question is: the same subject and key, and the same letters and digits in question and options
+    (``questions``), or else the same prompt.
+    """
+    texts = _repeat_keys(joined, questions)
+    repeats = int(pl.select(texts.is_not_null() & ~texts.is_first_distinct()).to_series().sum())
+    if repeats <= TOLERATED * len(joined):
+        return joined, 0
+    kept = joined.filter(texts.is_null() | texts.is_first_distinct())
+    return kept, repeats
+
+
+def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Series:
+    """A text per question that is the same for its repeats; null if nothing is known about it."""
+    if questions is not None:
+        names = ["question", *(letter for letter in OPTION_LETTERS if letter in questions.columns)]
+        text = pl.concat_str(names, separator=" ", ignore_nulls=True).str.normalize("NFKC").str.to_lowercase()
+        known = questions.select("question_id", text.str.replace_all(_NORMAL, "").alias("repeat"))
+        same = joined.select("question_id", "answer").join(
+            known, on="question_id", how="left", maintain_order="left"
+        )
+    else:
+        digest = pl.when(pl.col("prompt_digest") != "").then("prompt_digest")
+        same = joined.select("answer", digest.alias("repeat"))
+    subject = joined["subject"].alias("subject")
+    return (
+        same.with_columns(subject)
+        .select(pl.concat_str("subject", "repeat", "answer", separator=" "))
+        .to_series()
+    )

@@ -1,0 +1,73 @@
+"""Witnesses against a key are base models of several vendors, not copies."""
+
+import numpy as np
+import polars as pl
+import pytest
+from made_runs import loaded, predictions
+
+from kmmlu_fast.analysis.key_audit import MIN_VENDORS, audit_key, base_model_name, vendor_name
+from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines
+from kmmlu_fast.runs.run import Run
+
+MODELS = ("gpt-5", "claude-haiku", "llama-3", "phi-4", "qwen3-8b", "exaone-4")
+
+
+def witness(name: str, seed: int, wrong_key: str | None = None, **facts: object) -> Run:
+    """Right or wrong by its own chance; on ``wrong_key`` it gives another letter than the key."""
+    random = np.random.default_rng(seed)
+    frame = predictions(1)
+    count = len(frame)
+    letters = frame["answer"].to_numpy().copy()
+    off = random.random(count) < 0.5
+    shift = random.integers(1, 4, count)
+    places = np.array(["ABCD".index(letter) for letter in letters])
+    given = np.where(off, (places + shift) % 4, places)
+    given = np.where(frame["question_id"].to_numpy() == wrong_key, (places + 1) % 4, given)
+    frame = frame.with_columns(
+        pl.Series("prediction", [("ABCD")[place] for place in given]), pl.lit(0.9).alias("confidence")
+    ).with_columns((pl.col("prediction") == pl.col("answer")).alias("correct"))
+    return loaded(name, frame, **facts)
+
+
+def test_copies_of_one_model_are_one_witness() -> None:
+    """A base and its six adapters, which answer alike: nothing is doubted."""
+    base = witness("base", 1, model="owner/m")
+    copies = [loaded(f"a{i}", base.frame, model="owner/m", adapter_digest=str(i)) for i in range(6)]
+    audit = audit_key([base, *copies])
+    assert audit is None or not audit.against_key
+    of_one_vendor = [witness(f"gpt-{i}", i, "Law/test/7") for i in range(6)]
+    audit = audit_key(of_one_vendor)
+    assert audit is not None and not audit.against_key and not audit.enough_witnesses
+    assert "at least five vendors" in key_audit_lines(audit, get_translator("en"))[0]
+
+
+def test_a_wrong_key_is_found_by_five_vendors_and_chance_is_counted() -> None:
+    audit = audit_key([witness(name, seed, "Law/test/7") for seed, name in enumerate(MODELS)])
+    assert audit is not None and audit.vendors == len(MODELS) >= MIN_VENDORS
+    assert audit.against_key[0][0] == "Law/test/7"
+    assert audit.expected_by_chance <= 0.1 * len(audit.against_key) or audit.agreement == 1.0
+    assert "By chance alone" in key_audit_lines(audit, get_translator("en"))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "vendor"),
+    [
+        ("gpt-4o-mini-240718-5shot", "openai"),
+        ("o3-mini", "openai"),
+        ("claude-haiku-4-5", "anthropic"),
+        ("phi-3-5-moe-instruct", "microsoft"),
+        ("skt/a.x-4.0-light", "skt"),
+        ("newcomer/model-7b", "newcomer"),
+        ("unheard-of-7b", "unheard"),
+    ],
+)
+def test_vendors(name: str, vendor: str) -> None:
+    assert vendor_name(name) == vendor
+
+
+def test_prompts_and_adapters_of_a_model_share_its_name() -> None:
+    names = ("gpt-4o-mini-240718", "gpt-4o-mini-240718-5shot")
+    assert len({base_model_name(loaded(name, predictions(1))) for name in names}) == 1
+    tuned = loaded("lora", predictions(1), model="/models/owner/m", adapter_digest="x")
+    assert base_model_name(tuned) == base_model_name(loaded("base", predictions(1), model="owner/m"))
