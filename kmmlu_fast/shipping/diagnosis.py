@@ -227,6 +227,10 @@ def _slope_causes(changed: Sequence[TensorDifference]) -> list[Cause]:
         return []
     if len(wrong) == len(known):
         return [_scale_cause(typical)]
+    if not all(each.is_exact for each in known):
+        # A base whose weights lie on the type's grid (unpacked from 4 bit) is rounded back to them.
+        phrase = f"rounding changes what the adapter adds in {len(wrong)} of {len(known)} modules"
+        return [Cause("quantisation", f"of quantisation loss: {phrase}")]
     if abs(typical - 1) < _SLOPE_TOLERANCE and all(abs(slopes[name]) < 0.3 for name in wrong):
         return [
             Cause(

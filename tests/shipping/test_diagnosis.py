@@ -136,3 +136,10 @@ def test_equal_within_the_margin_and_undecided() -> None:
 
 def test_adapter_of_other_base_weights() -> None:
     assert names(replace(BASE, initialisation="pissa")) == ["pissa"]
+
+
+def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
+    packed = [tensor(Q, 0.1, 0.06, "Q4_K"), tensor(K, 1.0, 0.06, "Q4_K"), tensor(K + "2", 0.9, 0.06, "Q5_0")]
+    assert names(Measurements(quantisation="Q4_K", letters=GOOD, weights=weights(*packed))) == [
+        "quantisation"
+    ]
