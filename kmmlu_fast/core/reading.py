@@ -212,11 +212,6 @@ def read_csv(
             raise raised(
                 f"{path}: has two columns {bounded_repr(duplicate)}; keep one, or the wrong one would be read"
             )
-        if _is_cut_in_last_row(text, len(names), separator):
-            raise raised(
-                f"{path}: ends in the middle of its last row; copy the whole file again (or, if it is whole,"
-                " end it with a line break and give every row the header's columns)"
-            )
         frame = pl.read_csv(io.BytesIO(data), infer_schema=False, glob=False, separator=separator)
     except pl.exceptions.NoDataError as error:
         raise raised(f"{path}: is empty; expected a line of column names and rows") from error
@@ -224,6 +219,11 @@ def read_csv(
         raise _translate_polars_error(error, path, "CSV", raised) from error
     if frame.width > 1 and frame[:, -1].null_count():  # polars fills short rows with nulls
         _refuse_short_rows(text, frame.width, separator, path, raised)
+    if _is_cut_in_last_row(text, frame.width, separator):
+        raise raised(
+            f"{path} row {len(frame) - 1}: the file ends within its last row; copy the whole file again (or,"
+            " if it is whole, end it with a line break)"
+        )
     return frame
 
 

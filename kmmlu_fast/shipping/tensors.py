@@ -6,11 +6,12 @@ is undone here. Knows nothing of adapters.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from kmmlu_fast.core.errors import KmmluError
+from kmmlu_fast.core.reading import read_json
 from kmmlu_fast.models.gguf import GgufFile, is_gguf_path, read_gguf_file
 
 _BLOCK = {
@@ -183,7 +184,7 @@ def _plain_name(key: str) -> str:
 def read_json_file(path: Path) -> dict[str, Any]:
     """A settings file of a model directory, {} if it is absent or unreadable."""
     try:
-        loaded = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        loaded = read_json(path)
+    except KmmluError:
         return {}
     return loaded if isinstance(loaded, dict) else {}

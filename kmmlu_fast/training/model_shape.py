@@ -17,7 +17,6 @@ from typing import Any
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.models.adapter_features import WAYS, way_problem
-from kmmlu_fast.models.adapter_fit import find_places
 
 # One matrix in place of several: whoever asks for a part of it gets all of it.
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -136,6 +135,8 @@ def resolve_targets(
 def _count_adapter(model: Any, settings: dict[str, Any]) -> int:
     """Trainable values, by PEFT's own places for the adapter; ``model`` is changed. ModelError if evaluation
     would refuse it."""
+    from kmmlu_fast.models.adapter_fit import find_places  # doctor plans before anything is installed
+
     places = find_places(model, settings, {}, "this model", "--target-modules")
     problems = [way_problem(settings, places.own, way) for way in WAYS]
     if None not in problems:

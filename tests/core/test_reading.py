@@ -76,7 +76,7 @@ def test_a_table_of_a_hundred_thousand_columns_is_refused(tmp_path: Path) -> Non
 )
 def test_a_table_cut_in_its_last_row_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(DataError, match="ends in the middle of its last row"):
+    with pytest.raises(DataError, match=r"ends within its last row|the file is cut off there"):
         read_csv(tmp_path / "x.csv", DataError)
 
 

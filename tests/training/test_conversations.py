@@ -85,7 +85,7 @@ def test_thoughts_tools_and_calls_are_trained_as_the_template_writes_them() -> N
             "tool_calls": row(turns[0], replace(turns[1], reasoning=None)),
             "reasoning_content": row(turns[0], Turn("assistant", "세 시.", reasoning="시계를 본다.")),
         }
-        with pytest.raises(TrainError, match=rf"chat\.jsonl row 7: has {name}, which the prompt's template"):
+        with pytest.raises(TrainError, match=rf"chat\.jsonl row 7: has {name}, which the chat template"):
             encode_conversations([parts[name]], tokenizer)
     with pytest.raises(TrainError, match="has reasoning_content"):
         encode_conversations([parts["reasoning_content"]], tokenizer, "qa")

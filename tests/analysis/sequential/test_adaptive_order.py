@@ -129,7 +129,7 @@ def test_accuracy_is_covered_though_hard_questions_come_first() -> None:
 def test_after_all_questions_the_interval_is_the_difference_itself() -> None:
     world = World(2, 0.3, 0.05)
     order = world.redraw(world.begin(), 225)
-    decision = decide_on_answers(order, *world.answers(order), margin=None)
+    decision = decide_on_answers(order, *world.answers(order), margin=None, population="these")
     truth = float(world.second.mean() - world.first.mean())
     assert decision.low == pytest.approx(truth, abs=1e-12) == decision.high
 

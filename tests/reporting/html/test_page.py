@@ -234,7 +234,8 @@ def test_training_curve_and_plan(tmp_path: Path) -> None:
 
 
 def test_the_key_itself_is_looked_at_with_five_runs() -> None:
-    runs = [loaded(f"run {i}", predictions(i, skill=2.0)) for i in range(5)]
+    models = ("gpt-4.1", "claude-haiku-4-5", "Qwen3-8B", "EXAONE-3.5-7.8B", "phi-4")
+    runs = [loaded(name, predictions(i, skill=2.0), model=name) for i, name in enumerate(models)]
     html = render_report(found_in(runs), "en")
     assert '<section id="key"' in html and "Doubtful keys" in html and "The key itself" in html
     assert '<section id="key"' not in render_report(found_in(runs[:2]), "en")
@@ -244,5 +245,6 @@ def test_several_runs_are_corrected_in_the_report() -> None:
     html = render_report(
         found_in([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)]), "en"
     )
-    assert "Holm-corrected over 2 comparisons" in html and "is the best of 2 runs tried" in html
+    assert "corrected for 2 comparisons with this base" in html
+    assert "is the best of 2 runs compared with run 0" in html
     assert "log score" in html and "questions like these" in html
