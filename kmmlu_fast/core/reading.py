@@ -101,16 +101,26 @@ def read_text(path: Path, raised: Raised = RunError, most: int = MAX_TEXT_BYTES)
         raise raised(f"{path}: is not UTF-8 text (byte {error.start:,}); save it as UTF-8") from error
 
 
-def read_json(path: Path, raised: Raised = RunError, *, constants: bool = True) -> dict[str, Any]:
-    """A JSON object from a file; ``raised`` names the file if it is not one."""
-    value = parse_json(read_text(path, raised, MAX_JSON_BYTES), str(path), raised, constants=constants)
+def read_json(
+    path: Path, raised: Raised = RunError, *, constants: bool = True, large_integers: bool = False
+) -> dict[str, Any]:
+    """A JSON object from a file; ``raised`` names the file if it is not one. ``large_integers``: beyond 64
+    bits too, as transformers writes "no limit" (10**30)."""
+    text = read_text(path, raised, MAX_JSON_BYTES)
+    value = parse_json(text, str(path), raised, constants=constants, large_integers=large_integers)
     if not isinstance(value, dict):
         raise raised(f"{path}: must hold a JSON object")
     return value
 
 
 def parse_json(
-    text: str, where: str, raised: Raised = RunError, *, constants: bool = True, nan_is_null: bool = False
+    text: str,
+    where: str,
+    raised: Raised = RunError,
+    *,
+    constants: bool = True,
+    nan_is_null: bool = False,
+    large_integers: bool = False,
 ) -> Any:
     """Any JSON value. ``constants``: accept NaN and Infinity, which Python writes but JSON does not have;
     ``nan_is_null``: NaN, which pandas writes for an empty cell, is null."""
@@ -119,7 +129,7 @@ def parse_json(
         value = json.loads(
             text,
             object_pairs_hook=_refuse_duplicate_keys,
-            parse_int=_parse_integer,
+            parse_int=None if large_integers else _parse_integer,
             parse_constant=constant if constants else _refuse_constant,
         )
     except json.JSONDecodeError as error:

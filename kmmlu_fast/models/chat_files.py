@@ -29,7 +29,7 @@ def read_saved_template(folder: Path) -> str | None:
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
-    template = read_json(config, AdapterError).get("chat_template")
+    template = read_json(config, AdapterError, large_integers=True).get("chat_template")
     return template if isinstance(template, str) and template else None
 
 

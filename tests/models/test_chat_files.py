@@ -55,3 +55,10 @@ def test_a_model_stops_at_all_that_its_files_name(model: Path, tmp_path: Path) -
 def test_the_variables_of_an_adapters_training() -> None:
     assert trained_template_kwargs({"hyperparameters": {"chat_template_kwargs": ["a=1"]}}) == ["a=1"]
     assert trained_template_kwargs({}) == trained_template_kwargs({"hyperparameters": None}) == []
+
+
+def test_a_tokenizer_without_a_length_limit_is_read(tmp_path: Path) -> None:
+    """transformers writes 10**30 for "no limit", which is no 64-bit number."""
+    text = '{"model_max_length": 1000000000000000019884624838656, "chat_template": "{{ messages }}"}'
+    (tmp_path / "tokenizer_config.json").write_text(text)
+    assert read_saved_template(tmp_path) == "{{ messages }}"
