@@ -145,8 +145,8 @@ def test_a_fault_in_the_middle_leaves_the_base(
     engine.swap(adapters["stable"])
     plain = deltas.changed_weights
 
-    def torn(weights, touched, changes, dtype):
-        for i, item in enumerate(plain(weights, touched, changes, dtype)):
+    def torn(weights, touched, changes, dtype, device):
+        for i, item in enumerate(plain(weights, touched, changes, dtype, device)):
             if changes and i == whole:
                 raise AdapterError("the file is torn")
             yield item
