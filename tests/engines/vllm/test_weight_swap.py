@@ -167,8 +167,8 @@ def test_where_the_base_cannot_be_restored_nothing_answers(
 ) -> None:
     base = answers(engine)
 
-    def broken(weights, touched, changes, dtype):
-        yield from list(deltas_before(weights, touched, changes, dtype))[:5]
+    def broken(weights, touched, changes, dtype, device):
+        yield from list(deltas_before(weights, touched, changes, dtype, device))[:5]
         raise OSError("disk")
 
     deltas_before = deltas.changed_weights
