@@ -51,8 +51,6 @@ class ExamSource:
         """The readable part of a run directory's name that says which questions were asked."""
         if not self.exam.is_kmmlu:
             return self.exam.name
-        if self.dataset == "sample":
-            return "sample"
         return make_slug(Path(self.dataset or self.exam.name).name.lower())
 
     @property
