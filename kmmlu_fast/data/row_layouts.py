@@ -62,7 +62,7 @@ _KNOWN_COLUMNS = frozenset(
     )
 )
 FORMS = (
-    "ours, question/options/answer, messages, conversations, instruction/output, prompt/completion,"
+    "what `sample` writes, question/options/answer, messages, conversations, instruction/output, prompt/completion,"
     " question/answer, or text"
 )
 
