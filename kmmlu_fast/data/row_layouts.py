@@ -62,8 +62,8 @@ _KNOWN_COLUMNS = frozenset(
     )
 )
 FORMS = (
-    "what `sample` writes, question/options/answer, messages, conversations, instruction/output, prompt/completion,"
-    " question/answer, or text"
+    "what `sample` writes, question/options/answer, messages, conversations, instruction/output,"
+    " prompt/completion, question/answer, or text"
 )
 
 
