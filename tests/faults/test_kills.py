@@ -70,9 +70,13 @@ def test_a_kill_at_any_time_and_another_of_the_next_try(stage: Stage, name: str)
     """At times, libraries that write past Python's audit hooks are met too."""
     scenario, wanted, events = stage.known(name)
     seconds = uninterrupted(scenario, stage.place, stage.watcher).seconds
-    stops = (Stop(after_sec=0.6 * seconds), Stop(events // 2))
-    done = disturb(scenario, stage.place, stage.watcher, wanted, *stops)
-    assert done.problem is None and done.stopped >= 1
+    stopped = 0
+    for share in (0.6, 0.3, 0.1):  # a command faster than the measured one ends before its time
+        stops = (Stop(after_sec=share * seconds), Stop(events // 2))
+        done = disturb(scenario, stage.place, stage.watcher, wanted, *stops)
+        assert done.problem is None
+        stopped = max(stopped, done.stopped)
+    assert stopped >= 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
