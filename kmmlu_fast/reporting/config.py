@@ -41,6 +41,8 @@ class PairsConfig(Config):
             "format",
             "by_subject",
             "json_file",
+            "fail_if",
+            "junit",
             "no_texts",
             "export",
             "figures",
@@ -115,15 +117,33 @@ class PairsConfig(Config):
 class CompareConfig(PairsConfig):
     """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
 
-    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "lang")
-    examples: ClassVar[tuple[str, ...]] = ("base lora", "--latest", "runs/*-base-* runs/*-lora-* --format md")
-
-    format: Literal["text", "md", "csv", "json"] = Field(
-        "text", description="output format; csv: a row per comparison and subject"
+    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "fail_if", "lang")
+    examples: ClassVar[tuple[str, ...]] = (
+        "base lora",
+        "--latest --format md",
+        "base lora --fail-if worse --junit gate.xml",
     )
-    overwrite: bool = Field(False, description="replace --json-file if it exists")
+
+    format: Literal["text", "md", "latex", "csv", "json"] = Field(
+        "text",
+        description=(
+            "output format; latex: booktabs tables and a methods paragraph; csv: a row per comparison and"
+            " subject"
+        ),
+    )
+    overwrite: bool = Field(False, description="replace --json-file and --junit if they exist")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
+    fail_if: Literal["worse", "undecided", "not-better"] | None = Field(
+        None,
+        description=(
+            "exit with code 1 if a run is shown to be worse than the base; undecided: also if neither a"
+            " change nor equality is shown; not-better: unless it is shown to be better"
+        ),
+    )
+    junit: Path | None = Field(
+        None, description="write the result of --fail-if (default: worse) to this JUnit XML file"
+    )
     what_moved: bool = Field(
         False, description="fit which kinds of question were gained or lost (needs the dataset's texts)"
     )
