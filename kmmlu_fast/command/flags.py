@@ -81,13 +81,11 @@ def _normalize_arguments(cls: type[Config], arguments: list[str]) -> list[str]:
 def build_config(cls: type[ConfigT], **values: Any) -> ConfigT:
     """Config from keyword arguments named like the fields. ConfigError lists all faults; prints nothing.
 
-    A single value for a list field becomes a list of one, and paths in lists become text.
+    A single value for a list field becomes a list of one, and paths become text where text is asked for.
     """
     faults = _describe_unknown_keys(values, cls, cls.__name__)
     known = {
-        name: _coerce_list_value(cls, name, value)
-        for name, value in values.items()
-        if name in cls.model_fields
+        name: _coerce_value(cls, name, value) for name, value in values.items() if name in cls.model_fields
     }
     try:
         config = cls(**known)
@@ -99,9 +97,10 @@ def build_config(cls: type[ConfigT], **values: Any) -> ConfigT:
     return config
 
 
-def _coerce_list_value(cls: type[Config], name: str, value: Any) -> Any:
+def _coerce_value(cls: type[Config], name: str, value: Any) -> Any:
     if not _is_list_field(cls, name):
-        return value
+        takes_path = "Path" in str(cls.model_fields[name].annotation)
+        return str(value) if isinstance(value, Path) and not takes_path else value
     if isinstance(value, (str, Path)):
         return [str(value)]
     if isinstance(value, (list, tuple)):

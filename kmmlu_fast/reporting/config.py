@@ -47,8 +47,10 @@ class PairsConfig(Config):
             "export",
             "figures",
             "figure_width",
+            "figure_title",
             "plan",
             "show",
+            "open",
         ),
     }
 
@@ -179,6 +181,7 @@ class ReportConfig(PairsConfig):
         None,
         description="the HTML file; default: report.html in the run directory (one run), else here",
     )
+    open: bool = Field(False, description="open the page in the browser")
     export: list[str] = Field([], description=f"{', '.join(FORMATS)}: written beside the HTML file")
     no_texts: bool = Field(
         False,
@@ -191,6 +194,7 @@ class ReportConfig(PairsConfig):
         lt=50,
         description="width of the figures, such as 3.3in, 84mm or 8.4cm; default: their own",
     )
+    figure_title: bool = Field(True, description="titles inside the figures; a paper has captions instead")
     plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
     show: list[str] = Field(
         [], description="print these questions (such as Accounting/test/17) instead of writing a report"

@@ -78,5 +78,7 @@ def vega_lite_spec(chart: Any, palette: Palette) -> dict[str, Any]:
         chart.configure(font=FONT, background=palette["paper"])
         .configure_view(stroke=None)
         .configure_axis(**axis)
+        # numbers that have no room are left out, not drawn over each other
+        .configure_axisQuantitative(labelFlush=False, labelOverlap="greedy", labelSeparation=5)
     )
     return dict(configured.to_dict(validate=False))
