@@ -36,7 +36,7 @@ def changes_chart(
     for row in frame.iter_rows(named=True):
         first, second = format_percent(row["first"], 1), format_percent(row["second"], 1)
         low, high = format_points(row["low"], 1, False), format_points(row["high"], 1, False)
-        change = f"{format_points(row['difference'], 1)} [{low}, {high}]"
+        change = f"{t.units(format_points(row['difference'], 1))} [{low}, {high}]"
         counts = f"n = {row['n']:,}, p(Holm) = {row['p_holm']:.3f}"
         tips.append(f"{row['label']}: {first} → {second}, {change}, {counts}")
     frame = frame.with_columns(pl.Series("tip", tips)).select(

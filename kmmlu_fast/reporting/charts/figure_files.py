@@ -20,7 +20,6 @@ from kmmlu_fast.reporting.charts import drawing
 from kmmlu_fast.reporting.charts.figure import Figure
 
 PX_PER_INCH = 96.0  # CSS pixels, as SVG has them
-_NARROWEST = 70.0  # px of a plot
 _HANGUL = re.compile("[\uac00-\ud7a3]")
 
 
@@ -37,7 +36,7 @@ def save_figure(
             f"{figure.id}: no Korean font was found on this computer, so labels will be empty boxes; install"
             " fonts-noto-cjk"
         )
-    in_points = _resize_svg(svg, _svg_width(svg) * 72 / PX_PER_INCH)  # the unit of PDF
+    in_points = _resize_svg(svg, drawing.svg_width(svg) * 72 / PX_PER_INCH)  # the unit of PDF
     files = {
         "svg": svg.encode(),
         # ppi alone scales by ppi / 72; the drawing has 96 pixels per inch
@@ -79,8 +78,8 @@ def _render_svg(figure: Figure, width_px: float | None, with_title: bool) -> str
     if width_px is None:
         return svg
     for _ in range(4):
-        over = _svg_width(svg) - width_px
-        if abs(over) < 2 or not _narrow_plots(spec, over):
+        over = drawing.svg_width(svg) - width_px
+        if abs(over) < 2 or not drawing.narrow_plots(spec, over):
             break
         if with_title:
             spec["title"]["text"] = _wrap_title(figure.title, width_px)
@@ -90,7 +89,7 @@ def _render_svg(figure: Figure, width_px: float | None, with_title: bool) -> str
 
 def _resize_svg(svg: str, width: float) -> str:
     """The SVG in another outer width; its view box keeps the drawing's own measure."""
-    height = width * _svg_height(svg) / _svg_width(svg)
+    height = width * _svg_height(svg) / drawing.svg_width(svg)
     return re.sub(
         r'<svg([^>]*?) width="[^"]+" height="[^"]+"',
         rf'<svg\1 width="{width:.2f}" height="{height:.2f}"',
@@ -99,36 +98,8 @@ def _resize_svg(svg: str, width: float) -> str:
     )
 
 
-def _svg_width(svg: str) -> float:
-    return float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])  # type: ignore[index]
-
-
 def _svg_height(svg: str) -> float:
     return float(re.search(r'<svg[^>]* height="([\d.]+)"', svg)[1])  # type: ignore[index]
-
-
-def _plots_with_width(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The views of a specification that have a width."""
-    inner = [part for key in ("vconcat", "hconcat", "layer") for part in spec.get(key, [])]
-    own = [spec] if isinstance(spec.get("width"), (int, float)) else []
-    return [*own, *[plot for part in inner for plot in _plots_with_width(part)]]
-
-
-def _narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
-    """Take ``over_px`` from the widths of plots side by side; False if none can be narrowed."""
-    beside = max(
-        (
-            len(_plots_with_width({"hconcat": part.get("hconcat", [part])}))
-            for part in spec.get("vconcat", [spec])
-        ),
-        default=1,
-    )
-    narrowed = False
-    for plot in _plots_with_width(spec):
-        width = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
-        narrowed = narrowed or abs(width - plot["width"]) > 0.5
-        plot["width"] = width
-    return narrowed
 
 
 def _wrap_title(title: str, width_px: float) -> list[str]:
@@ -145,11 +116,11 @@ def _wrap_title(title: str, width_px: float) -> list[str]:
 def _label_width(chart: Any) -> float:
     """Width of what stands left of a chart's plots: its labels, px."""
     spec = drawing.vega_lite_spec(chart, drawing.FIGURE)
-    plots = _plots_with_width(spec)
+    plots = drawing.plots_with_width(spec)
     if not plots or "vconcat" in spec:
         return 0.0
     beside = sum(float(plot["width"]) for plot in plots) + 18 * (len(plots) - 1)
-    return max(0.0, _svg_width(drawing.spec_to_svg({**spec, "padding": 0})) - beside - 12)
+    return max(0.0, drawing.svg_width(drawing.spec_to_svg({**spec, "padding": 0})) - beside - 12)
 
 
 def _legend_chart(figure: Figure, left_px: float) -> Any:
@@ -184,7 +155,7 @@ def _legend_chart(figure: Figure, left_px: float) -> Any:
         .mark_square(opacity=0, filled=True)
         .encode(color=alt.Color("name:N", scale=scale, legend=legend))
     )
-    return marks.properties(width=_NARROWEST, height=15 * len(named) if vertical else 15)
+    return marks.properties(width=drawing.NARROWEST_PX, height=15 * len(named) if vertical else 15)
 
 
 def _has_korean_font() -> bool:

@@ -44,7 +44,11 @@ class Translator:
     def __call__(self, key: str, /, **values: object) -> str:
         """The text under ``key``, its {names} filled in."""
         text = self.known[key].format(**values) if values else self.known[key]
-        return choose_particles(text) if self.lang == "ko" else text
+        return choose_particles(self.units(text)) if self.lang == "ko" else text
+
+    def units(self, text: str) -> str:
+        """Numbers with the language's unit of percentage points: pp, %p."""
+        return _POINTS.sub(" %p", text) if self.lang == "ko" else text
 
     def subject(self, name: str) -> str:
         """Config name in English with spaces, or the Korean name."""
@@ -63,11 +67,12 @@ def get_translator(lang: str, *more: str) -> Translator:
     return Translator(lang, texts)
 
 
-_PARTICLES = re.compile(r"(\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
+_POINTS = re.compile(r"(?<=\d) pp\b")
+_PARTICLES = re.compile(r"(%p|\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
 _AFTER_CONSONANT = {"이(가)": "이", "은(는)": "은", "을(를)": "을", "와(과)": "과", "(으)로": "으로"}
 _AFTER_VOWEL = {"이(가)": "가", "은(는)": "는", "을(를)": "를", "와(과)": "와", "(으)로": "로"}
 _FINALS = {**dict.fromkeys("036mnMN", "n"), **dict.fromkeys("178lLR", "l"), **dict.fromkeys("2459%", "")}
-_FINALS |= dict.fromkeys("aeiouyABCDEFGHIJKOPQSTUVWXYZ", "")
+_FINALS |= dict.fromkeys("aeiouyABCDEFGHIJKOPQSTUVWXYZ", "") | {"%p": ""}
 
 
 def choose_particles(text: str) -> str:
