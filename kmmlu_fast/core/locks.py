@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.lock_owner import Ownership, claim_ownership
+from kmmlu_fast.core.lock_owner import Ownership, claim_ownership, sweep_record
+from kmmlu_fast.core.partials import sweep_partials
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -81,6 +82,25 @@ def acquire_lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lo
     except BaseException:
         file_lock.release(force=True)
         raise
+
+
+def sweep_lock(path: Path) -> None:
+    """Remove what killed owners of this lock left beside it. For commands that need not take it, because what
+    it guards is complete; never waits.
+    """
+    from filelock import FileLock, Timeout
+
+    sweep_partials(path.parent)
+    record = path.with_name(path.name + OWNER)
+    if not record.exists():
+        return
+    with contextlib.suppress(OSError, RuntimeError, Timeout), warnings.catch_warnings(action="ignore"):
+        file_lock = FileLock(path, thread_local=False)
+        file_lock.acquire(timeout=0)
+        try:
+            sweep_record(record)
+        finally:
+            file_lock.release(force=True)
 
 
 def _claim_within(record: Path, in_use: KmmluError, wait_sec: float) -> Ownership | None:
