@@ -107,7 +107,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
         QUICK,
     )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
-    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(
+    assert "1 of 2 subjects changed significantly (Holm-corrected): 1 up, 0 down (Law +40.0 pp)" in " ".join(
         verdict_lines(pair, get_translator("en"))
     )
 

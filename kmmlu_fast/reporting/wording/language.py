@@ -43,8 +43,18 @@ class Translator:
 
     def __call__(self, key: str, /, **values: object) -> str:
         """The text under ``key``, its {names} filled in."""
-        text = self.known[key].format(**values) if values else self.known[key]
+        shown = {name: self._localise(name, value) for name, value in values.items()}
+        text = self.known[key].format(**shown) if shown else self.known[key]
         return choose_particles(text) if self.lang == "ko" else text
+
+    def _localise(self, name: str, value: object) -> object:
+        """Numbers as they stand in a sentence: "a to b" for a range, percentage points by their Korean
+        sign. Names are what the user gave.
+        """
+        if not isinstance(value, str) or name in _FOREIGN:
+            return value
+        value = _RANGE.sub(" to " if self.lang == "en" else " ~ ", value)
+        return _POINTS.sub(" %p", value) if self.lang == "ko" else value
 
     def subject(self, name: str) -> str:
         """Config name in English with spaces, or the Korean name."""
@@ -63,6 +73,9 @@ def get_translator(lang: str, *more: str) -> Translator:
     return Translator(lang, texts)
 
 
+_FOREIGN = frozenset({"first", "second", "name", "state", "path", "what"})
+_RANGE = re.compile(r"(?<=\d) … (?=[+−]?\d)")
+_POINTS = re.compile(r"(?<=\d) pp\b")
 _PARTICLES = re.compile(r"(\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
 _AFTER_CONSONANT = {"이(가)": "이", "은(는)": "은", "을(를)": "을", "와(과)": "과", "(으)로": "으로"}
 _AFTER_VOWEL = {"이(가)": "가", "은(는)": "는", "을(를)": "를", "와(과)": "와", "(으)로": "로"}

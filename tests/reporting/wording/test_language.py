@@ -50,3 +50,11 @@ def test_korean_particles_follow_the_final_sound(text: str, chosen: str) -> None
     from kmmlu_fast.reporting.wording.language import choose_particles
 
     assert choose_particles(text) == chosen
+
+
+def test_numbers_in_sentences_are_written_as_the_language_writes_them() -> None:
+    values = {"gap": "−2.06 … −0.41 pp", "low": "−1", "high": "+1"}
+    assert "by −2.06 to −0.41 pp from" in get_translator("en")("overlap_gap", **values)
+    assert "−2.06 ~ −0.41 %p 차이" in get_translator("ko")("overlap_gap", **values)
+    names = {"first": "run 1 pp", "second": "2 … 3 pp"}
+    assert "run 1 pp와(과) 2 … 3 pp은(는)" in get_translator("ko")("same", **names)
