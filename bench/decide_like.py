@@ -102,8 +102,8 @@ def measure_like(nulls: int, repeats: int, seed: int) -> dict[str, Any]:
                         base, second, order_seed, population, adaptive=order == "adaptive"
                     )
                     counts.setdefault((population, order), []).append(found.decided_at or SMALL)
-        for (population, order), values in counts.items():
-            small[population].setdefault(f"{100 * difference:g}", {})[order] = mean_of(values)
+        for (name, order), values in counts.items():
+            small[name].setdefault(f"{100 * difference:g}", {})[order] = mean_of(values)
     result: dict[str, Any] = {"small_exam": {"questions": SMALL, **small}}
     if of:
         result["like_null_decided_share"] = share(decided, of)

@@ -102,7 +102,7 @@ def questions_for_effect(questions: int, effect: float, wanted: float) -> int:
     standard error shrinks with their square root.
     """
     needed = questions * (effect / wanted) ** 2
-    step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    step: int = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     return math.ceil(needed / step) * step
 
 

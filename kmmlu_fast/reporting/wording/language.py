@@ -11,8 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORY_KO
+
+if TYPE_CHECKING:
+    from kmmlu_fast.analysis.ranking import RankInterval
 
 LANGUAGES = ("en", "ko")
 
@@ -137,6 +141,11 @@ def format_points_range(values: tuple[float, float] | None, unit: bool = True, s
     if not signed:
         ends = [end.lstrip("+") for end in ends]
     return " … ".join(dict.fromkeys(ends)) + (" pp" if unit else "")
+
+
+def format_rank(rank: RankInterval) -> str:
+    """ "2–4", or "1" if only one rank is possible."""
+    return "–".join(dict.fromkeys([str(rank.best), str(rank.worst)]))
 
 
 def format_p_value(value: float | None) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kmmlu_fast.reporting.wording.language import choose_particles, get_translator
+
 REPORTING = Path(__file__).parents[3] / "kmmlu_fast" / "reporting"
 TEXTS = yaml.safe_load((REPORTING / "wording" / "texts.yaml").read_text(encoding="utf-8"))
 SOURCES = "\n".join(
@@ -47,7 +49,6 @@ def test_both_languages_take_the_same_values(part: str, key: str) -> None:
     ],
 )
 def test_korean_particles_follow_the_final_sound(text: str, chosen: str) -> None:
-    from kmmlu_fast.reporting.wording.language import choose_particles
 
     assert choose_particles(text) == chosen
 
