@@ -24,9 +24,10 @@ NAME_QUESTIONS = 5  # lines outside data/ and engines/ that ask which exam or en
 TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
         "reporting/early_pairs reporting/html/pair_verdicts "
-        "core/errors core/schema core/settings core/version engines/names engines/options engines/protocol"
+        "core/errors core/prediction_frames core/schema core/settings core/version"
+        " engines/names engines/options engines/protocol"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
-        " contamination/config training/config"
+        " contamination/config training/config prompting/prompt_styles"
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"
