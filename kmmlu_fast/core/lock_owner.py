@@ -45,8 +45,15 @@ class Ownership:
 
     def _touch(self) -> None:
         while not self._over.wait(BEAT_SEC):
+            if self.is_lost():
+                return
             with contextlib.suppress(OSError):
                 os.utime(self._path)
+
+    def is_lost(self) -> bool:
+        """Whether another process has taken the lock over, because this one stood still for too long."""
+        current = _read_record(self._path)
+        return current is not None and current != self._record
 
     def close(self) -> None:
         """Remove the record, unless another process has taken it over, or this is a fork."""
