@@ -1,7 +1,8 @@
-"""Adapters of a finished base under the default population (questions like these), and in small exams.
+"""Adapters of a finished base under the default population (questions like these), in exams of two sizes.
 
 In: invented bases (``decide_adapters``). Out: decisions where two draws of one model are compared along an
-adaptive order; mean questions of both orders in an exam of 1,000, for both populations. No engine.
+adaptive order; mean questions of both orders in an exam of 1,000 and in all of KMMLU, for both populations.
+No engine.
 
 Two draws of one model: the base's scores twice, each with half of the noise. Neither is better in general,
 but over a finite set of questions one is, by luck: "these" would be right to find it, "like" must not.
@@ -9,6 +10,7 @@ but over a finite set of questions one is, by luck: "these" would be right to fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ from kmmlu_fast.analysis.sequential.sampling_weights import list_redraw_places
 
 Rights = NDArray[np.bool_]
 NULL_SIZES, NULL_NOISE = (450, 2_250), (0.25, 0.62)
-SMALL, SMALL_DIFFERENCES, SMALL_NOISE = 1_000, (0.01, 0.02, 0.04, 0.06, 0.1), 0.42
+EXAMS = {1_000: (0.01, 0.02, 0.04, 0.06, 0.1), 35_030: (0.005, 0.01, 0.02, 0.04)}  # questions: differences
+NOISE = 0.42
+FULL_SHARE = 0.2  # of the repeats that all of KMMLU gets
 POPULATIONS: tuple[Population, ...] = ("like", "these")
 
 
@@ -74,10 +78,8 @@ def decide_in_order(
 
 
 def measure_like(nulls: int, repeats: int, seed: int) -> dict[str, Any]:
-    """``nulls`` pairs of draws of one model for each size and noise; ``repeats`` adapters for each row of
-    the small exam.
-    """
-    from bench.decide import mean_of, share
+    """``nulls`` pairs of draws of one model for each size and noise; ``repeats`` adapters for each row."""
+    from bench.decide import share
 
     draw = np.random.default_rng([seed, 13])
     decided, of = 0, 0
@@ -89,33 +91,46 @@ def measure_like(nulls: int, repeats: int, seed: int) -> dict[str, Any]:
                 twin = base.redraw_twin(noise)
                 found = decide_in_order(base, twin, int(draw.integers(2**31)), "like", adaptive=True)
                 decided, of = decided + (found.verdict in ("better", "worse")), of + 1
-    small: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in POPULATIONS}
-    for difference in SMALL_DIFFERENCES:
-        note(f"decide: {SMALL:,} questions, {100 * difference:g} pp")
-        counts: dict[tuple[str, str], list[int]] = {}
-        for _ in range(repeats):
-            base = SmallBase(draw, SMALL)
-            second, order_seed = base.adapter(SMALL_NOISE, difference), int(draw.integers(2**31))
-            for population in POPULATIONS:
-                for order in ("uniform", "adaptive"):
-                    found = decide_in_order(
-                        base, second, order_seed, population, adaptive=order == "adaptive"
-                    )
-                    counts.setdefault((population, order), []).append(found.decided_at or SMALL)
-        for (name, order), values in counts.items():
-            small[name].setdefault(f"{100 * difference:g}", {})[order] = mean_of(values)
-    result: dict[str, Any] = {"small_exam": {"questions": SMALL, **small}}
+    result: dict[str, Any] = {"exams": {}}
+    for total, differences in EXAMS.items():
+        times = max(1, round(repeats * (FULL_SHARE if total > 10_000 else 1.0)))
+        result["exams"][str(total)] = _measure_exam(total, differences, times, draw)
     if of:
         result["like_null_decided_share"] = share(decided, of)
     return result
 
 
+def _measure_exam(
+    total: int, differences: Sequence[float], repeats: int, draw: np.random.Generator
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Mean questions by population, difference in pp and order."""
+    from bench.decide import mean_of
+
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in POPULATIONS}
+    for difference in differences:
+        note(f"decide: {total:,} questions, {100 * difference:g} pp")
+        counts: dict[tuple[str, str], list[int]] = {}
+        for _ in range(repeats):
+            base = SmallBase(draw, total)
+            second, seed = base.adapter(NOISE, difference), int(draw.integers(2**31))
+            for population in POPULATIONS:
+                for order in ("uniform", "adaptive"):
+                    decision = decide_in_order(base, second, seed, population, adaptive=order == "adaptive")
+                    counts.setdefault((population, order), []).append(decision.decided_at or total)
+        for (name, order), values in counts.items():
+            found[name].setdefault(f"{100 * difference:g}", {})[order] = mean_of(values)
+    return found
+
+
 def tables_of_like(result: dict[str, Any]) -> list[str]:
     """What people read."""
-    rows = [
-        {"verdict about questions": population, "difference, pp": name, "order": order, **row}
-        for population in POPULATIONS
-        for name, orders in result["small_exam"][population].items()
-        for order, row in orders.items()
-    ]
-    return [table(f"Questions of {SMALL:,} until an adapter is decided", rows)]
+    tables = []
+    for total, populations in result["exams"].items():
+        rows = [
+            {"verdict about questions": population, "difference, pp": name, "order": order, **row}
+            for population in POPULATIONS
+            for name, orders in populations[population].items()
+            for order, row in orders.items()
+        ]
+        tables.append(table(f"Questions of {int(total):,} until an adapter is decided", rows))
+    return tables

@@ -102,11 +102,14 @@ def test_faults_are_one_line(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_two_draws_of_one_model_differ_by_luck_and_both_orders_are_measured() -> None:
+def test_two_draws_of_one_model_differ_by_luck_and_both_orders_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     base = decide_like.SmallBase(np.random.default_rng(0), 400)
     twin = base.redraw_twin(0.6)
     assert 0 < (twin != base.right).sum() < 150 and twin.sum() != base.right.sum()
+    monkeypatch.setattr(decide_like, "EXAMS", {500: (0.04, 0.1)})
     found = decide_like.measure_like(1, 1, 0)
     assert found["like_null_decided_share"]["of"] == 4
-    assert set(found["small_exam"]["like"]["10"]) == {"uniform", "adaptive"}
-    assert "Questions of 1,000" in decide_like.tables_of_like(found)[0]
+    assert set(found["exams"]["500"]["like"]["10"]) == {"uniform", "adaptive"}
+    assert "Questions of 500" in decide_like.tables_of_like(found)[0]
