@@ -17,7 +17,7 @@ from typing import Any
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.files import distinct_slugs, remove_tree, sync_folder
-from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.runs.run import Run
@@ -132,13 +132,15 @@ def _runs_text(runs: list[Run]) -> str:
 
 def _write_staging(target: Path, folder: Path, weights: list[Path], written: dict[str, bytes]) -> None:
     """Write the repository's contents into a new directory: all of it or nothing."""
+    lock = target.parent / f".{target.name}.lock"
     if target.exists() or target.is_symlink():
+        sweep_lock(lock)
         raise ConfigError(f"--staging {target}: exists; give a directory that does not")
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         in_use = ConfigError(f"--staging {target}: another push is writing it; wait for it")
-        with acquire_lock(target.parent / f".{target.name}.lock", in_use):
+        with acquire_lock(lock, in_use):
             remove_tree(partial)
             try:
                 for name, data in written.items():
