@@ -29,6 +29,7 @@ from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
+from kmmlu_fast.prompting.cot import ChainOfThought
 from kmmlu_fast.prompting.method_choice import (
     PromptChecker,
     choose_method,
@@ -114,6 +115,7 @@ def _plan_exam(
     method, rendered, candidates, method_notes = choose_method(
         config, style, questions, exemplars, tokenizer, chat.stop_ids
     )
+    _check_special_tokens(config, method)
     template = method.wording_digest(tokenizer, thinking=config.thinking, varied_options=bool(exam_parts))
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
@@ -150,6 +152,18 @@ def _plan_exam(
         parts=parts,
         notes=notes,
     )
+
+
+def _check_special_tokens(config: EvalConfig, method: Method) -> None:
+    """ConfigError if thoughts are marked by special tokens and the engine leaves these out of its texts."""
+    if not isinstance(method, ChainOfThought) or not method.special_texts:
+        return
+    if not find_engine_kind(config.engine).keeps_special:
+        raise ConfigError(
+            f"--output-type cot: thoughts end in {method.parser.closers[0]}, a special token that"
+            f" --engine {config.engine} leaves out of its texts; use another engine, switch thinking off with"
+            " --chat-template-kwargs NAME=VALUE, or use --output-type multiple_choice"
+        )
 
 
 def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[int]]:

@@ -29,6 +29,7 @@ from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluat
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.prompting.unfinished_thoughts import describe_unfinished_thoughts
 from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
@@ -211,9 +212,12 @@ class _ExamSession:
         counters = stats_between(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> dict[str, Any]:
+            unfinished = describe_unfinished_thoughts(plan.method, frame)
+            for note in unfinished:
+                log_note(f"{name}: {note}")
             values = {
                 **summarise_predictions(frame),
-                "notes": plan.notes,
+                "notes": [*plan.notes, *unfinished],
                 "speed": {**speed, "questions_before": len(store.answered)},
                 "engine": counters,
                 **self.extra_metrics(frame, adapter),
