@@ -42,6 +42,7 @@ from kmmlu_fast.prompting.tokens import (
     TokenisedQuestion,
     check_prompt_lengths,
     longest_prompt_lengths,
+    most_exemplars_that_fit,
     tokenise_prompts,
 )
 
@@ -124,6 +125,12 @@ def _plan_exam(
     max_model_len = config.max_model_len
     if not max_model_len:
         max_model_len = _needed_context_tokens(max(lengths.values()) + output_tokens, model)
+    if not config.max_model_len and max(lengths.values()) + output_tokens > model.context_tokens:
+        room = model.context_tokens - output_tokens
+        long = [question for question in questions if lengths.get(question.question_id, 0) > room]
+        fitting = most_exemplars_that_fit(long, exemplars, method, tokenizer, room)
+        advice = _length_advice(fitting, config)
+        check_prompt_lengths(lengths, max_model_len, output_tokens, model.context_tokens, advice)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
@@ -152,6 +159,15 @@ def _plan_exam(
         parts=parts,
         notes=notes,
     )
+
+
+def _length_advice(fitting: int | None, config: EvalConfig) -> str:
+    """What to do about prompts that are too long, of which all fit with ``fitting`` exemplars."""
+    if fitting is not None:
+        return f"--num-fewshot {fitting} fits"
+    if config.output_type != "multiple_choice":
+        return "no number of exemplars fits: lower --max-tokens, or leave out such subjects with --subjects"
+    return "no number of exemplars fits: leave out such subjects with --subjects"
 
 
 def _check_special_tokens(config: EvalConfig, method: Method) -> None:
