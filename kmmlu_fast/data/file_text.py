@@ -18,7 +18,7 @@ from typing import Any
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import DataError, InstallError
-from kmmlu_fast.core.reading import MAX_JSON_BYTES, MAX_TABLE_BYTES, read_bytes
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, read_bytes
 
 _SAMPLE_BYTES = 1 << 20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -124,19 +124,20 @@ def iter_text_lines(path: Path, encoding: str) -> Iterator[tuple[int, str | Data
         raise DataError(f"{path}: cannot be read to its end ({error})") from error
 
 
-def read_table_text(path: Path) -> str:
-    """A text table's whole text, unpacked, in its encoding. In UTF-8, bytes that are none become U+FFFD."""
+def read_table_text(path: Path, most: int) -> str:
+    """A text table's whole text, at most ``most`` bytes, unpacked, in its encoding. In UTF-8, bytes that are none
+    become U+FFFD."""
     encoding = detect_encoding(path, read_head(path))
     if path.suffix.lower() not in COMPRESSED:
-        data = read_bytes(path, DataError, MAX_TABLE_BYTES)
+        data = read_bytes(path, DataError, most)
     else:
         try:
             with open_unpacked(path) as stream:
-                data = stream.read(MAX_TABLE_BYTES + 1)
+                data = stream.read(most + 1)
         except UNPACKING_ERRORS as error:
             raise DataError(f"{path}: cannot be read to its end ({error})") from error
-        if len(data) > MAX_TABLE_BYTES:
-            raise DataError(f"{path}: unpacks to more than {MAX_TABLE_BYTES / 2**20:,.0f} MiB; split it")
+        if len(data) > most:
+            raise DataError(f"{path}: unpacks to more than {most / 2**20:,.0f} MiB; split it")
     if encoding == "utf-8-sig":
         return data.decode(encoding, "replace")
     return _decode_all(data, encoding, path)

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import parse_csv, read_arrow, read_excel, read_parquet
+from kmmlu_fast.core.table_files import MAX_TABLE_BYTES, parse_csv, read_arrow, read_excel, read_parquet
 from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
 from kmmlu_fast.data.file_formats import format_suffix, iter_file_rows
 from kmmlu_fast.data.file_text import COMPRESSED, read_table_text
@@ -28,7 +28,7 @@ def read_text_table(path: Path, document: Any = None) -> pl.DataFrame | None:
     """The file's table; None if its JSON is not a table. ``document``: its JSON value, if it has one."""
     suffix = format_suffix(path)
     if suffix in (".csv", ".tsv"):
-        text = read_table_text(path)
+        text = read_table_text(path, MAX_TABLE_BYTES)
         return parse_csv(text, path, DataError, _separator(text, suffix))
     if suffix not in (".jsonl", ".ndjson", ".json") and path.suffix.lower() in COMPRESSED:
         raise DataError(f"{path}: unpack it first; this format is compressed already")
