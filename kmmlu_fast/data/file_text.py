@@ -125,8 +125,8 @@ def iter_text_lines(path: Path, encoding: str) -> Iterator[tuple[int, str | Data
 
 
 def read_table_text(path: Path, most: int) -> str:
-    """A text table's whole text, at most ``most`` bytes, unpacked, in its encoding. In UTF-8, bytes that are none
-    become U+FFFD."""
+    """A text table's whole text, at most ``most`` bytes, unpacked, in its encoding. Bytes that are not UTF-8
+    become U+FFFD in a UTF-8 file."""
     encoding = detect_encoding(path, read_head(path))
     if path.suffix.lower() not in COMPRESSED:
         data = read_bytes(path, DataError, most)
