@@ -24,6 +24,7 @@ from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 from kmmlu_fast.shipping.bundle import make_bundle
 from kmmlu_fast.shipping.config import PushConfig
+from kmmlu_fast.shipping.eval_results import make_eval_results
 from kmmlu_fast.shipping.published_texts import publish_card, publish_texts
 
 BUNDLES = "evaluation"
@@ -50,10 +51,6 @@ def push_directory(config: PushConfig) -> Push:
     written = _written_files(config, folder, runs)
     weights = [path for path in _published_files(folder) if str(path.relative_to(folder)) not in written]
     names = sorted({*written, *(str(path.relative_to(folder)) for path in weights)})
-    log_note(
-        f"push: {_HUB} is not a registered benchmark of the hub, so .eval_results/*.yaml is not written; the"
-        " numbers are in the card's model-index"
-    )
     if config.dry_run:
         _write_staging(config.staging, folder, weights, written)
         return Push(tuple(names), None)
@@ -69,7 +66,16 @@ def _written_files(config: PushConfig, folder: Path, runs: list[Run]) -> dict[st
     for slug, run in zip(distinct_slugs(run.state for run in runs), runs, strict=True):
         for name, data in make_bundle(run).items():
             files[f"{BUNDLES}/{slug}/{name}"] = data
+    if runs:
+        results, sentence = make_eval_results(runs[-1], _data_set_of(runs[-1]))
+        log_note(f"push: {sentence}")
+        files |= results
     return files
+
+
+def _data_set_of(run: Run) -> str:
+    """The hub id of the exam's rows, or the exam's name."""
+    return _HUB if run.exam == "kmmlu" else run.exam
 
 
 def _published_files(folder: Path) -> Iterator[Path]:
@@ -103,7 +109,7 @@ def _eval_result(run: Run, kind: str) -> Any:
     return EvalResult(
         task_type="multiple-choice",
         task_name="multiple choice",
-        dataset_type=_HUB if run.exam == "kmmlu" else run.exam,
+        dataset_type=_data_set_of(run),
         dataset_name=run.exam_title,
         dataset_split=str((run.config.get("config") or {}).get("split", "test")),
         dataset_args={
