@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,17 +48,21 @@ def test_one_result_per_subject_of_a_registered_benchmark(
     files, sentence = make_eval_results(run, "HAERAE-HUB/KMMLU")
     (data,) = files.values()
     entries = parse_eval_result_entries(yaml.safe_load(data))
-    scores = {subject: 100 * right / total for subject, right, total in run.scores.iter_rows()}
+    counts = run.scores.select("subject", "correct", "total").iter_rows()
+    scores = {subject: 100 * right / total for subject, right, total in counts}
+    ids = {subject: subject.lower().replace("-", "_") for subject in scores}
     assert list(files) == [".eval_results/kmmlu.yaml"] and f"{len(scores)} results of base" in sentence
     assert {entry.task_id: entry.value for entry in entries} == {
-        subject.lower().replace("-", "_"): pytest.approx(value, abs=0.006)
-        for subject, value in scores.items()
+        ids[subject]: pytest.approx(value, abs=0.006) for subject, value in scores.items()
     }
     pretend_hub(monkeypatch, tmp_path, ["benchmark:official"], "tasks: [{id: all}]")
     (data,) = make_eval_results(run, "HAERAE-HUB/KMMLU")[0].values()
-    assert parse_eval_result_entries(yaml.safe_load(data))[0].value == pytest.approx(
-        100 * run.micro, abs=0.006
-    )
+    (whole,) = parse_eval_result_entries(yaml.safe_load(data))
+    assert whole.value == pytest.approx(100 * run.micro, abs=0.006)
+    for part in ({"limit": 5}, {"subjects": ["Law"]}, {"split": "dev"}):
+        some = replace(run, config={**run.config, "config": {**(run.config.get("config") or {}), **part}})
+        files, said = make_eval_results(some, "HAERAE-HUB/KMMLU")
+        assert files == {} and "covers a part of HAERAE-HUB/KMMLU's test split" in said
 
 
 @pytest.mark.parametrize(
