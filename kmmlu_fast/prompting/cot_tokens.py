@@ -128,12 +128,15 @@ def _find_thoughts(
 
 
 def _is_hidden(tokenizer: Any, parser: ReasoningParser) -> bool:
-    """Whether texts without special tokens would not show where a thought begins or ends."""
-    marks = [parser.openers[0], parser.closers[0]]
-    decoded = [
-        tokenizer.decode(continuation_ids(tokenizer, _END, mark), skip_special_tokens=True) for mark in marks
-    ]
-    return any(mark not in text for mark, text in zip(marks, decoded, strict=True))
+    """Whether texts show where a thought begins or ends only with their special tokens."""
+    if parser is ANY_PARSER:
+        return False
+    for mark in (parser.openers[0], parser.closers[0]):
+        ids = continuation_ids(tokenizer, _END, mark)
+        with_special, without = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True))
+        if mark in with_special and mark not in without:
+            return True
+    return False
 
 
 def _forcing_tokens(

@@ -168,6 +168,10 @@ def test_texts_keep_their_special_tokens_if_these_end_a_thought() -> None:
     assert "</think>" in method.special_texts
     assert method.find_answer("아마 A.</think>정답: B" + tokenizer.eos_token) == "정답: B"
     assert method.decoding([])["reasoning_parser"] == "deepseek_r1"
+    unaware = tokenizer_with(OWN["stripping"])  # its vocabulary has the token, its template never thinks
+    unaware.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    plain = build_chain_of_thought("chat", unaware)
+    assert not plain.thinking and not plain.special_texts and "reasoning_parser" not in plain.decoding([])
 
 
 def test_the_chosen_template_replaces_the_tokenizers_own() -> None:
