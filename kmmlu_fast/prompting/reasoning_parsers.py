@@ -136,7 +136,7 @@ ANY_PARSER = ReasoningParser(
 # apart for their name only.
 _TEMPLATE_TEXTS = (
     ("<|channel|>analysis", "openai_gptoss"),
-    ("to=self", "muse_glimmer"),
+    ("to=self<|message|>", "muse_glimmer"),
     ("<|content_thinking|>", "inkling"),
     ("<|channel>thought", "gemma4"),
     ("<|START_THINKING|>", "cohere_command3"),
