@@ -128,9 +128,9 @@ def _set_up_training(
         model = load_lora_model(config, model_path, revision, plan.checkpointing)
     steps, device = plan_optimiser_steps(data, config.effective_batch), find_compute_device(model)
     half = half_precision_dtype(device.type)
-    monitor = _make_monitor(config, model, data, plan, steps, half, work_dir)
     arguments = sft_arguments(config, plan, steps, half, work_dir)
     trainer = _make_trainer(config, model, tokenizer, data, arguments)
+    monitor = _make_monitor(config, model, trainer, data, plan, steps, half, work_dir)
     trainer.add_callback(_make_callback(monitor, work_dir))
     _check_first_batch(trainer, data.rows, data.order)
     enable_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
@@ -164,13 +164,14 @@ def _last_loss(trainer: Any) -> float:
 def _make_monitor(
     config: TrainConfig,
     model: Any,
+    trainer: Any,
     data: TrainSet,
     plan: MemoryPlan,
     steps: OptimiserSteps,
     half: str | None,
     work_dir: Path,
 ) -> Monitor:
-    """The monitor, which measures the model on the held-out rows and saves its best state."""
+    """The monitor, which measures the model on the held-out rows, saves its best state and tells trackers."""
     pass_tokens = plan.micro_batch * plan.seq_length
 
     def measure(step: int) -> HeldOutMeasurement:
@@ -185,8 +186,20 @@ def _make_monitor(
         early_stopping=config.early_stopping,
         measure=measure if data.held_out else None,
         save_best=lambda measurement: save_best(model, work_dir, measurement),
+        publish=lambda measurement: publish_measurement(trainer, measurement),
         scaled=half == "float16",
     )
+
+
+def publish_measurement(trainer: Any, measurement: HeldOutMeasurement) -> None:
+    """Log the held-out numbers to the trackers of --report-to, under ``eval``, as they call it."""
+    logs = {
+        "eval_loss": measurement.loss,
+        "eval_accuracy": measurement.accuracy,
+        "eval_balanced_accuracy": measurement.balanced_accuracy,
+    }
+    # Not trainer.log: TRL adds its running means of the training to whatever is logged.
+    trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
 
 
 def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
@@ -243,8 +256,8 @@ def _run_steps(
         if _is_out_of_memory(error):
             raise TrainError(
                 f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]});"
-                f" {plan}: give a smaller --micro-batch, --gradient-checkpointing on or a shorter"
-                " --max-seq-length, and --resume to continue after the last checkpoint"
+                f" {plan}: continue after the last checkpoint with --resume and a smaller --micro-batch or"
+                " --gradient-checkpointing on, or train with a shorter --max-seq-length in a new directory"
             ) from error
         if checkpoint is None or monitor.begun or isinstance(error, KmmluError):
             raise

@@ -180,3 +180,19 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
         again.finish_step(step)
     assert [r["step"] for r in read_training_log(path) if r["kind"] == "step"] == list(range(1, 11))
     assert saved == [8]
+
+
+def test_every_measurement_is_published_once_also_after_a_resume(tmp_path: Path) -> None:
+    published: list[int] = []
+    losses = {0: 3.0, 2: 2.0, 4: 1.0}
+    made, _ = monitor(tmp_path / "log", losses, publish=lambda h: published.append(h.step))
+    made.start(0)
+    for step in range(1, 3):
+        made.record_step(step, {"loss": 1.0, "grad_norm": 0.5})
+        made.finish_step(step)
+    assert published == [0, 2]
+    resumed, _ = monitor(tmp_path / "log", losses, publish=lambda h: published.append(h.step))
+    resumed.start(2)
+    for step in (3, 4):
+        resumed.finish_step(step)
+    assert published == [0, 2, 4]
