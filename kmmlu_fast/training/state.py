@@ -95,7 +95,7 @@ def _not_writable(config: TrainConfig, error: OSError) -> TrainError:
 
 
 def chosen_micro_batch(config: TrainConfig) -> int | None:
-    """--micro-batch, else that of the run to resume, whatever memory is free now; None if there is neither."""
+    """--micro-batch, else that of the run to resume, whatever memory is free now; None if neither is set."""
     state = config.output_dir / STATE
     if config.micro_batch or not (config.resume and state.exists()):
         return config.micro_batch
@@ -156,7 +156,7 @@ def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_
 
 
 def _give_back(folder: Path) -> None:
-    """Remove what a training without a step has written; the lock stays, which an empty directory may have."""
+    """Remove what a training without a step has written; the lock stays, as in any empty directory."""
     work = folder / CHECKPOINTS
     with contextlib.suppress(OSError):
         if any(record["kind"] == "step" for record in read_training_log(folder / LOG)):
