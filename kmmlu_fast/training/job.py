@@ -89,6 +89,7 @@ def _remove_checkpoints(config: TrainConfig) -> None:
 
 
 def _lock_and_train(config: TrainConfig) -> TrainedAdapter:
+    libraries.use_one_gpu()
     require_trackers(config.report_to)
     inputs = read_training_inputs(config)
     check_chat_flags(config, inputs.rows)
