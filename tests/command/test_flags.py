@@ -133,7 +133,8 @@ def _other_value(cls: type[Config], name: str, value: object) -> list[str]:
         return [negated_flag(name) if value else flag]
     if isinstance(value, (int, float)):
         return [flag, str(value / 2 or 0.7 if isinstance(value, float) else value + 1)]
-    choices = [word for word in re.findall(r"'([^']*)'", str(field.annotation)) if word != value]
+    text = str(field.annotation)
+    choices = [word for word in re.findall(r"'([^']*)'", text) if word != value and "Literal" in text]
     return [flag, choices[0] if choices else "constant" if name == "lr_scheduler_type" else "other"]
 
 
