@@ -25,6 +25,7 @@ from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
 from kmmlu_fast.training.chat_setup import ChatSetup, check_chat_flags, prepare_chat, save_chat_files
+from kmmlu_fast.training.checkpoints import require_disk_room
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
@@ -114,7 +115,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     tokenizer = models.load_tokenizer(model)
     chat = prepare_chat(config, model, tokenizer, inputs.rows)
     identity = _training_identity(config, model, chat)
-    data = encode_training_set(config, inputs.rows, inputs.held_out, chat.tokenizer, inputs.asked)
+    with report_wait(f"encoding {len(inputs.rows) + len(inputs.held_out):,} rows"):
+        data = encode_training_set(config, inputs.rows, inputs.held_out, chat.tokenizer, inputs.asked)
     shape, plan = _plan_on_device(config, model, data)
     log_note(str(plan))
     tokens = _report_tokens(data, plan.micro_batch)
@@ -124,6 +126,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     if told := describe_too_long(data.too_long):  # logged when the rows were encoded
         warnings.append(told)
     work = config.output_dir / CHECKPOINTS
+    if not config.resume:
+        require_disk_room(config.output_dir, shape.lora, plan.parts_bytes["optimiser"])
     resolved = config.model_copy(update={"target_modules": list(shape.targets)})
     with claimed_output_directory(config, identity, plan.micro_batch):
         result = trainer.train_lora_adapter(resolved, model.path, model.revision, tokenizer, data, plan, work)

@@ -149,7 +149,9 @@ def _check_name(name: str, allowed: Sequence[str], unusable: Mapping[str, str]) 
         return name
     if name in unusable:
         raise ValueError(f"{unusable[name]}; {_offer(allowed)}")
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), allowed, n=3, cutoff=0.6)
+    word = name.lower().replace("-", "_")
+    begun = [known for known in allowed if known.startswith(word)]
+    near = begun[:3] or difflib.get_close_matches(word, allowed, n=3, cutoff=0.6)
     raise ValueError(f"is not known; did you mean {' or '.join(near)}?" if near else _offer(allowed))
 
 

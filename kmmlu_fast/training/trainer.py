@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.command.exit_codes import find_full_disk_path
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError, TrainError
 from kmmlu_fast.core.progress import report_wait
@@ -71,7 +72,7 @@ def train_lora_adapter(
     )
     loaded_bytes = _measure_loaded_bytes(setup.on_cpu)
     train_start_sec = time.monotonic()
-    _run_steps(trainer, steps, plan, checkpoint, monitor)
+    _run_steps(trainer, steps, plan, checkpoint, monitor, work_dir.parent)
     train_sec = time.monotonic() - train_start_sec
     done = _steps_done(setup)
     first = checkpoint_step(checkpoint) if checkpoint else 0
@@ -241,9 +242,16 @@ def _measure_loaded_bytes(on_cpu: bool) -> int:
 
 
 def _run_steps(
-    trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint: Path | None, monitor: Monitor
+    trainer: Any,
+    steps: OptimiserSteps,
+    plan: MemoryPlan,
+    checkpoint: Path | None,
+    monitor: Monitor,
+    output_dir: Path,
 ) -> None:
-    """Make the steps after the checkpoint's. TrainError if it cannot be read, or if memory runs out."""
+    """Make the steps after the checkpoint's. TrainError if it cannot be read, or if memory or the disk runs
+    out.
+    """
 
     def progress() -> str:
         step = trainer.state.global_step + 1  # one too many while measuring after the last step
@@ -258,6 +266,11 @@ def _run_steps(
                 f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]});"
                 f" {plan}: continue after the last checkpoint with --resume and a smaller --micro-batch or"
                 " --gradient-checkpointing on, or train with a shorter --max-seq-length in a new directory"
+            ) from error
+        if find_full_disk_path(error) is not None:
+            raise TrainError(
+                f"--output-dir {output_dir}: its disk is full after step {trainer.state.global_step}; free"
+                " space there and continue with --resume, or train into a directory on another disk"
             ) from error
         if checkpoint is None or monitor.begun or isinstance(error, KmmluError):
             raise

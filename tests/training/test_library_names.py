@@ -36,7 +36,7 @@ def parse(*flags: str) -> TrainConfig:
         ("--lr-scheduler-type", "x", "give one of linear, cosine,"),
         ("--lr-scheduler-type", "warmup_stable_decay", "needs settings of its own"),
         ("--lr-scheduler-type", "reduce_lr_on_plateau", "follows an evaluation loss"),
-        ("--optim", "adam", "is not known"),
+        ("--optim", "adam", "did you mean adamw_8bit or adamw_torch"),
         ("--optim", "paged_adamw", "did you mean paged_adamw_8bit"),
         ("--optim", "galore_adamw", "all weights, not a LoRA"),
         ("--report-to", "tensorbord", "did you mean tensorboard"),
