@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
@@ -28,6 +29,7 @@ from kmmlu_fast.prompting.chat_template import (
 )
 from kmmlu_fast.prompting.prompts import find_prompt_style
 from kmmlu_fast.prompting.template_options import check_template_file, choose_template_options
+from kmmlu_fast.prompting.thoughts import find_switch
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.stop_tokens import StopTokens, TrainingTokenizer, as_training_tokenizer
 
@@ -114,6 +116,13 @@ def prepare_chat(
     if not is_used:
         return ChatSetup(tokenizer=chat_tokenizer, is_used=False, warnings=[], base_stop_ids=base_stop_ids)
     chat, stops = find_chat_template(chat_tokenizer), chat_tokenizer.stops
+    switch = find_switch(chat.compiled.variables)
+    if switch is not None:
+        value = chat.variables.get(switch, "the template's default")
+        log_note(
+            f"note: {chat.origin} has the switch {switch}: {value} for chats and questions, and in"
+            f" evaluation; change it with --chat-template-kwargs {switch}=true or false"
+        )
     return ChatSetup(
         tokenizer=chat_tokenizer,
         is_used=True,

@@ -147,3 +147,16 @@ def test_usable_templates_and_names_pass_without_a_tokenizer(tmp_path: Path) -> 
         check_chat_flags(unread, [CHAT])
     with pytest.raises(KmmluError, match="are for conversations"):
         check_chat_flags(TrainConfig(data=["rows.jsonl"], chat_template="plain"), [QUESTION])
+
+
+def test_the_value_of_a_thinking_switch_is_said(base: Model, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="kmmlu_fast")
+    set_up(base, CHAT)
+    assert "has the switch" not in caplog.text
+    switched = f"{{% if enable_thinking %}}!{{% endif %}}{BUILT_IN['chatml']}"
+    path = Path(base.path) / "own.jinja"
+    path.write_text(switched)
+    set_up(base, CHAT, chat_template=str(path))
+    assert "has the switch enable_thinking: False for chats and questions, and in evaluation" in caplog.text
+    set_up(base, CHAT, chat_template=str(path), chat_template_kwargs=["enable_thinking=true"])
+    assert "has the switch enable_thinking: True for chats" in caplog.text

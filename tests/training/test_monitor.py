@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,7 @@ from kmmlu_fast.training.held_out import (
     summarise_held_out,
 )
 from kmmlu_fast.training.monitor import Monitor
+from kmmlu_fast.training.trainer import publish_measurement
 
 
 def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOutMeasurement:
@@ -196,3 +198,16 @@ def test_every_measurement_is_published_once_also_after_a_resume(tmp_path: Path)
     for step in (3, 4):
         resumed.finish_step(step)
     assert published == [0, 2, 4]
+
+
+def test_trackers_get_the_held_out_numbers_and_nothing_of_the_running_means() -> None:
+    logged: list[dict[str, float]] = []
+
+    class Handler:
+        def on_log(self, arguments: object, state: object, control: object, logs: dict[str, float]) -> None:
+            logged.append(logs)
+
+    trainer = SimpleNamespace(callback_handler=Handler(), args=None, state=None, control=None)
+    publish_measurement(trainer, held(2, 0.5, "ABCA", "ABCD"))
+    (logs,) = logged
+    assert logs == {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_balanced_accuracy": 0.75}
