@@ -70,7 +70,7 @@ class ExportConfig(Config):
         if unknown:
             faults.append(f"--quantize {', '.join(unknown)}: allowed are {', '.join(KINDS)}")
         if self.quantize and self.to != "gguf":
-            faults.append("--quantize goes with --to gguf (vLLM quantises while loading: --quantization)")
+            faults.append("--quantize goes with --to gguf; vLLM quantises while loading: eval --quantization")
         if self.name is not None and ("/" in self.name or self.name.startswith(".") or not self.name.strip()):
             faults.append("--name is part of a file's name: letters, digits, '-', '_' and '.'")
         if faults:
