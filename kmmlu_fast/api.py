@@ -112,7 +112,6 @@ def compare_runs(
     different_prompts: bool = False,
     margin: float = 1.0,
     population: Literal["like", "these"] = "like",
-    seed: int = 42,
 ) -> Comparison:
     """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
 
@@ -139,7 +138,6 @@ def compare_runs(
         different_prompts=different_prompts,
         margin=margin,
         population=population,
-        seed=seed,
     )
     return build_comparison(
         one, other, make_comparison_settings(config, sizes_from=load_questions_frame(config))
@@ -206,7 +204,6 @@ def write_report(
     figure_width: float | None = None,
     figure_title: bool = True,
     no_texts: bool = False,
-    seed: int = 42,
     overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base. Returns its path.
@@ -237,7 +234,6 @@ def write_report(
         runs=[run.source for run in loaded],
         dataset=dataset,
         overlap=list(overlap),
-        seed=seed,
         lang=lang,
     )
     inputs = config_input_files(config)

@@ -40,7 +40,6 @@ Outcome = Literal["better", "worse", "opposed", "equal", "undecided"]
 
 ALPHA = 0.05
 POWER = 0.8
-REPLICATES = 2_000
 FEW_QUESTIONS, FEW_CHANGES = 50, 10  # below either, Bonett and Price's interval
 
 

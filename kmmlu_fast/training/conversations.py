@@ -25,6 +25,7 @@ from kmmlu_fast.core.errors import ConfigError, TrainError
 from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
 from kmmlu_fast.training.stop_tokens import TrainingTokenizer, as_training_tokenizer
@@ -41,7 +42,7 @@ def encode_conversations(
     TrainError if a row has nothing to learn from, or has several turns although ``style`` is given.
     """
     tokenizer = as_training_tokenizer(tokenizer)
-    worded = style if style is not None and not prompts.find_prompt_style(style).chat else None
+    worded = style if style is not None and not find_prompt_style(style).chat else None
     encoder = _ConversationEncoder(tokenizer)
     encoded = []
     for row in rows:
@@ -74,7 +75,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: TrainingTokenizer, style: st
             f"{row.where}: --prompt-style {style} is for a single question and answer, this row has {roles}; "
             "leave --prompt-style out to use the chat template"
         )
-    wording = prompts.find_prompt_style(style)
+    wording = find_prompt_style(style)
     question, answer = (turn.content.strip() for turn in row.turns)
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer
@@ -178,14 +179,15 @@ class _ConversationEncoder:
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
         trained = [False] * len(ids)
         for turn in turns:
-            inside = [i for i, (a, b) in enumerate(offsets) if turn.start <= a < b <= turn.end]
+            start, end = turn.start, turn.end
+            inside = [i for i, (a, b) in enumerate(offsets) if start <= a < b <= end]
             if not inside or not _covers_answer(text, turn, offsets[inside[0]][0], offsets[inside[-1]][1]):
                 return None
             last = inside[-1]
             if ids[last] not in self._tokenizer.stops.ids:
                 if ids[last + 1 : last + 2] and ids[last + 1] in self._tokenizer.stops.ids:
                     inside.append(last + 1)  # the next role's token ends the turn, as GLM's does
-                elif turn is turns[-1] and not text[turn.end :].strip():
+                elif turn is turns[-1] and not text[end:].strip():
                     del ids[last + 1 :], trained[last + 1 :]
                     ids.append(self._tokenizer.stops.turn_end)
                     trained.append(False)

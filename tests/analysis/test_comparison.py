@@ -4,14 +4,14 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair, compare_with_base
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.runs.run import Run
 
-QUICK = ComparisonSettings(replicates=500)
+QUICK = ComparisonSettings()
 
 
 def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
@@ -91,6 +91,10 @@ def test_no_significant_difference_is_a_sentence() -> None:
         "No significant difference between base and lora: +2.00 pp"
     )
     assert "유의한 차이가 없습니다" in verdict_lines(pair, get_translator("ko"))[0]
+    assert (
+        "5.5 pp or more would usually be found; 1.0 pp would take about 3,000."
+        in (verdict_lines(pair, get_translator("en"))[0])
+    )
 
 
 def test_equal_runs() -> None:
@@ -108,7 +112,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
         QUICK,
     )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
-    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(
+    assert "1 of 2 subjects changed significantly (Holm-corrected): 1 up, 0 down (Law +40.0 pp)" in " ".join(
         verdict_lines(pair, get_translator("en"))
     )
 
@@ -120,7 +124,7 @@ def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
     )
     with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
         compare_pair(first, second, QUICK)
-    pair = compare_pair(first, second, ComparisonSettings(replicates=500, different_prompts=True))
+    pair = compare_pair(first, second, ComparisonSettings(different_prompts=True))
     assert verdict_lines(pair, get_translator("en"))[0].startswith("CAUTION")
 
 
@@ -143,7 +147,7 @@ def test_other_questions_are_refused_or_compared_on_the_intersection() -> None:
     first, second = small("base", {"Law": (5, 10)}), small("lora", {"Law": (6, 12)})
     with pytest.raises(RunError, match="0 questions only in the first, 2 only in the second"):
         compare_pair(first, second, QUICK)
-    pair = compare_pair(first, second, ComparisonSettings(replicates=500, intersection=True))
+    pair = compare_pair(first, second, ComparisonSettings(intersection=True))
     assert pair.micro.n == 10 and pair.dropped == (0, 2, 0)
     assert "shared questions only" in verdict_lines(pair, get_translator("en"))[0]
 
@@ -156,7 +160,7 @@ def test_conflicting_keys_are_refused_or_left_out() -> None:
     other = loaded("lora", changed)
     with pytest.raises(RunError, match="1 with two different keys"):
         compare_pair(first, other, QUICK)
-    assert compare_pair(first, other, ComparisonSettings(replicates=500, intersection=True)).micro.n == 9
+    assert compare_pair(first, other, ComparisonSettings(intersection=True)).micro.n == 9
 
 
 def test_nothing_shared() -> None:
@@ -171,7 +175,7 @@ def test_nothing_shared() -> None:
 def test_clean_leaves_out_the_overlap() -> None:
     first, second = small("base", {"Law": (4, 10)}), small("lora", {"Law": (6, 10)})
     overlap = frozenset({"Law/test/4", "Law/test/5", "Law/test/9", "Math/test/1"})
-    pair = compare_pair(first, second, ComparisonSettings(replicates=500, overlap=overlap))
+    pair = compare_pair(first, second, ComparisonSettings(overlap=overlap))
     assert pair.clean is not None and pair.overlapping == 3
     assert (pair.clean.n, pair.clean.difference) == (7, 0.0)  # the whole gain stood in the overlap
     assert any(
@@ -298,3 +302,17 @@ def test_a_gap_not_two_significances_makes_the_leak_caution() -> None:
         )
         cautioned += pair.only_leaked
     assert cautioned <= 1
+
+
+def test_every_run_is_compared_with_the_base_and_p_is_corrected_for_their_number() -> None:
+    base = small("base", {"Law": (50, 200), "Math": (40, 100)})
+    better = small("better", {"Law": (62, 200), "Math": (43, 100)})
+    other = small("other", {"Law": (55, 200), "Math": (41, 100)})
+    alone = compare_pair(base, better, QUICK)
+    assert alone.p_holm is None and alone.p_value == alone.micro.p_value
+    elsewhere = small("elsewhere", {"Chemistry": (5, 20)})
+    pairs, refused = compare_with_base([base, better, other, elsewhere], QUICK)
+    assert [pair.second for pair in pairs] == ["better", "other"]
+    assert [name for name, _ in refused] == ["elsewhere"]
+    assert alone.micro.p_value is not None and pairs[0].p_holm is not None
+    assert pairs[0].p_value == pairs[0].p_holm == pytest.approx(2 * alone.micro.p_value)
