@@ -65,6 +65,7 @@ class EvalSettings(TypedDict, total=False):
     chat_template: str | None
     chat_template_kwargs: Texts
     thinking: bool
+    reasoning_parser: str | None
     output_dir: Text
     overwrite: bool
     lang: Literal["en", "ko"]
