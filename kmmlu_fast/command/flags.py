@@ -23,7 +23,7 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand_path, read_yaml
 from kmmlu_fast.core.settings import Config as Config
-from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 SHIPPED = Path(__file__).parents[1] / "configs"  # the package's copy of a clone's configs/
@@ -171,6 +171,11 @@ def _suggest_similar_name(name: str, cls: type[Config], before: str = "") -> str
     return f", did you mean {before}{near[0].replace('_', '-')}?" if near else ""
 
 
+def _suggest_model_flag(bare: str, cls: type[Config]) -> str:
+    """A bare word is most often a model: ``eval demo``."""
+    return f", did you mean --model {one_line(bare, 60)}?" if "model" in cls.model_fields else ""
+
+
 def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[dict[str, Any], list[str]]:
     """The flags in ``arguments`` as raw values for pydantic, and the faults.
 
@@ -214,7 +219,7 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         if flag.startswith("-")
     ]
     faults += [
-        f"unknown argument {bounded_repr(bare)}"
+        f"unknown argument {bounded_repr(bare)}" + _suggest_model_flag(bare, cls)
         for previous, bare in zip(["", *unknown], unknown, strict=False)
         if not bare.startswith("-") and not previous.startswith("-")
     ]
