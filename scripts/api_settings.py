@@ -28,7 +28,7 @@ Text = str | Path
 Texts = str | Path | Sequence[str | Path]
 '''
 # Verb, name of the TypedDict, fields that the function has by other means, fields of its own.
-SETTINGS = (
+SETTINGS: tuple[tuple[str, str, tuple[str, ...], dict[str, str]], ...] = (
     ("eval", "EvalSettings", (), {}),
     ("sample", "SampleSettings", ("from",), {"source": "Any"}),
     ("train", "TrainSettings", (), {}),

@@ -91,7 +91,7 @@ def test_time_left_is_not_guessed_from_the_first_answer(
 ) -> None:
     """The first answer waits for the engine: 9 s for one of 450 questions is not 4,000 s for all."""
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(progress, "LINE_SEC", 0.0)
     with show_notes():
         meter = progress.Meter(450, "base")
