@@ -115,8 +115,21 @@ class GgufTokenizer:
             raise ModelError(str(error)) from error
         self.chat_template = self.file.chat_template
         self.bos_token_id, self.eos_token_id = self.file.token_id("bos"), self.file.token_id("eos")
+        self.unk_token_id = self.file.token_id("unknown")
         kinds = self.file.metadata.get("tokenizer.ggml.token_type", ())
         self.all_special_ids = [number for number, kind in enumerate(kinds) if kind == _CONTROL]
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The texts of ``all_special_ids``."""
+        return [self.file.tokens[number] for number in self.all_special_ids]
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The texts of the tokens that chat templates name."""
+        tokens, roles = self.file.tokens, {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token"}
+        ids = {name: self.file.token_id(role) for role, name in roles.items()}
+        return {name: tokens[number] for name, number in ids.items() if number is not None}
 
     def __len__(self) -> int:
         return len(self.file.tokens)

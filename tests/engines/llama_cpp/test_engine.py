@@ -16,6 +16,8 @@ from kmmlu_fast.core.schema import Adapter, Candidates, Continuation, Generation
 from kmmlu_fast.engines.hf.engine import TransformersEngine
 from kmmlu_fast.engines.hf.model import TransformersSettings
 from kmmlu_fast.engines.llama_cpp.engine import LlamaCppEngine, LlamaCppSettings
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import make_eval_plan
 from kmmlu_fast.models.llama_cpp import GgufTokenizer
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.models.tokens import open_tokenizer
@@ -68,6 +70,23 @@ def test_tokenizer_and_template_are_the_models(base: Path, tokenizer: GgufTokeni
     for thinking in (False, True):
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
         assert tokenizer.apply_chat_template(turns, **options) == other.apply_chat_template(turns, **options)
+
+
+@pytest.mark.parametrize("style", ["lm-eval", "chat"])
+@pytest.mark.parametrize("output_type", ["multiple_choice", "cot"])
+def test_a_gguf_file_can_be_asked_in_every_way(file: Path, style: str, output_type: str) -> None:
+    config = EvalConfig(
+        model=str(file),
+        engine="llama-cpp",
+        dataset="sample",
+        subjects=["Law"],
+        limit=2,
+        prompt_style=style,
+        output_type=output_type,
+    )
+    plan = make_eval_plan(config)
+    plan.close()
+    assert len(plan.asked) == 2
 
 
 def test_letters_and_continuations_are_transformers(
