@@ -40,6 +40,7 @@ class EvalConfig(EngineConfig):
             "num_fewshot",
             "prompt_style",
             "output_type",
+            "letter_form",
             "rotations",
             "thinking",
             "chat_template",
@@ -180,6 +181,13 @@ class EvalConfig(EngineConfig):
         "multiple_choice",
         description="log-likelihoods of the letters, a generated letter (kmmlu_direct), or chain of thought",
     )
+    letter_form: Literal["lm-eval", "bare", "either"] | None = Field(
+        None,
+        description=(
+            "written form of the letters that is scored: ' A' as in lm-eval, 'A', or either (their sum);"
+            " both are read and reported; default: the prompt style's (chat: bare, else lm-eval)"
+        ),
+    )
     max_tokens: PositiveInt | None = Field(
         None, description="maximum number of generated tokens; default: 16 for generate_until, 512 for cot"
     )
@@ -240,6 +248,8 @@ class EvalConfig(EngineConfig):
             ]
         if self.rotations != 1 and self.output_type != "multiple_choice":
             faults.append("--rotations goes with --output-type multiple_choice")
+        if self.letter_form is not None and self.output_type != "multiple_choice":
+            faults.append("--letter-form goes with --output-type multiple_choice")
         if self.num_samples > 1 and self.temperature == 0:
             faults.append(
                 "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are equal"

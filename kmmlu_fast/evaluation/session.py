@@ -14,6 +14,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.reasoning import compare_reasoning
+from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
@@ -233,6 +234,8 @@ class _ExamSession:
     def extra_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
         """Metrics of a complete run that its answers alone do not give."""
         metrics: dict[str, Any] = {"exact_ties": count_exact_ties(frame)}
+        if (forms := summarise_letter_forms(frame)) is not None:
+            metrics["letter_forms"] = forms.to_dict()
         if adapter:
             metrics["adapter_mode"] = self._engines.mode_of(adapter)
         return metrics

@@ -13,6 +13,13 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import rotate_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Adapter, Question
 from kmmlu_fast.prompting.chat_template import find_chat_template
+from kmmlu_fast.prompting.letter_forms import (
+    EITHER,
+    SPACED,
+    form_delimiter,
+    other_letter_form,
+    style_letter_form,
+)
 from kmmlu_fast.prompting.methods import (
     DIRECT_MAX_TOKENS,
     ContinuationChoice,
@@ -44,6 +51,8 @@ class PromptSettings(Protocol):
     def output_type(self) -> str: ...
     @property
     def prompt_style(self) -> str | None: ...
+    @property
+    def letter_form(self) -> str | None: ...
     @property
     def rotations(self) -> int | str: ...
     @property
@@ -151,7 +160,12 @@ def choose_method(
                 tuple(stop_ids),
             )
         else:
-            method, more_notes = _scoring_method(style, letters, questions)
+            others = prompt_letter_tokens(
+                style, questions, exemplars, tokenizer, count, _unscored_delimiter(style, tokenizer)
+            )
+            method, more_notes = _scoring_method(
+                style, config.letter_form, letters, others, questions, tokenizer
+            )
             notes += more_notes
             if count != 1:
                 method = Rotations(method, count)
@@ -195,9 +209,10 @@ def prompt_letter_tokens(
     exemplars: Mapping[str, Sequence[Question]],
     tokenizer: Any,
     count: int = 1,
+    delimiter: str | None = None,
 ) -> LetterTokens:
     """The letters' tokens after the prompts of one question per subject, under ``count`` orders of its
-    options (``Rotations.count``).
+    options (``Rotations.count``). ``delimiter``: between prompt and letter; default: the style's.
     """
     prompts = []
     for question in {question.subject: question for question in questions}.values():
@@ -206,19 +221,54 @@ def prompt_letter_tokens(
             turned = rotate_question(question, shift)
             prompts.append(render_prompt(turned, exemplars[question.subject], style, tokenizer))
     token_ids = encode_prompts(tokenizer, prompts)
-    return letter_tokens(tokenizer, prompts, token_ids, style, letters_for_most_options(questions))
+    names = letters_for_most_options(questions)
+    return letter_tokens(tokenizer, prompts, token_ids, style, names, delimiter)
+
+
+def _unscored_delimiter(style: str, tokenizer: Any) -> str:
+    """The text before a letter in the form that the style does not score by default."""
+    return form_delimiter(other_letter_form(style_letter_form(style, tokenizer)), style, tokenizer)
 
 
 def _scoring_method(
-    style: str, letters: LetterTokens, questions: Sequence[Question]
+    style: str,
+    wanted_form: str | None,
+    style_letters: LetterTokens,
+    other_letters: LetterTokens,
+    questions: Sequence[Question],
+    tokenizer: Any,
 ) -> tuple[Method, list[str]]:
-    """Letters from one prefill if each is one token; else as continuations, with a note."""
+    """Letters from one prefill if each is one token; else as continuations, with a note.
+
+    ``style_letters``: in the form that the style scores by default; ``other_letters``: in the other form,
+    which the same prefill gives too. ``wanted_form``: --letter-form.
+    """
+    style_form = style_letter_form(style, tokenizer)
+    tokens = {style_form: style_letters, other_letter_form(style_form): other_letters}
+    form = wanted_form or style_form
+    if form == EITHER:
+        missing = next((each for each in tokens.values() if each.ids is None), None)
+        if missing is not None or set(style_letters.ids or ()) & set(other_letters.ids or ()):
+            reason = missing.reason if missing else "both forms are the same tokens"
+            raise ConfigError(
+                f"--letter-form either: {reason}, so the two forms cannot be summed; leave the flag out"
+            )
+    first = SPACED if form == EITHER else form
+    letters, others = tokens[first], tokens[other_letter_form(first)]
     if letters.ids:
-        return MultipleChoice(style, letters.ids), []
+        ids = others.ids or ()
+        notes = []
+        if set(ids) & set(letters.ids):
+            ids = ()
+        if not ids:
+            notes.append(
+                f"only one written form of the letters is read: {others.reason or 'both are the same'}"
+            )
+        return MultipleChoice(style, letters.ids, ids, form, style_form), notes
     is_four = len(letters_for_most_options(questions)) == 4
     prefills = "four prefills per question" if is_four else "one prefill per letter"
     note = f"letters are scored as continuations, {prefills}: {letters.reason}"
-    return ContinuationChoice(style), [note]
+    return ContinuationChoice(style, form, style_form), [note]
 
 
 def _rotation_count(rotations: int | str, questions: Sequence[Question]) -> int:
@@ -238,7 +288,7 @@ class PromptChecker:
     def __init__(self, style: str, tokenizer: Any, method: Method, max_model_len: int) -> None:
         self._style, self._tokenizer, self._max_model_len = style, tokenizer, max_model_len
         self._output_tokens = method.output_tokens
-        self._letters = method.letter_ids
+        self._forms = method.scored_forms
         self._endings: set[tuple[int, ...]] = set()
 
     def __call__(
@@ -250,7 +300,7 @@ class PromptChecker:
             for question, ids in zip(questions, token_ids, strict=True)
         }
         check_prompt_lengths(tokens, self._max_model_len, self._output_tokens)
-        if self._letters is None:
+        if not self._forms:
             return
         by_ending = {
             tuple(ids[-ENDING_TOKENS:]): (prompt, ids)
@@ -261,15 +311,17 @@ class PromptChecker:
         if not new:
             return
         self._endings |= by_ending.keys()
-        names = OPTION_LETTERS[: len(self._letters)]
         new_prompts, new_ids = [prompt for prompt, _ in new], [ids for _, ids in new]
-        letters = letter_tokens(self._tokenizer, new_prompts, new_ids, self._style, names)
-        if letters.ids != self._letters:
-            raise ConfigError(
-                "the letters' tokens depend on the question with this tokenizer"
-                f" ({letters.reason or 'they differ between prompts'}), so one prefill does not score them;"
-                " use --output-type generate_until, or another --prompt-style"
-            )
+        for form, scored in self._forms.items():
+            names = OPTION_LETTERS[: len(scored)]
+            delimiter = form_delimiter(form, self._style, self._tokenizer)
+            letters = letter_tokens(self._tokenizer, new_prompts, new_ids, self._style, names, delimiter)
+            if letters.ids != scored:
+                raise ConfigError(
+                    "the letters' tokens depend on the question with this tokenizer"
+                    f" ({letters.reason or 'they differ between prompts'}), so one prefill does not score"
+                    " them; use --output-type generate_until, or another --prompt-style"
+                )
 
 
 def _fallback_probe_ids(tokenizer: Any) -> tuple[int, ...]:

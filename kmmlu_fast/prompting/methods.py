@@ -21,8 +21,15 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
+from kmmlu_fast.prompting.letter_forms import (
+    EITHER,
+    SPACED,
+    form_delimiter,
+    other_letter_form,
+    sum_letter_forms,
+)
 from kmmlu_fast.prompting.predictions import make_prediction
-from kmmlu_fast.prompting.prompts import Prompt, answer_delimiter, render_prompt, template_digest
+from kmmlu_fast.prompting.prompts import Prompt, render_prompt, template_digest
 
 # lm-eval tasks/kmmlu/direct/_direct_kmmlu_yaml: generation_kwargs.until
 DIRECT_STOPS = ("Q:", "\n\n", "</s>", ".")
@@ -38,8 +45,8 @@ class Method(Protocol):
         ...
 
     @property
-    def letter_ids(self) -> tuple[int, ...] | None:
-        """The letters' tokens, A first, if they are read right after every rendered prompt; else None."""
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        """Written form -> the letters' tokens, A first, that are read right after every rendered prompt."""
         ...
 
     @property
@@ -106,6 +113,10 @@ class _SinglePromptMethod:
         return 1
 
     @property
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    @property
     def direct(self) -> None:
         return None
 
@@ -127,12 +138,29 @@ class MultipleChoice(_SinglePromptMethod):
     """Letters' log-likelihoods from one prefill: all are in one next-token distribution (lm-eval ``kmmlu``).
 
     ``letter_ids``: one per option of the question with the most options; each question uses its own.
+    ``other_ids``: the same letters in the other written form, read from the same prefill; () if they are not
+    one token each. ``form``: the form that is scored; if it is EITHER, ``letter_ids`` are spaced.
+    ``style_form``: what the prompt style scores by default; another form has another fingerprint.
     """
 
     letter_ids: tuple[int, ...]
+    other_ids: tuple[int, ...] = ()
+    form: str = SPACED
+    style_form: str = SPACED
+
+    @property
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        first = SPACED if self.form == EITHER else self.form
+        return {first: self.letter_ids} | (
+            {other_letter_form(first): self.other_ids} if self.other_ids else {}
+        )
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {} if self.form == self.style_form else {"letter_form": self.form}
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        letters = Candidates(self.letter_ids[: len(question.options)])
+        count = len(question.options)
+        letters = Candidates(self.letter_ids[:count] + self.other_ids[:count])
         return [
             Request(
                 question_id=question.question_id,
@@ -145,13 +173,18 @@ class MultipleChoice(_SinglePromptMethod):
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
-        reading = read_letters(response.logprobs)
+        count = len(question.options)
+        values = (response.logprobs[:count], response.logprobs[count:])
+        forms = dict(zip(self.scored_forms, values, strict=False))
+        logprobs = sum_letter_forms(*values) if self.form == EITHER else values[0]
+        reading = read_letters(logprobs)
         return make_prediction(
             question,
             reading.letter,
             "loglikelihood",
             response.request.token_ids,
-            logprobs=response.logprobs,
+            logprobs=logprobs,
+            forms=forms,
             margin=reading.margin,
             confidence=reading.confidence,
             output_tokens=1,
@@ -161,16 +194,18 @@ class MultipleChoice(_SinglePromptMethod):
 @dataclass(frozen=True, slots=True)
 class ContinuationChoice(_SinglePromptMethod):
     """The fallback if a letter is several tokens: each is scored as a continuation, one prefill per letter
-    (lm-eval).
+    (lm-eval). ``form`` and ``style_form`` as in ``MultipleChoice``; its mass is not known.
     """
 
-    @property
-    def letter_ids(self) -> None:
-        return None
+    form: str = SPACED
+    style_form: str = SPACED
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {} if self.form == self.style_form else {"letter_form": self.form}
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render_prompt(question, exemplars, self.style, tokenizer)
-        delimiter = answer_delimiter(self.style, tokenizer)
+        delimiter = form_delimiter(self.form, self.style, tokenizer)
         texts = [prompt.text + delimiter + letter for letter in question.letters]
         return [prompt, *(Prompt(text, prompt.add_special_tokens) for text in texts)]
 
@@ -219,10 +254,6 @@ class GenerateUntil(_SinglePromptMethod):
     @property
     def output_tokens(self) -> int:
         return self.max_tokens
-
-    @property
-    def letter_ids(self) -> None:
-        return None
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
         decoding = generation_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)

@@ -243,14 +243,15 @@ def letter_tokens(
     token_ids: Sequence[Sequence[int]],
     style: str,
     letters: Sequence[str] = LETTERS,
+    delimiter: str | None = None,
 ) -> LetterTokens:
     """The letters' token ids after these prompts, checked rather than assumed.
 
     Which token a letter becomes depends on how the prompt ends, so one prompt of every distinct ending
     (``ENDING_TOKENS``) is tokenised together with each letter: the prompt's own tokens must not change, and
-    exactly one must be added.
+    exactly one must be added. ``delimiter``: between prompt and letter; default: the style's.
     """
-    delimiter = answer_delimiter(style, tokenizer)
+    delimiter = answer_delimiter(style, tokenizer) if delimiter is None else delimiter
     endings = {tuple(ids[-ENDING_TOKENS:]): i for i, ids in enumerate(token_ids)}
     distinct_ids: set[tuple[int, ...]] = set()
     for position in endings.values():

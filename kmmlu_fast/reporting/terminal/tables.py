@@ -20,6 +20,7 @@ from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.reporting.html.tables import supercategory_columns
+from kmmlu_fast.reporting.wording.form_text import FORM_COLUMN_KEYS, form_table_rows
 from kmmlu_fast.reporting.wording.language import (
     Translator,
     format_p_value,
@@ -27,6 +28,7 @@ from kmmlu_fast.reporting.wording.language import (
     format_points,
     format_points_range,
 )
+from kmmlu_fast.runs.run import Run
 
 TOP = 4  # subjects shown at either end
 _GROUP_COLUMNS = ("questions", "first", "second", "difference", "interval", "holm", "bh")
@@ -130,6 +132,17 @@ def letters_table(pair: PairComparison, split: Decomposition, t: Translator) -> 
         table.add_row(*text_cells(letter, *values))
     unparsed = (format_percent(habit.unparsed, 1) for habit in (one, other))
     table.add_row(*text_cells(t("unparsed"), "", *unparsed))
+    return table
+
+
+def forms_table(runs: Sequence[Run], t: Translator) -> Table | None:
+    """Mass and accuracy by the written form of the letters; None if no run has both forms."""
+    rows = form_table_rows(runs, t)
+    if not rows:
+        return None
+    table = _new_table(t("forms") + ", %", *(t(name) for name in FORM_COLUMN_KEYS[1:]))
+    for row in rows:
+        table.add_row(*text_cells(*row))
     return table
 
 
