@@ -334,7 +334,7 @@ def _decompose_letters(data: PairArrays, weights: Floats | None, asked: Floats |
 
 
 def _split_forms(joined: pl.DataFrame, data: PairArrays, settings: ComparisonSettings) -> FormSplit | None:
-    """The part that shows in the scored form of the letters only; if there is one, the rest is split."""
+    """The part that shows in the scored form of the letters only; if the mass moved, the rest is split."""
     arrays = [read_form_arrays(joined, suffix) for suffix in ("", "_second")]
     if arrays[0] is None or arrays[1] is None:
         return None
@@ -353,7 +353,7 @@ def _split_forms(joined: pl.DataFrame, data: PairArrays, settings: ComparisonSet
         p_value=p_value,
         either=_micro_difference(joined.with_columns(**right), settings),
     )
-    if not split.significant or joined["num_options"].n_unique() != 1:
+    if not split.moved or joined["num_options"].n_unique() != 1:
         return split
     logprobs = (arrays[0].either, arrays[1].either)
     in_either_form = replace(data, letters=(one, other), logprobs=logprobs)

@@ -8,8 +8,8 @@ words or files.
 difference = form + change in either form. "Either" sums a letter's two forms: it is what the run would answer
 however it writes the letter. So ``form`` is the part of a difference that shows in the scored form only: of a
 base model that writes "A" where " A" is scored, and of an adapter that learned to write " A". It is counted,
-question by question, and takes no model of guessing. The change in either form is then split into letter
-habit and the rest as ever (``letter_prior``).
+question by question, and takes no model of guessing; it is a change of form only if the mass on the scored
+form moved. The change in either form is then split into letter habit and the rest as ever (``letter_prior``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from kmmlu_fast.core.schema import FORM_COLUMNS, LETTERS, OPTION_LETTERS, logpro
 
 MIN_KNOWN_SHARE = 0.99  # of the questions must have the forms
 LOW_MASS = 0.5  # below it the scored letters are rarely what the model would write
+MOVED_MASS = 0.1  # a smaller change of the mass on the scored form is not called a change of form
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,12 @@ class FormSplit:
     form: IntervalEstimate
     p_value: float  # McNemar's mid-p of the questions that the scored form alone gains and loses
     either: PairedDifference  # the change if letters are read in either form
-    letters: Decomposition | None = None  # of the change in either form; None unless ``form`` is significant
+    letters: Decomposition | None = None  # of the change in either form; None unless the mass ``moved``
+
+    @property
+    def moved(self) -> bool:
+        """Whether one run writes the scored form and the other does not, or less."""
+        return self.scored[0] != self.scored[1] or abs(self.mass[1] - self.mass[0]) >= MOVED_MASS
 
     @property
     def significant(self) -> bool:

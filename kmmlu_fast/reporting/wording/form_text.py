@@ -24,17 +24,20 @@ FORM_COLUMN_KEYS = (
 
 def classify_letter_form(pair: PairComparison) -> str | None:
     """What the written form has to do with the difference: all_form, partly_form, reversed_form, hidden_form;
-    form_unknown if it cannot be told; not_form if the change shows in either form; None if there is nothing
-    to explain, or the forms are not known.
+    form_unknown if it cannot be told; not_form if the change shows in either form; scored_only if it shows in
+    the scored form alone, though neither run writes it more than the other. None if there is nothing to
+    explain, or the forms are not known.
     """
     forms = pair.forms
     if forms is None or forms.scored == ("either", "either"):
         return None
     part, either, change = forms.form.value, forms.either, pair.micro.difference
+    same_way = either.significant and either.difference * change > 0
+    if not forms.moved:
+        return "scored_only" if pair.significant and forms.significant and not same_way else None
     if not pair.significant:
         opposed = forms.significant and either.significant and part * either.difference < 0
         return "hidden_form" if opposed else None
-    same_way = either.significant and either.difference * change > 0
     if not forms.significant:
         return "not_form" if same_way else "form_unknown"
     if either.significant and not same_way:
@@ -45,13 +48,12 @@ def classify_letter_form(pair: PairComparison) -> str | None:
 
 
 def habit_pair(pair: PairComparison) -> PairComparison | None:
-    """The pair that sentences on letter habit speak of: as scored or, if a part is form, the change in either
+    """The pair that sentences on letter habit speak of: as scored or, if the form moved, the change in either
     form; None if it is not known whether there is more than form.
     """
-    meaning = classify_letter_form(pair)
-    if meaning == "form_unknown":
+    if classify_letter_form(pair) == "form_unknown":
         return None
-    if pair.forms is None or meaning in (None, "not_form"):
+    if pair.forms is None or not pair.forms.moved:
         return pair
     return replace(pair, micro=pair.forms.either, letters=pair.forms.letters, p_holm=None, forms=None)
 
@@ -61,9 +63,13 @@ def form_meaning_line(pair: PairComparison, t: Translator) -> str | None:
     meaning = classify_letter_form(pair)
     if pair.forms is None or meaning in (None, "not_form"):
         return None
-    if meaning in ("reversed_form", "hidden_form"):
-        meaning += "_worse" if pair.forms.either.difference < 0 else "_better"
-    return t(meaning, **_form_values(pair, pair.forms))
+    values = _form_values(pair, pair.forms)
+    direction = "worse" if pair.forms.either.difference < 0 else "better"
+    if meaning == "reversed_form":
+        return t(f"reversed_form_{direction}", **values)
+    if meaning == "hidden_form":
+        return t(f"hidden_form_{direction}", **values)
+    return t(meaning, **values)
 
 
 def form_detail_lines(pair: PairComparison, t: Translator) -> list[str]:

@@ -78,7 +78,7 @@ def word_verdict(pair: PairComparison, t: Translator) -> Verdict:
 
 
 def _habit_sentence(pair: PairComparison, t: Translator) -> str | None:
-    """What letter habit means for the difference; if a part of it is written form, for what is left."""
+    """What letter habit means for the difference; if the written form moved, for the change in either."""
     spoken_of = habit_pair(pair)
     sentence = letter_meaning_line(spoken_of, t) if spoken_of else None
     return t("in_either_form", sentence=sentence) if sentence and spoken_of is not pair else sentence
