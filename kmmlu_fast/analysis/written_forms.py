@@ -25,7 +25,8 @@ from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, letter_c
 from kmmlu_fast.analysis.letter_bias.offsets import Letters
 from kmmlu_fast.analysis.paired import ALPHA, PairedDifference, mcnemar_midp
 from kmmlu_fast.analysis.strata import Codes, Floats, IntervalEstimate, stratified_mean
-from kmmlu_fast.core.schema import FORM_COLUMNS, LETTERS, OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import FORM_COLUMNS, LETTERS, OPTION_LETTERS
 
 MIN_KNOWN_SHARE = 0.99  # of the questions must have the forms
 LOW_MASS = 0.5  # below it the scored letters are rarely what the model would write
