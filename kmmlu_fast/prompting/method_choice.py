@@ -22,6 +22,7 @@ from kmmlu_fast.prompting.letter_forms import (
 )
 from kmmlu_fast.prompting.methods import (
     DIRECT_MAX_TOKENS,
+    DIRECT_STOPS,
     ContinuationChoice,
     GenerateUntil,
     Method,
@@ -37,6 +38,7 @@ from kmmlu_fast.prompting.prompts import (
     letter_tokens,
     render_prompt,
 )
+from kmmlu_fast.prompting.protocols import find_protocol
 from kmmlu_fast.prompting.rotations import ALL, Rotations, rotation_shifts
 from kmmlu_fast.prompting.tokens import TokenIds, check_prompt_lengths, render_all_prompts
 
@@ -53,6 +55,8 @@ class PromptSettings(Protocol):
     def prompt_style(self) -> str | None: ...
     @property
     def letter_form(self) -> str | None: ...
+    @property
+    def protocol(self) -> str | None: ...
     @property
     def rotations(self) -> int | str: ...
     @property
@@ -76,6 +80,8 @@ def choose_style(config: PromptSettings, adapters: list[Adapter], tokenizer: Any
     ConfigError if they disagree.
     """
     trained = {adapter.prompt_style for adapter in adapters if adapter.prompt_style}
+    if config.protocol:  # says itself what is measured
+        return find_protocol(config.protocol).style
     if config.prompt_style:
         other = sorted(trained - {config.prompt_style})
         if other:
@@ -151,6 +157,7 @@ def choose_method(
         ids = letters.ids
         if config.output_type == "generate_until":
             seed = config.seed if config.temperature > 0 else None
+            rule = find_protocol(config.protocol).answer if config.protocol else None
             method = GenerateUntil(
                 style,
                 config.max_tokens or DIRECT_MAX_TOKENS,
@@ -158,6 +165,9 @@ def choose_method(
                 config.top_p,
                 seed,
                 tuple(stop_ids),
+                rule.stop if rule else DIRECT_STOPS,
+                rule.pattern if rule else "",
+                rule.remove if rule else (),
             )
         else:
             others = prompt_letter_tokens(

@@ -6,10 +6,12 @@ question. Knows nothing of files or engines. Chain of thought is in ``cot``, opt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.letters import exact_match, read_letters
 from kmmlu_fast.core.schema import (
     Adapter,
@@ -243,13 +245,18 @@ class ContinuationChoice(_SinglePromptMethod):
 
 @dataclass(frozen=True, slots=True)
 class GenerateUntil(_SinglePromptMethod):
-    """Generation and exact match (lm-eval ``kmmlu_direct``); a text that matches no letter is unparsed."""
+    """Generation and exact match (lm-eval ``kmmlu_direct``), or with ``pattern`` the letter in its first
+    match; a text that matches no letter is unparsed.
+    """
 
     max_tokens: int = DIRECT_MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
+    stops: tuple[str, ...] = DIRECT_STOPS
+    pattern: str = ""  # a regular expression whose first group is the letter
+    removed: tuple[str, ...] = ()  # texts that are taken out before the pattern is looked for
 
     @property
     def output_tokens(self) -> int:
@@ -257,7 +264,17 @@ class GenerateUntil(_SinglePromptMethod):
 
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
         decoding = generation_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
-        return decoding | ({"stop_token_ids": list(self.stop_ids)} if self.stop_ids else {})
+        if self.stop_ids:
+            decoding["stop_token_ids"] = list(self.stop_ids)
+        if self.pattern:
+            decoding["answer_rule"] = text_digest(repr((self.pattern, self.removed)))
+        if self.stops != DIRECT_STOPS:
+            decoding["stop"] = list(self.stops)
+        return decoding
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        reasoning = bool(self.pattern)  # the model writes what it likes first
+        return [render_prompt(question, exemplars, self.style, tokenizer, reasoning=reasoning)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         text = Generation(
@@ -265,7 +282,7 @@ class GenerateUntil(_SinglePromptMethod):
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
-            stop=DIRECT_STOPS,
+            stop=self.stops,
             stop_ids=self.stop_ids,
         )
         return [
@@ -281,12 +298,21 @@ class GenerateUntil(_SinglePromptMethod):
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
         completion = response.completions[0]
-        letter = exact_match(completion.text, question.letters)
+        letter = self._read_letter(completion.text, question.letters)
         return make_prediction(
             question,
             letter,
-            "exact_match" if letter else None,
+            ("pattern" if self.pattern else "exact_match") if letter else None,
             response.request.token_ids,
             texts=[completion.text],
             output_tokens=len(completion.token_ids),
         )
+
+    def _read_letter(self, text: str, letters: Sequence[str]) -> str | None:
+        if not self.pattern:
+            return exact_match(text, letters)
+        for part in self.removed:
+            text = text.replace(part, "")
+        match = re.search(self.pattern, text)
+        letter = match[1].strip().upper() if match and match[1] else ""
+        return letter if letter in letters else None

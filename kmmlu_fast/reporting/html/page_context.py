@@ -21,14 +21,25 @@ from kmmlu_fast.reporting.charts import answer_figures, drawing, figure_files
 from kmmlu_fast.reporting.charts.figure import Figure
 from kmmlu_fast.reporting.html import sections, tables
 from kmmlu_fast.reporting.report_data import ReportData
-from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, reasoning_text
+from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, protocol_text, reasoning_text
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
 from kmmlu_fast.runs.run import Run
 
 # Sections in order, and the anchors that differ from the section's name.
 SECTIONS = (
-    *("exams", "summary", "recipes", "all_runs", "charts", "forms", "matrix", "key_audit", "reasoning"),
+    *(
+        "exams",
+        "summary",
+        "recipes",
+        "all_runs",
+        "charts",
+        "forms",
+        "protocols",
+        "matrix",
+        "key_audit",
+        "reasoning",
+    ),
     *("all_subjects", "errors_section", "explorer", "facts", "method"),
 )
 _ANCHORS = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key", "errors_section": "errors"}
@@ -54,6 +65,8 @@ def report_context(
         "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(report, plan, t)],
         "forms": form_text.form_table_rows(runs, t),
         "form_columns": [t(name) for name in form_text.FORM_COLUMN_KEYS],
+        "protocols": protocol_text.protocol_section(runs, t),
+        "protocol_columns": [t(name) for name in protocol_text.PROTOCOL_COLUMN_KEYS],
         "matrix": tables.subject_matrix(runs, t),
         "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics) for run in runs], t),

@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kmmlu_fast.analysis.protocol_effects import compare_protocols
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.charts.answer_figures import FEW
 from kmmlu_fast.reporting.terminal.screens import print_fitted_table, wide_console
-from kmmlu_fast.reporting.terminal.tables import forms_table
+from kmmlu_fast.reporting.terminal.tables import forms_table, protocols_table
 from kmmlu_fast.reporting.wording.early_stopping import (
     decision_lines,
     early_stopping_lines,
@@ -25,6 +26,7 @@ from kmmlu_fast.reporting.wording.early_stopping import (
 )
 from kmmlu_fast.reporting.wording.form_text import low_mass_line
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, get_translator
+from kmmlu_fast.reporting.wording.protocol_text import protocol_sentences
 from kmmlu_fast.reporting.wording.reasoning_text import reasoning_lines
 from kmmlu_fast.runs.checks import check_summary_metrics
 from kmmlu_fast.runs.run import Run
@@ -48,7 +50,7 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - th
         for title, table in (_headline_table(group, t), _letter_share_table(group, t)):
             console.print(title, highlight=False, markup=False)
             print_fitted_table(console, table, 1, 2, 3, len(table.columns) - 1)
-        if forms := forms_table(group, t):
+        if forms := forms_table(group, t, [_state_label(run) for run in group]):
             print_fitted_table(console, forms, 1, 2, 3, len(forms.columns) - 1)
     for group in complete:
         for run in group:
@@ -70,7 +72,21 @@ def _add_exam_title(lines: list[str], run: Run, by_exam: dict[str, list[Run]]) -
 
 
 def _state_label(run: Run) -> str:
-    return strip_control_characters(run.state)
+    protocol = (run.config.get("config") or {}).get("protocol")
+    return strip_control_characters(f"{run.state} [{protocol}]" if protocol else run.state)
+
+
+def print_protocols(runs: list[Run], protocols: list[str], lang: str = "en") -> None:
+    """Per exam and model state, its numbers under each protocol; ``runs``: protocol by protocol."""
+    console, t = wide_console(), get_translator(lang, "report", "summary")
+    each = len(runs) // len(protocols)
+    for place in range(each):
+        group = runs[place::each]
+        rows = compare_protocols(group, protocols)
+        console.print(t("protocols") + f" ({_exam_label(group[0])}, {group[0].state})", markup=False)
+        print_fitted_table(console, protocols_table(rows, t), 1, 5, 6, 7)
+        for line in [*protocol_sentences(rows, t), t("protocols_note")]:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _exam_label(run: Run) -> str:

@@ -121,15 +121,17 @@ def low_mass_line(summary: FormSummary | None, t: Translator) -> str | None:
     return t("low_mass", **values, form=t(f"form_{summary.scored}"), others="; ".join(others))
 
 
-def form_table_rows(runs: Sequence[Run], t: Translator) -> list[list[str]]:
-    """A row per run that has answers: scored form, mass and accuracy by form (%); [] if no run has them."""
+def form_table_rows(runs: Sequence[Run], t: Translator, names: Sequence[str] = ()) -> list[list[str]]:
+    """A row per run that has answers: scored form, mass and accuracy by form (%); [] if no run has them.
+    ``names``: other than the runs' own.
+    """
     rows, some_known = [], False
-    for run in runs:
+    for run, name in zip(runs, names or [run.name for run in runs], strict=True):
         if run.predictions is None:
             continue
         summary = summarise_letter_forms(run.predictions)
         some_known |= summary is not None
-        rows.append([run.name, *_summary_cells(summary, t)])
+        rows.append([name, *_summary_cells(summary, t)])
     return rows if some_known else []
 
 
