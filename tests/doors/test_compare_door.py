@@ -249,3 +249,19 @@ def test_letters_that_do_not_fix_the_split_print_a_range_not_a_claim(
         "significant part",
     ):
         assert claim not in out
+
+
+def test_a_run_beside_a_published_figure(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "published.json"
+    assert run_compare_command([runs[0], "published:A.X-4.0-Light", "--json-file", str(target)]) == 0
+    text = capsys.readouterr().out
+    assert "skt/A.X-4.0-Light is published with 64.15 %" in text and "unpaired" in text
+    assert json.loads(target.read_text())["published"][0]["figure"] == 64.15
+    assert run_compare_command([*runs[:2], "published:A.X-4.0-Light"]) == 0
+    assert capsys.readouterr().out.count("64.15 %") == 2  # beside each run, after the comparison
+    assert run_compare_command([runs[0], "published:nobody"]) == 2
+    assert "no published figure" in capsys.readouterr().err
+    assert run_compare_command([runs[0], "published:gpt-4", "--format", "csv"]) == 2
+    assert "--format text or md" in capsys.readouterr().err

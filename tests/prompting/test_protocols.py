@@ -54,8 +54,8 @@ def test_simple_evals_wording_byte_for_byte() -> None:
     # common.py: QUERY_TEMPLATE_MULTICHOICE, stripped, formatted with Question, A, B, C, D
     expected = (
         "Answer the following multiple choice question. The last line of your response should be of the"
-        " following format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before"
-        " answering.\n\n {options}는 무엇인가? \n\nA) 빨강\nB) {text}\nC) 파랑\nD) 하양"
+        " following format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by"
+        " step before answering.\n\n {options}는 무엇인가? \n\nA) 빨강\nB) {text}\nC) 파랑\nD) 하양"
     )
     tokenizer = make_tiny_tokenizer(chat=True)
     style = find_protocol("simple-evals").style
