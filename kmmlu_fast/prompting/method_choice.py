@@ -160,14 +160,14 @@ def choose_method(
             rule = find_protocol(config.protocol).answer if config.protocol else None
             method = GenerateUntil(
                 style,
-                config.max_tokens or DIRECT_MAX_TOKENS,
-                config.temperature,
-                config.top_p,
-                seed,
-                tuple(stop_ids),
-                rule.stop if rule else DIRECT_STOPS,
-                rule.pattern if rule else "",
-                rule.remove if rule else (),
+                max_tokens=config.max_tokens or DIRECT_MAX_TOKENS,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                seed=seed,
+                stop_ids=tuple(stop_ids),
+                stops=rule.stop if rule else DIRECT_STOPS,
+                pattern=rule.pattern if rule else "",
+                removed=rule.remove if rule else (),
             )
         else:
             others = prompt_letter_tokens(

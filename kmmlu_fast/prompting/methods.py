@@ -243,7 +243,7 @@ class ContinuationChoice(_SinglePromptMethod):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateUntil(_SinglePromptMethod):
     """Generation and exact match (lm-eval ``kmmlu_direct``), or with ``pattern`` the letter in its first
     match; a text that matches no letter is unparsed.

@@ -32,7 +32,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 CHAT_INSTRUCTION = "다음은 객관식 문제입니다. {letters} 중 정답의 알파벳 하나만 답하세요."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromptStyle:
     """The wording of one style. ``delimiter`` comes between the prompt and the letter, so it decides which
     tokens the letters are.
@@ -53,10 +53,10 @@ class PromptStyle:
 
 STYLES = {
     # U+FF1A, not ":": lm-eval's YAML has the full-width colon, and it is a token of its own.
-    "lm-eval": PromptStyle("lm-eval", prefix="", cue="정답：", delimiter=" "),
-    "qa": PromptStyle("qa", prefix="문제: ", cue="정답:", delimiter=" "),
+    "lm-eval": PromptStyle(name="lm-eval", prefix="", cue="정답：", delimiter=" "),
+    "qa": PromptStyle(name="qa", prefix="문제: ", cue="정답:", delimiter=" "),
     # What stands before an assistant's text is the template's: see ``answer_delimiter``.
-    "chat": PromptStyle("chat", prefix="", cue="정답：", delimiter="", chat=True),
+    "chat": PromptStyle(name="chat", prefix="", cue="정답：", delimiter="", chat=True),
 }
 
 

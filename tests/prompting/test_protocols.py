@@ -165,3 +165,13 @@ def test_faulty_declarations_say_what_is_wrong(change: tuple[str, str], problem:
 def test_a_missing_declaration_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         config("--protocol", str(tmp_path / "none.yaml"))
+
+
+def test_the_documented_declaration_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "protocols.md").read_text(encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    protocol = find_protocol(str(path))
+    assert protocol.name == "mine" and protocol.answer is not None and protocol.wording is not None
+    table = [name for name in shipped_protocol_names() if f"| `{name}` |" in page]
+    assert tuple(table) == shipped_protocol_names()
