@@ -69,12 +69,12 @@ class FormSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        readings = {name: asdict(reading) for name, reading in self.readings.items()}
+        both = {"spaced": self.spaced, "bare": self.bare, "either": self.either}
         return {
             "scored": self.scored,
             "questions": self.questions,
             "scored_mass": self.scored_mass,
-            **readings,
+            **{name: asdict(reading) for name, reading in both.items() if reading is not None},
             "forms_differ": self.differing,
         }
 

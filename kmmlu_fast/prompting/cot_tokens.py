@@ -16,13 +16,13 @@ from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, PROBE, ChainOfThought
 from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION
 from kmmlu_fast.prompting.letter_forms import style_letter_form
 from kmmlu_fast.prompting.methods import MultipleChoice
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import (
     LetterTokens,
     Prompt,
     answer_delimiter,
     continuation_ids,
     encode_prompts,
-    find_prompt_style,
     letter_tokens,
     render_prompt,
 )

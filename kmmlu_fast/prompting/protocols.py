@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand_path, read_text
+from kmmlu_fast.prompting.prompt_styles import PromptStyle, add_prompt_style
 
 SHIPPED_PROTOCOLS = Path(__file__).with_name("protocols")
 _SETTINGS = ("prompt_style", "output_type", "num_fewshot", "letter_form")
@@ -156,8 +157,6 @@ def read_protocol(path: Path) -> Protocol:
 
 
 def _register_wording(name: str, wording: ProtocolWording) -> None:
-    from kmmlu_fast.prompting.prompts import PromptStyle, add_prompt_style
-
     style = PromptStyle(
         name=name,
         prefix="",

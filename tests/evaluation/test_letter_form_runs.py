@@ -37,13 +37,13 @@ def test_both_forms_are_stored_and_the_scored_one_decides(model: Path, tmp_path:
     stored = pl.read_parquet(plain.path / "predictions.parquet")
     assert stored["spaced_logprobs"].list.len().to_list() == [4] * len(stored)
     assert stored["spaced_logprobs"].list.first().to_list() == stored["logprob_A"].to_list()
-    forms = plain.metrics["letter_forms"]
-    assert forms["scored"] == "lm-eval" and forms["questions"] == len(stored)
-    assert forms["lm-eval"]["accuracy"] == plain.metrics["micro"]["accuracy"]
-    assert forms["either"]["mass"] == pytest.approx(forms["lm-eval"]["mass"] + forms["bare"]["mass"])
+    forms = plain.metrics.letter_forms
+    assert forms.scored == "lm-eval" and forms.questions == len(stored)
+    assert forms.spaced.accuracy == plain.metrics.micro.accuracy
+    assert forms.either.mass == pytest.approx(forms.spaced.mass + forms.bare.mass)
     either = run(model, tmp_path, "--letter-form", "either")
-    assert either.metrics["micro"]["accuracy"] == forms["either"]["accuracy"]
-    assert either.metrics["letter_forms"]["scored"] == "either"
+    assert either.metrics.micro.accuracy == forms.either.accuracy
+    assert either.metrics.letter_forms.scored == "either"
 
 
 def test_the_styles_own_form_is_the_same_run_and_another_form_another_one(
@@ -54,12 +54,12 @@ def test_the_styles_own_form_is_the_same_run_and_another_form_another_one(
     bare = run(model, tmp_path, "--letter-form", "bare")
     assert bare.path != plain.path
     assert bare.facts["decoding"] == {"letter_form": "bare"} and plain.facts["decoding"] == {}
-    assert bare.metrics["letter_forms"]["bare"]["accuracy"] == bare.metrics["micro"]["accuracy"]
+    assert bare.metrics.letter_forms.bare.accuracy == bare.metrics.micro.accuracy
 
 
 def test_rotations_average_what_is_scored(model: Path, tmp_path: Path) -> None:
     turned = run(model, tmp_path, "--letter-form", "either", "--rotations", "4")
-    assert turned.metrics["letter_forms"]["scored"] == "either"
+    assert turned.metrics.letter_forms.scored == "either"
     assert turned.facts["decoding"] == {"letter_form": "either", "rotations": 4}
 
 
@@ -68,7 +68,7 @@ def test_a_text_has_no_scored_form(model: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="--letter-form goes with --output-type multiple_choice"):
             run(model, tmp_path, "--letter-form", "bare", "--output-type", output_type)
     found = run(model, tmp_path, "--output-type", "generate_until")
-    assert "letter_forms" not in found.metrics
+    assert found.metrics.letter_forms is None
     assert "spaced_mass" not in pl.read_parquet(found.path / "predictions.parquet").columns
 
 

@@ -70,4 +70,4 @@ def test_a_wording_of_ones_own_makes_a_run_of_its_own(model: Path, tmp_path: Pat
     (plain,) = run(model, tmp_path / "runs")
     assert own.facts["prompt_style"] == "short-answers" != plain.facts["prompt_style"]
     assert own.facts["template_digest"] != plain.facts["template_digest"]
-    assert own.metrics["letter_forms"]["scored"] == "lm-eval"
+    assert own.metrics.letter_forms.scored == "lm-eval"

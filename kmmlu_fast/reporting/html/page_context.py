@@ -69,7 +69,7 @@ def report_context(
         "protocol_columns": [t(name) for name in protocol_text.PROTOCOL_COLUMN_KEYS],
         "matrix": tables.subject_matrix(runs, t),
         "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
-        "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics) for run in runs], t),
+        "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics.reasoning) for run in runs], t),
         "errors": error_text.errors_section(
             report, answer_figures.runs_in_focus(report), t, with_texts=with_texts
         ),
