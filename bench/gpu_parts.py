@@ -194,7 +194,7 @@ def cot(config: PartConfig) -> dict[str, Any]:
     model = models.resolve_model(str(config.folder / "model"))
     questions = dataset.load_questions(str(config.folder / "data"), "test", None)
     chosen = random.Random(0).sample(questions, min(config.count or len(questions), len(questions)))
-    method = GenerateUntil("lm-eval", COT_TOKENS)
+    method = GenerateUntil("lm-eval", max_tokens=COT_TOKENS)
     asked, _ = tokens.render_and_tokenise(
         chosen, {name: [] for name in SUBJECTS}, method, models.load_tokenizer(model)
     )
