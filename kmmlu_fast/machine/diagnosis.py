@@ -194,8 +194,8 @@ class Diagnosis:
         if self.card and self.flashinfer == "compiled":
             notes.append(
                 "FlashInfer would compile its kernels with nvcc at the first start, for minutes: vLLM's own"
-                " kernels are used (for FlashInfer's, install flashinfer-cubin and flashinfer-jit-cache of its"
-                " version)"
+                " kernels are used (for FlashInfer's, install flashinfer-cubin and flashinfer-jit-cache of"
+                " its version)"
             )
         if self.card and (note := memory_fit.first_start_note(self.card.capability, self.card.name)):
             notes.append(note)

@@ -15,9 +15,8 @@ from kmmlu_fast.machine.model_size import ModelFacts
 
 QUESTIONS = 35_030  # KMMLU's test split
 TOKENS = (65, 130)  # a zero-shot prompt: with a tokenizer made for Korean, and with a poor one
-# The share of the peak that a pass reaches, lowest and highest. Computed for a model of 7 B from its products'
-# sizes, memory traffic and launches, not measured: the faster the products, the more the rest of a step
-# weighs.
+# The share of the peak that a pass reaches, lowest and highest. Computed for a model of 7 B, not measured:
+# the faster the products, the more a step's memory traffic and launches weigh.
 _FAST_16_BIT, _FAST_8_BIT, _SLOWER = (0.60, 0.64), (0.48, 0.50), (0.75, 0.85)
 _FAST_FLOPS = 500e12  # H100 and newer data-centre cards; an A100 has 312e12, an RTX 5090 209e12
 CPU_SHARE = (0.60, 0.76)  # 0.76 was measured for the demo model on two CPU cores

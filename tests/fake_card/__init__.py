@@ -1,4 +1,4 @@
-"""A card that is not there: stub driver libraries (``nvml.c``, ``cuda.c``) that answer as the environment says.
+"""A card that is not there: stub driver libraries (``nvml.c``, ``cuda.c``) that answer what they are told.
 
 ``build`` makes NVML alone, for what only lists cards; ``build_all`` the CUDA driver too, so that torch's and
 vLLM's CUDA builds run up to the first kernel. ``CARDS`` and ``CASES`` are what is tried on them. By hand,

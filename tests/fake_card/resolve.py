@@ -1,4 +1,4 @@
-"""What vLLM's CUDA build makes of the engine's arguments on cards that are not there. Needs the CUDA set, gcc.
+"""What vLLM's CUDA build makes of the engine's arguments on cards that are not there (needs gcc).
 
 In: nothing, or ``--json``. Out: a table of every card of ``CARDS`` and case of ``CASES``, or JSON lines.
 Each card is a process of its own (``--card N``), with the stubs in LD_LIBRARY_PATH; nothing is loaded and no
