@@ -53,8 +53,9 @@ def load_run(source: str | Path) -> Run:
 
     ``Run.predictions`` is a polars frame with one row per question in dataset order (``schema.Prediction``
     names its columns; log-probabilities are natural logarithms), or None for a score file. ``Run.metrics`` is
-    the run's ``metrics.json``, ``Run.path`` its directory. ``Run.prefix`` is set if the run stopped early; it
-    then holds the beginning of a random order.
+    the run's ``metrics.json`` as a typed record (``run.metrics.micro.accuracy``; ``.to_json()`` gives the
+    dict), ``Run.path`` its directory. ``Run.prefix`` is set if the run stopped early; it then holds the
+    beginning of a random order.
 
     Raises ``RunError`` or ``DataError`` if there is no run, or if a table holds several and none is named.
     """
@@ -84,7 +85,6 @@ def compare_runs(
     different_prompts: bool = False,
     margin: float = 1.0,
     population: Literal["like", "these"] = "like",
-    seed: int = 42,
 ) -> Comparison:
     """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
 
@@ -111,7 +111,6 @@ def compare_runs(
         different_prompts=different_prompts,
         margin=margin,
         population=population,
-        seed=seed,
     )
     return build_comparison(
         one, other, make_comparison_settings(config, sizes_from=load_questions_frame(config))
@@ -177,7 +176,6 @@ def write_report(
     figures: str | Path | None = None,
     figure_width: float | None = None,
     no_texts: bool = False,
-    seed: int = 42,
     overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base. Returns its path.
@@ -206,7 +204,6 @@ def write_report(
         runs=[run.source for run in loaded],
         dataset=dataset,
         overlap=list(overlap),
-        seed=seed,
         lang=lang,
     )
     inputs = config_input_files(config)

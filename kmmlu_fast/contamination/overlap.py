@@ -29,19 +29,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.contamination import shingles
-from kmmlu_fast.contamination.compared_rows import ComparedRow, compare_record, iter_compared_rows
+from kmmlu_fast.contamination.compared_rows import ComparedRow, iter_compared_rows
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import file_stat_digest
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import cache_root, write_bytes_atomically, write_parquet_atomically
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.data import dataset as datasets
 
 NEAR = 0.7
@@ -178,13 +177,6 @@ def match_contained_items(
         (pl.col("similarity") >= CONTAINED) | ((pl.col("first") >= CONTAINED) & pl.col("stem"))
     )
     return keep_strictest_pairs([_label_pairs(contained, "contained")])
-
-
-def find_record_overlap(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of a training file's records that overlap ``test``; train_id is "row N", 1-based."""
-    target = build_overlap_target(test)
-    rows = [compare_record(record, f"row {number}") for number, record in enumerate(records, 1)]
-    return match_compared_rows(rows, target, shingles.build_anchors(target.keys, MIN_STEM))
 
 
 def match_compared_rows(

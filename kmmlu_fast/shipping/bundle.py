@@ -20,8 +20,9 @@ import polars as pl
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import make_slug, parquet_bytes
-from kmmlu_fast.core.reading import read_json, read_parquet
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
+from kmmlu_fast.core.reading import read_json
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.runs.run import Run, fill_prediction_columns
 
@@ -54,7 +55,8 @@ def make_bundle(run: Run) -> dict[str, bytes]:
     if run.kind != "run" or run.prefix is not None:
         raise RunError(f"{run.source}: only a complete run directory can be published")
     frame = run.frame.drop(*_TEXT_COLUMNS)
-    headline = {key: summarise_predictions(run.frame)[key] for key in _HEADLINE}
+    summary = summarise_predictions(run.frame).to_json()
+    headline = {key: summary[key] for key in _HEADLINE}
     facts = describe_run(run, headline)
     files = {ANSWERS: parquet_bytes(frame), RUN: _json_bytes(facts)}
     files[SAMPLES] = _instance_lines(run, facts)

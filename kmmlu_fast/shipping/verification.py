@@ -17,7 +17,8 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.core.letters import argmax_index
-from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import OPTION_LETTERS
 
 _LEVEL = 1e-4  # a test's probability of rejecting an honest bundle
 _NOISE_FLOOR, _NOISE_CEILING = (
@@ -57,7 +58,7 @@ def check_headline(headline: dict[str, Any], frame: pl.DataFrame) -> list[str]:
         reasons.append(
             f"{inconsistent} letters are not the most probable ones of their own log-probabilities"
         )
-    computed = summarise_predictions(frame.with_columns(is_right.alias("correct")))
+    computed = summarise_predictions(frame.with_columns(is_right.alias("correct"))).to_json()
     reasons += _differing_numbers(headline, computed, "headline")
     return reasons
 

@@ -24,7 +24,8 @@ from kmmlu_fast.analysis.paired import asked_share, subject_size_weights
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import is_position_bound
-from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question, predictions_frame
+from kmmlu_fast.core.prediction_frames import predictions_frame
+from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam_rows import frame_from_questions, questions_from_frame
 from kmmlu_fast.engines.fake import FakeEngine
@@ -269,7 +270,7 @@ def test_several_exams_stop_early_each_along_its_own_order(
         ("own", "base", 30, True),
         ("own", "lora", 30, True),
     ]
-    assert early[2].prefix["total"] == 60 and set(early[2].frame["num_options"]) == {2, 3, 4, 5}
+    assert early[2].prefix.total == 60 and set(early[2].frame["num_options"]) == {2, 3, 4, 5}
     assert shared_question_order(early[2:]).ease is None  # KMMLU's public difficulty is not this exam's
     print_summary(early)
     shown = capsys.readouterr().out
