@@ -173,3 +173,15 @@ def test_where_flashinfers_kernels_come_from(tmp_path: Path, monkeypatch: pytest
     installed = {"flashinfer-python": "0.7.0"}
     (tmp_path / "ninja").unlink()
     assert packages.flashinfer_state() == "", "vLLM leaves it out"
+
+
+def test_the_set_for_a_machine_that_keeps_its_torch_is_the_pinned_one_without_torch() -> None:
+    folder = Path(__file__).resolve().parents[2] / "requirements"
+    whole, beside = (
+        {line.split("=")[0]: line for line in (folder / name).read_text().splitlines() if "==" in line}
+        for name in ("gpu.txt", "gpu-torch211.txt")
+    )
+    assert {name: whole.get(name) for name in beside} == beside, "regenerate with: bash scripts/lock.sh gpu"
+    left_out = whole.keys() - beside.keys()
+    assert {"torch", "triton", "torchvision", "nvidia-cudnn-cu13", "cuda-toolkit"} <= left_out
+    assert not left_out & {"vllm", "transformers", "unsloth", "nvidia-ml-py", "nvidia-cudnn-frontend"}
