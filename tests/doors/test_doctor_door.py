@@ -52,7 +52,9 @@ def document(library: Path, **variables: str) -> dict[str, Any]:
         ("12", "86", ["fp8_per_tensor", "4-bit", "nf4"], 1024),
         ("16", "89", ["fp8_per_channel", "4-bit", "nf4"], 1024),
         ("24", "89", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
+        ("48", "89", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
         ("80", "90", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
+        ("141", "90", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
     ],
 )
 def test_by_card(library: Path, gib: str, capability: str, fitting: list[str], length: int) -> None:

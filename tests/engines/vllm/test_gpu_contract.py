@@ -17,6 +17,8 @@ from typing import Any
 import fake_card
 import pytest
 
+from kmmlu_fast.machine import packages
+
 pytestmark = pytest.mark.engine
 
 CARDS = fake_card.CARDS
@@ -133,3 +135,24 @@ def test_letters_are_eager_text_has_graphs_and_the_batch_is_the_cards(resolved: 
 
 def test_the_environment_is_safe_at_every_question_for_a_gpu(answered: dict[str, Any]) -> None:
     assert answered["asked"] and {tuple(pair) for pair in answered["asked"]} == {("1", "spawn")}
+
+
+@pytest.mark.skipif(packages.installed_kind() != "gpu", reason="needs the CUDA set: requirements/gpu.txt")
+def test_the_real_cuda_build_resolves_the_same() -> None:
+    """Stub driver libraries in C instead of a pretended platform; needs no card."""
+    from fake_card.resolve import resolve_cards
+
+    rows = {(row["card"], row.get("case")): row for row in resolve_cards()}
+    for capability, _, name in CARDS:
+        assert rows[name, "fork"]["bad_fork"] is False
+        for case in fake_card.CASES:
+            row = rows[name, case]
+            if case == "fp8_per_channel" and capability < (8, 9):
+                assert "fp8_per_tensor" in row["error"]
+                continue
+            assert "error" not in row, row
+            assert row["v2"] and row["async"] and row["prefix"] and not row["autotune"]
+            assert row["sampler"] == "0" and "FlashInfer" not in row["attention"]
+            assert row["attention"] == ("TritonAttention" if capability < (8, 0) else "FlashAttention")
+            if row["kernel"]:
+                assert row["kernel"] == ("CutlassFP8" if capability >= (8, 9) else "MarlinFP8")
