@@ -8,6 +8,7 @@ from tiny import make_tiny_tokenizer
 from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.prompting.prompt_styles import STYLES
 from kmmlu_fast.prompting.prompts import (
     Prompt,
     continuation_ids,
@@ -81,7 +82,7 @@ def test_bos_comes_from_the_tokenizer_once() -> None:
     assert ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:]
 
 
-@pytest.mark.parametrize("style", ["lm-eval", "qa", "chat"])
+@pytest.mark.parametrize("style", STYLES)
 def test_letters_are_one_token_each_and_the_ones_that_follow(style: str) -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     prompts = [render_prompt(SKY, [], style, tokenizer), render_prompt(SEA, [SKY], style, tokenizer)]
@@ -103,6 +104,20 @@ def test_a_letter_of_several_tokens_is_noticed_and_named() -> None:
     found = letter_tokens(tokenizer, prompts, encode_prompts(tokenizer, prompts), "lm-eval")
     assert found.ids is None and "' A' is 2 tokens" in found.reason
     assert len(continuation_ids(tokenizer, prompts[0], " A")) == 2
+
+
+@pytest.mark.parametrize(("words", "distinct"), [("ABCD", True), ("AB", False)])
+def test_letters_that_are_one_and_the_same_token_are_no_letters(words: str, distinct: bool) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: place for place, word in enumerate(["[UNK]", *words])}  # other letters: unknown
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
+    prompts = [render_prompt(SKY, [], "lm-eval")]
+    found = letter_tokens(tokenizer, prompts, encode_prompts(tokenizer, prompts), "lm-eval")
+    assert (found.ids is not None) == distinct and ("not distinct" in found.reason) != distinct
 
 
 def test_chat_without_a_template_is_refused() -> None:
