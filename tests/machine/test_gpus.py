@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 from pathlib import Path
 
 import fake_card
@@ -157,3 +159,10 @@ def test_the_stub_of_the_cuda_driver_has_no_device(tmp_path: Path) -> None:
     folder = fake_card.build_all(tmp_path)
     driver = ctypes.CDLL(str(folder / "libcuda.so.1"))
     assert driver.cuInit(0) == 100 == driver.cuMemCreate()  # CUDA_ERROR_NO_DEVICE
+
+
+def test_a_stub_that_was_loaded_is_not_taken_for_the_driver(library: Path) -> None:
+    ctypes.CDLL(str(library))
+    with contextlib.suppress(OSError):  # a machine with a real driver
+        assert ctypes.CDLL("libnvidia-ml.so.1")._name != str(library)
+        assert "FAKE_NAME" not in os.environ and all(card.uuid != "GPU-0a" for card in find_gpus().cards)
