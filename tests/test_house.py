@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -205,6 +207,16 @@ def test_few_lines_ask_which_exam_or_engine() -> None:
 def test_every_wing_says_what_it_is(wing: str) -> None:
     for init in (PACKAGE / wing).rglob("__init__.py"):
         assert (ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or "").strip()
+
+
+def test_no_link_is_tracked() -> None:
+    """A tracked link named as an ignored folder (.venv) would replace that folder in whoever merges it."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert [line for line in listed.splitlines() if line.startswith("120000")] == []
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ def drop_repeated_questions(
 def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Series:
     """A text per question that is the same for its repeats; null if nothing is known about it."""
     if questions is not None:
-        names = ["question", *(letter for letter in OPTION_LETTERS if letter in questions.columns)]
-        text = pl.concat_str(names, separator=" ", ignore_nulls=True).str.normalize("NFKC").str.to_lowercase()
-        known = questions.select("question_id", text.str.replace_all(_NORMAL, "").alias("repeat"))
+        known = _text_digests(questions)
         same = joined.select("question_id", "answer").join(
             known, on="question_id", how="left", maintain_order="left"
         )
@@ -51,3 +49,18 @@ def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Ser
         .select(pl.concat_str("subject", "repeat", "answer", separator=" "))
         .to_series()
     )
+
+
+_latest: list[tuple[pl.DataFrame, pl.DataFrame]] = []  # all pairs of a report have the same questions
+
+
+def _text_digests(questions: pl.DataFrame) -> pl.DataFrame:
+    """question_id and a 64-bit hash of the letters and digits in question and options."""
+    for frame, digests in _latest:
+        if frame is questions:
+            return digests
+    names = ["question", *(letter for letter in OPTION_LETTERS if letter in questions.columns)]
+    text = pl.concat_str(names, separator=" ", ignore_nulls=True).str.normalize("NFKC").str.to_lowercase()
+    repeat = text.str.replace_all(_NORMAL, "").hash(0).alias("repeat")
+    _latest[:] = [(questions, questions.select("question_id", repeat))]
+    return _latest[0][1]
