@@ -27,7 +27,7 @@ TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
         "reporting/early_pairs reporting/html/pair_verdicts "
         "core/errors core/prediction_frames core/schema core/settings core/version"
-        " engines/names engines/options engines/protocol"
+        " engines/names engines/options engines/protocol models/default_model"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
         " contamination/config training/config prompting/prompt_styles"
     ),
@@ -39,7 +39,7 @@ TESTED_ELSEWHERE = {
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
         "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
-        " engines/vllm/kind engines/vllm/llm_arguments engines/vllm/start models/demo training/lora_model"
+        " engines/vllm/kind models/demo"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (

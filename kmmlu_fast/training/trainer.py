@@ -128,7 +128,7 @@ def _set_up_training(
     with report_wait("loading the model"):
         model = load_lora_model(config, model_path, revision, plan.checkpointing)
     steps, device = plan_optimiser_steps(data, config.effective_batch), find_compute_device(model)
-    half = half_precision_dtype(device.type)
+    half = half_precision_dtype(device.type, model)
     arguments = sft_arguments(config, plan, steps, half, work_dir)
     trainer = _make_trainer(config, model, tokenizer, data, arguments)
     monitor = _make_monitor(config, model, trainer, data, plan, steps, half, work_dir)
