@@ -49,7 +49,7 @@ def engine(reply: Callable[[httpx.Request], httpx.Response]) -> ServerEngine:
             return httpx.Response(200, json={"data": [{"id": "tiny", "root": "/m"}]})
         return (
             httpx.Response(200, json=answer())
-            if b'"prompt":[0,1,2]' in request.content.replace(b" ", b"")
+            if b"[0,1,2]" in request.content.replace(b" ", b"")
             else reply(request)
         )
 
