@@ -41,7 +41,8 @@ class Case:
     refused: tuple[str, ...] = ()  # modes that say, before an engine starts, which other to use
 
 
-MODES = ("serve", "swap", "merge", "peft")
+# Merging and PEFT first: vLLM changes transformers' own classes of models that it has none of its own for.
+MODES = ("peft", "merge", "serve", "swap")
 CASES = {
     "qwen2": Case("Qwen2"),
     "qwen3": Case("Qwen3"),
