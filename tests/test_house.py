@@ -40,7 +40,7 @@ TESTED_ELSEWHERE = {
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (
-        "shipping/answers shipping/artefact shipping/config shipping/llama_tools"
+        "shipping/artefact shipping/config shipping/llama_tools"
         " shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (

@@ -231,10 +231,10 @@ def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list
     tokenizer = as_training_tokenizer(tokenizer)
     most = max((len(row.question.options) for row in rows if row.response), default=0)
     reasoning = build_chain_of_thought(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
-    if reasoning and reasoning.thinking:
+    if reasoning and (reasoning.in_thought or reasoning.parser.always):
         raise TrainError(
-            "--rationale given: the chat template opens a thought, which the rows' explanations do not close;"
-            " switch it off with --chat-template-kwargs NAME=VALUE, or give --prompt-style qa"
+            "--rationale given: the chat template starts with a thought, which the rows' explanations do not"
+            " close; switch it off with --chat-template-kwargs NAME=VALUE, or give --prompt-style qa"
         )
     rendered = []
     for row in rows:

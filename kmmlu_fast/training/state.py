@@ -66,7 +66,8 @@ def _is_empty(folder: Path) -> bool:
     """True if there is at most what a kill before the first file leaves: a lock in the checkpoints folder."""
     for path in folder.iterdir():
         if path.name == CHECKPOINTS and path.is_dir():
-            if any(not inner.name.startswith(LOCK) for inner in path.iterdir()):
+            others = [inner.name for inner in path.iterdir() if not inner.name.endswith(PARTIAL)]
+            if any(not name.startswith(LOCK) for name in others):
                 return False
         elif not path.name.endswith(PARTIAL):
             return False
