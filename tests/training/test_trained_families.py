@@ -55,7 +55,9 @@ CASES = {
     "phi3": Case("Phi3"),
     "gpt-neox": Case("GPTNeoX", flags=("--target-modules", ",".join(FAMILIES["GPTNeoX"][1]))),
     "exaone4": Case("Exaone4"),
-    "qwen3-moe": Case("Qwen3Moe", flags=("--target-modules", "q_proj,k_proj,v_proj,o_proj")),
+    "qwen3-moe": Case(
+        "Qwen3Moe", flags=("--target-modules", "q_proj,k_proj,v_proj,o_proj"), refused=("serve",)
+    ),
     "qwen3-moe-experts": Case("Qwen3Moe", refused=("serve",)),
 }
 CHEAPEST = ("qwen2", "llama-tied", "phi3")
