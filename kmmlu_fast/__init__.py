@@ -21,10 +21,13 @@ if TYPE_CHECKING:
         draw_rows,
         evaluate,
         export_model,
+        export_runs,
         find_confident_errors,
         find_overlap,
         load_run,
+        plan_training,
         profile_errors,
+        score_subjects,
         train_adapter,
         write_report,
     )
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     )
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.machine.diagnosis import diagnose_machine
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
 
@@ -62,13 +66,17 @@ __all__ = [
     "__version__",
     "check_artefacts",
     "compare_runs",
+    "diagnose_machine",
     "draw_rows",
     "evaluate",
     "export_model",
+    "export_runs",
     "find_confident_errors",
     "find_overlap",
     "load_run",
+    "plan_training",
     "profile_errors",
+    "score_subjects",
     "train_adapter",
     "write_report",
 ]
@@ -90,6 +98,7 @@ _HOMES = {
     "EvalConfig": "evaluation.config",
     "Prediction": "core.schema",
     "Question": "core.schema",
+    "diagnose_machine": "machine.diagnosis",
     "Run": "runs.run",
 }
 
