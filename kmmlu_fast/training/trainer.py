@@ -200,7 +200,9 @@ def publish_measurement(trainer: Any, measurement: HeldOutMeasurement) -> None:
         "eval_balanced_accuracy": measurement.balanced_accuracy,
     }
     # Not trainer.log: TRL adds its running means of the training to whatever is logged.
+    is_step_logged = trainer.control.should_log  # on_log clears it, and the step's own log is still to come
     trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
+    trainer.control.should_log = is_step_logged
 
 
 def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
