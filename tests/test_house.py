@@ -27,7 +27,7 @@ TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
         "reporting/early_pairs reporting/html/pair_verdicts "
         "core/errors core/prediction_frames core/schema core/settings core/version"
-        " engines/names engines/options engines/protocol models/default_model"
+        " engines/names engines/options engines/protocol models/default_model data/default_exam"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
         " contamination/config training/config prompting/prompt_styles"
     ),

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.names import ENGINES
 from kmmlu_fast.engines.options import EngineOptions
-from kmmlu_fast.engines.protocol import Engine
 
 if TYPE_CHECKING:
+    from kmmlu_fast.core.schema import Adapter
+    from kmmlu_fast.engines.protocol import Engine
     from kmmlu_fast.models.model import Model
 
 OpenEngine: TypeAlias = "Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], Engine]"

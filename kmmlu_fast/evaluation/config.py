@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName

@@ -16,7 +16,8 @@ from kmmlu_fast.contamination.check import find_train_split_overlap
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.schema import Question
-from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.runs.loading import load_run_argument

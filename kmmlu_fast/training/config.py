@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
-from kmmlu_fast.data.exam import DEFAULT_DATASET
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET
 from kmmlu_fast.models.default_model import DEFAULT_MODEL
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
