@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.integrations.watch import watch
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
 
@@ -70,6 +71,7 @@ __all__ = [
     "load_run",
     "profile_errors",
     "train_adapter",
+    "watch",
     "write_report",
 ]
 
@@ -91,6 +93,7 @@ _HOMES = {
     "Prediction": "core.schema",
     "Question": "core.schema",
     "Run": "runs.run",
+    "watch": "integrations.watch",
 }
 
 
