@@ -8,16 +8,12 @@ packages are imported only by the function that needs them.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kmmlu_fast.command.flags import build_config
-from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.errors import RunError, TrainError
+from kmmlu_fast.core.errors import ConfigError, RunError, TrainError
 from kmmlu_fast.core.notes import log_as_warnings
 
 if TYPE_CHECKING:
@@ -234,7 +230,6 @@ def draw_rows(**settings: Any) -> DrawnRows:
 
     Raises ``ConfigError`` if ``out`` exists, ``RunError`` or ``DataError`` for unreadable input.
     """
-    from kmmlu_fast.core.errors import ConfigError
     from kmmlu_fast.sampling.config import SampleConfig
     from kmmlu_fast.sampling.job import draw_training_rows
 
@@ -259,29 +254,14 @@ def train_adapter(**settings: Any) -> TrainedAdapter:
 
     Raises ``ConfigError`` before anything starts, ``TrainError`` with the child's last line if it fails.
     """
-    import yaml
-
+    from kmmlu_fast.command.child import run_verb
     from kmmlu_fast.training.config import TrainConfig
     from kmmlu_fast.training.job import load_adapter_card
 
     config = build_config(TrainConfig, **settings)
-    explicit = config.model_dump(mode="json", include=config.model_fields_set)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "train.yaml")
-        file.write_text(yaml.safe_dump(explicit, allow_unicode=True), encoding="utf-8")
-        command = [sys.executable, "-m", "kmmlu_fast.train", "--config", str(file)]
-        last = ""
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
-            assert child.stderr is not None
-            try:
-                for line in child.stderr:
-                    last = line.strip() or last
-                    log_note(line.rstrip())
-            except BaseException:
-                child.terminate()
-                raise
-    if child.returncode:
-        raise TrainError(last.removeprefix("error: ") or f"training ended with exit code {child.returncode}")
+    if config.stop_after is not None:
+        raise ConfigError("stop_after pauses a training, which has no adapter yet; leave it out")
+    run_verb("train", config, TrainError)
     return load_adapter_card(config.output_dir)
 
 

@@ -325,7 +325,9 @@ def _make_callback(watching: Watch) -> Any:
             watching.look_before_first_update(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            due = control.should_log  # logging a look clears it, and the step's own log would be lost
             if watching.finish_step(state.global_step):
                 control.should_training_stop = True
+            control.should_log = due
 
     return KmmluWatch()

@@ -30,14 +30,14 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_trainer(
-    model_path: Path, out: Path, *, rate: float = 1e-3, answer: str = " B", steps: int = STEPS, **more: Any
+    model_path: Path, out: Path, *, rate: float = 1e-3, steps: int = STEPS, save_strategy: str = "no"
 ) -> Any:
     """A transformers Trainer that learns to answer everything with one letter."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    ids = [tokenizer(prompt + answer)["input_ids"] for prompt in PROMPTS]
+    ids = [tokenizer(prompt + " B")["input_ids"] for prompt in PROMPTS]
     rows = [{"input_ids": row, "labels": [-100] * (len(row) - 1) + row[-1:]} for row in ids]
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -46,7 +46,7 @@ def make_trainer(
         gradient_accumulation_steps=2,
         learning_rate=rate,
         logging_steps=1,
-        save_strategy=more.pop("save_strategy", "no"),
+        save_strategy=save_strategy,
         save_steps=4,
         report_to="none",
         disable_tqdm=True,
@@ -202,6 +202,7 @@ def test_what_is_not_a_trainer_is_refused() -> None:
 
 def test_trl_keeps_its_own_averages(model_path: Path, tmp_path: Path) -> None:
     """TRL averages metrics between its log entries; a look in between neither takes nor resets them."""
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -221,6 +222,7 @@ def test_trl_keeps_its_own_averages(model_path: Path, tmp_path: Path) -> None:
             model_init_kwargs={"dtype": "float32"},
             loss_type="nll",
         )
+        torch.manual_seed(0)  # LoRA draws its weights when the trainer is made
         trainer = SFTTrainer(
             model=str(model_path),
             args=arguments,
