@@ -18,12 +18,13 @@ def run_check_command(argv: list[str] | None = None) -> int:
     def body() -> int:
         # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
-        from kmmlu_fast.core.files import claim_outputs, write_bytes_atomically, write_json_atomically
         from kmmlu_fast.shipping.config import CheckConfig
+
+        config = parse_config(CheckConfig, argv, prog="python -m kmmlu_fast.check")
+        from kmmlu_fast.core.files import claim_outputs, write_bytes_atomically, write_json_atomically
         from kmmlu_fast.shipping.gate import check_release
         from kmmlu_fast.shipping.gate_report import gate_json, gate_junit, gate_lines
 
-        config = parse_config(CheckConfig, argv, prog="python -m kmmlu_fast.check")
         outputs = [path for path in (config.json_file, config.junit) if path is not None]
         claim_outputs(outputs, overwrite=config.overwrite, flag="--json-file, --junit")
         report = check_release(config)

@@ -17,11 +17,13 @@ def run_push_command(argv: list[str] | None = None) -> int:
     def body() -> None:
         # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
-        from kmmlu_fast.core.untrusted_text import strip_control_characters
         from kmmlu_fast.shipping.config import PushConfig
+
+        config = parse_config(PushConfig, argv, prog="python -m kmmlu_fast.push")
+        from kmmlu_fast.core.untrusted_text import strip_control_characters
         from kmmlu_fast.shipping.push import push_directory
 
-        push = push_directory(parse_config(PushConfig, argv, prog="python -m kmmlu_fast.push"))
+        push = push_directory(config)
         for path in push.paths:
             print(strip_control_characters(f"  {path}"))
         print(f"published: {push.url}" if push.url else "dry run: nothing was sent")

@@ -18,11 +18,13 @@ def run_sample_command(argv: list[str] | None = None) -> int:
     def body() -> None:
         # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
-        from kmmlu_fast.sampling.card import print_sampling_plan
         from kmmlu_fast.sampling.config import SampleConfig
+
+        config = parse_config(SampleConfig, argv, prog="python -m kmmlu_fast.sample")
+        from kmmlu_fast.sampling.card import print_sampling_plan
         from kmmlu_fast.sampling.job import draw_training_rows
 
-        drawn = draw_training_rows(parse_config(SampleConfig, argv, prog="python -m kmmlu_fast.sample"))
+        drawn = draw_training_rows(config)
         print_sampling_plan(drawn.plan, drawn.facts)
         path = strip_control_characters(str(drawn.path))
         print(f"{len(drawn.rows)} rows written to {path}, with plan, dropped rows and data card next to it")

@@ -18,11 +18,13 @@ def run_verify_command(argv: list[str] | None = None) -> int:
     def body() -> int:
         # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
-        from kmmlu_fast.core.untrusted_text import strip_control_characters
         from kmmlu_fast.shipping.config import VerifyConfig
+
+        config = parse_config(VerifyConfig, argv, prog="python -m kmmlu_fast.verify")
+        from kmmlu_fast.core.untrusted_text import strip_control_characters
         from kmmlu_fast.shipping.verify import verify_bundle
 
-        result = verify_bundle(parse_config(VerifyConfig, argv, prog="python -m kmmlu_fast.verify"))
+        result = verify_bundle(config)
         if result.questions:
             print(
                 f"re-scored {result.questions} questions: {result.same_letters} letters equal,"

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import ComparisonSettings
-from kmmlu_fast.core.schema import LETTERS, Prediction, predictions_frame
+from kmmlu_fast.core.prediction_frames import predictions_frame
+from kmmlu_fast.core.schema import LETTERS, Prediction
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.report_data import ReportData, collect_report_data
 from kmmlu_fast.runs.run import Run, count_subject_scores

@@ -24,7 +24,8 @@ NAME_QUESTIONS = 5  # lines outside data/ and engines/ that ask which exam or en
 TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
         "reporting/early_pairs reporting/html/pair_verdicts "
-        "core/errors core/schema core/settings core/version engines/names engines/options engines/protocol"
+        "core/errors core/prediction_frames core/schema core/settings core/version"
+        " engines/names engines/options engines/protocol"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
         " contamination/config training/config"
     ),

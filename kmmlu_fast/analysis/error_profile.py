@@ -10,7 +10,8 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import PARSED, accuracy_by_group_lazy, letters_of_frame, with_correct_column
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 
 # Wording that marks a feature, as regular expressions. NEGATION is searched where a question asks: in its
 # last characters, without notes in brackets ("(단, ... 제외)" negates nothing). 37 % of KMMLU's test has it.

@@ -40,8 +40,8 @@ from kmmlu_fast.core.digests import file_stat_digest
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import cache_root, write_bytes_atomically, write_parquet_atomically
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.reading import read_parquet
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.data import dataset as datasets
 
 NEAR = 0.7

@@ -22,9 +22,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.partials import PARTIAL as PARTIAL
@@ -32,6 +30,9 @@ from kmmlu_fast.core.partials import open_partial, sweep_partials
 from kmmlu_fast.core.partials import partial_name as partial_name
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.reading import read_json as read_json
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _SLUG_LENGTH = 80
 _SLUG_BYTES = 160

@@ -1,19 +1,18 @@
-"""The frozen records that travel between modules, and the one declared polars schema of predictions.
+"""The frozen records that travel between modules.
 
 Reading this file is knowing the program:
 
     Question -> (prompts) -> Request -> (engine) -> Response -> (scoring) -> Prediction -> (store) -> parquet
 
-Imports polars only: no torch, no vllm. Log-probabilities are natural logarithms, in A-D order.
+Standard library only; ``prediction_frames`` has the columns of predictions. Log-probabilities are natural
+logarithms, in A-D order.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-
-import polars as pl
 
 LETTERS = ("A", "B", "C", "D")  # KMMLU's
 OPTION_LETTERS = tuple("ABCDEFGHIJ")  # for any question: 2 to 10 options
@@ -161,33 +160,6 @@ class Prediction:
     option_logprobs: list[float] | None = None  # of all options, A first, if there are more than four
 
 
-_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
-    "str": pl.String,
-    "str | None": pl.String,
-    "int": pl.Int32,
-    "bool": pl.Boolean,
-    "float | None": pl.Float64,
-    "list[float] | None": pl.List(pl.Float64),
-    "list[str] | None": pl.List(pl.String),
-    "list[str | None] | None": pl.List(pl.String),
-}
-
-PREDICTION_SCHEMA = pl.Schema({field.name: _TYPES[str(field.type)] for field in fields(Prediction)})
 LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
 # Written only for questions with other than four options, so that other runs keep their columns.
 OPTIONAL_COLUMNS = ("num_options", "option_logprobs")
-
-
-def logprobs_list() -> pl.Expr:
-    """The log-probabilities of a row's letters as one list of any length, A first; null if it has none."""
-    four = pl.concat_list(LOGPROB_COLUMNS).list.drop_nulls()
-    some = pl.when(four.list.len() > 1).then(four)
-    return pl.coalesce(pl.col("option_logprobs"), some).alias("logprobs")
-
-
-def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:
-    """Predictions as a frame with exactly PREDICTION_SCHEMA."""
-    names = list(PREDICTION_SCHEMA)
-    return pl.DataFrame(
-        {name: [getattr(p, name) for p in predictions] for name in names}, schema=PREDICTION_SCHEMA
-    )

@@ -19,8 +19,9 @@ import polars as pl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.reading import expand_path, read_arrow, read_csv, read_parquet
+from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
+from kmmlu_fast.core.table_files import read_arrow, read_csv, read_parquet
 from kmmlu_fast.data.kmmlu_files import find_kmmlu_files
 from kmmlu_fast.data.subjects import SUBJECTS, Subject
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem

@@ -17,15 +17,8 @@ from typing import Any, cast
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import (
-    MAX_JSON_BYTES,
-    collect_slice,
-    first_duplicate,
-    parse_json,
-    read_arrow,
-    read_excel,
-    scan_parquet,
-)
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, first_duplicate, parse_json
+from kmmlu_fast.core.table_files import collect_slice, read_arrow, read_excel, scan_parquet
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.file_text import (
     COMPRESSED,

@@ -12,7 +12,8 @@ import polars as pl
 
 from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import expand_path, parse_json, read_csv, read_parquet, read_text
+from kmmlu_fast.core.reading import expand_path, parse_json, read_text
+from kmmlu_fast.core.table_files import read_csv, read_parquet
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.reporting.config import PairsConfig
 from kmmlu_fast.reporting.inputs import resolve_dataset, resolve_exam

@@ -14,7 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.runs.readers.inspect_log import OWN_METADATA
 from kmmlu_fast.runs.run import Run

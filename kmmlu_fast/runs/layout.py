@@ -14,8 +14,9 @@ import polars as pl
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import read_json
-from kmmlu_fast.core.reading import read_parquet
-from kmmlu_fast.core.schema import OPTIONAL_COLUMNS, PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
+from kmmlu_fast.core.schema import OPTIONAL_COLUMNS
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.runs.checks import (
     check_config,
     check_early_stopped_answers,

@@ -15,7 +15,8 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.files import distinct_slugs
-from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.data.subjects import SUBJECTS, group_order
 from kmmlu_fast.runs.readers.lm_eval_samples import OWN_FIELDS

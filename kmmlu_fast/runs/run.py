@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
 
 SCORE_SCHEMA = pl.Schema(
     {"subject": pl.String, "supercategory": pl.String, "correct": pl.Int64, "total": pl.Int64}

@@ -32,7 +32,8 @@ from kmmlu_fast.core.files import (
 )
 from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.partials import sweep_partials
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA, predictions_frame
+from kmmlu_fast.core.schema import Prediction
 from kmmlu_fast.runs.checks import check_metrics, check_predictions, check_prefix_file
 from kmmlu_fast.runs.layout import (
     ORDER,

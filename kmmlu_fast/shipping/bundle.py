@@ -20,8 +20,9 @@ import polars as pl
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import make_slug, parquet_bytes
-from kmmlu_fast.core.reading import read_json, read_parquet
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
+from kmmlu_fast.core.reading import read_json
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.runs.run import Run, fill_prediction_columns
 

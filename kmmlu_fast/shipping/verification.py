@@ -17,7 +17,8 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.core.letters import argmax_index
-from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import OPTION_LETTERS
 
 _LEVEL = 1e-4  # a test's probability of rejecting an honest bundle
 _NOISE_FLOOR, _NOISE_CEILING = (

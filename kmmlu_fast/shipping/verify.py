@@ -13,9 +13,9 @@ import polars as pl
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.prediction_frames import logprobs_list
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.reading import expand_path
-from kmmlu_fast.core.schema import logprobs_list
 from kmmlu_fast.engines.factory import open_engine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan

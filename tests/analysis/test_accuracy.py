@@ -12,7 +12,7 @@ import pytest
 
 from kmmlu_fast.analysis import accuracy as analysis
 from kmmlu_fast.analysis import error_profile
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
 from kmmlu_fast.data.subjects import SUBJECTS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -16,7 +16,8 @@ QUICK = ComparisonSettings(replicates=500)
 
 def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
     """Per subject (right, total): the first questions right, the others wrong; the key is B, C, D in turn."""
-    from kmmlu_fast.core.schema import Prediction, predictions_frame
+    from kmmlu_fast.core.prediction_frames import predictions_frame
+    from kmmlu_fast.core.schema import Prediction
     from kmmlu_fast.data.subjects import SUBJECTS
 
     rows = []

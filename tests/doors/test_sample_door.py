@@ -16,7 +16,8 @@ import pytest
 from kmmlu_fast import sample
 from kmmlu_fast.contamination import overlap
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.schema import LETTERS, PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
+from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bench.faults.bending import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
 from kmmlu_fast.command.flags import parse_config
-from kmmlu_fast.core import reading
+from kmmlu_fast.core import reading, table_files
 from kmmlu_fast.core.errors import ConfigError, DataError, KmmluError
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line, strip_control_characters
 from kmmlu_fast.data import dataset
@@ -40,9 +40,9 @@ FEW = settings(
 )
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "json": (".json", reading.read_json),
-    "csv": (".csv", reading.read_csv),
-    "lossy csv": (".csv", lambda path: reading.read_csv(path, lossy=True)),
-    "parquet": (".parquet", reading.read_parquet),
+    "csv": (".csv", table_files.read_csv),
+    "lossy csv": (".csv", lambda path: table_files.read_csv(path, lossy=True)),
+    "parquet": (".parquet", table_files.read_parquet),
     "yaml": (".yaml", lambda path: reading.read_yaml(path, "--config")),
     "records": (".jsonl", read_records),
     "rows": (".jsonl", read_sft_rows),
@@ -55,7 +55,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "a run's document": (".json", lambda path: load_run_argument(str(path))),
     "a run's sheet": (".xlsx", lambda path: load_run_argument(str(path))),
     "a run's log": (".eval", lambda path: load_run_argument(str(path))),
-    "arrow": (".arrow", reading.read_arrow),
+    "arrow": (".arrow", table_files.read_arrow),
     "settings": (".yaml", lambda path: parse_config(EvalConfig, ["--config", str(path)], "eval")),
     "log": (".jsonl", read_training_log),
 }
@@ -226,12 +226,12 @@ def test_json_constants_are_let_through_on_request_only() -> None:
 def test_duplicate_headings_and_patterns_in_names(tmp_path: Path) -> None:
     (tmp_path / "twice.csv").write_text("a,b,a\n1,2,3\n")
     with pytest.raises(DataError, match="two columns 'a'"):
-        reading.read_csv(tmp_path / "twice.csv", DataError)
+        table_files.read_csv(tmp_path / "twice.csv", DataError)
     (tmp_path / "ds1.csv").write_text("a\nwrong\n")
     (tmp_path / "ds[1].csv").write_text("a\nright\n")
-    assert reading.read_csv(tmp_path / "ds[1].csv")["a"].to_list() == ["right"]
+    assert table_files.read_csv(tmp_path / "ds[1].csv")["a"].to_list() == ["right"]
     pl.DataFrame({"a": ["right"]}).write_parquet(tmp_path / "ds[1].parquet")
-    assert reading.read_parquet(tmp_path / "ds[1].parquet")["a"].to_list() == ["right"]
+    assert table_files.read_parquet(tmp_path / "ds[1].parquet")["a"].to_list() == ["right"]
 
 
 def test_devices_pipes_and_files_too_large_are_refused_at_once(tmp_path: Path) -> None:
@@ -309,12 +309,13 @@ def test_metrics_of_wrong_types_are_refused(
 
 
 def test_foreign_files_are_read_by_the_one_reader() -> None:
-    """Parsers are called in ``core.reading`` alone: its bounds hold for every file. The others read what is
-    packaged, what they wrote themselves into a page, or are run before anything is installed (``weights``,
-    whose refusals are caught: ``test_doctor_of_bent_models``).
+    """Parsers are called in ``core.reading`` and ``core.table_files`` alone: their bounds hold for all files.
+    The others read what is packaged, what they wrote themselves into a page, or are run before anything is
+    installed (``weights``, whose refusals are caught: ``test_doctor_of_bent_models``).
     """
     own = {
         "core/reading.py",
+        "core/table_files.py",
         "machine/model_size.py",
         "reporting/wording/language.py",
         "reporting/html/explorer.py",

@@ -18,16 +18,8 @@ from wants import candidates_of, text_of
 from kmmlu_fast.analysis.reasoning import compare_reasoning
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import normalize_logprobs, rotate_question
-from kmmlu_fast.core.schema import (
-    LETTERS,
-    Candidates,
-    Completion,
-    Prediction,
-    Question,
-    Request,
-    Response,
-    predictions_frame,
-)
+from kmmlu_fast.core.prediction_frames import predictions_frame
+from kmmlu_fast.core.schema import LETTERS, Candidates, Completion, Prediction, Question, Request, Response
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import runner

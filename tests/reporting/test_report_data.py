@@ -24,7 +24,8 @@ from kmmlu_fast.analysis.paired import asked_share, subject_size_weights
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import is_position_bound
-from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question, predictions_frame
+from kmmlu_fast.core.prediction_frames import predictions_frame
+from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam_rows import frame_from_questions, questions_from_frame
 from kmmlu_fast.engines.fake import FakeEngine

@@ -9,7 +9,8 @@ from made_runs import SIZES, loaded, predictions, questions, run_directory
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.files import write_files_together
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.runs.lm_eval_export import lm_eval_files
 from kmmlu_fast.runs.loading import load_all_runs, load_run_argument
 from kmmlu_fast.runs.readers.score_files import read_score_file

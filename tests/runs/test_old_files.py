@@ -18,7 +18,7 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast import compare_runs, load_run
 from kmmlu_fast.command.flags import parse_config
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
 from kmmlu_fast.data.alpaca import read_sft_rows
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation.config import EvalConfig

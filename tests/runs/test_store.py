@@ -10,7 +10,8 @@ import pytest
 
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.schema import PREDICTION_SCHEMA, Prediction, predictions_frame
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA, predictions_frame
+from kmmlu_fast.core.schema import Prediction
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 PARTS = {"model": "m", "prompt_style": "lm-eval"}

@@ -14,7 +14,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import read_parquet
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.reporting.charts import effort_charts as charts
 from kmmlu_fast.reporting.charts.figure import Figure

@@ -20,7 +20,8 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import letters_of_frame
-from kmmlu_fast.core.schema import OPTION_LETTERS, logprobs_list
+from kmmlu_fast.core.prediction_frames import logprobs_list
+from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.reporting import human_accuracy
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.runs.run import Run

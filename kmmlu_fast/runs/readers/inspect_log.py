@@ -15,8 +15,9 @@ import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError, InstallError, RunError
 from kmmlu_fast.core.letters import MAX_LOGPROB, logprob_margin
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
 from kmmlu_fast.core.reading import parse_json, read_json_zip
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, PREDICTION_SCHEMA
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.data.subjects import SUBJECTS, find_subject
 from kmmlu_fast.runs.readers.letter_cells import read_letter_cell

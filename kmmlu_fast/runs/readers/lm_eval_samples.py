@@ -16,8 +16,9 @@ import polars as pl
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.letters import MAX_LOGPROB, argmax_index, exact_match, logprob_margin
+from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA, logprobs_list
 from kmmlu_fast.core.reading import parse_json, read_text
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS, PREDICTION_SCHEMA, logprobs_list
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
 from kmmlu_fast.data.subjects import Subject
 from kmmlu_fast.runs.run import fill_prediction_columns

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import read_csv, read_excel, read_parquet
+from kmmlu_fast.core.table_files import read_csv, read_excel, read_parquet
 from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
 from kmmlu_fast.data.file_formats import iter_file_rows
 

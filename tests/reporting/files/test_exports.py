@@ -10,7 +10,8 @@ import pytest
 from made_runs import QUICK, found_in, loaded, predictions, questions
 
 from kmmlu_fast.analysis.comparison import compare_pair
-from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, Prediction, predictions_frame
+from kmmlu_fast.core.prediction_frames import predictions_frame
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS, Prediction
 from kmmlu_fast.reporting.config import FORMATS
 from kmmlu_fast.reporting.export_names import EXPORT_MODULES
 from kmmlu_fast.reporting.files.csv_tables import escape_formula, write_csv_tables

@@ -1,0 +1,40 @@
+"""The one declared polars schema of predictions: a column for each field of ``Prediction``.
+
+In: predictions. Out: frames with these columns. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import polars as pl
+
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Prediction
+
+_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "str": pl.String,
+    "str | None": pl.String,
+    "int": pl.Int32,
+    "bool": pl.Boolean,
+    "float | None": pl.Float64,
+    "list[float] | None": pl.List(pl.Float64),
+    "list[str] | None": pl.List(pl.String),
+    "list[str | None] | None": pl.List(pl.String),
+}
+
+PREDICTION_SCHEMA = pl.Schema({field.name: _TYPES[str(field.type)] for field in fields(Prediction)})
+
+
+def logprobs_list() -> pl.Expr:
+    """The log-probabilities of a row's letters as one list of any length, A first; null if it has none."""
+    four = pl.concat_list(LOGPROB_COLUMNS).list.drop_nulls()
+    some = pl.when(four.list.len() > 1).then(four)
+    return pl.coalesce(pl.col("option_logprobs"), some).alias("logprobs")
+
+
+def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:
+    """Predictions as a frame with exactly PREDICTION_SCHEMA."""
+    names = list(PREDICTION_SCHEMA)
+    return pl.DataFrame(
+        {name: [getattr(p, name) for p in predictions] for name in names}, schema=PREDICTION_SCHEMA
+    )
