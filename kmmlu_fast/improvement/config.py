@@ -18,7 +18,7 @@ _FREE = frozenset({"output_dir", "recipes", "minutes", "lang", "gpu_memory_utili
 
 
 class ImproveConfig(EngineConfig):
-    """python -m kmmlu_fast.improve: find the recipe: train many adapters, score them together, confirm one."""
+    """python -m kmmlu_fast.improve: train many recipes, score them together, confirm the best on test."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "search": ("recipes", "rungs", "keep", "seeds", "minutes", "seed"),
@@ -67,7 +67,9 @@ class ImproveConfig(EngineConfig):
         0.5,
         gt=0,
         le=1,
-        description="share of the recipes that goes on after a rung at most; 1 stops only what is shown worse",
+        description=(
+            "largest share of the recipes that goes on after a rung; 1 drops only what is shown to be worse"
+        ),
     )
     seeds: int = Field(2, ge=1, le=10, description="trainings of each recipe in the last rung")
     minutes: float | None = Field(

@@ -110,9 +110,8 @@ def read_recipes(path: Path) -> list[Recipe]:
     if unknown:
         raise ConfigError(f"{where}: {unknown[0]} is not a section; allowed are {', '.join(_SECTIONS)}")
     common = _check_mapping(content.get("common"), f"{where}: common")
-    recipes = [
-        _build_recipe(common, one, f"{where}: recipe {number}") for number, one in _listed(content, where)
-    ]
+    listed = enumerate(_listed(content, where), 1)
+    recipes = [_build_recipe(common, one, f"{where}: recipe {number}") for number, one in listed]
     recipes += _expand_grid(common, _check_mapping(content.get("grid"), f"{where}: grid"), where)
     _check_distinct(recipes, where)
     return recipes

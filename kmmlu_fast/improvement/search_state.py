@@ -25,7 +25,7 @@ from kmmlu_fast.core.digests import describe_differences
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.files import read_json, write_json_atomically, write_parquet_atomically
 from kmmlu_fast.core.locks import Lock, acquire_lock
-from kmmlu_fast.core.reading import read_parquet
+from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.recipes import Recipe
 
@@ -61,8 +61,8 @@ class SearchState:
                 differences += describe_differences(there if isinstance(there, dict) else {}, here)
             if differences:
                 raise ConfigError(
-                    f"--output-dir {self.folder}: holds another search, differing in {', '.join(differences)};"
-                    " give the same settings, or another directory"
+                    f"--output-dir {self.folder}: holds another search, differing in"
+                    f" {', '.join(differences)}; give the same settings, or another directory"
                 )
             return
         if any(not item.name.startswith(".lock") for item in self.folder.iterdir()):

@@ -14,6 +14,7 @@ from kmmlu_fast.command.child import run_verb
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.errors import EngineError, TrainError
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.reuse import reusable_runs
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import ADAPTER_CARD
 from kmmlu_fast.runs.run import Run
@@ -39,6 +40,9 @@ class ChildWorkers:
 
     def evaluate(self, settings: dict[str, Any]) -> list[Run]:
         config = build_config(EvalConfig, **settings)
+        finished = reusable_runs(config)
+        if finished is not None:
+            return finished
         run_verb("eval", config, EngineError)
         return run_evaluation(config)  # everything is finished: reads it
 
