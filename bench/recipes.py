@@ -157,8 +157,8 @@ def confirm(simulation: Simulation, drawn: Drawn, winner: int, counts: dict[str,
     truth = simulation.effects[winner]
     right = drawn.last[winner][0]
     gained, lost = int((right & ~drawn.base).sum()), int((drawn.base & ~right).sum())
-    low, high = paired_interval(lost, gained, len(right))
-    counts["naive"] += float(low) <= truth <= float(high)
+    lows, highs = paired_interval(*(np.array([float(n)]) for n in (lost, gained, len(right))))
+    counts["naive"] += bool(lows[0] <= truth <= highs[0])
     fresh = simulation.answers(simulation.config.confirmed, [winner])
     changes = np.column_stack([each.astype(float) - fresh.base for each in fresh.last[0]])
     estimate, _ = estimate_crossed_effect(changes, np.zeros(len(changes), dtype=np.int64))
