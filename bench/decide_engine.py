@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.common import note, run_child
 from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.runs.metrics import Speed
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
@@ -34,11 +35,11 @@ def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
     rest_sec = _timed(base)
     whole = _runs(out)
     adapter = next(run for run in early if run.config.get("adapter"))
-    decision = (adapter.prefix or adapter.metrics)["decision"]
-    asked = sum(_speed(run)["questions"] for run in early)
+    decision = adapter.pass_metrics.decision or {}
+    asked = sum(_speed(run).questions for run in early)
     spent = {
-        "early": sum(_speed(run)["seconds"] for run in early),
-        "rest": sum(_speed(run)["seconds"] for run in whole),
+        "early": sum(_speed(run).seconds for run in early),
+        "rest": sum(_speed(run).seconds for run in whole),
     }
     full_pass_sec = spent["early"] + spent["rest"] if adapter.prefix else spent["early"]
     return {
@@ -101,8 +102,8 @@ def _timed(words: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def _speed(run: Run) -> dict[str, Any]:
-    return dict((run.prefix or run.metrics)["speed"])
+def _speed(run: Run) -> Speed:
+    return run.pass_metrics.speed or Speed()
 
 
 def _runs(out: Path) -> list[Run]:

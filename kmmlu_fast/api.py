@@ -49,8 +49,9 @@ def load_run(source: str | Path) -> Run:
 
     ``Run.predictions`` is a polars frame with one row per question in dataset order (``schema.Prediction``
     names its columns; log-probabilities are natural logarithms), or None for a score file. ``Run.metrics`` is
-    the run's ``metrics.json``, ``Run.path`` its directory. ``Run.prefix`` is set if the run stopped early; it
-    then holds the beginning of a random order.
+    the run's ``metrics.json`` as a typed record (``run.metrics.micro.accuracy``; ``.to_json()`` gives the
+    dict), ``Run.path`` its directory. ``Run.prefix`` is set if the run stopped early; it then holds the
+    beginning of a random order.
 
     Raises ``RunError`` or ``DataError`` if there is no run, or if a table holds several and none is named.
     """

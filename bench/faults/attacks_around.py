@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.inputs import Attack, Inputs
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction
 from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.store import RunStore
 
 _MIB = 1 << 20
@@ -84,7 +85,7 @@ def _own_exam(inputs: Inputs, chance: random.Random) -> Attack:
                 num_options=count,
             )
         )
-    run = store.finish([f"{subject}/test/{row}" for row in range(12)], lambda frame: {}, {})
+    run = store.finish([f"{subject}/test/{row}" for row in range(12)], lambda frame: Metrics(), {})
     formats = chance.choice(["csv", "json", "parquet", "xlsx", "lm-eval", "csv,json,lm-eval"])
     more = chance.choice([[], ["--no-texts"]])
     argv = [str(run.path), "--output", "page.html", "--export", formats, "--overlap", "none", *more]

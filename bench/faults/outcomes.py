@@ -30,7 +30,7 @@ def run_outcome(folder: Path) -> dict[str, Any]:
     found = {}
     for path in _run_folders(folder):
         run = load_run_directory(path)
-        metrics = {name: value for name, value in run.metrics.items() if name not in _TIMES}
+        metrics = {name: value for name, value in run.metrics.to_json().items() if name not in _TIMES}
         found[path.name] = (run.frame.to_dicts(), json.dumps(metrics, sort_keys=True, default=str))
     return found
 

@@ -1,7 +1,7 @@
 """Accuracy with intervals and letter counts, computed from a run's predictions.
 
 In: predictions (the columns of PREDICTION_SCHEMA, optionally ``model`` as one more group). Out: small frames,
-and the JSON-able dict of ``summarise_predictions``. Knows nothing of engines, files or reports. Everything is
+and the ``Metrics`` of ``summarise_predictions``. Knows nothing of engines, files or reports. Everything is
 polars expressions: no Python loop over rows.
 
 Accuracy counts unparsed answers as wrong. Standard errors are lm-eval's, sqrt(p(1-p)/(n-1)), None for one
@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
+from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.run import Run
 
 Z = 1.959963984540054  # two-sided 95 % of the normal distribution
@@ -169,8 +170,8 @@ def _ratio_or_none(part: Any, whole: Any) -> float | None:
     return part / whole if whole else None
 
 
-def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
-    """All headline numbers of a run, JSON-able. Shares and accuracies are 0-1; None if the denominator is 0.
+def summarise_predictions(predictions: pl.DataFrame) -> Metrics:
+    """All headline numbers of a run. Shares and accuracies are 0-1; None if the denominator is 0.
 
     ``accuracy_without_forced`` counts answers forced after the model's own reasoning as unparsed, hence
     wrong. ``accuracy_debiased`` (option rotations) covers the questions that have a debiased prediction, None
@@ -185,7 +186,7 @@ def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
     total = row["total"]
     letters = _letter_summary(frame, total)
     macro = macro_accuracy(frame).row(0, named=True)
-    return {
+    values = {
         "num_questions": total,
         "micro": {name: row[name] for name in ("accuracy", "stderr", "ci_low", "ci_high", "correct")},
         "macro": {name: macro[name] for name in ("accuracy", "stderr")},
@@ -204,6 +205,7 @@ def summarise_predictions(predictions: pl.DataFrame) -> dict[str, Any]:
         "prompt_tokens": row["prompt_tokens"],
         "output_tokens": row["output_tokens"],
     }
+    return Metrics.model_validate(values)
 
 
 def _headline_counts(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -78,7 +78,7 @@ def compute_headline(
     alike = frame is not None and frame["num_options"].n_unique() == 1
     habit = letter_habit_of_frame(frame) if alike and frame is not None else None
     tokens = None if frame is None else int(frame["prompt_tokens"].sum()) or None
-    speed = run.metrics.get("speed") or {}
+    speed = run.metrics.speed
     return Headline(
         name=run.name,
         kind=run.kind,
@@ -92,7 +92,7 @@ def compute_headline(
         macro=run.macro,
         clean=frame.filter(~on_list)["correct"].mean() if frame is not None and overlap else None,  # type: ignore[arg-type]
         overlapping=int(on_list.sum()) if overlap else 0,
-        balanced=habit.balanced_accuracy if habit else run.metrics.get("balanced_accuracy"),
+        balanced=habit.balanced_accuracy if habit else run.metrics.balanced_accuracy,
         expected=habit.expected_accuracy if habit else None,
         shares=habit.shares if habit else None,
         constant=_best_constant_answer(frame),
@@ -100,7 +100,7 @@ def compute_headline(
         forced=None if frame is None else int(frame["forced"].sum()),
         prompt_tokens=tokens,
         output_tokens=None if frame is None or tokens is None else int(frame["output_tokens"].sum()),
-        seconds=speed.get("seconds") if speed.get("questions", total) == total else None,
+        seconds=speed.seconds if speed is not None and speed.questions == total else None,
         supercategories=dict(groups.iter_rows()),
     )
 

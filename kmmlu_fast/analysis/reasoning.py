@@ -1,7 +1,7 @@
 """What reasoning, samples and rotations gained and cost.
 
-In: predictions (PREDICTION_SCHEMA), and the seconds of the pass if known. Out: a JSON-able dict for
-metrics.json. Knows nothing of models or files.
+In: predictions (PREDICTION_SCHEMA), and the seconds of the pass if known. Out: the part ``reasoning``
+of its metrics. Knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import letters_of_frame
 from kmmlu_fast.prompting.answer_extraction import STRICT
+from kmmlu_fast.runs.metrics import Reasoning
 
 DIRECT = "loglikelihood"  # read_by of a question answered without reasoning
 _SHARES = (0.25, 0.5, 0.75)  # of the questions with reasoning, in the what-if rows of a full run
@@ -19,9 +20,9 @@ _SHARES = (0.25, 0.5, 0.75)  # of the questions with reasoning, in the what-if r
 
 def compare_reasoning(
     frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None
-) -> dict[str, Any]:
+) -> Reasoning | None:
     """Direct, full and budgeted reasoning; strict, lenient, forced; raw and debiased. Parts that the run does
-    not have are left out.
+    not have are None; None if it has none.
 
     ``seconds``: the whole pass; ``direct_seconds``: the part spent on direct prefills. In ``ways``
     a full run shows what a budgeted one would have answered, at an ``estimated`` cost: seconds by generated
@@ -37,7 +38,15 @@ def compare_reasoning(
         result["samples"] = _sample_summary(frame.drop_nulls("sample_predictions"))
     if frame["debiased_prediction"].null_count() < len(frame):
         result["rotations"] = _rotation_summary(frame)
-    return result
+    return Reasoning.model_validate(result) if result else None
+
+
+def reasoning_part(
+    frame: pl.DataFrame, *, seconds: float | None = None, direct_seconds: float | None = None
+) -> dict[str, Any]:
+    """``compare_reasoning`` as a part of metrics.json: {} if the run reasoned nowhere."""
+    reasoning = compare_reasoning(frame, seconds=seconds, direct_seconds=direct_seconds)
+    return {} if reasoning is None else {"reasoning": reasoning.to_json()}
 
 
 def count_read_by(frame: pl.DataFrame) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
-from kmmlu_fast.analysis.reasoning import compare_reasoning
+from kmmlu_fast.analysis.reasoning import reasoning_part
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
@@ -30,6 +30,7 @@ from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.runs.layout import is_complete_run
+from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
@@ -210,22 +211,18 @@ class _ExamSession:
             self.save_probe(store, engine)
         counters = stats_between(before, engine.stats())
 
-        def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-            values = {
-                **summarise_predictions(frame),
-                "notes": plan.notes,
-                "speed": {**speed, "questions_before": len(store.answered)},
-                "engine": counters,
-                **self.extra_metrics(frame, adapter),
-                "adapter_shift": shift,
-            }
+        def metrics(frame: pl.DataFrame) -> Metrics:
             # For all questions, at the rate of those answered in this pass.
             seconds = len(frame) * speed["seconds"] / max(1, speed["questions"]) if pending else None
             direct_seconds = None if direct_sec is None else len(frame) * direct_sec
-            reasoning = compare_reasoning(frame, seconds=seconds, direct_seconds=direct_seconds)
-            if reasoning:
-                values["reasoning"] = reasoning
-            return values
+            return summarise_predictions(frame).add_parts(
+                notes=list(plan.notes),
+                speed={**speed, "questions_before": len(store.answered)},
+                engine=counters,
+                adapter_shift=shift,
+                **self.extra_metrics(frame, adapter),
+                **reasoning_part(frame, seconds=seconds, direct_seconds=direct_seconds),
+            )
 
         order = [item.question.question_id for item in plan.asked]
         return store.finish(order, metrics, runner.describe_finish(counters))

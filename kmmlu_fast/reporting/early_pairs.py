@@ -117,7 +117,7 @@ def _order_of_pair(base: Run, run: Run, runs: Sequence[Run]) -> QuestionOrder:
 def _decide_early(
     order: QuestionOrder, base: Run, run: Run, levels: tuple[float, ...], settings: ComparisonSettings
 ) -> Decision:
-    recorded = (run.prefix or run.metrics).get("ahead")
+    recorded = run.pass_metrics.ahead
     ahead = recorded if isinstance(recorded, bool) else None
     alpha, *equal = levels
     return compare_prefixes(
@@ -181,8 +181,8 @@ def shared_question_order(runs: Sequence[Run]) -> QuestionOrder:
     """The random order that the early-stopped runs share; RunError if they have different ones."""
     early = [run for run in runs if run.prefix is not None and run.path is not None]
     stored = [(run.name, read_question_order(run.path)) for run in early if run.path is not None]
-    prefix = early[0].prefix or {}
+    prefix = early[0].prefix
     asked = early[0].config.get("config") or {}
     source = (early[0].config.get("exam") or {}).get("dataset", asked.get("dataset"))
     public = early[0].exam == "kmmlu" and source != "sample" and asked.get("split") == "test"
-    return read_shared_order(stored, int(prefix.get("seed", 0)), public)
+    return read_shared_order(stored, prefix.seed if prefix else 0, public)

@@ -6,34 +6,20 @@ question or key. Knows nothing of how answers were made.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ValidationError
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.letters import MAX_LOGPROB
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import bounded_repr
-from kmmlu_fast.runs.optional_metrics import check_optional_metrics
 
 _DAMAGED = "the file was damaged or edited: run eval with --overwrite"
 _NEVER_NULL = ("question_id", "subject", "supercategory", "split", "row", "answer", "correct")
 _CONFIG_OBJECTS = ("config", "adapter", "fingerprint_parts", "exam")
-_METRICS_OBJECTS = (
-    "speed",
-    "engine",
-    "reasoning",
-    "subjects",
-    "supercategories",
-    "micro",
-    "macro",
-    "decision",
-    "full_pass",
-)
 _LETTERS_OR_NULL = ("prediction", "direct_prediction", "debiased_prediction")
 
 
@@ -77,110 +63,12 @@ def check_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
     return config
 
 
-def check_metrics(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The parts of metrics.json that reports read: objects, and numbers from 0 for speed."""
-    _refuse_non_objects(metrics, _METRICS_OBJECTS, path)
-    numbers = [("speed", name, value) for name, value in (metrics.get("speed") or {}).items()]
-    for name, value in (metrics.get("full_pass") or {}).items():
-        if value is not None:
-            numbers.append(("full_pass", name, value))
-    for part, name, value in numbers:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise RunError(
-                f"{path}: {part}: {name} is {bounded_repr(value)}, not a number from 0; run eval with"
-                " --overwrite"
-            )
-    check_optional_metrics(metrics, path)
-    return metrics
-
-
 def _refuse_non_objects(document: dict[str, Any], names: tuple[str, ...], path: Path) -> None:
     for name in names:
         if not isinstance(document.get(name, {}), (dict, NoneType)):
             raise RunError(
                 f"{path}: {name} is {bounded_repr(document[name])}, not an object; run eval with --overwrite"
             )
-
-
-class _Accuracy(BaseModel, allow_inf_nan=False):
-    accuracy: float
-
-
-class _ConstantAccuracy(_Accuracy):
-    letter: str
-
-
-class _SubjectAccuracy(_Accuracy):
-    total: int
-
-
-class _MicroAccuracy(_Accuracy):
-    ci_low: float | None
-    ci_high: float | None
-
-
-class _Baselines(BaseModel, allow_inf_nan=False):
-    best_constant: _ConstantAccuracy
-    subject_majority: float
-    uniform: float
-
-
-class _Speed(BaseModel, allow_inf_nan=False):
-    questions: int
-    seconds: float
-    questions_per_sec: float
-    prompt_tokens_per_sec: float
-
-
-class _SummaryMetrics(BaseModel, allow_inf_nan=False):
-    num_questions: int
-    unparsed: int
-    micro: _MicroAccuracy
-    macro: _Accuracy
-    subjects: dict[str, _SubjectAccuracy]
-    supercategories: dict[str, _Accuracy]
-    baselines: _Baselines
-    answer_letter_share: dict[str, float]
-    predicted_letter_share: dict[str, float]
-    recall: dict[str, float | None]
-    speed: _Speed
-    engine: dict[str, Any]
-
-
-def check_summary_metrics(metrics: dict[str, Any], path: Path) -> None:
-    """The parts of metrics.json that a finished evaluation's summary reads. RunError names the first that is
-    missing or invalid.
-    """
-    try:
-        summary = _SummaryMetrics.model_validate(metrics)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ": ".join(map(str, first["loc"]))
-        raise RunError(
-            f"{path}: {bounded_repr(where)}: {bounded_repr(first['msg'])}; run eval with --overwrite"
-        ) from error
-    for name in ("predicted_letter_share", "recall"):
-        missing = summary.answer_letter_share.keys() - getattr(summary, name).keys()
-        if missing:
-            raise RunError(f"{path}: {name}: lacks {bounded_repr(min(missing))}; run eval with --overwrite")
-
-
-def check_prefix_file(prefix: dict[str, Any], path: Path) -> dict[str, Any]:
-    """prefix.json: seed and sizes are counts, accuracy is an interval of shares, the rest is as in
-    metrics.json.
-    """
-    for name in ("seed", "total", "questions"):
-        if type(prefix.get(name)) is not int or prefix[name] < 0:
-            raise RunError(f"{path}: {name} is {bounded_repr(prefix.get(name))}, not a count; {_DAMAGED}")
-    interval = prefix.get("accuracy")
-    if (
-        not isinstance(interval, list)
-        or len(interval) != 2
-        or any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in interval)
-        or not 0 <= interval[0] <= interval[1] <= 1
-    ):
-        raise RunError(f"{path}: accuracy is {bounded_repr(interval)}, not an interval of shares; {_DAMAGED}")
-    return check_metrics(prefix, path)
 
 
 def check_early_stopped_answers(order: pl.DataFrame, stored: pl.DataFrame, folder: Path) -> None:

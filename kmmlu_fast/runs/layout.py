@@ -21,8 +21,8 @@ from kmmlu_fast.runs.checks import (
     check_config,
     check_early_stopped_answers,
     check_predictions,
-    check_prefix_file,
 )
+from kmmlu_fast.runs.metrics import Metrics, PrefixMetrics, parse_metrics
 from kmmlu_fast.runs.run import Run, count_subject_scores, fill_prediction_columns
 
 OVERWRITE_HINT = "run eval with --overwrite"
@@ -49,8 +49,9 @@ def build_directory_run(
     folder: Path,
     predictions: pl.DataFrame,
     config: dict[str, Any],
-    metrics: dict[str, Any],
+    metrics: Metrics,
     environment: dict[str, Any],
+    prefix: PrefixMetrics | None = None,
 ) -> Run:
     """The record of a run directory's contents."""
     return Run(
@@ -63,17 +64,18 @@ def build_directory_run(
         config=config,
         environment=environment,
         metrics=metrics,
+        prefix=prefix,
         path=folder,
     )
 
 
 def load_early_stopped_run(folder: Path, wanted: bool) -> Run:
     """A run that stopped early, up to its order's first unanswered question; RunError unless ``wanted``."""
-    prefix = check_prefix_file(read_json(folder / PREFIX), folder / PREFIX)
+    prefix = parse_metrics(read_json(folder / PREFIX), folder / PREFIX, PrefixMetrics)
     order = read_question_order(folder)
     if not wanted:
         raise RunError(
-            f"{folder}: holds the first {prefix['questions']:,} of {len(order):,} questions (it stopped"
+            f"{folder}: holds the first {prefix.questions:,} of {len(order):,} questions (it stopped"
             " early), which only compare reads; for anything else finish it: the same eval command without"
             " --until-decided, --until-precise, --questions and --max-questions"
         )
@@ -83,9 +85,10 @@ def load_early_stopped_run(folder: Path, wanted: bool) -> Run:
     count = int(unanswered.arg_max() or 0) if unanswered.any() else len(order)
     answered = order.head(count).select("question_id")
     rows = answered.join(stored, on="question_id", how="left", maintain_order="left")
-    metrics = {"prefix": {**prefix, "questions": count, "total": len(order)}}
+    prefix = prefix.model_copy(update={"questions": count, "total": len(order)})
     predictions = rows.select(PREDICTION_SCHEMA.names())
-    return build_directory_run(folder, predictions, read_run_config(folder), metrics, environment={})
+    config = read_run_config(folder)
+    return build_directory_run(folder, predictions, config, Metrics(), environment={}, prefix=prefix)
 
 
 def read_question_order(folder: Path) -> pl.DataFrame:

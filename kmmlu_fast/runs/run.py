@@ -16,6 +16,7 @@ import polars as pl
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
+from kmmlu_fast.runs.metrics import Metrics, PassMetrics, PrefixMetrics
 
 SCORE_SCHEMA = pl.Schema(
     {"subject": pl.String, "supercategory": pl.String, "correct": pl.Int64, "total": pl.Int64}
@@ -38,7 +39,8 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
+    prefix: PrefixMetrics | None = None  # of a run that stopped early: it lacks the other questions
     path: Path | None = None  # run directory, if it has one
     notes: tuple[str, ...] = ()  # warnings about how it was read
 
@@ -58,10 +60,9 @@ class Run:
         return {name: self.facts[name] for name in PROTOCOL_KEYS if self.facts.get(name) is not None}
 
     @property
-    def prefix(self) -> dict[str, Any] | None:
-        """``prefix.json`` of a run that stopped early; None for one that has all its questions."""
-        prefix = self.metrics.get("prefix")
-        return prefix if isinstance(prefix, dict) else None
+    def pass_metrics(self) -> PassMetrics:
+        """What its last pass left, whether it reached all questions or stopped early."""
+        return self.metrics if self.prefix is None else self.prefix
 
     @property
     def _exam_config(self) -> dict[str, Any]:
@@ -128,13 +129,13 @@ class Run:
 
     def _table_cells(self) -> tuple[str, str, str]:
         if self.prefix is not None:  # its accuracy so far is not an estimate: show the interval
-            low, high = self.prefix["accuracy"]
-            return f"first {self.total:,} of {self.prefix['total']:,}", f"{low:.2%} to {high:.2%}", "-"
+            low, high = self.prefix.accuracy
+            return f"first {self.total:,} of {self.prefix.total:,}", f"{low:.2%} to {high:.2%}", "-"
         return f"{self.total:,}", f"{self.micro:.2%}", f"{self.macro:.2%}"
 
     def __repr__(self) -> str:
         if self.prefix is not None:
-            shown = f"the first {self.total:,} of {self.prefix['total']:,} questions in random order"
+            shown = f"the first {self.total:,} of {self.prefix.total:,} questions in random order"
             return f"Run({self.name!r}, {shown})"
         return f"Run({self.name!r}, {self.correct:,} of {self.total:,} right, micro {self.micro:.4f})"
 
@@ -144,7 +145,7 @@ def refuse_early_stopped_runs(runs: Iterable[Run]) -> None:
     for run in runs:
         if run.prefix is not None:
             raise RunError(
-                f"{run.name}: holds the first {run.total:,} of {run.prefix['total']:,} questions, because it"
+                f"{run.name}: holds the first {run.total:,} of {run.prefix.total:,} questions, because it"
                 " stopped early: `python -m kmmlu_fast.compare` compares it by the sequential test; for"
                 " anything else finish it (the same eval command without --until-decided, --until-precise,"
                 " --questions and --max-questions)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.partials import sweep_partials
 from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA, predictions_frame
 from kmmlu_fast.core.schema import Prediction
-from kmmlu_fast.runs.checks import check_metrics, check_predictions, check_prefix_file
+from kmmlu_fast.runs.checks import check_predictions
 from kmmlu_fast.runs.layout import (
     ORDER,
     OVERWRITE_HINT,
@@ -49,6 +50,7 @@ from kmmlu_fast.runs.layout import (
     read_run_config,
     read_stored_parts,
 )
+from kmmlu_fast.runs.metrics import Metrics, PrefixMetrics, parse_metrics
 from kmmlu_fast.runs.run import Run
 
 FLUSH_SEC = 5.0  # a part is written at least this often while answers come in
@@ -84,7 +86,7 @@ def load_run_directory(path: str | Path, prefix: bool = False) -> Run:
     predictions = check_predictions(read_predictions_file(answers), answers)
     config = read_run_config(folder)
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
-    metrics = check_metrics(read_json(folder / "metrics.json"), folder / "metrics.json")
+    metrics = parse_metrics(read_json(folder / "metrics.json"), folder / "metrics.json", Metrics)
     return build_directory_run(folder, predictions, config, metrics, environment)
 
 
@@ -242,9 +244,9 @@ class RunStore:
 
     def stored_seed(self) -> int:
         """The seed of the stored order."""
-        return int(check_prefix_file(read_json(self.path / PREFIX), self.path / PREFIX)["seed"])
+        return parse_metrics(read_json(self.path / PREFIX), self.path / PREFIX, PrefixMetrics).seed
 
-    def begin_prefix(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
+    def begin_prefix(self, order: pl.DataFrame, prefix: PrefixMetrics) -> None:
         """Mark the run as one that may stop early. ``order``: question_id and answer of all questions, in the
         order of asking.
         """
@@ -262,25 +264,27 @@ class RunStore:
             )
         if stored is None:
             write_parquet_atomically(self.path / ORDER, order)
-            write_json_atomically(self.path / PREFIX, prefix)
+            write_json_atomically(self.path / PREFIX, prefix.to_json())
 
-    def write_order(self, order: pl.DataFrame, prefix: dict[str, Any]) -> None:
+    def write_order(self, order: pl.DataFrame, prefix: PrefixMetrics) -> None:
         """Replace the order of a run that may stop early, or begin one. What was asked along the old order
         must be the beginning of the new one.
         """
         write_parquet_atomically(self.path / ORDER, order)
         if not (self.path / PREFIX).exists():
-            write_json_atomically(self.path / PREFIX, prefix)
+            write_json_atomically(self.path / PREFIX, prefix.to_json())
 
-    def pause(self, prefix: dict[str, Any]) -> Run:
+    def pause(self, prefix: PrefixMetrics) -> Run:
         """Keep the answers, write ``prefix``, release the directory: the run can continue from here."""
         self.flush()
-        write_json_atomically(self.path / PREFIX, prefix)
+        write_json_atomically(self.path / PREFIX, prefix.to_json())
         self._move_into_place()
         self.close()
         return load_run_directory(self.path, prefix=True)
 
-    def finish(self, order: list[str], metrics: Any, environment: dict[str, Any]) -> Run:
+    def finish(
+        self, order: list[str], metrics: Callable[[pl.DataFrame], Metrics], environment: dict[str, Any]
+    ) -> Run:
         """Join the parts in dataset order, write ``metrics(frame)``, delete the parts. RunError if a question
         is missing or answered twice.
         """
@@ -296,7 +300,7 @@ class RunStore:
         frame = frame.select(PREDICTION_SCHEMA.names())
         write_parquet_atomically(self.path / "predictions.parquet", drop_default_columns(frame))
         write_json_atomically(self.path / "environment.json", environment)
-        write_json_atomically(self.path / "metrics.json", metrics(frame))
+        write_json_atomically(self.path / "metrics.json", metrics(frame).to_json())
         self._remove_leftovers()
         self._move_into_place()
         self.close()

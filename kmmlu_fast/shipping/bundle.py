@@ -55,7 +55,8 @@ def make_bundle(run: Run) -> dict[str, bytes]:
     if run.kind != "run" or run.prefix is not None:
         raise RunError(f"{run.source}: only a complete run directory can be published")
     frame = run.frame.drop(*_TEXT_COLUMNS)
-    headline = {key: summarise_predictions(run.frame)[key] for key in _HEADLINE}
+    summary = summarise_predictions(run.frame).to_json()
+    headline = {key: summary[key] for key in _HEADLINE}
     facts = describe_run(run, headline)
     files = {ANSWERS: parquet_bytes(frame), RUN: _json_bytes(facts)}
     files[SAMPLES] = _instance_lines(run, facts)

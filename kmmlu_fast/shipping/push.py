@@ -114,10 +114,10 @@ def _runs_text(runs: list[Run]) -> str:
     head = ["", "## Evaluation", "", "| model state | questions | accuracy, % | 95 % interval | macro, % |"]
     rows = []
     for run in runs:
-        micro = run.metrics.get("micro") or {}
-        interval = (
-            f"{100 * micro['ci_low']:.2f} to {100 * micro['ci_high']:.2f}" if "ci_low" in micro else "-"
-        )
+        micro = run.metrics.micro
+        interval = "-"
+        if micro is not None and micro.ci_low is not None and micro.ci_high is not None:
+            interval = f"{100 * micro.ci_low:.2f} to {100 * micro.ci_high:.2f}"
         values = (run.state, f"{run.total:,}", f"{100 * run.micro:.2f}", interval, f"{100 * run.macro:.2f}")
         rows.append("| " + " | ".join(values) + " |")
     facts = runs[-1].facts

@@ -58,7 +58,7 @@ def check_headline(headline: dict[str, Any], frame: pl.DataFrame) -> list[str]:
         reasons.append(
             f"{inconsistent} letters are not the most probable ones of their own log-probabilities"
         )
-    computed = summarise_predictions(frame.with_columns(is_right.alias("correct")))
+    computed = summarise_predictions(frame.with_columns(is_right.alias("correct"))).to_json()
     reasons += _differing_numbers(headline, computed, "headline")
     return reasons
 

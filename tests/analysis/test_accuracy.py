@@ -54,7 +54,7 @@ ROWS += [("Math", "D", None), ("Math", "D", "A")]
 
 
 def test_micro_is_not_macro_by_hand():
-    summary = analysis.summarise_predictions(predictions(ROWS))
+    summary = analysis.summarise_predictions(predictions(ROWS)).to_json()
     assert summary["num_questions"] == 10
     assert summary["micro"]["correct"] == 6
     assert summary["micro"]["accuracy"] == pytest.approx(0.6)
@@ -65,7 +65,7 @@ def test_micro_is_not_macro_by_hand():
 
 def test_wilson_interval_by_hand():
     """6 of 10: the textbook interval is 0.3127 to 0.8318; 0 of 2 is 0 to 0.6576."""
-    summary = analysis.summarise_predictions(predictions(ROWS))
+    summary = analysis.summarise_predictions(predictions(ROWS)).to_json()
     assert summary["micro"]["ci_low"] == pytest.approx(0.31267, abs=5e-5)
     assert summary["micro"]["ci_high"] == pytest.approx(0.83182, abs=5e-5)
     assert summary["subjects"]["Math"]["ci_low"] == 0.0
@@ -73,7 +73,7 @@ def test_wilson_interval_by_hand():
 
 
 def test_unparsed_is_wrong_and_counted():
-    summary = analysis.summarise_predictions(predictions(ROWS))
+    summary = analysis.summarise_predictions(predictions(ROWS)).to_json()
     assert summary["unparsed"] == 1
     assert summary["subjects"]["Math"] == {
         "total": 2,
@@ -91,7 +91,7 @@ def test_unparsed_is_wrong_and_counted():
 
 
 def test_baselines_and_recall_by_hand():
-    summary = analysis.summarise_predictions(predictions(ROWS))
+    summary = analysis.summarise_predictions(predictions(ROWS)).to_json()
     assert summary["answer_letter_share"] == pytest.approx({"A": 0.3, "B": 0.3, "C": 0.1, "D": 0.3})
     assert summary["baselines"]["always_C"] == pytest.approx(0.1)
     assert summary["baselines"]["best_constant"] == {"letter": "A", "accuracy": pytest.approx(0.3)}
@@ -103,7 +103,7 @@ def test_baselines_and_recall_by_hand():
 
 
 def test_forced_and_debiased():
-    plain = analysis.summarise_predictions(predictions(ROWS))
+    plain = analysis.summarise_predictions(predictions(ROWS)).to_json()
     assert (
         plain["accuracy_debiased"] is None
         and plain["forced"] == 0
@@ -113,7 +113,7 @@ def test_forced_and_debiased():
         "forced": [True, True] + [False] * 8,
         "debiased_prediction": ["A", "B"] + [None] * 8,
     }
-    summary = analysis.summarise_predictions(predictions(ROWS, **columns))
+    summary = analysis.summarise_predictions(predictions(ROWS, **columns)).to_json()
     assert summary["forced"] == 2
     assert summary["accuracy_without_forced"] == pytest.approx(0.4)
     assert summary["accuracy_debiased"] == pytest.approx(0.5)
@@ -121,11 +121,11 @@ def test_forced_and_debiased():
 
 def test_summary_is_json_and_survives_edges():
     for rows in (ROWS, ROWS[:1], []):
-        summary = analysis.summarise_predictions(predictions(rows))
+        summary = analysis.summarise_predictions(predictions(rows)).to_json()
         assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    empty = analysis.summarise_predictions(predictions([]))
+    empty = analysis.summarise_predictions(predictions([])).to_json()
     assert empty["micro"]["accuracy"] is None  # accuracy of nothing is not 0
-    one = analysis.summarise_predictions(predictions(ROWS[:1]))
+    one = analysis.summarise_predictions(predictions(ROWS[:1])).to_json()
     assert one["micro"]["stderr"] is None and one["recall"]["B"] is None
 
 
@@ -289,7 +289,7 @@ def test_reference_runs_have_their_published_accuracy():
         assert round(micro[name], 3) == expected
     assert round(micro["llama-3-1-8b-instruct"], 3) == 0.385
     one = frame.filter(pl.col("model") == "gpt-4.1-2025-04-14")
-    summary = analysis.summarise_predictions(one)
+    summary = analysis.summarise_predictions(one).to_json()
     assert {name: group["total"] for name, group in summary["supercategories"].items()} == {
         "STEM": 9900,
         "Applied Science": 11600,
@@ -308,7 +308,7 @@ def test_plain_python_agrees_on_a_reference_run():
     right: dict[str, list[bool]] = {}
     for subject, answer, prediction in rows:
         right.setdefault(subject, []).append(prediction == answer)
-    summary = analysis.summarise_predictions(one)
+    summary = analysis.summarise_predictions(one).to_json()
     assert summary["micro"]["correct"] == sum(map(sum, right.values()))
     assert summary["macro"]["accuracy"] == pytest.approx(sum(sum(r) / len(r) for r in right.values()) / 45)
     assert summary["unparsed"] == sum(prediction is None for _, _, prediction in rows)

@@ -92,8 +92,8 @@ def test_one_engine_holds_the_base_and_then_each_adapter(model: Path, tmp_path: 
     assert opened.paths == [None] and opened.held == ["base", "lora-1", "lora-2"]
     letters = [run.predictions[LOGPROB_COLUMNS[0]].to_list() for run in (base, one, two)]
     assert letters[0] != letters[1] != letters[2]
-    assert one.metrics["adapter_mode"] == "swap" and "adapter_mode" not in base.metrics
-    assert one.metrics["adapter_shift"]["largest_nats"] > 0
+    assert one.metrics.to_json()["adapter_mode"] == "swap" and "adapter_mode" not in base.metrics
+    assert one.metrics.to_json()["adapter_shift"]["largest_nats"] > 0
     [again] = run_evaluation(config(model, tmp_path, "--no-base", *flags[:2]), opened)
     assert again.predictions.equals(one.predictions) and opened.paths == [None]  # found, nothing opened
 
@@ -116,7 +116,7 @@ def test_what_does_not_go_in_is_merged(
     ]
     with caplog.at_level("INFO", logger="kmmlu_fast"):
         runs = run_evaluation(config(model, tmp_path, *flags), opened)
-    assert [run.metrics.get("adapter_mode") for run in runs] == [None, "merge", "merge", "swap"]
+    assert [run.metrics.adapter_mode for run in runs] == [None, "merge", "merge", "swap"]
     assert opened.paths == [None, str(tmp_path / "merged-dora"), None, str(tmp_path / "merged-lora-2"), None]
     log = caplog.text
     assert "dora: merged into a copy with PEFT, because it is DoRA (use_dora True" in log

@@ -70,18 +70,18 @@ def test_the_ready_settings_leave_nothing_unparsed_and_print_the_counts(
     assert eval_main.run_eval_command(flags(model, tmp_path, "--config", COT)) == 0
     out = capsys.readouterr().out
     [run] = one(model, tmp_path)  # finished before, reused
-    counts = run.metrics["reasoning"]["read_by"]
-    assert counts["unparsed"] == run.metrics["unparsed"] == 0
+    counts = run.metrics.to_json()["reasoning"]["read_by"]
+    assert counts["unparsed"] == run.metrics.to_json()["unparsed"] == 0
     assert sum(counts.values()) == len(run.predictions) == 180
-    assert counts["forced"] == run.metrics["forced"] == run.predictions["forced"].sum() > 0
+    assert counts["forced"] == run.metrics.to_json()["forced"] == run.predictions["forced"].sum() > 0
     assert counts["strict"] > 0 and counts["lenient"] > 0
     assert (
         f"strict {counts['strict']}, lenient {counts['lenient']}, forced {counts['forced']}, unparsed 0"
         in out
     )
     assert run.config["fingerprint_parts"]["prompt_style"] == "qa"
-    assert [row["way"] for row in run.metrics["reasoning"]["ways"]][::4] == ["direct", "full"]
-    assert all(row["seconds"] is not None for row in run.metrics["reasoning"]["ways"])
+    assert [row["way"] for row in run.metrics.to_json()["reasoning"]["ways"]][::4] == ["direct", "full"]
+    assert all(row["seconds"] is not None for row in run.metrics.to_json()["reasoning"]["ways"])
 
 
 def test_direct_letters_are_those_of_a_multiple_choice_run(model: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_report_tells_what_reasoning_bought(lang: str, model: Path, tmp_path
         section = html.split('<section id="reasoning">')[1].split("</section>")[0]
         assert all(words[key].split("{")[0] in section for key in wanted)
         assert '<a href="#reasoning">' in html
-        ways = run.metrics["reasoning"].get("ways", [])
+        ways = run.metrics.to_json()["reasoning"].get("ways", [])
         assert section.count('<th scope="row">') == len(ways)
         assert all(f"{row['output_tokens']:,}" in section for row in ways)
     plain = evaluation.run_evaluation(parse_config(EvalConfig, flags(model, tmp_path), "eval"))[0]

@@ -64,10 +64,10 @@ def test_a_mixed_exam_of_ones_own(model: Path, mixed: Path, tmp_path: Path) -> N
     assert (
         found.config["exam"]["licence"] == "your own" and found.config["fingerprint_parts"]["exam"] == "mixed"
     )
-    assert found.metrics["baselines"]["uniform"] == pytest.approx(
+    assert found.metrics.to_json()["baselines"]["uniform"] == pytest.approx(
         sum(1 / (2 + i % 9) for i in range(45)) / 45
     )
-    assert set(found.metrics["subjects"]) == {"산수", "국어"}
+    assert set(found.metrics.to_json()["subjects"]) == {"산수", "국어"}
     assert load_run_directory(found.path).predictions.equals(frame)
 
 
@@ -76,7 +76,7 @@ def test_a_kmmlu_run_on_disk_has_the_columns_it_had(model: Path, tmp_path: Path)
     stored = pl.read_parquet(found.path / "predictions.parquet")
     assert not set(OPTIONAL_COLUMNS) & set(stored.columns)
     assert found.predictions["num_options"].unique().to_list() == [4]
-    assert found.metrics["baselines"]["uniform"] == 0.25
+    assert found.metrics.to_json()["baselines"]["uniform"] == 0.25
     assert found.config["exam"] | {"dataset": "sample"} == found.config["exam"]
     assert found.config["exam"]["licence"] == "CC-BY-ND-4.0"
 
@@ -144,7 +144,7 @@ def test_several_exams_share_one_engine_and_one_adapter(model: Path, mixed: Path
     names = [(one.config["exam"]["name"], (one.config["adapter"] or {}).get("name")) for one in found]
     assert names == [(exam, state) for exam in ("kmmlu", "click", "mixed") for state in (None, "lora")]
     assert len({one.path for one in found}) == 6
-    assert all(one.metrics["adapter_shift"]["largest_nats"] > 0 for one in found[1::2])
+    assert all(one.metrics.to_json()["adapter_shift"]["largest_nats"] > 0 for one in found[1::2])
     assert set(found[2].predictions["num_options"]) == {4, 5}
     again = run_evaluation(parse_config(EvalConfig, argv, "eval"), open_engine)
     assert [one.path for one in again] == [one.path for one in found] and len(opened) == 1  # all reused

@@ -68,8 +68,8 @@ def test_a_run_has_every_question_once_with_its_numbers(model: Path, tmp_path: P
     frame = base.predictions
     assert len(frame) == frame["question_id"].n_unique() == 180
     assert frame.select(LOGPROB_COLUMNS).null_count().sum_horizontal().item() == 0
-    assert base.metrics["num_questions"] == 180 and base.metrics["unparsed"] == 0
-    assert base.metrics["micro"]["correct"] == frame["correct"].sum()
+    assert base.metrics.to_json()["num_questions"] == 180 and base.metrics.to_json()["unparsed"] == 0
+    assert base.metrics.to_json()["micro"]["correct"] == frame["correct"].sum()
     assert base.config["fingerprint_parts"]["prompt_style"] == "lm-eval"
     assert set(frame["prompt_digest"].str.len_chars()) == {16}
     assert json.loads((base.path / "environment.json").read_text())["versions"]["polars"]
@@ -97,7 +97,7 @@ def test_a_finished_base_is_reused_for_a_new_adapter(model: Path, lora: Path, tm
         len([q for q in engine.asked if not q.startswith("probe/")]) == 180
     )  # the adapter's own, not the base's
     assert base.config["adapter"] is None and adapted.config["adapter"]["name"] == "lora"
-    assert adapted.metrics["adapter_shift"]["largest_nats"] > 0
+    assert adapted.metrics.to_json()["adapter_shift"]["largest_nats"] > 0
     assert base.predictions["prompt_digest"].equals(
         adapted.predictions["prompt_digest"]
     )  # one token list for both
@@ -146,12 +146,12 @@ def test_generate_until_counts_unparsed_as_wrong(model: Path, tmp_path: Path) ->
         config(model, tmp_path, "--output-type", "generate_until", "--subjects", "Law"),
         FakeEngine(text="모르겠다"),
     )
-    assert base.metrics["unparsed"] == 4 and base.metrics["micro"]["accuracy"] == 0
+    assert base.metrics.to_json()["unparsed"] == 4 and base.metrics.to_json()["micro"]["accuracy"] == 0
     [read] = run(
         config(model, tmp_path / "b", "--output-type", "generate_until", "--subjects", "Law"),
         FakeEngine(text=" A"),
     )
-    assert read.metrics["unparsed"] == 0 and read.metrics["micro"]["accuracy"] == 0.25
+    assert read.metrics.to_json()["unparsed"] == 0 and read.metrics.to_json()["micro"]["accuracy"] == 0.25
 
 
 def test_settings_that_decide_answers_change_the_directory(model: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_what_does_not_decide_answers_does_not(model: Path, tmp_path: Path) -> N
 
 def test_rotations_report_raw_and_debiased(model: Path, tmp_path: Path) -> None:
     [base] = run(config(model, tmp_path, "--rotations", "4", "--subjects", "Law"))
-    assert base.metrics["accuracy_debiased"] is not None
+    assert base.metrics.to_json()["accuracy_debiased"] is not None
     assert base.predictions["debiased_logprobs"].list.len().to_list() == [4] * 4
 
 

@@ -85,8 +85,8 @@ def test_an_evaluation_of_base_and_adapter(root: Path, caplog: pytest.LogCapture
     base, lora = run_evaluation(parse_config(EvalConfig, flags(root, *adapter), "eval"))
     assert "transformers is slow on a CPU" in caplog.text
     assert len(base.predictions) == len(lora.predictions) == 45
-    assert lora.metrics["adapter_shift"]["largest_nats"] > 0.1
-    assert lora.metrics["engine"]["engine"] == "transformers"
+    assert lora.metrics.to_json()["adapter_shift"]["largest_nats"] > 0.1
+    assert lora.metrics.to_json()["engine"]["engine"] == "transformers"
     assert base.predictions["prediction"].to_list() != lora.predictions["prediction"].to_list()
 
 

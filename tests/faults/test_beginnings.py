@@ -23,6 +23,7 @@ from kmmlu_fast.analysis.sequential.betting import Decision
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.schema import Prediction
 from kmmlu_fast.reporting.wording.early_stopping import recorded_decisions
+from kmmlu_fast.runs.metrics import Metrics, PrefixMetrics, Speed
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 IDS = [f"Law/test/{row}" for row in (3, 1, 4, 0, 2)]
@@ -48,12 +49,14 @@ def beginning(root: Path, count: int = 3) -> Path:
     store = RunStore(root, "run", {"model": "m"}, {"config": {}})
     store.begin_prefix(
         pl.DataFrame({"question_id": IDS, "answer": ["A"] * len(IDS)}),
-        {"seed": 42, "total": len(IDS), "questions": 0, "accuracy": [0.0, 1.0]},
+        PrefixMetrics(seed=42, total=len(IDS), questions=0, accuracy=[0.0, 1.0]),
     )
     for question_id in IDS[:count]:
         store.append(answer(question_id))
-    found = {"seed": 42, "total": len(IDS), "questions": count, "accuracy": [0.2, 0.9]}
-    run = store.pause({**found, "speed": {"questions": count, "seconds": 1.5}})
+    speed = Speed(questions=count, seconds=1.5)
+    run = store.pause(
+        PrefixMetrics(seed=42, total=len(IDS), questions=count, accuracy=[0.2, 0.9], speed=speed)
+    )
     assert run.prefix is not None and run.total == count and run.path is not None
     return run.path
 
@@ -82,16 +85,16 @@ def test_parts_that_no_evaluation_writes_are_refused(tmp_path: Path, seed: int) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": "x"}, "seed is 'x', not a count"),
-        ({"total": -1}, "total is -1, not a count"),
-        ({"questions": True}, "questions is True, not a count"),
-        ({"accuracy": [0.9, 0.2]}, "not an interval of shares"),
-        ({"accuracy": [0.1]}, "not an interval of shares"),
-        ({"accuracy": ["0", "1"]}, "not an interval of shares"),
-        ({"accuracy": None}, "not an interval of shares"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"total": -1}, "total is -1"),
+        ({"questions": True}, "questions is True"),
+        ({"accuracy": [0.9, 0.2]}, "accuracy is not an interval of shares"),
+        ({"accuracy": [0.1]}, r"accuracy is \[0.1\]"),
+        ({"accuracy": ["0", "1"]}, "accuracy: 0 is '0'"),
+        ({"accuracy": None}, "accuracy is None"),
         ({"speed": {"seconds": "x"}}, "speed: seconds is 'x'"),
         ({"full_pass": {"seconds": []}}, "full_pass: seconds is"),
-        ({"decision": 5}, "decision is 5, not an object"),
+        ({"decision": 5}, "decision is 5"),
     ],
 )
 def test_prefix_json_of_wrong_types_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -149,7 +152,7 @@ def test_a_decision_that_no_evaluation_made_is_not_told(change: dict[str, Any]) 
         )
     )
     run = loaded("run", predictions(1))
-    [told] = recorded_decisions([replace(run, metrics={"decision": made})])
+    [told] = recorded_decisions([replace(run, metrics=Metrics(decision=made))])
     assert told.decision.verdict == "better"
     with pytest.raises(RunError, match="which no evaluation wrote"):
-        recorded_decisions([replace(run, metrics={"decision": {**made, **change}})])
+        recorded_decisions([replace(run, metrics=Metrics(decision={**made, **change}))])

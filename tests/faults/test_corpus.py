@@ -16,8 +16,9 @@ from bench.inputs import Inputs
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.reading import read_json, read_yaml
 from kmmlu_fast.evaluation.adapter_probe import FILE, load_base_probe
-from kmmlu_fast.runs.checks import check_config, check_metrics
+from kmmlu_fast.runs.checks import check_config
 from kmmlu_fast.runs.loading import load_run_argument
+from kmmlu_fast.runs.metrics import Metrics, parse_metrics
 
 CORPUS = replay_corpus(Path(__file__).parent / "corpus")
 
@@ -29,7 +30,7 @@ def read(path: Path) -> None:
     elif kind == ".csv":
         load_run_argument(str(path))
     elif kind == ".metrics.json":
-        check_metrics(read_json(path), path)
+        parse_metrics(read_json(path), path, Metrics)
     elif kind == ".config.json":
         check_config(read_json(path), path)
     else:

@@ -216,7 +216,7 @@ def test_an_adapter_named_like_markup_is_printed_as_it_is(capsys: pytest.Capture
     run = replace(
         loaded("run", frame),
         config={"adapter": {"name": "[/b]\x1b]0;x\x07"}},
-        metrics={**summarise_predictions(frame), "speed": speed, "engine": {}},
+        metrics=summarise_predictions(frame).add_parts(speed=speed, engine={}),
     )
     print_summary([run])
     out = capsys.readouterr().out

@@ -89,6 +89,6 @@ def test_what_was_answered_is_kept_and_the_same_command_goes_on(tmp_path: Path) 
     [path] = [path for path in folder.iterdir() if path.is_dir()]
     run = load_run_directory(path)
     assert run.frame["question_id"].n_unique() == len(run.frame) == QUESTIONS
-    assert run.metrics["speed"]["questions"] == QUESTIONS - len(kept)
+    assert run.metrics.to_json()["speed"]["questions"] == QUESTIONS - len(kept)
     untouched = run.frame.join(kept, on="question_id", how="semi").sort("question_id")
     assert untouched.equals(kept.select(run.frame.columns).sort("question_id"))

@@ -18,6 +18,7 @@ from kmmlu_fast.core import files
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.locks import acquire_lock
 from kmmlu_fast.core.schema import Prediction
+from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 
@@ -239,18 +240,18 @@ def test_lm_eval_exports_of_korean_names_are_all_there(tmp_path: Path) -> None:
 def test_overwrite_keeps_the_old_run_until_the_new_one_is_complete(tmp_path: Path) -> None:
     first = open_store(tmp_path)
     first.append(prediction(0))
-    first.finish(["Law/test/0"], lambda frame: {"run": 1}, {})
+    first.finish(["Law/test/0"], lambda frame: Metrics(num_questions=1), {})
     again = open_store(tmp_path, overwrite=True)
-    assert load_run_directory(first.path).metrics == {"run": 1} and again.answered == set()
+    assert load_run_directory(first.path).metrics == Metrics(num_questions=1) and again.answered == set()
     again.append(prediction(0, "B"))
     again.close()  # killed here, the old run is what it was, and the same command goes on
-    assert load_run_directory(first.path).metrics == {"run": 1}
+    assert load_run_directory(first.path).metrics == Metrics(num_questions=1)
     once_more = open_store(tmp_path, overwrite=True)
     assert once_more.answered == {"Law/test/0"}
-    run = once_more.finish(["Law/test/0"], lambda frame: {"run": 2}, {})
+    run = once_more.finish(["Law/test/0"], lambda frame: Metrics(num_questions=2), {})
     assert (
         run.path == first.path
-        and load_run_directory(first.path).metrics == {"run": 2}
+        and load_run_directory(first.path).metrics == Metrics(num_questions=2)
         and run.frame["prediction"].to_list() == ["B"]
     )
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")) == [first.path.name]

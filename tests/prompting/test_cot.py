@@ -35,6 +35,7 @@ from kmmlu_fast.prompting.rotations import Rotations
 from kmmlu_fast.prompting.tokens import render_and_tokenise
 from kmmlu_fast.reporting.wording import reasoning_text
 from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 QWEN_TEMPLATE = (
@@ -518,7 +519,7 @@ def test_a_killed_run_continues_with_all_questions_once_and_the_same_samples(
     frames = []
     for made in (whole, store):
         reopened = RunStore(made.path.parent, "cot", {"method": "cot"}, {})
-        reopened.finish([q.question_id for q in questions], lambda frame: {}, {})
+        reopened.finish([q.question_id for q in questions], lambda frame: Metrics(), {})
         frames.append(load_run_directory(made.path).predictions)
     assert frames[0].equals(frames[1])
     assert frames[1]["question_id"].n_unique() == len(frames[1]) == 200
@@ -585,18 +586,18 @@ def test_comparison_of_a_full_run_is_this() -> None:
         ]
     )
     result = compare_reasoning(frame, seconds=12.0, direct_seconds=2.0)
-    assert result["read_by"] == {"strict": 3, "lenient": 0, "forced": 1, "unparsed": 0, "direct": 0}
-    assert result["rungs"] == {"final_line": 3, "forced": 1}
-    ways = {f"{row['way']} {row['below'] or ''}".strip(): row for row in result["ways"]}
+    assert result is not None and result.read_by is not None
+    assert dict(result.read_by) == {"strict": 3, "lenient": 0, "forced": 1, "unparsed": 0, "direct": 0}
+    assert result.rungs == {"final_line": 3, "forced": 1}
+    ways = {f"{row.way} {row.below or ''}".strip(): row for row in result.ways}
     picked = {
-        name: (row["accuracy"], row["output_tokens"], row["seconds"], row["reasoned"])
-        for name, row in ways.items()
+        name: (row.accuracy, row.output_tokens, row.seconds, row.reasoned) for name, row in ways.items()
     }
     assert picked["direct"] == (0.5, 4, 2.0, 0)
     assert picked["full"] == (0.75, 1004, 12.0, 4)
     assert picked["full_unforced"] == (0.5, 1004, 12.0, 4)
     assert picked["what_if 0.3"] == (0.75, 204, 4.0, 2)  # rows 0 and 1 reasoned, 2 and 3 direct: B B B C
-    assert ways["what_if 0.3"]["estimated"] and not ways["full"]["estimated"]
+    assert ways["what_if 0.3"].estimated and not ways["full"].estimated
     text = "\n".join(reasoning_text.reasoning_lines(result, get_translator("en", "report", "summary")))
     assert "strict 3, lenient 0, forced 1, unparsed 0" in text and "~4.0" in text
 
@@ -604,11 +605,9 @@ def test_comparison_of_a_full_run_is_this() -> None:
 def test_comparison_of_a_budgeted_run_has_its_own_row() -> None:
     direct = replace(reasoned(1, "B", "B", 2.0, 0), texts=None, read_by="loglikelihood")
     result = compare_reasoning(predictions_frame([reasoned(0, "B", "A", 0.1, 100), direct]))
-    assert result["read_by"] == {"strict": 1, "lenient": 0, "forced": 0, "unparsed": 0, "direct": 1}
-    assert [
-        (row["way"], row["accuracy"], row["reasoned"], row["output_tokens"], row["seconds"])
-        for row in result["ways"]
-    ] == [
+    assert result is not None and result.read_by is not None
+    assert dict(result.read_by) == {"strict": 1, "lenient": 0, "forced": 0, "unparsed": 0, "direct": 1}
+    assert [(row.way, row.accuracy, row.reasoned, row.output_tokens, row.seconds) for row in result.ways] == [
         ("direct", 0.5, 0, 2, None),
         ("budgeted", 1.0, 1, 102, None),
     ]
@@ -619,8 +618,9 @@ def test_comparison_of_samples_and_rotations() -> None:
         reasoned(0, "B", "A", 0.1, 100, sample_predictions=["A", "B", "B", "B"], confidence=0.75),
         reasoned(1, "A", "A", 0.1, 100, sample_predictions=["A", "A", "B", "A"], confidence=0.75),
     ]
-    samples = compare_reasoning(predictions_frame(rows))["samples"]
-    assert samples == {
+    sampled = compare_reasoning(predictions_frame(rows))
+    assert sampled is not None and sampled.samples is not None
+    assert dict(sampled.samples) == {
         "num_samples": 4,
         "accuracy_first_sample": 0.0,
         "accuracy_majority": 0.5,
@@ -639,16 +639,17 @@ def test_comparison_of_samples_and_rotations() -> None:
         for row in rows
     ]
     result = compare_reasoning(predictions_frame(plain))
-    assert set(result) == {"rotations"}
+    assert result is not None and result.rotations is not None
+    assert set(result.to_json()) == {"rotations"}
     assert (
-        result["rotations"]["accuracy_raw"],
-        result["rotations"]["accuracy_debiased"],
-        result["rotations"]["changed"],
+        result.rotations.accuracy_raw,
+        result.rotations.accuracy_debiased,
+        result.rotations.changed,
     ) == (0.5, 1.0, 1)
     assert "accuracy raw 0.5000, debiased 1.0000; 1 letters changed" in reasoning_text.reasoning_lines(
         result, get_translator("en", "report", "summary")
     )
-    assert compare_reasoning(predictions_frame([replace(plain[0], debiased_prediction=None)])) == {}
+    assert compare_reasoning(predictions_frame([replace(plain[0], debiased_prediction=None)])) is None
 
 
 def test_direct_answers_are_timed_on_a_twentieth_of_the_questions(tokenizer: Any) -> None:

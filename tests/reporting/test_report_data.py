@@ -270,7 +270,7 @@ def test_several_exams_stop_early_each_along_its_own_order(
         ("own", "base", 30, True),
         ("own", "lora", 30, True),
     ]
-    assert early[2].prefix["total"] == 60 and set(early[2].frame["num_options"]) == {2, 3, 4, 5}
+    assert early[2].prefix.total == 60 and set(early[2].frame["num_options"]) == {2, 3, 4, 5}
     assert shared_question_order(early[2:]).ease is None  # KMMLU's public difficulty is not this exam's
     print_summary(early)
     shown = capsys.readouterr().out

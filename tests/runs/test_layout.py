@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from kmmlu_fast.core.schema import Prediction
+from kmmlu_fast.runs.metrics import PrefixMetrics
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 ORDER = [3, 0, 4, 1, 2]
@@ -33,7 +34,7 @@ def _store_prefix(root: Path, answered: list[int]) -> Path:
     store = RunStore(root, "name", {"model": "m"}, {"config": {}})
     ids = [f"Law/test/{row}" for row in ORDER]
     order = pl.DataFrame({"question_id": ids, "answer": ["A"] * len(ids)})
-    prefix = {"seed": 42, "total": len(ids), "questions": 0, "accuracy": [0.0, 1.0]}
+    prefix = PrefixMetrics(seed=42, total=len(ids), questions=0, accuracy=[0.0, 1.0])
     store.begin_prefix(order, prefix)
     for row in answered:
         store.append(_make_prediction(row))
@@ -48,4 +49,4 @@ def test_a_prefix_ends_at_its_first_gap(tmp_path: Path) -> None:
     for place, (answered, counted) in enumerate(cases.items()):
         run = load_run_directory(_store_prefix(tmp_path / str(place), list(answered)), prefix=True)
         assert run.frame["row"].to_list() == counted
-        assert run.prefix is not None and run.prefix["questions"] == len(counted)
+        assert run.prefix is not None and run.prefix.questions == len(counted)

@@ -43,7 +43,7 @@ def test_a_run_directory_of_before_loads(name: str) -> None:
         list(run.frame.columns)[: len(PREDICTION_SCHEMA)] == PREDICTION_SCHEMA.names()
         and len(run.frame) == 45
     )
-    assert run.metrics["num_questions"] == 45 and run.config["fingerprint"] in name
+    assert run.metrics.to_json()["num_questions"] == 45 and run.config["fingerprint"] in name
 
 
 def test_runs_of_before_compare() -> None:

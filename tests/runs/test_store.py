@@ -12,6 +12,7 @@ from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA, predictions_frame
 from kmmlu_fast.core.schema import Prediction
+from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 PARTS = {"model": "m", "prompt_style": "lm-eval"}
@@ -41,10 +42,12 @@ def test_a_run_is_kept_in_dataset_order_and_read_back(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     for row in (2, 0, 1):
         store.append(prediction(row))
-    run = store.finish([f"Law/test/{i}" for i in range(3)], lambda frame: {"n": len(frame)}, {"python": "3"})
+    run = store.finish(
+        [f"Law/test/{i}" for i in range(3)], lambda frame: Metrics(num_questions=len(frame)), {"python": "3"}
+    )
     assert run.predictions["row"].to_list() == [0, 1, 2]
     assert run.predictions.schema == PREDICTION_SCHEMA
-    assert run.metrics == {"n": 3} and run.environment == {"python": "3"}
+    assert run.metrics == Metrics(num_questions=3) and run.environment == {"python": "3"}
     assert not (run.path / "predictions").exists()
     assert load_run_directory(run.path).config["fingerprint"] == compute_fingerprint(PARTS)
 
@@ -58,7 +61,7 @@ def test_what_was_flushed_is_not_asked_again_and_a_torn_part_is_ignored(tmp_path
     again = open_store(tmp_path)
     assert again.answered == {"Law/test/0"}
     again.append(prediction(1))
-    run = again.finish(["Law/test/0", "Law/test/1"], lambda frame: {}, {})
+    run = again.finish(["Law/test/0", "Law/test/1"], lambda frame: Metrics(), {})
     assert run.predictions["question_id"].to_list() == ["Law/test/0", "Law/test/1"]
 
 
@@ -74,7 +77,7 @@ def test_missing_or_double_questions_are_never_finished(tmp_path: Path) -> None:
     store.append(prediction(0))
     store.append(prediction(0))
     with pytest.raises(RunError, match="holds 2 predictions for 2 questions"):
-        store.finish(["Law/test/0", "Law/test/1"], lambda frame: {}, {})
+        store.finish(["Law/test/0", "Law/test/1"], lambda frame: Metrics(), {})
 
 
 def test_another_fingerprint_in_the_directory_names_what_differs(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def test_the_declared_schema_holds_nulls_and_lists() -> None:
 def test_what_a_kill_after_metrics_left_is_removed_by_the_next_command(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.append(prediction(0))
-    run = store.finish(["Law/test/0"], lambda frame: {}, {})
+    run = store.finish(["Law/test/0"], lambda frame: Metrics(), {})
     assert run.path is not None
     (run.path / "predictions").mkdir()
     (run.path / "predictions" / "part-00000.parquet").write_bytes(b"x")

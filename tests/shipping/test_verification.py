@@ -61,9 +61,8 @@ def test_poisson_binomial_by_hand() -> None:
 
 def test_numbers_follow_from_the_answers() -> None:
     frame = made_runs.predictions(1)
-    headline = {
-        key: summarise_predictions(frame)[key] for key in ("num_questions", "micro", "macro", "subjects")
-    }
+    summary = summarise_predictions(frame).to_json()
+    headline = {key: summary[key] for key in ("num_questions", "micro", "macro", "subjects")}
     assert check_headline(headline, frame) == []
     better = {**headline, "micro": {**headline["micro"], "accuracy": headline["micro"]["accuracy"] + 0.01}}
     assert "headline.micro.accuracy" in check_headline(better, frame)[0]

@@ -362,5 +362,7 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
     run([sys.executable, "-m", "kmmlu_fast.eval", *flags, "--output-dir", str(work / "exam_runs")])
     runs = [store.load_run_directory(path.parent) for path in (work / "exam_runs").glob("*/config.json")]
     assert sorted(bool(found.config["adapter"]) for found in runs) == [False, True]
-    (shift,) = [found.metrics["adapter_shift"]["largest_nats"] for found in runs if found.config["adapter"]]
+    (shift,) = [
+        found.metrics.to_json()["adapter_shift"]["largest_nats"] for found in runs if found.config["adapter"]
+    ]
     assert shift > 0 and all(len(found.predictions) == 6 for found in runs)

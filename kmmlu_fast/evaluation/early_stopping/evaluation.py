@@ -22,7 +22,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.error_spending import reserve_early_levels
-from kmmlu_fast.analysis.reasoning import compare_reasoning
+from kmmlu_fast.analysis.reasoning import reasoning_part
 from kmmlu_fast.analysis.sequential.adaptive_order import redraw_remaining
 from kmmlu_fast.analysis.sequential.betting import ALPHA
 from kmmlu_fast.analysis.sequential.question_order import (
@@ -48,6 +48,7 @@ from kmmlu_fast.evaluation.early_stopping.record import (
 from kmmlu_fast.evaluation.early_stopping.shared_order import choose_question_order, order_to_frame
 from kmmlu_fast.evaluation.plan import EvalPlan
 from kmmlu_fast.evaluation.runner import describe_finish
+from kmmlu_fast.runs.metrics import Metrics, PrefixMetrics
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
@@ -176,12 +177,8 @@ class EarlyStoppingEvaluation:
         """Store the order before any question is asked along it."""
         keys = {item.question.question_id: item.question.answer for item in self._plan.asked}
         frame = order_to_frame(self._decisions.order, keys)
-        start = {
-            "seed": self._decisions.order.seed,
-            "total": len(frame),
-            "questions": 0,
-            "accuracy": [0.0, 1.0],
-        }
+        seed = self._decisions.order.seed
+        start = PrefixMetrics(seed=seed, total=len(frame), questions=0, accuracy=[0.0, 1.0])
         if self._decisions.order.weights is None:
             store.begin_prefix(frame, start)
         else:
@@ -288,7 +285,7 @@ class EarlyStoppingEvaluation:
             return self._finished[state.name]
         store, decision = self._stores[state.name], self._decisions.latest.get(state.name)
         outcome = early_stop_outcome(state, self._seconds.get(state.name, 0.0), decision)
-        outcome["notes"] = self._plan.notes
+        outcome["notes"] = list(self._plan.notes)
         outcome["ahead"] = self._decisions.states[0].sink is None
         if self._decisions.race is not None and state.adapter is not None:
             outcome["race"] = {
@@ -299,24 +296,23 @@ class EarlyStoppingEvaluation:
         outcome["adapter_shift"] = self._shifts.get(state.name)
         if state.reach == len(self._decisions.order):
 
-            def metrics(frame: pl.DataFrame) -> dict[str, Any]:
-                extra = self._engines.extra_metrics(frame, state.adapter)
-                values = {**summarise_predictions(frame), **extra, **outcome}
-                reasoning = compare_reasoning(frame, seconds=outcome["full_pass"]["seconds"])
-                if reasoning:
-                    values["reasoning"] = reasoning
-                return values
+            def metrics(frame: pl.DataFrame) -> Metrics:
+                return summarise_predictions(frame).add_parts(
+                    **self._engines.extra_metrics(frame, state.adapter),
+                    **outcome,
+                    **reasoning_part(frame, seconds=outcome["full_pass"]["seconds"]),
+                )
 
             return store.finish(self._plan.question_ids, metrics, describe_finish(self._counters))
         answers = self._decisions.state_answers(state)
-        prefix = {
-            "seed": self._decisions.order.seed,
-            "order": "uniform" if self._decisions.order.weights is None else "adaptive",
-            "total": len(self._decisions.order),
-            "questions": state.reach,
-            "accuracy": list(accuracy_interval(self._decisions.order, answers)),
+        prefix = PrefixMetrics(
+            seed=self._decisions.order.seed,
+            order="uniform" if self._decisions.order.weights is None else "adaptive",
+            total=len(self._decisions.order),
+            questions=state.reach,
+            accuracy=list(accuracy_interval(self._decisions.order, answers)),
             **outcome,
-        }
+        )
         return store.pause(prefix)
 
 

@@ -53,7 +53,7 @@ def report_context(
         "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(report, plan, t)],
         "matrix": tables.subject_matrix(runs, t),
         "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
-        "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics) for run in runs], t),
+        "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics.reasoning) for run in runs], t),
         "errors": error_text.errors_section(
             report, answer_figures.runs_in_focus(report), t, with_texts=with_texts
         ),

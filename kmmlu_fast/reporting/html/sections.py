@@ -146,6 +146,11 @@ def _difference_card(label: str, change: PairedDifference) -> Row:
     return _make_card(label, format_points(change.difference), sub, tone)
 
 
+def _speed_facts(run: Run) -> dict[str, Any]:
+    parts = (run.metrics.speed, run.metrics.engine)
+    return {name: value for part in parts if part is not None for name, value in part.to_json().items()}
+
+
 def run_facts_section(runs: list[Run], t: Translator) -> list[Row]:
     """What is known about each run: source, protocol, adapter, speed, environment."""
     facts = []
@@ -158,7 +163,7 @@ def run_facts_section(runs: list[Run], t: Translator) -> list[Row]:
             "facts_source": {"name": run.name, "kind": run.kind, "source": run.source},
             "facts_protocol": {name: value for name, value in run.facts.items() if name != "versions"},
             "facts_adapter": adapter_facts,
-            "facts_speed": {**(run.metrics.get("speed") or {}), **(run.metrics.get("engine") or {})},
+            "facts_speed": _speed_facts(run),
             "facts_environment": run.environment or run.facts.get("versions") or {},
         }
         groups = [

@@ -7,7 +7,6 @@ difference. Knows nothing of engines.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -88,9 +87,8 @@ def _choose_discordance(config: PlanConfig, run: Run | None) -> tuple[float, str
 
 
 def _questions_per_sec(run: Run | None) -> float:
-    speed: Any = run.metrics.get("speed") if run else None
-    rate = speed.get("questions_per_sec") if isinstance(speed, dict) else None
-    return float(rate) if isinstance(rate, int | float) and not isinstance(rate, bool) else 0.0
+    speed = run.metrics.speed if run else None
+    return speed.questions_per_sec if speed else 0.0
 
 
 def _seed_errors(config: PlanConfig, discordance: float, total: int, seeds: int) -> str:

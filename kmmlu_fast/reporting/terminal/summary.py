@@ -5,7 +5,7 @@ In: finished runs. Out: Rich tables on stdout. Knows nothing of how the numbers 
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -23,7 +23,7 @@ from kmmlu_fast.reporting.wording.early_stopping import (
 )
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, get_translator
 from kmmlu_fast.reporting.wording.reasoning_text import reasoning_lines
-from kmmlu_fast.runs.checks import check_summary_metrics
+from kmmlu_fast.runs.metrics import SubjectScore, SummaryMetrics, require_summary
 from kmmlu_fast.runs.run import Run
 
 _MOST_GROUPS = 6  # columns of supercategories
@@ -39,8 +39,7 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - th
     complete = [group for group in by_exam.values() if group not in early]
     for group in complete:
         for run in group:
-            if run.path is not None:
-                check_summary_metrics(run.metrics, run.path / "metrics.json")
+            _summary_of(run)  # before anything is printed
     for group in complete:
         for title, table in (_headline_table(group, t), _letter_share_table(group, t)):
             console.print(title, highlight=False, markup=False)
@@ -59,6 +58,10 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - th
         print(strip_control_characters(t("run_directory", path=run.path)))
 
 
+def _summary_of(run: Run) -> SummaryMetrics:
+    return require_summary(run.metrics, (run.path or Path(run.source)) / "metrics.json")
+
+
 def _add_exam_title(lines: list[str], run: Run, by_exam: dict[str, list[Run]]) -> list[str]:
     """The lines, under the exam's name if there are several exams."""
     return [f"{_exam_label(run)}:", *lines] if len(by_exam) > 1 else lines
@@ -73,94 +76,93 @@ def _exam_label(run: Run) -> str:
 
 
 def _headline_table(runs: list[Run], t: Translator) -> tuple[str, Table]:
-    metrics = runs[0].metrics
-    questions, subjects = f"{metrics['num_questions']:,}", len(metrics["subjects"])
+    metrics = _summary_of(runs[0])
+    questions, subjects = f"{metrics.num_questions:,}", len(metrics.subjects)
     title = t("heading", exam=_exam_label(runs[0]), questions=questions, subjects=subjects)
     table = Table(box=SIMPLE)
     table.add_column(t("state"))
     for name in ("micro", "interval", "macro"):
         table.add_column(t(name), justify="right")
-    groups = group_order(set(metrics["supercategories"]))[:_MOST_GROUPS]
+    groups = group_order(set(metrics.supercategories))[:_MOST_GROUPS]
     for name in groups:
         table.add_column(t.supercategory(name), justify="right")
     table.add_column(t("unparsed"), justify="right")
     for run in runs:
-        scores = run.metrics
-        micro = scores["micro"]
+        scores = _summary_of(run)
         table.add_row(
             Text(_state_label(run)),
-            format_percent(micro["accuracy"]),
-            f"{format_percent(micro['ci_low'])}–{format_percent(micro['ci_high'])}",
-            format_percent(scores["macro"]["accuracy"]),
-            *(format_percent(scores["supercategories"][name]["accuracy"], 1) for name in groups),
-            f"{scores['unparsed']:,}",
+            format_percent(scores.micro.accuracy),
+            f"{format_percent(scores.micro.ci_low)}–{format_percent(scores.micro.ci_high)}",
+            format_percent(scores.macro.accuracy),
+            *(format_percent(scores.supercategories[name].accuracy, 1) for name in groups),
+            f"{scores.unparsed:,}",
         )
-    baselines = metrics["baselines"]
-    best = baselines["best_constant"]
+    baselines = metrics.baselines
+    best = baselines.best_constant
     table.add_section()
-    table.add_row(t("always", letter=best["letter"]), format_percent(best["accuracy"]))
+    table.add_row(t("always", letter=best.letter), format_percent(best.accuracy))
     if runs[0].exam != "kmmlu":
-        table.add_row(t("guessing"), format_percent(baselines["uniform"]))
-    if all(_has_enough_questions(score) for score in metrics["subjects"].values()):
-        table.add_row(t("majority"), format_percent(baselines["subject_majority"]))
+        table.add_row(t("guessing"), format_percent(baselines.uniform))
+    if all(_has_enough_questions(score) for score in metrics.subjects.values()):
+        table.add_row(t("majority"), format_percent(baselines.subject_majority))
     return title, table
 
 
-def _has_enough_questions(score: dict[str, Any]) -> bool:
+def _has_enough_questions(score: SubjectScore) -> bool:
     """Whether a subject has enough questions to be called weak, or to have a majority letter."""
-    return int(score["total"]) >= FEW
+    return score.total >= FEW
 
 
 def _letter_share_table(runs: list[Run], t: Translator) -> tuple[str, Table]:
     table = Table(box=SIMPLE)
     table.add_column("")
-    key_shares = runs[0].metrics["answer_letter_share"]
+    key_shares = _summary_of(runs[0]).answer_letter_share
     for letter in key_shares:
         table.add_column(letter, justify="right")
 
-    def add_row(label: str, shares: dict[str, float]) -> None:
+    def add_row(label: str, shares: dict[str, float | None]) -> None:
         table.add_row(Text(label), *(format_percent(shares[letter], 1) for letter in key_shares))
 
     add_row(t("key"), key_shares)
     for run in runs:
-        add_row(t("predicted", state=_state_label(run)), run.metrics["predicted_letter_share"])
-        add_row(t("recalled", state=_state_label(run)), run.metrics["recall"])
+        add_row(t("predicted", state=_state_label(run)), _summary_of(run).predicted_letter_share)
+        add_row(t("recalled", state=_state_label(run)), _summary_of(run).recall)
     return t("letter_shares"), table
 
 
 def _print_notes(console: Console, run: Run, t: Translator) -> None:
-    metrics, state = run.metrics, _state_label(run)
+    metrics, state = _summary_of(run), _state_label(run)
     lines = []
-    enough = [(name, score) for name, score in metrics["subjects"].items() if _has_enough_questions(score)]
+    enough = [(name, score) for name, score in metrics.subjects.items() if _has_enough_questions(score)]
     weakest = []
-    for name, score in sorted(enough, key=lambda item: item[1]["accuracy"])[:5]:
+    for name, score in sorted(enough, key=lambda item: item[1].accuracy or 0.0)[:5]:
         label = t.subject(name) if t.lang == "ko" else name
-        weakest.append(f"{label} {format_percent(score['accuracy'], 0)}")
+        weakest.append(f"{label} {format_percent(score.accuracy, 0)}")
     if weakest:
         lines.append(t("weakest", state=state, names=", ".join(weakest)))
     if (run.config.get("config") or {}).get("limit"):
         lines.append(t("limited", state=state))
-    if (debiased := metrics.get("accuracy_debiased")) is not None:
-        raw = format_percent(metrics["micro"]["accuracy"])
+    if (debiased := metrics.accuracy_debiased) is not None:
+        raw = format_percent(metrics.micro.accuracy)
         lines.append(t("rotated", state=state, raw=raw, debiased=format_percent(debiased)))
-    if metrics.get("forced"):
-        without = format_percent(metrics["accuracy_without_forced"])
-        lines.append(t("answers_forced", state=state, count=f"{metrics['forced']:,}", accuracy=without))
-    speed, engine = metrics["speed"], metrics["engine"]
+    if metrics.forced:
+        without = format_percent(metrics.accuracy_without_forced)
+        lines.append(t("answers_forced", state=state, count=f"{metrics.forced:,}", accuracy=without))
+    speed, engine = metrics.speed, metrics.engine
     lines.append(
         t(
             "speed",
             state=state,
-            questions=f"{speed['questions']:,}",
-            seconds=f"{speed['seconds']:.1f}",
-            rate=speed["questions_per_sec"],
-            tokens=f"{speed['prompt_tokens_per_sec']:,.0f}",
-            start=engine.get("start_sec", 0),
-            hits=f"{engine.get('prefix_cache_hit_rate', 0):.1%}",
+            questions=f"{speed.questions:,}",
+            seconds=f"{speed.seconds:.1f}",
+            rate=speed.questions_per_sec,
+            tokens=f"{speed.prompt_tokens_per_sec:,.0f}",
+            start=engine.start_sec,
+            hits=f"{engine.prefix_cache_hit_rate:.1%}",
         )
     )
-    lines += [f"{state}: {line}" for line in reasoning_lines(metrics.get("reasoning") or {}, t)]
-    if metrics.get("adapter_shift"):
-        lines.append(t("applied", state=state, nats=f"{metrics['adapter_shift']['largest_nats']:.4f}"))
+    lines += [f"{state}: {line}" for line in reasoning_lines(metrics.reasoning, t)]
+    if metrics.adapter_shift:
+        lines.append(t("applied", state=state, nats=f"{metrics.adapter_shift.largest_nats:.4f}"))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -120,7 +120,7 @@ def recorded_decisions(runs: Sequence[Run]) -> list[EarlyComparison]:
     """The decisions that an evaluation wrote into its runs. RunError if eval cannot have written one."""
     pairs = []
     for run in runs:
-        decision = (run.prefix or run.metrics).get("decision")
+        decision = run.pass_metrics.decision
         if decision:
             pairs.append(_recorded_comparison(run, decision, runs))
     return pairs
@@ -171,7 +171,10 @@ def early_stopping_json(runs: Sequence[Run], pairs: Sequence[EarlyComparison], l
         }
         for pair in pairs
     ]
-    about = [{"name": run.name, "questions": run.total, "prefix": run.prefix} for run in runs]
+    about = [
+        {"name": run.name, "questions": run.total, "prefix": run.prefix.to_json() if run.prefix else None}
+        for run in runs
+    ]
     return {"runs": about, "comparisons": rows, "subjects": t("no_subjects")}
 
 
@@ -179,19 +182,19 @@ def _run_line(run: Run, t: Translator) -> str:
     name = run.name if run.config.get("adapter") is None and run.kind != "run" else state_name(run)
     if run.prefix is None:
         return t("complete", name=name, total=f"{run.total:,}", accuracy=format_percent(run.micro))
-    low, high = (format_percent(end) for end in run.prefix["accuracy"])
-    return t("prefix_of", name=name, n=f"{run.total:,}", total=f"{run.prefix['total']:,}", low=low, high=high)
+    low, high = (format_percent(end) for end in run.prefix.accuracy)
+    return t("prefix_of", name=name, n=f"{run.total:,}", total=f"{run.prefix.total:,}", low=low, high=high)
 
 
 def _cost_line(run: Run, t: Translator) -> str | None:
-    speed, full = ((run.prefix or run.metrics).get(name) or {} for name in ("speed", "full_pass"))
-    if not all(part.get(name) for part in (speed, full) for name in ("questions", "seconds")):
+    speed, full = run.pass_metrics.speed, run.pass_metrics.full_pass
+    if speed is None or full is None or not (speed.questions and speed.seconds and full.seconds):
         return None
     return t(
         "cost",
         name=state_name(run),
-        asked=f"{speed['questions']:,}",
-        spent=f"{speed['seconds']:,.0f}",
-        total=f"{full['questions']:,}",
-        full=f"{full['seconds']:,.0f}",
+        asked=f"{speed.questions:,}",
+        spent=f"{speed.seconds:,.0f}",
+        total=f"{full.questions:,}",
+        full=f"{full.seconds:,.0f}",
     )

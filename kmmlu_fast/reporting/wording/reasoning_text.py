@@ -6,51 +6,54 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len
 
 from kmmlu_fast.reporting.wording.language import Translator, format_percent
+from kmmlu_fast.runs.metrics import Reasoning, Way
 
 _SAMPLE_KEYS = {"first": "first_sample", "majority": "majority", "some": "any_sample"}
 
 
-def reasoning_lines(result: Mapping[str, Any], t: Translator) -> list[str]:
+def reasoning_lines(result: Reasoning | None, t: Translator) -> list[str]:
     """The comparison for a terminal; [] if there is nothing to compare. ``t``: report and summary."""
     lines: list[str] = []
-    if "read_by" in result:
-        rungs = ", ".join(f"{name} {count}" for name, count in result["rungs"].items())
-        lines += [t("answers_read", **result["read_by"]), t("rungs", rungs=rungs)]
+    if result is None:
+        return lines
+    if result.read_by is not None:
+        rungs = ", ".join(f"{name} {count}" for name, count in result.rungs.items())
+        lines += [t("answers_read", **dict(result.read_by)), t("rungs", rungs=rungs)]
         names = ("way", "accuracy", "reasoned", "output_tokens", "seconds")
         lines.append(_table_line(*(t(name) for name in names)))
-        for row in result["ways"]:
-            accuracy, seconds = f"{row['accuracy']:.4f}", _format_seconds(row, ".1f") or "-"
-            counts = (str(row["reasoned"]), str(row["output_tokens"]))
+        for row in result.ways:
+            accuracy, seconds = f"{row.accuracy:.4f}", _format_seconds(row, ".1f") or "-"
+            counts = (str(row.reasoned), str(row.output_tokens))
             lines.append(_table_line(_method_name(row, t), accuracy, *counts, seconds))
-    if samples := result.get("samples"):
-        shares = {key: f"{samples[f'accuracy_{long}']:.4f}" for key, long in _SAMPLE_KEYS.items()}
-        agreement = f"{samples['agreement']:.4f}"
-        lines.append(t("samples", num=samples["num_samples"], agreement=agreement, **shares))
-    if rotations := result.get("rotations"):
-        raw, debiased = (f"{rotations[f'accuracy_{name}']:.4f}" for name in ("raw", "debiased"))
-        lines.append(t("rotations", raw=raw, debiased=debiased, changed=rotations["changed"]))
+    if samples := result.samples:
+        shares = {key: f"{getattr(samples, f'accuracy_{long}'):.4f}" for key, long in _SAMPLE_KEYS.items()}
+        agreement = f"{samples.agreement:.4f}"
+        lines.append(t("samples", num=samples.num_samples, agreement=agreement, **shares))
+    if rotations := result.rotations:
+        raw, debiased = f"{rotations.accuracy_raw:.4f}", f"{rotations.accuracy_debiased:.4f}"
+        lines.append(t("rotations", raw=raw, debiased=debiased, changed=rotations.changed))
         for name in ("raw", "debiased", "answer"):
-            letters = " ".join(f"{k} {v:.3f}" for k, v in rotations[f"letter_share_{name}"].items())
+            letters = " ".join(f"{k} {v:.3f}" for k, v in getattr(rotations, f"letter_share_{name}").items())
             label = t(f"shares_{name}")
             lines.append(f"{_pad_text(label, 16)} {letters}")
     return lines
 
 
-def _method_name(row: Mapping[str, Any], t: Translator) -> str:
-    return t(f"way_{row['way']}", below=f"{row['below'] or 0:.3g}")
+def _method_name(row: Way, t: Translator) -> str:
+    return t(f"way_{row.way}", below=f"{row.below or 0:.3g}")
 
 
-def _format_seconds(row: Mapping[str, Any], spec: str) -> str:
+def _format_seconds(row: Way, spec: str) -> str:
     """The seconds, "~" before an estimate; "" if unknown."""
-    if row["seconds"] is None:
+    if row.seconds is None:
         return ""
-    return f"{'~' if row['estimated'] else ''}{row['seconds']:{spec}}"
+    return f"{'~' if row.estimated else ''}{row.seconds:{spec}}"
 
 
 def _table_line(name: str, *values: str) -> str:
@@ -64,35 +67,38 @@ def _pad_text(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
 
 
-def reasoning_section(runs: Sequence[tuple[str, Mapping[str, Any]]], t: Translator) -> list[dict[str, Any]]:
-    """The HTML report's section, as strings: an entry for each (name, metrics) with reasoning, samples or
+def reasoning_section(runs: Sequence[tuple[str, Reasoning | None]], t: Translator) -> list[dict[str, Any]]:
+    """The HTML report's section, as strings: an entry for each (name, reasoning) with reasoning, samples or
     rotations.
     """
     sections = []
-    for name, metrics in runs:
-        result = metrics.get("reasoning")
-        if not result:
+    for name, result in runs:
+        if result is None:
             continue
         lines = []
-        if "read_by" in result:
-            lines.append(t("read_by_line", **{key: f"{n:,}" for key, n in result["read_by"].items()}))
-        if samples := result.get("samples"):
-            shares = {key: format_percent(samples[f"accuracy_{long}"]) for key, long in _SAMPLE_KEYS.items()}
-            agreement = format_percent(samples["agreement"])
-            lines.append(t("samples_line", num=samples["num_samples"], agreement=agreement, **shares))
-        if rotations := result.get("rotations"):
-            raw, debiased = (format_percent(rotations[f"accuracy_{name}"]) for name in ("raw", "debiased"))
-            changed = f"{rotations['changed']:,}"
+        if result.read_by is not None:
+            lines.append(t("read_by_line", **{key: f"{n:,}" for key, n in result.read_by}))
+        if samples := result.samples:
+            shares = {
+                key: format_percent(getattr(samples, f"accuracy_{long}"))
+                for key, long in _SAMPLE_KEYS.items()
+            }
+            agreement = format_percent(samples.agreement)
+            lines.append(t("samples_line", num=samples.num_samples, agreement=agreement, **shares))
+        if rotations := result.rotations:
+            raw = format_percent(rotations.accuracy_raw)
+            debiased = format_percent(rotations.accuracy_debiased)
+            changed = f"{rotations.changed:,}"
             lines.append(t("rotations_line", raw=raw, debiased=debiased, changed=changed))
         ways = [
             {
                 "name": _method_name(row, t),
-                "accuracy": format_percent(row["accuracy"]),
-                "reasoned": f"{row['reasoned']:,}",
-                "tokens": f"{row['output_tokens']:,}",
+                "accuracy": format_percent(row.accuracy),
+                "reasoned": f"{row.reasoned:,}",
+                "tokens": f"{row.output_tokens:,}",
                 "seconds": _format_seconds(row, ",.1f") or "–",
             }
-            for row in result.get("ways", [])
+            for row in result.ways
         ]
         sections.append({"name": name, "lines": lines, "ways": ways})
     return sections

@@ -285,7 +285,7 @@ def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(
     flags = [*engine_cases.flags(files, tmp_path), "--engine", "ray", "--num-replicas", "2"]
     runs = run_evaluation(parse_config(EvalConfig, flags, "eval"))
     engine_cases.assert_same_predictions(runs, files)
-    assert [run.metrics["engine"]["placement"]["replicas"] for run in runs] == [2, 2]
+    assert [run.metrics.to_json()["engine"]["placement"]["replicas"] for run in runs] == [2, 2]
 
 
 def test_the_cases_can_be_sent_to_replicas() -> None:

@@ -158,8 +158,10 @@ def test_predictions_and_log_probabilities_are_lm_evals(
 
 def test_few_shot_prefixes_are_computed_once_a_subject(engine: VllmEngine, root: Path) -> None:
     [measured] = run(engine, root, "prefix", "--num-fewshot", "2", "--prompt-style", "qa")
-    assert measured.metrics["engine"]["prefix_cache_hit_rate"] > 0.2
-    assert measured.metrics["engine"]["prompt_tokens"] >= measured.predictions["prompt_tokens"].sum()
+    assert measured.metrics.to_json()["engine"]["prefix_cache_hit_rate"] > 0.2
+    assert (
+        measured.metrics.to_json()["engine"]["prompt_tokens"] >= measured.predictions["prompt_tokens"].sum()
+    )
 
 
 def test_an_adapter_of_zeros_is_an_error_not_a_result(engine: VllmEngine, root: Path) -> None:
@@ -271,7 +273,7 @@ def test_killed_and_started_again_nothing_is_lost_or_asked_twice(engine: VllmEng
     assert f"{len(kept)} of 180 questions were answered before" in second.stderr
     resumed = load_run_directory(folder)
     assert resumed.predictions["question_id"].n_unique() == len(resumed.predictions) == 180
-    assert resumed.metrics["speed"]["questions"] == 180 - len(kept)
+    assert resumed.metrics.to_json()["speed"]["questions"] == 180 - len(kept)
     untouched = resumed.predictions.join(kept, on="question_id", how="semi").sort("question_id")
     assert untouched.equals(kept.sort("question_id"))
     [whole] = run(engine, root, "whole", "--num-fewshot", "1")
@@ -346,7 +348,7 @@ def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: Vll
     flags += ["--adapter", f"lora={root / 'lora'}", "--adapter-mode", "serve", "--until-decided"]
     [_, straight] = run(engine, root, "straight", *flags)
     assert straight.prefix is not None
-    decision = straight.prefix["decision"]
+    decision = straight.prefix.decision
     assert decision["verdict"] == "better" and decision["decided_at"] < 300
     out = root / "undecided"
     words = ["--model", str(root / "base"), "--dtype", "float32", "--max-num-seqs", "2", *flags]
@@ -365,7 +367,7 @@ def test_killed_before_it_is_decided_it_decides_at_the_same_question(engine: Vll
         if not path.name.startswith(".")  # locks, and what the command led to
     }
     assert runs["lora"].prefix is not None
-    interim = runs["lora"].prefix["decision"]  # the interval is of what was answered until it stopped
+    interim = runs["lora"].prefix.decision  # the interval is of what was answered until it stopped
     assert (interim["verdict"], interim["decided_at"]) == (decision["verdict"], decision["decided_at"])
     early = {name: frame.predictions for name, frame in runs.items()}
     assert all(len(frame) < 300 for frame in early.values())
@@ -387,7 +389,7 @@ def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path) -> None:
 def test_served_and_merged_adapters_answer_alike_and_unlike_the_base(engine: VllmEngine, root: Path) -> None:
     # The last test of this file: vLLM's process-wide state goes with the merged copy's engine.
     base, served = run(engine, root, "serve", "--adapter", str(root / "lora"), "--adapter-mode", "serve")
-    assert served.metrics["adapter_shift"]["largest_nats"] > 0.1
+    assert served.metrics.to_json()["adapter_shift"]["largest_nats"] > 0.1
     assert not base.predictions["prediction"].equals(served.predictions["prediction"])
     (root / "merge").mkdir()
     shutil.copytree(
@@ -408,6 +410,6 @@ def test_served_and_merged_adapters_answer_alike_and_unlike_the_base(engine: Vll
     )
     assert reused.predictions.equals(base.predictions)
     same_answers(served.predictions, merged.predictions, tolerance=1e-2)
-    assert merged.metrics["adapter_shift"]["largest_nats"] == pytest.approx(
-        served.metrics["adapter_shift"]["largest_nats"], abs=1e-2
+    assert merged.metrics.to_json()["adapter_shift"]["largest_nats"] == pytest.approx(
+        served.metrics.to_json()["adapter_shift"]["largest_nats"], abs=1e-2
     )

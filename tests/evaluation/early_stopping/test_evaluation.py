@@ -59,19 +59,17 @@ def test_a_better_adapter_is_decided_early_and_the_full_pass_continues(
     flags = ("--adapter", f"lora={lora}")
     early = Skilled(data, GAIN)
     base, adapted = run(config(model, data, tmp_path, *flags, "--until-decided"), early)
-    decision = adapted.metrics["prefix"]["decision"]
+    decision = adapted.prefix.decision
     assert decision["verdict"] == "better" and decision["low"] > 0 and decision["p_value"] <= 0.05
-    assert (
-        decision["decided_at"] <= adapted.prefix["questions"] < TOTAL / 2 and adapted.prefix["total"] == TOTAL
-    )
+    assert decision["decided_at"] <= adapted.prefix.questions < TOTAL / 2 and adapted.prefix.total == TOTAL
     assert early.closed_early  # what was in flight was given up
-    assert adapted.metrics["prefix"]["full_pass"]["questions"] == TOTAL
+    assert adapted.prefix.full_pass.questions == TOTAL
     for run_ in (base, adapted):
         assert not (run_.path / "predictions.parquet").exists() and not (run_.path / "metrics.json").exists()
         with pytest.raises(RunError, match=r"first \d+ of 1,000 questions"):
             load_run_directory(run_.path)
         assert load_run_directory(run_.path, prefix=True).predictions.equals(run_.predictions)
-        low, high = run_.prefix["accuracy"]
+        low, high = run_.prefix.accuracy
         assert low < run_.micro < high
     # the full pass asks the rest, nothing twice, and holds the prefix unchanged
     late = Skilled(data, GAIN)
@@ -97,7 +95,7 @@ def test_the_answers_are_a_beginning_of_the_one_random_order(
             dataset.load_questions(str(data), "test", [SUBJECTS[n] for n in SIZES]), 42
         )
     ]
-    assert adapted.predictions["question_id"].to_list() == order[: adapted.prefix["questions"]]
+    assert adapted.predictions["question_id"].to_list() == order[: adapted.prefix.questions]
     first = [name for state, name in engine.asked if state == "lora"][:40]
     assert set(first) == set(order[:40])
     subjects = [name.split("/")[0] for name in first]
@@ -115,12 +113,12 @@ def test_killed_in_a_look_and_started_again_it_decides_at_the_same_question(
         run(config(model, data, tmp_path / "b", *flags), broken)
     again = Skilled(data, GAIN)
     [_, resumed] = run(config(model, data, tmp_path / "b", *flags), again)
-    assert resumed.prefix["decision"] == straight.prefix["decision"]
+    assert resumed.prefix.decision == straight.prefix.decision
     assert not set(broken.asked) & set(again.asked)
     # decided already: nothing is asked at all, and the decision is the same
     third = Skilled(data, GAIN)
     [_, reread] = run(config(model, data, tmp_path / "b", *flags), third)
-    assert not third.asked and reread.prefix["decision"] == straight.prefix["decision"]
+    assert not third.asked and reread.prefix.decision == straight.prefix.decision
 
 
 def test_a_finished_base_is_read_and_decides_sooner_or_as_soon(
@@ -130,7 +128,7 @@ def test_a_finished_base_is_read_and_decides_sooner_or_as_soon(
     engine = Skilled(data, GAIN)
     base, adapted = run(config(model, data, tmp_path, "--adapter", f"lora={lora}", "--until-decided"), engine)
     assert {state for state, _ in engine.asked} == {"lora"}
-    assert base.prefix is None and base.total == TOTAL and adapted.prefix["decision"]["verdict"] == "better"
+    assert base.prefix is None and base.total == TOTAL and adapted.prefix.decision["verdict"] == "better"
 
 
 def test_without_a_difference_it_is_equal_within_the_margin_or_asked_to_the_end(
@@ -138,19 +136,19 @@ def test_without_a_difference_it_is_equal_within_the_margin_or_asked_to_the_end(
 ) -> None:
     flags = ("--adapter", f"other={other}", "--until-decided")
     [_, equal] = run(config(model, data, tmp_path / "a", *flags, "--margin", "12"), Skilled(data, GAIN))
-    decision = equal.prefix["decision"]
+    decision = equal.prefix.decision
     assert decision["verdict"] == "equal" and -0.12 <= decision["low"] <= decision["high"] <= 0.12
     [_, capped] = run(
         config(model, data, tmp_path / "b", *flags, "--max-questions", "90"), Skilled(data, GAIN)
     )
-    assert capped.prefix["decision"]["verdict"] == "undecided" and capped.prefix["questions"] == 90
+    assert capped.prefix.decision["verdict"] == "undecided" and capped.prefix.questions == 90
     base, whole = run(
         config(model, data, tmp_path / "c", *flags, "--margin", "0", "--population", "these"),
         Skilled(data, GAIN),
     )
     truth = whole.micro - base.micro
     assert whole.prefix is None and whole.total == TOTAL  # the full pass, as if it had been asked for
-    found = whole.metrics["decision"]
+    found = whole.metrics.to_json()["decision"]
     assert found["low"] == pytest.approx(truth, abs=1e-9) == found["high"]
 
 
@@ -170,8 +168,8 @@ def test_a_decided_adapter_is_asked_no_further_while_another_goes_on(
         "600",
     )
     base, better, same = run(config(model, data, tmp_path, *flags), engine)
-    assert better.prefix["decision"]["verdict"] == "better" and better.prefix["decision"]["alpha"] < 0.025
-    assert better.prefix["questions"] < same.prefix["questions"] == base.prefix["questions"] == 600
+    assert better.prefix.decision["verdict"] == "better" and better.prefix.decision["alpha"] < 0.025
+    assert better.prefix.questions < same.prefix.questions == base.prefix.questions == 600
 
 
 def test_merged_adapters_take_turns_and_agree_with_served_ones(
@@ -210,7 +208,7 @@ def test_merged_adapters_take_turns_and_agree_with_served_ones(
     [_, served] = run(config(model, data, tmp_path / "a", *flags), Skilled(data, GAIN))
     made = config(model, data, tmp_path / "b", *flags, "--adapter-mode", "merge")
     [_, merged] = run_evaluation(made, open_engine)
-    assert merged.prefix["decision"] == served.prefix["decision"]
+    assert merged.prefix.decision == served.prefix.decision
     assert opened[:2] == ["base", "lora"]
 
 
@@ -240,19 +238,19 @@ def test_the_engine_s_own_start_does_not_make_the_turns_of_swapped_adapters_long
 
     flags = ("--adapter", f"lora={lora}", "--until-decided", "--adapter-mode", "swap")
     [_, early] = run_evaluation(config(model, data, tmp_path, *flags), open_engine)
-    decided_at = early.prefix["decision"]["decided_at"]
+    decided_at = early.prefix.decision["decided_at"]
     after = [end for end in passes.interim_sample_sizes(TOTAL) if end >= decided_at]
-    assert early.prefix["questions"] in after[:2]  # the proof that the adapter is applied may cost one look
+    assert early.prefix.questions in after[:2]  # the proof that the adapter is applied may cost one look
 
 
 def test_until_precise_stops_where_the_interval_is_narrow_enough(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     [base] = run(config(model, data, tmp_path, "--until-precise", "8"), Skilled(data, GAIN))
-    low, high = base.prefix["accuracy"]
-    assert high - low <= 0.16 and base.prefix["questions"] < TOTAL
+    low, high = base.prefix.accuracy
+    assert high - low <= 0.16 and base.prefix.questions < TOTAL
     [narrower] = run(config(model, data, tmp_path, "--until-precise", "3"), Skilled(data, GAIN))
-    assert narrower.prefix["questions"] > base.prefix["questions"] and narrower.path == base.path
+    assert narrower.prefix.questions > base.prefix.questions and narrower.path == base.path
 
 
 def test_a_fixed_number_is_a_beginning_of_a_larger_one(model: Path, data: Path, tmp_path: Path) -> None:
@@ -302,7 +300,7 @@ def test_chain_of_thought_stops_early_too(model: Path, lora: Path, data: Path, t
 
     flags = ("--adapter", f"lora={lora}", "--until-decided", "--output-type", "cot", "--max-tokens", "32")
     [_, adapted] = run(config(model, data, tmp_path, *flags), Reasoner(data, GAIN))
-    assert adapted.prefix["decision"]["verdict"] == "better"
+    assert adapted.prefix.decision["verdict"] == "better"
     assert adapted.predictions["texts"].null_count() == 0
 
 
@@ -334,7 +332,7 @@ def test_two_prefixes_compare_by_the_sequential_test_and_claim_no_subjects(
     [pair] = json.loads(file.read_text())["comparisons"]
     assert pair["sequential"]["verdict"] == "better"
     # as the evaluation decided it
-    decided = adapted.prefix["decision"]
+    decided = adapted.prefix.decision
     assert (
         pair["sequential"]["decided_at"] == decided["decided_at"]
         and pair["sequential"]["low"] == decided["low"]

@@ -81,18 +81,14 @@ def test_a_finished_base_is_asked_about_where_it_is_unsure(
     asking = engine(data)
     base, adapted = run(config(model, data, root, *decided(adapters, "lora")), asking)
     assert {state for state, _ in asking.asked} == {"lora"} and base.total == TOTAL
-    assert adapted.prefix["order"] == "adaptive" and adapted.prefix["decision"]["verdict"] == "better"
+    assert adapted.prefix.order == "adaptive" and adapted.prefix.decision["verdict"] == "better"
     margins = dict(zip(base.predictions["question_id"], base.predictions["margin"], strict=True))
     first = [margins[name] for name in adapted.predictions["question_id"]][:40]
     assert sum(first) / 40 < 0.7 * sum(margins.values()) / TOTAL
-    low, high = adapted.prefix["accuracy"]
+    low, high = adapted.prefix.accuracy
     whole, complete = run(config(model, data, root, *decided(adapters, "lora")[:2]), engine(data))
     assert low < complete.micro < high and complete.total == whole.total == TOTAL
-    assert (
-        adapted.prefix["decision"]["low"]
-        <= complete.micro - whole.micro
-        <= adapted.prefix["decision"]["high"]
-    )
+    assert adapted.prefix.decision["low"] <= complete.micro - whole.micro <= adapted.prefix.decision["high"]
     assert sorted(path.name for path in complete.path.iterdir() if path.name != "peeks.json") == sorted(
         path.name for path in whole.path.iterdir() if path.name not in ("probe.json", "peeks.json")
     )
@@ -113,7 +109,7 @@ def test_killed_and_started_again_it_decides_at_the_same_question(
     resumed = run(config(model, data, root, *flags), again)
     assert not set(broken.asked) & set(again.asked)
     for one, other in zip(expected[1:], resumed[1:], strict=True):
-        assert one.prefix["decision"] == other.prefix["decision"]
+        assert one.prefix.decision == other.prefix.decision
         assert one.predictions["question_id"].equals(other.predictions["question_id"])
     third = engine(data)
     run(config(model, data, root, *flags), third)
@@ -138,7 +134,7 @@ def test_an_undecided_adapter_is_asked_to_the_end_and_compared_exactly(
     base, whole = run(config(model, data, root, *flags), engine(data))
     assert whole.prefix is None and whole.total == TOTAL
     truth = whole.micro - base.micro
-    found = whole.metrics["decision"]
+    found = whole.metrics.to_json()["decision"]
     assert found["low"] == pytest.approx(truth, abs=1e-9) == found["high"]
 
 
@@ -147,12 +143,12 @@ def test_several_adapters_share_one_order_and_alpha_by_holm(
 ) -> None:
     flags = [*decided(adapters, "lora", "other"), "--margin", "0", "--max-questions", "500"]
     _, better, same = run(config(model, data, root, *flags), engine(data))
-    assert better.prefix["decision"]["verdict"] == "better" and better.prefix["questions"] < 500
-    n = better.prefix["questions"]
+    assert better.prefix.decision["verdict"] == "better" and better.prefix.questions < 500
+    n = better.prefix.questions
     level = ALPHA * (spending_share(1) + spending_share(2))  # of two comparisons with this base
     assert same.predictions["question_id"].head(n).equals(better.predictions["question_id"])
-    assert better.prefix["decision"]["alpha"] == pytest.approx(level / 2)
-    assert same.prefix["decision"]["alpha"] == pytest.approx(level)  # the other is decided
+    assert better.prefix.decision["alpha"] == pytest.approx(level / 2)
+    assert same.prefix.decision["alpha"] == pytest.approx(level)  # the other is decided
 
 
 def test_adaptive_finishes_the_base_first(
@@ -160,10 +156,10 @@ def test_adaptive_finishes_the_base_first(
 ) -> None:
     flags = [*decided(adapters, "lora"), "--order", "adaptive"]
     base, adapted = run(config(model, data, tmp_path, *flags), engine(data))
-    assert base.prefix is None and base.total == TOTAL and adapted.prefix["order"] == "adaptive"
+    assert base.prefix is None and base.total == TOTAL and adapted.prefix.order == "adaptive"
     # without a finished base, auto asks both along the uniform order
     base, adapted = run(config(model, data, tmp_path / "b", *decided(adapters, "lora")), engine(data))
-    assert base.prefix["order"] == adapted.prefix["order"] == "uniform"
+    assert base.prefix.order == adapted.prefix.order == "uniform"
 
 
 def test_overwrite_replaces_the_base_once_and_asks_the_adapter_adaptively(
@@ -172,7 +168,7 @@ def test_overwrite_replaces_the_base_once_and_asks_the_adapter_adaptively(
     asking = engine(data)
     flags = [*decided(adapters, "lora"), "--order", "adaptive", "--overwrite"]
     base, adapted = run(config(model, data, root, *flags), asking)
-    assert adapted.prefix["order"] == "adaptive" and base.total == TOTAL
+    assert adapted.prefix.order == "adaptive" and base.total == TOTAL
     assert len([name for state, name in asking.asked if state == "base"]) == TOTAL
 
 
@@ -184,7 +180,7 @@ def test_compare_decides_several_adapters_as_the_evaluation_did(
     for one, pair in zip(
         runs[1:], compare_early_stopped(runs, ComparisonSettings(population="these", margin=0.0)), strict=True
     ):
-        decision = one.prefix["decision"]
+        decision = one.prefix.decision
         found = (pair.decision.verdict, pair.decision.decided_at, pair.decision.alpha)
         assert found == (decision["verdict"], decision["decided_at"], decision["alpha"])
 
@@ -198,7 +194,7 @@ def test_what_was_begun_in_the_uniform_order_continues_in_it(
     with pytest.raises(RunError, match="give --order uniform"):
         run(config(model, data, root, *flags, "--order", "adaptive"), engine(data))
     _, adapted = run(config(model, data, root, *flags), engine(data))
-    assert adapted.prefix["order"] == "uniform"
+    assert adapted.prefix.order == "uniform"
 
 
 def test_another_order_or_seed_is_refused_where_an_adaptive_one_was_begun(
@@ -236,9 +232,9 @@ def test_a_race_ends_with_the_best_and_losers_are_asked_no_further(
     asking = Unsure(data, skills)
     flags = [*decided(adapters, "lora", "other", "third"), "--until-best"]
     _, best, loser, _ = run(config(model, data, root, *flags), asking)
-    assert best.prefix["race"] == {"best": "lora", "lost_to": None}
-    assert loser.prefix["race"]["lost_to"] in ("lora", "third")
-    assert loser.prefix["questions"] < best.prefix["questions"] < TOTAL
+    assert best.prefix.race == {"best": "lora", "lost_to": None}
+    assert loser.prefix.race["lost_to"] in ("lora", "third")
+    assert loser.prefix.questions < best.prefix.questions < TOTAL
 
 
 def test_a_stored_order_that_was_edited_is_refused(

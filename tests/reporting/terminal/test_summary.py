@@ -15,6 +15,7 @@ from kmmlu_fast.reporting.terminal import summary
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.reasoning_text import reasoning_lines
 from kmmlu_fast.runs import run, store
+from kmmlu_fast.runs.metrics import Reasoning
 
 
 def finished(folder: Path) -> run.Run:
@@ -28,7 +29,7 @@ def finished(folder: Path) -> run.Run:
         "accuracy_without_forced": 0.5,
     }
     (path / "metrics.json").write_text(
-        json.dumps({**analysis.summarise_predictions(frame), **extra}), encoding="utf-8"
+        json.dumps({**analysis.summarise_predictions(frame).to_json(), **extra}), encoding="utf-8"
     )
     return store.load_run_directory(path)
 
@@ -37,10 +38,7 @@ def test_english(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished(tmp_path)
     summary.print_summary([run])
     out = capsys.readouterr().out
-    assert (
-        "KMMLU, 200 questions in 4 subjects, accuracy in %" in out
-        and f"{100 * run.metrics['micro']['accuracy']:.2f}" in out
-    )
+    assert "KMMLU, 200 questions in 4 subjects, accuracy in %" in out and f"{100 * run.micro:.2f}" in out
     assert "letter shares in %: favouring one letter distorts accuracy" in out
     assert "base: 7 answers forced; accuracy counting them as wrong 50.00" in out
     assert "engine start 3.2 s; prefix cache hit rate 25.0%" in out and out.rstrip().endswith(
@@ -67,9 +65,9 @@ def test_of_few_questions_no_subject_is_called_weak(
     assert run.path is not None
     summary.print_summary([run])
     assert "weakest subjects" in (out := capsys.readouterr().out) and "majority per subject" in out
-    found = run.metrics["subjects"]
+    found = run.metrics.to_json()["subjects"]
     few = {name: {**score, "total": 19} for name, score in found.items()}
-    summary.print_summary([replace(run, metrics={**run.metrics, "subjects": few})])
+    summary.print_summary([replace(run, metrics=run.metrics.add_parts(subjects=few))])
     assert "weakest subjects" not in (out := capsys.readouterr().out) and "majority per subject" not in out
 
 
@@ -93,7 +91,8 @@ def test_what_reasoning_bought_is_told_in_korean_too() -> None:
         },
     }
     english, korean = (
-        reasoning_lines(result, get_translator(lang, "report", "summary")) for lang in ("en", "ko")
+        reasoning_lines(Reasoning.model_validate(result), get_translator(lang, "report", "summary"))
+        for lang in ("en", "ko")
     )
     assert english[0] == "answers read: strict 3, lenient 0, forced 1, unparsed 0, direct 0"
     assert "4 samples: first 0.5000, majority 0.5000, any 0.5000, agreement 0.7500" in english
@@ -105,15 +104,17 @@ def test_what_reasoning_bought_is_told_in_korean_too() -> None:
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("micro", {"ci_low": 0.1, "ci_high": 0.2}, "micro: accuracy"),
-        ("subjects", {"Law": {"accuracy": 0.5}}, "subjects: Law: total"),
+        ("micro", {"ci_low": 0.1, "ci_high": 0.2}, "lacks micro: accuracy"),
+        ("subjects", {"Law": {"accuracy": 0.5}}, "lacks subjects: Law: total"),
         ("baselines", None, "baselines"),
         ("speed", {"questions": "many"}, "speed: questions"),
-        ("recall", {"A": 0.5}, "recall: lacks 'B'"),
+        ("recall", {"A": 0.5}, "recall lacks 'B'"),
     ],
 )
 def test_metrics_that_were_bent_are_named(tmp_path: Path, part: str, value: object, said: str) -> None:
     run = finished(tmp_path)
+    assert run.path is not None
+    (run.path / "metrics.json").write_text(json.dumps({**run.metrics.to_json(), part: value}))
     with pytest.raises(RunError, match=r"metrics\.json: .*run eval with --overwrite") as raised:
-        summary.print_summary([replace(run, metrics={**run.metrics, part: value})])
+        summary.print_summary([store.load_run_directory(run.path)])
     assert said in str(raised.value)

@@ -62,7 +62,7 @@ def test_chance_is_per_exam_and_accuracy_is_corrected_for_it() -> None:
     assert table.columns == ["answer", "A", "B", "C", "D", "E", "unparsed"] and table[
         "answer"
     ].to_list() == list("ABCDE")
-    found = summarise_predictions(five(predictions(1)))
+    found = summarise_predictions(five(predictions(1))).to_json()
     assert found["baselines"]["uniform"] == pytest.approx(0.2) and found["baselines"]["always_E"] == 0
     assert set(found["answer_letter_share"]) == set("ABCDE") and found["recall"]["E"] is None
 
