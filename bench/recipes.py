@@ -157,7 +157,8 @@ def confirm(simulation: Simulation, drawn: Drawn, winner: int, counts: dict[str,
     truth = simulation.effects[winner]
     right = drawn.last[winner][0]
     gained, lost = int((right & ~drawn.base).sum()), int((drawn.base & ~right).sum())
-    lows, highs = paired_interval(*(np.array([float(n)]) for n in (lost, gained, len(right))))
+    before, after, questions = (np.array([float(n)]) for n in (lost, gained, len(right)))
+    lows, highs = paired_interval(before, after, questions)
     counts["naive"] += bool(lows[0] <= truth <= highs[0])
     fresh = simulation.answers(simulation.config.confirmed, [winner])
     changes = np.column_stack([each.astype(float) - fresh.base for each in fresh.last[0]])
@@ -227,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
         coverage = [
             {
                 "interval": name,
-                "12 null recipes": f"{null[key]:.1%}",
+                "all null": f"{null[key]:.1%}",
                 f"one {config.effect:+g} pp": f"{one[key]:.1%}",
             }
             for name, key in (

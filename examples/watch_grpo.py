@@ -2,6 +2,7 @@
 
 import sys
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
@@ -9,6 +10,7 @@ from trl import GRPOConfig, GRPOTrainer
 from kmmlu_fast import watch
 
 model, output_dir = sys.argv[1:3]
+on_cpu = not torch.cuda.is_available()
 
 
 def reward_digits(completions: list[str], **columns: object) -> list[float]:
@@ -26,6 +28,8 @@ trainer = GRPOTrainer(
         num_generations=4,
         max_completion_length=8,
         report_to="none",
+        use_cpu=on_cpu,
+        bf16=not on_cpu,
     ),
     train_dataset=Dataset.from_list([{"prompt": f"{n} 더하기 {n}은?\n정답："} for n in range(32)]),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),

@@ -131,7 +131,7 @@ def _sequential_verdicts(names: Sequence[str], runs: Sequence[Run]) -> dict[str,
     """What the sequential test decided, by adapter."""
     verdicts = {}
     for name, run in zip(names, runs, strict=True):
-        decision = (run.prefix or run.metrics.get("early_stopping") or {}).get("decision")
-        if isinstance(decision, dict) and decision.get("verdict"):
+        decision = run.pass_metrics.decision
+        if decision and decision.get("verdict"):
             verdicts[name] = str(decision["verdict"])
     return verdicts

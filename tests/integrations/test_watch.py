@@ -129,7 +129,7 @@ def test_a_resumed_training_is_still_compared_with_step_0(model_path: Path, tmp_
     follow(first)
     from transformers import TrainerCallback
 
-    class Stop(TrainerCallback):  # type: ignore[misc]
+    class Stop(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             control.should_training_stop = state.global_step == 4
 
@@ -200,44 +200,67 @@ def test_what_is_not_a_trainer_is_refused() -> None:
         watch(SimpleNamespace(), dataset="sample")
 
 
-def test_trl_keeps_its_own_averages(model_path: Path, tmp_path: Path) -> None:
-    """TRL averages metrics between its log entries; a look in between neither takes nor resets them."""
+def make_lora_trainer(model_path: Path, out: Path, rate: float) -> Any:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    def train(out: str, watched: bool) -> list[dict[str, float]]:
-        rows = [{"prompt": prompt, "completion": " B"} for prompt in PROMPTS] * 8
-        arguments = SFTConfig(
-            output_dir=str(tmp_path / out),
-            max_steps=8,
-            per_device_train_batch_size=1,
-            logging_steps=4,
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            model_init_kwargs={"dtype": "float32"},
-            loss_type="nll",
-        )
-        torch.manual_seed(0)  # LoRA draws its weights when the trainer is made
-        trainer = SFTTrainer(
-            model=str(model_path),
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            peft_config=LoraConfig(r=4, target_modules=list(tiny.TARGET_MODULES), task_type="CAUSAL_LM"),
-        )
-        if watched:
-            looks = follow(trainer, every=2, questions=40)
-        trainer.train()
-        if watched:
-            assert [look.step for look in looks.looks] == [0, 2, 4, 6, 8]
-        return [entry for entry in trainer.state.log_history if "loss" in entry]
+    torch.manual_seed(0)  # LoRA draws its weights when the trainer is made
+    rows = [{"prompt": prompt, "completion": " B"} for prompt in PROMPTS] * 8
+    arguments = SFTConfig(
+        output_dir=str(out),
+        max_steps=8,
+        per_device_train_batch_size=1,
+        learning_rate=rate,
+        logging_steps=4,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=False,
+        model_init_kwargs={"dtype": "float32"},
+    )
+    lora = LoraConfig(r=4, target_modules=list(tiny.TARGET_MODULES), task_type="CAUSAL_LM")
+    return SFTTrainer(
+        model=str(model_path), args=arguments, train_dataset=Dataset.from_list(rows), peft_config=lora
+    )
 
-    plain, watched = train("plain", False), train("watched", True)
-    names = {"loss", "mean_token_accuracy", "num_tokens"} & set(plain[0])
-    assert [{name: entry[name] for name in names} for entry in plain] == [
-        {name: entry[name] for name in names} for entry in watched
+
+def test_trl_keeps_its_own_averages(model_path: Path, tmp_path: Path) -> None:
+    """TRL averages metrics between its log entries; a look in between neither takes nor resets them."""
+    plain, watched = (make_lora_trainer(model_path, tmp_path / name, 1e-3) for name in ("plain", "watched"))
+    looks = follow(watched, every=2, questions=40)
+    for trainer in (plain, watched):
+        trainer.train()
+    assert [look.step for look in looks.looks] == [0, 2, 4, 6, 8]
+    entries = [
+        [entry for entry in trainer.state.log_history if "loss" in entry] for trainer in (plain, watched)
     ]
+    names = {"loss", "mean_token_accuracy", "num_tokens"} & set(entries[0][0])
+    assert len(names) >= 2 and len(entries[0]) == 2
+    for one, other in zip(*entries, strict=True):
+        assert {name: one[name] for name in names} == {name: other[name] for name in names}
+
+
+def test_a_look_at_an_adapter_equals_eval_of_the_saved_adapter(model_path: Path, tmp_path: Path) -> None:
+    from kmmlu_fast import evaluate
+
+    trainer = make_lora_trainer(model_path, tmp_path / "out", 3e-2)
+    watching = follow(trainer, questions=180, every=8)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "lora"))
+    base, tuned = evaluate(
+        model=str(model_path),
+        adapter=str(tmp_path / "lora"),
+        dataset="sample",
+        split="train",
+        engine="transformers",
+        dtype="float32",
+        output_dir=tmp_path / "runs",
+    )
+    for look, run in zip(watching.looks, (base, tuned), strict=True):
+        near_ties = int((run.frame["margin"] < 1e-3).sum())
+        for letter, share in look.letter_share.items():
+            here = (run.frame["prediction"] == letter).sum() / len(run.frame)
+            assert abs(share - here) * len(run.frame) <= near_ties
+    assert watching.looks[0].letter_share != watching.looks[1].letter_share
