@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kmmlu_fast.core.schema import LETTERS, Prediction, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.workers import TrainedPiece
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
@@ -81,7 +83,11 @@ class FakeWorkers:
             runs.append(load_run_directory(folder))
         return runs
 
-    def train(self, settings: dict[str, Any]) -> Path:
+    def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
+        for place, settings in enumerate(pieces):
+            yield TrainedPiece(place, self._train_one(settings), 0.0)
+
+    def _train_one(self, settings: dict[str, Any]) -> Path:
         folder = Path(settings["output_dir"])
         rows = Path(settings["data"][0]).read_bytes()
         self._count(f"train {folder.name} {settings.get('stop_after')}")

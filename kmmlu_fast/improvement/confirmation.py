@@ -31,6 +31,11 @@ _PASSED_ON = (
     "letter_precision",
     "gpu_memory_utilization",
     "max_num_seqs",
+    "max_num_batched_tokens",
+    "tensor_parallel_size",
+    "data_parallel_size",
+    "num_replicas",
+    "ray_address",
 )
 
 

@@ -27,7 +27,7 @@ from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, Recipe, read_recipes
 from kmmlu_fast.improvement.search_state import SearchState
 from kmmlu_fast.improvement.selection import SPLIT, selection_question_ids, write_weakness_run
 from kmmlu_fast.improvement.trials import RecipeTrials
-from kmmlu_fast.improvement.workers import ChildWorkers, Workers
+from kmmlu_fast.improvement.workers import Workers, choose_workers
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.sampling.config import SampleConfig
@@ -74,7 +74,7 @@ def run_search(config: ImproveConfig, workers: Workers | None = None) -> SearchR
     require_modules("improve", "optuna", *(() if workers else ("torch", "unsloth", "trl", "peft")))
     state = SearchState(config, recipes)
     with state.lock:
-        return _Search(config, recipes, state, workers or ChildWorkers()).run()
+        return _Search(config, recipes, state, workers or choose_workers(config)).run()
 
 
 class _Search:
@@ -169,38 +169,40 @@ class _Search:
         return list(range(self.config.seeds if rung == self.config.rungs - 1 else 1))
 
     def _train_rung(self, alive: Sequence[Recipe], rung: int, seeds: Sequence[int]) -> dict[str, Path]:
-        paths: dict[str, Path] = {}
-        for recipe in alive:
-            for seed in seeds:
-                name = _state_name(recipe, seed)
-                path = self.state.trained_path(f"{name}-r{rung}")
-                paths[name] = path or self._train_recipe(recipe, seed, rung)
-        return paths
+        """Adapters by name; those that were trained before are not trained again."""
+        wanted = {_state_name(recipe, seed): (recipe, seed) for recipe in alive for seed in seeds}
+        done = {name: self.state.trained_path(f"{name}-r{rung}") for name in wanted}
+        self._train_states({name: wanted[name] for name, path in done.items() if path is None}, rung)
+        paths = {name: self.state.trained_path(f"{name}-r{rung}") for name in wanted}
+        return {name: path for name, path in paths.items() if path is not None}
 
-    def _train_recipe(self, recipe: Recipe, seed: int, rung: int) -> Path:
-        rows = self._draw_rows(recipe)
-        name = _state_name(recipe, seed)
-        log_note(f"rung {rung + 1} of {self.config.rungs}: training {name}")
-        began = time.monotonic()
+    def _train_states(self, wanted: Mapping[str, tuple[Recipe, int]], rung: int) -> None:
+        """Train up to the rung; each is recorded as it is done."""
+        if not wanted:
+            return
+        names = list(wanted)
+        log_note(f"rung {rung + 1} of {self.config.rungs}: training {', '.join(names)}")
+        pieces = [self._train_settings(*wanted[name], rung) for name in names]
+        for done in self.workers.train(pieces):
+            self.state.add_trained(f"{names[done.piece]}-r{rung}", done.path, done.seconds)
+            log_note(f"trained {names[done.piece]} in {done.seconds:.0f} s")
+
+    def _train_settings(self, recipe: Recipe, seed: int, rung: int) -> dict[str, Any]:
         last = rung == self.config.rungs - 1
-        path = self.workers.train(
-            {
-                "data": [str(rows)],
-                "output_dir": self.state.folder / "adapters" / name,
-                "model": self.config.model,
-                "revision": self.config.revision,
-                "trust_remote_code": self.config.trust_remote_code,
-                "dataset": self.config.dataset,
-                "dataset_revision": self.config.dataset_revision,
-                "held_out": 0,
-                "keep": "last",
-                "seed": self.config.seed + seed,
-                **({} if last else {"stop_after": (rung + 1) / self.config.rungs}),
-                **recipe.part(TRAINED),
-            }
-        )
-        self.state.add_trained(f"{name}-r{rung}", path, time.monotonic() - began)
-        return path
+        return {
+            "data": [str(self._draw_rows(recipe))],
+            "output_dir": self.state.folder / "adapters" / _state_name(recipe, seed),
+            "model": self.config.model,
+            "revision": self.config.revision,
+            "trust_remote_code": self.config.trust_remote_code,
+            "dataset": self.config.dataset,
+            "dataset_revision": self.config.dataset_revision,
+            "held_out": 0,
+            "keep": "last",
+            "seed": self.config.seed + seed,
+            **({} if last else {"stop_after": (rung + 1) / self.config.rungs}),
+            **recipe.part(TRAINED),
+        }
 
     def _rows_path(self, recipe: Recipe) -> Path:
         return self.state.folder / "rows" / f"{recipe.rows_digest}.jsonl"
@@ -300,8 +302,7 @@ class _Search:
         budget_sec = 60 * (self.config.minutes or 0.0)
         known = self.state.training_seconds(0)
         if not known:
-            first = alive[0]
-            self.state.trained_path(f"{_state_name(first, 0)}-r0") or self._train_recipe(first, 0, 0)
+            self._train_states({_state_name(alive[0], 0): (alive[0], 0)}, 0)
             known = self.state.training_seconds(0)
         per_recipe = max(float(np.mean(known)), 0.1) * len(self._seeds_of(rung))
         share = 1 - _CONFIRMATION_SHARE if rung else _FIRST_RUNG_SHARE

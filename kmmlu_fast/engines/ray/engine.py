@@ -48,12 +48,12 @@ class RayEngine:
         blocks_in_flight: int = BLOCKS_IN_FLIGHT,
     ) -> None:
         started = time.monotonic()
-        ray = _import_ray()
+        ray = import_ray()
         self._block_requests = block_requests
         self._blocks_in_flight = blocks_in_flight
         self._counters = Counters()
         self._replicas: list[Any] = []
-        self._connected_here = _connect_ray(ray, address, num_replicas * (cpus_per_replica or 1))
+        self._connected_here = connect_ray(ray, address, num_replicas * (cpus_per_replica or 1))
         try:
             resources = replica_resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
             self._placement = {
@@ -118,7 +118,7 @@ class RayEngine:
             ray.shutdown()
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -129,7 +129,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
+def connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
     """Start or join Ray; False if it already ran, and so must not be shut down by ``close``."""
     if ray.is_initialized():
         return False
