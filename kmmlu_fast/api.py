@@ -81,7 +81,6 @@ def compare_runs(
     different_prompts: bool = False,
     margin: float = 1.0,
     population: Literal["like", "these"] = "like",
-    seed: int = 42,
 ) -> Comparison:
     """Is ``second`` better than ``first``, by how much, where, and is it knowledge or letter habit?
 
@@ -108,7 +107,6 @@ def compare_runs(
         different_prompts=different_prompts,
         margin=margin,
         population=population,
-        seed=seed,
     )
     return build_comparison(
         one, other, make_comparison_settings(config, sizes_from=load_questions_frame(config))
@@ -174,7 +172,6 @@ def write_report(
     figures: str | Path | None = None,
     figure_width: float | None = None,
     no_texts: bool = False,
-    seed: int = 42,
     overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file about ``runs``, the first being the base. Returns its path.
@@ -203,7 +200,6 @@ def write_report(
         runs=[run.source for run in loaded],
         dataset=dataset,
         overlap=list(overlap),
-        seed=seed,
         lang=lang,
     )
     inputs = config_input_files(config)

@@ -22,7 +22,8 @@ from kmmlu_fast.data.exam_rows import (
     questions_from_frame,
     read_questions,
 )
-from kmmlu_fast.prompting.prompts import find_prompt_style, format_question
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
+from kmmlu_fast.prompting.prompts import format_question
 
 
 class ExamsConfig(Config):

@@ -16,7 +16,7 @@ from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.report_data import ReportData, collect_report_data
 from kmmlu_fast.runs.run import Run, count_subject_scores
 
-QUICK = ComparisonSettings(replicates=200)
+QUICK = ComparisonSettings()
 SIZES = {"Accounting": 40, "Law": 60, "Math": 50, "Computer-Science": 50}
 
 

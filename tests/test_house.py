@@ -27,7 +27,7 @@ TESTED_ELSEWHERE = {
         "core/errors core/prediction_frames core/schema core/settings core/version"
         " engines/names engines/options engines/protocol"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
-        " contamination/config training/config"
+        " contamination/config training/config prompting/prompt_styles"
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"

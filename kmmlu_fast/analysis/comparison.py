@@ -39,8 +39,6 @@ Population = Literal["like", "these"]
 class ComparisonSettings:
     """How pairs are compared."""
 
-    seed: int = 42
-    replicates: int = paired.REPLICATES
     intersection: bool = False  # compare on the questions that both runs have, with the same key
     different_prompts: bool = False  # compare although the prompts differ
     # ids of questions that overlap training data: left out of the clean headline

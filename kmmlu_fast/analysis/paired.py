@@ -37,7 +37,6 @@ from kmmlu_fast.analysis.strata import Estimate, Floats, stratified_mean_of_sums
 
 ALPHA = 0.05
 POWER = 0.8
-REPLICATES = 2_000
 FEW_QUESTIONS, FEW_CHANGES = 50, 10  # below either, Bonett and Price's interval
 
 

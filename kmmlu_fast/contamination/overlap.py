@@ -29,12 +29,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.contamination import shingles
-from kmmlu_fast.contamination.compared_rows import ComparedRow, compare_record, iter_compared_rows
+from kmmlu_fast.contamination.compared_rows import ComparedRow, iter_compared_rows
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import file_stat_digest
 from kmmlu_fast.core.errors import DataError
@@ -178,13 +177,6 @@ def match_contained_items(
         (pl.col("similarity") >= CONTAINED) | ((pl.col("first") >= CONTAINED) & pl.col("stem"))
     )
     return keep_strictest_pairs([_label_pairs(contained, "contained")])
-
-
-def find_record_overlap(records: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of a training file's records that overlap ``test``; train_id is "row N", 1-based."""
-    target = build_overlap_target(test)
-    rows = [compare_record(record, f"row {number}") for number, record in enumerate(records, 1)]
-    return match_compared_rows(rows, target, shingles.build_anchors(target.keys, MIN_STEM))
 
 
 def match_compared_rows(

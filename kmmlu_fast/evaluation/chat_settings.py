@@ -28,7 +28,7 @@ from kmmlu_fast.prompting.chat_template import (
     find_chat_template,
     is_same_rendering,
 )
-from kmmlu_fast.prompting.prompts import find_prompt_style
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.template_options import choose_template_options, parse_template_kwargs
 
 

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
+from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 
@@ -169,7 +170,7 @@ class EvalConfig(EngineConfig):
         ),
     )
     num_fewshot: int = Field(0, ge=0, le=5, description="number of exemplars from dev, in file order")
-    prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
+    prompt_style: PromptStyleName | None = Field(
         None,
         description=(
             "prompt wording; default: the one the adapter's card names, else lm-eval (cot: chat if the model"

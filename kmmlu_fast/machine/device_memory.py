@@ -6,9 +6,9 @@ In: nothing. Out: bytes. Knows nothing of models.
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.host import memory_bytes
 
 GIB = 1024**3
 
@@ -20,22 +20,10 @@ def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
     if has_gpu():
         free, name, cpu = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), False
     else:
-        free, name, cpu = _free_host_bytes(), "CPU", True
+        free, name, cpu = memory_bytes()[1], "CPU", True
     if limit_gib:
         free = min(free, int(limit_gib * GIB))
     return free, name, cpu
-
-
-def _free_host_bytes() -> int:
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists():
-        limit_text = limit.read_text().strip()
-        if limit_text.isdigit():  # a container's own limit
-            free = min(free, max(int(limit_text) - int(used.read_text()), 0))
-    return free
 
 
 def release_freed_memory() -> None:

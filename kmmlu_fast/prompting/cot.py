@@ -49,7 +49,8 @@ from kmmlu_fast.prompting.cot_wording import (
 )
 from kmmlu_fast.prompting.methods import MultipleChoice, generation_decoding
 from kmmlu_fast.prompting.predictions import make_prediction
-from kmmlu_fast.prompting.prompts import Prompt, find_prompt_style, render_prompt
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
+from kmmlu_fast.prompting.prompts import Prompt, render_prompt
 
 DEFAULT_MAX_TOKENS = 512
 FORCED = "forced"

@@ -15,12 +15,12 @@ from kmmlu_fast.prompting.chat_template import find_chat_template
 from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, PROBE, ChainOfThought
 from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION
 from kmmlu_fast.prompting.methods import MultipleChoice
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import (
     Prompt,
     answer_delimiter,
     continuation_ids,
     encode_prompts,
-    find_prompt_style,
     letter_tokens,
     render_prompt,
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.prompting.prompts import find_prompt_style
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 
 FORCE_CUE = "\n정답："
 NEXT_QUESTION = "\n문제:"

@@ -20,12 +20,12 @@ from kmmlu_fast.prompting.methods import (
     Method,
     MultipleChoice,
 )
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import (
     ENDING_TOKENS,
     LetterTokens,
     Prompt,
     encode_prompts,
-    find_prompt_style,
     find_unknown_id,
     letter_tokens,
     render_prompt,

@@ -23,33 +23,12 @@ from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
+from kmmlu_fast.prompting.prompt_styles import PromptStyle, find_prompt_style
 from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 
 ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
 _ENCODE_AT_ONCE = 1024  # texts per call: enough for all cores, few enough for memory
 CHAT_INSTRUCTION = "다음은 객관식 문제입니다. {letters} 중 정답의 알파벳 하나만 답하세요."
-
-
-@dataclass(frozen=True, slots=True)
-class PromptStyle:
-    """The wording of one style. ``delimiter`` comes between the prompt and the letter, so it decides which
-    tokens the letters are.
-    """
-
-    name: str
-    prefix: str  # before the question
-    cue: str  # the last line, after which the letter follows
-    delimiter: str
-    chat: bool = False
-
-
-STYLES = {
-    # U+FF1A, not ":": lm-eval's YAML has the full-width colon, and it is a token of its own.
-    "lm-eval": PromptStyle("lm-eval", prefix="", cue="정답：", delimiter=" "),
-    "qa": PromptStyle("qa", prefix="문제: ", cue="정답:", delimiter=" "),
-    # What stands before an assistant's text is the template's: see ``answer_delimiter``.
-    "chat": PromptStyle("chat", prefix="", cue="정답：", delimiter="", chat=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +47,6 @@ class LetterTokens:
 
     ids: tuple[int, ...] | None
     reason: str = ""
-
-
-def find_prompt_style(name: str) -> PromptStyle:
-    """The style of that name; ConfigError if there is none."""
-    if name not in STYLES:
-        raise ConfigError(f"unknown prompt style {name!r}: allowed are {', '.join(STYLES)}")
-    return STYLES[name]
 
 
 def chat_instruction(letters: Sequence[str]) -> str:

@@ -47,7 +47,6 @@ def make_comparison_settings(
             # a dataset without a train split overlaps nothing
             known |= dataset == "sample" or is_complete_dataset(Path(dataset))
     return ComparisonSettings(
-        seed=config.seed,
         intersection=config.intersection,
         different_prompts=config.different_prompts,
         overlap=overlap,

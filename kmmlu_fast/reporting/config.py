@@ -31,7 +31,6 @@ class PairsConfig(Config):
             "margin",
             "population",
             "group",
-            "seed",
         ),
         "questions": ("dataset", "split", "exam", "key_audit", "what_moved"),
         "output": (
@@ -108,7 +107,6 @@ class PairsConfig(Config):
     group: list[str] = Field(
         [], description="adapters of one recipe under several seeds, against the base: NAME=RUN,RUN,..."
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="seed of resampling")
     lang: Literal["en", "ko"] = Field("en", description="language of the output")
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
+from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.shipping.llama_tools import KINDS
 
 
@@ -119,7 +120,7 @@ class CheckConfig(Config):
     )
     questions: PositiveInt = Field(200, description="maximum number of questions to ask")
     dataset: str = Field("sample", description="KMMLU: 'sample' (packaged), directory or hub id")
-    prompt_style: Literal["lm-eval", "qa", "chat"] | None = Field(
+    prompt_style: PromptStyleName | None = Field(
         None, description="prompt wording; default: the one the adapter was trained with, else lm-eval"
     )
     generations: int = Field(20, ge=0, description="texts to generate, which show stops and repeats")

@@ -26,7 +26,7 @@ from kmmlu_fast.prompting.chat_template import (
     find_chat_template,
     template_source,
 )
-from kmmlu_fast.prompting.prompts import find_prompt_style
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.template_options import choose_template_options
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.stop_tokens import StopTokens, TrainingTokenizer, as_training_tokenizer

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
+from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 PLANNED_DATA = "data/sft.jsonl"
@@ -187,7 +188,7 @@ class TrainConfig(Config):
     trust_remote_code: bool = Field(
         False, description="run Python code from the model; read it first: it runs with your permissions"
     )
-    prompt_style: Literal["lm-eval", "qa", "chat"] = Field(
+    prompt_style: PromptStyleName = Field(
         "lm-eval", description="prompt wording; evaluation reads it from the adapter"
     )
     chat_template: str | None = Field(

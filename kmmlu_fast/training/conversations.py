@@ -25,6 +25,7 @@ from kmmlu_fast.core.errors import ConfigError, TrainError
 from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
 from kmmlu_fast.training.stop_tokens import TrainingTokenizer, as_training_tokenizer
@@ -41,7 +42,7 @@ def encode_conversations(
     TrainError if a row has nothing to learn from, or has several turns although ``style`` is given.
     """
     tokenizer = as_training_tokenizer(tokenizer)
-    worded = style if style is not None and not prompts.find_prompt_style(style).chat else None
+    worded = style if style is not None and not find_prompt_style(style).chat else None
     encoder = _ConversationEncoder(tokenizer)
     encoded = []
     for row in rows:
@@ -74,7 +75,7 @@ def _encode_with_style(row: TrainingRow, tokenizer: TrainingTokenizer, style: st
             f"{row.where}: --prompt-style {style} is for a single question and answer, this row has {roles}; "
             "leave --prompt-style out to use the chat template"
         )
-    wording = prompts.find_prompt_style(style)
+    wording = find_prompt_style(style)
     question, answer = (turn.content.strip() for turn in row.turns)
     prompt = prompts.Prompt(f"{wording.prefix}{question}\n{wording.cue}", add_special_tokens=True)
     response = wording.delimiter + answer

@@ -20,6 +20,7 @@ from kmmlu_fast.data.training_rows import TrainingRow
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.method_choice import MOST_UNKNOWN, SOME_UNKNOWN
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.conversations import encode_conversations
 from kmmlu_fast.training.encoded import EncodedRow, response_ids
@@ -233,7 +234,7 @@ def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list
     texts = [replace(p, text=p.text + r) for p, r in zip(rendered, responses, strict=True)]
     contexts = prompts.encode_prompts(tokenizer, rendered)
     wholes = prompts.encode_prompts(tokenizer, texts)
-    is_chat = prompts.find_prompt_style(style).chat
+    is_chat = find_prompt_style(style).chat
     end = tokenizer.stops.turn_end if is_chat else tokenizer.plain_stops.end
     encoded = []
     for row, context, whole, response in zip(rows, contexts, wholes, responses, strict=True):

@@ -11,7 +11,7 @@ from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 from kmmlu_fast.reporting.wording.verdict import verdict_lines
 from kmmlu_fast.runs.run import Run
 
-QUICK = ComparisonSettings(replicates=500)
+QUICK = ComparisonSettings()
 
 
 def small(name: str, right: dict[str, tuple[int, int]], **facts: object) -> Run:
@@ -120,7 +120,7 @@ def test_different_prompts_are_refused_and_said_loudly_on_request() -> None:
     )
     with pytest.raises(RunError, match=r"prompt_style lm-eval -> chat.*--different-prompts"):
         compare_pair(first, second, QUICK)
-    pair = compare_pair(first, second, ComparisonSettings(replicates=500, different_prompts=True))
+    pair = compare_pair(first, second, ComparisonSettings(different_prompts=True))
     assert verdict_lines(pair, get_translator("en"))[0].startswith("CAUTION")
 
 
@@ -143,7 +143,7 @@ def test_other_questions_are_refused_or_compared_on_the_intersection() -> None:
     first, second = small("base", {"Law": (5, 10)}), small("lora", {"Law": (6, 12)})
     with pytest.raises(RunError, match="0 questions only in the first, 2 only in the second"):
         compare_pair(first, second, QUICK)
-    pair = compare_pair(first, second, ComparisonSettings(replicates=500, intersection=True))
+    pair = compare_pair(first, second, ComparisonSettings(intersection=True))
     assert pair.micro.n == 10 and pair.dropped == (0, 2, 0)
     assert "shared questions only" in verdict_lines(pair, get_translator("en"))[0]
 
@@ -156,7 +156,7 @@ def test_conflicting_keys_are_refused_or_left_out() -> None:
     other = loaded("lora", changed)
     with pytest.raises(RunError, match="1 with two different keys"):
         compare_pair(first, other, QUICK)
-    assert compare_pair(first, other, ComparisonSettings(replicates=500, intersection=True)).micro.n == 9
+    assert compare_pair(first, other, ComparisonSettings(intersection=True)).micro.n == 9
 
 
 def test_nothing_shared() -> None:
@@ -171,7 +171,7 @@ def test_nothing_shared() -> None:
 def test_clean_leaves_out_the_overlap() -> None:
     first, second = small("base", {"Law": (4, 10)}), small("lora", {"Law": (6, 10)})
     overlap = frozenset({"Law/test/4", "Law/test/5", "Law/test/9", "Math/test/1"})
-    pair = compare_pair(first, second, ComparisonSettings(replicates=500, overlap=overlap))
+    pair = compare_pair(first, second, ComparisonSettings(overlap=overlap))
     assert pair.clean is not None and pair.overlapping == 3
     assert (pair.clean.n, pair.clean.difference) == (7, 0.0)  # the whole gain stood in the overlap
     assert any(

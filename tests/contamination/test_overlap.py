@@ -9,12 +9,14 @@ import random
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from kmmlu_fast import leakage
-from kmmlu_fast.contamination import overlap
+from kmmlu_fast.contamination import overlap, shingles
+from kmmlu_fast.contamination.compared_rows import compare_record
 from kmmlu_fast.core import digests
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.schema import LETTERS, Question
@@ -232,6 +234,13 @@ def records(kind: str, test: pl.DataFrame) -> list[dict]:
     return made
 
 
+def record_overlap(rows: list[dict[str, Any]], test: pl.DataFrame) -> pl.DataFrame:
+    target = overlap.build_overlap_target(test)
+    compared = [compare_record(row, f"row {number}") for number, row in enumerate(rows, 1)]
+    anchors = shingles.build_anchors(target.keys, overlap.MIN_STEM)
+    return overlap.match_compared_rows(compared, target, anchors)
+
+
 @pytest.mark.parametrize(
     "kind", ["alpaca", "experiment", "messages", "question only", "options list", "one character"]
 )
@@ -242,14 +251,14 @@ def test_all_500_leaked_rows_of_a_third_party_file_are_found(kind: str, tmp_path
     path.write_text(
         "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in leaked + clean), encoding="utf-8"
     )
-    pairs = overlap.find_record_overlap(read_records(path), test)
+    pairs = record_overlap(read_records(path), test)
     own = {(f"row {i + 1}", f"Accounting/test/{i}") for i in range(500)}
     assert own <= set(pairs.select("train_id", "test_id").iter_rows())
 
 
 def test_unrelated_free_text_is_not_flagged():
     texts = [{"text": "오늘 회의에서는 다음 달 일정과 예산을 정하였다. 점심은 국밥이었다."}, {"text": "짧다"}]
-    assert overlap.find_record_overlap(texts, invented(200)).is_empty()
+    assert record_overlap(texts, invented(200)).is_empty()
 
 
 def test_a_row_that_names_a_test_question_is_flagged_whatever_its_text():
@@ -257,7 +266,7 @@ def test_a_row_that_names_a_test_question_is_flagged_whatever_its_text():
         {"instruction": "x", "input": "바꿔 쓴 글", "output": "A", "source_id": "Math/test/3"},
         {"input": "y", "source_id": "Math/train/3"},
     ]
-    assert overlap.find_record_overlap(rows, invented(5)).rows() == [("row 1", "Math/test/3", "source", 1.0)]
+    assert record_overlap(rows, invented(5)).rows() == [("row 1", "Math/test/3", "source", 1.0)]
 
 
 def write_dataset(folder: Path, **frames: pl.DataFrame) -> Path:

@@ -19,11 +19,11 @@ from kmmlu_fast.prompting.chat_template import (
     open_chat_template,
 )
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
+from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import (
     answer_delimiter,
     chat_instruction,
     encode_prompts,
-    find_prompt_style,
     format_question,
     letter_tokens,
     render_prompt,

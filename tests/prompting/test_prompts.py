@@ -8,6 +8,7 @@ from tiny import make_tiny_tokenizer
 from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
+from kmmlu_fast.prompting.prompt_styles import STYLES
 from kmmlu_fast.prompting.prompts import (
     Prompt,
     continuation_ids,
@@ -81,7 +82,7 @@ def test_bos_comes_from_the_tokenizer_once() -> None:
     assert ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:]
 
 
-@pytest.mark.parametrize("style", ["lm-eval", "qa", "chat"])
+@pytest.mark.parametrize("style", STYLES)
 def test_letters_are_one_token_each_and_the_ones_that_follow(style: str) -> None:
     tokenizer = make_tiny_tokenizer(chat=True)
     prompts = [render_prompt(SKY, [], style, tokenizer), render_prompt(SEA, [SKY], style, tokenizer)]

@@ -16,6 +16,7 @@ from kmmlu_fast.data.alpaca import SftRow
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.methods import GenerateUntil, MultipleChoice
+from kmmlu_fast.prompting.prompt_styles import STYLES
 from kmmlu_fast.training import encoding as train_data
 from kmmlu_fast.training import order as order_of
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
@@ -42,7 +43,7 @@ def make_rows(count: int, answers: str = "ABCD") -> list[SftRow]:
     ]
 
 
-@pytest.mark.parametrize("style", ["lm-eval", "qa", "chat"])
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("bos", [True, False])
 def test_a_row_starts_with_the_very_tokens_that_evaluation_sends(style: str, bos: bool) -> None:
     tokenizer = tiny.make_tiny_tokenizer(bos=bos, chat=True)

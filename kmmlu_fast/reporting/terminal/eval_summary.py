@@ -40,9 +40,7 @@ def adapter_verdict_lines(runs: list[Run], lang: str = "en") -> list[str]:
 def _adapter_sentences(base: Run, adapters: list[Run], t: Translator) -> list[str]:
     """Per adapter, the headline and the most important sentence."""
     named = [replace(run, name=str(run.config["adapter"]["name"])) for run in adapters]
-    pairs, refused = compare_all_with_base(
-        [replace(base, name="base"), *named], ComparisonSettings(replicates=2_000)
-    )
+    pairs, refused = compare_all_with_base([replace(base, name="base"), *named], ComparisonSettings())
     lines = [t("not_comparable", first="base", second=name, why=why) for name, why in refused]
     for pair in pairs:
         verdict = word_verdict(pair, t)

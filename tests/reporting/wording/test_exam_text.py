@@ -30,7 +30,7 @@ from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.reporting.wording.exam_text import exam_sentences
 from kmmlu_fast.reporting.wording.language import get_translator
 
-SETTINGS = ComparisonSettings(replicates=200)
+SETTINGS = ComparisonSettings()
 
 
 def five(frame: pl.DataFrame) -> pl.DataFrame:
