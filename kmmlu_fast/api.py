@@ -19,6 +19,7 @@ from kmmlu_fast.core.notes import log_as_warnings
 if TYPE_CHECKING:
     import polars as pl
 
+    from kmmlu_fast.improvement.search import SearchResult
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
     from kmmlu_fast.sampling.job import DrawnRows
@@ -260,6 +261,23 @@ def train_adapter(**settings: Any) -> TrainedAdapter:
         raise ConfigError("stop_after pauses a training, which has no adapter yet; leave it out")
     run_verb("train", config, TrainError)
     return load_adapter_card(config.output_dir)
+
+
+def find_recipe(**settings: Any) -> SearchResult:
+    """Search for the recipe that improves a model most, or continue a search. Returns the winner, its
+    adapters and what test said (``.winner``, ``.adapters``, ``.confirmation``).
+
+    Keyword arguments are the flags of ``python -m kmmlu_fast.improve``: ``recipes`` (a YAML file), ``model``,
+    ``dataset``, ``output_dir``, ``rungs``, ``minutes`` and so on. Recipes are chosen on train questions; test
+    is asked once, about the winner.
+
+    Raises ``ConfigError`` before anything starts, ``TrainError`` or ``EngineError`` if a piece of work fails;
+    the same call continues.
+    """
+    from kmmlu_fast.improvement.config import ImproveConfig
+    from kmmlu_fast.improvement.search import run_search
+
+    return run_search(build_config(ImproveConfig, **settings))
 
 
 def find_overlap(

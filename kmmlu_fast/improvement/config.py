@@ -6,15 +6,15 @@ In: values from YAML and the command line. Out: a frozen ``ImproveConfig``. Know
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.engines.config import EngineConfig
 
 # Settings that may differ when a search is continued: they change no answer and no choice made so far.
-_FREE = frozenset({"output_dir", "recipes", "minutes", "lang", "gpu_memory_utilization", "max_num_seqs"})
+_FREE = frozenset({"output_dir", "recipes", "minutes", "gpu_memory_utilization", "max_num_seqs"})
 
 
 class ImproveConfig(EngineConfig):
@@ -22,9 +22,9 @@ class ImproveConfig(EngineConfig):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "search": ("recipes", "rungs", "keep", "seeds", "minutes", "seed"),
-        "data": ("exam", "dataset", "dataset_revision", "selection", "weakness"),
+        "data": ("dataset", "dataset_revision", "selection", "weakness"),
         "confirmation": ("max_questions", "margin", "fewshot_rival"),
-        "output": ("output_dir", "lang"),
+        "output": ("output_dir",),
     }
     first: ClassVar[tuple[str, ...]] = (
         "recipes",
@@ -40,6 +40,7 @@ class ImproveConfig(EngineConfig):
     examples: ClassVar[tuple[str, ...]] = (
         "--model demo --dataset sample --recipes configs/recipes/quick.yaml",
         "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
+        "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
     )
 
     recipes: Path = Field(description="YAML file with recipes (a list), a grid, or both")
@@ -47,11 +48,9 @@ class ImproveConfig(EngineConfig):
         Path("out/improve"),
         description="directory of the search; the same command continues what is in it",
     )
-    exam: str = Field(
-        DEFAULT_EXAM, description="exam to improve on; it must allow training and have a train split"
-    )
     dataset: str = Field(
-        DEFAULT_DATASET, description="location of the exam's rows: hub id, directory, file, or 'sample'"
+        DEFAULT_DATASET,
+        description="KMMLU's rows: hub id, directory with the hub's layout, or 'sample' (packaged, CC0)",
     )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     selection: PositiveInt = Field(
@@ -84,7 +83,6 @@ class ImproveConfig(EngineConfig):
     fewshot_rival: int = Field(
         5, ge=0, le=5, description="also compare with the base given this many examples; 0: do not"
     )
-    lang: Literal["en", "ko"] = Field("en", description="language of the summary")
 
     def identity(self) -> dict[str, Any]:
         """The settings that a continued search must share."""

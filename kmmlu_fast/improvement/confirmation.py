@@ -16,27 +16,10 @@ import polars as pl
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
 from kmmlu_fast.analysis.recipes import RecipeEffect, recipe_effect
+from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.workers import Workers
 from kmmlu_fast.runs.run import Run
-
-_PASSED_ON = (
-    "revision",
-    "trust_remote_code",
-    "dataset",
-    "dataset_revision",
-    "engine",
-    "dtype",
-    "quantization",
-    "letter_precision",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "tensor_parallel_size",
-    "data_parallel_size",
-    "num_replicas",
-    "ray_address",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +85,10 @@ def confirm_winner(
 
 
 def engine_settings(config: ImproveConfig) -> dict[str, Any]:
-    """The settings of ``eval`` that a search passes on: model, data, engine."""
-    given = {name: getattr(config, name) for name in _PASSED_ON if name in config.model_fields_set}
-    return {"model": config.model, "exam": [config.exam], "seed": config.seed, **given}
+    """What a search passes on to ``eval``: model, data, and every option of the engine that was given."""
+    passed = {*EngineOptions.model_fields, "dataset", "dataset_revision"}
+    given = {name: getattr(config, name) for name in sorted(passed & config.model_fields_set)}
+    return {"model": config.model, "dataset": config.dataset, "seed": config.seed, **given}
 
 
 def _join_answers(runs: Sequence[Run]) -> pl.DataFrame:

@@ -24,11 +24,11 @@ from typing import Any
 
 import yaml
 
-from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.command.flags import build_config, find_shipped_file
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import make_ascii_slug
-from kmmlu_fast.core.reading import expand_path, read_text
+from kmmlu_fast.core.reading import read_text
 from kmmlu_fast.sampling.config import SampleConfig
 from kmmlu_fast.training.config import TrainConfig
 
@@ -98,7 +98,7 @@ class Recipe:
 
 def read_recipes(path: Path) -> list[Recipe]:
     """The recipes of a file, in its order; a grid's come after the list's."""
-    file = expand_path(str(path), "--recipes")
+    file = find_shipped_file(path, "--recipes")
     where = f"--recipes {path}"
     try:
         content = yaml.safe_load(read_text(file, ConfigError))

@@ -215,12 +215,8 @@ class _Search:
         config = build_config(
             SampleConfig,
             **{
+                **engine_settings(self.config),
                 "from": [str(self._weakness)],
-                "model": self.config.model,
-                "exam": self.config.exam,
-                "dataset": self.config.dataset,
-                "dataset_revision": self.config.dataset_revision,
-                "seed": self.config.seed,
                 "out": path,
                 "overwrite": True,  # what a kill left
                 **recipe.part(DRAWN),

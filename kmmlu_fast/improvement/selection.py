@@ -14,6 +14,7 @@ import polars as pl
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_parquet_atomically
 from kmmlu_fast.data.dataset import select_questions
+from kmmlu_fast.data.exam import DEFAULT_EXAM
 from kmmlu_fast.data.exam_source import find_exam_sources
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.runs.run import Run
@@ -23,15 +24,9 @@ SPLIT = "train"
 
 def selection_question_ids(config: ImproveConfig) -> frozenset[str]:
     """The questions on which recipes are chosen: the seeded first of each subject, as ``eval --limit`` takes
-    them. ConfigError if the exam has no train split to learn from, or too few questions in it.
+    them. ConfigError if both slices together leave no train question to learn from.
     """
-    (source,) = find_exam_sources([config.exam], config.dataset, config.dataset_revision)
-    source.exam.refuse_training(f"--exam {config.exam}")
-    if SPLIT not in source.exam.splits:
-        raise ConfigError(
-            f"--exam {config.exam}: {source.exam.label} has no train split, on which recipes are chosen and"
-            " trained"
-        )
+    (source,) = find_exam_sources([DEFAULT_EXAM], config.dataset, config.dataset_revision)
     questions = source.read_questions(SPLIT).log_and_unwrap()
     both = select_questions(questions, config.selection + config.weakness, "random", config.seed)
     if len(both) == len(questions):

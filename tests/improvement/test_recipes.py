@@ -72,3 +72,10 @@ def test_faults_are_named(tmp_path: Path, text: str, fault: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         read_recipes(tmp_path / "none.yaml")
+
+
+def test_shipped_recipes_are_found_without_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(read_recipes(Path("configs/recipes/quick.yaml"))) == 6
+    with pytest.raises(ConfigError, match=r"elsewhere/quick\.yaml"):
+        read_recipes(Path("elsewhere/quick.yaml"))

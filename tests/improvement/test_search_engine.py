@@ -8,11 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import made_searches
 import pytest
 import tiny
 from made_searches import make_dataset
+
+from kmmlu_fast.improvement.search import run_search
+from kmmlu_fast.improvement.workers import ChildWorkers, TrainedPiece
+from kmmlu_fast.runs.comparison_log import read_comparison_log
 
 pytest.importorskip("optuna", reason="the extra [improve] is not installed")
 pytestmark = pytest.mark.engine
@@ -21,6 +28,49 @@ RECIPES = """
 common: {load_in_4bit: false, num_train_epochs: 2, effective_batch: 8, max_seq_length: 512, size: 16}
 recipes: [{name: slow, learning_rate: 1.0e-5}, {name: fast, learning_rate: 1.0e-2}]
 """
+
+
+class MadeAdapters(ChildWorkers):
+    """Evaluates for real; a training writes a random adapter of its recipe's and seed's own."""
+
+    def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
+        for place, settings in enumerate(pieces):
+            folder = Path(settings["output_dir"])
+            if not (folder / "adapter_config.json").exists():
+                seed = settings["seed"] + int(settings["learning_rate"] * 1e6)
+                tiny.make_tiny_adapter(settings["model"], folder, seed=seed, scale=3.0)
+            yield TrainedPiece(place, folder, 1.0)
+
+
+def test_adapters_are_scored_together_and_test_labels_choose_nothing(tmp_path: Path) -> None:
+    model = tiny.make_tiny_model(tmp_path / "model")
+    recipes = "common: {size: 16, load_in_4bit: false}\ngrid: {learning_rate: [1.0e-5, 2.0e-5, 3.0e-5]}\n"
+    found = []
+    for test_seed in (1, 2):
+        data = make_dataset(tmp_path / f"kmmlu{test_seed}", test_seed=test_seed, rows=6)
+        config = made_searches.make_config(
+            tmp_path / str(test_seed),
+            data,
+            recipes,
+            model=str(model),
+            engine="transformers",
+            dtype="float32",
+            selection=3,
+            weakness=1,
+            fewshot_rival=1,
+            max_questions=90,
+        )
+        found.append(run_search(config, MadeAdapters()))
+    first, other = found
+    assert first.winner.name == other.winner.name and first.dropped.keys() == other.dropped.keys()
+    for one, two in zip(first.rungs, other.rungs, strict=True):
+        for name, seeds in one.recipes.items():
+            assert all((a == b).all() for a, b in zip(seeds, two.recipes[name], strict=True))
+    assert first.confirmation.questions >= 1 and first.confirmation.rival is not None
+    assert len(first.confirmation.gains) == 2 and first.confirmation.effect is not None
+    assert [entry.name for entry in read_comparison_log(Path(first.confirmation.runs[0]))] == [
+        *first.adapters
+    ]
 
 
 def test_a_killed_search_ends_with_a_confirmed_winner(tmp_path: Path) -> None:
