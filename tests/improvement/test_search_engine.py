@@ -17,9 +17,13 @@ import pytest
 import tiny
 from made_searches import make_dataset
 
+from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.improvement.search import run_search
 from kmmlu_fast.improvement.workers import ChildWorkers, TrainedPiece
 from kmmlu_fast.runs.comparison_log import read_comparison_log
+from kmmlu_fast.runs.run import Run
 
 pytest.importorskip("optuna", reason="the extra [improve] is not installed")
 pytestmark = pytest.mark.engine
@@ -31,7 +35,10 @@ recipes: [{name: slow, learning_rate: 1.0e-5}, {name: fast, learning_rate: 1.0e-
 
 
 class MadeAdapters(ChildWorkers):
-    """Evaluates for real; a training writes a random adapter of its recipe's and seed's own."""
+    """Evaluates for real, in this process; a training writes a random adapter of its recipe and seed."""
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        return run_evaluation(build_config(EvalConfig, **settings))
 
     def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
         for place, settings in enumerate(pieces):
